@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""The project's habits, one word each. Needs nothing but Python 3.11 or later.
+
+python3 tasks.py demo      watch messages survive what loses them with plain LISTEN/NOTIFY
+python3 tasks.py test      the tests, on a real PostgreSQL (arguments go to pytest)
+
+python3 tasks.py setup     make .venv and install the project with all it is developed with
+python3 tasks.py format    ruff's formatter
+python3 tasks.py lint      ruff, mypy, import-linter, and whether the sync half is current
+python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
+python3 tasks.py snapshot  write migrations/snapshot.txt anew
+python3 tasks.py versions  the tests on every PostgreSQL supported (arguments: some of them)
+python3 tasks.py bench     the benchmarks (arguments go to benchmarks/run.py)
+python3 tasks.py ci        what CI runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+POSTGRESQL = ("14", "15", "16", "17", "18")
+
+
+def run(*command: str, **environment: str) -> None:
+    """Run a command of the virtual environment, from the project's root; end where it fails."""
+    print("$", *command, flush=True)
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, env=env, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def setup() -> None:
+    """Make .venv where it is not there or not current."""
+    stamp = VENV / "installed"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not (BIN / "python").exists():
+        print("making .venv", flush=True)
+        venv.create(VENV, with_pip=True)
+    # Dependency groups came with pip 25.1, after the pip that Python 3.11 brings.
+    run("python", "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
+    run("python", "-m", "pip", "install", "--quiet", "--editable", ".", "--group", "dev")
+    stamp.write_text(wanted)
+
+
+def demo(*arguments: str) -> None:
+    run("durable-notify", "demo", *arguments)
+
+
+def test(*arguments: str) -> None:
+    run("python", "-m", "pytest", *(arguments or ("-n", "2")))
+
+
+def format_() -> None:
+    run("ruff", "format")
+
+
+def lint() -> None:
+    run("ruff", "check")
+    run("ruff", "format", "--check")
+    run("mypy")
+    run("lint-imports")
+    run("python", "tools/unasync.py", "--check")
+
+
+def sync() -> None:
+    run("python", "tools/unasync.py")
+
+
+def snapshot() -> None:
+    run("python", "-m", "tests.schema.renew_snapshot")
+
+
+def versions(*wanted: str) -> None:
+    for major in wanted or POSTGRESQL:
+        print(f"PostgreSQL {major}", flush=True)
+        run("python", "-m", "pytest", "-q", "-n", "2", DURABLE_NOTIFY_TEST_PG=major)
+
+
+def bench(*arguments: str) -> None:
+    run("python", "benchmarks/run.py", *arguments)
+
+
+def ci() -> None:
+    lint()
+    test()  # on the newest PostgreSQL
+    versions(POSTGRESQL[0])
+
+
+TASKS = {
+    "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
+    "sync": sync, "snapshot": snapshot, "versions": versions, "bench": bench, "ci": ci,
+}  # fmt: skip
+
+
+def main() -> None:
+    word, *arguments = sys.argv[1:] or ["help"]
+    if word not in TASKS:
+        sys.exit(__doc__)
+    if sys.version_info < (3, 11):
+        sys.exit("durable_notify needs Python 3.11 or later")
+    setup()
+    TASKS[word](*arguments)
+
+
+if __name__ == "__main__":
+    main()

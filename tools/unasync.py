@@ -1,0 +1,89 @@
+"""Generate durable_notify/_sync from durable_notify/_async.
+
+    python tools/unasync.py           write the files
+    python tools/unasync.py --check   fail where they are not current
+
+A rule that matches nothing fails: it is out of date. After httpcore's ``scripts/unasync.py``, but
+compared as whole files.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent / "durable_notify"
+BY_HAND = "compat.py"  # waiting and starting tasks: each half has its own
+HEADER = "# Generated from durable_notify/_async by tools/unasync.py. Do not edit.\n"
+
+RULES = [
+    # SQLAlchemy keeps its two halves in different modules.
+    (r'"sqlalchemy\.ext\.asyncio" in sys\.modules', '"sqlalchemy" in sys.modules'),
+    (r"from sqlalchemy\.ext\.asyncio import AsyncConnection as AlchemyAsyncConnection",
+     "from sqlalchemy import Connection as AlchemyConnection"),
+    (r"from sqlalchemy\.ext\.asyncio import AsyncSession as AlchemyAsyncSession",
+     "from sqlalchemy.orm import Session as AlchemySession"),
+    (r"from sqlalchemy\.ext\.asyncio import async_scoped_session",
+     "from sqlalchemy.orm import scoped_session"),
+    (r"async_scoped_session", "scoped_session"),
+    (r"\(await connection\.get_raw_connection\(\)\)", "connection.connection"),
+    (r"AlchemyAsync(\w+)", r"Alchemy\1"),
+    (r"\bcheck_async\b", "check"),
+    (r"\bAsync([A-Z]\w*)", r"\1"),
+    (r"__a(enter|exit|iter|next)__", r"__\1__"),
+    (r"StopAsyncIteration", "StopIteration"),
+    (r"\basync (def|with|for)\b", r"\1"),
+    (r"\bawait ", ""),
+]  # fmt: skip
+
+
+def generate() -> dict[str, str]:
+    """Return the generated files by name."""
+    used = set()
+    files = {}
+    for source in sorted((PACKAGE / "_async").glob("*.py")):
+        if source.name == BY_HAND:
+            continue
+        text = source.read_text()
+        for pattern, replacement in RULES:
+            text, count = re.subn(pattern, replacement, text)
+            if count:
+                used.add(pattern)
+        files[source.name] = HEADER + text if text else ""
+    if unused := {pattern for pattern, _ in RULES} - used:
+        sys.exit(f"these rules match nothing: {sorted(unused)}")
+    return {name: formatted(text, name) for name, text in files.items()}
+
+
+def formatted(text: str, name: str) -> str:
+    """Return the text as the formatter leaves it: shorter names give other line breaks."""
+    command = [sys.executable, "-m", "ruff"]
+    where = ["--stdin-filename", str(PACKAGE / "_sync" / name), "-"]
+    for step in (["check", "--fix-only", "--quiet", "--select", "I,F401"], ["format", "--quiet"]):
+        text = subprocess.run(
+            [*command, *step, *where], input=text, capture_output=True, text=True, check=True
+        ).stdout
+    return text
+
+
+def main() -> None:
+    files = generate()
+    target = PACKAGE / "_sync"
+    current = {path.name: path.read_text() for path in target.glob("*.py") if path.name != BY_HAND}
+    if "--check" in sys.argv[1:]:
+        stale = {
+            name for name in files.keys() | current.keys() if files.get(name) != current.get(name)
+        }
+        if stale:
+            sys.exit(f"not current, run python tools/unasync.py: {sorted(stale)}")
+        return
+    for name in current.keys() - files.keys():
+        (target / name).unlink()
+    for name, text in files.items():
+        (target / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
