@@ -1,0 +1,32 @@
+"""How Alembic runs the migrations. Started by ``durable_notify.schema``, and only by it."""
+
+from alembic import context
+
+from durable_notify import schema
+
+VERSION = {"version_table": schema.VERSION_TABLE, "version_table_schema": schema.SCHEMA}
+
+
+def run() -> None:
+    """Join the caller's transaction; offline, write one."""
+    if context.is_offline_mode():
+        context.configure(
+            dialect_name="postgresql",
+            dialect_opts={"paramstyle": "named"},
+            output_buffer=context.config.output_buffer,
+            **VERSION,
+        )
+    else:
+        context.configure(connection=context.config.attributes["connection"], **VERSION)
+    with context.begin_transaction():
+        for statement in schema.PREPARE:
+            context.execute(statement)
+        current = context.get_context()
+        schema.refuse_newer(current.get_current_heads())
+        context.run_migrations()
+        if not context.is_offline_mode() and not current.get_current_heads():
+            for statement in schema.REMOVE:  # back at base: leave nothing behind
+                context.execute(statement)
+
+
+run()

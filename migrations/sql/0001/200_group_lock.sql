@@ -1,0 +1,19 @@
+CREATE FUNCTION durable_notify.group_lock(group_name text) RETURNS integer
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    group_id integer;
+BEGIN
+    -- Take the lock under which a group's positions change, until the transaction ends; returns
+    -- the group's id. Waits for at most the lock_timeout in force.
+    SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = group_lock.group_name;
+    IF group_id IS NULL THEN
+        RAISE EXCEPTION 'there is no consumer group "%"', group_name
+            USING ERRCODE = 'DN005',
+                  HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
+    END IF;
+    -- 1685024361 is 'dnti': two-key advisory locks are this library's by that first key.
+    PERFORM pg_catalog.pg_advisory_xact_lock(1685024361, group_id);
+    RETURN group_id;
+END
+$function$;

@@ -1,0 +1,38 @@
+CREATE FUNCTION durable_notify.stragglers(
+    topic text, seen pg_snapshot, upto pg_snapshot, after_id bigint, last_id bigint, max_ids bigint
+) RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE STRICT
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Ids in (after_id, last_id], ascending, that are visible in one snapshot and were not in an
+    -- earlier one: messages whose transaction outlasted the reading of higher ids.
+    --
+    -- Their xid is either in the earlier snapshot's list of running transactions (one index probe
+    -- each), or at or past its xmax. Trap: the list alone loses messages, since xmax is only the
+    -- latest *completed* xid + 1 and transactions past it may be running with rows inserted.
+    -- Trap: left to the planner, a big transaction or many writers make this 500 times slower;
+    -- hence the settings above and one LATERAL probe an xid.
+    RETURN QUERY
+    SELECT s.id FROM (
+        (SELECT found.id
+           FROM pg_catalog.pg_snapshot_xip(seen) AS running (xid)
+          CROSS JOIN LATERAL (
+                SELECT o.id FROM durable_notify.outbox o
+                 WHERE o.topic = stragglers.topic AND o.xid = running.xid
+                   AND o.id > after_id AND o.id <= stragglers.last_id
+                 ORDER BY o.id
+                 LIMIT max_ids) found
+          WHERE pg_catalog.pg_visible_in_snapshot(running.xid, upto))
+        UNION ALL
+        (SELECT o.id FROM durable_notify.outbox o
+          WHERE o.topic = stragglers.topic
+            AND o.xid >= pg_catalog.pg_snapshot_xmax(seen) AND o.xid < pg_catalog.pg_snapshot_xmax(upto)
+            AND o.id > after_id AND o.id <= stragglers.last_id
+            AND pg_catalog.pg_visible_in_snapshot(o.xid, upto))
+        ) AS s
+     ORDER BY s.id
+     LIMIT max_ids;
+END
+$function$;

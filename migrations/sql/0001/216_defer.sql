@@ -1,0 +1,21 @@
+CREATE FUNCTION durable_notify.defer(
+    subscription_id integer, message_id bigint, attempt integer, due_at timestamptz, error text, max_attempts integer
+) RETURNS void
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Send a message out again at its due time as the given attempt, or, where that is one too
+    -- many, bury it: a message that kills its consumers must not go round for ever.
+    IF attempt > max_attempts THEN
+        PERFORM durable_notify.bury(
+            subscription_id, message_id, attempt - 1,
+            pg_catalog.format('%s attempts failed', attempt - 1) || COALESCE(', the last one: ' || error, ''));
+        RETURN;
+    END IF;
+    -- After a replay a message may be out under two leases; it waits here once.
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, error)
+    VALUES (defer.subscription_id, defer.message_id, defer.due_at, defer.attempt, defer.error)
+    ON CONFLICT (subscription_id, message_id) DO UPDATE
+       SET attempt = GREATEST(deferred.attempt, EXCLUDED.attempt), due_at = EXCLUDED.due_at, error = EXCLUDED.error;
+END
+$function$;

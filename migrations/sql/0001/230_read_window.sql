@@ -1,0 +1,63 @@
+CREATE FUNCTION durable_notify.read_window(
+    topic text, INOUT place durable_notify.position, max_ids integer, now_snapshot pg_snapshot, OUT ids bigint[]
+)
+LANGUAGE plpgsql STABLE AS $function$
+#variable_conflict use_column
+DECLARE
+    found bigint[];
+    opened_now boolean;
+BEGIN
+    -- Read on from a place in the log: up to max_ids ids, and the place after them.
+    --
+    -- A window holds what is visible in s1 and was not handed over before: first the stragglers
+    -- (id <= h0, not visible in s0), then the rest (id > h0), each in id order. Where an old
+    -- window ends, one that ends at now_snapshot follows. After the snapshot batches of PgQ
+    -- (Skytools, "pgq.next_batch"), with a place inside the batch and no ticker.
+    -- STABLE reads under the caller's statement: it must have begun after now_snapshot was taken.
+    -- Trap: a cursor "id > last" loses what commits late.
+    ids := '{}';
+    IF max_ids <= 0 THEN
+        RETURN;
+    END IF;
+    LOOP
+        opened_now := place.s1 IS NULL;
+        IF opened_now THEN
+            place.s1 := now_snapshot;
+            place.h1 := NULL;
+            place.p := 0;
+        END IF;
+        IF place.p < place.h0 THEN
+            found := ARRAY(SELECT durable_notify.stragglers(
+                topic, place.s0, place.s1, place.p, place.h0, max_ids - pg_catalog.cardinality(ids)));
+            ids := ids || found;
+            IF pg_catalog.cardinality(ids) >= max_ids THEN
+                place.p := ids[pg_catalog.cardinality(ids)];
+                EXIT;
+            END IF;
+            place.p := place.h0;
+        END IF;
+        found := ARRAY(
+            SELECT o.id FROM durable_notify.outbox o
+             WHERE o.topic = read_window.topic
+               AND o.id > place.p AND o.id <= COALESCE(place.h1, 9223372036854775807)
+               AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s1)
+             ORDER BY o.id
+             LIMIT max_ids - pg_catalog.cardinality(ids));
+        ids := ids || found;
+        IF pg_catalog.cardinality(found) > 0 THEN
+            place.p := found[pg_catalog.cardinality(found)];
+        END IF;
+        EXIT WHEN pg_catalog.cardinality(ids) >= max_ids;
+        place.s0 := place.s1;
+        place.h0 := place.p;
+        place.s1 := NULL;
+        place.h1 := NULL;
+        place.p := 0;
+        EXIT WHEN opened_now;
+    END LOOP;
+    IF place.s1 IS NOT NULL AND place.h1 IS NULL THEN
+        -- The window stays open: bound its scan, or it would pass over all that comes after.
+        place.h1 := durable_notify.last_id(topic);
+    END IF;
+END
+$function$;

@@ -1,0 +1,56 @@
+CREATE FUNCTION durable_notify.claim(
+    group_name text, topics text[], max_messages integer DEFAULT 100, lease interval DEFAULT '30 seconds',
+    owner text DEFAULT NULL
+) RETURNS TABLE (
+    token bigint, id bigint, topic text, key text, payload jsonb, data bytea, headers jsonb,
+    published_at timestamptz, attempt integer
+)
+LANGUAGE plpgsql VOLATILE ROWS 100
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan SET lock_timeout = '5s' AS $function$
+#variable_conflict use_column
+DECLARE
+    claimed bigint := 0;
+    found bigint;
+    part durable_notify.subscription;
+    claiming_group integer;
+    now_snapshot pg_snapshot;
+BEGIN
+    -- Hand up to max_messages messages of some of a group's topics to one consumer, until the
+    -- lease's deadline by the database's clock. No rows: nothing is there now.
+    --
+    -- Commit at once: other claims of the group wait meanwhile. Each token stands for a lease;
+    -- settle(token, ...) ends it, extend() prolongs it, release() gives it back. A busy group is
+    -- not an empty one: SQLSTATE 55P03 after 5 seconds.
+    IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL
+       OR pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A snapshot leaves its own xid out, and a stale position would be read again.
+        RAISE EXCEPTION 'claim() must be in a READ COMMITTED transaction of its own'
+            USING ERRCODE = 'DN004', HINT = 'Run it in autocommit mode, or right after BEGIN, and commit.';
+    END IF;
+    IF max_messages IS NULL OR max_messages NOT BETWEEN 1 AND 10000 OR lease IS NULL OR lease <= '0' THEN
+        RAISE EXCEPTION 'claim 1 to 10000 messages for a positive interval, not % for %', max_messages, lease
+            USING ERRCODE = '22023';
+    END IF;
+    claiming_group := durable_notify.group_lock(group_name);
+    now_snapshot := pg_catalog.pg_current_snapshot();
+    FOR part IN
+        -- In random order: a topic that always fills the batch must not starve the others.
+        SELECT s.id, s.group_id, t.topic, s.created_at
+          FROM (SELECT DISTINCT pg_catalog.unnest(topics)) AS t (topic)
+          LEFT JOIN durable_notify.subscription s ON s.group_id = claiming_group AND s.topic = t.topic
+         ORDER BY pg_catalog.random()
+    LOOP
+        IF part.id IS NULL THEN
+            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, part.topic
+                USING ERRCODE = 'DN006', HINT = 'durable_notify.subscribe() adds topics to a group.';
+        END IF;
+        RETURN QUERY SELECT * FROM durable_notify.claim_topic(
+            part, now_snapshot, (max_messages - claimed)::integer, lease, owner);
+        GET DIAGNOSTICS found = ROW_COUNT;
+        claimed := claimed + found;
+        EXIT WHEN claimed >= max_messages;
+    END LOOP;
+END
+$function$;

@@ -1,0 +1,16 @@
+DROP TABLE durable_notify.dead_letter, durable_notify.deferred, durable_notify.settlement,
+    durable_notify.heartbeat, durable_notify.outbox CASCADE;
+DO $block$
+DECLARE
+    dropped regprocedure;
+BEGIN
+    FOR dropped IN
+        SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace = 'durable_notify'::regnamespace
+    LOOP
+        EXECUTE pg_catalog.format('DROP FUNCTION %s CASCADE', dropped);
+    END LOOP;
+END
+$block$;
+DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription,
+    durable_notify.consumer_group;
