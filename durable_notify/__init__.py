@@ -1,0 +1,38 @@
+"""durable_notify: LISTEN/NOTIFY that loses nothing.
+
+Messages are rows of an outbox table, published inside your own transaction; NOTIFY only wakes the
+consumers, which read, acknowledge and replay from the table.
+"""
+
+from ._async.admin import AsyncAdmin
+from ._async.consumer import AsyncConsumer
+from ._async.message import AsyncMessage
+from ._async.publisher import AsyncPublisher
+from ._sync.admin import Admin
+from ._sync.consumer import Consumer
+from ._sync.message import Message
+from ._sync.publisher import Publisher
+from ._version import __version__
+from .errors import *  # noqa: F403 - its __all__ is the error tree
+from .errors import __all__ as _errors
+from .messages import DeadLetter, Outgoing, TopicStatus
+from .options import ConsumerOptions
+from .topics import channel
+
+__all__ = [
+    "Admin",
+    "AsyncAdmin",
+    "AsyncConsumer",
+    "AsyncMessage",
+    "AsyncPublisher",
+    "Consumer",
+    "ConsumerOptions",
+    "DeadLetter",
+    "Message",
+    "Outgoing",
+    "Publisher",
+    "TopicStatus",
+    "__version__",
+    "channel",
+    *_errors,
+]

@@ -1,0 +1,177 @@
+"""What differs between the asynchronous and the synchronous half: waiting and starting tasks.
+
+``_sync/compat.py`` is its twin and is written by hand; everything else there is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import signal
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+__all__ = [
+    "Event", "Lock", "Queue", "Task", "Waiter",
+    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+Lock = asyncio.Lock
+
+
+class Event:
+    """A flag that can be waited for."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set = self._event.set
+        self.clear = self._event.clear
+        self.is_set = self._event.is_set
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, for ``timeout`` seconds at most; returns whether it is set."""
+        if timeout is None:
+            return await self._event.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._event.wait()
+        except TimeoutError:
+            return self._event.is_set()
+
+
+class Queue(Generic[T]):
+    """An unbounded queue."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[T] = asyncio.Queue()
+        self.put = self._queue.put_nowait
+        self.get_nowait = self._queue.get_nowait  # raises EMPTY
+        self.get = self._queue.get
+        self.size = self._queue.qsize
+
+    EMPTY = asyncio.QueueEmpty
+
+
+class Task:
+    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    async def join(self) -> None:
+        """Wait until it has ended. Cancelled, as all are where a loop ends, it has ended."""
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """Cancel it where it waits, and wait until it has ended."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
+    """Run a function beside the caller."""
+
+    async def body() -> None:
+        await function(*args)
+
+    return Task(asyncio.get_running_loop().create_task(body(), name=name))
+
+
+async def shielded(function: Callable[[], Awaitable[T]]) -> T:
+    """Run a function to its end, even where the caller is cancelled meanwhile."""
+    return await asyncio.shield(asyncio.ensure_future(function()))
+
+
+async def checkpoint() -> None:
+    """Let others run: a handler that never waits would starve them."""
+    await asyncio.sleep(0)
+
+
+async def call(handler: Callable[[Any], Any], argument: Any) -> None:
+    """Call a handler, synchronous or not."""
+    try:
+        result = handler(argument)
+        if inspect.isawaitable(result):
+            await result
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the handler was cancelled, and not by its consumer") from error
+
+
+class Waiter:
+    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._watched: int | None = None
+        self.wake = self._event.set
+
+    def watch(self, descriptor: int) -> None:
+        self.unwatch()
+        asyncio.get_running_loop().add_reader(descriptor, self._event.set)
+        self._watched = descriptor
+
+    def unwatch(self) -> None:
+        if self._watched is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched = None
+
+    async def wait(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._event.clear()
+
+    def close(self) -> None:
+        self.unwatch()
+
+
+def scope() -> object:
+    """What a listening connection can be shared within: here, an event loop."""
+    return asyncio.get_running_loop()
+
+
+_sharing: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def sharing_lock() -> asyncio.Lock:
+    """Return the lock under which things shared within a scope come and go."""
+    return _sharing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+@contextlib.contextmanager
+def on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """Do something at SIGTERM or SIGINT, unless the application handles that signal itself."""
+    loop = asyncio.get_running_loop()
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            current = signal.getsignal(number)
+            # asyncio.run() has a handler of its own for SIGINT, which would cancel us instead.
+            if current in (signal.SIG_DFL, signal.default_int_handler) or (
+                "_on_sigint" in repr(current)
+            ):
+                loop.add_signal_handler(number, action)
+                taken.append((number, current))
+    try:
+        yield
+    finally:
+        for number, previous in taken:
+            loop.remove_signal_handler(number)
+            signal.signal(number, previous)

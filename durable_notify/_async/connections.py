@@ -1,0 +1,66 @@
+"""From what the caller has to the psycopg connection underneath."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import tuple_row
+
+from .._core.translate import translated
+from ..errors import UnsupportedConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import LiteralString
+
+    from sqlalchemy.ext.asyncio import AsyncConnection as AlchemyAsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncSession as AlchemyAsyncSession
+
+    Publishable = AsyncConnection[Any] | AlchemyAsyncConnection | AlchemyAsyncSession
+
+__all__ = ["fetch", "unwrap"]
+
+
+async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
+    """Return the psycopg connection that carries the caller's transaction.
+
+    A SQLAlchemy Connection or Session begins its transaction here if it had not, so that its
+    ``commit()`` and ``rollback()`` decide.
+
+    Raises:
+        UnsupportedConnection: it is neither of psycopg 3 nor of SQLAlchemy on psycopg 3.
+    """
+    if isinstance(connection, AsyncConnection):
+        return connection
+    driver: Any = None
+    if "sqlalchemy.ext.asyncio" in sys.modules:  # who has no SQLAlchemy objects need not import it
+        from sqlalchemy.ext.asyncio import AsyncConnection as AlchemyAsyncConnection
+        from sqlalchemy.ext.asyncio import AsyncSession as AlchemyAsyncSession
+        from sqlalchemy.ext.asyncio import async_scoped_session
+
+        if isinstance(connection, (AlchemyAsyncSession, async_scoped_session)):
+            connection = await connection.connection()
+        if isinstance(connection, AlchemyAsyncConnection):
+            if not connection.in_transaction():
+                await connection.begin()
+            driver = (await connection.get_raw_connection()).driver_connection
+            if isinstance(driver, AsyncConnection):
+                return driver
+    raise UnsupportedConnection(
+        "give a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession of an "
+        f"engine on postgresql+psycopg://, not {type(driver or connection).__name__}"
+    )
+
+
+async def fetch(
+    connection: Publishable, query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Call the database half in the caller's transaction."""
+    driver = await unwrap(connection)
+    # A cursor of our own: the caller's connection may make cursors and rows of another kind.
+    async with AsyncCursor(driver, row_factory=tuple_row) as cursor:
+        with translated():
+            await cursor.execute(query, params)
+            return await cursor.fetchall()

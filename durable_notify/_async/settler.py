@@ -1,0 +1,263 @@
+"""Settling: outcomes are collected, and sent together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from psycopg_pool import PoolTimeout
+
+from .._core.leases import Ack, HeldLease, Retry, already_settled, storable
+from .._core.pacing import backoff
+from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, SettleError
+from .compat import Event, Lock, shielded
+from .store import TRANSIENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .._core.leases import Outcome, Outcomes
+    from ..options import ConsumerOptions
+    from .message import AsyncMessage
+    from .store import AsyncStore
+
+__all__ = ["AsyncSettler"]
+
+log = logging.getLogger("durable_notify")
+
+#: How long an acknowledgement that nobody waits for may wait for others, in seconds.
+LINGER = 0.05
+
+
+class AsyncSettler:
+    """Holds a consumer's leases: keeps them alive, and flushes the outcomes of their messages.
+
+    Who waits for an outcome flushes it, with whatever else has come together while the flush
+    before was under way (group commit). Outcomes nobody waits for go when their lease is complete,
+    or after ``LINGER``.
+    """
+
+    def __init__(
+        self, store: AsyncStore, options: ConsumerOptions, freed: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._leases: dict[int, HeldLease] = {}
+        self._flushing = Lock()
+        self._dirty = Event()  # there is something to flush
+        self._urgent = Event()  # and it should not wait
+        self._closing = Event()
+        self._closed = False
+        self._freed = freed  # called whenever messages stop being held
+        self.tried: set[AsyncMessage] = set()  # acknowledged in transactions not known to be over
+
+    def hold(self, token: int, ids: Iterable[int]) -> HeldLease:
+        """Take note of a lease that was claimed."""
+        lease = self._leases[token] = HeldLease(token, ids, time.monotonic())
+        return lease
+
+    @property
+    def held(self) -> int:
+        """How many messages are held: not settled, or their outcome not flushed."""
+        return sum(lease.held for lease in list(self._leases.values()))
+
+    def backoff(self, attempt: int) -> float:
+        """Return the delay after a failed attempt."""
+        return backoff(attempt, self._options.retry_base, self._options.retry_max)
+
+    def check_open(self) -> None:
+        """Raise ConsumerClosed where the leases were given back."""
+        if self._closed:
+            raise ConsumerClosed("the consumer was closed; its unsettled messages come again")
+
+    async def settle(self, lease: HeldLease, message_id: int, outcome: Outcome) -> None:
+        """Settle a message, durably on return."""
+        outcomes = lease.record(message_id, outcome)
+        self._leases.setdefault(lease.token, lease)  # it may be known to be over, but not by whom
+        delay = 0.0
+        while not outcomes.flushed:
+            self.check_open()
+            try:
+                await shielded(self.flush)
+            except TRANSIENT as error:
+                # The outcome is kept: it goes once the database is back, or the lease is lost.
+                delay = backoff(1, min(max(delay * 2, 0.1), 5.0), 5.0)
+                log.warning("settling waits for the database: %s", error)
+                await self._closing.wait(delay)
+        if (refusal := outcomes.error_of(message_id)) is not None:
+            raise refusal
+
+    def settle_soon(self, lease: HeldLease, message_id: int, outcome: Outcome) -> None:
+        """Settle a message before long, without waiting for it."""
+        lease.record(message_id, outcome)
+        if lease.open and isinstance(outcome, Ack):
+            self._dirty.set()
+        else:
+            self._urgent.set()
+            self._dirty.set()
+
+    def finish(self, lease: HeldLease, message: AsyncMessage) -> None:
+        """Take note that a message was acknowledged in a transaction of its handler's."""
+        if message.id in lease.open and not lease.lost:
+            lease.finish(message.id)
+            if not lease.open:
+                self._urgent.set()
+                self._dirty.set()
+
+    async def failed(self, message: AsyncMessage, lease: HeldLease, error: Exception) -> None:
+        """Settle a message whose handler raised: it comes again, after a while."""
+        text = storable(f"{type(error).__name__}: {error}"[:2000])
+        try:
+            await self.settle(lease, message.id, Retry(self.backoff(message.attempt), text))
+        except (AlreadySettled, LeaseLost):
+            # Settled before it failed, or gone to another consumer: nothing is left to do here.
+            log.info("message %s was settled before its handler failed", message.id)
+
+    async def extend(self, lease: HeldLease, seconds: float) -> None:
+        """Prolong one lease."""
+        if lease.token not in await self._store.extend([lease.token], seconds):
+            lease.lose()
+            raise LeaseLost(
+                f"lease {lease.token} was superseded: another consumer has its messages"
+            )
+
+    async def flush(self) -> None:
+        """Send all outcomes collected; one transaction a lease, so that each stands for itself."""
+        async with self._flushing:
+            for lease in list(self._leases.values()):
+                while (outcomes := lease.take()) is not None:
+                    await self._send(lease, outcomes)
+                if lease.settled and lease.unconfirmed:
+                    self._urgent.set()  # for the flush loop to confirm it
+                    self._dirty.set()
+                elif lease.settled:
+                    self._forget(lease)
+
+    async def _send(self, lease: HeldLease, outcomes: Outcomes) -> None:
+        try:
+            try:
+                await self._store.settle(lease.token, outcomes)
+            except LeaseLost as error:
+                self._superseded(lease, outcomes, error)
+            except SettleError:
+                await self._send_one_by_one(lease, outcomes)
+        except BaseException as error:
+            # Without a connection nothing was sent; else it may have been settled nevertheless.
+            outcomes.uncertain |= not isinstance(error, PoolTimeout)
+            lease.put_back(outcomes)
+            raise
+        outcomes.flushed = True
+        self._freed()
+
+    async def _send_one_by_one(self, lease: HeldLease, outcomes: Outcomes) -> None:
+        """Find out which were refused: one that was settled before must not fail the others."""
+        while len(outcomes):
+            message_id, one = outcomes.pop()
+            try:
+                await self._store.settle(lease.token, one)
+            except LeaseLost as error:
+                outcomes.add(one)
+                self._superseded(lease, outcomes, error)
+                return
+            except SettleError as error:
+                if not outcomes.uncertain:  # else it was us who settled it
+                    outcomes.refused[message_id] = error
+                    log.warning("the outcome of message %s was refused: %s", message_id, error)
+            except BaseException:
+                outcomes.add(one)
+                raise
+
+    def _superseded(self, lease: HeldLease, outcomes: Outcomes, error: LeaseLost) -> None:
+        """The lease is gone: all of it was settled, or somebody else has its messages."""
+        if outcomes.uncertain and not lease.open:
+            log.info("lease %s was settled, or lost, while the connection broke", lease.token)
+        elif lease.presumed_settled and outcomes.ids() <= lease.tried:
+            for message_id in outcomes.ids():
+                outcomes.refused[message_id] = already_settled(message_id)
+        else:
+            outcomes.error = error
+            lease.lose()
+            log.warning("%d outcomes were refused: %s", len(outcomes), error)
+        self._forget(lease)
+
+    def _forget(self, lease: HeldLease) -> None:
+        self._leases.pop(lease.token, None)
+        self._freed()
+
+    async def flush_loop(self) -> None:
+        """Flush what nobody waits for, until closed."""
+        while not self._closing.is_set():
+            await self._dirty.wait()
+            await self._urgent.wait(LINGER)
+            self._dirty.clear()
+            self._urgent.clear()
+            try:
+                await self.flush()
+                again = await self._confirm()
+            except Exception as error:
+                # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
+                log.warning("settling failed, and is tried again: %s", error)
+                again = True
+            if again:
+                self._dirty.set()
+                await self._closing.wait(0.5)
+
+    async def _confirm(self) -> bool:
+        """End leases whose messages were acknowledged in transactions not known to be over.
+
+        What was rolled back comes again at once. Returns whether some are still open.
+        """
+        over = [
+            lease for lease in list(self._leases.values()) if lease.unconfirmed and lease.settled
+        ]
+        if not over:
+            return False
+        still_open = await self._store.release([lease.token for lease in over], counted=True)
+        for lease in over:
+            if lease.token not in still_open:
+                self._forget(lease)
+        return bool(still_open)
+
+    async def heartbeat_loop(self) -> None:
+        """Prolong the leases held, until closed."""
+        while not await self._closing.wait(self._options.lease / 3):
+            held = [token for token, lease in list(self._leases.items()) if not lease.settled]
+            if not held:
+                continue
+            try:
+                alive = await self._store.extend(held, self._options.lease)
+            except TRANSIENT as error:
+                log.warning("leases could not be prolonged: %s", error)
+                continue
+            for token in held:
+                lease = self._leases.get(token)
+                if lease is None or token in alive or lease.settled:
+                    continue
+                if not lease.presumed_settled:
+                    log.warning("lease %s was lost: its messages go to another consumer", token)
+                    lease.lose()
+                self._forget(lease)
+
+    async def close(self) -> None:
+        """Send all outcomes and give back what is unsettled; a longer outage is logged."""
+        for delay in (0.1, 0.3, 1.0, 0.0):  # after a restart each connection of the pool is stale
+            try:
+                await self.flush()
+                if tokens := list(self._leases):
+                    await self._store.release(tokens, counted=False)
+                break
+            except Exception as error:
+                if not delay or isinstance(error, PoolTimeout) or not isinstance(error, TRANSIENT):
+                    # Nothing is lost: the leases run out by themselves.
+                    log.warning("leases could not be given back, they will run out: %s", error)
+                    break
+                await self._closing.wait(delay)
+        self._closed = True
+        self._leases.clear()
+
+    def stop_loops(self) -> None:
+        """Have the two loops end."""
+        self._closing.set()
+        self._dirty.set()
+        self._urgent.set()

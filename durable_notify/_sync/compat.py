@@ -1,0 +1,156 @@
+"""What differs between the asynchronous and the synchronous half: waiting and starting threads.
+
+The twin of ``_async/compat.py``; the one file of this folder that is written by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = [
+    "Event", "Lock", "Queue", "Task", "Waiter",
+    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+Lock = threading.Lock
+Event = threading.Event
+
+
+class Queue(Generic[T]):
+    """An unbounded queue."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self.put = self._queue.put
+        self.get_nowait = self._queue.get_nowait  # raises EMPTY
+        self.get = self._queue.get
+        self.size = self._queue.qsize
+
+    EMPTY = queue.Empty
+
+
+class Task:
+    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+
+    def __init__(self, function: Callable[..., None], args: tuple[Any, ...], name: str) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._body, args=(function, args), name=name, daemon=True
+        )
+        self._thread.start()
+
+    def _body(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        try:
+            function(*args)
+        except BaseException as error:
+            self._error = error
+
+    def join(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Wait until it has ended: a thread cannot be cancelled, it has been told to end."""
+        self._thread.join()
+
+
+def spawn(function: Callable[..., None], *args: Any, name: str) -> Task:
+    """Run a function beside the caller."""
+    return Task(function, args, name)
+
+
+def shielded(function: Callable[[], T]) -> T:
+    """Run a function to its end."""
+    return function()
+
+
+def checkpoint() -> None:
+    """Let others run: threads do so by themselves."""
+
+
+def call(handler: Callable[[Any], Any], argument: Any) -> None:
+    """Call a handler."""
+    handler(argument)
+
+
+class Waiter:
+    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+
+    def __init__(self) -> None:
+        self._wakes, self._waker = socket.socketpair()
+        self._wakes.setblocking(False)
+        self._waker.setblocking(False)
+        self._watched: int | None = None
+
+    def watch(self, descriptor: int) -> None:
+        self._watched = descriptor
+
+    def unwatch(self) -> None:
+        self._watched = None
+
+    def wake(self) -> None:
+        # Full: it will wake anyhow. Closed: nobody waits any more.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"!")
+
+    def wait(self, timeout: float | None) -> None:
+        # poll(), not select(): descriptors over 1023 are common in servers.
+        poller = select.poll()
+        poller.register(self._wakes, select.POLLIN)
+        if self._watched is not None:
+            poller.register(self._watched, select.POLLIN)
+        poller.poll(None if timeout is None else max(0.0, timeout * 1000))
+        with contextlib.suppress(BlockingIOError):
+            while self._wakes.recv(4096):
+                pass
+
+    def close(self) -> None:
+        self._wakes.close()
+        self._waker.close()
+
+
+def scope() -> object:
+    """What a listening connection can be shared within: here, a process."""
+    return os.getpid()
+
+
+_sharing = threading.Lock()
+
+
+def sharing_lock() -> threading.Lock:
+    """Return the lock under which things shared within a scope come and go."""
+    return _sharing
+
+
+@contextlib.contextmanager
+def on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """Do something at SIGTERM or SIGINT, unless the application handles that signal itself."""
+    taken = []
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        action()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            current = signal.getsignal(number)
+            if current in (signal.SIG_DFL, signal.default_int_handler):
+                taken.append((number, signal.signal(number, handle)))
+    try:
+        yield
+    finally:
+        for number, previous in taken:
+            signal.signal(number, previous)

@@ -1,0 +1,338 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""A consumer: claims messages of its group, hands them out, and sees them settled."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._core.leases import Ack, Reject
+from .._core.pacing import BatchPacer, backoff, shortest
+from ..errors import (
+    AlreadySettled,
+    ClaimBusy,
+    ConsumerClosed,
+    InvalidArgument,
+    LeaseLost,
+    ListenerDeaf,
+)
+from ..options import ConsumerOptions
+from ..topics import channel, check_topics
+from .compat import Event, Queue, call, checkpoint, on_signals, spawn
+from .listener import listen
+from .message import Message
+from .settler import Settler
+from .store import TRANSIENT, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from ..options import ConsumerSettings
+    from .compat import Task
+    from .listener import Ear
+
+__all__ = ["Consumer"]
+
+log = logging.getLogger("durable_notify")
+
+#: How often to look while wake-ups do not arrive and polling is allowed, in seconds.
+DEAF_POLL = 1.0
+#: No wait may be longer than a thread can wait.
+LONGEST_SLEEP = 86_400.0
+#: How often to look, where a consumer is to end once nothing is left, in seconds.
+DRAIN_POLL = 0.5
+#: After how many messages a handler that never waits lets others run.
+BREATH = 64
+
+
+class Consumer:
+    """Consumes topics as a member of a group.
+
+    Every group gets every message; the consumers of one group, in any number of processes, share
+    them. A message is delivered at least once: until it is acknowledged, whatever crashes.
+
+    Iterate over it, and settle each message::
+
+        with Consumer(dsn, group="billing", topics=["orders"]) as consumer:
+            for message in consumer:
+                message.ack()
+
+    or give ``run`` a handler. A consumer is used once; its options are those of
+    ``ConsumerOptions``.
+
+    Args:
+        dsn: a libpq connection string or URI. The consumer opens connections of its own.
+        group: the consumer group.
+        topics: the topics it consumes.
+        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        options: see ``ConsumerOptions``.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        group: str,
+        topics: Iterable[str],
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None:
+        self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
+        self._listen_dsn = listen_dsn or dsn
+        self._store = Store(dsn, self.options)
+        self._settler = Settler(self._store, self.options, self._freed)
+        self._queue: Queue[Message | None] = Queue()
+        self._stopping = Event()
+        self._room = Event()  # there may be room for another batch
+        self._filled = (0, 0.0)  # how many messages the queue had after the last claim, and when
+        self._low_water = 0
+        self._started = False
+        self._failure: BaseException | None = None
+        self._tasks: list[Task] = []
+        self._ear: Ear | None = None
+        self._concurrency = 1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Check the schema, create or join the group, and begin to claim.
+
+        Raises:
+            SchemaError: the migrations do not fit this package; the text says what to run.
+            psycopg.Error: the database cannot be reached or used. Once started, a consumer
+                outlasts outages by itself.
+        """
+        if self._started:
+            raise ConsumerClosed("a consumer starts once: make a new one")
+        self._started = True
+        self._store.open()
+        try:
+            ear = listen(self._listen_dsn, map(channel, self.options.topics))
+        except BaseException:
+            self._store.close()
+            raise
+        self._ear = ear
+        self._tasks = [
+            spawn(self._fetch, ear, name="durable_notify fetch"),
+            spawn(self._settler.flush_loop, name="durable_notify flush"),
+            spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
+        ]
+
+    def stop(self) -> None:
+        """Claim nothing more; iteration and ``run`` end once what is under way is done."""
+        self._stopping.set()
+        self._room.set()
+        if self._ear is not None:
+            self._ear.woken.set()
+
+    def close(self) -> None:
+        """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
+        self.stop()
+        if not self._tasks:
+            return
+        tasks, self._tasks = self._tasks, []
+        try:
+            tasks[0].join()
+            self._finish_tried()
+            self._settler.close()
+            self._settler.stop_loops()
+            for task in tasks[1:]:
+                task.join()
+            if self._ear is not None:
+                self._ear.close()
+        finally:
+            # Whatever happens: the pool's own tasks do not end with those of a loop that ends.
+            self._store.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        if not self._started:
+            raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
+        self._finish_tried()
+        message = self._next()
+        if message is None:
+            raise StopIteration
+        return message
+
+    def run(self, handler: Callable[[Message], Any], *, concurrency: int = 1) -> None:
+        """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
+
+        A message whose handler returns without having settled it is acknowledged. One whose
+        handler raises comes again, later each time, up to the group's ``max_attempts``; then it
+        becomes a dead letter. On stopping, handlers at work finish, their acknowledgements are
+        sent and what was not begun is given back.
+
+        Args:
+            handler: called with each message; may be a plain function or return an awaitable.
+            concurrency: how many messages are handled at once.
+        """
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+            raise InvalidArgument(f"concurrency is 1 or more, not {concurrency!r}")
+        self._concurrency = concurrency
+        workers: list[Task] = []
+        try:
+            with on_signals(self.stop):
+                if not self._started:
+                    self.start()
+                workers = [
+                    spawn(self._work, handler, name=f"durable_notify worker {number}")
+                    for number in range(concurrency)
+                ]
+                for worker in workers:
+                    worker.join()
+        finally:
+            self.stop()
+            for worker in workers:
+                worker.stop()
+            self.close()
+
+    def _work(self, handler: Callable[[Message], Any]) -> None:
+        for handled in itertools.count(1):
+            message = self._next()
+            if message is None:
+                return
+            lease = message._lease
+            try:
+                call(handler, message)
+            except Exception as error:
+                log.warning("the handler of %r failed", message, exc_info=True)
+                self._settler.failed(message, lease, error)
+            else:
+                self._handled(message)
+            self._settler.tried.discard(message)
+            if handled % BREATH == 0:
+                checkpoint()
+
+    def _handled(self, message: Message) -> None:
+        lease = message._lease
+        if message.id in lease.tried:
+            self._settler.finish(lease, message)
+        elif message.id in lease.open:
+            try:
+                self._settler.settle_soon(lease, message.id, Ack())
+            except (AlreadySettled, LeaseLost) as error:
+                log.warning("the handler of %r was done too late: %s", message, error)
+
+    def _finish_tried(self) -> None:
+        """The loop's body is over: so are, as far as we can tell, its transactions."""
+        tried = self._settler.tried
+        while tried:
+            message = tried.pop()
+            self._settler.finish(message._lease, message)
+
+    def _next(self) -> Message | None:
+        """Return the next message, or None once the consumer stops."""
+        while True:
+            try:
+                message = self._queue.get_nowait()
+            except self._queue.EMPTY:
+                message = self._queue.get()
+            if message is None:
+                self._queue.put(None)  # for whoever else waits
+                if self._failure is not None:
+                    raise self._failure
+                return None
+            if self._stopping.is_set() or message._lease.lost:
+                continue  # it is given back, or gone to another consumer
+            if self._queue.size() <= self._low_water:
+                self._room.set()
+            return message
+
+    def _freed(self) -> None:
+        """Messages are no longer held."""
+        self._room.set()
+        if self.options.until_empty and self._ear is not None:
+            self._ear.woken.set()  # it may be empty now
+
+    def _fetch(self, ear: Ear) -> None:
+        """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
+        failures = 0
+        pacer: BatchPacer | None = None
+        try:
+            while not self._stopping.is_set():
+                pacer = pacer or BatchPacer(self._concurrency, self.options.batch_size)
+                try:
+                    self._fetch_once(ear, pacer)
+                    failures = 0
+                except ClaimBusy as error:
+                    log.info("%s", error)
+                except TRANSIENT as error:
+                    failures += 1
+                    delay = backoff(failures, 0.1, 10.0)
+                    log.warning("claiming failed, next try in %.1f s: %s", delay, error)
+                    self._stopping.wait(delay)
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._queue.put(None)
+
+    def _fetch_once(self, ear: Ear, pacer: BatchPacer) -> None:
+        """Claim a batch when there is room for one; where nothing is there, sleep until woken."""
+        self._room.clear()
+        ear.woken.clear()  # before reading: a ring meanwhile is about something newer
+        if self._stopping.is_set():
+            return  # stop() may have set both events just before
+        room = self.options.prefetch - self._settler.held
+        if room <= 0 or self._queue.size() > self._low_water:
+            self._room.wait()
+            return
+        filled, filled_at = self._filled
+        pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
+        self._filled = (0, 0.0)
+        rows = self._store.claim(min(room, pacer.size))
+        if rows:
+            self._take_in(rows)
+            self._low_water = pacer.size // 2
+            self._filled = (self._queue.size(), time.monotonic())
+            return
+        due = self._store.next_due()
+        if self.options.until_empty:
+            if due is None and self._settler.held == 0:
+                self._stopping.set()
+                return
+            due = shortest(due, DRAIN_POLL)
+        self._sleep(ear, due)
+
+    def _sleep(self, ear: Ear, due: float | None) -> None:
+        poll = self.options.poll
+        if ear.deaf and poll is None:
+            raise ListenerDeaf(
+                "wake-ups do not reach the listening connection, and polling is switched off: "
+                "give a direct listen_dsn, or allow poll"
+            )
+        if not ear.hears and poll is not None:
+            poll = min(poll, DEAF_POLL)
+        ear.woken.wait(shortest(due, poll, LONGEST_SLEEP))
+
+    def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
+        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
+            batch = list(part)
+            lease = self._settler.hold(token, [row[1] for row in batch])
+            for row in batch:
+                try:
+                    message = Message(row, lease, self._settler)
+                except (ValueError, RecursionError) as error:
+                    # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
+                    log.warning(
+                        "message %s is rejected, Python cannot decode it: %s", row[1], error
+                    )
+                    reason = f"Python cannot decode it: {error}"
+                    self._settler.settle_soon(lease, row[1], Reject(reason))
+                else:
+                    self._queue.put(message)

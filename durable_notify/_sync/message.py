@@ -1,0 +1,131 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""A message as its handler gets it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .._core.leases import Ack, Outcomes, Reject, Retry, already_settled, storable
+from ..errors import InvalidArgument, LeaseLost
+from .store import settle
+
+if TYPE_CHECKING:
+    from .._core.leases import HeldLease, Outcome
+    from .connections import Publishable
+    from .settler import Settler
+
+__all__ = ["Message"]
+
+
+class Message:
+    """A message, held under a lease until it is settled: acknowledged, retried or rejected."""
+
+    __slots__ = (
+        "_lease", "_settler",
+        "attempt", "headers", "id", "key", "payload", "published_at", "topic",
+    )  # fmt: skip
+
+    id: int
+    topic: str
+    key: str | None
+    payload: Any
+    headers: dict[str, Any]
+    published_at: datetime
+    attempt: int
+
+    def __init__(self, row: tuple[Any, ...], lease: HeldLease, settler: Settler) -> None:
+        (
+            _,
+            self.id,
+            self.topic,
+            self.key,
+            payload,
+            data,
+            headers,
+            self.published_at,
+            self.attempt,
+        ) = row
+        self.payload = json.loads(payload) if data is None else data
+        self.headers = {} if headers is None else json.loads(headers)
+        self._lease = lease
+        self._settler = settler
+
+    def __repr__(self) -> str:
+        # Neither payload nor headers: they do not belong in logs.
+        return f"<{type(self).__name__} {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+    def ack(self, connection: Publishable | None = None) -> None:
+        """Acknowledge the message: the group will not get it again.
+
+        Without a connection, it is durable on return. With one, it is part of that transaction,
+        and takes effect if and when that commits: together with what the handler wrote in it, so
+        that the effect is exactly once. If it rolls back, the message comes again.
+
+        Raises:
+            AlreadySettled: it was settled before.
+            LeaseLost: somebody else has the message by now. A transaction given has failed.
+            ConsumerClosed: the consumer has given its leases back.
+        """
+        if connection is None:
+            self._settle(Ack())
+            return
+        self._settler.check_open()
+        self._lease.check(self.id)
+        outcomes = Outcomes()
+        outcomes.acked.append(self.id)
+        again = self.id in self._lease.tried
+        self._lease.tried.add(self.id)
+        self._settler.tried.add(self)
+        try:
+            settle(connection, self._lease.token, outcomes)
+        except LeaseLost as error:
+            if again and self._lease.presumed_settled:
+                raise already_settled(self.id) from error  # which ended the lease
+            raise
+
+    def retry(self, delay: float | timedelta | None = None, error: str | None = None) -> None:
+        """Have the message come again, ``delay`` seconds from now or as the group backs off.
+
+        It comes with ``attempt`` one higher, or becomes a dead letter where that is one too many.
+        Durable on return; raises what ``ack`` raises.
+        """
+        if isinstance(delay, timedelta):
+            delay = delay.total_seconds()
+        if delay is None:
+            delay = self._settler.backoff(self.attempt)
+        elif not 0 <= delay < 10**9:
+            raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
+        self._settle(Retry(delay, None if error is None else storable(error)))
+
+    def reject(self, reason: str = "rejected") -> None:
+        """Give the message up: it becomes a dead letter of the group.
+
+        Durable on return; raises what ``ack`` raises.
+        """
+        self._settle(Reject(storable(reason)))
+
+    def extend(self, seconds: float) -> None:
+        """Keep the lease for that long from now.
+
+        Needed only where the process may stop giving signs of life for longer than the consumer's
+        ``lease``: while it gives them, leases are prolonged by themselves.
+
+        Raises:
+            LeaseLost: somebody else has the message by now.
+        """
+        if not 0 < seconds < 10**9:
+            raise InvalidArgument(f"extend by a positive number of seconds, not {seconds!r}")
+        self._settler.check_open()
+        self._lease.check(self.id)
+        self._settler.extend(self._lease, seconds)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the message was settled, or an ack was tried in a transaction."""
+        return self.id in self._lease.tried or self.id not in self._lease.open
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._settler.check_open()
+        self._settler.settle(self._lease, self.id, outcome)

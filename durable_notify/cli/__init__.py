@@ -1,0 +1,53 @@
+"""The command line: ``durable-notify``.
+
+Standard output carries results and nothing else; what is said on the side goes to standard error.
+Exit status: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .._version import __version__
+from . import consume, groups, problems, publish, server
+from .common import common
+
+__all__ = ["cli", "main"]
+
+
+@click.group(
+    cls=problems.Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@common
+@click.version_option(__version__, prog_name="durable-notify", message="%(prog)s %(version)s")
+def cli() -> None:
+    """LISTEN/NOTIFY that loses nothing: publish, consume and replay messages on PostgreSQL.
+
+    The database is --dsn, else DURABLE_NOTIFY_DSN, else DATABASE_URL, else an embedded PostgreSQL
+    in your own data folder (or DURABLE_NOTIFY_HOME), started when needed.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage.
+    """
+
+
+for _command in (
+    server.demo,
+    server.migrate,
+    publish.publish,
+    consume.consume,
+    groups.replay,
+    groups.status,
+    groups.dead_letters,
+    server.embedded,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(
+        problems.status_of(lambda: cli.main(prog_name="durable-notify", standalone_mode=False))
+    )

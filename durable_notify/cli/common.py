@@ -1,0 +1,75 @@
+"""Options that every command takes, before its name or after it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["common", "interruptible", "pass_database"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+pass_database = click.make_pass_decorator(database.Database)
+
+
+def common(function: F) -> F:
+    """Add --dsn and -v."""
+    function = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=_show_log,
+        help="Show the log on standard error; -vv shows all of it.",
+    )(function)  # fmt: skip
+    return click.option(
+        "--dsn", metavar="DSN", expose_value=False, callback=_find_database,
+        help="The database: a libpq URI or connection string.",
+    )(function)  # fmt: skip
+
+
+def _find_database(context: click.Context, _: click.Parameter, dsn: str | None) -> None:
+    root = context.find_root()
+    if root.obj is None or dsn is not None:
+        root.obj = context.obj = database.find(dsn)
+
+
+def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
+    """Show warnings, or more where asked, on standard error."""
+    log = logging.getLogger("durable_notify")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_OneLine())
+        log.addHandler(handler)
+        log.propagate = False
+        log.setLevel(logging.WARNING)
+    if verbose:
+        log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{record.levelname.lower()}: {' '.join(record.getMessage().split())}"
+        if record.exc_info and record.levelno == logging.DEBUG:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return text
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does: by KeyboardInterrupt."""
+    import signal
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

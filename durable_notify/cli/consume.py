@@ -1,0 +1,128 @@
+"""``durable-notify consume``: a JSON object a line."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.consumer import Consumer
+from .common import common, pass_database
+from .output import Closed, Output
+from .problems import Failure
+from .values import Moment, json_line, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from .._sync.message import Message
+    from ..options import ConsumerSettings
+    from .database import Database
+
+__all__ = ["consume"]
+
+NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
+
+
+@click.command()
+@common
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--group", required=True, help="The consumer group; created when first used.")
+@click.option("--until-empty", is_flag=True, help="End once nothing is left, with the consumer "
+              "group's retries and what its other consumers hold included.")  # fmt: skip
+@click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
+              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). A "
+              "group that exists goes on where it was.")  # fmt: skip
+@click.option("--max", "most", type=click.IntRange(1), help="End after that many messages.")
+@click.option(
+    "--lease",
+    type=click.FloatRange(0.1, 86400),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After how long what a killed consumer held comes again.",
+)
+@click.option("--listen-dsn", metavar="DSN", help="A direct connection for listening, where --dsn "
+              "leads through a pooler.")  # fmt: skip
+@pass_database
+def consume(
+    database: Database,
+    *,
+    topics: tuple[str, ...],
+    group: str,
+    until_empty: bool,
+    start: Any,
+    most: int | None,
+    lease: float,
+    listen_dsn: str | None,
+) -> None:
+    """Print messages, a JSON object a line.
+
+    It has id, topic, key, payload, headers, published_at and attempt.
+
+    Each is acknowledged once it is written out; what was not, comes again. A pipe is filled at the
+    pace of its reader: `| head -3` takes three. A payload of bytes is {"base64": "..."}. SIGTERM,
+    Ctrl-C and the end of the output's reader end it, with exit status 0.
+    """
+    if start not in ("beginning", "now"):
+        with database.connect("consume") as connection:
+            start = resolve(start, connection)
+    settings: ConsumerSettings = {"start": start, "lease": lease, "until_empty": until_empty}
+    if most is not None:  # do not take what will not be printed
+        settings["batch_size"] = min(most, 500)
+        settings["prefetch"] = min(most, 2000)
+    consumer = Consumer(database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings)
+    output = Output()
+    output.when_closed(consumer.stop)
+    printer = _Printer(consumer, output, most)
+    # Closed: what was not written is given back.
+    with _ended_by_signals(consumer, output), suppress(Closed):
+        consumer.run(printer)
+    if printer.problem is not None:
+        raise Failure(f"standard output: {printer.problem}", "What was not written comes again.")
+
+
+class _Printer:
+    """Prints messages. That it returns is what has a message acknowledged."""
+
+    def __init__(self, consumer: Consumer, output: Output, most: int | None) -> None:
+        self._consumer = consumer
+        self._output = output
+        self._left = most
+        self.problem: OSError | None = None
+
+    def __call__(self, message: Message) -> None:
+        line = json_line({name: getattr(message, name) for name in NAMES})
+        try:
+            self._output.write(f"{line}\n".encode())
+        except OSError as error:
+            self.problem = error
+            raise Closed from error
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._consumer.stop()
+
+
+@contextmanager
+def _ended_by_signals(consumer: Consumer, output: Output) -> Iterator[None]:
+    """Have the first SIGTERM or SIGINT end it gracefully, and a second one at once."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        # In a thread: this one may be holding the very locks that stop() takes.
+        output.stop()
+        threading.Thread(target=consumer.stop).start()
+
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

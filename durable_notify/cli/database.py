@@ -1,0 +1,102 @@
+"""Which database a command works on, and connections to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from .. import embedded, schema
+from ..errors import SchemaMissing, SchemaTooOld
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Database", "find", "plain_dsn"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+#: Where the database is named, in this order; then comes the embedded server.
+VARIABLES = ("DURABLE_NOTIFY_DSN", "DATABASE_URL")
+FORMS = "Write postgresql://user@host:5432/database, or 'host=... dbname=... user=...'."
+
+
+@dataclasses.dataclass(slots=True)
+class Database:
+    """The database of this run. ``given`` is None for the embedded server."""
+
+    given: str | None
+    source: str
+    _dsn: str | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The DSN. The embedded server is started and migrated at the first look."""
+        if self._dsn is None:
+            self._dsn = (
+                _embedded_dsn() if self.given is None else plain_dsn(self.given, self.source)
+            )
+        return self._dsn
+
+    @contextmanager
+    def connect(self, purpose: str) -> Iterator[Connection]:
+        """Open an autocommit connection to a database with our schema."""
+        with _connect(self.dsn, purpose) as connection:
+            schema.check(connection)
+            yield connection
+
+
+def find(dsn: str | None) -> Database:
+    """Return the database that was asked for, by option or environment."""
+    if dsn is not None:
+        return Database(dsn, "--dsn")
+    for name in VARIABLES:
+        if value := os.environ.get(name):
+            return Database(value, name)
+    return Database(None, "the embedded server")
+
+
+def plain_dsn(given: str, source: str) -> str:
+    """Return what libpq takes; accepts SQLAlchemy's URLs.
+
+    What libpq says of a DSN it cannot read quotes it, password included: it is not repeated.
+    """
+    dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", given.strip())
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        dsn = ""
+    if not dsn:
+        hint = " Characters like @ : / ? # % in a password are written %40 %3A %2F %3F %23 %25."
+        raise click.UsageError(
+            f"{source} is no connection string of PostgreSQL. {FORMS}{hint if '@' in given else ''}"
+        )
+    return dsn
+
+
+def _embedded_dsn() -> str:
+    status = embedded.shared_status()
+    click.echo(f"using the embedded PostgreSQL in {status.folder}", err=True)
+    dsn = embedded.shared_dsn()
+    try:
+        with _connect(dsn, "start") as connection:
+            schema.check(connection)
+    except (SchemaMissing, SchemaTooOld):
+        schema.migrate(dsn)
+    return dsn
+
+
+@contextmanager
+def _connect(dsn: str, purpose: str) -> Iterator[Connection]:
+    given = conninfo_to_dict(dsn)
+    ours = {"connect_timeout": 10, "application_name": f"durable-notify {purpose}"}
+    settings: dict[str, Any] = {name: ours[name] for name in ours if name not in given}
+    # No prepared statements: behind a pooler in transaction mode there are none of ours.
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None, **settings) as connection:
+        yield connection

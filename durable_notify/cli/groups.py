@@ -1,0 +1,192 @@
+"""``status``, ``replay`` and ``dead-letters``: how groups stand, and taking them back."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .problems import Failure
+from .values import Moment, as_text, json_line, resolve, shown_age
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..messages import TopicStatus
+    from .database import Database
+
+__all__ = ["dead_letters", "replay", "status"]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@common
+@as_json
+@pass_database
+def status(database: Database, as_json: bool) -> None:
+    """Show how each group stands in each of its topics.
+
+    Lag is what a group has not yet acknowledged: unread messages, those deferred (that wait for
+    another attempt) and those leased (that consumers hold now).
+    """
+    with database.connect("status") as connection:
+        rows = Admin().status(connection)
+        now = resolve(timedelta(), connection)
+    if as_json:
+        click.echo(json_line([_status_json(row, now) for row in rows]))
+    elif not rows:
+        click.echo(
+            "No topics yet. Publish something: durable-notify publish TOPIC PAYLOAD", err=True
+        )
+    else:
+        _print_table(_status_table(rows, now))
+
+
+def _lag(row: TopicStatus) -> int | None:
+    if row.waiting is None:
+        return None
+    return row.waiting + (row.deferred or 0) + (row.leased or 0)
+
+
+def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
+    oldest = row.oldest_waiting
+    return {
+        "topic": row.topic,
+        "group": row.group_name,
+        "last_id": row.last_id,
+        "lag": _lag(row),
+        "unread": row.waiting,
+        "oldest_unread": oldest,
+        "oldest_unread_seconds": oldest and max(0.0, (now - oldest).total_seconds()),
+        "deferred": row.deferred,
+        "live_leases": row.leases,
+        "leased": row.leased,
+        "dead_letters": row.dead,
+    }
+
+
+def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
+    table = _table("topic", "group")
+    for name in (
+        "last id",
+        "lag",
+        "unread",
+        "oldest unread",
+        "deferred",
+        "leases",
+        "leased",
+        "dead",
+    ):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        numbers = (row.deferred, row.leases, row.leased, row.dead)
+        age = shown_age(row.oldest_waiting, now)
+        cells = [row.last_id, _lag(row), row.waiting, age, *numbers]
+        _add_row(table, row.topic, row.group_name, *cells)
+    return table
+
+
+@click.command()
+@common
+@click.option("--group", required=True, help="The group to take back.")
+@click.option("--topic", required=True, help="The topic in which it goes back.")
+@click.option("--from-beginning", is_flag=True, help="All messages that are retained come again.")
+@click.option("--since", type=Moment(), help="What was published since then comes again: ISO 8601, "
+              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
+              help="Messages with higher ids come again.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say how many messages would come again.")
+@pass_database
+def replay(
+    database: Database,
+    *,
+    group: str,
+    topic: str,
+    from_beginning: bool,
+    since: Any,
+    after: int | None,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Have messages come again to a group.
+
+    Says first how many. On a terminal it then asks; otherwise it goes ahead.
+    """
+    if from_beginning + (since is not None) + (after is not None) != 1:
+        raise click.UsageError("give one of --from-beginning, --since TIME and --after ID")
+    admin = Admin()
+    with database.connect("replay") as connection:
+        place: dict[str, Any] = {"after": 0 if from_beginning else after}
+        if since is not None:
+            place = {"since": resolve(since, connection)}
+        count = admin.replay(connection, group, topic, **place, dry_run=True)
+        verb = "would come" if dry_run else "come" if count != 1 else "comes"
+        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} again to {group}")
+        sys.stdout.flush()
+        if dry_run or not count:
+            return
+        # Not in one transaction with the counting: the group's consumers would wait meanwhile.
+        if not yes and sys.stdin.isatty() and not click.confirm("Go ahead?", err=True):
+            raise Failure("cancelled; nothing has changed")
+        done = admin.replay(connection, group, topic, **place)
+    if done != count:
+        click.echo(f"{done} messages, as more were consumed meanwhile")
+
+
+@click.command("dead-letters")
+@common
+@click.option("--group", help="Those of one group only.")
+@as_json
+@pass_database
+def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
+    """List the messages that groups have given up, and why."""
+    with database.connect("dead-letters") as connection:
+        letters = Admin().dead_letters(connection, group)
+    if as_json:
+        rows = [dataclasses.asdict(letter) for letter in letters]
+        click.echo(json_line([{"group": row.pop("group_name"), **row} for row in rows]))
+    elif not letters:
+        click.echo("No dead letters.", err=True)
+    else:
+        now = datetime.now(UTC)
+        table = _table("group", "topic", "id", "key", "attempts", "given up", "reason", "payload")
+        for letter in letters:
+            _add_row(
+                table, letter.group_name, letter.topic, letter.id, letter.key, letter.attempt,
+                f"{shown_age(letter.dead_at, now)} ago", letter.reason,
+                as_text(letter.payload, 60),
+            )  # fmt: skip
+        _print_table(table)
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add_row(table: Table, *cells: object) -> None:
+    from rich.text import Text
+
+    # Text, so that brackets in names and payloads are no markup.
+    table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # nothing is cut or wrapped for who reads it by program
+        console.width = 400
+    console.print(table)

@@ -1,0 +1,138 @@
+"""NDJSON: lines as they come in, and what each of them says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import select
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InvalidArgument
+from ..messages import MAX_PAYLOAD_BYTES, Outgoing, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
+
+MOST_LINES = 1000
+MOST_BYTES = 8 << 20
+CHUNK = 1 << 20
+
+
+class BadLine(Exception):
+    """A line that cannot be published."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """How lines become messages."""
+
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    text: bool = False
+    envelope: bool = False
+
+
+class Batch(NamedTuple):
+    """Lines to publish together, each with its number, and how many bytes they were."""
+
+    lines: list[tuple[int, bytes]]
+    size: int
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON says. Raises ValueError with a reason that quotes none of it."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def parse_line(number: int, line: bytes, form: Form) -> tuple[int, Outgoing]:
+    """Return a line's number and message. Raises BadLine."""
+    try:
+        text = line.decode()
+        payload = text if form.text else parse_json(text)
+        message = Outgoing(payload, form.key, form.headers)
+        if form.envelope:
+            message = _open(payload, form)
+        encode(message)
+    except UnicodeDecodeError as error:
+        raise BadLine(number, f"it is not UTF-8 at byte {error.start + 1}") from None
+    except InvalidArgument as error:
+        raise BadLine(number, str(error)) from None
+    except ValueError as error:
+        raise BadLine(number, f"it is not JSON: {error}") from None
+    return number, message
+
+
+def _open(envelope: Any, form: Form) -> Outgoing:
+    if not isinstance(envelope, dict) or "payload" not in envelope:
+        raise InvalidArgument('it is no envelope: write {"payload": ...} and perhaps key, headers')
+    if set(envelope) - {"payload", "key", "headers"}:
+        raise InvalidArgument("the envelope has more than payload, key and headers")
+    key, headers = envelope.get("key"), envelope.get("headers")
+    if headers is not None and not isinstance(headers, dict):
+        raise InvalidArgument("headers are an object")
+    if form.headers:
+        headers = {**form.headers, **(headers or {})}
+    return Outgoing(envelope["payload"], form.key if key is None else key, headers)
+
+
+def batches(descriptor: int) -> Iterator[Batch]:
+    """Read lines; a batch is complete once it is large enough, or nothing more is there yet.
+
+    Raises BadLine for a line over the largest payload, after the lines before it.
+    """
+    number, size = 1, 0
+    lines: list[tuple[int, bytes]] = []
+    pieces: list[bytes] = []  # of a line whose end has not come yet
+    waiting = 0
+    while chunk := os.read(descriptor, CHUNK):
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        waiting += len(first)
+        for following in others:
+            lines += _kept(number, b"".join(pieces))
+            size += waiting + 1
+            number += 1
+            pieces, waiting = [following], len(following)
+            if len(lines) >= MOST_LINES or size >= MOST_BYTES:
+                yield Batch(lines, size)
+                lines, size = [], 0
+        if lines and not select.select([descriptor], [], [], 0)[0]:
+            yield Batch(lines, size)
+            lines, size = [], 0
+        if waiting > MAX_PAYLOAD_BYTES:
+            yield Batch(lines, size)
+            raise BadLine(number, f"it is longer than {MAX_PAYLOAD_BYTES} bytes")
+    lines += _kept(number, b"".join(pieces))
+    if lines:
+        yield Batch(lines, size + waiting)
+
+
+def _kept(number: int, line: bytes) -> list[tuple[int, bytes]]:
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    line = line.removesuffix(b"\r")
+    return [(number, line)] if line.strip() else []

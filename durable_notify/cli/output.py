@@ -1,0 +1,111 @@
+"""Standard output, written so that it is known what got out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import stat
+import sys
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .problems import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Closed", "Output"]
+
+#: How long a pipe's reader is waited for after each line, in seconds.
+PATIENCE = 0.25
+#: A write of at most so much never waits where poll() says that there is room.
+PIECE = select.PIPE_BUF
+
+
+class Closed(BaseException):
+    """Nobody reads the output any more, or it is not to be written any more.
+
+    A BaseException, so that a consumer takes it for its end and not for a handler's failure.
+    """
+
+
+class Output:
+    """Standard output, without a buffer.
+
+    Into a pipe a line is written when its reader has taken the one before, so that what a reader
+    that has seen enough (``head -3``) leaves behind is known, and can be given back. A reader that
+    takes its time is not waited for; the pipe then fills as any other.
+    """
+
+    def __init__(self) -> None:
+        if sys.stdout is None:
+            raise Failure("standard output is closed")
+        self._fd = sys.stdout.fileno()
+        mode = os.fstat(self._fd).st_mode
+        self._is_pipe = stat.S_ISFIFO(mode)
+        self._has_reader = self._is_pipe or stat.S_ISSOCK(mode)
+        self._keeps_pace = True
+        self._stopped = False
+
+    def write(self, line: bytes) -> None:
+        """Write a line. Raises Closed where it was not taken, and not written whole."""
+        rest = memoryview(line)
+        try:
+            while rest:
+                if self._is_pipe:
+                    self._wait_for_room()
+                rest = rest[os.write(self._fd, rest[:PIECE] if self._is_pipe else rest) :]
+        except BrokenPipeError:
+            raise Closed from None
+        if self._is_pipe:
+            self._wait_for_reader()
+
+    def when_closed(self, action: Callable[[], None]) -> None:
+        """Do something as soon as the output's reader is gone, even while nothing is written."""
+        if self._has_reader:
+            threading.Thread(target=self._watch, args=(action,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Have a write that waits for its reader raise Closed."""
+        self._stopped = True
+
+    def _watch(self, action: Callable[[], None]) -> None:
+        while not self._broken(None):
+            pass
+        action()
+
+    def _broken(self, timeout: float | None) -> bool:
+        """Wait until the reader is gone; returns whether it is."""
+        poller = select.poll()
+        poller.register(self._fd, 0)  # errors and hang-ups alone
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
+
+    def _wait_for_room(self) -> None:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        while not (events := poller.poll(100)):
+            if self._stopped:
+                raise Closed
+        if events[0][1] & select.POLLERR:
+            raise Closed
+
+    def _wait_for_reader(self) -> None:
+        until = time.monotonic() + (PATIENCE if self._keeps_pace else 0)
+        turns = 0
+        while self._unread():
+            turns += 1
+            if time.monotonic() >= until:
+                self._keeps_pace = False
+                return
+            if turns < 50:  # noqa: PLR2004 - most readers take it at once
+                os.sched_yield()
+            elif self._broken(0.001):
+                raise Closed
+        self._keeps_pace = True
+
+    def _unread(self) -> int:
+        count = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0")
+        return int.from_bytes(count, sys.byteorder)

@@ -1,0 +1,226 @@
+"""``durable-notify publish``: one message, or NDJSON from standard input."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import psycopg
+
+from .._sync.publisher import Publisher
+from ..messages import Outgoing, encode
+from ..topics import check_key, check_topic
+from .common import common, interruptible, pass_database
+from .lines import BadLine, Form, batches, parse_json, parse_line
+from .problems import Failure, mute_stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.progress import Progress
+
+    from .database import Connection, Database
+    from .lines import Batch
+
+__all__ = ["publish"]
+
+
+@click.command()
+@common
+@click.argument("topic")
+@click.argument("payload", required=False)
+@click.option("--key", help="Messages of one key belong together, and in order.")
+@click.option(
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header; may be repeated."
+)
+@click.option("--text", is_flag=True, help="The payload, or each line, is text.")
+@click.option(
+    "--envelope",
+    is_flag=True,
+    help='Each line is {"payload": ..., "key": ..., "headers": {...}}; all but payload may lack.',
+)
+@click.option("--ids", is_flag=True, help="Print the ids of messages read from standard input too.")
+@pass_database
+def publish(
+    database: Database,
+    *,
+    topic: str,
+    payload: str | None,
+    key: str | None,
+    headers: tuple[str, ...],
+    text: bool,
+    envelope: bool,
+    ids: bool,
+) -> None:
+    """Publish a message and print its id.
+
+    PAYLOAD is JSON. Without it, standard input is read: one JSON payload a line, blank lines left
+    out. Lines are published in transactions of up to 1,000, and whenever the input pauses.
+
+    At a bad line it stops: the lines before it are published; it and those after it are not.
+    """
+    if envelope and (text or payload is not None):
+        raise click.UsageError("--envelope is for JSON lines on standard input")
+    form = Form(check_key(key), _headers(headers), text=text, envelope=envelope)
+    check_topic(topic)
+    if payload is None:
+        with interruptible():
+            _publish_lines(database, topic, form, ids)
+        return
+    message = Outgoing(_argument(payload, text), form.key, form.headers)
+    encode(message)  # before a database is looked for
+    with database.connect("publish") as connection:
+        message_id = Publisher().publish(
+            connection, topic, message.payload, key=message.key, headers=message.headers
+        )
+    click.echo(message_id)
+
+
+def _headers(pairs: Iterable[str]) -> dict[str, str] | None:
+    headers = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{name!r} lacks a value: write --header name=value")
+        headers[name] = value
+    return headers or None
+
+
+def _argument(payload: str, text: bool) -> Any:
+    if text:
+        return payload
+    try:
+        return parse_json(payload)
+    except ValueError as error:
+        raise Failure(
+            f"the payload is not JSON: {error}",
+            "Quote it as JSON, as in '{\"id\": 1}' or '\"a string\"', or publish it as text with "
+            "--text.",
+            exit_code=2,
+        ) from None
+
+
+def _publish_lines(database: Database, topic: str, form: Form, ids: bool) -> None:
+    if sys.stdin.isatty():
+        click.echo("Type one JSON payload a line; end with Ctrl-D.", err=True)
+    with database.connect("publish") as connection, _bar() as bar:
+        run = _Run(connection, topic, form, ids)
+        try:
+            for batch in batches(sys.stdin.fileno()):
+                run.publish(batch)
+                bar.advance(bar.task_ids[0], batch.size)
+                bar.update(bar.task_ids[0], published=f"{run.published:,}")
+        except BadLine as error:
+            bar.stop()
+            raise Failure(str(error), run.outcome(error.line)) from None
+        except KeyboardInterrupt:
+            bar.stop()
+            raise Failure("interrupted", run.outcome(run.next_line)) from None
+        except psycopg.Error:
+            bar.stop()
+            click.echo(run.outcome(run.next_line), err=True)
+            raise
+    click.echo(f"published {_messages(run.published)}", err=True)
+
+
+class _Run:
+    """What has become of the lines so far."""
+
+    def __init__(self, connection: Connection, topic: str, form: Form, ids: bool) -> None:
+        self._connection = connection
+        self._publisher = Publisher()
+        self._topic = topic
+        self._form = form
+        self._ids = ids
+        self.published = 0
+        self.next_line = 1  # all before it is published
+        self._committing = 0  # how many messages are being committed right now
+
+    def publish(self, batch: Batch) -> None:
+        """Publish a batch in a transaction: whole, or up to its first bad line, which is raised."""
+        good: list[tuple[int, Outgoing]] = []
+        bad: BadLine | None = None
+        try:
+            for number, line in batch.lines:
+                good.append(parse_line(number, line, self._form))
+        except BadLine as error:
+            bad = error
+        try:
+            self._commit(good)
+        except psycopg.DataError as error:
+            bad = self._commit_up_to_bad(good, error)
+        if bad is not None:
+            raise bad
+        self.next_line = batch.lines[-1][0] + 1 if batch.lines else self.next_line
+
+    def _commit(self, lines: Sequence[tuple[int, Outgoing]]) -> None:
+        if not lines:
+            return
+        with self._connection.transaction():
+            found = self._publisher.publish_many(
+                self._connection, self._topic, [message for _, message in lines]
+            )
+            self._committing = len(lines)
+        self._committing = 0
+        self.published += len(lines)
+        self.next_line = lines[-1][0] + 1
+        if self._ids:
+            self._print(found)
+
+    def _commit_up_to_bad(
+        self, lines: Sequence[tuple[int, Outgoing]], error: psycopg.DataError
+    ) -> BadLine:
+        """Find the line that PostgreSQL refused, and commit those before it."""
+        for place, (number, message) in enumerate(lines):
+            try:
+                with self._connection.transaction(force_rollback=True):
+                    self._publisher.publish_many(self._connection, self._topic, [message])
+            except psycopg.DataError as refused:
+                self._commit(lines[:place])
+                return BadLine(number, f"PostgreSQL refuses it: {refused.diag.message_primary}")
+        raise error
+
+    def _print(self, ids: Iterable[int]) -> None:
+        try:
+            click.echo("\n".join(map(str, ids)))
+        except BrokenPipeError:  # nobody reads the ids any more; the messages go on
+            mute_stdout()
+            self._ids = False
+
+    def outcome(self, line: int) -> str:
+        """Say what became of the lines around the one where it ended."""
+        if self._committing:
+            return (
+                f"{_messages(self.published)} published: all before line {self.next_line}. Whether "
+                f"the {self._committing} from there on are, is not known: it ended "
+                "during their commit. Nothing after those is."
+            )
+        return (
+            f"{_messages(self.published)} published: all before line {line}. Line {line} and "
+            f"everything after it is not. To go on: tail -n +{line} FILE | the same command"
+        )
+
+
+def _messages(number: int) -> str:
+    return f"{number} message{'' if number == 1 else 's'}"
+
+
+def _bar() -> Progress:
+    """Show how far it is, on a terminal."""
+    import os
+    import stat
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    about = os.fstat(sys.stdin.fileno())
+    size = about.st_size if stat.S_ISREG(about.st_mode) else None
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("publishing"), BarColumn(), DownloadColumn(),
+        TextColumn("{task.fields[published]} messages"), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal or sys.stdin.isatty(),
+    )  # fmt: skip
+    bar.add_task("publishing", total=size, published="0")
+    return bar

@@ -1,0 +1,8 @@
+"""``durable-notify demo``: messages survive what loses them with plain LISTEN/NOTIFY.
+
+Every figure is counted from what was sent and what arrived.
+"""
+
+from .scenario import run
+
+__all__ = ["run"]

@@ -1,0 +1,134 @@
+"""The errors this library raises itself, as one tree.
+
+Errors of the database driver are not wrapped: a refused connection, a missing privilege or a
+serialization failure reaches you as the ``psycopg`` exception it is.
+
+::
+
+    DurableNotifyError
+    ├── InvalidArgument (ValueError)      a name, option or argument that cannot work
+    │   └── PayloadError                  a payload or header that PostgreSQL cannot store as JSON
+    │       └── PayloadTooLarge           a payload over the size PostgreSQL can hold
+    ├── UnsupportedConnection (TypeError) publish() was given something it cannot publish through
+    ├── SchemaError                       the database half does not fit this package
+    │   ├── SchemaMissing                 the migrations have not been run
+    │   ├── SchemaTooOld                  the database is behind this package
+    │   └── SchemaTooNew                  this package is behind the database
+    ├── UnknownGroup (LookupError)        no such consumer group
+    ├── UnknownTopic (LookupError)        the group has no such topic
+    ├── SettleError                       an acknowledgement, retry or rejection was refused
+    │   ├── LeaseLost                     the lease was superseded: somebody else has the message
+    │   └── AlreadySettled                this message was settled before
+    ├── ClaimBusy                         other claims of the group held its lock for too long
+    ├── ClaimRefused                      claim() ran where it would lose or repeat messages
+    ├── ConsumerClosed                    the consumer was closed; its leases are given back
+    ├── ListenerDeaf                      wake-ups do not arrive and polling is switched off
+    └── EmbeddedError                     the embedded PostgreSQL cannot be started or used
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadySettled",
+    "ClaimBusy",
+    "ClaimRefused",
+    "ConsumerClosed",
+    "DurableNotifyError",
+    "EmbeddedError",
+    "InvalidArgument",
+    "LeaseLost",
+    "ListenerDeaf",
+    "PayloadError",
+    "PayloadTooLarge",
+    "SchemaError",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "SchemaTooOld",
+    "SettleError",
+    "UnknownGroup",
+    "UnknownTopic",
+    "UnsupportedConnection",
+]
+
+
+class DurableNotifyError(Exception):
+    """Base of every error this library raises itself."""
+
+
+class InvalidArgument(DurableNotifyError, ValueError):
+    """A name, option or argument cannot work. Nothing was written."""
+
+
+class PayloadError(InvalidArgument):
+    """The payload or its headers cannot be stored as JSON. Nothing was written."""
+
+
+class PayloadTooLarge(PayloadError):
+    """The payload is larger than PostgreSQL can hold. Publish a reference to it."""
+
+
+class UnsupportedConnection(DurableNotifyError, TypeError):
+    """Publish through a psycopg connection, or a SQLAlchemy Connection or Session on psycopg 3."""
+
+
+class SchemaError(DurableNotifyError):
+    """The schema ``durable_notify`` in the database does not fit this package."""
+
+
+class SchemaMissing(SchemaError):
+    """The database has no durable_notify schema. Run ``durable-notify migrate``."""
+
+
+class SchemaTooOld(SchemaError):
+    """The database is behind this package. Run ``durable-notify migrate``."""
+
+
+class SchemaTooNew(SchemaError):
+    """This package is behind the database. Upgrade ``durable-notify``."""
+
+
+class UnknownGroup(DurableNotifyError, LookupError):
+    """No consumer group has this name. ``durable-notify status`` lists them."""
+
+
+class UnknownTopic(DurableNotifyError, LookupError):
+    """The group does not consume this topic. ``durable-notify status`` lists what it consumes."""
+
+
+class SettleError(DurableNotifyError):
+    """An acknowledgement, retry or rejection was refused. The database has not changed."""
+
+
+class LeaseLost(SettleError):
+    """The lease was superseded: the message goes, or went, to another consumer.
+
+    Roll back what the handler did in its transaction; its effect belongs to whoever has the
+    message now. Raise the consumer's ``lease`` if handlers are regularly paused for longer.
+    """
+
+
+class AlreadySettled(SettleError):
+    """This message was already acknowledged, retried or rejected under this lease."""
+
+
+class ClaimBusy(DurableNotifyError):
+    """Other claims of the group held its lock for too long. Busy is not empty: try again."""
+
+
+class ClaimRefused(DurableNotifyError):
+    """A claim must be the first and only statement of a READ COMMITTED transaction."""
+
+
+class ConsumerClosed(DurableNotifyError):
+    """The consumer was closed and has given its leases back. Its messages come again."""
+
+
+class ListenerDeaf(DurableNotifyError):
+    """Wake-ups do not reach the listening connection and polling is off.
+
+    A pooler in transaction mode does this. Give a direct ``listen_dsn``, or allow ``poll``.
+    """
+
+
+class EmbeddedError(DurableNotifyError):
+    """The embedded PostgreSQL cannot be started or used."""

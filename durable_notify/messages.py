@@ -1,0 +1,168 @@
+"""Payloads: what can be published, and how it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from .errors import PayloadError, PayloadTooLarge
+from .topics import check_key
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "DeadLetter",
+    "Dumps",
+    "Encoded",
+    "Outgoing",
+    "TopicStatus",
+    "encode",
+    "readable",
+]
+
+#: PostgreSQL holds no JSON string or array over 256 MB.
+MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
+
+type_of_bytes = (bytes, bytearray, memoryview)
+Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message for ``publish_many`` with a key or headers of its own."""
+
+    payload: Any
+    key: str | None = None
+    headers: Mapping[str, Any] | None = None
+
+
+class Encoded(NamedTuple):
+    """A message as the outbox stores it: JSON text or bytes, never both."""
+
+    payload: str | None
+    key: str | None
+    headers: str | None
+    data: bytes | None
+
+
+def encode(message: Outgoing, dumps: Dumps | None = None) -> Encoded:
+    """Check a message and turn it into what the outbox stores.
+
+    Raises:
+        PayloadError: it is not JSON (NaN, infinities, NUL characters, lone surrogates, types JSON
+            does not know), or the headers are not a mapping of str.
+        PayloadTooLarge: it is over ``MAX_PAYLOAD_BYTES``.
+        InvalidArgument: the key is empty, over-long or has control characters.
+    """
+    key = check_key(message.key)
+    headers = None if message.headers is None else _headers(message.headers)
+    if isinstance(message.payload, type_of_bytes):
+        data = bytes(message.payload)
+        if len(data) > MAX_PAYLOAD_BYTES:
+            raise _too_large(len(data))
+        return Encoded(None, key, headers, data)
+    return Encoded(_json(message.payload, "payload", dumps), key, headers, None)
+
+
+def readable(text: str) -> Any:
+    """Decode stored JSON for people to look at; what Python cannot decode stays text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _headers(headers: Mapping[str, Any]) -> str:
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise PayloadError("headers are a mapping from str to JSON values")
+    return _json(dict(headers), "headers", None)
+
+
+def _json(value: Any, what: str, dumps: Dumps | None) -> str:
+    try:
+        if dumps is not None:
+            text = _dumped(dumps(value))
+        else:
+            text = json.dumps(
+                value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+            )
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"the {what} has a lone surrogate: {error.reason}") from None
+    except RecursionError:
+        raise PayloadError(f"the {what} is nested too deeply, or contains itself") from None
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"the {what} is not JSON: {error}") from error
+    # JSON writes NUL as an escape; the same letters after an escaped backslash are no NUL.
+    if "\\u0000" in text and "\\u0000" in text.replace("\\\\", ""):
+        raise PayloadError(f"the {what} has a NUL character, which PostgreSQL cannot store in JSON")
+    if size > MAX_PAYLOAD_BYTES:
+        raise _too_large(size)
+    return text
+
+
+def _dumped(made: str | bytes) -> str:
+    """Check what a ``dumps`` of the user's has returned."""
+    text = made.decode() if isinstance(made, bytes) else made
+    if not isinstance(text, str):
+        raise TypeError(f"dumps returned {type(made).__name__}, not str or bytes")
+    if "\\ud" in text or "\\uD" in text:  # surrogates written as escapes, maybe lone ones
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Turn what is nearly JSON, pydantic models and dataclasses, into JSON."""
+    model_dump = getattr(value, "model_dump", None)
+    if model_dump is not None and not isinstance(value, type):
+        return model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(
+        f"{type(value).__name__} has no JSON form; convert it, or give the publisher a dumps"
+    )
+
+
+def _too_large(size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the payload has {size} bytes; the most is {MAX_PAYLOAD_BYTES}. "
+        "Store it elsewhere and publish a reference to it"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicStatus:
+    """How a group stands in a topic; ``group_name`` and the counts are None where none reads it.
+
+    ``waiting``: committed and never handed out; ``oldest_waiting``: when the oldest of those was
+    published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
+    messages that consumers hold now; ``dead``: dead letters.
+    """
+
+    topic: str
+    group_name: str | None
+    last_id: int
+    waiting: int | None
+    oldest_waiting: datetime | None
+    deferred: int | None
+    leases: int | None
+    leased: int | None
+    dead: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a group has given up: rejected, or failed too often."""
+
+    group_name: str
+    topic: str
+    id: int
+    key: str | None
+    payload: Any
+    headers: Mapping[str, Any]
+    published_at: datetime
+    attempt: int
+    reason: str
+    dead_at: datetime

@@ -1,0 +1,221 @@
+"""The database half: run its migrations, check that they fit, print them.
+
+Everything lives in the PostgreSQL schema ``durable_notify``, the version table included. The
+revisions are Alembic's and run plain SQL files; this module is the only way in, so that every run
+is one transaction under one lock, and twenty at once end in one schema.
+
+A consumer calls :func:`check` whenever it starts: Alembic and SQLAlchemy are imported late.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from durable_notify.errors import InvalidArgument, SchemaMissing, SchemaTooNew, SchemaTooOld
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script
+    from sqlalchemy import Engine
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "check",
+    "check_async",
+    "downgrade",
+    "migrate",
+    "migration_sql",
+    "migrations_path",
+    "snapshot",
+]
+
+SCHEMA = "durable_notify"
+VERSION_TABLE = "schema_version"
+
+SCHEMA_VERSION = "0001"
+"""The revision this package works with: the newest one."""
+
+# What comes before the first migration, online, offline and in other people's revisions.
+PREPARE = (
+    # Held until the transaction ends. The number is arbitrary; it only must never change.
+    "SELECT pg_catalog.pg_advisory_xact_lock(7236283017641394288)",
+    # Not IF NOT EXISTS, which wants the right to create one even where the schema exists.
+    f"""DO $$ BEGIN
+    IF pg_catalog.to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
+END $$""",
+)
+# What comes after the last one has been taken back. No CASCADE: it must find nothing.
+REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
+
+_FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
+_READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"
+
+# What decides how the catalog's functions write: every name in full, and no taste of the role's.
+_PLAIN = """
+    SET LOCAL search_path = '';
+    SET LOCAL quote_all_identifiers = off;
+    SET LOCAL IntervalStyle = postgres;
+    SET LOCAL DateStyle = ISO;
+    SET LOCAL TimeZone = 'UTC';
+"""
+
+# Alembic keeps what it is doing in module globals: one run at a time within a process.
+_alembic_lock = threading.Lock()
+
+
+def migrate(dsn: str, revision: str = "head") -> None:
+    """Bring the database up to `revision`, in one transaction. Does nothing where it is there.
+
+    `dsn` is whatever libpq takes, several hosts and unix sockets included.
+    """
+    _run(dsn, "upgrade", revision)
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    """Take the database back to `revision`; ``base`` removes the schema, **messages included**."""
+    _run(dsn, "downgrade", revision)
+
+
+def migration_sql(revision: str = "head") -> str:
+    """Return what :func:`migrate` runs on an empty database, for psql and for whoever runs it."""
+    from alembic import command
+
+    written = io.StringIO()
+    with _alembic_lock:
+        command.upgrade(_config(output=written), _known(revision), sql=True)
+    return written.getvalue()
+
+
+def check(connection: psycopg.Connection[Any]) -> None:
+    """Raise a SchemaError unless the database has the schema that this package works with."""
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        exists = cursor.execute(_FIND_VERSION).fetchone()
+        row = cursor.execute(_READ_VERSION).fetchone() if exists and exists[0] else None
+    _compare(row)
+
+
+async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Raise a SchemaError unless the database has the schema that this package works with."""
+    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(_FIND_VERSION)
+        exists = await cursor.fetchone()
+        row = None
+        if exists and exists[0]:
+            await cursor.execute(_READ_VERSION)
+            row = await cursor.fetchone()
+    _compare(row)
+
+
+def snapshot(dsn: str) -> str:
+    """Describe the schema as the catalog has it, the same on every supported PostgreSQL.
+
+    ``migrations/snapshot.txt`` is its committed form, and what to read to see the whole schema.
+    """
+    query = (migrations_path() / "snapshot.sql").read_bytes()
+    with psycopg.connect(dsn) as connection:
+        connection.execute(_PLAIN)
+        return "".join(f"{line}\n" for (line,) in connection.execute(query))
+
+
+def migrations_path() -> Path:
+    """Return the folder of the migrations: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def run_folder(op: Any, folder: str) -> None:
+    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only."""
+    import sqlalchemy as sa
+
+    for path in sorted((migrations_path() / "sql" / folder).glob("*.sql")):
+        # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
+        template = path.read_text(encoding="utf-8").replace("%", "%%")
+        op.execute(sa.DDL(template))  # type: ignore[no-untyped-call]
+
+
+def steps(lower: str, upper: str) -> list[Script]:
+    """Return the revisions above `lower` up to `upper`, oldest first. For revisions only."""
+    from alembic.script import ScriptDirectory
+
+    scripts = list(ScriptDirectory(str(migrations_path())).walk_revisions())[::-1]
+    names = ["base", *(script.revision for script in scripts)]
+    for name in (lower, upper):
+        if name not in (*names, "head"):
+            msg = f"No revision {name!r}. There are: {', '.join(names)} and head."
+            raise InvalidArgument(msg)
+    start, stop = (len(scripts) if name == "head" else names.index(name) for name in (lower, upper))
+    return scripts[start:stop]
+
+
+def refuse_newer(heads: tuple[str, ...]) -> None:
+    """Raise SchemaTooNew where a newer package has been: its revisions are not to be found here."""
+    for found in heads:
+        if found > SCHEMA_VERSION:
+            msg = (
+                f"The durable_notify schema is at {found}, this package knows it up to "
+                f"{SCHEMA_VERSION}. Run `pip install --upgrade durable-notify`."
+            )
+            raise SchemaTooNew(msg)
+
+
+def _run(dsn: str, command_name: str, revision: str) -> None:
+    from alembic import command
+
+    engine = _engine(dsn)
+    # The transaction is begun here and joined by Alembic; env.py takes the lock first thing.
+    with _alembic_lock, engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        getattr(command, command_name)(config, _known(revision))
+
+
+def _engine(dsn: str) -> Engine:
+    import sqlalchemy as sa
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = psycopg.connect(dsn, prepare_threshold=None)  # poolers
+        # Who waited for the lock must see what its holder has done.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return connection
+
+    # A creator, since a DSN of several hosts or with a socket survives no conversion to a URL.
+    return sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.NullPool)
+
+
+def _config(output: io.StringIO | None = None) -> Config:
+    from alembic.config import Config
+
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
+    return config
+
+
+def _known(revision: str) -> str:
+    """Reject a relative or unknown revision, in words of ours."""
+    steps("base", revision)
+    return revision
+
+
+def _compare(row: tuple[Any, ...] | None) -> None:
+    if row is None:
+        msg = (
+            "This database has no durable_notify schema. Run `durable-notify migrate`, or call "
+            "durable_notify.contrib.alembic.upgrade(op) in a revision of your own."
+        )
+        raise SchemaMissing(msg)
+    found = row[0]
+    if found < SCHEMA_VERSION:
+        msg = (
+            f"The durable_notify schema is at {found}, this package needs {SCHEMA_VERSION}. Run "
+            "`durable-notify migrate`, or call durable_notify.contrib.alembic.upgrade(op) in a "
+            "revision of your own."
+        )
+        raise SchemaTooOld(msg)
+    refuse_newer((found,))

@@ -1,0 +1,71 @@
+"""Names: what a topic, group or key may be called, and the channel of a topic."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["channel", "check_group", "check_key", "check_topic", "check_topics"]
+
+# The same rules stand as constraints in migrations/sql; a test compares the two.
+_MOST_IN_CHANNEL = 63  # what an identifier of PostgreSQL may have, in bytes
+_NOT_IN_TOPIC = re.compile("[\x00-\x20\x7f-\xa0*>]")
+_NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def channel(topic: str) -> str:
+    """Return the NOTIFY channel of a topic, as ``durable_notify.channel(topic)`` does in SQL."""
+    name = topic.encode()
+    if len(name) + len("durable_notify:") <= _MOST_IN_CHANNEL:
+        return f"durable_notify:{topic}"
+    return f"durable_notify#{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
+
+
+def check_topic(topic: str) -> str:
+    """Return the topic, or raise InvalidArgument: 1 to 255 bytes, no white space, ``*``, ``>``."""
+    _check("topic", topic, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'")
+    return topic
+
+
+def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
+    """Return the topics as a tuple, each checked; at least one."""
+    if isinstance(topics, str):
+        raise InvalidArgument(f"topics is a list of names: write [{topics!r}]")
+    checked = tuple(dict.fromkeys(check_topic(topic) for topic in topics))
+    if not checked:
+        raise InvalidArgument("topics is empty: name at least one")
+    return checked
+
+
+def check_group(group: str) -> str:
+    """Return the group's name, or raise InvalidArgument: 1 to 255 bytes, no control characters."""
+    _check("group", group, 255, _NOT_IN_TEXT, "control characters")
+    return group
+
+
+def check_key(key: str | None) -> str | None:
+    """Return the key, or raise InvalidArgument: 1 to 1024 bytes, no control characters."""
+    if key is not None:
+        _check("key", key, 1024, _NOT_IN_TEXT, "control characters")
+    return key
+
+
+def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: str) -> None:
+    if not isinstance(name, str):
+        raise InvalidArgument(f"a {kind} is a str, not {type(name).__name__}")
+    if not name:
+        raise InvalidArgument(f"the {kind} is empty: give it a name")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{kind} {name[:40]!r} has a lone surrogate") from None
+    if size > most:
+        raise InvalidArgument(f"{kind} {name[:40]!r}... has {size} bytes; the most is {most}")
+    if found := forbidden.search(name):
+        raise InvalidArgument(f"{kind} {name[:40]!r} has {found[0]!r}; leave out {what}")
