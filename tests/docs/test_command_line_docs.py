@@ -1,0 +1,80 @@
+"""docs/command-line.md names every command, option and argument, and none that is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from durable_notify.cli import cli
+from tests.docs.pages import CHECKOUT
+
+PAGE = (CHECKOUT / "docs" / "command-line.md").read_text(encoding="utf-8")
+SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
+COMMANDS = dict(cli.commands)
+
+
+def options(command: click.Command) -> set[str]:
+    """The names of a command's own options."""
+    found = (param for param in command.params if isinstance(param, click.Option))
+    return {name for option in found for name in (*option.opts, *option.secondary_opts)}
+
+
+def documented(section: str) -> set[str]:
+    """The options in the first column of a section's tables."""
+    cells = re.findall(r"^\| (`-[^|]*) \|", section, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`(--?[\w-]+)", cell)}
+
+
+def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command, or those of a group."""
+    if isinstance(command, click.Group):
+        for word, inner in command.commands.items():
+            yield from leaves(f"{name} {word}", inner)
+    else:
+        yield name, command
+
+
+COMMON = documented(SECTIONS["The database"]) - {"-h", "--help"}
+
+
+def test_every_command_has_a_section() -> None:
+    assert set(SECTIONS) - {"The database"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options(name: str) -> None:
+    assert documented(SECTIONS[name]) == {
+        option
+        for _, command in leaves(name, COMMANDS[name])
+        for option in options(command) - COMMON
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_usage(name: str) -> None:
+    for words, command in leaves(name, COMMANDS[name]):
+        places = [
+            param.human_readable_name
+            for param in command.params
+            if isinstance(param, click.Argument)
+        ]
+        assert f"`durable-notify {' '.join([words, *places])}" in SECTIONS[name]
+
+
+def test_common_options() -> None:
+    assert COMMON | {"--version"} == options(cli) - {"-h", "--help"}
+    assert "--version" in SECTIONS["The database"]
+    for name, command in COMMANDS.items():
+        if not isinstance(command, click.Group):
+            assert options(command) >= COMMON, name
+
+
+def test_required_options_are_marked() -> None:
+    for name, command in COMMANDS.items():
+        for param in command.params:
+            if isinstance(param, click.Option) and param.required:
+                (row,) = re.findall(rf"^\| `{param.opts[0]} .*$", SECTIONS[name], re.MULTILINE)
+                assert "required" in row

@@ -1,0 +1,99 @@
+"""The documentation leaves out nothing that there is, and names nothing that there is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+
+import psycopg
+
+import durable_notify as dn
+from durable_notify import errors
+from durable_notify._core import translate
+from tests.docs.pages import CHECKOUT
+
+
+def page(name: str) -> str:
+    return (CHECKOUT / name).read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """A section of a page, up to the next heading."""
+    _, _, rest = page(name).partition(f"\n## {heading}\n")
+    assert rest, f"{name} has no section {heading}"
+    return rest.partition("\n## ")[0]
+
+
+def first_column(table: str) -> set[str]:
+    """The first thing in code type in each row of a table."""
+    return set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
+
+
+def test_options_of_a_consumer() -> None:
+    options = {field.name: field for field in dataclasses.fields(dn.ConsumerOptions)}
+    documented = section("docs/consuming.md", "Options")
+    assert first_column(documented) == {*options, "listen_dsn"}
+    for name, field in options.items():
+        if isinstance(field.default, (int, float)) and field.default is not False:
+            assert f"| `{name}` | {field.default:g} |" in documented
+
+
+def test_attributes_of_a_message() -> None:
+    public = {name for name in dn.Message.__annotations__ if not name.startswith("_")}
+    documented = first_column(section("docs/consuming.md", "What a message has"))
+    assert documented == public | {"is_settled"}
+
+
+def test_errors() -> None:
+    assert first_column(page("docs/errors.md")) == set(errors.__all__)
+
+
+def test_sqlstates() -> None:
+    documented = first_column(section("docs/sql.md", "Errors"))
+    assert documented - {"55P03", "23514"} == set(translate._BY_SQLSTATE)
+
+
+def test_functions(conn: psycopg.Connection) -> None:
+    query = """
+        SELECT proname, (
+               SELECT array_agg(name) FROM unnest(proargnames, proargmodes) AS a (name, mode)
+                WHERE mode IS NULL OR mode = 'i')
+          FROM pg_proc WHERE pronamespace = 'durable_notify'::regnamespace
+    """
+    there = {name: arguments or [] for name, arguments in conn.execute(query)}
+    text = section("docs/sql.md", "Functions")
+    documented = {
+        name: [argument for argument in arguments.split(", ") if argument]
+        for name, arguments in re.findall(r"^\| `(\w+)\(([\w, ]*)\)`", text, re.MULTILINE)
+    }
+    internal = set(re.findall(r"`(\w+)`", text.partition("not by you")[2]))
+    assert set(documented) | internal == set(there)
+    assert documented == {name: there[name] for name in documented}
+
+
+def test_columns_of_the_outbox(conn: psycopg.Connection) -> None:
+    columns = conn.execute("SELECT * FROM durable_notify.outbox").description
+    assert columns is not None
+    text = section("docs/sql.md", "The outbox")
+    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == [column.name for column in columns]
+
+
+def test_tables(conn: psycopg.Connection) -> None:
+    query = """
+        SELECT relname FROM pg_class
+         WHERE relnamespace = 'durable_notify'::regnamespace AND relkind = 'r'
+    """
+    text = section("docs/sql.md", "The outbox").partition("The other tables")[2]
+    there = {name for (name,) in conn.execute(query)} - {"outbox", "schema_version"}
+    assert there <= set(re.findall(r"`(\w+)`", text))
+
+
+def test_tasks() -> None:
+    spec = importlib.util.spec_from_file_location("tasks", CHECKOUT / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tasks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tasks)
+    documented = first_column(section("CONTRIBUTING.md", "One word for each habit"))
+    assert documented == set(tasks.TASKS)

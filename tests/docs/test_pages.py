@@ -1,0 +1,52 @@
+"""What the pages show runs, and prints what they say; their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from durable_notify.embedded import environment
+from tests.docs.pages import CHECKOUT, PAGES, Runner, blocks
+from tests.support.servers import Postgres
+
+LINKING = [*PAGES, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(CHECKOUT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_page_runs(page: Path, tmp_path: Path, dsn: str, server: Postgres) -> None:
+    psql, environ = "psql", dict(os.environ)
+    if server.bindir is not None:
+        psql, environ = str(server.bindir / "psql"), environment(server.bindir)
+    runner = Runner(tmp_path, dsn, [psql], environ)
+    with runner.ready():
+        for block in blocks(page):
+            runner.run(block)
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+        found = (page.parent / target).resolve() if target else page
+        assert found.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(found), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_page_can_be_reached() -> None:
+    index = CHECKOUT / "docs" / "index.md"
+    linked = {target for target, _ in _LINK.findall(index.read_text(encoding="utf-8"))}
+    assert {page.name for page in index.parent.glob("*.md")} - {index.name} <= linked
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}

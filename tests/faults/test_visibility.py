@@ -1,0 +1,167 @@
+"""Everything at once, at random: nothing lost, nothing twice, and each key in its order.
+
+Every trial prints its seed. To run one again: DURABLE_NOTIFY_SEED=<seed>; to run for longer:
+DURABLE_NOTIFY_TRIALS=<times as many>. The order in which single-threaded trials take their steps
+depends on the seed alone; threads take the same decisions, at whatever moment comes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from psycopg import errors
+
+from tests.support import planting
+from tests.support.checker import Faults, Handed, History, Sent, Settled, check
+from tests.support.schedule import Stage
+from tests.support.servers import Postgres
+from tests.support.traffic import GROUPS, concurrent, interleaved
+from tests.support.traps import (
+    Trap,
+    position_read_too_early,
+    settled_in_part_by_a_frozen_transaction_after_a_takeover,
+    snapshot_taken_too_early,
+    straggler_in_the_list,
+    straggler_past_the_list,
+    takeover_beside_an_open_settle,
+)
+
+TIMES = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
+FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with Stage(dsn) as stage:
+        yield stage
+
+
+# Numbered, not named by their seeds: the workers of pytest-xdist must agree on the names.
+@pytest.mark.parametrize("trial", range(4 * TIMES))
+@pytest.mark.parametrize("lapses", [False, True], ids=["kept", "lapsing"])
+def test_random_schedules(stage: Stage, trial: int, lapses: bool) -> None:
+    seed = FIRST_SEED + trial
+    print(f"DURABLE_NOTIFY_SEED={seed}")
+    faults = check(interleaved(stage, seed, 500, lapses=lapses), GROUPS, once=not lapses)
+    assert not faults, f"seed {seed}: {faults}"
+
+
+@pytest.mark.parametrize("trial", range(TIMES))
+@pytest.mark.parametrize("lapses", [False, True], ids=["kept", "lapsing"])
+def test_all_at_once(stage: Stage, trial: int, lapses: bool) -> None:
+    seed = FIRST_SEED + trial
+    print(f"DURABLE_NOTIFY_SEED={seed}")
+    faults = check(concurrent(stage, seed, 150, lapses=lapses), GROUPS, once=not lapses)
+    assert not faults, f"seed {seed}: {faults}"
+
+
+def test_a_seed_says_it_all(server: Postgres, template: str) -> None:
+    histories = []
+    for _ in range(2):
+        with server.database(template) as name, Stage(server.dsn(name)) as stage:
+            histories.append(interleaved(stage, FIRST_SEED, 200, lapses=True))
+    assert histories[0] == histories[1]
+
+
+# What the tests above are worth: each planted fault must be caught.
+
+EXPECTED: list[tuple[planting.Plant, Trap, str]] = [
+    (planting.cursor_by_id, straggler_in_the_list, "lost"),
+    (planting.cursor_by_id, straggler_past_the_list, "lost"),
+    (planting.stragglers_by_list_alone, straggler_past_the_list, "lost"),
+    (planting.position_before_the_lock, position_read_too_early, "twice"),
+    (planting.snapshot_before_the_lock, snapshot_taken_too_early, "twice"),
+]
+
+
+@pytest.mark.parametrize(("plant", "trap", "fault"), EXPECTED)
+def test_planted_fault_is_caught_by_a_schedule(
+    stage: Stage, plant: planting.Plant, trap: Trap, fault: str
+) -> None:
+    plant(stage.session())
+    outcome = trap(stage)
+    assert getattr(outcome, fault), outcome
+
+
+@pytest.mark.parametrize("plant", [planting.cursor_by_id, planting.stragglers_by_list_alone])
+def test_planted_fault_is_caught_at_random(
+    server: Postgres, template: str, plant: planting.Plant
+) -> None:
+    """One schedule in four does not see the second: together they miss it once in a million."""
+    for trial in range(10):
+        with server.database(template) as name, Stage(server.dsn(name)) as stage:
+            faults = check(interleaved(stage, FIRST_SEED + trial, 300, plants=[plant]), GROUPS)
+        if faults:
+            assert faults.lost
+            return
+    pytest.fail(f"not caught by 10 schedules from seed {FIRST_SEED}")
+
+
+def test_planted_fence_by_plain_read_is_caught(stage: Stage) -> None:
+    planting.fence_by_plain_read(stage.session())
+    outcome = settled_in_part_by_a_frozen_transaction_after_a_takeover(stage)
+    assert outcome is None
+
+
+def test_planted_takeover_that_waits_is_caught(stage: Stage) -> None:
+    planting.takeover_that_waits(stage.session())
+    with pytest.raises(errors.QueryCanceled):
+        takeover_beside_an_open_settle(stage)
+
+
+# The checker itself.
+
+SENT = [Sent(1, "a", 1), Sent(2, "a", 2), Sent(3)]
+GOOD = [Handed("g", 1, 0, 1), Handed("g", 1, 1, 2), Handed("g", 2, 0, 3)]
+
+
+def settled(handed: list[Handed]) -> list[Settled]:
+    """Everything settled under the lease it came with."""
+    return [Settled(h.group, h.token, h.id) for h in handed]
+
+
+def test_checker_finds_nothing_in_a_good_history() -> None:
+    assert not check(History(SENT, GOOD, settled(GOOD)), ["g"])
+
+
+def test_checker_finds_what_was_lost() -> None:
+    faults = check(History(SENT, GOOD[:2], settled(GOOD[:2])), ["g"])
+    assert faults == Faults(lost={("g", 3)})
+    assert str(faults) == "1 lost: [('g', 3)]"
+    only_handed = check(History(SENT, GOOD, settled(GOOD[:2])), ["g"])
+    assert only_handed == Faults(lost={("g", 3)})
+    other_group = check(History(SENT, GOOD, settled(GOOD)), ["g", "h"])
+    assert other_group == Faults(lost={("h", 1), ("h", 2), ("h", 3)})
+
+
+def test_checker_finds_what_was_never_sent() -> None:
+    handed = [*GOOD, Handed("g", 3, 0, 4)]
+    assert check(History(SENT, handed, settled(handed)), ["g"]).unexpected == {("g", 4)}
+
+
+def test_checker_finds_what_came_twice() -> None:
+    again = [*GOOD, Handed("g", 3, 0, 3, 2)]
+    counted = History(SENT, again, settled([*GOOD[:2], again[-1]]))
+    assert check(counted, ["g"]) == Faults(twice={("g", 3)})
+    assert not check(counted, ["g"], once=False)
+    anew = [*GOOD, Handed("g", 3, 0, 3)]
+    uncounted = History(SENT, anew, settled([*GOOD[:2], anew[-1]]))
+    assert check(uncounted, ["g"], once=False) == Faults(twice={("g", 3)})
+    both = check(History(SENT, again, settled(again)), ["g"], once=False)
+    assert both == Faults(twice={("g", 3)})
+
+
+def test_checker_finds_what_came_after_it_was_settled() -> None:
+    again = [*GOOD, Handed("g", 3, 0, 3, 2)]
+    assert check(History(SENT, again, settled(GOOD)), ["g"], once=False).revived == {("g", 3)}
+
+
+def test_checker_finds_keys_out_of_order() -> None:
+    handed = [Handed("g", 2, 0, 1), Handed("g", 1, 0, 2), Handed("g", 1, 1, 3)]
+    assert check(History(SENT, handed, settled(handed)), ["g"]) == Faults(disordered={("g", "a")})
+    retried = [*GOOD[:2], Handed("g", 2, 0, 1, 2), GOOD[2]]
+    history = History(SENT, retried, settled(retried[1:]))
+    assert not check(history, ["g"], once=False)

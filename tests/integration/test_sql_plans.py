@@ -1,0 +1,156 @@
+"""What a claim reads: little more than it hands over, however much is kept and whoever writes.
+
+Counted, not timed: rows fetched by indexes, rows read by scanning the log, and pages touched by
+everything that the claim runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.schedule import Session, Stage
+from tests.support.servers import Postgres
+from tests.support.traps import drain
+
+RETAINED = 200_000
+WRITERS = 150  # as many as the server's connections allow for
+BATCH = 100
+PUBLISH = """
+    INSERT INTO durable_notify.outbox (topic, payload)
+    SELECT 't', to_jsonb(n) FROM generate_series(1, %s) AS n"""
+GO_TO_THE_END = """
+    UPDATE durable_notify.position
+       SET s0 = pg_current_snapshot(), h0 = durable_notify.last_id('t'),
+           s1 = NULL, h1 = NULL, p = 0"""
+
+
+@dataclass
+class Reading:
+    """What one claim has read."""
+
+    messages: int
+    scanned: int
+    fetched: int
+    pages: int
+
+    @property
+    def modest(self) -> bool:
+        """Each message is looked up twice: in the window, and by its id."""
+        return self.scanned == 0 and self.fetched < 500 and self.pages < 1200
+
+
+def claim(session: Session) -> Reading:
+    """Claim a batch and settle it."""
+    read = """
+        SELECT seq_tup_read, idx_tup_fetch
+          FROM pg_stat_xact_user_tables WHERE relid = 'durable_notify.outbox'::regclass"""
+    explain = """
+        EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+        SELECT * FROM durable_notify.claim('g', '{t}', %s)"""
+    with session.transaction():
+        ((scanned, fetched),) = session.run(read)
+        plan = session.value(explain, BATCH)[0]["Plan"]
+        ((scanned_now, fetched_now),) = session.run(read)
+    session.run("SELECT durable_notify.settle(l.token, l.ids) FROM durable_notify.lease l")
+    return Reading(
+        plan["Actual Rows"],
+        scanned_now - scanned,
+        fetched_now - fetched,
+        plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
+    )
+
+
+@pytest.fixture(scope="module")
+def big(server: Postgres, template: str) -> Iterator[str]:
+    """A database with much in its log, never analysed, to copy."""
+    with server.database(template) as name:
+        session = Session(server.dsn(name))
+        session.run("ALTER TABLE durable_notify.outbox SET (autovacuum_enabled = off)")
+        session.subscribe()
+        session.run(PUBLISH, RETAINED)
+        session.close()
+        yield name
+
+
+@pytest.fixture(params=["analysed", "not analysed"])
+def stage(request: pytest.FixtureRequest, server: Postgres, big: str) -> Iterator[Stage]:
+    with server.database(big) as name, Stage(server.dsn(name)) as stage:
+        if request.param == "analysed":
+            stage.session().run("VACUUM ANALYZE durable_notify.outbox")
+        yield stage
+
+
+@pytest.fixture
+def reader(stage: Stage) -> Session:
+    """A session that has read the catalogs, planned and cached."""
+    reader = stage.session()
+    assert claim(reader).messages == BATCH
+    return reader
+
+
+def test_from_the_beginning(reader: Session) -> None:
+    for _ in range(7):  # past the fifth execution, where a generic plan might take over
+        reading = claim(reader)
+        assert reading.messages == BATCH
+        assert reading.modest, reading
+
+
+def test_at_the_end(reader: Session) -> None:
+    reader.run(GO_TO_THE_END)
+    for count in (0, 1, BATCH, 0, 10 * BATCH):
+        if count:
+            reader.run(PUBLISH, count)
+        reading = claim(reader)
+        assert reading.messages == min(count, BATCH)
+        assert reading.modest, reading
+
+
+def test_after_a_replay(reader: Session) -> None:
+    reader.run(GO_TO_THE_END)
+    assert claim(reader).messages == 0
+    assert reader.value("SELECT durable_notify.replay('g', 't', 0)") == RETAINED
+    reading = claim(reader)
+    assert reading.messages == BATCH
+    assert reading.modest, reading
+
+
+def test_beside_many_open_writers(stage: Stage, reader: Session) -> None:
+    reader.run(GO_TO_THE_END)
+    writers = stage.take(WRITERS)
+    for writer in writers:
+        writer.begin()
+        writer.publish()
+    for count in (BATCH, BATCH, 0):
+        if count:
+            reader.run(PUBLISH, count)
+        reading = claim(reader)
+        assert reading.messages == count
+        assert reading.modest, reading
+    assert len(reader.position().running) >= WRITERS - 1
+    for writer in writers:
+        writer.commit()
+    reading = claim(reader)
+    assert reading.messages == BATCH
+    assert reading.modest, reading
+    assert len(drain(reader)) == WRITERS - BATCH
+
+
+def test_after_one_late_and_large_transaction(stage: Stage, reader: Session) -> None:
+    """One that was running at an earlier claim: found by its xid, a batch at a time."""
+    reader.run(GO_TO_THE_END)
+    slow = stage.session()
+    slow.begin()
+    slow.run(PUBLISH, 50_000)
+    reader.run(PUBLISH, 1)
+    reading = claim(reader)  # passes over what it cannot see yet, once
+    assert reading.messages == 1
+    assert slow.draw_xid() in reader.position().running
+    assert reading.scanned == 0
+    slow.commit()
+    for _ in range(3):
+        reading = claim(reader)
+        assert reading.messages == BATCH
+        assert reading.modest, reading

@@ -1,0 +1,10 @@
+"""Write ``migrations/snapshot.txt`` anew: ``python -m tests.schema.renew_snapshot``."""
+
+from durable_notify import schema
+from tests.support.servers import find_postgres
+
+if __name__ == "__main__":
+    with find_postgres() as postgres, postgres.database() as name:
+        schema.migrate(postgres.dsn(name))
+        text = schema.snapshot(postgres.dsn(name))
+    (schema.migrations_path() / "snapshot.txt").write_text(text, encoding="utf-8")

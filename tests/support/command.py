@@ -1,0 +1,109 @@
+"""Run ``durable-notify`` as its users do: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "durable_notify.cli"]
+PATIENCE = 60
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = {"DURABLE_NOTIFY_DSN", "DATABASE_URL", "DURABLE_NOTIFY_HOME", "FORCE_COLOR"}
+    return {k: v for k, v in os.environ.items() if k not in ours} | {"NO_COLOR": "1"} | more
+
+
+def run(
+    *arguments: str, dsn: str = "", given: str | bytes = b"", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    if dsn:
+        env["DURABLE_NOTIFY_DSN"] = dsn
+    data = given.encode() if isinstance(given, str) else given
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        input=data,
+        capture_output=True,
+        env=environment(**env),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def good(*arguments: str, dsn: str = "", given: str | bytes = b"", **env: str) -> str:
+    """Run a command that has to succeed; returns its standard output."""
+    done = run(*arguments, dsn=dsn, given=given, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def start(*arguments: str, dsn: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Run a command beside the test."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=options.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        env=environment(DURABLE_NOTIFY_DSN=dsn),
+        **options,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[list[dict[str, Any]], str]:
+    """Wait for the end of a command; returns what it had not yet printed, and its errors."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert b"Traceback" not in err, err.decode()
+    return objects(out.decode()), err.decode()
+
+
+def objects(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.split("\n") if line]
+
+
+def payloads(output: str) -> list[Any]:
+    return [message["payload"] for message in objects(output)]
+
+
+def drain(dsn: str, topic: str = "t", group: str = "g", *more: str) -> list[Any]:
+    return payloads(good("consume", topic, "--group", group, "--until-empty", *more, dsn=dsn))
+
+
+def fails(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """It says, in one line and a remedy, what is wrong."""
+    assert done.returncode == status, done.stderr
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def on_a_terminal(typed: bytes, *arguments: str, dsn: str) -> tuple[int, str]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(DURABLE_NOTIFY_DSN=dsn, TERM="xterm"),
+    )
+    os.close(theirs)
+    os.write(ours, typed)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(ours)
+    return process.wait(PATIENCE), output.decode()

@@ -1,0 +1,189 @@
+"""Consumers as processes of their own, to be killed.
+
+As a program (``python -m tests.support.consumers``) it runs a consumer that prints a JSON object
+a message when its handler begins, and then does what its manner says:
+
+- ``acks``: acknowledges.
+- ``acks some``: acknowledges two messages, then never settles another.
+- ``waits``: acknowledges once it has read a line from its standard input.
+- ``is cut short``: never settles; the event loop ends under it as its first handler begins.
+- ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import durable_notify as dn
+from tests.support.halves import BOUND, Half
+
+RECORD = "INSERT INTO handled VALUES (%s, %s, %s)"
+CHECKOUT = Path(__file__).parents[2]
+
+
+class Process:
+    """A consumer at work elsewhere."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
+        )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.handled_in_all: list[dict[str, Any]] = []
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def handled(self, number: int) -> list[dict[str, Any]]:
+        """Wait until so many more handlers have begun; what they got."""
+        new = []
+        for _ in range(number):
+            line = self._lines.get(timeout=BOUND)
+            assert line is not None, "it ended"
+            new.append(json.loads(line))
+        self.handled_in_all += new
+        return new
+
+    def has_spoken(self) -> bool:
+        """Whether it has said something that nobody asked for yet."""
+        return not self._lines.empty()
+
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def say(self, text: str) -> None:
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(f"{text}\n")
+        self._popen.stdin.flush()
+
+    def ended(self) -> int:
+        """Wait until it has ended; its exit status."""
+        status = self._popen.wait(BOUND)
+        self._drain()
+        return status
+
+    def kill(self) -> None:
+        """End it hard, if it runs, and read what it had printed."""
+        self._popen.kill()
+        self._popen.wait()
+        self._drain()
+
+    def _drain(self) -> None:
+        self._reader.join()
+        while not self._lines.empty():
+            line = self._lines.get()
+            # SIGKILL may have cut the last line.
+            if line is not None and line.endswith("\n"):
+                self.handled_in_all.append(json.loads(line))
+
+    def close(self) -> None:
+        self.kill()
+        for stream in (self._popen.stdin, self._popen.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
+
+
+@contextmanager
+def consumer_process(half: Half, dsn: str, manner: str, *options: str) -> Iterator[Process]:
+    """Run a consumer in a process of its own; it is killed at the end if it runs."""
+    module = [sys.executable, "-m", "tests.support.consumers"]
+    process = Process([*module, half.name, dsn, manner, *options])
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("half")
+    parser.add_argument("dsn")
+    parser.add_argument("manner")
+    parser.add_argument("--group", default="g")
+    parser.add_argument("--lease", type=float, default=30.0)
+    parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--poll", type=float, default=None)
+    args = parser.parse_args()
+    logging.disable()  # outages are expected here
+    options = {"group": args.group, "topics": ["t"], "poll": args.poll, "lease": args.lease}
+    mutex = threading.Lock()
+    begun = 0
+
+    def begin(message: Any) -> int:
+        nonlocal begun
+        with mutex:
+            begun += 1
+            print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
+            return begun
+
+    def handle(message: dn.Message) -> None:
+        number = begin(message)
+        if args.manner == "waits":
+            sys.stdin.readline()
+        elif args.manner == "acks some" and number > 2:
+            threading.Event().wait()
+        elif args.manner == "records":
+            with psycopg.connect(args.dsn, connect_timeout=5) as connection:
+                connection.execute(RECORD, [args.group, message.id, message.attempt])
+                message.ack(connection)
+            return
+        message.ack()
+
+    async def ahandle(message: dn.AsyncMessage) -> None:
+        number = begin(message)
+        if args.manner == "waits":
+            await asyncio.to_thread(sys.stdin.readline)
+        elif args.manner == "acks some" and number > 2:
+            await asyncio.Event().wait()
+        elif args.manner == "is cut short":
+            cut.set()
+            await asyncio.Event().wait()
+        elif args.manner == "records":
+            async with await psycopg.AsyncConnection.connect(args.dsn, connect_timeout=5) as mine:
+                await mine.execute(RECORD, [args.group, message.id, message.attempt])
+                await message.ack(mine)
+            return
+        await message.ack()
+
+    if args.half == "sync":
+        dn.Consumer(args.dsn, **options).run(handle, concurrency=args.concurrency)
+    else:
+        consumer = dn.AsyncConsumer(args.dsn, **options)
+        cut = asyncio.Event()
+
+        async def run() -> None:
+            work = asyncio.ensure_future(consumer.run(ahandle, concurrency=args.concurrency))
+            if args.manner == "is cut short":
+                await cut.wait()
+                sys.exit(7)  # asyncio.run() cancels whatever there is
+            await work
+
+        asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
