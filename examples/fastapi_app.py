@@ -1,0 +1,104 @@
+"""FastAPI with SQLAlchemy: an order and the message about it are stored in one transaction.
+
+The confirmation is sent by a consumer, which starts and stops with the application. The request
+does not wait for it, and it is not forgotten if the process dies after the response.
+
+    pip install durable-notify fastapi uvicorn "sqlalchemy[asyncio]"
+    durable-notify migrate
+    DURABLE_NOTIFY_DSN=postgresql://... uvicorn --app-dir examples fastapi_app:app
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, PositiveInt
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+import durable_notify as dn
+
+DSN = os.environ["DURABLE_NOTIFY_DSN"]
+engine = create_async_engine(DSN.replace("postgresql://", "postgresql+psycopg://", 1))
+new_session = async_sessionmaker(engine, expire_on_commit=False)
+publisher = dn.AsyncPublisher()
+log = logging.getLogger("orders")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "customer_order"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str]
+    count: Mapped[int]
+    confirmed: Mapped[bool] = mapped_column(default=False)
+
+
+class OrderIn(BaseModel):
+    item: str
+    count: PositiveInt
+
+
+class OrderPlaced(BaseModel):
+    order_id: int
+
+
+async def session() -> AsyncIterator[AsyncSession]:
+    async with new_session() as opened:
+        yield opened
+
+
+async def confirm(message: dn.AsyncMessage) -> None:
+    """Handle a message: what is written and the acknowledgement commit together."""
+    placed = OrderPlaced.model_validate(message.payload)
+    async with new_session.begin() as work:
+        order = await work.get_one(Order, placed.order_id)
+        order.confirmed = True
+        await message.ack(work)
+    log.info("order %d confirmed", placed.order_id)
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    consumer = dn.AsyncConsumer(DSN, group="confirmations", topics=["orders"])
+    await consumer.start()  # here, so that a database that is not migrated stops the start
+    running = asyncio.create_task(consumer.run(confirm, concurrency=4))
+    yield
+    consumer.stop()
+    await running
+    await engine.dispose()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/orders", status_code=201)
+async def place_order(
+    order_in: OrderIn, work: Annotated[AsyncSession, Depends(session)]
+) -> dict[str, int]:
+    async with work.begin():
+        order = Order(item=order_in.item, count=order_in.count)
+        work.add(order)
+        await work.flush()  # it has its id now
+        await publisher.publish(work, "orders", OrderPlaced(order_id=order.id))
+    return {"id": order.id}
+
+
+@app.get("/orders/{order_id}")
+async def show_order(
+    order_id: int, work: Annotated[AsyncSession, Depends(session)]
+) -> dict[str, str | int | bool]:
+    order = await work.get_one(Order, order_id)
+    return {"item": order.item, "count": order.count, "confirmed": order.confirmed}

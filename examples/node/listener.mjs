@@ -1,0 +1,94 @@
+// A consumer in JavaScript, through the SQL functions. Needs `npm install`, and:
+//
+//     DURABLE_NOTIFY_DSN=postgresql://... node listener.mjs [topic] [group]
+//
+// It ends on SIGTERM and Ctrl-C, and with status 1 when a connection is lost: let whatever
+// started it start it again. Nothing is lost; what it held comes back when its lease runs out.
+
+import pg from "pg";
+
+const [topic = "orders", group = "node"] = process.argv.slice(2);
+const connectionString = process.env.DURABLE_NOTIFY_DSN;
+const POLL = 30_000; // a safety net, in milliseconds
+
+const listening = new pg.Client({ connectionString, keepAlive: true });
+const working = new pg.Client({ connectionString, keepAlive: true });
+for (const client of [listening, working]) {
+  client.on("error", (error) => {
+    console.error(`the connection was lost: ${error.message}`);
+    process.exit(1);
+  });
+  await client.connect();
+}
+
+// What to wake when a notification comes, or the process is to stop. A notification is only a
+// hint that there is something to read: one that comes while nobody sleeps is noted.
+let rung = false;
+let stopping = false;
+let wake = () => {};
+listening.on("notification", () => {
+  rung = true;
+  wake();
+});
+for (const signal of ["SIGTERM", "SIGINT"]) {
+  process.once(signal, () => {
+    stopping = true;
+    wake();
+  });
+}
+
+// LISTEN, commit, then read: what is committed before the LISTEN is found by the first claim,
+// what is committed after it rings. A channel is a name, hence escapeIdentifier.
+const { rows: [{ channel }] } = await working.query(
+  "SELECT durable_notify.channel($1)", [topic]);
+await listening.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
+await working.query("SELECT durable_notify.subscribe($1, $2)", [group, [topic]]);
+
+while (!stopping) {
+  rung = false; // before reading: a notification from here on is about something newer
+  // A claim must be alone in its transaction: no BEGIN before it.
+  const { rows: messages } = await working.query(
+    "SELECT token, id, payload, attempt FROM durable_notify.claim($1, $2, max_messages => 100, owner => 'node')",
+    [group, [topic]]);
+  if (messages.length > 0) {
+    await handle(messages);
+  } else {
+    await sleep();
+  }
+}
+await listening.end();
+await working.end();
+
+// What is done with a batch, and that it is done, commit together. `id` and `token` are strings:
+// JavaScript's numbers do not hold a bigint.
+async function handle(messages) {
+  await working.query("BEGIN");
+  try {
+    for (const { id, payload, attempt } of messages) {
+      console.log(JSON.stringify({ id, payload, attempt })); // your work, on `working`
+    }
+    await working.query("SELECT durable_notify.settle($1, acked => $2)", [
+      messages[0].token, // one topic was claimed, so there is one lease
+      messages.map(({ id }) => id),
+    ]);
+    await working.query("COMMIT");
+  } catch (error) {
+    await working.query("ROLLBACK");
+    console.error(`a batch failed, and comes again when its lease runs out: ${error.message}`);
+  }
+}
+
+// Until a notification comes, something falls due by the clock, or POLL is over.
+async function sleep() {
+  const { rows: [{ due }] } = await working.query(
+    "SELECT durable_notify.next_due($1, $2) AS due", [group, [topic]]);
+  if (rung || stopping) return;
+  await new Promise((resolve) => {
+    const timer = setTimeout(resolve, Math.min(POLL, due === null ? POLL : due * 1000 + 50));
+    wake = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+  });
+  wake = () => {};
+}
