@@ -59,7 +59,9 @@ class Task:
             self._error = error
 
     def join(self) -> None:
-        self._thread.join()
+        while self._thread.is_alive():
+            # In turns: a signal that comes just as the wait begins is handled only after it.
+            self._thread.join(1.0)
         if self._error is not None:
             raise self._error
 
