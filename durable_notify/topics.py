@@ -11,12 +11,19 @@ from .errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["channel", "check_group", "check_key", "check_topic", "check_topics"]
+__all__ = [
+    "ANY_TOPIC", "channel", "check_group", "check_key", "check_pattern", "check_topic",
+    "check_topics", "is_pattern", "matches",
+]  # fmt: skip
 
 # The same rules stand as constraints in migrations/sql; a test compares the two.
 _MOST_IN_CHANNEL = 63  # what an identifier of PostgreSQL may have, in bytes
 _NOT_IN_TOPIC = re.compile("[\x00-\x20\x7f-\xa0*>]")
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+#: The channel on which every topic's name is told, for whoever consumes by pattern.
+ANY_TOPIC = "durable_notify"
 
 
 def channel(topic: str) -> str:
@@ -31,6 +38,36 @@ def check_topic(topic: str) -> str:
     """Return the topic, or raise InvalidArgument: 1 to 255 bytes, no white space, ``*``, ``>``."""
     _check("topic", topic, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'")
     return topic
+
+
+def is_pattern(topic: str) -> bool:
+    """Whether a name has wildcards, and so stands for topics."""
+    return "*" in topic or ">" in topic
+
+
+def matches(topic: str, pattern: str) -> bool:
+    """Whether a pattern stands for a topic: ``*`` for one word between dots, a last ``>`` for more.
+
+    As NATS subjects do, and ``durable_notify.topic_regex(pattern)`` in SQL.
+    """
+    words = [{"*": "[^.]+", ">": ".+"}.get(word, re.escape(word)) for word in pattern.split(".")]
+    return re.fullmatch(r"\.".join(words), topic, re.DOTALL) is not None
+
+
+def check_pattern(pattern: str) -> str:
+    """Return the topic or pattern, or raise InvalidArgument.
+
+    A wildcard is a whole word between dots, and ``>`` the last one.
+    """
+    plain = pattern.replace("*", "_").replace(">", "_") if isinstance(pattern, str) else pattern
+    check_topic(plain)
+    words = pattern.split(".")
+    if any(is_pattern(word) and word not in ("*", ">") for word in words) or ">" in words[:-1]:
+        raise InvalidArgument(
+            f"pattern {pattern[:40]!r}: '*' stands for one whole word between dots, and '>' for "
+            "all words from there on, as the last"
+        )
+    return pattern
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:

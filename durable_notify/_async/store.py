@@ -32,13 +32,14 @@ TRANSIENT = (
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
-    "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt"
-    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s)"
+    "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt, order_key"
+    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
     " (SELECT array_agg(make_interval(secs => d) ORDER BY n)"
-    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)), %s::text[], %s::text[])"
+    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
+    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
 
@@ -80,8 +81,9 @@ async def settle(connection: Publishable, token: int, outcomes: Outcomes) -> Non
             [message_id for message_id, _ in retried],
             [message_id for message_id, _ in rejected],
             [outcome.delay for _, outcome in retried],
-            [outcome.error for _, outcome in retried],
+            [as_json(outcome.error) for _, outcome in retried],
             [outcome.reason for _, outcome in rejected],
+            [as_json(outcome.error) for _, outcome in rejected],
         )
         await fetch(connection, _SETTLE, params)
 

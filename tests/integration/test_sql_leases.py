@@ -311,7 +311,7 @@ def test_deadline_is_not_reckoned_from_the_transactions_start(stage: Stage) -> N
 
 def test_dead_letters(stage: Stage) -> None:
     reader = stage.session()
-    reader.run("SELECT durable_notify.subscribe('g', '{t}', max_attempts => 3)")
+    reader.run('''SELECT durable_notify.configure('g', '{"max_attempts": 3}')''')
     poison = reader.publish("poison", key="k")
     for attempt in (1, 2, 3):
         (message,) = reader.claim(lease="1 microsecond")
@@ -321,13 +321,13 @@ def test_dead_letters(stage: Stage) -> None:
     query = "SELECT message_id, payload, key, attempt, reason FROM durable_notify.dead_letter"
     ((*found, reason),) = reader.run(query)
     assert found == [poison, "poison", "k", 3]
-    assert reason == "3 attempts failed, the last one: attempt 3 of a test ended with its lease"
+    assert reason == "attempt 3 of 3 failed: attempt 3 of a test ended with its lease"
     assert kept(reader) == {"dead_letter": 1}
 
 
 def test_dead_letters_of_retries(stage: Stage) -> None:
     reader = stage.session()
-    reader.run("SELECT durable_notify.subscribe('g', '{t}', max_attempts => 2)")
+    reader.run('''SELECT durable_notify.configure('g', '{"max_attempts": 2}')''')
     reader.publish()
     query = "SELECT durable_notify.settle(%s, retried => %s, retry_errors => %s)"
     for error in ("first", "second"):
@@ -452,7 +452,7 @@ RETRY = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::int
 
 def test_retry_waits_for_its_time(stage: Stage) -> None:
     reader, other, batch = lease(stage, 3)
-    reader.run(RETRY, batch[0].token, ids(batch), ["1 hour", "0", None])
+    reader.run(RETRY, batch[0].token, ids(batch), ["1 hour", "0", "0"])
     assert [(m.id, m.attempt) for m in other.claim()] == [(m.id, 2) for m in batch[1:]]
     reader.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
     assert [(m.id, m.attempt) for m in other.claim()] == [(batch[0].id, 2)]

@@ -659,7 +659,7 @@ def test_channels_differ(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "topic", ["", "x" * 256, "ü" * 128, "a b", "a\nb", "\t", "\x7f", "\x85", "\xa0", "a*", "a>"]
+    "topic", ["", "x" * 256, "ü" * 128, "a b", "a\nb", "\t", "\x7f", "\x85", "\xa0"]
 )
 def test_bad_topics(stage: Stage, topic: str) -> None:
     publisher = stage.session()

@@ -10,6 +10,8 @@ CREATE TABLE durable_notify.outbox (
     payload    jsonb,
     data       bytea,
     headers    jsonb,
+    deliver_at timestamptz,
+    expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     id         bigint      GENERATED ALWAYS AS IDENTITY (CACHE 1),
     CONSTRAINT outbox_pkey PRIMARY KEY (topic, id),
@@ -27,16 +29,74 @@ CREATE INDEX outbox_topic_xid_id ON durable_notify.outbox (topic, xid, id);
 -- For replay by time; costs an insert next to nothing.
 CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
 
+-- A group and its options; configure() changes them while consumers run.
+--   order_by:      none, key (of one key never two at once, never out of order) or strict (so for
+--                  the whole topic, and by id)
+--   exclusive:     one consumer at a time is active, the others stand by
+--   retry_*:       the delay after attempt n: retry_base * retry_factor^(n-1), up to retry_max
+--   on_expiry:     what becomes of a message past its expires_at: drop (counted) or dead_letter
+--   park_limit:    how many messages of a topic may wait for their keys before the claim does
+--   max_in_flight: the most messages leased at once, over all consumers
+--   rate_limit:    the most messages handed out a second, over all consumers
 CREATE TABLE durable_notify.consumer_group (
-    id           integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name         text        NOT NULL UNIQUE,
-    max_attempts integer     NOT NULL DEFAULT 20,
-    created_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    id            integer          GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text             NOT NULL UNIQUE,
+    order_by      text             NOT NULL DEFAULT 'key',
+    exclusive     boolean          NOT NULL DEFAULT false,
+    max_attempts  integer          NOT NULL DEFAULT 20,
+    retry_base    interval         NOT NULL DEFAULT '1 second',
+    retry_factor  double precision NOT NULL DEFAULT 2,
+    retry_max     interval         NOT NULL DEFAULT '5 minutes',
+    on_expiry     text             NOT NULL DEFAULT 'drop',
+    park_limit    integer          NOT NULL DEFAULT 10000,
+    max_in_flight integer,
+    rate_limit    double precision,
+    paused_at     timestamptz,
+    created_at    timestamptz      NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    CONSTRAINT consumer_group_order_by_is_none_key_or_strict CHECK (order_by IN ('none', 'key', 'strict')),
+    CONSTRAINT consumer_group_on_expiry_is_drop_or_dead_letter CHECK (on_expiry IN ('drop', 'dead_letter')),
+    CONSTRAINT consumer_group_retry_base_is_not_negative CHECK (retry_base >= '0'),
+    CONSTRAINT consumer_group_retry_factor_is_1_to_100 CHECK (retry_factor BETWEEN 1 AND 100),
+    CONSTRAINT consumer_group_retry_max_is_not_negative CHECK (retry_max >= '0'),
+    CONSTRAINT consumer_group_park_limit_is_positive CHECK (park_limit > 0),
+    CONSTRAINT consumer_group_max_in_flight_is_positive CHECK (max_in_flight > 0),
+    CONSTRAINT consumer_group_rate_limit_is_positive CHECK (rate_limit > 0 AND rate_limit <= 1000000),
     CONSTRAINT consumer_group_name_is_1_to_255_bytes_of_text CHECK (
         pg_catalog.octet_length(name) BETWEEN 1 AND 255 AND name !~ '[\u0001-\u001f\u007f-\u009f]'
     ),
     CONSTRAINT consumer_group_max_attempts_is_positive CHECK (max_attempts > 0)
 );
+
+-- Patterns of topics that a group consumes; discover() subscribes it to what matches.
+CREATE TABLE durable_notify.pattern (
+    group_id   integer     NOT NULL REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
+    pattern    text        NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (group_id, pattern)
+);
+
+-- The active consumer of an exclusive group; the others wait for its deadline.
+CREATE TABLE durable_notify.active (
+    group_id integer     PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
+    consumer text        NOT NULL,
+    since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    deadline timestamptz NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- What a group with a rate limit may still hand out: a token bucket.
+CREATE TABLE durable_notify.allowance (
+    group_id integer          PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
+    tokens   double precision NOT NULL,
+    at       timestamptz      NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- How far a strict group may read: ids up to last_id, once the publishers noted have ended.
+CREATE TABLE durable_notify.horizon (
+    group_id  integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
+    last_id   bigint  NOT NULL,
+    noted_id  bigint,
+    waits_for xid[]   NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- A topic as one group reads it.
 CREATE TABLE durable_notify.subscription (
@@ -56,6 +116,7 @@ CREATE TABLE durable_notify.subscription (
 --   s1 IS NULL:  the window is finished, the next claim opens one that ends at its own snapshot
 --   h1:          no row visible in s1 has a higher id
 --   live:        tokens of leases that may still be held
+--   expired:     how many messages came past their expires_at
 -- No foreign key, here and in lease: its check would lock the subscription's row at every claim.
 CREATE TABLE durable_notify.position (
     subscription_id integer     NOT NULL,
@@ -66,6 +127,7 @@ CREATE TABLE durable_notify.position (
     h1              bigint,
     p               bigint      NOT NULL,
     live            bigint[]    NOT NULL,
+    expired         bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (subscription_id, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -78,7 +140,9 @@ CREATE TABLE durable_notify.lease (
     claimed_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     deadline        timestamptz NOT NULL,
     ids             bigint[]    NOT NULL,
-    attempts        integer[]   NOT NULL
+    attempts        integer[]   NOT NULL,
+    keys            text[],  -- NULL where nothing is to be kept in order
+    rings           boolean     NOT NULL DEFAULT false  -- settling it may make others deliverable
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- A later deadline of a lease, where its consumer has asked for one.
@@ -94,16 +158,25 @@ CREATE TABLE durable_notify.settlement (
     PRIMARY KEY (token, message_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- Messages that wait for their next attempt.
+-- Messages that wait for something. Whether one can go is computed by the claim.
+--   waits_for: retry (its next attempt), key (what is before it of its key: parked), delivery (its
+--              deliver_at) or replay (its turn)
+--   key:       set where the message holds back what comes after it of its key; '' in a strict group
 CREATE TABLE durable_notify.deferred (
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,
     message_id      bigint      NOT NULL,
     due_at          timestamptz NOT NULL,
     attempt         integer     NOT NULL,
-    error           text,
-    PRIMARY KEY (subscription_id, message_id)
+    waits_for       text        NOT NULL DEFAULT 'retry',
+    key             text,
+    error           jsonb,
+    PRIMARY KEY (subscription_id, message_id),
+    CONSTRAINT deferred_waits_for CHECK (waits_for IN ('retry', 'key', 'delivery', 'replay'))
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-CREATE INDEX deferred_due ON durable_notify.deferred (subscription_id, due_at, message_id);
+CREATE INDEX deferred_due ON durable_notify.deferred (subscription_id, due_at, message_id)
+    WHERE key IS NULL;
+CREATE INDEX deferred_key ON durable_notify.deferred (subscription_id, key, message_id)
+    INCLUDE (due_at) WHERE key IS NOT NULL;
 
 -- Messages given up, whole, so that the log need not be kept for them.
 CREATE TABLE durable_notify.dead_letter (
@@ -117,6 +190,7 @@ CREATE TABLE durable_notify.dead_letter (
     published_at    timestamptz NOT NULL,
     attempt         integer     NOT NULL,
     reason          text        NOT NULL,
+    error           jsonb,
     dead_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (subscription_id, message_id)
 );

@@ -4,7 +4,8 @@ BEGIN
     -- Wake the consumers of what a statement has published: one ring a topic, not one a row.
     --
     -- This is the one place where publishing decides to ring; the doorbell goes here.
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(fresh.topic), pg_catalog.max(fresh.id)::text)
+    PERFORM pg_catalog.pg_notify(durable_notify.channel(fresh.topic), pg_catalog.max(fresh.id)::text),
+            pg_catalog.pg_notify('durable_notify', fresh.topic)  -- for those who consume by pattern
        FROM fresh
       GROUP BY fresh.topic;
     RETURN NULL;

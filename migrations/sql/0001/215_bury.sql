@@ -1,16 +1,17 @@
-CREATE FUNCTION durable_notify.bury(subscription_id integer, message_id bigint, attempt integer, reason text)
-RETURNS void
+CREATE FUNCTION durable_notify.bury(
+    subscription_id integer, message_id bigint, attempt integer, reason text, error jsonb DEFAULT NULL
+) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Keep a message as a dead letter of its group, whole. What dies again replaces what it was.
     INSERT INTO durable_notify.dead_letter
-           (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason)
-    SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, bury.attempt, bury.reason
+           (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason, error)
+    SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, bury.attempt, bury.reason, bury.error
       FROM durable_notify.subscription s
       JOIN durable_notify.outbox o ON o.topic = s.topic AND o.id = bury.message_id
      WHERE s.id = bury.subscription_id
     ON CONFLICT (subscription_id, message_id) DO UPDATE
-       SET attempt = EXCLUDED.attempt, reason = EXCLUDED.reason, dead_at = EXCLUDED.dead_at;
+       SET attempt = EXCLUDED.attempt, reason = EXCLUDED.reason, error = EXCLUDED.error, dead_at = EXCLUDED.dead_at;
 END
 $function$;

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.defer(
-    subscription_id integer, message_id bigint, attempt integer, due_at timestamptz, error text, max_attempts integer
+    subscription_id integer, message_id bigint, attempt integer, due_at timestamptz, key text, error jsonb,
+    max_attempts integer
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
@@ -9,13 +10,15 @@ BEGIN
     IF attempt > max_attempts THEN
         PERFORM durable_notify.bury(
             subscription_id, message_id, attempt - 1,
-            pg_catalog.format('%s attempts failed', attempt - 1) || COALESCE(', the last one: ' || error, ''));
+            pg_catalog.format('attempt %s of %s failed', attempt - 1, max_attempts)
+                || COALESCE(': ' || (error ->> 'message'), ''), error);
         RETURN;
     END IF;
     -- After a replay a message may be out under two leases; it waits here once.
-    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, error)
-    VALUES (defer.subscription_id, defer.message_id, defer.due_at, defer.attempt, defer.error)
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key, error)
+    VALUES (defer.subscription_id, defer.message_id, defer.due_at, defer.attempt, defer.key, defer.error)
     ON CONFLICT (subscription_id, message_id) DO UPDATE
-       SET attempt = GREATEST(deferred.attempt, EXCLUDED.attempt), due_at = EXCLUDED.due_at, error = EXCLUDED.error;
+       SET attempt = GREATEST(deferred.attempt, EXCLUDED.attempt), due_at = EXCLUDED.due_at,
+           waits_for = EXCLUDED.waits_for, key = EXCLUDED.key, error = EXCLUDED.error;
 END
 $function$;

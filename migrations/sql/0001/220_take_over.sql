@@ -12,7 +12,7 @@ BEGIN
     -- commits, and a claim must never wait for it: SKIP LOCKED. Such a lease is late but not
     -- superseded; its settle wins if it commits.
     FOR ended IN
-        SELECT l.token, l.subscription_id, l.ids, l.attempts, l.owner FROM durable_notify.lease l
+        SELECT l.token, l.subscription_id, l.ids, l.attempts, l.keys, l.owner FROM durable_notify.lease l
          WHERE l.token = ANY (tokens)
            AND NOT (only_expired AND now_time < COALESCE(
                     (SELECT h.deadline FROM durable_notify.heartbeat h WHERE h.token = l.token), l.deadline))
@@ -27,10 +27,13 @@ BEGIN
          WHERE s.id = ended.subscription_id;
         -- A new statement: it sees every settlement that was committed before the row was locked.
         PERFORM durable_notify.defer(
-            ended.subscription_id, m.id, m.attempt + counted::integer, now_time,
-            CASE WHEN counted THEN pg_catalog.format('attempt %s of %s ended with its lease', m.attempt, ended.owner) END,
+            ended.subscription_id, m.id, m.attempt + counted::integer, now_time, m.key,
+            CASE WHEN counted THEN pg_catalog.jsonb_build_object(
+                'type', 'LeaseEnded',
+                'message', pg_catalog.format('attempt %s of %s ended with its lease', m.attempt, ended.owner)) END,
             attempts_allowed)
-           FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts)) AS m (id, attempt)
+           FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts), pg_catalog.unnest(ended.keys))
+                AS m (id, attempt, key)
           WHERE NOT EXISTS (
                 SELECT FROM durable_notify.settlement t WHERE t.token = ended.token AND t.message_id = m.id);
         PERFORM durable_notify.drop_lease(ended.token);

@@ -1,13 +1,17 @@
 CREATE FUNCTION durable_notify.read_window(
-    topic text, INOUT place durable_notify.position, max_ids integer, now_snapshot pg_snapshot, OUT ids bigint[]
+    topic text, INOUT place durable_notify.position, max_ids integer, now_snapshot pg_snapshot, upto bigint,
+    OUT ids bigint[], OUT keyed boolean, OUT timed boolean
 )
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
     found bigint[];
+    found_keyed boolean;
+    found_timed boolean;
     opened_now boolean;
 BEGIN
-    -- Read on from a place in the log: up to max_ids ids, and the place after them.
+    -- Read on from a place in the log: up to max_ids ids of upto at most, and the place after them;
+    -- whether one of them has a key, and whether one has a time to be delivered at or expire.
     --
     -- A window holds what is visible in s1 and was not handed over before: first the stragglers
     -- (id <= h0, not visible in s0), then the rest (id > h0), each in id order. Where an old
@@ -16,6 +20,8 @@ BEGIN
     -- STABLE reads under the caller's statement: it must have begun after now_snapshot was taken.
     -- Trap: a cursor "id > last" loses what commits late.
     ids := '{}';
+    keyed := false;
+    timed := false;
     IF max_ids <= 0 THEN
         RETURN;
     END IF;
@@ -30,19 +36,28 @@ BEGIN
             found := ARRAY(SELECT durable_notify.stragglers(
                 topic, place.s0, place.s1, place.p, place.h0, max_ids - pg_catalog.cardinality(ids)));
             ids := ids || found;
+            SELECT keyed OR pg_catalog.count(o.key) > 0,
+                   timed OR pg_catalog.count(o.deliver_at) + pg_catalog.count(o.expires_at) > 0
+              INTO keyed, timed
+              FROM pg_catalog.unnest(found) AS late (id)
+              JOIN durable_notify.outbox o ON o.topic = read_window.topic AND o.id = late.id;
             IF pg_catalog.cardinality(ids) >= max_ids THEN
                 place.p := ids[pg_catalog.cardinality(ids)];
                 EXIT;
             END IF;
             place.p := place.h0;
         END IF;
-        found := ARRAY(
-            SELECT o.id FROM durable_notify.outbox o
-             WHERE o.topic = read_window.topic
-               AND o.id > place.p AND o.id <= COALESCE(place.h1, 9223372036854775807)
-               AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s1)
-             ORDER BY o.id
-             LIMIT max_ids - pg_catalog.cardinality(ids));
+        SELECT COALESCE(pg_catalog.array_agg(f.id), '{}'), pg_catalog.count(f.key) > 0,
+               pg_catalog.count(f.deliver_at) + pg_catalog.count(f.expires_at) > 0
+          INTO found, found_keyed, found_timed
+          FROM (SELECT o.id, o.key, o.deliver_at, o.expires_at FROM durable_notify.outbox o
+                 WHERE o.topic = read_window.topic
+                   AND o.id > place.p AND o.id <= LEAST(place.h1, upto, 9223372036854775807)
+                   AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s1)
+                 ORDER BY o.id
+                 LIMIT max_ids - pg_catalog.cardinality(ids)) AS f;
+        keyed := keyed OR found_keyed;
+        timed := timed OR found_timed;
         ids := ids || found;
         IF pg_catalog.cardinality(found) > 0 THEN
             place.p := found[pg_catalog.cardinality(found)];

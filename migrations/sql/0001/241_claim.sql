@@ -1,9 +1,9 @@
 CREATE FUNCTION durable_notify.claim(
     group_name text, topics text[], max_messages integer DEFAULT 100, lease interval DEFAULT '30 seconds',
-    owner text DEFAULT NULL
+    owner text DEFAULT NULL, consumer text DEFAULT NULL
 ) RETURNS TABLE (
     token bigint, id bigint, topic text, key text, payload jsonb, data bytea, headers jsonb,
-    published_at timestamptz, attempt integer
+    published_at timestamptz, attempt integer, order_key text
 )
 LANGUAGE plpgsql VOLATILE ROWS 100
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -12,9 +12,12 @@ SET plan_cache_mode = force_generic_plan SET lock_timeout = '5s' AS $function$
 #variable_conflict use_column
 DECLARE
     claimed bigint := 0;
+    allowed bigint;
     found bigint;
     part durable_notify.subscription;
     claiming_group integer;
+    options durable_notify.consumer_group;
+    upto bigint;
     now_snapshot pg_snapshot;
 BEGIN
     -- Hand up to max_messages messages of some of a group's topics to one consumer, until the
@@ -22,7 +25,8 @@ BEGIN
     --
     -- Commit at once: other claims of the group wait meanwhile. Each token stands for a lease;
     -- settle(token, ...) ends it, extend() prolongs it, release() gives it back. A busy group is
-    -- not an empty one: SQLSTATE 55P03 after 5 seconds.
+    -- not an empty one: SQLSTATE 55P03 after 5 seconds. consumer tells the consumers of an exclusive
+    -- group apart (default: owner); owner is for people who look. order_key: what the group keeps in order by, where it does.
     IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL
        OR pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         -- A snapshot leaves its own xid out, and a stale position would be read again.
@@ -34,6 +38,15 @@ BEGIN
             USING ERRCODE = '22023';
     END IF;
     claiming_group := durable_notify.group_lock(group_name);
+    SELECT * INTO STRICT options FROM durable_notify.consumer_group g WHERE g.id = claiming_group;
+    IF options.paused_at IS NOT NULL
+       OR options.exclusive AND NOT durable_notify.be_active(options, COALESCE(consumer, owner), lease) THEN
+        RETURN;
+    END IF;
+    allowed := durable_notify.allowed(options, max_messages);
+    IF options.order_by = 'strict' THEN
+        upto := durable_notify.read_horizon(claiming_group);
+    END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
     FOR part IN
         -- In random order: a topic that always fills the batch must not starve the others.
@@ -42,15 +55,18 @@ BEGIN
           LEFT JOIN durable_notify.subscription s ON s.group_id = claiming_group AND s.topic = t.topic
          ORDER BY pg_catalog.random()
     LOOP
+        EXIT WHEN claimed >= allowed;
         IF part.id IS NULL THEN
             RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, part.topic
                 USING ERRCODE = 'DN006', HINT = 'durable_notify.subscribe() adds topics to a group.';
         END IF;
         RETURN QUERY SELECT * FROM durable_notify.claim_topic(
-            part, now_snapshot, (max_messages - claimed)::integer, lease, owner);
+            part, options, now_snapshot, upto, (allowed - claimed)::integer, lease, owner);
         GET DIAGNOSTICS found = ROW_COUNT;
         claimed := claimed + found;
-        EXIT WHEN claimed >= max_messages;
     END LOOP;
+    IF options.rate_limit IS NOT NULL AND claimed > 0 THEN
+        UPDATE durable_notify.allowance a SET tokens = a.tokens - claimed WHERE a.group_id = claiming_group;
+    END IF;
 END
 $function$;

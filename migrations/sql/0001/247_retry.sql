@@ -1,23 +1,22 @@
 CREATE FUNCTION durable_notify.retry(
-    held durable_notify.lease, ids bigint[], delays interval[], errors text[]
+    held durable_notify.lease, ids bigint[], delays interval[], errors jsonb[]
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    attempts_allowed integer;
-    topic text;
+    options durable_notify.consumer_group;
     now_time timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    -- Send settled messages of a lease out again, each after its delay.
-    SELECT g.max_attempts, s.topic INTO STRICT attempts_allowed, topic
+    -- Send settled messages of a lease out again, each after its delay or as the group backs off.
+    SELECT g.* INTO STRICT options
       FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
      WHERE s.id = held.subscription_id;
     PERFORM durable_notify.defer(
-        held.subscription_id, m.id, durable_notify.attempt_of(held, m.id) + 1,
-        now_time + COALESCE(m.delay, '0'), m.error, attempts_allowed)
-       FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(delays), pg_catalog.unnest(errors))
-            AS m (id, delay, error);
-    -- Whatever makes a message deliverable rings: a sleeper may not know of this due time.
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), ids[1]::text);
+        held.subscription_id, m.id, t.attempt + 1,
+        now_time + COALESCE(m.delay, durable_notify.backoff(options, t.attempt)), t.key, m.error, options.max_attempts)
+       FROM ROWS FROM (pg_catalog.unnest(retry.ids), pg_catalog.unnest(delays), pg_catalog.unnest(errors))
+            AS m (id, delay, error)
+       JOIN ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.attempts), pg_catalog.unnest(held.keys))
+            AS t (id, attempt, key) ON t.id = m.id;
 END
 $function$;

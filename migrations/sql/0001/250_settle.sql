@@ -1,23 +1,27 @@
 CREATE FUNCTION durable_notify.settle(
     token bigint, acked bigint[] DEFAULT '{}', retried bigint[] DEFAULT '{}', rejected bigint[] DEFAULT '{}',
-    retry_delays interval[] DEFAULT NULL, retry_errors text[] DEFAULT NULL, reject_reasons text[] DEFAULT NULL
-) RETURNS void
+    retry_delays interval[] DEFAULT NULL, retry_errors jsonb[] DEFAULT NULL,
+    reject_reasons text[] DEFAULT NULL, reject_errors jsonb[] DEFAULT NULL
+) RETURNS bigint[]
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     held durable_notify.lease;
     settled bigint[] := acked || retried || rejected;
+    sent_back bigint[] := '{}';
     whole boolean := false;
     noted bigint := 0;
 BEGIN
     -- Settle messages of a lease, in the caller's transaction: acknowledge, send out again after
-    -- a delay (counted as an attempt), or reject to the dead letters. Whole or in part.
+    -- a delay (counted as an attempt; NULL: as the group backs off), or reject to the dead letters.
+    -- Whole or in part. Returns the messages sent back with a retried one of their key.
     --
     -- SQLSTATE DN001: the lease was superseded; DN002: one of the messages was settled before;
-    -- DN003: one is not of this lease. Each fails the caller's transaction; nothing has changed.
+    -- DN003: one is not of this lease; DN007: not in the order of its key. Each fails the caller's
+    -- transaction; nothing has changed. An error is an object with type, message and traceback.
     -- Stale means superseded, not late: past its deadline a lease holds until it is taken over.
     IF pg_catalog.cardinality(settled) = 0 THEN
-        RETURN;
+        RETURN sent_back;
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
         -- All at once, in order: no need to note each. Trap: at a higher level it would not see
@@ -37,28 +41,36 @@ BEGIN
         IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (held.ids)) THEN
             RAISE EXCEPTION 'not all of % are messages of lease %', settled, token USING ERRCODE = 'DN003';
         END IF;
-        -- Acks are inserted. Trap: acks that update one lease row deadlock with each other.
-        INSERT INTO durable_notify.settlement (token, message_id)
-        SELECT settle.token, pg_catalog.unnest(settled)
-        ON CONFLICT DO NOTHING;
-        GET DIAGNOSTICS noted = ROW_COUNT;
-        IF noted < pg_catalog.cardinality(settled) THEN
-            PERFORM durable_notify.raise_settled(token);
+        IF held.keys IS NOT NULL AND pg_catalog.cardinality(retried) > 0 THEN
+            sent_back := durable_notify.later_of_key(held, retried, settled);
         END IF;
+        -- Acks are inserted. Trap: acks that update one lease row deadlock with each other.
+        noted := durable_notify.note_settled(token, settled || sent_back);
         -- Trap: SERIALIZABLE takes this look for a conflict with whoever settles another part. There
         -- a lease settled in parts runs out by its deadline instead; nothing of it comes again.
         IF pg_catalog.current_setting('transaction_isolation') <> 'serializable' THEN
             noted := (SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = settle.token);
         END IF;
     END IF;
+    IF held.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
+        PERFORM durable_notify.check_order(held, acked || rejected, retried);
+        PERFORM durable_notify.send_back(held, sent_back);
+    END IF;
     IF pg_catalog.cardinality(retried) > 0 THEN
         PERFORM durable_notify.retry(held, retried, retry_delays, retry_errors);
     END IF;
     PERFORM durable_notify.bury(held.subscription_id, m.id, durable_notify.attempt_of(held, m.id),
-                                COALESCE(m.reason, 'rejected'))
-       FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons)) AS m (id, reason);
+                                COALESCE(m.reason, 'rejected'), m.error)
+       FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
+            AS m (id, reason, error);
     IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify.drop_lease(token) <> noted THEN
         PERFORM durable_notify.raise_settled(token);
     END IF;
+    IF held.rings OR pg_catalog.cardinality(retried) > 0 THEN
+        -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
+        PERFORM pg_catalog.pg_notify(durable_notify.channel(s.topic), settled[1]::text)
+           FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
+    END IF;
+    RETURN sent_back;
 END
 $function$;

@@ -1,26 +1,42 @@
-CREATE FUNCTION durable_notify.next_due(group_name text, topics text[]) RETURNS double precision
+CREATE FUNCTION durable_notify.next_due(group_name text, topics text[], consumer text DEFAULT NULL)
+RETURNS double precision
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
+    options durable_notify.consumer_group;
+    now_time timestamptz := pg_catalog.clock_timestamp();
     due timestamptz;
+    full_up boolean;
 BEGIN
-    -- Seconds until something of these topics comes back by the clock alone: a retry that falls
-    -- due, a lease that runs out. NULL: nothing will. Not below 0.
+    -- Seconds until something of these topics comes back by the clock alone: a retry or delayed
+    -- message that falls due, a lease that runs out, a limit that lets more through. NULL: nothing
+    -- will; whatever else makes a message deliverable rings. Not below 0.
+    SELECT * INTO options FROM durable_notify.consumer_group g WHERE g.name = group_name;
+    IF options.id IS NULL OR options.paused_at IS NOT NULL THEN
+        RETURN NULL;
+    END IF;
+    IF options.exclusive THEN
+        SELECT a.deadline INTO due FROM durable_notify.active a
+         WHERE a.group_id = options.id AND a.consumer IS DISTINCT FROM next_due.consumer;
+        IF FOUND THEN
+            RETURN GREATEST(0, EXTRACT(epoch FROM due - now_time));
+        END IF;
+    END IF;
+    full_up := options.max_in_flight IS NOT NULL AND durable_notify.in_flight(options.id) >= options.max_in_flight;
     SELECT pg_catalog.min(t.due_at) INTO due
-      FROM durable_notify.consumer_group g
-      JOIN durable_notify.subscription s ON s.group_id = g.id AND s.topic = ANY (topics)
-     CROSS JOIN LATERAL (
-           (SELECT d.due_at FROM durable_notify.deferred d
-             WHERE d.subscription_id = s.id ORDER BY d.due_at LIMIT 1)
-           UNION ALL
-           (SELECT COALESCE(h.deadline, l.deadline)
-              FROM (SELECT p.live FROM durable_notify.position p
-                     WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS newest
-             CROSS JOIN LATERAL pg_catalog.unnest(newest.live) AS held (token)
-              JOIN durable_notify.lease l ON l.token = held.token
-              LEFT JOIN durable_notify.heartbeat h ON h.token = held.token)
-           ) AS t (due_at)
-     WHERE g.name = group_name;
+      FROM durable_notify.subscription s
+     CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up) AS t (due_at)
+     WHERE s.group_id = options.id AND s.topic = ANY (topics);
+    IF options.rate_limit IS NOT NULL AND NOT full_up THEN
+        -- Used up: nothing before there is one again, and then there may be, whatever is due.
+        due := COALESCE((
+            SELECT a.at + pg_catalog.make_interval(secs => (1 - a.tokens) / options.rate_limit)
+              FROM durable_notify.allowance a WHERE a.group_id = options.id AND a.tokens < 1), due);
+    END IF;
+    IF options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0 THEN
+        -- A publisher that rolls back rings nobody.
+        due := LEAST(due, now_time + interval '0.1 second');
+    END IF;
     -- GREATEST would make 0 of NULL.
     RETURN CASE WHEN due IS NOT NULL THEN GREATEST(0, EXTRACT(epoch FROM due - pg_catalog.clock_timestamp())) END;
 END

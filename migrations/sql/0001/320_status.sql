@@ -13,15 +13,9 @@ BEGIN
     -- for another attempt; leases and leased: batches and messages consumers hold now; dead: dead
     -- letters.
     RETURN QUERY
-    WITH RECURSIVE topics AS (
-        -- A loose index scan: one probe a topic, however many messages there are.
-        (SELECT o.topic FROM durable_notify.outbox o ORDER BY o.topic LIMIT 1)
-        UNION ALL
-        SELECT (SELECT o.topic FROM durable_notify.outbox o WHERE o.topic > t.topic ORDER BY o.topic LIMIT 1)
-          FROM topics t WHERE t.topic IS NOT NULL)
     SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
            behind.messages, behind.oldest, apart.deferred, held.leases, held.messages, apart.dead
-      FROM (SELECT t.topic FROM topics t WHERE t.topic IS NOT NULL) AS t
+      FROM durable_notify.topics_of_the_log() AS t (topic)
       FULL JOIN durable_notify.subscription s ON s.topic = t.topic
       LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
       LEFT JOIN LATERAL (

@@ -12,5 +12,5 @@ BEGIN
     END LOOP;
 END
 $block$;
-DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription,
-    durable_notify.consumer_group;
+DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.pattern,
+    durable_notify.active, durable_notify.allowance, durable_notify.horizon, durable_notify.consumer_group;

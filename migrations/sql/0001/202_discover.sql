@@ -1,0 +1,30 @@
+CREATE FUNCTION durable_notify.discover(group_name text, patterns text[]) RETURNS SETOF text
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    asking integer;
+    fresh text[];
+BEGIN
+    -- Subscribe a group to the topics of the log that its patterns stand for and that it is not
+    -- subscribed to yet, from their beginning; returns all its topics that these patterns stand for.
+    --
+    -- From the beginning: what there was when the pattern was subscribed was subscribed with it, so
+    -- all of a topic first seen now was committed since.
+    SELECT g.id INTO asking FROM durable_notify.consumer_group g WHERE g.name = group_name;
+    SELECT pg_catalog.array_agg(t.topic) INTO fresh FROM durable_notify.topics_of_the_log() AS t (topic)
+     WHERE EXISTS (SELECT FROM durable_notify.pattern p
+                    WHERE p.group_id = asking AND t.topic ~ durable_notify.topic_regex(p.pattern))
+       AND NOT EXISTS (SELECT FROM durable_notify.subscription s
+                        WHERE s.group_id = asking AND s.topic = t.topic);
+    IF asking IS NULL OR fresh IS NOT NULL THEN
+        PERFORM durable_notify.group_lock(group_name);
+        PERFORM durable_notify.subscribe_topics(asking, fresh, 'beginning', NULL);
+    END IF;
+    RETURN QUERY
+    SELECT s.topic FROM durable_notify.subscription s
+     WHERE s.group_id = asking
+       AND EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
+                    WHERE s.topic ~ durable_notify.topic_regex(p.pattern))
+     ORDER BY s.topic;
+END
+$function$;

@@ -1,0 +1,53 @@
+CREATE FUNCTION durable_notify.configure(group_name text, options jsonb) RETURNS void
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    old durable_notify.consumer_group;
+    new durable_notify.consumer_group;
+    changed integer;
+    unknown text;
+BEGIN
+    -- Change options of a group while its consumers run; those not given stay as they are.
+    --
+    -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), on_expiry,
+    -- park_limit, max_in_flight, rate_limit; null lifts the last two.
+    unknown := (SELECT pg_catalog.string_agg(o.name, ', ') FROM pg_catalog.jsonb_object_keys(options) AS o (name)
+                 WHERE o.name <> ALL ('{order_by,exclusive,max_attempts,retry_base,retry_factor,retry_max,on_expiry,
+                                        park_limit,max_in_flight,rate_limit}'::text[]));
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'a group has no option %', unknown USING ERRCODE = '22023',
+              HINT = 'durable_notify.consumer_group has them as columns.';
+    END IF;
+    changed := durable_notify.group_lock(group_name);
+    SELECT * INTO STRICT old FROM durable_notify.consumer_group g WHERE g.id = changed;
+    UPDATE durable_notify.consumer_group g
+       SET order_by = COALESCE(options ->> 'order_by', g.order_by),
+           exclusive = COALESCE((options ->> 'exclusive')::boolean, g.exclusive),
+           max_attempts = COALESCE((options ->> 'max_attempts')::integer, g.max_attempts),
+           retry_base = COALESCE(
+               pg_catalog.make_interval(secs => (options ->> 'retry_base')::double precision), g.retry_base),
+           retry_factor = COALESCE((options ->> 'retry_factor')::double precision, g.retry_factor),
+           retry_max = COALESCE(
+               pg_catalog.make_interval(secs => (options ->> 'retry_max')::double precision), g.retry_max),
+           on_expiry = COALESCE(options ->> 'on_expiry', g.on_expiry),
+           park_limit = COALESCE((options ->> 'park_limit')::integer, g.park_limit),
+           max_in_flight = CASE WHEN options ? 'max_in_flight'
+               THEN (options ->> 'max_in_flight')::integer ELSE g.max_in_flight END,
+           rate_limit = CASE WHEN options ? 'rate_limit'
+               THEN (options ->> 'rate_limit')::double precision ELSE g.rate_limit END
+     WHERE g.id = changed
+    RETURNING * INTO STRICT new;
+    IF new IS NOT DISTINCT FROM old THEN
+        RETURN;
+    END IF;
+    IF new.order_by <> old.order_by THEN
+        PERFORM durable_notify.order_anew(new);
+    END IF;
+    PERFORM durable_notify.ring_group(changed);
+EXCEPTION
+    WHEN check_violation OR invalid_text_representation OR numeric_value_out_of_range
+         OR datetime_field_overflow OR interval_field_overflow OR not_null_violation THEN
+        RAISE EXCEPTION 'options of group "%" are not possible: %', group_name, SQLERRM
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+END
+$function$;

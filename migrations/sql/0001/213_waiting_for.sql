@@ -1,0 +1,17 @@
+CREATE FUNCTION durable_notify.waiting_for(group_name text) RETURNS TABLE (
+    pid integer, database text, prepared text, started_at timestamptz, query_started_at timestamptz,
+    state text, query text
+)
+LANGUAGE sql STABLE AS $function$
+    -- The publishers in flight that a strict group waits for: transactions that may yet commit an
+    -- id lower than what others have committed since. Of a prepared transaction its name; a query
+    -- of another role's only with the rights of pg_read_all_stats.
+    SELECT a.pid, pg_catalog.current_database()::text, p.gid, COALESCE(a.xact_start, p.prepared),
+           a.query_start, a.state, a.query
+      FROM durable_notify.consumer_group g
+     CROSS JOIN LATERAL pg_catalog.unnest(durable_notify.publishing()) AS w (xid)
+      LEFT JOIN pg_catalog.pg_stat_activity a ON a.backend_xid = w.xid
+      LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = w.xid
+     WHERE g.name = group_name AND g.order_by = 'strict' AND (a.pid IS NOT NULL OR p.gid IS NOT NULL)
+     ORDER BY 4
+$function$;

@@ -1,0 +1,11 @@
+CREATE FUNCTION durable_notify.stay_active(group_name text, consumer text, lease interval) RETURNS boolean
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+BEGIN
+    -- A sign of life from the active consumer of an exclusive group; false from anybody else.
+    UPDATE durable_notify.active a SET deadline = pg_catalog.clock_timestamp() + lease
+      FROM durable_notify.consumer_group g
+     WHERE g.name = group_name AND a.group_id = g.id AND a.consumer = stay_active.consumer;
+    RETURN FOUND;
+END
+$function$;

@@ -1,0 +1,64 @@
+CREATE FUNCTION durable_notify.sort_out(
+    part durable_notify.subscription, options durable_notify.consumer_group, live bigint[],
+    let_go integer, INOUT ids bigint[], INOUT attempts integer[], OUT keys text[], OUT expired bigint
+)
+LANGUAGE plpgsql
+SET enable_sort = on SET jit = off AS $function$
+#variable_conflict use_column
+DECLARE
+    now_time timestamptz := pg_catalog.clock_timestamp();
+    their_keys text[];
+    held_back text[];
+    sorted record;
+BEGIN
+    -- Of messages read or due, those that can go now, with what they are kept in order by. The rest:
+    -- too early waits for its time, past its expiry is dropped or buried, and what is not the next of
+    -- its key is parked: its key is in a live lease, or something of it waits. The first let_go of
+    -- them are the next of their keys.
+    their_keys := ARRAY(
+        SELECT DISTINCT durable_notify.order_key(options.order_by, o.key)
+          FROM pg_catalog.unnest(ids) AS m (id) JOIN durable_notify.outbox o ON o.topic = part.topic AND o.id = m.id
+         WHERE o.key IS NOT NULL OR options.order_by = 'strict');
+    -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
+    -- shows a message in neither place, and its key is let go too early.
+    held_back := durable_notify.busy_keys(live, their_keys);
+    held_back := held_back || ARRAY(
+        SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)
+         WHERE EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key = k.key));
+    WITH message AS (
+        SELECT m.id, m.attempt, m.place, o.expires_at <= now_time AS late, o.deliver_at,
+               durable_notify.order_key(options.order_by, o.key) AS key
+          FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts)) WITH ORDINALITY AS m (id, attempt, place)
+          JOIN durable_notify.outbox o ON o.topic = part.topic AND o.id = m.id),
+    judged AS (
+        SELECT m.id, m.attempt, m.place, m.key, m.deliver_at,
+               CASE WHEN m.late THEN 'expired'
+                    WHEN m.deliver_at > now_time AND m.attempt = 1 THEN 'delivery'
+                    WHEN h.key IS NOT NULL THEN 'key'
+                    ELSE 'goes' END AS state
+          FROM message m
+          LEFT JOIN (SELECT DISTINCT pg_catalog.unnest(held_back)) AS h (key)
+            ON h.key = m.key AND m.place > sort_out.let_go),
+    put_off AS (
+        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key)
+        SELECT part.id, j.id, CASE j.state WHEN 'delivery' THEN j.deliver_at ELSE now_time END, j.attempt, j.state,
+               CASE j.state WHEN 'key' THEN j.key END
+          FROM judged j WHERE j.state IN ('delivery', 'key')
+        ON CONFLICT (subscription_id, message_id) DO NOTHING)
+    SELECT pg_catalog.array_agg(j.id ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS ids,
+           pg_catalog.array_agg(j.attempt ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS attempts,
+           pg_catalog.array_agg(j.key ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS keys,
+           pg_catalog.count(j.key) FILTER (WHERE j.state = 'goes') > 0 AS keyed,
+           pg_catalog.array_agg(j.id) FILTER (WHERE j.state = 'expired') AS late
+      INTO sorted FROM judged j;
+    IF options.on_expiry = 'dead_letter' THEN
+        PERFORM durable_notify.bury(part.id, m.id, m.attempt - 1, 'expired')
+           FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts)) AS m (id, attempt)
+          WHERE m.id = ANY (sorted.late);
+    END IF;
+    ids := COALESCE(sorted.ids, '{}');
+    attempts := COALESCE(sorted.attempts, '{}');
+    keys := CASE WHEN sorted.keyed THEN sorted.keys END;
+    expired := COALESCE(pg_catalog.cardinality(sorted.late), 0);
+END
+$function$;

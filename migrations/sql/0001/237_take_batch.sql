@@ -1,0 +1,66 @@
+CREATE FUNCTION durable_notify.take_batch(
+    part durable_notify.subscription, options durable_notify.consumer_group, live bigint[],
+    INOUT place durable_notify.position, now_snapshot pg_snapshot, upto bigint, max_messages integer,
+    OUT ids bigint[], OUT attempts integer[], OUT keys text[], OUT moved boolean, OUT more boolean
+)
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    next_ids bigint[] := '{}';
+    next_attempts integer[] := '{}';
+    due_now bigint[];
+    due_attempts integer[];
+    read record;
+    sorted record;
+    room integer;
+BEGIN
+    -- Up to max_messages messages that can go to a consumer, the place in the log after them, and
+    -- whether the place moved and there may be more: what waited for its turn or time first, then
+    -- what follows in the log.
+    IF options.order_by <> 'none'
+       AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
+        SELECT g.ids, g.attempts INTO STRICT next_ids, next_attempts
+          FROM durable_notify.let_go(part.id, live, max_messages) g;
+    END IF;
+    WITH gone AS (
+        DELETE FROM durable_notify.deferred d USING (
+            SELECT w.message_id FROM durable_notify.deferred w
+             WHERE w.subscription_id = part.id AND w.key IS NULL AND w.due_at <= pg_catalog.clock_timestamp()
+             ORDER BY w.due_at, w.message_id
+             LIMIT max_messages - pg_catalog.cardinality(next_ids)
+               FOR UPDATE SKIP LOCKED) AS first
+         WHERE d.subscription_id = part.id AND d.message_id = first.message_id
+        RETURNING d.message_id, d.attempt, d.due_at)
+    SELECT COALESCE(pg_catalog.array_agg(g.message_id ORDER BY g.due_at, g.message_id), '{}'),
+           COALESCE(pg_catalog.array_agg(g.attempt ORDER BY g.due_at, g.message_id), '{}')
+      INTO due_now, due_attempts FROM gone g;
+    room := durable_notify.room_to_read(
+        part.id, options, max_messages - pg_catalog.cardinality(next_ids) - pg_catalog.cardinality(due_now));
+    SELECT * INTO STRICT read FROM durable_notify.read_window(part.topic, place, room, now_snapshot, upto);
+    place := read.place;
+    more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(due_now) > 0;
+    moved := pg_catalog.cardinality(read.ids) > 0;
+    IF pg_catalog.cardinality(next_ids) + pg_catalog.cardinality(due_now) > 0 THEN
+        -- After a replay a message may come from the log and as a retry at once: once a batch.
+        read.ids := ARRAY(
+            SELECT m.id FROM pg_catalog.unnest(read.ids) WITH ORDINALITY AS m (id, place)
+             WHERE m.id <> ALL (next_ids || due_now) ORDER BY m.place);
+    END IF;
+    ids := due_now || read.ids;
+    attempts := due_attempts || pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
+    IF pg_catalog.cardinality(next_ids) > 0 THEN
+        ids := next_ids || ids;
+        attempts := next_attempts || attempts;
+    ELSIF NOT read.timed AND pg_catalog.cardinality(due_now) = 0
+          AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
+        RETURN;  -- what most messages are: nothing about them needs a look
+    END IF;
+    SELECT * INTO STRICT sorted FROM durable_notify.sort_out(
+        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts);
+    ids := sorted.ids;
+    attempts := sorted.attempts;
+    keys := sorted.keys;
+    place.expired := place.expired + sorted.expired;
+    moved := moved OR sorted.expired > 0;
+END
+$function$;

@@ -1,0 +1,39 @@
+CREATE FUNCTION durable_notify.due_in_topic(
+    part durable_notify.subscription, options durable_notify.consumer_group, full_up boolean
+) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET jit = off AS $function$
+#variable_conflict use_column
+DECLARE
+    now_time timestamptz := pg_catalog.clock_timestamp();
+    place durable_notify.position;
+    due timestamptz;
+    heads timestamptz;
+    busy text[];
+BEGIN
+    -- When something of a topic comes back to a group by the clock alone.
+    SELECT * INTO STRICT place FROM durable_notify.position p
+     WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
+    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)) INTO due
+      FROM pg_catalog.unnest(place.live) AS held (token)
+      JOIN durable_notify.lease l ON l.token = held.token
+      LEFT JOIN durable_notify.heartbeat h ON h.token = held.token;
+    IF full_up OR options.order_by = 'strict' AND due IS NOT NULL THEN
+        RETURN due;  -- until then, or until a settle that rings
+    END IF;
+    due := LEAST(due, (
+        SELECT d.due_at FROM durable_notify.deferred d
+         WHERE d.subscription_id = part.id AND d.key IS NULL ORDER BY d.due_at LIMIT 1));
+    IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
+        busy := durable_notify.busy_keys(place.live, ARRAY(
+            SELECT w.key FROM durable_notify.heads(part.id) w WHERE w.due_at <= now_time));
+        SELECT pg_catalog.min(w.due_at) INTO heads
+          FROM durable_notify.heads(part.id) w WHERE w.due_at > now_time OR w.key <> ALL (busy);
+        due := LEAST(due, heads);
+    END IF;
+    IF place.s1 IS NOT NULL AND durable_notify.room_to_read(part.id, options, 1) > 0 THEN
+        RETURN now_time;  -- a claim that found nothing to hand out has not read to the end
+    END IF;
+    RETURN due;
+END
+$function$;
