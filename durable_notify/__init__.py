@@ -8,6 +8,7 @@ from ._async.admin import AsyncAdmin
 from ._async.consumer import AsyncConsumer
 from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
+from ._core.leases import Ack, Reject, Retry
 from ._sync.admin import Admin
 from ._sync.consumer import Consumer
 from ._sync.message import Message
@@ -20,6 +21,7 @@ from .options import ConsumerOptions
 from .topics import channel
 
 __all__ = [
+    "Ack",
     "Admin",
     "AsyncAdmin",
     "AsyncConsumer",
@@ -31,6 +33,8 @@ __all__ = [
     "Message",
     "Outgoing",
     "Publisher",
+    "Reject",
+    "Retry",
     "TopicStatus",
     "__version__",
     "channel",

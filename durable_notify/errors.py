@@ -18,7 +18,8 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── UnknownTopic (LookupError)        the group has no such topic
     ├── SettleError                       an acknowledgement, retry or rejection was refused
     │   ├── LeaseLost                     the lease was superseded: somebody else has the message
-    │   └── AlreadySettled                this message was settled before
+    │   ├── AlreadySettled                this message was settled before
+    │   └── OutOfOrder                    an earlier message of its key is not settled yet
     ├── ClaimBusy                         other claims of the group held its lock for too long
     ├── ClaimRefused                      claim() ran where it would lose or repeat messages
     ├── ConsumerClosed                    the consumer was closed; its leases are given back
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseLost",
     "ListenerDeaf",
+    "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
     "SchemaError",
@@ -109,6 +111,14 @@ class LeaseLost(SettleError):
 
 class AlreadySettled(SettleError):
     """This message was already acknowledged, retried or rejected under this lease."""
+
+
+class OutOfOrder(SettleError):
+    """An earlier message of the same key is not settled yet, and this group keeps order.
+
+    Settle messages of one key in their order, or retry the earlier one. A transaction that has
+    acknowledged the earlier one must have committed.
+    """
 
 
 class ClaimBusy(DurableNotifyError):

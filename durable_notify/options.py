@@ -5,17 +5,56 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
+from ._core.failures import describe
+from ._core.leases import Ack, Outcome, Reject, Retry
 from .errors import InvalidArgument
 from .topics import check_group, check_topics
 
-__all__ = ["ConsumerOptions", "ConsumerSettings", "Start"]
+__all__ = [
+    "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
+    "check_group_settings",
+]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
 
 Start = Literal["beginning", "now"] | datetime
+OrderBy = Literal["none", "key", "strict"]
+#: What becomes of a message whose handler raised: by kind of exception, the first that fits; or a
+#: function of the exception and the message. None: retried as the group backs off.
+ErrorRules = Mapping[type[BaseException], Outcome] | Callable[[BaseException, Any], Outcome | None]
+
+
+class GroupSettings(TypedDict, total=False):
+    """Options of a group, for all its consumers. Times are in seconds.
+
+    Attributes:
+        order_by: ``"key"`` (the default): of one key never two messages at once, never out of
+            order; ``"strict"``: so for a whole topic, by id; ``"none"``.
+        exclusive: one consumer at a time gets messages, the others stand by.
+        max_attempts: after how many a message becomes a dead letter; 20.
+        retry_base: the delay after a first failed attempt; 1.
+        retry_factor: what each further delay is multiplied by; 2.
+        retry_max: the longest delay; 300. Half of each is random.
+        on_expiry: ``"drop"`` (counted) or ``"dead_letter"``, for messages past their expiry.
+        park_limit: how many messages of a topic may wait for their keys before all do; 10,000.
+        max_in_flight: the most messages leased at once, over all consumers; None: no limit.
+        rate_limit: the most messages handed out a second, over all consumers; None: no limit.
+    """
+
+    order_by: OrderBy
+    exclusive: bool
+    max_attempts: int
+    retry_base: float
+    retry_factor: float
+    retry_max: float
+    on_expiry: Literal["drop", "dead_letter"]
+    park_limit: int
+    max_in_flight: int | None
+    rate_limit: float | None
 
 
 class ConsumerSettings(TypedDict, total=False):
@@ -26,11 +65,19 @@ class ConsumerSettings(TypedDict, total=False):
     batch_size: int
     prefetch: int
     poll: float | None
-    max_attempts: int | None
-    retry_base: float
-    retry_max: float
     until_empty: bool
     owner: str
+    on_error: ErrorRules
+    order_by: OrderBy | None
+    exclusive: bool | None
+    max_attempts: int | None
+    retry_base: float | None
+    retry_factor: float | None
+    retry_max: float | None
+    on_expiry: Literal["drop", "dead_letter"] | None
+    park_limit: int | None
+    max_in_flight: int | None
+    rate_limit: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +86,9 @@ class ConsumerOptions:
 
     Args:
         group: the consumer group; created when first used.
-        topics: what the group consumes; added to it where they are new.
+        topics: what the group consumes; added to it where they are new. A topic may be a pattern
+            of words between dots, where ``*`` stands for one and a last ``>`` for one or more:
+            topics that fit are picked up when they appear.
         start: where a new group starts in a topic: ``"beginning"`` (all that is retained),
             ``"now"`` (what commits from here on), or a time. A group that exists goes on where
             it was.
@@ -47,12 +96,14 @@ class ConsumerOptions:
         batch_size: the most messages in one claim.
         prefetch: the most messages held unsettled, buffered ones included.
         poll: how often to look without a wake-up, as a safety net; None switches it off.
-        max_attempts: after how many a message becomes a dead letter, set for the whole group; None
-            leaves the group's setting as it is (20 where it is new).
-        retry_base: the delay after a first failed attempt; doubled for each further one.
-        retry_max: the longest such delay.
         until_empty: end once nothing is left: nothing waiting, leased or deferred.
         owner: who holds the leases, for people who look; default ``host:pid``.
+        on_error: what becomes of a message whose handler raised, by kind of exception:
+            ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
+            the message that returns an outcome. What no rule is for is retried.
+
+    The others are the group's (``GroupSettings``): set for all its consumers where they are given,
+    left as they are where not.
     """
 
     group: str
@@ -62,11 +113,19 @@ class ConsumerOptions:
     batch_size: int = 500
     prefetch: int = 2000
     poll: float | None = 30.0
-    max_attempts: int | None = None
-    retry_base: float = 1.0
-    retry_max: float = 300.0
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    on_error: ErrorRules = dataclasses.field(default_factory=dict)
+    order_by: OrderBy | None = None
+    exclusive: bool | None = None
+    max_attempts: int | None = None
+    retry_base: float | None = None
+    retry_factor: float | None = None
+    retry_max: float | None = None
+    on_expiry: Literal["drop", "dead_letter"] | None = None
+    park_limit: int | None = None
+    max_in_flight: int | None = None
+    rate_limit: float | None = None
 
     def __post_init__(self) -> None:
         check_group(self.group)
@@ -78,12 +137,77 @@ class ConsumerOptions:
                 raise InvalidArgument("start has no time zone: give an aware datetime")
         elif self.start not in ("beginning", "now"):
             raise InvalidArgument(f'start is "beginning", "now" or a datetime, not {self.start!r}')
-        for name in ("lease", "poll", "retry_base", "retry_max"):
+        for name in ("lease", "poll"):
             _check_seconds(name, getattr(self, name), optional=name == "poll")
         _check_count("batch_size", self.batch_size, 10_000)
         _check_count("prefetch", self.prefetch, 1_000_000)
-        if self.max_attempts is not None:
-            _check_count("max_attempts", self.max_attempts, 2**31 - 1)
+        _check_rules(self.on_error)
+        check_group_settings(self.group_settings)
+
+    @property
+    def group_settings(self) -> dict[str, Any]:
+        """The options of the group's that were given."""
+        given = ((name, getattr(self, name)) for name in GroupSettings.__annotations__)
+        return {name: value for name, value in given if value is not None}
+
+    def outcome_of(self, error: BaseException, message: Any) -> Outcome:
+        """Return what becomes of a message whose handler raised."""
+        rules = self.on_error
+        outcome: Outcome | None = None
+        if isinstance(rules, Mapping):
+            outcome = next((to for kind, to in rules.items() if isinstance(error, kind)), None)
+        else:
+            outcome = rules(error, message)
+        if outcome is None:
+            outcome = Retry()
+        if isinstance(outcome, Ack) or outcome.error is not None:
+            return outcome
+        if isinstance(outcome, Reject) and outcome.reason == "rejected":
+            outcome = Reject(f"{type(error).__name__}: {error}"[:500])
+        return dataclasses.replace(outcome, error=describe(error))
+
+
+def check_group_settings(settings: Mapping[str, Any]) -> None:
+    """Raise InvalidArgument where an option of a group cannot be."""
+    for name, value in settings.items():
+        if name in ("max_in_flight", "rate_limit") and value is None:
+            continue  # lifts it
+        if name in ("retry_base", "retry_max"):
+            _check_seconds(name, value, optional=False)
+        elif name in ("max_attempts", "park_limit", "max_in_flight"):
+            _check_count(name, value, 2**31 - 1)
+        elif name == "retry_factor":
+            _check_number(name, value, 1, 100)
+        elif name == "rate_limit":
+            _check_number(name, value, 1e-6, 1_000_000)
+        elif name in _WORDS and value not in _WORDS[name]:
+            raise InvalidArgument(f"{name} is one of {', '.join(_WORDS[name])}, not {value!r}")
+        elif name == "exclusive" and not isinstance(value, bool):
+            raise InvalidArgument(f"exclusive is True or False, not {value!r}")
+        elif name not in GroupSettings.__annotations__:
+            known = ", ".join(GroupSettings.__annotations__)
+            raise InvalidArgument(f"a group has no option {name!r}; it has {known}")
+
+
+_WORDS = {"order_by": ("none", "key", "strict"), "on_expiry": ("drop", "dead_letter")}
+
+
+def _check_rules(rules: ErrorRules) -> None:
+    if not isinstance(rules, Mapping):
+        if not callable(rules):
+            raise InvalidArgument(f"on_error is a mapping or a function, not {rules!r}")
+        return
+    for kind, outcome in rules.items():
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise InvalidArgument(f"on_error maps kinds of exceptions, not {kind!r}")
+        if not isinstance(outcome, (Ack, Retry, Reject)):
+            raise InvalidArgument(f"on_error maps to Ack(), Retry() or Reject(), not {outcome!r}")
+
+
+def _check_number(name: str, value: float, least: float, most: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
+        raise InvalidArgument(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
 
 
 def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:

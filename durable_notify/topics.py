@@ -71,10 +71,10 @@ def check_pattern(pattern: str) -> str:
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
-    """Return the topics as a tuple, each checked; at least one."""
+    """Return topics and patterns as a tuple, each checked; at least one."""
     if isinstance(topics, str):
         raise InvalidArgument(f"topics is a list of names: write [{topics!r}]")
-    checked = tuple(dict.fromkeys(check_topic(topic) for topic in topics))
+    checked = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
     if not checked:
         raise InvalidArgument("topics is empty: name at least one")
     return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ class AsyncEar:
     def __init__(self, listener: AsyncListener, channels: frozenset[str]) -> None:
         self.channels = channels
         self.woken = Event()
+        self._rung: dict[str, set[str]] = {}
+        self._in_doubt = True
+        self._mutex = threading.RLock()  # a signal's handler may wake as well
         self._listener = listener
 
     @property
@@ -49,6 +53,26 @@ class AsyncEar:
     def hears(self) -> bool:
         """Whether rings were proven to arrive on the connection there is now."""
         return self._listener.hears
+
+    def wake(self, rung: dict[str, set[str]] | None = None) -> None:
+        """Set ``woken``; without rings, for rings may have been missed."""
+        with self._mutex:
+            for channel, payloads in (rung or {}).items():
+                self._rung.setdefault(channel, set()).update(payloads)
+            self._in_doubt |= rung is None
+        self.woken.set()
+
+    def heard(self) -> dict[str, set[str]] | None:
+        """Return what rang since the last call, channels with payloads; None: perhaps all did."""
+        self.woken.clear()  # before reading: a ring meanwhile is about something newer
+        with self._mutex:
+            rung, self._rung = self._rung, {}
+            in_doubt, self._in_doubt = self._in_doubt, False
+        return None if in_doubt else rung
+
+    def listen(self, channels: Iterable[str]) -> None:
+        """Hear more channels; it wakes once the session listens to them."""
+        self._listener.extend(self, channels)
 
     async def close(self) -> None:
         await self._listener.remove(self)
@@ -103,6 +127,10 @@ class AsyncListener:
         self._ears.add(ear)
         self._waiter.wake()
         return ear
+
+    def extend(self, ear: AsyncEar, channels: Iterable[str]) -> None:
+        ear.channels |= frozenset(channels)
+        self._waiter.wake()
 
     async def remove(self, ear: AsyncEar) -> None:
         self._ears.discard(ear)
@@ -188,7 +216,7 @@ class AsyncListener:
             self._listening.discard(channel)
         for ear in list(self._ears):
             if fresh & ear.channels:
-                ear.woken.set()
+                ear.wake()
 
     def _wanted(self) -> set[str]:
         return {channel for ear in list(self._ears) for channel in ear.channels}
@@ -212,7 +240,7 @@ class AsyncListener:
             )
         self.deaf, self.hears = deaf, self._probe_heard
         for ear in list(self._ears):
-            ear.woken.set()
+            ear.wake()
 
     async def _command(self, statement: str) -> list[tuple[str, ...]]:
         """Run one statement; the session is given up where the answer takes too long."""
@@ -254,14 +282,14 @@ class AsyncListener:
     def _dispatch(self) -> None:
         """Wake whoever a ring is for. All that has arrived is read, whoever stops listening."""
         connection = self._live()
-        rung = set()
+        rung: dict[str, set[str]] = {}
         while (notify := connection.pgconn.notifies()) is not None:
-            rung.add(notify.relname.decode())
+            rung.setdefault(notify.relname.decode(), set()).add(notify.extra.decode())
         if self._probe in rung:
             self._probe_heard = True
         for ear in list(self._ears):
-            if not rung.isdisjoint(ear.channels):
-                ear.woken.set()
+            if mine := {channel: rung[channel] for channel in ear.channels & rung.keys()}:
+                ear.wake(mine)
 
 
 def _identified(statement: str, channel: str) -> str:

@@ -6,12 +6,15 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .._core.leases import Ack, Outcomes, Reject, Retry, already_settled, storable
+from .._core.failures import describe, storable
+from .._core.leases import Ack, Outcomes, Reject, Retry, already_settled
 from ..errors import InvalidArgument, LeaseLost
 from .store import settle
 
 if TYPE_CHECKING:
+    from .._core.failures import Failure
     from .._core.leases import HeldLease, Outcome
+    from .._core.ordering import Delivery, Place
     from .connections import Publishable
     from .settler import AsyncSettler
 
@@ -22,7 +25,7 @@ class AsyncMessage:
     """A message, held under a lease until it is settled: acknowledged, retried or rejected."""
 
     __slots__ = (
-        "_lease", "_settler",
+        "_flaw", "_lease", "_settler",
         "attempt", "headers", "id", "key", "payload", "published_at", "topic",
     )  # fmt: skip
 
@@ -45,15 +48,30 @@ class AsyncMessage:
             headers,
             self.published_at,
             self.attempt,
+            *_,
         ) = row
-        self.payload = json.loads(payload) if data is None else data
-        self.headers = {} if headers is None else json.loads(headers)
+        self._flaw: Exception | None = None
+        self.payload, self.headers = None, {}
+        try:
+            self.payload = json.loads(payload) if data is None else data
+            self.headers = {} if headers is None else json.loads(headers)
+        except (ValueError, RecursionError) as error:
+            # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
+            self._flaw = error
         self._lease = lease
         self._settler = settler
 
     def __repr__(self) -> str:
         # Neither payload nor headers: they do not belong in logs.
         return f"<{type(self).__name__} {self.id} of {self.topic!r}, attempt {self.attempt}>"
+
+    @property
+    def _place(self) -> Place | None:
+        return self._lease.places[self.id]
+
+    @property
+    def _delivery(self) -> Delivery:
+        return (self._lease.token, self.id)
 
     async def ack(self, connection: Publishable | None = None) -> None:
         """Acknowledge the message: the group will not get it again.
@@ -72,6 +90,8 @@ class AsyncMessage:
             return
         self._settler.check_open()
         self._lease.check(self.id)
+        if self._place is not None:
+            await self._settler.flush()  # those before it of its key are settled first
         outcomes = Outcomes()
         outcomes.acked.append(self.id)
         again = self.id in self._lease.tried
@@ -84,26 +104,27 @@ class AsyncMessage:
                 raise already_settled(self.id) from error  # which ended the lease
             raise
 
-    async def retry(self, delay: float | timedelta | None = None, error: str | None = None) -> None:
+    async def retry(
+        self,
+        delay: float | timedelta | None = None,
+        error: str | BaseException | None = None,
+    ) -> None:
         """Have the message come again, ``delay`` seconds from now or as the group backs off.
 
         It comes with ``attempt`` one higher, or becomes a dead letter where that is one too many.
-        Durable on return; raises what ``ack`` raises.
+        In a group that keeps order, later messages of its key come after it. ``error`` is kept with
+        it. Durable on return; raises what ``ack`` raises.
         """
-        if isinstance(delay, timedelta):
-            delay = delay.total_seconds()
-        if delay is None:
-            delay = self._settler.backoff(self.attempt)
-        elif not 0 <= delay < 10**9:
-            raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
-        await self._settle(Retry(delay, None if error is None else storable(error)))
+        await self._settle(Retry(delay, _failure(error)))
 
-    async def reject(self, reason: str = "rejected") -> None:
-        """Give the message up: it becomes a dead letter of the group.
+    async def reject(
+        self, reason: str = "rejected", error: str | BaseException | None = None
+    ) -> None:
+        """Give the message up: it becomes a dead letter of the group, with ``error`` kept.
 
         Durable on return; raises what ``ack`` raises.
         """
-        await self._settle(Reject(storable(reason)))
+        await self._settle(Reject(reason, _failure(error)))
 
     async def extend(self, seconds: float) -> None:
         """Keep the lease for that long from now.
@@ -128,3 +149,11 @@ class AsyncMessage:
     async def _settle(self, outcome: Outcome) -> None:
         self._settler.check_open()
         await self._settler.settle(self._lease, self.id, outcome)
+
+
+def _failure(error: str | BaseException | None) -> Failure | None:
+    if error is None:
+        return None
+    if isinstance(error, BaseException):
+        return describe(error)
+    return {"type": "", "message": storable(error)}

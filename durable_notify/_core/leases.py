@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..errors import AlreadySettled, LeaseLost
+from ..errors import AlreadySettled, InvalidArgument, LeaseLost
+from .failures import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Mapping
+
+    from .failures import Failure
+    from .ordering import Delivery, Place
 
 __all__ = [
-    "Ack", "HeldLease", "Outcome", "Outcomes", "Reject", "Retry", "already_settled", "storable",
+    "Ack", "HeldLease", "Outcome", "Outcomes", "Reject", "Retry", "already_settled",
 ]  # fmt: skip
 
 
@@ -23,17 +28,36 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """The message is to come again after ``delay`` seconds."""
+    """The message is to come again after ``delay`` seconds, or as its group backs off.
 
-    delay: float
-    error: str | None = None
+    ``error`` is what is kept of the reason: ``type``, ``message`` and ``traceback``.
+    """
+
+    delay: float | timedelta | None = None
+    error: Failure | None = None
+
+    def __post_init__(self) -> None:
+        delay = self.delay
+        if isinstance(delay, timedelta):
+            object.__setattr__(self, "delay", delay := delay.total_seconds())
+        if delay is not None and not 0 <= delay < 10**9:
+            raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
+
+    @property
+    def seconds(self) -> float | None:
+        """The delay, or None: as the group backs off."""
+        return None if self.delay is None else float(self.delay)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reject:
-    """The message is to become a dead letter."""
+    """The message is to become a dead letter; ``error`` as in ``Retry``."""
 
-    reason: str
+    reason: str = "rejected"
+    error: Failure | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", storable(self.reason))
 
 
 Outcome = Ack | Retry | Reject
@@ -57,17 +81,16 @@ class Outcomes:
         """Return what became of a message's outcome; None: it is settled."""
         return self.refused.get(message_id, self.error)
 
-    def pop(self) -> tuple[int, Outcomes]:
-        """Take one outcome out, as a collection of its own."""
+    def pop(self, rank: Callable[[int], int]) -> tuple[int, Outcomes]:
+        """Take out the outcome of the message that ranks first, as a collection of its own."""
+        message_id = min(self.ids(), key=rank)
         one = Outcomes()
-        if self.acked:
-            one.acked.append(message_id := self.acked.pop())
-        elif self.retried:
-            one.retried.append(retried := self.retried.pop())
-            message_id = retried[0]
-        else:
-            one.rejected.append(rejected := self.rejected.pop())
-            message_id = rejected[0]
+        one.acked = [i for i in self.acked if i == message_id]
+        one.retried = [pair for pair in self.retried if pair[0] == message_id]
+        one.rejected = [pair for pair in self.rejected if pair[0] == message_id]
+        self.acked = [i for i in self.acked if i != message_id]
+        self.retried = [pair for pair in self.retried if pair[0] != message_id]
+        self.rejected = [pair for pair in self.rejected if pair[0] != message_id]
         return message_id, one
 
     def ids(self) -> set[int]:
@@ -88,11 +111,6 @@ def already_settled(message_id: int) -> AlreadySettled:
     return AlreadySettled(f"message {message_id} was already settled")
 
 
-def storable(text: str) -> str:
-    """Replace what a ``text`` of PostgreSQL cannot hold: NUL characters and lone surrogates."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
 class HeldLease:
     """A lease this consumer holds, and how far its messages have come.
 
@@ -102,19 +120,28 @@ class HeldLease:
     """
 
     __slots__ = (
-        "_mutex", "_unsent", "claimed_at", "ids", "lost", "open", "pending", "token", "tried",
-        "unconfirmed",
+        "_done", "_mutex", "_unsent", "claimed_at", "given_up", "ids", "lost", "open", "pending",
+        "places", "token", "tried", "unconfirmed",
     )  # fmt: skip
 
-    def __init__(self, token: int, ids: Iterable[int], claimed_at: float) -> None:
+    def __init__(
+        self,
+        token: int,
+        places: Mapping[int, Place | None],
+        claimed_at: float,
+        done: Callable[[Place, Delivery], None] = lambda _place, _delivery: None,
+    ) -> None:
         self.token = token
-        self.ids = tuple(ids)
+        self.places = places
+        self.ids = tuple(places)
+        self._done = done  # called for each message that is settled here
         self.open = set(self.ids)
         self.pending = Outcomes()
         self._unsent: list[Outcomes] = []
         self.tried: set[int] = set()  # acknowledged in a transaction that may yet roll back
         self.unconfirmed = False
         self.lost = False
+        self.given_up = False
         self.claimed_at = claimed_at
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
@@ -132,14 +159,17 @@ class HeldLease:
                 pending.acked.append(message_id)
             elif isinstance(outcome, Retry):
                 pending.retried.append((message_id, outcome))
+                self._send_back(message_id)
             else:
                 pending.rejected.append((message_id, outcome))
-            return pending
+        self._tell(message_id)
+        return pending
 
     def finish(self, message_id: int) -> None:
         """Take note that a message was settled elsewhere, in a transaction not known to be over."""
         with self._mutex:
             self._close(message_id)
+        self._tell(message_id)
 
     def take(self) -> Outcomes | None:
         """Take outcomes collected so far, to flush them; None where there are none."""
@@ -166,6 +196,17 @@ class HeldLease:
                 outcomes.error = self._lost_error()
                 outcomes.flushed = True
             self._unsent, self.pending = [], Outcomes()
+        for message_id in self.open:
+            self._tell(message_id)
+
+    def reopen(self, message_id: int) -> None:
+        """Take note that an outcome was refused as out of order: it may be settled later.
+
+        Should nobody do so, the lease is left to run out, and what is open of it comes again.
+        """
+        with self._mutex:
+            self.open.add(message_id)
+            self.given_up = True
 
     def check(self, message_id: int) -> None:
         """Raise what settling the message would: AlreadySettled or LeaseLost."""
@@ -188,6 +229,19 @@ class HeldLease:
     def presumed_settled(self) -> bool:
         """Whether every open message was acknowledged in some transaction, over or not."""
         return self.open <= self.tried
+
+    def _tell(self, message_id: int) -> None:
+        if (place := self.places[message_id]) is not None:
+            self._done(place, (self.token, message_id))
+
+    def _send_back(self, message_id: int) -> None:
+        """Close what follows a retried message of its key: the database sends it back with it."""
+        place = self.places[message_id]
+        if place is None:
+            return
+        for later in self.ids[self.ids.index(message_id) + 1 :]:
+            if self.places[later] == place and later not in self.tried:
+                self.open.discard(later)
 
     def _close(self, message_id: int) -> None:
         self.check(message_id)

@@ -11,6 +11,7 @@ from ..errors import (
     DurableNotifyError,
     InvalidArgument,
     LeaseLost,
+    OutOfOrder,
     SettleError,
     UnknownGroup,
     UnknownTopic,
@@ -28,6 +29,7 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN004": ClaimRefused,
     "DN005": UnknownGroup,
     "DN006": UnknownTopic,
+    "DN007": OutOfOrder,
     "22023": InvalidArgument,
 }
 

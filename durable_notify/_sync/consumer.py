@@ -8,7 +8,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._core.attention import Attention
 from .._core.leases import Ack, Reject
+from .._core.ordering import KeyGate
 from .._core.pacing import BatchPacer, backoff, shortest
 from ..errors import (
     AlreadySettled,
@@ -19,7 +21,7 @@ from ..errors import (
     ListenerDeaf,
 )
 from ..options import ConsumerOptions
-from ..topics import channel, check_topics
+from ..topics import check_topics
 from .compat import Event, Queue, call, checkpoint, on_signals, spawn
 from .listener import listen
 from .message import Message
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from .compat import Task
     from .listener import Ear
@@ -67,7 +70,7 @@ class Consumer:
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
         group: the consumer group.
-        topics: the topics it consumes.
+        topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``.
         listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
         options: see ``ConsumerOptions``.
     """
@@ -84,7 +87,9 @@ class Consumer:
         self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
         self._listen_dsn = listen_dsn or dsn
         self._store = Store(dsn, self.options)
-        self._settler = Settler(self._store, self.options, self._freed)
+        self._settler = Settler(self._store, self.options, self._freed, self._done)
+        self._attention = Attention(self.options.topics)
+        self._gate: KeyGate[Message] = KeyGate()
         self._queue: Queue[Message | None] = Queue()
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
@@ -121,7 +126,7 @@ class Consumer:
         self._started = True
         self._store.open()
         try:
-            ear = listen(self._listen_dsn, map(channel, self.options.topics))
+            ear = listen(self._listen_dsn, self._attention.channels)
         except BaseException:
             self._store.close()
             raise
@@ -137,7 +142,7 @@ class Consumer:
         self._stopping.set()
         self._room.set()
         if self._ear is not None:
-            self._ear.woken.set()
+            self._ear.wake()
 
     def close(self) -> None:
         """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
@@ -248,17 +253,36 @@ class Consumer:
                 if self._failure is not None:
                     raise self._failure
                 return None
-            if self._stopping.is_set() or message._lease.lost:
-                continue  # it is given back, or gone to another consumer
+            lease, place, delivery = message._lease, message._place, message._delivery
+            if self._stopping.is_set() or lease.lost or message.id not in lease.open:
+                # It is given back, gone to another consumer, or sent back with an earlier one.
+                self._done(place, delivery)
+                continue
+            if not self._gate.enter(place, delivery, message, message):
+                continue  # an earlier one of its key is at work
+            if message._flaw is not None:
+                self._refuse(message, message._flaw)
+                continue
             if self._queue.size() <= self._low_water:
                 self._room.set()
             return message
+
+    def _refuse(self, message: Message, flaw: Exception) -> None:
+        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
+        reason = f"Python cannot decode it: {flaw}"
+        self._settler.settle_soon(message._lease, message.id, Reject(reason))
+
+    def _done(self, place: Place | None, delivery: Delivery) -> None:
+        """A message has its outcome: the next of its key may go."""
+        following = self._gate.leave(place, delivery)
+        if following is not None:
+            self._queue.put(following)
 
     def _freed(self) -> None:
         """Messages are no longer held."""
         self._room.set()
         if self.options.until_empty and self._ear is not None:
-            self._ear.woken.set()  # it may be empty now
+            self._ear.wake()  # it may be empty now
 
     def _fetch(self, ear: Ear) -> None:
         """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
@@ -285,9 +309,11 @@ class Consumer:
     def _fetch_once(self, ear: Ear, pacer: BatchPacer) -> None:
         """Claim a batch when there is room for one; where nothing is there, sleep until woken."""
         self._room.clear()
-        ear.woken.clear()  # before reading: a ring meanwhile is about something newer
+        rung = ear.heard()
         if self._stopping.is_set():
             return  # stop() may have set both events just before
+        if self._attention.heard(rung):
+            ear.listen(self._attention.add(self._store.discover()))
         room = self.options.prefetch - self._settler.held
         if room <= 0 or self._queue.size() > self._low_water:
             self._room.wait()
@@ -295,19 +321,28 @@ class Consumer:
         filled, filled_at = self._filled
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
-        rows = self._store.claim(min(room, pacer.size))
+        rows = self._claim(min(room, pacer.size))
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
             self._filled = (self._queue.size(), time.monotonic())
             return
-        due = self._store.next_due()
+        due = self._store.next_due(self._attention.topics)
         if self.options.until_empty:
             if due is None and self._settler.held == 0:
                 self._stopping.set()
                 return
             due = shortest(due, DRAIN_POLL)
         self._sleep(ear, due)
+
+    def _claim(self, most: int) -> list[tuple[Any, ...]]:
+        if self.options.until_empty:
+            self._attention.all()
+        topics = self._attention.to_claim()
+        rows = self._store.claim(topics, most) if topics else []
+        if len(rows) < most:
+            self._attention.exhausted(topics)
+        return rows
 
     def _sleep(self, ear: Ear, due: float | None) -> None:
         poll = self.options.poll
@@ -319,20 +354,14 @@ class Consumer:
         if not ear.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
         ear.woken.wait(shortest(due, poll, LONGEST_SLEEP))
+        if not ear.woken.is_set():
+            self._attention.all()  # something is due, or it is time to look
 
     def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
-            lease = self._settler.hold(token, [row[1] for row in batch])
+            lease = self._settler.hold(
+                token, {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
+            )
             for row in batch:
-                try:
-                    message = Message(row, lease, self._settler)
-                except (ValueError, RecursionError) as error:
-                    # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
-                    log.warning(
-                        "message %s is rejected, Python cannot decode it: %s", row[1], error
-                    )
-                    reason = f"Python cannot decode it: {error}"
-                    self._settler.settle_soon(lease, row[1], Reject(reason))
-                else:
-                    self._queue.put(message)
+                self._queue.put(Message(row, lease, self._settler))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ class Ear:
     def __init__(self, listener: Listener, channels: frozenset[str]) -> None:
         self.channels = channels
         self.woken = Event()
+        self._rung: dict[str, set[str]] = {}
+        self._in_doubt = True
+        self._mutex = threading.RLock()  # a signal's handler may wake as well
         self._listener = listener
 
     @property
@@ -50,6 +54,26 @@ class Ear:
     def hears(self) -> bool:
         """Whether rings were proven to arrive on the connection there is now."""
         return self._listener.hears
+
+    def wake(self, rung: dict[str, set[str]] | None = None) -> None:
+        """Set ``woken``; without rings, for rings may have been missed."""
+        with self._mutex:
+            for channel, payloads in (rung or {}).items():
+                self._rung.setdefault(channel, set()).update(payloads)
+            self._in_doubt |= rung is None
+        self.woken.set()
+
+    def heard(self) -> dict[str, set[str]] | None:
+        """Return what rang since the last call, channels with payloads; None: perhaps all did."""
+        self.woken.clear()  # before reading: a ring meanwhile is about something newer
+        with self._mutex:
+            rung, self._rung = self._rung, {}
+            in_doubt, self._in_doubt = self._in_doubt, False
+        return None if in_doubt else rung
+
+    def listen(self, channels: Iterable[str]) -> None:
+        """Hear more channels; it wakes once the session listens to them."""
+        self._listener.extend(self, channels)
 
     def close(self) -> None:
         self._listener.remove(self)
@@ -104,6 +128,10 @@ class Listener:
         self._ears.add(ear)
         self._waiter.wake()
         return ear
+
+    def extend(self, ear: Ear, channels: Iterable[str]) -> None:
+        ear.channels |= frozenset(channels)
+        self._waiter.wake()
 
     def remove(self, ear: Ear) -> None:
         self._ears.discard(ear)
@@ -189,7 +217,7 @@ class Listener:
             self._listening.discard(channel)
         for ear in list(self._ears):
             if fresh & ear.channels:
-                ear.woken.set()
+                ear.wake()
 
     def _wanted(self) -> set[str]:
         return {channel for ear in list(self._ears) for channel in ear.channels}
@@ -213,7 +241,7 @@ class Listener:
             )
         self.deaf, self.hears = deaf, self._probe_heard
         for ear in list(self._ears):
-            ear.woken.set()
+            ear.wake()
 
     def _command(self, statement: str) -> list[tuple[str, ...]]:
         """Run one statement; the session is given up where the answer takes too long."""
@@ -255,14 +283,14 @@ class Listener:
     def _dispatch(self) -> None:
         """Wake whoever a ring is for. All that has arrived is read, whoever stops listening."""
         connection = self._live()
-        rung = set()
+        rung: dict[str, set[str]] = {}
         while (notify := connection.pgconn.notifies()) is not None:
-            rung.add(notify.relname.decode())
+            rung.setdefault(notify.relname.decode(), set()).add(notify.extra.decode())
         if self._probe in rung:
             self._probe_heard = True
         for ear in list(self._ears):
-            if not rung.isdisjoint(ear.channels):
-                ear.woken.set()
+            if mine := {channel: rung[channel] for channel in ear.channels & rung.keys()}:
+                ear.wake(mine)
 
 
 def _identified(statement: str, channel: str) -> str:

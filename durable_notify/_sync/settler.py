@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from psycopg_pool import PoolTimeout
 
-from .._core.leases import Ack, HeldLease, Retry, already_settled, storable
+from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
-from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, SettleError
+from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
 from .compat import Event, Lock, shielded
 from .store import TRANSIENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
     from .._core.leases import Outcome, Outcomes
+    from .._core.ordering import Delivery, Place
     from ..options import ConsumerOptions
     from .message import Message
     from .store import Store
@@ -39,7 +40,13 @@ class Settler:
     or after ``LINGER``.
     """
 
-    def __init__(self, store: Store, options: ConsumerOptions, freed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: ConsumerOptions,
+        freed: Callable[[], None],
+        done: Callable[[Place, Delivery], None],
+    ) -> None:
         self._store = store
         self._options = options
         self._leases: dict[int, HeldLease] = {}
@@ -49,21 +56,18 @@ class Settler:
         self._closing = Event()
         self._closed = False
         self._freed = freed  # called whenever messages stop being held
+        self._done = done  # called for each message that has its outcome
         self.tried: set[Message] = set()  # acknowledged in transactions not known to be over
 
-    def hold(self, token: int, ids: Iterable[int]) -> HeldLease:
-        """Take note of a lease that was claimed."""
-        lease = self._leases[token] = HeldLease(token, ids, time.monotonic())
+    def hold(self, token: int, places: Mapping[int, Place | None]) -> HeldLease:
+        """Take note of a lease that was claimed: its messages, and what they are in order by."""
+        lease = self._leases[token] = HeldLease(token, places, time.monotonic(), self._done)
         return lease
 
     @property
     def held(self) -> int:
         """How many messages are held: not settled, or their outcome not flushed."""
         return sum(lease.held for lease in list(self._leases.values()))
-
-    def backoff(self, attempt: int) -> float:
-        """Return the delay after a failed attempt."""
-        return backoff(attempt, self._options.retry_base, self._options.retry_max)
 
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back."""
@@ -105,10 +109,9 @@ class Settler:
                 self._dirty.set()
 
     def failed(self, message: Message, lease: HeldLease, error: Exception) -> None:
-        """Settle a message whose handler raised: it comes again, after a while."""
-        text = storable(f"{type(error).__name__}: {error}"[:2000])
+        """Settle a message whose handler raised, as the rules for errors say."""
         try:
-            self.settle(lease, message.id, Retry(self.backoff(message.attempt), text))
+            self.settle(lease, message.id, self._options.outcome_of(error, message))
         except (AlreadySettled, LeaseLost):
             # Settled before it failed, or gone to another consumer: nothing is left to do here.
             log.info("message %s was settled before its handler failed", message.id)
@@ -152,13 +155,17 @@ class Settler:
     def _send_one_by_one(self, lease: HeldLease, outcomes: Outcomes) -> None:
         """Find out which were refused: one that was settled before must not fail the others."""
         while len(outcomes):
-            message_id, one = outcomes.pop()
+            message_id, one = outcomes.pop(lease.ids.index)
             try:
                 self._store.settle(lease.token, one)
             except LeaseLost as error:
                 outcomes.add(one)
                 self._superseded(lease, outcomes, error)
                 return
+            except OutOfOrder as error:
+                lease.reopen(message_id)
+                outcomes.refused[message_id] = error
+                log.warning("message %s was settled out of order: %s", message_id, error)
             except SettleError as error:
                 if not outcomes.uncertain:  # else it was us who settled it
                     outcomes.refused[message_id] = error
@@ -221,10 +228,15 @@ class Settler:
     def heartbeat_loop(self) -> None:
         """Prolong the leases held, until closed."""
         while not self._closing.wait(self._options.lease / 3):
-            held = [token for token, lease in list(self._leases.items()) if not lease.settled]
-            if not held:
+            held = [
+                token
+                for token, lease in list(self._leases.items())
+                if not (lease.settled or lease.given_up)
+            ]
+            if not (held or self._store.exclusive):
                 continue
             try:
+                self._store.stay_active()
                 alive = self._store.extend(held, self._options.lease)
             except TRANSIENT as error:
                 log.warning("leases could not be prolonged: %s", error)
@@ -245,6 +257,8 @@ class Settler:
                 self.flush()
                 if tokens := list(self._leases):
                     self._store.release(tokens, counted=False)
+                if self._store.exclusive:
+                    self._store.stand_down()
                 break
             except Exception as error:
                 if not delay or isinstance(error, PoolTimeout) or not isinstance(error, TRANSIENT):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +13,15 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 from .. import schema
-from .._core.translate import translated
 from ..errors import ClaimBusy
+from ..topics import is_pattern
 from .connections import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import LiteralString
 
+    from .._core.failures import Failure
     from .._core.leases import Outcomes
     from ..options import ConsumerOptions
     from .connections import Publishable
@@ -33,13 +36,15 @@ TRANSIENT = (
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
-    "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt"
-    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s)"
+    "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
+    " order_key"
+    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
     " (SELECT array_agg(make_interval(secs => d) ORDER BY n)"
-    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)), %s::text[], %s::text[])"
+    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
+    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
 
@@ -80,11 +85,16 @@ def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
             outcomes.acked,
             [message_id for message_id, _ in retried],
             [message_id for message_id, _ in rejected],
-            [outcome.delay for _, outcome in retried],
-            [outcome.error for _, outcome in retried],
+            [outcome.seconds for _, outcome in retried],
+            [_as_json(outcome.error) for _, outcome in retried],
             [outcome.reason for _, outcome in rejected],
+            [_as_json(outcome.error) for _, outcome in rejected],
         )
         fetch(connection, _SETTLE, params)
+
+
+def _as_json(error: Failure | None) -> str | None:
+    return None if error is None else json.dumps(error)
 
 
 class Store:
@@ -93,6 +103,10 @@ class Store:
     def __init__(self, dsn: str, options: ConsumerOptions) -> None:
         self._dsn = dsn
         self._options = options
+        self._patterns = [topic for topic in options.topics if is_pattern(topic)]
+        # Tells this consumer from all others of an exclusive group; an owner need not.
+        self._consumer = f"{options.owner} {uuid.uuid4().hex}"
+        self.exclusive = False
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             dsn,
             kwargs=settings(dsn, f"consumer {options.group}"[:45]),
@@ -113,31 +127,37 @@ class Store:
         start = options.start
         with connect(self._dsn, "start") as connection:
             schema.check(connection)
-            with translated():
-                connection.execute(
-                    "SELECT durable_notify.subscribe"
-                    "(%s, %s::text[], %s, %s::timestamptz, %s::integer)",
-                    (
-                        options.group,
-                        list(options.topics),
-                        "since" if isinstance(start, datetime) else start,
-                        start if isinstance(start, datetime) else None,
-                        options.max_attempts,
-                    ),
-                )
+            since = start if isinstance(start, datetime) else None
+            fetch(
+                connection,
+                "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
+                (options.group, list(options.topics), "since" if since else start, since),
+            )
+            if settings_given := options.group_settings:
+                query = "SELECT durable_notify.configure(%s, %s::jsonb)"
+                fetch(connection, query, (options.group, json.dumps(settings_given)))
+            query = "SELECT g.exclusive FROM durable_notify.consumer_group g WHERE g.name = %s"
+            self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
         self._pool.open()
 
     def close(self) -> None:
         self._pool.close()
 
-    def claim(self, most: int) -> list[tuple[Any, ...]]:
-        """Claim messages: token, id, topic, key, payload, data, headers, published_at, attempt.
+    def discover(self) -> list[str]:
+        """Return the topics that the patterns stand for by now, the group subscribed to them."""
+        query = "SELECT durable_notify.discover(%s, %s::text[])"
+        rows = self._fetch(query, (self._options.group, self._patterns))
+        return [row[0] for row in rows]
+
+    def claim(self, topics: Iterable[str], most: int) -> list[tuple[Any, ...]]:
+        """Claim messages; the columns are those of ``claim()``.
 
         Raises:
             ClaimBusy: other claims of the group held its lock for too long.
         """
         options = self._options
-        params = (options.group, list(options.topics), most, options.lease, options.owner)
+        owner, consumer = options.owner, self._consumer
+        params = (options.group, list(topics), most, options.lease, owner, consumer)
         try:
             return self._fetch(_CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
@@ -158,12 +178,22 @@ class Store:
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
         return {row[0] for row in self._fetch(query, (list(tokens), counted))}
 
-    def next_due(self) -> float | None:
+    def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
-        query = "SELECT durable_notify.next_due(%s, %s::text[])"
-        rows = self._fetch(query, (self._options.group, list(self._options.topics)))
+        query = "SELECT durable_notify.next_due(%s, %s::text[], %s)"
+        rows = self._fetch(query, (self._options.group, list(topics), self._consumer))
         due: float | None = rows[0][0]
         return due
+
+    def stay_active(self) -> None:
+        """Give a sign of life as the active consumer of an exclusive group, if this one is."""
+        query = "SELECT durable_notify.stay_active(%s, %s, make_interval(secs => %s))"
+        self._fetch(query, (self._options.group, self._consumer, self._options.lease))
+
+    def stand_down(self) -> None:
+        """Let another consumer of an exclusive group be the active one at once."""
+        query = "SELECT durable_notify.stand_down(%s, %s)"
+        self._fetch(query, (self._options.group, self._consumer))
 
     def _fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._pool.connection() as connection:

@@ -311,7 +311,7 @@ def test_deadline_is_not_reckoned_from_the_transactions_start(stage: Stage) -> N
 
 def test_dead_letters(stage: Stage) -> None:
     reader = stage.session()
-    reader.run('''SELECT durable_notify.configure('g', '{"max_attempts": 3}')''')
+    reader.run("""SELECT durable_notify.configure('g', '{"max_attempts": 3}')""")
     poison = reader.publish("poison", key="k")
     for attempt in (1, 2, 3):
         (message,) = reader.claim(lease="1 microsecond")
@@ -327,7 +327,7 @@ def test_dead_letters(stage: Stage) -> None:
 
 def test_dead_letters_of_retries(stage: Stage) -> None:
     reader = stage.session()
-    reader.run('''SELECT durable_notify.configure('g', '{"max_attempts": 2}')''')
+    reader.run("""SELECT durable_notify.configure('g', '{"max_attempts": 2}')""")
     reader.publish()
     query = "SELECT durable_notify.settle(%s, retried => %s, retry_errors => %s)"
     for error in ("first", "second"):

@@ -30,6 +30,7 @@ class Message(NamedTuple):
     headers: Any
     published_at: datetime
     attempt: int
+    order_key: str | None = None
 
 
 class Session:
@@ -110,7 +111,12 @@ class Session:
     def settle(self, token: int, acked: Any = (), retried: Any = (), rejected: Any = ()) -> None:
         """Settle messages, or ids, of a lease."""
         lists = [[getattr(m, "id", m) for m in part] for part in (acked, retried, rejected)]
-        self.run("SELECT durable_notify.settle(%s, %s, %s, %s, %s::interval[])", token, *lists, ['0'] * len(lists[1]))
+        self.run(
+            "SELECT durable_notify.settle(%s, %s, %s, %s, %s::interval[])",
+            token,
+            *lists,
+            ["0"] * len(lists[1]),
+        )
 
     def ack(self, messages: list[Message]) -> None:
         """Acknowledge what claims returned, lease by lease."""

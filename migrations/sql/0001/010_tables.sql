@@ -142,7 +142,8 @@ CREATE TABLE durable_notify.lease (
     ids             bigint[]    NOT NULL,
     attempts        integer[]   NOT NULL,
     keys            text[],  -- NULL where nothing is to be kept in order
-    rings           boolean     NOT NULL DEFAULT false  -- settling it may make others deliverable
+    rings           text  -- what to ring when it is settled, where that may make others deliverable:
+                          -- a message for its topic's consumers, * for whatever else they consume too
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- A later deadline of a lease, where its consumer has asked for one.

@@ -39,7 +39,7 @@ BEGIN
     IF pg_catalog.cardinality(batch.ids) > 0 THEN
         INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, keys, rings)
         VALUES (part.id, claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, batch.keys,
-                batch.keys IS NOT NULL OR options.max_in_flight IS NOT NULL)
+                CASE WHEN options.max_in_flight IS NOT NULL THEN '*' WHEN batch.keys IS NOT NULL THEN '0' END)
         RETURNING token INTO new_token;
     ELSIF NOT moved THEN
         RETURN;  -- nothing found, nothing written

@@ -66,9 +66,9 @@ BEGIN
     IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify.drop_lease(token) <> noted THEN
         PERFORM durable_notify.raise_settled(token);
     END IF;
-    IF held.rings OR pg_catalog.cardinality(retried) > 0 THEN
+    IF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
         -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
-        PERFORM pg_catalog.pg_notify(durable_notify.channel(s.topic), settled[1]::text)
+        PERFORM pg_catalog.pg_notify(durable_notify.channel(s.topic), COALESCE(held.rings, '0'))
            FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
     END IF;
     RETURN sent_back;

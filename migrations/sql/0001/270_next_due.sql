@@ -26,7 +26,7 @@ BEGIN
     SELECT pg_catalog.min(t.due_at) INTO due
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up) AS t (due_at)
-     WHERE s.group_id = options.id AND s.topic = ANY (topics);
+     WHERE s.group_id = options.id AND s.topic = ANY (topics) AND durable_notify.has_something_under_way(s.id);
     IF options.rate_limit IS NOT NULL AND NOT full_up THEN
         -- Used up: nothing before there is one again, and then there may be, whatever is due.
         due := COALESCE((

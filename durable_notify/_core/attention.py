@@ -1,0 +1,70 @@
+"""Which of a consumer's topics to claim from next: pure bookkeeping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..topics import ANY_TOPIC, channel, is_pattern, matches
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+__all__ = ["Attention"]
+
+#: Up to so many topics are claimed from at once; of more, those that something was heard of.
+FEW = 16
+
+
+class Attention:
+    """A consumer's topics, and those of them that may have something.
+
+    With it, a group of hundreds of topics has claims that cost as much as the topics with messages.
+    """
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        wanted = tuple(topics)
+        self.patterns = tuple(topic for topic in wanted if is_pattern(topic))
+        self._by_channel: dict[str, list[str]] = {}
+        self.topics: dict[str, None] = {}
+        self._open: set[str] = set()
+        self.add(topic for topic in wanted if not is_pattern(topic))
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels to listen to."""
+        return [*self._by_channel, *([ANY_TOPIC] if self.patterns else [])]
+
+    def add(self, topics: Iterable[str]) -> list[str]:
+        """Take topics in, and return the channels of those that are new."""
+        fresh = [topic for topic in topics if topic not in self.topics]
+        for topic in fresh:
+            self.topics[topic] = None
+            self._by_channel.setdefault(channel(topic), []).append(topic)
+        self._open.update(fresh)
+        return [channel(topic) for topic in fresh]
+
+    def heard(self, rung: Mapping[str, Collection[str]] | None) -> bool:
+        """Take note of rings (None: perhaps all there are); whether new topics may be there."""
+        if rung is None:
+            self.all()
+            return bool(self.patterns)
+        for name, payloads in rung.items():
+            if "*" in payloads:
+                self.all()
+            self._open.update(self._by_channel.get(name, ()))
+        return any(
+            topic not in self.topics and any(matches(topic, pattern) for pattern in self.patterns)
+            for topic in rung.get(ANY_TOPIC, ())
+        )
+
+    def all(self) -> None:
+        """Take note that something may be in any topic."""
+        self._open.update(self.topics)
+
+    def to_claim(self) -> list[str]:
+        """Return the topics to claim from."""
+        return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
+
+    def exhausted(self, topics: Iterable[str]) -> None:
+        """Take note that nothing is left in topics."""
+        self._open.difference_update(topics)
