@@ -58,7 +58,7 @@ async def test_in_autocommit_mode_it_is_committed_on_return(
     async with half.connect(dsn, autocommit=True) as connection:
         message_id = await publish(connection, {"n": 1}, key="k", headers={"h": [1]})
         row = conn.execute("SELECT * FROM durable_notify.outbox").fetchall()
-    ((_, topic, key, payload, data, headers, created_at, found_id),) = row
+    ((_, topic, key, payload, data, headers, _, _, created_at, found_id),) = row
     assert (topic, key, payload, data, headers) == ("t", "k", {"n": 1}, None, {"h": [1]})
     assert found_id == message_id
     assert created_at.tzinfo is not None
@@ -468,7 +468,7 @@ def accepts(conn: Connection, statement: str, name: str) -> bool:
     ("check", "statement"),
     [
         (dn.topics.check_topic, "SELECT durable_notify.publish(%s, '1')"),
-        (dn.topics.check_topic, "SELECT durable_notify.subscribe('g', ARRAY[%s])"),
+        (dn.topics.check_pattern, "SELECT durable_notify.subscribe('g', ARRAY[%s])"),
         (dn.topics.check_key, "SELECT durable_notify.publish('t', '1', %s)"),
         (dn.topics.check_group, "SELECT durable_notify.subscribe(%s, '{}')"),
     ],

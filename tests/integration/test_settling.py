@@ -79,7 +79,7 @@ async def test_retry_and_reject_are_durable_on_return(
         one, two = await take(consumer, 2)
         await one.retry(600, error="not yet")
         query = "SELECT message_id, attempt, error FROM durable_notify.deferred"
-        assert conn.execute(query).fetchall() == [(first, 2, "not yet")]
+        assert conn.execute(query).fetchall() == [(first, 2, {"type": "", "message": "not yet"})]
         await two.reject("no good")
         assert dead_letters(conn) == [(second, 1, "no good")]
         assert one.is_settled

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from durable_notify import AlreadySettled, LeaseLost
-from durable_notify._core.leases import Ack, HeldLease, Reject, Retry, already_settled, storable
+from durable_notify._core.failures import storable
+from durable_notify._core.leases import Ack, HeldLease, Reject, Retry, already_settled
 
 
 @pytest.fixture
 def lease() -> HeldLease:
-    return HeldLease(7, [1, 2, 3], 0.0)
+    return HeldLease(7, dict.fromkeys([1, 2, 3]), 0.0)
 
 
 def test_outcomes_are_collected_and_taken_together(lease: HeldLease) -> None:

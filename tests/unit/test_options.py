@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import durable_notify as dn
-from durable_notify.options import ConsumerOptions, ConsumerSettings
+from durable_notify.options import ConsumerOptions, ConsumerSettings, GroupSettings
 
 
 def test_defaults() -> None:
@@ -31,7 +31,9 @@ def test_defaults() -> None:
             for name in ("lease", "poll", "retry_base", "retry_max")
             for value in (0, -1, float("nan"), float("inf"), "30", True, 1e10)
         ),
-        ("lease", None), ("retry_base", None),
+        ("lease", None), ("retry_factor", 0.5), ("order_by", "id"), ("exclusive", 1),
+        ("on_error", {KeyError: None}), ("on_error", 1), ("on_error", {"x": dn.Ack()}),
+        ("on_expiry", "keep"), ("rate_limit", 0), ("max_in_flight", 0), ("park_limit", 0),
         *(("batch_size", value) for value in (0, -1, 10_001, 1.5, "10", True, None)),
         *(("prefetch", value) for value in (0, 1_000_001, 2.0)),
         *(("max_attempts", value) for value in (0, 2**31, 1.0)),
@@ -71,7 +73,9 @@ def test_what_may_be_given_is_what_there_is() -> None:
 
 @pytest.mark.parametrize("option", [*ConsumerSettings.__annotations__, "group", "topics"])
 def test_each_is_documented(option: str) -> None:
-    assert f" {option}: " in (ConsumerOptions.__doc__ or "")
+    of_the_group = option in GroupSettings.__annotations__
+    documented_by = GroupSettings if of_the_group else ConsumerOptions
+    assert f" {option}: " in (documented_by.__doc__ or "")
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", None, True])

@@ -11,7 +11,7 @@ BEGIN
         PERFORM durable_notify.bury(
             subscription_id, message_id, attempt - 1,
             pg_catalog.format('attempt %s of %s failed', attempt - 1, max_attempts)
-                || COALESCE(': ' || (error ->> 'message'), ''), error);
+                || COALESCE(': ' || NULLIF(error ->> 'type', ''), '') || COALESCE(': ' || (error ->> 'message'), ''), error);
         RETURN;
     END IF;
     -- After a replay a message may be out under two leases; it waits here once.

@@ -31,7 +31,10 @@ BEGIN
           FROM durable_notify.heads(part.id) w WHERE w.due_at > now_time OR w.key <> ALL (busy);
         due := LEAST(due, heads);
     END IF;
-    IF place.s1 IS NOT NULL AND durable_notify.room_to_read(part.id, options, 1) > 0 THEN
+    IF place.s1 IS NOT NULL AND options.order_by <> 'strict'
+       AND durable_notify.room_to_read(part.id, options, 1) > 0
+       AND (SELECT pg_catalog.cardinality(r.ids) FROM durable_notify.read_window(
+                part.topic, place, 1, pg_catalog.pg_current_snapshot(), NULL) AS r) > 0 THEN
         RETURN now_time;  -- a claim that found nothing to hand out has not read to the end
     END IF;
     RETURN due;
