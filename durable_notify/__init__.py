@@ -17,7 +17,8 @@ from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
 from .messages import DeadLetter, Outgoing, TopicStatus
-from .options import ConsumerOptions
+from .options import ConsumerOptions, GroupSettings
+from .reports import GroupInfo, InFlight
 from .topics import channel
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
     "Consumer",
     "ConsumerOptions",
     "DeadLetter",
+    "GroupInfo",
+    "GroupSettings",
+    "InFlight",
     "Message",
     "Outgoing",
     "Publisher",

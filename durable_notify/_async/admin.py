@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument, UnknownGroup
 from ..messages import DeadLetter, TopicStatus, readable
+from ..options import check_group_settings
+from ..reports import GroupInfo, InFlight
 from ..topics import check_group, check_topic
 from .connections import fetch
 
 if TYPE_CHECKING:
+    from typing import LiteralString, Unpack
+
+    from ..options import GroupSettings
     from .connections import Publishable
 
 __all__ = ["AsyncAdmin"]
@@ -20,6 +26,21 @@ _STATUS = (
     "FROM durable_notify.status()"
 )
 _REPLAY = "SELECT durable_notify.replay(%s, %s, %s::bigint, %s::timestamptz, %s)"
+_GROUPS = (
+    "SELECT g.name, g.order_by, g.exclusive, g.max_attempts,"
+    " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
+    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
+    " g.rate_limit, g.paused_at, g.created_at,"
+    " ARRAY(SELECT s.topic FROM durable_notify.subscription s WHERE s.group_id = g.id ORDER BY 1),"
+    " ARRAY(SELECT p.pattern FROM durable_notify.pattern p WHERE p.group_id = g.id ORDER BY 1),"
+    " a.consumer, a.deadline"
+    " FROM durable_notify.consumer_group g LEFT JOIN durable_notify.active a ON a.group_id = g.id"
+    " ORDER BY g.name"
+)
+_WAITING_FOR = (
+    "SELECT pid, database, prepared, started_at, query_started_at, state, query"
+    " FROM durable_notify.waiting_for(%s)"
+)
 _GROUP = "SELECT FROM durable_notify.consumer_group WHERE name = %s"
 _DEAD_LETTERS = (
     "SELECT g.name, d.topic, d.message_id, d.key, d.payload::text, d.data,"
@@ -46,6 +67,58 @@ class AsyncAdmin:
         """
         rows = await fetch(connection, _STATUS, ())
         return [TopicStatus(*row) for row in rows]
+
+    async def groups(self, connection: Publishable) -> list[GroupInfo]:
+        """Return all groups with their options, topics and patterns."""
+        return [GroupInfo(*row) for row in await fetch(connection, _GROUPS, ())]
+
+    async def configure(
+        self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
+    ) -> None:
+        """Change options of a group; its consumers obey at once. Those not given stay as they are.
+
+        Raises:
+            InvalidArgument: there is no such option, or it cannot have that value.
+            UnknownGroup: there is no group of this name.
+        """
+        check_group(group)
+        check_group_settings(settings)
+        query = "SELECT durable_notify.configure(%s, %s::jsonb)"
+        await fetch(connection, query, (group, json.dumps(settings)))
+
+    async def pause(self, connection: Publishable, group: str) -> None:
+        """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
+        await self._call(connection, "SELECT durable_notify.pause(%s)", group)
+
+    async def resume(self, connection: Publishable, group: str) -> None:
+        """Go on with a paused group, where it was."""
+        await self._call(connection, "SELECT durable_notify.resume(%s)", group)
+
+    async def rename_group(self, connection: Publishable, group: str, new_name: str) -> None:
+        """Give a group another name. Consumers that run under the old one end with UnknownGroup.
+
+        Raises:
+            InvalidArgument: there is a group of the new name.
+        """
+        query = "SELECT durable_notify.rename_group(%s, %s)"
+        await self._call(connection, query, group, check_group(new_name))
+
+    async def delete_group(self, connection: Publishable, group: str) -> None:
+        """Forget a group, with its positions, retries and dead letters; the messages stay.
+
+        Its consumers end with UnknownGroup, and what they settle is refused.
+        """
+        await self._call(connection, "SELECT durable_notify.delete_group(%s)", group)
+
+    async def waiting_for(self, connection: Publishable, group: str) -> list[InFlight]:
+        """Return the publishers in flight that a strict group waits for; of others, none."""
+        rows = await fetch(connection, _WAITING_FOR, (check_group(group),))
+        return [InFlight(*row) for row in rows]
+
+    async def _call(
+        self, connection: Publishable, query: LiteralString, group: str, *more: str
+    ) -> None:
+        await fetch(connection, query, (check_group(group), *more))
 
     async def dead_letters(
         self, connection: Publishable, group: str | None = None

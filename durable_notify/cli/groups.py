@@ -12,6 +12,7 @@ import click
 from .._sync.admin import Admin
 from .common import common, pass_database
 from .problems import Failure
+from .tables import add_row, new_table, print_table
 from .values import Moment, as_text, json_line, resolve, shown_age
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def status(database: Database, as_json: bool) -> None:
             "No topics yet. Publish something: durable-notify publish TOPIC PAYLOAD", err=True
         )
     else:
-        _print_table(_status_table(rows, now))
+        print_table(_status_table(rows, now))
 
 
 def _lag(row: TopicStatus) -> int | None:
@@ -72,7 +73,7 @@ def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
 
 
 def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
-    table = _table("topic", "group")
+    table = new_table("topic", "group")
     for name in (
         "last id",
         "lag",
@@ -88,7 +89,7 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
         numbers = (row.deferred, row.leases, row.leased, row.dead)
         age = shown_age(row.oldest_waiting, now)
         cells = [row.last_id, _lag(row), row.waiting, age, *numbers]
-        _add_row(table, row.topic, row.group_name, *cells)
+        add_row(table, row.topic, row.group_name, *cells)
     return table
 
 
@@ -156,37 +157,13 @@ def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
         click.echo("No dead letters.", err=True)
     else:
         now = datetime.now(UTC)
-        table = _table("group", "topic", "id", "key", "attempts", "given up", "reason", "payload")
+        table = new_table(
+            "group", "topic", "id", "key", "attempts", "given up", "reason", "payload"
+        )
         for letter in letters:
-            _add_row(
+            add_row(
                 table, letter.group_name, letter.topic, letter.id, letter.key, letter.attempt,
                 f"{shown_age(letter.dead_at, now)} ago", letter.reason,
                 as_text(letter.payload, 60),
             )  # fmt: skip
-        _print_table(table)
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _add_row(table: Table, *cells: object) -> None:
-    from rich.text import Text
-
-    # Text, so that brackets in names and payloads are no markup.
-    table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # nothing is cut or wrapped for who reads it by program
-        console.width = 400
-    console.print(table)
+        print_table(table)

@@ -14,17 +14,23 @@ _BOOKKEEPING = ", ".join(
     f"durable_notify.{table}"
     for table in (
         "consumer_group", "subscription", "position", "lease", "heartbeat", "settlement",
-        "deferred", "dead_letter",
+        "deferred", "dead_letter", "pattern", "active", "allowance", "horizon",
     )
 )  # fmt: skip
-_CONSUME = (*_READ, f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}")
+_CONSUME = (
+    *_READ,
+    f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}",
+    "SELECT ON SEQUENCE durable_notify.outbox_id_seq",
+)
 _RIGHTS = {
     "publish": (
         "USAGE ON SCHEMA durable_notify",
         "SELECT ON durable_notify.schema_version",
-        "INSERT (topic, key, payload, data, headers), SELECT (id) ON durable_notify.outbox",
+        "INSERT (topic, key, payload, data, headers, deliver_at, expires_at), SELECT (id)"
+        " ON durable_notify.outbox",
     ),
     "consume": _CONSUME,
+    "group": _CONSUME,
     "replay": _CONSUME,
     "status": _READ,
     "dead-letters": _READ,

@@ -1,0 +1,174 @@
+"""``group``: what groups there are, and what they are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .problems import Failure
+from .tables import print_table, table_of
+from .values import json_line
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["group"]
+
+
+@click.group("group")
+@common
+def group() -> None:
+    """List groups, and change them while their consumers run."""
+
+
+@group.command("list")
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def list_groups(database: Database, as_json: bool) -> None:
+    """List the groups with their options and topics."""
+    with database.connect("group") as connection:
+        groups = Admin().groups(connection)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in groups]))
+        return
+    if not groups:
+        click.echo("No groups yet. A consumer makes its own.", err=True)
+        return
+    rows = [
+        (
+            one.name,
+            one.order_by + (", exclusive" if one.exclusive else ""),
+            one.max_attempts,
+            one.max_in_flight,
+            one.rate_limit,
+            "yes" if one.paused_at else "no",
+            " ".join([*one.topics, *one.patterns]),
+        )
+        for one in groups
+    ]
+    columns = ("group", "order", "attempts", "in flight", "rate", "paused", "topics")
+    print_table(table_of(columns, rows))
+
+
+def _settings(command: Any) -> Any:
+    """Give a command the options of a group."""
+    for option in reversed(
+        (
+            click.option("--order-by", type=click.Choice(["none", "key", "strict"]),
+                         help="What is kept in order."),
+            click.option("--exclusive/--shared", default=None,
+                         help="One consumer at a time, or all of them."),
+            click.option("--max-attempts", type=click.IntRange(1),
+                         help="After how many a message becomes a dead letter."),
+            click.option("--retry-base", type=float, help="Seconds after a first failed attempt."),
+            click.option("--retry-factor", type=float,
+                         help="What each further delay is multiplied by."),
+            click.option("--retry-max", type=float, help="The longest delay, in seconds."),
+            click.option("--on-expiry", type=click.Choice(["drop", "dead_letter"]),
+                         help="What becomes of messages past their expiry."),
+            click.option("--park-limit", type=click.IntRange(1),
+                         help="How many messages of a topic may wait for their keys."),
+            click.option("--max-in-flight", type=click.IntRange(0),
+                         help="The most messages leased at once; 0: no limit."),
+            click.option("--rate-limit", type=click.FloatRange(0),
+                         help="The most messages handed out a second; 0: no limit."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@group.command("configure")
+@common
+@click.argument("name")
+@_settings
+@pass_database
+def configure(database: Database, name: str, **settings: Any) -> None:
+    """Change options of the group NAME; those not given stay as they are."""
+    given = {option: value for option, value in settings.items() if value is not None}
+    if not given:
+        raise click.UsageError("give at least one option to change")
+    for limit in ("max_in_flight", "rate_limit"):
+        if given.get(limit) == 0:
+            given[limit] = None
+    with database.connect("group") as connection:
+        Admin().configure(connection, name, **given)
+    click.echo(f"group {name} is changed; its consumers obey from now on")
+
+
+@group.command("pause")
+@common
+@click.argument("name")
+@pass_database
+def pause(database: Database, name: str) -> None:
+    """Hand out nothing more to the group NAME until it is resumed."""
+    with database.connect("group") as connection:
+        Admin().pause(connection, name)
+    click.echo(f"group {name} is paused")
+
+
+@group.command("resume")
+@common
+@click.argument("name")
+@pass_database
+def resume(database: Database, name: str) -> None:
+    """Go on with the paused group NAME, where it was."""
+    with database.connect("group") as connection:
+        Admin().resume(connection, name)
+    click.echo(f"group {name} goes on")
+
+
+@group.command("rename")
+@common
+@click.argument("name")
+@click.argument("new_name")
+@pass_database
+def rename(database: Database, name: str, new_name: str) -> None:
+    """Give the group NAME another name. Consumers that run under the old one end."""
+    with database.connect("group") as connection:
+        Admin().rename_group(connection, name, new_name)
+    click.echo(f"group {name} is {new_name} now")
+
+
+@group.command("delete")
+@common
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_database
+def delete(database: Database, name: str, yes: bool) -> None:
+    """Forget the group NAME: its position, retries and dead letters. The messages stay."""
+    question = f"Forget group {name}, with its dead letters?"
+    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+        raise Failure("cancelled; nothing has changed")
+    with database.connect("group") as connection:
+        Admin().delete_group(connection, name)
+    click.echo(f"group {name} is forgotten")
+
+
+@group.command("waiting-for")
+@common
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def waiting_for(database: Database, name: str, as_json: bool) -> None:
+    """Show the publishers in flight that the strict group NAME waits for."""
+    with database.connect("group") as connection:
+        flying = Admin().waiting_for(connection, name)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in flying]))
+    elif not flying:
+        click.echo("Nothing is waited for.", err=True)
+    else:
+        columns = ("pid", "database", "prepared", "since", "query since", "state", "query")
+        print_table(table_of(columns, [_cells(dataclasses.astuple(one)) for one in flying]))
+
+
+def _cells(values: tuple[Any, ...]) -> list[Any]:
+    return [f"{v:%H:%M:%S}" if isinstance(v, datetime) else v for v in values]
