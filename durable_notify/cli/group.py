@@ -90,7 +90,7 @@ def _settings(command: Any) -> Any:
 @click.argument("name")
 @_settings
 @pass_database
-def configure(database: Database, name: str, **settings: Any) -> None:
+def configure(database: Database, /, name: str, **settings: Any) -> None:
     """Change options of the group NAME; those not given stay as they are."""
     given = {option: value for option, value in settings.items() if value is not None}
     if not given:

@@ -17,6 +17,7 @@ _BOOKKEEPING = ", ".join(
         "deferred", "dead_letter", "pattern", "active", "allowance", "horizon",
     )
 )  # fmt: skip
+_COLUMNS = "topic, key, payload, data, headers, deliver_at, expires_at"
 _CONSUME = (
     *_READ,
     f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}",
@@ -26,8 +27,7 @@ _RIGHTS = {
     "publish": (
         "USAGE ON SCHEMA durable_notify",
         "SELECT ON durable_notify.schema_version",
-        "INSERT (topic, key, payload, data, headers, deliver_at, expires_at), SELECT (id)"
-        " ON durable_notify.outbox",
+        f"INSERT ({_COLUMNS}), SELECT (id) ON durable_notify.outbox",
     ),
     "consume": _CONSUME,
     "group": _CONSUME,
