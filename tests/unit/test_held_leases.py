@@ -108,7 +108,7 @@ def test_outcomes_one_by_one(lease: HeldLease) -> None:
     lease.record(1, Ack())
     lease.record(2, Retry(1.0))
     together = lease.record(3, Reject("no"))
-    parts = dict(together.pop() for _ in range(3))
+    parts = dict(together.pop(lease.ids.index) for _ in range(3))
     assert len(together) == 0
     assert {message_id: part.ids() for message_id, part in parts.items()} == {
         1: {1},
