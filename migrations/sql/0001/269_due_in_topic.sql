@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify.due_in_topic(
-    part durable_notify.subscription, options durable_notify.consumer_group, full_up boolean
+    part durable_notify.subscription, options durable_notify.consumer_group, full_up boolean, look boolean
 ) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET jit = off AS $function$
@@ -11,7 +11,8 @@ DECLARE
     heads timestamptz;
     busy text[];
 BEGIN
-    -- When something of a topic comes back to a group by the clock alone.
+    -- When something of a topic comes back to a group by the clock alone. look: now, where the log
+    -- has something to read, since what kept a claim from reading may be over.
     SELECT * INTO STRICT place FROM durable_notify.position p
      WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
     SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)) INTO due
@@ -31,11 +32,11 @@ BEGIN
           FROM durable_notify.heads(part.id) w WHERE w.due_at > now_time OR w.key <> ALL (busy);
         due := LEAST(due, heads);
     END IF;
-    IF place.s1 IS NOT NULL AND options.order_by <> 'strict'
+    IF (look OR place.s1 IS NOT NULL AND options.order_by <> 'strict')
        AND durable_notify.room_to_read(part.id, options, 1) > 0
        AND (SELECT pg_catalog.cardinality(r.ids) FROM durable_notify.read_window(
                 part.topic, place, 1, pg_catalog.pg_current_snapshot(), NULL) AS r) > 0 THEN
-        RETURN now_time;  -- a claim that found nothing to hand out has not read to the end
+        RETURN now_time;
     END IF;
     RETURN due;
 END

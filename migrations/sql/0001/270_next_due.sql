@@ -7,6 +7,8 @@ DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();
     due timestamptz;
     full_up boolean;
+    writing boolean;
+    look boolean;
 BEGIN
     -- Seconds until something of these topics comes back by the clock alone: a retry or delayed
     -- message that falls due, a lease that runs out, a limit that lets more through. NULL: nothing
@@ -22,18 +24,21 @@ BEGIN
             RETURN GREATEST(0, EXTRACT(epoch FROM due - now_time));
         END IF;
     END IF;
+    writing := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0;
+    look := NOT writing AND (options.order_by = 'strict' OR options.exclusive OR options.max_in_flight IS NOT NULL);
     full_up := options.max_in_flight IS NOT NULL AND durable_notify.in_flight(options.id) >= options.max_in_flight;
     SELECT pg_catalog.min(t.due_at) INTO due
       FROM durable_notify.subscription s
-     CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up) AS t (due_at)
-     WHERE s.group_id = options.id AND s.topic = ANY (topics) AND durable_notify.has_something_under_way(s.id);
+     CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up, look) AS t (due_at)
+     WHERE s.group_id = options.id AND s.topic = ANY (topics)
+       AND (look OR durable_notify.has_something_under_way(s.id));
     IF options.rate_limit IS NOT NULL AND NOT full_up THEN
         -- Used up: nothing before there is one again, and then there may be, whatever is due.
         due := COALESCE((
             SELECT a.at + pg_catalog.make_interval(secs => (1 - a.tokens) / options.rate_limit)
               FROM durable_notify.allowance a WHERE a.group_id = options.id AND a.tokens < 1), due);
     END IF;
-    IF options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0 THEN
+    IF writing THEN
         -- A publisher that rolls back rings nobody.
         due := LEAST(due, now_time + interval '0.1 second');
     END IF;
