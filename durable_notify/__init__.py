@@ -9,6 +9,7 @@ from ._async.consumer import AsyncConsumer
 from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
 from ._core.leases import Ack, Reject, Retry
+from ._core.tracing import context_of
 from ._sync.admin import Admin
 from ._sync.consumer import Consumer
 from ._sync.message import Message
@@ -42,5 +43,6 @@ __all__ = [
     "TopicStatus",
     "__version__",
     "channel",
+    "context_of",
     *_errors,
 ]

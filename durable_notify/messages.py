@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypedDict
 
-from .errors import PayloadError, PayloadTooLarge
+from .errors import InvalidArgument, PayloadError, PayloadTooLarge
 from .topics import check_key
 
 __all__ = [
@@ -17,25 +17,63 @@ __all__ = [
     "Dumps",
     "Encoded",
     "Outgoing",
+    "OutgoingOptions",
+    "Seconds",
+    "Times",
     "TopicStatus",
+    "dedup_of",
     "encode",
     "readable",
+    "times_of",
 ]
 
 #: PostgreSQL holds no JSON string or array over 256 MB.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
 
+_LONGEST = 1e9  # seconds, about 30 years
 type_of_bytes = (bytes, bytearray, memoryview)
+#: A length of time: a number of seconds, or a timedelta.
+Seconds = float | timedelta
 Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message for ``publish_many`` with a key or headers of its own."""
+    """A message for ``publish_many`` with a key, headers or options of its own.
+
+    They are those of ``publish``.
+    """
 
     payload: Any
     key: str | None = None
     headers: Mapping[str, Any] | None = None
+    deliver_at: datetime | None = None
+    delay: Seconds | None = None
+    expires_at: datetime | None = None
+    ttl: Seconds | None = None
+    dedup_key: str | None = None
+    dedup_window: Seconds = 3600.0
+
+
+class OutgoingOptions(TypedDict, total=False):
+    """The options of ``Outgoing``, but the headers."""
+
+    key: str | None
+    deliver_at: datetime | None
+    delay: Seconds | None
+    expires_at: datetime | None
+    ttl: Seconds | None
+    dedup_key: str | None
+    dedup_window: Seconds
+
+
+class Times(NamedTuple):
+    """When a message is delivered and expires, checked: two times, and two intervals."""
+
+    deliver_at: datetime | None
+    delay: timedelta | None
+    expires_at: datetime | None
+    ttl: timedelta | None
 
 
 class Encoded(NamedTuple):
@@ -64,6 +102,60 @@ def encode(message: Outgoing, dumps: Dumps | None = None) -> Encoded:
             raise _too_large(len(data))
         return Encoded(None, key, headers, data)
     return Encoded(_json(message.payload, "payload", dumps), key, headers, None)
+
+
+def times_of(message: Outgoing) -> Times | None:
+    """Check when a message is delivered and expires; None where it has no such times.
+
+    Raises:
+        InvalidArgument: a time has no zone, a length of time is not one, both forms were given, or
+            it would expire before its delivery.
+    """
+    given = (message.deliver_at, message.delay, message.expires_at, message.ttl)
+    if given == (None, None, None, None):
+        return None
+    for name, time, length_name, length in (
+        ("deliver_at", message.deliver_at, "delay", message.delay),
+        ("expires_at", message.expires_at, "ttl", message.ttl),
+    ):
+        if time is not None and length is not None:
+            raise InvalidArgument(f"give {name} or {length_name}, not both")
+        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+            raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+    if message.deliver_at and message.expires_at and message.expires_at <= message.deliver_at:
+        raise InvalidArgument("the message would expire before its delivery")
+    return Times(
+        message.deliver_at,
+        _length("delay", message.delay, zero=True),
+        message.expires_at,
+        _length("ttl", message.ttl),
+    )
+
+
+def dedup_of(message: Outgoing) -> tuple[str, timedelta] | None:
+    """Check a message's dedup key and window; None where it has none.
+
+    Raises:
+        InvalidArgument: the key is not one, or the window not positive.
+    """
+    if message.dedup_key is None:
+        return None
+    window = _length("dedup_window", message.dedup_window)
+    if window is None:
+        raise InvalidArgument("a dedup_key has a dedup_window, in seconds")
+    key = check_key(message.dedup_key)
+    return (message.dedup_key if key is None else key, window)
+
+
+def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelta | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds <= _LONGEST or (seconds == 0 and not zero):
+        least = "0 or more" if zero else "a positive number of"
+        raise InvalidArgument(f"{name} is {least} seconds, 30 years at most, not {value!r}")
+    return timedelta(seconds=seconds)
 
 
 def readable(text: str) -> Any:

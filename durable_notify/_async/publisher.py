@@ -4,23 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..messages import Outgoing, encode
+from .._core.tracing import with_trace
+from ..messages import Encoded, Outgoing, dedup_of, encode, times_of
 from ..topics import check_topic
 from .connections import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
+    from typing import LiteralString
 
-    from ..messages import Dumps
+    from ..messages import Dumps, Seconds
     from .connections import Publishable
 
 __all__ = ["AsyncPublisher"]
 
 _PUBLISH = "SELECT durable_notify.publish(%s::text, %s::jsonb, %s::text, %s::jsonb, %s::bytea)"
+_PUBLISH_WITH = (
+    "SELECT durable_notify.publish(%s::text, %s::jsonb, %s::text, %s::jsonb, %s::bytea,"
+    " %s::timestamptz, %s::interval, %s::timestamptz, %s::interval, %s::text, %s::interval)"
+)
 _PUBLISH_MANY = (
     "SELECT durable_notify.publish_many("
     "%s::text, %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[], %s::bytea[])"
 )
+_PUBLISH_MANY_TIMED = (
+    "SELECT durable_notify.publish_many("
+    "%s::text, %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[], %s::bytea[],"
+    " %s::timestamptz[], %s::interval[], %s::timestamptz[], %s::interval[])"
+)
+# Each through publish(), in order and in one statement.
+_PUBLISH_EACH = (
+    "SELECT durable_notify.publish(%s::text, m.payload::jsonb, m.key, m.headers::jsonb, m.data,"
+    " m.deliver_at, m.delay, m.expires_at, m.ttl, m.dedup_key, m.dedup_window)"
+    " FROM ROWS FROM (unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),"
+    " unnest(%s::bytea[]), unnest(%s::timestamptz[]), unnest(%s::interval[]),"
+    " unnest(%s::timestamptz[]), unnest(%s::interval[]), unnest(%s::text[]),"
+    " unnest(%s::interval[]))"
+    " AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key,"
+    " dedup_window)"
+)
+_NO_TIMES = (None, None, None, None)
+_NO_DEDUP = (None, None)
 
 
 class AsyncPublisher:
@@ -28,10 +53,13 @@ class AsyncPublisher:
 
     Args:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
+        trace: whether messages carry the current OpenTelemetry span, where there is one, in the
+            headers ``traceparent`` and ``tracestate``.
     """
 
-    def __init__(self, *, dumps: Dumps | None = None) -> None:
+    def __init__(self, *, dumps: Dumps | None = None, trace: bool = True) -> None:
         self._dumps = dumps
+        self._trace = trace
 
     async def publish(
         self,
@@ -41,6 +69,12 @@ class AsyncPublisher:
         *,
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        deliver_at: datetime | None = None,
+        delay: Seconds | None = None,
+        expires_at: datetime | None = None,
+        ttl: Seconds | None = None,
+        dedup_key: str | None = None,
+        dedup_window: Seconds = 3600.0,
     ) -> int:
         """Publish a message and return its id.
 
@@ -49,43 +83,81 @@ class AsyncPublisher:
         Take your own locks before you publish: the order of a key is that of its ids.
 
         Args:
-            payload: anything JSON, a pydantic model or a dataclass; or bytes, kept as they are.
+            payload: anything JSON, a pydantic model or a dataclass, or an ``Outgoing`` with all
+                that follows; or bytes, kept as they are.
             key: messages of one key belong together, and in order.
             headers: a mapping from str to JSON values, for what is not the payload's business.
+            deliver_at: groups get it from then on.
+            delay: groups get it so many seconds from now on, by the database's clock.
+            expires_at: groups do not get it from then on.
+            ttl: groups get it for so many seconds, from its delivery.
+            dedup_key: published again with the same key and topic within ``dedup_window`` seconds,
+                the message is not published again: the id of the first is returned. A transaction
+                that publishes under the key at the same time is waited for.
 
         Raises:
-            InvalidArgument: the topic or key is not a name. Nothing was written.
+            InvalidArgument: the topic, key or an option cannot be. Nothing was written.
             PayloadError: the payload or a header is not JSON, or too large. Nothing was written.
             UnsupportedConnection: not a connection this can publish through.
         """
+        message = payload
+        if not isinstance(payload, Outgoing):
+            message = Outgoing(
+                payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
+            )
         check_topic(topic)
-        message = encode(Outgoing(payload, key, headers), self._dumps)
-        row = await fetch(connection, _PUBLISH, (topic, *message))
-        return int(row[0][0])
+        row = self._encode(message)
+        if len(row) == len(_PLAIN):
+            rows = await fetch(connection, _PUBLISH, (topic, *row))
+        else:
+            rows = await fetch(connection, _PUBLISH_WITH, (topic, *row, *_REST[len(row) :]))
+        return int(rows[0][0])
 
     async def publish_many(
         self, connection: Publishable, topic: str, payloads: Iterable[Any]
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
-        A payload is what ``publish`` takes; one with a key or headers is an ``Outgoing``. All are
-        checked before anything is written. Transaction and errors are those of ``publish``; an
-        error names the message's place in the list by a note.
+        A payload is what ``publish`` takes; one with a key, headers or options is an ``Outgoing``.
+        All are checked before anything is written. Transaction and errors are those of ``publish``;
+        an error names the message's place in the list by a note.
         """
         check_topic(topic)
         encoded = []
         for place, payload in enumerate(payloads):
             message = payload if isinstance(payload, Outgoing) else Outgoing(payload)
             try:
-                encoded.append(encode(message, self._dumps))
+                encoded.append(self._encode(message))
             except Exception as error:
                 error.add_note(f"message {place} of the list; none was published")
                 raise
         if not encoded:
             return []
+        longest = max(map(len, encoded))
+        whole = [row + _REST[len(row) : longest] for row in encoded]
         columns = (
             list(column) if any(value is not None for value in column) else None
-            for column in zip(*encoded, strict=True)
+            for column in zip(*whole, strict=True)
         )
-        rows = await fetch(connection, _PUBLISH_MANY, (topic, *columns))
+        rows = await fetch(connection, _MANY[longest], (topic, *columns))
         return [row[0] for row in rows]
+
+    def _encode(self, message: Outgoing) -> tuple[Any, ...]:
+        """Return a message's columns: the plain ones, and as many more as it needs."""
+        if self._trace:
+            message = with_trace(message)
+        plain = encode(message, self._dumps)
+        times, dedup = times_of(message), dedup_of(message)
+        if dedup is not None:
+            return (*plain, *(times or _NO_TIMES), *dedup)
+        return plain if times is None else (*plain, *times)
+
+
+_PLAIN = Encoded._fields
+#: What a message has no need of, by place.
+_REST: tuple[Any, ...] = (*(None for _ in _PLAIN), *_NO_TIMES, *_NO_DEDUP)
+_MANY: dict[int, LiteralString] = {
+    len(_PLAIN): _PUBLISH_MANY,
+    len(_PLAIN) + len(_NO_TIMES): _PUBLISH_MANY_TIMED,
+    len(_REST): _PUBLISH_EACH,
+}

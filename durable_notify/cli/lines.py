@@ -7,16 +7,19 @@ import json
 import math
 import os
 import select
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidArgument
-from ..messages import MAX_PAYLOAD_BYTES, Outgoing, encode
+from ..messages import MAX_PAYLOAD_BYTES, Outgoing, dedup_of, encode, times_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
 
+#: What an envelope may have beside payload, key and headers.
+OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
 MOST_LINES = 1000
 MOST_BYTES = 8 << 20
 CHUNK = 1 << 20
@@ -38,6 +41,11 @@ class Form:
     headers: dict[str, str] | None = None
     text: bool = False
     envelope: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def outgoing(self, payload: Any) -> Outgoing:
+        """Return a payload as a message."""
+        return Outgoing(payload, self.key, self.headers, **self.options)
 
 
 class Batch(NamedTuple):
@@ -73,10 +81,10 @@ def parse_line(number: int, line: bytes, form: Form) -> tuple[int, Outgoing]:
     try:
         text = line.decode()
         payload = text if form.text else parse_json(text)
-        message = Outgoing(payload, form.key, form.headers)
-        if form.envelope:
-            message = _open(payload, form)
+        message = _open(payload, form) if form.envelope else form.outgoing(payload)
         encode(message)
+        times_of(message)
+        dedup_of(message)
     except UnicodeDecodeError as error:
         raise BadLine(number, f"it is not UTF-8 at byte {error.start + 1}") from None
     except InvalidArgument as error:
@@ -89,14 +97,25 @@ def parse_line(number: int, line: bytes, form: Form) -> tuple[int, Outgoing]:
 def _open(envelope: Any, form: Form) -> Outgoing:
     if not isinstance(envelope, dict) or "payload" not in envelope:
         raise InvalidArgument('it is no envelope: write {"payload": ...} and perhaps key, headers')
-    if set(envelope) - {"payload", "key", "headers"}:
-        raise InvalidArgument("the envelope has more than payload, key and headers")
+    given = {name: value for name, value in envelope.items() if value is not None}
+    if unknown := set(envelope) - {"payload", "key", "headers", *OPTIONS}:
+        raise InvalidArgument(f"the envelope has {', '.join(sorted(unknown))}, which is unknown")
+    options = form.options | {name: given[name] for name in OPTIONS if name in given}
+    for name in {"deliver_at", "expires_at"} & given.keys():
+        options[name] = _moment(name, given[name])
     key, headers = envelope.get("key"), envelope.get("headers")
     if headers is not None and not isinstance(headers, dict):
         raise InvalidArgument("headers are an object")
     if form.headers:
         headers = {**form.headers, **(headers or {})}
-    return Outgoing(envelope["payload"], form.key if key is None else key, headers)
+    return Outgoing(envelope["payload"], form.key if key is None else key, headers, **options)
+
+
+def _moment(name: str, value: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{name} is a time in ISO 8601, with its zone") from None
 
 
 def batches(descriptor: int) -> Iterator[Batch]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 import psycopg
 
 from .._sync.publisher import Publisher
-from ..messages import Outgoing, encode
+from ..messages import Outgoing, dedup_of, encode, times_of
 from ..topics import check_key, check_topic
 from .common import common, interruptible, pass_database
 from .lines import BadLine, Form, batches, parse_json, parse_line
 from .problems import Failure, mute_stdout
+from .values import Length, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,10 +42,17 @@ __all__ = ["publish"]
     is_flag=True,
     help='Each line is {"payload": ..., "key": ..., "headers": {...}}; all but payload may lack.',
 )
+@click.option("--delay", type=Length(), help="Groups get it so long from now: seconds, or 10m, 2h.")
+@click.option("--deliver-at", type=Moment(), help="Groups get it from then on: ISO 8601.")
+@click.option("--ttl", type=Length(), help="Groups get it for so long: seconds, or 10m, 2h, 1d.")
+@click.option("--expires-at", type=Moment(), help="Groups do not get it from then on: ISO 8601.")
+@click.option("--dedup-key", help="Publish it only once under this key, within the window.")
+@click.option("--dedup-window", type=Length(), help="The window; 1h unless given.")
 @click.option("--ids", is_flag=True, help="Print the ids of messages read from standard input too.")
 @pass_database
 def publish(
     database: Database,
+    /,
     *,
     topic: str,
     payload: str | None,
@@ -52,6 +61,7 @@ def publish(
     text: bool,
     envelope: bool,
     ids: bool,
+    **options: Any,
 ) -> None:
     """Publish a message and print its id.
 
@@ -62,18 +72,24 @@ def publish(
     """
     if envelope and (text or payload is not None):
         raise click.UsageError("--envelope is for JSON lines on standard input")
-    form = Form(check_key(key), _headers(headers), text=text, envelope=envelope)
+    given = {name: value for name, value in options.items() if value is not None}
+    if relative := [name for name, value in given.items() if isinstance(value, timedelta)]:
+        option = relative[0].replace("_", "-")
+        raise click.UsageError(
+            f"--{option} is a time in ISO 8601; so long from now: --delay, --ttl"
+        )
+    form = Form(check_key(key), _headers(headers), text=text, envelope=envelope, options=given)
     check_topic(topic)
     if payload is None:
         with interruptible():
             _publish_lines(database, topic, form, ids)
         return
-    message = Outgoing(_argument(payload, text), form.key, form.headers)
+    message = form.outgoing(_argument(payload, text))
     encode(message)  # before a database is looked for
+    times_of(message)
+    dedup_of(message)
     with database.connect("publish") as connection:
-        message_id = Publisher().publish(
-            connection, topic, message.payload, key=message.key, headers=message.headers
-        )
+        message_id = Publisher().publish(connection, topic, message)
     click.echo(message_id)
 
 

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from .database import Connection
 
-__all__ = ["Moment", "as_text", "json_line", "resolve", "shown_age"]
+__all__ = ["Length", "Moment", "as_text", "json_line", "resolve", "shown_age"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # Within JSON these stand in strings only. Some readers end lines at them, terminals obey others.
@@ -46,6 +46,25 @@ class Moment(click.ParamType[Any]):
                 param,
                 ctx,
             )
+
+
+class Length(click.ParamType[float]):
+    """A length of time: seconds, or as in ``10m``, ``2h``, ``1d``."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds."""
+        if isinstance(value, (int, float)):
+            return value
+        try:
+            if found := re.fullmatch(r"(\d+)([smhdw])", value.strip()):
+                return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
+            return float(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no length of time: write seconds, or 10m, 2h, 1d", param, ctx)
 
 
 def resolve(moment: datetime | timedelta, connection: Connection) -> datetime:

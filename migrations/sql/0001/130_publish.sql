@@ -1,20 +1,44 @@
 CREATE FUNCTION durable_notify.publish(
     topic text, payload jsonb, key text DEFAULT NULL, headers jsonb DEFAULT NULL,
-    data bytea DEFAULT NULL
+    data bytea DEFAULT NULL, deliver_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
+    expires_at timestamptz DEFAULT NULL, ttl interval DEFAULT NULL,
+    dedup_key text DEFAULT NULL, dedup_window interval DEFAULT '1 hour'
 ) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    message_id bigint;
+    new_id bigint;
+    times record;
 BEGIN
     -- Publish one message inside the caller's transaction; returns its id.
     --
     -- It reaches every group when, and only when, that transaction commits. A message has either
     -- a JSON payload or bytes (data, with payload NULL). Take your own locks first, then publish:
     -- the order of a key is the order in which ids are drawn.
-    INSERT INTO durable_notify.outbox (topic, key, payload, data, headers)
-    VALUES (publish.topic, publish.key, publish.payload, publish.data, publish.headers)
-    RETURNING id INTO message_id;
-    RETURN message_id;
+    -- Groups get it from deliver_at, or after delay, on, and not from expires_at, or ttl after its
+    -- delivery, on. Published again with the same dedup_key within dedup_window, the message is
+    -- not published: the id of the first is returned.
+    IF deliver_at IS NULL AND delay IS NULL AND expires_at IS NULL AND ttl IS NULL AND dedup_key IS NULL THEN
+        INSERT INTO durable_notify.outbox (topic, key, payload, data, headers)
+        VALUES (publish.topic, publish.key, publish.payload, publish.data, publish.headers)
+        RETURNING id INTO new_id;
+        RETURN new_id;
+    END IF;
+    SELECT * INTO STRICT times FROM durable_notify.publish_times(
+        publish.deliver_at, publish.delay, publish.expires_at, publish.ttl);
+    IF dedup_key IS NOT NULL THEN
+        new_id := durable_notify.dedup_id(topic, dedup_key, dedup_window);
+        IF new_id IS NOT NULL THEN
+            RETURN new_id;
+        END IF;
+    END IF;
+    INSERT INTO durable_notify.outbox (topic, key, payload, data, headers, deliver_at, expires_at)
+    VALUES (publish.topic, publish.key, publish.payload, publish.data, publish.headers, times.deliver_at, times.expires_at)
+    RETURNING id INTO new_id;
+    IF dedup_key IS NOT NULL THEN
+        UPDATE durable_notify.dedup d SET message_id = new_id
+         WHERE d.topic = publish.topic AND d.dedup_key = publish.dedup_key;
+    END IF;
+    RETURN new_id;
 END
 $function$;

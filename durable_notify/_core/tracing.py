@@ -1,0 +1,39 @@
+"""W3C trace context in headers: where a message comes from, for OpenTelemetry."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..messages import Outgoing
+
+__all__ = ["context_of", "with_trace"]
+
+
+def with_trace(message: Outgoing) -> Outgoing:
+    """Return a message with the current span's context in its headers, unless it has one."""
+    if "opentelemetry.trace" not in sys.modules:  # who has not imported it has no span
+        return message
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    if not carrier or "traceparent" in (message.headers or {}):
+        return message
+    return dataclasses.replace(message, headers={**(message.headers or {}), **carrier})
+
+
+def context_of(headers: Mapping[str, Any]) -> Any:
+    """Return the OpenTelemetry context that a message's headers carry, to start a span in.
+
+    Raises:
+        ImportError: opentelemetry-api is not installed.
+    """
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
+    return TraceContextTextMapPropagator().extract(carrier)

@@ -1,0 +1,16 @@
+CREATE FUNCTION durable_notify.prune_dedup(most integer DEFAULT 10000) RETURNS bigint
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    pruned bigint;
+BEGIN
+    -- Forget dedup keys whose window is over, so many at most; returns how many. Keys in use by a
+    -- transaction are passed over. Nothing depends on it but the table's size.
+    DELETE FROM durable_notify.dedup d USING (
+        SELECT o.topic, o.dedup_key FROM durable_notify.dedup o
+         WHERE o.until <= pg_catalog.clock_timestamp() ORDER BY o.until LIMIT most FOR UPDATE SKIP LOCKED) AS old
+     WHERE d.topic = old.topic AND d.dedup_key = old.dedup_key;
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END
+$function$;
