@@ -19,7 +19,7 @@ from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
 from .messages import DeadLetter, Outgoing, TopicStatus
 from .options import ConsumerOptions, GroupSettings
-from .reports import GroupInfo, InFlight
+from .reports import AuditEntry, Conditions, GroupInfo, InFlight
 from .topics import channel
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "AsyncConsumer",
     "AsyncMessage",
     "AsyncPublisher",
+    "AuditEntry",
+    "Conditions",
     "Consumer",
     "ConsumerOptions",
     "DeadLetter",

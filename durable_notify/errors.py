@@ -16,6 +16,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     │   └── SchemaTooNew                  this package is behind the database
     ├── UnknownGroup (LookupError)        no such consumer group
     ├── UnknownTopic (LookupError)        the group has no such topic
+    ├── MessageGone (LookupError)         a message is not in the log any more
     ├── SettleError                       an acknowledgement, retry or rejection was refused
     │   ├── LeaseLost                     the lease was superseded: somebody else has the message
     │   ├── AlreadySettled                this message was settled before
@@ -39,6 +40,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseLost",
     "ListenerDeaf",
+    "MessageGone",
     "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
@@ -95,6 +97,10 @@ class UnknownGroup(DurableNotifyError, LookupError):
 
 class UnknownTopic(DurableNotifyError, LookupError):
     """The group does not consume this topic. ``durable-notify status`` lists what it consumes."""
+
+
+class MessageGone(DurableNotifyError, LookupError):
+    """A message is not in the log any more. Its dead letter has it whole: publish it anew."""
 
 
 class SettleError(DurableNotifyError):

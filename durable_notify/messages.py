@@ -246,7 +246,10 @@ class TopicStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that a group has given up: rejected, or failed too often."""
+    """A message that a group has given up: rejected, or failed too often.
+
+    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
+    """
 
     group_name: str
     topic: str
@@ -258,3 +261,4 @@ class DeadLetter:
     attempt: int
     reason: str
     dead_at: datetime
+    error: Mapping[str, str] | None = None

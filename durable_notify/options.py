@@ -64,6 +64,7 @@ class ConsumerSettings(TypedDict, total=False):
     lease: float
     batch_size: int
     prefetch: int
+    prefetch_bytes: int | None
     poll: float | None
     until_empty: bool
     owner: str
@@ -95,6 +96,7 @@ class ConsumerOptions:
         lease: how long a batch stays this consumer's after its last sign of life.
         batch_size: the most messages in one claim.
         prefetch: the most messages held unsettled, buffered ones included.
+        prefetch_bytes: about how large the payloads of those may be together; None: as they are.
         poll: how often to look without a wake-up, as a safety net; None switches it off.
         until_empty: end once nothing is left: nothing waiting, leased or deferred.
         owner: who holds the leases, for people who look; default ``host:pid``.
@@ -112,6 +114,7 @@ class ConsumerOptions:
     lease: float = 30.0
     batch_size: int = 500
     prefetch: int = 2000
+    prefetch_bytes: int | None = None
     poll: float | None = 30.0
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
@@ -141,6 +144,8 @@ class ConsumerOptions:
             _check_seconds(name, getattr(self, name), optional=name == "poll")
         _check_count("batch_size", self.batch_size, 10_000)
         _check_count("prefetch", self.prefetch, 1_000_000)
+        if self.prefetch_bytes is not None:
+            _check_count("prefetch_bytes", self.prefetch_bytes, 2**50)
         _check_rules(self.on_error)
         check_group_settings(self.group_settings)
 

@@ -3,9 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any, TypedDict
 
-__all__ = ["GroupInfo", "InFlight"]
+__all__ = ["AuditEntry", "Conditions", "GroupInfo", "InFlight"]
+
+
+class Conditions(TypedDict, total=False):
+    """Which dead letters: those that fit all that are given.
+
+    Attributes:
+        topic: of this topic.
+        ids: with one of these ids, or this one.
+        key: with this key.
+        error_type: whose last exception was of this type, as in ``error["type"]``.
+        since: dead from then on; aware.
+        until: dead before then; aware.
+    """
+
+    topic: str | None
+    ids: int | Iterable[int] | None
+    key: str | None
+    error_type: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What somebody has done to a group: ``who`` logged in, ``acting_as`` whom, when and why."""
+
+    id: int
+    at: datetime
+    who: str
+    acting_as: str
+    application: str | None
+    action: str
+    group_name: str
+    topic: str | None
+    messages: int | None
+    why: str | None
+    details: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

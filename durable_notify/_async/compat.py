@@ -58,6 +58,14 @@ class Queue(Generic[T]):
 
     EMPTY = asyncio.QueueEmpty
 
+    async def get_within(self, seconds: float) -> T:
+        """Return the next entry, or raise EMPTY where none comes in time."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._queue.get()
+        except TimeoutError:
+            raise asyncio.QueueEmpty from None
+
 
 class Task:
     """Something running beside its maker. An exception it ends with is raised by ``join``."""

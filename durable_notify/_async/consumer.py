@@ -99,6 +99,7 @@ class AsyncConsumer:
         self._tasks: list[Task] = []
         self._ear: AsyncEar | None = None
         self._concurrency = 1
+        self._size = 0  # the largest payload of the last claim
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -188,14 +189,17 @@ class AsyncConsumer:
         """
         if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
             raise InvalidArgument(f"concurrency is 1 or more, not {concurrency!r}")
-        self._concurrency = concurrency
+        await self._run(lambda _number: self._work(handler), concurrency, concurrency)
+
+    async def _run(self, work: Callable[[int], Any], concurrency: int, least: int) -> None:
+        self._concurrency = least
         workers: list[Task] = []
         try:
             with on_signals(self.stop):
                 if not self._started:
                     await self.start()
                 workers = [
-                    spawn(self._work, handler, name=f"durable_notify worker {number}")
+                    spawn(work, number, name=f"durable_notify worker {number}")
                     for number in range(concurrency)
                 ]
                 for worker in workers:
@@ -206,22 +210,77 @@ class AsyncConsumer:
                 await worker.stop()
             await self.close()
 
+    async def run_batches(
+        self,
+        handler: Callable[[list[AsyncMessage]], Any],
+        *,
+        size: int = 100,
+        max_wait: float = 1.0,
+        concurrency: int = 1,
+    ) -> None:
+        """Hand batches of messages to a handler until stopped, as ``run`` does single ones.
+
+        The handler may settle messages of a batch one by one: those it has not settled when it
+        returns are acknowledged; those it has not settled when it raises come again, by the rules
+        for errors. A batch may have several messages of a key, in their order.
+
+        Args:
+            handler: called with lists of 1 to ``size`` messages.
+            size: the most messages in a batch; no more than ``prefetch``.
+            max_wait: how many seconds a batch waits for more messages after its first.
+            concurrency: how many batches are handled at once.
+        """
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise InvalidArgument(f"size is 1 or more, not {size!r}")
+        if size * concurrency > self.options.prefetch:
+            raise InvalidArgument("size times concurrency is no more than prefetch: raise that")
+        if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
+            raise InvalidArgument(f"max_wait is 0 or more seconds, not {max_wait!r}")
+
+        async def work(number: int) -> None:
+            del number
+            while batch := await self._batch(size, max_wait):
+                await self._handle(handler, batch, batch)
+                await checkpoint()
+
+        await self._run(work, concurrency, size * concurrency)
+
+    async def _batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
+        batch: list[AsyncMessage] = []
+        until = None
+        while len(batch) < size:
+            message = await self._next(batch, until)
+            if message is None:
+                break
+            batch.append(message)
+            until = until or time.monotonic() + max_wait
+        return batch
+
     async def _work(self, handler: Callable[[AsyncMessage], Any]) -> None:
         for handled in itertools.count(1):
             message = await self._next()
             if message is None:
                 return
-            lease = message._lease
-            try:
-                await call(handler, message)
-            except Exception as error:
-                log.warning("the handler of %r failed", message, exc_info=True)
-                await self._settler.failed(message, lease, error)
-            else:
-                self._handled(message)
-            self._settler.tried.discard(message)
+            await self._handle(handler, message, [message])
             if handled % BREATH == 0:
                 await checkpoint()
+
+    async def _handle(
+        self, handler: Callable[[Any], Any], argument: Any, messages: list[AsyncMessage]
+    ) -> None:
+        """Call a handler, and settle what it has not settled of the messages it was given."""
+        try:
+            await call(handler, argument)
+        except Exception as error:
+            log.warning("the handler of %r failed", argument, exc_info=True)
+            for message in messages:
+                if message.id in message._lease.open:
+                    await self._settler.failed(message, message._lease, error)
+        else:
+            for message in messages:
+                self._handled(message)
+        for message in messages:
+            self._settler.tried.discard(message)
 
     def _handled(self, message: AsyncMessage) -> None:
         lease = message._lease
@@ -240,31 +299,43 @@ class AsyncConsumer:
             message = tried.pop()
             self._settler.finish(message._lease, message)
 
-    async def _next(self) -> AsyncMessage | None:
-        """Return the next message, or None once the consumer stops."""
+    async def _next(self, owner: object = None, until: float | None = None) -> AsyncMessage | None:
+        """Return the next message, or None once the consumer stops, or it is too late for one."""
         while True:
             try:
-                message = self._queue.get_nowait()
+                message = await self._queued(until)
             except self._queue.EMPTY:
-                message = await self._queue.get()
+                return None
             if message is None:
                 self._queue.put(None)  # for whoever else waits
                 if self._failure is not None:
                     raise self._failure
                 return None
-            lease, place, delivery = message._lease, message._place, message._delivery
-            if self._stopping.is_set() or lease.lost or message.id not in lease.open:
-                # It is given back, gone to another consumer, or sent back with an earlier one.
-                self._done(place, delivery)
+            if not self._admitted(message, message if owner is None else owner):
                 continue
-            if not self._gate.enter(place, delivery, message, message):
-                continue  # an earlier one of its key is at work
             if message._flaw is not None:
                 self._refuse(message, message._flaw)
                 continue
             if self._queue.size() <= self._low_water:
                 self._room.set()
             return message
+
+    async def _queued(self, until: float | None) -> AsyncMessage | None:
+        try:
+            return self._queue.get_nowait()
+        except self._queue.EMPTY:
+            if until is None:
+                return await self._queue.get()
+            return await self._queue.get_within(until - time.monotonic())
+
+    def _admitted(self, message: AsyncMessage, owner: object) -> bool:
+        """Whether a message may be handled now: it is ours still, and the next of its key."""
+        lease, place, delivery = message._lease, message._place, message._delivery
+        if self._stopping.is_set() or lease.lost or message.id not in lease.open:
+            # It is given back, gone to another consumer, or sent back with an earlier one.
+            self._done(place, delivery)
+            return False
+        return self._gate.enter(place, delivery, message, owner)
 
     def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
         log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
@@ -313,7 +384,7 @@ class AsyncConsumer:
             return  # stop() may have set both events just before
         if self._attention.heard(rung):
             ear.listen(self._attention.add(await self._store.discover()))
-        room = self.options.prefetch - self._settler.held
+        room = self._room_for()
         if room <= 0 or self._queue.size() > self._low_water:
             await self._room.wait()
             return
@@ -333,6 +404,16 @@ class AsyncConsumer:
                 return
             due = shortest(due, DRAIN_POLL)
         await self._sleep(ear, due)
+
+    def _room_for(self) -> int:
+        """How many more messages may be held, by number and by size."""
+        room = self.options.prefetch - self._settler.held
+        if (most := self.options.prefetch_bytes) is not None:
+            left = most - self._settler.held_bytes
+            # The first is taken whatever its size, and tells how large those after it may be.
+            fits = int(left / self._size) if self._size else 1
+            room = min(room, max(fits, 0) if self._settler.held else max(fits, 1))
+        return room
 
     async def _claim(self, most: int) -> list[tuple[Any, ...]]:
         if self.options.until_empty:
@@ -359,8 +440,9 @@ class AsyncConsumer:
     def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
-            lease = self._settler.hold(
-                token, {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
-            )
+            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
+            sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
+            self._size = max(sizes.values())
+            lease = self._settler.hold(token, places, sizes)
             for row in batch:
                 self._queue.put(AsyncMessage(row, lease, self._settler))

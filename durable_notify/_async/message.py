@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from .._core.failures import describe, storable
 from .._core.leases import Ack, Outcomes, Reject, Retry, already_settled
 from ..errors import InvalidArgument, LeaseLost
+from .connections import fetch
 from .store import settle
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from .._core.failures import Failure
     from .._core.leases import HeldLease, Outcome
     from .._core.ordering import Delivery, Place
@@ -104,6 +108,51 @@ class AsyncMessage:
                 raise already_settled(self.id) from error  # which ended the lease
             raise
 
+    @contextlib.asynccontextmanager
+    async def transaction(self, source: Any = None) -> AsyncIterator[Any]:
+        """Run the body in a transaction that acknowledges the message at its end.
+
+        What the body writes through the connection it is given and the acknowledgement commit
+        together, or not at all: the effect is exactly once. Where the body raises, all is rolled
+        back and the exception goes on, to the rules for errors.
+
+        Args:
+            source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
+                body gets a Connection or Session), or a psycopg pool; None: a psycopg connection
+                of the consumer's own.
+
+        Raises:
+            LeaseLost: somebody else has the message by now; all was rolled back.
+        """
+        if source is None:
+            source = await self._settler.transactions()
+        if hasattr(source, "begin"):
+            opened = source.begin()
+        elif hasattr(source, "connection"):
+            opened = _begun(source)
+        else:
+            raise InvalidArgument(
+                "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
+                f"not {type(source).__name__}"
+            )
+        async with opened as connection:
+            yield connection
+            if not self.is_settled:
+                await self.ack(connection)
+        self._settler.finish(self._lease, self)
+
+    async def once(self, connection: Publishable) -> bool:
+        """Return whether the group has this message for the first time, in a transaction.
+
+        True in one transaction that commits, False in all after it: also when the message comes
+        again by a replay. For handlers whose effects are outside the database; as these cannot
+        commit with it, give them the message's id as their idempotency key as well. Another
+        transaction that asks at the same time waits for the first.
+        """
+        query = "SELECT durable_notify.once(%s, %s)"
+        rows = await fetch(connection, query, (self._settler.group, self.id))
+        return bool(rows[0][0])
+
     async def retry(
         self,
         delay: float | timedelta | None = None,
@@ -157,3 +206,9 @@ def _failure(error: str | BaseException | None) -> Failure | None:
     if isinstance(error, BaseException):
         return describe(error)
     return {"type": "", "message": storable(error)}
+
+
+@contextlib.asynccontextmanager
+async def _begun(pool: Any) -> AsyncIterator[Any]:
+    async with pool.connection() as connection, connection.transaction():
+        yield connection

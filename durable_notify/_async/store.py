@@ -33,6 +33,9 @@ TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
 )  # fmt: skip
 
+#: How many handlers at once may be in a transaction of ``message.transaction()``.
+MOST_TRANSACTIONS = 1000
+
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
@@ -106,6 +109,7 @@ class AsyncStore:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
+        self._transactions: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
         self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] = AsyncConnectionPool(
             dsn,
             kwargs=settings(dsn, f"consumer {options.group}"[:45]),
@@ -141,6 +145,25 @@ class AsyncStore:
 
     async def close(self) -> None:
         await self._pool.close()
+        if self._transactions is not None:
+            await self._transactions.close()
+
+    async def transactions(self) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
+        """Return the pool for the handlers' own transactions, which may take their time.
+
+        It grows with their number: settling never waits for a handler's connection.
+        """
+        if self._transactions is None:
+            self._transactions = AsyncConnectionPool(
+                self._dsn,
+                kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
+                min_size=0,
+                max_size=MOST_TRANSACTIONS,
+                timeout=10,
+                open=False,
+            )
+        await self._transactions.open()
+        return self._transactions
 
     async def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

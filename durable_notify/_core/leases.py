@@ -120,8 +120,8 @@ class HeldLease:
     """
 
     __slots__ = (
-        "_done", "_mutex", "_unsent", "claimed_at", "given_up", "ids", "lost", "open", "pending",
-        "places", "token", "tried", "unconfirmed",
+        "_done", "_mutex", "_sizes", "_unsent", "claimed_at", "given_up", "ids", "lost", "open",
+        "pending", "places", "token", "tried", "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -130,10 +130,12 @@ class HeldLease:
         places: Mapping[int, Place | None],
         claimed_at: float,
         done: Callable[[Place, Delivery], None] = lambda _place, _delivery: None,
+        sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
         self.places = places
         self.ids = tuple(places)
+        self._sizes = sizes or {}
         self._done = done  # called for each message that is settled here
         self.open = set(self.ids)
         self.pending = Outcomes()
@@ -154,15 +156,17 @@ class HeldLease:
         """
         with self._mutex:
             self._close(message_id)
+            over = [message_id]
             pending = self.pending
             if isinstance(outcome, Ack):
                 pending.acked.append(message_id)
             elif isinstance(outcome, Retry):
                 pending.retried.append((message_id, outcome))
-                self._send_back(message_id)
+                over += self._send_back(message_id)
             else:
                 pending.rejected.append((message_id, outcome))
-        self._tell(message_id)
+        for each in over:
+            self._tell(each)
         return pending
 
     def finish(self, message_id: int) -> None:
@@ -221,6 +225,11 @@ class HeldLease:
         return len(self.open) + len(self.pending) + sum(len(taken) for taken in self._unsent)
 
     @property
+    def held_bytes(self) -> int:
+        """How large the payloads of the open messages are."""
+        return sum(self._sizes.get(message_id, 0) for message_id in tuple(self.open))
+
+    @property
     def settled(self) -> bool:
         """Whether no message is open any more and nothing waits to be flushed."""
         return not (self.open or self._unsent or len(self.pending))
@@ -234,14 +243,18 @@ class HeldLease:
         if (place := self.places[message_id]) is not None:
             self._done(place, (self.token, message_id))
 
-    def _send_back(self, message_id: int) -> None:
+    def _send_back(self, message_id: int) -> list[int]:
         """Close what follows a retried message of its key: the database sends it back with it."""
         place = self.places[message_id]
         if place is None:
-            return
-        for later in self.ids[self.ids.index(message_id) + 1 :]:
-            if self.places[later] == place and later not in self.tried:
-                self.open.discard(later)
+            return []
+        later = [
+            other
+            for other in self.ids[self.ids.index(message_id) + 1 :]
+            if self.places[other] == place and other in self.open and other not in self.tried
+        ]
+        self.open.difference_update(later)
+        return later
 
     def _close(self, message_id: int) -> None:
         self.check(message_id)

@@ -11,6 +11,7 @@ from ..errors import (
     DurableNotifyError,
     InvalidArgument,
     LeaseLost,
+    MessageGone,
     OutOfOrder,
     SettleError,
     UnknownGroup,
@@ -30,6 +31,7 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN005": UnknownGroup,
     "DN006": UnknownTopic,
     "DN007": OutOfOrder,
+    "DN008": MessageGone,
     "22023": InvalidArgument,
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidArgument, UnknownGroup
 from ..messages import DeadLetter, TopicStatus, readable
 from ..options import check_group_settings
-from ..reports import GroupInfo, InFlight
+from ..reports import AuditEntry, GroupInfo, InFlight
 from ..topics import check_group, check_topic
 from .connections import fetch
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import LiteralString, Unpack
 
     from ..options import GroupSettings
+    from ..reports import Conditions
     from .connections import Publishable
 
 __all__ = ["Admin"]
@@ -43,15 +44,22 @@ _WAITING_FOR = (
     " FROM durable_notify.waiting_for(%s)"
 )
 _GROUP = "SELECT FROM durable_notify.consumer_group WHERE name = %s"
+_CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 _DEAD_LETTERS = (
     "SELECT g.name, d.topic, d.message_id, d.key, d.payload::text, d.data,"
     " d.headers::text, d.published_at,"
-    " d.attempt, d.reason, d.dead_at"
-    " FROM durable_notify.dead_letter d"
+    " d.attempt, d.reason, d.dead_at, d.error::text"
+    f" FROM durable_notify.chosen_dead_letters({_CHOICE}) d"
     " JOIN durable_notify.subscription s ON s.id = d.subscription_id"
     " JOIN durable_notify.consumer_group g ON g.id = s.group_id"
-    " WHERE %s::text IS NULL OR g.name = %s"
-    " ORDER BY g.name, d.topic, d.message_id"
+    " ORDER BY g.name, d.topic, d.message_id LIMIT %s"
+)
+_REDRIVE = f"SELECT durable_notify.redrive({_CHOICE}, %s, %s)"
+_DISCARD = f"SELECT durable_notify.discard({_CHOICE}, %s, %s)"
+_AUDIT = (
+    "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
+    " details::text FROM durable_notify.audit"
+    " WHERE %s::text IS NULL OR group_name = %s ORDER BY id DESC LIMIT %s"
 )
 
 
@@ -119,16 +127,74 @@ class Admin:
     def _call(self, connection: Publishable, query: LiteralString, group: str, *more: str) -> None:
         fetch(connection, query, (check_group(group), *more))
 
-    def dead_letters(self, connection: Publishable, group: str | None = None) -> list[DeadLetter]:
+    def dead_letters(
+        self,
+        connection: Publishable,
+        group: str | None = None,
+        *,
+        limit: int | None = None,
+        **conditions: Unpack[Conditions],
+    ) -> list[DeadLetter]:
         """Return the messages given up, of one group or of all, by group, topic and id.
+
+        Args:
+            limit: so many at most.
+            conditions: those that fit all of them (``Conditions``).
 
         Raises:
             UnknownGroup: there is no group of this name.
         """
         if group is not None and not fetch(connection, _GROUP, (check_group(group),)):
             raise UnknownGroup(f'there is no consumer group "{group}"')
-        rows = fetch(connection, _DEAD_LETTERS, (group, group))
-        return [_dead_letter(row) for row in rows]
+        params = (group, *_chosen(conditions), limit)
+        return [_dead_letter(row) for row in fetch(connection, _DEAD_LETTERS, params)]
+
+    def redrive(
+        self,
+        connection: Publishable,
+        group: str,
+        *,
+        everything: bool = False,
+        why: str | None = None,
+        **conditions: Unpack[Conditions],
+    ) -> int:
+        """Send dead letters to the group that gave them up again, and return how many.
+
+        They come as first attempts; in a group that keeps order they hold back their keys. Those
+        that fit all conditions, or ``everything``. Who did so, when and ``why`` is in ``audit``.
+
+        Raises:
+            InvalidArgument: neither a condition nor ``everything`` was given.
+            UnknownGroup: there is no group of this name.
+            MessageGone: one of them is not in the log any more; nothing was sent.
+        """
+        params = (check_group(group), *_chosen(conditions), everything, why)
+        return int((fetch(connection, _REDRIVE, params))[0][0])
+
+    def discard(
+        self,
+        connection: Publishable,
+        group: str,
+        *,
+        everything: bool = False,
+        why: str | None = None,
+        **conditions: Unpack[Conditions],
+    ) -> int:
+        """Forget dead letters of a group, and return how many; chosen as ``redrive`` does.
+
+        Raises:
+            InvalidArgument: neither a condition nor ``everything`` was given.
+            UnknownGroup: there is no group of this name.
+        """
+        params = (check_group(group), *_chosen(conditions), everything, why)
+        return int((fetch(connection, _DISCARD, params))[0][0])
+
+    def audit(
+        self, connection: Publishable, group: str | None = None, *, limit: int = 100
+    ) -> list[AuditEntry]:
+        """Return what was done to groups by hand, the newest first."""
+        rows = fetch(connection, _AUDIT, (group, group, limit))
+        return [AuditEntry(*_decoded(row)) for row in rows]
 
     def replay(
         self,
@@ -163,10 +229,29 @@ class Admin:
         return int(rows[0][0])
 
 
+def _chosen(conditions: Conditions) -> tuple[Any, ...]:
+    """Return conditions in the order of ``chosen_dead_letters``."""
+    names = ("topic", "ids", "key", "error_type", "since", "until")
+    if unknown := set(conditions) - set(names):
+        raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
+    for name in ("since", "until"):
+        time = conditions.get(name)
+        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+            raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+    ids = conditions.get("ids")
+    if isinstance(ids, int):
+        ids = [ids]
+    given = {**conditions, "ids": None if ids is None else list(ids)}
+    return tuple(given.get(name) for name in names)
+
+
+def _decoded(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row with the JSON in its last column decoded."""
+    return (*row[:-1], None if row[-1] is None else readable(row[-1]))
+
+
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
-    group, topic, message_id, key, payload, data, headers, published_at, attempt, reason, at = row
+    group, topic, message_id, key, payload, data, headers, *about = _decoded(row)
     content = readable(payload) if data is None else data
     kept = {} if headers is None else readable(headers)
-    return DeadLetter(
-        group, topic, message_id, key, content, kept, published_at, attempt, reason, at
-    )
+    return DeadLetter(group, topic, message_id, key, content, kept, *about)

@@ -41,6 +41,10 @@ class Queue(Generic[T]):
 
     EMPTY = queue.Empty
 
+    def get_within(self, seconds: float) -> T:
+        """Return the next entry, or raise EMPTY where none comes in time."""
+        return self._queue.get(timeout=max(0.0, seconds))
+
 
 class Task:
     """Something running beside its maker. An exception it ends with is raised by ``join``."""

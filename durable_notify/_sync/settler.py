@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg_pool import PoolTimeout
 
@@ -59,15 +59,32 @@ class Settler:
         self._done = done  # called for each message that has its outcome
         self.tried: set[Message] = set()  # acknowledged in transactions not known to be over
 
-    def hold(self, token: int, places: Mapping[int, Place | None]) -> HeldLease:
-        """Take note of a lease that was claimed: its messages, and what they are in order by."""
-        lease = self._leases[token] = HeldLease(token, places, time.monotonic(), self._done)
+    def hold(
+        self, token: int, places: Mapping[int, Place | None], sizes: Mapping[int, int]
+    ) -> HeldLease:
+        """Take note of a lease: its messages, what they are in order by, and their sizes."""
+        lease = HeldLease(token, places, time.monotonic(), self._done, sizes)
+        self._leases[token] = lease
         return lease
 
     @property
     def held(self) -> int:
         """How many messages are held: not settled, or their outcome not flushed."""
         return sum(lease.held for lease in list(self._leases.values()))
+
+    @property
+    def held_bytes(self) -> int:
+        """How large the payloads of the messages are that have no outcome yet."""
+        return sum(lease.held_bytes for lease in list(self._leases.values()))
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self._options.group
+
+    def transactions(self) -> Any:
+        """Return the pool of connections for the handlers' transactions."""
+        return self._store.transactions()
 
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back."""

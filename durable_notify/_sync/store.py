@@ -34,6 +34,9 @@ TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
 )  # fmt: skip
 
+#: How many handlers at once may be in a transaction of ``message.transaction()``.
+MOST_TRANSACTIONS = 1000
+
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
@@ -107,6 +110,7 @@ class Store:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
+        self._transactions: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             dsn,
             kwargs=settings(dsn, f"consumer {options.group}"[:45]),
@@ -142,6 +146,25 @@ class Store:
 
     def close(self) -> None:
         self._pool.close()
+        if self._transactions is not None:
+            self._transactions.close()
+
+    def transactions(self) -> ConnectionPool[Connection[tuple[Any, ...]]]:
+        """Return the pool for the handlers' own transactions, which may take their time.
+
+        It grows with their number: settling never waits for a handler's connection.
+        """
+        if self._transactions is None:
+            self._transactions = ConnectionPool(
+                self._dsn,
+                kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
+                min_size=0,
+                max_size=MOST_TRANSACTIONS,
+                timeout=10,
+                open=False,
+            )
+        self._transactions.open()
+        return self._transactions
 
     def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

@@ -11,7 +11,7 @@ import sys
 import click
 
 from .._version import __version__
-from . import consume, group, groups, problems, publish, server
+from . import consume, dead_letters, group, groups, problems, publish, server
 from .common import common
 
 __all__ = ["cli", "main"]
@@ -41,7 +41,8 @@ for _command in (
     group.group,
     groups.replay,
     groups.status,
-    groups.dead_letters,
+    dead_letters.dead_letters,
+    dead_letters.audit,
     server.embedded,
 ):
     cli.add_command(_command)

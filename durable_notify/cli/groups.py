@@ -1,10 +1,9 @@
-"""``status``, ``replay`` and ``dead-letters``: how groups stand, and taking them back."""
+"""``status`` and ``replay``: how groups stand, and taking them back."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,7 @@ from .._sync.admin import Admin
 from .common import common, pass_database
 from .problems import Failure
 from .tables import add_row, new_table, print_table
-from .values import Moment, as_text, json_line, resolve, shown_age
+from .values import Moment, json_line, resolve, shown_age
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ..messages import TopicStatus
     from .database import Database
 
-__all__ = ["dead_letters", "replay", "status"]
+__all__ = ["replay", "status"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -139,31 +138,3 @@ def replay(
         done = admin.replay(connection, group, topic, **place)
     if done != count:
         click.echo(f"{done} messages, as more were consumed meanwhile")
-
-
-@click.command("dead-letters")
-@common
-@click.option("--group", help="Those of one group only.")
-@as_json
-@pass_database
-def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
-    """List the messages that groups have given up, and why."""
-    with database.connect("dead-letters") as connection:
-        letters = Admin().dead_letters(connection, group)
-    if as_json:
-        rows = [dataclasses.asdict(letter) for letter in letters]
-        click.echo(json_line([{"group": row.pop("group_name"), **row} for row in rows]))
-    elif not letters:
-        click.echo("No dead letters.", err=True)
-    else:
-        now = datetime.now(UTC)
-        table = new_table(
-            "group", "topic", "id", "key", "attempts", "given up", "reason", "payload"
-        )
-        for letter in letters:
-            add_row(
-                table, letter.group_name, letter.topic, letter.id, letter.key, letter.attempt,
-                f"{shown_age(letter.dead_at, now)} ago", letter.reason,
-                as_text(letter.payload, 60),
-            )  # fmt: skip
-        print_table(table)

@@ -14,7 +14,7 @@ _BOOKKEEPING = ", ".join(
     f"durable_notify.{table}"
     for table in (
         "consumer_group", "subscription", "position", "lease", "heartbeat", "settlement",
-        "deferred", "dead_letter", "pattern", "active", "allowance", "horizon",
+        "deferred", "dead_letter", "pattern", "active", "allowance", "horizon", "inbox",
     )
 )  # fmt: skip
 _COLUMNS = "topic, key, payload, data, headers, deliver_at, expires_at"
@@ -22,18 +22,21 @@ _CONSUME = (
     *_READ,
     f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}",
     "SELECT ON SEQUENCE durable_notify.outbox_id_seq",
+    "INSERT ON durable_notify.audit",
 )
 _RIGHTS = {
     "publish": (
         "USAGE ON SCHEMA durable_notify",
         "SELECT ON durable_notify.schema_version",
         f"INSERT ({_COLUMNS}), SELECT (id) ON durable_notify.outbox",
+        "SELECT, INSERT, UPDATE ON durable_notify.dedup",
     ),
     "consume": _CONSUME,
     "group": _CONSUME,
     "replay": _CONSUME,
     "status": _READ,
-    "dead-letters": _READ,
+    "dead-letters": _CONSUME,
+    "audit": _READ,
 }
 
 

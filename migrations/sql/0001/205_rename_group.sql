@@ -7,6 +7,7 @@ BEGIN
     -- Give a group another name; position, leases and dead letters stay its own. Consumers that
     -- run under the old name end with an error at their next claim.
     UPDATE durable_notify.consumer_group g SET name = new_name WHERE g.id = changed;
+    PERFORM durable_notify.note_audit('rename', group_name, pg_catalog.jsonb_build_object('new_name', new_name));
     PERFORM durable_notify.ring_group(changed);
 EXCEPTION
     WHEN unique_violation THEN

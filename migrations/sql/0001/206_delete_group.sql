@@ -7,6 +7,7 @@ BEGIN
     -- Forget a group: its positions, leases, retries and dead letters. The messages stay in the
     -- log, for other groups and for one of this name that is created later. Consumers that run
     -- end with an error at their next claim; what they settle is refused.
+    PERFORM durable_notify.note_audit('delete', group_name);
     PERFORM durable_notify.ring_group(deleted);
     DELETE FROM durable_notify.settlement t USING durable_notify.lease l, durable_notify.subscription s
      WHERE s.group_id = deleted AND l.subscription_id = s.id AND t.token = l.token;

@@ -43,6 +43,7 @@ BEGIN
     IF new.order_by <> old.order_by THEN
         PERFORM durable_notify.order_anew(new);
     END IF;
+    PERFORM durable_notify.note_audit('configure', group_name, options);
     PERFORM durable_notify.ring_group(changed);
 EXCEPTION
     WHEN check_violation OR invalid_text_representation OR numeric_value_out_of_range

@@ -1,0 +1,191 @@
+"""``dead-letters`` and ``audit``: what groups have given up, and what was done about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .problems import Failure
+from .tables import print_table, table_of
+from .values import Moment, as_text, json_line, resolve, shown_age
+
+if TYPE_CHECKING:
+    from ..messages import DeadLetter
+    from .database import Connection, Database
+
+__all__ = ["audit", "dead_letters"]
+
+
+def _conditions(command: Any) -> Any:
+    """Give a command the options that choose dead letters."""
+    for option in reversed(
+        (
+            click.option("--topic", help="Those of one topic."),
+            click.option("--id", "ids", type=int, multiple=True, help="This one; may be repeated."),
+            click.option("--key", help="Those with this key."),
+            click.option("--error", "error_type", help="Those whose exception was of this type."),
+            click.option(
+                "--since", type=Moment(), help="Given up since then: ISO 8601, or 10m, 2h."
+            ),
+            click.option("--until", type=Moment(), help="Given up before then."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _given(connection: Connection, conditions: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in conditions.items() if value not in (None, ())}
+    for name in {"since", "until"} & given.keys():
+        given[name] = resolve(given[name], connection)
+    return given
+
+
+@click.group("dead-letters", invoke_without_command=True)
+@common
+@click.option("--group", help="Those of one group only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
+    """List the messages that groups have given up, and why; send them again, or forget them."""
+    if click.get_current_context().invoked_subcommand is None:
+        _list(database, group, as_json, {})
+
+
+@dead_letters.command("list")
+@common
+@click.option("--group", help="Those of one group only.")
+@_conditions
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def list_them(database: Database, /, group: str | None, as_json: bool, **conditions: Any) -> None:
+    """List dead letters, those that fit all conditions."""
+    _list(database, group, as_json, conditions)
+
+
+def _list(database: Database, group: str | None, as_json: bool, conditions: dict[str, Any]) -> None:
+    with database.connect("dead-letters") as connection:
+        given = _given(connection, conditions)
+        letters = Admin().dead_letters(connection, group, **given)
+    if as_json:
+        rows = [dataclasses.asdict(letter) for letter in letters]
+        click.echo(json_line([{"group": row.pop("group_name"), **row} for row in rows]))
+    elif not letters:
+        click.echo("No dead letters.", err=True)
+    else:
+        now = datetime.now(UTC)
+        columns = ("group", "topic", "id", "key", "attempts", "given up", "reason", "payload")
+        print_table(table_of(columns, [_row(letter, now) for letter in letters]))
+
+
+def _row(letter: DeadLetter, now: datetime) -> tuple[object, ...]:
+    age = f"{shown_age(letter.dead_at, now)} ago"
+    about = (letter.group_name, letter.topic, letter.id, letter.key, letter.attempt)
+    return (*about, age, letter.reason, as_text(letter.payload, 60))
+
+
+@dead_letters.command("show")
+@common
+@click.argument("message_id", metavar="ID", type=int)
+@click.option("--group", help="That of one group only.")
+@pass_database
+def show(database: Database, message_id: int, group: str | None) -> None:
+    """Show the dead letter of the message ID whole, with its exception."""
+    with database.connect("dead-letters") as connection:
+        letters = Admin().dead_letters(connection, group, ids=[message_id])
+    if not letters:
+        raise Failure(f"message {message_id} is no dead letter")
+    for letter in letters:
+        click.echo(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}")
+        click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
+        click.echo(f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}")
+        click.echo(f"headers   {json_line(letter.headers)}\npayload   {json_line(letter.payload)}")
+        if letter.error:
+            click.echo(letter.error.get("traceback", ""), nl=False)
+
+
+@dead_letters.command("redrive")
+@common
+@click.option("--group", required=True, help="The group that gave them up.")
+@_conditions
+@click.option("--all", "everything", is_flag=True, help="All of the group's.")
+@click.option("--why", help="Kept in the audit.")
+@pass_database
+def redrive(
+    database: Database, /, group: str, everything: bool, why: str | None, **conditions: Any
+) -> None:
+    """Send dead letters to their group again, as first attempts."""
+    with database.connect("dead-letters") as connection:
+        given = _given(connection, conditions)
+        _check(given, everything)
+        done = Admin().redrive(connection, group, everything=everything, why=why, **given)
+    click.echo(f"{_messages(done)} sent to {group} again")
+
+
+@dead_letters.command("discard")
+@common
+@click.option("--group", required=True, help="The group that gave them up.")
+@_conditions
+@click.option("--all", "everything", is_flag=True, help="All of the group's.")
+@click.option("--why", help="Kept in the audit.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_database
+def discard(
+    database: Database,
+    /,
+    group: str,
+    everything: bool,
+    why: str | None,
+    yes: bool,
+    **conditions: Any,
+) -> None:
+    """Forget dead letters of a group."""
+    with database.connect("dead-letters") as connection:
+        given = _given(connection, conditions)
+        _check(given, everything)
+        found = len(Admin().dead_letters(connection, group, **given))
+        question = f"Forget {_messages(found)} of {group}?"
+        if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+            raise Failure("cancelled; nothing has changed")
+        done = Admin().discard(connection, group, everything=everything, why=why, **given)
+    click.echo(f"{_messages(done)} of {group} forgotten")
+
+
+def _check(given: dict[str, Any], everything: bool) -> None:
+    if bool(given) is everything:
+        raise click.UsageError("say which: by --id, --topic, --key, --error, --since, or --all")
+
+
+def _messages(number: int) -> str:
+    return f"{number} message{'' if number == 1 else 's'}"
+
+
+@click.command("audit")
+@common
+@click.option("--group", help="What was done to one group only.")
+@click.option("--limit", type=click.IntRange(1), default=100, help="So many at most; 100.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def audit(database: Database, group: str | None, limit: int, as_json: bool) -> None:
+    """Show what was done to groups by hand: by whom, when and why. The newest comes first."""
+    with database.connect("audit") as connection:
+        entries = Admin().audit(connection, group, limit=limit)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(entry) for entry in entries]))
+        return
+    columns = ("at", "who", "action", "group", "topic", "messages", "why", "details")
+    rows = [
+        (
+            f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.who, entry.action, entry.group_name,
+            entry.topic, entry.messages, entry.why,
+            None if entry.details is None else as_text(entry.details, 60),
+        )
+        for entry in entries
+    ]  # fmt: skip
+    print_table(table_of(columns, rows))

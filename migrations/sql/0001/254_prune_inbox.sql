@@ -1,0 +1,13 @@
+CREATE FUNCTION durable_notify.prune_inbox(before timestamptz) RETURNS bigint
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    pruned bigint;
+BEGIN
+    -- Forget what was done once before a time; returns how many. A message that comes again after
+    -- that counts as new.
+    DELETE FROM durable_notify.inbox i WHERE i.created_at < before;
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END
+$function$;

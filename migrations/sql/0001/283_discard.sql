@@ -1,0 +1,24 @@
+CREATE FUNCTION durable_notify.discard(
+    group_name text, topic text DEFAULT NULL, ids bigint[] DEFAULT NULL, key text DEFAULT NULL,
+    error_type text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL,
+    everything boolean DEFAULT false, why text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    noted record;
+    discarded bigint := 0;
+BEGIN
+    -- Forget dead letters, those that fit every condition given; returns how many.
+    FOR noted IN
+        SELECT t.topic, pg_catalog.count(*) AS messages,
+               pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(t.message_id ORDER BY t.message_id)) AS details
+          FROM durable_notify.take_dead_letters(group_name, discard.topic, ids, key, error_type, since, until, everything) AS t
+         GROUP BY t.topic
+    LOOP
+        PERFORM durable_notify.note_audit('discard', group_name, noted.details, noted.topic, noted.messages, why);
+        discarded := discarded + noted.messages;
+    END LOOP;
+    RETURN discarded;
+END
+$function$;
