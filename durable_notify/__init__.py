@@ -8,16 +8,18 @@ from ._async.admin import AsyncAdmin
 from ._async.consumer import AsyncConsumer
 from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
+from ._async.reader import AsyncReader
 from ._core.leases import Ack, Reject, Retry
 from ._core.tracing import context_of
 from ._sync.admin import Admin
 from ._sync.consumer import Consumer
 from ._sync.message import Message
 from ._sync.publisher import Publisher
+from ._sync.reader import Reader
 from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
-from .messages import DeadLetter, Outgoing, TopicStatus
+from .messages import DeadLetter, Outgoing, ReadMessage, TopicStatus
 from .options import ConsumerOptions, GroupSettings
 from .reports import AuditEntry, Conditions, GroupInfo, InFlight
 from .topics import channel
@@ -29,6 +31,7 @@ __all__ = [
     "AsyncConsumer",
     "AsyncMessage",
     "AsyncPublisher",
+    "AsyncReader",
     "AuditEntry",
     "Conditions",
     "Consumer",
@@ -40,6 +43,8 @@ __all__ = [
     "Message",
     "Outgoing",
     "Publisher",
+    "ReadMessage",
+    "Reader",
     "Reject",
     "Retry",
     "TopicStatus",

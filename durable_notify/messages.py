@@ -18,6 +18,7 @@ __all__ = [
     "Encoded",
     "Outgoing",
     "OutgoingOptions",
+    "ReadMessage",
     "Seconds",
     "Times",
     "TopicStatus",
@@ -222,6 +223,39 @@ def _too_large(size: int) -> PayloadTooLarge:
         f"the payload has {size} bytes; the most is {MAX_PAYLOAD_BYTES}. "
         "Store it elsewhere and publish a reference to it"
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class ReadMessage:
+    """A message as a reader gets it; there is nothing to acknowledge.
+
+    ``payload`` is text where Python cannot decode it.
+    """
+
+    id: int
+    topic: str
+    key: str | None
+    payload: Any
+    headers: Mapping[str, Any]
+    published_at: datetime
+    _token: Callable[[], str]
+
+    @classmethod
+    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
+        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
+        message_id, key, payload, data, headers, published_at = row
+        content = data if payload is None else readable(payload)
+        kept = {} if headers is None else readable(headers)
+        return cls(message_id, topic, key, content, kept, published_at, token)
+
+    @property
+    def token(self) -> str:
+        """Where to start a reader that goes on right after this message."""
+        return self._token()
+
+    def __repr__(self) -> str:
+        # Neither payload nor headers: they do not belong in logs.
+        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

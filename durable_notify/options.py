@@ -16,7 +16,7 @@ from .topics import check_group, check_topics
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings",
+    "check_group_settings", "check_reading",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -195,6 +195,17 @@ def check_group_settings(settings: Mapping[str, Any]) -> None:
 
 
 _WORDS = {"order_by": ("none", "key", "strict"), "on_expiry": ("drop", "dead_letter")}
+
+
+def check_reading(start: str | datetime, poll: float | None, batch_size: int) -> None:
+    """Raise InvalidArgument where an option of a reader cannot be."""
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidArgument("start has no time zone: give an aware datetime")
+    elif not isinstance(start, str):
+        raise InvalidArgument(f"start is a word, a token or a datetime, not {start!r}")
+    _check_seconds("poll", poll, optional=True)
+    _check_count("batch_size", batch_size, 10_000)
 
 
 def _check_rules(rules: ErrorRules) -> None:

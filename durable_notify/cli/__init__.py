@@ -11,7 +11,7 @@ import sys
 import click
 
 from .._version import __version__
-from . import consume, dead_letters, group, groups, problems, publish, server
+from . import consume, dead_letters, group, groups, problems, publish, read, server
 from .common import common
 
 __all__ = ["cli", "main"]
@@ -38,6 +38,7 @@ for _command in (
     server.migrate,
     publish.publish,
     consume.consume,
+    read.read,
     group.group,
     groups.replay,
     groups.status,

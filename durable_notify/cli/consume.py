@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .._sync.message import Message
+    from .._sync.reader import Reader
     from ..options import ConsumerSettings
     from .database import Database
 
-__all__ = ["consume"]
+__all__ = ["consume", "ended_by_signals"]
 
 NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 
@@ -80,7 +81,7 @@ def consume(
     output.when_closed(consumer.stop)
     printer = _Printer(consumer, output, most)
     # Closed: what was not written is given back.
-    with _ended_by_signals(consumer, output), suppress(Closed):
+    with ended_by_signals(consumer, output), suppress(Closed):
         consumer.run(printer)
     if printer.problem is not None:
         raise Failure(f"standard output: {printer.problem}", "What was not written comes again.")
@@ -109,7 +110,7 @@ class _Printer:
 
 
 @contextmanager
-def _ended_by_signals(consumer: Consumer, output: Output) -> Iterator[None]:
+def ended_by_signals(consumer: Consumer | Reader, output: Output) -> Iterator[None]:
     """Have the first SIGTERM or SIGINT end it gracefully, and a second one at once."""
     numbers = (signal.SIGTERM, signal.SIGINT)
 

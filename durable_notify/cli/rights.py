@@ -32,6 +32,7 @@ _RIGHTS = {
         "SELECT, INSERT, UPDATE ON durable_notify.dedup",
     ),
     "consume": _CONSUME,
+    "read": _READ,
     "group": _CONSUME,
     "replay": _CONSUME,
     "status": _READ,

@@ -1,0 +1,273 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""A reader: everything of some topics, without a group, for caches and live pages."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from .. import schema
+from .._core.attention import Attention
+from .._core.pacing import backoff, shortest
+from .._core.places import BEGINNING, Place, decode, encode
+from ..errors import ConsumerClosed, InvalidArgument, ListenerDeaf
+from ..messages import ReadMessage
+from ..options import check_reading
+from ..topics import check_topics, matches
+from .compat import Event
+from .connections import fetch
+from .listener import listen
+from .store import TRANSIENT, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from psycopg import Connection
+
+    from .listener import Ear
+
+__all__ = ["Reader"]
+
+log = logging.getLogger("durable_notify")
+
+DEAF_POLL = 1.0
+LONGEST_SLEEP = 86_400.0
+
+# JSON as text, as consumers read it.
+_READ = (
+    "SELECT window_s0::text, window_h0, window_s1::text, window_h1, expired, id, key,"
+    " payload::text, data, headers::text, published_at"
+    " FROM durable_notify.read(%s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"
+)
+_START = "SELECT s0::text, h0 FROM durable_notify.read_start(%s, %s, %s::timestamptz)"
+_LATEST = (
+    "SELECT s0::text, h0, id, key, payload::text, data, headers::text, published_at"
+    " FROM durable_notify.latest(%s)"
+)
+
+
+class Reader:
+    """Reads topics without a group: every reader gets everything, and nothing is written.
+
+    For caches, live pages and whatever wants all messages in every process. There is nothing to
+    acknowledge. Where to go on is the reader's own business: keep ``message.token``::
+
+        with Reader(dsn, ["prices"], start="latest") as reader:
+            for message in reader:
+                prices[message.key] = message.payload
+
+    Messages of a topic come by id, a late commit when it commits: nothing is left out, nothing
+    comes twice. Delayed messages come when they are published; expired ones do not.
+
+    Args:
+        dsn: a libpq connection string or URI. The reader opens connections of its own.
+        topics: the topics it reads, or patterns: ``orders.*``, ``orders.>``. New topics are picked
+            up when they appear, from their first message.
+        start: ``"beginning"`` (all that is retained), ``"now"`` (what commits from here on), a
+            time, the token of a message (what follows it; topics the token does not know from
+            their beginning), or ``"latest"``: first the latest message of every key, then what
+            follows. That reads the topics whole once; messages without a key come only afterwards,
+            and tokens of these first messages stand for the end of them all.
+        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        poll: how often to look without a wake-up, in seconds; None switches it off.
+        batch_size: the most messages read at once.
+        until_empty: end once nothing is left.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        topics: Iterable[str],
+        *,
+        start: str | datetime = "beginning",
+        listen_dsn: str | None = None,
+        poll: float | None = 30.0,
+        batch_size: int = 500,
+        until_empty: bool = False,
+    ) -> None:
+        check_reading(start, poll, batch_size)
+        self._dsn = dsn
+        self._listen_dsn = listen_dsn or dsn
+        self._attention = Attention(check_topics(topics))
+        self._start = start
+        known = isinstance(start, str) and start not in ("beginning", "now", "latest")
+        self._places: dict[str, Place] = decode(start) if known else {}  # type: ignore[arg-type]
+        self._from_token = known
+        self._poll = poll
+        self._batch_size = batch_size
+        self._until_empty = until_empty
+        self._connection: Connection[tuple[Any, ...]] | None = None
+        self._ear: Ear | None = None
+        self._ready: deque[tuple[ReadMessage | None, str, Place]] = deque()
+        self._stopping = Event()
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        """Check the schema, begin to listen, and fix where to start.
+
+        Raises:
+            SchemaError: the migrations do not fit this package; the text says what to run.
+            InvalidArgument: the token is not one.
+            psycopg.Error: the database cannot be reached or used.
+        """
+        if self._ear is not None or self._stopping.is_set():
+            raise ConsumerClosed("a reader starts once: make a new one")
+        self._connection = connect(self._dsn, "reader")
+        try:
+            schema.check(self._connection)
+            self._ear = listen(self._listen_dsn, self._attention.channels)
+            self._discover(start=True)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def stop(self) -> None:
+        """End the iteration once what was read is handed out."""
+        self._stopping.set()
+        if self._ear is not None:
+            self._ear.wake()
+
+    def close(self) -> None:
+        """Stop, and close the connections."""
+        self.stop()
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            ear.close()
+        self._disconnect()
+
+    @property
+    def token(self) -> str:
+        """Where the reader stands, right after the last message it has handed out."""
+        return encode(self._places)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ReadMessage:
+        if self._ear is None:
+            raise ConsumerClosed("this reader was not entered, or is closed")
+        while True:
+            while not self._ready:
+                if self._stopping.is_set() or not self._fill(self._ear):
+                    raise StopIteration
+            message, topic, place = self._ready.popleft()
+            self._places[topic] = place
+            if message is not None:  # else it had expired
+                return message
+
+    def _fill(self, ear: Ear) -> bool:
+        """Read more, or wait for it; False: it is to end."""
+        try:
+            if self._attention.heard(ear.heard()):
+                self._discover()
+            for topic in self._attention.to_claim():
+                if self._read(topic):
+                    return True
+                self._attention.exhausted([topic])
+            self._failures = 0
+        except TRANSIENT as error:
+            self._failures += 1
+            delay = backoff(self._failures, 0.1, 10.0)
+            log.warning("reading failed, next try in %.1f s: %s", delay, error)
+            self._disconnect()
+            self._stopping.wait(delay)
+            self._attention.all()
+            return True
+        if self._until_empty:
+            return False
+        self._sleep(ear)
+        return True
+
+    def _sleep(self, ear: Ear) -> None:
+        poll = self._poll
+        if ear.deaf and poll is None:
+            raise ListenerDeaf(
+                "wake-ups do not reach the listening connection, and polling is switched off: "
+                "give a direct listen_dsn, or allow poll"
+            )
+        if not ear.hears and poll is not None:
+            poll = min(poll, DEAF_POLL)
+        ear.woken.wait(shortest(poll, LONGEST_SLEEP))
+        if not ear.woken.is_set():
+            self._attention.all()
+
+    def _read(self, topic: str) -> bool:
+        place = self._places[topic]
+        rows = self._fetch(_READ, (topic, *place, self._batch_size))
+        known = dict(self._places)
+        for window_s0, window_h0, window_s1, window_h1, expired, *row in rows:
+            after = Place(window_s0, window_h0, window_s1, window_h1, row[0])
+            if expired:
+                self._ready.append((None, topic, after))
+            else:
+                self._take_in(topic, tuple(row), known, after)
+        return bool(rows)
+
+    def _take_in(
+        self, topic: str, row: tuple[Any, ...], known: dict[str, Place], after: Place
+    ) -> None:
+        message = ReadMessage.of(topic, row, lambda: encode({**known, topic: after}))
+        self._ready.append((message, topic, after))
+
+    def _discover(self, *, start: bool = False) -> None:
+        """Find new topics of the patterns, and fix where each begins."""
+        wanted = list(self._attention.topics)
+        if self._attention.patterns:
+            rows = self._fetch("SELECT durable_notify.topics_of_the_log()", ())
+            wanted += [
+                topic
+                for (topic,) in rows
+                if any(matches(topic, pattern) for pattern in self._attention.patterns)
+            ]
+        for topic in wanted:
+            if topic not in self._places:
+                self._begin(topic, start=start)
+        if (channels := self._attention.add(wanted)) and self._ear is not None:
+            self._ear.listen(channels)
+
+    def _begin(self, topic: str, *, start: bool) -> None:
+        wanted = self._start if start and not self._from_token else "beginning"
+        if wanted == "beginning":
+            self._places[topic] = BEGINNING
+        elif wanted == "latest":
+            rows = self._fetch(_LATEST, (topic,))
+            s0, h0 = rows[0][:2]
+            after = self._places[topic] = Place(s0, h0, None, None, 0)
+            # A token given out in their midst would leave out the rest: it stands for all of them.
+            for row in rows:
+                if row[2] is not None:
+                    self._take_in(topic, row[2:], self._places, after)
+        else:
+            since = wanted if isinstance(wanted, datetime) else None
+            kind = "since" if since else "now"
+            rows = self._fetch(_START, (topic, kind, since))
+            s0, h0 = rows[0]
+            self._places[topic] = Place(s0, h0, None, None, 0)
+
+    def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = connect(self._dsn, "reader")
+        try:
+            return fetch(self._connection, query, params)
+        except psycopg.DataError as error:
+            raise InvalidArgument(f"the token is not one of this database: {error}") from error
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

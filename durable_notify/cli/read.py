@@ -1,0 +1,70 @@
+"""``durable-notify read``: everything of some topics, without a group."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.reader import Reader
+from .common import common, pass_database
+from .consume import ended_by_signals
+from .output import Closed, Output
+from .problems import Failure
+from .values import Moment, json_line, resolve
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["read"]
+
+NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "token")
+
+
+@click.command()
+@common
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--from", "start", type=Moment("beginning", "now", "latest"), default="beginning",
+              show_default=True, help="Where to start: beginning, now, latest (the latest message "
+              "of every key, then what follows), a time, or how long ago (10m, 2h).")  # fmt: skip
+@click.option("--after", "token", metavar="TOKEN", help="Start right after the message with this "
+              "token.")  # fmt: skip
+@click.option("--until-empty", is_flag=True, help="End once nothing is left.")
+@click.option("--listen-dsn", metavar="DSN", help="A direct connection for listening, where --dsn "
+              "leads through a pooler.")  # fmt: skip
+@pass_database
+def read(
+    database: Database,
+    *,
+    topics: tuple[str, ...],
+    start: Any,
+    token: str | None,
+    until_empty: bool,
+    listen_dsn: str | None,
+) -> None:
+    """Print all messages of topics, a JSON object a line, without a group.
+
+    It has id, topic, key, payload, headers, published_at and token. Nothing is acknowledged, and
+    everybody who reads gets everything. To go on another time: --after the last token. A topic may
+    be a pattern, as in 'orders.*' or 'orders.>'.
+    """
+    if token is not None:
+        start = token
+    elif start not in ("beginning", "now", "latest"):
+        with database.connect("read") as connection:
+            start = resolve(start, connection)
+    reader = Reader(
+        database.dsn, topics, start=start, listen_dsn=listen_dsn, until_empty=until_empty
+    )
+    output = Output()
+    output.when_closed(reader.stop)
+    try:
+        with ended_by_signals(reader, output), suppress(Closed), reader:
+            for message in reader:
+                line = json_line({name: getattr(message, name) for name in NAMES})
+                output.write(f"{line}\n".encode())
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise Failure(f"standard output: {error}") from error

@@ -1,0 +1,49 @@
+CREATE FUNCTION durable_notify.read(
+    topic text, s0 pg_snapshot, h0 bigint, s1 pg_snapshot, h1 bigint, p bigint, max_messages integer DEFAULT 500
+) RETURNS TABLE (
+    window_s0 pg_snapshot, window_h0 bigint, window_s1 pg_snapshot, window_h1 bigint,
+    expired boolean, id bigint, key text, payload jsonb, data bytea, headers jsonb, published_at timestamptz
+)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+#variable_conflict use_column
+DECLARE
+    place durable_notify.position;
+    start durable_notify.position;
+    found record;
+BEGIN
+    -- Read a topic on from a place, without a group and without writing anything: each message with
+    -- its window; the place after it is that window with the message's id for p. No rows: nothing
+    -- is there now, and the place stays as it is. Leave out those past their expiry.
+    --
+    -- A batch is of one window, so that the place after each of its messages is known: the window
+    -- there is first, and where it is at its end the next one, up to now.
+    place.s0 := read.s0;
+    place.h0 := read.h0;
+    place.s1 := read.s1;
+    place.h1 := read.h1;
+    place.p := COALESCE(read.p, 0);
+    FOR _turn IN 1 .. 2 LOOP
+        IF place.s1 IS NULL THEN
+            place.s1 := pg_catalog.pg_current_snapshot();
+            place.h1 := durable_notify.last_id(topic);  -- bounds the scan: nothing higher is in s1
+            place.p := 0;
+        END IF;
+        start := place;
+        SELECT * INTO STRICT found
+          FROM durable_notify.read_window(topic, place, max_messages, place.s1, NULL);
+        EXIT WHEN pg_catalog.cardinality(found.ids) > 0 OR _turn = 2;
+        place := found.place;
+        IF place.s1 IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RETURN QUERY
+    SELECT start.s0, start.h0, start.s1, start.h1,
+           COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false), o.id, o.key, o.payload, o.data, o.headers, o.created_at
+      FROM pg_catalog.unnest(found.ids) WITH ORDINALITY AS m (id, place)
+      JOIN durable_notify.outbox o ON o.topic = read.topic AND o.id = m.id
+     ORDER BY m.place;
+END
+$function$;
