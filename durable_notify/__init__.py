@@ -21,7 +21,15 @@ from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
 from .messages import DeadLetter, Outgoing, ReadMessage, TopicStatus
 from .options import ConsumerOptions, GroupSettings
-from .reports import AuditEntry, Conditions, GroupInfo, InFlight
+from .reports import (
+    AuditEntry,
+    Conditions,
+    GroupInfo,
+    InFlight,
+    ReplayConditions,
+    ReplayJob,
+    Sought,
+)
 from .topics import channel
 
 __all__ = [
@@ -46,7 +54,10 @@ __all__ = [
     "ReadMessage",
     "Reader",
     "Reject",
+    "ReplayConditions",
+    "ReplayJob",
     "Retry",
+    "Sought",
     "TopicStatus",
     "__version__",
     "channel",

@@ -3,11 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
-__all__ = ["AuditEntry", "Conditions", "GroupInfo", "InFlight"]
+__all__ = [
+    "AuditEntry", "Conditions", "GroupInfo", "InFlight", "ReplayConditions", "ReplayJob", "Sought",
+]  # fmt: skip
+
+
+class ReplayConditions(TypedDict, total=False):
+    """Which messages are replayed: those that fit all that are given.
+
+    Attributes:
+        after: with a higher id.
+        upto: with this id or a lower one.
+        since: published at or after that time; aware.
+        until: published before that time; aware.
+        keys: with this key, or one of these.
+        headers: whose headers contain these (``@>`` of jsonb).
+        payload: whose payload contains this (``@>`` of jsonb).
+        path: for whose payload this SQL/JSON path finds something.
+    """
+
+    after: int | None
+    upto: int | None
+    since: datetime | None
+    until: datetime | None
+    keys: str | Iterable[str] | None
+    headers: Mapping[str, Any] | None
+    payload: Any
+    path: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """A replay: ``done`` of ``total`` messages are on their way; state running, done, cancelled."""
+
+    id: int
+    group_name: str
+    topic: str
+    state: str
+    total: int
+    done: int
+    last_id: int
+    rate_limit: float | None
+    created_at: datetime
+    created_by: str
+    why: str | None
+    ended_at: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sought:
+    """What moving a group did: messages that come again, and ones that it will not get."""
+
+    again: int
+    skipped: int
 
 
 class Conditions(TypedDict, total=False):

@@ -207,6 +207,13 @@ class AsyncStore:
         due: float | None = rows[0][0]
         return due
 
+    async def advance_replays(self, topics: Iterable[str]) -> float | None:
+        """Advance running replays; returns the seconds until the next step, None: none runs."""
+        query = "SELECT durable_notify.advance_replays(%s, %s::text[])"
+        rows = await self._fetch(query, (self._options.group, list(topics)))
+        due: float | None = rows[0][0]
+        return due
+
     async def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
         query = "SELECT durable_notify.stay_active(%s, %s, make_interval(secs => %s))"

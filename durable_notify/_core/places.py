@@ -48,7 +48,7 @@ def decode(token: str) -> dict[str, Place]:
     try:
         version, body = token[: len(_VERSION)], token[len(_VERSION) :]
         packed = base64.b64decode(body + "=" * (-len(body) % 4), "-_", validate=True)
-        found = json.loads(zlib.decompress(packed)) if version == _VERSION else None
+        found = json.loads(zlib.decompress(packed)) if version == _VERSION else {"": ()}
         return {check_topic(topic): _place(*fields) for topic, fields in found.items()}
     except (ValueError, TypeError, AttributeError, zlib.error):
         raise InvalidArgument(

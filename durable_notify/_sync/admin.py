@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidArgument, UnknownGroup
 from ..messages import DeadLetter, TopicStatus, readable
 from ..options import check_group_settings
-from ..reports import AuditEntry, GroupInfo, InFlight
+from ..reports import AuditEntry, GroupInfo, InFlight, ReplayJob, Sought
 from ..topics import check_group, check_topic
 from .connections import fetch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import LiteralString, Unpack
 
     from ..options import GroupSettings
-    from ..reports import Conditions
+    from ..reports import Conditions, ReplayConditions
     from .connections import Publishable
 
 __all__ = ["Admin"]
@@ -42,6 +42,21 @@ _GROUPS = (
 _WAITING_FOR = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
     " FROM durable_notify.waiting_for(%s)"
+)
+_START_REPLAY = (
+    "SELECT job_id, total FROM durable_notify.start_replay("
+    "%s, %s, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::text[], %s::jsonb,"
+    " %s::jsonb, %s::jsonpath, %s::float8, %s, %s)"
+)
+_JOBS = (
+    "SELECT j.id, g.name, s.topic, j.state, j.total, j.done, j.last_id, j.rate_limit,"
+    " j.created_at, j.created_by, j.why, j.ended_at FROM durable_notify.replay_job j"
+    " JOIN durable_notify.subscription s ON s.id = j.subscription_id"
+    " JOIN durable_notify.consumer_group g ON g.id = s.group_id ORDER BY j.id DESC LIMIT %s"
+)
+_SEEK = (
+    "SELECT again, skipped FROM durable_notify.seek("
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
 )
 _GROUP = "SELECT FROM durable_notify.consumer_group WHERE name = %s"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
@@ -228,16 +243,118 @@ class Admin:
         rows = fetch(connection, _REPLAY, (group, topic, after, since, dry_run))
         return int(rows[0][0])
 
+    def seek(
+        self,
+        connection: Publishable,
+        group: str,
+        topic: str,
+        *,
+        after: int | None = None,
+        since: datetime | None = None,
+        now: bool = False,
+        why: str | None = None,
+        dry_run: bool = False,
+    ) -> Sought:
+        """Move a group in a topic, back or forward, and return what comes again or is skipped.
+
+        No straggler is lost: what is in flight comes when it commits, and going back, what was
+        committed and not handed over yet comes too. Retries that wait go on waiting when going
+        forward.
+
+        Args:
+            after: what has a higher id comes next; 0: the beginning.
+            since: what was published at or after that time comes next.
+            now: only what commits from here on comes next; the rest is skipped.
+            why: kept in the audit.
+            dry_run: only count.
+
+        Raises:
+            InvalidArgument: not exactly one of ``after``, ``since`` and ``now``.
+            UnknownGroup, UnknownTopic: there is nothing of this name to move.
+        """
+        _check_time("since", since)
+        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
+        return Sought(*(fetch(connection, _SEEK, params))[0])
+
+    def start_replay(
+        self,
+        connection: Publishable,
+        group: str,
+        topic: str,
+        *,
+        rate_limit: float | None = None,
+        why: str | None = None,
+        dry_run: bool = False,
+        **conditions: Unpack[ReplayConditions],
+    ) -> int:
+        """Have a group get messages of a topic again, beside what is new; return the job's id.
+
+        Those that fit all conditions, and that the group has been handed by now, or that were there
+        before it started. Its position does not move. Its consumers advance the job; after a crash
+        it goes on where it was. Order by key holds for what is replayed, too.
+
+        Args:
+            rate_limit: the most messages a second.
+            why: kept in the audit.
+            dry_run: start nothing, and return how many messages it would be.
+            conditions: see ``ReplayConditions``.
+
+        Raises:
+            InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
+            UnknownGroup, UnknownTopic: there is nothing of this name.
+        """
+        check_group(group)
+        check_topic(topic)
+        names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
+        if unknown := set(conditions) - set(names):
+            raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
+        _check_time("since", conditions.get("since"))
+        _check_time("until", conditions.get("until"))
+        keys = conditions.get("keys")
+        params = (
+            group,
+            topic,
+            conditions.get("after"),
+            conditions.get("upto"),
+            conditions.get("since"),
+            conditions.get("until"),
+            None if keys is None else [keys] if isinstance(keys, str) else list(keys),
+            _as_json(conditions.get("headers")),
+            _as_json(conditions.get("payload")),
+            conditions.get("path"),
+            rate_limit,
+            why,
+            dry_run,
+        )
+        job, total = (fetch(connection, _START_REPLAY, params))[0]
+        return int(total if dry_run else job)
+
+    def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
+        """Return the replays started, the newest first."""
+        return [ReplayJob(*row) for row in fetch(connection, _JOBS, (limit,))]
+
+    def cancel_replay(self, connection: Publishable, job: int) -> bool:
+        """End a replay; what it has not handed out yet does not come. False: it was not running."""
+        rows = fetch(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
+        return bool(rows[0][0])
+
+
+def _as_json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _check_time(name: str, time: datetime | None) -> None:
+    if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+        raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+
 
 def _chosen(conditions: Conditions) -> tuple[Any, ...]:
     """Return conditions in the order of ``chosen_dead_letters``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):
         raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
-    for name in ("since", "until"):
-        time = conditions.get(name)
-        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
-            raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+    _check_time("since", conditions.get("since"))
+    _check_time("until", conditions.get("until"))
     ids = conditions.get("ids")
     if isinstance(ids, int):
         ids = [ids]

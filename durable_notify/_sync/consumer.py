@@ -48,6 +48,8 @@ DEAF_POLL = 1.0
 LONGEST_SLEEP = 86_400.0
 #: How often to look, where a consumer is to end once nothing is left, in seconds.
 DRAIN_POLL = 0.5
+#: How often a busy consumer looks whether a replay was started, in seconds.
+REPLAY_LOOK = 5.0
 #: After how many messages a handler that never waits lets others run.
 BREATH = 64
 
@@ -100,6 +102,8 @@ class Consumer:
         self._tasks: list[Task] = []
         self._ear: Ear | None = None
         self._concurrency = 1
+        self._replay_at = 0.0  # when to look for replays to advance
+        self._replaying = False
         self._size = 0  # the largest payload of the last claim
 
     def __enter__(self) -> Self:
@@ -383,6 +387,8 @@ class Consumer:
         rung = ear.heard()
         if self._stopping.is_set():
             return  # stop() may have set both events just before
+        if rung is None or any("*" in payloads for payloads in rung.values()):
+            self._replay_at = 0.0  # one may have been started
         if self._attention.heard(rung):
             ear.listen(self._attention.add(self._store.discover()))
         room = self._room_for()
@@ -392,13 +398,14 @@ class Consumer:
         filled, filled_at = self._filled
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
+        self._advance_replays()
         rows = self._claim(min(room, pacer.size))
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
             self._filled = (self._queue.size(), time.monotonic())
             return
-        due = self._store.next_due(self._attention.topics)
+        due = shortest(self._store.next_due(self._attention.topics), self._replay_due())
         if self.options.until_empty:
             if due is None and self._settler.held == 0:
                 self._stopping.set()
@@ -415,6 +422,17 @@ class Consumer:
             fits = int(left / self._size) if self._size else 1
             room = min(room, max(fits, 0) if self._settler.held else max(fits, 1))
         return room
+
+    def _advance_replays(self) -> None:
+        now = time.monotonic()
+        if now >= self._replay_at and self._attention.topics:
+            due = self._store.advance_replays(self._attention.topics)
+            self._replaying = due is not None
+            self._replay_at = now + (REPLAY_LOOK if due is None else due)
+
+    def _replay_due(self) -> float | None:
+        """In how many seconds a replay goes on, where one runs."""
+        return max(0.0, self._replay_at - time.monotonic()) if self._replaying else None
 
     def _claim(self, most: int) -> list[tuple[Any, ...]]:
         if self.options.until_empty:

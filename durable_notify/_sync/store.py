@@ -208,6 +208,13 @@ class Store:
         due: float | None = rows[0][0]
         return due
 
+    def advance_replays(self, topics: Iterable[str]) -> float | None:
+        """Advance running replays; returns the seconds until the next step, None: none runs."""
+        query = "SELECT durable_notify.advance_replays(%s, %s::text[])"
+        rows = self._fetch(query, (self._options.group, list(topics)))
+        due: float | None = rows[0][0]
+        return due
+
     def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
         query = "SELECT durable_notify.stay_active(%s, %s, make_interval(secs => %s))"

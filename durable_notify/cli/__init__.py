@@ -11,7 +11,7 @@ import sys
 import click
 
 from .._version import __version__
-from . import consume, dead_letters, group, groups, problems, publish, read, server
+from . import consume, dead_letters, group, groups, problems, publish, read, replays, server
 from .common import common
 
 __all__ = ["cli", "main"]
@@ -41,6 +41,8 @@ for _command in (
     read.read,
     group.group,
     groups.replay,
+    replays.replay_job,
+    replays.seek,
     groups.status,
     dead_letters.dead_letters,
     dead_letters.audit,

@@ -15,6 +15,7 @@ _BOOKKEEPING = ", ".join(
     for table in (
         "consumer_group", "subscription", "position", "lease", "heartbeat", "settlement",
         "deferred", "dead_letter", "pattern", "active", "allowance", "horizon", "inbox",
+        "replay_job",
     )
 )  # fmt: skip
 _COLUMNS = "topic, key, payload, data, headers, deliver_at, expires_at"
@@ -35,6 +36,8 @@ _RIGHTS = {
     "read": _READ,
     "group": _CONSUME,
     "replay": _CONSUME,
+    "replay-job": _CONSUME,
+    "seek": _CONSUME,
     "status": _READ,
     "dead-letters": _CONSUME,
     "audit": _READ,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
 import logging
 import queue
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--poll", type=float, default=None)
     args = parser.parse_args()
+    faulthandler.dump_traceback_later(BOUND - 5)  # says where it hangs, if it does
     logging.disable()  # outages are expected here
     options = {"group": args.group, "topics": ["t"], "poll": args.poll, "lease": args.lease}
     mutex = threading.Lock()

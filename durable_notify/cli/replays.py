@@ -1,0 +1,184 @@
+"""``seek`` and ``replay-job``: moving a group, and giving it messages again beside what is new."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .problems import Failure
+from .tables import print_table, table_of
+from .values import Moment, json_line, resolve
+
+if TYPE_CHECKING:
+    from ..reports import ReplayJob
+    from .database import Database
+
+__all__ = ["replay_job", "seek"]
+
+
+@click.command("seek")
+@common
+@click.option("--group", required=True, help="The group to move.")
+@click.option("--topic", required=True, help="The topic in which it moves.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
+              help="Messages with higher ids come next.")  # fmt: skip
+@click.option("--since", type=Moment(), help="What was published since then comes next: ISO 8601, "
+              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
+@click.option("--now", is_flag=True, help="Skip everything there is.")
+@click.option("--why", help="Kept in the audit.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would come again or be skipped.")
+@pass_database
+def seek(
+    database: Database,
+    *,
+    group: str,
+    topic: str,
+    after: int | None,
+    since: Any,
+    now: bool,
+    why: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Move a group in a topic, back or forward.
+
+    Nothing in flight is lost: it comes when it commits. On a terminal it asks first.
+    """
+    if (after is not None) + (since is not None) + now != 1:
+        raise click.UsageError("give one of --after ID, --since TIME and --now")
+    admin = Admin()
+    with database.connect("seek") as connection:
+        place: dict[str, Any] = {"after": after, "now": now, "why": why}
+        if since is not None:
+            place["since"] = resolve(since, connection)
+        found = admin.seek(connection, group, topic, **place, dry_run=True)
+        question = f"{found.again} would come again, {found.skipped} be skipped. Go ahead?"
+        if dry_run:
+            click.echo(f"{found.again} would come again, {found.skipped} be skipped")
+            return
+        if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+            raise Failure("cancelled; nothing has changed")
+        done = admin.seek(connection, group, topic, **place)
+    click.echo(f"{done.again} come again, {done.skipped} are skipped")
+
+
+@click.group("replay-job")
+@common
+def replay_job() -> None:
+    """Give a group messages again, those that fit, beside what is new."""
+
+
+def _json(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}") from None
+
+
+@replay_job.command("start")
+@common
+@click.option("--group", required=True, help="The group that gets them.")
+@click.option("--topic", required=True, help="The topic they are of.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="Higher ids only.")
+@click.option("--upto", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="This id and lower.")
+@click.option("--since", type=Moment(), help="Published since then: ISO 8601, or 10m, 2h, 1d ago.")
+@click.option("--until", type=Moment(), help="Published before then.")
+@click.option("--key", "keys", multiple=True, help="With this key; may be repeated.")
+@click.option("--headers", callback=_json, metavar="JSON", help="Whose headers contain these.")
+@click.option("--payload", callback=_json, metavar="JSON", help="Whose payload contains this.")
+@click.option("--path", help="For whose payload this SQL/JSON path finds something.")
+@click.option("--rate-limit", type=float, metavar="N", help="The most messages a second.")
+@click.option("--why", help="Kept in the audit.")
+@click.option("--dry-run", is_flag=True, help="Only say how many messages it would be.")
+@click.option("--follow", is_flag=True, help="Wait until it is done, and show how far it is.")
+@pass_database
+def start(
+    database: Database,
+    /,
+    *,
+    group: str,
+    topic: str,
+    rate_limit: float | None,
+    why: str | None,
+    dry_run: bool,
+    follow: bool,
+    **conditions: Any,
+) -> None:
+    """Start a replay; the group's consumers carry it out."""
+    admin = Admin()
+    with database.connect("replay-job") as connection:
+        given = {name: value for name, value in conditions.items() if value not in (None, ())}
+        for name in {"since", "until"} & given.keys():
+            given[name] = resolve(given[name], connection)
+        total = admin.start_replay(connection, group, topic, dry_run=True, **given)
+        if dry_run:
+            click.echo(f"{total} messages of {topic} would come to {group} again")
+            return
+        job = admin.start_replay(connection, group, topic, rate_limit=rate_limit, why=why, **given)
+    click.echo(f"replay {job}: {total} messages of {topic} come to {group} again")
+    if follow:
+        _follow(database, job)
+
+
+def _follow(database: Database, job: int) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with (
+        database.connect("replay-job") as connection,
+        Progress(console=Console(stderr=True)) as bar,
+    ):
+        shown = bar.add_task(f"replay {job}", total=None)
+        while (found := _one(Admin().replay_jobs(connection), job)).state == "running":
+            bar.update(shown, total=found.total, completed=found.done)
+            time.sleep(0.5)
+    click.echo(f"replay {job} is {found.state}: {found.done} of {found.total}")
+
+
+def _one(jobs: list[ReplayJob], job: int) -> ReplayJob:
+    for found in jobs:
+        if found.id == job:
+            return found
+    raise Failure(f"there is no replay {job}")
+
+
+@replay_job.command("list")
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def list_jobs(database: Database, as_json: bool) -> None:
+    """List replays, the newest first."""
+    with database.connect("replay-job") as connection:
+        jobs = Admin().replay_jobs(connection)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(job) for job in jobs]))
+        return
+    columns = ("id", "group", "topic", "state", "done", "of", "rate", "why")
+    rows = [
+        (job.id, job.group_name, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
+        for job in jobs
+    ]
+    print_table(table_of(columns, rows))
+
+
+@replay_job.command("cancel")
+@common
+@click.argument("job", metavar="ID", type=int)
+@pass_database
+def cancel(database: Database, job: int) -> None:
+    """End the replay ID; what was not handed out yet does not come."""
+    with database.connect("replay-job") as connection:
+        done = Admin().cancel_replay(connection, job)
+    if not done:
+        raise Failure(f"replay {job} is not running")
+    click.echo(f"replay {job} is cancelled")

@@ -1,0 +1,23 @@
+CREATE FUNCTION durable_notify.cancel_replay(job_id bigint) RETURNS boolean
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    ended durable_notify.replay_job;
+    of_group text;
+BEGIN
+    -- End a running replay; what it has moved and nobody was handed yet does not come. False where
+    -- it was not running.
+    UPDATE durable_notify.replay_job j SET state = 'cancelled', ended_at = pg_catalog.clock_timestamp()
+     WHERE j.id = job_id AND j.state = 'running'
+    RETURNING * INTO ended;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM durable_notify.deferred d
+     WHERE d.subscription_id = ended.subscription_id AND d.waits_for = 'replay';
+    SELECT g.name INTO of_group FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
+     WHERE s.id = ended.subscription_id;
+    PERFORM durable_notify.note_audit('cancel replay', of_group, pg_catalog.jsonb_build_object('job', job_id));
+    RETURN true;
+END
+$function$;
