@@ -507,6 +507,7 @@ async def test_a_signal_ends_gracefully(
         (first,) = process.handled(1)
         assert first == {"id": ids[0], "attempt": 1}
         process.signal(sign)
+        process.stopping()
         # The handler waits for a line: it is at work when the signal comes.
         process.say("go on")
         assert process.ended() == 0

@@ -5,7 +5,8 @@ a message when its handler begins, and then does what its manner says:
 
 - ``acks``: acknowledges.
 - ``acks some``: acknowledges two messages, then never settles another.
-- ``waits``: acknowledges once it has read a line from its standard input.
+- ``waits``: acknowledges once it has read a line from its standard input; it says when it is told
+  to stop.
 - ``is cut short``: never settles; the event loop ends under it as its first handler begins.
 - ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
 """
@@ -18,6 +19,7 @@ import contextlib
 import faulthandler
 import json
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -34,6 +36,7 @@ import durable_notify as dn
 from tests.support.halves import BOUND, Half
 
 RECORD = "INSERT INTO handled VALUES (%s, %s, %s)"
+STOPPING = {"stopping": True}
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -64,6 +67,12 @@ class Process:
             new.append(json.loads(line))
         self.handled_in_all += new
         return new
+
+    def stopping(self) -> None:
+        """Wait until it has taken notice of a signal."""
+        line = self._lines.get(timeout=BOUND)
+        assert line is not None, "it ended"
+        assert json.loads(line) == STOPPING
 
     def has_spoken(self) -> bool:
         """Whether it has said something that nobody asked for yet."""
@@ -171,10 +180,23 @@ def main() -> None:
             return
         await message.ack()
 
+    def told(consumer: Any) -> Any:
+        """Have a consumer say, once, that it is told to stop; its signals' handlers call stop()."""
+        stop = consumer.stop
+
+        def say_and_stop() -> None:
+            consumer.stop = stop
+            stop()
+            os.write(1, f"{json.dumps(STOPPING)}\n".encode())
+
+        if args.manner == "waits":
+            consumer.stop = say_and_stop
+        return consumer
+
     if args.half == "sync":
-        dn.Consumer(args.dsn, **options).run(handle, concurrency=args.concurrency)
+        told(dn.Consumer(args.dsn, **options)).run(handle, concurrency=args.concurrency)
     else:
-        consumer = dn.AsyncConsumer(args.dsn, **options)
+        consumer = told(dn.AsyncConsumer(args.dsn, **options))
         cut = asyncio.Event()
 
         async def run() -> None:
