@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..messages import TopicStatus
+    from ..reports import InFlight
     from .database import Database
 
 __all__ = ["replay", "status"]
@@ -35,8 +36,11 @@ def status(database: Database, as_json: bool) -> None:
     Lag is what a group has not yet acknowledged: unread messages, those deferred (that wait for
     another attempt) and those leased (that consumers hold now).
     """
+    admin = Admin()
     with database.connect("status") as connection:
-        rows = Admin().status(connection)
+        rows = admin.status(connection)
+        strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
+        held_up = [(name, one) for name in strict for one in admin.waiting_for(connection, name)]
         now = resolve(timedelta(), connection)
     if as_json:
         click.echo(json_line([_status_json(row, now) for row in rows]))
@@ -46,6 +50,19 @@ def status(database: Database, as_json: bool) -> None:
         )
     else:
         print_table(_status_table(rows, now))
+        for name, one in held_up:
+            click.echo(_held_up(name, one, now))
+
+
+def _held_up(group: str, publisher: InFlight, now: datetime) -> str:
+    who = f"process {publisher.pid}"
+    if publisher.prepared is not None:
+        who = f"prepared transaction {publisher.prepared!r}"
+    return (
+        f"Strict group {group} waits for {who} in database {publisher.database}, which publishes "
+        f"since {shown_age(publisher.started_at, now)}; its query began "
+        f"{shown_age(publisher.query_started_at, now)} ago: {publisher.query or 'unknown'}"
+    )
 
 
 def _lag(row: TopicStatus) -> int | None:
