@@ -175,13 +175,13 @@ async def test_an_exclusive_group_keeps_its_long_worker(
     """A handler at work for longer than its lease stays the active one."""
     release = asyncio.Event()
     first, second = Seen(lambda _: release.wait()), Seen()
-    one = half.consumer(dsn, exclusive=True, lease=0.3)
+    one = half.consumer(dsn, exclusive=True, lease=2)
     send(conn, [1, 2])
     async with running(one, first):
         await first.got(1)
-        other = half.consumer(dsn, exclusive=True, lease=0.3)
+        other = half.consumer(dsn, exclusive=True, lease=2)
         async with running(other, second):
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(3.0)
             assert second.messages == []
             release.set()
             await first.got(2)

@@ -175,16 +175,18 @@ def test_rate(stage: Stage) -> None:
     sent = [one.publish() for _ in range(60)]
     assert handled(one) == sent
     one.run("SELECT durable_notify.start_replay('g', 't', rate_limit => 10)")
-    assert 0 < one.value(ADVANCE) <= 0.2
     moved = "SELECT done FROM durable_notify.replay_job"
-    assert one.value(moved) == 0
     back = "UPDATE durable_notify.replay_job SET stepped_at = clock_timestamp() - %s::interval"
+    one.run(back, "-1 hour")
+    assert 0 < one.value(ADVANCE) <= 0.2
+    assert one.value(moved) == 0
     one.run(back, "0.55 seconds")
     one.run(ADVANCE)
-    assert one.value(moved) == 5
+    some = one.value(moved)
+    assert 5 <= some < 10
     one.run(back, "1 day")  # stopped for long: it does not catch up
     one.run(ADVANCE)
-    assert one.value(moved) == 15
+    assert one.value(moved) == some + 10
 
 
 def test_cancelled(stage: Stage) -> None:

@@ -206,7 +206,7 @@ async def test_batches(half: Half, dsn: str, conn: Connection) -> None:
     async def handle(batch: list[Any]) -> None:
         got.append([message.id for message in batch])
 
-    await batches(half, dsn, handle, size=10, max_wait=0.2)
+    await batches(half, dsn, handle, size=10, max_wait=1.0)
     assert [i for batch in got for i in batch] == ids
     assert [len(batch) for batch in got] == [10, 10, 5]
     assert outstanding(conn) == 0
@@ -225,7 +225,7 @@ async def test_outcomes_in_part(half: Half, dsn: str, conn: Connection) -> None:
         await batch[2].reject("no good")
         raise Fail("the rest")
 
-    await batches(half, dsn, handle, size=6, max_wait=0.3)
+    await batches(half, dsn, handle, size=6, max_wait=1.0)
     assert got[0] == [(i, 1) for i in ids]
     rest = sorted(pair for batch in got[1:] for pair in batch)
     assert rest == [(i, 2) for i in (ids[1], *ids[3:])]
@@ -276,5 +276,5 @@ async def test_prefetch_by_bytes(half: Half, dsn: str, conn: Connection) -> None
         seen = half.consumer(dsn, group=f"g{limit}", prefetch_bytes=limit, until_empty=True)
         await soon(seen.run(watch))
         # Acknowledgements that are on their way count as leased, but not as held.
-        assert 1 <= most <= held + 10, limit
+        assert 1 <= most <= held + 20, limit
         assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0

@@ -27,11 +27,15 @@ BEGIN
     writing := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0;
     look := NOT writing AND (options.order_by = 'strict' OR options.exclusive OR options.max_in_flight IS NOT NULL);
     full_up := options.max_in_flight IS NOT NULL AND durable_notify.in_flight(options.id) >= options.max_in_flight;
-    SELECT pg_catalog.min(t.due_at) INTO due
-      FROM durable_notify.subscription s
-     CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up, look) AS t (due_at)
-     WHERE s.group_id = options.id AND s.topic = ANY (topics)
-       AND (look OR durable_notify.has_something_under_way(s.id));
+    FOR _turn IN 1 .. 2 LOOP
+        SELECT pg_catalog.min(t.due_at) INTO due
+          FROM durable_notify.subscription s
+         CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up, look) AS t (due_at)
+         WHERE s.group_id = options.id AND s.topic = ANY (topics)
+           AND (look OR durable_notify.has_something_under_way(s.id));
+        EXIT WHEN due IS NOT NULL OR NOT full_up;
+        full_up := false;  -- what filled it up was settled meanwhile
+    END LOOP;
     IF options.rate_limit IS NOT NULL AND NOT full_up THEN
         -- Used up: nothing before there is one again, and then there may be, whatever is due.
         due := COALESCE((
