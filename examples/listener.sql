@@ -15,10 +15,11 @@
 SET client_min_messages = warning;
 CREATE TABLE IF NOT EXISTS audit (message_id bigint PRIMARY KEY, said jsonb);
 
--- LISTEN, commit, then read: what is committed before the LISTEN is found by the claim, what is
--- committed after it rings. A channel is a name, so the statement is put together, and \gexec
--- runs it.
+-- LISTEN, commit, arm the topic's doorbell, then read: what is committed before that is found by the
+-- claim, what is published after it rings. A channel is a name, so the statement is put together, and
+-- \gexec runs it.
 SELECT format('LISTEN %I', durable_notify.channel(:'topic')) \gexec
+SELECT durable_notify.arm(:'topic') \g /dev/null
 
 SELECT durable_notify.subscribe(:'group', ARRAY[:'topic']) \g /dev/null
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.attention import Attention
 from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
-from .._core.pacing import BatchPacer, backoff, shortest
+from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from ..errors import (
     AlreadySettled,
     ClaimBusy,
@@ -41,7 +41,7 @@ __all__ = ["AsyncConsumer"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to look while wake-ups do not arrive and polling is allowed, in seconds.
+#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
 #: No wait may be longer than a thread can wait.
 LONGEST_SLEEP = 86_400.0
@@ -90,6 +90,7 @@ class AsyncConsumer:
         self._store = AsyncStore(dsn, self.options)
         self._settler = AsyncSettler(self._store, self.options, self._freed, self._done)
         self._attention = Attention(self.options.topics)
+        self._linger = Linger()
         self._gate: KeyGate[AsyncMessage] = KeyGate()
         self._queue: Queue[AsyncMessage | None] = Queue()
         self._stopping = Event()
@@ -398,12 +399,27 @@ class AsyncConsumer:
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         await self._advance_replays()
-        rows = await self._claim(min(room, pacer.size))
+        rows = await self._claim(ear, min(room, pacer.size))
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
             self._filled = (self._queue.size(), time.monotonic())
+            self._linger.found(len(rows), time.monotonic())
+            ear.rise({row[2] for row in rows})
             return
+        await self._wait(ear)
+
+    async def _wait(self, ear: AsyncEar) -> None:
+        """Wait for more where nothing is left: look again soon, or be rung."""
+        if not self.options.until_empty:
+            pause = self._linger.pause(time.monotonic())
+            if pause is not None:
+                await ear.woken.wait(pause)
+                return
+            ear.rest()
+            if ear.arming:
+                await ear.woken.wait(DEAF_POLL)  # and look once more, which is what the bell needs
+                return
         due = shortest(await self._store.next_due(self._attention.topics), self._replay_due())
         if self.options.until_empty:
             if due is None and self._settler.held == 0:
@@ -433,13 +449,14 @@ class AsyncConsumer:
         """In how many seconds a replay goes on, where one runs."""
         return max(0.0, self._replay_at - time.monotonic()) if self._replaying else None
 
-    async def _claim(self, most: int) -> list[tuple[Any, ...]]:
+    async def _claim(self, ear: AsyncEar, most: int) -> list[tuple[Any, ...]]:
         if self.options.until_empty:
             self._attention.all()
         topics = self._attention.to_claim()
+        rings = ear.armed  # before the read: what comes later is heard of
         rows = await self._store.claim(topics, most) if topics else []
         if len(rows) < most:
-            self._attention.exhausted(topics)
+            self._attention.exhausted(rings.intersection(topics))
         return rows
 
     async def _sleep(self, ear: AsyncEar, due: float | None) -> None:
@@ -449,7 +466,9 @@ class AsyncConsumer:
                 "wake-ups do not reach the listening connection, and polling is switched off: "
                 "give a direct listen_dsn, or allow poll"
             )
-        if not ear.hears and poll is not None:
+        if ear.unarmed and ear.hears:
+            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
+        elif not ear.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
         await ear.woken.wait(shortest(due, poll, LONGEST_SLEEP))
         if not ear.woken.is_set():

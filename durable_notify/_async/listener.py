@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from .._core.pacing import backoff
+from .._core.bells import Bells
+from .._core.pacing import backoff, shortest
 from .compat import Event, Waiter, scope, sharing_lock, spawn
 from .store import TRANSIENT, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .compat import Task
 
@@ -32,13 +34,15 @@ ANSWER = 10.0
 class AsyncEar:
     """What one consumer hears: ``woken`` is set by every ring on one of its channels.
 
-    It is also set whenever rings may have been missed: after every reconnection, once the session
-    listens again.
+    It is rung for only while it rests. It is also set whenever rings may have been missed: once the
+    bells it asked for are armed, after every reconnection, and when a transaction that may not have
+    rung has ended.
     """
 
-    def __init__(self, listener: AsyncListener, channels: frozenset[str]) -> None:
-        self.channels = channels
+    def __init__(self, listener: AsyncListener, channels: Mapping[str, str]) -> None:
+        self.channels = dict(channels)  # with the topic of each
         self.woken = Event()
+        self._resting: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
         self._mutex = threading.RLock()  # a signal's handler may wake as well
@@ -53,6 +57,45 @@ class AsyncEar:
     def hears(self) -> bool:
         """Whether rings were proven to arrive on the connection there is now."""
         return self._listener.hears
+
+    def rest(self) -> None:
+        """Have publishers ring from here on.
+
+        It wakes once they do: then read once more, and sleep if there is nothing.
+        """
+        with self._mutex:
+            before, self._resting = self._resting, frozenset(self.channels.values())
+        if self._resting != before:
+            self._listener.look()
+
+    def rise(self, topics: Iterable[str]) -> None:
+        """Read some topics from here on: publishers need not ring for them."""
+        with self._mutex:
+            before = self._resting
+            self._resting = before.difference(topics)
+        if self._resting != before:
+            self._listener.look()
+
+    @property
+    def resting(self) -> frozenset[str]:
+        """The topics for which it wants to be rung."""
+        return self._resting
+
+    @property
+    def armed(self) -> frozenset[str]:
+        """The topics whose publishers ring for it: what a read that begins now misses, rings."""
+        return self._resting & self._listener.bells.armed
+
+    @property
+    def arming(self) -> bool:
+        """Whether it will be woken because bells are armed, or could not be."""
+        bells = self._listener.bells
+        return self.hears and not self._resting <= bells.armed | bells.refused
+
+    @property
+    def unarmed(self) -> bool:
+        """Whether some of its topics do not ring, now or ever: look at intervals."""
+        return not self._resting <= self._listener.bells.armed
 
     def wake(self, rung: dict[str, set[str]] | None = None) -> None:
         """Set ``woken``; without rings, for rings may have been missed."""
@@ -70,7 +113,22 @@ class AsyncEar:
             in_doubt, self._in_doubt = self._in_doubt, False
         return None if in_doubt else rung
 
-    def listen(self, channels: Iterable[str]) -> None:
+    def ring(self, rung: dict[str, set[str]]) -> None:
+        """Wake: some of its channels have rung. It is not rung for them while it reads."""
+        with self._mutex:
+            self._resting = self._resting.difference(self.channels[name] for name in rung)
+        self.wake(rung)
+
+    def reread(self, topics: frozenset[str]) -> None:
+        """Wake, for there may be something in some of these topics.
+
+        Trap: also where it does not rest just now. It may be about to, after a read that was too
+        early, and find its bells still armed.
+        """
+        if mine := {name: {""} for name, topic in self.channels.items() if topic in topics}:
+            self.wake(mine)
+
+    def listen(self, channels: Mapping[str, str]) -> None:
         """Hear more channels; it wakes once the session listens to them."""
         self._listener.extend(self, channels)
 
@@ -97,6 +155,7 @@ class AsyncListener:
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
         self._probe_heard = False
         self._checked_at = 0.0
+        self.bells = Bells()
         self.deaf = False
         self.hears = False
         self.reconnects = 0
@@ -121,19 +180,24 @@ class AsyncListener:
             await self._task.join()
         self._waiter.close()
 
-    def add(self, channels: Iterable[str]) -> AsyncEar:
+    def look(self) -> None:
+        """Take notice of what the ears want."""
+        self._waiter.wake()
+
+    def add(self, channels: Mapping[str, str]) -> AsyncEar:
         """Listen to channels; the ear's ``woken`` is set once the session does."""
-        ear = AsyncEar(self, frozenset(channels))
+        ear = AsyncEar(self, channels)
         self._ears.add(ear)
         self._waiter.wake()
         return ear
 
-    def extend(self, ear: AsyncEar, channels: Iterable[str]) -> None:
-        ear.channels |= frozenset(channels)
+    def extend(self, ear: AsyncEar, channels: Mapping[str, str]) -> None:
+        ear.channels = {**ear.channels, **channels}
         self._waiter.wake()
 
     async def remove(self, ear: AsyncEar) -> None:
         self._ears.discard(ear)
+        self._waiter.wake()
         await _release(self)
 
     @property
@@ -144,10 +208,12 @@ class AsyncListener:
         connection = await connect(self._dsn, "listener")
         self._connection = connection
         self._listening = set()
+        self.bells.reset()
         self._waiter.watch(connection.fileno())
 
     async def _disconnect(self) -> None:
         self.hears = False
+        self.bells.reset()
         self._waiter.unwatch()
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -188,18 +254,89 @@ class AsyncListener:
         """Hear rings until told to stop, or the connection turns out to be dead."""
         while not self._stopping:
             await self._sync_channels()
-            if self._stopping or self._wanted() != self._listening - {self._probe}:
+            await self._sync_bells()
+            if self._stopping or not self._in_sync():
                 continue  # a command's own wait has taken the wake-up that told of it
-            await self._waiter.wait(max(0.0, self._checked_at + HEARTBEAT - time.monotonic()))
+            now = time.monotonic()
+            until = shortest(self._checked_at + HEARTBEAT, self.bells.next_at())
+            await self._waiter.wait(max(0.0, (now if until is None else until) - now))
             self._receive()
+            await self._look_for_unannounced()
             if time.monotonic() >= self._checked_at + HEARTBEAT:
-                # On this session: a SELECT 1 elsewhere would not notice a lost registration.
-                present = await self._command("SELECT pg_catalog.pg_listening_channels()")
-                if missing := self._listening - {row[0] for row in present}:
-                    log.warning("the session had stopped listening to %d channels", len(missing))
-                    self._listening -= missing
-                if self.deaf:
-                    await self._check_hearing()
+                await self._check_session()
+
+    async def _check_session(self) -> None:
+        """See whether the session still has what it was given.
+
+        On this session: a SELECT 1 elsewhere would not notice a lost registration.
+        """
+        present = await self._command(_PRESENT)
+        missing = self._listening - {name for name, _ in present}
+        bells = {int(bells) for _, bells in present}
+        if missing or (bells and bells != {len(self.bells.armed)}):
+            log.warning(
+                "the session had stopped listening to %d channels, or lost its locks", len(missing)
+            )
+            self._listening -= missing
+            await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
+            self.bells.reset()
+        if self.deaf:
+            await self._check_hearing()
+
+    def _in_sync(self) -> bool:
+        wanted = self._wanted_bells()
+        return self._wanted() == self._listening - {self._probe} and not (
+            self.bells.armed.difference(wanted) or self.bells.to_arm(wanted, time.monotonic())
+        )
+
+    def _wanted_bells(self) -> set[str]:
+        """Return the topics to be rung for; only where that was proven to be heard.
+
+        Trap: through a pooler the bell of somebody else's session would stay armed for ever.
+        """
+        if not self.hears:
+            return set()
+        return {topic for ear in list(self._ears) for topic in ear.resting}
+
+    async def _sync_bells(self) -> None:
+        """Disarm the bells of those that read, and arm those of whoever rests.
+
+        LISTEN stands before this. Who rests reads once more after it, which is what makes a
+        message found that was published in between without a ring.
+        """
+        wanted = self._wanted_bells()
+        if extra := self.bells.to_disarm(wanted):
+            await self._command(_with_list("SELECT durable_notify.disarm_all({})", extra))
+        missing = self.bells.to_arm(wanted, time.monotonic())
+        if not missing:
+            return
+        try:
+            rows = await self._command(_with_list("SELECT durable_notify.arm_all({})", missing))
+        except psycopg.errors.OutOfMemory as error:
+            # The server's table of locks is full. What was taken of it before that stays taken.
+            log.warning("doorbells could not be armed, consumers look at intervals: %s", error)
+            await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
+            missing = sorted(wanted)
+            self.bells.reset()
+            result: dict[str, list[str]] = {"barred": missing, "silent": [], "unannounced": []}
+        else:
+            result = json.loads(rows[0][0])
+        refused = {*result["barred"], *result["silent"]}
+        self.bells.tried(missing, refused, result["unannounced"], time.monotonic())
+        for ear in list(self._ears):
+            ear.reread(frozenset(missing))
+
+    async def _look_for_unannounced(self) -> None:
+        """Have those who rest read again once a transaction that may not have rung has ended."""
+        looked_at = self.bells.to_look(time.monotonic())
+        if not looked_at:
+            return
+        query = "SELECT pg_catalog.unnest(durable_notify.still_running({}::xid8[]))"
+        rows = await self._command(_with_list(query, looked_at))
+        running = [row[0] for row in rows]
+        if self.bells.looked(looked_at, running, time.monotonic()):
+            for ear in list(self._ears):
+                ear.reread(frozenset(ear.channels.values()))
 
     async def _sync_channels(self) -> None:
         """LISTEN to what is wanted and not yet heard; wake whoever waited for it.
@@ -215,7 +352,7 @@ class AsyncListener:
             await self._command(_identified("UNLISTEN {}", channel))
             self._listening.discard(channel)
         for ear in list(self._ears):
-            if fresh & ear.channels:
+            if not fresh.isdisjoint(ear.channels):
                 ear.wake()
 
     def _wanted(self) -> set[str]:
@@ -288,8 +425,20 @@ class AsyncListener:
         if self._probe in rung:
             self._probe_heard = True
         for ear in list(self._ears):
-            if mine := {channel: rung[channel] for channel in ear.channels & rung.keys()}:
-                ear.wake(mine)
+            if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
+                ear.ring(mine)
+
+
+#: What this session listens to, with how many doorbells it has armed.
+_PRESENT = (
+    "SELECT c.name, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l"
+    " WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'advisory'"
+    " AND l.classid = 1685024362) FROM pg_catalog.pg_listening_channels() AS c (name)"
+)
+
+
+def _with_list(statement: str, items: list[str]) -> str:
+    return sql.SQL(statement).format(sql.Literal(items)).as_string(None)
 
 
 def _identified(statement: str, channel: str) -> str:
@@ -299,7 +448,7 @@ def _identified(statement: str, channel: str) -> str:
 _shared: dict[tuple[object, str], AsyncListener] = {}
 
 
-async def listen(dsn: str, channels: Iterable[str]) -> AsyncEar:
+async def listen(dsn: str, channels: Mapping[str, str]) -> AsyncEar:
     """Hear channels on the one listening connection that this process has for a DSN."""
     here = scope()
     async with sharing_lock():

@@ -30,18 +30,19 @@ class Attention:
         self.add(topic for topic in wanted if not is_pattern(topic))
 
     @property
-    def channels(self) -> list[str]:
-        """The channels to listen to."""
-        return [*self._by_channel, *([ANY_TOPIC] if self.patterns else [])]
+    def channels(self) -> dict[str, str]:
+        """The channels to listen to, with the topic of each; "" stands for all topics."""
+        every = {ANY_TOPIC: ""} if self.patterns else {}
+        return {channel(topic): topic for topic in self.topics} | every
 
-    def add(self, topics: Iterable[str]) -> list[str]:
+    def add(self, topics: Iterable[str]) -> dict[str, str]:
         """Take topics in, and return the channels of those that are new."""
         fresh = [topic for topic in topics if topic not in self.topics]
         for topic in fresh:
             self.topics[topic] = None
             self._by_channel.setdefault(channel(topic), []).append(topic)
         self._open.update(fresh)
-        return [channel(topic) for topic in fresh]
+        return {channel(topic): topic for topic in fresh}
 
     def heard(self, rung: Mapping[str, Collection[str]] | None) -> bool:
         """Take note of rings (None: perhaps all there are); whether new topics may be there."""
@@ -53,7 +54,8 @@ class Attention:
                 self.all()
             self._open.update(self._by_channel.get(name, ()))
         return any(
-            topic not in self.topics and any(matches(topic, pattern) for pattern in self.patterns)
+            not topic  # perhaps some have appeared
+            or (topic not in self.topics and any(matches(topic, p) for p in self.patterns))
             for topic in rung.get(ANY_TOPIC, ())
         )
 
@@ -66,5 +68,5 @@ class Attention:
         return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
 
     def exhausted(self, topics: Iterable[str]) -> None:
-        """Take note that nothing is left in topics."""
+        """Take note that a read found nothing in topics whose publishers rang by then."""
         self._open.difference_update(topics)

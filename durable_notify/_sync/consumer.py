@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.attention import Attention
 from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
-from .._core.pacing import BatchPacer, backoff, shortest
+from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from ..errors import (
     AlreadySettled,
     ClaimBusy,
@@ -42,7 +42,7 @@ __all__ = ["Consumer"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to look while wake-ups do not arrive and polling is allowed, in seconds.
+#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
 #: No wait may be longer than a thread can wait.
 LONGEST_SLEEP = 86_400.0
@@ -91,6 +91,7 @@ class Consumer:
         self._store = Store(dsn, self.options)
         self._settler = Settler(self._store, self.options, self._freed, self._done)
         self._attention = Attention(self.options.topics)
+        self._linger = Linger()
         self._gate: KeyGate[Message] = KeyGate()
         self._queue: Queue[Message | None] = Queue()
         self._stopping = Event()
@@ -399,12 +400,27 @@ class Consumer:
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         self._advance_replays()
-        rows = self._claim(min(room, pacer.size))
+        rows = self._claim(ear, min(room, pacer.size))
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
             self._filled = (self._queue.size(), time.monotonic())
+            self._linger.found(len(rows), time.monotonic())
+            ear.rise({row[2] for row in rows})
             return
+        self._wait(ear)
+
+    def _wait(self, ear: Ear) -> None:
+        """Wait for more where nothing is left: look again soon, or be rung."""
+        if not self.options.until_empty:
+            pause = self._linger.pause(time.monotonic())
+            if pause is not None:
+                ear.woken.wait(pause)
+                return
+            ear.rest()
+            if ear.arming:
+                ear.woken.wait(DEAF_POLL)  # and look once more, which is what the bell needs
+                return
         due = shortest(self._store.next_due(self._attention.topics), self._replay_due())
         if self.options.until_empty:
             if due is None and self._settler.held == 0:
@@ -434,13 +450,14 @@ class Consumer:
         """In how many seconds a replay goes on, where one runs."""
         return max(0.0, self._replay_at - time.monotonic()) if self._replaying else None
 
-    def _claim(self, most: int) -> list[tuple[Any, ...]]:
+    def _claim(self, ear: Ear, most: int) -> list[tuple[Any, ...]]:
         if self.options.until_empty:
             self._attention.all()
         topics = self._attention.to_claim()
+        rings = ear.armed  # before the read: what comes later is heard of
         rows = self._store.claim(topics, most) if topics else []
         if len(rows) < most:
-            self._attention.exhausted(topics)
+            self._attention.exhausted(rings.intersection(topics))
         return rows
 
     def _sleep(self, ear: Ear, due: float | None) -> None:
@@ -450,7 +467,9 @@ class Consumer:
                 "wake-ups do not reach the listening connection, and polling is switched off: "
                 "give a direct listen_dsn, or allow poll"
             )
-        if not ear.hears and poll is not None:
+        if ear.unarmed and ear.hears:
+            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
+        elif not ear.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
         ear.woken.wait(shortest(due, poll, LONGEST_SLEEP))
         if not ear.woken.is_set():

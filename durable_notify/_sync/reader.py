@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import psycopg
 
 from .. import schema
 from .._core.attention import Attention
-from .._core.pacing import backoff, shortest
+from .._core.pacing import Linger, backoff, shortest
 from .._core.places import BEGINNING, Place, decode, encode
 from ..errors import ConsumerClosed, InvalidArgument, ListenerDeaf
 from ..messages import ReadMessage
@@ -106,6 +107,7 @@ class Reader:
         self._ear: Ear | None = None
         self._ready: deque[tuple[ReadMessage | None, str, Place]] = deque()
         self._stopping = Event()
+        self._linger = Linger()
         self._failures = 0
 
     def __enter__(self) -> Self:
@@ -176,9 +178,12 @@ class Reader:
             if self._attention.heard(ear.heard()):
                 self._discover()
             for topic in self._attention.to_claim():
+                rings = ear.armed  # before the read: what comes later is heard of
                 if self._read(topic):
+                    self._linger.found(len(self._ready), time.monotonic())
+                    ear.rise([topic])
                     return True
-                self._attention.exhausted([topic])
+                self._attention.exhausted(rings.intersection([topic]))
             self._failures = 0
         except TRANSIENT as error:
             self._failures += 1
@@ -194,13 +199,23 @@ class Reader:
         return True
 
     def _sleep(self, ear: Ear) -> None:
+        pause = self._linger.pause(time.monotonic())
+        if pause is not None:
+            ear.woken.wait(pause)
+            return
+        ear.rest()
+        if ear.arming:
+            ear.woken.wait(DEAF_POLL)  # and read once more, which is what the bell needs
+            return
         poll = self._poll
         if ear.deaf and poll is None:
             raise ListenerDeaf(
                 "wake-ups do not reach the listening connection, and polling is switched off: "
                 "give a direct listen_dsn, or allow poll"
             )
-        if not ear.hears and poll is not None:
+        if ear.unarmed and ear.hears:
+            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
+        elif not ear.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
         ear.woken.wait(shortest(poll, LONGEST_SLEEP))
         if not ear.woken.is_set():

@@ -23,7 +23,7 @@ _CONSUME = (
     *_READ,
     f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}",
     "SELECT ON SEQUENCE durable_notify.outbox_id_seq",
-    "INSERT ON durable_notify.audit",
+    "INSERT ON durable_notify.audit, durable_notify.ringing",
 )
 _RIGHTS = {
     "publish": (

@@ -37,11 +37,18 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
   });
 }
 
-// LISTEN, commit, then read: what is committed before the LISTEN is found by the first claim,
-// what is committed after it rings. A channel is a name, hence escapeIdentifier.
+// LISTEN, commit, arm the topic's doorbell, then read: what is committed before that is found by
+// the first claim, what is published after it rings. `late` are transactions that published before
+// the bell was armed and have not ended: they will not ring, so look now and then until they have.
+// A channel is a name, hence escapeIdentifier.
 const { rows: [{ channel }] } = await working.query(
   "SELECT durable_notify.channel($1)", [topic]);
 await listening.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
+while (!(await listening.query("SELECT durable_notify.arm($1) AS armed", [topic])).rows[0].armed) {
+  await new Promise((resolve) => setTimeout(resolve, 10)); // a publisher was looking at the bell
+}
+let { rows: [{ late }] } = await listening.query(
+  "SELECT durable_notify.unannounced()::text[] AS late");
 await working.query("SELECT durable_notify.subscribe($1, $2)", [group, [topic]]);
 
 while (!stopping) {
@@ -82,9 +89,14 @@ async function handle(messages) {
 async function sleep() {
   const { rows: [{ due }] } = await working.query(
     "SELECT durable_notify.next_due($1, $2) AS due", [group, [topic]]);
+  const poll = late.length > 0 ? 100 : POLL;
+  if (late.length > 0) {
+    ({ rows: [{ late }] } = await working.query(
+      "SELECT durable_notify.still_running($1::xid8[])::text[] AS late", [late]));
+  }
   if (rung || stopping) return;
   await new Promise((resolve) => {
-    const timer = setTimeout(resolve, Math.min(POLL, due === null ? POLL : due * 1000 + 50));
+    const timer = setTimeout(resolve, Math.min(poll, due === null ? poll : due * 1000 + 50));
     wake = () => {
       clearTimeout(timer);
       resolve();

@@ -91,7 +91,7 @@ def test_standing_down_rings(stage: Stage, one: Session) -> None:
     published = one.publish()
     other = stage.session()
     assert claim_as(one, "first") != []
-    other.run('LISTEN "durable_notify:t"')
+    other.listen()
     one.run("SELECT durable_notify.release(ARRAY(SELECT token FROM durable_notify.lease))")
     assert one.value("SELECT durable_notify.stand_down('g', 'first')")
     assert [n.payload for n in other.connection.notifies(timeout=BOUND, stop_after=2)]
@@ -115,7 +115,7 @@ def test_in_flight(stage: Stage, one: Session) -> None:
     assert ids(first) + ids(other.claim()) == published[:3]
     assert other.claim() == []
     assert (due(one) or 0) > 3000  # no busy loop: a settle rings, or a lease runs out
-    other.run('LISTEN "durable_notify:t"')
+    other.listen()
     one.settle(first[0].token, first[:1])
     assert [n.payload for n in other.connection.notifies(timeout=BOUND, stop_after=1)] == ["*"]
     assert ids(other.claim()) == published[3:4]
@@ -157,7 +157,7 @@ def test_pause_and_resume(stage: Stage, one: Session) -> None:
     assert due(one) is None
     one.ack(held)
     other = stage.session()
-    other.run('LISTEN "durable_notify:t"')
+    other.listen()
     one.run("SELECT durable_notify.resume('g')")
     assert len(list(other.connection.notifies(timeout=BOUND, stop_after=1))) == 1
     assert ids(one.claim()) == published[1:]

@@ -87,7 +87,7 @@ async def test_a_lost_registration_is_noticed(
         # UNLISTEN cannot be done from outside; the listener only believes that it listens.
         listener = consumer._ear._listener
         listener._listening.add("durable_notify:never")
-        consumer._ear.channels = consumer._ear.channels | {"durable_notify:never"}
+        consumer._ear.channels = consumer._ear.channels | {"durable_notify:never": "never"}
         listening = (
             "SELECT query LIKE '%%never%%' FROM pg_stat_activity WHERE application_name = %s"
         )
@@ -113,11 +113,11 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
 
         def beside(statement: str) -> Any:
             if "second" in statement:
-                ears.append(listener.add([dn.channel("third")]))
+                ears.append(listener.add({dn.channel("third"): "third"}))
             return command(statement)
 
         monkeypatch.setattr(listener, "_command", beside)
-        ears.append(listener.add([dn.channel("second")]))
+        ears.append(listener.add({dn.channel("second"): "second"}))
         await until(lambda: dn.channel("third") in listener._listening, 5)
         assert len(ears) == 2
         listener._ears -= set(ears)

@@ -500,7 +500,7 @@ def test_next_due(stage: Stage) -> None:
 
 def test_retries_releases_and_replays_ring(stage: Stage) -> None:
     reader, other, batch = lease(stage, 2)
-    other.run('LISTEN "durable_notify:t"')
+    other.listen()
     reader.settle(batch[0].token, retried=batch[:1])
     reader.column(RELEASE, [batch[0].token], False)
     reader.run("SELECT durable_notify.replay('g', 't', 1)")

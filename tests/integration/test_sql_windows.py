@@ -71,7 +71,7 @@ def test_savepoints(stage: Stage) -> None:
 def test_prepared_transactions(stage: Stage) -> None:
     reader, slow, fast = stage.take(3)
     # NOTIFY refuses PREPARE TRANSACTION, so these publishers need a topic that does not ring.
-    reader.run("ALTER TABLE durable_notify.outbox DISABLE TRIGGER ring")
+    reader.run("SELECT durable_notify.set_wakeups('t', 'never')")
     reader.subscribe()
     slow.begin()
     first = slow.publish()
@@ -613,17 +613,17 @@ def heard(listener: Session, publisher: Session, channel: str = "durable_notify:
 
 def test_one_ring_a_topic_and_statement(stage: Stage) -> None:
     listener, other, publisher = stage.take(3)
-    listener.run('LISTEN "durable_notify:t"')
-    other.run('LISTEN "durable_notify:u"')
+    listener.listen()
+    other.listen("u")
     query = """
         WITH new AS (
             INSERT INTO durable_notify.outbox (topic, payload)
             SELECT topic, '1' FROM generate_series(1, 3), unnest('{t,u}'::text[]) AS topic
             RETURNING topic, id)
-        SELECT max(id)::text FROM new GROUP BY topic ORDER BY topic"""
-    last_t, last_u = publisher.column(query)
-    assert heard(listener, publisher) == [last_t]
-    assert heard(other, publisher, "durable_notify:u") == [last_u]
+        SELECT min(id)::text FROM new GROUP BY topic ORDER BY topic"""
+    first_t, first_u = publisher.column(query)
+    assert heard(listener, publisher) == [first_t]
+    assert heard(other, publisher, "durable_notify:u") == [first_u]
     published = [publisher.publish(), publisher.publish()]
     assert heard(listener, publisher) == [str(i) for i in published]
     with suppress(ZeroDivisionError), publisher.transaction():
@@ -634,7 +634,7 @@ def test_one_ring_a_topic_and_statement(stage: Stage) -> None:
 
 def test_replicated_rows_ring(stage: Stage) -> None:
     listener, publisher = stage.take(2)
-    listener.run('LISTEN "durable_notify:t"')
+    listener.listen()
     publisher.run("SET session_replication_role = replica")
     message_id = publisher.publish()
     assert heard(listener, publisher) == [str(message_id)]
@@ -647,7 +647,7 @@ def test_channel_is_never_too_long(stage: Stage, topic: str) -> None:
     listener, publisher = stage.take(2)
     channel = listener.value("SELECT durable_notify.channel(%s)", topic)
     assert len(channel.encode()) <= 63
-    listener.run(f'LISTEN "{channel}"')
+    listener.listen(topic)
     message_id = publisher.publish(topic=topic)
     assert heard(listener, publisher, channel) == [str(message_id)]
 

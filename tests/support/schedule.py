@@ -108,6 +108,11 @@ class Session:
         assert isinstance(group_id, int)
         return group_id
 
+    def listen(self, topic: str = "t") -> None:
+        """Listen to a topic, and have its publishers ring."""
+        self.run(f'LISTEN "{self.value("SELECT durable_notify.channel(%s)", topic)}"')
+        assert self.value("SELECT durable_notify.arm(%s)", topic)
+
     def settle(self, token: int, acked: Any = (), retried: Any = (), rejected: Any = ()) -> None:
         """Settle messages, or ids, of a lease."""
         lists = [[getattr(m, "id", m) for m in part] for part in (acked, retried, rejected)]

@@ -24,7 +24,7 @@ PREPARATIONS = """
     CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL);
     INSERT INTO counter SELECT unnest('{a,b,c}'::text[]), 0;
     -- NOTIFY refuses PREPARE TRANSACTION; nobody listens here.
-    ALTER TABLE durable_notify.outbox DISABLE TRIGGER ring"""
+    SELECT durable_notify.set_wakeups('t', 'never')"""
 # Leases nobody holds any more: their consumer is gone, or two have settled a part each at once.
 END_ALL_LEASES = """
     WITH beats AS (DELETE FROM durable_notify.heartbeat)

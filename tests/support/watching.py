@@ -15,10 +15,11 @@ _IDLE = """
         SELECT FROM pg_stat_activity c, pg_stat_activity l
          WHERE c.datname = current_database() AND c.state = 'idle'
            AND c.application_name = 'durable_notify consumer ' || %s
-           AND c.query LIKE '%%next_due%%' AND c.query_start > l.state_change
+           AND c.query LIKE '%%next_due%%'
            AND l.datname = current_database() AND l.state = 'idle'
            AND l.application_name = 'durable_notify listener'
-           AND l.query LIKE 'LISTEN "durable_notify:%%')"""
+           AND EXISTS (SELECT FROM pg_locks b WHERE b.pid = l.pid AND b.classid = 1685024362
+                          AND b.locktype = 'advisory' AND b.mode = 'ShareLock'))"""
 _SESSIONS = """
     SELECT pid FROM pg_stat_activity
      WHERE datname = current_database() AND application_name LIKE %s"""
@@ -41,14 +42,16 @@ def value(connection: Connection, query: str, *params: Any) -> Any:
 
 
 async def asleep(consumer: Any) -> None:
-    """Wait until a consumer of this process listens, has looked since, and found nothing.
+    """Wait until a consumer of this process is rung for, has looked since, and found nothing.
 
     What is published from here on it can only learn of by a wake-up.
     """
 
     def listens_and_sleeps() -> bool:
         ear = consumer._ear
-        if ear is None or not ear.hears or not ear.channels <= ear._listener._listening:
+        if ear is None or not ear.hears or ear.arming or ear.unarmed:
+            return False
+        if not ear.channels.keys() <= ear._listener._listening or not ear.resting:
             return False
         event = ear.woken
         waiters = event._cond._waiters if hasattr(event, "_cond") else event._event._waiters

@@ -77,7 +77,7 @@ def test_few_topics_are_all_claimed() -> None:
     attention = Attention(["a", "b"])
     attention.exhausted(["a", "b"])
     assert attention.to_claim() == ["a", "b"]
-    assert attention.channels == [channel("a"), channel("b")]
+    assert attention.channels == {channel("a"): "a", channel("b"): "b"}
 
 
 def test_of_many_topics_those_that_rang() -> None:
@@ -101,7 +101,7 @@ def test_patterns_ask_for_new_topics() -> None:
     assert attention.to_claim() == ["t"]
     assert attention.heard(None)
     assert attention.heard({"durable_notify": {"orders.eu"}})
-    assert attention.add(["orders.eu", "t"]) == [channel("orders.eu")]
+    assert attention.add(["orders.eu", "t"]) == {channel("orders.eu"): "orders.eu"}
     assert not attention.heard({"durable_notify": {"orders.eu", "invoices.eu", "orders.eu.x"}})
 
 

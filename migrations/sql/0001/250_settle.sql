@@ -68,7 +68,7 @@ BEGIN
     END IF;
     IF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
         -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
-        PERFORM pg_catalog.pg_notify(durable_notify.channel(s.topic), COALESCE(held.rings, '0'))
+        PERFORM durable_notify.ring(s.topic, COALESCE(held.rings, '0'))
            FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
     END IF;
     RETURN sent_back;

@@ -1,15 +1,17 @@
 CREATE FUNCTION durable_notify.release(tokens bigint[], counted boolean DEFAULT false) RETURNS SETOF bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
+DECLARE
+    given text[];
 BEGIN
     -- Give leases back: what is not settled goes out again at once, counted as an attempt or not.
     --
     -- Returns the tokens that could not be given back because a transaction that settles some of
     -- their messages is still open; try again later, or let them expire.
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(given.topic), '0')
-       FROM (SELECT DISTINCT s.topic
-               FROM durable_notify.lease l JOIN durable_notify.subscription s ON s.id = l.subscription_id
-              WHERE l.token = ANY (tokens)) AS given;
+    given := ARRAY(SELECT DISTINCT s.topic
+                     FROM durable_notify.lease l JOIN durable_notify.subscription s ON s.id = l.subscription_id
+                    WHERE l.token = ANY (tokens));
     RETURN QUERY SELECT pg_catalog.unnest(durable_notify.take_over(tokens, false, counted));
+    PERFORM durable_notify.ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);
 END
 $function$;

@@ -31,7 +31,7 @@ BEGIN
        FROM (SELECT redrive.group_name, u.topic, pg_catalog.count(*) AS messages,
                     pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(u.message_id ORDER BY u.message_id)) AS details
                FROM pg_catalog.unnest(taken) AS u GROUP BY u.topic) AS t;
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(u.topic), '0')
+    PERFORM durable_notify.ring(u.topic, '0')
        FROM (SELECT DISTINCT t.topic FROM pg_catalog.unnest(taken) AS t) AS u;
     RETURN pg_catalog.cardinality(taken);
 END

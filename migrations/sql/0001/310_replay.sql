@@ -42,7 +42,7 @@ BEGIN
         PERFORM durable_notify.move(place, back_to, place.live);
         DELETE FROM durable_notify.deferred d
          WHERE d.subscription_id = place.subscription_id AND d.message_id > target;
-        PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), target::text);
+        PERFORM durable_notify.ring(topic, target::text);
     END IF;
     RETURN again;
 END

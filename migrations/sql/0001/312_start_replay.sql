@@ -60,6 +60,6 @@ BEGIN
     RETURNING id INTO job_id;
     PERFORM durable_notify.note_audit(
         'replay', group_name, pg_catalog.jsonb_build_object('job', job_id), topic, total, why);
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '*');
+    PERFORM durable_notify.ring(topic, '*');
 END
 $function$;

@@ -45,7 +45,7 @@ BEGIN
            ended_at = CASE WHEN step.looked < 5000 AND step.moved < allowed THEN now_time END
      WHERE j.id = job.id;
     IF step.moved > 0 THEN
-        PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '0');
+        PERFORM durable_notify.ring(topic, '0');
     END IF;
     RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE LEAST(1, 1 / job.rate_limit) END;
 END

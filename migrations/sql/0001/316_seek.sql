@@ -43,7 +43,7 @@ BEGIN
         skipped := (SELECT pg_catalog.count(*) FROM durable_notify.undelivered(place.subscription_id) u WHERE u.id <= target.h0);
         IF NOT dry_run THEN
             PERFORM durable_notify.move(place, target, place.live);
-            PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '0');
+            PERFORM durable_notify.ring(topic, '0');
         END IF;
     END IF;
     IF NOT dry_run THEN

@@ -1,0 +1,35 @@
+CREATE FUNCTION durable_notify.refuse(message durable_notify.outbox) RETURNS void
+LANGUAGE plpgsql AS $function$
+DECLARE
+    broken text;
+    foreign_xid boolean;
+BEGIN
+    -- Raise what is wrong with a row of the outbox, if anything is. published() has the same
+    -- conditions in one expression.
+    --
+    -- A row that claims to belong to another transaction could be skipped by every group. Restores
+    -- and logical replication, which carry rows over as they are, run with session_replication_role
+    -- = replica or before triggers exist, and are not checked for it.
+    foreign_xid := message.xid <> pg_catalog.pg_current_xact_id()
+               AND pg_catalog.current_setting('session_replication_role') <> 'replica';
+    IF foreign_xid THEN
+        RAISE EXCEPTION 'durable_notify.outbox.xid is % but this transaction is %',
+            message.xid, pg_catalog.pg_current_xact_id()
+            USING ERRCODE = '22023',
+                  HINT = 'Leave xid and id out of the INSERT; their defaults are the only right values.';
+    END IF;
+    broken := CASE
+        WHEN pg_catalog.octet_length(message.topic) NOT BETWEEN 1 AND 255
+             OR message.topic ~ '[\u0001-\u0020\u007f-\u00a0*>]' THEN 'outbox_topic_is_a_name'
+        WHEN pg_catalog.octet_length(message.key) NOT BETWEEN 1 AND 1024
+             OR message.key ~ '[\u0001-\u001f\u007f-\u009f]' THEN 'outbox_key_is_1_to_1024_bytes_of_text'
+        WHEN (message.payload IS NULL) = (message.data IS NULL) THEN 'outbox_either_payload_or_data'
+        WHEN pg_catalog.jsonb_typeof(message.headers) <> 'object' THEN 'outbox_headers_are_an_object'
+    END;
+    IF broken IS NOT NULL THEN
+        RAISE EXCEPTION 'new row for relation "outbox" violates "%"', broken
+            USING ERRCODE = 'check_violation', SCHEMA = 'durable_notify', TABLE = 'outbox', CONSTRAINT = broken,
+                  HINT = 'Nothing was published. The constraint''s name says what a message must be.';
+    END IF;
+END
+$function$;

@@ -1,0 +1,21 @@
+CREATE FUNCTION durable_notify.writers(tables regclass[]) RETURNS xid[]
+LANGUAGE sql VOLATILE AS $function$
+    -- The transactions of others that hold RowExclusiveLock on one of some tables: the lowest xid of
+    -- each is its own, the others its savepoints'.
+    --
+    -- One look at pg_locks: PREPARE TRANSACTION between two would hide its transaction.
+    WITH held AS MATERIALIZED (
+        SELECT l.locktype, l.database, l.relation, l.mode, l.granted, l.virtualtransaction, l.pid, l.transactionid
+          FROM pg_catalog.pg_locks l),
+    holders AS (
+        SELECT h.virtualtransaction, h.pid FROM held h
+         WHERE h.locktype = 'relation' AND h.relation = ANY (tables)
+           AND h.mode = 'RowExclusiveLock' AND h.granted
+           AND h.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+           AND h.pid IS DISTINCT FROM pg_catalog.pg_backend_pid())
+    SELECT COALESCE(pg_catalog.array_agg(x.transactionid ORDER BY x.transactionid::text), '{}')
+      FROM (SELECT DISTINCT h.transactionid
+              FROM held h JOIN holders w
+                ON w.virtualtransaction = h.virtualtransaction AND w.pid IS NOT DISTINCT FROM h.pid
+             WHERE h.locktype = 'transactionid' AND h.mode = 'ExclusiveLock' AND h.granted) AS x
+$function$;

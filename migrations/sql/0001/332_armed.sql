@@ -1,0 +1,9 @@
+CREATE FUNCTION durable_notify.armed(topic text) RETURNS boolean
+LANGUAGE sql VOLATILE AS $function$
+    -- Whether this session has armed the doorbell of a topic.
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_locks l
+         WHERE l.locktype = 'advisory' AND l.classid = 1685024362
+           AND l.objid = (pg_catalog.hashtext(topic)::bigint & 4294967295)::oid AND l.objsubid = 2
+           AND l.mode = 'ShareLock' AND l.pid = pg_catalog.pg_backend_pid() AND l.granted)
+$function$;

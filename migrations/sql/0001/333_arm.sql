@@ -1,0 +1,19 @@
+CREATE FUNCTION durable_notify.arm(topic text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $function$
+BEGIN
+    -- Have everything that is published to a topic from here on ring, until disarm() or the end of
+    -- this session: for programs that LISTEN by themselves. True: armed, or it was already.
+    --
+    -- LISTEN first, and commit; then arm, and read once more: what was published before did not ring.
+    -- Transactions of unannounced() may have looked at the bell before, and will commit without
+    -- ringing: read again once still_running() misses one. False: somebody holds the key exclusively,
+    -- for a moment as a rule; read, and try again. '' arms the bell of every topic: their names come
+    -- on the channel durable_notify. A session does not ring for itself: publish on another.
+    IF durable_notify.wakeups(topic) = 'never' THEN
+        RAISE EXCEPTION 'topic "%" never rings', topic USING ERRCODE = '22023',
+              HINT = 'Read it at intervals, or let it ring: durable_notify.set_wakeups().';
+    END IF;
+    -- Trap: to wait for the key would be to wait behind a stranger who holds it.
+    RETURN durable_notify.armed(topic) OR pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic));
+END
+$function$;

@@ -1,0 +1,33 @@
+CREATE FUNCTION durable_notify.set_wakeups(topic text, policy text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $function$
+#variable_conflict use_variable
+DECLARE
+    cases text;
+BEGIN
+    -- Say how what is published to a topic wakes its consumers: 'when_waiting' (only while one waits,
+    -- the default), 'always' (for listeners that cannot arm) or 'never' (consumers look once a second;
+    -- for publishers with PREPARE TRANSACTION, which PostgreSQL refuses after a NOTIFY).
+    --
+    -- For the owner of the schema, and for a few topics: it writes wakeups() anew, which publishers
+    -- evaluate for each message. Consumers learn of it by themselves.
+    IF policy IS NULL OR policy NOT IN ('when_waiting', 'always', 'never') THEN
+        RAISE EXCEPTION 'wake-ups come when_waiting, always or never, not "%"', policy USING ERRCODE = '22023';
+    END IF;
+    LOCK TABLE durable_notify.topic_wakeups IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+    DELETE FROM durable_notify.topic_wakeups w WHERE w.topic = set_wakeups.topic;
+    IF policy <> 'when_waiting' THEN
+        INSERT INTO durable_notify.topic_wakeups (topic, wakeups) VALUES (set_wakeups.topic, policy);
+    END IF;
+    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN %L THEN %L::text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
+                FROM durable_notify.topic_wakeups w);
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE FUNCTION durable_notify.wakeups(topic text) RETURNS text'
+        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
+        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
+          WHERE p.oid = 'durable_notify.wakeups(text)'::regprocedure)  -- its documentation
+        || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::text\n'
+                ELSE pg_catalog.format(E'SELECT CASE topic %s ELSE ''when_waiting'' END\n', cases) END);
+    -- Who sleeps by the old rule is to learn the new one.
+    PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '0');
+END
+$function$;
