@@ -86,6 +86,7 @@ class AsyncConsumer:
         **options: Unpack[ConsumerSettings],
     ) -> None:
         self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
+        self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._store = AsyncStore(dsn, self.options)
         self._settler = AsyncSettler(self._store, self.options, self._freed, self._done)
@@ -389,6 +390,8 @@ class AsyncConsumer:
             return  # stop() may have set both events just before
         if rung is None or any("*" in payloads for payloads in rung.values()):
             self._replay_at = 0.0  # one may have been started
+        if ear.hears and self._listen_dsn == self._dsn:
+            self._store.direct()  # a wake-up has come through
         if self._attention.heard(rung):
             ear.listen(self._attention.add(await self._store.discover()))
         room = self._room_for()
@@ -406,6 +409,7 @@ class AsyncConsumer:
             self._filled = (self._queue.size(), time.monotonic())
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
+            await checkpoint()  # whoever waits for messages goes before the next claim
             return
         await self._wait(ear)
 

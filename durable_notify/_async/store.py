@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from ..options import ConsumerOptions
     from .connections import Publishable
 
-__all__ = ["TRANSIENT", "AsyncStore", "connect", "settle"]
+__all__ = ["TRANSIENT", "AsyncStore", "NotSent", "connect", "settle"]
 
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
 #: short of something. ``InterfaceError``: the connection was found closed.
 TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
+)  # fmt: skip
+
+#: What a pooler in transaction mode says where another of its sessions has a prepared statement.
+_UNPREPARED = (
+    psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement
 )  # fmt: skip
 
 #: How many handlers at once may be in a transaction of ``message.transaction()``.
@@ -95,12 +100,78 @@ async def settle(connection: Publishable, token: int, outcomes: Outcomes) -> Non
         await fetch(connection, _SETTLE, params)
 
 
+class NotSent(psycopg.OperationalError):
+    """There was no connection to send a statement on: it has had no effect."""
+
+
+class AsyncLink:
+    """A connection for one thing after the other, made anew where it broke.
+
+    A pool takes half a millisecond to lend and to take back, which is as long as a claim.
+    """
+
+    def __init__(self, dsn: str, purpose: str) -> None:
+        self._dsn = dsn
+        self._purpose = purpose
+        self._connection: AsyncConnection[tuple[Any, ...]] | None = None
+        self._direct = False
+
+    def direct(self) -> None:
+        """Take note that no pooler stands in between: statements can be prepared."""
+        self._direct = True
+        if self._connection is not None:
+            self._connection.prepare_threshold = 2
+
+    async def fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        connection = await self._connected()
+        try:
+            return await fetch(connection, query, params)
+        except _UNPREPARED:
+            self._direct = False
+            await self.close()
+            raise NotSent("statements cannot be prepared here; trying without") from None
+        finally:
+            await self._keep(connection)
+
+    async def settle(self, token: int, outcomes: Outcomes) -> None:
+        connection = await self._connected()
+        try:
+            await settle(connection, token, outcomes)
+        finally:
+            await self._keep(connection)
+
+    async def _connected(self) -> AsyncConnection[tuple[Any, ...]]:
+        if self._connection is None:
+            try:
+                self._connection = await connect(self._dsn, self._purpose)
+            except psycopg.OperationalError as error:
+                raise NotSent(str(error)) from error
+            if self._direct:
+                self.direct()
+        return self._connection
+
+    async def _keep(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
+        """Give a connection up that broke, or was left in the middle of a statement."""
+        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            self._connection = None
+            await connection.close()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
 def _as_json(error: Failure | None) -> str | None:
     return None if error is None else json.dumps(error)
 
 
 class AsyncStore:
-    """Calls the database half through a small pool of connections of its own."""
+    """Calls the database half through connections of its own.
+
+    One for claiming, one for settling, so that neither waits for the other; a small pool for
+    everything else.
+    """
 
     def __init__(self, dsn: str, options: ConsumerOptions) -> None:
         self._dsn = dsn
@@ -110,11 +181,14 @@ class AsyncStore:
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
         self._transactions: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
+        purpose = f"consumer {options.group}"[:45]
+        self._claiming = AsyncLink(dsn, purpose)
+        self._settling = AsyncLink(dsn, purpose)
         self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] = AsyncConnectionPool(
             dsn,
-            kwargs=settings(dsn, f"consumer {options.group}"[:45]),
-            min_size=1,
-            max_size=4,
+            kwargs=settings(dsn, purpose),
+            min_size=0,
+            max_size=2,
             timeout=10,
             open=False,
         )
@@ -143,7 +217,14 @@ class AsyncStore:
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
         await self._pool.open()
 
+    def direct(self) -> None:
+        """Take note that no pooler stands between us and the database."""
+        self._claiming.direct()
+        self._settling.direct()
+
     async def close(self) -> None:
+        await self._claiming.close()
+        await self._settling.close()
         await self._pool.close()
         if self._transactions is not None:
             await self._transactions.close()
@@ -168,7 +249,7 @@ class AsyncStore:
     async def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""
         query = "SELECT durable_notify.discover(%s, %s::text[])"
-        rows = await self._fetch(query, (self._options.group, self._patterns))
+        rows = await self._claiming.fetch(query, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
     async def claim(self, topics: Iterable[str], most: int) -> list[tuple[Any, ...]]:
@@ -181,14 +262,13 @@ class AsyncStore:
         owner, consumer = options.owner, self._consumer
         params = (options.group, list(topics), most, options.lease, owner, consumer)
         try:
-            return await self._fetch(_CLAIM, params)
+            return await self._claiming.fetch(_CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
             raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
 
     async def settle(self, token: int, outcomes: Outcomes) -> None:
         """Settle messages of a lease; durable on return."""
-        async with self._pool.connection() as connection:
-            await settle(connection, token, outcomes)
+        await self._settling.settle(token, outcomes)
 
     async def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
         """Prolong leases; returns the tokens still held."""
@@ -203,14 +283,16 @@ class AsyncStore:
     async def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
         query = "SELECT durable_notify.next_due(%s, %s::text[], %s)"
-        rows = await self._fetch(query, (self._options.group, list(topics), self._consumer))
+        rows = await self._claiming.fetch(
+            query, (self._options.group, list(topics), self._consumer)
+        )
         due: float | None = rows[0][0]
         return due
 
     async def advance_replays(self, topics: Iterable[str]) -> float | None:
         """Advance running replays; returns the seconds until the next step, None: none runs."""
         query = "SELECT durable_notify.advance_replays(%s, %s::text[])"
-        rows = await self._fetch(query, (self._options.group, list(topics)))
+        rows = await self._claiming.fetch(query, (self._options.group, list(topics)))
         due: float | None = rows[0][0]
         return due
 

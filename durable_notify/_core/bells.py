@@ -18,6 +18,9 @@ __all__ = ["Bells"]
 RETRY = (0.005, 1.0)
 #: How soon to look whether unannounced transactions have ended, at first and at most, in seconds.
 LOOK = (0.001, 0.25)
+#: How long a bell that nobody needs stays armed, in seconds: who reads a single message is back
+#: at rest by then, and neither disarms nor arms. A second ring ends it.
+GRACE = 0.008
 
 
 class Bells:
@@ -26,6 +29,7 @@ class Bells:
     def __init__(self) -> None:
         self.armed: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()  # they could not be armed, or never ring
+        self._spare: dict[str, float] = {}  # armed, not wanted: when to disarm it
         self._retries: dict[str, tuple[float, float]] = {}  # when next, and after which delay
         self._unannounced: set[str] = set()
         self._look_at = 0.0
@@ -34,16 +38,26 @@ class Bells:
     def reset(self) -> None:
         """Take note that the session is another one."""
         self.armed = self.refused = frozenset()
+        self._spare.clear()
         self._retries.clear()
         self._unannounced.clear()
 
-    def to_disarm(self, wanted: Collection[str]) -> list[str]:
-        """Return what is armed and no longer wanted; it counts as disarmed from here on.
+    def rung(self, topics: Iterable[str]) -> None:
+        """Take note of rings: much is published to what has rung while nobody waits for it."""
+        for topic in self._spare.keys() & set(topics):
+            self._spare[topic] = 0.0
+
+    def to_disarm(self, wanted: Collection[str], now: float) -> list[str]:
+        """Return what is armed and has not been wanted for a while; it counts as disarmed now.
 
         Before it is: a consumer that sees it armed may go to sleep.
         """
-        extra = self.armed.difference(wanted)
-        self.armed -= extra
+        unwanted = self.armed.difference(wanted)
+        self._spare = {t: self._spare.get(t, now + GRACE) for t in unwanted}
+        extra = [topic for topic, at in self._spare.items() if at <= now]
+        for topic in extra:
+            del self._spare[topic]
+        self.armed = self.armed.difference(extra)
         for topic in self.refused.difference(wanted):
             del self._retries[topic]
         self.refused = frozenset(self._retries)
@@ -93,7 +107,7 @@ class Bells:
 
     def next_at(self) -> float | None:
         """Return when there is next something to try or to look at."""
-        times = [at for at, _ in self._retries.values()]
+        times = [*self._spare.values(), *(at for at, _ in self._retries.values())]
         if self._unannounced:
             times.append(self._look_at)
         return min(times, default=None)

@@ -87,6 +87,7 @@ class Consumer:
         **options: Unpack[ConsumerSettings],
     ) -> None:
         self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
+        self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._store = Store(dsn, self.options)
         self._settler = Settler(self._store, self.options, self._freed, self._done)
@@ -390,6 +391,8 @@ class Consumer:
             return  # stop() may have set both events just before
         if rung is None or any("*" in payloads for payloads in rung.values()):
             self._replay_at = 0.0  # one may have been started
+        if ear.hears and self._listen_dsn == self._dsn:
+            self._store.direct()  # a wake-up has come through
         if self._attention.heard(rung):
             ear.listen(self._attention.add(self._store.discover()))
         room = self._room_for()
@@ -407,6 +410,7 @@ class Consumer:
             self._filled = (self._queue.size(), time.monotonic())
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
+            checkpoint()  # whoever waits for messages goes before the next claim
             return
         self._wait(ear)
 

@@ -287,7 +287,7 @@ class Listener:
     def _in_sync(self) -> bool:
         wanted = self._wanted_bells()
         return self._wanted() == self._listening - {self._probe} and not (
-            self.bells.armed.difference(wanted) or self.bells.to_arm(wanted, time.monotonic())
+            self.bells.to_arm(wanted, time.monotonic())
         )
 
     def _wanted_bells(self) -> set[str]:
@@ -306,7 +306,7 @@ class Listener:
         message found that was published in between without a ring.
         """
         wanted = self._wanted_bells()
-        if extra := self.bells.to_disarm(wanted):
+        if extra := self.bells.to_disarm(wanted, time.monotonic()):
             self._command(_with_list("SELECT durable_notify.disarm_all({})", extra))
         missing = self.bells.to_arm(wanted, time.monotonic())
         if not missing:
@@ -427,6 +427,7 @@ class Listener:
             self._probe_heard = True
         for ear in list(self._ears):
             if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
+                self.bells.rung(ear.channels[channel] for channel in mine)
                 ear.ring(mine)
 
 

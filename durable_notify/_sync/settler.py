@@ -13,7 +13,7 @@ from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
 from .compat import Event, Lock, shielded
-from .store import TRANSIENT
+from .store import TRANSIENT, NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -163,7 +163,7 @@ class Settler:
                 self._send_one_by_one(lease, outcomes)
         except BaseException as error:
             # Without a connection nothing was sent; else it may have been settled nevertheless.
-            outcomes.uncertain |= not isinstance(error, PoolTimeout)
+            outcomes.uncertain |= not isinstance(error, NotSent)
             lease.put_back(outcomes)
             raise
         outcomes.flushed = True

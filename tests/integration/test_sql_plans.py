@@ -108,6 +108,30 @@ def test_at_the_end(reader: Session) -> None:
         assert reading.modest, reading
 
 
+def test_planned_while_the_log_was_small(dsn: str) -> None:
+    """Plans are cached: those of a new installation must do for a log that has grown."""
+    with Stage(dsn) as stage:
+        reader, slow, other = stage.take(3)
+        reader.run("ALTER TABLE durable_notify.outbox SET (autovacuum_enabled = off)")
+        reader.subscribe()
+        for _ in range(8):
+            reader.run(PUBLISH, 1)
+            assert claim(reader).messages == 1
+        reader.run(PUBLISH, RETAINED // 4)
+        reader.run(GO_TO_THE_END)
+        for _ in range(2):
+            reader.run(PUBLISH, BATCH)
+            assert claim(reader).modest
+        slow.begin()
+        slow.publish()
+        other.publish()
+        assert claim(reader).modest
+        slow.commit()
+        reading = claim(reader)
+        assert reading.messages == 1
+        assert reading.modest, reading
+
+
 def test_after_a_replay(reader: Session) -> None:
     reader.run(GO_TO_THE_END)
     assert claim(reader).messages == 0

@@ -43,6 +43,16 @@ class History:
     settled: list[Settled] = field(default_factory=list)
 
 
+def numbered(history: History) -> History:
+    """The same with leases numbered in their order: tokens have the time in them."""
+    tokens = sorted({entry.token for entry in (*history.handed, *history.settled)})
+    return History(
+        history.sent,
+        [h._replace(token=tokens.index(h.token)) for h in history.handed],
+        [s._replace(token=tokens.index(s.token)) for s in history.settled],
+    )
+
+
 @dataclass
 class Faults:
     """Each an (group, id), except where said otherwise."""

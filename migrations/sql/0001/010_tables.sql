@@ -128,7 +128,10 @@ CREATE TABLE durable_notify.position (
 -- A batch handed to one consumer. A row is inserted and deleted, never updated, so that settling
 -- inside a caller's REPEATABLE READ transaction does not collide with the heartbeat.
 CREATE TABLE durable_notify.lease (
-    token           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- The time in microseconds, and the backend: never the same again, see claim_topic().
+    token           bigint      PRIMARY KEY DEFAULT (
+        ((EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint << 12)
+        | (pg_catalog.pg_backend_pid() & 4095)),
     subscription_id integer     NOT NULL,
     owner           text,
     claimed_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

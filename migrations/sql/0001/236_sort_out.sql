@@ -17,7 +17,7 @@ BEGIN
     -- them are the next of their keys.
     their_keys := ARRAY(
         SELECT DISTINCT durable_notify.order_key(options.order_by, o.key)
-          FROM pg_catalog.unnest(ids) AS m (id) JOIN durable_notify.outbox o ON o.topic = part.topic AND o.id = m.id
+          FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o
          WHERE o.key IS NOT NULL OR options.order_by = 'strict');
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place, and its key is let go too early.
@@ -29,7 +29,7 @@ BEGIN
         SELECT m.id, m.attempt, m.place, o.expires_at <= now_time AS late, o.deliver_at,
                durable_notify.order_key(options.order_by, o.key) AS key
           FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts)) WITH ORDINALITY AS m (id, attempt, place)
-          JOIN durable_notify.outbox o ON o.topic = part.topic AND o.id = m.id),
+         CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o),
     judged AS (
         SELECT m.id, m.attempt, m.place, m.key, m.deliver_at,
                CASE WHEN m.late THEN 'expired'

@@ -8,8 +8,8 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     next_ids bigint[] := '{}';
     next_attempts integer[] := '{}';
-    due_now bigint[];
-    due_attempts integer[];
+    due_now bigint[] := '{}';
+    due_attempts integer[] := '{}';
     read record;
     sorted record;
     room integer;
@@ -17,25 +17,18 @@ BEGIN
     -- Up to max_messages messages that can go to a consumer, the place in the log after them, and
     -- whether the place moved and there may be more: what waited for its turn or time first, then
     -- what follows in the log.
-    IF options.order_by <> 'none'
-       AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
-        SELECT g.ids, g.attempts INTO STRICT next_ids, next_attempts
-          FROM durable_notify.let_go(part.id, live, max_messages) g;
+    room := CASE options.order_by WHEN 'none' THEN max_messages ELSE LEAST(max_messages, options.park_limit) END;
+    IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id) THEN
+        IF options.order_by <> 'none'
+           AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
+            SELECT g.ids, g.attempts INTO STRICT next_ids, next_attempts
+              FROM durable_notify.let_go(part.id, live, max_messages) g;
+        END IF;
+        SELECT d.ids, d.attempts INTO STRICT due_now, due_attempts
+          FROM durable_notify.take_due(part.id, max_messages - pg_catalog.cardinality(next_ids)) d;
+        room := durable_notify.room_to_read(
+            part.id, options, max_messages - pg_catalog.cardinality(next_ids) - pg_catalog.cardinality(due_now));
     END IF;
-    WITH gone AS (
-        DELETE FROM durable_notify.deferred d USING (
-            SELECT w.message_id FROM durable_notify.deferred w
-             WHERE w.subscription_id = part.id AND w.key IS NULL AND w.due_at <= pg_catalog.clock_timestamp()
-             ORDER BY w.due_at, w.message_id
-             LIMIT max_messages - pg_catalog.cardinality(next_ids)
-               FOR UPDATE SKIP LOCKED) AS first
-         WHERE d.subscription_id = part.id AND d.message_id = first.message_id
-        RETURNING d.message_id, d.attempt, d.due_at)
-    SELECT COALESCE(pg_catalog.array_agg(g.message_id ORDER BY g.due_at, g.message_id), '{}'),
-           COALESCE(pg_catalog.array_agg(g.attempt ORDER BY g.due_at, g.message_id), '{}')
-      INTO due_now, due_attempts FROM gone g;
-    room := durable_notify.room_to_read(
-        part.id, options, max_messages - pg_catalog.cardinality(next_ids) - pg_catalog.cardinality(due_now));
     SELECT * INTO STRICT read FROM durable_notify.read_window(part.topic, place, room, now_snapshot, upto);
     place := read.place;
     more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(due_now) > 0;

@@ -22,7 +22,14 @@ BEGIN
      LIMIT 1;
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place.
-    live := durable_notify.take_over(old_place.live, true, true);
+    live := old_place.live;
+    IF live <> '{}' THEN
+        IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (live)) THEN
+            live := durable_notify.take_over(live, true, true);
+        ELSE
+            live := '{}';
+        END IF;
+    END IF;
     IF options.order_by = 'strict' AND pg_catalog.cardinality(live) > 0 THEN
         RETURN;  -- the whole topic is one key, and at work
     END IF;
@@ -45,12 +52,21 @@ BEGIN
         RETURN;  -- nothing found, nothing written
     END IF;
     PERFORM durable_notify.move(old_place, place, CASE WHEN new_token IS NULL THEN live ELSE live || new_token END);
-    DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
+    IF old_place.live <> live THEN
+        DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
+    END IF;
+    IF batch.keys IS NULL AND NOT options.exclusive THEN
+        -- Need not be durable before it is handed out: a crash of the server that forgets it is as if
+        -- it had not been, and what is settled under its token is refused. With keys it must be: who
+        -- works on one would not keep others from it. Trap: a token from a sequence may come again after
+        -- such a crash, and settle what another group holds; hence the time in it.
+        PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+    END IF;
     RETURN QUERY
     SELECT new_token, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, m.attempt, m.key
       FROM ROWS FROM (pg_catalog.unnest(batch.ids), pg_catalog.unnest(batch.attempts), pg_catalog.unnest(batch.keys))
            WITH ORDINALITY AS m (id, attempt, key, place)
-      JOIN durable_notify.outbox o ON o.topic = part.topic AND o.id = m.id
+     CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o
      ORDER BY m.place;
 END
 $function$;

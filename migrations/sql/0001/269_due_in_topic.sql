@@ -2,7 +2,8 @@ CREATE FUNCTION durable_notify.due_in_topic(
     part durable_notify.subscription, options durable_notify.consumer_group, full_up boolean, look boolean
 ) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET jit = off AS $function$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();

@@ -43,7 +43,7 @@ BEGIN
     SELECT start.s0, start.h0, start.s1, start.h1,
            COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false), o.id, o.key, o.payload, o.data, o.headers, o.created_at
       FROM pg_catalog.unnest(found.ids) WITH ORDINALITY AS m (id, place)
-      JOIN durable_notify.outbox o ON o.topic = read.topic AND o.id = m.id
+     CROSS JOIN LATERAL durable_notify.message_of(read.topic, m.id) AS o
      ORDER BY m.place;
 END
 $function$;
