@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from datetime import datetime
@@ -14,10 +15,11 @@ from psycopg_pool import AsyncConnectionPool
 from .. import schema
 from ..errors import ClaimBusy
 from ..topics import is_pattern
+from .compat import Lock
 from .connections import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
     from typing import LiteralString
 
     from .._core.failures import Failure
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ..options import ConsumerOptions
     from .connections import Publishable
 
-__all__ = ["TRANSIENT", "AsyncStore", "NotSent", "connect", "settle"]
+__all__ = ["TRANSIENT", "AsyncStore", "connect", "settle"]
 
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
 #: short of something. ``InterfaceError``: the connection was found closed.
@@ -115,6 +117,7 @@ class AsyncLink:
         self._purpose = purpose
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._direct = False
+        self._lock = Lock()
 
     def direct(self) -> None:
         """Take note that no pooler stands in between: statements can be prepared."""
@@ -123,22 +126,27 @@ class AsyncLink:
             self._connection.prepare_threshold = 2
 
     async def fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        connection = await self._connected()
-        try:
+        async with self._use() as connection:
             return await fetch(connection, query, params)
-        except _UNPREPARED:
-            self._direct = False
-            await self.close()
-            raise NotSent("statements cannot be prepared here; trying without") from None
-        finally:
-            await self._keep(connection)
 
     async def settle(self, token: int, outcomes: Outcomes) -> None:
-        connection = await self._connected()
-        try:
+        async with self._use() as connection:
             await settle(connection, token, outcomes)
-        finally:
-            await self._keep(connection)
+
+    @contextlib.asynccontextmanager
+    async def _use(self) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
+        """Lend the connection, and give it up where it broke or was left in a statement's midst."""
+        async with self._lock:
+            connection = await self._connected()
+            try:
+                yield connection
+            except _UNPREPARED:
+                self._direct = False
+                await self._close()
+                raise NotSent("statements cannot be prepared here; trying without") from None
+            finally:
+                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    await self._close()
 
     async def _connected(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None:
@@ -150,16 +158,14 @@ class AsyncLink:
                 self.direct()
         return self._connection
 
-    async def _keep(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
-        """Give a connection up that broke, or was left in the middle of a statement."""
-        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            self._connection = None
-            await connection.close()
-
-    async def close(self) -> None:
+    async def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def close(self) -> None:
+        async with self._lock:
+            await self._close()
 
 
 def _as_json(error: Failure | None) -> str | None:
@@ -278,7 +284,7 @@ class AsyncStore:
     async def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
         """Give leases back; returns the tokens that an open transaction still holds."""
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
-        return {row[0] for row in await self._fetch(query, (list(tokens), counted))}
+        return {row[0] for row in await self._settling.fetch(query, (list(tokens), counted))}
 
     async def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
@@ -304,7 +310,7 @@ class AsyncStore:
     async def stand_down(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.stand_down(%s, %s)"
-        await self._fetch(query, (self._options.group, self._consumer))
+        await self._settling.fetch(query, (self._options.group, self._consumer))
 
     async def _fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection:

@@ -318,13 +318,13 @@ class Consumer:
                 if self._failure is not None:
                     raise self._failure
                 return None
+            if self._queue.size() <= self._low_water:
+                self._room.set()  # also where none of what is in it may be handled any more
             if not self._admitted(message, message if owner is None else owner):
                 continue
             if message._flaw is not None:
                 self._refuse(message, message._flaw)
                 continue
-            if self._queue.size() <= self._low_water:
-                self._room.set()
             return message
 
     def _queued(self, until: float | None) -> Message | None:

@@ -7,8 +7,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from psycopg_pool import PoolTimeout
-
 from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
@@ -278,7 +276,7 @@ class Settler:
                     self._store.stand_down()
                 break
             except Exception as error:
-                if not delay or isinstance(error, PoolTimeout) or not isinstance(error, TRANSIENT):
+                if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases run out by themselves.
                     log.warning("leases could not be given back, they will run out: %s", error)
                     break

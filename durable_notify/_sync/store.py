@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from datetime import datetime
@@ -15,10 +16,11 @@ from psycopg_pool import ConnectionPool
 from .. import schema
 from ..errors import ClaimBusy
 from ..topics import is_pattern
+from .compat import Lock
 from .connections import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import LiteralString
 
     from .._core.failures import Failure
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ..options import ConsumerOptions
     from .connections import Publishable
 
-__all__ = ["TRANSIENT", "Store", "NotSent", "connect", "settle"]
+__all__ = ["TRANSIENT", "Store", "connect", "settle"]
 
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
 #: short of something. ``InterfaceError``: the connection was found closed.
@@ -116,6 +118,7 @@ class Link:
         self._purpose = purpose
         self._connection: Connection[tuple[Any, ...]] | None = None
         self._direct = False
+        self._lock = Lock()
 
     def direct(self) -> None:
         """Take note that no pooler stands in between: statements can be prepared."""
@@ -124,22 +127,27 @@ class Link:
             self._connection.prepare_threshold = 2
 
     def fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        connection = self._connected()
-        try:
+        with self._use() as connection:
             return fetch(connection, query, params)
-        except _UNPREPARED:
-            self._direct = False
-            self.close()
-            raise NotSent("statements cannot be prepared here; trying without") from None
-        finally:
-            self._keep(connection)
 
     def settle(self, token: int, outcomes: Outcomes) -> None:
-        connection = self._connected()
-        try:
+        with self._use() as connection:
             settle(connection, token, outcomes)
-        finally:
-            self._keep(connection)
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[Connection[tuple[Any, ...]]]:
+        """Lend the connection, and give it up where it broke or was left in a statement's midst."""
+        with self._lock:
+            connection = self._connected()
+            try:
+                yield connection
+            except _UNPREPARED:
+                self._direct = False
+                self._close()
+                raise NotSent("statements cannot be prepared here; trying without") from None
+            finally:
+                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    self._close()
 
     def _connected(self) -> Connection[tuple[Any, ...]]:
         if self._connection is None:
@@ -151,16 +159,14 @@ class Link:
                 self.direct()
         return self._connection
 
-    def _keep(self, connection: Connection[tuple[Any, ...]]) -> None:
-        """Give a connection up that broke, or was left in the middle of a statement."""
-        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            self._connection = None
-            connection.close()
-
-    def close(self) -> None:
+    def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
 
 
 def _as_json(error: Failure | None) -> str | None:
@@ -279,7 +285,7 @@ class Store:
     def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
         """Give leases back; returns the tokens that an open transaction still holds."""
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
-        return {row[0] for row in self._fetch(query, (list(tokens), counted))}
+        return {row[0] for row in self._settling.fetch(query, (list(tokens), counted))}
 
     def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
@@ -303,7 +309,7 @@ class Store:
     def stand_down(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.stand_down(%s, %s)"
-        self._fetch(query, (self._options.group, self._consumer))
+        self._settling.fetch(query, (self._options.group, self._consumer))
 
     def _fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._pool.connection() as connection:

@@ -18,18 +18,20 @@ BEGIN
            FROM pg_catalog.pg_snapshot_xip(seen) AS running (xid)
           CROSS JOIN LATERAL (
                 SELECT o.id FROM durable_notify.outbox o
-                 WHERE o.topic = stragglers.topic AND o.xid = running.xid
-                   AND o.id > after_id AND o.id <= stragglers.last_id
-                 ORDER BY o.id
+                 WHERE o.topic = stragglers.topic
+                   -- As rows, which only the one index can look for: see below.
+                   AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, stragglers.last_id)
+                 ORDER BY o.xid, o.id
                  LIMIT max_ids) found
           WHERE pg_catalog.pg_visible_in_snapshot(running.xid, upto))
         UNION ALL
         (SELECT o.id FROM durable_notify.outbox o
           WHERE o.topic = stragglers.topic
             AND o.xid >= pg_catalog.pg_snapshot_xmax(seen) AND o.xid < pg_catalog.pg_snapshot_xmax(upto)
-            -- Trap: "+ 0", or a plan made while the log was small reads all that is below last_id.
-            AND o.id + 0 > after_id AND o.id + 0 <= stragglers.last_id
-            AND pg_catalog.pg_visible_in_snapshot(o.xid, upto))
+            AND o.id > after_id AND o.id <= stragglers.last_id
+            AND pg_catalog.pg_visible_in_snapshot(o.xid, upto)
+          -- Trap: without this a plan made while the log was small reads all that is below last_id.
+          ORDER BY o.xid, o.id)
         ) AS s
      ORDER BY s.id
      LIMIT max_ids;

@@ -36,9 +36,10 @@ BEGIN
         -- call stragglers() for nothing would take a tenth of a claim's time.
         IF place.p < place.h0
            AND (pg_catalog.pg_snapshot_xmin(place.s0) <> pg_catalog.pg_snapshot_xmax(place.s0)
-                OR EXISTS (SELECT FROM durable_notify.outbox o
-                            WHERE o.topic = read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
-                              AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id + 0 <= place.h0)) THEN
+                OR (SELECT o.id FROM durable_notify.outbox o
+                     WHERE o.topic = read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
+                       AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id <= place.h0
+                     ORDER BY o.xid, o.id LIMIT 1) IS NOT NULL) THEN
             found := ARRAY(SELECT durable_notify.stragglers(
                 topic, place.s0, place.s1, place.p, place.h0, max_ids - pg_catalog.cardinality(ids)));
             IF found <> '{}' THEN

@@ -3,7 +3,7 @@ CREATE FUNCTION durable_notify.due_in_topic(
 ) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();

@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.undelivered(subscription_id integer) RETURNS TABLE (id bigint, created_at timestamptz)
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
     place durable_notify.position;
