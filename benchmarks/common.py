@@ -1,23 +1,14 @@
-"""What every benchmark needs: a durable server of its own, rounds that take turns, and a report."""
+"""What the longer benchmarks share; the rest is in ``durable_notify.bench.harness``."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
-
-from durable_notify import schema
-from durable_notify.embedded import Server
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,17 +17,8 @@ PAYLOAD = (
     "jsonb_build_object('order', i, 'customer', 'customer-' || i % 1000, 'amount', i * 1.5,"
     " 'note', repeat('x', 60))"
 )
-
-
-@contextlib.contextmanager
-def server(**settings: str) -> Iterator[Server]:
-    """A PostgreSQL with fsync and synchronous_commit on, in a temporary folder."""
-    wanted = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
-    with tempfile.TemporaryDirectory(prefix="dn-bench-") as folder:
-        Path(folder).chmod(0o755)
-        with Server(Path(folder) / "pg", settings=wanted | settings) as running:
-            schema.migrate(running.dsn())
-            yield running
+CLAIM = "SELECT token, id FROM durable_notify.claim(%s, '{orders}', %s)"
+SETTLE = "SELECT durable_notify.settle(%s, %s)"
 
 
 def fill(connection: psycopg.Connection[Any], topic: str, messages: int) -> None:
@@ -58,50 +40,23 @@ def wal_bytes(connection: psycopg.Connection[Any], since: str | None = None) -> 
     return connection.execute(query, (since,)).fetchone()[0]
 
 
-def timed(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    begun = time.perf_counter()
-    function()
-    return time.perf_counter() - begun
+def claims(connection: psycopg.Connection[Any], group: str, number: int) -> list[float]:
+    """Seconds that each of some claims of 100 messages takes; settled in between."""
+    times = []
+    for _ in range(number):
+        begun = time.perf_counter()
+        rows = connection.execute(CLAIM, (group, 100)).fetchall()
+        times.append(time.perf_counter() - begun)
+        assert len(rows) == 100
+        connection.execute(SETTLE, (rows[0][0], [row[1] for row in rows]))
+    return times
 
 
-@dataclass
-class Figure:
-    """A ratio of two things measured in turn, and what it should be."""
-
-    name: str
-    target: str
-    ratios: list[float]
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.ratios)
-
-    def line(self) -> str:
-        spread = f"{min(self.ratios):.3f} to {max(self.ratios):.3f}"
-        return f"{self.name}: {self.median:.3f} (rounds: {spread}; wanted {self.target})"
+def new_group(connection: psycopg.Connection[Any], start: str = "beginning") -> str:
+    group = uuid.uuid4().hex
+    connection.execute("SELECT durable_notify.subscribe(%s, '{orders}', %s)", (group, start))
+    return group
 
 
-def machine(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    """What the figures depend on."""
-    names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "wal_sync_method")
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "psycopg": psycopg.__version__,
-        "psycopg_impl": psycopg.pq.__impl__,
-        **{
-            name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone()[0]
-            for name in names
-        },
-    }
-
-
-def report(name: str, figures: list[Figure], about: dict[str, Any]) -> None:
-    """Print the figures and keep them, with all rounds, as JSON."""
-    for figure in figures:
-        print(figure.line(), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    kept = {"about": about, "figures": [asdict(f) | {"median": f.median} for f in figures]}
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+def percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -11,7 +11,7 @@ import sys
 import click
 
 from .._version import __version__
-from . import consume, dead_letters, group, groups, problems, publish, read, replays, server
+from . import bench, consume, dead_letters, group, groups, problems, publish, read, replays, server
 from .common import common
 
 __all__ = ["cli", "main"]
@@ -35,6 +35,7 @@ def cli() -> None:
 
 for _command in (
     server.demo,
+    bench.bench,
     server.migrate,
     publish.publish,
     consume.consume,
