@@ -109,6 +109,24 @@ class AsyncAdmin:
         query = "SELECT durable_notify.configure(%s, %s::jsonb)"
         await fetch(connection, query, (group, json.dumps(settings)))
 
+    async def wakeups(self, connection: Publishable, topic: str) -> str:
+        """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
+        query = "SELECT durable_notify.wakeups(%s)"
+        return str((await fetch(connection, query, (check_topic(topic),)))[0][0])
+
+    async def set_wakeups(self, connection: Publishable, topic: str, policy: str) -> None:
+        """Say how a topic wakes its consumers, in the transaction of a connection.
+
+        ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
+        cannot arm its doorbell. ``"never"``: consumers look once a second; for publishers with
+        PREPARE TRANSACTION. For the owner of the schema; consumers learn of it by themselves.
+
+        Raises:
+            InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
+        """
+        query = "SELECT durable_notify.set_wakeups(%s, %s)"
+        await fetch(connection, query, (check_topic(topic), policy))
+
     async def pause(self, connection: Publishable, group: str) -> None:
         """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
         await self._call(connection, "SELECT durable_notify.pause(%s)", group)

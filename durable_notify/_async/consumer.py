@@ -402,7 +402,8 @@ class AsyncConsumer:
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         await self._advance_replays()
-        rows = await self._claim(ear, min(room, pacer.size))
+        most = min(room, pacer.size)
+        rows = await self._claim(ear, most)
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
@@ -410,16 +411,23 @@ class AsyncConsumer:
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             await checkpoint()  # whoever waits for messages goes before the next claim
+            if len(rows) < most:
+                await self._lingered(ear)  # that was all: let some more come together
             return
         await self._wait(ear)
 
+    async def _lingered(self, ear: AsyncEar) -> bool:
+        """Wait a moment for more, where messages come fast."""
+        pause = None if self.options.until_empty else self._linger.pause(time.monotonic())
+        if pause is not None:
+            await ear.woken.wait(pause)
+        return pause is not None
+
     async def _wait(self, ear: AsyncEar) -> None:
         """Wait for more where nothing is left: look again soon, or be rung."""
+        if await self._lingered(ear):
+            return
         if not self.options.until_empty:
-            pause = self._linger.pause(time.monotonic())
-            if pause is not None:
-                await ear.woken.wait(pause)
-                return
             ear.rest()
             if ear.arming:
                 await ear.woken.wait(DEAF_POLL)  # and look once more, which is what the bell needs

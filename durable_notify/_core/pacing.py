@@ -57,7 +57,7 @@ class Linger:
     #: How long nothing may come before it is better to be rung, in seconds.
     MOST = 0.02
     #: How long to wait before the next look.
-    STEP = 0.005
+    STEP = 0.01
     #: How many messages are expected within ``MOST``, where looking pays.
     ENOUGH = 2.0
     #: Over how long the rate of messages is averaged.

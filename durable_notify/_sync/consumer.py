@@ -403,7 +403,8 @@ class Consumer:
         pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         self._advance_replays()
-        rows = self._claim(ear, min(room, pacer.size))
+        most = min(room, pacer.size)
+        rows = self._claim(ear, most)
         if rows:
             self._take_in(rows)
             self._low_water = pacer.size // 2
@@ -411,16 +412,23 @@ class Consumer:
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             checkpoint()  # whoever waits for messages goes before the next claim
+            if len(rows) < most:
+                self._lingered(ear)  # that was all: let some more come together
             return
         self._wait(ear)
 
+    def _lingered(self, ear: Ear) -> bool:
+        """Wait a moment for more, where messages come fast."""
+        pause = None if self.options.until_empty else self._linger.pause(time.monotonic())
+        if pause is not None:
+            ear.woken.wait(pause)
+        return pause is not None
+
     def _wait(self, ear: Ear) -> None:
         """Wait for more where nothing is left: look again soon, or be rung."""
+        if self._lingered(ear):
+            return
         if not self.options.until_empty:
-            pause = self._linger.pause(time.monotonic())
-            if pause is not None:
-                ear.woken.wait(pause)
-                return
             ear.rest()
             if ear.arming:
                 ear.woken.wait(DEAF_POLL)  # and look once more, which is what the bell needs

@@ -11,7 +11,19 @@ import sys
 import click
 
 from .._version import __version__
-from . import bench, consume, dead_letters, group, groups, problems, publish, read, replays, server
+from . import (
+    bench,
+    consume,
+    dead_letters,
+    group,
+    groups,
+    problems,
+    publish,
+    read,
+    replays,
+    server,
+    wakeups,
+)
 from .common import common
 
 __all__ = ["cli", "main"]
@@ -48,6 +60,7 @@ for _command in (
     dead_letters.dead_letters,
     dead_letters.audit,
     server.embedded,
+    wakeups.wakeups,
 ):
     cli.add_command(_command)
 

@@ -13,6 +13,11 @@ BEGIN
     IF policy IS NULL OR policy NOT IN ('when_waiting', 'always', 'never') THEN
         RAISE EXCEPTION 'wake-ups come when_waiting, always or never, not "%"', policy USING ERRCODE = '22023';
     END IF;
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot would leave out what others have said since.
+        RAISE EXCEPTION 'set_wakeups() must be in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     LOCK TABLE durable_notify.topic_wakeups IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
     DELETE FROM durable_notify.topic_wakeups w WHERE w.topic = set_wakeups.topic;
     IF policy <> 'when_waiting' THEN

@@ -1,0 +1,398 @@
+"""Consumers and their doorbells: armed while they rest, not while they read. Nothing here polls."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+import durable_notify as dn
+from durable_notify._core.attention import FEW
+from tests.support.bells import Listener, armed, at_rest, count, unannounced
+from tests.support.halves import Half, Seen, running, soon, until
+from tests.support.planting import plant
+from tests.support.schedule import Session, Stage
+from tests.support.watching import LISTENER, outstanding, send, sessions, terminate
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with Stage(dsn) as stage:
+        yield stage
+
+
+class Held(Seen):
+    """A handler that lets nothing go before it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        super().__init__(lambda _: self.go_on.wait())
+
+
+@asynccontextmanager
+async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIterator[Held]:
+    """Within it the consumer's handler has a message of the topic, and its hands full."""
+    held = Held()
+    async with running(consumer, held):
+        await at_rest(consumer)
+        send(conn, ["hold this"], topic)
+        await held.got(1)
+        yield held
+        held.go_on.set()
+
+
+# At rest, and at work
+
+
+async def test_at_rest_exactly_its_topics_bells_are_armed(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    consumer = half.consumer(dsn, topics=["a", "b", "c.*"])
+    async with running(consumer, Seen()):
+        await at_rest(consumer)
+        assert armed(conn, ["a", "b", "c.*", "c.x", "t", ""]) == {"a", "b", ""}
+        assert count(conn) == 3
+    await until(lambda: count(conn) == 0)
+
+
+async def test_while_it_works_nobody_need_ring(
+    half: Half, dsn: str, conn: Connection, stage: Stage
+) -> None:
+    """Its other topics' publishers do; and those of this one once it has nothing to do."""
+    hears = Listener(stage, "t", "u")
+    consumer = half.consumer(dsn, topics=["t", "u"], prefetch=1)
+    async with holding(consumer, conn) as held:
+        await until(lambda: armed(conn, "tu") == {"u"})
+        hears.heard()
+        send(conn, ["not rung"], "t")
+        (rung,) = send(conn, ["rung"], "u")
+        assert hears.heard() == [("durable_notify:u", str(rung))]
+        held.go_on.set()
+        await held.got(3)
+        await at_rest(consumer)
+        assert armed(conn, "tu") == {"t", "u"}
+        (last,) = send(conn, ["rung again"], "t")
+        assert hears.heard() == [("durable_notify:t", str(last))]
+        await held.got(4)
+    assert outstanding(conn) == 0
+
+
+async def test_a_bell_stays_armed_while_one_of_a_process_rests(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    busy = half.consumer(dsn, "busy", prefetch=1)
+    idle, seen = half.consumer(dsn, "idle"), Seen()
+    async with running(idle, seen), holding(busy, conn):
+        await seen.got(1)
+        for number in (2, 3):
+            await at_rest(idle)
+            assert (armed(conn, "t"), count(conn)) == ({"t"}, 1)
+            send(conn, [number])
+            await seen.got(number)
+    await until(lambda: outstanding(conn) == 2, 5)  # what the busy one had not been given
+
+
+async def test_a_bell_is_disarmed_once_nobody_of_a_process_rests(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    one, two = (half.consumer(dsn, group, prefetch=1) for group in "gh")
+    held = [Held(), Held()]
+    async with running(one, held[0]), running(two, held[1]):
+        for consumer in (one, two):
+            await at_rest(consumer)
+        send(conn, ["hold this"])
+        await until(lambda: count(conn) == 0)
+        for handler in held:
+            handler.go_on.set()
+        await until(lambda: count(conn) == 1)
+    await until(lambda: sessions(conn, LISTENER) == [])
+
+
+async def test_a_second_consumer_of_a_topic_armed_already(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    """It has nothing to wait for, and misses nothing: not even what was under way before."""
+    first, second = half.consumer(dsn, "g"), half.consumer(dsn, "h")
+    seen = [Seen(), Seen()]
+    with psycopg.connect(dsn) as slow:
+        send(slow, ["under way"])
+        async with running(first, seen[0]):
+            await at_rest(first)
+            async with running(second, seen[1]):
+                await at_rest(second)
+                slow.commit()
+                for handler in seen:
+                    await handler.got(1)
+                await at_rest(second)
+                send(conn, ["rung"])
+                for handler in seen:
+                    await handler.got(2)
+
+
+async def test_closed_it_leaves_the_others_bells(half: Half, dsn: str, conn: Connection) -> None:
+    stays, seen = half.consumer(dsn, "g", ["a", "b"]), Seen()
+    async with running(stays, seen):
+        goes = half.consumer(dsn, "h", ["b", "c"])
+        async with running(goes, Seen()):
+            await at_rest(stays)
+            await at_rest(goes)
+            assert armed(conn, "abc") == {"a", "b", "c"}
+        await until(lambda: armed(conn, "abc") == {"a", "b"})
+        await at_rest(stays)
+        send(conn, [1], "b")
+        await seen.got(1)
+    await until(lambda: count(conn) == 0)
+
+
+async def test_after_a_reconnection_the_bells_are_armed_anew(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
+    async with running(consumer, seen):
+        for number in (1, 2):
+            await at_rest(consumer)
+            (old,) = terminate(conn, LISTENER)
+            await until(lambda old=old: set(sessions(conn, LISTENER)) - {old})
+            await at_rest(consumer)
+            (new,) = sessions(conn, LISTENER)
+            assert armed(conn, "tu", new) == {"t", "u"}
+            send(conn, [number], "tu"[number % 2])
+            await seen.got(number)
+
+
+async def test_a_delayed_message_wakes_the_sleeper_at_its_time(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    seen, consumer = Seen(), half.consumer(dsn)
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        dn.Publisher().publish(conn, "t", "later", delay=0.5)
+        dn.Publisher().publish(conn, "t", "at once")
+        await seen.got(2)
+    first, second = seen.messages
+    assert (first.payload, second.payload) == ("at once", "later")
+    lag = conn.execute("SELECT clock_timestamp() - %s", [second.published_at]).fetchone()
+    assert lag is not None
+    assert lag[0].total_seconds() >= 0.5
+
+
+# Publishers that looked before the bell was armed
+
+
+async def published_earlier(slow: Session, how: str) -> None:
+    """Publish, and stay open."""
+    slow.begin(how if how in ("repeatable read", "serializable") else "read committed")
+    if how == "in a savepoint":
+        slow.run("SAVEPOINT s")
+    slow.publish("late")
+    if how == "in a savepoint":
+        slow.run("RELEASE s")
+    if how == "prepared":
+        slow.run("PREPARE TRANSACTION 'slow'")
+
+
+def commit(slow: Session, how: str) -> None:
+    slow.run("COMMIT PREPARED 'slow'" if how == "prepared" else "COMMIT")
+
+
+EARLIER = ["read committed", "repeatable read", "serializable", "in a savepoint", "prepared"]
+
+
+@pytest.mark.parametrize("how", EARLIER)
+async def test_published_before_the_bell_was_armed(
+    half: Half, dsn: str, stage: Stage, how: str
+) -> None:
+    """Nobody rings for it: the consumer has noted who was under way, and reads once they end."""
+    slow, hears = stage.session(), Listener(stage, "t")
+    await published_earlier(slow, how)
+    seen, consumer = Seen(), half.consumer(dsn)
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        assert unannounced(stage.session())
+        await asyncio.sleep(0.3)  # it looks less often by now
+        commit(slow, how)
+        await seen.got(1)
+    assert hears.heard() == []
+
+
+async def test_what_was_published_while_it_worked(
+    half: Half, dsn: str, conn: Connection, stage: Stage
+) -> None:
+    slow, consumer = stage.session(), half.consumer(dsn, prefetch=1)
+    async with holding(consumer, conn) as held:
+        await until(lambda: count(conn) == 0)
+        hears = Listener(stage, "t")
+        slow.begin()
+        slow.publish("late")
+        held.go_on.set()
+        await until(lambda: outstanding(conn) == 0)
+        await at_rest(consumer)
+        slow.commit()
+        await held.got(2)
+        assert hears.heard() == []
+
+
+async def test_a_retry_settled_before_the_bell_was_armed(
+    half: Half, dsn: str, stage: Stage
+) -> None:
+    """As the handler of a consumer elsewhere does it, in a transaction of its own."""
+    other, hears = stage.session(), Listener(stage, "t")
+    other.subscribe()
+    other.publish()
+    batch = other.claim()
+    other.begin()
+    other.settle(batch[0].token, retried=batch)
+    seen, consumer = Seen(), half.consumer(dsn)
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        other.commit()
+        await seen.got(1)
+    assert seen.attempts == [2]
+    assert hears.heard() == []
+
+
+async def test_one_that_rolls_back_and_one_that_goes_on(
+    half: Half, dsn: str, conn: Connection, stage: Stage
+) -> None:
+    """While it watches one for long, it hears of others, and of that one in the end."""
+    slow, given_up = stage.take(2)
+    for session in (slow, given_up):
+        session.begin()
+        session.publish("not rung")
+    seen, consumer = Seen(), half.consumer(dsn)
+    async with running(consumer, seen):
+        for number in (1, 2):
+            await at_rest(consumer)
+            send(conn, [number])
+            await seen.got(number)
+        given_up.rollback()
+        await at_rest(consumer)
+        slow.commit()
+        await seen.got(3)
+    assert [m.payload for m in seen.messages] == [1, 2, "not rung"]
+
+
+async def test_without_the_list_it_would_be_lost(half: Half, dsn: str, stage: Stage) -> None:
+    """What the tests above are worth: planted, they fail."""
+    session, slow = stage.take(2)
+    row = "(late.last_xid + late.distance)::text::xid8"
+    plant(session, "unannounced", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
+    await published_earlier(slow, "read committed")
+    seen, consumer = Seen(), half.consumer(dsn)
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        slow.commit()
+        with pytest.raises(TimeoutError):
+            await soon(seen.got(1), 1)
+
+
+# More topics than are claimed from at once
+
+
+async def test_of_many_topics_none_is_forgotten(half: Half, dsn: str, conn: Connection) -> None:
+    """Messages in random ones, some while it sleeps and some while it works, some committed late."""
+    topics = [f"t{n}" for n in range(FEW + 8)]
+    seed = random.randrange(10**9)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    seen, consumer = Seen(), half.consumer(dsn, topics=topics, prefetch=3)
+    number = 0
+    async with running(consumer, seen):
+        for _ in range(15):
+            if rng.random() < 0.6:
+                await at_rest(consumer)
+            with psycopg.connect(dsn) as slow:
+                for topic in rng.sample(topics, 2):
+                    number += len(send(slow, range(rng.choice([1, 2])), topic))
+                for topic in rng.sample(topics, 2):
+                    number += len(send(conn, [0], topic))
+                if rng.random() < 0.3:
+                    await at_rest(consumer)
+            await asyncio.sleep(rng.choice([0, 0.005]))
+        await seen.got(number)
+        await until(lambda: count(conn) == len(topics))
+    assert len(seen.messages) == number
+    assert outstanding(conn) == 0
+
+
+# Patterns
+
+
+async def test_a_new_topic_while_everybody_sleeps(half: Half, dsn: str, conn: Connection) -> None:
+    consumers = [half.consumer(dsn, f"g{n}", ["orders.*", "t"]) for n in range(2)]
+    seen = [Seen(), Seen()]
+    async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
+        for number, topic in enumerate(["orders.a", "orders.b", "orders.a"], 1):
+            for consumer in consumers:
+                await at_rest(consumer)
+            send(conn, [number], topic)
+            for handler in seen:
+                assert (await handler.got(number))[-1].topic == topic
+        for consumer in consumers:
+            await at_rest(consumer)
+        assert armed(conn, ["orders.a", "orders.b", "t", ""]) == {"orders.a", "orders.b", "t", ""}
+
+
+async def test_a_new_topic_published_before_the_bell_was_armed(
+    half: Half, dsn: str, stage: Stage
+) -> None:
+    slow = stage.session()
+    slow.begin()
+    slow.publish("late", topic="orders.new")
+    seen, consumer = Seen(), half.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        slow.commit()
+        await seen.got(1)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="it arms everybody's bell only where it rests"
+)
+async def test_a_new_topic_while_another_keeps_it_busy(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    """At a rate at which a consumer does not rest but looks again, new topics are found, too."""
+    more = asyncio.Event()
+
+    async def publish_another(message: Any) -> None:
+        if not more.is_set():
+            send(conn, [0] * 100, "orders.busy")
+
+    seen = Seen(publish_another)
+    consumer = half.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        send(conn, [0] * 100, "orders.busy")
+        await seen.got(300)
+        send(conn, ["new"], "orders.new")
+        try:
+            await until(lambda: any(m.topic == "orders.new" for m in seen.messages), 3)
+        finally:
+            more.set()
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="who looks at intervals does not look for topics"
+)
+async def test_a_new_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
+    """Nobody tells of it: it is found by looking, where that is allowed."""
+    conn.execute("SELECT durable_notify.set_wakeups('orders.new', 'never')")
+    seen = Seen()
+    consumer = half.consumer(dsn, topics=["orders.*"], poll=0.2)
+    async with running(consumer, seen):
+        await at_rest(consumer)
+        send(conn, ["new"], "orders.new")
+        await until(lambda: seen.messages, 3)

@@ -1,0 +1,102 @@
+"""The doorbell's protocol, checked exhaustively with Spin: ``model/doorbell.pml``.
+
+What must be found wrong is what makes the checker worth something. DURABLE_NOTIFY_MODEL=long tries
+larger crowds as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MODEL = Path(__file__).parents[2] / "model" / "doorbell.pml"
+LONG = os.environ.get("DURABLE_NOTIFY_MODEL") == "long"
+
+RIGHT = [
+    "",  # 2 publishers, 2 consumers, a death of each, all isolation levels
+    "VARIANT_SIMPLE_LOOK",
+    "VARIANT_STRICT_WATCHES",
+]
+RIGHT_LONG = [
+    "VARIANT_STRANGER_WAITS",
+    "VARIANT_STRANGER_TRIES",
+    "MESSAGES=2 OTHERS_MESSAGES=1 CONSUMER_DEATHS=0 PUBLISHER_DEATHS=0",
+    "VARIANT_FLAG_IN_TABLE VARIANT_FLAG_FRESH ISOLATION=1",
+]
+WRONG = [
+    "VARIANT_FLAG_IN_TABLE",
+    "VARIANT_FLAG_IN_TABLE ISOLATION=1",
+    "VARIANT_FLAG_IN_TABLE ISOLATION=2",
+    "VARIANT_FLAG_IN_TABLE ISOLATION=3",
+    "VARIANT_NO_LIST",
+    "VARIANT_READ_BEFORE_ARM",
+    "VARIANT_LISTEN_AFTER_READ",
+    "VARIANT_PLAIN_LIST_AFTER_READ",
+    "VARIANT_X_ONCE",
+    "VARIANT_STRANGER_WAITS VARIANT_SHORTCUT",
+    "VARIANT_LOOK_BEFORE_XID",
+    "VARIANT_LOCKS_GO_FIRST",
+    "VARIANT_NOTIFY_TOO_EARLY",
+    "VARIANT_CANCEL_BETWEEN",
+    "VARIANT_FORGETS_TO_REARM",
+    "VARIANT_FORGET_LATE",
+    "VARIANT_STRIKE_AFTER_READ",
+    "VARIANT_STRICT",
+]
+
+
+@dataclass
+class Verdict:
+    errors: int
+    states: int
+    text: str
+
+
+def check(folder: Path, options: str) -> Verdict:
+    """Have Spin look at every state that there is."""
+    for program in ("spin", "gcc"):
+        if shutil.which(program) is None:
+            reason = f"there is no {program}: apt-get install spin gcc"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    macros = [f"-D{word}" for word in options.split()]
+    compiler = ["gcc", "-O1", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=4000", "-o", "pan", "pan.c"]
+    for command in (["spin", *macros, "-a", str(MODEL)], compiler):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    done = subprocess.run(
+        ["./pan", "-m1000000"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    found = re.search(r"errors: (\d+)", done.stdout)
+    states = re.search(r"(\d+) states, stored", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert states, done.stdout + done.stderr
+    for cut_short in ("max search depth too small", "out of memory", "interrupted"):
+        assert cut_short not in done.stdout
+    return Verdict(int(found[1]), int(states[1]), done.stdout)
+
+
+@pytest.mark.parametrize("options", RIGHT + (RIGHT_LONG if LONG else []))
+def test_no_wake_up_is_lost(tmp_path: Path, options: str) -> None:
+    verdict = check(tmp_path, options)
+    assert verdict.errors == 0, verdict.text
+    assert verdict.states > 100_000, "so few states are not the whole of it"
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_what_is_wrong_is_found_wrong(tmp_path: Path, options: str) -> None:
+    assert check(tmp_path, options).errors
+
+
+def reached() -> list[str]:
+    return sorted(set(re.findall(r"REACH_[A-Z_]*[A-Z]", MODEL.read_text())))
+
+
+@pytest.mark.parametrize("place", reached())
+def test_everything_is_reached(tmp_path: Path, place: str) -> None:
+    """A planted assertion fails there, so the model does get there: it is not right by emptiness."""
+    assert check(tmp_path, place).errors

@@ -1,0 +1,366 @@
+"""Which doorbells are armed, when to look again, and what a consumer pays attention to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from durable_notify._core.attention import FEW, Attention
+from durable_notify._core.bells import GRACE, LOOK, RETRY, Bells
+from durable_notify._core.pacing import Linger
+from durable_notify.topics import ANY_TOPIC, channel
+
+TOPICS = ["", "a", "b", "c"]
+
+
+def armed_with(*topics: str, now: float = 0.0) -> Bells:
+    """Bells of these topics, all armed."""
+    bells = Bells()
+    bells.tried(topics, [], [], now)
+    return bells
+
+
+# Arming and disarming
+
+
+def test_nothing_is_armed_at_first() -> None:
+    bells = Bells()
+    assert bells.armed == bells.refused == frozenset()
+    assert bells.to_arm({"b", "a"}, 0.0) == ["a", "b"]
+    assert bells.next_at() is None
+
+
+def test_what_is_armed_is_not_armed_again() -> None:
+    bells = armed_with("a")
+    assert bells.armed == {"a"}
+    assert bells.to_arm({"a", "b"}, 0.0) == ["b"]
+
+
+def test_what_is_not_wanted_stays_armed_for_a_moment() -> None:
+    """Who reads one message is back at rest by then, and neither disarms nor arms."""
+    bells = armed_with("a", "b")
+    assert bells.to_disarm({"b"}, 10.0) == []
+    assert bells.next_at() == 10.0 + GRACE
+    assert bells.to_disarm({"b"}, 10.0 + GRACE / 2) == []
+    assert bells.armed == {"a", "b"}
+    assert bells.to_disarm({"b"}, 10.0 + GRACE) == ["a"]
+    assert bells.next_at() is None
+
+
+def test_what_is_wanted_again_in_time_starts_its_moment_anew() -> None:
+    bells = armed_with("a")
+    bells.to_disarm(set(), 0.0)
+    assert bells.to_disarm({"a"}, GRACE) == []
+    assert bells.next_at() is None
+    assert bells.to_disarm(set(), GRACE * 2) == []
+    assert bells.to_disarm(set(), GRACE * 3) == ["a"]
+
+
+def test_a_ring_that_nobody_needs_ends_the_moment() -> None:
+    bells = armed_with("a", "b")
+    bells.rung(["a"])  # it is wanted: this says nothing
+    bells.to_disarm({"b"}, 10.0)
+    bells.rung(["a", "b", "never heard of"])
+    assert bells.to_disarm({"b"}, 10.0) == ["a"]
+
+
+def test_disarmed_counts_before_it_is_done() -> None:
+    """Whoever sees a bell armed may go to sleep, so it is crossed off before the statement runs."""
+    bells = armed_with("a")
+    bells.to_disarm(set(), 0.0)
+    assert bells.to_disarm(set(), GRACE) == ["a"]
+    assert bells.armed == frozenset()
+    assert bells.to_arm({"a"}, GRACE) == ["a"]
+
+
+def test_another_session_has_nothing() -> None:
+    bells = armed_with("a")
+    bells.tried(["b"], ["b"], ["7"], 0.0)
+    bells.to_disarm({"b"}, 0.0)
+    bells.reset()
+    assert bells.armed == bells.refused == frozenset()
+    assert bells.next_at() is None
+    assert bells.to_look(math.inf) == []
+    assert bells.to_disarm(set(), math.inf) == []
+    assert bells.to_arm({"a", "b"}, 0.0) == ["a", "b"]
+
+
+# Refused
+
+
+def test_a_refused_bell_is_tried_less_and_less_often() -> None:
+    bells, now, delays = Bells(), 100.0, []
+    for _ in range(12):
+        assert bells.to_arm({"a"}, now) == ["a"]
+        bells.tried(["a"], ["a"], [], now)
+        assert bells.refused == {"a"}
+        assert bells.to_arm({"a"}, now) == []
+        due = bells.next_at()
+        assert due is not None
+        assert bells.to_arm({"a"}, due - 1e-6) == []
+        delays.append(due - now)
+        now = due
+    assert delays[:3] == pytest.approx([RETRY[0], RETRY[0] * 2, RETRY[0] * 4])
+    assert delays[-2:] == pytest.approx([RETRY[1]] * 2)
+
+
+def test_a_bell_that_was_refused_can_be_armed_later() -> None:
+    bells = Bells()
+    bells.tried(["a", "b"], ["a"], [], 0.0)
+    assert (bells.armed, bells.refused) == ({"b"}, {"a"})
+    bells.tried(["a"], [], [], 1.0)
+    assert (bells.armed, bells.refused) == ({"a", "b"}, frozenset())
+    assert bells.next_at() is None
+
+
+def test_a_refused_bell_that_nobody_wants_is_forgotten() -> None:
+    bells = Bells()
+    for _ in range(9):
+        bells.tried(["a"], ["a"], [], 0.0)
+    assert bells.to_disarm(set(), 0.0) == []
+    assert bells.refused == frozenset()
+    assert bells.to_arm({"a"}, 0.0) == ["a"]
+    bells.tried(["a"], ["a"], [], 0.0)
+    assert bells.next_at() == RETRY[0]
+
+
+# Unannounced transactions
+
+
+def test_unannounced_transactions_are_looked_at_less_and_less_often() -> None:
+    bells, now, delays = Bells(), 50.0, []
+    bells.tried(["a"], [], ["9", "10"], now)
+    for _ in range(12):
+        due = bells.next_at()
+        assert due is not None
+        assert bells.to_look(due - 1e-6) == []
+        assert bells.to_look(due) == ["10", "9"]
+        delays.append(due - now)
+        now = due
+        assert bells.looked(["9", "10"], ["9", "10"], now) is False
+    assert delays[:3] == pytest.approx([LOOK[0], LOOK[0] * 2, LOOK[0] * 4])
+    assert delays[-2:] == pytest.approx([LOOK[1]] * 2)
+
+
+def test_what_has_ended_is_said_once_and_no_longer_watched() -> None:
+    bells = Bells()
+    bells.tried(["a"], [], ["1", "2"], 0.0)
+    assert bells.looked(["1", "2"], ["2"], 1.0) is True
+    assert bells.to_look(math.inf) == ["2"]
+    assert bells.looked(["2"], ["2"], 2.0) is False
+    assert bells.looked(["2"], [], 3.0) is True
+    assert bells.to_look(math.inf) == []
+    assert bells.next_at() is None
+
+
+def test_another_one_is_looked_at_soon_though_old_ones_are_not() -> None:
+    bells = Bells()
+    bells.tried(["a"], [], ["1"], 0.0)
+    for _ in range(20):
+        bells.looked(["1"], ["1"], 0.0)
+    bells.tried(["b"], [], ["1"], 5.0)  # known: no reason to hurry
+    assert bells.next_at() == pytest.approx(LOOK[1])
+    bells.tried(["b"], [], ["1", "2"], 5.0)
+    assert bells.next_at() == pytest.approx(5.0 + LOOK[0])
+    assert bells.to_look(6.0) == ["1", "2"]
+
+
+def test_one_noted_after_the_look_was_taken_is_not_taken_for_ended() -> None:
+    bells = Bells()
+    bells.tried(["a"], [], ["1"], 0.0)
+    looked_at = bells.to_look(1.0)
+    bells.tried(["b"], [], ["2"], 1.0)
+    assert bells.looked(looked_at, ["1"], 1.0) is False
+    assert bells.to_look(math.inf) == ["1", "2"]
+
+
+def test_disarming_forgets_no_unannounced_transaction() -> None:
+    """Another consumer of the process may have armed the bell of another topic."""
+    bells = Bells()
+    bells.tried(["a"], [], ["1"], 0.0)
+    bells.to_disarm(set(), 1.0)
+    bells.to_disarm(set(), 2.0)
+    assert bells.to_look(math.inf) == ["1"]
+
+
+STEP = st.tuples(
+    st.sets(st.sampled_from(TOPICS)),  # wanted
+    st.sets(st.sampled_from(TOPICS)),  # refused, if tried
+    st.sets(st.sampled_from(["1", "2", "3"])),  # unannounced
+    st.sets(st.sampled_from(TOPICS)),  # rung
+    st.floats(0.0, 0.02),  # seconds until then
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEP, max_size=30))
+def test_the_books_agree_with_the_session(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever the order of things: armed is what the session has armed and was not told to give up.
+
+    And nothing that is wanted is neither armed, nor to be armed at a time that is known.
+    """
+    bells, held, now = Bells(), set[str](), 0.0
+    for wanted, refused, unannounced, rung, seconds in steps:
+        now += seconds
+        bells.rung(rung)
+        extra = bells.to_disarm(wanted, now)
+        assert held.issuperset(extra)
+        assert wanted.isdisjoint(extra)
+        held -= set(extra)
+        assert bells.armed == held
+        missing = bells.to_arm(wanted, now)
+        assert held.isdisjoint(missing), "armed twice, it would have to be disarmed twice"
+        bells.tried(missing, refused, unannounced, now)
+        held |= set(missing) - refused
+        assert bells.armed == held
+        assert wanted <= bells.armed | bells.refused
+        assert held.isdisjoint(bells.refused)
+        if bells.refused or held - wanted:
+            assert bells.next_at() is not None
+
+
+# Whether to look again soon, or to be rung
+
+
+def looks(linger: Linger, arrivals: list[float], until: float) -> tuple[list[float], list[float]]:
+    """A consumer with this many arrivals: when it looked and went on looking, and when it slept.
+
+    It is woken by the next arrival, at once.
+    """
+    looked, slept, now, waiting = [], [], 0.0, sorted(arrivals)
+    while now < until:
+        found = sum(at <= now for at in waiting)
+        waiting = waiting[found:]
+        if found:
+            linger.found(found, now)
+            continue
+        pause = linger.pause(now)
+        if pause is None:
+            slept.append(now)
+            now = max(now, waiting[0]) if waiting else until
+        else:
+            assert 0 < pause <= linger.STEP
+            looked.append(now)
+            now += pause
+    return looked, slept
+
+
+def test_before_anything_was_found() -> None:
+    assert Linger().pause(0.0) is None
+    assert Linger().pause(1e9) is None
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_one_message_a_second_is_always_rung(batch: int) -> None:
+    looked, slept = looks(Linger(), [float(s) for s in range(1, 60)] * batch, 60.0)
+    assert looked == []
+    assert len(slept) >= 59
+
+
+def test_a_steady_thousand_a_second_are_looked_for() -> None:
+    looked, slept = looks(Linger(), [n / 1000 for n in range(5000)], 5.0)
+    assert len(looked) * Linger.STEP > 4.0, "most of the time it waits for the next look"
+    assert all(at < 0.5 for at in slept), "it slept once it knew the rate"
+
+
+def test_after_a_burst_it_soon_sleeps() -> None:
+    """It has seen very many, and goes on looking, but not for long."""
+    linger = Linger()
+    for n in range(20):
+        linger.found(500, n * 0.002)
+    last, now = 19 * 0.002, 19 * 0.002
+    while (pause := linger.pause(now)) is not None:
+        now += pause
+    assert now == pytest.approx(last + Linger.MOST)
+    assert linger.pause(last + 1000.0) is None
+
+
+def test_a_single_large_batch_out_of_the_blue_is_no_rate() -> None:
+    linger = Linger()
+    linger.found(10_000, 5.0)
+    assert linger.pause(5.0) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.0, 5.0)), max_size=30), st.floats(0, 1)
+)
+def test_it_never_lingers_longer_than_it_may(found: list[tuple[int, float]], later: float) -> None:
+    linger, now = Linger(), 0.0
+    for messages, gap in found:
+        now += gap
+        linger.found(messages, now)
+    pause = linger.pause(now + later)
+    assert pause is None or (0 < pause <= Linger.STEP and later + pause <= Linger.MOST + 1e-9)
+
+
+# What to pay attention to
+
+
+def many() -> Attention:
+    """Of more topics than are claimed from at once; none has anything."""
+    attention = Attention(f"t{n}" for n in range(FEW + 4))
+    attention.exhausted(attention.topics)
+    assert attention.to_claim() == []
+    return attention
+
+
+def test_a_few_topics_are_all_claimed_from() -> None:
+    attention = Attention(["a", "b"])
+    attention.exhausted(["a", "b"])
+    assert attention.to_claim() == ["a", "b"]
+
+
+def test_of_many_those_that_have_rung() -> None:
+    attention = many()
+    assert attention.heard({channel("t3"): {"7"}, channel("stranger"): {"8"}}) is False
+    assert attention.to_claim() == ["t3"]
+    attention.exhausted(["t3"])
+    assert attention.to_claim() == []
+
+
+def test_only_what_was_armed_is_exhausted() -> None:
+    """What could not ring while it was read may have got something since."""
+    attention = many()
+    attention.heard({channel("t1"): {""}, channel("t2"): {""}})
+    attention.exhausted({"t2", "t9"}.intersection(attention.to_claim()))
+    assert attention.to_claim() == ["t1"]
+
+
+@pytest.mark.parametrize("rung", [None, {channel("t0"): {"0", "*"}}])
+def test_anything_may_have_come(rung: dict[str, set[str]] | None) -> None:
+    attention = many()
+    assert attention.heard(rung) is False
+    assert len(attention.to_claim()) == FEW + 4
+
+
+def test_channels_of_topics_and_of_patterns() -> None:
+    assert Attention(["a"]).channels == {channel("a"): "a"}
+    assert Attention(["a", "b.*"]).channels == {channel("a"): "a", ANY_TOPIC: ""}
+
+
+@pytest.mark.parametrize(
+    ("payload", "look"),
+    [("b.new", True), ("c.new", False), ("a", False), ("b.known", False), ("", True)],
+)
+def test_when_to_look_for_new_topics(payload: str, look: bool) -> None:
+    """Rung with the name of a topic that is new; or with "", which says that some may be."""
+    attention = Attention(["a", "b.*"])
+    attention.add(["b.known"])
+    assert attention.heard({ANY_TOPIC: {payload}}) is look
+
+
+def test_without_patterns_there_are_no_new_topics() -> None:
+    assert Attention(["a"]).heard(None) is False
+    assert Attention(["b.*"]).heard(None) is True
+
+
+def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
+    attention = many()
+    assert attention.add(["new", "t0"]) == {channel("new"): "new"}
+    assert attention.to_claim() == ["new"]
+    assert attention.channels[channel("new")] == "new"
