@@ -22,7 +22,7 @@ _QUERY = (
 )
 _FILL = (
     "INSERT INTO durable_notify.outbox (topic, key, payload)"
-    " SELECT 'orders', 'key-' || i % 1000, jsonb_build_object('order', i, 'customer',"
+    " SELECT '{}', {}, jsonb_build_object('order', i, 'customer',"
     " 'customer-' || i % 1000, 'amount', i * 1.5, 'note', repeat('x', 60))"
     " FROM generate_series(1, {}) AS i"
 )
@@ -38,7 +38,7 @@ async def _read(dsn: str, messages: int, page: int) -> None:
         assert seen == messages
 
 
-async def _consume(dsn: str, messages: int, page: int) -> None:
+async def _consume(dsn: str, messages: int, page: int, topic: str = "orders") -> None:
     """A new group from the beginning; every message handed to a no-op handler, and settled."""
     seen = 0
 
@@ -47,7 +47,7 @@ async def _consume(dsn: str, messages: int, page: int) -> None:
         seen += 1
 
     consumer = AsyncConsumer(
-        dsn, group=uuid.uuid4().hex, topics=["orders"], batch_size=page, until_empty=True, poll=None
+        dsn, group=uuid.uuid4().hex, topics=[topic], batch_size=page, until_empty=True, poll=None
     )
     await consumer.run(handler)
     assert seen == messages
@@ -69,9 +69,10 @@ def _consume_in_threads(dsn: str, messages: int, page: int) -> None:
 
 def measure(*, messages: int = 100_000, rounds: int = 7, page: int = 500) -> Report:
     """Compare how long it takes to read so many messages."""
-    rates: dict[str, list[float]] = {"select": [], "async": [], "sync": []}
+    rates: dict[str, list[float]] = {"select": [], "async": [], "sync": [], "keyed": []}
     with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
-        admin.execute(_FILL.format(messages).encode())
+        admin.execute(_FILL.format("orders", "NULL", messages).encode())
+        admin.execute(_FILL.format("keyed", "'key-' || i % 1000", messages).encode())
         admin.execute("VACUUM (ANALYZE) durable_notify.outbox")
         dsn = running.dsn()
         asyncio.run(_read(dsn, messages, page))  # warm
@@ -80,15 +81,20 @@ def measure(*, messages: int = 100_000, rounds: int = 7, page: int = 500) -> Rep
                 "select": timed(lambda: asyncio.run(_read(dsn, messages, page))),
                 "async": timed(lambda: asyncio.run(_consume(dsn, messages, page))),
                 "sync": timed(lambda: _consume_in_threads(dsn, messages, page)),
+                "keyed": timed(lambda: asyncio.run(_consume(dsn, messages, page, "keyed"))),
             }
             for name, seconds in taken.items():
                 rates[name].append(messages / seconds)
         about = machine(admin) | {"messages": messages, "page": page}
-    names = {"async": "AsyncConsumer.run", "sync": "Consumer.run"}
+    names = {
+        "async": ("AsyncConsumer.run", ">= 0.4"),
+        "sync": ("Consumer.run", ">= 0.4"),
+        "keyed": ("the same in order by 1,000 keys", ""),
+    }
     figures = [
         Figure(
-            f"{names[half]}, of a paged SELECT",
-            ">= 0.4",
+            f"{names[half][0]}, of a paged SELECT",
+            names[half][1],
             [mine / bare for mine, bare in zip(rates[half], rates["select"], strict=True)],
         )
         for half in names
