@@ -87,9 +87,6 @@ async def test_a_stranger_gets_the_key_while_the_listener_is_cut_off(
         await seen.got(2)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="publishers do not ring while a stranger queues"
-)
 async def test_a_stranger_waits_for_the_key(
     half: Half, dsn: str, conn: Connection, stage: Stage
 ) -> None:
@@ -101,7 +98,7 @@ async def test_a_stranger_waits_for_the_key(
         stage.wait_until_blocked(stranger, lock)
         send(conn, [1])
         try:
-            await soon(seen.got(1), 2)
+            await seen.got(1)
         finally:
             consumer.stop()
             await until(lambda: sessions(conn, LISTENER) == [])
@@ -137,8 +134,7 @@ async def test_two_phases_on_a_topic_that_never_rings(
         await soon(seen.got(1), LOOKS)
 
 
-LOST = pytest.mark.xfail(
-    strict=True,
+LOST = pytest.mark.xfail(  # not strict: it is learned where the consumer takes over 8 ms
     raises=AssertionError,
     reason="its bell is still armed when it rests again, so nobody learns that it never rings",
 )

@@ -82,9 +82,6 @@ def test_a_stranger_at_every_topics_key_keeps_nobody_from_hearing_of_one(
 # Somebody waits
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the stranger's place in the queue bars shared locks"
-)
 def test_a_stranger_who_waits_for_the_key(stage: Stage, publisher: Session) -> None:
     """Publishers cannot have the key in either mode, and yet nobody holds it exclusively."""
     listener, stranger = Listener(stage, "t", arm=True), stage.session()

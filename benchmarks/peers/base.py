@@ -1,0 +1,172 @@
+"""What a peer implements, and what its handlers report to.
+
+A peer is measured in processes of its own: one that publishes, and one or four that consume. A
+consumer hands each message, decoded from JSON, to `Tally.handler`, and says when acknowledgements
+are confirmed. Times are CLOCK_MONOTONIC in nanoseconds, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableSequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
+
+TOPIC = "orders"
+BATCH = 1000
+MEASURES = ("publish_batch", "publish_single", "consume", "consume4", "consume_await", "wake")
+#: How many messages `wake` publishes before those that count.
+WARM_WAKES = 20
+
+Payload = dict[str, Any]
+Handler = Callable[[Payload], Awaitable[None]]
+
+
+def payload(number: int) -> Payload:
+    """One message as it might be: about 120 bytes of JSON."""
+    return {
+        "order": number,
+        "customer": f"customer-{number % 1000}",
+        "amount": number * 1.5,
+        "note": "x" * 60,
+    }
+
+
+class Publisher(abc.ABC):
+    """A connection that publishes; what returns is durable, as the peer understands it."""
+
+    @abc.abstractmethod
+    async def batch(self, payloads: list[Payload]) -> None:
+        """Publish many: in one transaction, or with all confirms under way at once."""
+
+    @abc.abstractmethod
+    async def single(self, message: Payload) -> None:
+        """Publish one, and return when it is confirmed."""
+
+    async def timed(self, message: Payload) -> tuple[int, int]:
+        """Publish one; return when its commit was sent and when it was confirmed.
+
+        A client without transactions sends everything at once: the time before the call.
+        """
+        before = time.monotonic_ns()
+        await self.single(message)
+        return before, time.monotonic_ns()
+
+
+class Peer(abc.ABC):
+    """A system that is measured. Made anew in each process; nothing is shared but the server."""
+
+    #: Which of the servers in `servers.py` it needs.
+    server: ClassVar[str]
+    #: The Python packages whose versions belong to its figures.
+    packages: ClassVar[tuple[str, ...]]
+    #: How it was set, for the report.
+    settings: ClassVar[dict[str, Any]]
+    #: For how many messages a measurement takes 2 to 5 seconds. What is not named is not measured.
+    messages: ClassVar[dict[str, int]]
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @abc.abstractmethod
+    async def prepare(self) -> None:
+        """Make an empty queue: in a new database, or in place of the one that was there."""
+
+    async def settle(self) -> None:  # noqa: B027 - most have nothing to do
+        """Do what a server would have done in time, before a backlog is consumed."""
+
+    @abc.abstractmethod
+    def publisher(self) -> AbstractAsyncContextManager[Publisher]:
+        """Open a connection that publishes."""
+
+    async def consume(self, tally: Tally, concurrency: int) -> None:
+        """Consume until `tally.finished`, and return once every acknowledgement is confirmed.
+
+        At most `concurrency` messages are handled at once, where that is more than 1. At 1 the
+        handler never waits, and the peer may use whatever makes it fast.
+        """
+        raise NotImplementedError
+
+
+class Tally:
+    """What one consumer process did: first message, last acknowledgement, and how many."""
+
+    def __init__(
+        self,
+        measure: str,
+        total: int,
+        number: int,
+        handled: MutableSequence[int],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.name = f"consumer-{number}"
+        self.waking = measure == "wake"
+        self.total = total
+        self.handled = 0
+        self.first = 0
+        self.acked = 0
+        self.entered: dict[int, int] = {}
+        self.finished = asyncio.Event()
+        self.handler: Handler = {"consume_await": self._wait, "wake": self._wake}.get(
+            measure, self._pass
+        )
+        self._number = number
+        self._all = handled
+        self._stop = stop
+
+    def confirmed(self) -> None:
+        """Note that the acknowledgements sent so far have been confirmed."""
+        self.acked = time.monotonic_ns()
+
+    async def watch(self, interval: float = 0.005) -> None:
+        """Tell the other processes how far this one is, and finish with them."""
+        while not self.finished.is_set():
+            self._all[self._number] = self.handled
+            if sum(self._all) >= self.total or self._stop():
+                self.finished.set()
+            await asyncio.sleep(interval)
+        self._all[self._number] = self.handled
+
+    def report(self) -> dict[str, Any]:
+        """Return what the measuring process wants to know, as JSON."""
+        return {
+            "first": self.first,
+            "acked": self.acked or time.monotonic_ns(),
+            "handled": self.handled,
+            "entered": self.entered,
+        }
+
+    async def _pass(self, _message: Payload) -> None:
+        self.first = self.first or time.monotonic_ns()
+        self.handled += 1
+        if self.handled == self.total:
+            self.finished.set()
+
+    async def _wait(self, _message: Payload) -> None:
+        self.first = self.first or time.monotonic_ns()
+        await asyncio.sleep(0.001)
+        self.handled += 1
+        if self.handled == self.total:
+            self.finished.set()
+
+    async def _wake(self, message: Payload) -> None:
+        self.entered.setdefault(message["order"], time.monotonic_ns())
+        self.handled += 1
+        if self.handled == self.total:
+            self.finished.set()
+
+
+async def handle(tally: Tally, bodies: Iterable[Payload], concurrency: int) -> None:
+    """Hand a batch to the handler, in order or so many at once, for a peer that has no workers."""
+    waiting = iter(bodies)
+
+    async def work() -> None:
+        for body in waiting:
+            await tally.handler(body)
+
+    if concurrency == 1:
+        await work()
+    else:
+        await asyncio.gather(*(work() for _ in range(concurrency)))

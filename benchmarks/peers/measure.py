@@ -1,0 +1,224 @@
+"""One measurement of one peer: prints what it saw as one line of JSON.
+
+``python -m benchmarks.peers.measure PEER MEASURE ADDRESS MESSAGES``, as ``run.py`` calls it.
+Starting interpreters, importing and connecting is not timed. The event loop is uvloop's for all, or
+Python's own where PEERS_LOOP is ``asyncio``.
+
+- publish_batch: batches of 1,000, each confirmed before the next: messages a second.
+- publish_single: one message after the other, each confirmed: messages a second.
+- consume, consume4: a backlog through a no-op handler in one process, or in four of one group.
+- consume_await: the same in one process, the handler sleeps 1 ms, 100 of them at once.
+- wake: a message every 20 to 50 ms to an idle consumer; microseconds until its handler is entered,
+  from before the commit was sent and from after it returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from benchmarks.peers.base import BATCH, WARM_WAKES, Peer, Tally, payload
+from benchmarks.peers.clients import load
+
+CONSUMERS = {"consume": 1, "consume4": 4, "consume_await": 1, "wake": 1}
+CONCURRENCY = {"consume_await": 100}
+WAIT = 60.0  # seconds for consumers to become ready, or to end
+LOST = 5.0  # seconds after which a wake-up is given up
+
+Result = dict[str, Any]
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run on the event loop that was chosen for all."""
+    if os.environ.get("PEERS_LOOP") == "asyncio":
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)
+
+
+async def publish_batch(peer: Peer, messages: int) -> Result:
+    await peer.prepare()
+    batches = [
+        [payload(number) for number in range(first, first + BATCH)]
+        for first in range(0, messages, BATCH)
+    ]
+    async with peer.publisher() as publisher:
+        await publisher.batch([payload(number) for number in range(BATCH)])  # warm
+        begun = time.monotonic_ns()
+        for batch in batches:
+            await publisher.batch(batch)
+        return rate(len(batches) * BATCH, begun, time.monotonic_ns())
+
+
+async def publish_single(peer: Peer, messages: int) -> Result:
+    await peer.prepare()
+    payloads = [payload(number) for number in range(messages)]
+    async with peer.publisher() as publisher:
+        for message in payloads[:50]:  # warm
+            await publisher.single(message)
+        begun = time.monotonic_ns()
+        for message in payloads:
+            await publisher.single(message)
+        return rate(messages, begun, time.monotonic_ns())
+
+
+async def backlog(peer: Peer, messages: int) -> None:
+    await peer.prepare()
+    async with peer.publisher() as publisher:
+        for first in range(0, messages, BATCH):
+            last = min(first + BATCH, messages)
+            await publisher.batch([payload(number) for number in range(first, last)])
+    await peer.settle()
+
+
+async def publish_slowly(peer: Peer, messages: int) -> list[tuple[int, int]]:
+    """Publish with pauses; return when each was sent and confirmed, without those that warm up."""
+    times = []
+    async with peer.publisher() as publisher:
+        for number in range(WARM_WAKES + messages):
+            await asyncio.sleep(random.uniform(0.02, 0.05))
+            times.append(await publisher.timed(payload(number)))
+    return times[WARM_WAKES:]
+
+
+class Consumers:
+    """The processes that consume, started together once all are ready."""
+
+    def __init__(self, name: str, measure: str, address: str, total: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        count = CONSUMERS[measure]
+        self.handled = context.Array("q", count, lock=False)
+        self.stop = context.Event()
+        self._ready = context.Barrier(count + 1)
+        self._reports = context.Queue()
+        self._processes = [
+            context.Process(
+                target=consumer,
+                args=(name, measure, address, total, number, self.handled, self.stop,
+                      self._ready, self._reports),
+                daemon=True,
+            )
+            for number in range(count)
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        for process in self._processes:
+            process.start()
+        with contextlib.suppress(threading.BrokenBarrierError):  # its error is in its report
+            self._ready.wait(WAIT)
+
+    def reports(self) -> list[Result]:
+        """Return what they saw; an error of theirs is raised here."""
+        reports = []
+        for _ in self._processes:
+            reports.append(self._reports.get(timeout=WAIT))
+            if error := reports[-1].get("error"):
+                raise RuntimeError(error)
+        for process in self._processes:
+            process.join(WAIT)
+        return reports
+
+
+def consumer(  # noqa: PLR0917 - the arguments of a process
+    name: str, measure: str, address: str, total: int, number: int,
+    handled: Any, stop: Any, ready: Any, reports: Any,
+) -> None:  # fmt: skip
+    """Consume in a process of its own."""
+    try:
+        peer = load(name)(address)
+        ready.wait(WAIT)
+        reports.put(run(_consume(peer, measure, total, number, handled, stop.is_set)))
+    except BaseException as error:  # noqa: BLE001 - told to the measuring process
+        ready.abort()
+        reports.put({"error": f"{type(error).__name__}: {error}"})
+
+
+async def _consume(  # noqa: PLR0917
+    peer: Peer, measure: str, total: int, number: int, handled: Any, stop: Any
+) -> Result:
+    tally = Tally(measure, total, number, handled, stop)
+    watch = asyncio.create_task(tally.watch())
+    await peer.consume(tally, CONCURRENCY.get(measure, 1))
+    await watch
+    return tally.report()
+
+
+def consume(name: str, measure: str, address: str, messages: int) -> Result:
+    """Seconds from the first handler entered to the last acknowledgement confirmed."""
+    peer = load(name)(address)
+    run(backlog(peer, messages))
+    consumers = Consumers(name, measure, address, messages)
+    consumers.start()
+    reports = consumers.reports()
+    shares = [report["handled"] for report in reports]
+    if sum(shares) < messages:
+        raise RuntimeError(f"{sum(shares)} of {messages} messages were handled")
+    first = min(report["first"] for report in reports if report["handled"])
+    last = max(report["acked"] for report in reports if report["handled"])
+    return rate(messages, first, last) | {"shares": shares, "again": sum(shares) - messages}
+
+
+def wake(name: str, address: str, messages: int) -> Result:
+    """Latencies in microseconds; one is negative where the handler was the first to know."""
+    peer = load(name)(address)
+    run(peer.prepare())
+    total = WARM_WAKES + messages
+    consumers = Consumers(name, "wake", address, total)
+    consumers.start()
+    time.sleep(1)
+    times = run(publish_slowly(load(name)(address), messages))
+    deadline = time.monotonic() + LOST
+    while consumers.handled[0] < total and time.monotonic() < deadline:
+        time.sleep(0.02)
+    consumers.stop.set()
+    entered = consumers.reports()[0]["entered"]
+    sent, confirmed = [], []
+    for number, (before, after) in enumerate(times, WARM_WAKES):
+        if number in entered:
+            sent.append(round((entered[number] - before) / 1000))
+            confirmed.append(round((entered[number] - after) / 1000))
+    if not sent:
+        raise RuntimeError("no message arrived")
+    return {
+        "messages": messages,
+        "lost": messages - len(sent),
+        "since_sent": percentiles(sent),
+        "since_confirmed": percentiles(confirmed),
+        "all_since_sent": sent,
+        "all_since_confirmed": confirmed,
+    }
+
+
+def percentiles(values: list[int]) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return {"p50": cuts[49], "p99": cuts[98]}
+
+
+def rate(messages: int, begun: int, ended: int) -> Result:
+    seconds = (ended - begun) / 1e9
+    return {"messages": messages, "seconds": seconds, "rate": messages / seconds}
+
+
+def main(name: str, measure: str, address: str, messages: int) -> Result:
+    if measure == "wake":
+        return wake(name, address, messages)
+    if measure in CONSUMERS:
+        return consume(name, measure, address, messages)
+    peer = load(name)(address)
+    publish = {"publish_batch": publish_batch, "publish_single": publish_single}[measure]
+    return run(publish(peer, messages))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:4], messages=int(sys.argv[4]))))

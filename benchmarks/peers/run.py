@@ -1,0 +1,223 @@
+"""Measure durable_notify and its peers, in rounds in which they take turns.
+
+Installs what it needs into .venv-bench, keeps every round in benchmarks/results/peers.json (or
+peers-flush.json), and prints tables. README.md beside this file says what is measured, and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # in place of this folder
+
+from benchmarks.peers import install  # noqa: E402
+
+TIMEOUT = 150.0  # seconds for one measurement, its preparation included
+REST = 0.3  # seconds between measurements
+SHORT = {"messages": 1000, "wake": 20}
+
+
+def arguments() -> argparse.Namespace:
+    from benchmarks.peers.base import MEASURES  # noqa: PLC0415
+    from benchmarks.peers.clients import PEERS  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("measures", nargs="*", metavar="measure", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--short", action="store_true", help="one round of little, to see it run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, help="in a measurement, instead of each peer's own")
+    parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
+    parser.add_argument("--flush", type=float, help="milliseconds that PostgreSQL waits at commit")
+    parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    options = parser.parse_args()
+    options.peers = options.peers.split(",") if options.peers else list(PEERS)
+    options.measures = options.measures or list(MEASURES)
+    if unknown := (set(options.peers) - set(PEERS)) | (set(options.measures) - set(MEASURES)):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    if options.short:
+        options.rounds = 1
+    return options
+
+
+class Run:
+    """Servers, and what was measured on them."""
+
+    def __init__(self, options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+        from benchmarks.peers import clients, servers  # noqa: PLC0415
+
+        self.options = options
+        self.peers: dict[str, Any] = {}
+        self.errors: dict[str, str] = {}
+        self.addresses: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self.rounds: list[dict[str, Any]] = []
+        self._databases = 0
+        for name in options.peers:
+            peer = clients.load(name)
+            if options.flush is None or peer.server == "postgres":
+                self.peers[name] = peer
+        for server in dict.fromkeys(peer.server for peer in self.peers.values()):
+            try:
+                start = servers.SERVERS[server]()
+                if server == "postgres":
+                    start = servers.postgres(options.flush)
+                address = stack.enter_context(start)
+                self.versions[server] = servers.version(server, address)
+                self.addresses[server] = address
+            except Exception as error:  # noqa: BLE001 - shown in the report
+                self.errors[server] = str(error)
+
+    def messages(self, peer: Any, measure: str) -> int:
+        """How many messages a measurement has."""
+        if measure == "wake":
+            return SHORT["wake"] if self.options.short else peer.messages[measure]
+        wanted = SHORT["messages"] if self.options.short else peer.messages[measure]
+        if self.options.flush is not None and measure == "publish_single":
+            wanted = min(wanted, 1000)
+        return self.options.messages or wanted
+
+    def measure(self, name: str, measure: str) -> dict[str, Any]:
+        """Measure once, in processes of its own and with a new queue."""
+        peer = self.peers[name]
+        if peer.server in self.errors:
+            return {"error": self.errors[peer.server]}
+        messages = self.messages(peer, measure)
+        address = self.addresses[peer.server]
+        with contextlib.ExitStack() as stack:
+            if peer.server == "postgres":
+                address = stack.enter_context(self.database(address))
+            rest = busy(REST)
+            return subprocess_result(name, measure, address, messages, self.options.loop) | {
+                "busy_before": rest
+            }
+
+    @contextlib.contextmanager
+    def database(self, address: str) -> Any:
+        """A new database, dropped afterwards."""
+        import psycopg  # noqa: PLC0415
+
+        self._databases += 1
+        name = f"peers_{self._databases}"
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+            try:
+                yield address.replace("/postgres?", f"/{name}?")
+            finally:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def about(self) -> dict[str, Any]:
+        """What the figures depend on."""
+        packages = sorted({each for peer in self.peers.values() for each in peer.packages})
+        cpu = [
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+        ]
+        return {
+            "at": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "cores": os.cpu_count(),
+            "cpu": cpu[0].split(": ")[1] if cpu else platform.machine(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "servers": self.versions,
+            "packages": {each: importlib.metadata.version(each) for each in packages},
+            "commit": commit(),
+            "postgres": self.postgres_settings(),
+            "peers": {name: peer.settings for name, peer in self.peers.items()},
+            "options": vars(self.options),
+        }
+
+    def postgres_settings(self) -> dict[str, str]:
+        import psycopg  # noqa: PLC0415
+
+        names = ["fsync", "synchronous_commit", "wal_sync_method", "shared_buffers", "max_wal_size",
+                 "checkpoint_timeout", "max_connections", "commit_delay"]  # fmt: skip
+        if "postgres" not in self.addresses:
+            return {}
+        with psycopg.connect(self.addresses["postgres"]) as connection:
+            query = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
+            return dict(connection.execute(query, (names,)).fetchall())
+
+
+def subprocess_result(
+    name: str, measure: str, address: str, messages: int, loop: str
+) -> dict[str, Any]:
+    """Run ``measure.py``; what went wrong is a result, too."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.peers.measure", name, measure, address, str(messages)],
+        cwd=ROOT, env=os.environ | {"PEERS_LOOP": loop}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took more than {TIMEOUT:.0f} s"}
+    finally:  # its consumers too, whatever happened
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        return {"error": (errors.strip().splitlines() or ["it said nothing"])[-1]}
+    return json.loads(out.splitlines()[-1])
+
+
+def busy(seconds: float) -> float:
+    """The share of the processors that is in use now, when nothing is measured."""
+
+    def times() -> tuple[int, int]:
+        fields = [int(each) for each in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    os.sync()
+    before, idle_before = times()
+    time.sleep(seconds)
+    after, idle_after = times()
+    return round(1 - (idle_after - idle_before) / max(1, after - before), 2)
+
+
+def commit() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    options = arguments()
+    if Path(sys.prefix).resolve() != install.VENV.resolve():
+        install.install()
+        os.execv(install.PYTHON, [str(install.PYTHON), __file__, *sys.argv[1:]])
+    from benchmarks.peers import report  # noqa: PLC0415
+
+    order = random.Random(options.seed)
+    print(f"rounds {options.rounds}, seed {options.seed}, {options.loop}", flush=True)
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        run = Run(options, stack)
+        about = run.about()
+        for measure in options.measures:
+            names = [name for name, peer in run.peers.items() if measure in peer.messages]
+            for number in range(1, options.rounds + 1):
+                order.shuffle(names)
+                for name in names:
+                    result = run.measure(name, measure)
+                    run.rounds.append({"measure": measure, "round": number, "peer": name} | result)
+                    print(report.line(run.rounds[-1]), flush=True)
+            report.keep(run.rounds, about, options.flush)
+            report.show(measure, [each for each in run.rounds if each["measure"] == measure])
+    print(f"{time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
