@@ -14,7 +14,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 OURS = "durable_notify"
 BUSY = 0.1
 RATE_COLUMNS = ("messages/s", "min to max", "ours : it")
-WAKE_COLUMNS = ("since sent, p50", "p99", "since confirmed, p50", "p99", "lost", "ours : it")
+WAKE_COLUMNS = (
+    "ms since sent", "min to max", "p99", "since confirmed", "min to max", "p99", "lost", "ours : it"
+)  # fmt: skip
 
 Round = dict[str, Any]
 
@@ -91,10 +93,10 @@ def wake_row(taken: list[Round], ours: list[Round]) -> list[str]:
     for name in ("since_sent", "since_confirmed"):
         middles = [each[name]["p50"] for each in taken]
         every = sorted(value for each in taken for value in each[f"all_{name}"])
-        spread = f"{min(middles) / 1000:.2f} to {max(middles) / 1000:.2f}"
         cells += [
-            f"{statistics.median(middles) / 1000:.2f} ms ({spread})",
-            f"{statistics.quantiles(every, n=100, method='inclusive')[98] / 1000:.2f} ms",
+            f"{statistics.median(middles) / 1000:.2f}",
+            f"{min(middles) / 1000:.2f} to {max(middles) / 1000:.2f}",
+            f"{statistics.quantiles(every, n=100, method='inclusive')[98] / 1000:.2f}",
         ]
     return [*cells, str(sum(each["lost"] for each in taken)), ratio(taken, ours, p50)]
 

@@ -174,7 +174,9 @@ class AsyncReader:
     async def _fill(self, ear: AsyncEar) -> bool:
         """Read more, or wait for it; False: it is to end."""
         try:
-            if self._attention.heard(ear.heard()):
+            told = "" in ear.armed
+            heard = self._attention.heard(ear.heard())
+            if heard or self._attention.look_for_topics(time.monotonic(), told=told):
                 await self._discover()
             for topic in self._attention.to_claim():
                 rings = ear.armed  # before the read: what comes later is heard of

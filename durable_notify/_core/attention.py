@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attention"]
 
+#: How often to look for new topics where nobody tells of them, in seconds.
+LOOK_FOR_TOPICS = 1.0
 #: Up to so many topics are claimed from at once; of more, those that something was heard of.
 FEW = 16
 
@@ -27,6 +29,8 @@ class Attention:
         self._by_channel: dict[str, list[str]] = {}
         self.topics: dict[str, None] = {}
         self._open: set[str] = set()
+        self._topics_at = 0.0
+        self._in_doubt = False
         self.add(topic for topic in wanted if not is_pattern(topic))
 
     @property
@@ -62,6 +66,18 @@ class Attention:
     def all(self) -> None:
         """Take note that something may be in any topic."""
         self._open.update(self.topics)
+        self._in_doubt = True
+
+    def look_for_topics(self, now: float, *, told: bool) -> bool:
+        """Whether to look for new topics: where nobody tells of them, and at a general look.
+
+        Who reads without a pause does not rest, and so is not told of new topics.
+        """
+        if not self.patterns or (told and not self._in_doubt) or now < self._topics_at:
+            return False
+        self._topics_at = now + LOOK_FOR_TOPICS
+        self._in_doubt = False
+        return True
 
     def to_claim(self) -> list[str]:
         """Return the topics to claim from."""

@@ -30,6 +30,7 @@ class Bells:
         self.armed: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()  # they could not be armed, or never ring
         self._spare: dict[str, float] = {}  # armed, not wanted: when to disarm it
+        self._stale: set[str] = set()  # armed by another rule, to be disarmed first
         self._retries: dict[str, tuple[float, float]] = {}  # when next, and after which delay
         self._unannounced: set[str] = set()
         self._look_at = 0.0
@@ -39,6 +40,7 @@ class Bells:
         """Take note that the session is another one."""
         self.armed = self.refused = frozenset()
         self._spare.clear()
+        self._stale.clear()
         self._retries.clear()
         self._unannounced.clear()
 
@@ -46,6 +48,12 @@ class Bells:
         """Take note of rings: much is published to what has rung while nobody waits for it."""
         for topic in self._spare.keys() & set(topics):
             self._spare[topic] = 0.0
+
+    def expire(self, topics: Iterable[str]) -> None:
+        """Take note that topics ring by another rule now: they have to be armed anew."""
+        stale = self.armed.intersection(topics)
+        self._stale |= stale
+        self.armed -= stale
 
     def to_disarm(self, wanted: Collection[str], now: float) -> list[str]:
         """Return what is armed and has not been wanted for a while; it counts as disarmed now.
@@ -58,6 +66,8 @@ class Bells:
         for topic in extra:
             del self._spare[topic]
         self.armed = self.armed.difference(extra)
+        extra += self._stale
+        self._stale.clear()
         for topic in self.refused.difference(wanted):
             del self._retries[topic]
         self.refused = frozenset(self._retries)

@@ -393,7 +393,10 @@ class Consumer:
             self._replay_at = 0.0  # one may have been started
         if ear.hears and self._listen_dsn == self._dsn:
             self._store.direct()  # a wake-up has come through
-        if self._attention.heard(rung):
+        told = "" in ear.armed
+        if self._attention.heard(rung) or self._attention.look_for_topics(
+            time.monotonic(), told=told
+        ):
             ear.listen(self._attention.add(self._store.discover()))
         room = self._room_for()
         if room <= 0 or self._queue.size() > self._low_water:

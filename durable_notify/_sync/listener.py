@@ -210,6 +210,7 @@ class Listener:
         self._connection = connection
         self._listening = set()
         self.bells.reset()
+        self._checked_at = time.monotonic()
         self._waiter.watch(connection.fileno())
 
     def _disconnect(self) -> None:
@@ -271,10 +272,10 @@ class Listener:
 
         On this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
-        present = self._command(_PRESENT)
+        self._checked_at = time.monotonic()
+        present = self._command(_with_list(_PRESENT, sorted(self.bells.armed)))
         missing = self._listening - {name for name, _ in present}
-        bells = {int(bells) for _, bells in present}
-        if missing or (bells and bells != {len(self.bells.armed)}):
+        if missing or any(lost == "t" for _, lost in present):
             log.warning(
                 "the session had stopped listening to %d channels, or lost its locks", len(missing)
             )
@@ -387,15 +388,17 @@ class Listener:
         connection.pgconn.flush()
         until = time.monotonic() + ANSWER
         rows: list[tuple[str, ...]] = []
+        error: psycopg.Error | None = None
         while True:
             while not connection.pgconn.is_busy():
                 result = connection.pgconn.get_result()
                 if result is None:
-                    self._checked_at = time.monotonic()
                     self._dispatch()
+                    if error is not None:
+                        raise error
                     return rows
                 if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
-                    raise psycopg.errors.error_from_result(result)
+                    error = psycopg.errors.error_from_result(result)
                 rows += [
                     tuple(
                         (result.get_value(row, column) or b"").decode()
@@ -428,14 +431,19 @@ class Listener:
         for ear in list(self._ears):
             if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
                 self.bells.rung(ear.channels[channel] for channel in mine)
+                changed = (ear.channels[name] for name in mine if "!" in mine[name])
+                self.bells.expire(changed)
                 ear.ring(mine)
 
 
-#: What this session listens to, with how many doorbells it has armed.
+#: What this session listens to, and whether it lacks the lock of a doorbell it has armed.
 _PRESENT = (
-    "SELECT c.name, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l"
+    "SELECT c.name, b.lost FROM pg_catalog.pg_listening_channels() AS c (name),"
+    " (SELECT (SELECT pg_catalog.count(DISTINCT pg_catalog.hashtext(t.topic))"
+    " FROM pg_catalog.unnest({}::text[]) AS t (topic)) <>"
+    " (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l"
     " WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'advisory'"
-    " AND l.classid = 1685024362) FROM pg_catalog.pg_listening_channels() AS c (name)"
+    " AND l.classid = 1685024362 AND l.mode = 'ShareLock')) AS b (lost)"
 )
 
 

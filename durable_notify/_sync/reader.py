@@ -175,7 +175,9 @@ class Reader:
     def _fill(self, ear: Ear) -> bool:
         """Read more, or wait for it; False: it is to end."""
         try:
-            if self._attention.heard(ear.heard()):
+            told = "" in ear.armed
+            heard = self._attention.heard(ear.heard())
+            if heard or self._attention.look_for_topics(time.monotonic(), told=told):
                 self._discover()
             for topic in self._attention.to_claim():
                 rings = ear.armed  # before the read: what comes later is heard of

@@ -314,10 +314,6 @@ HUNT = """
     END $$"""
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="PREPARE hands its locks over one after the other: they seem to be of two holders",
-)
 def test_who_is_being_prepared_is_always_in_the_list(stage: Stage) -> None:
     """PostgreSQL moves the locks to a holder without a process, and a look may come in between."""
     stopping = threading.Event()

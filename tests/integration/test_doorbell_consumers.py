@@ -358,7 +358,6 @@ async def test_a_new_topic_published_before_the_bell_was_armed(
         await seen.got(1)
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="everybody's bell is armed only where it rests")
 async def test_a_new_topic_while_another_keeps_it_busy(
     half: Half, dsn: str, conn: Connection
 ) -> None:
@@ -382,9 +381,6 @@ async def test_a_new_topic_while_another_keeps_it_busy(
             more.set()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="who looks at intervals does not look for topics"
-)
 async def test_a_new_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
     """Nobody tells of it: it is found by looking, where that is allowed."""
     conn.execute("SELECT durable_notify.set_wakeups('orders.new', 'never')")

@@ -134,12 +134,6 @@ async def test_two_phases_on_a_topic_that_never_rings(
         await soon(seen.got(1), LOOKS)
 
 
-LOST = pytest.mark.xfail(  # not strict: it is learned where the consumer takes over 8 ms
-    raises=AssertionError,
-    reason="its bell is still armed when it rests again, so nobody learns that it never rings",
-)
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -147,8 +141,8 @@ LOST = pytest.mark.xfail(  # not strict: it is learned where the consumer takes 
         ("never", "always"),
         ("always", "when_waiting"),
         ("when_waiting", "always"),
-        pytest.param("when_waiting", "never", marks=LOST),
-        pytest.param("always", "never", marks=LOST),
+        ("when_waiting", "never"),
+        ("always", "never"),
     ],
 )
 async def test_a_policy_that_changes_while_it_sleeps(
@@ -240,14 +234,6 @@ async def test_a_session_that_has_lost_nothing_is_left_alone(
     assert "lost its locks" not in caplog.text
 
 
-STARVED = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="each command puts the look at the session off, and there is one at least each second",
-)
-
-
-@STARVED
 @pytest.mark.parametrize("why", ["a topic never rings", "a publisher stays open"])
 async def test_the_session_is_looked_at_though_there_is_something_to_do(
     half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, why: str
@@ -269,9 +255,6 @@ async def test_the_session_is_looked_at_though_there_is_something_to_do(
 # What the server, or chance, does to bells
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the answer is not read to its end: it reconnects"
-)
 async def test_a_full_table_of_locks(
     half: Half, dsn: str, conn: Connection, stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,9 +299,6 @@ async def test_two_topics_with_one_key(
         go_on.set()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="two bells with one key are counted as one lock"
-)
 @pytest.mark.usefixtures("brisk")
 async def test_two_topics_with_one_key_have_lost_nothing(
     half: Half, dsn: str, twins: list[str], caplog: pytest.LogCaptureFixture

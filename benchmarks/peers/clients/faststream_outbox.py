@@ -2,8 +2,8 @@
 
 What makes it fast, by its pages "Performance" and "Subscriber": `publish_batch`; one worker with a
 `terminal_flush_batch_size` and a `fetch_batch_size` of 100 in its benchmark, of more here;
-`outbox_autovacuum_ddl`; asyncpg, with which it listens. A worker is a connection: 100 of them for
-100 handlers at once. FastStream's logging of each message is off (`logger=None`), and so is its
+`outbox_autovacuum_ddl`; asyncpg, with which it listens. A worker is a connection; for handlers
+that wait, 20 were faster here than 100. FastStream's logging of each message is off (`logger=None`), and so is its
 checking of arguments (`apply_types=False`).
 """
 
@@ -22,6 +22,7 @@ from benchmarks.peers.clients.postgres import PostgresPeer, committed
 
 FETCH = 500
 FLUSH = 500
+WORKERS = 20
 METADATA = MetaData()
 TABLE = make_outbox_table(METADATA, table_name="outbox")
 
@@ -52,18 +53,18 @@ class FaststreamOutbox(PostgresPeer):
         "faststream-outbox", "faststream", "sqlalchemy", "asyncpg"
     )  # fmt: skip
     settings: ClassVar[dict[str, Any]] = {
-        "max_workers": "1; 100 for consume_await",
+        "max_workers": f"1; {WORKERS} for consume_await",
         "fetch_batch_size": FETCH,
         "terminal_flush_batch_size": FLUSH,
         "autovacuum": "as outbox_autovacuum_ddl sets it",
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 30_000,
-        "publish_single": 2_000,
-        "consume": 12_000,
-        "consume4": 12_000,
-        "consume_await": 8_000,
-        "wake": 200,
+        "publish_batch": 75_000,
+        "publish_single": 5_000,
+        "consume": 16_000,
+        "consume4": 16_000,
+        "consume_await": 6_000,
+        "wake": 150,
     }
 
     @contextlib.asynccontextmanager
@@ -88,13 +89,14 @@ class FaststreamOutbox(PostgresPeer):
             )
 
     async def consume(self, tally: Tally, concurrency: int) -> None:
-        async with self.engine(concurrency + 1) as engine:
+        workers = min(concurrency, WORKERS)
+        async with self.engine(workers + 1) as engine:
             broker = OutboxBroker(engine, outbox_table=TABLE, logger=None, apply_types=False)
             subscriber = broker.subscriber(
                 TOPIC,
-                max_workers=concurrency,
+                max_workers=workers,
                 fetch_batch_size=FETCH,
-                terminal_flush_batch_size=FLUSH if concurrency == 1 else FLUSH // concurrency,
+                terminal_flush_batch_size=FLUSH // workers,
             )
 
             @subscriber

@@ -56,12 +56,12 @@ class Nats(Peer):
         "loops in a process": LOOPS,
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 40_000,
-        "publish_single": 10_000,
-        "consume": 40_000,
-        "consume4": 40_000,
-        "consume_await": 20_000,
-        "wake": 200,
+        "publish_batch": 75_000,
+        "publish_single": 20_000,
+        "consume": 80_000,
+        "consume4": 80_000,
+        "consume_await": 60_000,
+        "wake": 150,
     }
 
     @contextlib.asynccontextmanager
@@ -120,3 +120,4 @@ class NatsSync(Nats):
 
     server = "nats-sync"
     settings: ClassVar[dict[str, Any]] = Nats.settings | {"sync_interval": "always"}
+    messages: ClassVar[dict[str, int]] = Nats.messages | {"publish_batch": 25_000}

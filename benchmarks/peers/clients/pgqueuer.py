@@ -27,7 +27,11 @@ from pgqueuer.queries import Queries
 from benchmarks.peers.base import TOPIC, Payload, Publisher, Tally
 from benchmarks.peers.clients.postgres import PostgresPeer, committed
 
-SETTINGS = {"durability": "durable", "autovacuum": "as pgq autovac sets it"}
+SETTINGS = {
+    "durability": "durable",
+    "autovacuum": "as pgq autovac sets it",
+    "max_concurrent_tasks": "none; 100 for consume_await",
+}
 
 
 class _Publisher(Publisher):
@@ -117,12 +121,12 @@ class PgQueuerPsycopg(_PgQueuer):
     consumers = 2
     batch_size = 100
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 100_000,
+        "publish_batch": 75_000,
         "publish_single": 5_000,
-        "consume": 12_000,
-        "consume4": 12_000,
+        "consume": 20_000,
+        "consume4": 30_000,
         "consume_await": 10_000,
-        "wake": 200,
+        "wake": 150,
     }
 
     @contextlib.asynccontextmanager
@@ -144,12 +148,12 @@ class PgQueuerAsyncpg(_PgQueuer):
     consumers = 1
     batch_size = 500
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 100_000,
-        "publish_single": 5_000,
-        "consume": 40_000,
+        "publish_batch": 75_000,
+        "publish_single": 8_000,
+        "consume": 30_000,
         "consume4": 40_000,
-        "consume_await": 20_000,
-        "wake": 200,
+        "consume_await": 15_000,
+        "wake": 150,
     }
 
     @contextlib.asynccontextmanager

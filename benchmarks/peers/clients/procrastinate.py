@@ -57,7 +57,7 @@ class Procrastinate(PostgresPeer):
         "consume": 2_000,
         "consume4": 2_000,
         "consume_await": 2_000,
-        "wake": 200,
+        "wake": 150,
     }
 
     def app(self) -> App:
@@ -77,13 +77,14 @@ class Procrastinate(PostgresPeer):
             yield _Publisher(self.task(app, None), connection)
 
     async def consume(self, tally: Tally, concurrency: int) -> None:
+        del concurrency  # more at once is not faster
         async with self.app().open_async() as app:
             self.task(app, tally)
             app.job_manager = _Timed(app.connector, tally)
             worker = asyncio.create_task(
                 app.run_worker_async(
                     queues=[TOPIC],
-                    concurrency=CONCURRENCY if concurrency == 1 else concurrency,
+                    concurrency=CONCURRENCY,
                     delete_jobs="always",
                     install_signal_handlers=False,
                 )

@@ -110,11 +110,11 @@ class RabbitClassic(_Rabbit):
     }
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 20_000,
-        "publish_single": 4_000,
-        "consume": 40_000,
-        "consume4": 40_000,
-        "consume_await": 20_000,
-        "wake": 200,
+        "publish_single": 5_000,
+        "consume": 25_000,
+        "consume4": 30_000,
+        "consume_await": 15_000,
+        "wake": 150,
     }
 
 

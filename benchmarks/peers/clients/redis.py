@@ -47,12 +47,12 @@ class RedisStreams(Peer):
         "loops in a process": LOOPS,
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 60_000,
-        "publish_single": 10_000,
-        "consume": 100_000,
-        "consume4": 100_000,
-        "consume_await": 40_000,
-        "wake": 200,
+        "publish_batch": 120_000,
+        "publish_single": 12_000,
+        "consume": 200_000,
+        "consume4": 250_000,
+        "consume_await": 80_000,
+        "wake": 150,
     }
 
     async def prepare(self) -> None:

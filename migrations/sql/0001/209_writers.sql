@@ -3,7 +3,9 @@ LANGUAGE sql VOLATILE AS $function$
     -- The transactions of others that hold RowExclusiveLock on one of some tables: the lowest xid of
     -- each is its own, the others its savepoints'.
     --
-    -- One look at pg_locks: PREPARE TRANSACTION between two would hide its transaction.
+    -- One look at pg_locks: PREPARE TRANSACTION between two would hide its transaction. Trap: it hands
+    -- over its locks one after the other, to a holder without a process that keeps the second part
+    -- of the virtual transaction's name; a look in between sees two holders of a part each.
     WITH held AS MATERIALIZED (
         SELECT l.locktype, l.database, l.relation, l.mode, l.granted, l.virtualtransaction, l.pid, l.transactionid
           FROM pg_catalog.pg_locks l),
@@ -17,5 +19,7 @@ LANGUAGE sql VOLATILE AS $function$
       FROM (SELECT DISTINCT h.transactionid
               FROM held h JOIN holders w
                 ON w.virtualtransaction = h.virtualtransaction AND w.pid IS NOT DISTINCT FROM h.pid
+                OR (w.pid IS NULL) <> (h.pid IS NULL)
+                   AND pg_catalog.split_part(w.virtualtransaction, '/', 2) = pg_catalog.split_part(h.virtualtransaction, '/', 2)
              WHERE h.locktype = 'transactionid' AND h.mode = 'ExclusiveLock' AND h.granted) AS x
 $function$;

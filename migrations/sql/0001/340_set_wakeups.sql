@@ -32,7 +32,7 @@ BEGIN
           WHERE p.oid = 'durable_notify.wakeups(text)'::regprocedure)  -- its documentation
         || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::text\n'
                 ELSE pg_catalog.format(E'SELECT CASE topic %s ELSE ''when_waiting'' END\n', cases) END);
-    -- Who sleeps by the old rule is to learn the new one.
-    PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '0');
+    -- Who sleeps by the old rule is to learn the new one: ! has a listener arm anew.
+    PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '!');
 END
 $function$;

@@ -1,0 +1,100 @@
+"""Draw what was measured: ``python benchmarks/charts.py`` (needs ``pip install matplotlib``).
+
+Reads ``benchmarks/results/*.json`` and writes ``docs/images/*.svg``: medians, with a line from the
+lowest to the highest round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "durable_notify"  # the same figures give the same file
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+OURS = "#2f6fab"
+OTHERS = "#b9c2cc"
+VARIANTS = ("plain", "ours, no consumer", "ours", "plain, read beside", "row NOTIFY")
+COLOURS = ("#7f8a96", "#7fb2dd", OURS, OTHERS, "#d98c5f")
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save(figure: Any, name: str) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(IMAGES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+
+
+def publishing(name: str, title: str) -> None:
+    """Rates of publishing, by number of clients."""
+    report = load(name)
+    if report is None:
+        return
+    rates = report["rates"]
+    clients = sorted({int(key.rsplit("/", 1)[1]) for key in rates})
+    figure, axes = plt.subplots(figsize=(8, 3.6))
+    for number, (variant, colour) in enumerate(zip(VARIANTS, COLOURS, strict=True)):
+        found = [[r["rate"] for r in rates[f"{variant}/{client}"]] for client in clients]
+        middles = [statistics.median(values) for values in found]
+        places = [place + (number - 2) * 0.16 for place in range(len(clients))]
+        ends = [
+            [m - min(v) for m, v in zip(middles, found, strict=True)],
+            [max(v) - m for m, v in zip(middles, found, strict=True)],
+        ]
+        axes.bar(places, middles, 0.15, label=variant, color=colour, yerr=ends, ecolor="#555")
+    axes.set_xticks(range(len(clients)), [f"{client} clients" for client in clients])
+    axes.set_ylabel("transactions a second")
+    axes.set_title(title)
+    axes.legend(fontsize=8)
+    save(figure, name)
+
+
+def peers(measure: str, title: str, unit: str) -> None:
+    """Ours and the peers, the best on top."""
+    report = load("peers")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in [] if report is None else report["rounds"]:
+        if each["measure"] == measure:
+            found.setdefault(each["peer"], []).append(each)
+    if not found:
+        return
+    wake = measure == "wake"
+    rows = []
+    for peer, rounds in found.items():
+        values = [
+            r["since_sent"]["p50"] / 1000 if wake else r["rate"] for r in rounds if "error" not in r
+        ]
+        if values:
+            rows.append((statistics.median(values), min(values), max(values), peer))
+    rows.sort(reverse=wake)
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(rows) + 1))
+    middles = [row[0] for row in rows]
+    ends = [[row[0] - row[1] for row in rows], [row[2] - row[0] for row in rows]]
+    colours = [OURS if row[3] == "durable_notify" else OTHERS for row in rows]
+    axes.barh([row[3] for row in rows], middles, color=colours, xerr=ends, ecolor="#555")
+    axes.set_xlabel(unit)
+    axes.set_title(title)
+    save(figure, f"peers-{measure}")
+
+
+def main() -> None:
+    publishing("publishing", "Publishing, one row a transaction")
+    publishing("flush", "The same with a flush of 1.5 ms")
+    peers("consume", "Consuming, message by message, acknowledged durably", "messages a second")
+    peers("publish_batch", "Publishing confirmed, batches of 1,000", "messages a second")
+    peers("wake", "Idle wake-up, median, from before the commit", "ms")
+
+
+if __name__ == "__main__":
+    main()
