@@ -15,16 +15,20 @@ OURS = "durable_notify"
 BUSY = 0.1
 RATE_COLUMNS = ("messages/s", "min to max", "ours : it")
 WAKE_COLUMNS = (
-    "ms since sent", "min to max", "p99", "since confirmed", "min to max", "p99", "lost", "ours : it"
+    "ms since sent", "min to max", "p99",
+    "ms since confirmed", "min to max", "p99", "lost", "ours : it",
 )  # fmt: skip
 
 Round = dict[str, Any]
 
 
-def keep(rounds: list[Round], about: dict[str, Any], flush: float | None) -> None:
-    """Write every round, a line each."""
+def keep(rounds: list[Round], about: dict[str, Any]) -> None:
+    """Write every round, a line each; a short run is not worth it."""
+    options = about["options"]
+    if options["short"]:
+        return
     RESULTS.mkdir(exist_ok=True)
-    name = "peers.json" if flush is None else "peers-flush.json"
+    name = "peers.json" if options["flush"] is None else "peers-flush.json"
     lines = ",\n    ".join(json.dumps(each) for each in rounds)
     head = json.dumps(about, indent=2).replace("\n", "\n  ")
     (RESULTS / name).write_text(f'{{\n  "about": {head},\n  "rounds": [\n    {lines}\n  ]\n}}\n')

@@ -36,7 +36,9 @@ def arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measures", nargs="*", metavar="measure", help=f"of {', '.join(MEASURES)}")
-    parser.add_argument("--short", action="store_true", help="one round of little, to see it run")
+    parser.add_argument(
+        "--short", action="store_true", help="one round of little, to see it run; it is not kept"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, help="in a measurement, instead of each peer's own")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
@@ -214,7 +216,7 @@ def main() -> None:
                     result = run.measure(name, measure)
                     run.rounds.append({"measure": measure, "round": number, "peer": name} | result)
                     print(report.line(run.rounds[-1]), flush=True)
-            report.keep(run.rounds, about, options.flush)
+            report.keep(run.rounds, about)
             report.show(measure, [each for each in run.rounds if each["measure"] == measure])
     print(f"{time.monotonic() - begun:.0f} s")
 

@@ -103,7 +103,9 @@ class Output:
             if turns < 50:  # noqa: PLR2004 - most readers take it at once
                 os.sched_yield()
             elif self._broken(0.001):
-                raise Closed
+                if self._unread():
+                    raise Closed
+                return  # it has taken the line, and gone
         self._keeps_pace = True
 
     def _unread(self) -> int:

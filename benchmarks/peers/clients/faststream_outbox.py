@@ -3,8 +3,8 @@
 What makes it fast, by its pages "Performance" and "Subscriber": `publish_batch`; one worker with a
 `terminal_flush_batch_size` and a `fetch_batch_size` of 100 in its benchmark, of more here;
 `outbox_autovacuum_ddl`; asyncpg, with which it listens. A worker is a connection; for handlers
-that wait, 20 were faster here than 100. FastStream's logging of each message is off (`logger=None`), and so is its
-checking of arguments (`apply_types=False`).
+that wait, 20 were faster here than 100. FastStream's logging of each message is off
+(`logger=None`), and so is its checking of arguments (`apply_types=False`).
 """
 
 from __future__ import annotations
