@@ -27,7 +27,7 @@ from benchmarks.peers import install  # noqa: E402
 
 TIMEOUT = 150.0  # seconds for one measurement, its preparation included
 REST = 0.3  # seconds between measurements
-SHORT = {"messages": 1000, "wake": 20}
+SHORT = {"messages": 500, "wake": 20}
 
 
 def arguments() -> argparse.Namespace:
@@ -202,6 +202,7 @@ def main() -> None:
         os.execv(install.PYTHON, [str(install.PYTHON), __file__, *sys.argv[1:]])
     from benchmarks.peers import report  # noqa: PLC0415
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the servers' ends
     order = random.Random(options.seed)
     print(f"rounds {options.rounds}, seed {options.seed}, {options.loop}", flush=True)
     begun = time.monotonic()

@@ -163,11 +163,14 @@ class AsyncConsumer:
             self._settler.stop_loops()
             for task in tasks[1:]:
                 await task.join()
-            if self._ear is not None:
-                await self._ear.close()
         finally:
-            # Whatever happens: the pool's own tasks do not end with those of a loop that ends.
-            await self._store.close()
+            # Whatever happens: others may share the listener, and the pool's own tasks do not end
+            # with those of a loop that ends.
+            try:
+                if self._ear is not None:
+                    await self._ear.close()
+            finally:
+                await self._store.close()
 
     def __aiter__(self) -> Self:
         return self

@@ -164,11 +164,14 @@ class Consumer:
             self._settler.stop_loops()
             for task in tasks[1:]:
                 task.join()
-            if self._ear is not None:
-                self._ear.close()
         finally:
-            # Whatever happens: the pool's own tasks do not end with those of a loop that ends.
-            self._store.close()
+            # Whatever happens: others may share the listener, and the pool's own tasks do not end
+            # with those of a loop that ends.
+            try:
+                if self._ear is not None:
+                    self._ear.close()
+            finally:
+                self._store.close()
 
     def __iter__(self) -> Self:
         return self
