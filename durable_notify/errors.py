@@ -13,7 +13,8 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── SchemaError                       the database half does not fit this package
     │   ├── SchemaMissing                 the migrations have not been run
     │   ├── SchemaTooOld                  the database is behind this package
-    │   └── SchemaTooNew                  this package is behind the database
+    │   ├── SchemaTooNew                  this package is behind the database
+    │   └── RestoredElsewhere             the messages came from another cluster
     ├── UnknownGroup (LookupError)        no such consumer group
     ├── UnknownTopic (LookupError)        the group has no such topic
     ├── MessageGone (LookupError)         a message is not in the log any more
@@ -44,6 +45,7 @@ __all__ = [
     "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
+    "RestoredElsewhere",
     "SchemaError",
     "SchemaMissing",
     "SchemaTooNew",
@@ -89,6 +91,14 @@ class SchemaTooOld(SchemaError):
 
 class SchemaTooNew(SchemaError):
     """This package is behind the database. Upgrade ``durable-notify``."""
+
+
+class RestoredElsewhere(SchemaError):
+    """The messages were restored from, or replicated by, another cluster.
+
+    Nothing is lost. Once everything has been copied, run ``durable-notify reanchor``: every group
+    then goes on with exactly what it had not been handed.
+    """
 
 
 class UnknownGroup(DurableNotifyError, LookupError):

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AuditEntry", "Conditions", "GroupInfo", "InFlight", "ReplayConditions", "ReplayJob", "Sought",
+    "AuditEntry", "Conditions", "GroupInfo", "InFlight", "Reanchored", "ReplayConditions",
+    "ReplayJob", "Sought",
 ]  # fmt: skip
 
 
@@ -52,6 +53,15 @@ class ReplayJob:
     created_by: str
     why: str | None
     ended_at: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reanchored:
+    """A topic of a group after a move to another cluster; ``undelivered``: what it still gets."""
+
+    group_name: str
+    topic: str
+    undelivered: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

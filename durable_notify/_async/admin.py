@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument, UnknownGroup
-from ..messages import DeadLetter, TopicStatus, readable
+from ..messages import DeadLetter, TopicStatus, as_json, readable
 from ..options import check_group_settings
-from ..reports import AuditEntry, GroupInfo, InFlight, ReplayJob, Sought
+from ..reports import AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
 from ..topics import check_group, check_topic
 from .connections import fetch
 
@@ -57,6 +57,7 @@ _SEEK = (
     "SELECT again, skipped FROM durable_notify.seek("
     "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
 )
+_REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
 _GROUP = "SELECT FROM durable_notify.consumer_group WHERE name = %s"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 _DEAD_LETTERS = (
@@ -338,8 +339,8 @@ class AsyncAdmin:
             conditions.get("since"),
             conditions.get("until"),
             None if keys is None else [keys] if isinstance(keys, str) else list(keys),
-            _as_json(conditions.get("headers")),
-            _as_json(conditions.get("payload")),
+            _as_json(conditions.get("headers"), "headers"),
+            _as_json(conditions.get("payload"), "payload"),
             conditions.get("path"),
             rate_limit,
             why,
@@ -357,9 +358,22 @@ class AsyncAdmin:
         rows = await fetch(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
         return bool(rows[0][0])
 
+    async def reanchor(
+        self, connection: Publishable, *, why: str | None = None
+    ) -> list[Reanchored]:
+        """Go on where the messages were restored from, or replicated by, another cluster.
 
-def _as_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value)
+        For the owner of the schema, once everything has been copied. Every group goes on with
+        exactly what it had not been handed. It writes the log anew and keeps publishers and
+        consumers out until the transaction ends. Returns each group's topics, and how many messages
+        wait; nothing where nothing was to be done.
+        """
+        rows = await fetch(connection, _REANCHOR, (why,))
+        return [Reanchored(*row) for row in rows]
+
+
+def _as_json(value: Any, what: str) -> str | None:
+    return None if value is None else as_json(value, what)
 
 
 def _check_time(name: str, time: datetime | None) -> None:

@@ -33,14 +33,14 @@ class Place(NamedTuple):
 BEGINNING = Place("3:3:", 0, None, None, 0)
 
 
-def encode(places: Mapping[str, Place]) -> str:
-    """Return the token of these places."""
-    text = json.dumps(places, separators=(",", ":"), ensure_ascii=False)
+def encode(log_id: str, places: Mapping[str, Place]) -> str:
+    """Return the token of these places in a log."""
+    text = json.dumps([log_id, places], separators=(",", ":"), ensure_ascii=False)
     return _VERSION + base64.urlsafe_b64encode(zlib.compress(text.encode())).decode().rstrip("=")
 
 
-def decode(token: str) -> dict[str, Place]:
-    """Return the places of a token.
+def decode(token: str) -> tuple[str, dict[str, Place]]:
+    """Return the log and the places of a token.
 
     Raises:
         InvalidArgument: it is not a token.
@@ -48,8 +48,12 @@ def decode(token: str) -> dict[str, Place]:
     try:
         version, body = token[: len(_VERSION)], token[len(_VERSION) :]
         packed = base64.b64decode(body + "=" * (-len(body) % 4), "-_", validate=True)
-        found = json.loads(zlib.decompress(packed)) if version == _VERSION else {"": ()}
-        return {check_topic(topic): _place(*fields) for topic, fields in found.items()}
+        if version != _VERSION:
+            raise ValueError  # noqa: TRY301
+        log_id, found = json.loads(zlib.decompress(packed))
+        if not isinstance(log_id, str):
+            raise TypeError  # noqa: TRY301
+        return log_id, {check_topic(topic): _place(*fields) for topic, fields in found.items()}
     except (ValueError, TypeError, AttributeError, zlib.error):
         raise InvalidArgument(
             'start is "beginning", "now", "latest", a datetime, or the token of a message; '

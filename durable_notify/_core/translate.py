@@ -13,6 +13,7 @@ from ..errors import (
     LeaseLost,
     MessageGone,
     OutOfOrder,
+    RestoredElsewhere,
     SettleError,
     UnknownGroup,
     UnknownTopic,
@@ -32,6 +33,7 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN006": UnknownTopic,
     "DN007": OutOfOrder,
     "DN008": MessageGone,
+    "DN010": RestoredElsewhere,
     "22023": InvalidArgument,
 }
 
@@ -44,8 +46,12 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"text that {error.encoding} cannot encode: {error.reason}") from None
     except Exception as error:
         kind = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
+        if kind is None and type(error).__name__ == "DataError" and "NUL" in str(error):
+            kind = InvalidArgument  # the driver's own, before anything is sent
         if kind is None:
             raise
         diagnostics = getattr(error, "diag", None)

@@ -15,6 +15,7 @@ from .. import schema
 from .._core.attention import Attention
 from .._core.pacing import Linger, backoff, shortest
 from .._core.places import BEGINNING, Place, decode, encode
+from ..connecting import said
 from ..errors import ConsumerClosed, InvalidArgument, ListenerDeaf
 from ..messages import ReadMessage
 from ..options import check_reading
@@ -98,7 +99,10 @@ class Reader:
         self._attention = Attention(check_topics(topics))
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
-        self._places: dict[str, Place] = decode(start) if known else {}  # type: ignore[arg-type]
+        self._log = ""  # which log the places are of
+        self._places: dict[str, Place] = {}
+        if known:
+            self._log, self._places = decode(start)  # type: ignore[arg-type]
         self._from_token = known
         self._poll = poll
         self._batch_size = batch_size
@@ -114,8 +118,9 @@ class Reader:
         """Check the schema, begin to listen, and fix where to start.
 
         Raises:
-            SchemaError: the migrations do not fit this package; the text says what to run.
-            InvalidArgument: the token is not one.
+            SchemaError: the migrations do not fit this package, or the messages came from another
+                cluster; the text says what to run.
+            InvalidArgument: the token is not one, or of another log.
             psycopg.Error: the database cannot be reached or used.
         """
         if self._ear is not None or self._stopping.is_set():
@@ -123,6 +128,7 @@ class Reader:
         self._connection = connect(self._dsn, "reader")
         try:
             schema.check(self._connection)
+            self._check_log(self._connection)
             self._ear = listen(self._listen_dsn, self._attention.channels)
             self._discover(start=True)
         except BaseException:
@@ -155,7 +161,7 @@ class Reader:
     @property
     def token(self) -> str:
         """Where the reader stands, right after the last message it has handed out."""
-        return encode(self._places)
+        return encode(self._log, self._places)
 
     def __iter__(self) -> Self:
         return self
@@ -190,7 +196,7 @@ class Reader:
         except TRANSIENT as error:
             self._failures += 1
             delay = backoff(self._failures, 0.1, 10.0)
-            log.warning("reading failed, next try in %.1f s: %s", delay, error)
+            log.warning("reading failed, next try in %.1f s: %s", delay, said(error))
             self._disconnect()
             self._stopping.wait(delay)
             self._attention.all()
@@ -238,7 +244,7 @@ class Reader:
     def _take_in(
         self, topic: str, row: tuple[Any, ...], known: dict[str, Place], after: Place
     ) -> None:
-        message = ReadMessage.of(topic, row, lambda: encode({**known, topic: after}))
+        message = ReadMessage.of(topic, row, lambda: encode(self._log, {**known, topic: after}))
         self._ready.append((message, topic, after))
 
     def _discover(self, *, start: bool = False) -> None:
@@ -279,10 +285,21 @@ class Reader:
     def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = connect(self._dsn, "reader")
+            self._check_log(self._connection)  # it may be another server now
         try:
             return fetch(self._connection, query, params)
         except psycopg.DataError as error:
             raise InvalidArgument(f"the token is not one of this database: {error}") from error
+
+    def _check_log(self, connection: Connection[tuple[Any, ...]]) -> None:
+        """Raise where the places are of another log than this connection leads to."""
+        ((log_id,),) = fetch(connection, "SELECT durable_notify.log_id()::text", ())
+        if self._log not in ("", log_id):
+            raise InvalidArgument(
+                "the token is of another log: this one was restored from it, or is not it at all; "
+                "start at a time, a little before the last message that was read"
+            )
+        self._log = log_id
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -20,6 +20,7 @@ from . import (
     problems,
     publish,
     read,
+    reanchor,
     replays,
     server,
     wakeups,
@@ -61,6 +62,7 @@ for _command in (
     dead_letters.audit,
     server.embedded,
     wakeups.wakeups,
+    reanchor.reanchor,
 ):
     cli.add_command(_command)
 

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import random
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,8 +14,9 @@ import pytest
 import durable_notify as dn
 from durable_notify._core.places import decode, encode
 from tests.support.command import good, objects, run
-from tests.support.halves import Half, in_thread, soon, until
+from tests.support.halves import Half, until
 from tests.support.planting import plant
+from tests.support.reading import Reading, everything
 from tests.support.schedule import Stage
 from tests.support.watching import send, terminate, value
 
@@ -25,44 +26,6 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
-
-
-class Reading:
-    """A reader of either half."""
-
-    def __init__(self, half: Half, dsn: str, *topics: str, **options: Any) -> None:
-        make = dn.AsyncReader if half.is_async else dn.Reader
-        self.half = half
-        self.reader: Any = make(dsn, topics or ("t",), **{"poll": None, **options})
-
-    async def __aenter__(self) -> Self:
-        if self.half.is_async:
-            await self.reader.__aenter__()
-        else:
-            await in_thread(self.reader.__enter__)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await (self.reader.close() if self.half.is_async else in_thread(self.reader.close))
-
-    async def next(self) -> Any:
-        if self.half.is_async:
-            return await soon(anext(self.reader, None))
-        return await soon(in_thread(next, self.reader, None))
-
-    async def take(self, number: int) -> list[Any]:
-        return [await self.next() for _ in range(number)]
-
-    async def rest(self) -> list[Any]:
-        found = []
-        while (message := await self.next()) is not None:
-            found.append(message)
-        return found
-
-
-async def everything(half: Half, dsn: str, *topics: str, **options: Any) -> list[Any]:
-    async with Reading(half, dsn, *topics, until_empty=True, **options) as reading:
-        return await reading.rest()
 
 
 async def test_everybody_gets_everything(half: Half, dsn: str, conn: Connection) -> None:
@@ -108,7 +71,7 @@ async def test_a_token_goes_on_after_its_message(half: Half, dsn: str, conn: Con
     for place, message in enumerate(found):
         rest = await everything(half, dsn, "a", "b", start=message.token)
         assert sorted(m.id for m in rest) == sorted(m.id for m in found[place + 1 :])
-    assert decode(encode(decode(found[0].token))) == decode(found[0].token)
+    assert decode(encode(*decode(found[0].token))) == decode(found[0].token)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ BEGIN
     -- Raise what is wrong with a row of the outbox, if anything is. published() has the same
     -- conditions in one expression.
     --
-    -- A row that claims to belong to another transaction could be skipped by every group. Restores
-    -- and logical replication, which carry rows over as they are, run with session_replication_role
-    -- = replica or before triggers exist, and are not checked for it.
-    foreign_xid := message.xid <> pg_catalog.pg_current_xact_id()
-               AND pg_catalog.current_setting('session_replication_role') <> 'replica';
-    IF foreign_xid THEN
+    -- A row that claims to belong to another transaction could be skipped by every group. Logical
+    -- replication, which carries rows over as they are, runs with session_replication_role = replica.
+    foreign_xid := message.xid <> pg_catalog.pg_current_xact_id();
+    IF foreign_xid AND pg_catalog.current_setting('session_replication_role') = 'replica' THEN
+        PERFORM durable_notify.carried_over(message.id);
+    ELSIF foreign_xid THEN
         RAISE EXCEPTION 'durable_notify.outbox.xid is % but this transaction is %',
             message.xid, pg_catalog.pg_current_xact_id()
             USING ERRCODE = '22023',

@@ -6,6 +6,9 @@ DECLARE
 BEGIN
     -- Take the lock under which a group's positions change, until the transaction ends; returns
     -- the group's id. Waits for at most the lock_timeout in force.
+    --
+    -- SQLSTATE DN010: the log came from another cluster, and reanchor() has not been run; see the
+    -- table anchor.
     SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = group_lock.group_name;
     IF group_id IS NULL THEN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
@@ -14,6 +17,9 @@ BEGIN
     END IF;
     -- 1685024361 is 'dnti': two-key advisory locks are this library's by that first key.
     PERFORM pg_catalog.pg_advisory_xact_lock(1685024361, group_id);
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) IS NOT TRUE THEN
+        PERFORM durable_notify.raise_elsewhere();
+    END IF;
     RETURN group_id;
 END
 $function$;

@@ -19,6 +19,7 @@ BEGIN
     --
     -- A batch is of one window, so that the place after each of its messages is known: the window
     -- there is first, and where it is at its end the next one, up to now.
+    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
     place.s0 := read.s0;
     place.h0 := read.h0;
     place.s1 := read.s1;

@@ -1,0 +1,41 @@
+"""``reanchor``: go on after a move to another cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .tables import print_table, table_of
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["reanchor"]
+
+
+@click.command()
+@common
+@click.option("--why", help="A reason, for the audit log.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
+    """Go on where the messages came from another cluster: by dump and restore, or replication.
+
+    Run it as the owner of the schema, once everything has been copied and nothing copies any
+    more. Every group goes on with exactly what it had not been handed. It writes the log anew, and
+    publishers and consumers wait meanwhile. Where nothing is to be done it does nothing.
+    """
+    with database.connect("reanchor") as connection:
+        places = Admin().reanchor(connection, why=why)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(place) for place in places]))
+    elif places:
+        rows = ((place.group_name, place.topic, place.undelivered) for place in places)
+        print_table(table_of(("group", "topic", "undelivered"), rows))
+    else:
+        click.echo("Nothing was to be done, or there is no group.", err=True)

@@ -1,0 +1,12 @@
+CREATE FUNCTION durable_notify.log_id() RETURNS uuid
+LANGUAGE plpgsql STABLE AS $function$
+BEGIN
+    -- What tells this log from a copy of it in another cluster: places in it are of it alone.
+    --
+    -- SQLSTATE DN010: it came from another cluster, and reanchor() has not been run.
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) IS NOT TRUE THEN
+        PERFORM durable_notify.raise_elsewhere();
+    END IF;
+    RETURN (SELECT a.log_id FROM durable_notify.anchor a WHERE a.place = 1);
+END
+$function$;

@@ -1,0 +1,47 @@
+CREATE FUNCTION durable_notify.reanchor(why text DEFAULT NULL)
+RETURNS TABLE (group_name text, topic text, undelivered bigint)
+LANGUAGE plpgsql VOLATILE AS $function$
+#variable_conflict use_column
+DECLARE
+    found record;
+    now_snapshot pg_snapshot;
+    last bigint;
+BEGIN
+    -- Go on reading where the tables were restored from, or replicated by, another cluster: every
+    -- group gets exactly what it had not been handed. Returns how many messages that is. No rows:
+    -- there are no groups, or the log has always been here and nothing is to be done.
+    --
+    -- For the owner of the schema, once all has been copied. It writes the log anew, with everything in
+    -- it visible to every snapshot, and keeps publishers and consumers out meanwhile. Bookkeeping of
+    -- what was leased or put off needs nothing: it has no transaction ids.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
+    LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN
+        RETURN;
+    END IF;
+    -- Nobody else publishes now: what is published after this is not visible to it.
+    now_snapshot := durable_notify.committed_snapshot();
+    FOR found IN
+        SELECT s AS part, s.topic, g.name FROM durable_notify.subscription s
+          JOIN durable_notify.consumer_group g ON g.id = s.group_id
+         ORDER BY g.name, s.topic
+    LOOP
+        undelivered := durable_notify.reanchor_place(found.part, now_snapshot);
+        group_name := found.name;
+        topic := found.topic;
+        PERFORM durable_notify.note_audit('reanchor', group_name, NULL, topic, undelivered, why);
+        PERFORM durable_notify.ring(topic, '0');
+        RETURN NEXT;
+    END LOOP;
+    DELETE FROM durable_notify.horizon;
+    -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
+    ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
+    SELECT COALESCE(pg_catalog.max(o.id), 0) INTO last FROM durable_notify.outbox o;
+    PERFORM pg_catalog.setval('durable_notify.outbox_id_seq', last)
+       FROM durable_notify.outbox_id_seq q WHERE q.last_value < last;
+    PERFORM durable_notify.anchor_here();
+END
+$function$;
