@@ -22,6 +22,7 @@ __all__ = [
     "Seconds",
     "Times",
     "TopicStatus",
+    "as_json",
     "dedup_of",
     "encode",
     "readable",
@@ -45,14 +46,15 @@ class Outgoing:
     They are those of ``publish``.
     """
 
-    payload: Any
-    key: str | None = None
-    headers: Mapping[str, Any] | None = None
+    # Not in its repr: these do not belong in logs.
+    payload: Any = dataclasses.field(repr=False)
+    key: str | None = dataclasses.field(default=None, repr=False)
+    headers: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
     deliver_at: datetime | None = None
     delay: Seconds | None = None
     expires_at: datetime | None = None
     ttl: Seconds | None = None
-    dedup_key: str | None = None
+    dedup_key: str | None = dataclasses.field(default=None, repr=False)
     dedup_window: Seconds = 3600.0
 
 
@@ -165,6 +167,11 @@ def readable(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def as_json(value: Any, what: str) -> str:
+    """Return a value as JSON that PostgreSQL can hold. Raises PayloadError."""
+    return _json(value, what, None)
 
 
 def _headers(headers: Mapping[str, Any]) -> str:
@@ -288,11 +295,11 @@ class DeadLetter:
     group_name: str
     topic: str
     id: int
-    key: str | None
-    payload: Any
-    headers: Mapping[str, Any]
+    key: str | None = dataclasses.field(repr=False)
+    payload: Any = dataclasses.field(repr=False)
+    headers: Mapping[str, Any] = dataclasses.field(repr=False)
     published_at: datetime
     attempt: int
-    reason: str
+    reason: str = dataclasses.field(repr=False)
     dead_at: datetime
-    error: Mapping[str, str] | None = None
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

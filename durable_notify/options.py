@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from ._core.failures import describe
+from ._core.failures import describe, storable, unsecret
 from ._core.leases import Ack, Outcome, Reject, Retry
 from .errors import InvalidArgument
 from .topics import check_group, check_topics
@@ -133,8 +133,10 @@ class ConsumerOptions:
     def __post_init__(self) -> None:
         check_group(self.group)
         check_topics(self.topics)
-        if not isinstance(self.owner, str) or "\x00" in self.owner:
-            raise InvalidArgument(f"owner is a str without NUL, not {self.owner!r}")
+        if not isinstance(self.owner, str) or self.owner != storable(self.owner):
+            raise InvalidArgument(
+                f"owner is a str without NUL and lone surrogates, not {self.owner!r}"
+            )
         if isinstance(self.start, datetime):
             if self.start.tzinfo is None:
                 raise InvalidArgument("start has no time zone: give an aware datetime")
@@ -168,7 +170,7 @@ class ConsumerOptions:
         if isinstance(outcome, Ack) or outcome.error is not None:
             return outcome
         if isinstance(outcome, Reject) and outcome.reason == "rejected":
-            outcome = Reject(f"{type(error).__name__}: {error}"[:500])
+            outcome = Reject(unsecret(f"{type(error).__name__}: {error}")[:500])
         return dataclasses.replace(outcome, error=describe(error))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from durable_notify.connecting import unquoted
 from durable_notify.errors import InvalidArgument, SchemaMissing, SchemaTooNew, SchemaTooOld
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def snapshot(dsn: str) -> str:
     ``migrations/snapshot.txt`` is its committed form, and what to read to see the whole schema.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
-    with psycopg.connect(dsn) as connection:
+    with unquoted(dsn):
+        connection = psycopg.connect(dsn)
+    with connection:
         connection.execute(_PLAIN)
         return "".join(f"{line}\n" for (line,) in connection.execute(query))
 
@@ -180,7 +183,8 @@ def _engine(dsn: str) -> Engine:
     import sqlalchemy as sa
 
     def connect() -> psycopg.Connection[Any]:
-        connection = psycopg.connect(dsn, prepare_threshold=None)  # poolers
+        with unquoted(dsn):
+            connection = psycopg.connect(dsn, prepare_threshold=None)  # poolers
         # Who waited for the lock must see what its holder has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection

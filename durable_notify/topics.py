@@ -57,15 +57,16 @@ def matches(topic: str, pattern: str) -> bool:
 def check_pattern(pattern: str) -> str:
     """Return the topic or pattern, or raise InvalidArgument.
 
-    A wildcard is a whole word between dots, and ``>`` the last one.
+    A wildcard is a whole word between dots, and ``>`` the last one. No word of a pattern is empty.
     """
     plain = pattern.replace("*", "_").replace(">", "_") if isinstance(pattern, str) else pattern
     check_topic(plain)
     words = pattern.split(".")
-    if any(is_pattern(word) and word not in ("*", ">") for word in words) or ">" in words[:-1]:
+    bad = any(is_pattern(word) and word not in ("*", ">") for word in words) or ">" in words[:-1]
+    if bad or (is_pattern(pattern) and "" in words):
         raise InvalidArgument(
             f"pattern {pattern[:40]!r}: '*' stands for one whole word between dots, and '>' for "
-            "all words from there on, as the last"
+            "all words from there on, as the last; no word of a pattern is empty"
         )
     return pattern
 
@@ -101,8 +102,15 @@ def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: st
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{kind} {name[:40]!r} has a lone surrogate") from None
+        raise InvalidArgument(f"{_quoted(kind, name)} has a lone surrogate") from None
     if size > most:
-        raise InvalidArgument(f"{kind} {name[:40]!r}... has {size} bytes; the most is {most}")
+        raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the most is {most}")
     if found := forbidden.search(name):
-        raise InvalidArgument(f"{kind} {name[:40]!r} has {found[0]!r}; leave out {what}")
+        raise InvalidArgument(f"{_quoted(kind, name)} has {found[0]!r}; leave out {what}")
+
+
+def _quoted(kind: str, name: str) -> str:
+    """Name what is wrong; a key, which may be somebody's name or address, is not repeated."""
+    if kind == "key":
+        return "the key"
+    return f"{kind} {name[:40]!r}{'...' if len(name) > 40 else ''}"  # noqa: PLR2004

@@ -11,6 +11,7 @@ from .._core.attention import Attention
 from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
+from ..connecting import said
 from ..errors import (
     AlreadySettled,
     ClaimBusy,
@@ -378,7 +379,7 @@ class AsyncConsumer:
                 except TRANSIENT as error:
                     failures += 1
                     delay = backoff(failures, 0.1, 10.0)
-                    log.warning("claiming failed, next try in %.1f s: %s", delay, error)
+                    log.warning("claiming failed, next try in %.1f s: %s", delay, said(error))
                     await self._stopping.wait(delay)
         except Exception as error:
             self._failure = error

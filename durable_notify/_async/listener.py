@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, sql
 
 from .._core.bells import Bells
 from .._core.pacing import backoff, shortest
+from ..connecting import said
 from .compat import Event, Waiter, scope, sharing_lock, spawn
 from .store import TRANSIENT, connect
 
@@ -241,7 +242,7 @@ class AsyncListener:
                 failures += 1
                 delay = backoff(failures, 0.2, 10.0)
                 log.warning(
-                    "the listening connection was lost, next try in %.1f s: %s", delay, error
+                    "the listening connection was lost, next try in %.1f s: %s", delay, said(error)
                 )
                 await self._disconnect()
                 await self._pause(delay)
@@ -315,7 +316,7 @@ class AsyncListener:
             rows = await self._command(_with_list("SELECT durable_notify.arm_all({})", missing))
         except psycopg.errors.OutOfMemory as error:
             # The server's table of locks is full. What was taken of it before that stays taken.
-            log.warning("doorbells could not be armed, consumers look at intervals: %s", error)
+            log.warning("doorbells could not be armed, consumers poll: %s", said(error))
             await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
             missing = sorted(wanted)
             self.bells.reset()

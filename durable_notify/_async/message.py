@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .._core.failures import describe, storable
+from .._core.failures import describe, kept
 from .._core.leases import Ack, Outcomes, Reject, Retry, already_settled
 from ..errors import InvalidArgument, LeaseLost
 from .connections import fetch
@@ -205,7 +205,7 @@ def _failure(error: str | BaseException | None) -> Failure | None:
         return None
     if isinstance(error, BaseException):
         return describe(error)
-    return {"type": "", "message": storable(error)}
+    return kept(error)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from .. import schema
+from ..connecting import check_dsn, unquoted
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .compat import Lock
@@ -20,7 +21,7 @@ from .connections import fetch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-    from typing import LiteralString
+    from typing import LiteralString, Self
 
     from .._core.failures import Failure
     from .._core.leases import Outcomes
@@ -47,25 +48,34 @@ MOST_TRANSACTIONS = 1000
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim(%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
-    " (SELECT array_agg(make_interval(secs => d) ORDER BY n)"
-    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
+    " (SELECT pg_catalog.array_agg(pg_catalog.make_interval(secs => d) ORDER BY n)"
+    " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
     " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
 
 
-async def connect(dsn: str, purpose: str) -> AsyncConnection[tuple[Any, ...]]:
+class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
+    """A connection whose errors of connecting do not quote the DSN."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        with unquoted(conninfo):
+            return await super().connect(conninfo, **kwargs)
+
+
+async def connect(dsn: str, purpose: str) -> AsyncOwnConnection:
     """Open a connection of our own: autocommit, and found dead within half a minute."""
-    return await AsyncConnection.connect(dsn, **settings(dsn, purpose))
+    return await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose))
 
 
 def settings(dsn: str, purpose: str) -> dict[str, Any]:
     """Return the settings of our own connections, where the DSN does not say otherwise."""
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    given = check_dsn(dsn)
     wanted: dict[str, Any] = {
         "connect_timeout": 10,
         "keepalives_idle": 10,
@@ -76,7 +86,9 @@ def settings(dsn: str, purpose: str) -> dict[str, Any]:
     }
     ours = {name: value for name, value in wanted.items() if name not in given}
     # No prepared statements: what is behind a pooler in transaction mode has none of ours.
-    return {"autocommit": True, "prepare_threshold": None, **ours}
+    # UTF-8 whatever the DSN or PGCLIENTENCODING say: channels and payloads may have any character.
+    fixed = {"autocommit": True, "prepare_threshold": None, "client_encoding": "utf8"}
+    return {**ours, **fixed}
 
 
 async def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
@@ -192,6 +204,7 @@ class AsyncStore:
         self._settling = AsyncLink(dsn, purpose)
         self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] = AsyncConnectionPool(
             dsn,
+            connection_class=AsyncOwnConnection,
             kwargs=settings(dsn, purpose),
             min_size=0,
             max_size=2,
@@ -219,7 +232,7 @@ class AsyncStore:
             if settings_given := options.group_settings:
                 query = "SELECT durable_notify.configure(%s, %s::jsonb)"
                 await fetch(connection, query, (options.group, json.dumps(settings_given)))
-            query = "SELECT g.exclusive FROM durable_notify.consumer_group g WHERE g.name = %s"
+            query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
         await self._pool.open()
 
@@ -243,6 +256,7 @@ class AsyncStore:
         if self._transactions is None:
             self._transactions = AsyncConnectionPool(
                 self._dsn,
+                connection_class=AsyncOwnConnection,
                 kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
@@ -278,7 +292,7 @@ class AsyncStore:
 
     async def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
         """Prolong leases; returns the tokens still held."""
-        query = "SELECT durable_notify.extend(%s::bigint[], make_interval(secs => %s))"
+        query = "SELECT durable_notify.extend(%s::bigint[], pg_catalog.make_interval(secs => %s))"
         return {row[0] for row in await self._fetch(query, (list(tokens), seconds))}
 
     async def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
@@ -304,7 +318,7 @@ class AsyncStore:
 
     async def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
-        query = "SELECT durable_notify.stay_active(%s, %s, make_interval(secs => %s))"
+        query = "SELECT durable_notify.stay_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         await self._fetch(query, (self._options.group, self._consumer, self._options.lease))
 
     async def stand_down(self) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadySettled, InvalidArgument, LeaseLost
-from .failures import storable
+from .failures import kept, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +42,7 @@ class Retry:
             object.__setattr__(self, "delay", delay := delay.total_seconds())
         if delay is not None and not 0 <= delay < 10**9:
             raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
+        object.__setattr__(self, "error", kept(self.error))
 
     @property
     def seconds(self) -> float | None:
@@ -57,7 +58,10 @@ class Reject:
     error: Failure | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.reason, str):
+            raise InvalidArgument(f"a reason is a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "reason", storable(self.reason))
+        object.__setattr__(self, "error", kept(self.error))
 
 
 Outcome = Ack | Retry | Reject

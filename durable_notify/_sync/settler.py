@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
+from ..connecting import said
 from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
 from .compat import Event, Lock, shielded
 from .store import TRANSIENT, NotSent
@@ -101,7 +102,7 @@ class Settler:
             except TRANSIENT as error:
                 # The outcome is kept: it goes once the database is back, or the lease is lost.
                 delay = backoff(1, min(max(delay * 2, 0.1), 5.0), 5.0)
-                log.warning("settling waits for the database: %s", error)
+                log.warning("settling waits for the database: %s", said(error))
                 self._closing.wait(delay)
         if (refusal := outcomes.error_of(message_id)) is not None:
             raise refusal
@@ -218,7 +219,7 @@ class Settler:
                 again = self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
-                log.warning("settling failed, and is tried again: %s", error)
+                log.warning("settling failed, and is tried again: %s", said(error))
                 again = True
             if again:
                 self._dirty.set()
@@ -254,7 +255,7 @@ class Settler:
                 self._store.stay_active()
                 alive = self._store.extend(held, self._options.lease)
             except TRANSIENT as error:
-                log.warning("leases could not be prolonged: %s", error)
+                log.warning("leases could not be prolonged: %s", said(error))
                 continue
             for token in held:
                 lease = self._leases.get(token)
@@ -278,7 +279,7 @@ class Settler:
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases run out by themselves.
-                    log.warning("leases could not be given back, they will run out: %s", error)
+                    log.warning("leases were not given back, they will run out: %s", said(error))
                     break
                 self._closing.wait(delay)
         self._closed = True

@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 from .. import schema
+from ..connecting import check_dsn, unquoted
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .compat import Lock
@@ -21,7 +22,7 @@ from .connections import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import LiteralString
+    from typing import LiteralString, Self
 
     from .._core.failures import Failure
     from .._core.leases import Outcomes
@@ -48,25 +49,34 @@ MOST_TRANSACTIONS = 1000
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim(%s, %s::text[], %s, make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim(%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
-    " (SELECT array_agg(make_interval(secs => d) ORDER BY n)"
-    " FROM unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
+    " (SELECT pg_catalog.array_agg(pg_catalog.make_interval(secs => d) ORDER BY n)"
+    " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
     " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
 
 
-def connect(dsn: str, purpose: str) -> Connection[tuple[Any, ...]]:
+class OwnConnection(Connection[tuple[Any, ...]]):
+    """A connection whose errors of connecting do not quote the DSN."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        with unquoted(conninfo):
+            return super().connect(conninfo, **kwargs)
+
+
+def connect(dsn: str, purpose: str) -> OwnConnection:
     """Open a connection of our own: autocommit, and found dead within half a minute."""
-    return Connection.connect(dsn, **settings(dsn, purpose))
+    return OwnConnection.connect(dsn, **settings(dsn, purpose))
 
 
 def settings(dsn: str, purpose: str) -> dict[str, Any]:
     """Return the settings of our own connections, where the DSN does not say otherwise."""
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    given = check_dsn(dsn)
     wanted: dict[str, Any] = {
         "connect_timeout": 10,
         "keepalives_idle": 10,
@@ -77,7 +87,9 @@ def settings(dsn: str, purpose: str) -> dict[str, Any]:
     }
     ours = {name: value for name, value in wanted.items() if name not in given}
     # No prepared statements: what is behind a pooler in transaction mode has none of ours.
-    return {"autocommit": True, "prepare_threshold": None, **ours}
+    # UTF-8 whatever the DSN or PGCLIENTENCODING say: channels and payloads may have any character.
+    fixed = {"autocommit": True, "prepare_threshold": None, "client_encoding": "utf8"}
+    return {**ours, **fixed}
 
 
 def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
@@ -193,6 +205,7 @@ class Store:
         self._settling = Link(dsn, purpose)
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             dsn,
+            connection_class=OwnConnection,
             kwargs=settings(dsn, purpose),
             min_size=0,
             max_size=2,
@@ -220,7 +233,7 @@ class Store:
             if settings_given := options.group_settings:
                 query = "SELECT durable_notify.configure(%s, %s::jsonb)"
                 fetch(connection, query, (options.group, json.dumps(settings_given)))
-            query = "SELECT g.exclusive FROM durable_notify.consumer_group g WHERE g.name = %s"
+            query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
         self._pool.open()
 
@@ -244,6 +257,7 @@ class Store:
         if self._transactions is None:
             self._transactions = ConnectionPool(
                 self._dsn,
+                connection_class=OwnConnection,
                 kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
@@ -279,7 +293,7 @@ class Store:
 
     def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
         """Prolong leases; returns the tokens still held."""
-        query = "SELECT durable_notify.extend(%s::bigint[], make_interval(secs => %s))"
+        query = "SELECT durable_notify.extend(%s::bigint[], pg_catalog.make_interval(secs => %s))"
         return {row[0] for row in self._fetch(query, (list(tokens), seconds))}
 
     def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
@@ -303,7 +317,7 @@ class Store:
 
     def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
-        query = "SELECT durable_notify.stay_active(%s, %s, make_interval(secs => %s))"
+        query = "SELECT durable_notify.stay_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         self._fetch(query, (self._options.group, self._consumer, self._options.lease))
 
     def stand_down(self) -> None:

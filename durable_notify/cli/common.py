@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import database
+from .values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["common", "interruptible", "pass_database"]
+__all__ = ["common", "interruptible", "listen_dsn", "pass_database"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -39,6 +40,11 @@ def _find_database(context: click.Context, _: click.Parameter, dsn: str | None) 
         root.obj = context.obj = database.find(dsn)
 
 
+def listen_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | None:
+    """Return the DSN for listening; nothing is said that quotes it."""
+    return None if dsn is None else database.plain_dsn(dsn, "--listen-dsn")
+
+
 def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
     """Show warnings, or more where asked, on standard error."""
     log = logging.getLogger("durable_notify")
@@ -54,9 +60,9 @@ def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{record.levelname.lower()}: {' '.join(record.getMessage().split())}"
+        text = f"{record.levelname.lower()}: {shown(' '.join(record.getMessage().split()))}"
         if record.exc_info and record.levelno == logging.DEBUG:
-            text += f"\n{self.formatException(record.exc_info)}"
+            text += f"\n{shown(self.formatException(record.exc_info))}"
         return text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.consumer import Consumer
-from .common import common, pass_database
+from .common import common, listen_dsn, pass_database
 from .output import Closed, Output
 from .problems import Failure
 from .values import Moment, json_line, resolve
@@ -47,8 +47,8 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
     metavar="SECONDS",
     help="After how long what a killed consumer held comes again.",
 )
-@click.option("--listen-dsn", metavar="DSN", help="A direct connection for listening, where --dsn "
-              "leads through a pooler.")  # fmt: skip
+@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
+              "listening, where --dsn leads through a pooler.")  # fmt: skip
 @pass_database
 def consume(
     database: Database,

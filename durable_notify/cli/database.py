@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from .. import embedded, schema
+from ..connecting import FORMS
 from ..errors import SchemaMissing, SchemaTooOld
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 #: Where the database is named, in this order; then comes the embedded server.
 VARIABLES = ("DURABLE_NOTIFY_DSN", "DATABASE_URL")
-FORMS = "Write postgresql://user@host:5432/database, or 'host=... dbname=... user=...'."
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,7 +70,7 @@ def plain_dsn(given: str, source: str) -> str:
     dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", given.strip())
     try:
         conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
+    except (psycopg.Error, UnicodeError):
         dsn = ""
     if not dsn:
         hint = " Characters like @ : / ? # % in a password are written %40 %3A %2F %3F %23 %25."

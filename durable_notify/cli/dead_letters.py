@@ -13,7 +13,7 @@ from .._sync.admin import Admin
 from .common import common, pass_database
 from .problems import Failure
 from .tables import print_table, table_of
-from .values import Moment, as_text, json_line, resolve, shown_age
+from .values import Moment, as_text, json_line, resolve, shown, shown_age
 
 if TYPE_CHECKING:
     from ..messages import DeadLetter
@@ -102,12 +102,13 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     if not letters:
         raise Failure(f"message {message_id} is no dead letter")
     for letter in letters:
-        click.echo(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}")
+        click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
-        click.echo(f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}")
+        about = f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}"
+        click.echo(shown(about))
         click.echo(f"headers   {json_line(letter.headers)}\npayload   {json_line(letter.payload)}")
         if letter.error:
-            click.echo(letter.error.get("traceback", ""), nl=False)
+            click.echo(shown(letter.error.get("traceback", "")), nl=False)
 
 
 @dead_letters.command("redrive")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
+from .._core.failures import unsecret
+from ..connecting import ENCODE, loose
 from ..errors import (
     ClaimBusy,
     DurableNotifyError,
@@ -25,6 +27,7 @@ from ..errors import (
     UnknownTopic,
 )
 from .rights import rights_remedy
+from .values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,10 +39,6 @@ __all__ = ["Failure", "Group", "status_of"]
 log = logging.getLogger("durable_notify")
 
 MIGRATE = "run: durable-notify migrate"
-ENCODE = (
-    "Characters like @ : / ? # in the DSN's user or password are written %40 %3A %2F %3F %23, "
-    "or leave the password to ~/.pgpass or PGPASSWORD."
-)
 #: What libpq says while it connects, and the remedy.
 CONNECTING = (
     (r"Connection refused|No such file or directory|Is the server running",
@@ -93,9 +92,9 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:  # noqa: ARG002
         """Say it on standard error."""
-        click.echo(f"error: {self.message}", err=True)
+        click.echo(f"error: {shown(self.message)}", err=True)
         if self.remedy:
-            click.echo(self.remedy, err=True)
+            click.echo(shown(self.remedy), err=True)
 
 
 class Group(click.Group):
@@ -136,7 +135,7 @@ def status_of(run: Callable[[], object]) -> int:
 def _failure(error: BaseException) -> click.ClickException:
     if isinstance(error, click.UsageError):
         name = error.ctx.command_path if error.ctx else "durable-notify"
-        return Failure(error.format_message(), f"see: {name} --help", error.exit_code)
+        return Failure(_unquoted(error.format_message()), f"see: {name} --help", error.exit_code)
     if isinstance(error, click.ClickException):
         return error
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
@@ -146,6 +145,13 @@ def _failure(error: BaseException) -> click.ClickException:
         return Failure(str(error))
     log.debug("unexpected", exc_info=error)
     return Failure(f"unexpected {type(error).__name__}", "Please report it with what -vv shows.")
+
+
+def _unquoted(message: str) -> str:
+    """Leave out of what click says the arguments that it has no use for, and connection strings."""
+    if message.startswith("Got unexpected extra argument"):
+        return "too many arguments: quote those with spaces, a payload as JSON in single quotes"
+    return re.sub(r"[\w+]+://[^\s'\"]*", "DSN", unsecret(message))
 
 
 def mute_stdout() -> None:
@@ -180,10 +186,3 @@ def _of_postgres(error: psycopg.Error, database: Database, command: str | None) 
     text = " ".join(str(error).split())
     remedies = (what for pattern, what in CONNECTING if re.search(pattern, text, re.IGNORECASE))
     return Failure(text, next(remedies, "").format(source=database.source))
-
-
-def loose(dsn: str) -> bool:
-    """Whether a URI may be read otherwise than it was meant, with a password in the wrong place."""
-    _, found, rest = dsn.partition("://")
-    authority = re.split("[/?#]", rest)[0]
-    return bool(found) and (rest.count("@") > authority.count("@") or authority.count("@") > 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.reader import Reader
-from .common import common, pass_database
+from .common import common, listen_dsn, pass_database
 from .consume import ended_by_signals
 from .output import Closed, Output
 from .problems import Failure
@@ -31,8 +31,8 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "token")
 @click.option("--after", "token", metavar="TOKEN", help="Start right after the message with this "
               "token.")  # fmt: skip
 @click.option("--until-empty", is_flag=True, help="End once nothing is left.")
-@click.option("--listen-dsn", metavar="DSN", help="A direct connection for listening, where --dsn "
-              "leads through a pooler.")  # fmt: skip
+@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
+              "listening, where --dsn leads through a pooler.")  # fmt: skip
 @pass_database
 def read(
     database: Database,

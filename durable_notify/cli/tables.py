@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .values import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,7 +30,7 @@ def add_row(table: Table, *cells: object) -> None:
     from rich.text import Text
 
     # Text, so that brackets in names and payloads are no markup.
-    table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
+    table.add_row(*(Text("-" if cell is None else shown(cell)) for cell in cells))
 
 
 def print_table(table: Table) -> None:

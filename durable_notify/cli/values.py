@@ -13,11 +13,15 @@ import click
 if TYPE_CHECKING:
     from .database import Connection
 
-__all__ = ["Length", "Moment", "as_text", "json_line", "resolve", "shown_age"]
+__all__ = ["Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+#: What turns the direction of text: what is shown is then not what is there.
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 # Within JSON these stand in strings only. Some readers end lines at them, terminals obey others.
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDI)}
+_CONTROL = set(range(0x20)) - {0x09, 0x0A}
+_SHOWN = {code: ascii(chr(code))[1:-1] for code in (*_CONTROL, *_ESCAPED, *range(0xD800, 0xE000))}
 
 
 class Moment(click.ParamType[Any]):
@@ -77,6 +81,11 @@ def resolve(moment: datetime | timedelta, connection: Connection) -> datetime:
         return now - moment
     except OverflowError:
         return datetime(1, 1, 2, tzinfo=UTC)
+
+
+def shown(value: object) -> str:
+    """Return a value as text for a terminal, which is not to obey what others have written."""
+    return str(value).translate(_SHOWN)
 
 
 def json_line(value: Any) -> str:
