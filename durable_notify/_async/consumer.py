@@ -137,6 +137,7 @@ class AsyncConsumer:
         except BaseException:
             await self._store.close()
             raise
+        ear.when_it_hangs = self._store.opened.cut
         self._ear = ear
         self._tasks = [
             spawn(self._fetch, ear, name="durable_notify fetch"),

@@ -16,10 +16,10 @@ from .._core.bells import Bells
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from .compat import Event, Waiter, scope, sharing_lock, spawn
-from .store import TRANSIENT, connect
+from .store import TRANSIENT, connect, refuse_read_only
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .compat import Task
 
@@ -30,6 +30,10 @@ log = logging.getLogger("durable_notify")
 #: How often to check that the session still listens, and how long an answer may take, in seconds.
 HEARTBEAT = 15.0
 ANSWER = 10.0
+
+
+class Unanswered(psycopg.OperationalError):
+    """The server is there and does not answer."""
 
 
 class AsyncEar:
@@ -43,6 +47,7 @@ class AsyncEar:
     def __init__(self, listener: AsyncListener, channels: Mapping[str, str]) -> None:
         self.channels = dict(channels)  # with the topic of each
         self.woken = Event()
+        self.when_it_hangs: Callable[[], None] | None = None
         self._resting: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
@@ -245,7 +250,15 @@ class AsyncListener:
                     "the listening connection was lost, next try in %.1f s: %s", delay, said(error)
                 )
                 await self._disconnect()
+                if isinstance(error, (Unanswered, psycopg.errors.ConnectionTimeout)):
+                    self._tell_it_hangs()
                 await self._pause(delay)
+
+    def _tell_it_hangs(self) -> None:
+        """The server hangs: nobody is to wait for it on the connections beside this one."""
+        for ear in list(self._ears):
+            if ear.when_it_hangs is not None:
+                ear.when_it_hangs()
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -274,6 +287,7 @@ class AsyncListener:
         """
         self._checked_at = time.monotonic()
         present = await self._command(_with_list(_PRESENT, sorted(self.bells.armed)))
+        refuse_read_only(self._live())  # a primary may be fenced under its sessions
         missing = self._listening - {name for name, _ in present}
         if missing or any(lost == "t" for _, lost in present):
             log.warning(
@@ -407,7 +421,7 @@ class AsyncListener:
                     for row in range(result.ntuples)
                 ]
             if time.monotonic() >= until:
-                raise psycopg.OperationalError(f"no answer within {ANSWER:.0f} s")
+                raise Unanswered(f"no answer within {ANSWER:.0f} s")
             await self._waiter.wait(until - time.monotonic())
             self._receive()
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
+import threading
 import uuid
+import weakref
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +39,11 @@ __all__ = ["TRANSIENT", "AsyncStore", "connect", "settle"]
 TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
 )  # fmt: skip
+
+READ_ONLY = (
+    "the server can only be read: it is a standby, or was made read-only. LISTEN and claims need "
+    "the primary: name it, or all hosts with target_session_attrs=read-write"
+)
 
 #: What a pooler in transaction mode says where another of its sessions has a prepared statement.
 _UNPREPARED = (
@@ -69,8 +78,53 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
 
 
 async def connect(dsn: str, purpose: str) -> AsyncOwnConnection:
-    """Open a connection of our own: autocommit, and found dead within half a minute."""
-    return await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose))
+    """Open a connection of our own: autocommit, and found dead within half a minute.
+
+    Raises:
+        psycopg.OperationalError: among others, where it leads to a server that cannot be written.
+    """
+    connection = await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose))
+    try:
+        refuse_read_only(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def refuse_read_only(connection: AsyncConnection[Any]) -> None:
+    """Raise where a connection leads to a standby, or a primary that was made read-only.
+
+    The server itself says so with the answer to any statement, also if it changes.
+    """
+    for setting in ("in_hot_standby", "default_transaction_read_only"):
+        if connection.info.parameter_status(setting) == "on":
+            raise psycopg.OperationalError(READ_ONLY)
+
+
+class AsyncOpen:
+    """The connections that somebody has, to be cut where their server does not answer any more.
+
+    Nothing else ends a wait for a server that hangs: its machine still confirms what is sent to it.
+    """
+
+    def __init__(self) -> None:
+        self._connections: weakref.WeakSet[AsyncConnection[Any]] = weakref.WeakSet()
+        self._mutex = threading.Lock()
+
+    async def add(self, connection: AsyncConnection[Any]) -> None:
+        with self._mutex:
+            self._connections.add(connection)
+
+    def cut(self) -> None:
+        """Have whoever waits on one of them get an OperationalError, and whoever uses one next."""
+        with self._mutex:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(psycopg.Error, OSError):  # closed already
+                handle = os.dup(connection.fileno())
+                with socket.socket(fileno=handle) as end:
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 def settings(dsn: str, purpose: str) -> dict[str, Any]:
@@ -124,9 +178,10 @@ class AsyncLink:
     A pool takes half a millisecond to lend and to take back, which is as long as a claim.
     """
 
-    def __init__(self, dsn: str, purpose: str) -> None:
+    def __init__(self, dsn: str, purpose: str, opened: AsyncOpen) -> None:
         self._dsn = dsn
         self._purpose = purpose
+        self._opened = opened
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._direct = False
         self._lock = Lock()
@@ -156,6 +211,9 @@ class AsyncLink:
                 self._direct = False
                 await self._close()
                 raise NotSent("statements cannot be prepared here; trying without") from None
+            except psycopg.errors.ReadOnlySqlTransaction:
+                await self._close()  # the DSN may lead to another host by now
+                raise
             finally:
                 if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     await self._close()
@@ -166,6 +224,7 @@ class AsyncLink:
                 self._connection = await connect(self._dsn, self._purpose)
             except psycopg.OperationalError as error:
                 raise NotSent(str(error)) from error
+            await self._opened.add(self._connection)
             if self._direct:
                 self.direct()
         return self._connection
@@ -178,6 +237,11 @@ class AsyncLink:
     async def close(self) -> None:
         async with self._lock:
             await self._close()
+
+
+async def _writable(connection: AsyncConnection[Any]) -> None:
+    """Have a pool give up a connection that leads where nothing can be written any more."""
+    refuse_read_only(connection)
 
 
 def _as_json(error: Failure | None) -> str | None:
@@ -200,12 +264,15 @@ class AsyncStore:
         self.exclusive = False
         self._transactions: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
         purpose = f"consumer {options.group}"[:45]
-        self._claiming = AsyncLink(dsn, purpose)
-        self._settling = AsyncLink(dsn, purpose)
+        self.opened = AsyncOpen()
+        self._claiming = AsyncLink(dsn, purpose, self.opened)
+        self._settling = AsyncLink(dsn, purpose, self.opened)
         self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] = AsyncConnectionPool(
             dsn,
             connection_class=AsyncOwnConnection,
             kwargs=settings(dsn, purpose),
+            configure=self.opened.add,
+            reset=_writable,
             min_size=0,
             max_size=2,
             timeout=10,
@@ -258,6 +325,8 @@ class AsyncStore:
                 self._dsn,
                 connection_class=AsyncOwnConnection,
                 kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
+                configure=self.opened.add,
+                reset=_writable,
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
                 timeout=10,

@@ -138,6 +138,7 @@ class Consumer:
         except BaseException:
             self._store.close()
             raise
+        ear.when_it_hangs = self._store.opened.cut
         self._ear = ear
         self._tasks = [
             spawn(self._fetch, ear, name="durable_notify fetch"),

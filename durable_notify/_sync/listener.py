@@ -17,10 +17,10 @@ from .._core.bells import Bells
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from .compat import Event, Waiter, scope, sharing_lock, spawn
-from .store import TRANSIENT, connect
+from .store import TRANSIENT, connect, refuse_read_only
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .compat import Task
 
@@ -31,6 +31,10 @@ log = logging.getLogger("durable_notify")
 #: How often to check that the session still listens, and how long an answer may take, in seconds.
 HEARTBEAT = 15.0
 ANSWER = 10.0
+
+
+class Unanswered(psycopg.OperationalError):
+    """The server is there and does not answer."""
 
 
 class Ear:
@@ -44,6 +48,7 @@ class Ear:
     def __init__(self, listener: Listener, channels: Mapping[str, str]) -> None:
         self.channels = dict(channels)  # with the topic of each
         self.woken = Event()
+        self.when_it_hangs: Callable[[], None] | None = None
         self._resting: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
@@ -246,7 +251,15 @@ class Listener:
                     "the listening connection was lost, next try in %.1f s: %s", delay, said(error)
                 )
                 self._disconnect()
+                if isinstance(error, (Unanswered, psycopg.errors.ConnectionTimeout)):
+                    self._tell_it_hangs()
                 self._pause(delay)
+
+    def _tell_it_hangs(self) -> None:
+        """The server hangs: nobody is to wait for it on the connections beside this one."""
+        for ear in list(self._ears):
+            if ear.when_it_hangs is not None:
+                ear.when_it_hangs()
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -275,6 +288,7 @@ class Listener:
         """
         self._checked_at = time.monotonic()
         present = self._command(_with_list(_PRESENT, sorted(self.bells.armed)))
+        refuse_read_only(self._live())  # a primary may be fenced under its sessions
         missing = self._listening - {name for name, _ in present}
         if missing or any(lost == "t" for _, lost in present):
             log.warning(
@@ -408,7 +422,7 @@ class Listener:
                     for row in range(result.ntuples)
                 ]
             if time.monotonic() >= until:
-                raise psycopg.OperationalError(f"no answer within {ANSWER:.0f} s")
+                raise Unanswered(f"no answer within {ANSWER:.0f} s")
             self._waiter.wait(until - time.monotonic())
             self._receive()
 

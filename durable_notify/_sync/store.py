@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
+import threading
 import uuid
+import weakref
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +40,11 @@ __all__ = ["TRANSIENT", "Store", "connect", "settle"]
 TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
 )  # fmt: skip
+
+READ_ONLY = (
+    "the server can only be read: it is a standby, or was made read-only. LISTEN and claims need "
+    "the primary: name it, or all hosts with target_session_attrs=read-write"
+)
 
 #: What a pooler in transaction mode says where another of its sessions has a prepared statement.
 _UNPREPARED = (
@@ -70,8 +79,53 @@ class OwnConnection(Connection[tuple[Any, ...]]):
 
 
 def connect(dsn: str, purpose: str) -> OwnConnection:
-    """Open a connection of our own: autocommit, and found dead within half a minute."""
-    return OwnConnection.connect(dsn, **settings(dsn, purpose))
+    """Open a connection of our own: autocommit, and found dead within half a minute.
+
+    Raises:
+        psycopg.OperationalError: among others, where it leads to a server that cannot be written.
+    """
+    connection = OwnConnection.connect(dsn, **settings(dsn, purpose))
+    try:
+        refuse_read_only(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def refuse_read_only(connection: Connection[Any]) -> None:
+    """Raise where a connection leads to a standby, or a primary that was made read-only.
+
+    The server itself says so with the answer to any statement, also if it changes.
+    """
+    for setting in ("in_hot_standby", "default_transaction_read_only"):
+        if connection.info.parameter_status(setting) == "on":
+            raise psycopg.OperationalError(READ_ONLY)
+
+
+class Open:
+    """The connections that somebody has, to be cut where their server does not answer any more.
+
+    Nothing else ends a wait for a server that hangs: its machine still confirms what is sent to it.
+    """
+
+    def __init__(self) -> None:
+        self._connections: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
+        self._mutex = threading.Lock()
+
+    def add(self, connection: Connection[Any]) -> None:
+        with self._mutex:
+            self._connections.add(connection)
+
+    def cut(self) -> None:
+        """Have whoever waits on one of them get an OperationalError, and whoever uses one next."""
+        with self._mutex:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(psycopg.Error, OSError):  # closed already
+                handle = os.dup(connection.fileno())
+                with socket.socket(fileno=handle) as end:
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 def settings(dsn: str, purpose: str) -> dict[str, Any]:
@@ -125,9 +179,10 @@ class Link:
     A pool takes half a millisecond to lend and to take back, which is as long as a claim.
     """
 
-    def __init__(self, dsn: str, purpose: str) -> None:
+    def __init__(self, dsn: str, purpose: str, opened: Open) -> None:
         self._dsn = dsn
         self._purpose = purpose
+        self._opened = opened
         self._connection: Connection[tuple[Any, ...]] | None = None
         self._direct = False
         self._lock = Lock()
@@ -157,6 +212,9 @@ class Link:
                 self._direct = False
                 self._close()
                 raise NotSent("statements cannot be prepared here; trying without") from None
+            except psycopg.errors.ReadOnlySqlTransaction:
+                self._close()  # the DSN may lead to another host by now
+                raise
             finally:
                 if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     self._close()
@@ -167,6 +225,7 @@ class Link:
                 self._connection = connect(self._dsn, self._purpose)
             except psycopg.OperationalError as error:
                 raise NotSent(str(error)) from error
+            self._opened.add(self._connection)
             if self._direct:
                 self.direct()
         return self._connection
@@ -179,6 +238,11 @@ class Link:
     def close(self) -> None:
         with self._lock:
             self._close()
+
+
+def _writable(connection: Connection[Any]) -> None:
+    """Have a pool give up a connection that leads where nothing can be written any more."""
+    refuse_read_only(connection)
 
 
 def _as_json(error: Failure | None) -> str | None:
@@ -201,12 +265,15 @@ class Store:
         self.exclusive = False
         self._transactions: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
         purpose = f"consumer {options.group}"[:45]
-        self._claiming = Link(dsn, purpose)
-        self._settling = Link(dsn, purpose)
+        self.opened = Open()
+        self._claiming = Link(dsn, purpose, self.opened)
+        self._settling = Link(dsn, purpose, self.opened)
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             dsn,
             connection_class=OwnConnection,
             kwargs=settings(dsn, purpose),
+            configure=self.opened.add,
+            reset=_writable,
             min_size=0,
             max_size=2,
             timeout=10,
@@ -259,6 +326,8 @@ class Store:
                 self._dsn,
                 connection_class=OwnConnection,
                 kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
+                configure=self.opened.add,
+                reset=_writable,
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
                 timeout=10,
