@@ -16,7 +16,7 @@ from .._core.bells import Bells
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from .compat import Event, Waiter, scope, sharing_lock, spawn
-from .store import TRANSIENT, connect, refuse_read_only
+from .store import READ_ONLY, TRANSIENT, can_write, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -160,6 +160,7 @@ class AsyncListener:
         self._connection: AsyncConnection[Any] | None = None
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
         self._probe_heard = False
+        self._could_write = False
         self._checked_at = 0.0
         self.bells = Bells()
         self.deaf = False
@@ -213,6 +214,7 @@ class AsyncListener:
     async def _connect(self) -> None:
         connection = await connect(self._dsn, "listener")
         self._connection = connection
+        self._could_write = can_write(connection)
         self._listening = set()
         self.bells.reset()
         self._checked_at = time.monotonic()
@@ -287,7 +289,8 @@ class AsyncListener:
         """
         self._checked_at = time.monotonic()
         present = await self._command(_with_list(_PRESENT, sorted(self.bells.armed)))
-        refuse_read_only(self._live())  # a primary may be fenced under its sessions
+        if self._could_write and not can_write(self._live()):
+            raise psycopg.OperationalError(READ_ONLY)  # a primary fenced under its sessions
         missing = self._listening - {name for name, _ in present}
         if missing or any(lost == "t" for _, lost in present):
             log.warning(

@@ -81,25 +81,18 @@ async def connect(dsn: str, purpose: str) -> AsyncOwnConnection:
     """Open a connection of our own: autocommit, and found dead within half a minute.
 
     Raises:
-        psycopg.OperationalError: among others, where it leads to a server that cannot be written.
+        psycopg.OperationalError: among others, where it leads to a standby.
     """
     connection = await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose))
-    try:
-        refuse_read_only(connection)
-    except BaseException:
+    if connection.info.parameter_status("in_hot_standby") == "on":
         await connection.close()
-        raise
+        raise psycopg.OperationalError(READ_ONLY)
     return connection
 
 
-def refuse_read_only(connection: AsyncConnection[Any]) -> None:
-    """Raise where a connection leads to a standby, or a primary that was made read-only.
-
-    The server itself says so with the answer to any statement, also if it changes.
-    """
-    for setting in ("in_hot_standby", "default_transaction_read_only"):
-        if connection.info.parameter_status(setting) == "on":
-            raise psycopg.OperationalError(READ_ONLY)
+def can_write(connection: AsyncConnection[Any]) -> bool:
+    """Whether a session may write by default: the server says so with its answers, and changes."""
+    return connection.info.parameter_status("default_transaction_read_only") != "on"
 
 
 class AsyncOpen:
@@ -241,7 +234,8 @@ class AsyncLink:
 
 async def _writable(connection: AsyncConnection[Any]) -> None:
     """Have a pool give up a connection that leads where nothing can be written any more."""
-    refuse_read_only(connection)
+    if not can_write(connection):
+        raise psycopg.OperationalError(READ_ONLY)
 
 
 def _as_json(error: Failure | None) -> str | None:

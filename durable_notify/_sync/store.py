@@ -82,25 +82,18 @@ def connect(dsn: str, purpose: str) -> OwnConnection:
     """Open a connection of our own: autocommit, and found dead within half a minute.
 
     Raises:
-        psycopg.OperationalError: among others, where it leads to a server that cannot be written.
+        psycopg.OperationalError: among others, where it leads to a standby.
     """
     connection = OwnConnection.connect(dsn, **settings(dsn, purpose))
-    try:
-        refuse_read_only(connection)
-    except BaseException:
+    if connection.info.parameter_status("in_hot_standby") == "on":
         connection.close()
-        raise
+        raise psycopg.OperationalError(READ_ONLY)
     return connection
 
 
-def refuse_read_only(connection: Connection[Any]) -> None:
-    """Raise where a connection leads to a standby, or a primary that was made read-only.
-
-    The server itself says so with the answer to any statement, also if it changes.
-    """
-    for setting in ("in_hot_standby", "default_transaction_read_only"):
-        if connection.info.parameter_status(setting) == "on":
-            raise psycopg.OperationalError(READ_ONLY)
+def can_write(connection: Connection[Any]) -> bool:
+    """Whether a session may write by default: the server says so with its answers, and changes."""
+    return connection.info.parameter_status("default_transaction_read_only") != "on"
 
 
 class Open:
@@ -242,7 +235,8 @@ class Link:
 
 def _writable(connection: Connection[Any]) -> None:
     """Have a pool give up a connection that leads where nothing can be written any more."""
-    refuse_read_only(connection)
+    if not can_write(connection):
+        raise psycopg.OperationalError(READ_ONLY)
 
 
 def _as_json(error: Failure | None) -> str | None:
