@@ -7,6 +7,9 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
+from ..connecting import said
 from ..errors import InvalidArgument, UnknownGroup
 from ..messages import DeadLetter, TopicStatus, as_json, readable
 from ..options import check_group_settings
@@ -345,7 +348,12 @@ class Admin:
             why,
             dry_run,
         )
-        job, total = (fetch(connection, _START_REPLAY, params))[0]
+        try:
+            job, total = (fetch(connection, _START_REPLAY, params))[0]
+        except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
+            if conditions.get("path") is None:
+                raise
+            raise InvalidArgument(f"path is no SQL/JSON path: {said(error)}") from error
         return int(total if dry_run else job)
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
