@@ -12,6 +12,7 @@ import click
 
 from .._version import __version__
 from . import (
+    access,
     bench,
     consume,
     dead_letters,
@@ -23,6 +24,7 @@ from . import (
     reanchor,
     replays,
     server,
+    torture,
     wakeups,
 )
 from .common import common
@@ -49,6 +51,7 @@ def cli() -> None:
 for _command in (
     server.demo,
     bench.bench,
+    torture.torture,
     server.migrate,
     publish.publish,
     consume.consume,
@@ -60,6 +63,9 @@ for _command in (
     groups.status,
     dead_letters.dead_letters,
     dead_letters.audit,
+    access.grant,
+    access.revoke,
+    access.grants,
     server.embedded,
     wakeups.wakeups,
     reanchor.reanchor,

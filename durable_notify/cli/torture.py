@@ -1,0 +1,87 @@
+"""``torture``: break everything under load, and prove from the history that nothing was lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .common import common, interruptible
+from .tables import print_table, table_of
+
+if TYPE_CHECKING:
+    from ..torture.run import Report
+
+__all__ = ["torture"]
+
+#: How many findings are printed with their events.
+SHOWN = 5
+
+
+@click.command()
+@common
+@click.option(
+    "--seconds", type=float, default=30.0, show_default=True, help="How long to break things."
+)
+@click.option("--seed", help="Repeat the decisions of a run: it is printed by each.")
+@click.option("--faults", metavar="NAME,...", help="Only these faults; --faults list shows all.")
+@click.option(
+    "--publishers", type=int, default=2, show_default=True, help="How many processes publish."
+)
+@click.option("--rate", type=float, default=40.0, show_default=True,
+              help="Transactions a second of each, about.")  # fmt: skip
+@click.option("--bindir", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="The programs of the PostgreSQL to run; default: the embedded one.")  # fmt: skip
+@click.option("--keep", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+              help="Keep what was recorded, a file of JSON lines a process.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def torture(
+    *, seconds: float, seed: str | None, faults: str | None, publishers: int, rate: float,
+    bindir: Path | None, keep: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Break everything at random under load, and check from its history that nothing was lost.
+
+    On a PostgreSQL of its own, gone afterwards. Publishers and consumers are processes, each behind
+    a network of its own; all is killed, stopped, cut off and restarted, the server too. In the end
+    everything is drained, and checkers look for messages that were lost, came out of nowhere, took
+    effect twice, out of order, or again after they were settled. Exit status 1 if one finds
+    something; the stretch of history that shows it is printed.
+    """
+    from ..torture.nemesis import FAULTS
+    from ..torture.run import Plan
+    from ..torture.run import torture as run
+
+    if faults == "list":
+        rows = ((name, " ".join((fault.__doc__ or "").split())) for name, fault in FAULTS.items())
+        print_table(table_of(("fault", "what it does"), rows))
+        return
+    names = tuple(FAULTS) if faults is None else tuple(faults.split(","))
+    seed = seed or str(random.SystemRandom().randrange(10**9))
+    plan = Plan(seed, seconds, names, publishers, rate, bindir=bindir)
+    click.echo(f"seed {seed}", err=True)
+    with interruptible():
+        report = run(plan, keep=keep, say=lambda words: click.echo(words, err=True))
+    _print(report, as_json)
+    if not report.verdict.good:
+        raise SystemExit(1)
+
+
+def _print(report: Report, as_json: bool) -> None:
+    verdict = report.verdict
+    if as_json:
+        found = [{"checker": f.checker, "text": f.text} for f in verdict.findings]
+        about = {"seed": report.plan.seed, "postgresql": report.postgresql, "good": verdict.good}
+        click.echo(json.dumps(about | {"figures": verdict.figures, "findings": found}))
+        return
+    print_table(table_of(("", "messages"), verdict.figures.items()))
+    for finding in verdict.findings[:SHOWN]:
+        click.echo(f"{finding.checker}: {finding.text}")
+        for event in finding.events:
+            click.echo(f"  {event}")
+    if len(verdict.findings) > SHOWN:
+        click.echo(f"and {len(verdict.findings) - SHOWN} more")
+    kept = "every promise was kept" if verdict.good else f"{len(verdict.findings)} promises broken"
+    click.echo(f"PostgreSQL {report.postgresql}, seed {report.plan.seed}: {kept}")

@@ -1,0 +1,154 @@
+"""What happened in a run: every attempt with its outcome, and what the database says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Effect", "Event", "History", "Promise", "Sent", "read_events"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a process did, or tried to do, or that was done to it.
+
+    ``what`` is, of publishers: ``publishing`` (about to commit), ``committed``, ``rolled back`` or
+    ``unknown``; of consumers: ``delivered`` (a handler begins), ``settling``, ``settled``,
+    ``refused`` or ``unknown``; of the one that breaks things: ``fault``.
+
+    Attributes:
+        at: when, in seconds of the machine's monotonic clock.
+        who: which process.
+        numbers: the messages it is about, by the number that each has in its payload.
+        group, message_id, attempt, token: of a delivery or settling.
+        note: how it was settled; which fault.
+    """
+
+    at: float
+    who: str
+    what: str
+    numbers: tuple[int, ...] = ()
+    group: str = ""
+    message_id: int = 0
+    attempt: int = 0
+    token: int = 0
+    note: str = ""
+
+    def line(self) -> str:
+        """Return the event as a line of JSON, without what it does not have."""
+        given = {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) not in ("", 0, ())
+        }
+        return json.dumps(given)
+
+    @classmethod
+    def of(cls, line: str) -> Event:
+        """Return the event of a line."""
+        given = json.loads(line)
+        return cls(**given | {"numbers": tuple(given.get("numbers", ()))})
+
+    def __str__(self) -> str:
+        about = ", ".join(
+            f"{name} {value}"
+            for name, value in (
+                ("message", " ".join(map(str, self.numbers[:8]))),
+                ("id", self.message_id),
+                ("attempt", self.attempt),
+                ("lease", self.token),
+            )
+            if value
+        )
+        words = f"{self.at:12.4f}  {self.who:14} {self.what} {self.note}".rstrip()
+        return f"{words}  ({about})" if about else words
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that has committed, as the publisher's own table says."""
+
+    number: int
+    message_id: int
+    topic: str
+    key: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Effect:
+    """What a handler wrote where it acknowledged; ``place``: in which order."""
+
+    place: int
+    group: str
+    number: int
+    who: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Promise:
+    """What a group is promised.
+
+    Attributes:
+        order_by: ``none``, ``key`` or ``strict``, as the group has it.
+        once: its handlers acknowledge in their own transaction: exactly once in effect.
+    """
+
+    order_by: str = "none"
+    once: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class History:
+    """A run, complete: everything was drained.
+
+    Attributes:
+        events: all that was recorded, in order of time.
+        sent: what has committed, by its number; it resolves outcomes nobody knows.
+        logged: the ids in the log, by number.
+        effects: what handlers have written.
+        promises: by group.
+        left: what could not be drained, or did not end, in words.
+    """
+
+    events: list[Event]
+    sent: dict[int, Sent]
+    logged: dict[int, int]
+    effects: list[Effect]
+    promises: Mapping[str, Promise]
+    left: list[str] = dataclasses.field(default_factory=list)
+
+    def of_group(self, group: str, *what: str) -> Iterator[Event]:
+        """Yield what a group's consumers did of some kinds, in order of time."""
+        return (event for event in self.events if event.group == group and event.what in what)
+
+    def about(self, numbers: Iterable[int], most: int = 40) -> tuple[Event, ...]:
+        """Return the smallest stretch that shows what became of messages, faults meanwhile too."""
+        wanted = set(numbers)
+        theirs = [event for event in self.events if wanted & set(event.numbers)]
+        if not theirs:
+            return ()
+        first, last = theirs[0].at, theirs[-1].at
+        faults = [e for e in self.events if e.what == "fault" and first <= e.at <= last]
+        spare = max(most - len(theirs), 0)
+        return tuple(sorted((*theirs[:most], *faults[:spare]), key=lambda event: event.at))
+
+    def known(self) -> Mapping[str, int]:
+        """Count the events of each kind."""
+        counts: dict[str, int] = {}
+        for event in self.events:
+            counts[event.what] = counts.get(event.what, 0) + max(len(event.numbers), 1)
+        return counts
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Read what all processes have recorded, in order of time; a kill may have cut a last line."""
+    events: list[Event] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        lines: list[Any] = path.read_text(encoding="utf-8").split("\n")
+        events += [Event.of(line) for line in lines[:-1] if line]
+    return sorted(events, key=lambda event: event.at)

@@ -1,0 +1,248 @@
+"""The processes of a run: ``publisher`` and ``consumer``, to be broken. Options are a JSON object.
+
+Each records what it tries and what comes of it in a file of its own, a line at once, so that
+SIGKILL loses no more than the line that is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import psycopg
+
+from .._async.consumer import AsyncConsumer
+from .._sync.consumer import Consumer
+from .._sync.publisher import Publisher
+from ..errors import SettleError
+from ..messages import Outgoing
+from .history import Event
+
+__all__ = ["main"]
+
+TOPICS = ("t", "quiet")
+RECORD = (
+    "INSERT INTO torture.sent"
+    " SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[])"
+)
+EFFECT = "INSERT INTO torture.effect (grp, number, who) VALUES (%s, %s, %s)"
+PLAIN = (
+    "INSERT INTO durable_notify.outbox (topic, key, payload)"
+    " SELECT %s, k, jsonb_build_object('n', n)"
+    " FROM unnest(%s::text[], %s::bigint[]) AS m (k, n) RETURNING id"
+)
+LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class HandlerFailed(Exception):
+    """What a handler raises now and then."""
+
+
+@dataclasses.dataclass(slots=True)
+class Options:
+    """What a worker is told."""
+
+    who: str
+    dsn: str
+    record: str
+    seed: str
+    first: int = 0  # a publisher's first number
+    rate: float = 50.0  # transactions a second, about
+    group: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    once: bool = False
+    is_async: bool = False
+
+
+class Recorder:
+    """Writes events to a file."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        record = Path(options.record)
+        self._file: TextIO = record.open("a", encoding="utf-8", buffering=1)
+        self._lock = threading.Lock()
+
+    def __call__(self, what: str, **about: Any) -> None:
+        event = Event(time.monotonic(), self._options.who, what, **about)
+        with self._lock:
+            self._file.write(event.line() + "\n")
+
+
+def publish_for_ever(options: Options) -> None:
+    """Publish in transactions of all sorts until killed."""
+    rng = random.Random(options.seed)
+    record = Recorder(options)
+    number = options.first
+    while True:
+        try:
+            with psycopg.connect(options.dsn, connect_timeout=5) as connection:
+                while True:
+                    numbers = list(range(number, number + rng.choice([1, 1, 2, 5, 20])))
+                    number += len(numbers)
+                    one_transaction(connection, options, numbers, rng, record)
+                    time.sleep(rng.expovariate(options.rate))
+        except LOST:
+            time.sleep(0.05)
+
+
+def one_transaction(
+    connection: psycopg.Connection[Any],
+    options: Options,
+    numbers: list[int],
+    rng: random.Random,
+    record: Recorder,
+) -> None:
+    """Publish, with rows of one's own beside, and commit or roll back."""
+    pause, gives_up, form = rng.random() * 0.02, rng.random() < 0.2, rng.randrange(3)
+    topic = "quiet" if rng.random() < 0.2 else "t"
+    # A key is one publisher's: which of two is first would otherwise be anybody's guess.
+    key = rng.choice([None, f"{options.who} a", f"{options.who} b"])
+    record("publishing", numbers=tuple(numbers), note=topic)
+    try:
+        ids = published(connection, topic, key, numbers, form)
+        connection.execute(RECORD, [numbers, ids, [topic] * len(ids), [key] * len(ids)])
+        time.sleep(pause)
+        if gives_up:
+            connection.rollback()
+    except LOST:
+        record("rolled back", numbers=tuple(numbers))
+        raise
+    if gives_up:
+        record("rolled back", numbers=tuple(numbers))
+        return
+    try:
+        connection.commit()
+    except LOST:
+        record("unknown", numbers=tuple(numbers))
+        raise
+    record("committed", numbers=tuple(numbers))
+
+
+def published(
+    connection: psycopg.Connection[Any], topic: str, key: str | None, numbers: list[int], form: int
+) -> list[int]:
+    """Publish in one of the ways there are; return the ids."""
+    if form == 0:
+        rows = connection.execute(PLAIN, [topic, [key] * len(numbers), numbers])
+        return [message_id for (message_id,) in rows]
+    publisher = Publisher()
+    if form == 1:
+        return [publisher.publish(connection, topic, {"n": n}, key=key) for n in numbers]
+    outgoing = [Outgoing({"n": n}, key) for n in numbers]
+    return publisher.publish_many(connection, topic, outgoing)
+
+
+class Handling:
+    """What the handlers of both halves have in common: what a delivery comes to."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.record = Recorder(options)
+        self.random = random.Random(options.seed)
+
+    def begun(self, message: Any) -> tuple[float, str]:
+        """Note a delivery; return how long to work, and how to end."""
+        self.note("delivered", message)
+        chance = self.random.random()
+        how = "raise" if chance < 0.03 else "retry" if chance < 0.06 else "ack"
+        return self.random.choice([0.0, 0.0, 0.0, 0.002, 0.02]), how
+
+    def note(self, what: str, message: Any, note: str = "") -> None:
+        """Record what becomes of a delivery."""
+        self.record(
+            what, numbers=(message.payload["n"],), group=self.options.group, message_id=message.id,
+            attempt=message.attempt, token=message._lease.token, note=note,
+        )  # fmt: skip
+
+    def failed(self, message: Any, how: str, error: BaseException) -> None:
+        """Record how settling failed, where it was settling that did."""
+        if isinstance(error, SettleError):
+            self.note("refused", message, how)
+        elif not isinstance(error, HandlerFailed):
+            self.note("unknown", message, how)
+
+    def handle(self, message: Any) -> None:
+        """Handle a message, in a thread."""
+        work, how = self.begun(message)
+        time.sleep(work)
+        try:
+            if how == "raise":
+                raise HandlerFailed  # noqa: TRY301
+            self.note("settling", message, how)
+            if how == "retry":
+                message.retry(0.05)
+            elif self.options.once:
+                with message.transaction() as connection:
+                    connection.execute(
+                        EFFECT, (self.options.group, message.payload["n"], self.options.who)
+                    )
+            else:
+                message.ack()
+        except BaseException as error:
+            self.failed(message, how, error)
+            raise
+        self.note("settled", message, how)
+
+    async def handle_async(self, message: Any) -> None:
+        """Handle a message, on an event loop."""
+        work, how = self.begun(message)
+        await asyncio.sleep(work)
+        try:
+            if how == "raise":
+                raise HandlerFailed  # noqa: TRY301
+            self.note("settling", message, how)
+            if how == "retry":
+                await message.retry(0.05)
+            elif self.options.once:
+                async with message.transaction() as connection:
+                    effect = (self.options.group, message.payload["n"], self.options.who)
+                    await connection.execute(EFFECT, effect)
+            else:
+                await message.ack()
+        except BaseException as error:
+            self.failed(message, how, error)
+            raise
+        self.note("settled", message, how)
+
+
+def consume(options: Options) -> None:
+    """Consume until told to stop; begin again where the database is not to be had at the start."""
+    handling = Handling(options)
+    about = {"group": options.group, "topics": TOPICS, **options.settings}
+    while True:
+        try:
+            if options.is_async:
+                asyncio.run(
+                    AsyncConsumer(options.dsn, **about).run(handling.handle_async, concurrency=4)
+                )
+            else:
+                Consumer(options.dsn, **about).run(handling.handle, concurrency=4)
+        except LOST as error:
+            handling.record("no database", note=type(error).__name__)
+            time.sleep(0.2)
+        else:
+            return
+
+
+def main() -> None:
+    """Do what the role does."""
+    role, given = sys.argv[1:]
+    options = Options(**json.loads(given))
+    if role == "publisher":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        publish_for_ever(options)
+    else:
+        consume(options)
+
+
+if __name__ == "__main__":
+    main()
