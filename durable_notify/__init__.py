@@ -22,6 +22,7 @@ from .errors import __all__ as _errors
 from .messages import DeadLetter, Outgoing, ReadMessage, TopicStatus
 from .options import ConsumerOptions, GroupSettings
 from .reports import (
+    AccessGrant,
     AuditEntry,
     Conditions,
     GroupInfo,
@@ -33,6 +34,7 @@ from .reports import (
 from .topics import channel
 
 __all__ = [
+    "AccessGrant",
     "Ack",
     "Admin",
     "AsyncAdmin",

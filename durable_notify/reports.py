@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AuditEntry", "Conditions", "GroupInfo", "InFlight", "Reanchored", "ReplayConditions",
-    "ReplayJob", "Sought",
+    "AccessGrant", "AuditEntry", "Conditions", "GroupInfo", "InFlight", "Reanchored",
+    "ReplayConditions", "ReplayJob", "Sought",
 ]  # fmt: skip
 
 
@@ -90,6 +90,18 @@ class Conditions(TypedDict, total=False):
     error_type: str | None
     since: datetime | None
     until: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AccessGrant:
+    """What a role may do: ``action`` on the topics of a pattern, where it has one, in a group."""
+
+    role: str
+    action: str
+    pattern: str | None
+    group: str | None
+    granted_at: datetime
+    granted_by: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

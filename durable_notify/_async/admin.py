@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..connecting import said
-from ..errors import InvalidArgument, UnknownGroup
+from ..errors import InvalidArgument
 from ..messages import DeadLetter, TopicStatus, as_json, readable
 from ..options import check_group_settings
-from ..reports import AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
-from ..topics import check_group, check_topic
+from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
+from ..topics import check_group, check_topic, check_topics
 from .connections import fetch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import LiteralString, Unpack
 
     from ..options import GroupSettings
@@ -31,15 +32,10 @@ _STATUS = (
 )
 _REPLAY = "SELECT durable_notify.replay(%s, %s, %s::bigint, %s::timestamptz, %s)"
 _GROUPS = (
-    "SELECT g.name, g.order_by, g.exclusive, g.max_attempts,"
-    " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
-    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
-    " g.rate_limit, g.paused_at, g.created_at,"
-    " ARRAY(SELECT s.topic FROM durable_notify.subscription s WHERE s.group_id = g.id ORDER BY 1),"
-    " ARRAY(SELECT p.pattern FROM durable_notify.pattern p WHERE p.group_id = g.id ORDER BY 1),"
-    " a.consumer, a.deadline"
-    " FROM durable_notify.consumer_group g LEFT JOIN durable_notify.active a ON a.group_id = g.id"
-    " ORDER BY g.name"
+    "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
+    " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
+    " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
+    " FROM durable_notify.groups() ORDER BY name"
 )
 _WAITING_FOR = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
@@ -51,33 +47,33 @@ _START_REPLAY = (
     " %s::jsonb, %s::jsonpath, %s::float8, %s, %s)"
 )
 _JOBS = (
-    "SELECT j.id, g.name, s.topic, j.state, j.total, j.done, j.last_id, j.rate_limit,"
-    " j.created_at, j.created_by, j.why, j.ended_at FROM durable_notify.replay_job j"
-    " JOIN durable_notify.subscription s ON s.id = j.subscription_id"
-    " JOIN durable_notify.consumer_group g ON g.id = s.group_id ORDER BY j.id DESC LIMIT %s"
+    "SELECT job_id, group_name, topic, state, total, done, last_id, rate_limit, created_at,"
+    " created_by, why, ended_at FROM durable_notify.replay_jobs() ORDER BY job_id DESC LIMIT %s"
 )
 _SEEK = (
     "SELECT again, skipped FROM durable_notify.seek("
     "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
 )
 _REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
-_GROUP = "SELECT FROM durable_notify.consumer_group WHERE name = %s"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 _DEAD_LETTERS = (
-    "SELECT g.name, d.topic, d.message_id, d.key, d.payload::text, d.data,"
-    " d.headers::text, d.published_at,"
-    " d.attempt, d.reason, d.dead_at, d.error::text"
-    f" FROM durable_notify.chosen_dead_letters({_CHOICE}) d"
-    " JOIN durable_notify.subscription s ON s.id = d.subscription_id"
-    " JOIN durable_notify.consumer_group g ON g.id = s.group_id"
-    " ORDER BY g.name, d.topic, d.message_id LIMIT %s"
+    "SELECT of_group, of_topic, message_id, message_key, payload::text, data, headers::text,"
+    " published_at, attempt, reason, dead_at, error::text"
+    f" FROM durable_notify.dead_letters({_CHOICE})"
+    " ORDER BY of_group, of_topic, message_id LIMIT %s"
 )
 _REDRIVE = f"SELECT durable_notify.redrive({_CHOICE}, %s, %s)"
 _DISCARD = f"SELECT durable_notify.discard({_CHOICE}, %s, %s)"
 _AUDIT = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit"
-    " WHERE %s::text IS NULL OR group_name = %s ORDER BY id DESC LIMIT %s"
+    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
+)
+_GRANT = "SELECT durable_notify.grant_access(%s, %s, %s::text[], %s)"
+_REVOKE = "SELECT durable_notify.revoke_access(%s, %s, %s::text[], %s)"
+_GRANTS = (
+    "SELECT r.rolname, a.action, NULLIF(a.pattern, ''), NULLIF(a.group_name, ''), a.granted_at,"
+    " a.granted_by FROM durable_notify.access a JOIN pg_catalog.pg_roles r ON r.oid = a.role"
+    " ORDER BY 1, 2, 3, 4"
 )
 
 
@@ -160,6 +156,54 @@ class AsyncAdmin:
         rows = await fetch(connection, _WAITING_FOR, (check_group(group),))
         return [InFlight(*row) for row in rows]
 
+    async def grant(
+        self,
+        connection: Publishable,
+        role: str,
+        action: str,
+        topics: Iterable[str] = (),
+        *,
+        group: str | None = None,
+    ) -> None:
+        """Let a role of the database, and its members, do something. For the owner of the schema.
+
+        Args:
+            role: its name.
+            action: ``"publish"``, ``"consume"`` or ``"read"``, of some topics; ``"observe"``: see
+                status, audit and dead letters of everything; ``"insert"``: INSERT statements of its
+                own, for whatever topic.
+            topics: topics, or patterns of topics.
+            group: the group in which it may consume, and which it may manage.
+
+        Raises:
+            InvalidArgument: there is no such role, or not all of it fits together. Nothing has
+                changed.
+        """
+        await fetch(connection, _GRANT, (role, action, _patterns(topics), group))
+
+    async def revoke(
+        self,
+        connection: Publishable,
+        role: str,
+        action: str | None = None,
+        topics: Iterable[str] = (),
+        *,
+        group: str | None = None,
+    ) -> int:
+        """Take back what ``grant`` gave, all that fits what is given; return how many grants.
+
+        Patterns are named as they were granted. For the owner of the schema.
+
+        Raises:
+            InvalidArgument: there is no such role.
+        """
+        params = (role, action, _patterns(topics), group)
+        return int((await fetch(connection, _REVOKE, params))[0][0])
+
+    async def grants(self, connection: Publishable) -> list[AccessGrant]:
+        """Return what roles were granted, by role. For the owner of the schema."""
+        return [AccessGrant(*row) for row in await fetch(connection, _GRANTS, ())]
+
     async def _call(
         self, connection: Publishable, query: LiteralString, group: str, *more: str
     ) -> None:
@@ -182,8 +226,8 @@ class AsyncAdmin:
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        if group is not None and not await fetch(connection, _GROUP, (check_group(group),)):
-            raise UnknownGroup(f'there is no consumer group "{group}"')
+        if group is not None:
+            check_group(group)
         params = (group, *_chosen(conditions), limit)
         return [_dead_letter(row) for row in await fetch(connection, _DEAD_LETTERS, params)]
 
@@ -231,7 +275,7 @@ class AsyncAdmin:
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[AuditEntry]:
         """Return what was done to groups by hand, the newest first."""
-        rows = await fetch(connection, _AUDIT, (group, group, limit))
+        rows = await fetch(connection, _AUDIT, (group, limit))
         return [AuditEntry(*_decoded(row)) for row in rows]
 
     async def replay(
@@ -382,6 +426,11 @@ class AsyncAdmin:
 
 def _as_json(value: Any, what: str) -> str | None:
     return None if value is None else as_json(value, what)
+
+
+def _patterns(topics: Iterable[str]) -> list[str] | None:
+    """Return checked topics or patterns, None where there are none."""
+    return list(check_topics(topics)) if topics else None
 
 
 def _check_time(name: str, time: datetime | None) -> None:

@@ -250,7 +250,7 @@ class AsyncReader:
         """Find new topics of the patterns, and fix where each begins."""
         wanted = list(self._attention.topics)
         if self._attention.patterns:
-            rows = await self._fetch("SELECT durable_notify.topics_of_the_log()", ())
+            rows = await self._fetch("SELECT topic FROM durable_notify.topics()", ())
             wanted += [
                 topic
                 for (topic,) in rows

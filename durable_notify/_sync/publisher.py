@@ -38,10 +38,11 @@ _PUBLISH_MANY_TIMED = (
 _PUBLISH_EACH = (
     "SELECT durable_notify.publish(%s::text, m.payload::jsonb, m.key, m.headers::jsonb, m.data,"
     " m.deliver_at, m.delay, m.expires_at, m.ttl, m.dedup_key, m.dedup_window)"
-    " FROM ROWS FROM (unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),"
-    " unnest(%s::bytea[]), unnest(%s::timestamptz[]), unnest(%s::interval[]),"
-    " unnest(%s::timestamptz[]), unnest(%s::interval[]), unnest(%s::text[]),"
-    " unnest(%s::interval[]))"
+    " FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]),"
+    " pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::bytea[]),"
+    " pg_catalog.unnest(%s::timestamptz[]), pg_catalog.unnest(%s::interval[]),"
+    " pg_catalog.unnest(%s::timestamptz[]), pg_catalog.unnest(%s::interval[]),"
+    " pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::interval[]))"
     " AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key,"
     " dedup_window)"
 )

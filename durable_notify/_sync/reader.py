@@ -251,7 +251,7 @@ class Reader:
         """Find new topics of the patterns, and fix where each begins."""
         wanted = list(self._attention.topics)
         if self._attention.patterns:
-            rows = self._fetch("SELECT durable_notify.topics_of_the_log()", ())
+            rows = self._fetch("SELECT topic FROM durable_notify.topics()", ())
             wanted += [
                 topic
                 for (topic,) in rows

@@ -178,7 +178,8 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
 def _of_postgres(error: psycopg.Error, database: Database, command: str | None) -> Failure:
     state, primary = error.sqlstate, error.diag.message_primary
     if state == "42501":
-        return Failure(primary or "insufficient privilege", rights_remedy(database.dsn, command))
+        remedy = rights_remedy(database.dsn, command, error.diag.message_hint)
+        return Failure(primary or "insufficient privilege", remedy)
     if state and primary and not state.startswith("08"):
         return Failure(f"PostgreSQL says: {primary}", BY_SQLSTATE.get(state, ""))
     if loose(database.given or ""):

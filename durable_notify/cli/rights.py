@@ -1,61 +1,48 @@
-"""Which rights a role needs for a command."""
+"""What a role lacks for a command."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 
 from psycopg.conninfo import conninfo_to_dict
 
 __all__ = ["rights_remedy"]
 
-_READ = ("USAGE ON SCHEMA durable_notify", "SELECT ON ALL TABLES IN SCHEMA durable_notify")
-_BOOKKEEPING = ", ".join(
-    f"durable_notify.{table}"
-    for table in (
-        "consumer_group", "subscription", "position", "lease", "heartbeat", "settlement",
-        "deferred", "dead_letter", "pattern", "active", "allowance", "horizon", "inbox",
-        "replay_job",
-    )
-)  # fmt: skip
-_COLUMNS = "topic, key, payload, data, headers, deliver_at, expires_at"
-_CONSUME = (
-    *_READ,
-    f"INSERT, UPDATE, DELETE ON {_BOOKKEEPING}",
-    "SELECT ON SEQUENCE durable_notify.outbox_id_seq",
-    "INSERT ON durable_notify.audit, durable_notify.ringing",
-)
+_CONSUME = "--consume TOPIC --group GROUP"
+#: What durable-notify grant is to be told; only the owner of the schema runs the commands not here.
 _RIGHTS = {
-    "publish": (
-        "USAGE ON SCHEMA durable_notify",
-        "SELECT ON durable_notify.schema_version",
-        f"INSERT ({_COLUMNS}), SELECT (id) ON durable_notify.outbox",
-        "SELECT, INSERT, UPDATE ON durable_notify.dedup",
-    ),
+    "publish": "--publish TOPIC",
     "consume": _CONSUME,
-    "read": _READ,
+    "read": "--read TOPIC",
     "group": _CONSUME,
     "replay": _CONSUME,
     "replay-job": _CONSUME,
     "seek": _CONSUME,
-    "status": _READ,
-    "dead-letters": _CONSUME,
-    "audit": _READ,
+    "status": "--observe",
+    "dead-letters": "--observe",
+    "audit": "--observe",
 }
 
 
-def rights_remedy(dsn: str, command: str | None) -> str:
-    """Return what to run so that the role of `dsn` may run a command."""
+def rights_remedy(dsn: str, command: str | None, hint: str | None = None) -> str:
+    """Return what to run so that the role of `dsn` may run a command; `hint`: the database's."""
     given = conninfo_to_dict(dsn)
-    role = _identifier(str(given.get("user") or os.environ.get("PGUSER") or "your_role"))
+    role = str(given.get("user") or os.environ.get("PGUSER") or "YOUR_ROLE")
     if command == "migrate":
         name = _identifier(str(given.get("dbname") or os.environ.get("PGDATABASE") or role))
         return (
             "Run the migration as the owner of the schema durable_notify, or where there is none "
-            f"yet: GRANT CREATE ON DATABASE {name} TO {role};"
+            f"yet: GRANT CREATE ON DATABASE {name} TO {_identifier(role)};"
         )
-    grants = "\n".join(f"  GRANT {right} TO {role};" for right in _RIGHTS.get(command or "", ()))
-    return f"The owner of the schema durable_notify can grant what is missing:\n{grants}"
+    if hint is not None:
+        return hint
+    if (rights := _RIGHTS.get(command or "")) is None:
+        return "Run it as the owner of the schema durable_notify."
+    return (
+        f"The owner of the schema can allow it: durable-notify grant {shlex.quote(role)} {rights}"
+    )
 
 
 def _identifier(name: str) -> str:

@@ -5,5 +5,5 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     --
     -- Written anew by set_wakeups(), so that it costs a publisher nothing: it is put in place of its
     -- call when an expression is planned, where a look into a table took a tenth of the rate.
-    SELECT 'when_waiting'::text
+    SELECT 'when_waiting'::pg_catalog.text
 $function$;

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.somebody_waits(topic text) RETURNS boolean
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Whether somebody waits for a topic ('': for every topic). The caller holds RowExclusiveLock on
     -- the outbox or on ringing by now: that is where who arms after this finds it.

@@ -4,13 +4,13 @@ DECLARE
     policy text := durable_notify.wakeups(topic);
 BEGIN
     -- Notify who waits for a topic, as its policy says, when this transaction commits; see ring().
-    IF policy = 'never' THEN
+    IF policy OPERATOR(pg_catalog.=) 'never' THEN
         RETURN;
     END IF;
-    IF policy = 'always' OR durable_notify.somebody_waits(topic) THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify.somebody_waits(topic) THEN
         PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
     END IF;
-    IF policy = 'always' OR durable_notify.somebody_waits('') THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify.somebody_waits('') THEN
         PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- who consumes by pattern
     END IF;
 END

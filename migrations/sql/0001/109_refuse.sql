@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.refuse(message durable_notify.outbox) RETURNS void
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     broken text;
     foreign_xid boolean;

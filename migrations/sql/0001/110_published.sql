@@ -1,5 +1,8 @@
 CREATE FUNCTION durable_notify.published() RETURNS trigger
 LANGUAGE plpgsql AS $function$
+DECLARE
+    rung pg_catalog.text;
+    mine pg_catalog.text;
 BEGIN
     -- Wake who waits for a message that was published: one ring a topic and transaction. Refuse a
     -- row that cannot be a message.
@@ -7,17 +10,19 @@ BEGIN
     -- One expression for what nearly every row is: right, and nobody waits. It calls nothing that is
     -- not put in place of its call or built in: each statement more costs a publisher one percent
     -- of its rate (docs/performance.md). The last line is the look at the doorbells.
-    IF NEW.xid = pg_catalog.pg_current_xact_id()
-       AND pg_catalog.octet_length(NEW.topic) BETWEEN 1 AND 255
-       AND NEW.topic !~ '[\u0001-\u0020\u007f-\u00a0*>]'
-       AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) BETWEEN 1 AND 1024
-                               AND NEW.key !~ '[\u0001-\u001f\u007f-\u009f]')
-       AND (NEW.payload IS NULL) <> (NEW.data IS NULL)
-       AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) = 'object')
-       AND (CASE durable_notify.wakeups(NEW.topic)
-           WHEN 'never' THEN true
-           WHEN 'always' THEN false
-           ELSE durable_notify.nobody_waits(NEW.topic) AND durable_notify.nobody_waits('') END)
+    -- Operators have their full names: this runs with the search_path of whoever inserts.
+    IF NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()
+       AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
+       AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
+       AND NEW.topic OPERATOR(pg_catalog.!~) '[\u0001-\u0020\u007f-\u00a0*>]'
+       AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.>=) 1
+                               AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 1024
+                               AND NEW.key OPERATOR(pg_catalog.!~) '[\u0001-\u001f\u007f-\u009f]')
+       AND (NEW.payload IS NULL) OPERATOR(pg_catalog.<>) (NEW.data IS NULL)
+       AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) OPERATOR(pg_catalog.=) 'object')
+       AND (durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'never'
+            OR durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
+               AND durable_notify.nobody_waits(NEW.topic) AND durable_notify.nobody_waits(''))
     THEN
         RETURN NULL;
     END IF;
@@ -25,12 +30,13 @@ BEGIN
     -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
     -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,
     -- the setting is what it was before, as the notifications are.
-    IF pg_catalog.strpos(pg_catalog.current_setting('durable_notify.rung', true), ' ' || NEW.topic || ' ') > 0 THEN
+    rung := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
+    mine := pg_catalog.format(' %s ', NEW.topic);
+    IF pg_catalog.strpos(rung, mine) OPERATOR(pg_catalog.>) 0 THEN
         RETURN NULL;
     END IF;
-    PERFORM durable_notify.wake(NEW.topic, NEW.id::text);
-    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(
-        COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '') || ' ' || NEW.topic || ' ', 4000), true);
+    PERFORM durable_notify.wake(NEW.topic, pg_catalog.format('%s', NEW.id));
+    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(pg_catalog.concat(rung, mine), 4000), true);
     RETURN NULL;
 END
 $function$;

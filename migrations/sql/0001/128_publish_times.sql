@@ -1,7 +1,8 @@
 CREATE FUNCTION durable_notify.publish_times(
     INOUT deliver_at timestamptz, delay interval, INOUT expires_at timestamptz, ttl interval
 )
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- When a message is delivered and expires, where that was given as a time or from now on by the
     -- database's clock; a ttl is reckoned from its delivery.

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.dedup_id(topic text, dedup_key text, dedup_window interval) RETURNS bigint
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     message_id bigint;

@@ -8,7 +8,6 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     new_id bigint;
-    times record;
 BEGIN
     -- Publish one message inside the caller's transaction; returns its id.
     --
@@ -18,27 +17,17 @@ BEGIN
     -- Groups get it from deliver_at, or after delay, on, and not from expires_at, or ttl after its
     -- delivery, on. Published again with the same dedup_key within dedup_window, the message is
     -- not published: the id of the first is returned.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN durable_notify.publish_granted(
+            topic, payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window);
+    END IF;
     IF deliver_at IS NULL AND delay IS NULL AND expires_at IS NULL AND ttl IS NULL AND dedup_key IS NULL THEN
         INSERT INTO durable_notify.outbox (topic, key, payload, data, headers)
         VALUES (publish.topic, publish.key, publish.payload, publish.data, publish.headers)
         RETURNING id INTO new_id;
         RETURN new_id;
     END IF;
-    SELECT * INTO STRICT times FROM durable_notify.publish_times(
-        publish.deliver_at, publish.delay, publish.expires_at, publish.ttl);
-    IF dedup_key IS NOT NULL THEN
-        new_id := durable_notify.dedup_id(topic, dedup_key, dedup_window);
-        IF new_id IS NOT NULL THEN
-            RETURN new_id;
-        END IF;
-    END IF;
-    INSERT INTO durable_notify.outbox (topic, key, payload, data, headers, deliver_at, expires_at)
-    VALUES (publish.topic, publish.key, publish.payload, publish.data, publish.headers, times.deliver_at, times.expires_at)
-    RETURNING id INTO new_id;
-    IF dedup_key IS NOT NULL THEN
-        UPDATE durable_notify.dedup d SET message_id = new_id
-         WHERE d.topic = publish.topic AND d.dedup_key = publish.dedup_key;
-    END IF;
-    RETURN new_id;
+    RETURN durable_notify.publish_with(
+        topic, payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window);
 END
 $function$;

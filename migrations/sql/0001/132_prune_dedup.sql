@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.prune_dedup(most integer DEFAULT 10000) RETURNS bigint
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     pruned bigint;

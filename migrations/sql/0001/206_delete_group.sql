@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.delete_group(group_name text) RETURNS void
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     deleted integer := durable_notify.group_lock(group_name);

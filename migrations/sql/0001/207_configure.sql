@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.configure(group_name text, options jsonb) RETURNS void
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     old durable_notify.consumer_group;
@@ -11,6 +12,10 @@ BEGIN
     --
     -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), on_expiry,
     -- park_limit, max_in_flight, rate_limit; null lifts the last two.
+    IF NOT durable_notify.has_own_rights() THEN
+        PERFORM durable_notify.configure_granted(group_name, options);
+        RETURN;
+    END IF;
     unknown := (SELECT pg_catalog.string_agg(o.name, ', ') FROM pg_catalog.jsonb_object_keys(options) AS o (name)
                  WHERE o.name <> ALL ('{order_by,exclusive,max_attempts,retry_base,retry_factor,retry_max,on_expiry,
                                         park_limit,max_in_flight,rate_limit}'::text[]));

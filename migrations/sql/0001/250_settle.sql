@@ -3,7 +3,8 @@ CREATE FUNCTION durable_notify.settle(
     retry_delays interval[] DEFAULT NULL, retry_errors jsonb[] DEFAULT NULL,
     reject_reasons text[] DEFAULT NULL, reject_errors jsonb[] DEFAULT NULL
 ) RETURNS bigint[]
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     held durable_notify.lease;
@@ -20,6 +21,10 @@ BEGIN
     -- DN003: one is not of this lease; DN007: not in the order of its key. Each fails the caller's
     -- transaction; nothing has changed. An error is an object with type, message and traceback.
     -- Stale means superseded, not late: past its deadline a lease holds until it is taken over.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN durable_notify.settle_granted(
+            token, acked, retried, rejected, retry_delays, retry_errors, reject_reasons, reject_errors);
+    END IF;
     IF pg_catalog.cardinality(settled) = 0 THEN
         RETURN sent_back;
     END IF;
@@ -35,8 +40,7 @@ BEGIN
         -- Trap: a fence by plain read commits with a stale token at REPEATABLE READ.
         SELECT * INTO held FROM durable_notify.lease l WHERE l.token = settle.token FOR KEY SHARE;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'lease % was superseded: its messages go, or went, to another consumer', token
-                USING ERRCODE = 'DN001', HINT = 'Roll back what was done for these messages.';
+            PERFORM durable_notify.raise_superseded(token);
         END IF;
         IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (held.ids)) THEN
             RAISE EXCEPTION 'not all of % are messages of lease %', settled, token USING ERRCODE = 'DN003';

@@ -1,6 +1,7 @@
 CREATE FUNCTION durable_notify.next_due(group_name text, topics text[], consumer text DEFAULT NULL)
 RETURNS double precision
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     options durable_notify.consumer_group;
@@ -13,6 +14,9 @@ BEGIN
     -- Seconds until something of these topics comes back by the clock alone: a retry or delayed
     -- message that falls due, a lease that runs out, a limit that lets more through. NULL: nothing
     -- will; whatever else makes a message deliverable rings. Not below 0.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN durable_notify.next_due_granted(group_name, topics, consumer);
+    END IF;
     SELECT * INTO options FROM durable_notify.consumer_group g WHERE g.name = group_name;
     IF options.id IS NULL OR options.paused_at IS NOT NULL THEN
         RETURN NULL;

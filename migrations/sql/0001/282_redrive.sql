@@ -3,7 +3,8 @@ CREATE FUNCTION durable_notify.redrive(
     error_type text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL,
     everything boolean DEFAULT false, why text DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     taken durable_notify.dead_letter[];
@@ -12,6 +13,9 @@ BEGIN
     -- Send dead letters to the group that gave them up again, as first attempts; returns how many.
     -- Those that fit every condition given. In a group that keeps order they hold back their keys
     -- until they are handled.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN durable_notify.redrive_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
+    END IF;
     taken := ARRAY(SELECT t FROM durable_notify.take_dead_letters(
         group_name, topic, ids, key, error_type, since, until, everything) t);
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t

@@ -3,13 +3,17 @@ CREATE FUNCTION durable_notify.discard(
     error_type text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL,
     everything boolean DEFAULT false, why text DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql AS $function$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     noted record;
     discarded bigint := 0;
 BEGIN
     -- Forget dead letters, those that fit every condition given; returns how many.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN durable_notify.discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
+    END IF;
     FOR noted IN
         SELECT t.topic, pg_catalog.count(*) AS messages,
                pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(t.message_id ORDER BY t.message_id)) AS details

@@ -6,7 +6,8 @@ CREATE FUNCTION durable_notify.start_replay(
     OUT job_id bigint, OUT total bigint
 )
 LANGUAGE plpgsql
-SET lock_timeout = '5s' SET jit = off AS $function$
+SET lock_timeout = '5s' SET jit = off
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     job durable_notify.replay_job;
@@ -17,6 +18,11 @@ BEGIN
     -- is new and without moving its position; returns the job and how many messages that is. With
     -- dry_run it only counts. Only what the group has been handed by now (or was before it started,
     -- where that was not at the beginning): the rest it gets anyhow.
+    IF NOT durable_notify.has_own_rights() THEN
+        SELECT g.job_id, g.total INTO job_id, total FROM durable_notify.start_replay_granted(
+            group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
+        RETURN;
+    END IF;
     replaying := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.unannounced() RETURNS xid8[]
-LANGUAGE sql VOLATILE AS $function$
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The transactions of others, under way now, that may have looked at a doorbell and not rung it:
     -- what they make deliverable comes without a wake-up for whoever has armed a bell since.
     --

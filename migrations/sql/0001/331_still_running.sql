@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.still_running(xids xid8[]) RETURNS xid8[]
-LANGUAGE sql VOLATILE AS $function$
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- Those of some transactions that have not ended. What the others have committed is visible to
     -- whoever reads after this.
     SELECT COALESCE(pg_catalog.array_agg(x.xid), '{}')

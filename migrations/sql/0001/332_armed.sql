@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.armed(topic text) RETURNS boolean
-LANGUAGE sql VOLATILE AS $function$
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- Whether this session has armed the doorbell of a topic.
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_locks l

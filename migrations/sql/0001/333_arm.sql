@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.arm(topic text) RETURNS boolean
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Have everything that is published to a topic from here on ring, until disarm() or the end of
     -- this session: for programs that LISTEN by themselves. True: armed, or it was already.

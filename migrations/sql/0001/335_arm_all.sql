@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.arm_all(topics text[]) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     wanted text;
     barred text[] := '{}';

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.set_wakeups(topic text, policy text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     cases text;
@@ -23,15 +24,15 @@ BEGIN
     IF policy <> 'when_waiting' THEN
         INSERT INTO durable_notify.topic_wakeups (topic, wakeups) VALUES (set_wakeups.topic, policy);
     END IF;
-    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN %L THEN %L::text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
+    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
                 FROM durable_notify.topic_wakeups w);
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE FUNCTION durable_notify.wakeups(topic text) RETURNS text'
         ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
         (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
           WHERE p.oid = 'durable_notify.wakeups(text)'::regprocedure)  -- its documentation
-        || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::text\n'
-                ELSE pg_catalog.format(E'SELECT CASE topic %s ELSE ''when_waiting'' END\n', cases) END);
+        || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::pg_catalog.text\n'
+                ELSE pg_catalog.format(E'SELECT CASE %s ELSE ''when_waiting'' END\n', cases) END);
     -- Who sleeps by the old rule is to learn the new one: ! has a listener arm anew.
     PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '!');
 END

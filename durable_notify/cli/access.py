@@ -1,0 +1,127 @@
+"""``grant``, ``revoke`` and ``grants``: what roles of the database may do."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .tables import print_table, table_of
+from .values import json_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .database import Database
+
+__all__ = ["grant", "grants", "revoke"]
+
+
+def _rights(verb: str) -> Any:
+    """Give a command the options that name rights."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(
+            (
+                click.option("--publish", metavar="PATTERN", multiple=True,
+                             help="Publish to these topics; may be repeated."),
+                click.option("--consume", metavar="PATTERN", multiple=True,
+                             help="Consume these topics, in --group; may be repeated."),
+                click.option("--group",
+                             help="The group in which it consumes, and which it manages."),
+                click.option("--read", metavar="PATTERN", multiple=True,
+                             help="Read these topics without a group; may be repeated."),
+                click.option("--observe", is_flag=True,
+                             help="See status, audit and dead letters of everything."),
+                click.option("--insert", is_flag=True,
+                             help="INSERT statements of its own, into all topics."),
+            )
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    add.__doc__ = f"What to {verb}."
+    return add
+
+
+def _named(rights: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    """Return action, patterns and group of each right that was named."""
+    if bool(rights["consume"]) != (rights["group"] is not None):
+        raise click.UsageError("--consume and --group go together")
+    for action in ("publish", "consume", "read"):
+        if patterns := rights[action]:
+            yield action, patterns, rights["group"] if action == "consume" else None
+    for action in ("observe", "insert"):
+        if rights[action]:
+            yield action, (), None
+
+
+@click.command()
+@common
+@click.argument("role")
+@_rights("grant")
+@pass_database
+def grant(database: Database, *, role: str, **rights: Any) -> None:
+    """Let a role of the database publish, consume, read or observe, and no more than that.
+
+    A pattern is a topic, or stands for topics: orders.*, orders.>, or > for all. Put it in quotes.
+    All that is named is granted, or nothing where something is wrong. Run it as the owner of the
+    schema. What the role was granted before stays.
+    """
+    named = list(_named(rights))
+    if not named:
+        raise click.UsageError("grant what? Give --publish, --consume, --read, --observe, --insert")
+    with database.connect("grant") as connection, connection.transaction():
+        for action, patterns, group in named:
+            Admin().grant(connection, role, action, patterns, group=group)
+    for action, patterns, group in named:
+        click.echo(f"{role} may {_shown(action, patterns, group)}")
+
+
+@click.command()
+@common
+@click.argument("role")
+@_rights("revoke")
+@click.option("--all", "everything", is_flag=True, help="Take back all that it was granted.")
+@pass_database
+def revoke(database: Database, *, role: str, everything: bool, **rights: Any) -> None:
+    """Take back from a role what it was granted: patterns and group as they were granted.
+
+    Run it as the owner of the schema.
+    """
+    named = [] if everything else list(_named(rights))
+    if everything == any(rights.values()):
+        raise click.UsageError("revoke what? Give --all, or what was granted")
+    with database.connect("revoke") as connection, connection.transaction():
+        taken = Admin().revoke(connection, role) if everything else 0
+        for action, patterns, group in named:
+            taken += Admin().revoke(connection, role, action, patterns, group=group)
+    click.echo(f"{taken} grant{'s' * (taken != 1)} taken back from {role}")
+
+
+@click.command()
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def grants(database: Database, *, as_json: bool) -> None:
+    """List what roles were granted."""
+    with database.connect("grants") as connection:
+        found = Admin().grants(connection)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo("No grants. The owner of the schema and superusers need none.", err=True)
+    else:
+        rows = [(one.role, one.action, one.pattern, one.group, one.granted_by) for one in found]
+        print_table(table_of(("role", "may", "topics", "group", "granted by"), rows))
+
+
+def _shown(action: str, patterns: tuple[str, ...], group: str | None) -> str:
+    if action == "insert":
+        return "insert messages of all topics"
+    if action == "observe":
+        return "observe everything"
+    return f"{action} {' '.join(patterns)}" + (f" in group {group}" if group else "")

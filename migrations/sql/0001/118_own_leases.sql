@@ -1,0 +1,12 @@
+CREATE FUNCTION durable_notify.own_leases(tokens bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE AS $function$
+BEGIN
+    -- Leaves out of some tokens those of leases that the caller may not consume: as if they were no more.
+    RETURN ARRAY(
+        SELECT t.token FROM pg_catalog.unnest(tokens) AS t (token)
+          LEFT JOIN durable_notify.lease l ON l.token = t.token
+          LEFT JOIN durable_notify.subscription s ON s.id = l.subscription_id
+          LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
+         WHERE l.token IS NULL OR durable_notify.granted('consume', s.topic, g.name));
+END
+$function$;
