@@ -64,7 +64,9 @@ def accepted(kind: str, name: Any) -> bool:
 
 def disagreements(conn: Connection, kind: str, tried: list[str]) -> list[tuple[str, str]]:
     """The names on which the two halves do not agree, with what SQL says."""
-    query = "SELECT pg_temp.verdict(%s, n.name) FROM unnest(%s::text[]) WITH ORDINALITY AS n (name, i)"
+    query = (
+        "SELECT pg_temp.verdict(%s, n.name) FROM unnest(%s::text[]) WITH ORDINALITY AS n (name, i)"
+    )
     verdicts = [row[0] for row in conn.execute(f"{query} ORDER BY n.i", [kind, tried])]
     wrong = []
     for name, verdict in zip(tried, verdicts, strict=True):
@@ -92,7 +94,17 @@ def test_the_halves_agree_on_names(judge: Connection, kind: str, tried: list[str
 @pytest.mark.parametrize("kind", CHECKS)
 def test_the_halves_agree_on_names_at_the_edge(judge: Connection, kind: str) -> None:
     tried = [name for name in NASTY_NAMES if sendable(name)]
-    tried += [f"{name}.*" for name in tried] + ["*", ">", "*.>", "a..*", ".*", "*.", ">.a", "a.>.b", "**"]
+    tried += [f"{name}.*" for name in tried] + [
+        "*",
+        ">",
+        "*.>",
+        "a..*",
+        ".*",
+        "*.",
+        ">.a",
+        "a.>.b",
+        "**",
+    ]
     assert disagreements(judge, kind, tried) == []
 
 
@@ -126,7 +138,9 @@ def test_what_is_no_text_is_no_name(name: Any) -> None:
             assert not accepted(kind, name)
 
 
-words = st.sampled_from([*(b for b in BITS if not set(b) & set(" *>\x1b\x07")), "a", "b", "ab", "+", "-", "^a", "$"])
+words = st.sampled_from(
+    [*(b for b in BITS if not set(b) & set(" *>\x1b\x07")), "a", "b", "ab", "+", "-", "^a", "$"]
+)
 topics = st.lists(words, min_size=1, max_size=4).map(".".join)
 patterns = st.lists(st.one_of(words, st.just("*")), min_size=1, max_size=4).map(".".join)
 
@@ -136,9 +150,11 @@ def reference(topic: str, pattern: str) -> bool:
     parts, wanted = topic.split("."), pattern.split(".")
     if wanted[-1] == ">":
         rest = ".".join(parts[len(wanted) - 1 :])
-        return bool(rest) and reference(".".join(parts[: len(wanted) - 1]), ".".join(wanted[:-1])) if (
-            len(wanted) > 1
-        ) else bool(rest)
+        return (
+            bool(rest) and reference(".".join(parts[: len(wanted) - 1]), ".".join(wanted[:-1]))
+            if (len(wanted) > 1)
+            else bool(rest)
+        )
     return len(parts) == len(wanted) and all(
         bool(part) if want == "*" else part == want
         for part, want in zip(parts, wanted, strict=True)
@@ -147,7 +163,9 @@ def reference(topic: str, pattern: str) -> bool:
 
 @fuzz(60)
 @given(
-    tried=st.lists(st.tuples(topics, patterns, st.booleans(), st.integers(0, 20)), min_size=10, max_size=40),
+    tried=st.lists(
+        st.tuples(topics, patterns, st.booleans(), st.integers(0, 20)), min_size=10, max_size=40
+    ),
     strings=st.sampled_from(["on", "off"]),
 )
 def test_the_halves_agree_on_patterns(conn: Connection, tried: Any, strings: str) -> None:
@@ -158,10 +176,17 @@ def test_the_halves_agree_on_patterns(conn: Connection, tried: Any, strings: str
     for topic, pattern, more, derived in tried:
         wanted = pattern + ".>" if more else pattern
         if derived < 10:  # one that may fit
-            wanted = ".".join("*" if (derived >> place) & 1 else word for place, word in enumerate(topic.split(".")))
+            wanted = ".".join(
+                "*" if (derived >> place) & 1 else word
+                for place, word in enumerate(topic.split("."))
+            )
             wanted = wanted + ".>" if more else wanted
         pairs += [(topic, wanted), (topic + ".b", wanted), (topic[1:], wanted)]
-    pairs = [(t, p) for t, p in pairs if accepted("topic", t) and accepted("pattern", p) and is_pattern(p)]
+    pairs = [
+        (t, p)
+        for t, p in pairs
+        if accepted("topic", t) and accepted("pattern", p) and is_pattern(p)
+    ]
     query = (
         "SELECT u.topic ~ durable_notify.topic_regex(u.pattern)"
         " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS u (topic, pattern, i) ORDER BY u.i"
@@ -174,7 +199,9 @@ def test_the_halves_agree_on_patterns(conn: Connection, tried: Any, strings: str
 @fuzz(60)
 @given(tried=st.lists(st.one_of(any_name, names.map(lambda n: n * 9)), min_size=20, max_size=60))
 def test_channels_fit_agree_and_are_nobody_elses(conn: Connection, tried: list[str]) -> None:
-    good = sorted({name for name in tried if accepted("topic", name)} | {"t" * 48, "t" * 49, "\u00fc" * 25})
+    good = sorted(
+        {name for name in tried if accepted("topic", name)} | {"t" * 48, "t" * 49, "\u00fc" * 25}
+    )
     query = "SELECT durable_notify.channel(t.name) FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, i)"
     found = [row[0] for row in conn.execute(f"{query} ORDER BY t.i", [good])]
     assert found == [channel(name) for name in good]
