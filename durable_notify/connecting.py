@@ -36,7 +36,11 @@ def check_dsn(dsn: str) -> dict[str, Any]:
     if not isinstance(dsn, str):
         raise InvalidArgument(f"a DSN is a str, not {type(dsn).__name__}")
     try:
-        return dict(conninfo_to_dict(dsn))
+        found = dict(conninfo_to_dict(dsn))
+        # The rest of a password with @ in it. A host that begins with @ is an abstract socket.
+        if not any("@" in host[1:] for host in str(found.get("host") or "").split(",")):
+            return found
+        hint = ENCODE
     except (psycopg.Error, UnicodeError):
         hint = ENCODE if "@" in dsn else ""
         if re.match(r"postgres(ql)?\+", dsn):

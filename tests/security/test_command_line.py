@@ -196,5 +196,5 @@ def test_text_is_shown_without_control_characters(text: str) -> None:
     from durable_notify.cli.values import json_line, shown
 
     for line in (shown(text), json_line({text: text})):
-        assert not any(ord(c) < 0x20 and c not in "\t\n" or 0x7F <= ord(c) < 0xA0 for c in line)
+        assert not any((ord(c) < 0x20 and c not in "\t\n") or 0x7F <= ord(c) < 0xA0 for c in line)
         assert not set(line) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
