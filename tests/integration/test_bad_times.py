@@ -220,11 +220,10 @@ async def test_a_claim_held_up_by_others_is_not_the_end(
     seen = Seen()
     async with running(consumer, seen):
         await asleep(consumer)
-        lock = "SELECT {}(1685024361, id) FROM durable_notify.consumer_group"
-        conn.execute(lock.format("pg_advisory_lock").encode())
-        send(conn, [1])
-        await until(lambda: "held up" in caplog.text)
-        conn.execute(lock.format("pg_advisory_unlock").encode())
+        with psycopg.connect(dsn) as holder:
+            holder.execute("SELECT durable_notify.group_lock('g')")
+            send(conn, [1])
+            await until(lambda: "held up" in caplog.text)
         await seen.got(1)
 
 

@@ -15,8 +15,7 @@ BEGIN
             USING ERRCODE = 'DN005',
                   HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
     END IF;
-    -- 1685024361 is 'dnti': two-key advisory locks are this library's by that first key.
-    PERFORM pg_catalog.pg_advisory_xact_lock(1685024361, group_id);
+    PERFORM durable_notify.hold_group(group_id);
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) IS NOT TRUE THEN
         PERFORM durable_notify.raise_elsewhere();
     END IF;

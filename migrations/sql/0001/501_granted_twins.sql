@@ -20,6 +20,7 @@ BEGIN
               ('claim', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
               ('next_due', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
               ('once', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
+              ('still_out', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               ('stay_active', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               ('stand_down', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               -- A lease of others is as one that is no more.

@@ -10,7 +10,7 @@ LANGUAGE sql STABLE AS $function$
                WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,wake}'
                WHEN 'observe' THEN '{status,groups,waiting_for,replay_jobs,dead_letters,audit_entries}'
                WHEN 'read' THEN '{read_start,read,latest,topics,log_id}'
-               WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,settle,once,extend,release,
+               WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,settle,still_out,once,extend,release,
                    next_due,stay_active,stand_down,replay,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
                    status,groups,waiting_for,replay_jobs,dead_letters,audit_entries}' END
            || CASE WHEN action IN ('read', 'consume')
