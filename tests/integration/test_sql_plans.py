@@ -178,3 +178,15 @@ def test_after_one_late_and_large_transaction(stage: Stage, reader: Session) -> 
         reading = claim(reader)
         assert reading.messages == BATCH
         assert reading.modest, reading
+
+
+def test_what_is_due_is_no_more_than_was_asked_for(stage: Stage) -> None:
+    """Planned while next to nothing was deferred, as after a restore: each row was looked for anew."""
+    session = stage.session()
+    session.subscribe("g")
+    session.run("ANALYZE durable_notify.deferred")
+    for number in range(10):
+        session.publish(number)
+    batch = session.claim(10)
+    session.settle(batch[0].token, retried=batch)
+    assert len(session.claim(1)) == 1
