@@ -16,7 +16,7 @@ from .topics import check_group, check_topics
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings", "check_reading",
+    "check_group_settings", "check_reading", "check_waiting",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -66,6 +66,8 @@ class ConsumerSettings(TypedDict, total=False):
     prefetch: int
     prefetch_bytes: int | None
     poll: float | None
+    idle_poll: float | None
+    heartbeat: float
     until_empty: bool
     owner: str
     on_error: ErrorRules
@@ -98,6 +100,11 @@ class ConsumerOptions:
         prefetch: the most messages held unsettled, buffered ones included.
         prefetch_bytes: about how large the payloads of those may be together; None: as they are.
         poll: how often to look without a wake-up, as a safety net; None switches it off.
+        idle_poll: instead of ``poll``, where the database is to sleep while nothing happens: while
+            it waits for messages, a consumer sends the database nothing at all, and does not
+            connect again where its connections went, until it is woken or so many seconds are over.
+        heartbeat: how often connections show that they are alive. A dead one is found and replaced
+            within two heartbeats; a statement not answered within two is given up.
         until_empty: end once nothing is left: nothing waiting, leased or deferred.
         owner: who holds the leases, for people who look; default ``host:pid``.
         on_error: what becomes of a message whose handler raised, by kind of exception:
@@ -116,6 +123,8 @@ class ConsumerOptions:
     prefetch: int = 2000
     prefetch_bytes: int | None = None
     poll: float | None = 30.0
+    idle_poll: float | None = None
+    heartbeat: float = 15.0
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     on_error: ErrorRules = dataclasses.field(default_factory=dict)
@@ -142,8 +151,8 @@ class ConsumerOptions:
                 raise InvalidArgument("start has no time zone: give an aware datetime")
         elif self.start not in ("beginning", "now"):
             raise InvalidArgument(f'start is "beginning", "now" or a datetime, not {self.start!r}')
-        for name in ("lease", "poll"):
-            _check_seconds(name, getattr(self, name), optional=name == "poll")
+        for name in ("lease", "poll", "idle_poll", "heartbeat"):
+            _check_seconds(name, getattr(self, name), optional=name.endswith("poll"))
         _check_count("batch_size", self.batch_size, 10_000)
         _check_count("prefetch", self.prefetch, 1_000_000)
         if self.prefetch_bytes is not None:
@@ -208,6 +217,12 @@ def check_reading(start: str | datetime, poll: float | None, batch_size: int) ->
         raise InvalidArgument(f"start is a word, a token or a datetime, not {start!r}")
     _check_seconds("poll", poll, optional=True)
     _check_count("batch_size", batch_size, 10_000)
+
+
+def check_waiting(idle_poll: float | None, heartbeat: float) -> None:
+    """Raise InvalidArgument where an option of waiting cannot be."""
+    _check_seconds("idle_poll", idle_poll, optional=True)
+    _check_seconds("heartbeat", heartbeat, optional=False)
 
 
 def _check_rules(rules: ErrorRules) -> None:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
-from .._core.attention import Attention
-from .._core.pacing import Linger, backoff, shortest
+from .._core.attention import Attention, after
+from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
 from ..connecting import said
-from ..errors import ConsumerClosed, InvalidArgument, ListenerDeaf
+from ..errors import ConsumerClosed, InvalidArgument
 from ..messages import ReadMessage
-from ..options import check_reading
+from ..options import check_reading, check_waiting
 from ..topics import check_topics, matches
 from .compat import Event
 from .connections import fetch
-from .listener import listen
-from .store import TRANSIENT, connect
+from .links import HEARTBEAT, TRANSIENT, connect
+from .listener import DEAF_POLL, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,14 +31,12 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from .links import AsyncOwnConnection
     from .listener import AsyncEar
 
 __all__ = ["AsyncReader"]
 
 log = logging.getLogger("durable_notify")
-
-DEAF_POLL = 1.0
-LONGEST_SLEEP = 86_400.0
 
 # JSON as text, as consumers read it.
 _READ = (
@@ -77,6 +75,9 @@ class AsyncReader:
             and tokens of these first messages stand for the end of them all.
         listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
         poll: how often to look without a wake-up, in seconds; None switches it off.
+        idle_poll: instead of ``poll``, where the database is to sleep: see ``ConsumerOptions``.
+        heartbeat: how often connections show that they are alive; a read that is not answered
+            within two heartbeats is tried again on another connection.
         batch_size: the most messages read at once.
         until_empty: end once nothing is left.
     """
@@ -89,10 +90,13 @@ class AsyncReader:
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
         poll: float | None = 30.0,
+        idle_poll: float | None = None,
+        heartbeat: float = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
     ) -> None:
         check_reading(start, poll, batch_size)
+        check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._attention = Attention(check_topics(topics))
@@ -104,9 +108,12 @@ class AsyncReader:
             self._log, self._places = decode(start)  # type: ignore[arg-type]
         self._from_token = known
         self._poll = poll
+        self._idle_poll = idle_poll
+        self._heartbeat = heartbeat
+        self._last = ""  # the topic read last
         self._batch_size = batch_size
         self._until_empty = until_empty
-        self._connection: AsyncConnection[tuple[Any, ...]] | None = None
+        self._connection: AsyncOwnConnection | None = None
         self._ear: AsyncEar | None = None
         self._ready: deque[tuple[ReadMessage | None, str, Place]] = deque()
         self._stopping = Event()
@@ -124,11 +131,11 @@ class AsyncReader:
         """
         if self._ear is not None or self._stopping.is_set():
             raise ConsumerClosed("a reader starts once: make a new one")
-        self._connection = await connect(self._dsn, "reader")
+        self._connection = await connect(self._dsn, "reader", self._heartbeat)
         try:
             await schema.check_async(self._connection)
             await self._check_log(self._connection)
-            self._ear = await listen(self._listen_dsn, self._attention.channels)
+            self._ear = await listen(self._listen_dsn, self._attention.channels, self._heartbeat)
             await self._discover(start=True)
         except BaseException:
             await self.close()
@@ -182,11 +189,14 @@ class AsyncReader:
         try:
             told = "" in ear.armed
             heard = self._attention.heard(ear.heard())
+            if self._stopping.is_set():
+                return False  # stop() may have woken it just before
             if heard or self._attention.look_for_topics(time.monotonic(), told=told):
                 await self._discover()
-            for topic in self._attention.to_claim():
+            for topic in after(self._last, self._attention.to_claim()):
                 rings = ear.armed  # before the read: what comes later is heard of
                 if await self._read(topic):
+                    self._last = topic
                     self._linger.found(len(self._ready), time.monotonic())
                     ear.rise([topic])
                     return True
@@ -214,18 +224,7 @@ class AsyncReader:
         if ear.arming:
             await ear.woken.wait(DEAF_POLL)  # and read once more, which is what the bell needs
             return
-        poll = self._poll
-        if ear.deaf and poll is None:
-            raise ListenerDeaf(
-                "wake-ups do not reach the listening connection, and polling is switched off: "
-                "give a direct listen_dsn, or allow poll"
-            )
-        if ear.unarmed and ear.hears:
-            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
-        elif not ear.hears and poll is not None:
-            poll = min(poll, DEAF_POLL)
-        await ear.woken.wait(shortest(poll, LONGEST_SLEEP))
-        if not ear.woken.is_set():
+        if not await ear.sleep(self._poll, self._idle_poll):
             self._attention.all()
 
     async def _read(self, topic: str) -> bool:
@@ -283,8 +282,11 @@ class AsyncReader:
 
     async def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = await connect(self._dsn, "reader")
+            self._connection = await connect(self._dsn, "reader", self._heartbeat)
+            self._connection.answer = 2 * self._heartbeat
             await self._check_log(self._connection)  # it may be another server now
+        # The latest of every key are found by reading whole topics, which takes its time.
+        self._connection.answer = None if query is _LATEST else 2 * self._heartbeat
         try:
             return await fetch(self._connection, query, params)
         except psycopg.DataError as error:

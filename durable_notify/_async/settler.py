@@ -11,7 +11,7 @@ from .._core.pacing import backoff
 from ..connecting import said
 from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
 from .compat import Event, Lock, shielded
-from .store import TRANSIENT, NotSent
+from .links import TRANSIENT, NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -224,6 +224,12 @@ class AsyncSettler:
                 self._dirty.set()
                 await self._closing.wait(0.5)
 
+    async def check_loop(self, quiet: Callable[[], bool]) -> None:
+        """See whether the connections are alive, until closed; not while all is to be quiet."""
+        while not await self._closing.wait(self._options.heartbeat):
+            if not quiet():
+                await self._store.check()
+
     async def _confirm(self) -> bool:
         """End leases whose messages were acknowledged in transactions not known to be over.
 
@@ -242,7 +248,9 @@ class AsyncSettler:
 
     async def heartbeat_loop(self) -> None:
         """Prolong the leases held, until closed."""
-        while not await self._closing.wait(self._options.lease / 3):
+        pause = self._options.lease / 3
+        while not await self._closing.wait(pause):
+            pause = self._options.lease / 3
             held = [
                 token
                 for token, lease in list(self._leases.items())
@@ -255,6 +263,7 @@ class AsyncSettler:
                 alive = await self._store.extend(held, self._options.lease)
             except TRANSIENT as error:
                 log.warning("leases could not be prolonged: %s", said(error))
+                pause = min(1.0, self._options.lease / 10)  # there is time for one more
                 continue
             for token in held:
                 lease = self._leases.get(token)

@@ -9,7 +9,7 @@ from ..topics import ANY_TOPIC, channel, is_pattern, matches
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "after"]
 
 #: How often to look for new topics where nobody tells of them, in seconds.
 LOOK_FOR_TOPICS = 1.0
@@ -86,3 +86,9 @@ class Attention:
     def exhausted(self, topics: Iterable[str]) -> None:
         """Take note that a read found nothing in topics whose publishers rang by then."""
         self._open.difference_update(topics)
+
+
+def after(last: str, topics: list[str]) -> list[str]:
+    """Return topics in turn, those after the last one first: else the first starves the others."""
+    place = topics.index(last) + 1 if last in topics else 0
+    return topics[place:] + topics[:place]

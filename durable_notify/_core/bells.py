@@ -32,6 +32,7 @@ class Bells:
         self._spare: dict[str, float] = {}  # armed, not wanted: when to disarm it
         self._stale: set[str] = set()  # armed by another rule, to be disarmed first
         self._retries: dict[str, tuple[float, float]] = {}  # when next, and after which delay
+        self._arming: frozenset[str] = frozenset()  # it is being tried to arm them
         self._unannounced: set[str] = set()
         self._look_at = 0.0
         self._delay = LOOK[0]
@@ -42,6 +43,7 @@ class Bells:
         self._spare.clear()
         self._stale.clear()
         self._retries.clear()
+        self._arming = frozenset()
         self._unannounced.clear()
 
     def rung(self, topics: Iterable[str]) -> None:
@@ -50,10 +52,27 @@ class Bells:
             self._spare[topic] = 0.0
 
     def expire(self, topics: Iterable[str]) -> None:
-        """Take note that topics ring by another rule now: they have to be armed anew."""
-        stale = self.armed.intersection(topics)
+        """Take note that topics ring by another rule now: they have to be armed anew.
+
+        Those that are being armed just now may still be so by the old one.
+        """
+        stale = (self.armed | self._arming).intersection(topics)
         self._stale |= stale
         self.armed -= stale
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The topics whose locks the session has, for whatever rule."""
+        return self.armed | self._stale
+
+    @property
+    def stale(self) -> bool:
+        """Whether some have to be disarmed, for they ring by another rule."""
+        return bool(self._stale)
+
+    def hopeless(self, topics: Iterable[str]) -> bool:
+        """Whether topics are refused for so long that they will most likely never ring."""
+        return all(self._retries.get(topic, (0.0, 0.0))[1] >= RETRY[1] for topic in topics)
 
     def to_disarm(self, wanted: Collection[str], now: float) -> list[str]:
         """Return what is armed and has not been wanted for a while; it counts as disarmed now.
@@ -74,9 +93,13 @@ class Bells:
         return sorted(extra)
 
     def to_arm(self, wanted: Collection[str], now: float) -> list[str]:
-        """Return what is wanted and not armed, and not to be tried later."""
-        missing = frozenset(wanted) - self.armed
+        """Return what is wanted and not armed, and not to be disarmed first or tried later."""
+        missing = frozenset(wanted) - self.armed - self._stale
         return sorted(t for t in missing if t not in self._retries or self._retries[t][0] <= now)
+
+    def arming(self, topics: Iterable[str]) -> None:
+        """Take note that it is tried to arm bells, until ``tried`` says what became of it."""
+        self._arming = frozenset(topics)
 
     def tried(
         self,
@@ -94,7 +117,9 @@ class Bells:
             else:
                 self._retries.pop(topic, None)
         self.refused = frozenset(self._retries)
-        self.armed = (self.armed | frozenset(topics)) - self.refused
+        self._arming = frozenset()
+        self._stale -= self.refused  # it is not locked
+        self.armed = (self.armed | frozenset(topics)) - self.refused - self._stale
         if fresh := set(unannounced) - self._unannounced:
             self._unannounced |= fresh
             self._delay = LOOK[0]
@@ -115,9 +140,10 @@ class Bells:
         self._look_at = now + self._delay
         return bool(ended)
 
-    def next_at(self) -> float | None:
+    def next_at(self, *, retries: bool = True) -> float | None:
         """Return when there is next something to try or to look at."""
-        times = [*self._spare.values(), *(at for at, _ in self._retries.values())]
+        times = [*self._spare.values()]
+        times += [at for at, _ in self._retries.values()] if retries else []
         if self._unannounced:
             times.append(self._look_at)
         return min(times, default=None)

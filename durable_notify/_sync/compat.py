@@ -5,6 +5,7 @@ The twin of ``_async/compat.py``; the one file of this folder that is written by
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import queue
@@ -26,7 +27,45 @@ __all__ = [
 T = TypeVar("T")
 
 Lock = threading.Lock
-Event = threading.Event
+
+
+class Event:
+    """A flag that can be waited for, and set in a signal's handler.
+
+    Trap: ``threading.Event`` takes a lock to be set. A signal's handler runs in the midst of
+    whatever its thread does, which may have that lock, and would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._waiters: collections.deque[threading.Lock] = collections.deque()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+        # In this order: who waits is either found here or finds the flag.
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiters.popleft().release()
+
+    def clear(self) -> None:
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, for ``timeout`` seconds at most; returns whether it was set."""
+        if self._flag:
+            return True
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if self._flag:
+            timeout = 0.0
+        rung = waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
+        return rung or self._flag
 
 
 class Queue(Generic[T]):

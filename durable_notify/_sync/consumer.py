@@ -13,21 +13,15 @@ from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from ..connecting import said
-from ..errors import (
-    AlreadySettled,
-    ClaimBusy,
-    ConsumerClosed,
-    InvalidArgument,
-    LeaseLost,
-    ListenerDeaf,
-)
+from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument, LeaseLost
 from ..options import ConsumerOptions
 from ..topics import check_topics
 from .compat import Event, Queue, call, checkpoint, on_signals, spawn
-from .listener import listen
+from .links import TRANSIENT
+from .listener import DEAF_POLL, LONGEST_SLEEP, listen
 from .message import Message
 from .settler import Settler
-from .store import TRANSIENT, Store
+from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,10 +37,6 @@ __all__ = ["Consumer"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
-DEAF_POLL = 1.0
-#: No wait may be longer than a thread can wait.
-LONGEST_SLEEP = 86_400.0
 #: How often to look, where a consumer is to end once nothing is left, in seconds.
 DRAIN_POLL = 0.5
 #: How often a busy consumer looks whether a replay was started, in seconds.
@@ -134,7 +124,8 @@ class Consumer:
         self._started = True
         self._store.open()
         try:
-            ear = listen(self._listen_dsn, self._attention.channels)
+            beat = self.options.heartbeat
+            ear = listen(self._listen_dsn, self._attention.channels, beat)
         except BaseException:
             self._store.close()
             raise
@@ -144,6 +135,7 @@ class Consumer:
             spawn(self._fetch, ear, name="durable_notify fetch"),
             spawn(self._settler.flush_loop, name="durable_notify flush"),
             spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
+            spawn(self._settler.check_loop, lambda: ear.quiet, name="durable_notify check"),
         ]
 
     def stop(self) -> None:
@@ -481,19 +473,11 @@ class Consumer:
         return rows
 
     def _sleep(self, ear: Ear, due: float | None) -> None:
-        poll = self.options.poll
-        if ear.deaf and poll is None:
-            raise ListenerDeaf(
-                "wake-ups do not reach the listening connection, and polling is switched off: "
-                "give a direct listen_dsn, or allow poll"
-            )
-        if ear.unarmed and ear.hears:
-            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
-        elif not ear.hears and poll is not None:
-            poll = min(poll, DEAF_POLL)
-        ear.woken.wait(shortest(due, poll, LONGEST_SLEEP))
-        if not ear.woken.is_set():
+        idle_poll = None if self.options.until_empty else self.options.idle_poll
+        if not ear.sleep(self.options.poll, idle_poll, due):
             self._attention.all()  # something is due, or it is time to look
+            if idle_poll is not None:
+                self._store.check()  # they may have gone, or been dropped by a NAT
 
     def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):

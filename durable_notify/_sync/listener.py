@@ -16,8 +16,9 @@ from psycopg import Connection, sql
 from .._core.bells import Bells
 from .._core.pacing import backoff, shortest
 from ..connecting import said
+from ..errors import ListenerDeaf
 from .compat import Event, Waiter, scope, sharing_lock, spawn
-from .store import READ_ONLY, TRANSIENT, can_write, connect
+from .links import HEARTBEAT, READ_ONLY, TRANSIENT, NoAnswer, can_write, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,13 +29,14 @@ __all__ = ["Ear", "Listener", "listen"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to check that the session still listens, and how long an answer may take, in seconds.
-HEARTBEAT = 15.0
+#: How long the session may take for an answer, in seconds; no longer than from beat to beat.
 ANSWER = 10.0
-
-
-class Unanswered(psycopg.OperationalError):
-    """The server is there and does not answer."""
+#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
+DEAF_POLL = 1.0
+#: No wait may be longer than a thread can wait.
+LONGEST_SLEEP = 86_400.0
+#: After how many attempts to listen a consumer that sleeps quietly does without.
+PATIENCE = 3
 
 
 class Ear:
@@ -45,8 +47,15 @@ class Ear:
     rung has ended.
     """
 
-    def __init__(self, listener: Listener, channels: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        channels: Mapping[str, str],
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
         self.channels = dict(channels)  # with the topic of each
+        self.heartbeat = heartbeat
+        self.quiet = False  # it sleeps, and the database is to be left alone meanwhile
         self.woken = Event()
         self.when_it_hangs: Callable[[], None] | None = None
         self._resting: frozenset[str] = frozenset()
@@ -104,6 +113,47 @@ class Ear:
         """Whether some of its topics do not ring, now or ever: look at intervals."""
         return not self._resting <= self._listener.bells.armed
 
+    def sleep(self, poll: float | None, idle_poll: float | None, due: float | None = None) -> bool:
+        """Sleep until woken, something is due or it is time to look; whether it was woken.
+
+        With ``idle_poll`` it sleeps quietly: nothing is sent on its connections until then.
+
+        Raises:
+            ListenerDeaf: nothing would ever wake it.
+        """
+        if idle_poll is not None:
+            poll = idle_poll if poll is None else min(poll, idle_poll)
+        if self.deaf and poll is None:
+            raise ListenerDeaf(
+                "wake-ups do not reach the listening connection, and polling is switched off: "
+                "give a direct listen_dsn, or allow poll"
+            )
+        if idle_poll is not None and self._at_rest:
+            return self._sleep_quietly(shortest(due, idle_poll, LONGEST_SLEEP))
+        if self.unarmed and self.hears:
+            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
+        elif not self.hears and poll is not None:
+            poll = min(poll, DEAF_POLL)
+        self.woken.wait(shortest(due, poll, LONGEST_SLEEP))
+        return self.woken.is_set()
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether all has been done to be woken, and it has worked or most likely never will."""
+        listener = self._listener
+        if self.hears:
+            return listener.bells.hopeless(self._resting - listener.bells.armed)
+        return self.deaf or listener.failures >= PATIENCE
+
+    def _sleep_quietly(self, seconds: float | None) -> bool:
+        self.quiet = True
+        try:
+            self.woken.wait(seconds)
+        finally:
+            self.quiet = False
+            self._listener.look()  # a heartbeat may be due, or a connection to be made
+        return self.woken.is_set()
+
     def wake(self, rung: dict[str, set[str]] | None = None) -> None:
         """Set ``woken``; without rings, for rings may have been missed."""
         with self._mutex:
@@ -151,8 +201,9 @@ class Listener:
     when left, and could not bound how long an answer takes.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, heartbeat: float = HEARTBEAT) -> None:
         self._dsn = dsn
+        self._heartbeat = heartbeat
         self._ears: set[Ear] = set()
         self._listening: set[str] = set()
         self._waiter = Waiter()
@@ -166,6 +217,7 @@ class Listener:
         self.bells = Bells()
         self.deaf = False
         self.hears = False
+        self.failures = 0  # so many attempts to listen have failed, one after the other
         self.reconnects = 0
 
     def start(self) -> None:
@@ -192,9 +244,9 @@ class Listener:
         """Take notice of what the ears want."""
         self._waiter.wake()
 
-    def add(self, channels: Mapping[str, str]) -> Ear:
+    def add(self, channels: Mapping[str, str], heartbeat: float = HEARTBEAT) -> Ear:
         """Listen to channels; the ear's ``woken`` is set once the session does."""
-        ear = Ear(self, channels)
+        ear = Ear(self, channels, heartbeat)
         self._ears.add(ear)
         self._waiter.wake()
         return ear
@@ -212,8 +264,24 @@ class Listener:
     def abandoned(self) -> bool:
         return not self._ears
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the database is to be left alone: all who listen sleep quietly."""
+        ears = list(self._ears)
+        return bool(ears) and all(ear.quiet for ear in ears)
+
+    @property
+    def heartbeat(self) -> float:
+        """How often to check that the session still listens: as often as anybody wants."""
+        return min((ear.heartbeat for ear in list(self._ears)), default=self._heartbeat)
+
+    @property
+    def _answer(self) -> float:
+        """How long an answer may take."""
+        return min(ANSWER, self.heartbeat)
+
     def _connect(self) -> None:
-        connection = connect(self._dsn, "listener")
+        connection = connect(self._dsn, "listener", self.heartbeat)
         self._connection = connection
         self._could_write = can_write(connection)
         self._listening = set()
@@ -236,7 +304,6 @@ class Listener:
             self._disconnect()
 
     def _keep_listening(self) -> None:
-        failures = 0
         while not self._stopping:
             try:
                 if self._connection is None:
@@ -244,16 +311,20 @@ class Listener:
                     self.reconnects += 1
                     log.info("listening again")
                 self._check_hearing()
-                failures = 0
+                self.failures = 0
                 self._listen()
             except (*TRANSIENT, psycopg.Error, OSError) as error:
-                failures += 1
-                delay = backoff(failures, 0.2, 10.0)
-                log.warning(
-                    "the listening connection was lost, next try in %.1f s: %s", delay, said(error)
-                )
+                self.failures += 1
+                delay = backoff(self.failures, 0.2, 10.0)
+                if self.quiet:
+                    log.info("the listening connection went while all sleep: %s", said(error))
+                else:
+                    log.warning(
+                        "the listening connection was lost, next try in %.1f s: %s",
+                        delay, said(error),
+                    )  # fmt: skip
                 self._disconnect()
-                if isinstance(error, (Unanswered, psycopg.errors.ConnectionTimeout)):
+                if isinstance(error, (NoAnswer, psycopg.errors.ConnectionTimeout)):
                     self._tell_it_hangs()
                 self._pause(delay)
 
@@ -264,9 +335,11 @@ class Listener:
                 ear.when_it_hangs()
 
     def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt to connect, in any case until somebody does not sleep."""
         until = time.monotonic() + seconds
-        while not self._stopping and (left := until - time.monotonic()) > 0:
-            self._waiter.wait(left)
+        while not self._stopping and (self.quiet or time.monotonic() < until):
+            left = max(0.0, until - time.monotonic())
+            self._waiter.wait(None if self.quiet else left)
 
     def _listen(self) -> None:
         """Hear rings until told to stop, or the connection turns out to be dead."""
@@ -276,11 +349,13 @@ class Listener:
             if self._stopping or not self._in_sync():
                 continue  # a command's own wait has taken the wake-up that told of it
             now = time.monotonic()
-            until = shortest(self._checked_at + HEARTBEAT, self.bells.next_at())
-            self._waiter.wait(max(0.0, (now if until is None else until) - now))
+            quiet = self.quiet
+            beat = None if quiet else self._checked_at + self.heartbeat
+            until = shortest(beat, self.bells.next_at(retries=not quiet))
+            self._waiter.wait(None if until is None else max(0.0, until - now))
             self._receive()
             self._look_for_unannounced()
-            if time.monotonic() >= self._checked_at + HEARTBEAT:
+            if not self.quiet and time.monotonic() >= self._checked_at + self.heartbeat:
                 self._check_session()
 
     def _check_session(self) -> None:
@@ -289,7 +364,7 @@ class Listener:
         On this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
         self._checked_at = time.monotonic()
-        present = self._command(_with_list(_PRESENT, sorted(self.bells.armed)))
+        present = self._command(_with_list(_PRESENT, sorted(self.bells.held)))
         if self._could_write and not can_write(self._live()):
             raise psycopg.OperationalError(READ_ONLY)  # a primary fenced under its sessions
         missing = self._listening - {name for name, _ in present}
@@ -305,9 +380,9 @@ class Listener:
 
     def _in_sync(self) -> bool:
         wanted = self._wanted_bells()
-        return self._wanted() == self._listening - {self._probe} and not (
-            self.bells.to_arm(wanted, time.monotonic())
-        )
+        if self._wanted() != self._listening - {self._probe} or self.bells.stale:
+            return False
+        return self.quiet or not self.bells.to_arm(wanted, time.monotonic())
 
     def _wanted_bells(self) -> set[str]:
         """Return the topics to be rung for; only where that was proven to be heard.
@@ -330,6 +405,7 @@ class Listener:
         missing = self.bells.to_arm(wanted, time.monotonic())
         if not missing:
             return
+        self.bells.arming(missing)
         try:
             rows = self._command(_with_list("SELECT durable_notify.arm_all({})", missing))
         except psycopg.errors.OutOfMemory as error:
@@ -383,9 +459,10 @@ class Listener:
         self._command(_identified("LISTEN {}", self._probe))
         self._listening.add(self._probe)
         self._probe_heard = False
-        with connect(self._dsn, "probe") as other:
+        with connect(self._dsn, "probe", self.heartbeat) as other:
+            other.answer = self._answer
             other.execute("SELECT pg_catalog.pg_notify(%s, '')", (self._probe,))
-        until = time.monotonic() + ANSWER / 2
+        until = time.monotonic() + self._answer / 2
         while not self._probe_heard and not self._stopping and time.monotonic() < until:
             self._waiter.wait(until - time.monotonic())
             self._receive()
@@ -404,7 +481,7 @@ class Listener:
         connection = self._live()
         connection.pgconn.send_query(statement.encode())
         connection.pgconn.flush()
-        until = time.monotonic() + ANSWER
+        until = time.monotonic() + (answer := self._answer)
         rows: list[tuple[str, ...]] = []
         error: psycopg.Error | None = None
         while True:
@@ -425,7 +502,7 @@ class Listener:
                     for row in range(result.ntuples)
                 ]
             if time.monotonic() >= until:
-                raise Unanswered(f"no answer within {ANSWER:.0f} s")
+                raise NoAnswer(f"no answer within {answer:g} s")
             self._waiter.wait(until - time.monotonic())
             self._receive()
 
@@ -476,16 +553,16 @@ def _identified(statement: str, channel: str) -> str:
 _shared: dict[tuple[object, str], Listener] = {}
 
 
-def listen(dsn: str, channels: Mapping[str, str]) -> Ear:
+def listen(dsn: str, channels: Mapping[str, str], heartbeat: float = HEARTBEAT) -> Ear:
     """Hear channels on the one listening connection that this process has for a DSN."""
     here = scope()
     with sharing_lock():
         listener = _shared.get((here, dsn))
         if listener is None:
-            listener = Listener(dsn)
+            listener = Listener(dsn, heartbeat)
             listener.start()
             _shared[here, dsn] = listener
-        return listener.add(channels)
+        return listener.add(channels, heartbeat)
 
 
 def _release(listener: Listener) -> None:

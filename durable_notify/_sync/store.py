@@ -3,13 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-import threading
 import uuid
-import weakref
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,38 +13,20 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 from .. import schema
-from ..connecting import check_dsn, unquoted
 from ..errors import ClaimBusy
 from ..topics import is_pattern
-from .compat import Lock
 from .connections import fetch
+from .links import Link, Open, OwnConnection, connect, settings, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import LiteralString, Self
+    from collections.abc import Iterable
 
     from .._core.failures import Failure
     from .._core.leases import Outcomes
     from ..options import ConsumerOptions
     from .connections import Publishable
 
-__all__ = ["TRANSIENT", "Store", "connect", "settle"]
-
-#: Errors after which to try again: the connection broke, the server is restarting, standing by or
-#: short of something. ``InterfaceError``: the connection was found closed.
-TRANSIENT = (
-    psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
-)  # fmt: skip
-
-READ_ONLY = (
-    "the server can only be read: it is a standby, or was made read-only. LISTEN and claims need "
-    "the primary: name it, or all hosts with target_session_attrs=read-write"
-)
-
-#: What a pooler in transaction mode says where another of its sessions has a prepared statement.
-_UNPREPARED = (
-    psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement
-)  # fmt: skip
+__all__ = ["Store", "settle"]
 
 #: How many handlers at once may be in a transaction of ``message.transaction()``.
 MOST_TRANSACTIONS = 1000
@@ -67,76 +44,6 @@ _SETTLE = (
     " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
-
-
-class OwnConnection(Connection[tuple[Any, ...]]):
-    """A connection whose errors of connecting do not quote the DSN."""
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-        with unquoted(conninfo):
-            return super().connect(conninfo, **kwargs)
-
-
-def connect(dsn: str, purpose: str) -> OwnConnection:
-    """Open a connection of our own: autocommit, and found dead within half a minute.
-
-    Raises:
-        psycopg.OperationalError: among others, where it leads to a standby.
-    """
-    connection = OwnConnection.connect(dsn, **settings(dsn, purpose))
-    if connection.info.parameter_status("in_hot_standby") == "on":
-        connection.close()
-        raise psycopg.OperationalError(READ_ONLY)
-    return connection
-
-
-def can_write(connection: Connection[Any]) -> bool:
-    """Whether a session may write by default: the server says so with its answers, and changes."""
-    return connection.info.parameter_status("default_transaction_read_only") != "on"
-
-
-class Open:
-    """The connections that somebody has, to be cut where their server does not answer any more.
-
-    Nothing else ends a wait for a server that hangs: its machine still confirms what is sent to it.
-    """
-
-    def __init__(self) -> None:
-        self._connections: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
-        self._mutex = threading.Lock()
-
-    def add(self, connection: Connection[Any]) -> None:
-        with self._mutex:
-            self._connections.add(connection)
-
-    def cut(self) -> None:
-        """Have whoever waits on one of them get an OperationalError, and whoever uses one next."""
-        with self._mutex:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(psycopg.Error, OSError):  # closed already
-                handle = os.dup(connection.fileno())
-                with socket.socket(fileno=handle) as end:
-                    end.shutdown(socket.SHUT_RDWR)
-
-
-def settings(dsn: str, purpose: str) -> dict[str, Any]:
-    """Return the settings of our own connections, where the DSN does not say otherwise."""
-    given = check_dsn(dsn)
-    wanted: dict[str, Any] = {
-        "connect_timeout": 10,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
-        "application_name": f"durable_notify {purpose}",
-    }
-    ours = {name: value for name, value in wanted.items() if name not in given}
-    # No prepared statements: what is behind a pooler in transaction mode has none of ours.
-    # UTF-8 whatever the DSN or PGCLIENTENCODING say: channels and payloads may have any character.
-    fixed = {"autocommit": True, "prepare_threshold": None, "client_encoding": "utf8"}
-    return {**ours, **fixed}
 
 
 def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
@@ -162,83 +69,6 @@ def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
         fetch(connection, _SETTLE, params)
 
 
-class NotSent(psycopg.OperationalError):
-    """There was no connection to send a statement on: it has had no effect."""
-
-
-class Link:
-    """A connection for one thing after the other, made anew where it broke.
-
-    A pool takes half a millisecond to lend and to take back, which is as long as a claim.
-    """
-
-    def __init__(self, dsn: str, purpose: str, opened: Open) -> None:
-        self._dsn = dsn
-        self._purpose = purpose
-        self._opened = opened
-        self._connection: Connection[tuple[Any, ...]] | None = None
-        self._direct = False
-        self._lock = Lock()
-
-    def direct(self) -> None:
-        """Take note that no pooler stands in between: statements can be prepared."""
-        self._direct = True
-        if self._connection is not None:
-            self._connection.prepare_threshold = 2
-
-    def fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._use() as connection:
-            return fetch(connection, query, params)
-
-    def settle(self, token: int, outcomes: Outcomes) -> None:
-        with self._use() as connection:
-            settle(connection, token, outcomes)
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[Connection[tuple[Any, ...]]]:
-        """Lend the connection, and give it up where it broke or was left in a statement's midst."""
-        with self._lock:
-            connection = self._connected()
-            try:
-                yield connection
-            except _UNPREPARED:
-                self._direct = False
-                self._close()
-                raise NotSent("statements cannot be prepared here; trying without") from None
-            except psycopg.errors.ReadOnlySqlTransaction:
-                self._close()  # the DSN may lead to another host by now
-                raise
-            finally:
-                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                    self._close()
-
-    def _connected(self) -> Connection[tuple[Any, ...]]:
-        if self._connection is None:
-            try:
-                self._connection = connect(self._dsn, self._purpose)
-            except psycopg.OperationalError as error:
-                raise NotSent(str(error)) from error
-            self._opened.add(self._connection)
-            if self._direct:
-                self.direct()
-        return self._connection
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def close(self) -> None:
-        with self._lock:
-            self._close()
-
-
-def _writable(connection: Connection[Any]) -> None:
-    """Have a pool give up a connection that leads where nothing can be written any more."""
-    if not can_write(connection):
-        raise psycopg.OperationalError(READ_ONLY)
-
-
 def _as_json(error: Failure | None) -> str | None:
     return None if error is None else json.dumps(error)
 
@@ -246,8 +76,8 @@ def _as_json(error: Failure | None) -> str | None:
 class Store:
     """Calls the database half through connections of its own.
 
-    One for claiming, one for settling, so that neither waits for the other; a small pool for
-    everything else.
+    One for claiming, one for settling, one for keeping leases alive, so that none waits for
+    another.
     """
 
     def __init__(self, dsn: str, options: ConsumerOptions) -> None:
@@ -259,23 +89,16 @@ class Store:
         self.exclusive = False
         self._transactions: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
         purpose = f"consumer {options.group}"[:45]
-        self.opened = Open()
-        self._claiming = Link(dsn, purpose, self.opened)
-        self._settling = Link(dsn, purpose, self.opened)
-        self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
-            dsn,
-            connection_class=OwnConnection,
-            kwargs=settings(dsn, purpose),
-            configure=self.opened.add,
-            reset=_writable,
-            min_size=0,
-            max_size=2,
-            timeout=10,
-            open=False,
-        )
+        beat, lease = options.heartbeat, options.lease
+        self.opened = opened = Open()
+        self._claiming = Link(dsn, purpose, opened, beat, 2 * beat)
+        self._settling = Link(dsn, purpose, opened, beat, 2 * beat)
+        # Where it is dead, there is time to try again before a lease runs out.
+        self._keeping = Link(dsn, purpose, opened, beat, min(2 * beat, lease / 3))
+        self._links = (self._claiming, self._settling, self._keeping)
 
     def open(self) -> None:
-        """Check the schema, subscribe the group, and open the pool.
+        """Check the schema, and subscribe the group.
 
         Raises:
             SchemaError: the migrations do not fit this package.
@@ -283,7 +106,7 @@ class Store:
         """
         options = self._options
         start = options.start
-        with connect(self._dsn, "start") as connection:
+        with connect(self._dsn, "start", options.heartbeat) as connection:
             schema.check(connection)
             since = start if isinstance(start, datetime) else None
             fetch(
@@ -296,17 +119,22 @@ class Store:
                 fetch(connection, query, (options.group, json.dumps(settings_given)))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
-        self._pool.open()
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""
         self._claiming.direct()
         self._settling.direct()
 
+    def check(self) -> None:
+        """See whether the connections that lie idle are alive, and close those that are not."""
+        for link in self._links:
+            if not link.check():
+                for other in self._links:  # they have most likely died together
+                    other.drop()
+
     def close(self) -> None:
-        self._claiming.close()
-        self._settling.close()
-        self._pool.close()
+        for link in self._links:
+            link.close()
         if self._transactions is not None:
             self._transactions.close()
 
@@ -319,9 +147,11 @@ class Store:
             self._transactions = ConnectionPool(
                 self._dsn,
                 connection_class=OwnConnection,
-                kwargs=settings(self._dsn, f"handler {self._options.group}"[:45]),
+                kwargs=settings(
+                    self._dsn, f"handler {self._options.group}"[:45], self._options.heartbeat
+                ),
                 configure=self.opened.add,
-                reset=_writable,
+                reset=writable,
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
                 timeout=10,
@@ -352,12 +182,13 @@ class Store:
 
     def settle(self, token: int, outcomes: Outcomes) -> None:
         """Settle messages of a lease; durable on return."""
-        self._settling.settle(token, outcomes)
+        with self._settling.use() as connection:
+            settle(connection, token, outcomes)
 
     def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
         """Prolong leases; returns the tokens still held."""
         query = "SELECT durable_notify.extend(%s::bigint[], pg_catalog.make_interval(secs => %s))"
-        return {row[0] for row in self._fetch(query, (list(tokens), seconds))}
+        return {row[0] for row in self._keeping.fetch(query, (list(tokens), seconds))}
 
     def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
         """Give leases back; returns the tokens that an open transaction still holds."""
@@ -381,13 +212,10 @@ class Store:
     def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
         query = "SELECT durable_notify.stay_active(%s, %s, pg_catalog.make_interval(secs => %s))"
-        self._fetch(query, (self._options.group, self._consumer, self._options.lease))
+        params = (self._options.group, self._consumer, self._options.lease)
+        self._keeping.fetch(query, params)
 
     def stand_down(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.stand_down(%s, %s)"
         self._settling.fetch(query, (self._options.group, self._consumer))
-
-    def _fetch(self, query: LiteralString, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._pool.connection() as connection:
-            return fetch(connection, query, params)

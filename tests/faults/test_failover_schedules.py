@@ -31,7 +31,7 @@ from tests.support.clusters import (
 )
 from tests.support.command import fails, run
 from tests.support.halves import Half, Seen, running, soon, until
-from tests.support.watching import LISTENER, asleep, outstanding, send, sessions, value
+from tests.support.watching import LISTENER, asleep, beat, outstanding, send, sessions, value
 
 LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they come again
 
@@ -144,8 +144,8 @@ async def test_the_old_primary_hangs(
 
     The consumer sleeps: its listener finds out. Its other connections hang at their next use.
     """
+    beat(monkeypatch, 0.5)
     for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.5)
         monkeypatch.setattr(module, "ANSWER", 1.0)
     primary, standby = pair
     consumer = half.consumer(several_hosts(*pair, connect_timeout=2))
@@ -194,8 +194,7 @@ async def test_a_primary_that_has_become_read_only_is_left(
     half: Half, pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fenced, not stopped: the connections stand, and what they lead to takes nothing any more."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.5)
+    beat(monkeypatch, 0.5)
     primary, standby = pair
     consumer = half.consumer(several_hosts(*pair))
     seen = Seen()

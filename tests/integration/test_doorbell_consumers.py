@@ -13,11 +13,11 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.attention import FEW
-from tests.support.bells import Listener, armed, at_rest, count, unannounced
+from tests.support.bells import Listener, armed, count, unannounced
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant
 from tests.support.schedule import Session, Stage
-from tests.support.watching import LISTENER, outstanding, send, sessions, terminate, value
+from tests.support.watching import LISTENER, asleep, outstanding, send, sessions, terminate, value
 
 Connection = psycopg.Connection[Any]
 
@@ -46,7 +46,7 @@ async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIte
     """Within it the consumer's handler has a message of the topic, and its hands full."""
     held = Held()
     async with running(consumer, held):
-        await at_rest(consumer)
+        await asleep(consumer)
         send(conn, ["hold this"], topic)
         await held.got(1)
         yield held
@@ -61,7 +61,7 @@ async def test_at_rest_exactly_its_topics_bells_are_armed(
 ) -> None:
     consumer = half.consumer(dsn, topics=["a", "b", "c.*"])
     async with running(consumer, Seen()):
-        await at_rest(consumer)
+        await asleep(consumer)
         assert armed(conn, ["a", "b", "c.*", "c.x", "t", ""]) == {"a", "b", ""}
         assert count(conn) == 3
     await until(lambda: count(conn) == 0)
@@ -81,7 +81,7 @@ async def test_while_it_works_nobody_need_ring(
         assert hears.heard() == [("durable_notify:u", str(rung))]
         held.go_on.set()
         await held.got(3)
-        await at_rest(consumer)
+        await asleep(consumer)
         assert armed(conn, "tu") == {"t", "u"}
         (last,) = send(conn, ["rung again"], "t")
         assert hears.heard() == [("durable_notify:t", str(last))]
@@ -97,7 +97,7 @@ async def test_a_bell_stays_armed_while_one_of_a_process_rests(
     async with running(idle, seen), holding(busy, conn):
         await seen.got(1)
         for number in (2, 3):
-            await at_rest(idle)
+            await asleep(idle)
             assert (armed(conn, "t"), count(conn)) == ({"t"}, 1)
             send(conn, [number])
             await seen.got(number)
@@ -111,7 +111,7 @@ async def test_a_bell_is_disarmed_once_nobody_of_a_process_rests(
     held = [Held(), Held()]
     async with running(one, held[0]), running(two, held[1]):
         for consumer in (one, two):
-            await at_rest(consumer)
+            await asleep(consumer)
         send(conn, ["hold this"])
         await until(lambda: count(conn) == 0)
         for handler in held:
@@ -129,13 +129,13 @@ async def test_a_second_consumer_of_a_topic_armed_already(
     with psycopg.connect(dsn) as slow:
         send(slow, ["under way"])
         async with running(first, seen[0]):
-            await at_rest(first)
+            await asleep(first)
             async with running(second, seen[1]):
-                await at_rest(second)
+                await asleep(second)
                 slow.commit()
                 for handler in seen:
                     await handler.got(1)
-                await at_rest(second)
+                await asleep(second)
                 send(conn, ["rung"])
                 for handler in seen:
                     await handler.got(2)
@@ -146,11 +146,11 @@ async def test_closed_it_leaves_the_others_bells(half: Half, dsn: str, conn: Con
     async with running(stays, seen):
         goes = half.consumer(dsn, "h", ["b", "c"])
         async with running(goes, Seen()):
-            await at_rest(stays)
-            await at_rest(goes)
+            await asleep(stays)
+            await asleep(goes)
             assert armed(conn, "abc") == {"a", "b", "c"}
         await until(lambda: armed(conn, "abc") == {"a", "b"})
-        await at_rest(stays)
+        await asleep(stays)
         send(conn, [1], "b")
         await seen.got(1)
     await until(lambda: count(conn) == 0)
@@ -162,10 +162,10 @@ async def test_after_a_reconnection_the_bells_are_armed_anew(
     seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
     async with running(consumer, seen):
         for number in (1, 2):
-            await at_rest(consumer)
+            await asleep(consumer)
             (old,) = terminate(conn, LISTENER)
             await until(lambda old=old: set(sessions(conn, LISTENER)) - {old})
-            await at_rest(consumer)
+            await asleep(consumer)
             (new,) = sessions(conn, LISTENER)
             assert armed(conn, "tu", new) == {"t", "u"}
             send(conn, [number], "tu"[number % 2])
@@ -177,7 +177,7 @@ async def test_a_delayed_message_wakes_the_sleeper_at_its_time(
 ) -> None:
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         dn.Publisher().publish(conn, "t", "later", delay=0.5)
         dn.Publisher().publish(conn, "t", "at once")
         await seen.got(2)
@@ -218,7 +218,7 @@ async def test_published_before_the_bell_was_armed(
     await published_earlier(slow, how)
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         assert unannounced(stage.session())
         await asyncio.sleep(0.3)  # it looks less often by now
         commit(slow, how)
@@ -237,7 +237,7 @@ async def test_what_was_published_while_it_worked(
         slow.publish("late")
         held.go_on.set()
         await until(lambda: outstanding(conn) == 0)
-        await at_rest(consumer)
+        await asleep(consumer)
         slow.commit()
         await held.got(2)
         assert hears.heard() == []
@@ -255,7 +255,7 @@ async def test_a_retry_settled_before_the_bell_was_armed(
     other.settle(batch[0].token, retried=batch)
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         other.commit()
         await seen.got(1)
     assert seen.attempts == [2]
@@ -273,11 +273,11 @@ async def test_one_that_rolls_back_and_one_that_goes_on(
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
         for number in (1, 2):
-            await at_rest(consumer)
+            await asleep(consumer)
             send(conn, [number])
             await seen.got(number)
         given_up.rollback()
-        await at_rest(consumer)
+        await asleep(consumer)
         slow.commit()
         await seen.got(3)
     assert [m.payload for m in seen.messages] == [1, 2, "not rung"]
@@ -291,7 +291,7 @@ async def test_without_the_list_it_would_be_lost(half: Half, dsn: str, stage: St
     await published_earlier(slow, "read committed")
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         slow.commit()
         with pytest.raises(TimeoutError):
             await soon(seen.got(1), 1)
@@ -311,14 +311,14 @@ async def test_of_many_topics_none_is_forgotten(half: Half, dsn: str, conn: Conn
     async with running(consumer, seen):
         for _ in range(15):
             if rng.random() < 0.6:
-                await at_rest(consumer)
+                await asleep(consumer)
             with psycopg.connect(dsn) as slow:
                 for topic in rng.sample(topics, 2):
                     number += len(send(slow, range(rng.choice([1, 2])), topic))
                 for topic in rng.sample(topics, 2):
                     number += len(send(conn, [0], topic))
                 if rng.random() < 0.3:
-                    await at_rest(consumer)
+                    await asleep(consumer)
             await asyncio.sleep(rng.choice([0, 0.005]))
         await seen.got(number)
         await until(lambda: count(conn) == len(topics))
@@ -335,12 +335,12 @@ async def test_a_new_topic_while_everybody_sleeps(half: Half, dsn: str, conn: Co
     async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
         for number, topic in enumerate(["orders.a", "orders.b", "orders.a"], 1):
             for consumer in consumers:
-                await at_rest(consumer)
+                await asleep(consumer)
             send(conn, [number], topic)
             for handler in seen:
                 assert (await handler.got(number))[-1].topic == topic
         for consumer in consumers:
-            await at_rest(consumer)
+            await asleep(consumer)
         assert armed(conn, ["orders.a", "orders.b", "t", ""]) == {"orders.a", "orders.b", "t", ""}
 
 
@@ -352,7 +352,7 @@ async def test_a_new_topic_published_before_the_bell_was_armed(
     slow.publish("late", topic="orders.new")
     seen, consumer = Seen(), half.consumer(dsn, topics=["orders.*"])
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         slow.commit()
         await seen.got(1)
 
@@ -370,7 +370,7 @@ async def test_a_new_topic_while_another_keeps_it_busy(
     seen = Seen(publish_another)
     consumer = half.consumer(dsn, topics=["orders.*"])
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         send(conn, [0] * 100, "orders.busy")
         await seen.got(300)
         send(conn, ["new"], "orders.new")
@@ -386,6 +386,6 @@ async def test_a_new_topic_that_never_rings(half: Half, dsn: str, conn: Connecti
     seen = Seen()
     consumer = half.consumer(dsn, topics=["orders.*"], poll=0.2)
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         send(conn, ["new"], "orders.new")
         await until(lambda: seen.messages, 3)

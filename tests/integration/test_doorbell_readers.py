@@ -11,11 +11,11 @@ import pytest
 
 from durable_notify._core.attention import FEW
 from tests.integration.test_readers import Reading
-from tests.support.bells import Listener, armed, at_rest, barred, count
+from tests.support.bells import Listener, armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant
 from tests.support.schedule import Stage
-from tests.support.watching import LISTENER, send, sessions, terminate
+from tests.support.watching import LISTENER, asleep, send, sessions, terminate
 
 Connection = psycopg.Connection[Any]
 LOOKS = 3.0
@@ -36,7 +36,7 @@ def stage(dsn: str) -> Iterator[Stage]:
 async def rests(reading: Reading) -> asyncio.Future[Any]:
     """Have a reader wait for its next message, which is returned once there is one."""
     following = asyncio.ensure_future(reading.next())
-    await at_rest(reading.reader)
+    await asleep(reading.reader)
     return following
 
 
@@ -71,7 +71,7 @@ async def test_a_reader_and_a_consumer_on_one_topic(half: Half, dsn: str, conn: 
     async with running(consumer, seen), Reading(half, dsn) as reading:
         for number in (1, 2):
             following = await rests(reading)
-            await at_rest(consumer)
+            await asleep(consumer)
             assert count(conn) == 1
             send(conn, [number])
             assert (await following).payload == number
@@ -112,7 +112,7 @@ async def test_after_a_reconnection(half: Half, dsn: str, conn: Connection) -> N
         following = await rests(reading)
         (old,) = terminate(conn, LISTENER)
         await until(lambda: set(sessions(conn, LISTENER)) - {old})
-        await at_rest(reading.reader)
+        await asleep(reading.reader)
         assert armed(conn, "t") == {"t"}
         send(conn, [1])
         assert (await following).payload == 1

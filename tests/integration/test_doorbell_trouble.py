@@ -12,13 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
-from tests.support.bells import armed, at_rest, barred, count
+from tests.support.bells import armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant
 from tests.support.schedule import Stage
-from tests.support.watching import LISTENER, send, sessions, terminate, value
+from tests.support.watching import LISTENER, asleep, beat, send, sessions, terminate, value
 
 Connection = psycopg.Connection[Any]
 SET = "SELECT durable_notify.set_wakeups(%s, %s)"
@@ -60,7 +58,7 @@ async def test_a_stranger_at_the_key(half: Half, dsn: str, conn: Connection, sta
         send(conn, [3], "u")  # which rings
         await seen.got(3)
     await until(lambda: armed(conn, "tu") == {"t", "u"}, LOOKS)
-    await at_rest(consumer)
+    await asleep(consumer)
     send(conn, [4])
     await seen.got(4)
     consumer.stop()
@@ -73,7 +71,7 @@ async def test_a_stranger_gets_the_key_while_the_listener_is_cut_off(
     seen, consumer = Seen(), half.consumer(dsn)
     stranger = stage.session()
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         lock = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
         stage.wait_until_blocked(stranger, lock)
         terminate(conn, LISTENER)
@@ -82,7 +80,7 @@ async def test_a_stranger_gets_the_key_while_the_listener_is_cut_off(
         send(conn, [1])
         await soon(seen.got(1), LOOKS)
         stranger.run("SELECT pg_advisory_unlock_all()")
-        await at_rest(consumer)
+        await asleep(consumer)
         send(conn, [2])
         await seen.got(2)
 
@@ -93,7 +91,7 @@ async def test_a_stranger_waits_for_the_key(
     seen, consumer = Seen(), half.consumer(dsn)
     stranger = stage.session()
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         lock = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
         stage.wait_until_blocked(stranger, lock)
         send(conn, [1])
@@ -151,10 +149,10 @@ async def test_a_policy_that_changes_while_it_sleeps(
     conn.execute(SET, ["t", before])
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
-        await (until(lambda: unarmed(consumer)) if before == "never" else at_rest(consumer))
+        await (until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
         send(conn, [1])
         await soon(seen.got(1), LOOKS)
-        await (until(lambda: unarmed(consumer)) if before == "never" else at_rest(consumer))
+        await (until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
         conn.execute(SET, ["t", after])
         expected = set() if after == "never" else {"t"}
         await until(lambda: armed(conn, "t") == expected, LOOKS)
@@ -169,8 +167,7 @@ async def test_a_policy_that_changes_while_it_sleeps(
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the session often."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.2)
+    beat(monkeypatch, 0.2)
 
 
 def swapped(half: Half, listener: Any, monkeypatch: pytest.MonkeyPatch, *losses: str) -> list[str]:
@@ -207,14 +204,14 @@ async def test_a_session_that_has_lost_something(
     """As behind a pooler that swaps sessions: what was not heard of meanwhile is read."""
     seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
     async with running(consumer, seen):
-        await at_rest(consumer)
+        await asleep(consumer)
         insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')"
         with psycopg.connect(dsn) as slow:
             slow.execute(insert)  # rings, but is not heard
             lost = swapped(half, consumer._ear._listener, monkeypatch, *losses)
             await until(lambda: lost)
         await seen.got(1)
-        await at_rest(consumer)
+        await asleep(consumer)
         assert armed(conn, "tu") == {"t", "u"}
         send(conn, [2], "u")
         await seen.got(2)
@@ -227,7 +224,7 @@ async def test_a_session_that_has_lost_nothing_is_left_alone(
 ) -> None:
     consumer = half.consumer(dsn, topics=["t", "u", "v.*"])
     async with running(consumer, Seen()):
-        await at_rest(consumer)
+        await asleep(consumer)
         checked = consumer._ear._listener._checked_at
         await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
         assert count(conn) == 3
@@ -238,8 +235,7 @@ async def test_a_session_that_has_lost_nothing_is_left_alone(
 async def test_the_session_is_looked_at_though_there_is_something_to_do(
     half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 1.2)  # longer than there is nothing to do
+    beat(monkeypatch, 1.2)  # longer than there is nothing to do
     with psycopg.connect(dsn) as slow:
         if why == "a topic never rings":
             conn.execute(SET, ["u", "never"])
@@ -269,7 +265,7 @@ async def test_a_full_table_of_locks(
             send(conn, [number])
             await soon(seen.got(number), LOOKS)
         assert consumer._ear._listener.reconnects == 0
-    assert "consumers look at intervals" in caplog.text
+    assert "consumers poll" in caplog.text
 
 
 @pytest.fixture
@@ -289,8 +285,8 @@ async def test_two_topics_with_one_key(
     go_on, seen = asyncio.Event(), Seen()
     at_work = Seen(lambda _: go_on.wait())
     async with running(busy, at_work), running(idle, seen):
-        await at_rest(busy)
-        await at_rest(idle)
+        await asleep(busy)
+        await asleep(idle)
         send(conn, [1], twins[0])
         await at_work.got(1)
         await until(lambda: busy._ear._listener.bells.armed == {twins[1]})
@@ -305,7 +301,7 @@ async def test_two_topics_with_one_key_have_lost_nothing(
 ) -> None:
     consumer = half.consumer(dsn, topics=twins)
     async with running(consumer, Seen()):
-        await at_rest(consumer)
+        await asleep(consumer)
         checked = consumer._ear._listener._checked_at
         await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
     assert "lost its locks" not in caplog.text

@@ -17,7 +17,16 @@ from durable_notify._sync import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.halves import Half, Seen, in_thread, running, soon, take, until
 from tests.support.pooler import pgbouncer
-from tests.support.watching import LISTENER, asleep, outstanding, send, sessions, terminate, value
+from tests.support.watching import (
+    LISTENER,
+    asleep,
+    beat,
+    outstanding,
+    send,
+    sessions,
+    terminate,
+    value,
+)
 
 Connection = psycopg.Connection[Any]
 
@@ -78,8 +87,7 @@ async def test_a_lost_registration_is_noticed(
     half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that swaps sessions: the round trip looks at what is listened to."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.2)
+    beat(monkeypatch, 0.2)
     seen = Seen()
     consumer = half.consumer(dsn)
     async with running(consumer, seen):
@@ -127,8 +135,8 @@ async def test_no_answer_on_the_listening_session(
     half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection stands, but nobody answers: it is given up and made anew."""
+    beat(monkeypatch, 0.2)
     for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.2)
         monkeypatch.setattr(module, "ANSWER", 1.0)
     seen = Seen()
     consumer = half.consumer(dsn)

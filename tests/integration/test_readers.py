@@ -38,6 +38,19 @@ async def test_everybody_gets_everything(half: Half, dsn: str, conn: Connection)
     assert value(conn, "SELECT count(*) FROM durable_notify.position") == 0
 
 
+async def test_a_full_topic_does_not_starve_the_others(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    send(conn, range(20), "a")
+    send(conn, range(20), "b")
+    got = await everything(half, dsn, "a", "b", batch_size=5)
+    assert [m.topic for m in got[::5]] == ["a", "b"] * 4
+    assert {topic: [m.payload for m in got if m.topic == topic] for topic in ("a", "b")} == {
+        "a": list(range(20)),
+        "b": list(range(20)),
+    }
+
+
 async def test_where_it_starts(half: Half, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     between = value(conn, "SELECT clock_timestamp()")

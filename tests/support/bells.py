@@ -8,9 +8,8 @@ from typing import Any
 
 import psycopg
 
-from tests.support.halves import until
 from tests.support.schedule import Session, Stage
-from tests.support.watching import LISTENER, asleep
+from tests.support.watching import LISTENER
 
 KEY = 1685024362
 """The first half of every doorbell's advisory lock; the second is the topic's hash."""
@@ -92,23 +91,6 @@ class Listener:
         *heard, _last = self._heard
         self._heard.clear()
         return heard
-
-
-async def at_rest(consumer: Any) -> None:
-    """Wait until a consumer of this process is asleep, and rung for by all of its topics.
-
-    A consumer that reads some of its topics rests for the others.
-    """
-
-    def rests_for_all() -> bool:
-        ear = consumer._ear
-        return ear is not None and ear.resting == frozenset(ear.channels.values())
-
-    while True:
-        await until(rests_for_all)
-        await asleep(consumer)
-        if rests_for_all():
-            return
 
 
 def unannounced(session: Session) -> set[int]:

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import psycopg
+import pytest
 
 import durable_notify as dn
+from durable_notify._async import listener as async_listener
+from durable_notify._sync import listener as sync_listener
 from tests.support.halves import until
 
 _IDLE = """
@@ -42,7 +45,7 @@ def value(connection: Connection, query: str, *params: Any) -> Any:
 
 
 async def asleep(consumer: Any) -> None:
-    """Wait until a consumer of this process is rung for, has looked since, and found nothing.
+    """Wait until a consumer of this process is rung for by all its topics and has found nothing.
 
     What is published from here on it can only learn of by a wake-up.
     """
@@ -51,13 +54,22 @@ async def asleep(consumer: Any) -> None:
         ear = consumer._ear
         if ear is None or not ear.hears or ear.arming or ear.unarmed:
             return False
-        if not ear.channels.keys() <= ear._listener._listening or not ear.resting:
+        # Trap: one that reads some of its topics rests for the others.
+        if ear.resting != frozenset(ear.channels.values()):
+            return False
+        if not ear.channels.keys() <= ear._listener._listening:
             return False
         event = ear.woken
-        waiters = event._cond._waiters if hasattr(event, "_cond") else event._event._waiters
+        waiters = event._event._waiters if hasattr(event, "_event") else event._waiters
         return bool(waiters) and not event.is_set()
 
     await until(listens_and_sleeps)
+
+
+def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have every listening session be looked at so often, whatever its consumers ask for."""
+    for listener in (async_listener.AsyncListener, sync_listener.Listener):
+        monkeypatch.setattr(listener, "heartbeat", seconds)
 
 
 async def idle(connection: Connection, group: str = "g") -> None:

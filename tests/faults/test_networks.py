@@ -1,0 +1,287 @@
+"""Half-open and slow networks, and connections cut in the midst of a message, by a proxy.
+
+Asserted, for the listening connection, for those that claim and settle, and for publishers, in
+each direction and in both halves:
+
+- a connection that goes dead in silence is found within two heartbeats, and replaced: what is
+  published meanwhile is handled, what was handled is settled, and nobody is started again;
+- a slow network is not taken for a dead one;
+- a publisher that was cut at any byte has published once, or not at all, and once where it tries
+  again under its ``dedup_key``;
+- under faults of all kinds at random nothing committed is lost, and transactional handlers have
+  their effect once.
+
+The proxy's side goes on confirming what it cannot deliver, as a NAT or a pooler does: neither end
+learns of it by TCP. Nothing here polls. DURABLE_NOTIFY_SEED repeats a run's decisions,
+DURABLE_NOTIFY_SECONDS makes it longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from durable_notify._async import links as async_links
+from durable_notify._sync import links as sync_links
+from durable_notify.torture.proxy import Direction, Proxy
+from tests.support.halves import Half, Seen, go, running, until
+from tests.support.watching import asleep, beat, outstanding, send
+
+Connection = psycopg.Connection[Any]
+
+HEARTBEAT = 0.5
+SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
+SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+DIRECTIONS: list[Direction] = ["both", "to_server", "to_client"]
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+@pytest.fixture(params=DIRECTIONS)
+def direction(request: pytest.FixtureRequest) -> Direction:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def proxy(dsn: str) -> Iterator[Proxy]:
+    with Proxy(dsn) as running_proxy:
+        yield running_proxy
+
+
+def go_dead(proxy: Proxy, direction: Direction) -> None:
+    """Leave all connections half-open for ever; new ones work."""
+    proxy.blackhole(direction)
+    proxy.forward(leave_dead=True)
+
+
+class Watch:
+    """How long something has taken."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def within_heartbeats(self, number: int) -> None:
+        """Fail where it took longer; a slow machine has seconds for what it does itself."""
+        assert time.monotonic() - self._began < number * HEARTBEAT + 5.0
+
+
+# A connection that is half-open
+
+
+async def test_the_listening_connection(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    seen = Seen()
+    consumer = half.consumer(dsn, listen_dsn=proxy.dsn(), heartbeat=HEARTBEAT)
+    async with running(consumer, seen):
+        await asleep(consumer)
+        go_dead(proxy, direction)
+        watch = Watch()
+        send(conn, [1])
+        await seen.got(1)
+        watch.within_heartbeats(2)
+        await asleep(consumer)
+        send(conn, [2])
+        await seen.got(2)
+    assert seen.attempts == [1, 1]
+
+
+async def test_the_claiming_connection(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    """Found at its next use, here at once. What was claimed and not heard of comes again."""
+    seen = Seen()
+    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=1)
+    async with running(consumer, seen):
+        await asleep(consumer)
+        go_dead(proxy, direction)
+        watch = Watch()
+        send(conn, [1])
+        await seen.got(1)
+        watch.within_heartbeats(2 + 2)  # and the lease, where the claim had arrived
+        await until(lambda: outstanding(conn) == 0)
+    assert len(seen.ids) == 1
+
+
+async def test_idle_connections(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    """Found without being used, so that the next message does not wait for it."""
+    seen = Seen()
+    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT)
+    async with running(consumer, seen):
+        send(conn, [0])
+        await seen.got(1)
+        await until(lambda: outstanding(conn) == 0)
+        await asleep(consumer)
+        go_dead(proxy, direction)
+        watch = Watch()
+        await until(lambda: all(link._connection is None for link in consumer._store._links))
+        watch.within_heartbeats(2)
+        send(conn, [1])
+        await seen.got(2)
+        await until(lambda: outstanding(conn) == 0)
+    assert seen.attempts == [1, 1]
+
+
+async def test_the_settling_connection(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    """The acknowledgement goes over another one, also where the first one had arrived."""
+    told = asyncio.Event()
+
+    async def handle(message: Any) -> None:
+        if message.payload:
+            await told.wait()
+            await message.ack()
+
+    seen = Seen(handle)
+    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT)
+    async with running(consumer, seen):
+        send(conn, [0])
+        await until(lambda: outstanding(conn) == 0 and seen.ids)
+        send(conn, [1])
+        await seen.got(2)
+        go_dead(proxy, direction)
+        watch = Watch()
+        told.set()
+        await until(lambda: outstanding(conn) == 0)
+        watch.within_heartbeats(2)
+        send(conn, [2])
+        await seen.got(3)
+        await until(lambda: outstanding(conn) == 0)
+    assert seen.attempts == [1, 1, 1]
+
+
+async def test_the_lease_is_kept_though_its_connection_is_dead(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy
+) -> None:
+    """There is time to try again on another before it runs out."""
+    done = asyncio.Event()
+
+    async def handle(message: Any) -> None:
+        await done.wait()
+
+    seen, other = Seen(handle), Seen()
+    # A heartbeat so long that only the lease's own can help.
+    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, lease=2)
+    async with running(consumer, seen):
+        send(conn, [1])
+        await seen.got(1)
+        await until(lambda: consumer._store._keeping._connection is not None)
+        go_dead(proxy, "both")
+        until_then = time.monotonic() + 4
+        async with running(half.consumer(dsn, lease=2), other):
+            await until(lambda: time.monotonic() > until_then)
+            done.set()
+            await until(lambda: outstanding(conn) == 0)
+        proxy.cut()  # what claims would be waited for until its own heartbeats are over
+    assert seen.attempts == [1]
+    assert other.ids == []
+
+
+@pytest.mark.parametrize("connection", ["listening", "claiming"])
+async def test_planted_nobody_looks(
+    half: Half,
+    dsn: str,
+    conn: Connection,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    connection: str,
+) -> None:
+    """Without heartbeats, or bounds of statements, a half-open connection is never noticed."""
+    dsns = [dsn, proxy.dsn()]
+    if connection == "listening":
+        beat(monkeypatch, 3600.0)
+    else:
+        dsns.reverse()
+        for own in (async_links.AsyncOwnConnection, sync_links.OwnConnection):
+            monkeypatch.setattr(own, "wait", super(own, own).wait)
+    seen = Seen()
+    consumer = half.consumer(dsns[0], listen_dsn=dsns[1], heartbeat=HEARTBEAT)
+    async with running(consumer, seen):
+        await asleep(consumer)
+        go_dead(proxy, "both")
+        send(conn, [1])
+        with pytest.raises(AssertionError):
+            await until(lambda: seen.ids, HEARTBEAT * 6)
+        proxy.cut()
+        await seen.got(1)
+
+
+# Slow, and cut
+
+
+async def test_a_slow_network_is_not_a_dead_one(
+    half: Half, conn: Connection, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "durable_notify")
+    seen = Seen()
+    consumer = half.consumer(proxy.dsn(), heartbeat=2.0)
+    async with running(consumer, seen):
+        await asleep(consumer)
+        proxy.delay(0.1)
+        for number in range(1, 4):
+            send(conn, [number])
+            await seen.got(number)
+        listener = consumer._ear._listener
+        checked = listener._checked_at
+        await until(lambda: listener._checked_at > checked)
+        assert listener.reconnects == 0
+        proxy.delay(0.0)
+    assert "lost" not in caplog.text
+    assert seen.attempts == [1, 1, 1]
+
+
+@pytest.mark.parametrize("direction", ["to_server", "to_client"])
+async def test_consumers_cut_in_the_midst_of_a_message(
+    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    """Whichever of its connections is, and whatever it says just then."""
+    seen = Seen()
+    consumer = half.consumer(proxy.dsn(), heartbeat=HEARTBEAT, lease=1)
+    async with running(consumer, seen):
+        for number, after_bytes in enumerate((1, 30, 120, 400), 1):
+            await asleep(consumer)
+            proxy.cut(after_bytes, direction)
+            send(conn, [number])
+            await until(lambda number=number: number in {m.payload for m in seen.messages})
+            await until(lambda: outstanding(conn) == 0)
+    handled = [m.payload for m in seen.messages]
+    assert set(handled) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("direction", ["to_server", "to_client"])
+async def test_publishers_cut_at_any_byte(
+    half: Half, conn: Connection, proxy: Proxy, direction: Direction
+) -> None:
+    publisher = half.Publisher()
+
+    async def publish(number: int, cut: int | None = None) -> int:
+        """Publish, once more where it is not known to be published; how many bytes went through."""
+        for attempt in range(2):
+            with contextlib.suppress(psycopg.OperationalError):
+                async with half.connect(proxy.dsn(), autocommit=True) as connection:
+                    if cut is not None and attempt == 0:
+                        proxy.cut(cut, direction)
+                    before = getattr(proxy, direction)
+                    await go(publisher.publish(connection, "t", number, dedup_key=str(number)))
+                    return int(getattr(proxy, direction) - before)
+        raise AssertionError("it was cut only once")
+
+    length = await publish(0)
+    for number, cut in enumerate(range(1, length + 20, max(1, length // 12)), 1):
+        await publish(number, cut)
+    rows = conn.execute("SELECT payload::int, count(*) FROM durable_notify.outbox GROUP BY 1")
+    assert dict(rows.fetchall()) == dict.fromkeys(range(number + 1), 1)
