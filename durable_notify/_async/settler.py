@@ -92,10 +92,11 @@ class AsyncSettler:
     async def settle(self, lease: HeldLease, message_id: int, outcome: Outcome) -> None:
         """Settle a message, durably on return."""
         outcomes = lease.record(message_id, outcome)
-        self._leases.setdefault(lease.token, lease)  # it may be known to be over, but not by whom
         delay = 0.0
         while not outcomes.flushed:
             self.check_open()
+            # It may be known to be over, but not by whom; or have been given up meanwhile.
+            self._leases.setdefault(lease.token, lease)
             try:
                 await shielded(self.flush)
             except TRANSIENT as error:
@@ -148,7 +149,7 @@ class AsyncSettler:
                 if lease.settled and lease.unconfirmed:
                     self._urgent.set()  # for the flush loop to confirm it
                     self._dirty.set()
-                elif lease.settled:
+                elif lease.settled or lease.lost:
                     self._forget(lease)
 
     async def _send(self, lease: HeldLease, outcomes: Outcomes) -> None:
@@ -156,7 +157,7 @@ class AsyncSettler:
             try:
                 await self._store.settle(lease.token, outcomes)
             except LeaseLost as error:
-                self._superseded(lease, outcomes, error)
+                await self._superseded(lease, outcomes, error)
             except SettleError:
                 await self._send_one_by_one(lease, outcomes)
         except BaseException as error:
@@ -175,7 +176,7 @@ class AsyncSettler:
                 await self._store.settle(lease.token, one)
             except LeaseLost as error:
                 outcomes.add(one)
-                self._superseded(lease, outcomes, error)
+                await self._superseded(lease, outcomes, error)
                 return
             except OutOfOrder as error:
                 lease.reopen(message_id)
@@ -189,10 +190,19 @@ class AsyncSettler:
                 outcomes.add(one)
                 raise
 
-    def _superseded(self, lease: HeldLease, outcomes: Outcomes, error: LeaseLost) -> None:
+    async def _superseded(self, lease: HeldLease, outcomes: Outcomes, error: LeaseLost) -> None:
         """The lease is gone: all of it was settled, or somebody else has its messages."""
-        if outcomes.uncertain and not lease.open:
-            log.info("lease %s was settled, or lost, while the connection broke", lease.token)
+        if outcomes.uncertain:
+            # It may have arrived when the connection broke: what is not out any more is settled.
+            out = await self._store.still_out(outcomes.ids())
+            retried = {message_id for message_id, _ in outcomes.retried}
+            rejected = {message_id for message_id, _ in outcomes.rejected}
+            for message_id, is_dead in out.items():
+                if not (message_id in retried or (is_dead and message_id in rejected)):
+                    outcomes.refused[message_id] = error
+            if lease.open or outcomes.refused:
+                log.warning("%d outcomes were refused: %s", len(outcomes.refused), error)
+                lease.lose()
         elif lease.presumed_settled and outcomes.ids() <= lease.tried:
             for message_id in outcomes.ids():
                 outcomes.refused[message_id] = already_settled(message_id)
@@ -272,7 +282,8 @@ class AsyncSettler:
                 if not lease.presumed_settled:
                     log.warning("lease %s was lost: its messages go to another consumer", token)
                     lease.lose()
-                self._forget(lease)
+                if not lease.uncertain:  # else the flush finds out
+                    self._forget(lease)
 
     async def close(self) -> None:
         """Send all outcomes and give back what is unsettled; a longer outage is logged."""

@@ -194,6 +194,11 @@ class AsyncStore:
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
         return {row[0] for row in await self._settling.fetch(query, (list(tokens), counted))}
 
+    async def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
+        """Return those of some messages that are not acknowledged, and whether they are dead."""
+        query = "SELECT message_id, is_dead FROM durable_notify.still_out(%s, %s::bigint[])"
+        return dict(await self._settling.fetch(query, (self._options.group, list(ids))))
+
     async def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
         query = "SELECT durable_notify.next_due(%s, %s::text[], %s)"

@@ -197,13 +197,18 @@ class HeldLease:
             self._unsent.insert(0, taken)
 
     def lose(self) -> None:
-        """Take note that the lease was superseded; what waits to be flushed has failed."""
+        """Take note that the lease was superseded; what waits to be flushed has failed.
+
+        But for what may have arrived when the connection broke: the next flush finds out.
+        """
         with self._mutex:
             self.lost = True
             for outcomes in (*self._unsent, self.pending):
-                outcomes.error = self._lost_error()
-                outcomes.flushed = True
-            self._unsent, self.pending = [], Outcomes()
+                if not outcomes.uncertain:
+                    outcomes.error = self._lost_error()
+                    outcomes.flushed = True
+            self._unsent = [outcomes for outcomes in self._unsent if outcomes.uncertain]
+            self.pending = Outcomes()
         for message_id in self.open:
             self._tell(message_id)
 
@@ -237,6 +242,11 @@ class HeldLease:
     def settled(self) -> bool:
         """Whether no message is open any more and nothing waits to be flushed."""
         return not (self.open or self._unsent or len(self.pending))
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether outcomes wait to be flushed of which nobody knows whether they arrived."""
+        return any(outcomes.uncertain for outcomes in tuple(self._unsent))
 
     @property
     def presumed_settled(self) -> bool:

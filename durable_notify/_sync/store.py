@@ -195,6 +195,11 @@ class Store:
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
         return {row[0] for row in self._settling.fetch(query, (list(tokens), counted))}
 
+    def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
+        """Return those of some messages that are not acknowledged, and whether they are dead."""
+        query = "SELECT message_id, is_dead FROM durable_notify.still_out(%s, %s::bigint[])"
+        return dict(self._settling.fetch(query, (self._options.group, list(ids))))
+
     def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""
         query = "SELECT durable_notify.next_due(%s, %s::text[], %s)"

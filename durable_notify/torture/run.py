@@ -182,6 +182,8 @@ class Worker:
         self.signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(seconds) if self._process is not None else 0
+        self.signal(signal.SIGUSR1)
+        time.sleep(1.0)  # to write it down
         self.kill()
         return None
 
@@ -245,10 +247,11 @@ class Run:
         while not all(worker.has_spoken() for worker in everybody):
             self._wait_until(time.monotonic() + 0.1)
             if time.monotonic() > deadline:
-                log = (self.folder / "workers.log").read_text(errors="replace")
-                raise TortureFailed(
-                    f"not all processes came to work. Their log ends:\n{log[-2000:]}"
-                )
+                raise TortureFailed(f"not all came to work. Their log ends:\n{self.log()}")
+
+    def log(self) -> str:
+        """Return the end of what the processes have said."""
+        return (self.folder / "workers.log").read_text(errors="replace")[-4000:]
 
     def break_things(self) -> None:
         """Go through the plan of faults, beside the load."""
@@ -301,7 +304,7 @@ class Run:
         ]
         for worker in self.consumers:
             if (status := worker.stop(30)) != 0:
-                self.left.append(f"{worker.role} ended with {status}, not with 0")
+                self.left.append(f"{worker.role} ended with {status}, not with 0: {self.log()}")
 
     def history(self) -> tuple[History, str]:
         """Gather what was recorded and what the database says."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import faulthandler
 import json
+import logging
 import random
 import signal
 import sys
@@ -214,6 +216,25 @@ class Handling:
         self.note("settled", message, how)
 
 
+async def consume_async(options: Options, handling: Handling, about: dict[str, Any]) -> None:
+    """Consume on an event loop."""
+
+    def tell() -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+    await AsyncConsumer(options.dsn, **about).run(handling.handle_async, concurrency=4)
+
+
+class Brief(logging.Formatter):
+    """A log without tracebacks: most are of handlers that are to fail."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return the exception alone."""
+        return repr(ei[1])
+
+
 def consume(options: Options) -> None:
     """Consume until told to stop; begin again where the database is not to be had at the start."""
     handling = Handling(options)
@@ -221,9 +242,7 @@ def consume(options: Options) -> None:
     while True:
         try:
             if options.is_async:
-                asyncio.run(
-                    AsyncConsumer(options.dsn, **about).run(handling.handle_async, concurrency=4)
-                )
+                asyncio.run(consume_async(options, handling, about))
             else:
                 Consumer(options.dsn, **about).run(handling.handle, concurrency=4)
         except LOST as error:
@@ -235,6 +254,10 @@ def consume(options: Options) -> None:
 
 def main() -> None:
     """Do what the role does."""
+    faulthandler.register(signal.SIGUSR1)  # says where it hangs
+    handler = logging.StreamHandler()
+    handler.setFormatter(Brief("%(asctime)s %(process)d %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     role, given = sys.argv[1:]
     options = Options(**json.loads(given))
     if role == "publisher":

@@ -155,3 +155,20 @@ def test_a_lease_with_a_message_settled_in_a_transaction_is_not_simply_over(
 )
 def test_text_that_postgresql_can_store(text: str, stored: str) -> None:
     assert storable(text) == stored
+
+
+def test_what_may_have_arrived_outlives_the_lease(lease: HeldLease) -> None:
+    """Where the connection broke while it was sent, the database is asked what became of it."""
+    lease.record(1, Ack())
+    sent = lease.take()
+    assert sent is not None
+    lease.record(2, Ack())
+    waits = lease.pending
+    sent.uncertain = True
+    lease.put_back(sent)
+    lease.lose()
+    assert not sent.flushed
+    assert lease.uncertain
+    assert isinstance(waits.error_of(2), LeaseLost)
+    assert lease.take() is sent
+    assert lease.take() is None

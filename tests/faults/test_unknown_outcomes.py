@@ -1,0 +1,131 @@
+"""An acknowledgement whose connection breaks: the database is asked what became of it.
+
+Asserted: what the handler is told is true. It was settled where the message does not come again, and
+was refused where it does, whether the lease is still there, was taken over, or was forgotten in a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import durable_notify as dn
+from durable_notify.torture.proxy import Direction, Proxy
+from tests.conftest import Connection
+from tests.support.halves import Half, running, until
+from tests.support.planting import plant
+from tests.support.schedule import Session
+from tests.support.traffic import END_ALL_LEASES
+from tests.support.watching import send, value
+
+NOTED = "SELECT count(*) FROM durable_notify.settlement"
+AGAIN = "SELECT id FROM durable_notify.claim('g', '{t}')"
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+def taken_over(conn: Connection) -> list[int]:
+    """Another consumer gets what the lease left."""
+    conn.execute(END_ALL_LEASES.encode())
+    return [message_id for (message_id,) in conn.execute(AGAIN.encode())]
+
+
+def taken_over_and_settled(conn: Connection) -> list[int]:
+    taken_over(conn)
+    conn.execute("SELECT durable_notify.settle(token, ids) FROM durable_notify.lease")
+    return []
+
+
+def forgotten(conn: Connection) -> list[int]:
+    """A crash of the server lost the claim, which need not be durable, and with it the lease."""
+    conn.execute("DELETE FROM durable_notify.lease")
+    conn.execute("UPDATE durable_notify.position SET p = 0, h0 = 0, live = '{}'")
+    return [message_id for (message_id,) in conn.execute(AGAIN.encode())]
+
+
+async def outcome(
+    half: Half, dsn: str, conn: Connection, direction: Direction,
+    meanwhile: Callable[[Connection], list[int]] | None,
+) -> tuple[BaseException | None, bool]:  # fmt: skip
+    """What a handler is told of its ack, and whether its message comes again."""
+    before, first, _ = send(conn, [0, 1, 2])
+    told: list[BaseException | None] = []
+    again: list[int] = []
+
+    async def handle(message: Any) -> None:
+        if message.id == before:
+            await message.ack()  # which opens the connection
+        if message.id != first or told:
+            return
+        proxy.blackhole(direction)
+        acknowledging: Awaitable[None] = asyncio.ensure_future(message.ack())
+        if direction == "to_client":
+            await until(lambda: value(conn, NOTED) == 2)
+        if meanwhile is not None:
+            again.extend(meanwhile(conn))
+        proxy.forward(leave_dead=True)
+        proxy.cut()
+        try:
+            await acknowledging
+        except dn.SettleError as error:
+            told.append(error)
+        else:
+            told.append(None)
+
+    with Proxy(dsn) as proxy:
+        consumer = half.consumer(proxy.dsn(), group="g", batch_size=3, poll=0.2)
+        async with running(consumer, handle):
+            await until(lambda: told)
+    return told[0], first in again
+
+
+@pytest.mark.parametrize("meanwhile", [None, taken_over, taken_over_and_settled])
+async def test_it_had_arrived(
+    half: Half, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]] | None
+) -> None:
+    assert await outcome(half, dsn, conn, "to_client", meanwhile) == (None, False)
+
+
+async def test_it_had_not_arrived(half: Half, dsn: str, conn: Connection) -> None:
+    assert await outcome(half, dsn, conn, "to_server", None) == (None, False)
+
+
+@pytest.mark.parametrize("meanwhile", [taken_over, forgotten])
+async def test_somebody_else_has_it(
+    half: Half, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]]
+) -> None:
+    told, comes_again = await outcome(half, dsn, conn, "to_server", meanwhile)
+    assert comes_again
+    assert isinstance(told, dn.LeaseLost)
+
+
+async def test_a_guess_is_caught(half: Half, dsn: str, conn: Connection) -> None:
+    """Planted: to take for settled whatever has no lease any more."""
+    session = Session(dsn)
+    plant(session, "still_out", ("WHERE found.is_out OR found.is_dead", "WHERE false"))
+    session.close()
+    assert await outcome(half, dsn, conn, "to_server", taken_over) == (None, True)
+
+
+@pytest.mark.parametrize("how", ["retried", "rejected"])
+def test_what_is_still_out(dsn: str, conn: psycopg.Connection[Any], how: str) -> None:
+    ask = "SELECT * FROM durable_notify.still_out('g', %s)"
+    session = Session(dsn)
+    session.subscribe()
+    sent = send(conn, range(4))
+    assert conn.execute(ask, (sent,)).fetchall() == [(i, False) for i in sent]  # not handed out yet
+    claimed = session.claim(3)
+    assert conn.execute(ask, (sent,)).fetchall() == [(i, False) for i in sent]
+    session.settle(claimed[0].token, acked=[sent[0]], **{how: [sent[1]]})
+    dead = how == "rejected"
+    assert conn.execute(ask, (sent,)).fetchall() == [
+        (sent[1], dead), (sent[2], False), (sent[3], False),
+    ]  # fmt: skip
+    session.close()
