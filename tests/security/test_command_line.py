@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import psycopg
@@ -16,36 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import durable_notify as dn
-from durable_notify import cli
-from durable_notify.cli import problems, tables
+from durable_notify.cli import tables
 from tests.security.hostile import any_name, fuzz, names, payloads, same, texts
+from tests.security.inside import invoke
 from tests.support.command import on_a_terminal, run
 from tests.support.watching import value
 
 Connection = psycopg.Connection[Any]
 ATTACKS = ("\x1b]0;pwned\x07", "\x1b[31m", "\x9b31m", "\x08", "\r", "\u202e", "\u2066")
-
-
-@pytest.fixture(autouse=True)
-def the_log_as_it_was() -> Iterator[None]:
-    """The command line sets up the log; here it shares it with other tests."""
-    log = logging.getLogger("durable_notify")
-    before = log.handlers[:], log.propagate, log.level
-    yield
-    log.handlers[:], log.propagate = before[:2]
-    log.setLevel(before[2])
-
-
-def invoke(*arguments: str, dsn: str) -> tuple[int, str, str]:
-    """What a process of the command line does, in this one: exit status, output, errors."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(problems, "mute_stdout", lambda: None)
-        patch.setenv("DURABLE_NOTIFY_DSN", dsn)
-        status = problems.status_of(
-            lambda: cli.cli.main(list(arguments), prog_name="durable-notify", standalone_mode=False)
-        )
-    return status, out.getvalue(), err.getvalue()
 
 
 def done(*arguments: str, dsn: str) -> str | None:

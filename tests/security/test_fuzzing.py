@@ -359,7 +359,7 @@ def test_the_function_that_is_written_anew(
 
 def test_a_topic_put_into_sql_as_it_is_would_be_noticed(dsn: str, conn: Connection) -> None:
     session = Session(dsn)
-    plant(session, "set_wakeups", ("WHEN %L THEN", "WHEN ''%s'' THEN"))
+    plant(session, "set_wakeups", ("OPERATOR(pg_catalog.=) %L", "OPERATOR(pg_catalog.=) ''%s''"))
     session.connection.close()
     policies(conn, {"plain": "always"})
     with pytest.raises((AssertionError, psycopg.Error)):

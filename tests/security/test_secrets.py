@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 import durable_notify as dn
 from durable_notify import connecting, schema
 from durable_notify._core import failures
+from tests.security.inside import invoke
 from tests.support.command import run
 from tests.support.halves import Half, go, soon
 from tests.support.servers import local_binaries, own_server
@@ -125,15 +126,20 @@ async def test_a_dsn_that_does_not_work(half: Half, dsn: str, log: Any, bad: str
     assert leak(log()) is None
 
 
-@pytest.mark.parametrize("bad", [dsn for dsn in BAD_DSNS if "\ud800" not in dsn][::2])
+@pytest.mark.parametrize("bad", [bad for bad in BAD_DSNS if "\ud800" not in bad])
 def test_the_command_line_does_not_quote_a_dsn(dsn: str, bad: str) -> None:
-    for arguments in (
-        ["-vv", "--dsn", bad, "status"],
-        ["-vv", "consume", "t", "--group", "g", "--listen-dsn", bad],
-    ):
-        done = run(*arguments, dsn=dsn)
-        assert done.returncode in (1, 2)
-        assert leak(done.stderr) is None, done.stderr
+    for arguments in (["-vv", "--dsn", bad, "status"], ["--dsn", bad, "migrate"]):
+        status, _, errors = invoke(*arguments, dsn=dsn)
+        assert status in (1, 2)
+        assert errors.startswith("error: ")
+        assert leak(errors) is None, errors
+
+
+@pytest.mark.parametrize("bad", [BAD_DSNS[0], BAD_DSNS[3], BAD_DSNS[16]])
+def test_nor_does_a_process(dsn: str, bad: str) -> None:
+    done = run("-vv", "consume", "t", "--group", "g", "--listen-dsn", bad, dsn=dsn)
+    assert done.returncode in (1, 2)
+    assert leak(done.stderr) is None, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -157,9 +163,9 @@ def test_the_command_line_does_not_quote_a_dsn(dsn: str, bad: str) -> None:
 def test_the_command_line_does_not_quote_arguments_it_cannot_use(
     arguments: list[str], dsn: str
 ) -> None:
-    done = run(*arguments, DURABLE_NOTIFY_DSN=f"{dsn}&password={PASSWORD}", PGPASSWORD=PASSWORD)
-    assert leak(done.stderr) is None, done.stderr
-    assert leak(done.stdout) is None, done.stdout
+    status, out, errors = invoke(*arguments, dsn=make_conninfo(dsn, password=PASSWORD))
+    assert (status == 0) is ("--help" in arguments)
+    assert leak(out + errors) is None, errors
 
 
 def publish(conn: Connection, *, times: int = 1) -> list[int]:
@@ -203,12 +209,14 @@ async def test_reprs(half: Half, dsn: str, conn: Connection) -> None:
 
     async def handle(message: Any) -> None:
         seen.extend([message, message._lease, message._settler, message._settler._store])
-        seen.extend([message._settler._store._pool, message._settler._store._claiming])
+        seen.extend([message._settler._store._settling, message._settler._store._claiming])
         await message.reject("no")
 
     await soon(consumer.run(handle))
     assert len(seen) > 10
-    seen += dn.Admin().dead_letters(conn, "g")
+    letters = dn.Admin().dead_letters(conn, "g")
+    assert [letter.reason for letter in letters] == ["no"]
+    seen += letters
     with dn.Reader(dsn, ["t"], until_empty=True) as read:
         seen += list(read)
     for thing in seen:
@@ -328,9 +336,9 @@ async def test_a_leak_is_noticed(
     """What this file looks for, planted: it is found."""
     bad = BAD_DSNS[0]
     with monkeypatch.context() as patch:
-        from durable_notify._sync import store
+        from durable_notify._sync import links
 
-        patch.setattr(store, "check_dsn", psycopg.conninfo.conninfo_to_dict)
+        patch.setattr(links, "check_dsn", psycopg.conninfo.conninfo_to_dict)
         assert leak(await caught(lambda: dn.Consumer(bad, group="g", topics=["t"]).start()))
     with monkeypatch.context() as patch:
         from durable_notify._sync import settler
