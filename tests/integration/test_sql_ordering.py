@@ -265,6 +265,28 @@ def test_strict_waits_for_a_prepared_transaction(stage: Stage) -> None:
     assert ids(one.claim()) == [first, second]
 
 
+def test_strict_reads_an_open_window_no_further_than_when_it_was_opened(stage: Stage) -> None:
+    """Its end saw what came after a publisher in flight, whose message is older."""
+    one, slow, other = strict(stage)
+    slow.begin()
+    slow.publish(topic="another")
+    first, second = other.publish(), other.publish()
+    assert one.claim() == []  # waits for it
+    slow.commit()
+    slow.begin()
+    late = slow.publish()
+    last = other.publish()
+    batch = one.claim(1)
+    assert ids(batch) == [first]
+    one.ack(batch)
+    slow.commit()
+    got = []
+    while batch := one.claim(1):
+        got += ids(batch)
+        one.ack(batch)
+    assert got == [second, late, last]
+
+
 def test_strict_without_the_list_is_caught(stage: Stage) -> None:
     one, slow, other = strict(stage)
     plant(one, "read_horizon", ("writers := durable_notify.publishing();", "writers := '{}';"))

@@ -80,8 +80,10 @@ BEGIN
         EXIT WHEN opened_now;
     END LOOP;
     IF place.s1 IS NOT NULL AND place.h1 IS NULL THEN
-        -- The window stays open: bound its scan, or it would pass over all that comes after.
-        place.h1 := durable_notify.last_id(topic);
+        -- The window stays open: bound its scan, or it would pass over all that comes after. Trap: by
+        -- upto as well. A strict group that may read further by then would be handed what was visible
+        -- in s1 before lower ids that were not.
+        place.h1 := LEAST(durable_notify.last_id(topic), upto);
     END IF;
 END
 $function$;
