@@ -1,47 +1,56 @@
-"""The database moves to another cluster in the midst of work: nothing undelivered is lost.
+"""A dump is restored into another cluster in the midst of work: nothing undelivered is lost.
 
-Asserted for dump and restore (the new cluster's transaction ids lower than, among, higher than the
-old one's, or an epoch ahead), for logical replication, and for a restore into the same cluster:
+The new cluster's transaction ids are lower than, among, higher than the old one's, or an epoch
+ahead; lower ones pass the old ones afterwards. Asserted:
 
-- until `reanchor`, publishing works, and everybody who would read is refused and told the command;
+- until `reanchor`, publishing works and loses nothing, and everybody who would read is refused and
+  told the command;
 - after it every group gets exactly what it had not been handed: nothing is lost, nothing that was
-  settled comes again, only what was leased comes twice; keys and strict groups keep their order; a
-  running replay goes on; leases of the old cluster can still be settled.
+  settled comes again, only what was leased may come twice; keys and strict groups keep their order;
+  a running replay goes on; leases of the old cluster can still be settled.
 
-Asserted for point-in-time recovery, pg_upgrade and a copy made from a template: the same, with
-nothing to be done.
-
-DURABLE_NOTIFY_SEED repeats a run's decisions, DURABLE_NOTIFY_TRIALS makes more of them.
+Other ways to move: test_moves.py. DURABLE_NOTIFY_SEED repeats a run's decisions,
+DURABLE_NOTIFY_TRIALS makes more of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify import schema
 from durable_notify.embedded import Server
-from tests.support.binaries import binaries_of
-from tests.support.clusters import PAGE, REPLICATING, Clusters, client, clusters, connect, of_server
-from tests.support.moving import Company, judge, refused, still_to_come
+from tests.support.clusters import (
+    Clusters,
+    advance,
+    clusters,
+    copy_by_dump,
+    database,
+    migrated,
+    several_hosts,
+)
+from tests.support.command import fails, good, objects, payloads, run
+from tests.support.halves import Half, Seen, soon, until
+from tests.support.moving import carry_on, in_the_midst, judge, reanchor
+from tests.support.planting import Plant, plant
 from tests.support.schedule import Session, Stage
+from tests.support.watching import asleep, leased, send
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 OLD = 40  # the page on which the old cluster's transaction ids begin
-COUNTERS = {"lower": {}, "among": {"page": OLD}, "higher": {"page": 2 * OLD}, "epoch": {"epoch": 1}}
-FORMATS = {
-    "custom": ["--format=custom"],
-    "plain": ["--format=plain"],
-    "inserts": ["--format=plain", "--rows-per-insert=7"],
+COUNTERS: dict[str, dict[str, int]] = {
+    "lower": {},
+    "among": {"page": OLD},
+    "higher": {"page": 2 * OLD},
+    "epoch": {"epoch": 1},
 }
+FORMATS = ["custom", "plain", "inserts"]
 
 
 @pytest.fixture(scope="module")
@@ -52,86 +61,126 @@ def servers() -> Iterator[Clusters]:
 
 @pytest.fixture(scope="module")
 def old(servers: Clusters) -> Server:
-    server = servers.fresh(REPLICATING, page=OLD)
-    with connect(server) as conn:
-        conn.execute("CREATE DATABASE template TEMPLATE template0")
-    schema.migrate(server.dsn("template"))
-    return server
+    return migrated(servers.fresh(page=OLD))
 
 
-@pytest.fixture(scope="module", params=COUNTERS)
-def new(request: pytest.FixtureRequest, servers: Clusters) -> Server:
-    return servers.fresh(REPLICATING, **COUNTERS[request.param])
-
-
-def database(server: Server, name: str, template: str = "template0") -> str:
-    with connect(server) as conn:
-        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-    return server.dsn(name)
-
-
-def copy_by_dump(source: str, target: str, servers: Clusters, how: str) -> None:
-    """pg_dump, and pg_restore or psql."""
-    file = servers.folder / "dump"
-    client(servers.bindir, "pg_dump", *FORMATS[how], "--file", file, source)
-    if how == "custom":
-        client(servers.bindir, "pg_restore", "--exit-on-error", "--dbname", target, file)
-    else:
-        options = ["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file", file]
-        client(servers.bindir, "psql", *options, target)
-
-
-def in_the_midst(stage: Stage, seed: object, rng: random.Random) -> Company:
-    """Publishers and consumers that have been at work for a while, and are."""
-    company = Company(stage, seed)
-    company.work(rng.randrange(60, 140))
-    company.start_replay()
-    company.work(rng.randrange(40))
-    company.unfinished()
-    company.work(rng.randrange(20))
-    return company
-
-
-def carry_on(company: Company, stage: Stage, rng: random.Random, *, prepared: bool = False) -> None:
-    """Go on where nobody has to do anything."""
-    company.go_to(stage, prepared=prepared)
-    waiting = still_to_come(stage.session())
-    company.work(rng.randrange(40, 100))
-    company.finish()
-    verdict = judge(company, waiting)
-    print(f"{verdict.messages} messages, {verdict.waiting} deliveries to come at the move")
-    assert not verdict, verdict.faults
-    assert verdict.waiting > 0
-
-
-def reanchored(company: Company, stage: Stage, rng: random.Random) -> None:
-    """Be refused, publish all the same, re-anchor, and go on."""
-    company.go_to(stage, prepared=False)
-    session = stage.session()
-    refused(session)
-    company.publish(rng.randrange(30))
-    for publisher in company.publishers:
-        publisher.finish()  # reanchor() would wait for them
-    refused(session)
-    rows = session.run("SELECT * FROM durable_notify.reanchor('moved')")
-    assert {group for group, _, _ in rows} == {"g", "h", "n", "s", "r", "i"}
-    assert session.run("SELECT * FROM durable_notify.reanchor()") == []
-    undelivered = {group: count for group, _, count in rows}
-    assert undelivered["i"] == len(company.history.sent)
-    carry_on(company, stage, rng)
-
-
-@pytest.mark.timeout(100 + 15 * TRIALS)
-def test_dump_and_restore(servers: Clusters, old: Server, new: Server) -> None:
+@pytest.mark.timeout(100 + 20 * TRIALS)
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
+    new = servers.fresh(**COUNTERS[counter])
     for trial in range(TRIALS):
         seed = f"{SEED}/{trial}"
         rng = random.Random(seed)
-        how = rng.choice(list(FORMATS))
+        how = rng.choice(FORMATS)
         print(f"DURABLE_NOTIFY_SEED={SEED}, trial {trial}, {how}")
         source, target = database(old, "moving", "template"), database(new, "moved")
         with Stage(source) as before:
             company = in_the_midst(before, seed, rng)
-            copy_by_dump(source, target, servers, how)
+            copy_by_dump(servers, source, target, how)
         with Stage(target) as after:
-            reanchored(company, after, rng)
+            reanchor(company, after, rng)
+        if counter == "lower" and trial == TRIALS - 1:
+            advance(new, OLD)  # until here the old ones were in the future; now they come again
+        with Stage(target) as after:
+            carry_on(company, after, rng)
+
+
+# What it does to consumers.
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+async def test_a_consumer_at_work_ends_with_the_remedy(half: Half, servers: Clusters) -> None:
+    """The old server goes, and what its DSN leads to is a restored dump."""
+    old, new = migrated(servers.fresh()), servers.fresh()
+    source, target = database(old, "app", "template"), database(new, "app")
+    consumer = half.consumer(several_hosts(old, new, dbname="app"))
+    seen = Seen()
+    work = asyncio.ensure_future(consumer.run(seen))
+    await asleep(consumer)
+    with psycopg.connect(source, autocommit=True) as conn:
+        send(conn, ["old"])
+        await seen.got(1)
+        await until(lambda: leased(conn) == 0)
+    copy_by_dump(servers, source, target, "plain")
+    with psycopg.connect(target, autocommit=True) as conn:
+        send(conn, ["new"])
+    old.stop("immediate")
+    with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
+        await soon(work)
+    consume = ("consume", "t", "--group", "g", "--until-empty")
+    fails(run(*consume, dsn=target), 1, "another cluster", "durable-notify reanchor")
+    assert good("reanchor", dsn=target)
+    assert payloads(good(*consume, dsn=target)) == ["new"]
+    assert objects(good(*consume, dsn=target)) == []
+
+
+# What the tests above are worth: each planted fault must be caught.
+
+
+def no_anchor(session: Session) -> None:
+    """Nobody notices that the log was restored elsewhere."""
+    plant(session, "group_lock", ("IS NOT TRUE", "IS NULL"))
+
+
+def xids_as_they_were(session: Session) -> None:
+    """The log keeps the other cluster's transaction ids."""
+    change = "ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;"
+    plant(session, "reanchor", (change, ""))
+
+
+def stragglers_forgotten(session: Session) -> None:
+    """What was in flight below the place in the log does not come."""
+    plant(session, "reanchor_place", ("o.id <= place.h0)", "o.id <= 0)"))
+
+
+def read_from_the_beginning(session: Session) -> None:
+    """What was handed over comes again."""
+    place = "place.h0 := GREATEST(old_place.h0, old_place.p);"
+    plant(session, "reanchor_place", (place, "place.h0 := 0;"))
+
+
+PLANTED: list[tuple[Plant, str]] = [
+    (no_anchor, "lost"),
+    (xids_as_they_were, "lost"),
+    (stragglers_forgotten, "lost"),
+    (read_from_the_beginning, "twice"),
+]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(servers: Clusters) -> Server:
+    return servers.fresh()
+
+
+@pytest.mark.parametrize(("planted", "fault"), PLANTED)
+def test_planted_fault_is_caught(
+    servers: Clusters, old: Server, elsewhere: Server, planted: Plant, fault: str
+) -> None:
+    """One schedule in two has no straggler: together they miss it once in a thousand times."""
+    for trial in range(10):
+        if fault in moved_with(planted, servers, old, elsewhere, trial):
+            return
+    pytest.fail("not caught by 10 schedules")
+
+
+def moved_with(
+    planted: Plant, servers: Clusters, old: Server, elsewhere: Server, trial: int
+) -> str:
+    rng = random.Random(trial)
+    source, target = database(old, "moving", "template"), database(elsewhere, "moved")
+    with Stage(source) as before:
+        planted(before.session())
+        company = in_the_midst(before, trial, rng)
+        copy_by_dump(servers, source, target, "plain")
+    with Stage(target) as after:
+        if planted is no_anchor:
+            company.go_to(after, prepared=False)
+        else:
+            reanchor(company, after, rng)
+        company.work(50)
+        company.finish()
+        return " / ".join(judge(company))

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from durable_notify import schema
 from durable_notify.embedded import Server, _processes_on, environment
 from tests.support.servers import SETTINGS, fast_folder, local_binaries
 from tests.support.waiting import eventually
@@ -55,10 +56,7 @@ class Clusters:
         server = self.server(SETTINGS | settings)
         server.start()
         if page or epoch:
-            server.stop()
-            numbers = ["-x", str(max(page, 1) * PAGE), "-e", str(epoch)]
-            of_server(server, "pg_resetwal", *numbers, server.data)
-            server.start()
+            advance(server, max(page, 1), epoch)
         return server
 
     def base_backup(self, source: Server, settings: Mapping[str, str], *options: str) -> Server:
@@ -76,6 +74,49 @@ class Clusters:
         with connect(primary) as conn:
             eventually(lambda: caught_up(conn), 60)
         return copy
+
+
+def advance(server: Server, page: int, epoch: int = 0) -> None:
+    """Have its next transaction id be the first of a page of the commit log, which it is not past."""
+    server.stop()
+    numbers = ["-x", str(page * PAGE), "-e", str(epoch)]
+    of_server(server, "pg_resetwal", *numbers, server.data)
+    server.start()
+
+
+def migrated(server: Server) -> Server:
+    """The same, with a database `template` that has the schema."""
+    schema.migrate(database(server, "template"))
+    return server
+
+
+def database(server: Server, name: str, template: str = "template0") -> str:
+    """A new database, whatever had its name before; returns its DSN."""
+    with connect(server) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+    return server.dsn(name)
+
+
+FORMATS = {
+    "custom": ["--format=custom"],
+    "plain": ["--format=plain"],
+    "inserts": ["--format=plain", "--rows-per-insert=7"],
+    "schema": ["--format=plain", "--schema-only"],
+    "data": ["--format=plain", "--data-only"],
+    "data, triggers off": ["--format=plain", "--data-only", "--disable-triggers"],
+}
+
+
+def copy_by_dump(servers: Clusters, source: str, target: str, how: str) -> None:
+    """pg_dump, and pg_restore or psql."""
+    file = servers.folder / "dump"
+    client(servers.bindir, "pg_dump", *FORMATS[how], "--file", file, source)
+    if how == "custom":
+        client(servers.bindir, "pg_restore", "--exit-on-error", "--dbname", target, file)
+    else:
+        options = ["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file", file]
+        client(servers.bindir, "psql", *options, target)
 
 
 @contextmanager
