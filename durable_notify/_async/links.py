@@ -38,7 +38,8 @@ HEARTBEAT = 15.0
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
 #: short of something. ``InterfaceError``: the connection was found closed.
 TRANSIENT = (
-    psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
+    psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.TransactionTimeout, psycopg.errors.IdleInTransactionSessionTimeout,
 )  # fmt: skip
 
 #: What a pooler in transaction mode says where another of its sessions has a prepared statement.
@@ -181,6 +182,16 @@ def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, 
     return {**ours, **fixed}
 
 
+def _was_closed(connection: AsyncConnection[Any]) -> bool:
+    """Whether the server has ended a connection meanwhile: nothing need be sent to find out."""
+    try:
+        for _ in range(2):  # what it said last, and that it closed it
+            connection.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return connection.pgconn.status != psycopg.pq.ConnStatus.OK
+
+
 class AsyncLink:
     """A connection for one thing after the other, made anew where it broke.
 
@@ -265,6 +276,8 @@ class AsyncLink:
             await self.close()
 
     async def _connected(self) -> AsyncOwnConnection:
+        if self._connection is not None and _was_closed(self._connection):
+            await self._close()
         if self._connection is None:
             try:
                 self._connection = await connect(self._dsn, self._purpose, self._heartbeat)

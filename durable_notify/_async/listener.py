@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from .._core.bells import Bells
+from .._core.complaints import Complaints
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from ..errors import ListenerDeaf
@@ -216,6 +217,7 @@ class AsyncListener:
         self._could_write = False
         self._checked_at = 0.0
         self.bells = Bells()
+        self._complaints = Complaints()
         self.deaf = False
         self.hears = False
         self.failures = 0  # so many attempts to listen have failed, one after the other
@@ -320,7 +322,8 @@ class AsyncListener:
                 if self.quiet:
                     log.info("the listening connection went while all sleep: %s", said(error))
                 else:
-                    log.warning(
+                    log.log(
+                        self._complaints.level("listening", error, time.monotonic()),
                         "the listening connection was lost, next try in %.1f s: %s",
                         delay, said(error),
                     )  # fmt: skip
@@ -368,14 +371,15 @@ class AsyncListener:
         present = await self._command(_with_list(_PRESENT, sorted(self.bells.held)))
         if self._could_write and not can_write(self._live()):
             raise psycopg.OperationalError(READ_ONLY)  # a primary fenced under its sessions
-        missing = self._listening - {name for name, _ in present}
-        if missing or any(lost == "t" for _, lost in present):
+        missing = self._listening - {name for name, *_ in present}
+        if self.bells.armed and any(crowded == "t" for *_, crowded in present):
+            await self._disarm()  # and find that none can be armed
+        elif missing or any(lost == "t" for _, lost, _ in present):
             log.warning(
                 "the session had stopped listening to %d channels, or lost its locks", len(missing)
             )
             self._listening -= missing
-            await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
-            self.bells.reset()
+            await self._disarm()
         if self.deaf:
             await self._check_hearing()
 
@@ -411,17 +415,24 @@ class AsyncListener:
             rows = await self._command(_with_list("SELECT durable_notify.arm_all({})", missing))
         except psycopg.errors.OutOfMemory as error:
             # The server's table of locks is full. What was taken of it before that stays taken.
-            log.warning("doorbells could not be armed, consumers poll: %s", said(error))
-            await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
+            level = self._complaints.level("arming", error, time.monotonic())
+            log.log(level, "doorbells could not be armed, consumers poll: %s", said(error))
+            await self._disarm()
             missing = sorted(wanted)
-            self.bells.reset()
-            result: dict[str, list[str]] = {"barred": missing, "silent": [], "unannounced": []}
+            result: dict[str, Any] = {"barred": missing, "silent": [], "unannounced": []}
         else:
             result = json.loads(rows[0][0])
+        if result.get("crowded"):
+            level = self._complaints.level("crowded", None, time.monotonic())
+            log.log(level, CROWDED)
         refused = {*result["barred"], *result["silent"]}
         self.bells.tried(missing, refused, result["unannounced"], time.monotonic())
         for ear in list(self._ears):
             ear.reread(frozenset(missing))
+
+    async def _disarm(self) -> None:
+        await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
+        self.bells.reset()
 
     async def _look_for_unannounced(self) -> None:
         """Have those who rest read again once a transaction that may not have rung has ended."""
@@ -473,6 +484,9 @@ class AsyncListener:
                 "wake-ups do not reach the listening connection (a pooler in transaction mode does "
                 "this): consumers poll. Give a direct listen_dsn"
             )
+        if self._probe_heard:
+            # It is idle by nature. Trap: only where it is ours, not behind a pooler.
+            await self._command("SELECT pg_catalog.set_config('idle_session_timeout', '0', false)")
         self.deaf, self.hears = deaf, self._probe_heard
         for ear in list(self._ears):
             ear.wake()
@@ -532,9 +546,16 @@ class AsyncListener:
                 ear.ring(mine)
 
 
-#: What this session listens to, and whether it lacks the lock of a doorbell it has armed.
+CROWDED = (
+    "the queue of notifications is half full, so that nobody is to ring: consumers poll. A session "
+    "that listens sits in a transaction; see pg_stat_activity"
+)
+
+#: What this session listens to, whether it lacks the lock of a doorbell it has armed, and whether
+#: so much is in the queue of notifications that none should be.
 _PRESENT = (
-    "SELECT c.name, b.lost FROM pg_catalog.pg_listening_channels() AS c (name),"
+    "SELECT c.name, b.lost, pg_catalog.pg_notification_queue_usage() > 0.5"
+    " FROM pg_catalog.pg_listening_channels() AS c (name),"
     " (SELECT (SELECT pg_catalog.count(DISTINCT pg_catalog.hashtext(t.topic))"
     " FROM pg_catalog.unnest({}::text[]) AS t (topic)) <>"
     " (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l"

@@ -12,6 +12,7 @@ import psycopg
 
 from .. import schema
 from .._core.attention import Attention, after
+from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
 from ..connecting import said
@@ -119,6 +120,7 @@ class AsyncReader:
         self._stopping = Event()
         self._linger = Linger()
         self._failures = 0
+        self._complaints = Complaints()
 
     async def __aenter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -205,7 +207,8 @@ class AsyncReader:
         except TRANSIENT as error:
             self._failures += 1
             delay = backoff(self._failures, 0.1, 10.0)
-            log.warning("reading failed, next try in %.1f s: %s", delay, said(error))
+            level = self._complaints.level("reading", error, time.monotonic())
+            log.log(level, "reading failed, next try in %.1f s: %s", delay, said(error))
             await self._disconnect()
             await self._stopping.wait(delay)
             self._attention.all()

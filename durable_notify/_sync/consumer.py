@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .._core.attention import Attention
+from .._core.complaints import Complaints
 from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
@@ -97,6 +98,7 @@ class Consumer:
         self._concurrency = 1
         self._replay_at = 0.0  # when to look for replays to advance
         self._replaying = False
+        self._complaints = Complaints()
         self._size = 0  # the largest payload of the last claim
 
     def __enter__(self) -> Self:
@@ -373,7 +375,8 @@ class Consumer:
                 except TRANSIENT as error:
                     failures += 1
                     delay = backoff(failures, 0.1, 10.0)
-                    log.warning("claiming failed, next try in %.1f s: %s", delay, said(error))
+                    level = self._complaints.level("claiming", error, time.monotonic())
+                    log.log(level, "claiming failed, next try in %.1f s: %s", delay, said(error))
                     self._stopping.wait(delay)
         except Exception as error:
             self._failure = error

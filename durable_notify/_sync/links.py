@@ -39,7 +39,8 @@ HEARTBEAT = 15.0
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
 #: short of something. ``InterfaceError``: the connection was found closed.
 TRANSIENT = (
-    psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction
+    psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.TransactionTimeout, psycopg.errors.IdleInTransactionSessionTimeout,
 )  # fmt: skip
 
 #: What a pooler in transaction mode says where another of its sessions has a prepared statement.
@@ -182,6 +183,16 @@ def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, 
     return {**ours, **fixed}
 
 
+def _was_closed(connection: Connection[Any]) -> bool:
+    """Whether the server has ended a connection meanwhile: nothing need be sent to find out."""
+    try:
+        for _ in range(2):  # what it said last, and that it closed it
+            connection.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return connection.pgconn.status != psycopg.pq.ConnStatus.OK
+
+
 class Link:
     """A connection for one thing after the other, made anew where it broke.
 
@@ -266,6 +277,8 @@ class Link:
             self.close()
 
     def _connected(self) -> OwnConnection:
+        if self._connection is not None and _was_closed(self._connection):
+            self._close()
         if self._connection is None:
             try:
                 self._connection = connect(self._dsn, self._purpose, self._heartbeat)

@@ -13,6 +13,7 @@ import psycopg
 
 from .. import schema
 from .._core.attention import Attention, after
+from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
 from ..connecting import said
@@ -120,6 +121,7 @@ class Reader:
         self._stopping = Event()
         self._linger = Linger()
         self._failures = 0
+        self._complaints = Complaints()
 
     def __enter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -206,7 +208,8 @@ class Reader:
         except TRANSIENT as error:
             self._failures += 1
             delay = backoff(self._failures, 0.1, 10.0)
-            log.warning("reading failed, next try in %.1f s: %s", delay, said(error))
+            level = self._complaints.level("reading", error, time.monotonic())
+            log.log(level, "reading failed, next try in %.1f s: %s", delay, said(error))
             self._disconnect()
             self._stopping.wait(delay)
             self._attention.all()

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._core.complaints import Complaints
 from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
 from ..connecting import said
@@ -56,6 +57,7 @@ class Settler:
         self._closed = False
         self._freed = freed  # called whenever messages stop being held
         self._done = done  # called for each message that has its outcome
+        self._complaints = Complaints()
         self.tried: set[Message] = set()  # acknowledged in transactions not known to be over
 
     def hold(
@@ -103,7 +105,7 @@ class Settler:
             except TRANSIENT as error:
                 # The outcome is kept: it goes once the database is back, or the lease is lost.
                 delay = backoff(1, min(max(delay * 2, 0.1), 5.0), 5.0)
-                log.warning("settling waits for the database: %s", said(error))
+                self._complain("settling waits for the database", error)
                 self._closing.wait(delay)
         if (refusal := outcomes.error_of(message_id)) is not None:
             raise refusal
@@ -217,6 +219,10 @@ class Settler:
         self._leases.pop(lease.token, None)
         self._freed()
 
+    def _complain(self, what: str, error: BaseException) -> None:
+        level = self._complaints.level(what, error, time.monotonic())
+        log.log(level, "%s: %s", what, said(error))
+
     def flush_loop(self) -> None:
         """Flush what nobody waits for, until closed."""
         while not self._closing.is_set():
@@ -229,7 +235,7 @@ class Settler:
                 again = self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
-                log.warning("settling failed, and is tried again: %s", said(error))
+                self._complain("settling failed, and is tried again", error)
                 again = True
             if again:
                 self._dirty.set()
@@ -273,7 +279,7 @@ class Settler:
                 self._store.stay_active()
                 alive = self._store.extend(held, self._options.lease)
             except TRANSIENT as error:
-                log.warning("leases could not be prolonged: %s", said(error))
+                self._complain("leases could not be prolonged", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time for one more
                 continue
             for token in held:

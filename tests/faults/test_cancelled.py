@@ -1,0 +1,250 @@
+"""The database half is stopped at every one of its statements: cancelled, or its backend ended.
+
+First each function that writes, at each statement that it comes to in a scene where everything is
+to be done at once. Asserted each time: nothing has changed, nothing was swallowed, no advisory lock
+is left; and at the end, not stopped, it does exactly what it was to do.
+
+Then everybody at once: a publisher and consumers of both halves while all their sessions are
+stopped at random statements. Asserted: nothing is lost, nothing twice in effect, keys keep their
+order, nobody gives up, and the complaints are no flood.
+DURABLE_NOTIFY_SECONDS makes it longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.crew import DDL, Crew
+from tests.support.planting import Plant, plant
+from tests.support.schedule import LONG_GONE, Session, Stage
+from tests.support.servers import Postgres
+from tests.support.stepping import How, at_random, instrument, passed, stop_at
+
+SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
+TABLES = """
+    SELECT c.relname FROM pg_class c
+     WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind = 'r'"""
+
+
+def scene(stage: Stage, order_by: str = "key", *, exclusive: bool = False) -> dict[str, int]:
+    """All that a claim can meet at once; returns the tokens of leases that are held.
+
+    An expired lease, half of it settled; retries that are due, with a key and without; messages
+    parked behind a key; a straggler; one to be delivered later, one past its expiry; limits.
+    """
+    director, slow = stage.take(2)
+    director.subscribe("g")
+    director.subscribe("h")
+    options = {"order_by": order_by, "exclusive": exclusive, "on_expiry": "dead_letter"}
+    limits = {"max_in_flight": 1000, "rate_limit": 1000}
+    configure = "SELECT durable_notify.configure('g', %s::jsonb)"
+    director.run(configure, json.dumps(options | limits))
+    for number in range(12):
+        director.publish(number, key=[None, "a", "b"][number % 3])
+    retried = director.claim(4)
+    director.settle(retried[0].token, retried[:1], retried[1:])
+    expired = director.claim(4)
+    if expired:
+        director.settle(expired[0].token, expired[:1])
+    director.run(LONG_GONE)
+    slow.begin()
+    slow.publish("late")
+    director.publish("parked", key="a")
+    times = "SELECT durable_notify.publish('t', '1', deliver_at => %s, expires_at => %s)"
+    director.run(times, "2099-01-01", None)
+    director.run(times, None, "2001-01-01")
+    held = director.claim(6, "h")
+    slow.commit()
+    director.publish("last", key="c")
+    director.listen()
+    return {"held": held[0].token, "first": held[0].id, "second": held[1].id}
+
+
+def print_of(session: Session) -> str:
+    """What stands in all tables, in short."""
+    rows = "(SELECT md5(string_agg(r::text, '|' ORDER BY r::text)) FROM durable_notify.{} r)"
+    return str(session.run("SELECT " + ", ".join(map(rows.format, session.column(TABLES)))))
+
+
+def locks_left(session: Session) -> list[tuple[Any, ...]]:
+    """Advisory locks of anybody but the director, who has armed the bell of t."""
+    return session.run(
+        "SELECT pid, classid, objid, mode FROM pg_locks"
+        " WHERE locktype = 'advisory' AND mode <> 'ShareLock'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+
+def stopped_everywhere(stage: Stage, statement: str, how: How) -> tuple[int, list[Any]]:
+    """Stop a statement at each of its own; returns how many those are, and what it does at last."""
+    watcher, session = stage.take(2)
+    before = print_of(watcher)
+    for number in range(1, 1000):
+        stop_at(session, number, how)
+        try:
+            rows = session.run(statement)
+        except psycopg.OperationalError as error:
+            expected = {"cancel": "57014", "terminate": "57P01"}[how]
+            assert error.sqlstate == expected, error
+            if how == "terminate":
+                session = stage.session()
+            assert print_of(watcher) == before, f"changed, although stopped at {number}"
+            assert locks_left(watcher) == [], f"left behind, stopped at {number}"
+            continue
+        reached = passed(session)
+        assert reached < number, f"went on, although stopped at {number} of {reached}"
+        assert locks_left(watcher) == []
+        return reached, rows
+    raise AssertionError("it never ends")
+
+
+OPERATIONS = {
+    "claim": (100, "SELECT id, attempt FROM durable_notify.claim('g', '{{t}}', 100, '1 hour', 'a test')"),
+    "settle": (40, "SELECT durable_notify.settle({held}, '{{{first}}}', '{{{second}}}')"),
+    "reject": (20, "SELECT durable_notify.settle({held}, '{{}}', '{{}}', '{{{first}}}')"),
+    "release": (20, "SELECT durable_notify.release('{{{held}}}')"),
+    "extend": (2, "SELECT durable_notify.extend('{{{held}}}', '1 hour') = {held}"),
+    "publish": (10, "SELECT durable_notify.publish('t', '1', 'a')"),
+    "replay": (10, "SELECT durable_notify.replay('g', 't', 0)"),
+    "redrive": (10, "SELECT durable_notify.redrive('h', everything => true)"),
+}  # fmt: skip
+"""Each with the fewest statements it is made of in the scene, so that it is known to do its work."""
+
+
+def left_over(session: Session) -> dict[str, list[tuple[int, int]]]:
+    """What each group has not settled, with the attempts: all leases end, all of it is handed over."""
+    session.run("UPDATE durable_notify.consumer_group SET rate_limit = NULL, exclusive = false")
+    session.run("UPDATE durable_notify.heartbeat SET deadline = 'epoch'")
+    session.run(LONG_GONE)
+    left: dict[str, list[tuple[int, int]]] = {}
+    for group in ("g", "h"):
+        while batch := session.claim(100, group):
+            left.setdefault(group, []).extend((m.id, m.attempt) for m in batch)
+            session.ack(batch)
+    return left
+
+
+def undisturbed(dsn: str, name: str, **options: Any) -> tuple[Any, Any]:
+    """What an operation returns, and what is left after it, where nothing stops it."""
+    with Stage(dsn) as stage:
+        statement = OPERATIONS[name][1].format(**scene(stage, **options))
+        (session,) = stage.take(1)
+        return session.run(statement), left_over(session)
+
+
+def disturbed(dsn: str, name: str, how: How, *plants: Plant, **options: Any) -> tuple[Any, Any]:
+    """The same where it is stopped at each statement before it is let through."""
+    least, statement = OPERATIONS[name]
+    with Stage(dsn) as stage:
+        statement = statement.format(**scene(stage, **options))
+        (director,) = stage.take(1)
+        for each in plants:
+            each(director)
+        instrument(director)
+        reached, rows = stopped_everywhere(stage, statement, how)
+        print(f"{name}: stopped at each of {reached} statements")
+        assert reached >= least, "the scene has little in it"
+        return rows, left_over(director)
+
+
+@pytest.fixture
+def twin(server: Postgres, template: str) -> Iterator[str]:
+    """Another database like `dsn`: ids are the same there."""
+    with server.database(template) as name:
+        yield server.dsn(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, "cancel") for name in OPERATIONS), ("claim", "terminate"), ("publish", "terminate")],
+)
+def test_stopped_at_every_statement(dsn: str, twin: str, name: str, how: How) -> None:
+    done, left = disturbed(dsn, name, how)
+    expected, expected_left = undisturbed(twin, name)
+    if name == "publish":  # what was rolled back has used ids up
+        assert sum(map(len, left.values())) == sum(map(len, expected_left.values()))
+        return
+    assert done == expected
+    assert left == expected_left
+
+
+@pytest.mark.parametrize(
+    "options", [{"order_by": "strict"}, {"order_by": "none"}, {"exclusive": True}], ids=str
+)
+def test_claims_of_other_groups(dsn: str, twin: str, options: dict[str, Any]) -> None:
+    assert disturbed(dsn, "claim", "cancel", **options) == undisturbed(twin, "claim", **options)
+
+
+# The same with faults planted
+
+
+def lock_of_the_session(session: Session) -> None:
+    plant(session, "group_lock", ("pg_advisory_xact_lock", "pg_advisory_lock"))
+
+
+def bell_tried_in_two_statements(session: Session) -> None:
+    session.run("""
+        CREATE OR REPLACE FUNCTION durable_notify.nobody_waits(topic text) RETURNS boolean
+        LANGUAGE plpgsql VOLATILE AS $$
+        BEGIN
+            IF pg_catalog.pg_try_advisory_lock(1685024362, pg_catalog.hashtext(topic)) THEN
+                RETURN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic));
+            END IF;
+            RETURN false;
+        END $$""")
+    session.run("SELECT durable_notify.disarm('t')")
+
+
+def position_moved_without_its_lease(session: Session) -> None:
+    plant(
+        session,
+        "claim_topic",
+        ("INSERT INTO durable_notify.lease", "BEGIN\nINSERT INTO durable_notify.lease"),
+        (
+            "RETURNING token INTO new_token;",
+            "RETURNING token INTO new_token;\nPERFORM 1;\n"
+            "EXCEPTION WHEN query_canceled THEN NULL;\nEND;",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "complaint"),
+    [
+        ("claim", lock_of_the_session, "left behind"),
+        ("publish", bell_tried_in_two_statements, "left behind"),
+        ("claim", position_moved_without_its_lease, "went on"),
+    ],
+)
+def test_planted_faults_are_seen(dsn: str, name: str, fault: Plant, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        disturbed(dsn, name, "cancel", fault)
+
+
+# Everybody at once
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+@pytest.mark.timeout(SECONDS + 110)
+def test_everybody_is_stopped_now_and_then(dsn: str, how: How) -> None:
+    with Stage(dsn) as stage:
+        (director,) = stage.take(1)
+        director.run(DDL)
+        instrument(director)
+        with Crew(dsn, pause=0.02) as crew:
+            began = time.monotonic()
+            at_random(director, 0.002, how)
+            while time.monotonic() - began < SECONDS or not (crew.errors and crew.said.warnings()):
+                crew.progress(10)
+            at_random(director, 0.0)
+            crew.progress(10)
+            crew.drain(director.connection)
+            crew.judge(director.connection)
+            assert all(isinstance(error, psycopg.OperationalError) for error in crew.errors)

@@ -1,0 +1,109 @@
+"""Each time-out that a role can be given, far too short, while everybody is at work.
+
+Asserted: publishers get the driver's own error and nothing is half written; nothing committed is
+lost, nothing twice in effect; consumers never give up, go on by themselves once it is over, and say
+what is wrong, but not over and over. What only ends idle sessions does not disturb consumers at all.
+DURABLE_NOTIFY_SECONDS is how long each lasts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+from psycopg.conninfo import make_conninfo
+
+from durable_notify._core.complaints import Complaints
+from tests.support.crew import DDL, Crew, make_worker
+from tests.support.halves import Half, Seen, running
+from tests.support.waiting import eventually
+from tests.support.watching import asleep, send, sessions, value
+
+SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
+pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def worker(conn: Connection, dsn: str) -> Iterator[str]:
+    """A role of this test's own, that is no superuser: what it connects with."""
+    conn.execute(DDL.encode())
+    name = f"worker_{conn.info.dbname}"
+    make_worker(dsn, name)
+    try:
+        yield make_conninfo(dsn, user=name)
+    finally:
+        conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+@contextmanager
+def hostile(conn: Connection, setting: str, value: str) -> Iterator[None]:
+    """Give the role a setting, and have it connect anew; and so at the end."""
+    role, database = sql.Identifier(f"worker_{conn.info.dbname}"), sql.Identifier(conn.info.dbname)
+    alter = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}")
+    conn.execute(alter.format(role, database, sql.Identifier(setting), sql.Literal(value)))
+    reconnect(conn)
+    yield
+    conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, database))
+    reconnect(conn)
+
+
+def reconnect(conn: Connection) -> None:
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+    conn.execute(end, [f"worker_{conn.info.dbname}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "since", "complaint"),
+    [
+        ("statement_timeout", "1ms", 14, "statement timeout"),
+        ("lock_timeout", "1ms", 14, None),
+        ("idle_in_transaction_session_timeout", "1ms", 14, None),
+        ("idle_session_timeout", "20ms", 14, None),
+        ("transaction_timeout", "1ms", 17, "transaction timeout"),
+    ],
+)
+def test_far_too_short(
+    conn: Connection, worker: str, setting: str, value: str, since: int, complaint: str | None
+) -> None:
+    if conn.info.server_version < since * 10_000:
+        pytest.skip(f"{setting} came with PostgreSQL {since}")
+    with Crew(worker, pause=0.02) as crew:
+        with hostile(conn, setting, value):
+            time.sleep(SECONDS)
+            if complaint is not None:
+                eventually(lambda: any(complaint in text for text in crew.said.warnings()))
+        crew.progress(20)
+        crew.drain(conn)
+        crew.judge(conn)
+        warnings = crew.said.warnings()
+        assert len(warnings) <= 20 * (1 + SECONDS / Complaints.EVERY), warnings
+        assert all(isinstance(error, psycopg.Error) for error in crew.errors)
+
+
+@pytest.mark.parametrize("name", ["sync", "async"])
+async def test_a_quiet_consumer_is_not_disturbed(
+    conn: Connection, worker: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sessions may be ended for being idle; the one that listens is not, and nothing is said."""
+    caplog.set_level("INFO", "durable_notify")
+    with hostile(conn, "idle_session_timeout", "100ms"):
+        consumer = Half(name).consumer(worker)
+        seen = Seen()
+        async with running(consumer, seen):
+            await asleep(consumer)
+            for number in range(1, 4):
+                eventually(lambda: sessions(conn, "durable_notify consumer%") == [])
+                send(conn, [number])
+                await seen.got(number)
+                await asleep(consumer)
+            listener = consumer._ear._listener
+            assert listener.reconnects == 0
+    assert caplog.messages == []

@@ -1,0 +1,32 @@
+"""How often to say that something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+
+import psycopg
+
+from durable_notify._core.complaints import Complaints
+
+
+def test_a_trouble_is_said_once_and_then_once_a_minute() -> None:
+    complaints = Complaints()
+    said = [
+        now
+        for now in range(0, 200, 5)
+        if complaints.level("claiming", OSError(f"at {now}"), now) == logging.WARNING
+    ]
+    assert said == [0, 60, 120, 180]
+
+
+def test_another_trouble_is_said_at_once() -> None:
+    complaints = Complaints()
+    for about, error in (
+        ("claiming", psycopg.errors.DiskFull("full")),
+        ("claiming", psycopg.OperationalError("refused")),
+        ("claiming", psycopg.errors.QueryCanceled("cancelled")),
+        ("settling", psycopg.errors.QueryCanceled("cancelled")),
+        ("crowded", None),
+    ):
+        assert complaints.level(about, error, 1.0) == logging.WARNING
+        assert complaints.level(about, error, 2.0) == logging.DEBUG
