@@ -121,14 +121,18 @@ def stale_settle(history: History) -> Iterator[Finding]:
 
 
 def after_settling(history: History) -> Iterator[Finding]:
-    """Delivered again after its acknowledgement was confirmed."""
+    """Delivered again after its acknowledgement was confirmed, under a lease that is younger.
+
+    Under an older one it is a consumer that does not know yet what it has lost: tokens of leases
+    go up with the time of the claim.
+    """
     for group in history.promises:
         settled: dict[int, Event] = {}
         for event in history.of_group(group, "settled", "delivered"):
             for number in event.numbers:
                 if event.what == "settled" and event.note != "retry":
                     settled.setdefault(number, event)
-                elif event.what == "delivered" and number in settled:
+                elif number in settled and event.token > settled[number].token:
                     text = f"group {group} got message {number} again after it was acknowledged"
                     yield Finding("after settling", text, history.about([number]))
 

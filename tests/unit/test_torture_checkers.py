@@ -221,6 +221,16 @@ def test_a_kill_between_an_ack_and_its_record_is_no_loss(story: Story) -> None:
     assert not story.found()
 
 
+def test_a_delivery_under_a_lease_lost_unawares_is_no_fault(story: Story) -> None:
+    story.publish(9)
+    for group in PROMISES:
+        story.deliver(group, 9, token=7)
+        story.settle(group, 9, token=7)
+    story.deliver("acks", 9, token=6)
+    story.settle("acks", 9, "refused", token=6)
+    assert not story.found()
+
+
 def test_the_stretch_shows_the_message_and_the_faults_meanwhile(story: Story) -> None:
     story.publish(9)
     story.history.events.append(Event(next(story.clock), "nemesis", "fault", note="kill"))
