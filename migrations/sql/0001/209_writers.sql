@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.writers(tables regclass[]) RETURNS xid[]
-LANGUAGE sql VOLATILE AS $function$
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The transactions of others that hold RowExclusiveLock on one of some tables: the lowest xid of
     -- each is its own, the others its savepoints'.
     --

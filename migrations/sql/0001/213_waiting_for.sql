@@ -6,7 +6,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    asking name := durable_notify.caller();
+    asking name;
 BEGIN
     -- The publishers in flight that a strict group waits for: transactions that may yet commit an
     -- id lower than what others have committed since. Of a prepared transaction its name; a query
@@ -15,6 +15,7 @@ BEGIN
         RETURN QUERY SELECT * FROM durable_notify.waiting_for_granted(group_name);
         RETURN;
     END IF;
+    asking := durable_notify.caller();
     -- Trap: with the owner's rights pg_stat_activity shows what the owner may see. The caller counts.
     RETURN QUERY
     SELECT a.pid, pg_catalog.current_database()::text, p.gid, COALESCE(a.xact_start, p.prepared),

@@ -1,0 +1,102 @@
+"""Who may call which function of the schema: a decision for each, and what is wrong otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+Connection = psycopg.Connection[Any]
+
+GRANTED = {"publisher", "inserter", "consumer", "other", "reader", "observer"}
+CONSUMERS = {"consumer", "other"}
+OWNER: set[str] = set()
+
+
+def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
+    return dict.fromkeys(names.split(), kinds)
+
+
+#: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
+MAY: dict[str, set[str]] = {
+    **_decided(GRANTED, "has_own_rights channel wakeups"),
+    **_decided({"publisher"}, "publish publish_many"),
+    **_decided({"inserter"}, "nobody_waits somebody_waits refuse wake"),
+    **_decided({"reader"}, "read_start read latest topics log_id"),
+    **_decided(
+        CONSUMERS,
+        "subscribe discover configure pause resume claim settle still_out once extend release next_due stay_active"
+        " stand_down replay seek start_replay advance_replays cancel_replay redrive discard",
+    ),
+    **_decided(
+        CONSUMERS | {"observer"}, "status groups waiting_for replay_jobs dead_letters audit_entries"
+    ),
+    **_decided(
+        CONSUMERS | {"reader"},
+        "arm disarm armed arm_all disarm_all unannounced still_running writers",
+    ),
+    **_decided(
+        OWNER,
+        # What is done by hand to groups, topics and roles.
+        "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access"
+        " revoke_access last_id chosen_dead_letters"
+        # What only other functions call.
+        " advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
+        " carried_over check_order claim_topic committed_snapshot dedup_id defer drop_lease"
+        " due_in_topic functions_for granted group_lock has_something_under_way heads held_by_strangers"
+        " hold_group id_before in_flight issue_grants later_of_key let_go may_see message_of move"
+        " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
+        " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
+        " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
+        " room_to_read send_back sort_out stragglers subscribe_topics take_batch take_dead_letters"
+        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered",
+    ),
+}
+#: These run with the search_path of their caller, and name their operators in full: it would cost each
+#: message to set another one. has_own_rights and wakeups are put in place of their calls.
+ON_THE_CALLERS_PATH = {
+    "publish", "published", "has_own_rights", "wakeups", "channel", "nobody_waits", "wake"
+}  # fmt: skip
+PATH = "search_path=pg_catalog, durable_notify, pg_temp"
+
+
+def base(name: str) -> str:
+    """The function that a twin is the twin of."""
+    return name.removesuffix("_granted")
+
+
+def findings(conn: Connection) -> list[str]:
+    """What is wrong with the rights on the schema, as the catalog has them; nothing, if all is well."""
+    found = []
+    query = """
+        SELECT p.proname, p.prosecdef, COALESCE(p.proconfig, '{}'), p.prosrc,
+               EXISTS (SELECT FROM aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
+                        WHERE a.grantee = 0)
+          FROM pg_proc p WHERE p.pronamespace = 'durable_notify'::regnamespace"""
+    seen = set()
+    for name, definer, config, source, public in conn.execute(query).fetchall():
+        seen.add(name)
+        if base(name) not in MAY:
+            found.append(f"{name}: nobody has decided who may call it")
+        if public:
+            found.append(f"{name}: everybody may call it")
+        if definer != name.endswith("_granted"):
+            found.append(f"{name}: runs with {'the owner' if definer else 'the caller'}'s rights")
+        if definer and "PERFORM durable_notify.require" not in source:
+            found.append(f"{name}: asks for nothing")
+        callable_by_others = MAY.get(base(name)) or name == "publish_with"
+        if (
+            definer or (callable_by_others and name not in ON_THE_CALLERS_PATH)
+        ) and PATH not in config:
+            found.append(f"{name}: runs on whatever search_path")
+    found += [f"{name}: is not there" for name in MAY.keys() - {base(name) for name in seen}]
+    query = """
+        SELECT c.relname FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+         WHERE c.relnamespace = 'durable_notify'::regnamespace AND a.grantee = 0
+         UNION ALL SELECT 'the schema' FROM pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) a
+         WHERE n.nspname = 'durable_notify' AND a.grantee = 0
+         UNION ALL SELECT c.relname || '.' || t.attname FROM pg_class c
+          JOIN pg_attribute t ON t.attrelid = c.oid CROSS JOIN LATERAL aclexplode(t.attacl) a
+         WHERE c.relnamespace = 'durable_notify'::regnamespace AND a.grantee = 0"""
+    found += [f"{name}: granted to everybody" for (name,) in conn.execute(query).fetchall()]
+    return sorted(found)
