@@ -81,6 +81,10 @@ class Process:
     def has_ended(self) -> bool:
         return self._popen.poll() is not None
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
