@@ -9,6 +9,8 @@ python3 tasks.py format    ruff's formatter
 python3 tasks.py lint      ruff, mypy, import-linter, and whether the sync half is current
 python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
 python3 tasks.py snapshot  write migrations/snapshot.txt anew
+python3 tasks.py lock      write requirements/dev.lock anew, with the newest releases
+python3 tasks.py audit     whether these have known vulnerabilities, where somebody can be asked
 python3 tasks.py versions  the tests on every PostgreSQL supported (arguments: some of them)
 python3 tasks.py bench     the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        what CI runs
@@ -26,6 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
+TOOLS = ROOT / ".cache" / "tools"  # what seldom is needed, apart from what is pinned
+LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
 
 
@@ -41,16 +45,31 @@ def run(*command: str, **environment: str) -> None:
 def setup() -> None:
     """Make .venv where it is not there or not current."""
     stamp = VENV / "installed"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    pyproject = (ROOT / "pyproject.toml").read_bytes()
+    wanted = hashlib.sha256(pyproject + LOCK.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
     if not (BIN / "python").exists():
         print("making .venv", flush=True)
         venv.create(VENV, with_pip=True)
-    # Dependency groups came with pip 25.1, after the pip that Python 3.11 brings.
-    run("python", "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
-    run("python", "-m", "pip", "install", "--quiet", "--editable", ".", "--group", "dev")
+    install = ("python", "-m", "pip", "install", "--quiet")
+    run(*install, "--require-hashes", "--requirement", str(LOCK.relative_to(ROOT)))
+    # Of itself only: all else, what builds it included, is what the lock says.
+    run(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     stamp.write_text(wanted)
+
+
+def tool(name: str) -> dict[str, str] | None:
+    """Have a program that the project is not developed with; returns the PATH to find it on.
+
+    None where no package index answers.
+    """
+    if not (TOOLS / "bin" / name).exists():
+        venv.create(TOOLS, with_pip=True)
+        pip = [str(TOOLS / "bin" / "python"), "-m", "pip", "install", "--quiet", name]
+        if subprocess.run(pip, check=False).returncode:
+            return None
+    return {"PATH": os.pathsep.join([str(TOOLS / "bin"), str(BIN), os.environ["PATH"]])}
 
 
 def demo(*arguments: str) -> None:
@@ -71,6 +90,7 @@ def lint() -> None:
     run("mypy")
     run("lint-imports")
     run("python", "tools/unasync.py", "--check")
+    run("python", "tools/lock.py", "--check")
 
 
 def sync() -> None:
@@ -79,6 +99,19 @@ def sync() -> None:
 
 def snapshot() -> None:
     run("python", "-m", "tests.schema.renew_snapshot")
+
+
+def lock() -> None:
+    if (found := tool("uv")) is None:
+        sys.exit("uv is not to be had, and without it there is no new lock")
+    run("python", "tools/lock.py", **found)
+
+
+def audit() -> None:
+    if (found := tool("pip-audit")) is None:
+        print("audit: NOT DONE, pip-audit is not to be had")
+    else:
+        run("python", "tools/audit.py", **found)
 
 
 def versions(*wanted: str) -> None:
@@ -96,11 +129,13 @@ def ci() -> None:
     lint()
     test()  # on the newest PostgreSQL
     versions(POSTGRESQL[0])
+    audit()  # says so where it could not be done
 
 
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
-    "sync": sync, "snapshot": snapshot, "versions": versions, "bench": bench, "ci": ci,
+    "sync": sync, "snapshot": snapshot, "lock": lock, "audit": audit, "versions": versions,
+    "bench": bench, "ci": ci,
 }  # fmt: skip
 
 

@@ -57,7 +57,8 @@ _SEEK = (
 _REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 _DEAD_LETTERS = (
-    "SELECT of_group, of_topic, message_id, message_key, payload::text, data, headers::text,"
+    # What is put in is a constant.
+    "SELECT of_group, of_topic, message_id, message_key, payload::text, data, headers::text,"  # noqa: S608
     " published_at, attempt, reason, dead_at, error::text"
     f" FROM durable_notify.dead_letters({_CHOICE})"
     " ORDER BY of_group, of_topic, message_id LIMIT %s"

@@ -34,7 +34,7 @@ FLUSH = {"commit_delay": "1500", "commit_siblings": "0"}
 _NOTE = "x" * 60
 #: One message as it might be: about 120 bytes of JSON.
 _PAYLOAD = f'{{"order": 17, "customer": "customer-17", "amount": 25.5, "note": "{_NOTE}"}}'
-INSERT = f"INSERT INTO %s (topic, payload) VALUES ('orders', '{_PAYLOAD}')"
+INSERT = f"INSERT INTO %s (topic, payload) VALUES ('orders', '{_PAYLOAD}')"  # noqa: S608 - of constants
 
 #: The same row without this library: the same columns, a primary key, no trigger.
 PLAIN = """

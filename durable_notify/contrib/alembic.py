@@ -70,7 +70,8 @@ def _prepare(op: Any, since: str) -> str:
         op.execute(statement)
     if op.get_context().as_sql:
         return since
-    row = op.get_bind().execute(sa.text(f"SELECT version_num FROM {_TABLE}")).first()
+    query = f"SELECT version_num FROM {_TABLE}"  # noqa: S608 - of constants
+    row = op.get_bind().execute(sa.text(query)).first()
     if row is None:
         return "base"
     schema.refuse_newer((row[0],))
@@ -78,6 +79,7 @@ def _prepare(op: Any, since: str) -> str:
 
 
 def _stamp(op: Any, revision: Any) -> None:
-    op.execute(f"DELETE FROM {_TABLE}")
+    op.execute(f"DELETE FROM {_TABLE}")  # noqa: S608 - of constants
     if revision is not None:
-        op.execute(f"INSERT INTO {_TABLE} (version_num) VALUES ('{revision}')")
+        # Offline there are no parameters; the revision is the name of one of our own files.
+        op.execute(f"INSERT INTO {_TABLE} (version_num) VALUES ('{revision}')")  # noqa: S608
