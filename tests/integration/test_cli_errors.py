@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -149,26 +150,32 @@ def role(conn: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "remedy"),
     [
-        ["publish", "t", "1", "--key", "k", "--header", "a=b"],
-        ["consume", "t", "--group", "g", "--until-empty"],
-        ["replay", "--group", "h", "--topic", "t", "--from-beginning"],
-        ["status"],
-        ["dead-letters"],
+        (["publish", "t", "1", "--key", "k", "--header", "a=b"], "--publish TOPIC"),
+        (["consume", "t", "--group", "g", "--until-empty"], "--consume TOPIC --group GROUP"),
+        (
+            ["replay", "--group", "h", "--topic", "t", "--from-beginning"],
+            "--consume TOPIC --group GROUP",
+        ),
+        (["status"], "--observe"),
+        (["dead-letters"], "--observe"),
     ],
-    ids=lambda arguments: arguments[0],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_role_without_rights_is_told_which(
-    dsn: str, conn: psycopg.Connection[Any], role: str, arguments: list[str]
+def test_role_without_rights_is_told_what_it_lacks(
+    dsn: str, conn: psycopg.Connection[Any], role: str, arguments: list[str], remedy: str
 ) -> None:
     good("publish", "t", "1", dsn=dsn)
     drain(dsn, group="h")
     theirs = make_conninfo(dsn, user=role, password="secret")
     done = run(*arguments, dsn=theirs)
-    fails(done, 1, "permission denied", "GRANT USAGE ON SCHEMA")
-    grants = [line for line in done.stderr.splitlines() if line.startswith("  GRANT ")]
-    conn.execute("\n".join(grants).encode())
+    fails(done, 1, "permission denied", f"durable-notify grant '{role}' {remedy}")
+    command = done.stderr.strip().rpartition("durable-notify ")[2]
+    command = command.replace("TOPIC", "t").replace(
+        "GROUP", arguments[arguments.index("--group") + 1] if "GROUP" in command else ""
+    )
+    good(*shlex.split(command), dsn=dsn)
     done = run(*arguments, dsn=theirs)
     assert done.returncode == 0, done.stderr
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.docs.pages import CHECKOUT, blocks
 from tests.support.bells import Listener, armed, barred, count
+from tests.support.roles import roles
 from tests.support.schedule import Session, Stage
 
 HUGE = "SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, ARRAY[10000]))"
@@ -354,39 +352,32 @@ def test_copied_rows_ring(stage: Stage, publisher: Session) -> None:
 # Rights
 
 
-@pytest.fixture
-def grantee(dsn: str, stage: Stage) -> Iterator[Session]:
-    """A session of a role that has the rights of a publisher in docs/migrations.md, no others."""
-    page = CHECKOUT / "docs" / "migrations.md"
-    (grants,) = (
-        b.text for b in blocks(page) if b.text.startswith("GRANT") and "TO publisher;" in b.text
-    )
-    director, session = stage.take(2)
-    name = f"dn_publisher_{uuid.uuid4().hex[:12]}"
-    director.run(f"CREATE ROLE {name}")
-    try:
-        director.run(grants.replace("TO publisher;", f"TO {name};"))
-        session.run(f"SET ROLE {name}")
-        session.run("SET lock_timeout = '1s'")
-        yield session
-    finally:
-        session.run("RESET ROLE")
-        statement = sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name))
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(statement)
+PUBLISH = {
+    "publish": "SELECT durable_notify.publish('t', '1')",
+    "insert": "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1') RETURNING id",
+}
 
 
+@pytest.mark.parametrize("right", PUBLISH)
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
-def test_a_publisher_needs_no_rights_to_ring(stage: Stage, grantee: Session, policy: str) -> None:
-    stage.session().run("SELECT durable_notify.set_wakeups('t', %s)", policy)
+def test_a_publisher_needs_no_rights_to_ring(
+    dsn: str, stage: Stage, policy: str, right: str
+) -> None:
+    director, grantee = stage.take(2)
+    director.run("SELECT durable_notify.set_wakeups('t', %s)", policy)
     listener = Listener(stage, "t", "")
-    with barred(stage.session(), "t"):
-        grantee.publish()
-    assert listener.heard() == [] or policy == "always"
-    if policy != "never":
-        listener.arm("t", "")
-    with grantee.transaction():
-        first = grantee.publish()
-        grantee.publish()
-    expected = [ring("t", first), ("durable_notify", "t")]
-    assert listener.heard() == ([] if policy == "never" else expected)
+    with roles(dsn, {}) as made:
+        name = made.make("publisher", (right, ["t"] if right == "publish" else None, None))
+        grantee.run(f"SET ROLE {name}")
+        grantee.run("SET lock_timeout = '1s'")
+        with barred(stage.session(), "t"):
+            grantee.run(PUBLISH[right])
+        assert listener.heard() == [] or policy == "always"
+        if policy != "never":
+            listener.arm("t", "")
+        with grantee.transaction():
+            first = grantee.value(PUBLISH[right])
+            grantee.run(PUBLISH[right])
+        expected = [ring("t", first), ("durable_notify", "t")]
+        assert listener.heard() == ([] if policy == "never" else expected)
+        grantee.run("RESET ROLE")
