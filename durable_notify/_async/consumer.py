@@ -318,12 +318,21 @@ class AsyncConsumer:
                 return None
             if self._queue.size() <= self._low_water:
                 self._room.set()  # also where none of what is in it may be handled any more
+            await self._make_sure(message)
             if not self._admitted(message, message if owner is None else owner):
                 continue
             if message._flaw is not None:
                 self._refuse(message, message._flaw)
                 continue
             return message
+
+    async def _make_sure(self, message: AsyncMessage) -> None:
+        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        lease = message._lease
+        while not (self._settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
+            await self._settler.confirm(lease)
+            if not (lease.lost or self._settler.is_sure(lease)):
+                await self._stopping.wait(0.5)
 
     async def _queued(self, until: float | None) -> AsyncMessage | None:
         try:

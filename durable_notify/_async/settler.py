@@ -142,6 +142,18 @@ class AsyncSettler:
                 f"lease {lease.token} was superseded: another consumer has its messages"
             )
 
+    def is_sure(self, lease: HeldLease) -> bool:
+        """Whether a lease cannot have run out unawares."""
+        age = time.monotonic() - lease.sure_at
+        return age < self._options.lease or lease.token not in self._leases
+
+    async def confirm(self, lease: HeldLease) -> None:
+        """Find out whether a lease is still ours: we slept, or the database was out of reach."""
+        try:
+            await self._prolong([lease.token])
+        except TRANSIENT as error:
+            self._complain("whether a lease has run out is not known", error)
+
     async def flush(self) -> None:
         """Send all outcomes collected; one transaction a lease, so that each stands for itself."""
         async with self._flushing:
@@ -276,20 +288,29 @@ class AsyncSettler:
                 continue
             try:
                 await self._store.stay_active()
-                alive = await self._store.extend(held, self._options.lease)
+                await self._prolong(held)
             except TRANSIENT as error:
                 self._complain("leases could not be prolonged", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time for one more
+
+    async def _prolong(self, tokens: list[int]) -> None:
+        """Prolong leases, and take note of those that were lost."""
+        before = time.monotonic()
+        alive = await self._store.extend(tokens, self._options.lease)
+        for token in tokens:
+            lease = self._leases.get(token)
+            if lease is None:
                 continue
-            for token in held:
-                lease = self._leases.get(token)
-                if lease is None or token in alive or lease.settled:
-                    continue
-                if not lease.presumed_settled:
-                    log.warning("lease %s was lost: its messages go to another consumer", token)
-                    lease.lose()
-                if not lease.uncertain:  # else the flush finds out
-                    self._forget(lease)
+            if token in alive:
+                lease.sure_at = before
+                continue
+            if lease.settled:
+                continue
+            if not lease.presumed_settled:
+                log.warning("lease %s was lost: its messages go to another consumer", token)
+                lease.lose()
+            if not lease.uncertain:  # else the flush finds out
+                self._forget(lease)
 
     async def close(self) -> None:
         """Send all outcomes and give back what is unsettled; a longer outage is logged."""

@@ -125,7 +125,7 @@ class HeldLease:
 
     __slots__ = (
         "_done", "_mutex", "_sizes", "_unsent", "claimed_at", "given_up", "ids", "lost", "open",
-        "pending", "places", "token", "tried", "unconfirmed",
+        "pending", "places", "sure_at", "token", "tried", "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +149,7 @@ class HeldLease:
         self.lost = False
         self.given_up = False
         self.claimed_at = claimed_at
+        self.sure_at = claimed_at  # when it was last known to be ours
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def record(self, message_id: int, outcome: Outcome) -> Outcomes:

@@ -319,12 +319,21 @@ class Consumer:
                 return None
             if self._queue.size() <= self._low_water:
                 self._room.set()  # also where none of what is in it may be handled any more
+            self._make_sure(message)
             if not self._admitted(message, message if owner is None else owner):
                 continue
             if message._flaw is not None:
                 self._refuse(message, message._flaw)
                 continue
             return message
+
+    def _make_sure(self, message: Message) -> None:
+        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        lease = message._lease
+        while not (self._settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
+            self._settler.confirm(lease)
+            if not (lease.lost or self._settler.is_sure(lease)):
+                self._stopping.wait(0.5)
 
     def _queued(self, until: float | None) -> Message | None:
         try:

@@ -1,0 +1,73 @@
+"""A consumer that cannot reach the database past its lease: what it holds is another's by then.
+
+Asserted: once it is back it hands out nothing of what it has lost, and goes on with what is new; where
+nobody has taken the lease over, it goes on with that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from durable_notify._async.settler import AsyncSettler
+from durable_notify._sync.settler import Settler
+from durable_notify.torture.proxy import Proxy
+from tests.conftest import Connection
+from tests.faults.test_unknown_outcomes import taken_over_and_settled
+from tests.support.halves import Half, running, until
+from tests.support.watching import send
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+async def delivered(half: Half, dsn: str, conn: Connection, *, taken: bool) -> list[Any]:
+    """What a consumer hands out that is cut off, in its first message, for longer than its lease."""
+    send(conn, ["first", "second", "third"])
+    got: list[Any] = []
+
+    async def handle(message: Any) -> None:
+        got.append(message.payload)
+        if got == ["first"]:
+            proxy.blackhole()
+            if taken:
+                taken_over_and_settled(conn)
+            lease = message._lease
+            await until(lambda: time.monotonic() - lease.sure_at > 1.0)
+            proxy.forward(leave_dead=True)
+            proxy.cut()
+
+    with Proxy(dsn) as proxy:
+        consumer = half.consumer(proxy.dsn(), group="g", lease=1.0, poll=0.2)
+        async with running(consumer, handle):
+            await until(lambda: got)
+            await until(lambda: taken or "third" in got)
+            send(conn, ["last"])
+            await until(lambda: "last" in got)
+    return got
+
+
+async def test_what_was_taken_over_is_not_handed_out(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    assert await delivered(half, dsn, conn, taken=True) == ["first", "last"]
+
+
+async def test_what_nobody_has_taken_goes_on(half: Half, dsn: str, conn: Connection) -> None:
+    # Its own next claim may be quicker, and take over what its lease left.
+    got = await delivered(half, dsn, conn, taken=False)
+    assert set(got) == {"first", "second", "third", "last"}
+
+
+async def test_handed_out_unawares_is_caught(
+    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: to believe that a lease is still there."""
+    for settler in (AsyncSettler, Settler):
+        monkeypatch.setattr(settler, "is_sure", lambda _self, _lease: True)
+    got = await delivered(half, dsn, conn, taken=True)
+    assert got[:3] == ["first", "second", "third"]
