@@ -9,7 +9,6 @@ DURABLE_NOTIFY_SECONDS is how long each lasts.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify._core.complaints import Complaints
 from tests.support.crew import DDL, Crew, make_worker
 from tests.support.halves import Half, Seen, running
 from tests.support.waiting import eventually
-from tests.support.watching import asleep, send, sessions, value
+from tests.support.watching import asleep, send, sessions
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
 pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
@@ -44,11 +43,11 @@ def worker(conn: Connection, dsn: str) -> Iterator[str]:
 
 
 @contextmanager
-def hostile(conn: Connection, setting: str, value: str) -> Iterator[None]:
+def hostile(conn: Connection, setting: str, short: str) -> Iterator[None]:
     """Give the role a setting, and have it connect anew; and so at the end."""
     role, database = sql.Identifier(f"worker_{conn.info.dbname}"), sql.Identifier(conn.info.dbname)
     alter = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}")
-    conn.execute(alter.format(role, database, sql.Identifier(setting), sql.Literal(value)))
+    conn.execute(alter.format(role, database, sql.Identifier(setting), sql.Literal(short)))
     reconnect(conn)
     yield
     conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, database))
@@ -61,7 +60,7 @@ def reconnect(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "since", "complaint"),
+    ("setting", "short", "since", "complaint"),
     [
         ("statement_timeout", "1ms", 14, "statement timeout"),
         ("lock_timeout", "1ms", 14, None),
@@ -71,12 +70,12 @@ def reconnect(conn: Connection) -> None:
     ],
 )
 def test_far_too_short(
-    conn: Connection, worker: str, setting: str, value: str, since: int, complaint: str | None
+    conn: Connection, worker: str, setting: str, short: str, since: int, complaint: str | None
 ) -> None:
     if conn.info.server_version < since * 10_000:
         pytest.skip(f"{setting} came with PostgreSQL {since}")
     with Crew(worker, pause=0.02) as crew:
-        with hostile(conn, setting, value):
+        with hostile(conn, setting, short):
             time.sleep(SECONDS)
             if complaint is not None:
                 eventually(lambda: any(complaint in text for text in crew.said.warnings()))

@@ -156,7 +156,7 @@ class Crew:
             "SELECT (payload #>> '{}')::bigint, id, key FROM durable_notify.outbox"
         )
         assert {number: (i, key) for number, i, key in outbox} == business, "half written"
-        published = {message_id: key for message_id, key in business.values()}
+        published = dict(business.values())
         handled = [i for (i,) in admin.execute("SELECT message_id FROM handled ORDER BY n")]
         lost = published.keys() - set(handled)
         assert not lost, f"{len(lost)} of {len(published)} lost: {sorted(lost)[:5]}"
