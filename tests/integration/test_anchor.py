@@ -237,3 +237,22 @@ def test_a_dump_restored_beside_it(private_server: Server, tmp_path: Path) -> No
     assert payloads(good(*consume, dsn=copy)) == [2]
     good("publish", "t", "3", dsn=copy)
     assert [one["id"] for one in objects(good(*consume, dsn=copy))] == [3]
+
+
+def test_ids_follow_those_carried_over(stage: Stage) -> None:
+    """Logical replication carries rows over, not sequences; one never drawn from stands at 1, too."""
+    session = stage.session()
+    session.run("SET session_replication_role = replica")
+    session.run(FOREIGN, "5", 1)
+    session.run("""
+        INSERT INTO durable_notify.audit (id, action, group_name) OVERRIDING SYSTEM VALUE
+        VALUES (1, 'pause', 'g'), (2, 'resume', 'g')""")
+    session.run("""
+        INSERT INTO durable_notify.consumer_group (id, name) OVERRIDING SYSTEM VALUE
+        VALUES (1, 'g')""")
+    session.run("RESET session_replication_role")
+    assert session.publish() == 2
+    session.run("SELECT * FROM durable_notify.reanchor()")
+    assert session.subscribe("h") == 2
+    session.run("SELECT durable_notify.pause('h')")
+    assert session.column("SELECT id FROM durable_notify.audit ORDER BY 1") == [1, 2, 3]

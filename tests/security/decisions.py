@@ -43,7 +43,7 @@ MAY: dict[str, set[str]] = {
         # What only other functions call.
         " advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
         " carried_over check_order claim_topic committed_snapshot dedup_id defer drop_lease"
-        " due_in_topic functions_for granted group_lock has_something_under_way heads held_by_strangers"
+        " due_in_topic follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
         " hold_group id_before in_flight issue_grants later_of_key let_go may_see message_of move"
         " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"

@@ -136,6 +136,15 @@ class Company:
         for consumer in self.consumers:
             consumer.claim()
 
+    def end_transactions(self) -> None:
+        for publisher in self.publishers:
+            publisher.finish()
+
+    def end_prepared(self) -> None:
+        for publisher in self.publishers:
+            if publisher.prepared is not None:
+                publisher.finish()
+
     def go_to(self, stage: Stage, *, prepared: bool) -> None:
         """Go on elsewhere: what was open is gone, and what was `prepared` may be."""
         for publisher in self.publishers:
@@ -146,26 +155,18 @@ class Company:
         for consumer in (*self.consumers, self.idle, self.replaying):
             consumer.session = stage.session()
 
-    def frozen(self) -> Company:
-        """A copy as it is now, for a past to go back to."""
-        kept = copy.copy(self)
+    def as_it_is(self) -> Company:
+        """A copy with all that it knows now, for a past to go back to; its sessions are this one's."""
         sessions = {id(one.session): one.session for one in self._all()}
-        memo = {**sessions, id(self.choice): random.Random(self.choice.random())}
-        names = ("publishers", "consumers", "idle", "replaying", "history", "before_replay")
-        for name, value in copy.deepcopy({n: getattr(self, n) for n in names}, memo).items():
-            setattr(kept, name, value)
-        kept.choice = memo[id(self.choice)]  # type: ignore[assignment]
-        return kept
+        return copy.deepcopy(self, sessions)
 
     def _all(self) -> list[Publisher | Consumer]:
         return [*self.publishers, *self.consumers, self.idle, self.replaying]
 
     def finish(self) -> None:
         """End everything, and read until nothing is left."""
-        director = self.publishers[0]
-        for publisher in self.publishers:
-            publisher.finish()
-        director.session.run(NO_LIMIT)
+        self.end_transactions()
+        self.replaying.session.run(NO_LIMIT)
         for consumer in (*self.consumers, self.idle, self.replaying):
             consumer.finish()
         for consumer in (*self.consumers, self.idle):
@@ -237,8 +238,7 @@ def reanchor(company: Company, stage: Stage, rng: random.Random) -> None:
     session = stage.session()
     refused(session)
     company.publish(rng.randrange(30))
-    for publisher in company.publishers:
-        publisher.finish()  # reanchor() would wait for them
+    company.end_transactions()  # reanchor() would wait for them
     refused(session)
     rows = session.run("SELECT * FROM durable_notify.reanchor('moved')")
     assert {group for group, _, _ in rows} == {*CHECKED, REPLAYING}
@@ -247,8 +247,7 @@ def reanchor(company: Company, stage: Stage, rng: random.Random) -> None:
     assert undelivered[IDLE] == len(company.history.sent)
     session.subscribe("another", "u")  # which draws ids of its own
     company.work(rng.randrange(40))
-    for publisher in company.publishers:
-        publisher.finish()
+    company.end_transactions()
 
 
 def still_to_come(session: Session) -> int:

