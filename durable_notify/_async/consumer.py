@@ -144,7 +144,7 @@ class AsyncConsumer:
         self._stopping.set()
         self._room.set()
         if self._ear is not None:
-            self._ear.wake()
+            self._ear.end()
 
     async def close(self) -> None:
         """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
@@ -365,8 +365,11 @@ class AsyncConsumer:
     def _freed(self) -> None:
         """Messages are no longer held."""
         self._room.set()
-        if self.options.until_empty and self._ear is not None:
-            self._ear.wake()  # it may be empty now
+        if self._ear is not None and (
+            self.options.until_empty
+            or (self.options.idle_poll is not None and self._settler.held == 0)
+        ):
+            self._ear.wake()  # it may be empty now, or time to be idle
 
     async def _fetch(self, ear: AsyncEar) -> None:
         """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
@@ -485,7 +488,9 @@ class AsyncConsumer:
 
     async def _sleep(self, ear: AsyncEar, due: float | None) -> None:
         idle_poll = None if self.options.until_empty else self.options.idle_poll
-        if not await ear.sleep(self.options.poll, idle_poll, due):
+        # What a settle may bring back is not heard of where the listening connection is gone.
+        idle = self._settler.held == 0
+        if not await ear.sleep(self.options.poll, idle_poll, due=due, idle=idle):
             self._attention.all()  # something is due, or it is time to look
             if idle_poll is not None:
                 await self._store.check()  # they may have gone, or been dropped by a NAT

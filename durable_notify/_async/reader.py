@@ -156,7 +156,7 @@ class AsyncReader:
         """End the iteration once what was read is handed out."""
         self._stopping.set()
         if self._ear is not None:
-            self._ear.wake()
+            self._ear.end()
 
     async def close(self) -> None:
         """Stop, and close the connections."""

@@ -145,7 +145,7 @@ class Consumer:
         self._stopping.set()
         self._room.set()
         if self._ear is not None:
-            self._ear.wake()
+            self._ear.end()
 
     def close(self) -> None:
         """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
@@ -366,8 +366,11 @@ class Consumer:
     def _freed(self) -> None:
         """Messages are no longer held."""
         self._room.set()
-        if self.options.until_empty and self._ear is not None:
-            self._ear.wake()  # it may be empty now
+        if self._ear is not None and (
+            self.options.until_empty
+            or (self.options.idle_poll is not None and self._settler.held == 0)
+        ):
+            self._ear.wake()  # it may be empty now, or time to be idle
 
     def _fetch(self, ear: Ear) -> None:
         """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
@@ -486,7 +489,9 @@ class Consumer:
 
     def _sleep(self, ear: Ear, due: float | None) -> None:
         idle_poll = None if self.options.until_empty else self.options.idle_poll
-        if not ear.sleep(self.options.poll, idle_poll, due):
+        # What a settle may bring back is not heard of where the listening connection is gone.
+        idle = self._settler.held == 0
+        if not ear.sleep(self.options.poll, idle_poll, due=due, idle=idle):
             self._attention.all()  # something is due, or it is time to look
             if idle_poll is not None:
                 self._store.check()  # they may have gone, or been dropped by a NAT

@@ -57,6 +57,7 @@ class Ear:
         self.channels = dict(channels)  # with the topic of each
         self.heartbeat = heartbeat
         self.quiet = False  # it sleeps, and the database is to be left alone meanwhile
+        self._ending = False
         self.woken = Event()
         self.when_it_hangs: Callable[[], None] | None = None
         self._resting: frozenset[str] = frozenset()
@@ -114,10 +115,18 @@ class Ear:
         """Whether some of its topics do not ring, now or ever: look at intervals."""
         return not self._resting <= self._listener.bells.armed
 
-    def sleep(self, poll: float | None, idle_poll: float | None, due: float | None = None) -> bool:
+    def sleep(
+        self,
+        poll: float | None,
+        idle_poll: float | None,
+        *,
+        due: float | None = None,
+        idle: bool = True,
+    ) -> bool:
         """Sleep until woken, something is due or it is time to look; whether it was woken.
 
-        With ``idle_poll`` it sleeps quietly: nothing is sent on its connections until then.
+        With ``idle_poll``, and nothing under way, it sleeps quietly: nothing is sent on its
+        connections until then.
 
         Raises:
             ListenerDeaf: nothing would ever wake it.
@@ -129,7 +138,7 @@ class Ear:
                 "wake-ups do not reach the listening connection, and polling is switched off: "
                 "give a direct listen_dsn, or allow poll"
             )
-        if idle_poll is not None and self._at_rest:
+        if idle and idle_poll is not None and self._at_rest:
             return self._sleep_quietly(shortest(due, idle_poll, LONGEST_SLEEP))
         if self.unarmed and self.hears:
             poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
@@ -151,9 +160,15 @@ class Ear:
         try:
             self.woken.wait(seconds)
         finally:
-            self.quiet = False
-            self._listener.look()  # a heartbeat may be due, or a connection to be made
+            if not self._ending:
+                self.quiet = False
+                self._listener.look()  # a heartbeat may be due, or a connection to be made
         return self.woken.is_set()
+
+    def end(self) -> None:
+        """Wake for good: a database that sleeps is left asleep."""
+        self._ending = True
+        self.wake()
 
     def wake(self, rung: dict[str, set[str]] | None = None) -> None:
         """Set ``woken``; without rings, for rings may have been missed."""
@@ -269,8 +284,7 @@ class Listener:
     @property
     def quiet(self) -> bool:
         """Whether the database is to be left alone: all who listen sleep quietly."""
-        ears = list(self._ears)
-        return bool(ears) and all(ear.quiet for ear in ears)
+        return all(ear.quiet for ear in list(self._ears))
 
     @property
     def heartbeat(self) -> float:

@@ -157,7 +157,7 @@ class Reader:
         """End the iteration once what was read is handed out."""
         self._stopping.set()
         if self._ear is not None:
-            self._ear.wake()
+            self._ear.end()
 
     def close(self) -> None:
         """Stop, and close the connections."""

@@ -25,7 +25,7 @@ _MOST = 1_000_000
 _END = b""  # stands in a flow for the end of what its sender had to say
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Flow:
     """What goes from one socket to the other."""
 
@@ -53,7 +53,7 @@ class _Flow:
         return self.held[0][0] if self.held and not self.stalled else None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Pair:
     """One connection: the client's side of it and the server's."""
 
@@ -185,7 +185,8 @@ class Proxy:
     def close(self) -> None:
         """End all connections, and listen no more."""
         if not self._closed:
-            self._do(lambda: setattr(self, "_closed", True))
+            with contextlib.suppress(RuntimeError):  # it has ended by an error
+                self._do(lambda: setattr(self, "_closed", True))
             self._thread.join()
         if self._error is not None:
             error, self._error = self._error, None
@@ -209,7 +210,8 @@ class Proxy:
             done.set()
 
         self._commands.append(run)
-        self._bell.send(b"!")
+        with contextlib.suppress(OSError):  # closed
+            self._bell.send(b"!")
         while not done.wait(0.1):
             if not self._thread.is_alive():
                 raise RuntimeError("the proxy is closed")
@@ -218,6 +220,8 @@ class Proxy:
         try:
             while not self._closed:
                 self._turn()
+        except Exception as error:  # noqa: BLE001  # there is nobody else to tell
+            self._error = error
         finally:
             for pair in list(self._pairs):
                 self._end(pair)
@@ -262,7 +266,7 @@ class Proxy:
                 self._selector.modify(each, events, pair)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # it has gone again
             client, _ = self._listening.accept()
             if self._refusing:
                 _reset(client)
@@ -288,7 +292,8 @@ class Proxy:
         for each in (client, server):
             each.setblocking(False)
             if each.family != socket.AF_UNIX:
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):  # reset already; reading it will tell
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         there, back = _Flow("to_server", client, server), _Flow("to_client", server, client)
         for flow in (there, back):
             flow.stalled = self._stalled in ("both", flow.direction)
