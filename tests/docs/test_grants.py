@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-import uuid
+import shlex
 from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from tests.docs.pages import CHECKOUT, blocks
-
-ROLES = ("publisher", "consumer", "observer")
+from tests.support.command import good
+from tests.support.roles import roles
 
 
 @pytest.fixture
 def as_role(dsn: str) -> Iterator[dict[str, str]]:
     """A DSN for each role of the page; it has the rights that the page gives it, and no others."""
     page = CHECKOUT / "docs" / "migrations.md"
-    grants = [block.text for block in blocks(page) if block.text.startswith("GRANT")]
-    assert len(grants) == len(ROLES)
-    names = {role: f"dn_{role}_{uuid.uuid4().hex[:12]}" for role in ROLES}
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        try:
-            for role, grant in zip(ROLES, grants, strict=True):
-                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(names[role])))
-                connection.execute(grant.replace(f"TO {role};", f"TO {names[role]};").encode())
-            yield {
-                role: make_conninfo(dsn, options=f"-c role={name}") for role, name in names.items()
-            }
-        finally:
-            for name in names.values():
-                query = sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name))
-                connection.execute(query)
+    (block,) = (b.text for b in blocks(page) if b.text.startswith("$ durable-notify grant"))
+    lines = block.splitlines()
+    with roles(dsn, {}) as made:
+        for command, says in zip(lines[::2], lines[1::2], strict=True):
+            _, _, verb, role, *rights = shlex.split(command)
+            name = made.make(role)
+            assert good(verb, name, *rights, dsn=dsn) == says.replace(role, name, 1) + "\n"
+        yield {role: make_conninfo(made.set_role(role)) for role in made.names}
 
 
 def test_publisher(as_role: dict[str, str]) -> None:
-    with psycopg.connect(as_role["publisher"]) as connection:
-        publisher = dn.Publisher()
-        publisher.publish(connection, "t", {"a": 1}, key="k", headers={"h": 1})
-        publisher.publish_many(connection, "t", [1, b"2", dn.Outgoing(3, "k")])
-        connection.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')")
     with psycopg.connect(as_role["publisher"], autocommit=True) as connection:
+        publisher = dn.Publisher()
+        publisher.publish(connection, "orders.eu", {"a": 1}, key="k", headers={"h": 1})
+        publisher.publish(connection, "orders.eu", 1, delay=1, ttl=60, dedup_key="d")
+        publisher.publish_many(connection, "orders.eu", [1, b"2", dn.Outgoing(3, "k", ttl=5)])
+        for refused in (
+            "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('orders.eu', '1')",
+            "SELECT payload FROM durable_notify.outbox",
+            "SELECT durable_notify.subscribe('g', '{orders.eu}')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(refused.encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not publish"):
+            publisher.publish(connection, "payments", 1)
+
+
+def test_importer(as_role: dict[str, str]) -> None:
+    with psycopg.connect(as_role["importer"], autocommit=True) as connection:
+        insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1') RETURNING id"
+        assert connection.execute(insert.encode()).fetchall() == [(1,)]
         for refused in (
             "INSERT INTO durable_notify.outbox (topic, payload, xid) VALUES ('t', '1', '3')",
             "SELECT payload FROM durable_notify.outbox",
             "DELETE FROM durable_notify.outbox",
-            "SELECT durable_notify.subscribe('g', '{t}')",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(refused.encode())
 
 
+def test_reader(as_role: dict[str, str]) -> None:
+    with psycopg.connect(as_role["publisher"]) as connection:
+        dn.Publisher().publish_many(connection, "orders.eu", range(3))
+    for start in ("beginning", "latest"):
+        with dn.Reader(as_role["reader"], ["orders.*"], start=start, until_empty=True) as reader:
+            assert [m.payload for m in reader] == ([0, 1, 2] if start == "beginning" else [])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        with dn.Reader(as_role["reader"], ["payments"], until_empty=True) as reader:
+            next(reader)
+
+
 def test_consumer(as_role: dict[str, str]) -> None:
     with psycopg.connect(as_role["publisher"]) as connection:
-        dn.Publisher().publish_many(connection, "t", range(6))
+        dn.Publisher().publish_many(connection, "orders.eu", range(6))
     consumer = dn.Consumer(
-        as_role["consumer"], group="g", topics=["t"], until_empty=True, max_attempts=2, poll=None
+        as_role["consumer"],
+        group="billing",
+        topics=["orders.*"],
+        until_empty=True,
+        max_attempts=2,
+        poll=None,
     )
     seen = []
 
@@ -77,18 +98,21 @@ def test_consumer(as_role: dict[str, str]) -> None:
     consumer.run(handle)
     assert sorted(seen) == [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (4, 1), (5, 1)]
     with psycopg.connect(as_role["consumer"]) as connection:
-        assert dn.Admin().replay(connection, "g", "t", after=0) == 6
+        assert dn.Admin().replay(connection, "billing", "orders.eu", after=0) == 6
         (status,) = dn.Admin().status(connection)
         assert (status.waiting, status.dead) == (6, 2)
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
     with refused, psycopg.connect(as_role["consumer"]) as connection:
-        dn.Publisher().publish(connection, "t", 1)
+        dn.Publisher().publish(connection, "orders.eu", 1)
 
 
 def test_observer(as_role: dict[str, str]) -> None:
     with psycopg.connect(as_role["publisher"]) as connection:
-        dn.Publisher().publish(connection, "t", 1)
-    with psycopg.connect(as_role["observer"]) as connection:
-        assert [line.topic for line in dn.Admin().status(connection)] == ["t"]
+        dn.Publisher().publish(connection, "orders.eu", 1)
+    with psycopg.connect(as_role["observer"], autocommit=True) as connection:
+        admin = dn.Admin()
+        assert [line.topic for line in admin.status(connection)] == ["orders.eu"]
+        assert admin.groups(connection) == admin.audit(connection) == []
+        assert admin.dead_letters(connection) == admin.replay_jobs(connection) == []
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT durable_notify.subscribe('g', '{t}')")
