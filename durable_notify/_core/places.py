@@ -18,6 +18,7 @@ __all__ = ["BEGINNING", "Place", "decode", "encode"]
 
 _SNAPSHOT = re.compile(r"\d{1,20}:\d{1,20}:[\d,]*")
 _VERSION = "r1."
+_MOST = 8 << 20  # bytes; a place has about 100
 
 
 class Place(NamedTuple):
@@ -50,11 +51,14 @@ def decode(token: str) -> tuple[str, dict[str, Place]]:
         packed = base64.b64decode(body + "=" * (-len(body) % 4), "-_", validate=True)
         if version != _VERSION:
             raise ValueError  # noqa: TRY301
-        log_id, found = json.loads(zlib.decompress(packed))
-        if not isinstance(log_id, str):
+        # Trap: a token may come from anywhere, and a thousand times its size out of it.
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(packed, _MOST)
+        log_id, found = json.loads(text)
+        if not isinstance(log_id, str) or not unpacking.eof:
             raise TypeError  # noqa: TRY301
         return log_id, {check_topic(topic): _place(*fields) for topic, fields in found.items()}
-    except (ValueError, TypeError, AttributeError, zlib.error):
+    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error):
         raise InvalidArgument(
             'start is "beginning", "now", "latest", a datetime, or the token of a message; '
             f"not {token[:40]!r}"

@@ -3,13 +3,61 @@
 from __future__ import annotations
 
 import ast
+import base64
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import durable_notify as dn
+from durable_notify._core import places
+
+
+def _token(text: bytes) -> str:
+    return "r1." + base64.urlsafe_b64encode(zlib.compress(text)).decode().rstrip("=")
+
+
 PACKAGE = Path(__file__).parents[2] / "durable_notify"
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
+
+#: What json.loads() makes of it must be a place, whatever it is.
+TOKENS = [
+    "", "r1.", "r2.x", "r1.\ud800", "r1.é", "r1.AAAA",
+    *(_token(text) for text in (
+        b"", b"[", b"[" * 100_000, b"null", b"[]", b'["", []]', b"[1, {}]", b'["", {"t": []}]',
+        b'["", {"t": ["3:3:", 0, null, null, 0, 0]}]', b'["", {"t": ["3:3:", -1, null, null, 0]}]',
+        b'["", {"t": ["3:3:", 1e3, null, null, 0]}]', b'["", {"a b": ["3:3:", 0, null, null, 0]}]',
+        b'["", {"t": ["3:3:;", 0, null, null, 0]}]', b'["", {"t": ["3:3:", true, null, null, 0]}]',
+        b'["", {"t": ["3:3:", 0, null, null, NaN]}]', b"\xff", b"[" + b"9" * 5000 + b", {}]",
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", range(len(TOKENS)))
+def test_a_token_that_is_none_is_refused(place: int) -> None:
+    with pytest.raises(dn.InvalidArgument, match="start is"):
+        places.decode(TOKENS[place])
+
+
+def test_a_token_that_would_fill_the_memory_is_refused() -> None:
+    """A megabyte that unpacks to 256."""
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(b" " * (1 << 20)) for _ in range(1 << 8)) + packer.flush()
+    tracemalloc.start()
+    try:
+        with pytest.raises(dn.InvalidArgument):
+            places.decode("r1." + base64.urlsafe_b64encode(packed).decode().rstrip("="))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_token_that_is_one_comes_back() -> None:
+    some = {"t\u00fc": places.Place("3:7:4,5", 9, "3:9:", 12, 4), "u": places.BEGINNING}
+    assert places.decode(places.encode("log", some)) == ("log", some)
+
 
 MODULES = {
     "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve",
