@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import DatabaseError
 
 from durable_notify.embedded import Server
 from tests.support.binaries import binaries_of
@@ -107,6 +108,31 @@ def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: s
         copy_by_dump(servers, source, target, "custom")
     with Stage(target) as after:
         reanchor(company, after, rng)
+        carry_on(company, after, rng)
+
+
+def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed: str) -> None:
+    """Rows of other transactions are refused; with the triggers off, so is reading, until told to."""
+    rng = random.Random(seed)
+    new = migrated(servers.fresh())
+    source, target = database(old, "moving", "template"), database(new, "moved", "template")
+    with Stage(source) as before:
+        company = in_the_midst(before, seed, rng)
+        with Stage(target) as there:
+            there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
+        with pytest.raises(AssertionError, match="outbox.xid is .* but this transaction is"):
+            copy_by_dump(servers, source, target, "data")
+        with Stage(target) as there:
+            with pytest.raises(DatabaseError, match="another cluster"):
+                there.session().claim()
+        target = database(new, "moved", "template")
+        with Stage(target) as there:
+            there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
+        copy_by_dump(servers, source, target, "data, triggers off")
+    with Stage(target) as after:
+        reanchor(company, after, rng)
+        fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'published'"
+        assert after.session().value(fires) == "A"
         carry_on(company, after, rng)
 
 

@@ -39,6 +39,7 @@ BEGIN
     DELETE FROM durable_notify.horizon;
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
+    ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
     PERFORM durable_notify.anchor_here();
 END
 $function$;
