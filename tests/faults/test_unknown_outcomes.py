@@ -66,8 +66,12 @@ async def outcome(
             return
         proxy.blackhole(direction)
         acknowledging: Awaitable[None] = asyncio.ensure_future(message.ack())
+        lease = message._lease
+        await until(lambda: first not in lease.open and not len(lease.pending))
         if direction == "to_client":
             await until(lambda: value(conn, NOTED) == 2)
+        else:
+            await asyncio.sleep(0.1)  # it is on its way: nothing tells when it is in the black hole
         if meanwhile is not None:
             again.extend(meanwhile(conn))
         proxy.forward(leave_dead=True)
