@@ -1,4 +1,4 @@
-"""A pgbouncer in transaction mode: what a listener cannot hear through."""
+"""A pgbouncer; in transaction mode a listener cannot hear through it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import psycopg
 import pytest
 
 from tests.support.waiting import eventually
+
+Mode = Literal["session", "transaction"]
 
 _SETTINGS = """
 [databases]
@@ -26,54 +29,81 @@ listen_addr = 127.0.0.1
 listen_port = {listen}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 max_client_conn = 200
 logfile =
 """
 
 
-@contextmanager
-def pgbouncer(dsn: str) -> Iterator[str]:
-    """Run one in front of a database; yields the DSN through it."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        pytest.skip("There is no pgbouncer: apt-get install pgbouncer")
-    with psycopg.connect(dsn) as connection:
-        info = connection.info
-        host, port, user, dbname = info.host, info.port, info.user, info.dbname
-        password = f"password={info.password}" if info.password else ""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = probe.getsockname()[1]
-    # Not tmp_path: as root it runs as nobody, who may not enter pytest's folders.
-    folder = Path(tempfile.mkdtemp(prefix="dn-pooler-"))
-    folder.chmod(0o755)
-    settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        _SETTINGS.format(host=host, port=port, user=user, password=password, listen=listen)
-    )
-    # It refuses to be root; a server of root's runs as nobody too, and lets in only nobody.
-    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    process = subprocess.Popen(
-        [program, "--quiet", str(settings)],
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=[] if account else None,
-        stderr=subprocess.DEVNULL,
-    )
-    through = f"postgresql://{quote(user)}@127.0.0.1:{listen}/{quote(dbname)}"
+class Pooler:
+    """A pgbouncer in front of a database; it can be killed and started again."""
 
-    def answers() -> bool:
-        assert process.poll() is None, "pgbouncer did not start"
-        try:
-            psycopg.connect(through, connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+    def __init__(self, dsn: str, mode: Mode) -> None:
+        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+        if program is None:
+            pytest.skip("There is no pgbouncer: apt-get install pgbouncer")
+        with psycopg.connect(dsn) as connection:
+            info = connection.info
+            host, port, user, dbname = info.host, info.port, info.user, info.dbname
+            password = f"password={info.password}" if info.password else ""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            listen = probe.getsockname()[1]
+        # Not tmp_path: as root it runs as nobody, who may not enter pytest's folders.
+        self.folder = Path(tempfile.mkdtemp(prefix="dn-pooler-"))
+        self.folder.chmod(0o755)
+        settings = self.folder / "pgbouncer.ini"
+        settings.write_text(
+            _SETTINGS.format(
+                host=host, port=port, user=user, password=password, listen=listen, mode=mode
+            )
+        )
+        self._command = [program, "--quiet", str(settings)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.dsn = f"postgresql://{quote(user)}@127.0.0.1:{listen}/{quote(dbname)}"
 
-    try:
+    def start(self) -> None:
+        """Run it, and wait until it answers."""
+        # It refuses to be root; a server of root's runs as nobody too, and lets in only nobody.
+        account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        process = self._process = subprocess.Popen(
+            self._command,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def answers() -> bool:
+            assert process.poll() is None, "pgbouncer did not start"
+            try:
+                psycopg.connect(self.dsn, connect_timeout=2).close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
         eventually(answers)
-        yield through
+
+    def kill(self) -> None:
+        """End it hard: all connections through it are gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def pooler(dsn: str, mode: Mode = "transaction") -> Iterator[Pooler]:
+    """Run one in front of a database."""
+    running = Pooler(dsn, mode)
+    try:
+        running.start()
+        yield running
     finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)
+        running.kill()
+        shutil.rmtree(running.folder)
+
+
+@contextmanager
+def pgbouncer(dsn: str, mode: Mode = "transaction") -> Iterator[str]:
+    """Run one in front of a database; yields the DSN through it."""
+    with pooler(dsn, mode) as running:
+        yield running.dsn

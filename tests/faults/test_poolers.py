@@ -1,0 +1,215 @@
+"""pgbouncer in session and in transaction mode, with and without a direct DSN for listening.
+
+Publishers go through it too. Asserted, for consumers of both halves:
+
+- everything that was published is handled once, and of each key in order;
+- wake-ups alone do where the listening connection is direct, or the pooler lends whole sessions:
+  nothing polls there;
+- through a pooler in transaction mode a consumer says once that it is deaf, and polls;
+- a pooler that is killed and started again under load costs nothing but time: nothing is lost,
+  and transactional handlers have their effect once;
+- our own connections prepare statements only where nothing stands in between, and do without
+  where that turns out to be wrong.
+
+The planted variant believes that it hears because LISTEN brought no error, and sleeps for ever.
+DURABLE_NOTIFY_SECONDS makes the run with restarts longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from durable_notify._async import listener as async_listener
+from durable_notify._sync import listener as sync_listener
+from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
+from tests.support.pooler import Mode, Pooler, pooler
+from tests.support.watching import asleep, outstanding, send
+
+Connection = psycopg.Connection[Any]
+
+SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
+MODES: list[Mode] = ["session", "transaction"]
+KEYS = 6
+DEAF = "Give a direct listen_dsn"
+
+
+@pytest.fixture(params=["async", "sync"])
+def half(request: pytest.FixtureRequest) -> Half:
+    return Half(request.param)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know within half a second that a listener is deaf."""
+    for module in (async_listener, sync_listener):
+        monkeypatch.setattr(module, "ANSWER", 1.0)
+
+
+async def publish(half: Half, dsn: str, numbers: range) -> None:
+    """Publish each number once, in order, whatever becomes of the connection.
+
+    Number n has key n modulo KEYS, and its own key for being published once.
+    """
+    publisher, left = half.Publisher(), list(numbers)
+    while left:
+        with contextlib.suppress(psycopg.OperationalError):
+            async with half.connect(
+                dsn, autocommit=True, prepare_threshold=None, connect_timeout=5
+            ) as connection:
+                while left:
+                    number = left[0]
+                    options = {"key": str(number % KEYS), "dedup_key": str(number)}
+                    await go(publisher.publish(connection, "t", number, **options))
+                    left.pop(0)
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+
+
+def check(numbers: list[int], published: int) -> None:
+    """Each was handled once, and of a key in order."""
+    assert sorted(numbers) == list(range(published))
+    for key in range(KEYS):
+        of_key = [number for number in numbers if number % KEYS == key]
+        assert of_key == sorted(of_key)
+
+
+@pytest.mark.parametrize("listening", ["direct", "through it"])
+async def test_through_a_pooler(
+    half: Half,
+    dsn: str,
+    conn: Connection,
+    mode: Mode,
+    listening: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deaf = mode == "transaction" and listening == "through it"
+    seen = Seen()
+    with pooler(dsn, mode) as between:
+        listen_dsn = dsn if listening == "direct" else between.dsn
+        options = {"listen_dsn": listen_dsn, "poll": 30 if deaf else None, "batch_size": 7}
+        one, two = (half.consumer(between.dsn, **options) for _ in range(2))
+        async with running(one, seen, concurrency=3), running(two, seen, concurrency=3):
+            if deaf:
+                await until(lambda: DEAF in caplog.text)
+            for first in (0, 40, 80):
+                if not deaf:
+                    await asleep(one)
+                    await asleep(two)
+                await publish(half, between.dsn, range(first, first + 40))
+                await until(lambda first=first: len(seen.ids) >= first + 40)
+                await until(lambda: outstanding(conn) == 0)
+            prepares = [
+                consumer._store._claiming._connection.prepare_threshold is not None
+                for consumer in (one, two)
+            ]
+    check([message.payload for message in seen.messages], 120)
+    assert caplog.text.count(DEAF) == (1 if deaf else 0)
+    # A session of the pooler's own is as good as a direct one.
+    assert any(prepares) == (mode == "session" and listening == "through it")
+
+
+@pytest.mark.timeout(SECONDS + 110)
+async def test_killed_and_started_again(
+    half: Half, dsn: str, conn: Connection, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    conn.execute("CREATE TABLE handled (n bigserial, number int)")
+    record = "INSERT INTO handled (number) VALUES (%s)"
+
+    async def handle(message: Any) -> None:
+        if isinstance(message, ThreadedMessage):
+
+            def work() -> None:
+                with message.message.transaction() as connection:
+                    connection.execute(record, [message.payload])
+
+            await in_thread(work)
+        else:
+            async with message.transaction() as connection:
+                await connection.execute(record, [message.payload])
+
+    published = 0
+    with pooler(dsn, mode) as between:
+        poll = 30 if mode == "transaction" else None
+        options = {"poll": poll, "batch_size": 5, "lease": 2, "retry_base": 0.1}
+        one, two = (half.consumer(between.dsn, **options) for _ in range(2))
+        async with running(one, handle, concurrency=2), running(two, handle, concurrency=2):
+            began = time.monotonic()
+            while published == 0 or time.monotonic() - began < SECONDS:
+                publishing = asyncio.ensure_future(
+                    publish(half, between.dsn, range(published, published + 60))
+                )
+                published += 60
+                await handled_beyond(conn, published - 50)
+                await restart(between)
+                await publishing
+            await until(lambda: outstanding(conn) == 0, 60)
+    rows = conn.execute("SELECT number FROM handled ORDER BY n").fetchall()
+    check([number for (number,) in rows], published)
+    assert caplog.text.count(DEAF) == (1 if mode == "transaction" else 0)
+
+
+async def handled_beyond(conn: Connection, number: int) -> None:
+    query = "SELECT count(*) FROM handled"
+    await until(lambda: (conn.execute(query).fetchone() or (0,))[0] >= number, 60)
+
+
+async def restart(between: Pooler) -> None:
+    between.kill()
+    await asyncio.sleep(0.05)  # some of them try meanwhile
+    await in_thread(between.start)
+
+
+async def test_statements_that_cannot_be_prepared_after_all(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    """As where a pooler was put in between, or turned to transaction mode, under a consumer."""
+    seen = Seen()
+    with pooler(dsn, "transaction") as between:
+        consumer = half.consumer(between.dsn, listen_dsn=dsn, batch_size=3)
+        async with running(consumer, seen):
+            for first in (0, 30, 60):
+                consumer._store.direct()
+                # Sessions change hands while many are in use.
+                await asyncio.gather(
+                    *(
+                        publish(half, between.dsn, range(n, n + 5))
+                        for n in range(first, first + 30, 5)
+                    )
+                )
+            await until(lambda: outstanding(conn) == 0)
+    assert sorted(message.payload for message in seen.messages) == list(range(90))
+
+
+async def test_planted_no_error_is_taken_for_hearing(
+    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def believe(self: Any) -> None:
+        self.deaf, self.hears = False, True
+        for ear in list(self._ears):
+            ear.wake()
+
+    async def abelieve(self: Any) -> None:
+        believe(self)
+
+    monkeypatch.setattr(async_listener.AsyncListener, "_check_hearing", abelieve)
+    monkeypatch.setattr(sync_listener.Listener, "_check_hearing", believe)
+    seen = Seen()
+    with pooler(dsn, "transaction") as between:
+        consumer = half.consumer(between.dsn)
+        async with running(consumer, seen):
+            await asleep(consumer)
+            send(conn, [1])
+            with pytest.raises(AssertionError):
+                await until(lambda: seen.ids, 2)
