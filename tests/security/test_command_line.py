@@ -66,7 +66,7 @@ def test_publish(
     assert same(json.loads(row[2]), json.loads(as_json))
 
 
-@fuzz(40)
+@fuzz(20)
 @given(name=any_name, other=texts)
 def test_other_commands(dsn: str, conn: Connection, name: str, other: str) -> None:
     conn.execute("CREATE TABLE IF NOT EXISTS canary ()")
@@ -98,11 +98,8 @@ def test_processes(dsn: str, conn: Connection) -> None:
     """A few real ones: arguments that are no UTF-8 are lone surrogates to Python."""
     bad = os.fsdecode(b"a\xff")
     for arguments in (
-        ["publish", bad, "1"], ["publish", "t", bad, "--text"], ["publish", "t", "1", "--key", bad],
-        ["publish", "t", "1", "--header", f"{bad}={bad}"], ["group", "pause", bad],
-        ["seek", "--group", "g", "--topic", "t", "--now", "--why", bad, "--yes"],
-        ["--dsn", bad, "status"], ["consume", "t", "--group", bad], ["consume", bad, "--group", "g"],
-        ["read", "t", "--after", bad],
+        ["publish", "t", bad, "--text"], ["publish", "t", "1", "--header", f"{bad}={bad}"],
+        ["--dsn", bad, "status"], ["consume", "t", "--group", bad], ["read", "t", "--after", bad],
     ):  # fmt: skip
         ended = run(*arguments, dsn=dsn)
         assert ended.returncode in (1, 2), arguments

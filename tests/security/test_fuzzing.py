@@ -105,7 +105,7 @@ def check(message: Any, sent: Given) -> None:
     assert same(dict(message.headers), sent.headers or {})
 
 
-@fuzz(8)
+@fuzz(6)
 @given(tried=many, group=names, reason=texts, why=st.one_of(st.none(), texts), owner=any_name)
 def test_there_and_back(
     half: Half, dsn: str, tried: list[Given], group: str, reason: str, why: Any, owner: str
@@ -232,7 +232,7 @@ PLAIN_INSERT = (
 )
 
 
-@fuzz(40)
+@fuzz(25)
 @given(tried=many)
 def test_by_sql(conn: Connection, tried: list[Given]) -> None:
     """publish() and a plain INSERT take what Python takes, and give it back; else a plain SQLSTATE."""
@@ -268,7 +268,7 @@ def test_by_sql(conn: Connection, tried: list[Given]) -> None:
 hostile_text = st.one_of(names, texts)
 
 
-@fuzz(60)
+@fuzz(40)
 @given(
     text=hostile_text,
     payload=st.one_of(payloads, st.binary(max_size=3)),
