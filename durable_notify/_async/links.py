@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
 __all__ = [
-    "HEARTBEAT", "READ_ONLY", "TRANSIENT", "AsyncLink", "NotSent", "can_write", "connect",
+    "HEARTBEAT", "TRANSIENT", "AsyncLink", "NotSent", "OnlyReads", "can_write", "connect",
     "settings", "writable",
 ]  # fmt: skip
 
@@ -47,11 +47,6 @@ _UNPREPARED = (
     psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement
 )  # fmt: skip
 
-READ_ONLY = (
-    "the server can only be read: it is a standby, or was made read-only. LISTEN and claims need "
-    "the primary: name it, or all hosts with target_session_attrs=read-write"
-)
-
 RV = TypeVar("RV")
 
 
@@ -61,6 +56,16 @@ class NotSent(psycopg.OperationalError):
 
 class NoAnswer(psycopg.OperationalError):
     """A statement was not answered in time: it may have had its effect."""
+
+
+class OnlyReads(psycopg.OperationalError):
+    """The server takes no changes: a trouble of its own, which is told of as such."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server can only be read: it is a standby, or was made read-only. LISTEN and "
+            "claims need the primary: name it, or all hosts with target_session_attrs=read-write"
+        )
 
 
 class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
@@ -118,12 +123,12 @@ async def connect(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> Async
     """Open a connection of our own: autocommit, and found dead within two heartbeats.
 
     Raises:
-        psycopg.OperationalError: among others, where it leads to a standby.
+        OnlyReads: it leads to a standby.
     """
     connection = await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose, heartbeat))
     if connection.info.parameter_status("in_hot_standby") == "on":
         await connection.close()
-        raise psycopg.OperationalError(READ_ONLY)
+        raise OnlyReads
     return connection
 
 
@@ -135,7 +140,7 @@ def can_write(connection: AsyncConnection[Any]) -> bool:
 async def writable(connection: AsyncConnection[Any]) -> None:
     """Have a pool give up a connection that leads where nothing can be written any more."""
     if not can_write(connection):
-        raise psycopg.OperationalError(READ_ONLY)
+        raise OnlyReads
 
 
 class AsyncOpen:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
 __all__ = [
-    "HEARTBEAT", "READ_ONLY", "TRANSIENT", "Link", "NotSent", "can_write", "connect",
+    "HEARTBEAT", "TRANSIENT", "Link", "NotSent", "OnlyReads", "can_write", "connect",
     "settings", "writable",
 ]  # fmt: skip
 
@@ -48,11 +48,6 @@ _UNPREPARED = (
     psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement
 )  # fmt: skip
 
-READ_ONLY = (
-    "the server can only be read: it is a standby, or was made read-only. LISTEN and claims need "
-    "the primary: name it, or all hosts with target_session_attrs=read-write"
-)
-
 RV = TypeVar("RV")
 
 
@@ -62,6 +57,16 @@ class NotSent(psycopg.OperationalError):
 
 class NoAnswer(psycopg.OperationalError):
     """A statement was not answered in time: it may have had its effect."""
+
+
+class OnlyReads(psycopg.OperationalError):
+    """The server takes no changes: a trouble of its own, which is told of as such."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server can only be read: it is a standby, or was made read-only. LISTEN and "
+            "claims need the primary: name it, or all hosts with target_session_attrs=read-write"
+        )
 
 
 class OwnConnection(Connection[tuple[Any, ...]]):
@@ -119,12 +124,12 @@ def connect(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> OwnConnecti
     """Open a connection of our own: autocommit, and found dead within two heartbeats.
 
     Raises:
-        psycopg.OperationalError: among others, where it leads to a standby.
+        OnlyReads: it leads to a standby.
     """
     connection = OwnConnection.connect(dsn, **settings(dsn, purpose, heartbeat))
     if connection.info.parameter_status("in_hot_standby") == "on":
         connection.close()
-        raise psycopg.OperationalError(READ_ONLY)
+        raise OnlyReads
     return connection
 
 
@@ -136,7 +141,7 @@ def can_write(connection: Connection[Any]) -> bool:
 def writable(connection: Connection[Any]) -> None:
     """Have a pool give up a connection that leads where nothing can be written any more."""
     if not can_write(connection):
-        raise psycopg.OperationalError(READ_ONLY)
+        raise OnlyReads
 
 
 class Open:

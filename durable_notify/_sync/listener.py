@@ -19,7 +19,7 @@ from .._core.pacing import backoff, shortest
 from ..connecting import said
 from ..errors import ListenerDeaf
 from .compat import Event, Waiter, scope, sharing_lock, spawn
-from .links import HEARTBEAT, READ_ONLY, TRANSIENT, NoAnswer, can_write, connect
+from .links import HEARTBEAT, TRANSIENT, NoAnswer, OnlyReads, can_write, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -383,7 +383,7 @@ class Listener:
         self._checked_at = time.monotonic()
         present = self._command(_with_list(_PRESENT, sorted(self.bells.held)))
         if self._could_write and not can_write(self._live()):
-            raise psycopg.OperationalError(READ_ONLY)  # a primary fenced under its sessions
+            raise OnlyReads  # a primary fenced under its sessions
         missing = self._listening - {name for name, *_ in present}
         if self.bells.armed and any(crowded == "t" for *_, crowded in present):
             self._disarm()  # and find that none can be armed
