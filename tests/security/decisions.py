@@ -17,6 +17,11 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
     return dict.fromkeys(names.split(), kinds)
 
 
+#: What the owner does to groups, topics and roles.
+BY_HAND = (
+    "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
+    " issue_grants last_id"
+)
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
     **_decided(GRANTED, "has_own_rights channel wakeups"),
@@ -35,16 +40,14 @@ MAY: dict[str, set[str]] = {
         CONSUMERS | {"reader"},
         "arm disarm armed arm_all disarm_all unannounced still_running writers",
     ),
+    **_decided(OWNER, BY_HAND),
     **_decided(
         OWNER,
-        # What is done by hand to groups, topics and roles.
-        "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access"
-        " revoke_access last_id chosen_dead_letters"
         # What only other functions call.
-        " advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
+        "chosen_dead_letters advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
         " carried_over check_order claim_topic committed_snapshot dedup_id defer drop_lease"
         " due_in_topic follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
-        " hold_group id_before in_flight issue_grants later_of_key let_go may_see message_of move"
+        " hold_group id_before in_flight later_of_key let_go may_see message_of move"
         " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"

@@ -13,6 +13,9 @@ BEGIN
        AND durable_notify.granted(action, topics[1], group_name) THEN
         RETURN;  -- as a rule
     END IF;
+    IF pg_catalog.cardinality(topics) > 10000 THEN
+        RAISE EXCEPTION 'at most 10000 topics at once' USING ERRCODE = '22023';
+    END IF;
     IF durable_notify.granted(action, NULL, group_name)
        AND (group_name IS NOT NULL OR any_group OR action <> 'consume') THEN
         missing := (SELECT pg_catalog.min(COALESCE(t.topic, '')) FROM pg_catalog.unnest(topics) AS t (topic)

@@ -1,6 +1,7 @@
 CREATE FUNCTION durable_notify.reanchor(why text DEFAULT NULL)
 RETURNS TABLE (group_name text, topic text, undelivered bigint)
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     found record;
