@@ -186,7 +186,7 @@ def test_claims_of_other_groups(dsn: str, twin: str, options: dict[str, Any]) ->
 
 
 def lock_of_the_session(session: Session) -> None:
-    plant(session, "group_lock", ("pg_advisory_xact_lock", "pg_advisory_lock"))
+    plant(session, "hold_group", ("pg_try_advisory_xact_lock(1685024361", "pg_try_advisory_lock(1685024361"))
 
 
 def bell_tried_in_two_statements(session: Session) -> None:

@@ -9,6 +9,8 @@ a message when its handler begins, and then does what its manner says:
   to stop.
 - ``is cut short``: never settles; the event loop ends under it as its first handler begins.
 - ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
+- ``records late``: the same, but acknowledges once it has read a line from its standard input; it
+  says where that is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,11 @@ CHECKOUT = Path(__file__).parents[2]
 class Process:
     """A consumer at work elsewhere."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._popen = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT,
+            env=environment,
+        )  # fmt: skip
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -155,6 +158,14 @@ def main() -> None:
             print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
             return begun
 
+    @contextmanager
+    def refusals(message: Any) -> Iterator[None]:
+        try:
+            yield
+        except dn.SettleError as error:
+            print(json.dumps({"id": message.id, "refused": type(error).__name__}), flush=True)
+            raise
+
     def handle(message: dn.Message) -> None:
         number = begin(message)
         if args.manner == "waits":
@@ -164,6 +175,12 @@ def main() -> None:
         elif args.manner == "records":
             with psycopg.connect(args.dsn, connect_timeout=5) as connection:
                 connection.execute(RECORD, [args.group, message.id, message.attempt])
+                message.ack(connection)
+            return
+        elif args.manner == "records late":
+            with refusals(message), psycopg.connect(args.dsn) as connection:
+                connection.execute(RECORD, [args.group, message.id, message.attempt])
+                sys.stdin.readline()
                 message.ack(connection)
             return
         message.ack()
@@ -181,6 +198,13 @@ def main() -> None:
             async with await psycopg.AsyncConnection.connect(args.dsn, connect_timeout=5) as mine:
                 await mine.execute(RECORD, [args.group, message.id, message.attempt])
                 await message.ack(mine)
+            return
+        elif args.manner == "records late":
+            with refusals(message):
+                async with await psycopg.AsyncConnection.connect(args.dsn) as mine:
+                    await mine.execute(RECORD, [args.group, message.id, message.attempt])
+                    await asyncio.to_thread(sys.stdin.readline)
+                    await message.ack(mine)
             return
         await message.ack()
 
