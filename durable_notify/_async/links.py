@@ -78,6 +78,7 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
     """
 
     answer: float | None = None
+    used_at = 0.0
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -87,6 +88,7 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for the server, as psycopg does; no longer than is allowed."""
+        self.used_at = time.monotonic()
         if self.answer is None:
             return await super().wait(gen, *args, **kwargs)
         try:
@@ -96,6 +98,17 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
         except NoAnswer:
             await self._give_up(self.answer * 0.1)
             raise
+
+    async def prove(self, heartbeat: float) -> None:
+        """See whether the server answers, where that was not seen for a heartbeat.
+
+        Raises:
+            psycopg.OperationalError: it does not.
+        """
+        if time.monotonic() - self.used_at >= heartbeat:
+            before, self.answer = self.answer, heartbeat
+            await self.execute("SELECT")
+            self.answer = before
 
     async def _give_up(self, seconds: float) -> None:
         """Close it. A server that is only slow must not do what nobody waits for any more."""
@@ -220,7 +233,6 @@ class AsyncLink:
         self._answer = answer
         self._connection: AsyncOwnConnection | None = None
         self._direct = False
-        self._used_at = 0.0
         self._lock = Lock()
 
     def direct(self) -> None:
@@ -250,7 +262,6 @@ class AsyncLink:
                 await self._close()  # the DSN may lead to another host by now
                 raise
             finally:
-                self._used_at = time.monotonic()
                 if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     await self._close()
 
@@ -262,17 +273,13 @@ class AsyncLink:
         if self._lock.locked():
             return True  # at work
         async with self._lock:
-            connection = self._connection
-            if connection is None or time.monotonic() - self._used_at < self._heartbeat:
-                return True
-            connection.answer = self._heartbeat
             try:
-                await connection.execute("SELECT")
+                if self._connection is not None:
+                    await self._connection.prove(self._heartbeat)
             except TRANSIENT as error:
                 log.info("an idle connection was lost: %s", said(error))
                 await self._close()
                 return False
-            self._used_at = time.monotonic()
             return True
 
     async def drop(self) -> None:

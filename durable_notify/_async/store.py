@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from .. import schema
@@ -86,7 +85,7 @@ class AsyncStore:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        self._transactions: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
+        self._transactions: AsyncConnectionPool[AsyncOwnConnection] | None = None
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
         self.opened = opened = AsyncOpen()
@@ -137,7 +136,7 @@ class AsyncStore:
         if self._transactions is not None:
             await self._transactions.close()
 
-    async def transactions(self) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
+    async def transactions(self) -> AsyncConnectionPool[AsyncOwnConnection]:
         """Return the pool for the handlers' own transactions, which may take their time.
 
         It grows with their number: settling never waits for a handler's connection.
@@ -150,6 +149,7 @@ class AsyncStore:
                     self._dsn, f"handler {self._options.group}"[:45], self._options.heartbeat
                 ),
                 configure=self.opened.add,
+                check=self._proven,
                 reset=writable,
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
@@ -158,6 +158,12 @@ class AsyncStore:
             )
         await self._transactions.open()
         return self._transactions
+
+    async def _proven(self, connection: AsyncOwnConnection) -> None:
+        """Have a pool give up a connection that died while it was idle."""
+        if connection.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        await connection.prove(self._options.heartbeat)
 
     async def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

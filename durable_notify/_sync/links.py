@@ -79,6 +79,7 @@ class OwnConnection(Connection[tuple[Any, ...]]):
     """
 
     answer: float | None = None
+    used_at = 0.0
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -88,6 +89,7 @@ class OwnConnection(Connection[tuple[Any, ...]]):
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for the server, as psycopg does; no longer than is allowed."""
+        self.used_at = time.monotonic()
         if self.answer is None:
             return super().wait(gen, *args, **kwargs)
         try:
@@ -97,6 +99,17 @@ class OwnConnection(Connection[tuple[Any, ...]]):
         except NoAnswer:
             self._give_up(self.answer * 0.1)
             raise
+
+    def prove(self, heartbeat: float) -> None:
+        """See whether the server answers, where that was not seen for a heartbeat.
+
+        Raises:
+            psycopg.OperationalError: it does not.
+        """
+        if time.monotonic() - self.used_at >= heartbeat:
+            before, self.answer = self.answer, heartbeat
+            self.execute("SELECT")
+            self.answer = before
 
     def _give_up(self, seconds: float) -> None:
         """Close it. A server that is only slow must not do what nobody waits for any more."""
@@ -221,7 +234,6 @@ class Link:
         self._answer = answer
         self._connection: OwnConnection | None = None
         self._direct = False
-        self._used_at = 0.0
         self._lock = Lock()
 
     def direct(self) -> None:
@@ -251,7 +263,6 @@ class Link:
                 self._close()  # the DSN may lead to another host by now
                 raise
             finally:
-                self._used_at = time.monotonic()
                 if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     self._close()
 
@@ -263,17 +274,13 @@ class Link:
         if self._lock.locked():
             return True  # at work
         with self._lock:
-            connection = self._connection
-            if connection is None or time.monotonic() - self._used_at < self._heartbeat:
-                return True
-            connection.answer = self._heartbeat
             try:
-                connection.execute("SELECT")
+                if self._connection is not None:
+                    self._connection.prove(self._heartbeat)
             except TRANSIENT as error:
                 log.info("an idle connection was lost: %s", said(error))
                 self._close()
                 return False
-            self._used_at = time.monotonic()
             return True
 
     def drop(self) -> None:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 from .. import schema
@@ -87,7 +86,7 @@ class Store:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        self._transactions: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
+        self._transactions: ConnectionPool[OwnConnection] | None = None
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
         self.opened = opened = Open()
@@ -138,7 +137,7 @@ class Store:
         if self._transactions is not None:
             self._transactions.close()
 
-    def transactions(self) -> ConnectionPool[Connection[tuple[Any, ...]]]:
+    def transactions(self) -> ConnectionPool[OwnConnection]:
         """Return the pool for the handlers' own transactions, which may take their time.
 
         It grows with their number: settling never waits for a handler's connection.
@@ -151,6 +150,7 @@ class Store:
                     self._dsn, f"handler {self._options.group}"[:45], self._options.heartbeat
                 ),
                 configure=self.opened.add,
+                check=self._proven,
                 reset=writable,
                 min_size=0,
                 max_size=MOST_TRANSACTIONS,
@@ -159,6 +159,12 @@ class Store:
             )
         self._transactions.open()
         return self._transactions
+
+    def _proven(self, connection: OwnConnection) -> None:
+        """Have a pool give up a connection that died while it was idle."""
+        if connection.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        connection.prove(self._options.heartbeat)
 
     def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

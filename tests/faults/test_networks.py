@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,16 +30,17 @@ from typing import Any
 import psycopg
 import pytest
 
+import durable_notify as dn
 from durable_notify._async import links as async_links
 from durable_notify._sync import links as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
-from tests.support.halves import Half, Seen, go, running, until
+from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
 from tests.support.watching import asleep, beat, outstanding, send
 
 Connection = psycopg.Connection[Any]
 
 HEARTBEAT = 0.5
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
+SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 DIRECTIONS: list[Direction] = ["both", "to_server", "to_client"]
 
@@ -215,7 +217,7 @@ async def test_planted_nobody_looks(
         go_dead(proxy, "both")
         send(conn, [1])
         with pytest.raises(AssertionError):
-            await until(lambda: seen.ids, HEARTBEAT * 6)
+            await until(lambda: seen.ids, HEARTBEAT * 4)
         proxy.cut()
         await seen.got(1)
 
@@ -285,3 +287,94 @@ async def test_publishers_cut_at_any_byte(
         await publish(number, cut)
     rows = conn.execute("SELECT payload::int, count(*) FROM durable_notify.outbox GROUP BY 1")
     assert dict(rows.fetchall()) == dict.fromkeys(range(number + 1), 1)
+
+
+# Everything at random
+
+
+@contextlib.contextmanager
+def publishing(dsn: str, ending: threading.Event) -> Iterator[list[int]]:
+    """Publish numbers for ever, each until it is known to be; yields how many are so far."""
+    done = [0]
+
+    def work() -> None:
+        publisher = dn.Publisher()
+        while not ending.is_set():
+            with contextlib.suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                with sync_links.connect(dsn, "publisher", HEARTBEAT) as connection:
+                    connection.answer = 2 * HEARTBEAT  # else it would wait for ever
+                    while not ending.is_set():
+                        number, key = done[0], f"{done[0]} of {dsn}"
+                        publisher.publish(connection, "t", number, dedup_key=key)
+                        done[0] += 1
+                        time.sleep(0.005)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield done
+    finally:
+        ending.set()
+        thread.join()
+
+
+async def one_fault(proxy: Proxy, rng: random.Random) -> None:
+    """Do something to the network for a moment; what it has killed stays dead, sometimes."""
+    what = rng.randrange(5)
+    if what == 0:
+        proxy.blackhole(rng.choice(DIRECTIONS))
+    elif what == 1:
+        proxy.delay(rng.uniform(0.0, 0.1))
+    elif what == 2:
+        proxy.cut()
+    elif what == 3:
+        proxy.cut(rng.randrange(1, 800), rng.choice(DIRECTIONS))
+    else:
+        proxy.refuse()
+    await asyncio.sleep(rng.uniform(0.05, 1.0))
+    proxy.forward(leave_dead=rng.random() < 0.5)
+
+
+@pytest.mark.timeout(SECONDS + 110)
+async def test_everything_at_random(half: Half, dsn: str, conn: Connection, proxy: Proxy) -> None:
+    print(f"DURABLE_NOTIFY_SEED={SEED}")
+    rng = random.Random(SEED)
+    conn.execute("CREATE TABLE handled (number int)")
+    record = "INSERT INTO handled VALUES (%s)"
+
+    async def handle(message: Any) -> None:
+        if isinstance(message, ThreadedMessage):
+
+            def work() -> None:
+                with message.message.transaction() as connection:
+                    connection.execute(record, [message.payload])
+
+            await in_thread(work)
+        else:
+            async with message.transaction() as connection:
+                await connection.execute(record, [message.payload])
+
+    options = {"heartbeat": HEARTBEAT, "lease": 2, "retry_base": 0.1, "retry_max": 1}
+    options["max_attempts"] = 1000
+    one, two = (half.consumer(proxy.dsn(), **options) for _ in range(2))
+    ending = threading.Event()
+    async with running(one, handle, concurrency=3), running(two, handle, concurrency=3):
+        for consumer in (one, two):
+            await asleep(consumer)  # a start fails where it finds no server
+        with publishing(proxy.dsn(), ending) as published:
+            began = time.monotonic()
+            while time.monotonic() - began < SECONDS:
+                await one_fault(proxy, rng)
+                await asyncio.sleep(rng.uniform(0.1, 0.4))
+            ending.set()
+        await until(lambda: outstanding(conn) == 0, 60)
+    rows = conn.execute("SELECT number, count(*) FROM handled GROUP BY 1").fetchall()
+    print(f"{published[0]} published, over {proxy.connections} connections")
+    # One more may have been under way at the end, which nobody knows to have been published.
+    outbox = conn.execute("SELECT payload::int FROM durable_notify.outbox").fetchall()
+    assert sorted(number for (number,) in outbox) in (
+        list(range(published[0])),
+        list(range(published[0] + 1)),
+    )
+    assert {number for number, _ in rows} == {number for (number,) in outbox}, "lost"
+    assert all(times == 1 for _, times in rows), "twice in effect"

@@ -28,10 +28,10 @@ def test_defaults() -> None:
         ("start", dt.datetime(2026, 1, 1)),  # noqa: DTZ001
         *(
             (name, value)
-            for name in ("lease", "poll", "retry_base", "retry_max")
+            for name in ("lease", "poll", "idle_poll", "heartbeat", "retry_base", "retry_max")
             for value in (0, -1, float("nan"), float("inf"), "30", True, 1e10)
         ),
-        ("lease", None), ("retry_factor", 0.5), ("order_by", "id"), ("exclusive", 1),
+        ("lease", None), ("heartbeat", None), ("retry_factor", 0.5), ("order_by", "id"), ("exclusive", 1),
         ("on_error", {KeyError: None}), ("on_error", 1), ("on_error", {"x": dn.Ack()}),
         ("on_expiry", "keep"), ("rate_limit", 0), ("max_in_flight", 0), ("park_limit", 0),
         *(("batch_size", value) for value in (0, -1, 10_001, 1.5, "10", True, None)),
@@ -51,6 +51,7 @@ def test_options_that_cannot_work(consumer: Any, option: str, value: Any) -> Non
     ("option", "value"),
     [
         ("start", "now"), ("start", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), ("poll", None), ("lease", 1),
+        ("idle_poll", 3600), ("idle_poll", None), ("heartbeat", 0.5),
         ("batch_size", 10_000), ("prefetch", 1), ("max_attempts", 1), ("until_empty", True),
         ("owner", "me"),
     ],
@@ -83,3 +84,10 @@ def test_concurrency(concurrency: Any) -> None:
     consumer = dn.Consumer("", group="g", topics=["t"])
     with pytest.raises(dn.InvalidArgument, match="concurrency"):
         consumer.run(print, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("reader", [dn.AsyncReader, dn.Reader])
+@pytest.mark.parametrize("option", ["poll", "idle_poll", "heartbeat"])
+def test_readers_check_theirs(reader: Any, option: str) -> None:
+    with pytest.raises(dn.InvalidArgument, match=option):
+        reader("", ["t"], **{option: 0})

@@ -1,0 +1,28 @@
+"""What our own connections are opened with."""
+
+from __future__ import annotations
+
+import pytest
+
+from durable_notify._sync.links import settings
+
+TCP = ["keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"]
+
+
+@pytest.mark.parametrize("heartbeat", [3.0, 15.0, 60.0])
+def test_tcp_finds_a_dead_peer_within_two_heartbeats(heartbeat: float) -> None:
+    idle, interval, count, user_timeout = (settings("", "x", heartbeat)[name] for name in TCP)
+    assert 0 < idle + interval * count <= 2 * heartbeat
+    assert 0 < user_timeout / 1000 <= 2 * heartbeat
+
+
+def test_the_dsn_goes_before() -> None:
+    dsn = "host=h keepalives_idle=99 tcp_user_timeout=1 connect_timeout=3 application_name=mine"
+    given = settings(dsn, "x", 15.0)
+    assert not {"keepalives_idle", "tcp_user_timeout", "connect_timeout"} & given.keys()
+    assert "application_name" not in given
+    assert given["keepalives_interval"] == 5
+
+
+def test_statements_are_not_prepared_unless_nothing_stands_in_between() -> None:
+    assert settings("", "x")["prepare_threshold"] is None
