@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKERS", "Finding", "Verdict", "check"]
 
+#: Faults that break no connection.
+_HARMLESS = frozenset({"stop", "hold", "prepare", "elsewhere"})
+#: For how long a dead connection may go unnoticed, in seconds.
+_UNNOTICED = 30.0
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
@@ -109,15 +114,33 @@ def twice(history: History) -> Iterator[Finding]:
 
 
 def stale_settle(history: History) -> Iterator[Finding]:
-    """Acknowledged under two leases: one of them was superseded by then."""
+    """Acknowledged under two leases: one of them was superseded by then.
+
+    Where a connection broke meanwhile, the second may only have been told what is true: that the
+    message is settled, if by another.
+    """
     for group in history.promises:
         acknowledged: dict[int, Event] = {}
         for event in history.of_group(group, "settled"):
             for number in event.numbers if event.note != "retry" else ():
                 first = acknowledged.setdefault(number, event)
-                if first is not event:
+                if first is not event and not _broken(history, event):
                     text = f"message {number} was acknowledged twice in group {group}"
                     yield Finding("stale settle", text, history.about([number]))
+
+
+def _broken(history: History, settled: Event) -> bool:
+    """Whether a connection may have broken while a message was settled, or shortly before."""
+    began = settled.at
+    for event in history.of_group(settled.group, "settling"):
+        if event.token == settled.token and event.numbers == settled.numbers:
+            began = event.at
+    return any(
+        event.what == "fault"
+        and began - _UNNOTICED < event.at < settled.at
+        and event.note.split()[0] not in _HARMLESS
+        for event in history.events
+    )
 
 
 def after_settling(history: History) -> Iterator[Finding]:

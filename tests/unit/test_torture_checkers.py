@@ -231,6 +231,18 @@ def test_a_delivery_under_a_lease_lost_unawares_is_no_fault(story: Story) -> Non
     assert not story.found()
 
 
+@pytest.mark.parametrize(("fault", "found"), [("cut 0.5", set()), ("stop 0.5", {"stale settle"})])
+def test_settled_by_another_while_the_connection_was_broken(
+    story: Story, fault: str, found: set[str]
+) -> None:
+    story.publish(9)
+    story.handle(9)
+    story.say("acks 1", "settling", 9, token=2, note="ack")
+    story.history.events.append(Event(next(story.clock), "nemesis", "fault", note=fault))
+    story.say("acks 1", "settled", 9, token=2, note="ack")
+    assert story.found() == found
+
+
 def test_the_stretch_shows_the_message_and_the_faults_meanwhile(story: Story) -> None:
     story.publish(9)
     story.history.events.append(Event(next(story.clock), "nemesis", "fault", note="kill"))
