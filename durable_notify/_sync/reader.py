@@ -16,6 +16,7 @@ from .._core.attention import Attention, after
 from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
+from .._core.trail import Trail, closed
 from ..connecting import said
 from ..errors import ConsumerClosed, InvalidArgument
 from ..messages import ReadMessage
@@ -108,6 +109,7 @@ class Reader:
         self._places: dict[str, Place] = {}
         if known:
             self._log, self._places = decode(start)  # type: ignore[arg-type]
+        self._trails: dict[str, Trail] = {}
         self._from_token = known
         self._poll = poll
         self._idle_poll = idle_poll
@@ -190,6 +192,8 @@ class Reader:
     def _fill(self, ear: Ear) -> bool:
         """Read more, or wait for it; False: it is to end."""
         try:
+            if self._connection is None:
+                self._connect_again()
             told = "" in ear.armed
             heard = self._attention.heard(ear.heard())
             if self._stopping.is_set():
@@ -241,6 +245,8 @@ class Reader:
                 self._ready.append((None, topic, after))
             else:
                 self._take_in(topic, tuple(row), known, after)
+        if rows:
+            self._trails[topic].note(row[-1], after)
         return bool(rows)
 
     def _take_in(
@@ -262,6 +268,10 @@ class Reader:
         for topic in wanted:
             if topic not in self._places:
                 self._begin(topic, start=start)
+            if topic not in self._trails:
+                place = self._places[topic]
+                published_at = self._published_at(topic, closed(place).h0)
+                self._trails[topic] = Trail(place, published_at)
         if (channels := self._attention.add(wanted)) and self._ear is not None:
             self._ear.listen(channels)
 
@@ -284,11 +294,45 @@ class Reader:
             s0, h0 = rows[0]
             self._places[topic] = Place(s0, h0, None, None, 0)
 
+    def _published_at(self, topic: str, message_id: int) -> datetime | None:
+        """When a message was published; None where there is none of this id."""
+        if message_id == 0:
+            return None
+        ((s0, _h0),) = self._fetch(_START, (topic, "now", None))
+        before = Place(s0, message_id - 1, None, None, 0)
+        rows = self._fetch(_READ, (topic, *before, 1))
+        return rows[0][-1] if rows and rows[0][5] == message_id else None
+
+    def _connect_again(self) -> None:
+        """Connect to the server there is now, and find the places in its log.
+
+        Trap: a standby that was promoted may lack what was read last, and use its ids again.
+        """
+        self._connection = connect(self._dsn, "reader", self._heartbeat)
+        self._connection.answer = 2 * self._heartbeat
+        self._check_log(self._connection)
+        for topic, trail in self._trails.items():
+            for step in trail.back():
+                if self._published_at(topic, step.id) == step.published_at:
+                    break
+            else:
+                raise InvalidArgument(
+                    "the server has lost all that was read lately: start at a time, a little "
+                    "before the last message that is known to be there"
+                )
+            if step is next(trail.back()):
+                self._places[topic] = closed(self._places[topic])
+            else:
+                log.warning(
+                    "the server has lost messages of topic %s that were read after message %d: "
+                    "going on after that one", topic, step.id,
+                )  # fmt: skip
+                trail.forget_after(step)
+                self._places[topic] = step.place
+
     def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = connect(self._dsn, "reader", self._heartbeat)
-            self._connection.answer = 2 * self._heartbeat
-            self._check_log(self._connection)  # it may be another server now
+            raise psycopg.OperationalError("the connection is closed")
         # The latest of every key are found by reading whole topics, which takes its time.
         self._connection.answer = None if query is _LATEST else 2 * self._heartbeat
         try:

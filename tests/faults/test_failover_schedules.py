@@ -31,6 +31,7 @@ from tests.support.clusters import (
 )
 from tests.support.command import fails, run
 from tests.support.halves import Half, Seen, running, soon, until
+from tests.support.reading import Reading
 from tests.support.watching import LISTENER, asleep, beat, outstanding, send, sessions, value
 
 LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they come again
@@ -135,6 +136,34 @@ async def test_a_key_held_from_before_is_let_go(half: Half, pair: tuple[Server, 
             await seen.got(4)
             await until(lambda: outstanding(conn) == 0)
     assert [m.payload for m in seen.messages] == ["old", "other", "new", "newer"]
+
+
+@pytest.mark.parametrize("start", ["beginning", "now"])
+async def test_a_reader_gets_what_has_taken_the_place_of_what_was_lost(
+    half: Half, pair: tuple[Server, Server], start: str
+) -> None:
+    """Where it stands is kept outside the database, in ids and transaction ids that come again."""
+    primary, standby = pair
+    with connect(primary) as conn:
+        send(conn, ["before"])
+        async with Reading(half, several_hosts(*pair), start=start) as reading:
+            before = 1 if start == "beginning" else 0
+            kept = send(conn, ["kept"] if start == "beginning" else [])
+            await reading.take(before + len(kept))
+            await replicated(primary)
+            cut_off(conn)
+            old = [send(conn, [n])[0] for n in range(LOST)]
+            assert [m.id for m in await reading.take(LOST)] == old
+            primary.kill()
+            promote(standby)
+            with connect(standby) as there:
+                new = [send(there, [f"new {n}"])[0] for n in range(LOST)]
+                assert set(old) & set(new), "no id was used again: this has shown nothing"
+                assert [m.payload for m in await reading.take(LOST)] == [
+                    f"new {n}" for n in range(LOST)
+                ]
+                (last,) = send(there, ["last"])
+                assert (await reading.next()).id == last
 
 
 async def test_the_old_primary_hangs(
