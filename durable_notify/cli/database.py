@@ -13,8 +13,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from .. import embedded, schema
-from ..connecting import FORMS
-from ..errors import SchemaMissing, SchemaTooOld
+from ..connecting import FORMS, check_dsn
+from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,8 +69,8 @@ def plain_dsn(given: str, source: str) -> str:
     """
     dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", given.strip())
     try:
-        conninfo_to_dict(dsn)
-    except (psycopg.Error, UnicodeError):
+        check_dsn(dsn)
+    except InvalidArgument:
         dsn = ""
     if not dsn:
         hint = " Characters like @ : / ? # % in a password are written %40 %3A %2F %3F %23 %25."

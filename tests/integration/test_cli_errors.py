@@ -95,7 +95,7 @@ def test_payload_that_is_not_json_has_a_remedy(dsn: str) -> None:
         ("host=h password=top secret", 2),
         ("postgresql://u:secret@127.0.0.1:1/d", 1),
         ("postgresql://u:sec/secret@127.0.0.1:1/d", 1),
-        ("postgresql://u:s@secret@127.0.0.1:1/d", 1),
+        ("postgresql://u:s@secret@127.0.0.1:1/d", 2),
         ("postgresql://u:secret@nowhere.invalid/d", 1),
         ("postgresql:///d?host=/nowhere&password=secret", 1),
     ],
