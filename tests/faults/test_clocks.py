@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 
 import durable_notify as dn
 from tests.support.clocks import ProcessClock, patched
-from tests.support.consumers import Process, consumer_process
+from tests.support.consumers import CHECKOUT, Process, consumer_process
 from tests.support.halves import Half, Seen, go, running, until
 from tests.support.planting import plant
 from tests.support.schedule import Session
@@ -294,11 +295,18 @@ def test_publishers_whose_clocks_are_an_hour_off(
             "import sys, psycopg, durable_notify as dn\n"
             "with psycopg.connect(sys.argv[1]) as c:\n"
             "    dn.Publisher().publish(c, 't', 1, delay=0.3, ttl=60)\n"
+            "import time; print(time.time())\n"
         )
+        command = [sys.executable, "-c", program, dsn]
         done = subprocess.run(
-            [sys.executable, "-c", program, dsn], env=clock.environment, timeout=60, check=True
+            command,
+            env=clock.environment,
+            timeout=60,
+            check=True,
+            capture_output=True,
+            cwd=CHECKOUT,
         )
-        assert done.returncode == 0
+        assert abs(float(done.stdout) - time.time() - seconds) < 60, "its clock is right"
     query = """
         SELECT count(*) FROM durable_notify.outbox
          WHERE abs(extract(epoch FROM created_at - clock_timestamp())) < 60

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -87,6 +88,13 @@ def test_far_too_short(
         assert all(isinstance(error, psycopg.Error) for error in crew.errors)
 
 
+def all_ended(conn: Connection, application: str) -> None:
+    """Wait until sessions have ended, and their processes: then their connections are closed."""
+    pids = sessions(conn, application)
+    eventually(lambda: sessions(conn, application) == [])
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
 @pytest.mark.parametrize("name", ["sync", "async"])
 async def test_a_quiet_consumer_is_not_disturbed(
     conn: Connection, worker: str, name: str, caplog: pytest.LogCaptureFixture
@@ -99,7 +107,7 @@ async def test_a_quiet_consumer_is_not_disturbed(
         async with running(consumer, seen):
             await asleep(consumer)
             for number in range(1, 4):
-                eventually(lambda: sessions(conn, "durable_notify consumer%") == [])
+                all_ended(conn, "durable_notify consumer%")
                 send(conn, [number])
                 await seen.got(number)
                 await asleep(consumer)

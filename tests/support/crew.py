@@ -226,9 +226,11 @@ class Crew:
 
     def _handle(self, message: dn.Message) -> None:
         try:
-            with psycopg.connect(self.dsn, connect_timeout=5) as mine:
+            # Trap: a connection's own context manager leaves it open where its commit is refused.
+            with contextlib.closing(psycopg.connect(self.dsn, connect_timeout=5)) as mine:
                 mine.execute(HANDLED, ["sync", message.id, message.attempt])
                 message.ack(mine)
+                mine.commit()
         except Exception as error:
             self.failed_handlers.append(error)
             raise
@@ -237,9 +239,13 @@ class Crew:
     async def _ahandle(self, message: dn.AsyncMessage) -> None:
         try:
             connect = psycopg.AsyncConnection.connect(self.dsn, connect_timeout=5)
-            async with await connect as mine:
+            mine = await connect
+            try:
                 await mine.execute(HANDLED, ["async", message.id, message.attempt])
                 await message.ack(mine)
+                await mine.commit()
+            finally:
+                await mine.close()
         except Exception as error:
             self.failed_handlers.append(error)
             raise
