@@ -25,7 +25,7 @@ BEGIN
         SELECT a.deadline INTO due FROM durable_notify.active a
          WHERE a.group_id = options.id AND a.consumer IS DISTINCT FROM next_due.consumer;
         IF FOUND THEN
-            RETURN GREATEST(0, EXTRACT(epoch FROM due - now_time));
+            RETURN GREATEST(0, EXTRACT(epoch FROM LEAST(due, now_time + interval '1 year') - now_time));
         END IF;
     END IF;
     writing := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0;
@@ -50,7 +50,8 @@ BEGIN
         -- A publisher that rolls back rings nobody.
         due := LEAST(due, now_time + interval '0.1 second');
     END IF;
-    -- GREATEST would make 0 of NULL.
+    -- GREATEST would make 0 of NULL. Trap: a message may be for 'infinity', from which nothing can be taken.
+    due := CASE WHEN due IS NOT NULL THEN LEAST(GREATEST(due, now_time), now_time + interval '1 year') END;
     RETURN CASE WHEN due IS NOT NULL THEN GREATEST(0, EXTRACT(epoch FROM due - pg_catalog.clock_timestamp())) END;
 END
 $function$;

@@ -31,8 +31,8 @@ BEGIN
         RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, topic USING ERRCODE = 'DN006',
               HINT = 'durable_notify.status() lists what each group consumes.';
     END IF;
-    IF rate_limit <= 0 OR after_id < 0 THEN
-        RAISE EXCEPTION 'a rate limit is positive, and an id 0 or more' USING ERRCODE = '22023';
+    IF NOT (rate_limit > 0 AND rate_limit <= 1000000) OR after_id < 0 THEN  -- NaN is above all
+        RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
                                 WHERE j.subscription_id = place.subscription_id AND j.state = 'running') THEN
