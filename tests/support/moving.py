@@ -17,7 +17,7 @@ from psycopg import errors
 
 from tests.support.checker import Sent, Settled, check
 from tests.support.schedule import Message, Session, Stage
-from tests.support.traffic import Consumer, Publisher, _cast
+from tests.support.traffic import Consumer, Publisher, _cast, _meet
 
 NONE, STRICT, REPLAYING, IDLE = "n", "s", "r", "i"
 CHECKED = ["g", "h", NONE, STRICT, IDLE]
@@ -136,6 +136,15 @@ class Company:
         for consumer in self.consumers:
             consumer.claim()
 
+    def late_commit(self) -> None:
+        """Have a message commit after a younger one was handed out, and nobody look for it yet."""
+        older, younger = self.publishers[2:4]
+        older.finish()
+        younger.finish()
+        older.step(older.begin)
+        _meet(older, younger, self.choice.choice(self.consumers))
+        younger.step(younger.end)
+
     def end_transactions(self) -> None:
         for publisher in self.publishers:
             publisher.finish()
@@ -217,6 +226,7 @@ def in_the_midst(stage: Stage, seed: object, rng: random.Random) -> Company:
     company.work(rng.randrange(40))
     company.unfinished()
     company.work(rng.randrange(20))
+    company.late_commit()
     return company
 
 
