@@ -8,6 +8,7 @@ DURABLE_NOTIFY_SECONDS is how long each lasts.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from durable_notify._async import consumer as async_consumer
 from durable_notify._core.complaints import Complaints
+from durable_notify._sync import consumer as sync_consumer
 from tests.support.crew import DDL, Crew, make_worker
 from tests.support.halves import Half, Seen, running
 from tests.support.waiting import eventually
@@ -75,6 +78,12 @@ def test_far_too_short(
 ) -> None:
     if conn.info.server_version < since * 10_000:
         pytest.skip(f"{setting} came with PostgreSQL {since}")
+    everybody_goes_on(conn, worker, setting, short, complaint)
+
+
+def everybody_goes_on(
+    conn: Connection, worker: str, setting: str, short: str, complaint: str | None
+) -> None:
     with Crew(worker, pause=0.02) as crew:
         with hostile(conn, setting, short):
             time.sleep(SECONDS)
@@ -84,8 +93,28 @@ def test_far_too_short(
         crew.drain(conn)
         crew.judge(conn)
         warnings = crew.said.warnings()
-        assert len(warnings) <= 20 * (1 + SECONDS / Complaints.EVERY), warnings
+        assert len(warnings) <= 20 * (1 + SECONDS / Complaints.EVERY), f"a flood: {warnings}"
         assert all(isinstance(error, psycopg.Error) for error in crew.errors)
+
+
+def test_a_consumer_that_gives_up_is_seen(
+    conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it did: the driver calls the end of a transaction for its time an InternalError."""
+    if conn.info.server_version < 17_0000:
+        pytest.skip("transaction_timeout came with PostgreSQL 17")
+    for module in (async_consumer, sync_consumer):
+        monkeypatch.setattr(module, "TRANSIENT", psycopg.OperationalError)
+    with pytest.raises(AssertionError, match="gave up"):
+        everybody_goes_on(conn, worker, "transaction_timeout", "1ms", None)
+
+
+def test_a_flood_of_complaints_is_seen(
+    conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Complaints, "level", lambda *_: logging.WARNING)
+    with pytest.raises(AssertionError, match="a flood"):
+        everybody_goes_on(conn, worker, "statement_timeout", "1ms", None)
 
 
 def all_ended(conn: Connection, application: str) -> None:
