@@ -186,7 +186,11 @@ def test_claims_of_other_groups(dsn: str, twin: str, options: dict[str, Any]) ->
 
 
 def lock_of_the_session(session: Session) -> None:
-    plant(session, "hold_group", ("pg_try_advisory_xact_lock(1685024361", "pg_try_advisory_lock(1685024361"))
+    plant(
+        session,
+        "hold_group",
+        ("pg_try_advisory_xact_lock(1685024361", "pg_try_advisory_lock(1685024361"),
+    )
 
 
 def bell_tried_in_two_statements(session: Session) -> None:
