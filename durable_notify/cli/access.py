@@ -20,31 +20,25 @@ if TYPE_CHECKING:
 __all__ = ["grant", "grants", "revoke"]
 
 
-def _rights(verb: str) -> Any:
+def _rights(command: Any) -> Any:
     """Give a command the options that name rights."""
-
-    def add(command: Any) -> Any:
-        for option in reversed(
-            (
-                click.option("--publish", metavar="PATTERN", multiple=True,
-                             help="Publish to these topics; may be repeated."),
-                click.option("--consume", metavar="PATTERN", multiple=True,
-                             help="Consume these topics, in --group; may be repeated."),
-                click.option("--group",
-                             help="The group in which it consumes, and which it manages."),
-                click.option("--read", metavar="PATTERN", multiple=True,
-                             help="Read these topics without a group; may be repeated."),
-                click.option("--observe", is_flag=True,
-                             help="See status, audit and dead letters of everything."),
-                click.option("--insert", is_flag=True,
-                             help="INSERT statements of its own, into all topics."),
-            )
-        ):  # fmt: skip
-            command = option(command)
-        return command
-
-    add.__doc__ = f"What to {verb}."
-    return add
+    for option in reversed(
+        (
+            click.option("--publish", metavar="PATTERN", multiple=True,
+                         help="Publish to these topics; may be repeated."),
+            click.option("--consume", metavar="PATTERN", multiple=True,
+                         help="Consume these topics, in --group; may be repeated."),
+            click.option("--group", help="The group in which it consumes, and which it manages."),
+            click.option("--read", metavar="PATTERN", multiple=True,
+                         help="Read these topics without a group; may be repeated."),
+            click.option("--observe", is_flag=True,
+                         help="See status, audit and dead letters of everything."),
+            click.option("--insert", is_flag=True,
+                         help="INSERT statements of its own, into all topics."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def _named(rights: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
@@ -62,9 +56,9 @@ def _named(rights: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], str |
 @click.command()
 @common
 @click.argument("role")
-@_rights("grant")
+@_rights
 @pass_database
-def grant(database: Database, *, role: str, **rights: Any) -> None:
+def grant(database: Database, /, *, role: str, **rights: Any) -> None:
     """Let a role of the database publish, consume, read or observe, and no more than that.
 
     A pattern is a topic, or stands for topics: orders.*, orders.>, or > for all. Put it in quotes.
@@ -84,10 +78,10 @@ def grant(database: Database, *, role: str, **rights: Any) -> None:
 @click.command()
 @common
 @click.argument("role")
-@_rights("revoke")
+@_rights
 @click.option("--all", "everything", is_flag=True, help="Take back all that it was granted.")
 @pass_database
-def revoke(database: Database, *, role: str, everything: bool, **rights: Any) -> None:
+def revoke(database: Database, /, *, role: str, everything: bool, **rights: Any) -> None:
     """Take back from a role what it was granted: patterns and group as they were granted.
 
     Run it as the owner of the schema.

@@ -44,22 +44,24 @@ def test_the_catalog_is_as_decided(conn: Connection) -> None:
     assert findings(conn) == []
 
 
-@pytest.mark.parametrize(
-    "plant",
-    [
-        "CREATE FUNCTION durable_notify.planted() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "GRANT EXECUTE ON FUNCTION durable_notify.claim TO PUBLIC",
-        "GRANT USAGE ON SCHEMA durable_notify TO PUBLIC",
-        "GRANT SELECT ON durable_notify.audit TO PUBLIC",
-        "GRANT INSERT (topic) ON durable_notify.outbox TO PUBLIC",
-        "ALTER FUNCTION durable_notify.claim_granted RESET search_path",
-        "ALTER FUNCTION durable_notify.claim SECURITY DEFINER",
-        "ALTER FUNCTION durable_notify.arm RESET search_path",
-    ],
+PLANTED = (
+    "CREATE FUNCTION durable_notify.planted() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "GRANT EXECUTE ON FUNCTION durable_notify.claim TO PUBLIC",
+    "GRANT USAGE ON SCHEMA durable_notify TO PUBLIC",
+    "GRANT SELECT ON durable_notify.audit TO PUBLIC",
+    "GRANT INSERT (topic) ON durable_notify.outbox TO PUBLIC",
+    "ALTER FUNCTION durable_notify.claim_granted RESET search_path",
+    "ALTER FUNCTION durable_notify.claim SECURITY DEFINER",
+    "ALTER FUNCTION durable_notify.arm RESET search_path",
 )
-def test_a_planted_fault_is_found(conn: Connection, plant: str) -> None:
-    conn.execute(plant.encode())
-    assert findings(conn) != []
+
+
+def test_a_planted_fault_is_found(conn: Connection) -> None:
+    for fault in PLANTED:
+        with conn.transaction(force_rollback=True):
+            conn.execute(fault.encode())
+            assert findings(conn) != [], fault
+    assert findings(conn) == []
 
 
 def test_every_function(
