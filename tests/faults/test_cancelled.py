@@ -26,6 +26,7 @@ from tests.support.planting import Plant, plant
 from tests.support.schedule import LONG_GONE, Session, Stage
 from tests.support.servers import Postgres
 from tests.support.stepping import How, at_random, instrument, passed, stop_at
+from tests.support.waiting import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 TABLES = """
@@ -74,12 +75,18 @@ def print_of(session: Session) -> str:
 
 
 def locks_left(session: Session) -> list[tuple[Any, ...]]:
-    """Advisory locks of anybody but the director, who has armed the bell of t."""
+    """Advisory locks that are held, but for the bell of t, which the director has armed."""
     return session.run(
         "SELECT pid, classid, objid, mode FROM pg_locks"
         " WHERE locktype = 'advisory' AND mode <> 'ShareLock'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
+
+
+def gone(watcher: Session, pid: int) -> None:
+    """Wait until a session is over: it says so before it lets go of its locks."""
+    there = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+    eventually(lambda: not watcher.value(there, pid))
 
 
 def stopped_everywhere(stage: Stage, statement: str, how: How) -> tuple[int, list[Any]]:
@@ -92,9 +99,10 @@ def stopped_everywhere(stage: Stage, statement: str, how: How) -> tuple[int, lis
             rows = session.run(statement)
         except psycopg.OperationalError as error:
             stopped = error.sqlstate == {"cancel": "57014", "terminate": "57P01"}[how]
-            if how == "terminate":
-                session = stage.session()
             assert stopped, "it failed in another way"
+            if how == "terminate":
+                gone(watcher, session.pid)
+                session = stage.session()
             assert print_of(watcher) == before, f"changed, although stopped at {number}"
             assert locks_left(watcher) == [], f"left behind, stopped at {number}"
             continue
