@@ -45,7 +45,8 @@ TRANSIENT = (
 
 #: What a pooler in transaction mode says where another of its sessions has a prepared statement.
 _UNPREPARED = (
-    psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement
+    psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement,
+    psycopg.errors.ProtocolViolation,  # it has another one of that name
 )  # fmt: skip
 
 RV = TypeVar("RV")

@@ -180,7 +180,7 @@ async def test_statements_that_cannot_be_prepared_after_all(
         consumer = half.consumer(between.dsn, listen_dsn=dsn, batch_size=3)
         async with running(consumer, seen):
             for first in (0, 30, 60):
-                consumer._store.direct()
+                consumer._store._claiming.direct()
                 # Sessions change hands while many are in use.
                 await asyncio.gather(
                     *(

@@ -147,8 +147,8 @@ async def test_nothing_is_sent_while_it_waits(
         async with running(consumer, seen):
             for number in (1, 2):
                 if idle_poll is not None:
+                    await until(lambda: outstanding(conn) == len(consumer._settler._leases) == 0)
                     await quiet(consumer)
-                    await until(lambda: outstanding(conn) == 0)
                     assert not await sends(proxy)
                 else:
                     await until(lambda: consumer._ear is not None and consumer._ear.armed)
