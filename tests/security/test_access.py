@@ -231,6 +231,25 @@ def test_the_audit_says_whose_rights_counted(conn: Connection, made: Roles) -> N
     }  # fmt: skip
 
 
+def test_acknowledging_at_each_isolation_level(conn: Connection, made: Roles) -> None:
+    """Two handlers at once, each in a transaction of its own; the look at the lease disturbs neither."""
+    made.make("role", ("consume", ["t"], "g"), ("publish", ["t"], None))
+    with session(made, "role") as one, session(made, "role") as two:
+        one.execute("SELECT durable_notify.subscribe('g', '{t}')")
+        for isolation in ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"):
+            for _ in range(2):
+                one.execute(PUBLISH.encode(), ["t"])
+            claim = "SELECT token, id FROM durable_notify.claim('g', '{t}', 1)"
+            leases = [one.execute(claim.encode()).fetchone() for _ in range(2)]
+            for own, lease in zip((one, two), leases, strict=True):
+                own.execute(f"BEGIN ISOLATION LEVEL {isolation}".encode())
+                assert lease is not None
+                own.execute("SELECT durable_notify.settle(%s, ARRAY[%s::bigint])", lease)
+            one.execute("COMMIT")
+            two.execute("COMMIT")
+    assert conn.execute("SELECT count(*) FROM durable_notify.lease").fetchall() == [(0,)]
+
+
 def test_an_owner_that_is_no_superuser(empty_dsn: str, here: Here) -> None:
     """It may everything, and grants; nobody needs a superuser."""
     with roles(empty_dsn, {}) as made, psycopg.connect(empty_dsn, autocommit=True) as conn:
