@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pytest
 from psycopg import errors
 
-from tests.support.checker import Sent, Settled, check
+from tests.support.checker import History, Sent, Settled, check
 from tests.support.schedule import Message, Session, Stage
 from tests.support.traffic import Consumer, Publisher, _cast, _meet
 
@@ -46,6 +46,9 @@ REFUSALS = {
 class Careless(Consumer):
     """Rejects messages as well, and settles those of a key in any order: some of it is refused."""
 
+    sent_back: set[tuple[str, int]]
+    """What came after a retried message of its key: it comes again, and that is no attempt."""
+
     def step(self) -> None:
         if self.held and self.random.random() < 0.1:
             self._reject()
@@ -58,7 +61,10 @@ class Careless(Consumer):
         except errors.DatabaseError as error:
             self._refused(token, error)
         if how == "retried":
+            before = {m.id for m in self.held.get(token, [])}
             self._look(token)
+            after = {m.id for m in self.held.get(token, [])}
+            self.sent_back |= {(self.group, i) for i in before - after}
 
     def _reject(self) -> None:
         token, (first, *_) = self.random.choice(list(self.held.items()))
@@ -103,6 +109,10 @@ class Company:
             Careless(stage.session(), f"{seed} {group}", self.history, group, lapses=True)
             for group in (NONE, STRICT, "g", "h")
         ]
+        self.sent_back: set[tuple[str, int]] = set()
+        for consumer in self.consumers:
+            if isinstance(consumer, Careless):
+                consumer.sent_back = self.sent_back
         # Who reads nothing before the move; and who is apart, since a replay hands all out again.
         self.idle = Consumer(stage.session(), f"{seed} idle", self.history, IDLE, lapses=True)
         self.replaying = Consumer(stage.session(), f"{seed} replay", self.history, REPLAYING)
@@ -202,6 +212,7 @@ def judge(company: Company) -> list[str]:
     if log != sent:
         found.append(f"the log is not what has committed: {sorted(log ^ sent)[:5]}")
     faults = check(history, CHECKED, once=False)
+    faults.twice -= company.sent_back - _settled_twice(history)
     if faults:
         found.append(str(faults))
     firsts = dict.fromkeys(h.id for h in sorted(history.handed) if h.group == STRICT)
@@ -216,6 +227,11 @@ def judge(company: Company) -> list[str]:
     if odd := {i for i in times if times[i] > 1 + (i in company.before_replay)}:
         found.append(f"replayed and should not be: {sorted(odd)[:5]}")
     return found
+
+
+def _settled_twice(history: History) -> set[tuple[str, int]]:
+    times = Counter((s.group, s.id) for s in history.settled)
+    return {one for one, number in times.items() if number > 1}
 
 
 def in_the_midst(stage: Stage, seed: object, rng: random.Random) -> Company:
