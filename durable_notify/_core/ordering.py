@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Generic, TypeVar
 
 __all__ = ["Delivery", "KeyGate", "Place"]
@@ -19,66 +18,74 @@ class KeyGate(Generic[M]):
     """Lets the messages of a key through one after the other, each once the one before is done.
 
     A lease brings several messages of a key; the database sees to their order across consumers, the
-    gate to that among the handlers of one.
+    gate to that among the handlers of one. They stand in line as they came: what handlers take out
+    of a queue in order, they may bring here in another.
     """
 
     def __init__(self) -> None:
         self._inside: dict[Place, _Holder] = {}
-        self._waiting: dict[Place, deque[tuple[Delivery, M]]] = {}
+        # Who has not gone through, in order, and the message where it was kept.
+        self._lines: dict[Place, dict[Delivery, M | None]] = {}
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
+    def expect(self, place: Place | None, delivery: Delivery) -> None:
+        """Put a message in line that will be sent to ``enter``."""
+        if place is not None:
+            with self._mutex:
+                self._lines.setdefault(place, {}).setdefault(delivery, None)
+
     def enter(self, place: Place | None, delivery: Delivery, message: M, owner: object) -> bool:
-        """Let a message through, or keep it until its key is free.
+        """Let a message through, or keep it until it is the first in line and its key is free.
 
         Messages of one owner, a batch, do not wait for each other.
         """
         if place is None:
             return True
         with self._mutex:
+            line = self._lines.setdefault(place, {})
+            line.setdefault(delivery, None)
             holder = self._inside.get(place)
+            if next(iter(line)) != delivery or not (holder is None or holder.owner is owner):
+                line[delivery] = message
+                return False
+            del line[delivery]
+            if not line:
+                del self._lines[place]
             if holder is None:
                 self._inside[place] = _Holder(owner, delivery)
-            elif holder.reserved and delivery in holder.deliveries:
-                holder.owner, holder.reserved = owner, False
-            elif holder.owner is owner and not holder.reserved and place not in self._waiting:
-                holder.deliveries.add(delivery)
             else:
-                self._waiting.setdefault(place, deque()).append((delivery, message))
-                return False
+                holder.deliveries.add(delivery)
             return True
 
     def leave(self, place: Place | None, delivery: Delivery) -> M | None:
         """Take note that a message is done, or will not go through after all.
 
-        Returns the one for which the key is now kept free, if one waited: to be sent to ``enter``
-        again, or here. Whatever of the key comes meanwhile goes behind those that wait.
+        Returns the next of its key, if one was kept that can go now: to be sent to ``enter`` again.
         """
         if place is None:
             return None
         with self._mutex:
+            line = self._lines.get(place, {})
+            line.pop(delivery, None)
             holder = self._inside.get(place)
-            if holder is None or delivery not in holder.deliveries:
-                return None
-            holder.deliveries.discard(delivery)
-            if holder.deliveries:
-                return None
-            waiting = self._waiting.get(place)
-            if not waiting:
+            if holder is not None:
+                holder.deliveries.discard(delivery)
+                if holder.deliveries:
+                    return None
                 del self._inside[place]
+            if not line:
+                self._lines.pop(place, None)
                 return None
-            following, message = waiting.popleft()
-            if not waiting:
-                del self._waiting[place]
-            self._inside[place] = _Holder(None, following, reserved=True)
+            first = next(iter(line))
+            message, line[first] = line[first], None  # it goes once
             return message
 
 
 class _Holder:
-    """Who has a key: an owner with messages that went through, or the message that is next."""
+    """Who has a key, with messages that went through."""
 
-    __slots__ = ("deliveries", "owner", "reserved")
+    __slots__ = ("deliveries", "owner")
 
-    def __init__(self, owner: object, delivery: Delivery, *, reserved: bool = False) -> None:
+    def __init__(self, owner: object, delivery: Delivery) -> None:
         self.owner = owner
         self.deliveries = {delivery}
-        self.reserved = reserved

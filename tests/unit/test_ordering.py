@@ -31,6 +31,62 @@ def test_one_at_a_time_in_order() -> None:
     assert gate.enter(PLACE, (2, 1), 1, "g")
 
 
+def test_who_comes_to_the_gate_too_early_waits_for_who_was_before() -> None:
+    gate: KeyGate[int] = KeyGate()
+    for n in range(4):
+        gate.expect(PLACE, (1, n))
+    gate.expect(None, (1, 9))
+    assert not gate.enter(PLACE, (1, 2), 2, "c")
+    assert not gate.enter(PLACE, (1, 1), 1, "b")
+    assert gate.enter(PLACE, (1, 0), 0, "a")
+    assert gate.leave(PLACE, (1, 0)) == 1
+    assert gate.enter(PLACE, (1, 1), 1, "b")
+    assert gate.leave(PLACE, (1, 1)) == 2
+    assert gate.leave(PLACE, (1, 2)) is None  # given up; the one after it has not come yet
+    assert gate.enter(PLACE, (1, 3), 3, "d")
+    assert gate.leave(PLACE, (1, 3)) is None
+    assert not gate._lines
+    assert not gate._inside
+
+
+def test_who_never_comes_keeps_nobody_waiting() -> None:
+    gate: KeyGate[int] = KeyGate()
+    for n in range(2):
+        gate.expect(PLACE, (1, n))
+    assert not gate.enter(PLACE, (1, 1), 1, "b")
+    assert gate.leave(PLACE, (1, 0)) == 1  # its lease was lost
+    assert gate.enter(PLACE, (1, 1), 1, "b")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_taken_in_order_and_brought_in_any(seed: int) -> None:
+    dice = random.Random(seed)
+    gate: KeyGate[tuple[str, int]] = KeyGate()
+    queue = [(dice.choice("ab"), n) for n in range(60)]
+    for key, n in queue:
+        gate.expect(("t", key), (1, n))
+    on_their_way: list[tuple[str, int]] = []
+    inside: list[tuple[str, int]] = []
+    through: list[tuple[str, int]] = []
+    while queue or on_their_way or inside:
+        if queue and len(on_their_way) < 4:
+            on_their_way.append(queue.pop(0))
+        elif on_their_way and dice.random() < 0.6:
+            message = on_their_way.pop(dice.randrange(len(on_their_way)))
+            if gate.enter(("t", message[0]), (1, message[1]), message, message):
+                inside.append(message)
+                through.append(message)
+        elif inside:
+            message = inside.pop(dice.randrange(len(inside)))
+            following = gate.leave(("t", message[0]), (1, message[1]))
+            if following is not None:
+                queue.append(following)
+    assert len(through) == 60
+    for key in "ab":
+        order = [n for k, n in through if k == key]
+        assert order == sorted(order), f"seed {seed}"
+
+
 def test_who_is_not_inside_does_not_leave() -> None:
     gate: KeyGate[int] = KeyGate()
     assert gate.enter(PLACE, (1, 1), 1, "a")
