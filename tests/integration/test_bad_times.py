@@ -60,9 +60,17 @@ async def test_no_such_database(half: Half, dsn: str) -> None:
         await soon(half.consumer(make_conninfo(dsn, dbname="nowhere")).start())
 
 
-@pytest.mark.parametrize("bad", ["nonsense", "postgresql://[", "frobnicate=1", "port=abc"])
-async def test_no_dsn_at_all(half: Half, bad: str) -> None:
-    with pytest.raises(psycopg.Error):
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ("nonsense", dn.InvalidArgument),
+        ("postgresql://[", dn.InvalidArgument),
+        ("frobnicate=1", dn.InvalidArgument),
+        ("port=abc", psycopg.Error),
+    ],
+)
+async def test_no_dsn_at_all(half: Half, bad: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
         await soon(half.consumer(bad).start())
     await nothing_is_left()
 
