@@ -17,8 +17,9 @@ from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument,
 from ..options import ConsumerOptions
 from ..topics import check_topics
 from .compat import Event, Queue, call, checkpoint, on_signals, spawn
+from .ear import DEAF_POLL, LONGEST_SLEEP
 from .links import TRANSIENT
-from .listener import DEAF_POLL, LONGEST_SLEEP, listen
+from .listener import listen
 from .message import AsyncMessage
 from .settler import AsyncSettler
 from .store import AsyncStore
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from .compat import Task
-    from .listener import AsyncEar
+    from .ear import AsyncEar
 
 __all__ = ["AsyncConsumer"]
 

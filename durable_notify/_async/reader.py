@@ -23,8 +23,9 @@ from ..options import check_reading, check_waiting
 from ..topics import check_topics, matches
 from .compat import Event
 from .connections import fetch
+from .ear import DEAF_POLL
 from .links import HEARTBEAT, TRANSIENT, connect
-from .listener import DEAF_POLL, listen
+from .listener import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from .ear import AsyncEar
     from .links import AsyncOwnConnection
-    from .listener import AsyncEar
 
 __all__ = ["AsyncReader"]
 

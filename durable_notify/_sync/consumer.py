@@ -18,8 +18,9 @@ from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument,
 from ..options import ConsumerOptions
 from ..topics import check_topics
 from .compat import Event, Queue, call, checkpoint, on_signals, spawn
+from .ear import DEAF_POLL, LONGEST_SLEEP
 from .links import TRANSIENT
-from .listener import DEAF_POLL, LONGEST_SLEEP, listen
+from .listener import listen
 from .message import Message
 from .settler import Settler
 from .store import Store
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from .compat import Task
-    from .listener import Ear
+    from .ear import Ear
 
 __all__ = ["Consumer"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -17,196 +16,21 @@ from .._core.bells import Bells
 from .._core.complaints import Complaints
 from .._core.pacing import backoff, shortest
 from ..connecting import said
-from ..errors import ListenerDeaf
-from .compat import Event, Waiter, scope, sharing_lock, spawn
+from .compat import Waiter, scope, sharing_lock, spawn
+from .ear import Ear
 from .links import HEARTBEAT, TRANSIENT, NoAnswer, OnlyReads, can_write, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from .compat import Task
 
-__all__ = ["Ear", "Listener", "listen"]
+__all__ = ["Listener", "listen"]
 
 log = logging.getLogger("durable_notify")
 
 #: How long the session may take for an answer, in seconds; no longer than from beat to beat.
 ANSWER = 10.0
-#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
-DEAF_POLL = 1.0
-#: No wait may be longer than a thread can wait.
-LONGEST_SLEEP = 86_400.0
-#: After how many attempts to listen a consumer that sleeps quietly does without.
-PATIENCE = 3
-
-
-class Ear:
-    """What one consumer hears: ``woken`` is set by every ring on one of its channels.
-
-    It is rung for only while it rests. It is also set whenever rings may have been missed: once the
-    bells it asked for are armed, after every reconnection, and when a transaction that may not have
-    rung has ended.
-    """
-
-    def __init__(
-        self,
-        listener: Listener,
-        channels: Mapping[str, str],
-        heartbeat: float = HEARTBEAT,
-    ) -> None:
-        self.channels = dict(channels)  # with the topic of each
-        self.heartbeat = heartbeat
-        self.quiet = False  # it sleeps, and the database is to be left alone meanwhile
-        self._ending = False
-        self.woken = Event()
-        self.when_it_hangs: Callable[[], None] | None = None
-        self._resting: frozenset[str] = frozenset()
-        self._rung: dict[str, set[str]] = {}
-        self._in_doubt = True
-        self._mutex = threading.RLock()  # a signal's handler may wake as well
-        self._listener = listener
-
-    @property
-    def deaf(self) -> bool:
-        """Whether rings were proven not to arrive."""
-        return self._listener.deaf
-
-    @property
-    def hears(self) -> bool:
-        """Whether rings were proven to arrive on the connection there is now."""
-        return self._listener.hears
-
-    def rest(self) -> None:
-        """Have publishers ring from here on.
-
-        It wakes once they do: then read once more, and sleep if there is nothing.
-        """
-        with self._mutex:
-            before, self._resting = self._resting, frozenset(self.channels.values())
-        if self._resting != before:
-            self._listener.look()
-
-    def rise(self, topics: Iterable[str]) -> None:
-        """Read some topics from here on: publishers need not ring for them."""
-        with self._mutex:
-            before = self._resting
-            self._resting = before.difference(topics)
-        if self._resting != before:
-            self._listener.look()
-
-    @property
-    def resting(self) -> frozenset[str]:
-        """The topics for which it wants to be rung."""
-        return self._resting
-
-    @property
-    def armed(self) -> frozenset[str]:
-        """The topics whose publishers ring for it: what a read that begins now misses, rings."""
-        return self._resting & self._listener.bells.armed
-
-    @property
-    def arming(self) -> bool:
-        """Whether it will be woken because bells are armed, or could not be."""
-        bells = self._listener.bells
-        return self.hears and not self._resting <= bells.armed | bells.refused
-
-    @property
-    def unarmed(self) -> bool:
-        """Whether some of its topics do not ring, now or ever: look at intervals."""
-        return not self._resting <= self._listener.bells.armed
-
-    def sleep(
-        self,
-        poll: float | None,
-        idle_poll: float | None,
-        *,
-        due: float | None = None,
-        idle: bool = True,
-    ) -> bool:
-        """Sleep until woken, something is due or it is time to look; whether it was woken.
-
-        With ``idle_poll``, and nothing under way, it sleeps quietly: nothing is sent on its
-        connections until then.
-
-        Raises:
-            ListenerDeaf: nothing would ever wake it.
-        """
-        if idle_poll is not None:
-            poll = idle_poll if poll is None else min(poll, idle_poll)
-        if self.deaf and poll is None:
-            raise ListenerDeaf(
-                "wake-ups do not reach the listening connection, and polling is switched off: "
-                "give a direct listen_dsn, or allow poll"
-            )
-        if idle and idle_poll is not None and self._at_rest:
-            return self._sleep_quietly(shortest(due, idle_poll, LONGEST_SLEEP))
-        if self.unarmed and self.hears:
-            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
-        elif not self.hears and poll is not None:
-            poll = min(poll, DEAF_POLL)
-        self.woken.wait(shortest(due, poll, LONGEST_SLEEP))
-        return self.woken.is_set()
-
-    @property
-    def _at_rest(self) -> bool:
-        """Whether all has been done to be woken, and it has worked or most likely never will."""
-        listener = self._listener
-        if self.hears:
-            return listener.bells.hopeless(self._resting - listener.bells.armed)
-        return self.deaf or listener.failures >= PATIENCE
-
-    def _sleep_quietly(self, seconds: float | None) -> bool:
-        self.quiet = True
-        try:
-            self.woken.wait(seconds)
-        finally:
-            if not self._ending:
-                self.quiet = False
-                self._listener.look()  # a heartbeat may be due, or a connection to be made
-        return self.woken.is_set()
-
-    def end(self) -> None:
-        """Wake for good: a database that sleeps is left asleep."""
-        self._ending = True
-        self.wake()
-
-    def wake(self, rung: dict[str, set[str]] | None = None) -> None:
-        """Set ``woken``; without rings, for rings may have been missed."""
-        with self._mutex:
-            for channel, payloads in (rung or {}).items():
-                self._rung.setdefault(channel, set()).update(payloads)
-            self._in_doubt |= rung is None
-        self.woken.set()
-
-    def heard(self) -> dict[str, set[str]] | None:
-        """Return what rang since the last call, channels with payloads; None: perhaps all did."""
-        self.woken.clear()  # before reading: a ring meanwhile is about something newer
-        with self._mutex:
-            rung, self._rung = self._rung, {}
-            in_doubt, self._in_doubt = self._in_doubt, False
-        return None if in_doubt else rung
-
-    def ring(self, rung: dict[str, set[str]]) -> None:
-        """Wake: some of its channels have rung. It is not rung for them while it reads."""
-        with self._mutex:
-            self._resting = self._resting.difference(self.channels[name] for name in rung)
-        self.wake(rung)
-
-    def reread(self, topics: frozenset[str]) -> None:
-        """Wake, for there may be something in some of these topics.
-
-        Trap: also where it does not rest just now. It may be about to, after a read that was too
-        early, and find its bells still armed.
-        """
-        if mine := {name: {""} for name, topic in self.channels.items() if topic in topics}:
-            self.wake(mine)
-
-    def listen(self, channels: Mapping[str, str]) -> None:
-        """Hear more channels; it wakes once the session listens to them."""
-        self._listener.extend(self, channels)
-
-    def close(self) -> None:
-        self._listener.remove(self)
 
 
 class Listener:

@@ -24,8 +24,9 @@ from ..options import check_reading, check_waiting
 from ..topics import check_topics, matches
 from .compat import Event
 from .connections import fetch
+from .ear import DEAF_POLL
 from .links import HEARTBEAT, TRANSIENT, connect
-from .listener import DEAF_POLL, listen
+from .listener import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from .ear import Ear
     from .links import OwnConnection
-    from .listener import Ear
 
 __all__ = ["Reader"]
 
