@@ -176,6 +176,17 @@ def test_reanchor_waits_for_publishers(stage: Stage) -> None:
     assert [message.id for message in owner.claim(10, "g")] == [message_id]
 
 
+def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
+    conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
+    written_anew(conn)
+    conn.execute("DELETE FROM durable_notify.position")
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is not whole") as seen:
+        conn.execute("SELECT * FROM durable_notify.reanchor()")
+    assert "Copy all tables" in str(seen.value.diag.message_hint)
+    with pytest.raises(errors.Error, match="another cluster"):
+        conn.execute(ANCHORED)
+
+
 @pytest.mark.parametrize("order_by", ["none", "key", "strict"])
 def test_what_was_in_flight_and_what_was_half_read(stage: Stage, order_by: str) -> None:
     """Stragglers below the place, an open window, what is leased: each comes once."""

@@ -13,8 +13,13 @@ BEGIN
     -- was not visible to the old snapshots was in flight when it was copied: these few are put off, and
     -- come first. The snapshots are compared with xids of their own cluster, which is plain arithmetic;
     -- what was published here since has an id above them.
-    SELECT * INTO STRICT old_place FROM durable_notify.position p
+    SELECT * INTO old_place FROM durable_notify.position p
      WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the copy is not whole: a group consumes topic "%" and has no position in it', part.topic
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Copy all tables of the schema durable_notify. Nothing was changed.';
+    END IF;
     place := old_place;
     place.s0 := now_snapshot;
     place.h0 := GREATEST(old_place.h0, old_place.p);
