@@ -80,6 +80,7 @@ class Plan:
         bindir: the PostgreSQL to run; None: the embedded one.
         prepare: called with the DSN once the schema is there; a planted fault, for example.
         poll: seconds, or None: only wake-ups.
+        work: how long handlers take at most, in seconds.
     """
 
     seed: str
@@ -92,6 +93,7 @@ class Plan:
     bindir: Path | None = None
     prepare: Callable[[str], object] | None = None
     poll: float | None = 5.0
+    work: float = 0.02
 
     def __post_init__(self) -> None:
         if unknown := set(self.faults) - FAULTS.keys():
@@ -145,6 +147,7 @@ class Worker:
             "seed": f"{self._plan.seed}/{self.role}/{turn}",
             "first": (number * 1000 + turn) * 10_000,
             "rate": self._plan.rate,
+            "work": self._plan.work,
         }
         if self._group is not None:
             kind = "consumer"

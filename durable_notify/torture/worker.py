@@ -61,6 +61,7 @@ class Options:
     group: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     once: bool = False
+    work: float = 0.02  # the longest that a handler takes, in seconds
     is_async: bool = False
 
 
@@ -156,7 +157,7 @@ class Handling:
         self.note("delivered", message)
         chance = self.random.random()
         how = "raise" if chance < 0.03 else "retry" if chance < 0.06 else "ack"
-        return self.random.choice([0.0, 0.0, 0.0, 0.002, 0.02]), how
+        return self.options.work * self.random.choice([0.0, 0.0, 0.0, 0.1, 1.0]), how
 
     def note(self, what: str, message: Any, note: str = "") -> None:
         """Record what becomes of a delivery."""
