@@ -95,6 +95,8 @@ PUBLISHER = (
     "SELECT durable_notify.publish_many('orders.eu', '{{1,2}}', '{{a,b}}')",
     "SELECT durable_notify.publish_many('orders.eu', '{{1}}', ttls => '{{1 hour}}')",
     "SELECT durable_notify.channel('payments'), durable_notify.wakeups('payments')",
+    "SELECT durable_notify.notify('orders.eu', 'x'), durable_notify.notify('orders.eu', NULL)",
+    "SELECT durable_notify.topic_of_channel('payments'), durable_notify.escaped('a', 'b')",
 )
 CONSUMER = (
     "SELECT durable_notify.subscribe('g', '{{orders.eu,orders.*}}')",
@@ -133,6 +135,7 @@ READER = (
 BEYOND = {
     "publisher": (
         "SELECT durable_notify.publish('{topic}', '1')",
+        "SELECT durable_notify.notify('{topic}', 'x')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
         "SELECT durable_notify.publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",

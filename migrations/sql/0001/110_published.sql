@@ -1,6 +1,7 @@
 CREATE FUNCTION durable_notify.published() RETURNS trigger
 LANGUAGE plpgsql AS $function$
 DECLARE
+    mirror pg_catalog.text;
     rung pg_catalog.text;
     mine pg_catalog.text;
 BEGIN
@@ -28,8 +29,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM durable_notify.refuse(NEW);
-    IF durable_notify.mirror_of(NEW.topic) IS NOT NULL THEN
-        PERFORM durable_notify.notify_raw(durable_notify.mirror_of(NEW.topic), NEW);
+    -- Looked up once: it may change in between. What is carried over was mirrored where it was published.
+    mirror := durable_notify.mirror_of(NEW.topic);
+    IF mirror IS NOT NULL AND NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() THEN
+        PERFORM durable_notify.notify_raw(mirror, NEW);
     END IF;
     -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
     -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,

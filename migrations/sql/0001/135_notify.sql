@@ -3,7 +3,6 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
-    topic text := durable_notify.topic_of_channel(channel);
     raw text := COALESCE(payload, '');
     new_id bigint;
 BEGIN
@@ -17,11 +16,12 @@ BEGIN
         RAISE EXCEPTION 'a channel''s name is 1 to 63 bytes, not %', COALESCE(pg_catalog.octet_length(channel), 0)
             USING ERRCODE = '22023', HINT = 'Nothing was published or notified.';
     END IF;
-    new_id := durable_notify.publish(topic, pg_catalog.to_jsonb(raw), headers => pg_catalog.jsonb_build_object(
-        'notified', pg_catalog.jsonb_build_object('channel', channel, 'pid', pg_catalog.pg_backend_pid())));
-    IF durable_notify.mirror_of(topic) IS DISTINCT FROM channel THEN  -- else publishing has done it
-        PERFORM pg_catalog.pg_notify(
-            channel, CASE WHEN pg_catalog.octet_length(raw) < 8000 THEN raw ELSE new_id::text END);
-    END IF;
+    new_id := durable_notify.publish(
+        durable_notify.topic_of_channel(channel), pg_catalog.to_jsonb(raw),
+        headers => pg_catalog.jsonb_build_object(
+            'notified', pg_catalog.jsonb_build_object('channel', channel, 'pid', pg_catalog.pg_backend_pid())));
+    -- Where the topic is mirrored to this channel, it has been notified: the same twice is heard once.
+    PERFORM pg_catalog.pg_notify(
+        channel, CASE WHEN pg_catalog.octet_length(raw) < 8000 THEN raw ELSE new_id::text END);
 END
 $function$;
