@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .._sync.bridge import Bridge
+from .capture import capture
 from .common import common, pass_database
 from .problems import Failure
 from .tables import print_table, table_of
@@ -25,6 +26,9 @@ _SEARCH_PATH = '"$user", public, durable_notify_compat, pg_catalog'
 @common
 def bridge() -> None:
     """Adopt programs that have LISTEN and NOTIFY, step by step; every step can be undone."""
+
+
+bridge.add_command(capture)
 
 
 @bridge.command()
