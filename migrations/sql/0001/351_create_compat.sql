@@ -21,11 +21,12 @@ BEGIN
     EXECUTE pg_catalog.format('CREATE SCHEMA IF NOT EXISTS durable_notify_compat AUTHORIZATION %s', owner);
     CREATE OR REPLACE FUNCTION durable_notify_compat.pg_notify(channel text, payload text) RETURNS void
     LANGUAGE plpgsql VOLATILE AS $body$
+    DECLARE
+        allowed pg_catalog.bool := CASE WHEN pg_catalog.has_schema_privilege('durable_notify', 'USAGE')
+            THEN pg_catalog.has_function_privilege('durable_notify.notify(text, text)', 'EXECUTE') ELSE false END;
     BEGIN
         -- In place of pg_catalog.pg_notify(): durable. See durable_notify.notify().
-        IF CASE WHEN pg_catalog.has_schema_privilege('durable_notify', 'USAGE')
-                THEN pg_catalog.has_function_privilege('durable_notify.notify(text, text)', 'EXECUTE')
-                ELSE false END THEN
+        IF allowed THEN
             PERFORM durable_notify.notify(channel, payload);
             RETURN;
         END IF;
