@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify.columns_watched(changed regclass, chosen jsonb) RETURNS text[]
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The names now of the columns that watch() was told: {"table", "numbers", "names"} as of then.
     --
