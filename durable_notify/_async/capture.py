@@ -232,11 +232,11 @@ class AsyncCapture:
             self._more.set()
 
     async def _lost(self, error: Exception, delay: float) -> None:
-        self._why = said(error)
+        self._why = " ".join(said(error).split())
         level = self._complaints.level("listening", error, time.monotonic())
         log.log(
             level, "channel %s is not listened to, next try in %.1f s: %s",
-            self.channel, delay, said(error),
+            self.channel, delay, self._why,
         )  # fmt: skip
         await self._disconnect()
         await self._pause(delay)
