@@ -20,7 +20,11 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
     **_decided(GRANTED, "has_own_rights channel wakeups"),
-    **_decided({"publisher"}, "publish publish_many notify topic_of_channel escaped"),
+    **_decided(
+        {"publisher"},
+        "publish publish_many notify topic_of_channel escaped"
+        " capture_begin capture capture_heard notified_already",
+    ),
     **_decided({"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of notify_raw"),
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
@@ -44,7 +48,7 @@ MAY: dict[str, set[str]] = {
         " advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
         " carried_over check_order chosen_columns claim_topic columns_watched committed_snapshot dedup_id defer drop_lease"
         " due_in_topic follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
-        " hold_group id_before in_flight issue_grants key_of_row later_of_key let_go may_see message_of move"
+        " hold_group id_before in_flight issue_grants json_or_text key_of_row later_of_key let_go may_see message_of move"
         " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
