@@ -9,7 +9,7 @@ import psycopg
 from ..connecting import said
 from ..errors import InvalidArgument
 from ..reports import BridgeInfo
-from ..topics import check_topic
+from ..topics import check_channel, check_topic
 from .connections import fetch
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class AsyncBridge:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
                 the transaction is not READ COMMITTED.
         """
-        if not isinstance(channel, str) or "\0" in channel:
-            raise InvalidArgument(f"a channel's name is text without NUL, not {channel!r}")
-        rows = await fetch(connection, _MIRROR, (check_topic(topic), channel))
+        rows = await fetch(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
     async def unmirror(self, connection: Publishable, topic: str) -> str | None:
@@ -123,7 +121,11 @@ class AsyncBridge:
         )
         try:
             rows = await fetch(connection, query, (table,))
-        except (psycopg.errors.InvalidName, psycopg.errors.FeatureNotSupported) as error:
+        except (
+            psycopg.errors.InvalidName,
+            psycopg.errors.SyntaxError,
+            psycopg.errors.FeatureNotSupported,
+        ) as error:
             raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(

@@ -38,7 +38,7 @@ BEGIN
           LEFT JOIN pg_catalog.pg_attribute a
             ON a.attrelid = watched AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped;
         IF unknown IS NOT NULL OR pg_catalog.cardinality(columns) = 0 THEN
-            RAISE EXCEPTION '%', COALESCE(pg_catalog.format('table %s has no column %s', watched, unknown), 'no columns to watch')
+            RAISE EXCEPTION '%', COALESCE('table ' || watched::text || ' has no column ' || unknown, 'no columns to watch')
                 USING ERRCODE = '22023', HINT = 'Name one column or more, as the catalog has them; NULL: all. Nothing was changed.';
         END IF;
     END IF;
