@@ -212,6 +212,26 @@ def test_who_may_watch(empty_dsn: str, cast: Roles) -> None:
         admin.execute("DROP TABLE items")
 
 
+def test_whose_rights_count_for_what_a_table_brings(owner: Session, cast: Roles) -> None:
+    """As docs/security.md says: row security does not, and a cast to json runs as our owner."""
+    other = cast.names["other"]
+    owner.run(f"GRANT CREATE ON SCHEMA public TO {other}")
+    with psycopg.connect(cast.login("other"), autocommit=True) as theirs:
+        theirs.execute("CREATE TYPE odd AS ENUM ('a')")
+        theirs.execute("CREATE TABLE secrets (id int PRIMARY KEY, o odd)")
+        theirs.execute("ALTER TABLE secrets ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        theirs.execute("CREATE POLICY p ON secrets FOR INSERT WITH CHECK (true)")
+        theirs.execute("""
+            CREATE FUNCTION as_json(odd) RETURNS json LANGUAGE sql AS
+            'SELECT pg_catalog.to_json(current_user::text)'""")
+        theirs.execute("CREATE CAST (odd AS json) WITH FUNCTION as_json(odd)")
+        owner.run(WATCH, "secrets", "t")
+        theirs.execute("INSERT INTO secrets VALUES (1, 'a')")
+        assert theirs.execute("SELECT * FROM secrets").fetchall() == []
+    new = owner.value("SELECT payload -> 'new' FROM durable_notify.outbox")
+    assert new == {"id": 1, "o": owner.value("SELECT current_user::text")}
+
+
 # What it waits for
 
 
