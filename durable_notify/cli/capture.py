@@ -63,3 +63,5 @@ def capture(
     for line in warnings(channel):
         say(shown(line))
     capturing.run()
+    more = f", {capturing.passed_over} were already" if capturing.passed_over else ""
+    say(f"ended: {capturing.published} published{more}")
