@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import durable_notify as dn
 from durable_notify import schema
 from durable_notify._sync import capture as sync_capture
 from durable_notify.embedded import Server
@@ -38,6 +39,7 @@ from tests.support.capturing import (
     now,
 )
 from tests.support.command import start
+from tests.support.pooler import pooler
 from tests.support.waiting import eventually
 from tests.support.watching import value
 
@@ -193,6 +195,22 @@ def test_an_answer_that_is_lost(
             running.stop()
     assert messages(conn, "t") == (["a"] if batch == "numbered" else ["a", "a"])
     assert gaps(conn) == []
+
+
+@pytest.mark.parametrize("half", ["sync", "async"])
+def test_through_a_pooler(half: str, dsn: str, conn: Connection) -> None:
+    """In transaction mode it cannot hear: refused, unless it listens directly. It leaves no lock."""
+    with pooler(dsn, "transaction") as pooled:
+        with capturing(half, pooled.dsn, "c", "t", heartbeat=0.5) as running:
+            with pytest.raises(dn.ListenerDeaf, match="direct listen_dsn"):
+                running.ended()
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
+        assert value(conn, locks, sync_capture.LOCKS) == 0
+        with capturing(half, pooled.dsn, "c", "t", listen_dsn=dsn) as running:
+            running.listens()
+            notify(conn, "c", "a")
+            running.stop()
+    assert messages(conn, "t") == ["a"]
 
 
 def begin(dsn: str) -> subprocess.Popen[bytes]:
