@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Backlog", "Gap", "Heard", "Item", "Mark", "warnings"]
+__all__ = ["Backlog", "Gap", "Heard", "Item", "Mark", "not_promised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Backlog:
             self.waiting -= sum(isinstance(item, Heard) for item in items)
 
 
-def warnings(channel: str) -> list[str]:
+def not_promised(channel: str) -> list[str]:
     """Say what capturing a channel cannot promise, a line each."""
     return [
         f"What is sent to channel {channel} is durable from when it is heard here. Not promised:",

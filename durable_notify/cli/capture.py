@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..bridge.capture import Capture, warnings
+from ..bridge.capture import Capture, not_promised
 from ..topics import check_channel, check_topic
 from .common import common, listen_dsn, pass_database
 from .values import shown
@@ -60,7 +60,7 @@ def capture(
         as_json=as_json, most=keep, heartbeat=heartbeat, listen_dsn=listen_dsn,
         say=lambda words: say(shown(words)),
     )  # fmt: skip
-    for line in warnings(channel):
+    for line in not_promised(channel):
         say(shown(line))
     capturing.run()
     more = f", {capturing.passed_over} were already" if capturing.passed_over else ""
