@@ -69,7 +69,7 @@ def application(
             alter = sql.SQL("ALTER ROLE {} SET search_path = ").format(
                 sql.Identifier(cast.names[kind])
             )
-            connection.execute(alter + sql.SQL(path))  # type: ignore[arg-type]
+            connection.execute(alter + sql.SQL(path))
     with psycopg.connect(cast.login(kind), autocommit=True) as connection:
         yield connection
 

@@ -403,14 +403,33 @@ def test_partitions(owner: Session) -> None:
         ("delete", "12", None, {"name": "c"}),
         ("insert", "2", {"name": "c"}, None),
     ]
+    owner.run(WATCH_SOME, "parts", "t", ["secret"])
+    owner.run("UPDATE parts SET secret = 'y' WHERE id IN (2, 21)")
+    old, new = {"secret": "x"}, {"secret": "y"}
+    assert sorted(told(owner)) == [("update", "2", new, old), ("update", "21", new, old)]
     owner.run("TRUNCATE parts")
     assert told(owner) == [("truncate", None, None, None)]
+    owner.run(WATCH_SOME, "parts", "t", ["name"])
     assert owner.run(BRIDGES) == [("watch", "public.parts", "t", ["name"], True)]
     owner.run("ALTER TABLE parts DETACH PARTITION high")
     owner.run("INSERT INTO high (id) VALUES (13)")
     assert owner.value(UNWATCH, "parts", "t") is True
     owner.run("INSERT INTO parts VALUES (3)")
     assert told(owner) == []
+
+
+def test_tables_that_inherit(owner: Session) -> None:
+    """Have their own rows, and a watch of their own or none; what a foreign key deletes is deleted."""
+    owner.run("CREATE TABLE parent (id int PRIMARY KEY)")
+    owner.run("CREATE TABLE child (n int REFERENCES parent ON DELETE CASCADE) INHERITS (parent)")
+    owner.run(WATCH, "parent", "t")
+    owner.run("INSERT INTO parent VALUES (1)")
+    owner.run("INSERT INTO child VALUES (2, 1)")
+    assert keys(owner) == ["1"]
+    owner.run(WATCH, "child", "t")
+    owner.run("DELETE FROM ONLY parent")
+    found = [(change["table"], change["op"]) for _, change in changes(owner)]
+    assert found == [("public.parent", "delete"), ("public.child", "delete")]
 
 
 def test_names_in_quotes(owner: Session) -> None:
