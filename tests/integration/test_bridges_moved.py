@@ -24,7 +24,7 @@ BRIDGES = "SELECT * FROM durable_notify.bridges()"
 
 
 def psql(server: Server, dsn: str, text: str) -> str:
-    command = [server.bindir / "psql", "-qXAt", "-v", "ON_ERROR_STOP=1", dsn]
+    command = [str(server.bindir / "psql"), "-qXAt", "-v", "ON_ERROR_STOP=1", dsn]
     done = subprocess.run(command, input=text.encode(), check=True, capture_output=True)
     return done.stdout.decode()
 
@@ -36,7 +36,7 @@ def test_a_dump_restored(private_server: Server) -> None:
     psql(private_server, dsn, SETUP)
     psql(private_server, dsn, "CREATE DATABASE copy TEMPLATE template0")
     copy = make_conninfo(dsn, dbname="copy")
-    dump = [private_server.bindir / "pg_dump", "--no-owner", dsn]
+    dump = [str(private_server.bindir / "pg_dump"), "--no-owner", dsn]
     text = subprocess.run(dump, check=True, capture_output=True).stdout
     psql(private_server, copy, text.decode())
     good("reanchor", dsn=copy)
