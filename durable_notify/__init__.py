@@ -5,6 +5,7 @@ consumers, which read, acknowledge and replay from the table.
 """
 
 from ._async.admin import AsyncAdmin
+from ._async.bridge import AsyncBridge
 from ._async.consumer import AsyncConsumer
 from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
@@ -12,6 +13,7 @@ from ._async.reader import AsyncReader
 from ._core.leases import Ack, Reject, Retry
 from ._core.tracing import context_of
 from ._sync.admin import Admin
+from ._sync.bridge import Bridge
 from ._sync.consumer import Consumer
 from ._sync.message import Message
 from ._sync.publisher import Publisher
@@ -24,6 +26,7 @@ from .options import ConsumerOptions, GroupSettings
 from .reports import (
     AccessGrant,
     AuditEntry,
+    BridgeInfo,
     Conditions,
     GroupInfo,
     InFlight,
@@ -38,11 +41,14 @@ __all__ = [
     "Ack",
     "Admin",
     "AsyncAdmin",
+    "AsyncBridge",
     "AsyncConsumer",
     "AsyncMessage",
     "AsyncPublisher",
     "AsyncReader",
     "AuditEntry",
+    "Bridge",
+    "BridgeInfo",
     "Conditions",
     "Consumer",
     "ConsumerOptions",

@@ -25,6 +25,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── ClaimBusy                         other claims of the group held its lock for too long
     ├── ClaimRefused                      claim() ran where it would lose or repeat messages
     ├── ConsumerClosed                    the consumer was closed; its leases are given back
+    ├── CaptureIncomplete                 not all that a capture had heard could be published
     ├── ListenerDeaf                      wake-ups do not arrive and polling is switched off
     └── EmbeddedError                     the embedded PostgreSQL cannot be started or used
 """
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 __all__ = [
     "AlreadySettled",
+    "CaptureIncomplete",
     "ClaimBusy",
     "ClaimRefused",
     "ConsumerClosed",
@@ -135,6 +137,10 @@ class OutOfOrder(SettleError):
     Settle messages of one key in their order, or retry the earlier one. A transaction that has
     acknowledged the earlier one must have committed.
     """
+
+
+class CaptureIncomplete(DurableNotifyError):
+    """Not all that a capture had heard could be published when it was told to stop."""
 
 
 class ClaimBusy(DurableNotifyError):

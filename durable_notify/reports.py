@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AccessGrant", "AuditEntry", "Conditions", "GroupInfo", "InFlight", "Reanchored",
+    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "InFlight", "Reanchored",
     "ReplayConditions", "ReplayJob", "Sought",
 ]  # fmt: skip
 
@@ -162,3 +162,17 @@ class InFlight:
     query_started_at: datetime | None
     state: str | None
     query: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BridgeInfo:
+    """A ``mirror`` (a topic to a channel), a ``watch`` (a table to a topic), or ``compat``.
+
+    Of a watch ``columns`` are those chosen, None for all; ``with_old``: updates have old values.
+    """
+
+    kind: str
+    source: str
+    target: str
+    columns: list[str] | None
+    with_old: bool | None

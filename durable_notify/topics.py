@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "ANY_TOPIC", "channel", "check_group", "check_key", "check_pattern", "check_topic",
-    "check_topics", "is_pattern", "matches",
+    "ANY_TOPIC", "channel", "check_channel", "check_group", "check_key", "check_pattern",
+    "check_topic", "check_topics", "is_pattern", "matches",
 ]  # fmt: skip
 
 # The same rules stand as constraints in migrations/sql; a test compares the two.
 _MOST_IN_CHANNEL = 63  # what an identifier of PostgreSQL may have, in bytes
 _NOT_IN_TOPIC = re.compile("[\x00-\x20\x7f-\xa0*>]")
+_NUL = re.compile("\x00")
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -79,6 +80,16 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
     if not checked:
         raise InvalidArgument("topics is empty: name at least one")
     return checked
+
+
+def check_channel(channel: str) -> str:
+    """Return the channel, or raise InvalidArgument: 1 to 63 bytes, none of this library's own."""
+    _check("channel", channel, _MOST_IN_CHANNEL, _NUL, "NUL")
+    if re.match(f"{ANY_TOPIC}([:#?]|$)", channel):
+        raise InvalidArgument(
+            f"channel {channel!r} carries this library's own wake-ups: name one of your own"
+        )
+    return channel
 
 
 def check_group(group: str) -> str:

@@ -14,6 +14,7 @@ from .._version import __version__
 from . import (
     access,
     bench,
+    bridge,
     consume,
     dead_letters,
     group,
@@ -26,6 +27,7 @@ from . import (
     server,
     torture,
     wakeups,
+    watch,
 )
 from .common import common
 
@@ -68,6 +70,8 @@ for _command in (
     access.grants,
     server.embedded,
     wakeups.wakeups,
+    bridge.bridge,
+    watch.watch,
     reanchor.reanchor,
 ):
     cli.add_command(_command)

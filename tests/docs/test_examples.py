@@ -25,6 +25,7 @@ import pytest
 import durable_notify as dn
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
+from tests.support.node import install
 from tests.support.servers import Postgres
 from tests.support.waiting import eventually
 
@@ -209,21 +210,11 @@ def test_listener_in_psql(dsn: str, server: Postgres) -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the node example and what it needs."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("there is no node, or no npm")
     folder = tmp_path_factory.mktemp("node")
     for name in ("package.json", "listener.mjs"):
         shutil.copy(EXAMPLES / "node" / name, folder)
-    command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=90, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm install takes too long")
-    if done.returncode:
-        pytest.skip(f"npm install failed: {done.stderr.strip()[-200:]}")
+    if (reason := install(folder)) is not None:
+        pytest.skip(reason)
     return folder
 
 

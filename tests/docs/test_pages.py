@@ -10,9 +10,12 @@ import pytest
 
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT, PAGES, Runner, blocks
+from tests.support.node import node_with_pg
 from tests.support.servers import Postgres
 
 LINKING = [*PAGES, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]
+#: Pages whose programs need node, and the package pg.
+WITH_NODE = {"from-listen-notify.md"}
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -22,6 +25,8 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_page_runs(page: Path, tmp_path: Path, dsn: str, server: Postgres) -> None:
+    if page.name in WITH_NODE:
+        node_with_pg(tmp_path)
     psql, environ = "psql", dict(os.environ)
     if server.bindir is not None:
         psql, environ = str(server.bindir / "psql"), environment(server.bindir)

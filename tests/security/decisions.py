@@ -20,13 +20,17 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 #: What the owner does to groups, topics and roles.
 BY_HAND = (
     "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
-    " issue_grants last_id"
+    " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
     **_decided(GRANTED, "has_own_rights channel wakeups"),
-    **_decided({"publisher"}, "publish publish_many"),
-    **_decided({"inserter"}, "nobody_waits somebody_waits refuse wake"),
+    **_decided(
+        {"publisher"},
+        "publish publish_many notify topic_of_channel escaped"
+        " capture_begin capture capture_heard notified_already",
+    ),
+    **_decided({"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of notify_raw"),
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
         CONSUMERS,
@@ -45,21 +49,23 @@ MAY: dict[str, set[str]] = {
         OWNER,
         # What only other functions call.
         "chosen_dead_letters advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
-        " carried_over check_order claim_topic committed_snapshot dedup_id defer drop_lease"
+        " carried_over check_order chosen_columns claim_topic columns_watched committed_snapshot dedup_id defer drop_lease"
         " due_in_topic follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
-        " hold_group id_before in_flight later_of_key let_go may_see message_of move"
+        " hold_group id_before in_flight json_or_text key_of_row later_of_key let_go may_see message_of move"
         " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
         " room_to_read send_back sort_out stragglers subscribe_topics take_batch take_dead_letters"
-        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered",
+        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched",
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. has_own_rights and wakeups are put in place of their calls.
+#: message to set another one. has_own_rights, wakeups and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
-    "publish", "published", "has_own_rights", "wakeups", "channel", "nobody_waits", "wake"
+    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "channel", "nobody_waits", "wake"
 }  # fmt: skip
+#: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
+TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"watched"}
 PATH = "search_path=pg_catalog, durable_notify, pg_temp"
 
 
@@ -83,9 +89,10 @@ def findings(conn: Connection) -> list[str]:
             found.append(f"{name}: nobody has decided who may call it")
         if public:
             found.append(f"{name}: everybody may call it")
-        if definer != name.endswith("_granted"):
+        trigger = name in TRIGGERS_WITH_THE_OWNERS_RIGHTS
+        if definer != (trigger or name.endswith("_granted")):
             found.append(f"{name}: runs with {'the owner' if definer else 'the caller'}'s rights")
-        if definer and "PERFORM durable_notify.require" not in source:
+        if definer and not trigger and "PERFORM durable_notify.require" not in source:
             found.append(f"{name}: asks for nothing")
         callable_by_others = MAY.get(base(name)) or name == "publish_with"
         if (

@@ -97,6 +97,12 @@ PUBLISHER = (
     "SELECT durable_notify.publish_many('orders.eu', '{{1,2}}', '{{a,b}}')",
     "SELECT durable_notify.publish_many('orders.eu', '{{1}}', ttls => '{{1 hour}}')",
     "SELECT durable_notify.channel('payments'), durable_notify.wakeups('payments')",
+    "SELECT durable_notify.notify('orders.eu', 'x'), durable_notify.notify('orders.eu', NULL)",
+    "SELECT durable_notify.topic_of_channel('payments'), durable_notify.escaped('a', 'b')",
+    "SELECT durable_notify.capture_begin('orders.eu', 'c', 'w')",
+    "SELECT durable_notify.capture('orders.eu', 'c', 'w', 1, '{{a}}', '{{1}}')",
+    "SELECT durable_notify.capture_heard('orders.eu', 'c', 'w', now(), now(), 'gone')",
+    "SELECT durable_notify.notified_already('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
 )
 CONSUMER = (
     "SELECT durable_notify.subscribe('g', '{{orders.eu,orders.*}}')",
@@ -135,6 +141,11 @@ READER = (
 BEYOND = {
     "publisher": (
         "SELECT durable_notify.publish('{topic}', '1')",
+        "SELECT durable_notify.notify('{topic}', 'x')",
+        "SELECT durable_notify.capture_begin('{topic}', 'c', 'w')",
+        "SELECT durable_notify.capture('{topic}', 'c', 'w', 1, '{{a}}', '{{1}}')",
+        "SELECT durable_notify.capture_heard('{topic}', 'c', 'w', now())",
+        "SELECT durable_notify.notified_already('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
         "SELECT durable_notify.publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",

@@ -74,6 +74,11 @@ class Listener:
             quoted = (name if topic else "durable_notify").replace('"', '""')
             self.session.run(f'LISTEN "{quoted}"')
 
+    def hear(self, *channels: str) -> None:
+        """LISTEN to channels by their own names, as programs do that know nothing of topics."""
+        for channel in channels:
+            self.session.run('LISTEN "{}"'.format(channel.replace('"', '""')))
+
     def arm(self, *topics: str) -> None:
         """Have the publishers of topics ring from here on."""
         for topic in topics:

@@ -14,3 +14,9 @@ NASTY_NAMES = [
     *("ü" * length for length in (23, 24, 25, 127, 128, 511, 512, 513)),
     *("😀" * length for length in (12, 63, 64, 256, 257)),
 ]  # fmt: skip
+
+#: Channels of NOTIFY that work, and need quotes.
+CHANNELS = [
+    "Upper Case", "it's", 'say"x"', "$1", "%s", "%L", "back\\slash", "\\';--", "$function$", "SELECT 1",
+    "' THEN 1 END; DROP TABLE durable_notify.outbox; --", "a\nb", "ü" * 31, "x" * 63, "*", ">", " ",
+]  # fmt: skip

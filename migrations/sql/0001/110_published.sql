@@ -1,6 +1,7 @@
 CREATE FUNCTION durable_notify.published() RETURNS trigger
 LANGUAGE plpgsql AS $function$
 DECLARE
+    mirror pg_catalog.text;
     rung pg_catalog.text;
     mine pg_catalog.text;
 BEGIN
@@ -20,6 +21,7 @@ BEGIN
                                AND NEW.key OPERATOR(pg_catalog.!~) '[\u0001-\u001f\u007f-\u009f]')
        AND (NEW.payload IS NULL) OPERATOR(pg_catalog.<>) (NEW.data IS NULL)
        AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) OPERATOR(pg_catalog.=) 'object')
+       AND durable_notify.mirror_of(NEW.topic) IS NULL
        AND (durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'never'
             OR durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
                AND durable_notify.nobody_waits(NEW.topic) AND durable_notify.nobody_waits(''))
@@ -27,6 +29,11 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM durable_notify.refuse(NEW);
+    -- Looked up once: it may change in between. What is carried over was mirrored where it was published.
+    mirror := durable_notify.mirror_of(NEW.topic);
+    IF mirror IS NOT NULL AND NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() THEN
+        PERFORM durable_notify.notify_raw(mirror, NEW);
+    END IF;
     -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
     -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,
     -- the setting is what it was before, as the notifications are.

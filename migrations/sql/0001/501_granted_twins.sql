@@ -12,6 +12,10 @@ BEGIN
         SELECT p.oid, p.proname, p.proretset, p.prorettype, p.provolatile, p.proargnames, p.proargmodes, t.before, t.fits
           FROM (VALUES
               ('publish_many', $$PERFORM durable_notify.require('publish', ARRAY[topic]);$$, NULL),
+              ('capture_begin', $$PERFORM durable_notify.require('publish', ARRAY[topic]);$$, NULL),
+              ('capture', $$PERFORM durable_notify.require('publish', ARRAY[topic]);$$, NULL),
+              ('capture_heard', $$PERFORM durable_notify.require('publish', ARRAY[topic]);$$, NULL),
+              ('notified_already', $$PERFORM durable_notify.require('publish', ARRAY[topic]);$$, NULL),
               ('subscribe', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
               ('discover', $$PERFORM durable_notify.require('consume', patterns, group_name);$$, NULL),
               ('pause', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),

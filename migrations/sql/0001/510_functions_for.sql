@@ -6,8 +6,8 @@ LANGUAGE sql STABLE AS $function$
        AND pg_catalog.regexp_replace(p.proname, '_granted$', '') = ANY (
            '{has_own_rights,channel,wakeups}'::text[]
            || CASE action
-               WHEN 'publish' THEN '{publish,publish_many}'::text[]
-               WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,wake}'
+               WHEN 'publish' THEN '{publish,publish_many,notify,topic_of_channel,escaped,capture_begin,capture,capture_heard,notified_already}'::text[]
+               WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,wake,mirror_of,notify_raw}'
                WHEN 'observe' THEN '{status,groups,waiting_for,replay_jobs,dead_letters,audit_entries}'
                WHEN 'read' THEN '{read_start,read,latest,topics,log_id}'
                WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,settle,still_out,once,extend,release,

@@ -1,4 +1,5 @@
-DROP TABLE durable_notify.access, durable_notify.holding, durable_notify.dead_letter, durable_notify.deferred, durable_notify.settlement,
+DROP SCHEMA IF EXISTS durable_notify_compat CASCADE;
+DROP TABLE durable_notify.capture, durable_notify.topic_mirror, durable_notify.access, durable_notify.holding, durable_notify.dead_letter, durable_notify.deferred, durable_notify.settlement,
     durable_notify.heartbeat, durable_notify.dedup, durable_notify.audit, durable_notify.inbox, durable_notify.replay_job, durable_notify.topic_wakeups, durable_notify.ringing, durable_notify.anchor,
     durable_notify.outbox CASCADE;
 DO $block$

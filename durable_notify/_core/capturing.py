@@ -1,0 +1,91 @@
+"""What a capture has heard and not yet published, and what it cannot promise."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = ["Backlog", "Gap", "Heard", "Item", "Mark", "not_promised"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A notification."""
+
+    payload: str
+    pid: int  # the sender's
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in what is heard: all that is visible in the snapshot was heard before it, or never.
+
+    ``at`` is the database's time then; None for the place at which listening begins, before which
+    nothing is heard.
+    """
+
+    snapshot: str
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Nothing was heard from ``since``, the last time it was known to hear, until ``until``."""
+
+    since: datetime
+    until: datetime
+    why: str
+
+
+Item = Heard | Mark | Gap
+
+
+class Backlog:
+    """What was heard and is not yet published, in its order. One puts in, one takes out."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.waiting = 0  # notifications, those that are being published counted
+        self._items: deque[Item] = deque()
+        self._mutex = threading.Lock()
+
+    @property
+    def full(self) -> bool:
+        return self.waiting >= self.most
+
+    @property
+    def roomy(self) -> bool:
+        """Whether there is room enough to listen again."""
+        return self.waiting <= self.most // 2
+
+    def add(self, item: Item) -> None:
+        with self._mutex:
+            self._items.append(item)
+            self.waiting += isinstance(item, Heard)
+
+    def take(self, most: int) -> list[Item]:
+        """Return the next notifications, up to so many, or what else is next."""
+        with self._mutex:
+            taken: list[Item] = []
+            while self._items and len(taken) < most:
+                if not isinstance(self._items[0], Heard):
+                    return taken or [self._items.popleft()]
+                taken.append(self._items.popleft())
+            return taken
+
+    def done(self, items: list[Item]) -> None:
+        """Take note that these are published."""
+        with self._mutex:
+            self.waiting -= sum(isinstance(item, Heard) for item in items)
+
+
+def not_promised(channel: str) -> list[str]:
+    """Say what capturing a channel cannot promise, a line each."""
+    return [
+        f"What is sent to channel {channel} is durable from when it is heard here. Not promised:",
+        "- what is sent while nobody listens here; such gaps are said, with start and end;",
+        "- what was heard and is not yet published, where this process crashes;",
+        "- the same payload several times in one transaction: PostgreSQL makes it one.",
+    ]

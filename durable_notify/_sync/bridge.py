@@ -1,0 +1,136 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""Adopting what is there: programs with LISTEN and NOTIFY, and tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from ..connecting import said
+from ..errors import InvalidArgument
+from ..reports import BridgeInfo
+from ..topics import check_channel, check_topic
+from .connections import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .connections import Publishable
+
+__all__ = ["Bridge"]
+
+_MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
+_WATCH = "SELECT durable_notify.watch(%s::regclass, %s, %s::text[], %s)"
+_UNWATCH = "SELECT durable_notify.unwatch(%s::regclass, %s)"
+_BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
+
+
+class Bridge:
+    """Bridges from LISTEN, NOTIFY and tables to topics, through connections that it borrows.
+
+    A connection is what ``Publisher`` takes, and what is changed is part of its transaction.
+    All of it is for the owner of the schema.
+    """
+
+    def mirror(self, connection: Publishable, topic: str, channel: str) -> str | None:
+        """Have what is published to a topic from here on also notify a channel, raw.
+
+        For programs that only LISTEN. A JSON string is notified as its text, other JSON as JSON,
+        bytes as base64; what has 8000 bytes or more as the message's id. Everybody who can connect
+        can listen to it. Returns the channel that the topic had before.
+
+        Raises:
+            InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
+                the transaction is not READ COMMITTED.
+        """
+        rows = fetch(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
+        return None if rows[0][0] is None else str(rows[0][0])
+
+    def unmirror(self, connection: Publishable, topic: str) -> str | None:
+        """Notify no channel any more of what is published to a topic; returns the one it had."""
+        rows = fetch(connection, _MIRROR, (check_topic(topic), None))
+        return None if rows[0][0] is None else str(rows[0][0])
+
+    def create_compat(self, connection: Publishable) -> None:
+        """Make the schema durable_notify_compat, whose pg_notify() publishes durably.
+
+        Roles that have it before pg_catalog in their search_path use it.
+
+        Raises:
+            InvalidArgument: somebody else has a schema of this name.
+        """
+        fetch(connection, "SELECT durable_notify.create_compat()", ())
+
+    def drop_compat(self, connection: Publishable) -> bool:
+        """Remove that schema: everybody notifies as before. Returns whether it was there."""
+        return bool((fetch(connection, "SELECT durable_notify.drop_compat()", ()))[0][0])
+
+    def watch(
+        self,
+        connection: Publishable,
+        table: str,
+        topic: str,
+        *,
+        columns: Iterable[str] | None = None,
+        with_old: bool = True,
+    ) -> str:
+        """Publish each insert, update, delete and truncate of a table; returns its full name.
+
+        Needs the right to make triggers on the table. Watched again for the same topic, what was
+        said before is replaced.
+
+        Args:
+            table: its name as in SQL.
+            topic: where the changes go; the primary key is the messages' key.
+            columns: only these; an update that changes none of them is not published.
+            with_old: updates have the old values, too.
+
+        Raises:
+            InvalidArgument: there is no such table or column, or it cannot be watched.
+            psycopg.errors.LockNotAvailable: others wrote to the table for 3 seconds.
+        """
+        if isinstance(columns, str):
+            raise InvalidArgument(f"columns is an iterable of names, not {columns!r}")
+        chosen = None if columns is None else list(columns)
+        full_name = self._named(connection, table)
+        fetch(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
+        return full_name
+
+    def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
+        """Take back ``watch``, as the table's owner; returns whether it was watched so.
+
+        Raises:
+            InvalidArgument: there is no such table.
+            psycopg.errors.LockNotAvailable: others used the table for 3 seconds.
+        """
+        full_name = self._named(connection, table)
+        return bool((fetch(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0])
+
+    def bridges(self, connection: Publishable) -> list[BridgeInfo]:
+        """Return what is mirrored and watched, and the compatibility schema if it is there."""
+        return [BridgeInfo(*row) for row in fetch(connection, _BRIDGES, ())]
+
+    def _named(self, connection: Publishable, table: str) -> str:
+        """Return a table's name with its schema, in quotes where they are needed."""
+        if not isinstance(table, str) or "\0" in table:
+            raise InvalidArgument(f"a table is named as in SQL, not {table!r}")
+        query = (
+            "SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.oid = pg_catalog.to_regclass(%s)"
+        )
+        try:
+            rows = fetch(connection, query, (table,))
+        except (
+            psycopg.errors.InvalidName,
+            psycopg.errors.SyntaxError,
+            psycopg.errors.FeatureNotSupported,
+        ) as error:
+            raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
+        if not rows:
+            raise InvalidArgument(
+                f"there is no table {table}: name it as in SQL, with its schema where that is not "
+                "in the search_path"
+            )
+        return str(rows[0][0])

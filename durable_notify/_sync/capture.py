@@ -1,0 +1,506 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""A channel of NOTIFY made durable: what is heard on it is published to a topic."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from .. import schema
+from .._core.capturing import Backlog, Gap, Heard, Mark
+from .._core.complaints import Complaints
+from .._core.pacing import backoff
+from ..connecting import said
+from ..errors import CaptureIncomplete, InvalidArgument, ListenerDeaf
+from ..topics import check_channel, check_topic
+from .compat import Event, Waiter, on_signals, spawn
+from .links import HEARTBEAT, TRANSIENT, Link, NoAnswer, Open, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from .._core.capturing import Item
+    from .links import OwnConnection
+
+__all__ = ["Capture"]
+
+log = logging.getLogger("durable_notify")
+
+#: How many notifications are published in a transaction, at most.
+BATCH = 500
+#: How long the listening session may take for an answer, in seconds; at most a heartbeat.
+ANSWER = 10.0
+#: How often to mark how far has been heard while something is heard, in seconds.
+BUSY_BEAT = 1.0
+#: How often one that stands by tries to become the active one, in seconds.
+STAND_BY = 1.0
+#: After how many of its heartbeats in silence an active one is taken for dead.
+SILENCE = 4
+
+#: The first key of two-key advisory locks of captures: 'dntk'.
+LOCKS = 1685024363
+
+_SETTINGS = (
+    "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
+    " pg_catalog.set_config('tcp_keepalives_idle', %s, false),"
+    " pg_catalog.set_config('tcp_keepalives_interval', %s, false),"
+    " pg_catalog.set_config('tcp_keepalives_count', '3', false)"
+)
+_WHO = (
+    "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity"
+    " WHERE pid = pg_catalog.pg_backend_pid()"
+)
+_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(%s, pg_catalog.hashtext(%s))"
+# Who has it is ended where that is an older session of this very capture, or has been silent for so
+# many of the heartbeats that it has in its name. Trap: a dead peer's session stays for hours.
+_END_DEAD = """
+    SELECT pg_catalog.pg_terminate_backend(a.pid)
+      FROM pg_catalog.pg_locks l
+      JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
+       AND l.objid = (pg_catalog.hashtext(%s)::bigint & 4294967295)::oid
+       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+                          WHERE d.datname = pg_catalog.current_database())
+       AND (a.pid = %s AND a.backend_start::text = %s
+            OR a.state_change < pg_catalog.clock_timestamp() - %s * pg_catalog.make_interval(
+               secs => pg_catalog.substring(a.application_name, ' capture ([0-9.]+)$')::float8))"""
+_MARK = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.clock_timestamp()"
+_RING = "SELECT pg_catalog.pg_notify(%s, %s)"
+_BEGIN = "SELECT heard_until, by_notify FROM durable_notify.capture_begin(%s, %s, %s)"
+_ALREADY = (
+    "SELECT place, ids FROM durable_notify.notified_already("
+    "%s, %s, %s::pg_snapshot, %s::bigint[], %s::text[], %s::int[])"
+)
+_CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
+_HEARD = "SELECT durable_notify.capture_heard(%s, %s, %s, %s, %s, %s)"
+
+
+class Capture:
+    """Publishes what is sent to a channel to a topic, in its order, for as long as it runs.
+
+    Durable from when it is heard, and not before; a time in which nothing was heard is said, with
+    its start and end, in the log and in the audit. What ``durable_notify.notify()`` has published
+    to the topic is not published again. Of several captures of a channel to a topic one is active,
+    the others stand by.
+
+    Args:
+        dsn: the database.
+        channel: any name, 1 to 63 bytes.
+        topic: where it goes; the payload as a JSON string.
+        as_json: as JSON, where the payload is that.
+        most: how many notifications are kept while they cannot be published; more, and it
+            stops listening until half of them are.
+        heartbeat: how often to check that it still hears, in seconds.
+        grace: how long it goes on trying to publish what was heard once it is told to stop.
+        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        say: is told what becomes of it, in words.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        channel: str,
+        topic: str,
+        *,
+        as_json: bool = False,
+        most: int = 10_000,
+        heartbeat: float = HEARTBEAT,
+        grace: float = 10.0,
+        listen_dsn: str | None = None,
+        say: Callable[[str], object] = log.info,
+    ) -> None:
+        self.channel = check_channel(channel)
+        self.topic = check_topic(topic)
+        if most < 1 or heartbeat <= 0 or grace < 0:
+            raise InvalidArgument("most is at least 1, heartbeat positive, grace not negative")
+        self._dsn = dsn
+        self._listen_dsn = listen_dsn or dsn
+        self._as_json = as_json
+        self._heartbeat = heartbeat
+        self._answer = min(ANSWER, heartbeat)
+        self._grace = grace
+        self._say = say
+        self._writer = uuid.uuid4().hex
+        self._probe = f"durable_notify?{self._writer}"
+        self._complaints = Complaints()
+        self._waiter = Waiter()
+        opened = Open()
+        self._publishing = Link(dsn, "capture publisher", opened, heartbeat, 2 * heartbeat)
+        self._asking = Link(dsn, "capture probe", opened, heartbeat, self._answer)
+        # What the listening side has.
+        self._connection: OwnConnection | None = None
+        self._session = (0, "")
+        self._awaited: tuple[str, Mark | None] | None = None
+        self._has_heard = False  # something since the last beat
+        self._beat_at = 0.0
+        self._hears_until: datetime | None = None
+        self._was_settled = False
+        self._why = "nobody captured it"
+        # What lies between the two sides.
+        self._backlog = Backlog(most)
+        self._more = Event()
+        self._by_notify = False
+        self._stopped_at: float | None = None
+        self._hurry = Event()
+        self._heard_all = False
+        # What the publishing side has.
+        self._batch = 0
+        self._since: str | None = None
+        self._passed: list[int] = []
+        self.published = 0
+        self.passed_over = 0
+        self.gaps = 0
+
+    def run(self) -> None:
+        """Capture until stopped; SIGTERM and SIGINT stop it, unless the application handles them.
+
+        Raises:
+            InvalidArgument: the topic is mirrored to the channel.
+            ListenerDeaf: notifications do not arrive here.
+            CaptureIncomplete: not all that was heard could be published.
+            SchemaError: the migrations do not fit this package.
+            psycopg.Error: the database cannot be reached or used.
+        """
+        try:
+            with on_signals(self.stop):
+                self._check()
+                listening = spawn(self._keep_listening, name="durable_notify capture")
+                try:
+                    self._keep_publishing()
+                finally:
+                    self._stopped_at = self._stopped_at or time.monotonic()
+                    self._waiter.wake()
+                    listening.join()
+        finally:
+            self._disconnect()
+            self._publishing.close()
+            self._asking.close()
+            self._waiter.close()
+
+    def stop(self) -> None:
+        """Have it end once what was heard is published; a second time: at once."""
+        if self._stopped_at is not None:
+            self._grace = 0.0
+        else:
+            self._stopped_at = time.monotonic()
+        self._hurry.set()
+        self._waiter.wake()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stopped_at is not None
+
+    def _check(self) -> None:
+        with connect(self._dsn, "start", self._heartbeat) as connection:
+            schema.check(connection)
+        self._begin()
+
+    def _begin(self) -> datetime | None:
+        """Return until when others have heard the channel; refuses what cannot be captured."""
+        params = (self.topic, self.channel, self._writer)
+        ((until, by_notify),) = self._asking.fetch(_BEGIN, params)
+        self._by_notify = by_notify
+        heard: datetime | None = until
+        return heard
+
+    # Listening.
+
+    def _keep_listening(self) -> None:
+        failures = 0
+        try:
+            while not self._stopping:
+                try:
+                    self._connect()
+                    self._prove_that_it_hears()
+                    if self._become_active():
+                        self._start_listening()
+                        failures = 0
+                        self._listen()
+                except (*TRANSIENT, psycopg.Error, OSError) as error:
+                    if not self._was_settled:
+                        raise
+                    failures += 1
+                    self._lost(error, backoff(failures, 0.2, 10.0))
+        finally:
+            self._heard_all = True
+            self._more.set()
+
+    def _lost(self, error: Exception, delay: float) -> None:
+        self._why = " ".join(said(error).split())
+        level = self._complaints.level("listening", error, time.monotonic())
+        log.log(
+            level, "channel %s is not listened to, next try in %.1f s: %s",
+            self.channel, delay, self._why,
+        )  # fmt: skip
+        self._disconnect()
+        self._pause(delay)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._waiter.wait(left)
+
+    def _connect(self) -> None:
+        purpose = f"capture {self._heartbeat:g}"
+        connection = connect(self._listen_dsn, purpose, self._heartbeat)
+        connection.answer = self._answer
+        # Below psycopg: who leaves its notifies() drops the rest of a batch.
+        connection.pgconn.notify_handler = self._note
+        self._connection = connection
+
+    def _disconnect(self) -> None:
+        self._waiter.unwatch()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def _prove_that_it_hears(self) -> None:
+        """Have a notification come from another connection, before anything else is done.
+
+        Trap: through a pooler the lock would stay for ever, with somebody else's session.
+        """
+        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._probe)))
+        try:
+            self._await_ring(self._ring_from_elsewhere, None)
+        except NoAnswer as error:
+            if self._was_settled:
+                raise
+            raise ListenerDeaf(
+                "notifications do not arrive on the listening connection (a pooler in transaction "
+                "mode does this): give a direct listen_dsn"
+            ) from error
+        self._was_settled = True
+        self._execute(_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
+
+    def _become_active(self) -> bool:
+        """Take the lock of this channel and topic, or stand by until it is free; False: stopped."""
+        name = f"{self.channel} {self.topic}"
+        told = False
+        while not self._stopping:
+            if (self._execute(_LOCK, (LOCKS, name)))[0][0]:
+                self._session = (self._execute(_WHO))[0]
+                return True
+            if not told:
+                self._say(f"another capture of channel {self.channel} is active: standing by")
+                told = True
+            try:
+                self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
+            except psycopg.errors.InsufficientPrivilege as error:
+                level = self._complaints.level("ending", error, time.monotonic())
+                log.log(level, "the active capture is silent and cannot be ended: %s", said(error))
+            self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
+        return False
+
+    def _start_listening(self) -> None:
+        heard_by_others = self._begin()
+        ((snapshot, _),) = self._execute(_MARK)
+        self._backlog.add(Mark(snapshot, None))
+        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
+        at = self._beat()
+        known = [time for time in (self._hears_until, heard_by_others) if time is not None]
+        self._hears_until = at
+        self._say(f"listening to channel {self.channel}, publishing to topic {self.topic}")
+        if known:
+            self._report(Gap(max(known), at, self._why))
+        self._more.set()
+
+    def _report(self, gap: Gap) -> None:
+        self.gaps += 1
+        self._backlog.add(gap)
+        log.warning(
+            "gap: what was sent to channel %s from %s to %s may be lost: %s",
+            self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
+        )  # fmt: skip
+
+    def _listen(self) -> None:
+        """Hear until told to stop, or the session is lost, or too much waits to be published."""
+        while not self._stopping:
+            if self._backlog.full:
+                self._wait_for_room()
+                return
+            beat = min(BUSY_BEAT, self._heartbeat) if self._has_heard else self._heartbeat
+            left = self._beat_at + beat - time.monotonic()
+            if left > 0:
+                self._waiter.wait(left)
+                self._receive()
+            else:
+                self._hears_until = self._beat()
+        # What was sent until now is heard before this is; then no more.
+        self._hears_until = self._beat()
+        self._execute("UNLISTEN *")
+
+    def _wait_for_room(self) -> None:
+        self._why = f"{self._backlog.most} notifications waited to be published"
+        log.warning(
+            "channel %s is not listened to: %s; it is again once half of them are published",
+            self.channel, self._why,
+        )  # fmt: skip
+        self._disconnect()
+        while not self._stopping and not self._backlog.roomy:
+            self._waiter.wait(None)
+
+    def _beat(self) -> datetime:
+        """Mark how far has been heard: whatever had committed by then. Returns the time of that.
+
+        By a notification of its own, which comes behind all that was sent before.
+        """
+        ((snapshot, at),) = self._execute(_MARK)
+        self._has_heard = False
+        self._await_ring(self._ring, Mark(snapshot, at))
+        self._beat_at = time.monotonic()
+        heard: datetime = at
+        return heard
+
+    def _await_ring(self, ring: Callable[[str], Any], mark: Mark | None) -> None:
+        """Have a notification sent to this session, and note the mark where it comes."""
+        name = uuid.uuid4().hex
+        self._awaited = (name, mark)
+        ring(name)
+        until = time.monotonic() + self._answer
+        while self._awaited is not None:
+            if time.monotonic() >= until:
+                raise NoAnswer(
+                    f"a notification of its own did not arrive within {self._answer:g} s"
+                )
+            self._waiter.wait(until - time.monotonic())
+            self._receive()
+
+    def _ring(self, name: str) -> None:
+        self._execute(_RING, (self._probe, name))
+
+    def _ring_from_elsewhere(self, name: str) -> None:
+        """Prove that what others send arrives."""
+        self._asking.fetch(_RING, (self._probe, name))
+        self._receive()
+
+    def _execute(self, query: Any, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement on the listening session."""
+        connection = self._live()
+        self._waiter.unwatch()  # psycopg watches it meanwhile
+        cursor = connection.execute(query, params or None)
+        rows = cursor.fetchall() if cursor.description else []
+        self._waiter.watch(connection.fileno())
+        self._receive()
+        return rows
+
+    def _live(self) -> OwnConnection:
+        if self._connection is None or self._connection.pgconn.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the connection is closed")
+        return self._connection
+
+    def _receive(self) -> None:
+        pgconn = self._live().pgconn
+        pgconn.consume_input()  # raises OperationalError where the server is gone
+        while (notify := pgconn.notifies()) is not None:
+            self._note(notify)
+
+    def _note(self, notify: Any) -> None:
+        """Take note of a notification, in its order."""
+        channel, payload = (
+            part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
+        )
+        if channel == self.channel:
+            self._backlog.add(Heard(payload, notify.be_pid))
+            self._has_heard = True
+        elif channel == self._probe and self._awaited is not None:
+            name, mark = self._awaited
+            if name != payload:
+                return
+            self._awaited = None
+            if mark is not None:
+                self._backlog.add(mark)
+        self._more.set()
+
+    # Publishing.
+
+    def _keep_publishing(self) -> None:
+        while True:
+            self._more.clear()
+            ended = self._heard_all
+            items = self._backlog.take(BATCH)
+            if items:
+                self._publish(items)
+                self._backlog.done(items)
+                self._waiter.wake()  # there is room
+            elif ended:
+                return
+            else:
+                self._more.wait()
+
+    def _publish(self, items: list[Item]) -> None:
+        first = items[0]
+        if isinstance(first, Gap):
+            self._note_heard(first.until, first.since, first.why)
+        elif isinstance(first, Mark):
+            self._since, self._passed = first.snapshot, []
+            if first.at is not None:
+                self._note_heard(first.at)
+        else:
+            heard = [item for item in items if isinstance(item, Heard)]
+            self._publish_heard(self._new(heard) if self._by_notify else heard)
+
+    def _note_heard(
+        self, until: datetime, gap_since: datetime | None = None, why: str | None = None
+    ) -> None:
+        params = (self.topic, self.channel, self._writer, until, gap_since, why)
+        self._fetch(_HEARD, params)
+
+    def _new(self, heard: list[Heard]) -> list[Heard]:
+        """Leave out what notify() has published to this topic itself."""
+        params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
+        rows = self._fetch(_ALREADY, params)
+        for _, ids in rows:
+            self._passed += ids
+        places = {place for place, _ in rows}
+        self.passed_over += len(places)
+        return [one for place, one in enumerate(heard, 1) if place not in places]
+
+    def _publish_heard(self, heard: list[Heard]) -> None:
+        if not heard:
+            return
+        self._batch += 1  # numbered, so that it is not published twice where an answer was lost
+        columns = _columns(heard)
+        params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
+        self._fetch(_CAPTURE, params)
+        self.published += len(heard)
+
+    def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Run a statement, for as often as it takes."""
+        failures = 0
+        while True:
+            try:
+                return self._publishing.fetch(query, params)
+            except (*TRANSIENT, psycopg.Error, OSError) as error:
+                failures += 1
+                delay = backoff(failures, 0.2, 5.0)
+                level = self._complaints.level("publishing", error, time.monotonic())
+                log.log(
+                    level, "%d notifications of channel %s wait, next try in %.1f s: %s",
+                    self._backlog.waiting, self.channel, delay, said(error),
+                )  # fmt: skip
+                self._wait_to_retry(delay, error)
+
+    def _wait_to_retry(self, delay: float, error: Exception) -> None:
+        """Wait, unless it has been told to stop and the time for that is over."""
+        until = time.monotonic() + delay
+        while (left := until - time.monotonic()) > 0:
+            self._hurry.clear()
+            if self._stopped_at is not None:
+                left = min(left, self._stopped_at + self._grace - time.monotonic())
+                if left <= 0:
+                    raise CaptureIncomplete(
+                        f"{self._backlog.waiting} notifications of channel {self.channel} were "
+                        f"heard and could not be published: {said(error)}"
+                    ) from error
+            self._hurry.wait(left)
+
+
+def _columns(heard: list[Heard]) -> tuple[list[str], list[int]]:
+    return [one.payload for one in heard], [one.pid for one in heard]

@@ -1,0 +1,1 @@
+"""Bridges in and out: programs that only LISTEN and NOTIFY, adopted."""

@@ -1,0 +1,12 @@
+"""A channel of NOTIFY made durable.
+
+::
+
+    Capture(dsn, "orders_changed", "orders").run()
+"""
+
+from .._async.capture import AsyncCapture
+from .._core.capturing import not_promised
+from .._sync.capture import Capture
+
+__all__ = ["AsyncCapture", "Capture", "not_promised"]

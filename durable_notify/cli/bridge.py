@@ -1,0 +1,114 @@
+"""``bridge``: programs with LISTEN and NOTIFY, adopted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from .._sync.bridge import Bridge
+from .capture import capture
+from .common import common, pass_database
+from .problems import Failure
+from .tables import print_table, table_of
+from .values import json_line
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["bridge"]
+
+_SEARCH_PATH = '"$user", public, durable_notify_compat, pg_catalog'
+
+
+@click.group("bridge")
+@common
+def bridge() -> None:
+    """Adopt programs that have LISTEN and NOTIFY, step by step; every step can be undone."""
+
+
+bridge.add_command(capture)
+
+
+@bridge.command()
+@common
+@click.argument("topic")
+@click.argument("channel", required=False)
+@click.option("--remove", is_flag=True, help="Notify the channel no more.")
+@pass_database
+def mirror(database: Database, *, topic: str, channel: str | None, remove: bool) -> None:
+    """Have what is published to a topic also notify a channel, with the raw payload.
+
+    For programs that only LISTEN. A payload of 8000 bytes or more is notified as the message's id.
+    Everybody who can connect to the database can listen. Run it as the owner of the schema.
+    """
+    if channel is None and not remove:
+        raise click.UsageError("mirror it to which channel? Give TOPIC CHANNEL")
+    with database.connect("bridge") as connection, connection.transaction():
+        if not remove:
+            Bridge().mirror(connection, topic, channel or "")
+            click.echo(f"topic {topic} also notifies channel {channel}")
+            return
+        before = Bridge().unmirror(connection, topic)
+        if before is not None and channel not in (None, before):
+            raise Failure(
+                f"topic {topic} is mirrored to channel {before}, not to {channel}",
+                "Nothing was changed. Name that channel, or none.",
+            )
+    if before is None:
+        click.echo(f"Topic {topic} is not mirrored.", err=True)
+    else:
+        click.echo(f"topic {topic} notifies channel {before} no more")
+
+
+@bridge.command()
+@common
+@click.option("--remove", is_flag=True, help="Remove it: everybody notifies as before.")
+@pass_database
+def compat(database: Database, *, remove: bool) -> None:
+    """Make the schema durable_notify_compat, whose pg_notify() publishes durably.
+
+    Roles that have it before pg_catalog in their search_path use it, with the statements that they
+    have. Not caught: NOTIFY, pg_catalog.pg_notify() by its full name, functions with a search_path
+    of their own. Run it as the owner of the schema.
+    """
+    with database.connect("bridge") as connection:
+        if remove:
+            if Bridge().drop_compat(connection):
+                click.echo("durable_notify_compat is gone: everybody notifies as before")
+            else:
+                click.echo("There is no durable_notify_compat.", err=True)
+            return
+        Bridge().create_compat(connection)
+    click.echo("durable_notify_compat.pg_notify() is there. For each role that is to use it:")
+    click.echo("  durable-notify grant ROLE --publish TOPIC  # a topic has its channel's name")
+    click.echo(f"  ALTER ROLE ... SET search_path = {_SEARCH_PATH};")
+
+
+@bridge.command("list")
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def list_bridges(database: Database, *, as_json: bool) -> None:
+    """List what is mirrored and watched, and the compatibility schema where it is there."""
+    with database.connect("bridge") as connection:
+        found = Bridge().bridges(connection)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo("No bridges.", err=True)
+    else:
+        rows = [
+            (one.kind, one.source, one.target, _shown(one.columns), _yes_or_no(one.with_old))
+            for one in found
+        ]
+        print_table(table_of(("bridge", "from", "to", "columns", "old values"), rows))
+
+
+def _shown(columns: list[str] | None) -> str | None:
+    return None if columns is None else ", ".join(columns)
+
+
+def _yes_or_no(with_old: bool | None) -> str | None:
+    return None if with_old is None else "yes" if with_old else "no"
