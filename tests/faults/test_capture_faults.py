@@ -26,6 +26,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import schema
+from durable_notify._async import capture as async_capture
 from durable_notify._sync import capture as sync_capture
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
@@ -118,7 +119,11 @@ def judge(conn: Connection, senders: Senders) -> str:
 
 
 @pytest.mark.parametrize("half", ["sync", "async"])
-def test_a_connection_that_only_looks_alive(half: str, dsn: str, conn: Connection) -> None:
+def test_a_connection_that_only_looks_alive(
+    half: str, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (sync_capture, async_capture):
+        monkeypatch.setattr(module, "SILENCE", 10_000)  # it knows its own old session at once
     with Proxy(dsn) as proxy, capturing(half, proxy.dsn(), "c", "t", heartbeat=0.5) as running:
         running.listens()
         notify(conn, "c", "before")
@@ -136,6 +141,16 @@ def test_a_connection_that_only_looks_alive(half: str, dsn: str, conn: Connectio
     eventually(lambda: not listening_sessions(conn))
     ((since, until, _),) = gaps(conn)
     assert since < last < until
+
+
+@pytest.mark.parametrize("half", ["sync", "async"])
+def test_what_is_on_its_way_when_it_is_stopped(half: str, dsn: str, conn: Connection) -> None:
+    with Proxy(dsn) as proxy, capturing(half, proxy.dsn(), "c", "t") as running:
+        running.listens()
+        proxy.delay(0.3)
+        notify(conn, "c", "a", "b")
+        running.stop()
+    assert messages(conn, "t") == ["a", "b"]
 
 
 def test_an_active_one_that_only_looks_alive_is_replaced(dsn: str, conn: Connection) -> None:
