@@ -54,6 +54,7 @@ def start(*arguments: str, dsn: str, **options: Any) -> subprocess.Popen[bytes]:
         stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
         env=environment(DURABLE_NOTIFY_DSN=dsn),
+        bufsize=0,  # or a line read would take those after it along, which communicate() then lacks
         **options,
     )
 
