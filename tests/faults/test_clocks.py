@@ -117,11 +117,15 @@ async def test_a_settle_without_the_fence_is_seen(
     session.close()
     ids = [dn.Publisher().publish(conn, "t", n) for n in range(1)]
     half = Half("sync")
-    with consumer_process(half, dsn, "records late", "--lease", "2") as stopped:
+    # With heartbeats it would often learn that its lease is gone before it settles.
+    with (
+        no_heartbeat_arrives(conn),
+        consumer_process(half, dsn, "records late", "--lease", "2") as stopped,
+    ):
         stopped.handled(1)
         stopped.signal(signal.SIGSTOP)
         seen = recorder(half, dsn)
-        async with running(half.consumer(dsn, lease=5), seen):
+        async with running(half.consumer(dsn, lease=30), seen):
             await seen.got(1)
             await until(lambda: outstanding(conn) == 0)
         stopped.say("go on")

@@ -7,5 +7,10 @@ CREATE TABLE durable_notify.capture (
     batch       bigint      NOT NULL DEFAULT 0,
     started_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     heard_until timestamptz,
-    PRIMARY KEY (topic, channel, writer)
+    PRIMARY KEY (topic, channel, writer),
+    CONSTRAINT capture_topic_is_a_name CHECK (
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND topic !~ '[\u0001-\u0020\u007f-\u00a0*>]'
+    ),
+    CONSTRAINT capture_channel_is_1_to_63_bytes CHECK (pg_catalog.octet_length(channel) BETWEEN 1 AND 63),
+    CONSTRAINT capture_writer_is_1_to_255_bytes CHECK (pg_catalog.octet_length(writer) BETWEEN 1 AND 255)
 );
