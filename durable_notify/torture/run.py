@@ -286,6 +286,8 @@ class Run:
             heapq.heappop(self._undo)[2]()
         for worker in (*self.publishers, *self.consumers):
             worker.proxy.forward(leave_dead=True)
+            # A statement of a handler's own would wait on a dead connection until somebody ends it.
+            worker.proxy.cut()
         for worker in self.publishers:
             worker.kill()
 
