@@ -133,7 +133,9 @@ def ci() -> None:
     lint()
     test()  # on the newest PostgreSQL
     # On the oldest, too; but for what says nothing of the server.
-    on_version(POSTGRESQL[0], "tests/model", "tests/docs", "tests/unit")
+    integration = ("cli", "cli_bridge", "cli_errors", "cli_group", "demo", "embedded")
+    commands = (f"tests/integration/test_{name}.py" for name in integration)
+    on_version(POSTGRESQL[0], "tests/model", "tests/docs", "tests/unit", *commands)
     audit()  # says so where it could not be done
 
 
