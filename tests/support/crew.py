@@ -138,7 +138,7 @@ class Crew:
         self._publisher.join()
 
         def nothing_is_left() -> bool:
-            assert not self.ended, self.ended
+            assert not self.ended, f"a consumer gave up: {self.ended}"
             return outstanding(admin) == 0
 
         eventually(nothing_is_left, timeout)
