@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from ._core.failures import describe, storable, unsecret
 from ._core.leases import Ack, Outcome, Reject, Retry
 from .errors import InvalidArgument
+from .events import OnEvent, subscribers
 from .topics import check_group, check_topics
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings", "check_reading", "check_waiting",
+    "check_group_settings", "check_on_event", "check_reading", "check_waiting",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -71,6 +73,7 @@ class ConsumerSettings(TypedDict, total=False):
     until_empty: bool
     owner: str
     on_error: ErrorRules
+    on_event: OnEvent | Sequence[OnEvent] | None
     order_by: OrderBy | None
     exclusive: bool | None
     max_attempts: int | None
@@ -110,6 +113,7 @@ class ConsumerOptions:
         on_error: what becomes of a message whose handler raised, by kind of exception:
             ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
             the message that returns an outcome. What no rule is for is retried.
+        on_event: a function, or several, called with every event (``durable_notify.events``).
 
     The others are the group's (``GroupSettings``): set for all its consumers where they are given,
     left as they are where not.
@@ -128,6 +132,7 @@ class ConsumerOptions:
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     on_error: ErrorRules = dataclasses.field(default_factory=dict)
+    on_event: OnEvent | Sequence[OnEvent] | None = None
     order_by: OrderBy | None = None
     exclusive: bool | None = None
     max_attempts: int | None = None
@@ -158,6 +163,7 @@ class ConsumerOptions:
         if self.prefetch_bytes is not None:
             _check_count("prefetch_bytes", self.prefetch_bytes, 2**50)
         _check_rules(self.on_error)
+        check_on_event(self.on_event)
         check_group_settings(self.group_settings)
 
     @property
@@ -223,6 +229,16 @@ def check_waiting(idle_poll: float | None, heartbeat: float) -> None:
     """Raise InvalidArgument where an option of waiting cannot be."""
     _check_seconds("idle_poll", idle_poll, optional=True)
     _check_seconds("heartbeat", heartbeat, optional=False)
+
+
+def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
+    """Raise InvalidArgument where events cannot be told to what was given."""
+    known = on_event is None or callable(on_event) or isinstance(on_event, (list, tuple))
+    for one in subscribers(on_event) if known else [on_event]:
+        if not callable(one):
+            raise InvalidArgument(f"on_event is a function or a list of them, not {one!r}")
+        if inspect.iscoroutinefunction(one) or inspect.iscoroutinefunction(type(one).__call__):
+            raise InvalidArgument(f"on_event takes plain functions, and {one!r} is async")
 
 
 def _check_rules(rules: ErrorRules) -> None:

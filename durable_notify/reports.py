@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "InFlight", "Reanchored",
-    "ReplayConditions", "ReplayJob", "Sought",
+    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "Health", "InFlight",
+    "Reanchored", "ReplayConditions", "ReplayJob", "Sought",
 ]  # fmt: skip
 
 
@@ -176,3 +176,26 @@ class BridgeInfo:
     target: str
     columns: list[str] | None
     with_old: bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """How a consumer is.
+
+    Attributes:
+        live: its loops turn. One that does not live is to be started anew.
+        ready: it was started, its claims work, and it will notice new messages.
+        why: what keeps it from either, for people.
+        group: its group.
+        held: how many messages it holds.
+        hears: whether wake-ups were proven to arrive; else it polls.
+        silent: how many seconds ago its last sign of life was; None: it has not started.
+    """
+
+    live: bool
+    ready: bool
+    why: tuple[str, ...]
+    group: str
+    held: int
+    hears: bool
+    silent: float | None

@@ -6,7 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from .._core.pacing import shortest
+from .._core.telling import Teller
 from ..errors import ListenerDeaf
+from ..events import Rang
 from .compat import Event
 from .links import HEARTBEAT
 
@@ -45,6 +47,7 @@ class AsyncEar:
         self._ending = False
         self.woken = Event()
         self.when_it_hangs: Callable[[], None] | None = None
+        self.teller = Teller(None)
         self._resting: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
@@ -175,6 +178,9 @@ class AsyncEar:
         """Wake: some of its channels have rung. It is not rung for them while it reads."""
         with self._mutex:
             self._resting = self._resting.difference(self.channels[name] for name in rung)
+        if self.teller:
+            topics = tuple(sorted(filter(None, (self.channels[name] for name in rung))))
+            self.teller.tell(Rang(group=self.teller.group, topics=topics))
         self.wake(rung)
 
     def reread(self, topics: frozenset[str]) -> None:

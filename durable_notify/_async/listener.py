@@ -15,6 +15,7 @@ from .._core.bells import Bells
 from .._core.complaints import Complaints
 from .._core.pacing import backoff, shortest
 from ..connecting import said
+from ..events import Deaf, Disconnected, Hearing, Reconnected, name_of
 from .compat import Waiter, scope, sharing_lock, spawn
 from .ear import AsyncEar
 from .links import HEARTBEAT, TRANSIENT, NoAnswer, OnlyReads, can_write, connect
@@ -22,6 +23,7 @@ from .links import HEARTBEAT, TRANSIENT, NoAnswer, OnlyReads, can_write, connect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .._core.telling import Teller
     from .compat import Task
 
 __all__ = ["AsyncListener", "listen"]
@@ -59,6 +61,7 @@ class AsyncListener:
         self.hears = False
         self.failures = 0  # so many attempts to listen have failed, one after the other
         self.reconnects = 0
+        self._lost_at: float | None = None
 
     async def start(self) -> None:
         """Connect, and listen from here on.
@@ -84,9 +87,18 @@ class AsyncListener:
         """Take notice of what the ears want."""
         self._waiter.wake()
 
-    def add(self, channels: Mapping[str, str], heartbeat: float = HEARTBEAT) -> AsyncEar:
+    def add(
+        self,
+        channels: Mapping[str, str],
+        heartbeat: float = HEARTBEAT,
+        teller: Teller | None = None,
+    ) -> AsyncEar:
         """Listen to channels; the ear's ``woken`` is set once the session does."""
         ear = AsyncEar(self, channels, heartbeat)
+        if teller:
+            ear.teller = teller
+            if self.hears or self.deaf:  # it was told of before there was this ear
+                teller.tell((Hearing if self.hears else Deaf)(group=teller.group))
         self._ears.add(ear)
         self._waiter.wake()
         return ear
@@ -149,12 +161,19 @@ class AsyncListener:
                     await self._connect()
                     self.reconnects += 1
                     log.info("listening again")
+                    gone = time.monotonic() - (self._lost_at or time.monotonic())
+                    self._lost_at = None
+                    for teller in self._tellers():
+                        teller.tell(Reconnected(group=teller.group, seconds=gone))
                 await self._check_hearing()
                 self.failures = 0
                 await self._listen()
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 self.failures += 1
+                self._lost_at = self._lost_at or time.monotonic()
                 delay = backoff(self.failures, 0.2, 10.0)
+                for teller in self._tellers():
+                    teller.tell(Disconnected(group=teller.group, error=name_of(error)))
                 if self.quiet:
                     log.info("the listening connection went while all sleep: %s", said(error))
                 else:
@@ -167,6 +186,10 @@ class AsyncListener:
                 if isinstance(error, (NoAnswer, psycopg.errors.ConnectionTimeout)):
                     self._tell_it_hangs()
                 await self._pause(delay)
+
+    def _tellers(self) -> list[Teller]:
+        """Return who is to be told of events: those of the ears there are."""
+        return [ear.teller for ear in list(self._ears) if ear.teller]
 
     def _tell_it_hangs(self) -> None:
         """The server hangs: nobody is to wait for it on the connections beside this one."""
@@ -323,6 +346,10 @@ class AsyncListener:
         if self._probe_heard:
             # It is idle by nature. Trap: only where it is ours, not behind a pooler.
             await self._command("SELECT pg_catalog.set_config('idle_session_timeout', '0', false)")
+        if (deaf, self._probe_heard) != (self.deaf, self.hears) and not self._stopping:
+            kind = Deaf if deaf else Hearing
+            for teller in self._tellers():
+                teller.tell(kind(group=teller.group))
         self.deaf, self.hears = deaf, self._probe_heard
         for ear in list(self._ears):
             ear.wake()
@@ -411,7 +438,12 @@ def _identified(statement: str, channel: str) -> str:
 _shared: dict[tuple[object, str], AsyncListener] = {}
 
 
-async def listen(dsn: str, channels: Mapping[str, str], heartbeat: float = HEARTBEAT) -> AsyncEar:
+async def listen(
+    dsn: str,
+    channels: Mapping[str, str],
+    heartbeat: float = HEARTBEAT,
+    teller: Teller | None = None,
+) -> AsyncEar:
     """Hear channels on the one listening connection that this process has for a DSN."""
     here = scope()
     async with sharing_lock():
@@ -420,7 +452,7 @@ async def listen(dsn: str, channels: Mapping[str, str], heartbeat: float = HEART
             listener = AsyncListener(dsn, heartbeat)
             await listener.start()
             _shared[here, dsn] = listener
-        return listener.add(channels, heartbeat)
+        return listener.add(channels, heartbeat, teller)
 
 
 async def _release(listener: AsyncListener) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from .._core.telling import Teller
 from .._core.tracing import with_trace
+from ..events import Published
 from ..messages import Encoded, Outgoing, dedup_of, encode, times_of
+from ..options import check_on_event
 from ..topics import check_topic
 from .connections import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import LiteralString
 
+    from ..events import OnEvent
     from ..messages import Dumps, Seconds
     from .connections import Publishable
 
@@ -56,11 +61,20 @@ class AsyncPublisher:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
         trace: whether messages carry the current OpenTelemetry span, where there is one, in the
             headers ``traceparent`` and ``tracestate``.
+        on_event: a function, or several, called with every event (``durable_notify.events``).
     """
 
-    def __init__(self, *, dumps: Dumps | None = None, trace: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        dumps: Dumps | None = None,
+        trace: bool = True,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+    ) -> None:
+        check_on_event(on_event)
         self._dumps = dumps
         self._trace = trace
+        self._teller = Teller(on_event)
 
     async def publish(
         self,
@@ -108,10 +122,12 @@ class AsyncPublisher:
             )
         check_topic(topic)
         row = self._encode(message)
+        before = time.monotonic()
         if len(row) == len(_PLAIN):
             rows = await fetch(connection, _PUBLISH, (topic, *row))
         else:
             rows = await fetch(connection, _PUBLISH_WITH, (topic, *row, *_REST[len(row) :]))
+        self._tell(topic, 1, before)
         return int(rows[0][0])
 
     async def publish_many(
@@ -140,8 +156,15 @@ class AsyncPublisher:
             list(column) if any(value is not None for value in column) else None
             for column in zip(*whole, strict=True)
         )
+        before = time.monotonic()
         rows = await fetch(connection, _MANY[longest], (topic, *columns))
+        self._tell(topic, len(rows), before)
         return [row[0] for row in rows]
+
+    def _tell(self, topic: str, messages: int, before: float) -> None:
+        if self._teller:
+            seconds = time.monotonic() - before
+            self._teller.tell(Published(topic=topic, messages=messages, seconds=seconds))
 
     def _encode(self, message: Outgoing) -> tuple[Any, ...]:
         """Return a message's columns: the plain ones, and as many more as it needs."""

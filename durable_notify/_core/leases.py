@@ -124,8 +124,8 @@ class HeldLease:
     """
 
     __slots__ = (
-        "_done", "_mutex", "_sizes", "_unsent", "claimed_at", "given_up", "ids", "lost", "open",
-        "pending", "places", "sure_at", "token", "tried", "unconfirmed",
+        "_done", "_mutex", "_sizes", "_unsent", "attempts", "claimed_at", "given_up", "ids",
+        "lost", "open", "pending", "places", "sure_at", "token", "topic", "tried", "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +137,8 @@ class HeldLease:
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
+        self.topic = ""  # this and the attempts are known where somebody is told of events
+        self.attempts: Mapping[int, int] = {}
         self.places = places
         self.ids = tuple(places)
         self._sizes = sizes or {}

@@ -13,8 +13,11 @@ from .._core.complaints import Complaints
 from .._core.leases import Ack, Reject
 from .._core.ordering import KeyGate
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
+from .._core.telling import Teller
+from .._core.vitals import Vitals
 from ..connecting import said
 from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument, LeaseLost
+from ..events import Failing, Polled, Recovered, name_of
 from ..options import ConsumerOptions
 from ..topics import check_topics
 from .compat import Event, Queue, call, checkpoint, on_signals, spawn
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
+    from ..reports import Health
     from .compat import Task
     from .ear import Ear
 
@@ -100,6 +104,8 @@ class Consumer:
         self._replay_at = 0.0  # when to look for replays to advance
         self._replaying = False
         self._complaints = Complaints()
+        self._teller = Teller(self.options.on_event, group)
+        self._vitals = Vitals(self.options.heartbeat)
         self._size = 0  # the largest payload of the last claim
 
     def __enter__(self) -> Self:
@@ -128,21 +134,44 @@ class Consumer:
         self._store.open()
         try:
             beat = self.options.heartbeat
-            ear = listen(self._listen_dsn, self._attention.channels, beat)
+            ear = listen(self._listen_dsn, self._attention.channels, beat, self._teller)
         except BaseException:
             self._store.close()
             raise
         ear.when_it_hangs = self._store.opened.cut
         self._ear = ear
+        self._vitals.beat(time.monotonic())
         self._tasks = [
             spawn(self._fetch, ear, name="durable_notify fetch"),
             spawn(self._settler.flush_loop, name="durable_notify flush"),
             spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
-            spawn(self._settler.check_loop, lambda: ear.quiet, name="durable_notify check"),
+            spawn(self._settler.check_loop, self._beat, name="durable_notify check"),
         ]
+
+    def _beat(self) -> bool:
+        """Give a sign of life; returns whether the database is to be left alone."""
+        self._vitals.beat(time.monotonic())
+        return self._ear is not None and self._ear.quiet
+
+    def health(self) -> Health:
+        """Return how the consumer is: whether it lives, and whether it works. From any thread.
+
+        Nothing is asked of the database. A consumer whose event loop is blocked, or which has
+        ended by an error, does not live; one whose claims fail lives, and is not ready.
+        """
+        ear, options = self._ear, self.options
+        return self._vitals.health(
+            time.monotonic(),
+            hears=ear is not None and ear.hears,
+            deaf=ear is not None and ear.deaf,
+            polls=options.poll is not None or options.idle_poll is not None,
+            held=self._settler.held,
+            group=options.group,
+        )
 
     def stop(self) -> None:
         """Claim nothing more; iteration and ``run`` end once what is under way is done."""
+        self._vitals.stop()
         self._stopping.set()
         self._room.set()
         if self._ear is not None:
@@ -276,14 +305,19 @@ class Consumer:
         self, handler: Callable[[Any], Any], argument: Any, messages: list[Message]
     ) -> None:
         """Call a handler, and settle what it has not settled of the messages it was given."""
+        before = time.monotonic()
         try:
             call(handler, argument)
         except Exception as error:
             log.warning("the handler of %r failed", argument, exc_info=True)
+            if self._teller:
+                self._teller.handled(messages, time.monotonic() - before, error)
             for message in messages:
                 if message.id in message._lease.open:
                     self._settler.failed(message, message._lease, error)
         else:
+            if self._teller:
+                self._teller.handled(messages, time.monotonic() - before, None)
             for message in messages:
                 self._handled(message)
         for message in messages:
@@ -387,14 +421,23 @@ class Consumer:
                     log.info("%s", error)
                 except TRANSIENT as error:
                     failures += 1
-                    delay = backoff(failures, 0.1, 10.0)
-                    level = self._complaints.level("claiming", error, time.monotonic())
-                    log.log(level, "claiming failed, next try in %.1f s: %s", delay, said(error))
-                    self._stopping.wait(delay)
+                    self._stopping.wait(self._claiming_failed(error, failures))
         except Exception as error:
             self._failure = error
+            self._vitals.end(error)
         finally:
             self._queue.put(None)
+
+    def _claiming_failed(self, error: Exception, failures: int) -> float:
+        """Say so; returns how long to wait."""
+        now, delay = time.monotonic(), backoff(failures, 0.1, 10.0)
+        level = self._complaints.level("claiming", error, now)
+        log.log(level, "claiming failed, next try in %.1f s: %s", delay, said(error))
+        self._vitals.fails(error, now)
+        if self._teller:
+            group, name = self.options.group, name_of(error)
+            self._teller.tell(Failing(group=group, failures=failures, delay=delay, error=name))
+        return delay
 
     def _fetch_once(self, ear: Ear, pacer: BatchPacer) -> None:
         """Claim a batch when there is room for one; where nothing is there, sleep until woken."""
@@ -483,7 +526,13 @@ class Consumer:
             self._attention.all()
         topics = self._attention.to_claim()
         rings = ear.armed  # before the read: what comes later is heard of
+        before = time.monotonic()
         rows = self._store.claim(topics, most) if topics else []
+        failed_for = self._vitals.works(now := time.monotonic()) if topics else None
+        if self._teller:
+            self._teller.claimed(rows, now - before)
+            if failed_for is not None:
+                self._teller.tell(Recovered(group=self.options.group, seconds=failed_for))
         if len(rows) < most:
             self._attention.exhausted(rings.intersection(topics))
         return rows
@@ -494,6 +543,8 @@ class Consumer:
         idle = self._settler.held == 0
         if not ear.sleep(self.options.poll, idle_poll, due=due, idle=idle):
             self._attention.all()  # something is due, or it is time to look
+            if self._teller and not self._stopping.is_set():
+                self._teller.tell(Polled(group=self.options.group))
             if idle_poll is not None:
                 self._store.check()  # they may have gone, or been dropped by a NAT
 
@@ -504,6 +555,9 @@ class Consumer:
             sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
             self._size = max(sizes.values())
             lease = self._settler.hold(token, places, sizes)
+            if self._teller:
+                lease.topic = batch[0][2]
+                lease.attempts = {row[1]: row[8] for row in batch}
             for row in batch:
                 message = Message(row, lease, self._settler)
                 # Trap: threads that take two messages of a key out of the queue in order may come

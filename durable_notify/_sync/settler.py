@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.complaints import Complaints
 from .._core.leases import Ack, HeldLease, already_settled
 from .._core.pacing import backoff
+from .._core.telling import Teller
 from ..connecting import said
 from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
 from .compat import Event, Lock, shielded
@@ -58,6 +60,7 @@ class Settler:
         self._freed = freed  # called whenever messages stop being held
         self._done = done  # called for each message that has its outcome
         self._complaints = Complaints()
+        self._teller = Teller(options.on_event, options.group)
         self.tried: set[Message] = set()  # acknowledged in transactions not known to be over
 
     def hold(
@@ -123,6 +126,8 @@ class Settler:
         """Take note that a message was acknowledged in a transaction of its handler's."""
         if message.id in lease.open and not lease.lost:
             lease.finish(message.id)
+            if self._teller:
+                self._teller.finished(lease)
             if not lease.open:
                 self._urgent.set()
                 self._dirty.set()
@@ -138,7 +143,7 @@ class Settler:
     def extend(self, lease: HeldLease, seconds: float) -> None:
         """Prolong one lease."""
         if lease.token not in self._store.extend([lease.token], seconds):
-            lease.lose()
+            self._lose(lease)
             raise LeaseLost(
                 f"lease {lease.token} was superseded: another consumer has its messages"
             )
@@ -170,7 +175,7 @@ class Settler:
     def _send(self, lease: HeldLease, outcomes: Outcomes) -> None:
         try:
             try:
-                self._store.settle(lease.token, outcomes)
+                self._settle(lease, outcomes)
             except LeaseLost as error:
                 self._superseded(lease, outcomes, error)
             except SettleError:
@@ -183,12 +188,31 @@ class Settler:
         outcomes.flushed = True
         self._freed()
 
+    def _settle(self, lease: HeldLease, outcomes: Outcomes) -> None:
+        before = time.monotonic()
+        self._store.settle(lease.token, outcomes)
+        if not self._teller:
+            return
+        seconds = time.monotonic() - before
+        dead: dict[int, bool] = {}
+        if outcomes.retried:
+            # Whether it was once too often the database has decided, by the group's options.
+            with contextlib.suppress(*TRANSIENT):
+                dead = self._store.still_out(message_id for message_id, _ in outcomes.retried)
+        self._teller.settled(lease, outcomes, seconds, dead)
+
+    def _lose(self, lease: HeldLease, refused: int = 0) -> None:
+        """Take note that others have what is open of a lease, and what was refused."""
+        if self._teller and not lease.lost:
+            self._teller.lost(lease, len(lease.open) + refused)
+        lease.lose()
+
     def _send_one_by_one(self, lease: HeldLease, outcomes: Outcomes) -> None:
         """Find out which were refused: one that was settled before must not fail the others."""
         while len(outcomes):
             message_id, one = outcomes.pop(lease.ids.index)
             try:
-                self._store.settle(lease.token, one)
+                self._settle(lease, one)
             except LeaseLost as error:
                 outcomes.add(one)
                 self._superseded(lease, outcomes, error)
@@ -217,13 +241,13 @@ class Settler:
                     outcomes.refused[message_id] = error
             if lease.open or outcomes.refused:
                 log.warning("%d outcomes were refused: %s", len(outcomes.refused), error)
-                lease.lose()
+                self._lose(lease, len(outcomes.refused))
         elif lease.presumed_settled and outcomes.ids() <= lease.tried:
             for message_id in outcomes.ids():
                 outcomes.refused[message_id] = already_settled(message_id)
         else:
             outcomes.error = error
-            lease.lose()
+            self._lose(lease, len(outcomes))
             log.warning("%d outcomes were refused: %s", len(outcomes), error)
         self._forget(lease)
 
@@ -309,7 +333,7 @@ class Settler:
                 continue
             if not lease.presumed_settled:
                 log.warning("lease %s was lost: its messages go to another consumer", token)
-                lease.lose()
+                self._lose(lease)
             if not lease.uncertain:  # else the flush finds out
                 self._forget(lease)
 

@@ -88,8 +88,8 @@ class ThreadedMessage:
     async def retry(self, *args: Any, **kwargs: Any) -> None:
         await in_thread(functools.partial(self.message.retry, *args, **kwargs))
 
-    async def reject(self, *args: Any) -> None:
-        await in_thread(self.message.reject, *args)
+    async def reject(self, *args: Any, **kwargs: Any) -> None:
+        await in_thread(functools.partial(self.message.reject, *args, **kwargs))
 
     async def extend(self, seconds: float) -> None:
         await in_thread(self.message.extend, seconds)

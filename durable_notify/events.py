@@ -1,0 +1,256 @@
+"""What happens, told to whoever wants to count it: a vocabulary that stays.
+
+A consumer or publisher is given ``on_event``: one function, or several, each called with every
+event where it happens, in the thread or event loop of whoever caused it. They must be quick, and
+must not wait. What they raise is logged, once a minute, and disturbs nothing. Nothing is measured
+while nobody listens.
+
+Durations are in seconds, by the clock of this process. Events are never about payloads, and name
+exceptions by their type alone. An event may get more fields; fields and names stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+__all__ = [
+    "EVENTS",
+    "Claimed",
+    "DeadLettered",
+    "Deaf",
+    "Disconnected",
+    "Event",
+    "Failing",
+    "Handled",
+    "Hearing",
+    "LostLease",
+    "OnEvent",
+    "Polled",
+    "Published",
+    "Rang",
+    "Reconnected",
+    "Recovered",
+    "Retried",
+    "Settled",
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        name: what it is called in logs and documentation.
+        level: the level to log it at.
+    """
+
+    name: ClassVar[str]
+    level: ClassVar[int] = logging.DEBUG
+
+
+#: What is called with each event.
+OnEvent = Callable[[Event], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Event):
+    """A publisher has published, in its caller's transaction, which may yet roll back."""
+
+    name = "published"
+    topic: str
+    messages: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed(Event):
+    """A consumer has taken messages of a topic; ``seconds``: how long the database took."""
+
+    name = "claimed"
+    group: str
+    topic: str
+    messages: int
+    bytes: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Handled(Event):
+    """A handler given to ``run`` or ``run_batches`` has returned, or raised ``error``.
+
+    One event a message; ``seconds`` is the length of the call, which had ``batch`` messages.
+    """
+
+    name = "handled"
+    group: str
+    topic: str
+    message_id: int
+    attempt: int
+    batch: int
+    seconds: float
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Event):
+    """Outcomes of messages are durable; ``seconds``: how long the database took.
+
+    ``in_transaction``: acknowledged in a transaction of the handler's, which is over as far as can
+    be told; it is the handler who waited for that, so that ``seconds`` is 0.
+    """
+
+    name = "settled"
+    group: str
+    topic: str
+    acked: int
+    retried: int
+    rejected: int
+    seconds: float
+    in_transaction: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(Event):
+    """A message will come again, after ``delay`` seconds; None: as its group backs off."""
+
+    name = "retried"
+    level = logging.INFO
+    group: str
+    topic: str
+    message_id: int
+    attempt: int
+    delay: float | None
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered(Event):
+    """A message was given up by this consumer: rejected, or failed once too often.
+
+    What becomes a dead letter by a lease that ran out, or past its expiry, is not seen by any
+    consumer: the database counts it, see ``backlog()``.
+    """
+
+    name = "dead_lettered"
+    level = logging.WARNING
+    group: str
+    topic: str
+    message_id: int
+    attempt: int
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LostLease(Event):
+    """Another consumer has so many messages by now that this one had not settled."""
+
+    name = "lease_lost"
+    level = logging.WARNING
+    group: str
+    topic: str
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rang(Event):
+    """A wake-up came. ``topics``: those it was about, as far as it told."""
+
+    name = "rang"
+    group: str
+    topics: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Polled(Event):
+    """A consumer looks without having been woken: it is time to, or something is due."""
+
+    name = "polled"
+    group: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failing(Event):
+    """Claiming has failed so many times in a row, and is tried again in ``delay`` seconds."""
+
+    name = "failing"
+    level = logging.WARNING
+    group: str
+    failures: int
+    delay: float
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(Event):
+    """Claiming works again, after so many ``seconds``."""
+
+    name = "recovered"
+    level = logging.INFO
+    group: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected(Event):
+    """The listening connection was lost, or could not be made again."""
+
+    name = "disconnected"
+    level = logging.WARNING
+    group: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnected(Event):
+    """The process listens again, after so many ``seconds``."""
+
+    name = "reconnected"
+    level = logging.INFO
+    group: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deaf(Event):
+    """Wake-ups were proven not to arrive: the consumer polls."""
+
+    name = "deaf"
+    level = logging.WARNING
+    group: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing(Event):
+    """Wake-ups were proven to arrive, on the connection there is now."""
+
+    name = "hearing"
+    level = logging.INFO
+    group: str
+
+
+#: All kinds of events, by name.
+EVENTS: dict[str, type[Event]] = {
+    kind.name: kind
+    for kind in (
+        Published, Claimed, Handled, Settled, Retried, DeadLettered, LostLease, Rang, Polled,
+        Failing, Recovered, Disconnected, Reconnected, Deaf, Hearing,
+    )
+}  # fmt: skip
+
+
+def name_of(error: BaseException) -> str:
+    """Return an exception's type, as events name it."""
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def subscribers(on_event: OnEvent | Sequence[OnEvent] | None) -> tuple[OnEvent, ...]:
+    """Return who is to be told, of what was given as ``on_event``."""
+    if on_event is None:
+        return ()
+    return (on_event,) if callable(on_event) else tuple(on_event)
