@@ -38,7 +38,8 @@ MAY: dict[str, set[str]] = {
         " stand_down replay seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
-        CONSUMERS | {"observer"}, "status groups waiting_for replay_jobs dead_letters audit_entries"
+        CONSUMERS | {"observer"},
+        "status backlog groups waiting_for replay_jobs dead_letters audit_entries",
     ),
     **_decided(
         CONSUMERS | {"reader"},

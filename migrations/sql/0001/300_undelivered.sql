@@ -1,4 +1,6 @@
-CREATE FUNCTION durable_notify.undelivered(subscription_id integer) RETURNS TABLE (id bigint, created_at timestamptz)
+CREATE FUNCTION durable_notify.undelivered(
+    subscription_id integer, most bigint DEFAULT 9223372036854775807
+) RETURNS TABLE (id bigint, created_at timestamptz)
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
@@ -9,14 +11,15 @@ DECLARE
     now_snapshot pg_snapshot := pg_catalog.pg_current_snapshot();
 BEGIN
     -- The messages of the log, committed by now, that a subscription has not been handed yet.
-    -- Leased and deferred ones have been handed over: they are not among them.
+    -- Leased and deferred ones have been handed over: they are not among them. Each part by id, and no more
+    -- than that many of it.
     SELECT * INTO STRICT place FROM durable_notify.position p
      WHERE p.subscription_id = undelivered.subscription_id ORDER BY p.seq DESC LIMIT 1;
     SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = undelivered.subscription_id;
     IF place.s1 IS NOT NULL THEN
         RETURN QUERY
         SELECT o.id, o.created_at FROM durable_notify.outbox o
-          JOIN durable_notify.stragglers(source, place.s0, place.s1, place.p, place.h0, 9223372036854775807)
+          JOIN durable_notify.stragglers(source, place.s0, place.s1, place.p, place.h0, most)
                AS late (id) ON late.id = o.id
          WHERE o.topic = source;
         place.s0 := place.s1;
@@ -24,10 +27,11 @@ BEGIN
     END IF;
     RETURN QUERY
     SELECT o.id, o.created_at FROM durable_notify.outbox o
-      JOIN durable_notify.stragglers(source, place.s0, now_snapshot, 0, place.h0, 9223372036854775807)
+      JOIN durable_notify.stragglers(source, place.s0, now_snapshot, 0, place.h0, most)
            AS late (id) ON late.id = o.id
      WHERE o.topic = source;
     RETURN QUERY
-    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > place.h0;
+    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > place.h0
+     ORDER BY o.id LIMIT most;
 END
 $function$;

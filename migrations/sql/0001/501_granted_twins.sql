@@ -57,6 +57,7 @@ BEGIN
               ('log_id', $$PERFORM durable_notify.require('read');$$, NULL),
               ('topics', $$PERFORM durable_notify.require('read');$$, $$durable_notify.granted('read', f.topic, NULL)$$),
               ('status', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
+              ('backlog', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
               ('groups', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.name, NULL)$$),
               ('waiting_for', $$PERFORM durable_notify.require_seeing(group_name);$$, NULL),
               ('replay_jobs', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
