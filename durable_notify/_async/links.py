@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEARTBEAT", "TRANSIENT", "AsyncLink", "NotSent", "OnlyReads", "can_write", "connect",
-    "settings", "writable",
+    "settings", "was_closed",
 ]  # fmt: skip
 
 log = logging.getLogger("durable_notify")
@@ -151,12 +151,6 @@ def can_write(connection: AsyncConnection[Any]) -> bool:
     return connection.info.parameter_status("default_transaction_read_only") != "on"
 
 
-async def writable(connection: AsyncConnection[Any]) -> None:
-    """Have a pool give up a connection that leads where nothing can be written any more."""
-    if not can_write(connection):
-        raise OnlyReads
-
-
 class AsyncOpen:
     """The connections that somebody has, to be cut where their server does not answer any more.
 
@@ -201,7 +195,7 @@ def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, 
     return {**ours, **fixed}
 
 
-def _was_closed(connection: AsyncConnection[Any]) -> bool:
+def was_closed(connection: AsyncConnection[Any]) -> bool:
     """Whether the server has ended a connection meanwhile: nothing need be sent to find out."""
     try:
         for _ in range(2):  # what it said last, and that it closed it
@@ -289,7 +283,7 @@ class AsyncLink:
             await self.close()
 
     async def _connected(self) -> AsyncOwnConnection:
-        if self._connection is not None and _was_closed(self._connection):
+        if self._connection is not None and was_closed(self._connection):
             await self._close()
         if self._connection is None:
             try:

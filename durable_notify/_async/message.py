@@ -125,7 +125,7 @@ class AsyncMessage:
             LeaseLost: somebody else has the message by now; all was rolled back.
         """
         if source is None:
-            source = await self._settler.transactions()
+            source = self._settler.transactions
         if hasattr(source, "begin"):
             opened = source.begin()
         elif hasattr(source, "connection"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._core.complaints import Complaints
 from .._core.leases import Ack, HeldLease, already_settled
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._core.leases import Outcome, Outcomes
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerOptions
+    from .handler_pool import AsyncHandlerPool
     from .message import AsyncMessage
     from .store import AsyncStore
 
@@ -85,9 +86,10 @@ class AsyncSettler:
         """The consumer group."""
         return self._options.group
 
-    async def transactions(self) -> Any:
-        """Return the pool of connections for the handlers' transactions."""
-        return await self._store.transactions()
+    @property
+    def transactions(self) -> AsyncHandlerPool:
+        """The connections for the handlers' transactions."""
+        return self._store.transactions
 
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back."""

@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
 from .. import schema
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .connections import fetch
-from .links import AsyncLink, AsyncOpen, AsyncOwnConnection, connect, settings, writable
+from .handler_pool import AsyncHandlerPool
+from .links import AsyncLink, AsyncOpen, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from .connections import Publishable
 
 __all__ = ["AsyncStore", "settle"]
-
-#: How many handlers at once may be in a transaction of ``message.transaction()``.
-MOST_TRANSACTIONS = 1000
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
@@ -85,7 +82,6 @@ class AsyncStore:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        self._transactions: AsyncConnectionPool[AsyncOwnConnection] | None = None
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
         self.opened = opened = AsyncOpen()
@@ -94,6 +90,8 @@ class AsyncStore:
         # Where it is dead, there is time to try again before a lease runs out.
         self._keeping = AsyncLink(dsn, purpose, opened, beat, min(2 * beat, lease / 3))
         self._links = (self._claiming, self._settling, self._keeping)
+        # Settling never waits for a handler's connection, nor handlers for one another's.
+        self.transactions = AsyncHandlerPool(dsn, f"handler {options.group}"[:45], opened, beat)
 
     async def open(self) -> None:
         """Check the schema, and subscribe the group.
@@ -129,41 +127,12 @@ class AsyncStore:
             if not await link.check():
                 for other in self._links:  # they have most likely died together
                     await other.drop()
+        await self.transactions.check()
 
     async def close(self) -> None:
         for link in self._links:
             await link.close()
-        if self._transactions is not None:
-            await self._transactions.close()
-
-    async def transactions(self) -> AsyncConnectionPool[AsyncOwnConnection]:
-        """Return the pool for the handlers' own transactions, which may take their time.
-
-        It grows with their number: settling never waits for a handler's connection.
-        """
-        if self._transactions is None:
-            self._transactions = AsyncConnectionPool(
-                self._dsn,
-                connection_class=AsyncOwnConnection,
-                kwargs=settings(
-                    self._dsn, f"handler {self._options.group}"[:45], self._options.heartbeat
-                ),
-                configure=self.opened.add,
-                check=self._proven,
-                reset=writable,
-                min_size=0,
-                max_size=MOST_TRANSACTIONS,
-                timeout=10,
-                open=False,
-            )
-        await self._transactions.open()
-        return self._transactions
-
-    async def _proven(self, connection: AsyncOwnConnection) -> None:
-        """Have a pool give up a connection that died while it was idle."""
-        if connection.closed:
-            raise psycopg.OperationalError("the connection is closed")
-        await connection.prove(self._options.heartbeat)
+        await self.transactions.close()
 
     async def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

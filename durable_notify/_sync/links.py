@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEARTBEAT", "TRANSIENT", "Link", "NotSent", "OnlyReads", "can_write", "connect",
-    "settings", "writable",
+    "settings", "was_closed",
 ]  # fmt: skip
 
 log = logging.getLogger("durable_notify")
@@ -152,12 +152,6 @@ def can_write(connection: Connection[Any]) -> bool:
     return connection.info.parameter_status("default_transaction_read_only") != "on"
 
 
-def writable(connection: Connection[Any]) -> None:
-    """Have a pool give up a connection that leads where nothing can be written any more."""
-    if not can_write(connection):
-        raise OnlyReads
-
-
 class Open:
     """The connections that somebody has, to be cut where their server does not answer any more.
 
@@ -202,7 +196,7 @@ def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, 
     return {**ours, **fixed}
 
 
-def _was_closed(connection: Connection[Any]) -> bool:
+def was_closed(connection: Connection[Any]) -> bool:
     """Whether the server has ended a connection meanwhile: nothing need be sent to find out."""
     try:
         for _ in range(2):  # what it said last, and that it closed it
@@ -290,7 +284,7 @@ class Link:
             self.close()
 
     def _connected(self) -> OwnConnection:
-        if self._connection is not None and _was_closed(self._connection):
+        if self._connection is not None and was_closed(self._connection):
             self._close()
         if self._connection is None:
             try:

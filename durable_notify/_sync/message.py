@@ -126,7 +126,7 @@ class Message:
             LeaseLost: somebody else has the message by now; all was rolled back.
         """
         if source is None:
-            source = self._settler.transactions()
+            source = self._settler.transactions
         if hasattr(source, "begin"):
             opened = source.begin()
         elif hasattr(source, "connection"):

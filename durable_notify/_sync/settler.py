@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._core.complaints import Complaints
 from .._core.leases import Ack, HeldLease, already_settled
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .._core.leases import Outcome, Outcomes
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerOptions
+    from .handler_pool import HandlerPool
     from .message import Message
     from .store import Store
 
@@ -86,9 +87,10 @@ class Settler:
         """The consumer group."""
         return self._options.group
 
-    def transactions(self) -> Any:
-        """Return the pool of connections for the handlers' transactions."""
-        return self._store.transactions()
+    @property
+    def transactions(self) -> HandlerPool:
+        """The connections for the handlers' transactions."""
+        return self._store.transactions
 
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back."""

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import ConnectionPool
 
 from .. import schema
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .connections import fetch
-from .links import Link, Open, OwnConnection, connect, settings, writable
+from .handler_pool import HandlerPool
+from .links import Link, Open, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from .connections import Publishable
 
 __all__ = ["Store", "settle"]
-
-#: How many handlers at once may be in a transaction of ``message.transaction()``.
-MOST_TRANSACTIONS = 1000
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
@@ -86,7 +83,6 @@ class Store:
         # Tells this consumer from all others of an exclusive group; an owner need not.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        self._transactions: ConnectionPool[OwnConnection] | None = None
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
         self.opened = opened = Open()
@@ -95,6 +91,8 @@ class Store:
         # Where it is dead, there is time to try again before a lease runs out.
         self._keeping = Link(dsn, purpose, opened, beat, min(2 * beat, lease / 3))
         self._links = (self._claiming, self._settling, self._keeping)
+        # Settling never waits for a handler's connection, nor handlers for one another's.
+        self.transactions = HandlerPool(dsn, f"handler {options.group}"[:45], opened, beat)
 
     def open(self) -> None:
         """Check the schema, and subscribe the group.
@@ -130,41 +128,12 @@ class Store:
             if not link.check():
                 for other in self._links:  # they have most likely died together
                     other.drop()
+        self.transactions.check()
 
     def close(self) -> None:
         for link in self._links:
             link.close()
-        if self._transactions is not None:
-            self._transactions.close()
-
-    def transactions(self) -> ConnectionPool[OwnConnection]:
-        """Return the pool for the handlers' own transactions, which may take their time.
-
-        It grows with their number: settling never waits for a handler's connection.
-        """
-        if self._transactions is None:
-            self._transactions = ConnectionPool(
-                self._dsn,
-                connection_class=OwnConnection,
-                kwargs=settings(
-                    self._dsn, f"handler {self._options.group}"[:45], self._options.heartbeat
-                ),
-                configure=self.opened.add,
-                check=self._proven,
-                reset=writable,
-                min_size=0,
-                max_size=MOST_TRANSACTIONS,
-                timeout=10,
-                open=False,
-            )
-        self._transactions.open()
-        return self._transactions
-
-    def _proven(self, connection: OwnConnection) -> None:
-        """Have a pool give up a connection that died while it was idle."""
-        if connection.closed:
-            raise psycopg.OperationalError("the connection is closed")
-        connection.prove(self._options.heartbeat)
+        self.transactions.close()
 
     def discover(self) -> list[str]:
         """Return the topics that the patterns stand for by now, the group subscribed to them."""

@@ -13,6 +13,7 @@ from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
 from tests.support.halves import Half, ThreadedMessage, go, in_thread, soon
+from tests.support.waiting import eventually
 from tests.support.watching import leased, outstanding, send, value
 
 Connection = psycopg.Connection[Any]
@@ -278,3 +279,29 @@ async def test_prefetch_by_bytes(half: Half, dsn: str, conn: Connection) -> None
         await soon(seen.run(watch))
         assert 1_000 <= most <= held * 1_000, limit
         assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
+
+
+async def test_no_more_connections_than_handlers(half: Half, dsn: str, effects: Connection) -> None:
+    """Though they break again and again while others wait for one."""
+    ids = send(effects, range(40))
+    handlers = "FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'durable_notify handler%'"
+
+    def look(message: Any) -> None:
+        if message.payload == 39:
+            # One that was ended is seen for a moment yet.
+            eventually(lambda: value(effects, f"SELECT count(*) {handlers}") <= 3, 5)
+        elif message.payload % 4 == 0 and message.attempt == 1:
+            effects.execute(f"SELECT pg_terminate_backend(pid) {handlers}".encode())
+
+    async def ahandle(message: Any) -> None:
+        async with message.transaction() as connection:
+            await connection.execute(INSERT, [message.id])
+            await in_thread(look, message)
+
+    def handle(message: Any) -> None:
+        with message.transaction() as connection:
+            connection.execute(INSERT, [message.id])
+            look(message)
+
+    await run(half, dsn, ahandle if half.is_async else handle, concurrency=3)
+    assert done(effects) == ids
