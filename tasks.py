@@ -19,6 +19,7 @@ python3 tasks.py ci        what CI runs
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -31,15 +32,21 @@ BIN = VENV / "bin"
 TOOLS = ROOT / ".cache" / "tools"  # what seldom is needed, apart from what is pinned
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
+MOST_LATE = 5  # tests that may be late in a run of CI
+
+
+def tried(*command: str, **environment: str) -> int:
+    """Run a command of the virtual environment, from the project's root; returns its status."""
+    print("$", *command, flush=True)
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
+    command = (str(BIN / command[0]), *command[1:])
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 
 def run(*command: str, **environment: str) -> None:
-    """Run a command of the virtual environment, from the project's root; end where it fails."""
-    print("$", *command, flush=True)
-    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
-    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, env=env, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    """Run a command of the virtual environment, and end where it fails."""
+    if status := tried(*command, **environment):
+        sys.exit(status)
 
 
 def setup() -> None:
@@ -114,15 +121,30 @@ def audit() -> None:
         run("python", "tools/audit.py", **found)
 
 
-def on_version(major: str, *left_out: str) -> None:
-    print(f"PostgreSQL {major}", flush=True)
-    ignored = (f"--ignore={folder}" for folder in left_out)
-    run("python", "-m", "pytest", "-q", "-n", "2", *ignored, DURABLE_NOTIFY_TEST_PG=major)
-
-
 def versions(*wanted: str) -> None:
     for major in wanted or POSTGRESQL:
-        on_version(major, "tests/model")  # which knows no versions
+        # The model knows no versions.
+        pytest = ("python", "-m", "pytest", "-q", "-n", "2", "--ignore=tests/model")
+        run(*pytest, DURABLE_NOTIFY_TEST_PG=major)
+
+
+def tested(*arguments: str, **environment: str) -> None:
+    """Run tests. A few that fail beside others are run again, alone; those that pass are named.
+
+    What fails in CI and nowhere else mostly is a test that a busy machine made late. It is a bug, but
+    none to keep a change out for; what is broken fails both times.
+    """
+    failed = ROOT / ".cache" / "pytest" / "v" / "cache" / "lastfailed"
+    failed.unlink(missing_ok=True)
+    pytest = ("python", "-m", "pytest", "-q", "-o", "cache_dir=.cache/pytest")
+    status = tried(*pytest, "-n", "2", *arguments, **environment)
+    names = sorted(json.loads(failed.read_text())) if failed.exists() else []
+    if status == 1 and 0 < len(names) <= MOST_LATE:
+        status = tried(*pytest, "-n", "0", "--last-failed", *arguments, **environment)
+        if status == 0:
+            print("FLAKY, a bug to look for: passed only alone:", *names, sep="\n  ", flush=True)
+    if status:
+        sys.exit(status)
 
 
 def bench(*arguments: str) -> None:
@@ -131,11 +153,13 @@ def bench(*arguments: str) -> None:
 
 def ci() -> None:
     lint()
-    test()  # on the newest PostgreSQL
+    tested()  # on the newest PostgreSQL
     # On the oldest, too; but for what says nothing of the server.
     integration = ("cli", "cli_bridge", "cli_errors", "cli_group", "demo", "embedded")
     commands = (f"tests/integration/test_{name}.py" for name in integration)
-    on_version(POSTGRESQL[0], "tests/model", "tests/docs", "tests/unit", *commands)
+    left_out = ("tests/model", "tests/docs", "tests/unit", *commands)
+    ignored = (f"--ignore={name}" for name in left_out)
+    tested(*ignored, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
     audit()  # says so where it could not be done
 
 
