@@ -111,7 +111,7 @@ KINDS: dict[str, Kind] = {
     "id-cache": Kind(
         "error",
         "Sessions that draw ids ahead break the order of keys: a later message has a lower id.",
-        "ALTER SEQUENCE {sequence} CACHE 1;",
+        "ALTER SEQUENCE durable_notify.outbox_id_seq CACHE 1;",
     ),
     "id-not-last": Kind(
         "error",

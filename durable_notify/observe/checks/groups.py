@@ -8,26 +8,45 @@ from ..findings import Finding, found
 from ..patient import Patient
 
 
+#: Up to so many messages are counted; beyond that they are estimated.
+MOST = 10_000
+
+
 def unused(patient: Patient) -> Iterator[Finding]:
     """Groups for which messages wait for long, and nobody takes them."""
-    for group, topic, waiting, seconds in patient.rows(
+    for group, topic, waiting, exact, seconds in patient.rows(
         """
-        SELECT s.group_name, s.topic, s.waiting,
-               EXTRACT(epoch FROM clock_timestamp() - s.oldest_waiting)::float8
-          FROM durable_notify.status() s
-         WHERE s.group_name IS NOT NULL AND s.leases = 0
-           AND s.oldest_waiting < clock_timestamp() - make_interval(secs => %s)
-         ORDER BY 1, 2
+        SELECT b.group_name, b.topic, b.waiting, b.is_exact, b.oldest_seconds
+          FROM durable_notify.backlog(%s) b
+         WHERE b.leases = 0 AND b.waiting > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
         """,
+        MOST,
         patient.limits.unused,
     ):
+        held = _held(patient, waiting)
+        about = "" if exact else "about "
+        size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
-            f"nobody consumes {topic} in group {group}: {waiting:,} messages wait, the oldest for "
-            f"{seconds / 86_400:.1f} days"
+            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, the "
+            f"oldest for {seconds / 86_400:.1f} days"
         )
         yield found(
-            "group-unused", what, group=group, topic=topic, waiting=waiting, seconds=seconds
-        )
+            "group-unused", what,
+            group=group, topic=topic, waiting=waiting, seconds=round(seconds), bytes=held,
+        )  # fmt: skip
+
+
+def _held(patient: Patient, messages: int) -> int | None:
+    """Return what so many messages take, by the log's average; None where it is not known yet."""
+    ((size, rows),) = patient.rows(
+        """
+        SELECT sum(pg_table_size(c.oid))::bigint, sum(c.reltuples)::bigint
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'durable_notify' AND c.relkind = 'r' AND c.relname LIKE 'outbox%%'
+           AND c.reltuples > 0
+        """
+    )
+    return messages * size // rows if rows else None
 
 
 def paused(patient: Patient) -> Iterator[Finding]:
@@ -48,12 +67,12 @@ def dead_letters(patient: Patient) -> Iterator[Finding]:
     """Dead letters that pile up."""
     for group, dead in patient.rows(
         """
-        SELECT s.group_name, sum(s.dead)::bigint FROM durable_notify.status() s
-         WHERE s.group_name IS NOT NULL
-         GROUP BY 1 HAVING sum(s.dead) > %s ORDER BY 1
+        SELECT b.group_name, sum(b.dead)::bigint FROM durable_notify.backlog(%s) b
+         GROUP BY 1 HAVING sum(b.dead) > %s ORDER BY 1
         """,
+        max(MOST, patient.limits.dead_letters + 1),
         patient.limits.dead_letters,
     ):
-        yield found(
-            "dead-letters", f"group {group} has {dead:,} dead letters", group=group, dead=dead
-        )
+        more = " or more" if dead >= MOST else ""
+        what = f"group {group} has {dead:,}{more} dead letters"
+        yield found("dead-letters", what, group=group, dead=dead)
