@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ..findings import Finding, found
 from ..patient import Patient
 
-
 #: Up to so many messages are counted; beyond that they are estimated.
 MOST = 10_000
 
@@ -27,8 +26,8 @@ def unused(patient: Patient) -> Iterator[Finding]:
         about = "" if exact else "about "
         size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
-            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, the "
-            f"oldest for {seconds / 86_400:.1f} days"
+            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, "
+            f"the oldest for {seconds / 86_400:.1f} days"
         )
         yield found(
             "group-unused", what,
