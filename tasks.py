@@ -131,8 +131,8 @@ def versions(*wanted: str) -> None:
 def tested(*arguments: str, **environment: str) -> None:
     """Run tests. A few that fail beside others are run again, alone; those that pass are named.
 
-    What fails in CI and nowhere else mostly is a test that a busy machine made late. It is a bug, but
-    none to keep a change out for; what is broken fails both times.
+    What fails in CI and nowhere else mostly is a test that a busy machine made late. It is a bug,
+    but none to keep a change out for; what is broken fails both times.
     """
     failed = ROOT / ".cache" / "pytest" / "v" / "cache" / "lastfailed"
     failed.unlink(missing_ok=True)
