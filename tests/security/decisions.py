@@ -21,6 +21,8 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 BY_HAND = (
     "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
     " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
+    " set_retention forget_retention removable_below maintain maintain_begin maintain_steps maintain_step maintain_end"
+    " plan_archive advance_archive prune_audit"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
@@ -30,7 +32,9 @@ MAY: dict[str, set[str]] = {
         "publish publish_many notify topic_of_channel escaped"
         " capture_begin capture capture_heard notified_already",
     ),
-    **_decided({"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of notify_raw"),
+    **_decided(
+        {"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of needs_key notify_raw"
+    ),
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
         CONSUMERS,
@@ -39,7 +43,11 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
+<<<<<<< HEAD
         "status backlog groups waiting_for replay_jobs dead_letters audit_entries",
+=======
+        "status groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
+>>>>>>> f199f69 (Retention: what may go, by age, size and what groups have settled; losses, compaction, archive and maintenance in SQL)
     ),
     **_decided(
         CONSUMERS | {"reader"},
@@ -57,13 +65,17 @@ MAY: dict[str, set[str]] = {
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
         " room_to_read send_back sort_out stragglers subscribe_topics take_batch take_dead_letters"
-        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched",
+        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
+        # Of retention and maintenance.
+        " compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
+        " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
+        " settled_below settled_by_all sweep undelivered_upto write_needs_key",
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. has_own_rights, wakeups and mirror_of are put in place of their calls.
+#: message to set another one. has_own_rights, wakeups, needs_key and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
-    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "channel", "nobody_waits", "wake"
+    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake"
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"watched"}

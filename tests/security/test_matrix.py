@@ -30,10 +30,13 @@ def signatures(conn: Connection) -> list[tuple[str, str]]:
     """Each function, and a call of it with nothing but NULLs."""
     # From a row: a STRICT function of constants is not even called.
     query = """
-        SELECT p.proname, format('SELECT durable_notify.%I(%s) FROM (SELECT %s OFFSET 0) a',
-                                 p.proname, t.names, COALESCE(t.nulls, '1'))
+        SELECT p.proname,
+               CASE p.prokind WHEN 'p' THEN format('CALL durable_notify.%I(%s)', p.proname, t.bare)
+               ELSE format('SELECT durable_notify.%I(%s) FROM (SELECT %s OFFSET 0) a',
+                           p.proname, t.names, COALESCE(t.nulls, '1')) END
           FROM pg_proc p CROSS JOIN LATERAL (
                SELECT string_agg('a.a' || u.place, ', ' ORDER BY u.place) AS names,
+                      string_agg(format('NULL::%s', u.type::regtype), ', ' ORDER BY u.place) AS bare,
                       string_agg(format('NULL::%s AS a%s', u.type::regtype, u.place), ', ' ORDER BY u.place) AS nulls
                  FROM unnest(p.proargtypes) WITH ORDINALITY AS u (type, place)) AS t
          WHERE p.pronamespace = 'durable_notify'::regnamespace"""

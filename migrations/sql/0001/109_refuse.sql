@@ -26,6 +26,7 @@ BEGIN
              OR message.key ~ '[\u0001-\u001f\u007f-\u009f]' THEN 'outbox_key_is_1_to_1024_bytes_of_text'
         WHEN (message.payload IS NULL) = (message.data IS NULL) THEN 'outbox_either_payload_or_data'
         WHEN pg_catalog.jsonb_typeof(message.headers) <> 'object' THEN 'outbox_headers_are_an_object'
+        WHEN message.key IS NULL AND durable_notify.needs_key(message.topic) AND NOT foreign_xid THEN 'outbox_key_in_a_compacted_topic'
     END;
     IF broken IS NOT NULL THEN
         RAISE EXCEPTION 'new row for relation "outbox" violates "%"', broken

@@ -16,6 +16,7 @@ BEGIN
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
        AND NEW.topic OPERATOR(pg_catalog.!~) '[\u0001-\u0020\u007f-\u00a0*>]'
+       AND (NEW.key IS NOT NULL OR NOT durable_notify.needs_key(NEW.topic))
        AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.>=) 1
                                AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 1024
                                AND NEW.key OPERATOR(pg_catalog.!~) '[\u0001-\u001f\u007f-\u009f]')

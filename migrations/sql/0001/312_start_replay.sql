@@ -24,6 +24,7 @@ BEGIN
         RETURN;
     END IF;
     replaying := durable_notify.group_lock(group_name);
+    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = replaying AND s.topic = start_replay.topic ORDER BY p.seq DESC LIMIT 1;

@@ -25,6 +25,7 @@ BEGIN
         RAISE EXCEPTION 'seek to after an id of 0 or more, since a time, or to now' USING ERRCODE = '22023';
     END IF;
     seeking := durable_notify.group_lock(group_name);
+    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = seeking AND s.topic = seek.topic ORDER BY p.seq DESC LIMIT 1;

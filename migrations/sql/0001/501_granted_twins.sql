@@ -62,7 +62,10 @@ BEGIN
               ('waiting_for', $$PERFORM durable_notify.require_seeing(group_name);$$, NULL),
               ('replay_jobs', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
               ('dead_letters', $$PERFORM durable_notify.require_seeing(group_name);$$, $$durable_notify.may_see(f.of_group, f.of_topic)$$),
-              ('audit_entries', $$PERFORM durable_notify.require_seeing(group_name);$$, $$durable_notify.may_see(f.group_name, f.topic)$$)
+              ('audit_entries', $$PERFORM durable_notify.require_seeing(group_name);$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
+              ('losses', $$PERFORM durable_notify.require_seeing(group_name);$$, $$durable_notify.may_see(f.of_group, f.topic)$$),
+              ('lagging', $$PERFORM durable_notify.require_seeing();$$, $$durable_notify.may_see(f.group_name, f.topic)$$),
+              ('retention', $$PERFORM durable_notify.require_seeing();$$, NULL)
           ) AS t (name, before, fits)
           JOIN pg_catalog.pg_proc p ON p.pronamespace = 'durable_notify'::regnamespace AND p.proname = t.name
     LOOP

@@ -1,2 +1,2 @@
 -- PostgreSQL lets everybody call a new function. Nobody but the owner calls these, and whom it lets.
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA durable_notify FROM PUBLIC;
+REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA durable_notify FROM PUBLIC;

@@ -1,0 +1,13 @@
+CREATE FUNCTION durable_notify.settled_by_all(topic text, upto bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE STRICT AS $function$
+#variable_conflict use_column
+DECLARE
+    part integer;
+BEGIN
+    -- The highest id, upto at most, below which every group has settled every message of a topic.
+    FOR part IN SELECT s.id FROM durable_notify.subscription s WHERE s.topic = settled_by_all.topic ORDER BY s.id LOOP
+        upto := durable_notify.settled_below(part, upto);
+    END LOOP;
+    RETURN upto;
+END
+$function$;

@@ -1,0 +1,13 @@
+CREATE FUNCTION durable_notify.advance_archive(topic text, from_id bigint, below bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Say that what plan_archive() named is archived, for good: it may go now. False: somebody else has
+    -- said so already.
+    UPDATE durable_notify.topic_progress p SET archived_below = advance_archive.below, archiving_below = NULL
+     WHERE p.topic = advance_archive.topic AND p.archived_below = advance_archive.from_id
+       AND p.archiving_below = advance_archive.below;
+    RETURN FOUND;
+END
+$function$;

@@ -1,0 +1,58 @@
+CREATE FUNCTION durable_notify.set_retention(
+    topic text, max_age interval DEFAULT NULL, max_bytes bigint DEFAULT NULL, when_settled boolean DEFAULT false,
+    on_lag text DEFAULT 'block', alarm_bytes bigint DEFAULT NULL, compact boolean DEFAULT false,
+    archive boolean DEFAULT false
+) RETURNS text[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_variable
+DECLARE
+    refused text := durable_notify.refused_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
+    keyless text;
+BEGIN
+    -- Say what goes from a topic, or from those that a pattern stands for, and when; it replaces what was
+    -- said of it before. Of several that fit a topic the best counts, see retention_rank(). Returns
+    -- warnings: which groups lag by now, and what that means. For the owner of the schema.
+    --
+    -- max_age: so long after it was published; max_bytes: once so much of the topic is younger;
+    -- when_settled: as soon as every group has settled it. Whichever comes first. on_lag: 'block', what a
+    -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
+    -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
+    -- refused from then on. archive: only what is archived goes. maintain() does all this.
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR topic ~ '[\u0001-\u0020\u007f-\u00a0]'
+       OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
+        refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
+    END IF;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
+    LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+    INSERT INTO durable_notify.topic_retention AS r
+           (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
+    VALUES (topic, durable_notify.topic_regex(topic), durable_notify.retention_rank(topic), max_age, max_bytes, when_settled,
+            on_lag, alarm_bytes, compact, archive)
+    ON CONFLICT (pattern) DO UPDATE
+       SET max_age = EXCLUDED.max_age, max_bytes = EXCLUDED.max_bytes, when_settled = EXCLUDED.when_settled,
+           on_lag = EXCLUDED.on_lag, alarm_bytes = EXCLUDED.alarm_bytes, compact = EXCLUDED.compact,
+           archive = EXCLUDED.archive, set_at = pg_catalog.clock_timestamp(), set_by = SESSION_USER;
+    PERFORM durable_notify.write_needs_key();
+    IF compact THEN
+        SELECT t.name INTO keyless FROM durable_notify.topics_of_the_log() AS t (name)
+         WHERE (durable_notify.retention_of(t.name)).pattern = set_retention.topic
+           AND EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = t.name AND o.key IS NULL) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'topic "%" has messages without a key: it cannot be compacted', keyless
+                USING ERRCODE = '22023', HINT = 'Have its publishers give each message a key, and let those without one go '
+                    'first, by max_age. Nothing was changed.';
+        END IF;
+    END IF;
+    RETURN ARRAY(
+        SELECT pg_catalog.format(
+                   CASE on_lag WHEN 'lose' THEN 'group "%s" lags in topic "%s": it loses what it has not settled from id %s on'
+                   ELSE 'group "%s" lags in topic "%s": what is from id %s on stays until it has settled it' END,
+                   b.group_name, b.topic, b.from_id)
+          FROM durable_notify.lagging() AS b
+         WHERE (durable_notify.retention_of(b.topic)).pattern = set_retention.topic AND b.group_name IS NOT NULL
+         ORDER BY b.topic, b.group_name LIMIT 100);
+END
+$function$;

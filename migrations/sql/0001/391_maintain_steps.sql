@@ -1,0 +1,25 @@
+CREATE FUNCTION durable_notify.maintain_steps() RETURNS TABLE (step text, topic text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- What a round of maintenance does, in order; each to be repeated until nothing is left of it, as
+    -- maintain_step() returns.
+    RETURN QUERY
+    SELECT s.name, NULL FROM pg_catalog.unnest(
+        '{partitions,leases,dedup,inbox,audit,sweep,seal}'::text[]) WITH ORDINALITY AS s (name, place)
+     ORDER BY s.place;
+    RETURN QUERY
+    SELECT s.name, t.name
+      FROM (SELECT n AS name, durable_notify.retention_of(n) AS policy FROM durable_notify.topics_of_the_log() AS n) AS t
+     CROSS JOIN LATERAL (VALUES
+           (1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),
+           (2, 'lose', (t.policy).on_lag = 'lose'),
+           (3, 'compact', (t.policy).compact),
+           (4, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled)
+           ) AS s (place, name, wanted)
+     WHERE s.wanted
+     ORDER BY t.name, s.place;
+    RETURN QUERY SELECT s.name, NULL FROM pg_catalog.unnest('{leaves,statistics}'::text[]) AS s (name);
+END
+$function$;

@@ -1,0 +1,12 @@
+CREATE FUNCTION durable_notify.maintain_end(worker text, report jsonb) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Note that a round is done, and what it did; false: somebody else maintains now.
+    UPDATE durable_notify.maintenance m
+       SET done_at = pg_catalog.clock_timestamp(), beat_at = NULL, worker = NULL, report = maintain_end.report
+     WHERE m.worker = maintain_end.worker;
+    RETURN FOUND;
+END
+$function$;

@@ -1,0 +1,56 @@
+CREATE PROCEDURE durable_notify.maintain(
+    INOUT report jsonb DEFAULT NULL, IN seconds double precision DEFAULT 50,
+    IN inbox_age interval DEFAULT NULL, IN audit_age interval DEFAULT NULL
+)
+LANGUAGE plpgsql AS $procedure$
+DECLARE
+    worker pg_catalog.text := pg_catalog.concat('maintain() of ', pg_catalog.pg_backend_pid(), ' since ', pg_catalog.clock_timestamp());
+    until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => seconds);
+    steps pg_catalog.text[];
+    topics pg_catalog.text[];
+    number pg_catalog.int4;
+    done pg_catalog.int8;
+    name pg_catalog.text;
+    trouble pg_catalog.text;
+BEGIN
+    -- A round of maintenance, in many small transactions: for pg_cron and whoever has no Python. It ends after
+    -- so many seconds, and the next goes on where it was. report: what it did; NULL: somebody else is at it.
+    -- What is to be archived stays: durable-notify maintain archives it. Outside a transaction only.
+    --
+    -- inbox_age: how long once() remembers, at least; audit_age: how long the audit, losses and ended
+    -- replays are kept. NULL: for ever.
+    -- Trap: with a SET of its own, as the functions have, it could not commit.
+    report := NULL;
+    IF NOT durable_notify.maintain_begin(worker, '0') THEN
+        RETURN;
+    END IF;
+    COMMIT;
+    report := '{}';
+    SELECT pg_catalog.array_agg(s.step), pg_catalog.array_agg(s.topic) INTO steps, topics FROM durable_notify.maintain_steps() AS s;
+    FOR number IN 1 .. pg_catalog.cardinality(steps) LOOP
+        LOOP
+            trouble := NULL;
+            BEGIN
+                done := durable_notify.maintain_step(worker, steps[number], topics[number], inbox_age, audit_age);
+            EXCEPTION WHEN OTHERS THEN
+                done := 0;  -- the others go on
+                trouble := SQLERRM;
+            END;
+            COMMIT;
+            IF done IS NULL THEN
+                RETURN;
+            END IF;
+            name := CASE WHEN trouble IS NULL THEN steps[number] ELSE pg_catalog.concat(steps[number], ' failed') END;
+            IF trouble IS NOT NULL OR done OPERATOR(pg_catalog.>) 0 THEN
+                report := pg_catalog.jsonb_set(report, ARRAY[name], CASE
+                    WHEN trouble IS NOT NULL THEN pg_catalog.to_jsonb(trouble)
+                    ELSE pg_catalog.to_jsonb(COALESCE((report OPERATOR(pg_catalog.->>) name)::pg_catalog.int8, 0)
+                                             OPERATOR(pg_catalog.+) done) END);
+            END IF;
+            EXIT WHEN done OPERATOR(pg_catalog.<=) 0 OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+        END LOOP;
+    END LOOP;
+    PERFORM durable_notify.maintain_end(worker, report);
+    COMMIT;
+END
+$procedure$;
