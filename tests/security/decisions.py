@@ -43,11 +43,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-<<<<<<< HEAD
-        "status backlog groups waiting_for replay_jobs dead_letters audit_entries",
-=======
-        "status groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
->>>>>>> f199f69 (Retention: what may go, by age, size and what groups have settled; losses, compaction, archive and maintenance in SQL)
+        "status backlog groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
     ),
     **_decided(
         CONSUMERS | {"reader"},
