@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 import pytest
 
 from tests.support.planting import plant
-from tests.support.retaining import FAR, age, log, maintain, retain, says, seal, unsettled
-from tests.support.schedule import LONG_GONE, Message, Session, Stage, ids
-from tests.support.traps import claim_and_ack, drain
+from tests.support.retaining import FAR, log, retain, says, seal, unsettled
+from tests.support.schedule import Message, Stage, ids
 
 GROUPS = ("a", "b")
 
