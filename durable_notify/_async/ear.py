@@ -64,6 +64,14 @@ class AsyncEar:
         """Whether rings were proven to arrive on the connection there is now."""
         return self._listener.hears
 
+    @property
+    def lost_at(self) -> float | None:
+        """When the listening connection was lost that is missed; None: it is there, or not missed.
+
+        While all sleep quietly, nobody makes a new one.
+        """
+        return None if self.quiet else self._listener.lost_at
+
     def rest(self) -> None:
         """Have publishers ring from here on.
 

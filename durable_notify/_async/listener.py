@@ -61,7 +61,7 @@ class AsyncListener:
         self.hears = False
         self.failures = 0  # so many attempts to listen have failed, one after the other
         self.reconnects = 0
-        self._lost_at: float | None = None
+        self.lost_at: float | None = None  # since when there is no connection
 
     async def start(self) -> None:
         """Connect, and listen from here on.
@@ -161,8 +161,8 @@ class AsyncListener:
                     await self._connect()
                     self.reconnects += 1
                     log.info("listening again")
-                    gone = time.monotonic() - (self._lost_at or time.monotonic())
-                    self._lost_at = None
+                    gone = time.monotonic() - (self.lost_at or time.monotonic())
+                    self.lost_at = None
                     for teller in self._tellers():
                         teller.tell(Reconnected(group=teller.group, seconds=gone))
                 await self._check_hearing()
@@ -170,7 +170,7 @@ class AsyncListener:
                 await self._listen()
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 self.failures += 1
-                self._lost_at = self._lost_at or time.monotonic()
+                self.lost_at = self.lost_at or time.monotonic()
                 delay = backoff(self.failures, 0.2, 10.0)
                 for teller in self._tellers():
                     teller.tell(Disconnected(group=teller.group, error=name_of(error)))

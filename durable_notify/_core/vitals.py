@@ -18,6 +18,7 @@ class Vitals:
     def __init__(self, heartbeat: float) -> None:
         self._patience = heartbeat * PATIENCE
         self._beat_at: float | None = None
+        self._worked_at: float | None = None
         self._stopping = False
         self._fault: BaseException | None = None
         self._failing: tuple[float, str] | None = None
@@ -41,16 +42,24 @@ class Vitals:
 
     def works(self, now: float) -> float | None:
         """Take note that claiming works; returns for how long it had not, None: it had."""
-        self._beat_at = now
+        self._beat_at = self._worked_at = now
         if self._failing is None:
             return None
         since, self._failing = self._failing[0], None
         return now - since
 
     def health(
-        self, now: float, *, hears: bool, deaf: bool, polls: bool, held: int, group: str
+        self,
+        now: float,
+        *,
+        hears: bool,
+        deaf: bool,
+        polls: bool,
+        held: int,
+        group: str,
+        lost_at: float | None = None,
     ) -> Health:
-        """Return what to tell whoever asks."""
+        """Return what to tell whoever asks; ``lost_at``: when the listening connection went."""
         silent = None if self._beat_at is None else max(0.0, now - self._beat_at)
         stuck = self._fault is not None or (silent is not None and silent > self._patience)
         why = []
@@ -64,7 +73,10 @@ class Vitals:
             why.append("it is stopping")
         if self._failing is not None:
             why.append(f"claiming fails for {now - self._failing[0]:.0f} s: {self._failing[1]}")
-        if silent is not None and not (hears or polls):
+        if lost_at is not None and (self._worked_at is None or self._worked_at < lost_at):
+            # One that sleeps claims nothing: this is how it learns that the database is gone.
+            why.append("the listening connection is gone, and nothing was claimed since")
+        elif silent is not None and not (hears or polls):
             heard = "wake-ups do not arrive" if deaf else "it does not listen"
             why.append(f"{heard}, and it does not poll")
         return Health(not stuck, not why, tuple(why), group, held, hears, silent)

@@ -164,6 +164,7 @@ class Consumer:
             time.monotonic(),
             hears=ear is not None and ear.hears,
             deaf=ear is not None and ear.deaf,
+            lost_at=None if ear is None else ear.lost_at,
             polls=options.poll is not None or options.idle_poll is not None,
             held=self._settler.held,
             group=options.group,

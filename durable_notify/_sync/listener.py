@@ -62,7 +62,7 @@ class Listener:
         self.hears = False
         self.failures = 0  # so many attempts to listen have failed, one after the other
         self.reconnects = 0
-        self._lost_at: float | None = None
+        self.lost_at: float | None = None  # since when there is no connection
 
     def start(self) -> None:
         """Connect, and listen from here on.
@@ -162,8 +162,8 @@ class Listener:
                     self._connect()
                     self.reconnects += 1
                     log.info("listening again")
-                    gone = time.monotonic() - (self._lost_at or time.monotonic())
-                    self._lost_at = None
+                    gone = time.monotonic() - (self.lost_at or time.monotonic())
+                    self.lost_at = None
                     for teller in self._tellers():
                         teller.tell(Reconnected(group=teller.group, seconds=gone))
                 self._check_hearing()
@@ -171,7 +171,7 @@ class Listener:
                 self._listen()
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 self.failures += 1
-                self._lost_at = self._lost_at or time.monotonic()
+                self.lost_at = self.lost_at or time.monotonic()
                 delay = backoff(self.failures, 0.2, 10.0)
                 for teller in self._tellers():
                     teller.tell(Disconnected(group=teller.group, error=name_of(error)))

@@ -61,7 +61,7 @@ def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = f"{record.levelname.lower()}: {shown(' '.join(record.getMessage().split()))}"
-        if record.exc_info and record.levelno == logging.DEBUG:
+        if record.exc_info and logging.getLogger("durable_notify").isEnabledFor(logging.INFO):
             text += f"\n{shown(self.formatException(record.exc_info))}"
         return text
 

@@ -11,8 +11,10 @@ import click
 
 from .._sync.consumer import Consumer
 from .common import common, listen_dsn, pass_database
+from .handler import Handler, run_handler
 from .output import Closed, Output
 from .problems import Failure
+from .service import Observed, health_options
 from .values import Moment, json_line, resolve
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 )
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
               "listening, where --dsn leads through a pooler.")  # fmt: skip
+@click.option("--handler", type=Handler(), metavar="MODULE:FUNCTION", help="Give each message to a "
+              "Python function instead of printing it: a service.")  # fmt: skip
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True,
+              help="How many messages the handler gets at once.")  # fmt: skip
+@health_options
 @pass_database
 def consume(
     database: Database,
@@ -60,15 +67,25 @@ def consume(
     most: int | None,
     lease: float,
     listen_dsn: str | None,
+    handler: Any,
+    concurrency: int,
+    observed: Observed,
 ) -> None:
-    """Print messages, a JSON object a line.
+    """Print messages, a JSON object a line, or hand them to a handler.
 
     It has id, topic, key, payload, headers, published_at and attempt.
 
     Each is acknowledged once it is written out; what was not, comes again. A pipe is filled at the
     pace of its reader: `| head -3` takes three. A payload of bytes is {"base64": "..."}. SIGTERM,
     Ctrl-C and the end of the output's reader end it, with exit status 0.
+
+    A handler is called with each message, and acknowledges it by returning; by raising it has it
+    come again later. It may be async. On SIGTERM those at work finish.
     """
+    if handler is None and concurrency != 1:
+        raise click.UsageError("--concurrency is for a --handler: lines are printed one by one")
+    if handler is not None and most is not None:
+        raise click.UsageError("--max is for printing: a handler gets messages until it is stopped")
     if start not in ("beginning", "now"):
         with database.connect("consume") as connection:
             start = resolve(start, connection)
@@ -76,12 +93,21 @@ def consume(
     if most is not None:  # do not take what will not be printed
         settings["batch_size"] = min(most, 500)
         settings["prefetch"] = min(most, 2000)
+    settings["on_event"] = observed.on_event
+    if handler is not None:
+        where = {"group": group, "topics": topics, "listen_dsn": listen_dsn}
+        run_handler(database.dsn, handler, concurrency, observed, {**where, **settings})
+        return
     consumer = Consumer(database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings)
     output = Output()
     output.when_closed(consumer.stop)
     printer = _Printer(consumer, output, most)
     # Closed: what was not written is given back.
-    with ended_by_signals(consumer, output), suppress(Closed):
+    with (
+        observed.answering(consumer, dsn=database.dsn),
+        ended_by_signals(consumer, output),
+        suppress(Closed),
+    ):
         consumer.run(printer)
     if printer.problem is not None:
         raise Failure(f"standard output: {printer.problem}", "What was not written comes again.")

@@ -1,0 +1,89 @@
+"""A Python function that handles messages, named on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._async.consumer import AsyncConsumer
+from .._sync.consumer import Consumer
+from .problems import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .service import Observed
+
+__all__ = ["Handler", "run_handler"]
+
+
+class Handler(click.ParamType["Callable[[Any], Any]"]):
+    """``module:function``, imported from the current folder or wherever Python finds it."""
+
+    name = "MODULE:FUNCTION"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Callable[[Any], Any]:
+        """Return the function."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        name, colon, attribute = value.partition(":")
+        if not (name and colon and attribute):
+            self.fail(f"{value!r} is not MODULE:FUNCTION, as in shop.orders:handle", param, ctx)
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            found = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+                self.fail(f"there is no module {name!r} here, or where Python looks", param, ctx)
+            raise _broken(name, error) from error
+        except Exception as error:
+            raise _broken(name, error) from error
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                self.fail(f"module {name!r} has no {attribute!r}", param, ctx)
+            found = getattr(found, part)
+        if not callable(found):
+            self.fail(f"{value!r} is no function", param, ctx)
+        return found
+
+
+def _broken(name: str, error: Exception) -> Failure:
+    return Failure(
+        f"module {name} could not be imported: {type(error).__name__}: {error}",
+        f"Try it: python -c 'import {name}'",
+    )
+
+
+def run_handler(
+    dsn: str,
+    handler: Callable[[Any], Any],
+    concurrency: int,
+    observed: Observed,
+    options: dict[str, Any],
+) -> None:
+    """Consume with a handler until stopped: in an event loop where it is async, else in threads."""
+    if "opentelemetry.trace" in sys.modules:  # as with publishers: who has it wants to see it
+        from ..observe.otel import traced
+
+        handler = traced(handler)
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+
+        async def run() -> None:
+            consumer = AsyncConsumer(dsn, **options)
+            with observed.answering(consumer, dsn=dsn):
+                await consumer.run(handler, concurrency=concurrency)
+
+        asyncio.run(run())
+        return
+    consumer = Consumer(dsn, **options)
+    with observed.answering(consumer, dsn=dsn):
+        consumer.run(handler, concurrency=concurrency)

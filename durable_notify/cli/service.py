@@ -1,0 +1,103 @@
+"""What a command that runs as a service tells the platform: its health, and its metrics."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..observe.probes import Probes
+from .problems import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import CollectorRegistry
+
+    from ..events import OnEvent
+    from ..observe.probes import Healthy
+
+__all__ = ["Observed", "health_options"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def health_options(function: F) -> F:
+    """Add --health-port and --health-host; the command gets ``observed``."""
+
+    @functools.wraps(function)
+    def command(*args: Any, health_port: int | None, health_host: str, **kwargs: Any) -> Any:
+        return function(*args, observed=Observed(health_port, health_host), **kwargs)
+
+    host = click.option(
+        "--health-host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+        help="Where; 0.0.0.0 in a container.",
+    )  # fmt: skip
+    port = click.option(
+        "--health-port", type=click.IntRange(0, 65535), metavar="PORT",
+        help="Answer /live, /ready and /metrics there, over HTTP.",
+    )  # fmt: skip
+    return port(host(command))  # type: ignore[return-value]
+
+
+class Observed:
+    """What is to be seen of a service: nothing, where no port was given."""
+
+    def __init__(self, port: int | None, host: str) -> None:
+        self._port, self._host = port, host
+        self._registry: CollectorRegistry | None = None
+        #: What its consumers and publishers are given.
+        self.on_event: list[OnEvent] = []
+        if port is not None:
+            self._count()
+
+    def _count(self) -> None:
+        try:
+            from prometheus_client import (
+                CollectorRegistry,
+                GCCollector,
+                PlatformCollector,
+                ProcessCollector,
+                disable_created_metrics,
+            )
+
+            from ..observe.prometheus import Metrics
+        except ModuleNotFoundError:
+            return  # /metrics says what to install
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self.on_event = [Metrics(self._registry)]
+
+    @contextmanager
+    def answering(self, *watched: Healthy, dsn: str) -> Iterator[None]:
+        """Answer meanwhile how those watched are."""
+        if self._port is None:
+            yield
+            return
+        page = None
+        backlog = None
+        if self._registry is not None:
+            from ..observe import prometheus
+
+            backlog = prometheus.Backlog(dsn)
+            self._registry.register(backlog)
+            page = functools.partial(prometheus.page, self._registry)
+        try:
+            probes = Probes(*watched, port=self._port, host=self._host, metrics=page)
+        except OSError as error:
+            where = f"{self._host}:{self._port}"
+            raise Failure(
+                f"nothing can be answered on {where}: {error.strerror or error}",
+                "Give another --health-port or --health-host.",
+            ) from error
+        with probes:
+            if self._port == 0:
+                click.echo(f"health: http://{self._host}:{probes.port}/ready", err=True)
+            yield
+        if backlog is not None:
+            backlog.close()

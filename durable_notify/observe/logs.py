@@ -1,0 +1,35 @@
+"""Events as records of the standard library's logging."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from ..events import Event
+
+__all__ = ["LogEvents"]
+
+
+class LogEvents:
+    """Logs events; give it as ``on_event``.
+
+    A record's message is the event in words, ``claimed group=billing topic=orders ...``, for
+    people; its attributes ``event`` and those of the event's fields are for formatters of JSON.
+    What goes on all the time is logged at DEBUG, what people want to know of at INFO, trouble at
+    WARNING.
+
+    Args:
+        logger: where to; by default ``durable_notify.events``.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("durable_notify.events")
+
+    def __call__(self, event: Event) -> None:
+        """Log an event."""
+        if not self._logger.isEnabledFor(event.level):
+            return
+        fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+        words = " ".join(f"{name}={value}" for name, value in fields.items())
+        extra = {"event": event.name, **fields}
+        self._logger.log(event.level, "%s %s", event.name, words, extra=extra)
