@@ -25,6 +25,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── ClaimBusy                         other claims of the group held its lock for too long
     ├── ClaimRefused                      claim() ran where it would lose or repeat messages
     ├── ConsumerClosed                    the consumer was closed; its leases are given back
+    ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
     ├── CaptureIncomplete                 not all that a capture had heard could be published
     ├── ListenerDeaf                      wake-ups do not arrive and polling is switched off
     └── EmbeddedError                     the embedded PostgreSQL cannot be started or used
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 __all__ = [
     "AlreadySettled",
+    "BrokerUnavailable",
     "CaptureIncomplete",
     "ClaimBusy",
     "ClaimRefused",
@@ -136,6 +138,13 @@ class OutOfOrder(SettleError):
 
     Settle messages of one key in their order, or retry the earlier one. A transaction that has
     acknowledged the earlier one must have committed.
+    """
+
+
+class BrokerUnavailable(DurableNotifyError):
+    """The broker cannot be reached, or does not answer. Check its URL, and that it runs.
+
+    Nothing was claimed or taken. Once started, relays and ingests wait for their broker.
     """
 
 

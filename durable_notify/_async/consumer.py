@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,11 @@ from .settler import AsyncSettler
 from .store import AsyncStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from types import TracebackType
     from typing import Self, Unpack
 
+    from .._core.leases import Outcome
     from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from ..reports import Health
@@ -72,6 +74,9 @@ class AsyncConsumer:
         listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
         options: see ``ConsumerOptions``.
     """
+
+    #: What becomes of the text of a payload: a relay passes it on as it is.
+    _loads: Callable[[str], Any] = staticmethod(json.loads)
 
     def __init__(
         self,
@@ -266,12 +271,7 @@ class AsyncConsumer:
             max_wait: how many seconds a batch waits for more messages after its first.
             concurrency: how many batches are handled at once.
         """
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InvalidArgument(f"size is 1 or more, not {size!r}")
-        if size * concurrency > self.options.prefetch:
-            raise InvalidArgument("size times concurrency is no more than prefetch: raise that")
-        if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
-            raise InvalidArgument(f"max_wait is 0 or more seconds, not {max_wait!r}")
+        self._check_batches(size, max_wait, concurrency)
 
         async def work(number: int) -> None:
             del number
@@ -280,6 +280,65 @@ class AsyncConsumer:
                 await checkpoint()
 
         await self._run(work, concurrency, size * concurrency)
+
+    async def batches(
+        self, *, size: int = 100, max_wait: float = 0.0
+    ) -> AsyncIterator[list[AsyncMessage]]:
+        """Iterate over batches; the body settles each message, sooner or later.
+
+        Several may iterate at once, as long as all sizes together are no more than ``prefetch``:
+        messages that are kept in order do not get into two batches at once. What is not settled
+        when the consumer is closed is given back, and its attempt does not count.
+
+        Args:
+            size: the most messages in a batch.
+            max_wait: how many seconds a batch waits for more messages after its first.
+        """
+        self._check_batches(size, max_wait, 1)
+        while batch := await self._batch(size, max_wait):
+            yield batch
+            for message in batch:
+                if message in self._settler.tried:  # the body is over: so is its transaction
+                    self._settler.tried.discard(message)
+                    self._settler.finish(message._lease, message)
+            await checkpoint()
+
+    def settle_soon(self, message: AsyncMessage, outcome: Outcome) -> None:
+        """Settle a message together with others, before long; not durable on return.
+
+        Should the process die first, the message comes again.
+
+        Args:
+            outcome: ``Ack()``, ``Retry()`` or ``Reject()``; messages kept in order get theirs in
+                that order.
+
+        Raises:
+            AlreadySettled: it was settled before, or sent back with an earlier one of its key.
+            LeaseLost: somebody else has the message by now.
+        """
+        self._settler.check_open()
+        self._settler.settle_soon(message._lease, message.id, outcome)
+
+    async def still_held(self, messages: Iterable[AsyncMessage]) -> list[AsyncMessage]:
+        """Return which of some messages are unsettled and this consumer's still.
+
+        For who has waited long: a lease may have run out while the process was suspended or the
+        database out of reach, and what it held may be with another consumer.
+        """
+        held = []
+        for message in messages:
+            await self._make_sure(message)
+            if not (message._lease.lost or message.is_settled):
+                held.append(message)
+        return held
+
+    def _check_batches(self, size: int, max_wait: float, concurrency: int) -> None:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise InvalidArgument(f"size is 1 or more, not {size!r}")
+        if size * concurrency > self.options.prefetch:
+            raise InvalidArgument("size times concurrency is no more than prefetch: raise that")
+        if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
+            raise InvalidArgument(f"max_wait is 0 or more seconds, not {max_wait!r}")
 
     async def _batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
         batch: list[AsyncMessage] = []
@@ -559,7 +618,7 @@ class AsyncConsumer:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
             for row in batch:
-                message = AsyncMessage(row, lease, self._settler)
+                message = AsyncMessage(row, lease, self._settler, self._loads)
                 # Trap: threads that take two messages of a key out of the queue in order may come
                 # to the gate in the other.
                 self._gate.expect(message._place, message._delivery)

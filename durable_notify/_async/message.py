@@ -14,7 +14,7 @@ from .connections import fetch
 from .store import settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from .._core.failures import Failure
     from .._core.leases import HeldLease, Outcome
@@ -41,7 +41,13 @@ class AsyncMessage:
     published_at: datetime
     attempt: int
 
-    def __init__(self, row: tuple[Any, ...], lease: HeldLease, settler: AsyncSettler) -> None:
+    def __init__(
+        self,
+        row: tuple[Any, ...],
+        lease: HeldLease,
+        settler: AsyncSettler,
+        loads: Callable[[str], Any] = json.loads,
+    ) -> None:
         (
             _,
             self.id,
@@ -57,7 +63,7 @@ class AsyncMessage:
         self._flaw: Exception | None = None
         self.payload, self.headers = None, {}
         try:
-            self.payload = json.loads(payload) if data is None else data
+            self.payload = loads(payload) if data is None else data
             self.headers = {} if headers is None else json.loads(headers)
         except (ValueError, RecursionError) as error:
             # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.

@@ -15,7 +15,7 @@ from .connections import fetch
 from .store import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .._core.failures import Failure
     from .._core.leases import HeldLease, Outcome
@@ -42,7 +42,13 @@ class Message:
     published_at: datetime
     attempt: int
 
-    def __init__(self, row: tuple[Any, ...], lease: HeldLease, settler: Settler) -> None:
+    def __init__(
+        self,
+        row: tuple[Any, ...],
+        lease: HeldLease,
+        settler: Settler,
+        loads: Callable[[str], Any] = json.loads,
+    ) -> None:
         (
             _,
             self.id,
@@ -58,7 +64,7 @@ class Message:
         self._flaw: Exception | None = None
         self.payload, self.headers = None, {}
         try:
-            self.payload = json.loads(payload) if data is None else data
+            self.payload = loads(payload) if data is None else data
             self.headers = {} if headers is None else json.loads(headers)
         except (ValueError, RecursionError) as error:
             # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.

@@ -24,6 +24,7 @@ from . import (
     publish,
     read,
     reanchor,
+    relay,
     replays,
     server,
     torture,
@@ -73,6 +74,7 @@ for _command in (
     server.embedded,
     wakeups.wakeups,
     bridge.bridge,
+    relay.relay,
     watch.watch,
     reanchor.reanchor,
 ):

@@ -18,6 +18,7 @@ import psycopg
 from .._core.failures import unsecret
 from ..connecting import ENCODE, loose
 from ..errors import (
+    BrokerUnavailable,
     ClaimBusy,
     DurableNotifyError,
     InvalidArgument,
@@ -168,6 +169,8 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
         return Failure(str(error).split(" Run ")[0], MIGRATE)
     if isinstance(error, (UnknownGroup, UnknownTopic)):
         return Failure(str(error).split(". ")[0], "see: durable-notify status")
+    if isinstance(error, BrokerUnavailable):
+        return Failure(str(error), "Check the broker's URL, and that it runs.")
     return Failure(
         str(error),
         AGAIN if isinstance(error, ClaimBusy) else "",

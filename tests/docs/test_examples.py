@@ -25,6 +25,7 @@ import pytest
 import durable_notify as dn
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
+from tests.support.brokers import Nats, RabbitMQ, Redis
 from tests.support.node import install
 from tests.support.servers import Postgres
 from tests.support.waiting import eventually
@@ -240,3 +241,21 @@ def test_listener_in_node_comes_back_to_what_was_held(node: Path, dsn: str) -> N
     with started("node", "listener.mjs", dsn=dsn, cwd=node) as program:
         assert json.loads(program.line())["attempt"] == 2
         assert program.end() == 0
+
+
+RELAYED = {
+    "rabbitmq": (RabbitMQ, "orders.eu.customer"),
+    "redis": (Redis, "orders.eu"),
+    "nats": (Nats, "shop.orders.eu"),
+}
+
+
+@pytest.mark.parametrize("broker", RELAYED)
+def test_relay(broker: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, place = RELAYED[broker]
+    with server() as running:
+        monkeypatch.setenv("DURABLE_NOTIFY_BROKER", running.url)
+        with started(sys.executable, EXAMPLES / f"relay_{broker}.py", dsn=dsn) as program:
+            assert program.line() == f'{place} {{"id": 1, "item": "tea"}}'
+            assert program.process.wait(20) == 0
+    assert left(dsn, f"to-{broker}") == [(0, 0, 0, 0)]

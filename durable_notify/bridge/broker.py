@@ -1,0 +1,211 @@
+"""What a relay asks of a broker, and what the modules of the brokers share.
+
+Each broker is a module of its own that is imported only by name: its client is an extra.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from ..errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from .routes import Routes
+
+__all__ = [
+    "Broker", "Later", "Outcome", "Parcel", "Refused", "Sent", "Unsure",
+    "broker_class", "client_of", "in_lanes", "url_parts",
+]  # fmt: skip
+
+#: By the scheme of their URLs: the module, and what of it to take.
+_BROKERS = {
+    "amqp": "rabbitmq", "amqps": "rabbitmq",
+    "kafka": "kafka",
+    "nats": "nats", "tls": "nats",
+    "redis": "redis", "rediss": "redis", "unix": "redis",
+}  # fmt: skip
+_FORMS = (
+    "amqp://USER:PASSWORD@HOST/VHOST, kafka://HOST:9092,HOST:9092, nats://HOST:4222, "
+    "redis://HOST:6379/0"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Parcel:
+    """A message as a broker gets it.
+
+    ``id`` is for deduplication downstream: the message's id and the microsecond in which it was
+    published. An id alone may be used again: in another database, or after a fail-over in which
+    messages were lost.
+    """
+
+    id: str
+    topic: str
+    key: str | None
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str]
+    published_at: datetime
+    to: Mapping[str, str]  # what the mapping says, filled in
+    lane: object  # parcels of one lane are sent one after the other; None: in no order
+
+    def all_headers(self, cloudevents: str) -> dict[str, str]:
+        """Return the headers, and where it comes from; attributes of a CloudEvent by a prefix."""
+        headers = {
+            cloudevents + name[3:] if name.startswith("ce_") else name: value
+            for name, value in self.headers.items()
+        }
+        headers["durable-notify-id"] = self.id
+        headers["durable-notify-topic"] = self.topic
+        if self.key is not None:
+            headers["durable-notify-key"] = self.key
+        return headers
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """The broker has confirmed it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker will never take it; its own words."""
+
+    words: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Later:
+    """The broker did not take this one, and may another time: its queue is full, say."""
+
+    words: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unsure:
+    """It was not sent, or sent and not confirmed: it is sent again."""
+
+    words: str
+
+
+Outcome = Sent | Refused | Later | Unsure
+
+
+class Broker(Protocol):
+    """A broker that messages are relayed to."""
+
+    #: What a mapping may say, and what it says where nothing is given; see ``Routes``.
+    fields: Mapping[str, str]
+
+    def __init__(self, url: str) -> None:
+        """Take note of where it is. Raises InvalidArgument for a URL that cannot work."""
+
+    def check(self, field: str, template: str) -> None:
+        """Raise InvalidArgument for what a mapping cannot say."""
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that what the mapping names is there.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            InvalidArgument: it can, and the URL or the mapping cannot work.
+        """
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Send parcels, and say of each what became of it; connects anew where needed.
+
+        After a parcel that was not sent, none of its lane is.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached; nothing was sent.
+        """
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+def broker_class(url: str, module: str = "{}") -> type[Any]:
+    """Return the class for the broker of a URL: ``Relay`` of its module in ``bridge``.
+
+    Raises:
+        InvalidArgument: no broker has such URLs, or its client is not installed.
+    """
+    scheme = url.partition("://")[0].lower() if isinstance(url, str) and "://" in url else ""
+    name = _BROKERS.get(scheme)
+    if name is None:
+        raise InvalidArgument(f"no broker has such a URL. Write {_FORMS}")
+    found = importlib.import_module(f"{__package__}.{name}")
+    broker: type[Any] | None = getattr(found, module, None)
+    if broker is None:
+        raise InvalidArgument(f"{name} cannot be used this way")
+    return broker
+
+
+def client_of(extra: str, *modules: str) -> list[Any]:
+    """Import a broker's client.
+
+    Raises:
+        InvalidArgument: it is not installed.
+    """
+    try:
+        return [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise InvalidArgument(
+            f"the client is not installed: pip install 'durable-notify[{extra}]' ({error})"
+        ) from error
+
+
+def url_parts(url: str) -> Any:
+    """Split a URL. Raises InvalidArgument, without quoting it: it may have a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidArgument(f"the broker's URL cannot be read. Write {_FORMS}") from error
+    return parts
+
+
+async def in_lanes(
+    parcels: Sequence[Parcel],
+    send: Callable[[Parcel], Awaitable[Outcome]],
+    broken: asyncio.Event | None = None,
+) -> list[Outcome]:
+    """Send parcels one by one: those of a lane after one another, all else at once.
+
+    `broken`: set where the connection is gone, and nothing will be confirmed any more.
+
+    Trap: two parcels of a lane under way at once change places where the first fails and the second
+    does not.
+    """
+    lanes: dict[object, list[int]] = {}
+    for place, parcel in enumerate(parcels):
+        lanes.setdefault(object() if parcel.lane is None else parcel.lane, []).append(place)
+    outcomes: list[Outcome] = [Unsure("it was not confirmed")] * len(parcels)
+
+    async def lane(places: list[int]) -> None:
+        for place in places:
+            outcome = outcomes[place] = await send(parcels[place])
+            if isinstance(outcome, (Later, Unsure)):
+                return
+
+    sending = asyncio.gather(*map(lane, lanes.values()))
+    if broken is None:
+        await sending
+        return outcomes
+    breaking = asyncio.ensure_future(broken.wait())
+    try:
+        await asyncio.wait([sending, breaking], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        breaking.cancel()
+        sending.cancel()
+        await asyncio.wait([sending, breaking])
+    return outcomes

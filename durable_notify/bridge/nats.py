@@ -1,0 +1,207 @@
+"""NATS JetStream, with nats-py: the extra ``nats``.
+
+Each message carries ``Nats-Msg-Id``, by which its stream drops what comes twice within its
+duplicate window. A mapping has ``subject``, by default the topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from .._core.failures import unsecret
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .broker import Outcome, Parcel
+    from .routes import Routes
+
+__all__ = ["Relay", "connect"]
+
+#: How long to wait for an answer, in seconds.
+PATIENCE = 10.0
+_NAME = re.compile(r"[!-9;-~]+")
+_PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
+_NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
+#: Error codes of JetStream that say that a message never will be taken: too large for the stream.
+_FINAL = (10054, 10097)
+
+
+class Relay:
+    """Messages to NATS."""
+
+    fields: Mapping[str, str] = {"subject": "{topic}"}
+
+    def __init__(self, url: str) -> None:
+        self._nats, self._errors, self._js = client_of(
+            "nats", "nats", "nats.errors", "nats.js.errors"
+        )
+        if not url_parts(url).hostname:
+            raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
+        self._url = url
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._broken = asyncio.Event()
+
+    def check(self, field: str, template: str) -> None:
+        """What is the same in each subject has to be one."""
+        plain = re.sub(r"\{\w+\}", "x", template)
+        if (flaw := _flaw_of_subject(plain)) is not None:
+            raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {flaw}")
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that there are streams for the subjects."""
+        stream = (await self._connected()).jetstream(timeout=PATIENCE)
+        try:
+            await stream.account_info()
+            for subject in sorted(routes.fixed("subject")):
+                await self._stream_of(stream, subject)
+        except self._js.NotFoundError as error:
+            raise InvalidArgument(
+                f"NATS says: no stream takes subject {subject!r}. Make one, or correct the mapping"
+            ) from error
+        except (self._js.ServiceUnavailableError, self._errors.NoRespondersError) as error:
+            raise InvalidArgument("NATS has no JetStream for this account: enable it") from error
+        except (self._errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable(f"NATS does not answer: {_said(error)}") from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Send parcels, those of a lane one after the other."""
+        stream = (await self._connected()).jetstream(timeout=PATIENCE)
+        # Trap: what was under way on a connection that broke is not told, and times out.
+        return await in_lanes(parcels, lambda each: self._publish(stream, each), self._broken)
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._client is None or not self._client.is_connected:
+                await self.close()
+                self._broken = asyncio.Event()
+                self._client = await connect(self._nats, self._url, self._broken)
+            return self._client
+
+    async def _publish(self, stream: Any, parcel: Parcel) -> Outcome:
+        subject = parcel.to["subject"]
+        headers = _headers(parcel)
+        most = self._client.max_payload if self._client is not None else 0
+        flaw = _flaw_of_subject(subject) or _flaw_of_headers(headers, len(parcel.body), most)
+        if flaw is not None:
+            return Refused(flaw)
+        try:
+            await stream.publish(subject, parcel.body, headers=headers, timeout=PATIENCE)
+        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+            return await self._outcome_of(error, stream, subject)
+        return Sent()
+
+    async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
+        outcome: Outcome = Unsure(f"NATS did not confirm: {_said(error)}")
+        if isinstance(error, (self._js.NoStreamResponseError, TimeoutError)):
+            outcome = await self._no_stream(stream, subject)
+        elif isinstance(error, self._js.APIError):
+            words = f"NATS says: {error.description} ({error.err_code})"
+            if isinstance(error, self._js.ServiceUnavailableError):
+                outcome = Unsure(words)
+            else:
+                outcome = Refused(words) if error.err_code in _FINAL else Later(words)
+        elif isinstance(error, (LookupError, TypeError, ValueError)):
+            outcome = Refused(f"what answers on subject {subject!r} is no stream: {_said(error)}")
+        elif not isinstance(error, (self._errors.Error, OSError)):
+            raise error
+        return outcome
+
+    async def _no_stream(self, stream: Any, subject: str) -> Outcome:
+        """Nobody has answered: there is no stream, or it has no leader just now."""
+        try:
+            await self._stream_of(stream, subject)
+        except self._js.NotFoundError:
+            return Refused(
+                f"NATS says: no response from stream; no stream takes subject {subject!r}"
+            )
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            return Unsure(f"NATS did not confirm: {_said(error)}")
+        return Unsure(f"NATS did not confirm: the stream of {subject!r} does not answer")
+
+    @staticmethod
+    async def _stream_of(stream: Any, subject: str) -> None:
+        await stream.find_stream_name_by_subject(subject)
+
+
+async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
+    """Connect, once: who uses it connects anew. `closed` is set when the connection is gone.
+
+    Raises:
+        BrokerUnavailable: the server is not there.
+        InvalidArgument: it is, and does not let us in.
+    """
+    last: list[str] = []
+
+    async def note(error: Exception) -> None:
+        last[:] = [_said(error)]
+
+    async def gone() -> None:
+        closed.set()
+
+    try:
+        # Without these two the client tries for two minutes, reconnecting or not.
+        return await nats.connect(
+            url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1,
+            connect_timeout=PATIENCE, ping_interval=15, max_outstanding_pings=2, error_cb=note,
+            closed_cb=gone,
+        )  # fmt: skip
+    except nats.errors.AuthorizationError as error:
+        raise InvalidArgument("NATS refuses user, password or token of the URL") from error
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        if "authorization violation" in str(error).lower():
+            raise InvalidArgument("NATS refuses user, password or token of the URL") from error
+        words = ", ".join(dict.fromkeys([_said(error), *last]))
+        raise BrokerUnavailable(f"NATS cannot be reached: {words}") from error
+
+
+def _headers(parcel: Parcel) -> dict[str, str]:
+    headers = {}
+    for name, value in parcel.all_headers("ce-").items():
+        # Trap: Nats-Rollup of a publisher's would purge the stream.
+        kept = f"x-{name}" if name.lower().startswith("nats-") else name
+        headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
+    headers["content-type"] = parcel.content_type
+    headers["Nats-Msg-Id"] = parcel.id
+    return headers
+
+
+def _flaw_of_headers(headers: Mapping[str, str], body: int, most: int) -> str | None:
+    bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
+    if bad is not None:
+        return f"NATS cannot carry a header of the name {bad[:40]!r}"
+    # Trap: the client looks at the body alone, and the server closes the connection of who sends
+    # more than that, headers included.
+    size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    if most and size > most:
+        return (
+            f"NATS says: maximum payload exceeded; it has {size} bytes, and max_payload is {most}"
+        )
+    return None
+
+
+def _flaw_of_subject(subject: str) -> str | None:
+    if _NOT_IN_SUBJECT.search(subject) or "" in subject.split("."):
+        return (
+            f"{subject[:80]!r} is no subject of NATS's: words between dots, without white space, "
+            "* and >, and none of them empty"
+        )
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return unsecret(str(error) or type(error).__name__)

@@ -1,0 +1,268 @@
+"""RabbitMQ, with aio-pika: the extra ``rabbitmq``.
+
+Messages are persistent and mandatory, and each is confirmed by the broker. A mapping has
+``exchange`` (by default ``amq.topic``, which every RabbitMQ has) and ``routing_key`` (by default
+the topic).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from .._core.failures import unsecret
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .broker import Outcome, Parcel
+    from .routes import Routes
+
+__all__ = ["Relay", "connect"]
+
+#: How long connecting may take, and how often a connection shows that it is alive, in seconds.
+PATIENCE = 10.0
+HEARTBEAT = 15
+#: A frame of RabbitMQ's has 128 kB, and all headers stand in one.
+MOST_HEADERS = 100_000
+_SHORT = 255  # bytes: what AMQP allows a routing key and a header's name
+#: Headers by which RabbitMQ sends a message elsewhere as well: no business of a publisher's.
+_STEERING = ("CC", "BCC")
+
+
+class _Suspect(Unsure):
+    """Under way when its channel was closed for one of those under way."""
+
+
+class Relay:
+    """Messages to RabbitMQ."""
+
+    fields: Mapping[str, str] = {"exchange": "amq.topic", "routing_key": "{topic}"}
+
+    def __init__(self, url: str) -> None:
+        self._pika, self._errors = client_of("rabbitmq", "aio_pika", "aio_pika.exceptions")
+        check_url(url)
+        self._url = url
+        self._connection: Any = None
+        self._connecting = asyncio.Lock()
+        self._idle: list[Any] = []  # open channels that nobody sends through
+        self._known: set[str] = set()  # exchanges that are there
+
+    def check(self, field: str, template: str) -> None:
+        """Nothing more is known of a mapping before the broker is asked."""
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the exchanges are there."""
+        for exchange in sorted(routes.fixed("exchange")):
+            if (problem := await self._missing(exchange)) is not None:
+                raise InvalidArgument(f"RabbitMQ says: {problem}. Make it, or correct the mapping")
+        self._put_back(await self._channel())
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            await self._drop(self._connection)
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Send parcels through a channel of their own; what closes it is found one by one.
+
+        A channel is closed by the broker for a message that is too large, say, and what else was
+        under way in it is not confirmed.
+        """
+        channel = await self._channel()
+        outcomes = await in_lanes(parcels, lambda parcel: self._publish(channel, parcel))
+        if not channel.is_closed:
+            self._put_back(channel)
+        if any(isinstance(outcome, _Suspect) for outcome in outcomes):
+            await self._one_by_one(parcels, outcomes)
+        return outcomes
+
+    async def _one_by_one(self, parcels: Sequence[Parcel], outcomes: list[Outcome]) -> None:
+        held: set[object] = {
+            parcel.lane
+            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            if isinstance(outcome, Later)
+        }
+        channel = None
+        for place, parcel in enumerate(parcels):
+            if not isinstance(outcomes[place], Unsure) or (
+                parcel.lane is not None and parcel.lane in held
+            ):
+                continue
+            if channel is None or channel.is_closed:
+                try:
+                    channel = await self._channel()
+                except BrokerUnavailable:
+                    return
+            outcome = await self._publish(channel, parcel, alone=True)
+            outcomes[place] = outcome
+            if isinstance(outcome, Unsure):
+                return
+            if isinstance(outcome, Later):
+                held.add(parcel.lane)
+        if channel is not None and not channel.is_closed:
+            self._put_back(channel)
+
+    async def _publish(self, channel: Any, parcel: Parcel, *, alone: bool = False) -> Outcome:
+        name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+        headers = {
+            f"x-{name}" if name in _STEERING else name: value
+            for name, value in parcel.all_headers("cloudEvents:").items()
+        }
+        if (flaw := _flaw(routing_key, headers)) is not None:
+            return Refused(flaw)
+        try:
+            if name not in self._known and (problem := await self._missing(name)) is not None:
+                return Refused(f"RabbitMQ says: {problem}")
+            exchange = await channel.get_exchange(name, ensure=False)
+            await exchange.publish(self._message(parcel, headers), routing_key, mandatory=True)
+        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+            return self._outcome_of(error, parcel, alone=alone)
+        return Sent()
+
+    def _outcome_of(self, error: Exception, parcel: Parcel, *, alone: bool) -> Outcome:
+        """What became of a message that was not confirmed.
+
+        `alone`: what closed its channel was this one, and none of those beside it.
+        """
+        errors = self._errors
+        outcome: Outcome = Unsure(f"the connection to RabbitMQ broke: {_said(error)}")
+        if isinstance(error, errors.PublishError):
+            said = error.frame
+            name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+            outcome = Refused(
+                f"RabbitMQ says: {said.reply_code} {said.reply_text}; no queue is bound to "
+                f"exchange {name!r} for routing key {routing_key!r}"
+            )
+        elif isinstance(error, errors.DeliveryError):
+            kind = type(error.frame).__name__.lower()
+            outcome = Later(f"RabbitMQ did not take it (basic.{kind}): is its queue full?")
+        elif isinstance(error, errors.ChannelClosed):
+            words = f"RabbitMQ says: {_said(error)}"
+            final = (errors.ChannelNotFoundEntity, errors.ChannelPreconditionFailed)
+            self._known.discard(parcel.to["exchange"])
+            outcome = _Suspect(words)
+            if alone:
+                outcome = Refused(words) if isinstance(error, final) else Later(words)
+        elif isinstance(error, (TypeError, ValueError)):
+            outcome = Refused(f"AMQP cannot carry it: {error}")
+        elif not isinstance(error, (BrokerUnavailable, *errors.CONNECTION_EXCEPTIONS)):
+            raise error
+        return outcome
+
+    def _message(self, parcel: Parcel, headers: dict[str, str]) -> Any:
+        return self._pika.Message(
+            parcel.body,
+            headers=headers,
+            content_type=parcel.content_type,
+            delivery_mode=self._pika.DeliveryMode.PERSISTENT,
+            message_id=parcel.id,
+            timestamp=parcel.published_at,
+        )
+
+    async def _missing(self, exchange: str) -> str | None:
+        """Return what the broker says of an exchange that is not there."""
+        if not exchange:  # the default exchange, which always is
+            return None
+        if len(exchange.encode()) > _SHORT:
+            return f"the exchange's name has over {_SHORT} bytes"
+        channel = await self._channel()  # of its own: it is closed where there is none
+        try:
+            await channel.get_exchange(exchange, ensure=True)
+        except self._errors.ChannelNotFoundEntity as error:
+            return _said(error)
+        except self._errors.CONNECTION_EXCEPTIONS as error:
+            if isinstance(error, self._errors.ChannelClosed):
+                return _said(error)
+            raise BrokerUnavailable(f"the connection broke: {_said(error)}") from error
+        self._known.add(exchange)
+        self._put_back(channel)
+        return None
+
+    async def _channel(self) -> Any:
+        """Return an open channel that nobody sends through; connects anew where needed."""
+        while self._idle:
+            channel = self._idle.pop()
+            if not channel.is_closed:
+                return channel
+        for _ in range(2):
+            connection = await self._connected()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await connection.channel(on_return_raises=True)
+            except (*self._errors.CONNECTION_EXCEPTIONS, TimeoutError) as error:
+                # Trap: a connection that broke does not say that it is closed.
+                words = f"RabbitMQ opens no channel: {_said(error)}"
+                await self._drop(connection)
+        raise BrokerUnavailable(words)
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._connection is None or self._connection.is_closed:
+                self._idle.clear()
+                self._known.clear()
+                self._connection = await connect(self._pika, self._url)
+            return self._connection
+
+    async def _drop(self, connection: Any) -> None:
+        if self._connection is connection:
+            self._connection = None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await connection.close()
+
+    def _put_back(self, channel: Any) -> None:
+        self._idle.append(channel)
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidArgument for a URL that cannot work."""
+    parts = url_parts(url)
+    if not parts.hostname:
+        raise InvalidArgument("the URL names no host: write amqp://USER:PASSWORD@HOST:5672/VHOST")
+
+
+async def connect(pika: Any, url: str) -> Any:
+    """Connect.
+
+    Raises:
+        BrokerUnavailable: the broker is not there.
+        InvalidArgument: it is, and does not let us in.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await pika.connect(url, heartbeat=HEARTBEAT)
+    except (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenticationError) as e:
+        raise InvalidArgument("RabbitMQ refuses user or password of the URL") from e
+    except pika.exceptions.CONNECTION_EXCEPTIONS as error:
+        words = _said(error)
+        if re.search("NOT_ALLOWED|ACCESS_REFUSED|vhost", words):
+            raise InvalidArgument(f"RabbitMQ says: {words}. Correct the URL") from error
+        raise BrokerUnavailable(f"RabbitMQ cannot be reached: {words or 'no answer'}") from error
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"RabbitMQ does not answer within {PATIENCE:g} s") from error
+
+
+def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
+    if len(routing_key.encode()) > _SHORT:
+        return f"its routing key has over {_SHORT} bytes, which AMQP does not allow"
+    size = 0
+    for name, value in headers.items():
+        length = len(name.encode())
+        if not 0 < length <= _SHORT:
+            return f"a header's name has {length} bytes; AMQP allows 1 to {_SHORT}"
+        size += length + len(value.encode())
+    if size > MOST_HEADERS:
+        return f"its headers have {size} bytes; {MOST_HEADERS} fit in a frame of RabbitMQ's"
+    return None
+
+
+def _said(error: BaseException) -> str:
+    """What the broker, or the client, says."""
+    reason = getattr(error, "reason", None)
+    text = reason if isinstance(reason, str) and "%" not in reason else str(error)
+    return unsecret(text or type(error).__name__)

@@ -1,0 +1,188 @@
+"""Redis Streams, with redis-py: the extra ``redis``.
+
+A batch is one transaction (MULTI, EXEC), so that it is there as a whole or not at all. A mapping
+has ``stream`` (by default the topic) and ``maxlen``: about how many entries the stream keeps; 0,
+the default, is all.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .._core.failures import unsecret
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import Refused, Sent, Unsure, client_of, url_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .broker import Outcome, Parcel
+    from .routes import Routes
+
+__all__ = ["Relay"]
+
+#: How long to wait for an answer, in seconds.
+PATIENCE = 10.0
+#: How large the payloads of one transaction are together; one alone may be larger.
+MOST_AT_ONCE = 8 * 1024 * 1024
+#: What Redis takes as one value, unless it says otherwise.
+BULK = 512 * 1024 * 1024
+#: It cannot take anything just now: errors that have nothing to do with the message.
+_NOT_NOW = ("OOM", "MISCONF", "NOREPLICAS", "UNKILLABLE", "MAX NUMBER OF CLIENTS")
+_KINDS = (
+    "BusyLoadingError", "ClusterDownError", "MasterDownError", "NoPermissionError",
+    "OutOfMemoryError", "ReadOnlyError", "TryAgainError",
+)  # fmt: skip
+
+
+class Relay:
+    """Messages to Redis."""
+
+    fields: Mapping[str, str] = {"stream": "{topic}", "maxlen": "0"}
+
+    def __init__(self, url: str) -> None:
+        aio, self._errors, backoff, retry = client_of(
+            "redis", "redis.asyncio", "redis.exceptions", "redis.backoff", "redis.asyncio.retry"
+        )
+        url_parts(url)
+        try:
+            self._client = aio.from_url(
+                url,
+                socket_timeout=PATIENCE,
+                socket_connect_timeout=PATIENCE,
+                # Trap: tried again by the client, a transaction whose answer was lost is there
+                # twice, and nobody knows.
+                retry=retry.Retry(backoff.NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise InvalidArgument(
+                "the URL of Redis cannot work: write redis://:PASSWORD@HOST:6379/0"
+            ) from error
+        self._bulk = BULK
+
+    def check(self, field: str, template: str) -> None:
+        """``maxlen`` is a number."""
+        if field == "maxlen" and not template.isdecimal():
+            raise InvalidArgument(f"maxlen is a number of entries, not {template!r}")
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the streams are streams, where they are there."""
+        errors = self._errors
+        try:
+            await self._client.ping()
+            for stream in sorted(routes.fixed("stream")):
+                kind = (await self._client.type(stream)).decode()
+                if kind not in ("none", "stream"):
+                    raise InvalidArgument(f"Redis says: {stream!r} is a {kind}, not a stream")
+            try:
+                found = await self._client.config_get("proto-max-bulk-len")
+                self._bulk = int(found.get("proto-max-bulk-len", BULK))
+            except (errors.ResponseError, ValueError):
+                self._bulk = BULK  # a managed Redis does not tell
+        except errors.AuthenticationError as error:
+            raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+        except (errors.ConnectionError, errors.TimeoutError) as error:
+            raise BrokerUnavailable(f"Redis cannot be reached: {_said(error)}") from error
+        except errors.ResponseError as error:
+            if self._is_not_now(error):
+                raise BrokerUnavailable(f"Redis says: {_said(error)}") from error
+            raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.aclose()
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Send parcels, some transactions one after the other."""
+        outcomes: list[Outcome] = []
+        for some in _parts(parcels):
+            if outcomes and isinstance(outcomes[-1], Unsure):
+                outcomes += [outcomes[-1]] * len(some)  # in their order
+            else:
+                outcomes += await self._transaction(some)
+        return outcomes
+
+    async def _transaction(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        errors = self._errors
+        outcomes: list[Outcome] = [self._flaw(parcel) or Sent() for parcel in parcels]
+        places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Sent)]
+        if not places:
+            return outcomes
+        failed: Outcome
+        try:
+            async with self._client.pipeline(transaction=True) as pipe:
+                for place in places:
+                    parcel = parcels[place]
+                    most = int(parcel.to["maxlen"]) or None
+                    pipe.xadd(parcel.to["stream"], _entry(parcel), maxlen=most, approximate=True)
+                results = await pipe.execute(raise_on_error=False)
+        except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            failed = Unsure(f"the connection to Redis broke: {_said(error)}")
+        except errors.RedisError as error:  # nothing of it was done
+            failed = self._of_error(error)
+            if isinstance(failed, Refused) and len(places) > 1:
+                return await self._one_by_one(parcels)
+        else:
+            for place, result in zip(places, results, strict=True):
+                if isinstance(result, Exception):
+                    outcomes[place] = self._of_error(result)
+            return outcomes
+        for place in places:
+            outcomes[place] = failed
+        return outcomes
+
+    async def _one_by_one(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for parcel in parcels:
+            if outcomes and isinstance(outcomes[-1], Unsure):
+                outcomes.append(outcomes[-1])
+            else:
+                outcomes += await self._transaction([parcel])
+        return outcomes
+
+    def _of_error(self, error: Exception) -> Outcome:
+        words = f"Redis says: {_said(error)}"
+        return Unsure(words) if self._is_not_now(error) else Refused(words)
+
+    def _is_not_now(self, error: Exception) -> bool:
+        # The client takes the first word of some errors for their kind, and leaves it out.
+        return _said(error).upper().startswith(_NOT_NOW) or type(error).__name__ in _KINDS
+
+    def _flaw(self, parcel: Parcel) -> Outcome | None:
+        size = len(parcel.body)
+        if size <= self._bulk:
+            return None
+        return Refused(
+            f"Redis says: Protocol error: invalid bulk length; it has {size} bytes, and "
+            f"proto-max-bulk-len is {self._bulk}"
+        )
+
+
+def _entry(parcel: Parcel) -> dict[str, str | bytes]:
+    entry: dict[str, str | bytes] = {
+        "id": parcel.id,
+        "topic": parcel.topic,
+        "payload": parcel.body,
+        "content-type": parcel.content_type,
+        "headers": json.dumps(dict(parcel.headers), ensure_ascii=False),
+        "published_at": parcel.published_at.isoformat(),
+    }
+    if parcel.key is not None:
+        entry["key"] = parcel.key
+    return entry
+
+
+def _parts(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
+    """Divide parcels, in their order, by size."""
+    first = size = 0
+    for place, parcel in enumerate(parcels):
+        if place > first and size + len(parcel.body) > MOST_AT_ONCE:
+            yield parcels[first:place]
+            first, size = place, 0
+        size += len(parcel.body)
+    yield parcels[first:]
+
+
+def _said(error: BaseException) -> Any:
+    return unsecret(str(error) or type(error).__name__)

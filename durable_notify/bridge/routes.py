@@ -1,0 +1,130 @@
+"""Where a relay sends what: a mapping from topics to what a broker calls its places."""
+
+from __future__ import annotations
+
+import string
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidArgument
+from ..topics import check_pattern, matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["Routes", "parse_routes"]
+
+_NAMES = ("topic", "key", "id")
+_EXAMPLE = "orders.*=exchange:orders,routing_key:{topic}"
+
+
+class Routes:
+    """A mapping, checked: by topic or pattern, what to fill in for each field of a broker's.
+
+    The first pattern that fits a topic counts; where none does, and for fields that it does not
+    name, the broker's own. Values are templates in which ``{topic}``, ``{key}`` and ``{id}`` stand
+    for the message's; a message without a key has an empty one.
+
+    Raises:
+        InvalidArgument: a pattern, field or template cannot work, or a pattern fits no topic.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        given: Mapping[str, Mapping[str, str]],
+        topics: Iterable[str],
+        check: Callable[[str, str], None],
+    ) -> None:
+        topics = tuple(topics)
+        self._fields = dict(fields)
+        self._rules: dict[str, dict[str, str]] = {}
+        for field, template in fields.items():
+            _check_template(field, template)
+        for pattern, values in given.items():
+            check_pattern(pattern)
+            if not any(_overlap(pattern.split("."), topic.split(".")) for topic in topics):
+                raise InvalidArgument(
+                    f"the mapping for {pattern!r} fits none of the topics: {', '.join(topics)}"
+                )
+            for field, template in values.items():
+                if field not in fields:
+                    raise InvalidArgument(
+                        f"a mapping has no {field!r} for this broker; it has {', '.join(fields)}"
+                    )
+                _check_template(field, template)
+                check(field, template)
+            self._rules[pattern] = {**fields, **values}
+        self._found: dict[str, Mapping[str, str]] = {}
+
+    def of(self, topic: str, key: str | None, message_id: int) -> dict[str, str]:
+        """Return the fields filled in for a message."""
+        values = self._found.get(topic)
+        if values is None:
+            values = next(
+                (rule for pattern, rule in self._rules.items() if matches(topic, pattern)),
+                self._fields,
+            )
+            self._found[topic] = values
+        return {
+            field: template.format(topic=topic, key=key or "", id=message_id)
+            if "{" in template or "}" in template
+            else template
+            for field, template in values.items()
+        }
+
+    def fixed(self, field: str) -> set[str]:
+        """Return the values of a field that the mapping names and that are the same for all."""
+        return {
+            rule[field].format(topic="", key="", id="")
+            for rule in self._rules.values()
+            if all(name is None for _, name, _, _ in string.Formatter().parse(rule[field]))
+        }
+
+
+def parse_routes(lines: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read mappings as the command line has them: ``PATTERN=FIELD:VALUE,FIELD:VALUE``.
+
+    Raises:
+        InvalidArgument: one of them is written otherwise.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        pattern, equals, values = line.partition("=")
+        rule = {}
+        for pair in values.split(","):
+            field, colon, value = pair.partition(":")
+            if not (pattern and equals and field and colon and value) or field in rule:
+                raise InvalidArgument(
+                    f"the mapping {line!r} cannot be read: write PATTERN=FIELD:VALUE,FIELD:VALUE, "
+                    f"as in {_EXAMPLE!r}"
+                )
+            rule[field] = value
+        if pattern in found:
+            raise InvalidArgument(f"there are two mappings for {pattern!r}")
+        found[pattern] = rule
+    return found
+
+
+def _check_template(field: str, template: str) -> None:
+    problem = None
+    if not isinstance(template, str) or not template:
+        problem = "it is a str that is not empty"
+    else:
+        try:
+            for _, name, spec, conversion in string.Formatter().parse(template):
+                if name is not None and (name not in _NAMES or spec or conversion):
+                    problem = "only {topic}, {key} and {id} can be filled in"
+        except ValueError as error:
+            problem = f"{error}; a brace that stands for itself is written twice"
+    if problem:
+        raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {problem}")
+
+
+def _overlap(one: list[str], other: list[str]) -> bool:
+    """Whether a topic can fit two patterns."""
+    if not one or not other:
+        return not one and not other
+    if ">" in (one[0], other[0]):
+        return True
+    same = one[0] == other[0] or "*" in (one[0], other[0])
+    return same and _overlap(one[1:], other[1:])

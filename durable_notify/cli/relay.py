@@ -1,0 +1,78 @@
+"""``relay``: topics to a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..bridge.relay import AsyncRelay
+from ..bridge.routes import parse_routes
+from .common import common, listen_dsn, pass_database
+from .values import Moment, resolve
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["relay"]
+
+
+@click.command()
+@common
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--to", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
+              help="The broker: amqp://, kafka://, nats:// or redis://.")  # fmt: skip
+@click.option("--group", required=True, help="The consumer group; created when first used.")
+@click.option("--map", "routes", multiple=True, metavar="TOPIC=FIELD:VALUE,...",
+              help="Where a topic, or those of a pattern, goes; the first that fits counts. "
+              "{topic}, {key} and {id} are filled in.")  # fmt: skip
+@click.option("--cloudevents", is_flag=True,
+              help="Send each message as a CloudEvent in the JSON format.")  # fmt: skip
+@click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
+              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). A "
+              "group that exists goes on where it was.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, metavar="N",
+              help="The most messages of one batch; two are under way.")  # fmt: skip
+@click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
+              metavar="SECONDS",
+              help="After how long what a killed relay held comes again.")  # fmt: skip
+@click.option("--until-empty", is_flag=True, help="End once nothing is left, with the group's "
+              "retries and what its other consumers hold included.")  # fmt: skip
+@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
+              "listening, where --dsn leads through a pooler.")  # fmt: skip
+@pass_database
+def relay(
+    database: Database,
+    *,
+    topics: tuple[str, ...],
+    to: str,
+    group: str,
+    routes: tuple[str, ...],
+    cloudevents: bool,
+    start: Any,
+    batch: int,
+    lease: float,
+    until_empty: bool,
+    listen_dsn: str | None,
+) -> None:
+    """Send messages on to a broker, as a consumer group, for as long as it runs.
+
+    Each is settled once the broker has confirmed it. What the broker refuses becomes a dead letter
+    with the broker's words; while it is down, nothing is lost and no attempt counted. Of one key,
+    messages arrive in order. SIGTERM and Ctrl-C end it.
+    """
+    given = parse_routes(routes)  # before a database is looked for
+    make = functools.partial(
+        AsyncRelay, to=to, group=group, topics=topics, routes=given, cloudevents=cloudevents,
+        batch=batch, listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
+    )  # fmt: skip
+    make("")  # refuses what cannot work
+    if start not in ("beginning", "now"):
+        with database.connect("consume") as connection:
+            start = resolve(start, connection)
+    relaying = make(database.dsn, start=start)
+    asyncio.run(relaying.run())
+    more = f", {relaying.refused} refused" if relaying.refused else ""
+    click.echo(f"ended: {relaying.sent} sent{more}", err=True)

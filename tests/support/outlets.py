@@ -1,0 +1,189 @@
+"""Where relays send to: a place in each broker, made for a test, and read back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, Protocol
+
+from tests.support.brokers import Nats, RabbitMQ, Redis
+
+
+class Arrived(NamedTuple):
+    """A message as the broker has it."""
+
+    id: str
+    key: str | None
+    body: bytes
+    headers: dict[str, str]
+    content_type: str
+
+    @property
+    def payload(self) -> Any:
+        return json.loads(self.body)
+
+
+class Outlet(Protocol):
+    """A place that takes the topics `orders.*`, and nothing else."""
+
+    url: str
+    routes: dict[str, dict[str, str]]
+    too_large: str  # what the broker says of a message over 1 MB
+    nowhere: str  # what it says of one that no place takes, under the topic `nowhere`
+    deduplicates: bool
+    cloudevents: str
+
+    async def arrived(self) -> list[Arrived]:
+        """All that is there, in order; taken away, or read again, as the broker does."""
+
+
+class RabbitOutlet:
+    too_large = "PRECONDITION_FAILED - message size"
+    nowhere = "312 NO_ROUTE"
+    deduplicates = False
+    cloudevents = "cloudEvents:"
+
+    def __init__(self, server: RabbitMQ) -> None:
+        self.url = server.url
+        self._queue = f"q-{uuid.uuid4().hex}"
+        self.routes = {"orders.*": {"routing_key": f"{self._queue}.{{topic}}"}}
+        self._seen: list[Arrived] = []
+
+    async def make(self) -> None:
+        import aio_pika
+
+        async with await aio_pika.connect(self.url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(self._queue, durable=True)
+            await queue.bind("amq.topic", f"{self._queue}.orders.*")
+
+    async def arrived(self) -> list[Arrived]:
+        import aio_pika
+
+        async with await aio_pika.connect(self.url) as connection:
+            channel = await connection.channel()
+            queue = await channel.get_queue(self._queue)
+            while (message := await queue.get(fail=False)) is not None:
+                headers = {name: str(value) for name, value in message.headers.items()}
+                self._seen.append(
+                    Arrived(
+                        message.message_id or "", headers.get("durable-notify-key"), message.body,
+                        headers, message.content_type or "",
+                    )
+                )  # fmt: skip
+                await message.ack()
+        return self._seen
+
+
+class RedisOutlet:
+    too_large = "invalid bulk length"
+    nowhere = "WRONGTYPE"
+    deduplicates = False
+    cloudevents = "ce_"
+
+    def __init__(self, server: Redis) -> None:
+        self.url = server.url
+        self._name = uuid.uuid4().hex
+        self._stream = f"{self._name}.orders"
+        self.routes = {
+            "orders.*": {"stream": self._stream},
+            "nowhere": {"stream": f"{self._name}.{{topic}}"},
+        }
+
+    async def make(self) -> None:
+        import redis.asyncio
+
+        async with redis.asyncio.from_url(self.url) as client:
+            await client.set(f"{self._name}.nowhere", "not a stream")
+
+    async def arrived(self) -> list[Arrived]:
+        import redis.asyncio
+
+        found = []
+        async with redis.asyncio.from_url(self.url) as client:
+            for _, entry in await client.xrange(self._stream):
+                fields = {name.decode(): value for name, value in entry.items()}
+                text = {k: v.decode() for k, v in fields.items() if k != "payload"}
+                headers = json.loads(text["headers"]) | {"durable-notify-topic": text["topic"]}
+                found.append(
+                    Arrived(
+                        text["id"], text.get("key"), fields["payload"], headers,
+                        text["content-type"],
+                    )
+                )  # fmt: skip
+        return found
+
+
+class NatsOutlet:
+    too_large = "maximum payload exceeded"
+    nowhere = "no response from stream"
+    deduplicates = True
+    cloudevents = "ce-"
+
+    def __init__(self, server: Nats) -> None:
+        self.url = server.url
+        self._name = uuid.uuid4().hex
+        self.routes = {
+            "orders.*": {"subject": f"{self._name}.{{topic}}"},
+            "nowhere": {"subject": f"{{topic}}.{self._name}.{{topic}}"},
+        }
+
+    async def make(self) -> None:
+        import nats
+
+        client = await nats.connect(self.url)
+        await client.jetstream().add_stream(name=self._name, subjects=[f"{self._name}.orders.*"])
+        await client.close()
+
+    async def arrived(self) -> list[Arrived]:
+        import nats
+
+        client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=1)
+        found = []
+        try:
+            stream = client.jetstream()
+            left = (await stream.stream_info(self._name)).state.messages
+            reading = await stream.subscribe(f"{self._name}.>", ordered_consumer=True)
+            for _ in range(left):
+                message = await reading.next_msg(5)
+                headers = dict(message.headers or {})
+                key = headers.get("durable-notify-key")
+                if key is not None and key.startswith('"'):
+                    key = json.loads(key)
+                found.append(
+                    Arrived(
+                        headers["Nats-Msg-Id"], key, message.data, headers, headers["content-type"]
+                    )
+                )
+        finally:
+            await client.close()
+        return found
+
+
+OUTLETS: dict[str, Any] = {
+    "rabbitmq": (RabbitMQ, RabbitOutlet),
+    "redis": (Redis, RedisOutlet),
+    "nats": (Nats, NatsOutlet),
+}
+
+
+@contextlib.asynccontextmanager
+async def outlet_of(server: Any) -> AsyncIterator[Any]:
+    (kind,) = [made for of, made in OUTLETS.values() if type(server) is of]
+    outlet = kind(server)
+    await outlet.make()
+    yield outlet
+
+
+async def all_arrive(outlet: Any, numbers: set[int], timeout: float = 60.0) -> list[Arrived]:
+    """Wait until all of some payloads have arrived at least once; returns all that have."""
+    async with asyncio.timeout(timeout):
+        while True:
+            with contextlib.suppress(Exception):  # the broker may be down
+                found = await outlet.arrived()
+                if numbers <= {one.payload for one in found}:
+                    return list(found)
+            await asyncio.sleep(0.05)
