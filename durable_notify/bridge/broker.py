@@ -200,12 +200,13 @@ async def in_lanes(
         await sending
         return outcomes
     breaking = asyncio.ensure_future(broken.wait())
+    both: list[asyncio.Future[Any]] = [sending, breaking]
     try:
-        await asyncio.wait([sending, breaking], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             sending.result()
     finally:
         breaking.cancel()
         sending.cancel()
-        await asyncio.wait([sending, breaking])
+        await asyncio.wait(both)
     return outcomes
