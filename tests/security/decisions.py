@@ -43,7 +43,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status backlog groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
+        "status backlog leases progress messages_between groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
     ),
     **_decided(
         CONSUMERS | {"reader"},

@@ -58,7 +58,7 @@ GOOD = {
     "message_id": "MESSAGE", "lease": "'1 minute'", "consumer": "'c'", "options": "'{}'", "job_id": "1",
     "start_at": "'now'", "s0": "'3:3:'", "h0": "0", "s1": "NULL", "h1": "NULL", "p": "0", "xids": "'{}'",
     "tables": "'{}'", "hint": "'1'", "channel": "'c'", "writer": "'w'", "batch": "1", "pids": "'{1}'",
-    "since": "'3:3:'", "passed": "'{}'", "until": "now()", "raw": "'r'", "value": "'v'", "bad": "'[%]'",
+    "since": "'3:3:'", "passed": "'{}'", "until": "now()", "raw": "'r'", "after_id": "0", "upto_id": "9", "value": "'v'", "bad": "'[%]'",
 }  # fmt: skip
 #: What else is needed, to get on to the argument in question.
 BESIDES = {

@@ -1,0 +1,34 @@
+CREATE FUNCTION durable_notify.progress() RETURNS TABLE (
+    topic text, group_name text, last_id bigint, handed_id bigint, expired bigint, asleep bigint
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- How far each group has come in each of its topics: two looks tell how fast, see messages_between().
+    --
+    -- last_id: the topic's highest id; handed_id: the highest that the group was handed, lower after a replay;
+    -- expired: how many messages came past their expires_at; asleep: sessions that have armed the topic's
+    -- doorbell, of whatever group: they read again when it rings.
+    IF NOT durable_notify.has_own_rights() THEN
+        RETURN QUERY SELECT * FROM durable_notify.progress_granted();
+        RETURN;
+    END IF;
+    RETURN QUERY
+    WITH bells AS MATERIALIZED (
+        SELECT l.objid, pg_catalog.count(*) AS armed FROM pg_catalog.pg_locks l
+          JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+         WHERE l.locktype = 'advisory' AND l.classid = 1685024362 AND l.objsubid = 2
+           AND l.mode = 'ShareLock' AND l.granted
+         GROUP BY 1)
+    SELECT s.topic, g.name, durable_notify.last_id(s.topic), GREATEST(place.h0, place.p), place.expired,
+           COALESCE((SELECT b.armed FROM bells b
+                      WHERE b.objid = (pg_catalog.hashtext(s.topic)::bigint & 4294967295)::oid), 0)
+      FROM durable_notify.subscription s
+      JOIN durable_notify.consumer_group g ON g.id = s.group_id
+     CROSS JOIN LATERAL (
+           SELECT p.h0, p.p, p.expired FROM durable_notify.position p
+            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place
+     ORDER BY 1, 2;
+END
+$function$;
