@@ -29,13 +29,23 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.command()
 @common
 @as_json
+@click.option("--watch", is_flag=True, help="Show it again and again, with rates and leases.")
+@click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
+              help="With --watch: how often; 2.")  # fmt: skip
 @pass_database
-def status(database: Database, as_json: bool) -> None:
+def status(database: Database, *, as_json: bool, watch: bool, interval: float | None) -> None:
     """Show how each group stands in each of its topics.
 
     Lag is what a group has not yet acknowledged: unread messages, those deferred (that wait for
     another attempt) and those leased (that consumers hold now).
     """
+    if watch:
+        from .live import watch as show
+
+        show(database, interval or 2.0, as_json=as_json)
+        return
+    if interval is not None:
+        raise click.UsageError("--interval goes with --watch")
     admin = Admin()
     with database.connect("status") as connection:
         rows = admin.status(connection)

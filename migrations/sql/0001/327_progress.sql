@@ -6,6 +6,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- How far each group has come in each of its topics: two looks tell how fast, see messages_between().
+    -- Topics nobody consumes have a NULL group.
     --
     -- last_id: the topic's highest id; handed_id: the highest that the group was handed, lower after a replay;
     -- expired: how many messages came past their expires_at; asleep: sessions that have armed the topic's
@@ -21,14 +22,16 @@ BEGIN
          WHERE l.locktype = 'advisory' AND l.classid = 1685024362 AND l.objsubid = 2
            AND l.mode = 'ShareLock' AND l.granted
          GROUP BY 1)
-    SELECT s.topic, g.name, durable_notify.last_id(s.topic), GREATEST(place.h0, place.p), place.expired,
-           COALESCE((SELECT b.armed FROM bells b
-                      WHERE b.objid = (pg_catalog.hashtext(s.topic)::bigint & 4294967295)::oid), 0)
-      FROM durable_notify.subscription s
-      JOIN durable_notify.consumer_group g ON g.id = s.group_id
-     CROSS JOIN LATERAL (
+    SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
+           GREATEST(place.h0, place.p), place.expired,
+           COALESCE((SELECT b.armed FROM bells b WHERE b.objid
+                      = (pg_catalog.hashtext(COALESCE(s.topic, t.topic))::bigint & 4294967295)::oid), 0)
+      FROM durable_notify.topics_of_the_log() AS t (topic)
+      FULL JOIN durable_notify.subscription s ON s.topic = t.topic
+      LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
+      LEFT JOIN LATERAL (
            SELECT p.h0, p.p, p.expired FROM durable_notify.position p
-            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place
+            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place ON s.id IS NOT NULL
      ORDER BY 1, 2;
 END
 $function$;
