@@ -7,6 +7,7 @@ consumers, which read, acknowledge and replay from the table.
 from ._async.admin import AsyncAdmin
 from ._async.bridge import AsyncBridge
 from ._async.consumer import AsyncConsumer
+from ._async.maintenance import AsyncMaintenance
 from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
@@ -15,10 +16,12 @@ from ._core.tracing import context_of
 from ._sync.admin import Admin
 from ._sync.bridge import Bridge
 from ._sync.consumer import Consumer
+from ._sync.maintenance import Maintenance
 from ._sync.message import Message
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
 from ._version import __version__
+from .archive import Archive, ArchivedMessage, NdjsonFiles, ParquetFiles
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
 from .messages import DeadLetter, Outgoing, ReadMessage, TopicStatus
@@ -31,8 +34,11 @@ from .reports import (
     GroupInfo,
     Health,
     InFlight,
+    Lagging,
+    Loss,
     ReplayConditions,
     ReplayJob,
+    Retention,
     Sought,
 )
 from .topics import channel
@@ -41,9 +47,12 @@ __all__ = [
     "AccessGrant",
     "Ack",
     "Admin",
+    "Archive",
+    "ArchivedMessage",
     "AsyncAdmin",
     "AsyncBridge",
     "AsyncConsumer",
+    "AsyncMaintenance",
     "AsyncMessage",
     "AsyncPublisher",
     "AsyncReader",
@@ -58,14 +67,20 @@ __all__ = [
     "GroupSettings",
     "Health",
     "InFlight",
+    "Lagging",
+    "Loss",
+    "Maintenance",
     "Message",
+    "NdjsonFiles",
     "Outgoing",
+    "ParquetFiles",
     "Publisher",
     "ReadMessage",
     "Reader",
     "Reject",
     "ReplayConditions",
     "ReplayJob",
+    "Retention",
     "Retry",
     "Sought",
     "TopicStatus",

@@ -18,7 +18,7 @@ from .topics import check_group, check_topics
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings", "check_on_event", "check_reading", "check_waiting",
+    "check_group_settings", "check_on_event", "check_period", "check_reading", "check_waiting",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -74,6 +74,7 @@ class ConsumerSettings(TypedDict, total=False):
     owner: str
     on_error: ErrorRules
     on_event: OnEvent | Sequence[OnEvent] | None
+    maintenance: bool
     order_by: OrderBy | None
     exclusive: bool | None
     max_attempts: int | None
@@ -114,6 +115,8 @@ class ConsumerOptions:
             ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
             the message that returns an outcome. What no rule is for is retried.
         on_event: a function, or several, called with every event (``durable_notify.events``).
+        maintenance: maintain the database beside consuming, a round a minute where nobody else
+            does, and where the role is the owner of the schema.
 
     The others are the group's (``GroupSettings``): set for all its consumers where they are given,
     left as they are where not.
@@ -133,6 +136,7 @@ class ConsumerOptions:
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     on_error: ErrorRules = dataclasses.field(default_factory=dict)
     on_event: OnEvent | Sequence[OnEvent] | None = None
+    maintenance: bool = True
     order_by: OrderBy | None = None
     exclusive: bool | None = None
     max_attempts: int | None = None
@@ -164,6 +168,8 @@ class ConsumerOptions:
             _check_count("prefetch_bytes", self.prefetch_bytes, 2**50)
         _check_rules(self.on_error)
         check_on_event(self.on_event)
+        if not isinstance(self.maintenance, bool):
+            raise InvalidArgument(f"maintenance is True or False, not {self.maintenance!r}")
         check_group_settings(self.group_settings)
 
     @property
@@ -223,6 +229,12 @@ def check_reading(start: str | datetime, poll: float | None, batch_size: int) ->
         raise InvalidArgument(f"start is a word, a token or a datetime, not {start!r}")
     _check_seconds("poll", poll, optional=True)
     _check_count("batch_size", batch_size, 10_000)
+
+
+def check_period(name: str, seconds: float, *, least: float | None = None) -> None:
+    """Raise InvalidArgument unless it is a positive number of seconds, or ``least``."""
+    if least is None or seconds != least or isinstance(seconds, bool):
+        _check_seconds(name, seconds, optional=False)
 
 
 def check_waiting(idle_poll: float | None, heartbeat: float) -> None:

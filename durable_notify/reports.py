@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "Health", "InFlight",
-    "Reanchored", "ReplayConditions", "ReplayJob", "Sought",
+    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "Health", "InFlight", "Lagging", "Loss", "Reanchored", "ReplayConditions", "ReplayJob", "Retention", "Sought",
 ]  # fmt: skip
 
 
@@ -53,6 +52,49 @@ class ReplayJob:
     created_by: str
     why: str | None
     ended_at: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retention:
+    """What goes from the topics of a pattern, and when; ``max_age`` in seconds."""
+
+    pattern: str
+    max_age: float | None
+    max_bytes: int | None
+    when_settled: bool
+    on_lag: str
+    alarm_bytes: int | None
+    compact: bool
+    archive: bool
+    set_at: datetime
+    set_by: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lagging:
+    """What stays although it is to go: because of a group, or, where None, not archived yet."""
+
+    topic: str
+    group_name: str | None
+    from_id: int
+    upto_id: int
+    published_at: datetime
+    bytes: int | None
+    alarm: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loss:
+    """Messages that a group lost to retention: between two ids, how many, and by which limit."""
+
+    id: int
+    at: datetime
+    group_name: str
+    topic: str
+    first_id: int
+    last_id: int
+    messages: int
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

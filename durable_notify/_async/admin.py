@@ -15,6 +15,7 @@ from ..options import check_group_settings
 from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
 from ..topics import check_group, check_topic, check_topics
 from .connections import fetch
+from .retention import AsyncRetentionAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +79,7 @@ _GRANTS = (
 )
 
 
-class AsyncAdmin:
+class AsyncAdmin(AsyncRetentionAdmin):
     """Administers groups through connections that it borrows; it holds none.
 
     A connection is what ``AsyncPublisher`` takes, and what is changed is part of its transaction.

@@ -24,6 +24,7 @@ from .compat import Event, Queue, call, checkpoint, on_signals, spawn
 from .ear import DEAF_POLL, LONGEST_SLEEP
 from .links import TRANSIENT
 from .listener import listen
+from .maintenance import keep_up
 from .message import AsyncMessage
 from .settler import AsyncSettler
 from .store import AsyncStore
@@ -151,6 +152,9 @@ class AsyncConsumer:
             spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
             spawn(self._settler.check_loop, self._beat, name="durable_notify check"),
         ]
+        if self.options.maintenance:
+            upkeep = (self._store, self._dsn, self._stopping, lambda: ear.quiet)
+            self._tasks.append(spawn(keep_up, *upkeep, name="durable_notify maintenance"))
 
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""

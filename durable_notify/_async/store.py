@@ -202,3 +202,13 @@ class AsyncStore:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.stand_down(%s, %s)"
         await self._settling.fetch(query, (self._options.group, self._consumer))
+
+    async def maintenance_due(self, every: float) -> bool | None:
+        """Return whether nobody has maintained the database for so long; None: others do that."""
+        if not (await self._keeping.fetch("SELECT durable_notify.has_own_rights()", ()))[0][0]:
+            return None
+        query = (
+            "SELECT NOT EXISTS (SELECT FROM durable_notify.maintenance m WHERE m.done_at >"
+            " pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s))"
+        )
+        return bool((await self._keeping.fetch(query, (every,)))[0][0])

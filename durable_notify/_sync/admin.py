@@ -16,6 +16,7 @@ from ..options import check_group_settings
 from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
 from ..topics import check_group, check_topic, check_topics
 from .connections import fetch
+from .retention import RetentionAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +80,7 @@ _GRANTS = (
 )
 
 
-class Admin:
+class Admin(RetentionAdmin):
     """Administers groups through connections that it borrows; it holds none.
 
     A connection is what ``Publisher`` takes, and what is changed is part of its transaction.

@@ -25,6 +25,7 @@ from .compat import Event, Queue, call, checkpoint, on_signals, spawn
 from .ear import DEAF_POLL, LONGEST_SLEEP
 from .links import TRANSIENT
 from .listener import listen
+from .maintenance import keep_up
 from .message import Message
 from .settler import Settler
 from .store import Store
@@ -152,6 +153,9 @@ class Consumer:
             spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
             spawn(self._settler.check_loop, self._beat, name="durable_notify check"),
         ]
+        if self.options.maintenance:
+            upkeep = (self._store, self._dsn, self._stopping, lambda: ear.quiet)
+            self._tasks.append(spawn(keep_up, *upkeep, name="durable_notify maintenance"))
 
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""

@@ -20,12 +20,14 @@ from . import (
     doctor,
     group,
     groups,
+    maintain,
     problems,
     publish,
     read,
     reanchor,
     relay,
     replays,
+    retention,
     server,
     torture,
     wakeups,
@@ -77,6 +79,9 @@ for _command in (
     relay.relay,
     watch.watch,
     reanchor.reanchor,
+    retention.retention,
+    retention.losses,
+    maintain.maintain,
 ):
     cli.add_command(_command)
 

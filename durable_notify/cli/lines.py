@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
 
 #: What an envelope may have beside payload, key and headers.
+#: What ``consume`` and archives print beside these, and who publishes does not decide.
+PRINTED = ("id", "topic", "published_at", "attempt")
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
 MOST_LINES = 1000
 MOST_BYTES = 8 << 20
@@ -98,7 +101,7 @@ def _open(envelope: Any, form: Form) -> Outgoing:
     if not isinstance(envelope, dict) or "payload" not in envelope:
         raise InvalidArgument('it is no envelope: write {"payload": ...} and perhaps key, headers')
     given = {name: value for name, value in envelope.items() if value is not None}
-    if unknown := set(envelope) - {"payload", "key", "headers", *OPTIONS}:
+    if unknown := set(envelope) - {"payload", "key", "headers", "encoding", *OPTIONS, *PRINTED}:
         raise InvalidArgument(f"the envelope has {', '.join(sorted(unknown))}, which is unknown")
     options = form.options | {name: given[name] for name in OPTIONS if name in given}
     for name in {"deliver_at", "expires_at"} & given.keys():
@@ -108,7 +111,20 @@ def _open(envelope: Any, form: Form) -> Outgoing:
         raise InvalidArgument("headers are an object")
     if form.headers:
         headers = {**form.headers, **(headers or {})}
-    return Outgoing(envelope["payload"], form.key if key is None else key, headers, **options)
+    payload = envelope["payload"]
+    if "encoding" in envelope:
+        payload = _bytes(payload, envelope["encoding"])
+    return Outgoing(payload, form.key if key is None else key, headers, **options)
+
+
+def _bytes(payload: Any, encoding: Any) -> bytes:
+    """Return a payload of bytes, as an archive writes it."""
+    try:
+        if encoding == "base64":
+            return base64.b64decode(payload["base64"], validate=True)
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise InvalidArgument('bytes are {"payload": {"base64": "..."}, "encoding": "base64"}')
 
 
 def _moment(name: str, value: Any) -> datetime:

@@ -1,0 +1,238 @@
+"""Maintenance: rounds of many small steps, by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from ..archive import ArchivedMessage
+from ..connecting import said
+from ..errors import InvalidArgument
+from ..options import check_period
+from .compat import Event, checkpoint, on_signals
+from .connections import fetch
+from .links import TRANSIENT, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..archive import Archive
+    from .links import AsyncOpen, AsyncOwnConnection
+    from .store import AsyncStore
+
+__all__ = ["AsyncMaintenance", "keep_up"]
+
+log = logging.getLogger("durable_notify")
+
+#: How often a round is due, in seconds.
+EVERY = 60.0
+#: How many messages are read from the log at once, to archive them.
+PAGE = 1000
+
+_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
+_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
+_STEP = (
+    "SELECT durable_notify.maintain_step(%s, %s, %s,"
+    " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
+)
+_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
+_ARCHIVED = (
+    "SELECT r.topic FROM durable_notify.topics_of_the_log() AS r (topic)"
+    " WHERE (durable_notify.retention_of(r.topic)).archive"
+)
+_PLAN = "SELECT from_id, below FROM durable_notify.plan_archive(%s)"
+_PAGE = (
+    "SELECT id, topic, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
+    " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
+)
+_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.lagging() WHERE alarm"
+_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s)"
+
+
+class AsyncMaintenance:
+    """Keeps the database half in shape: retention, compaction, archive, what is left over.
+
+    Of all who maintain a database one is at it at a time; when it dies, another goes on. For the
+    owner of the schema. Its connection may lead through a pooler.
+
+    Args:
+        dsn: a libpq connection string or URI. A round opens a connection of its own.
+        every: how many seconds after a round the next is due, whoever did it; 0: at once.
+        archive: where messages go that are to be archived before they are removed.
+        inbox_age: how many seconds ``once`` remembers, at least; None: for ever.
+        audit_age: how many seconds the audit, losses and ended replays are kept; None: for ever.
+        told: called after each step with its name, its topic and how much it did.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        every: float = EVERY,
+        archive: Archive | None = None,
+        inbox_age: float | None = None,
+        audit_age: float | None = None,
+        told: Callable[[str, str | None, int], Any] | None = None,
+    ) -> None:
+        check_period("every", every, least=0.0)
+        for name, age in (("inbox_age", inbox_age), ("audit_age", audit_age)):
+            if age is not None:
+                check_period(name, age)
+        if archive is not None and not hasattr(archive, "begin"):
+            raise InvalidArgument(f"archive has a method begin(topic, from_id, below): {archive!r}")
+        self._dsn = dsn
+        self._every = every
+        self._archive = archive
+        self._ages = (inbox_age, audit_age)
+        self._told = told
+        self._stopping = Event()
+        self._opened: AsyncOpen | None = None
+        # Tells it from all others.
+        self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
+
+    def stop(self) -> None:
+        """End after the step under way."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Maintain until stopped: by ``stop()``, SIGTERM or SIGINT. It outlasts outages."""
+        with on_signals(self.stop):
+            while not self._stopping.is_set():
+                try:
+                    await self.run_once()
+                except TRANSIENT as error:
+                    log.warning("maintenance failed, and is tried again: %s", said(error))
+                await self._stopping.wait(_pause(max(1.0, self._every)))
+
+    async def run_once(self) -> dict[str, int | str] | None:
+        """Do a round, if one is due and nobody else is at it.
+
+        Returns:
+            How much was done by step, or what kept a step from it (``"remove failed"``); None:
+            nothing was due, or somebody else is at it.
+
+        Raises:
+            psycopg.Error: the database cannot be reached or used. The next round goes on.
+        """
+        async with await connect(self._dsn, "maintenance") as connection:
+            if self._opened is not None:
+                await self._opened.add(connection)
+            if not (await fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
+                return None
+            report: dict[str, int | str] = {}
+            for step, topic in await fetch(connection, _STEPS, ()):
+                if not await self._repeat(connection, step, topic, report):
+                    return report
+                if step == "seal" and self._archive is not None:
+                    await self._archive_all(connection, self._archive, report)
+            for alarm in await fetch(connection, _ALARMS, ()):
+                log.warning("group %r lags: %s bytes of topic %r stay because of it", *alarm)
+                report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
+            await fetch(connection, _END, (self._worker, json.dumps(report)))
+        for name, done in report.items():
+            level = logging.WARNING if name.endswith("failed") else logging.INFO
+            log.log(level, "maintenance: %s: %s", name, done)
+        return report
+
+    async def _repeat(
+        self,
+        connection: AsyncOwnConnection,
+        step: str,
+        topic: str | None,
+        report: dict[str, int | str],
+    ) -> bool:
+        """Do a step until nothing is left of it; False where the round is not to go on."""
+        while not self._stopping.is_set():
+            try:
+                params = (self._worker, step, topic, *self._ages)
+                done = (await fetch(connection, _STEP, params))[0][0]
+            except TRANSIENT:
+                if connection.closed:
+                    raise
+                return True  # a lock that was not to be had: another time
+            except psycopg.Error as error:
+                report[f"{step} failed"] = said(error)
+                return True  # the others go on
+            if done is None:
+                return False
+            if self._told is not None:
+                self._told(step, topic, done)
+            if done <= 0:
+                return True
+            report[step] = int(report.get(step, 0)) + done
+            await checkpoint()
+        return False
+
+    async def _archive_all(
+        self, connection: AsyncOwnConnection, archive: Archive, report: dict[str, int | str]
+    ) -> None:
+        for (topic,) in await fetch(connection, _ARCHIVED, ()):
+            try:
+                while not self._stopping.is_set():
+                    archived = await self._archive_part(connection, archive, topic)
+                    if archived == 0:
+                        break
+                    report["archive"] = int(report.get("archive", 0)) + archived
+                    if self._told is not None:
+                        self._told("archive", topic, archived)
+            except TRANSIENT:
+                raise
+            except Exception as error:  # the archive's: the messages stay, the others go on
+                report["archive failed"] = said(error)
+
+    async def _archive_part(
+        self, connection: AsyncOwnConnection, archive: Archive, topic: str
+    ) -> int:
+        """Archive the next stretch; returns how many messages that was."""
+        from_id, below = (await fetch(connection, _PLAN, (topic,)))[0]
+        if below is None:
+            return 0
+        part = archive.begin(topic, from_id, below)
+        written, next_id = 0, from_id
+        try:
+            while page := await fetch(connection, _PAGE, (topic, next_id, below, PAGE)):
+                part.write([ArchivedMessage(*row) for row in page])
+                written, next_id = written + len(page), page[-1][0] + 1
+                # A sign of life, or somebody else takes over: which does no harm, but is no use.
+                await fetch(connection, _STEP, (self._worker, "archive", topic, None, None))
+            part.finish()
+        except BaseException:
+            part.abandon()
+            raise
+        await fetch(connection, _ADVANCE, (topic, from_id, below))
+        return max(written, 1)
+
+
+def _pause(every: float) -> float:
+    """Return how long to wait: not all at once. A round that is not due costs one look."""
+    return every * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+async def keep_up(
+    store: AsyncStore, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+) -> None:
+    """Maintain beside a consumer, where its role may, and nobody else does."""
+    maintenance = AsyncMaintenance(dsn, every=every)
+    maintenance._opened = store.opened
+    maintenance._stopping = stopping
+    while not await stopping.wait(_pause(every)):
+        if quiet():
+            continue  # the database is to sleep
+        try:
+            due = await store.maintenance_due(every)
+            if due is None:
+                log.info("this role is not the owner of the schema: others maintain it")
+                return
+            if due:
+                await maintenance.run_once()
+        except TRANSIENT as error:
+            log.info("maintenance failed, and is tried again: %s", said(error))
+        except Exception as error:
+            log.warning("maintenance failed, and is tried again: %s", said(error))

@@ -1,0 +1,108 @@
+"""``maintain``: keep the database half in shape, for cron or as a service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .._sync.maintenance import Maintenance
+from .common import common, pass_database
+from .values import Length, json_line, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..archive import Archive
+    from .database import Database
+
+__all__ = ["maintain"]
+
+
+@click.command()
+@common
+@click.option("--once", is_flag=True, help="One round now, and end; the default.")
+@click.option("--every", type=Length(), metavar="TIME", help="Go on, a round every 60s, 5m, 1h.")
+@click.option("--archive", metavar="DIR", type=click.Path(file_okay=False),
+              help="Where messages go that are to be archived before they go.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
+              show_default=True, help="The files of the archive.")  # fmt: skip
+@click.option("--inbox-age", type=Length(), help="Forget what once() noted so long ago: 30d.")
+@click.option("--audit-age", type=Length(), help="Forget audit, losses and ended replays: 365d.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a round.")
+@pass_database
+def maintain(
+    database: Database,
+    *,
+    once: bool,
+    every: float | None,
+    archive: str | None,
+    form: str,
+    inbox_age: float | None,
+    audit_age: float | None,
+    as_json: bool,
+) -> None:
+    """Remove what retention lets go, compact, archive, and clear away what is left over.
+
+    Consumers do so by themselves, but for the archive, where their role is the owner of the schema.
+    One process is at it at a time; what a round was kept from is done by the next.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    if once and every is not None:
+        raise click.UsageError("--once or --every, not both")
+    with database.connect("maintain"):
+        pass  # its schema is checked, and errors are said, before anything is begun
+    console = Console(stderr=True)
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    steps: dict[str, int] = {}
+
+    def told(step: str, topic: str | None, done: int) -> None:
+        steps[step] = steps.get(step, 0) + done
+        name = step if topic is None else f"{step} {shown(topic)}"
+        bar.update(shown_task, description=name, completed=steps[step])
+
+    maintenance = _Reporting(
+        database.dsn,
+        every=0.0 if every is None else every,
+        archive=None if archive is None else _files(archive, form),
+        inbox_age=inbox_age,
+        audit_age=audit_age,
+        told=told,
+    )
+    maintenance.as_json = as_json
+    with bar:
+        shown_task = bar.add_task("maintaining", total=None)
+        if every is None:
+            maintenance.run_once()
+        else:
+            maintenance.run()
+
+
+class _Reporting(Maintenance):
+    """Says what each round did."""
+
+    as_json = False
+
+    def run_once(self) -> dict[str, int | str] | None:
+        report = super().run_once()
+        if self.as_json:
+            click.echo(json_line(report))
+        elif report is None:
+            click.echo("nothing was due, or another process maintains just now", err=True)
+        else:
+            for name, done in sorted(report.items()):
+                click.echo(f"{name}: {shown(done)}")
+            if not report:
+                click.echo("nothing was to be done", err=True)
+        return report
+
+
+def _files(folder: str | Path, form: str) -> Archive:
+    from ..archive import NdjsonFiles, ParquetFiles
+
+    return NdjsonFiles(folder) if form == "ndjson" else ParquetFiles(folder)

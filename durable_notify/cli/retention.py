@@ -1,0 +1,145 @@
+"""``retention``: what goes from topics, and when."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._sync.admin import Admin
+from .common import common, pass_database
+from .problems import Failure
+from .tables import print_table, table_of
+from .values import Length, json_line, shown
+
+if TYPE_CHECKING:
+    from ..reports import Retention
+    from .database import Database
+
+__all__ = ["losses", "retention"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class Size(click.ParamType[int]):
+    """A size: bytes, or as in ``500MB``, ``10GB``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+) ?([kmgt]?)b?", value.strip().lower())
+        if not found:
+            self.fail(f"{value!r} is no size: write bytes, or 500MB, 10GB", param, ctx)
+        return int(found[1]) * _UNITS[found[2]]
+
+
+@click.command()
+@common
+@click.argument("topic", required=False)
+@click.option("--age", type=Length(), help="So long after it was published: 12h, 7d, 4w.")
+@click.option("--size", type=Size(), help="Once so much of the topic is younger: 500MB, 10GB.")
+@click.option("--settled", is_flag=True, help="As soon as every group has settled it.")
+@click.option("--on-lag", type=click.Choice(["block", "lose"]), default="block", show_default=True,
+              help="What a group has not settled: it stays; or goes by age and size, recorded.")  # fmt: skip
+@click.option("--alarm", type=Size(), help="How much may stay because a group lags.")
+@click.option("--compact", is_flag=True, help="Of each key the latest message stays.")
+@click.option("--archive", is_flag=True, help="Only what is archived goes.")
+@click.option("--forever", is_flag=True, help="Forget what was said of TOPIC.")
+@click.option("--lag", is_flag=True, help="Show what stays although it is to go, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def retention(
+    database: Database,
+    /,
+    *,
+    topic: str | None,
+    forever: bool,
+    lag: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say what goes from TOPIC, or a pattern of topics, and when; without TOPIC, list it.
+
+    What nothing is said of is kept for ever. Consumers remove what is to go, or
+    durable-notify maintain does. Of several that fit a topic the most specific counts.
+    """
+    names = {"age": "max_age", "size": "max_bytes", "settled": "when_settled",
+             "alarm": "alarm_bytes"}  # fmt: skip
+    given = {names.get(name, name): value for name, value in options.items()}
+    said = given != {**dict.fromkeys(given, None), "when_settled": False, "on_lag": "block",
+                     "compact": False, "archive": False}  # fmt: skip
+    if (topic is None or forever) and said:
+        raise click.UsageError("give TOPIC, and what goes from it; --forever goes alone")
+    with database.connect("retention") as connection:
+        if topic is None:
+            found: Any = Admin().lagging(connection) if lag else Admin().retention(connection)
+            _show(found, as_json=as_json, lag=lag)
+        elif forever:
+            if not Admin().forget_retention(connection, topic):
+                raise Failure(
+                    f"nothing was said of {shown(topic)}", "durable-notify retention lists it."
+                )
+            click.echo(f"{shown(topic)} is kept, unless a pattern says otherwise")
+        elif not said:
+            raise click.UsageError(
+                "say what goes: --age, --size, --settled or --compact; or --forever"
+            )
+        else:
+            for warning in Admin().set_retention(connection, topic, **given):
+                click.echo(f"warning: {shown(warning)}", err=True)
+            click.echo(f"retention of {shown(topic)} is set")
+
+
+def _show(found: list[Any], *, as_json: bool, lag: bool) -> None:
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo(
+            "Nothing is kept from going." if lag else "Everything is kept for ever.", err=True
+        )
+    elif lag:
+        columns = ("topic", "group", "from id", "up to id", "published", "bytes", "alarm")
+        rows = [
+            (one.topic, one.group_name or "(to be archived)", one.from_id, one.upto_id,
+             f"{one.published_at:%Y-%m-%d %H:%M}", one.bytes, "yes" if one.alarm else "no")
+            for one in found
+        ]  # fmt: skip
+        print_table(table_of(columns, rows))
+    else:
+        columns = ("topic", "age", "size", "settled", "on lag", "alarm", "compact", "archive")
+        print_table(table_of(columns, map(_row, found)))
+
+
+def _row(one: Retention) -> tuple[object, ...]:
+    age = None if one.max_age is None else timedelta(seconds=one.max_age)
+    flags = ["yes" if flag else "no" for flag in (one.when_settled, one.compact, one.archive)]
+    return (one.pattern, age, one.max_bytes, flags[0], one.on_lag, one.alarm_bytes, *flags[1:])
+
+
+@click.command()
+@common
+@click.option("--group", help="Only what this group lost.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def losses(database: Database, group: str | None, as_json: bool) -> None:
+    """Show what groups lost to retention with --on-lag lose, the newest first."""
+    with database.connect("losses") as connection:
+        found = Admin().losses(connection, group)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo("Nothing was lost.", err=True)
+    else:
+        columns = ("at", "group", "topic", "messages", "from id", "to id", "by")
+        rows = [
+            (f"{one.at:%Y-%m-%d %H:%M:%S}", one.group_name, one.topic, one.messages, one.first_id,
+             one.last_id, one.reason)
+            for one in found
+        ]  # fmt: skip
+        print_table(table_of(columns, rows))
