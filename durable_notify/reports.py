@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 __all__ = [
-    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "Health", "InFlight", "Lagging", "Loss", "Reanchored", "ReplayConditions", "ReplayJob", "Retention", "Sought",
+    "AccessGrant", "AuditEntry", "BridgeInfo", "Conditions", "GroupInfo", "Health", "InFlight",
+    "Lagging", "Loss", "Reanchored", "ReplayConditions", "ReplayJob", "Retention", "Sought",
 ]  # fmt: skip
 
 

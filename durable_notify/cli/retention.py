@@ -46,7 +46,7 @@ class Size(click.ParamType[int]):
 @click.option("--size", type=Size(), help="Once so much of the topic is younger: 500MB, 10GB.")
 @click.option("--settled", is_flag=True, help="As soon as every group has settled it.")
 @click.option("--on-lag", type=click.Choice(["block", "lose"]), default="block", show_default=True,
-              help="What a group has not settled: it stays; or goes by age and size, recorded.")  # fmt: skip
+              help="What a group has not settled stays, or goes and is recorded.")  # fmt: skip
 @click.option("--alarm", type=Size(), help="How much may stay because a group lags.")
 @click.option("--compact", is_flag=True, help="Of each key the latest message stays.")
 @click.option("--archive", is_flag=True, help="Only what is archived goes.")
@@ -105,15 +105,15 @@ def _show(found: list[Any], *, as_json: bool, lag: bool) -> None:
         )
     elif lag:
         columns = ("topic", "group", "from id", "up to id", "published", "bytes", "alarm")
-        rows = [
+        lags = [
             (one.topic, one.group_name or "(to be archived)", one.from_id, one.upto_id,
              f"{one.published_at:%Y-%m-%d %H:%M}", one.bytes, "yes" if one.alarm else "no")
             for one in found
         ]  # fmt: skip
-        print_table(table_of(columns, rows))
+        print_table(table_of(columns, lags))
     else:
-        columns = ("topic", "age", "size", "settled", "on lag", "alarm", "compact", "archive")
-        print_table(table_of(columns, map(_row, found)))
+        heads = ("topic", "age", "size", "settled", "on lag", "alarm", "compact", "archive")
+        print_table(table_of(heads, map(_row, found)))
 
 
 def _row(one: Retention) -> tuple[object, ...]:
