@@ -12,8 +12,8 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM durable_notify.topic_retention r WHERE r.compact) THEN
         cases := (SELECT pg_catalog.string_agg(
-                      CASE WHEN r.pattern ~ '[*>]' THEN pg_catalog.format('WHEN topic OPERATOR(pg_catalog.~) %L THEN %s', r.regex, r.compact)
-                           ELSE pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %s', r.pattern, r.compact) END,
+                      CASE WHEN r.pattern ~ '[*>]' THEN pg_catalog.format('WHEN topic OPERATOR(pg_catalog.~) %L THEN %s', r.regex, r.compact::text)
+                           ELSE pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %s', r.pattern, r.compact::text) END,
                       ' ' ORDER BY r.rank)
                     FROM durable_notify.topic_retention r);
     END IF;
