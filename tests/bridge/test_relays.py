@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -16,7 +16,7 @@ from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.messages import Outgoing
 from tests.support.command import end, start
-from tests.support.outlets import OUTLETS, Arrived, all_arrive, outlet_of
+from tests.support.outlets import OUTLETS, Arrived, all_arrive
 from tests.support.waiting import eventually
 
 EXACT = "12345678901234567890.10"
@@ -30,9 +30,10 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-async def outlet(broker: Any) -> AsyncIterator[Any]:
-    async with outlet_of(broker) as made:
-        yield made
+async def outlet(broker: Any, request: pytest.FixtureRequest) -> Any:
+    made = OUTLETS[request.node.callspec.params["broker"]][1](broker)
+    await made.make()
+    return made
 
 
 def publish(dsn: str, topic: str, *messages: Any) -> list[int]:
@@ -202,11 +203,15 @@ async def test_the_relay_is_killed(dsn: str, outlet: Any) -> None:
         assert len(found) == 1000
 
 
-async def test_a_broker_that_is_not_there(dsn: str, outlet: Any) -> None:
+async def test_a_broker_that_is_not_there(
+    dsn: str, outlet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from durable_notify.bridge import kafka
     from tests.support.brokers import free_port
 
     publish(dsn, "orders.eu", 1)
     outlet.url = outlet.url.replace(outlet.url.rsplit(":", 1)[1].split("/")[0], str(free_port()))
+    monkeypatch.setattr(kafka, "PATIENCE", 1.0)
     with pytest.raises(BrokerUnavailable):
         await relay_to(dsn, outlet).run()
     with psycopg.connect(dsn) as connection:

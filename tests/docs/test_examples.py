@@ -25,7 +25,7 @@ import pytest
 import durable_notify as dn
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
-from tests.support.brokers import Nats, RabbitMQ, Redis
+from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
 from tests.support.node import install
 from tests.support.servers import Postgres
 from tests.support.waiting import eventually
@@ -247,6 +247,7 @@ RELAYED = {
     "rabbitmq": (RabbitMQ, "orders.eu.customer"),
     "redis": (Redis, "orders.eu"),
     "nats": (Nats, "shop.orders.eu"),
+    "kafka": (kafka, "orders customer"),
 }
 
 

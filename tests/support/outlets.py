@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, Protocol
 
-from tests.support.brokers import Nats, RabbitMQ, Redis
+from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
 
 
 class Arrived(NamedTuple):
@@ -163,19 +162,74 @@ class NatsOutlet:
         return found
 
 
+class KafkaOutlet:
+    too_large = "Message size too large"
+    nowhere = "nknown topic"
+    deduplicates = False  # but for what one and the same producer sends again
+    cloudevents = "ce_"
+
+    def __init__(self, server: Any) -> None:
+        # A topic that is not there is known to be so at once, and is not made.
+        self.url = (
+            f"{server.url}?allow.auto.create.topics=false&topic.metadata.propagation.max.ms=100"
+        )
+        self._servers = server.url.partition("://")[2]
+        self._topic = uuid.uuid4().hex
+        self._partitions: list[int] = []
+        self.routes = {
+            "orders.*": {"topic": self._topic},
+            "nowhere": {"topic": f"{self._topic}.{{topic}}"},
+        }
+
+    async def make(self) -> None:
+        from confluent_kafka import Producer
+
+        asking = Producer({"bootstrap.servers": self._servers, "log_level": 0})
+        async with asyncio.timeout(30):
+            while True:  # asked for, it is made
+                found = await asyncio.to_thread(asking.list_topics, self._topic, 5)
+                if found.topics[self._topic].error is None and found.topics[self._topic].partitions:
+                    self._partitions = list(found.topics[self._topic].partitions)
+                    return
+                await asyncio.sleep(0.1)
+
+    async def arrived(self) -> list[Arrived]:
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> list[Arrived]:
+        from confluent_kafka import Consumer, TopicPartition
+
+        consumer = Consumer(
+            {"bootstrap.servers": self._servers, "group.id": uuid.uuid4().hex, "log_level": 0}
+        )
+        found = []
+        try:
+            places = [TopicPartition(self._topic, number, 0) for number in self._partitions]
+            left = sum(consumer.get_watermark_offsets(place, timeout=5)[1] for place in places)
+            consumer.assign(places)
+            while len(found) < left:
+                message = consumer.poll(5)
+                assert message is not None
+                assert message.error() is None, message.error()
+                headers = {name: value.decode() for name, value in message.headers()}
+                key = message.key()
+                found.append(
+                    Arrived(
+                        headers["durable-notify-id"], key and key.decode(), message.value(),
+                        headers, headers["content-type"],
+                    )
+                )  # fmt: skip
+        finally:
+            consumer.close()
+        return found
+
+
 OUTLETS: dict[str, Any] = {
     "rabbitmq": (RabbitMQ, RabbitOutlet),
     "redis": (Redis, RedisOutlet),
     "nats": (Nats, NatsOutlet),
+    "kafka": (kafka, KafkaOutlet),
 }
-
-
-@contextlib.asynccontextmanager
-async def outlet_of(server: Any) -> AsyncIterator[Any]:
-    (kind,) = [made for of, made in OUTLETS.values() if type(server) is of]
-    outlet = kind(server)
-    await outlet.make()
-    yield outlet
 
 
 async def all_arrive(outlet: Any, numbers: set[int], timeout: float = 60.0) -> list[Arrived]:

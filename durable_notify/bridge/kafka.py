@@ -1,0 +1,243 @@
+"""Kafka, with confluent-kafka: the extra ``kafka``.
+
+The producer is idempotent: it tries again by itself for as long as it takes, and neither doubles
+nor reorders. A mapping has ``topic`` (by default the topic) and ``key`` (by default the key). What
+stands in the URL's query are options of librdkafka's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from .._core.complaints import Complaints
+from .._core.failures import unsecret
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import Later, Refused, Sent, Unsure, client_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .broker import Outcome, Parcel
+    from .routes import Routes
+
+__all__ = ["Relay", "settings_of"]
+
+log = logging.getLogger("durable_notify")
+
+#: How long to wait for an answer at the start, in seconds.
+PATIENCE = 10.0
+#: How often to ask for a topic that the broker may be making just now.
+ASKED = 5
+#: Errors that say that a message never will be taken.
+_FINAL = (
+    "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC",
+    "TOPIC_EXCEPTION", "INVALID_RECORD", "POLICY_VIOLATION", "_INVALID_ARG", "INVALID_MSG_SIZE",
+    "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP",
+)  # fmt: skip
+_TOO_LARGE = "MSG_SIZE_TOO_LARGE"
+_FIXED = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0}
+#: Java's producers put a key in the same partition.
+_DEFAULTS = {"partitioner": "murmur2_random", "client.id": "durable-notify"}
+
+
+class Relay:
+    """Messages to Kafka."""
+
+    fields: Mapping[str, str] = {"topic": "{topic}", "key": "{key}"}
+
+    def __init__(self, url: str) -> None:
+        (self._kafka,) = client_of("kafka", "confluent_kafka")
+        self._settings = {**_DEFAULTS, **settings_of(url), **_FIXED}
+        self._producer: _Producer | None = None
+
+    def check(self, field: str, template: str) -> None:
+        """Nothing more is known of a mapping before the broker is asked."""
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the topics are there, or can be made."""
+        self._producer = _Producer(self._kafka, self._settings)
+        await asyncio.to_thread(self._look, self._producer, sorted(routes.fixed("topic")))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await asyncio.to_thread(producer.close)
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Send parcels, all at once: the producer keeps their order."""
+        if self._producer is None:
+            self._producer = _Producer(self._kafka, self._settings)
+        producer = self._producer
+        outcomes = await producer.send(parcels)
+        # Trap: records go in batches, and a broker refuses a whole batch as too large.
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, _TooLarge):
+                outcomes[place] = (await producer.send([parcels[place]]))[0]
+        if producer.is_broken:  # it cannot go on, and says so: the next one can
+            self._producer = None
+            await asyncio.to_thread(producer.close)
+        return outcomes
+
+    def _look(self, producer: _Producer, topics: list[str]) -> None:
+        """Ask for the topics, until the broker has made them where it does. In a thread."""
+        try:
+            there = producer.client.list_topics(timeout=PATIENCE).topics
+            for topic in topics:
+                for left in range(ASKED, -1, -1):
+                    if topic in there and there[topic].error is None:
+                        break
+                    if not left:
+                        error = there[topic].error if topic in there else "it is not there"
+                        raise InvalidArgument(
+                            f"Kafka says of topic {topic!r}: {error}. Make it, or correct the "
+                            "mapping"
+                        )
+                    there = producer.client.list_topics(topic, timeout=PATIENCE).topics
+                    time.sleep(0.2)
+        except self._kafka.KafkaException as error:
+            said = producer.last_error or error.args[0]
+            if said.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL"):
+                raise InvalidArgument(f"Kafka says: {said}. Correct the URL") from error
+            raise BrokerUnavailable(f"Kafka cannot be reached: {said}") from error
+
+
+class _TooLarge(Refused):
+    """It, or what was in one batch with it, is too large."""
+
+
+class _Producer:
+    """A producer, and a thread that hears what became of what was sent."""
+
+    def __init__(self, kafka: Any, settings: Mapping[str, Any]) -> None:
+        self._kafka = kafka
+        self.last_error: Any = None
+        self.is_broken = False
+        self._complaints = Complaints()
+        self._closing = False
+        try:
+            self.client = kafka.Producer({**settings, "error_cb": self._hear, "logger": log})
+        except (kafka.KafkaException, TypeError) as error:
+            raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
+        self._thread = threading.Thread(target=self._poll, name="durable_notify kafka", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give up what is not confirmed."""
+        self._closing = True
+        self.client.purge()
+        self.client.flush(1)
+        self._thread.join()
+
+    def _poll(self) -> None:
+        while not self._closing:
+            self.client.poll(0.2)
+
+    def _hear(self, error: Any) -> None:
+        self.last_error = error
+        self.is_broken |= error.fatal()
+        what = BrokerUnavailable(str(error))
+        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        log.log(level, "relaying waits for Kafka: %s", _said(error))
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        batch = _Batch(len(parcels))
+        for place, parcel in enumerate(parcels):
+            outcome = await self._produce(parcel, batch.putter(place, self._outcome_of))
+            if outcome is not None:
+                batch.put(place, outcome)
+        await batch.done
+        return batch.outcomes
+
+    async def _produce(self, parcel: Parcel, told: Callable[[Any, Any], None]) -> Outcome | None:
+        """Hand a parcel to the producer; what became of it at once, or None: it tells later."""
+        headers = {**parcel.all_headers("ce_"), "content-type": parcel.content_type}
+        while True:
+            try:
+                self.client.produce(
+                    parcel.to["topic"],
+                    parcel.body,
+                    parcel.to["key"].encode() or None,
+                    headers=[(name, value.encode()) for name, value in headers.items()],
+                    timestamp=int(parcel.published_at.timestamp() * 1000),
+                    on_delivery=told,
+                )
+            except BufferError:
+                await asyncio.sleep(0.01)  # its queue is full
+            except self._kafka.KafkaException as error:
+                outcome = self._outcome_of(error.args[0])
+                return Refused(outcome.words) if isinstance(outcome, _TooLarge) else outcome
+            except (TypeError, ValueError) as error:
+                return Refused(f"Kafka cannot carry it: {error}")
+            else:
+                return None
+
+    def _outcome_of(self, error: Any) -> Any:
+        if error is None:
+            return Sent()
+        self.is_broken |= error.fatal()
+        name, words = error.name(), f"Kafka says: {_said(error)}"
+        if error.fatal() or error.retriable() or name.startswith(("_PURGE", "_FATAL")):
+            return Unsure(words)
+        if name == _TOO_LARGE:
+            return _TooLarge(words)
+        return Refused(words) if name in _FINAL else Later(words)
+
+
+class _Batch:
+    """What became of some parcels, heard in another thread."""
+
+    def __init__(self, size: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._mutex = threading.Lock()
+        self._left = size
+        self.outcomes: list[Outcome] = [Unsure("it was not confirmed")] * size
+        self.done: asyncio.Future[None] = self._loop.create_future()
+
+    def putter(self, place: int, outcome_of: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
+        return lambda error, _message: self.put(place, outcome_of(error))
+
+    def put(self, place: int, outcome: Outcome) -> None:
+        with self._mutex:
+            self.outcomes[place] = outcome
+            self._left -= 1
+            left = self._left
+        if not left and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+def settings_of(url: str) -> dict[str, str]:
+    """Return librdkafka's options for a URL: ``kafka://USER:PASSWORD@HOST:9092,HOST?OPTION=VALUE``.
+
+    Raises:
+        InvalidArgument: it names no host.
+    """
+    rest = url.partition("://")[2]
+    authority, _, query = rest.partition("?")
+    authority = authority.rstrip("/")
+    user, _, hosts = authority.rpartition("@")
+    if not all(host.partition(":")[0] for host in hosts.split(",")) or "/" in hosts:
+        raise InvalidArgument("the URL names no host: write kafka://HOST:9092,HOST:9092")
+    settings = {"bootstrap.servers": hosts}
+    if user:
+        name, _, password = user.partition(":")
+        settings |= {"sasl.username": unquote(name), "sasl.password": unquote(password)}
+    settings |= dict(parse_qsl(query))
+    if bad := settings.keys() & _FIXED.keys():
+        raise InvalidArgument(f"{min(bad)} is not to be chosen: without it messages are lost")
+    return settings
+
+
+def _said(error: Any) -> str:
+    if not hasattr(error, "str"):
+        error = error.args[0] if getattr(error, "args", None) else error
+    return unsecret(error.str() if hasattr(error, "str") else str(error))
