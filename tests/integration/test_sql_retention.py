@@ -447,3 +447,24 @@ def test_replay_answers_from_what_is_left(stage: Stage) -> None:
     assert drain(one) == [3, 4]
     one.subscribe("new")
     assert drain(one, group="new") == [3, 4]
+
+
+def test_after_a_move_to_another_cluster(stage: Stage) -> None:
+    """Ids that were drawn there and not carried over come again: nothing is noted of those."""
+    one = stage.session()
+    retain(one, compact=True, archive=True)
+    for _ in range(3):
+        one.publish(key="k")
+    one.run("SELECT durable_notify.seal_log()")
+    one.run("INSERT INTO durable_notify.topic_progress VALUES ('t', 900, 950, 900, 900)")
+    one.run("INSERT INTO durable_notify.compacted_key VALUES ('t', 'k', 899)")
+    one.run("UPDATE durable_notify.seal SET last_id = 899")
+    one.run("UPDATE durable_notify.anchor SET xid = '0'")
+    with pytest.raises(psycopg.Error, match="another cluster"):
+        one.value("SELECT durable_notify.maintain_begin('a', '0')")
+    one.run("SELECT durable_notify.reanchor()")
+    assert one.run(
+        "SELECT archived_below, archiving_below, compacted_below FROM durable_notify.topic_progress"
+    ) == [(4, None, 4)]
+    assert one.value("SELECT durable_notify.sealed_below()") == 1
+    assert one.value("SELECT count(*) FROM durable_notify.compacted_key") == 0

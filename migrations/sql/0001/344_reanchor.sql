@@ -38,12 +38,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
     DELETE FROM durable_notify.horizon;
-    -- Ids that were drawn there and not carried over are drawn here again.
-    UPDATE durable_notify.seal SET last_id = 0, noted_id = NULL, waits_for = '{}';
-    UPDATE durable_notify.topic_progress p
-       SET archived_below = LEAST(p.archived_below, q.last_value + 1), archiving_below = NULL,
-           compacted_below = LEAST(p.compacted_below, q.last_value + 1), measured_below = LEAST(p.measured_below, q.last_value + 1)
-      FROM durable_notify.outbox_id_seq q;
+    PERFORM durable_notify.begin_anew();
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
     ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it

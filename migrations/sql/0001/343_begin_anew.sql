@@ -1,0 +1,16 @@
+CREATE FUNCTION durable_notify.begin_anew() RETURNS void
+LANGUAGE plpgsql AS $function$
+DECLARE
+    next_id bigint := (SELECT q.last_value + 1 FROM durable_notify.outbox_id_seq q);
+BEGIN
+    -- Have maintenance begin anew where the log was carried over. reanchor() calls it, alone with the log:
+    -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those.
+    DELETE FROM durable_notify.seal;
+    DELETE FROM durable_notify.maintenance;
+    UPDATE durable_notify.topic_progress p
+       SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,
+           compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id);
+    DELETE FROM durable_notify.topic_extent e WHERE e.upto_id >= next_id;
+    DELETE FROM durable_notify.compacted_key k WHERE k.message_id >= next_id;
+END
+$function$;
