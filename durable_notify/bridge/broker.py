@@ -131,8 +131,8 @@ class Broker(Protocol):
         """Disconnect."""
 
 
-def broker_class(url: str, module: str = "{}") -> type[Any]:
-    """Return the class for the broker of a URL: ``Relay`` of its module in ``bridge``.
+def broker_class(url: str, what: str) -> type[Any]:
+    """Return the class for the broker of a URL: ``Relay`` or ``Source`` of its module.
 
     Raises:
         InvalidArgument: no broker has such URLs, or its client is not installed.
@@ -142,9 +142,9 @@ def broker_class(url: str, module: str = "{}") -> type[Any]:
     if name is None:
         raise InvalidArgument(f"no broker has such a URL. Write {_FORMS}")
     found = importlib.import_module(f"{__package__}.{name}")
-    broker: type[Any] | None = getattr(found, module, None)
+    broker: type[Any] | None = getattr(found, what, None)
     if broker is None:
-        raise InvalidArgument(f"{name} cannot be used this way")
+        raise InvalidArgument(f"there is no way in from {name}: only out, with a relay")
     return broker
 
 

@@ -18,6 +18,7 @@ from .._core.complaints import Complaints
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import Later, Refused, Sent, Unsure, client_of
+from .ingest import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .broker import Outcome, Parcel
     from .routes import Routes
 
-__all__ = ["Relay", "settings_of"]
+__all__ = ["Relay", "Source", "settings_of"]
 
 log = logging.getLogger("durable_notify")
 
@@ -241,3 +242,94 @@ def _said(error: Any) -> str:
     if not hasattr(error, "str"):
         error = error.args[0] if getattr(error, "args", None) else error
     return unsecret(error.str() if hasattr(error, "str") else str(error))
+
+
+class Source:
+    """Records of a topic of Kafka's, as a member of a consumer group."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        (self._kafka,) = client_of("kafka", "confluent_kafka")
+        self._topic = place
+        self._settings = {
+            "client.id": "durable-notify",
+            "auto.offset.reset": "earliest",
+            **settings_of(url),
+            "group.id": group,
+            "enable.auto.commit": False,
+        }
+        self._consumer: Any = None
+
+    async def connect(self) -> None:
+        """Connect, and see that the topic is there."""
+        try:
+            self._consumer = self._kafka.Consumer(
+                {**self._settings, "logger": log, "error_cb": lambda _: None}
+            )
+        except (self._kafka.KafkaException, TypeError) as error:
+            raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
+        try:
+            there = await asyncio.to_thread(self._consumer.list_topics, timeout=PATIENCE)
+        except self._kafka.KafkaException as error:
+            raise BrokerUnavailable(f"Kafka cannot be reached: {_said(error)}") from error
+        if self._topic not in there.topics:
+            raise InvalidArgument(f"Kafka says: there is no topic {self._topic!r}")
+        self._consumer.subscribe([self._topic])
+
+    async def receive(self, most: int) -> list[Arrival]:
+        """Return some records."""
+        return await asyncio.to_thread(self._receive, self._consumer, most)
+
+    def _receive(self, consumer: Any, most: int) -> list[Arrival]:
+        first = consumer.poll(0.5)
+        if first is None:
+            return []
+        arrivals = []
+        for record in (first, *consumer.consume(most - 1, 0.01)) if most > 1 else (first,):
+            error = record.error()
+            if error is None:
+                arrivals.append(self._arrival(record))
+            elif error.fatal():
+                raise BrokerUnavailable(f"Kafka says: {_said(error)}")
+        return arrivals
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Commit the offsets."""
+        last: dict[int, int] = {}
+        for arrival in arrivals:
+            partition, offset = arrival.receipt
+            last[partition] = offset + 1
+        offsets = [
+            self._kafka.TopicPartition(self._topic, partition, offset)
+            for partition, offset in last.items()
+        ]
+        try:
+            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+        except self._kafka.KafkaException as error:
+            # Not ours any more, or out of reach: what comes again is known by its offset.
+            log.info("offsets were not committed: %s", _said(error))
+
+    async def refuse(self, arrival: Arrival) -> None:
+        """It stays in the log, and is passed over."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await asyncio.to_thread(consumer.close)
+
+    def _arrival(self, record: Any) -> Arrival:
+        headers = {
+            name: (value or b"").decode(errors="backslashreplace")
+            for name, value in record.headers() or ()
+        }
+        key = record.key()
+        partition, offset = record.partition(), record.offset()
+        return Arrival(
+            body=record.value() or b"",
+            # With the time: a topic that is made anew counts from 0.
+            id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
+            key=None if key is None else key.decode(errors="backslashreplace"),
+            content_type=headers.pop("content-type", ""),
+            headers=headers,
+            receipt=(partition, offset),
+        )

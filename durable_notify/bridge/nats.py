@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+from .ingest import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from .broker import Outcome, Parcel
     from .routes import Routes
 
-__all__ = ["Relay", "connect"]
+__all__ = ["Relay", "Source", "connect"]
 
 #: How long to wait for an answer, in seconds.
 PATIENCE = 10.0
+#: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
+ACK_WAIT = 20.0
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
@@ -205,3 +208,96 @@ def _flaw_of_subject(subject: str) -> str | None:
 
 def _said(error: BaseException) -> str:
     return unsecret(str(error) or type(error).__name__)
+
+
+class Source:
+    """Messages from a stream of NATS's, by a durable consumer."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        (self._nats, self._errors, self._js, self._api) = client_of(
+            "nats", "nats", "nats.errors", "nats.js.errors", "nats.js.api"
+        )
+        if not url_parts(url).hostname:
+            raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
+        if re.search(r"[\s.*>/\\]", group):
+            raise InvalidArgument("a durable consumer's name has no white space, . * > / and \\")
+        self._url, self._stream, self._group = url, place, group
+        self._client: Any = None
+        self._reading: Any = None
+        self._broken = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Connect, and make or find the durable consumer."""
+        self._broken = asyncio.Event()
+        self._client = await connect(self._nats, self._url, self._broken)
+        stream = self._client.jetstream(timeout=PATIENCE)
+        try:
+            await stream.stream_info(self._stream)
+            config = self._api.ConsumerConfig(ack_wait=ACK_WAIT, max_ack_pending=20_000)
+            self._reading = await stream.pull_subscribe(
+                "", durable=self._group, stream=self._stream, config=config
+            )
+        except self._js.NotFoundError as error:
+            raise InvalidArgument(f"NATS says: there is no stream {self._stream!r}") from error
+        except self._js.BadRequestError as error:
+            raise InvalidArgument(f"NATS says: {_said(error)}") from error
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"NATS does not answer: {_said(error)}") from error
+
+    async def receive(self, most: int) -> list[Arrival]:
+        """Return some messages."""
+        fetching = asyncio.ensure_future(self._reading.fetch(most, timeout=5))
+        breaking = asyncio.ensure_future(self._broken.wait())
+        both: list[asyncio.Future[Any]] = [fetching, breaking]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not fetching.done():
+                raise BrokerUnavailable("the connection to NATS broke")
+            return [self._arrival(message) for message in fetching.result()]
+        except TimeoutError:
+            return []
+        except (self._errors.Error, OSError) as error:
+            raise BrokerUnavailable(f"the connection to NATS broke: {_said(error)}") from error
+        finally:
+            for each in both:
+                each.cancel()
+            await asyncio.wait(both)
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Acknowledge messages."""
+        try:
+            for arrival in arrivals:
+                if not arrival.receipt.is_acked:
+                    await arrival.receipt.ack()
+            await self._client.flush(PATIENCE)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"the connection to NATS broke: {_said(error)}") from error
+
+    async def refuse(self, arrival: Arrival) -> None:
+        """Have it not come again; it stays in its stream."""
+        with contextlib.suppress(self._errors.Error, OSError):
+            await arrival.receipt.term()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    def _arrival(self, message: Any) -> Arrival:
+        headers = dict(message.headers or {})
+        about = message.metadata
+        key = headers.pop("durable-notify-key", None)
+        if key is not None and key.startswith('"'):
+            with contextlib.suppress(ValueError):
+                key = json.loads(key)
+        return Arrival(
+            body=message.data,
+            # With the time: a stream that is made anew counts from 1.
+            id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
+            key=key,
+            content_type=headers.pop("content-type", ""),
+            headers=headers,
+            receipt=message,
+        )

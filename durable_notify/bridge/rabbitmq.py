@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+from .ingest import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
     from .broker import Outcome, Parcel
     from .routes import Routes
 
-__all__ = ["Relay", "connect"]
+__all__ = ["Relay", "Source", "connect"]
 
 #: How long connecting may take, and how often a connection shows that it is alive, in seconds.
 PATIENCE = 10.0
 HEARTBEAT = 15
 #: A frame of RabbitMQ's has 128 kB, and all headers stand in one.
 MOST_HEADERS = 100_000
+#: How many messages an ingest has in hand that are not acknowledged.
+PREFETCH = 2000
 _SHORT = 255  # bytes: what AMQP allows a routing key and a header's name
 #: Headers by which RabbitMQ sends a message elsewhere as well: no business of a publisher's.
 _STEERING = ("CC", "BCC")
@@ -266,3 +270,96 @@ def _said(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     text = reason if isinstance(reason, str) and "%" not in reason else str(error)
     return unsecret(text or type(error).__name__)
+
+
+class Source:
+    """Messages of a queue of RabbitMQ's."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        del group
+        self._pika, self._errors = client_of("rabbitmq", "aio_pika", "aio_pika.exceptions")
+        check_url(url)
+        self._url, self._name = url, place
+        self._connection: Any = None
+        self._channel: Any = None
+        self._queue: Any = None
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        """Connect, and take messages of the queue."""
+        self._connection = await connect(self._pika, self._url)
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        self._arrived = arrived
+        try:
+            self._channel = await self._connection.channel(publisher_confirms=False)
+            await self._channel.set_qos(prefetch_count=PREFETCH)
+            self._queue = await self._channel.get_queue(self._name, ensure=True)
+            self._channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+            await self._queue.consume(arrived.put)
+        except self._errors.ChannelClosed as error:
+            raise InvalidArgument(f"RabbitMQ says: {_said(error)}") from error
+        except self._errors.CONNECTION_EXCEPTIONS as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    async def receive(self, most: int) -> list[Arrival]:
+        """Return some messages."""
+        try:
+            async with asyncio.timeout(5):
+                found = [await self._arrived.get()]
+        except TimeoutError:
+            await self._ask()
+            return []
+        while len(found) < most and not self._arrived.empty():
+            found.append(self._arrived.get_nowait())
+        if None in found:
+            raise BrokerUnavailable("the connection to RabbitMQ broke")
+        return [self._arrival(message) for message in found]
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Acknowledge messages: up to the last, at one stroke."""
+        # Trap: to acknowledge one that was rejected closes the channel.
+        last = next((one.receipt for one in reversed(arrivals) if not one.receipt.processed), None)
+        if last is None:
+            return
+        try:
+            await last.ack(multiple=True)
+        except self._errors.CONNECTION_EXCEPTIONS as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    async def refuse(self, arrival: Arrival) -> None:
+        """It goes to the queue's dead letter exchange; where it has none, it is gone."""
+        with contextlib.suppress(*self._errors.CONNECTION_EXCEPTIONS):
+            await arrival.receipt.reject(requeue=False)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await connection.close()
+
+    async def _ask(self) -> None:
+        """See whether the queue is there still: a consumer whose queue is gone hears nothing."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._channel.get_queue(self._name, ensure=True)
+        except (*self._errors.CONNECTION_EXCEPTIONS, TimeoutError) as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    def _arrival(self, message: Any) -> Arrival:
+        headers = {
+            name: value if isinstance(value, str) else json.dumps(value, default=str)
+            for name, value in message.headers.items()
+        }
+        key = headers.pop("durable-notify-key", None)
+        known = message.message_id
+        return Arrival(
+            body=message.body,
+            # RabbitMQ gives none: it is that of whoever has published it.
+            id=None if not known else f"rabbitmq/{self._name}/{known}",
+            key=key,
+            content_type=message.content_type or "",
+            headers=headers,
+            receipt=message,
+        )

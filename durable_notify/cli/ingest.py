@@ -1,0 +1,49 @@
+"""``ingest``: what comes from a broker, to a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING
+
+import click
+
+from ..bridge.ingest import AsyncIngest
+from .common import common, pass_database
+from .values import Length
+
+if TYPE_CHECKING:
+    from .database import Database
+
+__all__ = ["ingest"]
+
+
+@click.command()
+@common
+@click.argument("place")
+@click.option("--from", "source", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
+              help="The broker: amqp://, kafka:// or nats://.")  # fmt: skip
+@click.option("--to", metavar="TOPIC", required=True, help="Where it is published.")
+@click.option("--group", default="durable-notify", show_default=True,
+              help="Kafka's consumer group, or the name of NATS's durable consumer.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 10_000), default=500, show_default=True,
+              metavar="N", help="The most messages in one transaction.")  # fmt: skip
+@click.option("--dedup-window", "window", type=Length(), default="1d", show_default=True,
+              help="How long a message is known by its id: 90s, 10m, 2h, 1d.")  # fmt: skip
+@pass_database
+def ingest(
+    database: Database, *, place: str, source: str, to: str, group: str, batch: int, window: float
+) -> None:
+    """Publish what comes from PLACE to a topic, for as long as it runs.
+
+    PLACE is RabbitMQ's queue, Kafka's topic or NATS's stream. What has committed is acknowledged to
+    the broker, and nothing else; what comes again is published once. SIGTERM and Ctrl-C end it.
+    """
+    make = functools.partial(
+        AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window
+    )
+    make("")  # refuses what cannot work, before a database is looked for
+    ingesting = make(database.dsn)
+    asyncio.run(ingesting.run())
+    more = f", {ingesting.refused} refused" if ingesting.refused else ""
+    click.echo(f"ended: {ingesting.published} published{more}", err=True)

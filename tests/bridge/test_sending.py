@@ -1,0 +1,260 @@
+"""Relays and a broker that does what the test says: what is sent when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+
+import durable_notify as dn
+from durable_notify.bridge import broker as brokers
+from durable_notify.bridge import nats
+from durable_notify.bridge.broker import Later, Outcome, Parcel, Refused, Sent, Unsure, in_lanes
+from durable_notify.bridge.relay import AsyncRelay
+from durable_notify.bridge.routes import Routes, parse_routes
+from durable_notify.errors import BrokerUnavailable, InvalidArgument
+from durable_notify.messages import Outgoing
+from tests.support.waiting import eventually
+
+
+class Broker:
+    """Says of each parcel what `judge` says, and takes note of what it was sent."""
+
+    fields: ClassVar = {"place": "{topic}"}
+
+    def __init__(self, judge: Callable[[Parcel], Awaitable[Outcome] | Outcome]) -> None:
+        self._judge = judge
+        self.took: list[str] = []
+        self.down = False
+
+    def check(self, field: str, template: str) -> None: ...
+    async def connect(self, routes: Any) -> None: ...
+    async def close(self) -> None: ...
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        if self.down:
+            raise BrokerUnavailable("it is down")
+        return await in_lanes(parcels, self._take)
+
+    async def _take(self, parcel: Parcel) -> Outcome:
+        outcome = self._judge(parcel)
+        if not isinstance(outcome, Sent | Refused | Later | Unsure):
+            outcome = await outcome
+        if isinstance(outcome, Sent):
+            self.took.append(parcel.body.decode())
+        return outcome
+
+
+def relay_to(broker: Broker, dsn: str, **options: Any) -> AsyncRelay:
+    relay = AsyncRelay(dsn, to="nats://h", group="g", topics=["t"], **options)
+    relay._broker, relay._routes = broker, Routes(broker.fields, {}, ["t"], broker.check)
+    return relay
+
+
+def publish(dsn: str, *messages: Any) -> None:
+    with psycopg.connect(dsn) as connection:
+        dn.Publisher().publish_many(connection, "t", messages)
+
+
+def status(dsn: str) -> dn.TopicStatus:
+    with psycopg.connect(dsn) as connection:
+        (line,) = dn.Admin().status(connection)
+        return line
+
+
+async def test_the_next_of_a_key_waits(dsn: str) -> None:
+    refusals = {"1": Unsure("no answer"), "4": Later("full")}
+
+    def judge(parcel: Parcel) -> Outcome:
+        return refusals.pop(parcel.body.decode(), Sent())
+
+    publish(dsn, *(Outgoing(n, key="a") for n in (1, 2)), Outgoing(3, key="b"))
+    publish(dsn, *(Outgoing(n, key="c") for n in (4, 5)), Outgoing(6))
+    broker = Broker(judge)
+    await relay_to(broker, dsn, until_empty=True, retry_base=0.01).run()
+    assert sorted(broker.took) == ["1", "2", "3", "4", "5", "6"]
+    assert broker.took.index("1") < broker.took.index("2")
+    assert broker.took.index("4") < broker.took.index("5")
+    assert set(broker.took[:2]) == {"3", "6"}  # strangers do not wait
+
+
+async def test_all_at_once_is_caught() -> None:
+    """The planted fault: the parcels of a lane under way at once."""
+
+    async def planted(parcels: Sequence[Parcel], send: Any) -> list[Outcome]:
+        return list(await asyncio.gather(*map(send, parcels)))
+
+    async def order_of(way: Any) -> list[str]:
+        took: list[str] = []
+        refusals = [Unsure("")]
+
+        async def send(parcel: Any) -> Outcome:
+            if refusals and parcel.body == b"1":
+                return refusals.pop()
+            took.append(parcel.body.decode())
+            return Sent()
+
+        left = [parcel_of(b"1", "lane"), parcel_of(b"2", "lane")]
+        while left:
+            outcomes = await way(left, send)
+            left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unsure)]
+        return took
+
+    assert await order_of(in_lanes) == ["1", "2"]
+    assert await order_of(planted) == ["2", "1"]
+
+
+def parcel_of(body: bytes, lane: object = None, **more: Any) -> Parcel:
+    fields: dict[str, Any] = {"id": "1-1", "topic": "t", "key": None, "headers": {}} | more
+    return Parcel(
+        body=body, lane=lane, content_type="", to={},
+        published_at=datetime(2026, 1, 1, tzinfo=UTC), **fields,
+    )  # fmt: skip
+
+
+async def test_what_is_not_confirmed_is_given_back(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_notify.bridge.relay.GRACE", 0.05)
+    publish(dsn, Outgoing(1, key="a"), Outgoing(2, key="b"))
+    under_way = asyncio.Event()
+
+    async def judge(parcel: Parcel) -> Outcome:
+        if parcel.key == "b":
+            under_way.set()
+            await asyncio.Event().wait()  # never confirmed
+        return Sent()
+
+    relay = relay_to(Broker(judge), dsn)
+    running = asyncio.create_task(relay.run())
+    await under_way.wait()
+    relay.stop()
+    await running
+    with psycopg.connect(dsn) as connection:
+        left = connection.execute("SELECT key, attempt FROM durable_notify.claim('g', '{t}')")
+        rows = left.fetchall()
+    assert ("b", 1) in rows  # and not a second attempt
+
+
+async def test_a_broker_that_is_down_costs_no_attempt(dsn: str) -> None:
+    publish(dsn, *range(5))
+    broker = Broker(lambda _: Sent())
+    broker.down = True
+    relay = relay_to(broker, dsn, max_attempts=1)
+    running = asyncio.create_task(relay.run())
+    await asyncio.to_thread(eventually, lambda: status_or_none(dsn) == 5)
+    await asyncio.sleep(0)
+    broker.down = False
+    async with asyncio.timeout(20):
+        while len(broker.took) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    relay.stop()
+    await running
+    assert status(dsn).dead == 0
+
+
+def status_or_none(dsn: str) -> int | None:
+    with psycopg.connect(dsn) as connection:
+        return next((line.leased for line in dn.Admin().status(connection)), None)
+
+
+async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
+    """While it waits for the broker, its lease may go to another relay."""
+    publish(dsn, 1)
+    sent: list[int] = []
+
+    def judge(parcel: Parcel) -> Outcome:
+        sent.append(1)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("UPDATE durable_notify.lease SET deadline = '-infinity'")
+            connection.execute("SELECT durable_notify.claim('g', '{t}', lease => '1 hour')")
+        for lease in relay._consumer._settler._leases.values():
+            lease.sure_at = float("-inf")  # it has slept
+        return Unsure("no answer")
+
+    relay = relay_to(Broker(judge), dsn)
+    running = asyncio.create_task(relay.run())
+    await asyncio.to_thread(eventually, lambda: not relay._consumer._settler._leases and bool(sent))
+    relay.stop()
+    await running
+    assert sent == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("orders", "cannot be read"),
+        ("orders=", "cannot be read"),
+        ("orders=subject", "cannot be read"),
+        ("orders=subject:", "cannot be read"),
+        ("orders=subject:a,subject:b", "cannot be read"),
+        ("orders=exchange:a", "has no 'exchange'"),
+        ("orders=subject:{who}", "only {topic}"),
+        ("orders=subject:{topic!r}", "only {topic}"),
+        ("orders=subject:{topic:>9}", "only {topic}"),
+        ("orders=subject:{", "cannot work"),
+        ("order=subject:a", "fits none of the topics"),
+        ("order.*=subject:a", "fits none of the topics"),
+        ("or*=subject:a", "'*' stands for"),
+        ("orders=subject:a b", "no subject"),
+        ("orders=subject:a..{key}", "no subject"),
+    ],
+)
+def test_mappings_that_cannot_work(line: str, words: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        AsyncRelay("", to="nats://h", group="g", topics=["orders"], routes=parse_routes([line]))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("to", "line"),
+    [
+        ("redis://h", "orders=maxlen:many"),
+        ("kafka://h?acks=1", ""),
+        ("kafka://", ""),
+        ("nats://", ""),
+    ],
+)
+def test_brokers_that_cannot_work(to: str, line: str) -> None:
+    with pytest.raises(InvalidArgument):
+        AsyncRelay(
+            "", to=to, group="g", topics=["orders"], routes=parse_routes([line] if line else [])
+        )
+
+
+def test_what_a_mapping_fills_in() -> None:
+    given = parse_routes(["orders.*=subject:a.{topic}.{key}.{id}", "orders.>=subject:{{x}}"])
+    routes = Routes({"subject": "{topic}"}, given, ["orders.>", "x"], lambda *_: None)
+    assert routes.of("orders.eu", "k", 7) == {"subject": "a.orders.eu.k.7"}
+    assert routes.of("orders.eu", None, 7) == {"subject": "a.orders.eu..7"}
+    assert routes.of("orders.eu.b", "k", 7) == {"subject": "{x}"}
+    assert routes.of("x", "k", 7) == {"subject": "x"}
+    assert routes.fixed("subject") == {"{x}"}
+
+
+def test_a_publisher_does_not_steer_the_broker() -> None:
+    """Nats-Rollup would purge the stream."""
+    headers = nats._headers(
+        parcel_of(b"", headers={"Nats-Rollup": "all", "nats-msg-id": "x", "a": "1"})
+    )
+    assert headers["x-Nats-Rollup"] == "all"
+    assert {name for name in headers if name.lower().startswith("nats-")} == {"Nats-Msg-Id"}
+    assert headers["Nats-Msg-Id"] == "1-1"
+
+
+def test_headers_of_nats_hold_one_line() -> None:
+    headers = nats._headers(
+        parcel_of(b"", headers={"a": "x\r\nNats-Rollup: all", "b": "ä", "c": '"q"'})
+    )
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+    assert nats._flaw_of_headers({"a\r\nb": ""}, 0, 0)
+    assert nats._flaw_of_headers({"a:b": ""}, 0, 0)
+
+
+def test_a_client_that_is_not_installed() -> None:
+    with pytest.raises(InvalidArgument, match=r"pip install 'durable-notify\[nats\]'"):
+        brokers.client_of("nats", "no_such_client_of_nats")
