@@ -263,7 +263,7 @@ def test_losing_more_than_is_visible_is_caught(stage: Stage) -> None:
 def test_in_small_pieces(stage: Stage) -> None:
     """However much a group loses, it is held for a moment at a time."""
     one = stage.session()
-    plant(one, "note_loss", ("OFFSET 19999", "OFFSET 1"))
+    plant(one, "note_loss", ("OFFSET 4999", "OFFSET 1"))
     one.subscribe()
     for _ in range(5):
         one.publish()

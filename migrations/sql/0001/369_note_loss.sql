@@ -11,7 +11,7 @@ DECLARE
     last bigint;
 BEGIN
     -- Have a group lose what it has not settled of a topic below an id, but for what its consumers hold;
-    -- returns how many messages that is. The caller holds the group's lock. At most 20,000 at once.
+    -- returns how many messages that is. The caller holds the group's lock. At most 5,000 undelivered ones at once.
     --
     -- Nothing is removed here: it counts as settled from here on, and is recorded in the same transaction.
     seen := durable_notify.committed_snapshot();
@@ -22,7 +22,7 @@ BEGIN
         (SELECT o.id FROM durable_notify.outbox o
           WHERE o.topic = part.topic AND o.id < below
             AND o.id > GREATEST(old_place.h0, CASE WHEN old_place.s1 IS NOT NULL THEN old_place.p END)
-          ORDER BY o.id OFFSET 19999 LIMIT 1), below - 1);
+          ORDER BY o.id OFFSET 4999 LIMIT 1), below - 1);
     new_place := durable_notify.lost_place(old_place, seen, last);
     IF new_place.subscription_id IS NOT NULL THEN
         SELECT pg_catalog.count(*) AS messages, pg_catalog.min(u.id) AS first_id, pg_catalog.max(u.id) AS last_id

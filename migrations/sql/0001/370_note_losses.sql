@@ -9,7 +9,7 @@ DECLARE
     lost bigint := 0;
 BEGIN
     -- Where a topic's retention says lose: have the groups that lag lose what they have not settled below
-    -- an id, and record it; returns how many messages that is, over all groups. At most 20,000 of each
+    -- an id, and record it; returns how many messages that is, over all groups. At most 5,000 of each
     -- group at once: call it until it returns 0. A busy group is left for the next time.
     IF policy.on_lag IS DISTINCT FROM 'lose' THEN
         RETURN 0;
