@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.attention import Attention
 from .._core.complaints import Complaints
-from .._core.leases import Ack, Reject
-from .._core.ordering import KeyGate
+from .._core.leases import Ack
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from .._core.telling import Teller
 from .._core.vitals import Vitals
@@ -20,12 +19,12 @@ from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument,
 from ..events import Failing, Polled, Recovered, name_of
 from ..options import ConsumerOptions
 from ..topics import check_topics
-from .compat import Event, Queue, call, checkpoint, on_signals, spawn
+from .compat import Event, call, checkpoint, on_signals, spawn
 from .ear import DEAF_POLL, LONGEST_SLEEP
+from .intake import AsyncIntake
 from .links import TRANSIENT
 from .listener import listen
 from .maintenance import keep_up
-from .message import AsyncMessage
 from .settler import AsyncSettler
 from .store import AsyncStore
 
@@ -35,11 +34,11 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from .._core.leases import Outcome
-    from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from ..reports import Health
     from .compat import Task
     from .ear import AsyncEar
+    from .message import AsyncMessage
 
 __all__ = ["AsyncConsumer"]
 
@@ -92,17 +91,15 @@ class AsyncConsumer:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._store = AsyncStore(dsn, self.options)
-        self._settler = AsyncSettler(self._store, self.options, self._freed, self._done)
-        self._attention = Attention(self.options.topics)
-        self._linger = Linger()
-        self._gate: KeyGate[AsyncMessage] = KeyGate()
-        self._queue: Queue[AsyncMessage | None] = Queue()
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
-        self._filled = (0, 0.0)  # how many messages the queue had after the last claim, and when
-        self._low_water = 0
+        self._intake = AsyncIntake(self._stopping, self._room, self._loads)
+        self._settler = AsyncSettler(self._store, self.options, self._freed, self._intake.done)
+        self._intake.settler = self._settler
+        self._attention = Attention(self.options.topics)
+        self._linger = Linger()
+        self._filled = (0, 0.0)  # how many messages were taken in by the last claim, and when
         self._started = False
-        self._failure: BaseException | None = None
         self._tasks: list[Task] = []
         self._ear: AsyncEar | None = None
         self._concurrency = 1
@@ -111,7 +108,6 @@ class AsyncConsumer:
         self._complaints = Complaints()
         self._teller = Teller(self.options.on_event, group)
         self._vitals = Vitals(self.options.heartbeat)
-        self._size = 0  # the largest payload of the last claim
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -215,7 +211,7 @@ class AsyncConsumer:
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
-        message = await self._next()
+        message = await self._intake.next()
         if message is None:
             raise StopAsyncIteration
         return message
@@ -331,7 +327,7 @@ class AsyncConsumer:
         """
         held = []
         for message in messages:
-            await self._make_sure(message)
+            await self._intake.make_sure(message)
             if not (message._lease.lost or message.is_settled):
                 held.append(message)
         return held
@@ -348,7 +344,7 @@ class AsyncConsumer:
         batch: list[AsyncMessage] = []
         until = None
         while len(batch) < size:
-            message = await self._next(batch, until)
+            message = await self._intake.next(batch, until)
             if message is None:
                 break
             batch.append(message)
@@ -357,7 +353,7 @@ class AsyncConsumer:
 
     async def _work(self, handler: Callable[[AsyncMessage], Any]) -> None:
         for handled in itertools.count(1):
-            message = await self._next()
+            message = await self._intake.next()
             if message is None:
                 return
             await self._handle(handler, message, [message])
@@ -403,64 +399,6 @@ class AsyncConsumer:
             message = tried.pop()
             self._settler.finish(message._lease, message)
 
-    async def _next(self, owner: object = None, until: float | None = None) -> AsyncMessage | None:
-        """Return the next message, or None once the consumer stops, or it is too late for one."""
-        while True:
-            try:
-                message = await self._queued(until)
-            except self._queue.EMPTY:
-                return None
-            if message is None:
-                self._queue.put(None)  # for whoever else waits
-                if self._failure is not None:
-                    raise self._failure
-                return None
-            if self._queue.size() <= self._low_water:
-                self._room.set()  # also where none of what is in it may be handled any more
-            await self._make_sure(message)
-            if not self._admitted(message, message if owner is None else owner):
-                continue
-            if message._flaw is not None:
-                self._refuse(message, message._flaw)
-                continue
-            return message
-
-    async def _make_sure(self, message: AsyncMessage) -> None:
-        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
-        lease = message._lease
-        while not (self._settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
-            await self._settler.confirm(lease)
-            if not (lease.lost or self._settler.is_sure(lease)):
-                await self._stopping.wait(0.5)
-
-    async def _queued(self, until: float | None) -> AsyncMessage | None:
-        try:
-            return self._queue.get_nowait()
-        except self._queue.EMPTY:
-            if until is None:
-                return await self._queue.get()
-            return await self._queue.get_within(until - time.monotonic())
-
-    def _admitted(self, message: AsyncMessage, owner: object) -> bool:
-        """Whether a message may be handled now: it is ours still, and the next of its key."""
-        lease, place, delivery = message._lease, message._place, message._delivery
-        if self._stopping.is_set() or lease.lost or message.id not in lease.open:
-            # It is given back, gone to another consumer, or sent back with an earlier one.
-            self._done(place, delivery)
-            return False
-        return self._gate.enter(place, delivery, message, owner)
-
-    def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
-        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
-        reason = f"Python cannot decode it: {flaw}"
-        self._settler.settle_soon(message._lease, message.id, Reject(reason))
-
-    def _done(self, place: Place | None, delivery: Delivery) -> None:
-        """A message has its outcome: the next of its key may go."""
-        following = self._gate.leave(place, delivery)
-        if following is not None:
-            self._queue.put(following)
-
     def _freed(self) -> None:
         """Messages are no longer held."""
         self._room.set()
@@ -486,10 +424,10 @@ class AsyncConsumer:
                     failures += 1
                     await self._stopping.wait(self._claiming_failed(error, failures))
         except Exception as error:
-            self._failure = error
+            self._intake.failure = error
             self._vitals.end(error)
         finally:
-            self._queue.put(None)
+            self._intake.end()
 
     def _claiming_failed(self, error: Exception, failures: int) -> float:
         """Say so; returns how long to wait."""
@@ -518,19 +456,19 @@ class AsyncConsumer:
         ):
             ear.listen(self._attention.add(await self._store.discover()))
         room = self._room_for()
-        if room <= 0 or self._queue.size() > self._low_water:
+        if room <= 0 or self._intake.size > self._intake.low_water:
             await self._room.wait()
             return
         filled, filled_at = self._filled
-        pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
+        pacer.handled(filled - self._intake.size, time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         await self._advance_replays()
         most = min(room, pacer.size)
         rows = await self._claim(ear, most)
         if rows:
-            self._take_in(rows)
-            self._low_water = pacer.size // 2
-            self._filled = (self._queue.size(), time.monotonic())
+            self._intake.fill(rows)
+            self._intake.low_water = pacer.size // 2
+            self._filled = (self._intake.size, time.monotonic())
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             await checkpoint()  # whoever waits for messages goes before the next claim
@@ -569,7 +507,7 @@ class AsyncConsumer:
         if (most := self.options.prefetch_bytes) is not None:
             left = most - self._settler.held_bytes
             # The first is taken whatever its size, and tells how large those after it may be.
-            fits = int(left / self._size) if self._size else 1
+            fits = int(left / self._intake.largest) if self._intake.largest else 1
             room = min(room, max(fits, 0) if self._settler.held else max(fits, 1))
         return room
 
@@ -610,20 +548,3 @@ class AsyncConsumer:
                 self._teller.tell(Polled(group=self.options.group))
             if idle_poll is not None:
                 await self._store.check()  # they may have gone, or been dropped by a NAT
-
-    def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
-        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
-            batch = list(part)
-            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
-            sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
-            self._size = max(sizes.values())
-            lease = self._settler.hold(token, places, sizes)
-            if self._teller:
-                lease.topic = batch[0][2]
-                lease.attempts = {row[1]: row[8] for row in batch}
-            for row in batch:
-                message = AsyncMessage(row, lease, self._settler, self._loads)
-                # Trap: threads that take two messages of a key out of the queue in order may come
-                # to the gate in the other.
-                self._gate.expect(message._place, message._delivery)
-                self._queue.put(message)

@@ -15,11 +15,12 @@ from .._core.attention import Attention, after
 from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
+from .._core.telling import Teller
 from .._core.trail import Trail, closed
 from ..connecting import said
 from ..errors import ConsumerClosed, InvalidArgument
 from ..messages import ReadMessage
-from ..options import check_reading, check_waiting
+from ..options import check_on_event, check_reading, check_waiting
 from ..topics import check_topics, matches
 from .compat import Event
 from .connections import fetch
@@ -28,12 +29,13 @@ from .links import HEARTBEAT, TRANSIENT, connect
 from .listener import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
     from psycopg import AsyncConnection
 
+    from ..events import OnEvent
     from .ear import AsyncEar
     from .links import AsyncOwnConnection
 
@@ -83,6 +85,8 @@ class AsyncReader:
             within two heartbeats is tried again on another connection.
         batch_size: the most messages read at once.
         until_empty: end once nothing is left.
+        on_event: a function, or several, called with the events of its listening connection
+            (``durable_notify.events``), whose group is ``""``.
     """
 
     def __init__(
@@ -97,7 +101,9 @@ class AsyncReader:
         heartbeat: float = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None:
+        check_on_event(on_event)
         check_reading(start, poll, batch_size)
         check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
@@ -124,6 +130,7 @@ class AsyncReader:
         self._linger = Linger()
         self._failures = 0
         self._complaints = Complaints()
+        self._teller = Teller(on_event)
 
     async def __aenter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -140,7 +147,9 @@ class AsyncReader:
         try:
             await schema.check_async(self._connection)
             await self._check_log(self._connection)
-            self._ear = await listen(self._listen_dsn, self._attention.channels, self._heartbeat)
+            self._ear = await listen(
+                self._listen_dsn, self._attention.channels, self._heartbeat, self._teller
+            )
             await self._discover(start=True)
         except BaseException:
             await self.close()

@@ -82,6 +82,11 @@ class AsyncSettler:
         return sum(lease.held_bytes for lease in list(self._leases.values()))
 
     @property
+    def tells(self) -> bool:
+        """Whether somebody is told of events."""
+        return bool(self._teller)
+
+    @property
     def group(self) -> str:
         """The consumer group."""
         return self._options.group

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.attention import Attention
 from .._core.complaints import Complaints
-from .._core.leases import Ack, Reject
-from .._core.ordering import KeyGate
+from .._core.leases import Ack
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from .._core.telling import Teller
 from .._core.vitals import Vitals
@@ -21,12 +20,12 @@ from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument,
 from ..events import Failing, Polled, Recovered, name_of
 from ..options import ConsumerOptions
 from ..topics import check_topics
-from .compat import Event, Queue, call, checkpoint, on_signals, spawn
+from .compat import Event, call, checkpoint, on_signals, spawn
 from .ear import DEAF_POLL, LONGEST_SLEEP
+from .intake import Intake
 from .links import TRANSIENT
 from .listener import listen
 from .maintenance import keep_up
-from .message import Message
 from .settler import Settler
 from .store import Store
 
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from .._core.leases import Outcome
-    from .._core.ordering import Delivery, Place
     from ..options import ConsumerSettings
     from ..reports import Health
     from .compat import Task
     from .ear import Ear
+    from .message import Message
 
 __all__ = ["Consumer"]
 
@@ -93,17 +92,15 @@ class Consumer:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._store = Store(dsn, self.options)
-        self._settler = Settler(self._store, self.options, self._freed, self._done)
-        self._attention = Attention(self.options.topics)
-        self._linger = Linger()
-        self._gate: KeyGate[Message] = KeyGate()
-        self._queue: Queue[Message | None] = Queue()
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
-        self._filled = (0, 0.0)  # how many messages the queue had after the last claim, and when
-        self._low_water = 0
+        self._intake = Intake(self._stopping, self._room, self._loads)
+        self._settler = Settler(self._store, self.options, self._freed, self._intake.done)
+        self._intake.settler = self._settler
+        self._attention = Attention(self.options.topics)
+        self._linger = Linger()
+        self._filled = (0, 0.0)  # how many messages were taken in by the last claim, and when
         self._started = False
-        self._failure: BaseException | None = None
         self._tasks: list[Task] = []
         self._ear: Ear | None = None
         self._concurrency = 1
@@ -112,7 +109,6 @@ class Consumer:
         self._complaints = Complaints()
         self._teller = Teller(self.options.on_event, group)
         self._vitals = Vitals(self.options.heartbeat)
-        self._size = 0  # the largest payload of the last claim
 
     def __enter__(self) -> Self:
         self.start()
@@ -216,7 +212,7 @@ class Consumer:
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
-        message = self._next()
+        message = self._intake.next()
         if message is None:
             raise StopIteration
         return message
@@ -330,7 +326,7 @@ class Consumer:
         """
         held = []
         for message in messages:
-            self._make_sure(message)
+            self._intake.make_sure(message)
             if not (message._lease.lost or message.is_settled):
                 held.append(message)
         return held
@@ -347,7 +343,7 @@ class Consumer:
         batch: list[Message] = []
         until = None
         while len(batch) < size:
-            message = self._next(batch, until)
+            message = self._intake.next(batch, until)
             if message is None:
                 break
             batch.append(message)
@@ -356,7 +352,7 @@ class Consumer:
 
     def _work(self, handler: Callable[[Message], Any]) -> None:
         for handled in itertools.count(1):
-            message = self._next()
+            message = self._intake.next()
             if message is None:
                 return
             self._handle(handler, message, [message])
@@ -402,64 +398,6 @@ class Consumer:
             message = tried.pop()
             self._settler.finish(message._lease, message)
 
-    def _next(self, owner: object = None, until: float | None = None) -> Message | None:
-        """Return the next message, or None once the consumer stops, or it is too late for one."""
-        while True:
-            try:
-                message = self._queued(until)
-            except self._queue.EMPTY:
-                return None
-            if message is None:
-                self._queue.put(None)  # for whoever else waits
-                if self._failure is not None:
-                    raise self._failure
-                return None
-            if self._queue.size() <= self._low_water:
-                self._room.set()  # also where none of what is in it may be handled any more
-            self._make_sure(message)
-            if not self._admitted(message, message if owner is None else owner):
-                continue
-            if message._flaw is not None:
-                self._refuse(message, message._flaw)
-                continue
-            return message
-
-    def _make_sure(self, message: Message) -> None:
-        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
-        lease = message._lease
-        while not (self._settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
-            self._settler.confirm(lease)
-            if not (lease.lost or self._settler.is_sure(lease)):
-                self._stopping.wait(0.5)
-
-    def _queued(self, until: float | None) -> Message | None:
-        try:
-            return self._queue.get_nowait()
-        except self._queue.EMPTY:
-            if until is None:
-                return self._queue.get()
-            return self._queue.get_within(until - time.monotonic())
-
-    def _admitted(self, message: Message, owner: object) -> bool:
-        """Whether a message may be handled now: it is ours still, and the next of its key."""
-        lease, place, delivery = message._lease, message._place, message._delivery
-        if self._stopping.is_set() or lease.lost or message.id not in lease.open:
-            # It is given back, gone to another consumer, or sent back with an earlier one.
-            self._done(place, delivery)
-            return False
-        return self._gate.enter(place, delivery, message, owner)
-
-    def _refuse(self, message: Message, flaw: Exception) -> None:
-        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
-        reason = f"Python cannot decode it: {flaw}"
-        self._settler.settle_soon(message._lease, message.id, Reject(reason))
-
-    def _done(self, place: Place | None, delivery: Delivery) -> None:
-        """A message has its outcome: the next of its key may go."""
-        following = self._gate.leave(place, delivery)
-        if following is not None:
-            self._queue.put(following)
-
     def _freed(self) -> None:
         """Messages are no longer held."""
         self._room.set()
@@ -485,10 +423,10 @@ class Consumer:
                     failures += 1
                     self._stopping.wait(self._claiming_failed(error, failures))
         except Exception as error:
-            self._failure = error
+            self._intake.failure = error
             self._vitals.end(error)
         finally:
-            self._queue.put(None)
+            self._intake.end()
 
     def _claiming_failed(self, error: Exception, failures: int) -> float:
         """Say so; returns how long to wait."""
@@ -517,19 +455,19 @@ class Consumer:
         ):
             ear.listen(self._attention.add(self._store.discover()))
         room = self._room_for()
-        if room <= 0 or self._queue.size() > self._low_water:
+        if room <= 0 or self._intake.size > self._intake.low_water:
             self._room.wait()
             return
         filled, filled_at = self._filled
-        pacer.handled(filled - self._queue.size(), time.monotonic() - filled_at)
+        pacer.handled(filled - self._intake.size, time.monotonic() - filled_at)
         self._filled = (0, 0.0)
         self._advance_replays()
         most = min(room, pacer.size)
         rows = self._claim(ear, most)
         if rows:
-            self._take_in(rows)
-            self._low_water = pacer.size // 2
-            self._filled = (self._queue.size(), time.monotonic())
+            self._intake.fill(rows)
+            self._intake.low_water = pacer.size // 2
+            self._filled = (self._intake.size, time.monotonic())
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             checkpoint()  # whoever waits for messages goes before the next claim
@@ -568,7 +506,7 @@ class Consumer:
         if (most := self.options.prefetch_bytes) is not None:
             left = most - self._settler.held_bytes
             # The first is taken whatever its size, and tells how large those after it may be.
-            fits = int(left / self._size) if self._size else 1
+            fits = int(left / self._intake.largest) if self._intake.largest else 1
             room = min(room, max(fits, 0) if self._settler.held else max(fits, 1))
         return room
 
@@ -609,20 +547,3 @@ class Consumer:
                 self._teller.tell(Polled(group=self.options.group))
             if idle_poll is not None:
                 self._store.check()  # they may have gone, or been dropped by a NAT
-
-    def _take_in(self, rows: list[tuple[Any, ...]]) -> None:
-        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
-            batch = list(part)
-            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
-            sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
-            self._size = max(sizes.values())
-            lease = self._settler.hold(token, places, sizes)
-            if self._teller:
-                lease.topic = batch[0][2]
-                lease.attempts = {row[1]: row[8] for row in batch}
-            for row in batch:
-                message = Message(row, lease, self._settler, self._loads)
-                # Trap: threads that take two messages of a key out of the queue in order may come
-                # to the gate in the other.
-                self._gate.expect(message._place, message._delivery)
-                self._queue.put(message)

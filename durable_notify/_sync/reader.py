@@ -16,11 +16,12 @@ from .._core.attention import Attention, after
 from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
 from .._core.places import BEGINNING, Place, decode, encode
+from .._core.telling import Teller
 from .._core.trail import Trail, closed
 from ..connecting import said
 from ..errors import ConsumerClosed, InvalidArgument
 from ..messages import ReadMessage
-from ..options import check_reading, check_waiting
+from ..options import check_on_event, check_reading, check_waiting
 from ..topics import check_topics, matches
 from .compat import Event
 from .connections import fetch
@@ -29,12 +30,13 @@ from .links import HEARTBEAT, TRANSIENT, connect
 from .listener import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
     from psycopg import Connection
 
+    from ..events import OnEvent
     from .ear import Ear
     from .links import OwnConnection
 
@@ -84,6 +86,8 @@ class Reader:
             within two heartbeats is tried again on another connection.
         batch_size: the most messages read at once.
         until_empty: end once nothing is left.
+        on_event: a function, or several, called with the events of its listening connection
+            (``durable_notify.events``), whose group is ``""``.
     """
 
     def __init__(
@@ -98,7 +102,9 @@ class Reader:
         heartbeat: float = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None:
+        check_on_event(on_event)
         check_reading(start, poll, batch_size)
         check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
@@ -125,6 +131,7 @@ class Reader:
         self._linger = Linger()
         self._failures = 0
         self._complaints = Complaints()
+        self._teller = Teller(on_event)
 
     def __enter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -141,7 +148,9 @@ class Reader:
         try:
             schema.check(self._connection)
             self._check_log(self._connection)
-            self._ear = listen(self._listen_dsn, self._attention.channels, self._heartbeat)
+            self._ear = listen(
+                self._listen_dsn, self._attention.channels, self._heartbeat, self._teller
+            )
             self._discover(start=True)
         except BaseException:
             self.close()

@@ -248,6 +248,37 @@ def test_nobody_listens() -> None:
     assert Teller(print)
 
 
+async def test_events_have_no_secrets(half: Half, dsn: str, conn: Connection) -> None:
+    """Neither payloads, keys and headers, nor what exceptions say of them."""
+    secret = "s3cr3t"
+    publish = dn.Publisher().publish
+    for payload in (secret, f"fails {secret}"):
+        publish(conn, "t", payload, key=secret, headers={"h": secret})
+
+    async def handler(message: Any) -> None:
+        if message.payload != secret:
+            await message.reject(secret, error=ValueError(secret))
+            raise ValueError(secret)
+
+    told = Told()
+    await half.consumer(dsn, on_event=told, until_empty=True).run(handler)
+    assert told.of(events.DeadLettered)
+    assert "ValueError" in repr(told.all)
+    assert secret not in repr(told.all)
+
+
+async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
+    told = Told()
+    async with dn.AsyncReader(dsn, ["t"], poll=None, on_event=told) as reader:
+        coming = asyncio.ensure_future(anext(reader))
+        await asleep(reader)
+        send(conn, [1])
+        async with asyncio.timeout(20):
+            await coming
+    assert told.of(events.Rang) == [events.Rang(group="", topics=("t",))]
+    assert told.of(events.Hearing)
+
+
 # Health
 
 

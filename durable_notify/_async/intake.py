@@ -1,0 +1,130 @@
+"""What a consumer has claimed, on its way to whoever handles it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._core.leases import Reject
+from .._core.ordering import KeyGate
+from .compat import Event, Queue
+from .message import AsyncMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .._core.ordering import Delivery, Place
+    from .settler import AsyncSettler
+
+__all__ = ["AsyncIntake"]
+
+log = logging.getLogger("durable_notify")
+
+
+class AsyncIntake:
+    """Hands messages out in their turn, and only while they are still this consumer's.
+
+    Args:
+        stopping: set once nothing more is to be handled.
+        room: set where another batch may be claimed.
+        loads: what becomes of the text of a payload.
+    """
+
+    settler: AsyncSettler  # which is made with ``done``, and so after this
+
+    def __init__(self, stopping: Event, room: Event, loads: Callable[[str], Any]) -> None:
+        self._stopping = stopping
+        self._room = room
+        self._loads = loads
+        self._gate: KeyGate[AsyncMessage] = KeyGate()
+        self._queue: Queue[AsyncMessage | None] = Queue()
+        self.low_water = 0  # so few messages left, and there is room
+        self.largest = 0  # the size of the largest payload of the last batch
+        self.failure: BaseException | None = None  # what ended it
+
+    @property
+    def size(self) -> int:
+        """How many messages wait."""
+        return self._queue.size()
+
+    def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take in what was claimed."""
+        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
+            batch = list(part)
+            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
+            sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
+            self.largest = max(sizes.values())
+            lease = self.settler.hold(token, places, sizes)
+            if self.settler.tells:
+                lease.topic = batch[0][2]
+                lease.attempts = {row[1]: row[8] for row in batch}
+            for row in batch:
+                message = AsyncMessage(row, lease, self.settler, self._loads)
+                # Trap: threads that take two messages of a key out of the queue in order may come
+                # to the gate in the other.
+                self._gate.expect(message._place, message._delivery)
+                self._queue.put(message)
+
+    def end(self) -> None:
+        """Hand out nothing more."""
+        self._queue.put(None)
+
+    async def next(self, owner: object = None, until: float | None = None) -> AsyncMessage | None:
+        """Return the next message, or None once it has ended, or it is too late for one."""
+        while True:
+            try:
+                message = await self._queued(until)
+            except self._queue.EMPTY:
+                return None
+            if message is None:
+                self._queue.put(None)  # for whoever else waits
+                if self.failure is not None:
+                    raise self.failure
+                return None
+            if self._queue.size() <= self.low_water:
+                self._room.set()  # also where none of what is in it may be handled any more
+            await self.make_sure(message)
+            if not self._admitted(message, message if owner is None else owner):
+                continue
+            if message._flaw is not None:
+                self._refuse(message, message._flaw)
+                continue
+            return message
+
+    async def _queued(self, until: float | None) -> AsyncMessage | None:
+        try:
+            return self._queue.get_nowait()
+        except self._queue.EMPTY:
+            if until is None:
+                return await self._queue.get()
+            return await self._queue.get_within(until - time.monotonic())
+
+    async def make_sure(self, message: AsyncMessage) -> None:
+        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        lease = message._lease
+        while not (self.settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
+            await self.settler.confirm(lease)
+            if not (lease.lost or self.settler.is_sure(lease)):
+                await self._stopping.wait(0.5)
+
+    def _admitted(self, message: AsyncMessage, owner: object) -> bool:
+        """Whether a message may be handled now: it is ours still, and the next of its key."""
+        lease, place, delivery = message._lease, message._place, message._delivery
+        if self._stopping.is_set() or lease.lost or message.id not in lease.open:
+            # It is given back, gone to another consumer, or sent back with an earlier one.
+            self.done(place, delivery)
+            return False
+        return self._gate.enter(place, delivery, message, owner)
+
+    def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
+        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
+        reason = f"Python cannot decode it: {flaw}"
+        self.settler.settle_soon(message._lease, message.id, Reject(reason))
+
+    def done(self, place: Place | None, delivery: Delivery) -> None:
+        """A message has its outcome: the next of its key may go."""
+        following = self._gate.leave(place, delivery)
+        if following is not None:
+            self._queue.put(following)
