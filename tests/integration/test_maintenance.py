@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import durable_notify as dn
@@ -16,6 +17,7 @@ from durable_notify.errors import InvalidArgument
 from tests.support.command import drain as drain_command
 from tests.support.command import fails, good, run
 from tests.support.halves import Half, until
+from tests.support.pooler import pgbouncer
 from tests.support.retaining import age, log, maintain, retain
 from tests.support.roles import roles
 from tests.support.schedule import Stage
@@ -365,3 +367,23 @@ def test_the_command_lines(stage: Stage, dsn: str) -> None:
     assert drain_command(dsn) == []
     good("retention", "t", "--forever", dsn=dsn)
     assert json.loads(good("retention", "--json", dsn=dsn)) == []
+
+
+def test_through_a_pooler(stage: Stage, dsn: str) -> None:
+    """One at a time there, too, and nobody for ever: a session is another's from step to step."""
+    one = stage.session()
+    one.subscribe()
+    retain(one, when_settled=True)
+    for _ in range(5):
+        one.publish()
+    claim_and_ack(one)
+    with pgbouncer(dsn) as between:
+        assert one.value("SELECT durable_notify.maintain_begin('another', '0')")
+        assert Maintenance(between, every=0).run_once() is None
+        assert one.value("SELECT durable_notify.maintain_end('another', '{}')")
+        assert Maintenance(between, every=0).run_once() == {"remove": 5}
+        assert Maintenance(between, every=0).run_once() == {}
+        with psycopg.connect(between, autocommit=True, prepare_threshold=None) as connection:
+            row = connection.execute("CALL durable_notify.maintain()").fetchone()
+        assert row == ({},)
+    assert one.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
