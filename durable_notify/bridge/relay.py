@@ -94,6 +94,8 @@ class AsyncRelay:
         names = check_topics(topics)
         self._broker: Broker = broker_class(to, "Relay")(to)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
+        # No more than is under way: what waits behind a key in flight is parked, at a cost.
+        options.setdefault("prefetch", WORKERS * batch)
         self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
         self._consumer._check_batches(batch, 0, WORKERS)  # noqa: SLF001 - ours
         self._batch = batch
