@@ -12,6 +12,7 @@ python3 tasks.py snapshot  write migrations/snapshot.txt anew
 python3 tasks.py lock      write requirements/dev.lock anew, with the newest releases
 python3 tasks.py audit     whether these have known vulnerabilities, where somebody can be asked
 python3 tasks.py versions  the tests on every PostgreSQL supported (arguments: some of them)
+python3 tasks.py upgrade   the last release's tests, with its package, on this schema
 python3 tasks.py bench     the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        what CI runs
 """
@@ -147,6 +148,37 @@ def tested(*arguments: str, **environment: str) -> None:
         sys.exit(status)
 
 
+def last_release() -> str | None:
+    """Return the newest release that this commit comes after: its tag."""
+    describe = ("git", "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*")
+    done = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def upgrade(*arguments: str) -> None:
+    """Run the last release's tests and package on the schema of this checkout.
+
+    Not those of its own schema, of its documents, and of who may do what, which may change.
+    """
+    tag = last_release()
+    if tag is None:
+        print("upgrade: NOT DONE, there is no release yet (no tag v* before this)", flush=True)
+        return
+    old = ROOT / ".cache" / "releases" / tag
+    if not old.exists():
+        new = old.with_suffix(".new")
+        new.mkdir(parents=True, exist_ok=True)
+        archiving, unpacking = ("git", "archive", tag), ("tar", "-x")
+        archive = subprocess.run(archiving, cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(unpacking, cwd=new, input=archive.stdout, check=True)
+        new.rename(old)
+    print(f"the tests of {tag} on this schema", flush=True)
+    # tests/conftest.py migrates its template with the second one's package, too.
+    environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}
+    folders = arguments or ("tests/integration", "tests/faults", "-n", "2")
+    run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
+
+
 def bench(*arguments: str) -> None:
     run("python", "benchmarks/run.py", *arguments)
 
@@ -162,13 +194,14 @@ def ci() -> None:
     left_out += [f"tests/integration/test_{name}.py" for name in ("demo", "embedded")]
     ignored = (f"--ignore={name}" for name in left_out)
     tested(*ignored, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
+    upgrade()  # says so where there is no release yet
     audit()  # says so where it could not be done
 
 
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
     "sync": sync, "snapshot": snapshot, "lock": lock, "audit": audit, "versions": versions,
-    "bench": bench, "ci": ci,
+    "upgrade": upgrade, "bench": bench, "ci": ci,
 }  # fmt: skip
 
 

@@ -10,7 +10,10 @@ A consumer calls :func:`check` whenever it starts: Alembic and SQLAlchemy are im
 from __future__ import annotations
 
 import io
+import logging
+import random
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,8 @@ __all__ = [
     "snapshot",
 ]
 
+log = logging.getLogger("durable_notify")
+
 SCHEMA = "durable_notify"
 VERSION_TABLE = "schema_version"
 
@@ -51,11 +56,20 @@ PREPARE = (
     IF pg_catalog.to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
 END $$""",
 )
+# Online, after the migrations' own lock, which is waited for as long as others migrate. Who waits
+# for a table's lock holds up all who come after it, publishers too: not for long, then again.
+BOUNDED = """
+    SELECT pg_catalog.set_config('lock_timeout', '500ms', true)
+     WHERE pg_catalog.current_setting('lock_timeout') = '0'"""
+# How long it is tried for, and how long others are let through in between, in seconds.
+PATIENCE = 60.0
+PAUSE = (0.2, 1.0)
 # What comes after the last one has been taken back. No CASCADE: it must find nothing.
 REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
 _FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
 _READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 - of constants
+_READ_OLDEST = f"SELECT {SCHEMA}.oldest_package()"
 
 # What decides how the catalog's functions write: every name in full, and no taste of the role's.
 _PLAIN = """
@@ -73,7 +87,12 @@ _alembic_lock = threading.Lock()
 def migrate(dsn: str, revision: str = "head") -> None:
     """Bring the database up to `revision`, in one transaction. Does nothing where it is there.
 
-    `dsn` is whatever libpq takes, several hosts and unix sockets included.
+    `dsn` is whatever libpq takes, several hosts and unix sockets included. A lock that others hold
+    is waited for half a second at a time, so that they are not held up behind it.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: from ``LockNotAvailable``, where it was held for a minute.
+            Nothing has changed.
     """
     _run(dsn, "upgrade", revision)
 
@@ -94,15 +113,24 @@ def migration_sql(revision: str = "head") -> str:
 
 
 def check(connection: psycopg.Connection[Any]) -> None:
-    """Raise a SchemaError unless the database has the schema that this package works with."""
+    """Raise a SchemaError unless the database has a schema that this package works with.
+
+    That is its own, or a newer one that still serves it: an upgrade migrates first.
+    """
     with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         exists = cursor.execute(_FIND_VERSION).fetchone()
         row = cursor.execute(_READ_VERSION).fetchone() if exists and exists[0] else None
+        if (
+            row is not None
+            and row[0] > SCHEMA_VERSION
+            and _served(cursor.execute(_READ_OLDEST).fetchone())
+        ):
+            return
     _compare(row)
 
 
 async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Raise a SchemaError unless the database has the schema that this package works with."""
+    """Raise a SchemaError unless the database has a schema that this package works with."""
     async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(_FIND_VERSION)
         exists = await cursor.fetchone()
@@ -110,6 +138,10 @@ async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
         if exists and exists[0]:
             await cursor.execute(_READ_VERSION)
             row = await cursor.fetchone()
+        if row is not None and row[0] > SCHEMA_VERSION:
+            await cursor.execute(_READ_OLDEST)
+            if _served(await cursor.fetchone()):
+                return
     _compare(row)
 
 
@@ -169,6 +201,23 @@ def refuse_newer(heads: tuple[str, ...]) -> None:
 
 
 def _run(dsn: str, command_name: str, revision: str) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _run_once(dsn, command_name, revision)
+        except OperationalError as error:
+            locked = isinstance(error.orig, psycopg.errors.LockNotAvailable)
+            if not locked or time.monotonic() >= until:
+                raise
+            log.info("others hold a lock that a migration needs; trying again")
+            time.sleep(random.uniform(*PAUSE))  # noqa: S311
+        else:
+            return
+
+
+def _run_once(dsn: str, command_name: str, revision: str) -> None:
     from alembic import command
 
     engine = _engine(dsn)
@@ -205,6 +254,11 @@ def _known(revision: str) -> str:
     """Reject a relative or unknown revision, in words of ours."""
     steps("base", revision)
     return revision
+
+
+def _served(row: tuple[Any, ...] | None) -> bool:
+    """Whether a newer schema works with this package: `row` is the oldest that it does with."""
+    return row is not None and row[0] <= SCHEMA_VERSION
 
 
 def _compare(row: tuple[Any, ...] | None) -> None:

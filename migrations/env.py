@@ -21,6 +21,8 @@ def run() -> None:
     with context.begin_transaction():
         for statement in schema.PREPARE:
             context.execute(statement)
+        if not context.is_offline_mode():
+            context.execute(schema.BOUNDED)
         current = context.get_context()
         schema.refuse_newer(current.get_current_heads())
         context.run_migrations()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -34,7 +37,15 @@ def template(server: Postgres) -> Iterator[str]:
     """The name of a migrated database to copy."""
     with server.database() as name:
         schema.migrate(server.dsn(name))
+        if newer := os.environ.get("DURABLE_NOTIFY_TEST_SCHEMA"):
+            upgrade(server.dsn(name), newer)
         yield name
+
+
+def upgrade(dsn: str, checkout: str) -> None:
+    """Bring a database to the schema of a newer checkout: these tests then run on that one."""
+    command = [sys.executable, "-m", "durable_notify.cli", "--dsn", dsn, "migrate"]
+    subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": checkout}, check=True)
 
 
 @pytest.fixture

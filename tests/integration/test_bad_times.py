@@ -98,6 +98,10 @@ async def test_the_schema_is_another(
     half: Half, dsn: str, conn: Connection, version: str, kind: type[Exception], remedy: str
 ) -> None:
     conn.execute("UPDATE durable_notify.schema_version SET version_num = %s", [version])
+    conn.execute(
+        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        " LANGUAGE sql AS $$ SELECT '9999' $$"
+    )
     with pytest.raises(kind, match=remedy):
         await soon(half.consumer(dsn).run(Seen()))
     await nothing_is_left(conn)

@@ -181,6 +181,9 @@ def test_schema_missing(empty_dsn: str) -> None:
 )
 def test_schema_version(dsn: str, conn: Connection, version: str, name: str) -> None:
     conn.execute("UPDATE durable_notify.schema_version SET version_num = %s", [version])
+    conn.execute(
+        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text LANGUAGE sql AS $$ SELECT '9999' $$"
+    )
     one(name, dsn)
 
 

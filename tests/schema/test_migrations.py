@@ -190,8 +190,13 @@ def test_several_hosts_in_the_dsn(empty_dsn: str) -> None:
     assert schema.snapshot(empty_dsn) != ""
 
 
-def mark(dsn: str, version: str) -> None:
-    execute(dsn, f"UPDATE durable_notify.schema_version SET version_num = '{version}'")
+def mark(dsn: str, version: str, oldest: str = "9999") -> None:
+    execute(
+        dsn,
+        f"UPDATE durable_notify.schema_version SET version_num = '{version}'",
+        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        f" LANGUAGE sql IMMUTABLE AS $$ SELECT '{oldest}' $$",
+    )
 
 
 def nothing(dsn: str) -> None:
@@ -237,9 +242,17 @@ async def test_check_async_names_the_remedy(
             await schema.check_async(connection)
 
 
+async def test_a_newer_schema_that_serves_this_package(dsn: str) -> None:
+    mark(dsn, "9999", oldest=schema.SCHEMA_VERSION)
+    with psycopg.connect(dsn) as connection:
+        schema.check(connection)
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await schema.check_async(connection)
+
+
 def test_newer_database_is_left_alone(dsn: str) -> None:
-    before = schema.snapshot(dsn)
     mark(dsn, "9999")
+    before = schema.snapshot(dsn)
     for run in (schema.migrate, lambda dsn: schema.downgrade(dsn, "base")):
         with pytest.raises(SchemaTooNew, match="pip install --upgrade"):
             run(dsn)

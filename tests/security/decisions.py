@@ -26,7 +26,7 @@ BY_HAND = (
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
-    **_decided(GRANTED, "has_own_rights channel wakeups"),
+    **_decided(GRANTED, "has_own_rights channel wakeups oldest_package"),
     **_decided(
         {"publisher"},
         "publish publish_many notify topic_of_channel escaped"

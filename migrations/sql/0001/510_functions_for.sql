@@ -4,7 +4,7 @@ LANGUAGE sql STABLE AS $function$
     SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
      WHERE p.pronamespace = 'durable_notify'::regnamespace
        AND pg_catalog.regexp_replace(p.proname, '_granted$', '') = ANY (
-           '{has_own_rights,channel,wakeups}'::text[]
+           '{has_own_rights,channel,wakeups,oldest_package}'::text[]
            || CASE action
                WHEN 'publish' THEN '{publish,publish_many,notify,topic_of_channel,escaped,capture_begin,capture,capture_heard,notified_already}'::text[]
                WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,wake,mirror_of,needs_key,notify_raw}'

@@ -1,0 +1,6 @@
+CREATE FUNCTION durable_notify.oldest_package() RETURNS text
+LANGUAGE sql IMMUTABLE AS $function$
+    -- The schema version of the oldest package that works with this schema. Newer ones do, too: while an
+    -- upgrade is under way, the release before goes on. A revision that takes something away replaces this.
+    SELECT '0001'::text
+$function$;

@@ -1,0 +1,76 @@
+"""`tasks.py upgrade`: the last release's tests on the new schema, in a repository made up for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+ONE_TEST = ("tests/integration/test_sql_backlog.py", "-k", "agrees")
+REVISION = """
+from alembic import op
+revision, down_revision = "0002", "0001"
+def upgrade():
+    op.execute({statement!r})
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """tasks.py, of a repository with one commit that is like this checkout."""
+    spec = importlib.util.spec_from_file_location("tasks", CHECKOUT / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("durable_notify", "migrations", "tests"):
+        shutil.copytree(
+            CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "BIN", Path(sys.executable).parent)
+    return module
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=folder, check=True)
+
+
+def test_without_a_release(tasks: ModuleType, capfd: pytest.CaptureFixture[Any]) -> None:
+    tasks.upgrade()
+    assert "upgrade: NOT DONE, there is no release yet" in capfd.readouterr().out
+
+
+def test_on_a_schema_that_adds_and_one_that_breaks(
+    tasks: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[Any]
+) -> None:
+    git(tmp_path, "tag", "v0.1.0")
+    schema = tmp_path / "durable_notify" / "schema.py"
+    schema.write_text(
+        schema.read_text().replace('SCHEMA_VERSION = "0001"', 'SCHEMA_VERSION = "0002"')
+    )
+    planted = tmp_path / "migrations" / "versions" / "0002_planted.py"
+
+    planted.write_text(REVISION.format(statement="CREATE TABLE durable_notify.mine ()"))
+    tasks.upgrade(*ONE_TEST, "-p", "no:cacheprovider")
+    said = capfd.readouterr()
+    assert "the tests of v0.1.0" in said.out
+    assert "1 passed" in said.out
+
+    planted.write_text(
+        REVISION.format(statement="ALTER FUNCTION durable_notify.settle RENAME TO settle_v2")
+    )
+    with pytest.raises(SystemExit):
+        tasks.upgrade(*ONE_TEST, "-p", "no:cacheprovider")
+    assert "settle" in capfd.readouterr().out
