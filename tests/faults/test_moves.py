@@ -133,7 +133,7 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
         copy_by_dump(servers, source, target, "data, triggers off")
     with Stage(target) as after:
         reanchor(company, after, rng)
-        fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'published'"
+        fires = "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'published'"
         assert after.session().value(fires) == "A"
         carry_on(company, after, rng)
 

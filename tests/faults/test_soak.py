@@ -34,7 +34,7 @@ SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randra
 SIZES = """
     SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 't')
-       AND c.relname NOT IN ('outbox', 'audit')"""
+       AND NOT c.relispartition AND c.relname <> 'audit'"""
 DEAD = """
     SELECT COALESCE(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE schemaname = 'durable_notify'"""
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'durable_notify%'"

@@ -308,7 +308,7 @@ def test_every_table(conn: Connection, sessions: dict[str, Connection], furnishe
                ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
           FROM pg_class c
-         WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind NOT IN ('i', 't')"""
+         WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind NOT IN ('i', 'I', 't')"""
     for table, kind_of_table, columns in conn.execute(query).fetchall():
         for kind, session in sessions.items():
             for name, statement in STATEMENTS.items():

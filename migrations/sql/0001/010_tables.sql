@@ -1,5 +1,8 @@
 -- The log. Append-only: consuming a message writes nothing here.
 --
+-- Partitioned by id, so that what has expired is dropped, not deleted row by row: make_partitions() makes
+-- leaves ahead of time. What no leaf was made for goes to outbox_default, so that publishing works without.
+--
 -- Column order matters. Defaults are evaluated in column order, so the id, being last, is drawn
 -- after whatever the insert's own expressions waited for: ids of one key follow cause and effect.
 -- CACHE 1 and GENERATED ALWAYS keep it so (DESIGN section 3).
@@ -17,11 +20,26 @@ CREATE TABLE durable_notify.outbox (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     id         bigint      GENERATED ALWAYS AS IDENTITY (CACHE 1),
     CONSTRAINT outbox_pkey PRIMARY KEY (topic, id)
-);
+) PARTITION BY RANGE (id);
 -- Finds the rows of one transaction, or of a range of transactions, without touching the log.
 CREATE INDEX outbox_topic_xid_id ON durable_notify.outbox (topic, xid, id);
 -- For replay by time; costs an insert next to nothing.
 CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
+-- vacuum_truncate: space at the end of a leaf comes back when it is emptied; VACUUM is not to lock it for that.
+CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DEFAULT
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
+-- How the log is laid out: one row.
+--   min_width:    how many ids a leaf is made for, at least
+--   ahead:        how many leaves are kept ready after the one that is written to
+--   closed_below: how far leaves are closed; see close_leaves()
+CREATE TABLE durable_notify.log_layout (
+    min_width    bigint  NOT NULL DEFAULT 1000000,
+    ahead        integer NOT NULL DEFAULT 2,
+    closed_below bigint  NOT NULL DEFAULT 0,
+    CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
+    CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
+);
+INSERT INTO durable_notify.log_layout DEFAULT VALUES;
 
 -- A group and its options; configure() changes them while consumers run.
 --   order_by:      none, key (of one key never two at once, never out of order) or strict (so for

@@ -51,5 +51,6 @@ $function$;
 
 CREATE TRIGGER published AFTER INSERT ON durable_notify.outbox
     FOR EACH ROW EXECUTE FUNCTION durable_notify.published();
+-- Of each leaf it is a copy, which is as the log's was when the leaf was made.
 -- Trap: session_replication_role = replica silences a trigger that is not ENABLE ALWAYS.
 ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;

@@ -21,6 +21,7 @@ BEGIN
                  WHERE o.topic = stragglers.topic
                    -- As rows, which only the one index can look for: see below.
                    AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, stragglers.last_id)
+                   AND o.id > after_id AND o.id <= stragglers.last_id  -- leaves out leaves
                  ORDER BY o.xid, o.id
                  LIMIT max_ids) found
           WHERE pg_catalog.pg_visible_in_snapshot(running.xid, upto))

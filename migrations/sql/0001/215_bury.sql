@@ -9,7 +9,7 @@ BEGIN
            (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason, error)
     SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, bury.attempt, bury.reason, bury.error
       FROM durable_notify.subscription s
-      JOIN durable_notify.outbox o ON o.topic = s.topic AND o.id = bury.message_id
+     CROSS JOIN LATERAL durable_notify.message_of(s.topic, bury.message_id, bury.message_id, bury.message_id) AS o
      WHERE s.id = bury.subscription_id
     ON CONFLICT (subscription_id, message_id) DO UPDATE
        SET attempt = EXCLUDED.attempt, reason = EXCLUDED.reason, error = EXCLUDED.error, dead_at = EXCLUDED.dead_at;

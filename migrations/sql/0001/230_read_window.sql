@@ -9,6 +9,7 @@ DECLARE
     found_keyed boolean;
     found_timed boolean;
     opened_now boolean;
+    low bigint;
 BEGIN
     -- Read on from a place in the log: up to max_ids ids of upto at most, and the place after them;
     -- whether one of them has a key, and whether one has a time to be delivered at or expire.
@@ -34,21 +35,22 @@ BEGIN
         END IF;
         -- Looked for where somebody was running then, or has begun since and drawn a lower id: to
         -- call stragglers() for nothing would take a tenth of a claim's time.
-        IF place.p < place.h0
+        low := GREATEST(place.p, durable_notify.closed_below(place.s0) - 1);
+        IF low < place.h0
            AND (pg_catalog.pg_snapshot_xmin(place.s0) <> pg_catalog.pg_snapshot_xmax(place.s0)
                 OR (SELECT o.id FROM durable_notify.outbox o
                      WHERE o.topic = read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
-                       AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id <= place.h0
+                       AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id > low AND o.id <= place.h0
                      ORDER BY o.xid, o.id LIMIT 1) IS NOT NULL) THEN
             found := ARRAY(SELECT durable_notify.stragglers(
-                topic, place.s0, place.s1, place.p, place.h0, max_ids - pg_catalog.cardinality(ids)));
+                topic, place.s0, place.s1, low, place.h0, max_ids - pg_catalog.cardinality(ids)));
             IF found <> '{}' THEN
                 ids := ids || found;
                 SELECT keyed OR pg_catalog.count(o.key) > 0,
                        timed OR pg_catalog.count(o.deliver_at) + pg_catalog.count(o.expires_at) > 0
                   INTO keyed, timed
                   FROM pg_catalog.unnest(found) AS late (id)
-                 CROSS JOIN LATERAL durable_notify.message_of(read_window.topic, late.id) AS o;
+                 CROSS JOIN LATERAL durable_notify.message_of(read_window.topic, late.id, low, place.h0) AS o;
             END IF;
             IF pg_catalog.cardinality(ids) >= max_ids THEN
                 place.p := ids[pg_catalog.cardinality(ids)];

@@ -10,14 +10,17 @@ DECLARE
     their_keys text[];
     held_back text[];
     sorted record;
+    lowest bigint;
+    highest bigint;
 BEGIN
     -- Of messages read or due, those that can go now, with what they are kept in order by. The rest:
     -- too early waits for its time, past its expiry is dropped or buried, and what is not the next of
     -- its key is parked: its key is in a live lease, or something of it waits. The first let_go of
     -- them are the next of their keys.
+    SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(ids) AS m (id);
     their_keys := ARRAY(
         SELECT DISTINCT durable_notify.order_key(options.order_by, o.key)
-          FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o
+          FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o
          WHERE o.key IS NOT NULL OR options.order_by = 'strict');
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place, and its key is let go too early.
@@ -29,7 +32,7 @@ BEGIN
         SELECT m.id, m.attempt, m.place, o.expires_at <= now_time AS late, o.deliver_at,
                durable_notify.order_key(options.order_by, o.key) AS key
           FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts)) WITH ORDINALITY AS m (id, attempt, place)
-         CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o),
+         CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o),
     judged AS (
         SELECT m.id, m.attempt, m.place, m.key, m.deliver_at,
                CASE WHEN m.late THEN 'expired'

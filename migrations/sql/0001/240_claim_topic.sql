@@ -14,6 +14,8 @@ DECLARE
     live bigint[];
     batch record;
     new_token bigint;
+    lowest bigint;
+    highest bigint;
 BEGIN
     -- Claim from one topic. claim() holds the group's lock and took now_snapshot under it.
     SELECT * INTO STRICT old_place FROM durable_notify.position p
@@ -62,11 +64,12 @@ BEGIN
         -- such a crash, and settle what another group holds; hence the time in it.
         PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
     END IF;
+    SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(batch.ids) AS m (id);
     RETURN QUERY
     SELECT new_token, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, m.attempt, m.key
       FROM ROWS FROM (pg_catalog.unnest(batch.ids), pg_catalog.unnest(batch.attempts), pg_catalog.unnest(batch.keys))
            WITH ORDINALITY AS m (id, attempt, key, place)
-     CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id) AS o
+     CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o
      ORDER BY m.place;
 END
 $function$;

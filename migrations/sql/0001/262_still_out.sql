@@ -28,7 +28,8 @@ BEGIN
                AS is_out
           FROM durable_notify.consumer_group g
           JOIN durable_notify.subscription s ON s.group_id = g.id
-          JOIN durable_notify.outbox o ON o.topic = s.topic AND o.id = ANY (ids)
+         CROSS JOIN LATERAL (SELECT DISTINCT i.id FROM pg_catalog.unnest(ids) AS i (id)) AS asked
+         CROSS JOIN LATERAL durable_notify.message_of(s.topic, asked.id, asked.id, asked.id) AS o
          CROSS JOIN LATERAL (
                SELECT p.* FROM durable_notify.position p
                 WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place

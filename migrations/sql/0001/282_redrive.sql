@@ -19,7 +19,7 @@ BEGIN
     taken := ARRAY(SELECT t FROM durable_notify.take_dead_letters(
         group_name, topic, ids, key, error_type, since, until, everything) t);
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t
-                   WHERE NOT EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = t.topic AND o.id = t.message_id));
+                   WHERE NOT EXISTS (SELECT FROM durable_notify.message_of(t.topic, t.message_id, t.message_id, t.message_id)));
     IF pg_catalog.cardinality(gone) > 0 THEN
         RAISE EXCEPTION 'messages % are not in the log any more', gone
             USING ERRCODE = 'DN008', HINT = 'Their dead letters have them whole: publish them anew, and discard these.';

@@ -13,6 +13,8 @@ DECLARE
     place durable_notify.position;
     start durable_notify.position;
     found record;
+    lowest bigint;
+    highest bigint;
 BEGIN
     -- Read a topic on from a place, without a group and without writing anything: each message with
     -- its window; the place after it is that window with the message's id for p. No rows: nothing
@@ -45,11 +47,12 @@ BEGIN
             RETURN;
         END IF;
     END LOOP;
+    SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(found.ids) AS m (id);
     RETURN QUERY
     SELECT start.s0, start.h0, start.s1, start.h1,
            COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false), o.id, o.key, o.payload, o.data, o.headers, o.created_at
       FROM pg_catalog.unnest(found.ids) WITH ORDINALITY AS m (id, place)
-     CROSS JOIN LATERAL durable_notify.message_of(read.topic, m.id) AS o
+     CROSS JOIN LATERAL durable_notify.message_of(read.topic, m.id, lowest, highest) AS o
      ORDER BY m.place;
 END
 $function$;

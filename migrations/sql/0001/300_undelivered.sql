@@ -18,18 +18,18 @@ BEGIN
     SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = undelivered.subscription_id;
     IF place.s1 IS NOT NULL THEN
         RETURN QUERY
-        SELECT o.id, o.created_at FROM durable_notify.outbox o
-          JOIN durable_notify.stragglers(source, place.s0, place.s1, place.p, place.h0, most)
-               AS late (id) ON late.id = o.id
-         WHERE o.topic = source;
+        SELECT o.id, o.created_at
+          FROM durable_notify.stragglers(source, place.s0, place.s1, GREATEST(place.p, durable_notify.closed_below(place.s0) - 1),
+                                         place.h0, most) AS late (id)
+         CROSS JOIN LATERAL durable_notify.message_of(source, late.id, 0, place.h0) AS o;
         place.s0 := place.s1;
         place.h0 := GREATEST(place.h0, place.p);
     END IF;
     RETURN QUERY
-    SELECT o.id, o.created_at FROM durable_notify.outbox o
-      JOIN durable_notify.stragglers(source, place.s0, now_snapshot, 0, place.h0, most)
-           AS late (id) ON late.id = o.id
-     WHERE o.topic = source;
+    SELECT o.id, o.created_at
+      FROM durable_notify.stragglers(source, place.s0, now_snapshot, GREATEST(0, durable_notify.closed_below(place.s0) - 1),
+                                     place.h0, most) AS late (id)
+     CROSS JOIN LATERAL durable_notify.message_of(source, late.id, 0, place.h0) AS o;
     RETURN QUERY
     SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > place.h0
      ORDER BY o.id LIMIT most;

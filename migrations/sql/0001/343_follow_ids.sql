@@ -13,6 +13,7 @@ BEGIN
           FROM pg_catalog.pg_class c
           JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
          WHERE c.relnamespace = 'durable_notify'::regnamespace AND a.attidentity <> ''
+           AND NOT c.relispartition
     LOOP
         EXECUTE pg_catalog.format(
             'SELECT pg_catalog.setval(%L, m.last) FROM %s q,'

@@ -42,6 +42,8 @@ BEGIN
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
     ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
+    PERFORM durable_notify.set_closed(0, '3');  -- of the other cluster's transactions
+    UPDATE durable_notify.log_layout SET closed_below = 0;
     PERFORM durable_notify.anchor_here();
 END
 $function$;

@@ -40,7 +40,8 @@ BEGIN
         SELECT k.key, k.message_id FROM (SELECT DISTINCT b.key FROM batch b) AS n
           JOIN durable_notify.compacted_key k ON k.topic = compact.topic AND k.key = n.key
          -- Trap: what is known may have gone with its age, and must not take with it what is there.
-         WHERE EXISTS (SELECT FROM durable_notify.message_of(compact.topic, k.message_id) AS o WHERE o.key = k.key)),
+         WHERE EXISTS (SELECT FROM durable_notify.message_of(compact.topic, k.message_id, k.message_id, k.message_id) AS o
+                        WHERE o.key = k.key)),
     noted AS (
         INSERT INTO durable_notify.compacted_key AS k (topic, key, message_id)
         SELECT compact.topic, b.key, b.id FROM batch b WHERE b.id = b.latest

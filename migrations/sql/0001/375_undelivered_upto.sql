@@ -18,7 +18,7 @@ BEGIN
         UNION ALL
         SELECT durable_notify.stragglers(topic, place.s0, seen, place.p, LEAST(place.h0, last), 9223372036854775807)
          WHERE place.s1 IS NOT NULL AND place.p < LEAST(place.h0, last)) AS late (id)
-     CROSS JOIN LATERAL durable_notify.message_of(undelivered_upto.topic, late.id) AS o
+     CROSS JOIN LATERAL durable_notify.message_of(undelivered_upto.topic, late.id, late.id, late.id) AS o
      WHERE o.expires_at IS NULL OR o.expires_at > pg_catalog.clock_timestamp();
     RETURN QUERY
     SELECT o.id FROM durable_notify.outbox o

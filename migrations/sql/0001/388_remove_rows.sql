@@ -6,12 +6,20 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     below bigint;
     removed bigint;
+    part record;
 BEGIN
-    -- Remove the next messages of a topic that may go; returns how many.
+    -- Remove the next messages of a topic that may go; returns how many. A closed leaf goes as a whole, by
+    -- remove_leaf(): of it a topic's messages are removed here only once all of them may go.
     IF (durable_notify.retention_of(topic)).pattern IS NULL OR NOT durable_notify.hold_removing() THEN
         RETURN 0;
     END IF;
     below := durable_notify.removable_below(topic);
+    SELECT l.first_id, l.next_id INTO part FROM durable_notify.leaves() l
+     WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify.sealed_below();
+    IF FOUND AND EXISTS (SELECT FROM durable_notify.outbox o
+                          WHERE o.topic = remove_rows.topic AND o.id >= below AND o.id < part.next_id) THEN
+        below := part.first_id;
+    END IF;
     DELETE FROM durable_notify.outbox o USING (
         SELECT x.id FROM durable_notify.outbox x
          WHERE x.topic = remove_rows.topic AND x.id < below ORDER BY x.id LIMIT most) AS old

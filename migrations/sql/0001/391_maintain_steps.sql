@@ -9,17 +9,20 @@ BEGIN
     SELECT s.name, NULL FROM pg_catalog.unnest(
         '{partitions,leases,dedup,inbox,audit,sweep,seal}'::text[]) WITH ORDINALITY AS s (name, place)
      ORDER BY s.place;
+    -- What goes with a whole leaf need not be removed row by row: leaves first. And after, for what is empty then.
     RETURN QUERY
     SELECT s.name, t.name
-      FROM (SELECT n AS name, durable_notify.retention_of(n) AS policy FROM durable_notify.topics_of_the_log() AS n) AS t
+      FROM (SELECT n AS name, durable_notify.retention_of(n) AS policy FROM durable_notify.topics_of_the_log() AS n
+             UNION ALL SELECT NULL, NULL) AS t
      CROSS JOIN LATERAL (VALUES
-           (1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),
-           (2, 'lose', (t.policy).on_lag = 'lose'),
-           (3, 'compact', (t.policy).compact),
-           (4, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled)
-           ) AS s (place, name, wanted)
+           (1, 1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),
+           (1, 2, 'lose', (t.policy).on_lag = 'lose'),
+           (1, 3, 'compact', (t.policy).compact),
+           (2, 0, 'leaves', t.name IS NULL),
+           (3, 0, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled),
+           (4, 0, 'leaves', t.name IS NULL),
+           (5, 0, 'statistics', t.name IS NULL)) AS s (turn, place, name, wanted)
      WHERE s.wanted
-     ORDER BY t.name, s.place;
-    RETURN QUERY SELECT s.name, NULL FROM pg_catalog.unnest('{leaves,statistics}'::text[]) AS s (name);
+     ORDER BY s.turn, t.name, s.place;
 END
 $function$;

@@ -21,6 +21,8 @@ BEGIN
         UPDATE durable_notify.maintenance m SET beat_at = now_time;
     END IF;
     RETURN CASE step
+        WHEN 'partitions' THEN durable_notify.make_partitions()
+        WHEN 'leaves' THEN durable_notify.tidy_leaves()
         WHEN 'leases' THEN durable_notify.expire_leases()
         WHEN 'dedup' THEN durable_notify.prune_dedup(5000)
         WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - inbox_age)

@@ -1,0 +1,17 @@
+CREATE FUNCTION durable_notify.make_leaf(first_id bigint, next_id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $function$
+DECLARE
+    leaf text := pg_catalog.format('durable_notify.outbox_%s', first_id);
+BEGIN
+    -- Make a leaf of the log for a range of ids.
+    --
+    -- Trap: CREATE TABLE ... PARTITION OF locks the whole log, against publishers too. ATTACH does not: it
+    -- locks outbox_default, and reads it, unless a constraint of it says that nothing there is in the range.
+    EXECUTE pg_catalog.format(
+        'CREATE TABLE %s (LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)'
+        ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
+        leaf);
+    EXECUTE pg_catalog.format(
+        'ALTER TABLE durable_notify.outbox ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', leaf, first_id, next_id);
+END
+$function$;

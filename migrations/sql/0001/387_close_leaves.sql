@@ -1,0 +1,35 @@
+CREATE FUNCTION durable_notify.close_leaves() RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+DECLARE
+    closed bigint;
+    own bigint;
+    since bigint;
+BEGIN
+    -- Take note of leaves that get no more rows, as seal_log() has found. Readers leave them out where they
+    -- need not look; see closed_below(). Returns how far leaves are closed.
+    --
+    -- Not where a session may keep low ids for later: whoever publishes with one must be found.
+    SELECT l.closed_below INTO STRICT closed FROM durable_notify.log_layout l;
+    IF EXISTS (SELECT FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'durable_notify.outbox_id_seq'::regclass
+                  AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
+        RETURN closed;
+    END IF;
+    closed := (SELECT pg_catalog.max(l.next_id) FROM durable_notify.leaves() l
+                WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed);
+    IF closed IS NOT NULL THEN
+        -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
+        -- after it. This transaction's may be older, so it is one of a transaction inside.
+        BEGIN
+            UPDATE durable_notify.log_layout l SET closed_below = closed;
+            SELECT l.xmin::text::bigint INTO STRICT since FROM durable_notify.log_layout l;
+        EXCEPTION WHEN division_by_zero THEN
+            RAISE;  -- never; the clause makes the block a transaction
+        END;
+        own := pg_catalog.pg_current_xact_id()::text::bigint;
+        since := own + ((since - own) & 4294967295);  -- an xid is the last 32 bits of an xid8
+        PERFORM durable_notify.set_closed(closed, since::text::xid8);
+    END IF;
+    RETURN (SELECT l.closed_below FROM durable_notify.log_layout l);
+END
+$function$;

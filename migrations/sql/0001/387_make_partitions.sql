@@ -1,0 +1,38 @@
+CREATE FUNCTION durable_notify.make_partitions() RETURNS integer
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '40ms' SET jit = off AS $function$
+DECLARE
+    layout durable_notify.log_layout;
+    drawn bigint;
+    last_leaf bigint;
+    ready integer;
+    first_id bigint;
+    width bigint;
+BEGIN
+    -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
+    -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
+    -- not now, since somebody holds the locks it needs. It waits for 40 ms at most; publishing goes on without.
+    IF NOT durable_notify.hold_removing() THEN
+        RETURN 0;
+    END IF;
+    SELECT * INTO STRICT layout FROM durable_notify.log_layout;
+    drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
+    SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > drawn),
+           -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
+           GREATEST(layout.min_width, (drawn - pg_catalog.min(l.first_id)) / 8)
+      INTO last_leaf, ready, width FROM durable_notify.leaves() l;
+    width := COALESCE(width, layout.min_width);
+    IF ready >= layout.ahead AND last_leaf > drawn THEN
+        RETURN 0;
+    END IF;
+    first_id := durable_notify.first_id_for_a_leaf(drawn, last_leaf, layout.min_width);
+    IF first_id IS NOT NULL THEN
+        PERFORM durable_notify.make_leaf(first_id, first_id + width);
+        ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT IF EXISTS outbox_default_relief;
+    END IF;
+    RETURN 1;
+EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids have come past where the leaf was to begin
+    RETURN 0;
+END
+$function$;
+DO $block$ BEGIN WHILE durable_notify.make_partitions() > 0 LOOP END LOOP; END $block$;
