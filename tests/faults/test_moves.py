@@ -86,7 +86,7 @@ def replicate(before: Stage, source: str, target: str) -> None:
     session = before.session()
     version = session.connection.info.server_version
     what = PUBLICATION if version >= 150000 else "FOR ALL TABLES"
-    session.run(f"CREATE PUBLICATION moving {what}")
+    session.run(f"CREATE PUBLICATION moving {what} WITH (publish_via_partition_root = true)")
     with Stage(target) as there:
         there.session().run(f"CREATE SUBSCRIPTION moving CONNECTION '{source}' PUBLICATION moving")
 

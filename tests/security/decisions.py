@@ -22,7 +22,7 @@ BY_HAND = (
     "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
     " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
     " set_retention forget_retention removable_below maintain maintain_begin maintain_steps maintain_step maintain_end"
-    " make_partitions close_leaves remove_leaf drop_leaf repack_leaf tidy_leaves plan_archive advance_archive prune_audit"
+    " make_partitions tidy_leaves leaves plan_archive advance_archive prune_audit"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
@@ -66,7 +66,7 @@ MAY: dict[str, set[str]] = {
         " begin_anew compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below leaves make_leaf first_id_for_a_leaf set_closed leaf_goes topics_of_leaf",
+        " closed_below close_leaves remove_leaf drop_leaf repack_leaf make_leaf first_id_for_a_leaf set_closed leaf_goes topics_of_leaf",
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each

@@ -28,18 +28,18 @@ CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
 -- vacuum_truncate: space at the end of a leaf comes back when it is emptied; VACUUM is not to lock it for that.
 CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DEFAULT
     WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
--- How the log is laid out: one row.
+-- How the log is laid out: one row, or none, for what is usual; see seal.
 --   min_width:    how many ids a leaf is made for, at least
 --   ahead:        how many leaves are kept ready after the one that is written to
 --   closed_below: how far leaves are closed; see close_leaves()
 CREATE TABLE durable_notify.log_layout (
+    only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     min_width    bigint  NOT NULL DEFAULT 1000000,
     ahead        integer NOT NULL DEFAULT 2,
     closed_below bigint  NOT NULL DEFAULT 0,
     CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
     CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
 );
-INSERT INTO durable_notify.log_layout DEFAULT VALUES;
 
 -- A group and its options; configure() changes them while consumers run.
 --   order_by:      none, key (of one key never two at once, never out of order) or strict (so for

@@ -10,7 +10,7 @@ BEGIN
     -- need not look; see closed_below(). Returns how far leaves are closed.
     --
     -- Not where a session may keep low ids for later: whoever publishes with one must be found.
-    SELECT l.closed_below INTO STRICT closed FROM durable_notify.log_layout l;
+    closed := COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
     IF EXISTS (SELECT FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'durable_notify.outbox_id_seq'::regclass
                   AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
         RETURN closed;
@@ -21,7 +21,8 @@ BEGIN
         -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
         -- after it. This transaction's may be older, so it is one of a transaction inside.
         BEGIN
-            UPDATE durable_notify.log_layout l SET closed_below = closed;
+            INSERT INTO durable_notify.log_layout (closed_below) VALUES (closed)
+            ON CONFLICT ON CONSTRAINT log_layout_pkey DO UPDATE SET closed_below = EXCLUDED.closed_below;
             SELECT l.xmin::text::bigint INTO STRICT since FROM durable_notify.log_layout l;
         EXCEPTION WHEN division_by_zero THEN
             RAISE;  -- never; the clause makes the block a transaction
@@ -30,6 +31,6 @@ BEGIN
         since := own + ((since - own) & 4294967295);  -- an xid is the last 32 bits of an xid8
         PERFORM durable_notify.set_closed(closed, since::text::xid8);
     END IF;
-    RETURN (SELECT l.closed_below FROM durable_notify.log_layout l);
+    RETURN COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
 END
 $function$;

@@ -1,0 +1,324 @@
+"""The log's leaves: made ahead, closed, emptied, dropped and written anew, beside who reads and publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg import errors
+
+from tests.support.schedule import Session, Stage
+from tests.support.traps import drain
+from tests.support.waiting import eventually
+
+WIDTH = 100
+LEAVES = "SELECT first_id, next_id FROM durable_notify.leaves()"
+PUBLISH = """
+    INSERT INTO durable_notify.outbox (topic, payload)
+    SELECT %s, to_jsonb(n) FROM generate_series(1, %s) AS n"""
+IN_DEFAULT = "SELECT count(*) FROM durable_notify.outbox_default"
+ALL_MAY_GO = """
+    CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
+    LANGUAGE sql AS 'SELECT durable_notify.sealed_below()'"""
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with Stage(dsn) as stage:
+        yield stage
+
+
+@pytest.fixture
+def owner(stage: Stage) -> Session:
+    """Has had the log laid out anew, in leaves of WIDTH ids."""
+    owner = stage.session()
+    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
+        owner.run(f"DROP TABLE {leaf}")
+    owner.run("INSERT INTO durable_notify.log_layout (min_width) VALUES (%s)", WIDTH)
+    make(owner)
+    return owner
+
+
+def make(session: Session) -> int:
+    """Make leaves until no more are wanted; the number of steps."""
+    steps = 0
+    while session.value("SELECT durable_notify.make_partitions()"):
+        steps += 1
+    return steps
+
+
+def tidy(session: Session) -> list[int]:
+    session.run("SELECT durable_notify.seal_log()")
+    done = []
+    while count := session.value("SELECT durable_notify.tidy_leaves()"):
+        done.append(count)
+    return done
+
+
+def size(session: Session) -> int:
+    query = """
+        SELECT sum(pg_total_relation_size(relid))::bigint
+          FROM pg_partition_tree('durable_notify.outbox') WHERE isleaf"""
+    found: int = session.value(query)
+    return found
+
+
+def test_ahead(owner: Session) -> None:
+    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    owner.run(PUBLISH, "t", 1)
+    assert make(owner) == 1
+    assert owner.run(LEAVES) == [(1, 101), (101, 201), (201, 301)]
+    assert make(owner) == 0
+
+
+def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
+    for _ in range(30):
+        owner.run(PUBLISH, "t", WIDTH)
+        make(owner)
+    leaves = owner.run(LEAVES)
+    assert len(leaves) < 20
+    assert leaves[-1][1] - leaves[-1][0] > 3 * WIDTH
+    assert owner.value(IN_DEFAULT) == 0
+
+
+def test_each_leaf_rings_whoever_inserts(owner: Session) -> None:
+    """Of a trigger that is ENABLE ALWAYS its copies are, too."""
+    owner.run(PUBLISH, "t", WIDTH + 1)
+    make(owner)
+    found = owner.run("""
+        SELECT t.relid::regclass::text, g.tgenabled::text FROM pg_partition_tree('durable_notify.outbox') t
+          LEFT JOIN pg_trigger g ON g.tgrelid = t.relid AND g.tgname = 'published'""")
+    assert {fires for _, fires in found} == {"A"}, found
+    with pytest.raises(errors.CheckViolation, match="outbox_topic_is_a_name"):
+        owner.publish(topic="a b")
+
+
+def test_nobody_made_one(owner: Session) -> None:
+    """What is published goes to the default, is read from there, and what follows gets leaves again."""
+    owner.subscribe()
+    owner.run(PUBLISH, "t", 2 * WIDTH + 50)
+    assert owner.value(IN_DEFAULT) == 50
+    assert make(owner) > 0
+    first, _ = owner.run(LEAVES)[2]
+    assert first > 2 * WIDTH + 50
+    owner.run(PUBLISH, "t", WIDTH)
+    assert owner.value(IN_DEFAULT) == first - 1 - 2 * WIDTH
+    assert len(drain(owner)) == 3 * WIDTH + 50
+
+
+def test_a_large_default_is_not_read_under_a_lock(stage: Stage, owner: Session) -> None:
+    publisher = stage.session()
+    owner.run("ALTER TABLE durable_notify.outbox_default ALTER payload SET STORAGE PLAIN")
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    filler = """
+        INSERT INTO durable_notify.outbox (topic, payload)
+        SELECT 't', to_jsonb(repeat('x', 7000)) FROM generate_series(1, 2500) AS n"""
+    owner.run(filler)
+    constraint = "SELECT convalidated FROM pg_constraint WHERE conname = 'outbox_default_relief'"
+    step = "SELECT durable_notify.make_partitions()"
+    assert owner.value(step) == 1
+    assert owner.column(constraint) == [False]
+    publisher.publish()
+    assert owner.value(step) == 1
+    assert owner.column(constraint) == [True]
+    messages: list[str] = []
+    owner.connection.add_notice_handler(lambda told: messages.append(str(told.message_primary)))
+    owner.run("SET client_min_messages = debug1")
+    assert owner.value(step) == 1
+    assert any('"outbox_default" is implied by existing' in message for message in messages), (
+        messages
+    )
+    assert owner.column(constraint) == []
+    publisher.publish()
+    assert owner.run(LEAVES)[2][0] > publisher.publish()
+
+
+def test_a_constraint_that_was_left_behind_goes_before_it_refuses(owner: Session) -> None:
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    owner.run("""
+        ALTER TABLE durable_notify.outbox_default
+          ADD CONSTRAINT outbox_default_relief CHECK (id < 401) NOT VALID""")
+    assert make(owner) > 0
+    assert owner.column("SELECT 1 FROM pg_constraint WHERE conname = 'outbox_default_relief'") == []
+    owner.run(PUBLISH, "t", 3 * WIDTH)
+
+
+def test_making_one_waits_for_no_reader(stage: Stage, owner: Session) -> None:
+    """It needs the default, which whoever reads the whole log has: it is for another time then."""
+    reader = stage.session()
+    owner.run(PUBLISH, "t", 1)
+    reader.begin()
+    reader.run("SELECT count(*) FROM durable_notify.outbox")
+    assert make(owner) == 0
+    reader.commit()
+    assert make(owner) == 1
+
+
+def test_making_one_does_not_wait_for_publishers(stage: Stage, owner: Session) -> None:
+    slow = stage.session()
+    owner.run(PUBLISH, "t", 1)
+    slow.begin()
+    slow.publish()
+    assert make(owner) == 1
+    slow.commit()
+
+
+def test_closed_once_nobody_can_add(stage: Stage, owner: Session) -> None:
+    slow = stage.session()
+    closed = "SELECT durable_notify.close_leaves()"
+    slow.begin()
+    slow.publish()
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    for _ in range(3):
+        owner.run("SELECT durable_notify.seal_log()")
+        assert owner.value(closed) == 0
+    slow.commit()
+    owner.run("SELECT durable_notify.seal_log()")
+    assert owner.value(closed) == 2 * WIDTH + 1
+
+
+def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
+    owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq CACHE 10")
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    owner.run("SELECT durable_notify.seal_log()")
+    assert owner.value("SELECT durable_notify.close_leaves()") == 0
+
+
+def test_late_in_a_leaf_that_is_closed_since(stage: Stage, owner: Session) -> None:
+    """A group whose snapshot is older than the closing still looks there."""
+    reader, slow = stage.take(2)
+    reader.subscribe()
+    slow.begin()
+    late = slow.publish()
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    assert late not in drain(reader, 50)
+    slow.commit()
+    make(owner)
+    owner.run("SELECT durable_notify.seal_log()")
+    assert owner.value("SELECT durable_notify.close_leaves()") == 2 * WIDTH + 1
+    seen = reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position")
+    assert seen == 0
+    assert drain(reader, 50) == [late]
+    owner.publish()
+    drain(reader, 50)
+    owner.publish()
+    drain(reader, 50)
+    assert reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position") > 0
+
+
+def test_what_may_go_goes_and_gives_its_space_back(stage: Stage, owner: Session) -> None:
+    owner.run(PUBLISH, "t", WIDTH)
+    make(owner)
+    owner.run(PUBLISH, "u", WIDTH + 10)
+    before = size(owner)
+    assert tidy(owner) == []
+    owner.run(ALL_MAY_GO)
+    assert tidy(owner) == [WIDTH, WIDTH, 1, 1]
+    assert size(owner) < before
+    assert owner.value("SELECT min(id) FROM durable_notify.outbox") == 2 * WIDTH + 1
+    assert owner.run(LEAVES)[0] == (2 * WIDTH + 1, 3 * WIDTH + 1)
+
+
+def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
+    owner.run("""
+        CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
+        LANGUAGE sql AS $$ SELECT CASE topic WHEN 'u' THEN 60 ELSE 1000 END $$""")
+    owner.run(PUBLISH, "t", 59)
+    owner.run(PUBLISH, "u", 1)
+    owner.run(PUBLISH, "t", 2 * WIDTH - 60)
+    assert tidy(owner) == [WIDTH, 1]
+    assert owner.value("SELECT count(*) FROM durable_notify.outbox WHERE id <= 100") == WIDTH
+
+
+def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -> None:
+    """A publisher's open transaction bars no TRUNCATE of an old leaf; its shell goes later."""
+    slow = stage.session()
+    owner.run(ALL_MAY_GO)
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    make(owner)
+    owner.run("SELECT durable_notify.seal_log()")
+    slow.begin()
+    slow.publish()
+    assert tidy(owner) == [WIDTH, WIDTH]
+    assert owner.run(LEAVES)[0] == (1, 101)
+    slow.commit()
+    assert tidy(owner) == [1, 1]
+
+
+def test_who_reads_the_log_bars_it(stage: Stage, owner: Session) -> None:
+    """A backup, or a long report: all stays as it sees it."""
+    reader = stage.session()
+    owner.run(ALL_MAY_GO)
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    count = "SELECT count(*) FROM durable_notify.outbox"
+    assert reader.value(count) == 2 * WIDTH
+    assert tidy(owner) == []
+    assert reader.value(count) == 2 * WIDTH
+    reader.commit()
+    assert tidy(owner) == [WIDTH, WIDTH, 1, 1]
+
+
+def test_the_default_goes_too_but_not_what_comes_meanwhile(stage: Stage, owner: Session) -> None:
+    slow = stage.session()
+    owner.run(ALL_MAY_GO)
+    owner.run(PUBLISH, "t", 2 * WIDTH + 50)
+    owner.run("SELECT durable_notify.seal_log()")
+    slow.begin()
+    late = slow.publish()
+    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    assert owner.value("SELECT durable_notify.remove_leaf()") == 0
+    slow.commit()
+    assert owner.value("SELECT durable_notify.remove_leaf()") == 0
+    assert owner.column("SELECT id FROM durable_notify.outbox WHERE id >= %s", late) == [late]
+    assert tidy(owner)[0] == 51
+
+
+def test_two_at_once(stage: Stage, owner: Session) -> None:
+    one, other = stage.take(2)
+    owner.run(ALL_MAY_GO)
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    owner.run("SELECT durable_notify.seal_log()")
+    one.begin()
+    assert one.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    assert other.value("SELECT durable_notify.remove_leaf()") == 0
+    assert other.value("SELECT durable_notify.make_partitions()") == 0
+    one.connection.rollback()
+    assert other.value("SELECT durable_notify.remove_leaf()") == WIDTH
+
+
+def test_written_anew_where_most_is_gone(stage: Stage, owner: Session) -> None:
+    """What is read, before and after: the same rows, whoever had not read them yet."""
+    reader = stage.session()
+    owner.run("UPDATE durable_notify.log_layout SET min_width = 5000")
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    make(owner)
+    reader.subscribe()
+    early = owner.column("SELECT id FROM durable_notify.outbox ORDER BY id LIMIT 10")
+    first, next_id = owner.run(LEAVES)[-2]
+    while owner.value("SELECT pg_sequence_last_value('durable_notify.outbox_id_seq')") < next_id:
+        owner.run(PUBLISH, "t", 1000)
+        make(owner)
+    kept = "SELECT xid::text, o.* FROM durable_notify.outbox o WHERE id % 5 = 0 OR id < 200 ORDER BY id"
+    before = owner.run(kept)
+    assert early
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id >= 200")
+    stats = "SELECT n_tup_del > 3000 FROM pg_stat_user_tables WHERE relid = %s::regclass"
+    owner.run("SELECT pg_stat_clear_snapshot()")
+    if owner.connection.info.server_version >= 150000:
+        owner.run("SELECT pg_stat_force_next_flush()")
+    space = size(owner)
+
+    def told() -> bool:
+        return bool(owner.value(stats, f"durable_notify.outbox_{first}"))
+
+    eventually(told)
+    assert 1 in tidy(owner)
+    assert size(owner) < space
+    assert owner.run(kept) == before
+    assert sorted(drain(reader)) == [row[-1] for row in before]
+    names = owner.column("SELECT leaf::text FROM durable_notify.leaves()")
+    assert f"durable_notify.outbox_{first}" in names
+    fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = 'published'"
+    assert owner.column(fires, f"durable_notify.outbox_{first}") == ["A"]
