@@ -19,7 +19,7 @@ BEGIN
     layout.min_width := COALESCE(layout.min_width, 1000000);
     layout.ahead := COALESCE(layout.ahead, 2);
     drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
-    SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > drawn),
+    SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > GREATEST(drawn, 1)),
            -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
            GREATEST(layout.min_width, (drawn - pg_catalog.min(l.first_id)) / 5)
       INTO last_leaf, ready, width FROM durable_notify.leaves() l;
