@@ -6,7 +6,6 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     found record;
     now_snapshot pg_snapshot;
-    next_id bigint;
 BEGIN
     -- Go on reading where the tables were restored from, or replicated by, another cluster: every
     -- group gets exactly what it had not been handed. Returns how many messages that is. No rows:
@@ -39,16 +38,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
     DELETE FROM durable_notify.horizon;
-<<<<<<< HEAD
     PERFORM durable_notify.begin_anew();
-=======
-    -- Ids that were drawn there and not carried over are drawn here again.
-    UPDATE durable_notify.seal SET last_id = 0, noted_id = NULL, waits_for = '{}';
-    next_id := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0) + 1;
-    UPDATE durable_notify.topic_progress p
-       SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,
-           compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id);
->>>>>>> f4c718c (Leaves: as many ready from the start as later)
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
     ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
