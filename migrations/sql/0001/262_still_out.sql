@@ -34,6 +34,7 @@ BEGIN
                SELECT p.* FROM durable_notify.position p
                 WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place
          WHERE g.name = group_name) AS found
-     WHERE found.is_out OR found.is_dead;
+     WHERE found.is_out OR found.is_dead
+     ORDER BY found.id;
 END
 $function$;
