@@ -43,7 +43,8 @@ BEGIN
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
     ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
     PERFORM durable_notify.set_closed(0, '3');  -- of the other cluster's transactions
-    UPDATE durable_notify.log_layout SET closed_below = 0;
+    PERFORM durable_notify.put_copy(NULL, l.copied, NULL) FROM durable_notify.log_layout l WHERE l.copied IS NOT NULL;
+    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, waits_for = NULL;
     PERFORM durable_notify.anchor_here();
 END
 $function$;

@@ -7,7 +7,13 @@ DROP TABLE durable_notify.capture, durable_notify.topic_mirror, durable_notify.a
 DO $block$
 DECLARE
     dropped regprocedure;
+    copied text;
 BEGIN
+    FOR copied IN SELECT c.relname FROM pg_catalog.pg_class c
+                   WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relname ~ '^outbox_[0-9]+_anew$' AND c.relkind = 'r'
+    LOOP
+        EXECUTE pg_catalog.format('DROP TABLE durable_notify.%I', copied);
+    END LOOP;
     FOR dropped IN
         SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
          WHERE p.pronamespace = 'durable_notify'::regnamespace

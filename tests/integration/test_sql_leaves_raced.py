@@ -1,0 +1,149 @@
+"""A leaf of the log that is written anew, beside who reads it and who changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_sql_leaves import PUBLISH, make
+from tests.support.schedule import Session, Stage
+from tests.support.waiting import eventually
+
+STEP = "SELECT durable_notify.repack_leaf()"
+COUNT = "SELECT count(*) FROM durable_notify.outbox"
+COPY = "SELECT to_regclass('durable_notify.outbox_1_anew') IS NOT NULL"
+WAITS_FOR_NOBODY = "UPDATE durable_notify.log_layout SET waits_for = '{}'"
+KEPT = 410
+SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with Stage(dsn) as stage:
+        yield stage
+
+
+@pytest.fixture
+def owner(stage: Stage) -> Session:
+    """Has a closed leaf of which most is removed."""
+    owner = stage.session()
+    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
+        owner.run(f"DROP TABLE {leaf}")
+    owner.run("INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (2000, 1)")
+    make(owner)
+    owner.run(PUBLISH, "t", 2000)
+    make(owner)
+    owner.run(PUBLISH, "t", 10)
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
+    if owner.connection.info.server_version >= 150000:
+        owner.run("SELECT pg_stat_force_next_flush()")
+    owner.run("SELECT durable_notify.seal_log()")
+    assert owner.value("SELECT durable_notify.close_leaves()") == 2001
+    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
+    eventually(lambda: bool(owner.value(told)))
+    return owner
+
+
+def step(session: Session) -> None:
+    """Who is noted, of those that come and go (autovacuum), is not always the test's: again, then."""
+    eventually(lambda: session.value(STEP) == 1)
+
+
+def test_a_claim_that_waits_for_it(stage: Stage, owner: Session) -> None:
+    """Its snapshot is older than what it finds when it need not wait any more."""
+    claimer = stage.session()
+    claimer.subscribe()
+    step(owner)
+    step(owner)
+    owner.begin()
+    step(owner)
+    work = claimer.start("SELECT id FROM durable_notify.claim('g', '{t}', 1000)")
+    stage.wait_until_blocked(claimer, work)
+    owner.commit()
+    assert not owner.value(COPY)
+    assert len(work.result()) == KEPT
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_snapshot_that_is_older_than_the_copy(
+    stage: Stage, owner: Session, planted: bool
+) -> None:
+    """As of a backup, which takes its snapshot first and then locks what it reads."""
+    reader = stage.session()
+    space = owner.value(SPACE)
+    reader.begin("repeatable read")
+    reader.run("SELECT pg_current_snapshot()")
+    step(owner)
+    step(owner)
+    if planted:
+        owner.run(WAITS_FOR_NOBODY)
+        step(owner)
+        assert reader.value(COUNT) == 10
+        return
+    assert [owner.value(STEP) for _ in range(3)] == [0, 0, 0]
+    assert reader.value(COUNT) == KEPT
+    reader.commit()
+    step(owner)
+    assert owner.value(COUNT) == KEPT
+    assert owner.value(SPACE) < space
+
+
+def test_what_is_removed_meanwhile_does_not_come_again(owner: Session) -> None:
+    step(owner)
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 10 = 0 AND id <= 2000")
+    step(owner)
+    step(owner)
+    assert not owner.value(COPY)
+    assert owner.value("SELECT count(*) FROM durable_notify.outbox WHERE id <= 2000") == 200
+
+
+def test_what_is_changed_by_hand_meanwhile_stays_so(owner: Session) -> None:
+    """The copy is given up."""
+    step(owner)
+    owner.run("""UPDATE durable_notify.outbox SET payload = '"redacted"' WHERE id = 5""")
+    step(owner)
+    step(owner)
+    assert not owner.value(COPY)
+    assert owner.value("SELECT payload FROM durable_notify.outbox WHERE id = 5") == "redacted"
+    assert owner.value(COUNT) == KEPT
+
+
+def test_all_of_it_goes_meanwhile(owner: Session) -> None:
+    step(owner)
+    owner.run("TRUNCATE durable_notify.outbox_1")
+    step(owner)
+    step(owner)
+    assert not owner.value(COPY)
+    assert owner.value(COUNT) == 10
+
+
+def test_the_shell_goes_meanwhile(owner: Session) -> None:
+    step(owner)
+    owner.run("TRUNCATE durable_notify.outbox_1")
+    assert owner.value("SELECT durable_notify.drop_leaf()") == 1
+    step(owner)
+    step(owner)
+    assert not owner.value(COPY)
+
+
+def test_who_changes_it_by_hand_is_waited_for(stage: Stage, owner: Session) -> None:
+    changing = stage.session()
+    step(owner)
+    step(owner)
+    changing.begin()
+    changing.run("DELETE FROM durable_notify.outbox WHERE id = 5")
+    assert owner.value(STEP) == 0
+    changing.commit()
+    step(owner)
+    assert owner.value(COUNT) == KEPT - 1
+
+
+def test_reanchored_meanwhile(stage: Stage, owner: Session) -> None:
+    """What was copied has another cluster's transaction ids."""
+    step(owner)
+    owner.run("UPDATE durable_notify.anchor SET xid = '3'")
+    owner.run("SELECT durable_notify.reanchor()")
+    assert not owner.value(COPY)
+    assert owner.value("SELECT copied FROM durable_notify.log_layout") is None
+    assert owner.value(COUNT) == KEPT
