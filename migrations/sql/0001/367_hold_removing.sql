@@ -3,6 +3,12 @@ LANGUAGE plpgsql AS $function$
 BEGIN
     -- Take the lock under which messages are removed, until the transaction ends; false: somebody else
     -- removes, or has an open transaction that makes messages come again. Then it is for another time.
+    --
+    -- Trap: what is looked at after the lock must be seen as it is then, not as it was before.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'messages are removed in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     LOCK TABLE durable_notify.removing IN SHARE ROW EXCLUSIVE MODE NOWAIT;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN

@@ -7,7 +7,7 @@ BEGIN
     -- maintain_step() returns.
     RETURN QUERY
     SELECT s.name, NULL FROM pg_catalog.unnest(
-        '{partitions,leases,dedup,inbox,audit,sweep,seal}'::text[]) WITH ORDINALITY AS s (name, place)
+        '{partitions,leases,dedup,inbox,audit,sweep,discover,seal}'::text[]) WITH ORDINALITY AS s (name, place)
      ORDER BY s.place;
     -- What goes with a whole leaf need not be removed row by row: leaves first. And after, for what is empty then.
     RETURN QUERY

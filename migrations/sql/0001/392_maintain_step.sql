@@ -28,6 +28,7 @@ BEGIN
         WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - inbox_age)
         WHEN 'audit' THEN durable_notify.prune_audit(now_time - audit_age)
         WHEN 'sweep' THEN durable_notify.sweep()
+        WHEN 'discover' THEN durable_notify.discover_next()
         WHEN 'seal' THEN 0 * durable_notify.seal_log()
         WHEN 'measure' THEN durable_notify.measure(topic)
         WHEN 'lose' THEN durable_notify.note_losses(topic, 9223372036854775807)

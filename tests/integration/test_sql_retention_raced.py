@@ -1,0 +1,93 @@
+"""What is removed, beside who has messages come again, and groups that have yet to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg import errors
+
+from tests.support.planting import plant
+from tests.support.retaining import age, log, maintain, retain, seal
+from tests.support.schedule import Stage, ids
+from tests.support.traps import drain
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with Stage(dsn) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_replay_that_an_old_snapshot_does_not_see(stage: Stage, planted: bool) -> None:
+    """Removing at REPEATABLE READ, as a database's default could have it, is refused."""
+    one, remover = stage.take(2)
+    one.subscribe()
+    retain(one, when_settled=True)
+    first = one.publish()
+    one.ack(one.claim())
+    seal(one)
+    if planted:
+        plant(one, "hold_removing", ("<> 'read committed'", "IS NULL"))
+    remover.begin("repeatable read")
+    assert one.value("SELECT durable_notify.replay('g', 't', 0)") == 1
+    remove = "SELECT durable_notify.remove_rows('t')"
+    if planted:
+        assert remover.value(remove) == 1
+        remover.commit()
+        assert drain(one) == []
+        return
+    with pytest.raises(errors.InvalidParameterValue, match="READ COMMITTED"):
+        remover.value(remove)
+    remover.rollback()
+    assert drain(one) == [first]
+
+
+@pytest.mark.parametrize("how", [{"when_settled": True}, {"max_age": "1 day"}])
+def test_a_group_that_has_yet_to_discover_a_topic(stage: Stage, how: dict[str, object]) -> None:
+    """Its pattern says that it gets all of it, though it has no subscription yet."""
+    one, late = stage.take(2)
+    late.subscribe("late", "orders.*")
+    retain(one, "orders.new", **how)
+    first = one.publish(topic="orders.new")
+    age(one, first, "orders.new")
+    one.subscribe("g", "orders.new")
+    one.ack(one.claim(topics="orders.new"))
+    seal(one)
+    assert one.value("SELECT durable_notify.removable_below('orders.new')") == 0
+    assert one.value("SELECT durable_notify.remove_rows('orders.new')") == 0
+    maintain(one)
+    assert log(one, "orders.new") == [first]
+    claimed = late.claim(group="late", topics="orders.new")
+    assert ids(claimed) == [first]
+    late.ack(claimed)
+    maintain(one)
+    assert log(one, "orders.new") == []
+
+
+def test_a_group_that_never_consumed_loses_what_is_too_old(stage: Stage) -> None:
+    one = stage.session()
+    one.subscribe("late", "orders.*")
+    retain(one, "orders.new", max_age="1 day", on_lag="lose")
+    age(one, one.publish(topic="orders.new"), "orders.new")
+    maintain(one)
+    assert log(one, "orders.new") == []
+    assert one.run("SELECT of_group, messages FROM durable_notify.losses()") == [("late", 1)]
+
+
+def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
+    """Of several that lag one loses at a time."""
+    one = stage.session()
+    for group in ("a", "b"):
+        one.subscribe(group)
+    retain(one, max_age="1 day", on_lag="lose")
+    age(one, one.publish())
+    seal(one)
+    below = "SELECT durable_notify.note_losses('t', 100)"
+    groups = "SELECT of_group FROM durable_notify.losses()"
+    assert one.value(below) == 1
+    assert one.column(groups) == ["a"]
+    assert one.value(below) == 1
+    assert one.column(groups) == ["b", "a"]
+    assert one.value(below) == 0
