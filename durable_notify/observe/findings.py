@@ -278,6 +278,51 @@ KINDS: dict[str, Kind] = {
         "See why with durable-notify dead-letters --group {group}; then durable-notify "
         "dead-letters redrive, or discard.",
     ),
+    # retention
+    "no-partition-ahead": Kind(
+        "warning",
+        "Without a partition made ahead new messages go to outbox_default, of which nothing can be "
+        "dropped at once.",
+        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+    ),
+    "default-partition-used": Kind(
+        "note",
+        "What was published while no partition was ready is removed row by row, not dropped.",
+        "Have maintenance done regularly, so that no more goes there. What is there goes by "
+        "retention.",
+    ),
+    "topic-kept-forever": Kind(
+        "note",
+        "A topic without retention grows until the disk is full.",
+        "Say how long it is kept: durable-notify retention {topic} --age 30d",
+    ),
+    "retention-blocked": Kind(
+        "warning",
+        "A group that lags keeps messages from going; the disk fills until it has settled them.",
+        "Start its consumers, or more of them. Where nobody needs them: durable-notify group "
+        "delete {group}, or --on-lag lose of durable-notify retention {topic}",
+    ),
+    "archive-behind": Kind(
+        "warning",
+        "Only what is archived goes; until then the disk fills.",
+        "Archive it: durable-notify maintain --archive DIR",
+    ),
+    "messages-lost": Kind(
+        "note",
+        "With --on-lag lose the group is never handed them.",
+        "See durable-notify losses --group {group}. Have more consumers, or keep topic {topic} "
+        "longer.",
+    ),
+    "maintenance-late": Kind(
+        "warning",
+        "Nothing is removed, and what is over is not cleared away, until somebody maintains.",
+        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+    ),
+    "maintenance-failed": Kind(
+        "warning",
+        "What the step is to do is left undone, until what keeps it from it is gone.",
+        "Put right what it says, then run: durable-notify maintain",
+    ),
     "check-failed": Kind(
         "warning",
         "A check could not be carried out: what it looks at is not as this release knows it.",

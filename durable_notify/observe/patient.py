@@ -33,6 +33,8 @@ class Limits:
         connections: the share of the connections that are taken.
         clock: how far clocks may lie apart.
         topic: the bytes of a topic without retention.
+        lost: how long what a group lost to retention is told.
+        maintenance: how long nobody maintains, while something is to be done.
         oldest: the oldest major version of PostgreSQL that is tested.
         newest: the newest.
         statement: how long one look may take.
@@ -48,6 +50,8 @@ class Limits:
     connections: float = 0.9
     clock: float = 5
     topic: int = 10 << 30
+    lost: float = 7 * 86_400
+    maintenance: float = 86_400
     oldest: int = 14
     newest: int = 18
     statement: float = 5

@@ -212,6 +212,8 @@ LOG_FAULTS = {
     "ALTER TABLE durable_notify.outbox ENABLE TRIGGER published": "trigger-not-always",
     "ALTER TABLE durable_notify.outbox DISABLE TRIGGER published": "trigger-not-always",
     "DROP TRIGGER published ON durable_notify.outbox": "trigger-not-always",
+    "ALTER TABLE durable_notify.outbox_1 DISABLE TRIGGER published": "trigger-not-always",
+    "ALTER TABLE durable_notify.outbox_default ENABLE TRIGGER published": "trigger-not-always",
     "DROP INDEX durable_notify.outbox_topic_xid_id": "index-invalid",
     "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'durable_notify.outbox_pkey'::regclass": "index-invalid",
     "ALTER TABLE durable_notify.lease SET UNLOGGED": "unlogged",
@@ -435,6 +437,101 @@ def test_dead_letters_pile_up(dsn: str, conn: Connection) -> None:
         SELECT s.id, i, 't', now(), 1, 'r' FROM durable_notify.subscription s, generate_series(1, 1001) i""")
     assert one("dead-letters", dsn).data["dead"] == 1001
     conn.execute("DELETE FROM durable_notify.dead_letter WHERE message_id = 1")
+    assert not findings(dsn)
+
+
+# retention
+
+
+def put(conn: Connection, count: int) -> None:
+    """Messages that were published an hour ago."""
+    conn.execute(
+        "INSERT INTO durable_notify.outbox (topic, payload, created_at)"
+        " SELECT 't', '1', now() - interval '1 hour' FROM generate_series(1, %s)",
+        [count],
+    )
+
+
+def retain(conn: Connection, options: str) -> None:
+    conn.execute(f"SELECT durable_notify.set_retention('t', {options})".encode())
+
+
+def test_no_partition_is_ahead(dsn: str, conn: Connection) -> None:
+    conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1999999)")
+    assert not findings(dsn)  # one is ready
+    conn.execute("SELECT setval('durable_notify.outbox_id_seq', 2500000)")
+    assert one("no-partition-ahead", dsn).data["last_id"] == 2_500_000
+    conn.execute("CALL durable_notify.maintain()")
+    assert not findings(dsn)
+
+
+def test_the_default_partition_is_used(dsn: str, conn: Connection) -> None:
+    conn.execute("SELECT setval('durable_notify.outbox_id_seq', 5000000)")
+    put(conn, 3)
+    assert set(findings(dsn)) == {"no-partition-ahead", "default-partition-used"}
+    conn.execute("CALL durable_notify.maintain()")
+    assert one("default-partition-used", dsn).data["messages"] == 3
+    retain(conn, "max_age => '1 minute'")
+    conn.execute("CALL durable_notify.maintain()")
+    assert not findings(dsn)  # as its remedy says
+
+
+def test_a_large_topic_without_retention(dsn: str, conn: Connection) -> None:
+    put(conn, 100)
+    conn.execute("ANALYZE durable_notify.outbox_1")
+    assert not findings(dsn)
+    finding = one("topic-kept-forever", dsn, topic=1000)
+    assert (finding.data["topic"], finding.data["bytes"] > 1000) == ("t", True)
+    retain(conn, "max_age => '1 year'")
+    assert not findings(dsn, topic=1000)
+
+
+def test_a_group_blocks_retention(dsn: str, conn: Connection) -> None:
+    subscribe(conn)
+    put(conn, 2000)
+    retain(conn, "max_age => '1 minute', alarm_bytes => 1000000000")
+    conn.execute("CALL durable_notify.maintain()")
+    assert not findings(dsn)  # not enough for an alarm
+    retain(conn, "max_age => '1 minute', alarm_bytes => 1000")
+    data = one("retention-blocked", dsn).data
+    assert (data["group"], data["topic"], data["bytes"] > 1000) == ("g", "t", True)
+
+
+def test_the_archive_is_behind(dsn: str, conn: Connection) -> None:
+    put(conn, 2000)
+    retain(conn, "max_age => '1 minute', alarm_bytes => 1000, archive => true")
+    conn.execute("CALL durable_notify.maintain()")
+    assert one("archive-behind", dsn).data["topic"] == "t"
+
+
+def test_a_group_lost_messages(dsn: str, conn: Connection) -> None:
+    subscribe(conn)
+    put(conn, 5)
+    retain(conn, "max_age => '1 minute', on_lag => 'lose'")
+    conn.execute("CALL durable_notify.maintain()")
+    data = one("messages-lost", dsn).data
+    assert (data["group"], data["topic"], data["messages"]) == ("g", "t", 5)
+    assert not findings(dsn, lost=0)  # long ago
+
+
+def test_nobody_maintains(dsn: str, conn: Connection) -> None:
+    assert not findings(dsn, maintenance=0)  # nothing is to be done
+    retain(conn, "max_age => '1 year'")
+    assert not findings(dsn)
+    assert one("maintenance-late", dsn, maintenance=0).data["seconds"] is None
+    conn.execute("CALL durable_notify.maintain()")
+    conn.execute("UPDATE durable_notify.topic_retention SET set_at = now() - interval '1 week'")
+    assert not findings(dsn)
+    conn.execute("UPDATE durable_notify.maintenance SET done_at = now() - interval '2 days'")
+    assert round(one("maintenance-late", dsn).data["seconds"] / 86400) == 2
+
+
+def test_a_step_of_maintenance_fails(dsn: str, conn: Connection) -> None:
+    conn.execute("ALTER TABLE durable_notify.dedup RENAME TO gone")
+    conn.execute("CALL durable_notify.maintain()")
+    conn.execute("ALTER TABLE durable_notify.gone RENAME TO dedup")
+    assert one("maintenance-failed", dsn).data["step"] == "dedup"
+    conn.execute("CALL durable_notify.maintain()")
     assert not findings(dsn)
 
 

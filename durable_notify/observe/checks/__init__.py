@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..patient import Check
-from . import groups, listening, log, server, sessions
+from . import groups, listening, log, retention, server, sessions
 
 __all__ = ["CHECKS", "FIRST", "SESSIONS"]
 
@@ -36,6 +36,11 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "groups": (groups.unused, "no group keeps messages that nobody consumes"),
     "paused": (groups.paused, "no group is paused for long"),
     "dead-letters": (groups.dead_letters, "dead letters do not pile up"),
+    "partitions": (retention.partitions, "partitions of the log are ready ahead"),
+    "kept": (retention.kept_forever, "no large topic is without retention"),
+    "lagging": (retention.lagging, "nothing keeps retention from removing more than its alarm"),
+    "losses": (retention.losses, "no group lost anything of late"),
+    "maintenance": (retention.maintenance, "maintenance is done, and does all it is to do"),
 }
 #: What these look at is shown whole only to roles with pg_read_all_stats.
 SESSIONS = frozenset({"stuck", "transactions"})
