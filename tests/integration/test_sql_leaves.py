@@ -135,6 +135,40 @@ def test_a_large_default_is_not_read_under_a_lock(stage: Stage, owner: Session) 
     assert owner.run(LEAVES)[2][0] > publisher.publish()
 
 
+def test_a_large_default_and_maintenance_that_died(stage: Stage, owner: Session) -> None:
+    """The constraint that was left refuses nothing for very long; then ids skip what is in between."""
+    reader, publisher = stage.take(2)
+    owner.run("ALTER TABLE durable_notify.outbox_default ALTER payload SET STORAGE PLAIN")
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    owner.run("""
+        INSERT INTO durable_notify.outbox (topic, payload)
+        SELECT 't', to_jsonb(repeat('x', 7000)) FROM generate_series(1, 2500) AS n""")
+    step = "SELECT durable_notify.make_partitions()"
+    assert owner.value(step) == 1
+    reader.begin()
+    reader.run(
+        "SELECT FROM durable_notify.outbox LIMIT 1"
+    )  # a backup: nobody can drop the constraint
+    owner.run(PUBLISH, "t", 50 * WIDTH)
+    reader.commit()
+    while len(owner.run(LEAVES)) < 3:
+        assert owner.value(step) == 1
+    publisher.begin()
+    late = publisher.publish()
+    assert owner.value(step) == 0  # who has drawn an id keeps it from skipping
+    publisher.commit()
+    assert owner.value(step) == 1
+    first, _ = owner.run(LEAVES)[2]
+    assert first > late + WIDTH
+    assert owner.publish() == first
+    owner.run(PUBLISH, "t", WIDTH)
+    make(owner)
+    widths = {next_id - first for first, next_id in owner.run(LEAVES)}
+    assert widths == {WIDTH}  # for all that was skipped
+    owner.subscribe()
+    assert len(drain(owner, 5000)) == 2 * WIDTH + 2500 + 50 * WIDTH + 1 + 1 + WIDTH
+
+
 def test_a_constraint_that_was_left_behind_goes_before_it_refuses(owner: Session) -> None:
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run("""

@@ -9,8 +9,10 @@ BEGIN
     -- To attach a leaf has outbox_default read under a lock that keeps readers out: a moment, if it is
     -- small. If it is not, a constraint says what is not in it: added without a look at what is there,
     -- proven while everybody goes on, and dropped with the leaf attached (make_partitions()).
-    -- Trap: it also refuses what is published, once ids have come so far. So it is far ahead, and one that
-    -- was left behind by somebody who died comes first here, and goes before ids come near it.
+    -- Trap: it also refuses what is published, once ids have come so far. To drop it needs a lock that a
+    -- backup bars, and whoever added it may have died. So it is farther ahead than ids come in days, and
+    -- skip_to_leaf() leaves out those in between. One that was left behind comes first here, and goes
+    -- before ids come near it.
     SELECT k.convalidated, c.bound[1]::bigint AS upto INTO relief
       FROM pg_catalog.pg_constraint k
      CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), '(\d+)') AS c (bound)
@@ -24,7 +26,7 @@ BEGIN
     ELSIF pg_catalog.pg_relation_size('durable_notify.outbox_default') > 16777216 THEN
         EXECUTE pg_catalog.format(
             'ALTER TABLE durable_notify.outbox_default ADD CONSTRAINT outbox_default_relief CHECK (id < %s) NOT VALID',
-            GREATEST(drawn, last_leaf) + 10 * min_width);
+            GREATEST(drawn, last_leaf) + 10000 * min_width);
     ELSIF last_leaf > drawn THEN
         RETURN last_leaf;
     ELSE

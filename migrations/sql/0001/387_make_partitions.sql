@@ -8,6 +8,7 @@ DECLARE
     ready integer;
     first_id bigint;
     width bigint;
+    next_leaf bigint;
 BEGIN
     -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
     -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
@@ -19,9 +20,14 @@ BEGIN
     drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
     SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > GREATEST(drawn, 1)),
            -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
-           GREATEST(layout.min_width, (drawn - pg_catalog.min(l.first_id)) / 5)
-      INTO last_leaf, ready, width FROM durable_notify.leaves() l;
-    width := COALESCE(width, layout.min_width);
+           pg_catalog.sum(LEAST(l.next_id, drawn) - l.first_id) FILTER (WHERE l.first_id <= drawn) / 5,
+           pg_catalog.min(l.first_id) FILTER (WHERE l.next_id > drawn)
+      INTO last_leaf, ready, width, next_leaf FROM durable_notify.leaves() l;
+    width := GREATEST(width, layout.min_width);
+    IF next_leaf - drawn > layout.min_width THEN
+        PERFORM durable_notify.skip_to_leaf(next_leaf);
+        RETURN 1;
+    END IF;
     IF ready >= layout.ahead AND last_leaf > drawn THEN
         RETURN 0;
     END IF;
