@@ -91,3 +91,27 @@ def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
     assert one.value(below) == 1
     assert one.column(groups) == ["b", "a"]
     assert one.value(below) == 0
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT durable_notify.seek('g', 't', 0)",
+        "SELECT durable_notify.start_replay('g', 't')",
+        "SELECT durable_notify.redrive('g', everything => true)",
+    ],
+)
+def test_claims_go_on_while_what_comes_again_waits(stage: Stage, again: str) -> None:
+    """For maintenance, which takes long where a leaf is copied."""
+    one, remover, asking = stage.take(3)
+    one.subscribe()
+    first = one.publish()
+    remover.begin()
+    assert remover.value("SELECT durable_notify.hold_removing()")
+    work = asking.start(again)
+    stage.wait_until_blocked(asking, work)
+    one.run("SET statement_timeout = '4s'")
+    assert ids(one.claim()) == [first]
+    remover.commit()
+    work.result()

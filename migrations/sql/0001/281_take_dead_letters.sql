@@ -11,8 +11,8 @@ BEGIN
         RAISE EXCEPTION 'which dead letters of group "%"?', group_name
             USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
     END IF;
-    PERFORM durable_notify.group_lock(group_name);
     LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    PERFORM durable_notify.group_lock(group_name);
     RETURN QUERY
     DELETE FROM durable_notify.dead_letter d
      USING durable_notify.chosen_dead_letters(

@@ -23,8 +23,8 @@ BEGIN
             group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
         RETURN;
     END IF;
-    replaying := durable_notify.group_lock(group_name);
     LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    replaying := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = replaying AND s.topic = start_replay.topic ORDER BY p.seq DESC LIMIT 1;
