@@ -282,6 +282,23 @@ def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -
     assert tidy(owner) == [1, 1]
 
 
+def test_vacuum_of_one_leaf_bars_that_leaf_alone(stage: Stage, owner: Session) -> None:
+    """It has no lock on the log: nobody is kept waiting for it."""
+    vacuum = stage.session()
+    owner.run(ALL_MAY_GO)
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    make(owner)
+    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify.close_leaves()")
+    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    drop = "SELECT durable_notify.drop_leaf()"
+    for leaf, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
+        vacuum.begin()
+        vacuum.run(f"LOCK TABLE durable_notify.{leaf} IN SHARE UPDATE EXCLUSIVE MODE")
+        assert owner.value(drop) == dropped
+        vacuum.commit()
+
+
 def test_who_reads_the_log_bars_it(stage: Stage, owner: Session) -> None:
     """A backup, or a long report: all stays as it sees it."""
     reader = stage.session()

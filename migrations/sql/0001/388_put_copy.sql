@@ -14,7 +14,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;  -- not to compare in vain
+        PERFORM durable_notify.lock_log_and(leaf);  -- not to compare in vain
         RAISE division_by_zero;
     EXCEPTION WHEN division_by_zero THEN
         NULL;  -- rolled back, and unlocked
@@ -33,7 +33,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see remove_leaf()
-    LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
+    PERFORM durable_notify.lock_log_and(leaf);
     EXECUTE pg_catalog.format(
         'ALTER TABLE durable_notify.outbox DETACH PARTITION %2$s;'
         ' DROP TABLE %2$s;'

@@ -16,7 +16,7 @@ BEGIN
          WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.log_layout y)
     LOOP
         CONTINUE WHEN pg_catalog.pg_relation_size(part.leaf) > 0;
-        LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
+        PERFORM durable_notify.lock_log_and(part.leaf);
         EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', part.leaf);
         EXECUTE pg_catalog.format('DROP TABLE %s', part.leaf);
         RETURN 1;
