@@ -134,9 +134,10 @@ def _follow(database: Database, job: int) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    console = Console(stderr=True)
     with (
         database.connect("replay-job") as connection,
-        Progress(console=Console(stderr=True)) as bar,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         shown = bar.add_task(f"replay {job}", total=None)
         while (found := _one(Admin().replay_jobs(connection), job)).state == "running":

@@ -6,16 +6,18 @@ import datetime as dt
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.command import good, run
+from tests.support.command import PATIENCE, good, on_a_terminal, run, start
 from tests.support.halves import Half, Seen, go, running, soon
 from tests.support.planting import plant
 from tests.support.schedule import Session, Stage, ids
+from tests.support.waiting import eventually
 from tests.support.watching import asleep, outstanding, value
 
 Connection = psycopg.Connection[Any]
@@ -353,3 +355,29 @@ def test_on_the_command_line(dsn: str, conn: Connection) -> None:
     assert good(*seek, "--after", "0", "--yes", dsn=dsn) == "10 come again, 0 are skipped\n"
     assert good(*seek, "--now", "--yes", dsn=dsn) == "0 come again, 10 are skipped\n"
     assert run(*seek, dsn=dsn).returncode == 2
+
+
+def test_following_shows_a_bar_on_a_terminal_only(dsn: str, conn: Connection) -> None:
+    history(conn)
+    good("consume", "t", "--group", "g", "--until-empty", dsn=dsn)
+    words = ("replay-job", "start", "--group", "g", "--topic", "t", "--follow")
+
+    def cancelled() -> bool:
+        query = "SELECT j.job_id FROM durable_notify.replay_jobs() j WHERE j.state = 'running'"
+        return any(
+            conn.execute("SELECT durable_notify.cancel_replay(%s)", row).fetchone() == (True,)
+            for row in conn.execute(query).fetchall()
+        )
+
+    process = start(*words, dsn=dsn)
+    eventually(cancelled)
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+    assert out.decode().splitlines()[1:] == ["replay 1 is cancelled: 0 of 10"]
+    with ThreadPoolExecutor(1) as pool:
+        terminal = pool.submit(on_a_terminal, b"", *words, dsn=dsn)
+        eventually(cancelled)
+        status, shown = terminal.result(PATIENCE)
+    assert status == 0
+    assert "━" in shown
+    assert "replay 2 is cancelled: 0 of 10" in shown
