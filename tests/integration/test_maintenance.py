@@ -15,7 +15,7 @@ import durable_notify as dn
 from durable_notify import Maintenance, NdjsonFiles
 from durable_notify.errors import InvalidArgument
 from tests.support.command import drain as drain_command
-from tests.support.command import fails, good, run
+from tests.support.command import fails, good, on_a_terminal, run
 from tests.support.halves import Half, until
 from tests.support.pooler import pgbouncer
 from tests.support.retaining import age, log, maintain, retain
@@ -387,3 +387,12 @@ def test_through_a_pooler(stage: Stage, dsn: str) -> None:
             row = connection.execute("CALL durable_notify.maintain()").fetchone()
         assert row == ({},)
     assert one.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+
+
+def test_progress_is_shown_on_a_terminal_only(dsn: str) -> None:
+    done = run("maintain", dsn=dsn)
+    assert (done.returncode, done.stderr) == (0, "nothing was to be done\n")
+    status, shown = on_a_terminal(b"", "maintain", dsn=dsn)
+    assert status == 0
+    assert "\x1b[" in shown  # drawn, and taken away
+    assert "nothing was to be done" in shown
