@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import groups, held, listeners, retained
+from benchmarks import groups, held, listeners, retained, retention
 from benchmarks.common import RESULTS
 from durable_notify.bench import MEASUREMENTS
 from durable_notify.bench.harness import FLUSH
@@ -33,6 +33,7 @@ BENCHMARKS = MEASUREMENTS | {
     "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
+    "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 
 

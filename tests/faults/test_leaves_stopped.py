@@ -1,0 +1,81 @@
+"""What maintenance does to the log's leaves is stopped at every one of its statements.
+
+Asserted each time: the log reads as before, or without what may go; and at the end, not stopped, all
+is done that was to be, and nothing is left behind of what was stopped.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.integration.test_sql_leaves import LEAVES, PUBLISH, WIDTH, make, tidy
+from tests.support.schedule import Session, Stage
+from tests.support.stepping import How, instrument, stop_at
+
+KEPT = """
+    CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
+    LANGUAGE sql AS $$ SELECT CASE topic WHEN 't' THEN durable_notify.sealed_below() ELSE 0 END $$"""
+IDS = "SELECT id FROM durable_notify.outbox ORDER BY id"
+STRAY = """
+    SELECT relname::text FROM pg_class c
+     WHERE relnamespace = 'durable_notify'::regnamespace AND relname ~ '^outbox_' AND relkind = 'r'
+       AND NOT relispartition
+     UNION ALL
+    SELECT conname::text FROM pg_constraint WHERE conname IN ('outbox_default_relief', 'outbox_bounds')"""
+STEPS = {
+    "tidy": "SELECT durable_notify.tidy_leaves()",
+    "make": "SELECT durable_notify.make_partitions()",
+}
+
+
+def scene(owner: Session) -> None:
+    """Two leaves that are to go, one that is to stay, and a log that has come to the default."""
+    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
+        owner.run(f"DROP TABLE {leaf}")
+    owner.run("INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, 3)", WIDTH)
+    make(owner)
+    owner.run(KEPT)
+    owner.run(PUBLISH, "t", 2 * WIDTH)
+    owner.run(PUBLISH, "stays", WIDTH)
+    owner.run(PUBLISH, "stays", WIDTH + 20)
+    owner.run("SELECT durable_notify.seal_log()")
+
+
+@pytest.mark.parametrize("how", ["terminate", "cancel"])
+@pytest.mark.parametrize("what", ["tidy", "make"])
+def test_stopped_at_every_statement(dsn: str, what: str, how: How) -> None:
+    with Stage(dsn) as stage:
+        owner = stage.session()
+        scene(owner)
+        instrument(owner)
+        stays = owner.column(
+            "SELECT id FROM durable_notify.outbox WHERE topic = 'stays' ORDER BY id"
+        )
+        before = owner.column(IDS)
+        stopped = 0
+        number = 1
+        while True:
+            victim = Session(dsn)
+            stop_at(victim, number, how)
+            try:
+                done = victim.value(STEPS[what])
+            except (psycopg.errors.AdminShutdown, psycopg.errors.QueryCanceled):
+                stopped += 1
+                number += 1
+                assert owner.column(IDS) == before
+                continue
+            finally:
+                victim.close()
+            before = owner.column(IDS)
+            assert set(stays) <= set(before)
+            number = 1
+            if not done:
+                break
+        assert stopped > 20
+        assert before == stays if what == "tidy" else len(before) == 4 * WIDTH + 20
+        make(owner)
+        tidy(owner)
+        assert owner.column(IDS) == stays
+        assert owner.run(LEAVES)[0][0] == 2 * WIDTH + 1
+        assert owner.column(STRAY) == []
