@@ -1,4 +1,4 @@
-"""What goes from the log goes beside who publishes and claims: for how long they are kept waiting."""
+"""What maintenance removes beside who publishes and claims: how long they are kept waiting."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def one(connection: psycopg.Connection[Any], query: str) -> Any:
 
 
 def fill(dsn: str, messages: int) -> None:
-    """Publish what has expired: two at once, and leaves made ahead, of a tenth of it each at first."""
+    """Publish what has expired: two at once; leaves are made ahead, at first a tenth of it each."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for (leaf,) in connection.execute("SELECT leaf::text FROM durable_notify.leaves()"):
             connection.execute(f"DROP TABLE {leaf}".encode())
@@ -111,7 +111,7 @@ def load(dsn: str) -> Iterator[dict[str, list[float]]]:
 
 
 def locks_are_told(connection: psycopg.Connection[Any]) -> None:
-    """Have maintenance tell when it has a lock that bars readers (the default's: when it begins to wait)."""
+    """Have maintenance tell when it has a lock that bars readers; the default's: when it waits."""
     told = 0
     for (definition,) in connection.execute(FUNCTIONS).fetchall():
         changed, number = BARS.subn(SAYS, definition)
@@ -123,7 +123,7 @@ def locks_are_told(connection: psycopg.Connection[Any]) -> None:
 
 
 def remove(connection: psycopg.Connection[Any]) -> list[float]:
-    """Maintain until nothing that has expired is left; milliseconds each lock was held, up to the commit."""
+    """Maintain until nothing expired is left; milliseconds of each lock, up to the commit."""
     since: list[float] = []
     held: list[float] = []
 
