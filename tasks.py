@@ -192,6 +192,7 @@ def ci() -> None:
     files += [ROOT / f"tests/integration/test_{name}.py" for name in names]
     files.append(ROOT / "tests/security/test_matrix.py")
     tested(*(str(file.relative_to(ROOT)) for file in files), DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
+    upgrade()  # says so where there is no release yet
     audit()  # says so where it could not be done
 
 
