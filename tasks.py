@@ -36,17 +36,17 @@ POSTGRESQL = ("14", "15", "16", "17", "18")
 MOST_LATE = 5  # tests that may be late in a run of CI
 
 
-def tried(*command: str, **environment: str) -> int:
+def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
     """Run a command of the virtual environment, from the project's root; returns its status."""
     print("$", *command, flush=True)
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
     command = (str(BIN / command[0]), *command[1:])
-    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+    return subprocess.run(command, cwd=cwd or ROOT, env=env, check=False).returncode
 
 
-def run(*command: str, **environment: str) -> None:
+def run(*command: str, cwd: Path | None = None, **environment: str) -> None:
     """Run a command of the virtual environment, and end where it fails."""
-    if status := tried(*command, **environment):
+    if status := tried(*command, cwd=cwd, **environment):
         sys.exit(status)
 
 
