@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from .._core.failures import unsecret
 from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
     from .routes import Routes
 
+T = TypeVar("T")
+
 __all__ = [
     "Broker", "Later", "Outcome", "Parcel", "Refused", "Sent", "Unsure",
-    "broker_class", "client_of", "in_lanes", "url_parts",
+    "broker_class", "client_of", "in_lanes", "unless_set", "url_parts", "words_of",
 ]  # fmt: skip
 
 #: By the scheme of their URLs: the module, and what of it to take.
@@ -172,6 +175,27 @@ def url_parts(url: str) -> Any:
     return parts
 
 
+def words_of(error: BaseException) -> str:
+    """Return what a broker's client says, without passwords."""
+    return unsecret(str(error) or type(error).__name__)
+
+
+async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float = 0.0) -> T | None:
+    """Await something; where the event comes first, for ``grace`` seconds more, and then None."""
+    task = asyncio.ensure_future(awaitable)
+    coming = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([task, coming], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait([task], timeout=grace)
+        return task.result() if task.done() else None
+    finally:
+        coming.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
 async def in_lanes(
     parcels: Sequence[Parcel],
     send: Callable[[Parcel], Awaitable[Outcome]],
@@ -196,17 +220,5 @@ async def in_lanes(
                 return
 
     sending = asyncio.gather(*map(lane, lanes.values()))
-    if broken is None:
-        await sending
-        return outcomes
-    breaking = asyncio.ensure_future(broken.wait())
-    both: list[asyncio.Future[Any]] = [sending, breaking]
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():
-            sending.result()
-    finally:
-        breaking.cancel()
-        sending.cancel()
-        await asyncio.wait(both)
+    await (sending if broken is None else unless_set(broken, sending))
     return outcomes

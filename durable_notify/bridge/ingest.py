@@ -30,7 +30,7 @@ from ..connecting import said
 from ..errors import BrokerUnavailable, InvalidArgument
 from ..messages import Outgoing, dedup_of, encode
 from ..topics import check_key, check_topic
-from .broker import broker_class
+from .broker import broker_class, unless_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ class AsyncIngest:
                 async with await connect(self._dsn, "start", HEARTBEAT) as connection:
                     await schema.check_async(connection)
                 await self._source.connect()
-                await self._until_stopped(self._ingest())
+                await unless_set(self._stopping, self._ingest())
         finally:
             await self._source.close()
             await self._link.close()
@@ -152,19 +152,6 @@ class AsyncIngest:
     def stop(self) -> None:
         """Take nothing more; what is not committed is given back."""
         self._stopping.set()
-
-    async def _until_stopped(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            for each in (task, stopping):
-                each.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await each
 
     async def _ingest(self) -> None:
         failures = 0

@@ -12,9 +12,18 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+from .broker import (
+    Later,
+    Refused,
+    Sent,
+    Unsure,
+    client_of,
+    in_lanes,
+    unless_set,
+    url_parts,
+    words_of,
+)
 from .ingest import Arrival
 
 if TYPE_CHECKING:
@@ -72,7 +81,7 @@ class Relay:
         except (self._js.ServiceUnavailableError, self._errors.NoRespondersError) as error:
             raise InvalidArgument("NATS has no JetStream for this account: enable it") from error
         except (self._errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable(f"NATS does not answer: {_said(error)}") from error
+            raise BrokerUnavailable(f"NATS does not answer: {words_of(error)}") from error
 
     async def close(self) -> None:
         """Disconnect."""
@@ -109,7 +118,7 @@ class Relay:
         return Sent()
 
     async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
-        outcome: Outcome = Unsure(f"NATS did not confirm: {_said(error)}")
+        outcome: Outcome = Unsure(f"NATS did not confirm: {words_of(error)}")
         if isinstance(error, (self._js.NoStreamResponseError, TimeoutError)):
             outcome = await self._no_stream(stream, subject)
         elif isinstance(error, self._js.APIError):
@@ -119,7 +128,9 @@ class Relay:
             else:
                 outcome = Refused(words) if error.err_code in _FINAL else Later(words)
         elif isinstance(error, (LookupError, TypeError, ValueError)):
-            outcome = Refused(f"what answers on subject {subject!r} is no stream: {_said(error)}")
+            outcome = Refused(
+                f"what answers on subject {subject!r} is no stream: {words_of(error)}"
+            )
         elif not isinstance(error, (self._errors.Error, OSError)):
             raise error
         return outcome
@@ -133,7 +144,7 @@ class Relay:
                 f"NATS says: no response from stream; no stream takes subject {subject!r}"
             )
         except (self._errors.Error, TimeoutError, OSError) as error:
-            return Unsure(f"NATS did not confirm: {_said(error)}")
+            return Unsure(f"NATS did not confirm: {words_of(error)}")
         return Unsure(f"NATS did not confirm: the stream of {subject!r} does not answer")
 
     @staticmethod
@@ -151,7 +162,7 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
     last: list[str] = []
 
     async def note(error: Exception) -> None:
-        last[:] = [_said(error)]
+        last[:] = [words_of(error)]
 
     async def gone() -> None:
         closed.set()
@@ -168,7 +179,7 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
     except (nats.errors.Error, TimeoutError, OSError) as error:
         if "authorization violation" in str(error).lower():
             raise InvalidArgument("NATS refuses user, password or token of the URL") from error
-        words = ", ".join(dict.fromkeys([_said(error), *last]))
+        words = ", ".join(dict.fromkeys([words_of(error), *last]))
         raise BrokerUnavailable(f"NATS cannot be reached: {words}") from error
 
 
@@ -206,10 +217,6 @@ def _flaw_of_subject(subject: str) -> str | None:
     return None
 
 
-def _said(error: BaseException) -> str:
-    return unsecret(str(error) or type(error).__name__)
-
-
 class Source:
     """Messages from a stream of NATS's, by a durable consumer."""
 
@@ -240,28 +247,22 @@ class Source:
         except self._js.NotFoundError as error:
             raise InvalidArgument(f"NATS says: there is no stream {self._stream!r}") from error
         except self._js.BadRequestError as error:
-            raise InvalidArgument(f"NATS says: {_said(error)}") from error
+            raise InvalidArgument(f"NATS says: {words_of(error)}") from error
         except (self._errors.Error, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"NATS does not answer: {_said(error)}") from error
+            raise BrokerUnavailable(f"NATS does not answer: {words_of(error)}") from error
 
     async def receive(self, most: int) -> list[Arrival]:
         """Return some messages."""
-        fetching = asyncio.ensure_future(self._reading.fetch(most, timeout=5))
-        breaking = asyncio.ensure_future(self._broken.wait())
-        both: list[asyncio.Future[Any]] = [fetching, breaking]
+        fetching = self._reading.fetch(most, timeout=5)
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not fetching.done():
-                raise BrokerUnavailable("the connection to NATS broke")
-            return [self._arrival(message) for message in fetching.result()]
+            messages = await unless_set(self._broken, fetching)
         except TimeoutError:
             return []
         except (self._errors.Error, OSError) as error:
-            raise BrokerUnavailable(f"the connection to NATS broke: {_said(error)}") from error
-        finally:
-            for each in both:
-                each.cancel()
-            await asyncio.wait(both)
+            raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
+        if messages is None:
+            raise BrokerUnavailable("the connection to NATS broke")
+        return [self._arrival(message) for message in messages]
 
     async def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Acknowledge messages."""
@@ -271,7 +272,7 @@ class Source:
                     await arrival.receipt.ack()
             await self._client.flush(PATIENCE)
         except (self._errors.Error, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"the connection to NATS broke: {_said(error)}") from error
+            raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
 
     async def refuse(self, arrival: Arrival) -> None:
         """Have it not come again; it stays in its stream."""

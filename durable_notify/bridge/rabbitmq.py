@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts
+from .broker import Later, Refused, Sent, Unsure, client_of, in_lanes, url_parts, words_of
 from .ingest import Arrival
 
 if TYPE_CHECKING:
@@ -268,8 +268,9 @@ def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
 def _said(error: BaseException) -> str:
     """What the broker, or the client, says."""
     reason = getattr(error, "reason", None)
-    text = reason if isinstance(reason, str) and "%" not in reason else str(error)
-    return unsecret(text or type(error).__name__)
+    if reason and isinstance(reason, str) and "%" not in reason:
+        return unsecret(reason)
+    return words_of(error)
 
 
 class Source:

@@ -8,11 +8,10 @@ the default, is all.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import Refused, Sent, Unsure, client_of, url_parts
+from .broker import Refused, Sent, Unsure, client_of, url_parts, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,13 +80,13 @@ class Relay:
             except (errors.ResponseError, ValueError):
                 self._bulk = BULK  # a managed Redis does not tell
         except errors.AuthenticationError as error:
-            raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+            raise InvalidArgument(f"Redis says: {words_of(error)}. Correct the URL") from error
         except (errors.ConnectionError, errors.TimeoutError) as error:
-            raise BrokerUnavailable(f"Redis cannot be reached: {_said(error)}") from error
+            raise BrokerUnavailable(f"Redis cannot be reached: {words_of(error)}") from error
         except errors.ResponseError as error:
             if self._is_not_now(error):
-                raise BrokerUnavailable(f"Redis says: {_said(error)}") from error
-            raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+                raise BrokerUnavailable(f"Redis says: {words_of(error)}") from error
+            raise InvalidArgument(f"Redis says: {words_of(error)}. Correct the URL") from error
 
     async def close(self) -> None:
         """Disconnect."""
@@ -118,7 +117,7 @@ class Relay:
                     pipe.xadd(parcel.to["stream"], _entry(parcel), maxlen=most, approximate=True)
                 results = await pipe.execute(raise_on_error=False)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
-            failed = Unsure(f"the connection to Redis broke: {_said(error)}")
+            failed = Unsure(f"the connection to Redis broke: {words_of(error)}")
         except errors.RedisError as error:  # nothing of it was done
             failed = self._of_error(error)
             if isinstance(failed, Refused) and len(places) > 1:
@@ -142,12 +141,12 @@ class Relay:
         return outcomes
 
     def _of_error(self, error: Exception) -> Outcome:
-        words = f"Redis says: {_said(error)}"
+        words = f"Redis says: {words_of(error)}"
         return Unsure(words) if self._is_not_now(error) else Refused(words)
 
     def _is_not_now(self, error: Exception) -> bool:
         # The client takes the first word of some errors for their kind, and leaves it out.
-        return _said(error).upper().startswith(_NOT_NOW) or type(error).__name__ in _KINDS
+        return words_of(error).upper().startswith(_NOT_NOW) or type(error).__name__ in _KINDS
 
     def _flaw(self, parcel: Parcel) -> Outcome | None:
         size = len(parcel.body)
@@ -182,7 +181,3 @@ def _parts(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
             first, size = place, 0
         size += len(parcel.body)
     yield parcels[first:]
-
-
-def _said(error: BaseException) -> Any:
-    return unsecret(str(error) or type(error).__name__)

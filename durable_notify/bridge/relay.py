@@ -13,8 +13,8 @@ import asyncio
 import json
 import logging
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from .._async.compat import on_signals
 from .._async.consumer import AsyncConsumer
@@ -25,7 +25,7 @@ from ..cloudevents import to_event
 from ..errors import AlreadySettled, BrokerUnavailable, LeaseLost
 from ..messages import ReadMessage
 from ..topics import check_topics
-from .broker import Later, Parcel, Refused, Sent, Unsure, broker_class
+from .broker import Later, Parcel, Refused, Sent, Unsure, broker_class, unless_set
 from .routes import Routes
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class AsyncRelay:
         workers: list[asyncio.Task[None]] = []
         try:
             with on_signals(self.stop):
-                await self._until_stopped(self._broker.connect(self._routes))
+                await unless_set(self._stopping, self._broker.connect(self._routes))
                 if self._stopping.is_set():
                     return
                 await self._consumer.start()
@@ -142,21 +142,6 @@ class AsyncRelay:
         """Claim nothing more; ``run`` returns once what is under way is confirmed or given back."""
         self._stopping.set()
         self._consumer.stop()
-
-    async def _until_stopped(self, coroutine: Any, grace: float = 0.0) -> Any:
-        """Await something, a moment at most once the relay is to stop; then None."""
-        task = asyncio.ensure_future(coroutine)
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                await asyncio.wait([task], timeout=grace)
-            return task.result() if task.done() else None
-        finally:
-            stopping.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
 
     async def _work(self) -> None:
         async for batch in self._consumer.batches(size=self._batch):
@@ -193,12 +178,9 @@ class AsyncRelay:
     async def _send(self, parcels: list[Parcel]) -> list[Outcome] | None:
         """Send parcels; None where the relay was to stop meanwhile, and it took too long."""
         try:
-            outcomes: list[Outcome] | None = await self._until_stopped(
-                self._broker.send(parcels), GRACE
-            )
+            return await unless_set(self._stopping, self._broker.send(parcels), GRACE)
         except BrokerUnavailable as error:
             return [Unsure(str(error))] * len(parcels)
-        return outcomes
 
     async def _pause(self, failures: int, trouble: Unsure) -> bool:
         """Wait before the next try; returns whether there is to be one."""
@@ -243,8 +225,7 @@ class AsyncRelay:
             plain = "application/octet-stream" if is_data else "application/json"
             kind = str(headers.pop("content-type", plain))
         published = message.published_at.astimezone(UTC)
-        since = published - _EPOCH
-        micros = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
+        micros = (published - _EPOCH) // timedelta(microseconds=1)
         return Parcel(
             id=f"{message.id}-{micros}",
             topic=message.topic,
