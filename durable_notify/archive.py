@@ -6,6 +6,8 @@ message is removed only once ``finish`` has returned for its stretch.
 
 from __future__ import annotations
 
+import abc
+import base64
 import contextlib
 import dataclasses
 import gzip
@@ -16,7 +18,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import quote
 
 from .errors import InvalidArgument
@@ -74,7 +76,8 @@ class _Files:
     A file that has its name is complete and on the disk.
     """
 
-    suffix = ""
+    suffix: ClassVar[str]
+    file: ClassVar[type[_File]]
 
     def __init__(
         self, folder: str | os.PathLike[str], *, then: Callable[[Path], Any] | None = None
@@ -85,10 +88,7 @@ class _Files:
     def begin(self, topic: str, from_id: int, below: int) -> _File:
         target = self.folder / _folder_name(topic)
         target.mkdir(parents=True, exist_ok=True)
-        return self._file(target / f"{from_id:019d}-{below:019d}.{self.suffix}", self.then)
-
-    def _file(self, path: Path, then: Callable[[Path], Any] | None) -> _File:
-        raise NotImplementedError
+        return self.file(target / f"{from_id:019d}-{below:019d}.{self.suffix}", self.then)
 
 
 def _folder_name(topic: str) -> str:
@@ -100,7 +100,7 @@ def _folder_name(topic: str) -> str:
     return name
 
 
-class _File:
+class _File(abc.ABC):
     """A file on its way: under another name until it is complete."""
 
     def __init__(self, path: Path, then: Callable[[Path], Any] | None) -> None:
@@ -109,11 +109,11 @@ class _File:
         # Of its own: two may write the same stretch at once, and both are right.
         self.unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
-    def write(self, messages: Sequence[ArchivedMessage]) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def write(self, messages: Sequence[ArchivedMessage]) -> None: ...
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def close(self) -> None: ...
 
     def finish(self) -> None:
         self.close()
@@ -136,26 +136,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class NdjsonFiles(_Files):
-    """Files of NDJSON, compressed with gzip.
-
-    ``zcat FILE | durable-notify publish TOPIC --envelope`` reads them back.
-
-    A line has id, topic, key, payload, headers and published_at, as ``consume`` prints them, and
-    deliver_at and expires_at where the message has them; a payload of bytes is ``{"base64": ...}``,
-    with ``"encoding": "base64"`` beside it.
-
-    Args:
-        folder: where a folder for each topic is made.
-        then: called with each complete file's path, before it counts as archived: to upload it.
-    """
-
-    suffix = "ndjson.gz"
-
-    def _file(self, path: Path, then: Callable[[Path], Any] | None) -> _File:
-        return _NdjsonFile(path, then)
 
 
 class _NdjsonFile(_File):
@@ -184,8 +164,6 @@ def _line(message: ArchivedMessage) -> str:
     if message.data is None:
         fields.append(f'"payload": {message.payload}')
     else:
-        import base64
-
         packed = base64.b64encode(message.data).decode()
         fields.append(f'"payload": {{"base64": "{packed}"}}, "encoding": "base64"')
     fields.append(f'"headers": {message.headers or "{}"}')
@@ -203,34 +181,22 @@ def _time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat()
 
 
-class ParquetFiles(_Files):
-    """Files of Parquet. Payload and headers are JSON text.
+class NdjsonFiles(_Files):
+    """Files of NDJSON, compressed with gzip.
 
-    It needs ``pip install "durable-notify[parquet]"``.
+    ``zcat FILE | durable-notify publish TOPIC --envelope`` reads them back.
+
+    A line has id, topic, key, payload, headers and published_at, as ``consume`` prints them, and
+    deliver_at and expires_at where the message has them; a payload of bytes is ``{"base64": ...}``,
+    with ``"encoding": "base64"`` beside it.
 
     Args:
         folder: where a folder for each topic is made.
         then: called with each complete file's path, before it counts as archived: to upload it.
-
-    Raises:
-        InvalidArgument: pyarrow is not installed.
     """
 
-    suffix = "parquet"
-
-    def __init__(
-        self, folder: str | os.PathLike[str], *, then: Callable[[Path], Any] | None = None
-    ) -> None:
-        super().__init__(folder, then=then)
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise InvalidArgument(
-                'Parquet needs pyarrow: pip install "durable-notify[parquet]", or archive as NDJSON'
-            ) from None
-
-    def _file(self, path: Path, then: Callable[[Path], Any] | None) -> _File:
-        return _ParquetFile(path, then)
+    suffix = "ndjson.gz"
+    file = _NdjsonFile
 
 
 class _ParquetFile(_File):
@@ -256,3 +222,31 @@ class _ParquetFile(_File):
 
     def close(self) -> None:
         self._writer.close()
+
+
+class ParquetFiles(_Files):
+    """Files of Parquet. Payload and headers are JSON text.
+
+    It needs ``pip install "durable-notify[parquet]"``.
+
+    Args:
+        folder: where a folder for each topic is made.
+        then: called with each complete file's path, before it counts as archived: to upload it.
+
+    Raises:
+        InvalidArgument: pyarrow is not installed.
+    """
+
+    suffix = "parquet"
+    file = _ParquetFile
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, then: Callable[[Path], Any] | None = None
+    ) -> None:
+        super().__init__(folder, then=then)
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            raise InvalidArgument(
+                'Parquet needs pyarrow: pip install "durable-notify[parquet]", or archive as NDJSON'
+            ) from None

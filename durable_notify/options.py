@@ -19,6 +19,7 @@ from .topics import check_group, check_topics
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
     "check_group_settings", "check_on_event", "check_period", "check_reading", "check_waiting",
+    "is_async",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -243,13 +244,20 @@ def check_waiting(idle_poll: float | None, heartbeat: float) -> None:
     _check_seconds("heartbeat", heartbeat, optional=False)
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether what a function returns is to be awaited; or an object's, that is called as one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
+
+
 def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
     """Raise InvalidArgument where events cannot be told to what was given."""
     known = on_event is None or callable(on_event) or isinstance(on_event, (list, tuple))
     for one in subscribers(on_event) if known else [on_event]:
         if not callable(one):
             raise InvalidArgument(f"on_event is a function or a list of them, not {one!r}")
-        if inspect.iscoroutinefunction(one) or inspect.iscoroutinefunction(type(one).__call__):
+        if is_async(one):
             raise InvalidArgument(f"on_event takes plain functions, and {one!r} is async")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 
 from .._async.consumer import AsyncConsumer
 from .._sync.consumer import Consumer
+from ..options import is_async
 from .problems import Failure
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run_handler(
         from ..observe.otel import traced
 
         handler = traced(handler)
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+    if is_async(handler):
 
         async def run() -> None:
             consumer = AsyncConsumer(dsn, **options)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
 
-#: What an envelope may have beside payload, key and headers.
-#: What ``consume`` and archives print beside these, and who publishes does not decide.
+#: What ``consume`` and archives print, and who publishes does not decide.
 PRINTED = ("id", "topic", "published_at", "attempt")
+#: What else an envelope may have beside payload, key and headers.
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
 MOST_LINES = 1000
 MOST_BYTES = 8 << 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -21,6 +20,7 @@ from .._core.tracing import context_of
 from .._sync.publisher import Publisher
 from .._version import __version__
 from ..events import name_of
+from ..options import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -155,9 +155,7 @@ def traced(
     handler: Callable[[Any], Any], *, tracer_provider: TracerProvider | None = None
 ) -> Callable[[Any], Any]:
     """Return a handler, for ``run`` or ``run_batches``, that runs in a span: see ``processing``."""
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004
-    ):
+    if is_async(handler):
 
         @functools.wraps(handler)
         async def handle(argument: Any) -> None:
