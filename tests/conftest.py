@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from durable_notify import schema
 from durable_notify.embedded import Server
+from tests.support.schedule import Stage
 from tests.support.servers import Postgres, find_postgres, local_binaries, own_server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -74,6 +75,13 @@ async def aconn(dsn: str) -> AsyncIterator[AsyncConnection]:
     """An asynchronous autocommit connection to `dsn`."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    """Sessions of a fresh database, to play schedules with."""
+    with Stage(dsn) as stage:
+        yield stage
 
 
 @pytest.fixture

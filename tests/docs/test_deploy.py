@@ -111,23 +111,16 @@ def test_systemd(tmp_path: Path) -> None:
     text = (DEPLOY / "systemd" / "durable-notify-consume@.service").read_text()
     there = re.sub(r"/srv/durable-notify/venv/bin/durable-notify", "/bin/true", text)
     unit.write_text(there)
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", str(unit)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert not [line for line in done.stderr.splitlines() if unit.name in line], done.stderr
+    verify = [analyze, "verify", "--man=no", str(unit)]
+
+    def complaints() -> str:
+        done = subprocess.run(verify, capture_output=True, text=True, check=False, timeout=60)
+        return done.stderr
+
+    said = complaints()
+    assert not [line for line in said.splitlines() if unit.name in line], said
     unit.write_text(there.replace("Restart=always", "Restart=perhaps"))
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", str(unit)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert f"{unit.name}:" in done.stderr, "what is wrong is seen"
+    assert f"{unit.name}:" in complaints(), "what is wrong is seen"
 
 
 def test_compose() -> None:

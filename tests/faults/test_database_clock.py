@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -28,12 +27,6 @@ from tests.support.watching import leased, outstanding, send
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 EXCLUSIVE = """SELECT durable_notify.configure('g', '{"exclusive": true}')"""
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -49,12 +49,6 @@ BOUND = 5.0
 TOPICS = ["a", "b", "c"]
 
 
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
-
-
 # Every order of the steps
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.integration.test_sql_leaves import LEAVES, PUBLISH, WIDTH, make, tidy
+from tests.integration.test_sql_leaves import LEAVES, PUBLISH, WIDTH, tidy
+from tests.support.leaves import lay_out, make
 from tests.support.schedule import Session, Stage
 from tests.support.stepping import instrument, stop_at
 
@@ -31,10 +32,7 @@ STEPS = {
 
 def scene(owner: Session) -> None:
     """Two leaves that are to go, one that is to stay, and a log that has come to the default."""
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
-        owner.run(f"DROP TABLE {leaf}")
-    owner.run("INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, 3)", WIDTH)
-    make(owner)
+    lay_out(owner, WIDTH, ahead=3)
     owner.run(KEPT)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run(PUBLISH, "stays", WIDTH)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 from psycopg import errors
@@ -31,12 +30,6 @@ from tests.support.traps import (
 
 TIMES = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 # Numbered, not named by their seeds: the workers of pytest-xdist must agree on the names.

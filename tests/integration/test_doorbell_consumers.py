@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,12 +25,6 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 class Held(Seen):

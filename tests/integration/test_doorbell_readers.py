@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -25,12 +24,6 @@ LOOKS = 3.0
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 async def rests(reading: Reading) -> asyncio.Future[Any]:

@@ -6,7 +6,6 @@ Where a topic cannot ring its consumers look each second, whatever they were tol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -27,12 +26,6 @@ LOOKS = 3.0
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 def unarmed(consumer: Any) -> bool:

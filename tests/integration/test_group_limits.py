@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from psycopg import errors
@@ -11,12 +9,6 @@ from psycopg.types.json import Jsonb
 
 from tests.support.planting import plant
 from tests.support.schedule import BOUND, Message, Session, Stage, ids
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,12 +26,6 @@ ADVANCE = "SELECT durable_notify.advance_replays('g', '{t}')"
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 def history(conn: Connection) -> list[int]:

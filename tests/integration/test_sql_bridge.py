@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -21,12 +20,6 @@ from tests.support.waiting import eventually
 MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
 BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.mirror_of(text)'::regprocedure"
 LIMIT = 7999  # bytes, of what NOTIFY takes
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
-
-
-@pytest.fixture
 def owner(stage: Stage) -> Session:
     return stage.session()
 

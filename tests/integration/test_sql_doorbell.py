@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
@@ -15,12 +13,6 @@ from tests.support.schedule import Session, Stage
 HUGE = "SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, ARRAY[10000]))"
 INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, '1') RETURNING id"
 SEVERAL = "INSERT INTO durable_notify.outbox (topic, payload) SELECT unnest(%s::text[]), '1'"
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
@@ -21,12 +19,6 @@ RELEASE = "SELECT durable_notify.release(%s, %s)"
 NEXT_DUE = "SELECT durable_notify.next_due('g', '{t}')"
 SMALL_TABLES = ["lease", "settlement", "heartbeat", "deferred", "dead_letter"]
 FROZEN = ["repeatable read", "serializable"]
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 def lease(stage: Stage, messages: int) -> tuple[Session, Session, list[Message]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from psycopg import errors
 
+from tests.support.leaves import lay_out, make
 from tests.support.schedule import Session, Stage
 from tests.support.traps import drain
 from tests.support.waiting import eventually
@@ -23,28 +22,11 @@ ALL_MAY_GO = """
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
-
-
-@pytest.fixture
 def owner(stage: Stage) -> Session:
     """Has had the log laid out anew, in leaves of WIDTH ids."""
     owner = stage.session()
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
-        owner.run(f"DROP TABLE {leaf}")
-    owner.run("INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, 1)", WIDTH)
-    make(owner)
+    lay_out(owner, WIDTH)
     return owner
-
-
-def make(session: Session) -> int:
-    """Make leaves until no more are wanted; the number of steps."""
-    steps = 0
-    while session.value("SELECT durable_notify.make_partitions()"):
-        steps += 1
-    return steps
 
 
 def tidy(session: Session) -> list[int]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.test_sql_leaves import PUBLISH, make
+from tests.integration.test_sql_leaves import PUBLISH
+from tests.support.leaves import lay_out, make
 from tests.support.schedule import Session, Stage
 from tests.support.waiting import eventually
 
@@ -19,19 +18,10 @@ SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
-
-
-@pytest.fixture
 def owner(stage: Stage) -> Session:
     """Has a closed leaf of which most is removed."""
     owner = stage.session()
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
-        owner.run(f"DROP TABLE {leaf}")
-    owner.run("INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (2000, 1)")
-    make(owner)
+    lay_out(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
     make(owner)
     owner.run(PUBLISH, "t", 10)

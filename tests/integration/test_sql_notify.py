@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,12 +24,6 @@ NOTIFY = "SELECT durable_notify.notify(%s, %s)"
 TOPIC_OF = "SELECT durable_notify.topic_of_channel(%s)"
 OUTBOX = "SELECT topic, key, payload, headers FROM durable_notify.outbox ORDER BY id"
 LIMIT = 7999  # bytes, of what NOTIFY takes
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from tests.support.planting import plant
 from tests.support.schedule import LONG_GONE, Message, Session, Stage, ids
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 def configure(session: Session, **options: object) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from psycopg import errors
 
@@ -11,12 +9,6 @@ from tests.support.planting import plant
 from tests.support.retaining import age, log, maintain, retain, seal
 from tests.support.schedule import Stage, ids
 from tests.support.traps import drain
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.mark.parametrize("planted", [False, True])

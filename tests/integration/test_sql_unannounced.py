@@ -5,7 +5,7 @@ Whatever makes a message deliverable either rings, or stands in this list until 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,12 +16,6 @@ from tests.support.schedule import Session, Stage
 from tests.support.servers import Postgres
 
 ISOLATION = ["read committed", "repeatable read", "serializable"]
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

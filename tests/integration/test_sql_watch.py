@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,12 +14,6 @@ WATCH_SOME = "SELECT durable_notify.watch(%s, %s, %s)"
 UNWATCH = "SELECT durable_notify.unwatch(%s, %s)"
 CHANGES = "DELETE FROM durable_notify.outbox WHERE topic = %s RETURNING id, key, payload"
 BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.fixture

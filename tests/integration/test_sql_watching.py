@@ -28,12 +28,6 @@ LOCKS = """
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
-
-
-@pytest.fixture
 def owner(stage: Stage) -> Session:
     """The owner of the schema, with a table."""
     session = stage.session()

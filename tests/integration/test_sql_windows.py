@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -16,12 +16,6 @@ from tests.support.traps import TRAPS, Trap, claim_and_ack, drain
 
 UNDELIVERED = "SELECT id FROM durable_notify.undelivered(%s)"
 REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
-
-
-@pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as stage:
-        yield stage
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
