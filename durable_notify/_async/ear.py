@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .listener import AsyncListener
 
-__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "AsyncEar"]
+__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "REREAD", "AsyncEar"]
 
 #: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
@@ -25,6 +25,8 @@ DEAF_POLL = 1.0
 LONGEST_SLEEP = 86_400.0
 #: After how many attempts to listen a consumer that sleeps quietly does without.
 PATIENCE = 3
+#: Stands for a ring's payload where nobody has rung, and somebody may have wanted to.
+REREAD = ""
 
 
 class AsyncEar:
@@ -197,7 +199,7 @@ class AsyncEar:
         Trap: also where it does not rest just now. It may be about to, after a read that was too
         early, and find its bells still armed.
         """
-        if mine := {name: {""} for name, topic in self.channels.items() if topic in topics}:
+        if mine := {name: {REREAD} for name, topic in self.channels.items() if topic in topics}:
             self.wake(mine)
 
     def listen(self, channels: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from ..events import Failing, Polled, Recovered, name_of
 from ..options import ConsumerOptions
 from ..topics import check_topics
 from .compat import Event, call, checkpoint, on_signals, spawn
-from .ear import DEAF_POLL, LONGEST_SLEEP
+from .ear import DEAF_POLL, LONGEST_SLEEP, REREAD
 from .intake import Intake
 from .links import TRANSIENT
 from .listener import listen
@@ -445,7 +445,8 @@ class Consumer:
         rung = ear.heard()
         if self._stopping.is_set():
             return  # stop() may have set both events just before
-        if rung is None or any("*" in payloads for payloads in rung.values()):
+        # Trap: one that was started before the bell was armed has rung nobody.
+        if rung is None or any(payloads & {"*", REREAD} for payloads in rung.values()):
             self._replay_at = 0.0  # one may have been started
         if ear.hears and self._listen_dsn == self._dsn:
             self._store.direct()  # a wake-up has come through

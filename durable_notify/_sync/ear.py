@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .listener import Listener
 
-__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "Ear"]
+__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "REREAD", "Ear"]
 
 #: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
@@ -26,6 +26,8 @@ DEAF_POLL = 1.0
 LONGEST_SLEEP = 86_400.0
 #: After how many attempts to listen a consumer that sleeps quietly does without.
 PATIENCE = 3
+#: Stands for a ring's payload where nobody has rung, and somebody may have wanted to.
+REREAD = ""
 
 
 class Ear:
@@ -198,7 +200,7 @@ class Ear:
         Trap: also where it does not rest just now. It may be about to, after a read that was too
         early, and find its bells still armed.
         """
-        if mine := {name: {""} for name, topic in self.channels.items() if topic in topics}:
+        if mine := {name: {REREAD} for name, topic in self.channels.items() if topic in topics}:
             self.wake(mine)
 
     def listen(self, channels: Mapping[str, str]) -> None:

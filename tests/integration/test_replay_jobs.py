@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify._async import ear as async_ear
+from durable_notify._sync import ear as sync_ear
 from tests.support.command import PATIENCE, good, on_a_terminal, run, start
 from tests.support.halves import Half, Seen, go, running, soon
 from tests.support.planting import plant
@@ -104,6 +106,26 @@ async def test_it_wakes_a_sleeping_consumer(half: Half, dsn: str, conn: Connecti
         await seen.got(10)
         await asleep(getattr(consumer, "consumer", consumer))
         dn.Admin().start_replay(conn, "g", "t", keys="k0", rate_limit=1000)
+        await seen.got(14)
+    assert seen.ids[10:] == [sent[n] for n in (0, 3, 6, 9)]
+
+
+async def test_started_just_before_it_asks_to_be_rung(
+    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits yet, so nothing rings: what is looked at after the bell is armed must find it."""
+    sent = history(conn)
+    started: list[Any] = []
+    for ear in (async_ear.AsyncEar, sync_ear.Ear):
+
+        def rest(self: Any, rests: Any = ear.rest) -> None:
+            if not started and len(seen.ids) == 10:
+                started.append(dn.Admin().start_replay(conn, "g", "t", keys="k0"))
+            rests(self)
+
+        monkeypatch.setattr(ear, "rest", rest)
+    seen = Seen()
+    async with running(half.consumer(dsn), seen):
         await seen.got(14)
     assert seen.ids[10:] == [sent[n] for n in (0, 3, 6, 9)]
 
