@@ -27,6 +27,7 @@ from durable_notify.observe.probes import Probes
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
 from tests.integration.test_observe import Stub, examples
+from tests.support.logs import own_log
 from tests.support.waiting import eventually
 from tests.support.watching import send
 
@@ -44,7 +45,8 @@ def parse(words: list[str]) -> click.Context:
     """Read a command line as the command does, without running it; raises where it is wrong."""
     name, *arguments = words
     command = cli.commands[name]
-    return command.make_context(name, arguments, resilient_parsing=False)
+    with own_log():
+        return command.make_context(name, arguments, resilient_parsing=False)
 
 
 def options_exist(words: list[str]) -> None:

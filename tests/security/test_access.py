@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 import durable_notify as dn
 from durable_notify import schema
 from durable_notify.cli import cli, problems
+from tests.support.logs import own_log
 from tests.support.roles import PASSWORD, Roles, allowed, everything, refused, roles
 
 Connection = psycopg.Connection[Any]
@@ -50,10 +50,8 @@ class Here:
 
 @pytest.fixture
 def here(capfd: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    yield Here(capfd)
-    log = logging.getLogger("durable_notify")
-    log.handlers.clear()
-    log.propagate = True
+    with own_log():
+        yield Here(capfd)
 
 
 def session(made: Roles, kind: str) -> Connection:
