@@ -190,3 +190,29 @@ def test_what_is_due_is_no_more_than_was_asked_for(stage: Stage) -> None:
     batch = session.claim(10)
     session.settle(batch[0].token, retried=batch)
     assert len(session.claim(1)) == 1
+
+
+def test_what_waited_for_its_key_is_looked_up_once(stage: Stage) -> None:
+    """Planned for few: as a join, all that can go was found anew for each message that waits."""
+    keyed = """
+        INSERT INTO durable_notify.outbox (topic, key, payload)
+        SELECT 'keyed', 'k' || n, to_jsonb(n) FROM generate_series(1, %s) AS n"""
+    session = stage.session()
+    session.run("SELECT durable_notify.subscribe('g', '{keyed}')")
+    session.run("ANALYZE durable_notify.deferred")
+    claimed = "SELECT count(*) FROM durable_notify.claim('g', '{keyed}', %s)"
+    waiting = "SELECT count(*) FROM durable_notify.deferred WHERE waits_for = 'key'"
+    number = 400
+    session.run(keyed, number)
+    assert session.value(claimed, number) == number
+    session.run(keyed, number)
+    assert session.value(claimed, number) == 0  # each waits for the one before of its key
+    assert session.value(waiting) == number
+    session.run("SELECT durable_notify.settle(l.token, l.ids) FROM durable_notify.lease l")
+    plan = session.value(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
+        "SELECT * FROM durable_notify.claim('g', '{keyed}', %s)",
+        number,
+    )[0]["Plan"]
+    assert plan["Actual Rows"] == number
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50 * number

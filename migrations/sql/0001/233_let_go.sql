@@ -25,7 +25,9 @@ BEGIN
         SELECT w.key, w.place FROM pg_catalog.unnest(waiting) WITH ORDINALITY AS w (key, place)
          WHERE w.key <> ALL (busy) ORDER BY w.place),
     gone AS (
-        DELETE FROM durable_notify.deferred d USING (
+        -- Trap: joined with this, planned for few, it is done again for each message that waits.
+        DELETE FROM durable_notify.deferred d
+         WHERE d.subscription_id = let_go.subscription_id AND d.message_id = ANY (ARRAY(
             SELECT m.message_id FROM free f
              CROSS JOIN LATERAL (
                    SELECT n.message_id, pg_catalog.bool_and(n.due_at <= now_time) OVER (ORDER BY n.message_id) AS goes
@@ -34,8 +36,7 @@ BEGIN
                             ORDER BY e.message_id LIMIT max_messages) AS n) AS m
              WHERE m.goes
              ORDER BY f.place, m.message_id
-             LIMIT max_messages) AS first
-         WHERE d.subscription_id = let_go.subscription_id AND d.message_id = first.message_id
+             LIMIT max_messages))
         RETURNING d.message_id, d.attempt)
     SELECT COALESCE(pg_catalog.array_agg(g.message_id ORDER BY g.message_id), '{}'),
            COALESCE(pg_catalog.array_agg(g.attempt ORDER BY g.message_id), '{}')
