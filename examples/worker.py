@@ -3,6 +3,7 @@
 It keeps the balance of each account. The balance and the acknowledgement are written in one
 transaction, so that no crash can lose a payment or count it twice.
 
+    pip install psycopg-pool
     DURABLE_NOTIFY_DSN=postgresql://... python examples/worker.py [--until-empty]
 
 Kill it as hard as you like, and start it again.
