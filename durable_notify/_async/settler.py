@@ -148,7 +148,9 @@ class AsyncSettler:
 
     async def extend(self, lease: HeldLease, seconds: float) -> None:
         """Prolong one lease."""
-        if lease.token not in await self._store.extend([lease.token], seconds):
+        extended = await self._store.extend([lease.token], seconds)
+        # What was acknowledged in a transaction that is still open cannot be extended, nor be lost.
+        if lease.token not in extended and not lease.presumed_settled:
             self._lose(lease)
             raise LeaseLost(
                 f"lease {lease.token} was superseded: another consumer has its messages"
