@@ -53,10 +53,10 @@ class _Text(StrBinaryDumper):
 
 
 class _List(ListBinaryDumper):
-    """A list, also where all of it is None."""
+    """A list, also an empty one and where all of it is None: queries cast them."""
 
     def upgrade(self, obj: list[Any], format: PyFormat) -> BaseListDumper:  # noqa: A002
-        if obj and all(item is None for item in obj):
+        if all(item is None for item in obj):
             dumper = type(self)(self.cls, self._tx)
             dumper.oid = TEXT_ARRAY
             return dumper

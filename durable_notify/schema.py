@@ -51,8 +51,17 @@ SCHEMA_VERSION = "0001"
 # What comes before the first migration, online, offline and in other people's revisions.
 _FIRST, _THEN = NO_ENCODING.split(": ", 1)
 PREPARE = (
-    # What is in a function's text is read as it was written. Whatever a role or database has set.
+    # What is in a function's text is read as it was written, whatever a role or database has set.
     "SET LOCAL standard_conforming_strings = on",
+    # That a variable has the name of another is not an error here.
+    "SET LOCAL plpgsql.extra_errors = ''",
+    "SET LOCAL plpgsql.extra_warnings = ''",
+    # Trap: a partitioned table is refused where this names the database's own one, as if it did not.
+    """SELECT pg_catalog.set_config('default_tablespace', '', true)
+     WHERE pg_catalog.current_setting('default_tablespace') = (
+           SELECT t.spcname FROM pg_catalog.pg_database d
+             JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+            WHERE d.datname = pg_catalog.current_database())""",
     f"""DO $$ BEGIN
     IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
         RAISE EXCEPTION '{_FIRST}' USING ERRCODE = '0A000', HINT = '{_THEN.replace("'", "''")}';
