@@ -120,7 +120,7 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
         ears: list[Any] = []
 
         def beside(statement: str) -> Any:
-            if "second" in statement:
+            if statement.startswith("LISTEN") and "second" in statement:
                 ears.append(listener.add({dn.channel("third"): "third"}))
             return command(statement)
 
