@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, sql
 
 from .._core.bells import Bells
 from .._core.complaints import Complaints
-from .._core.hearing import CROWDED, NAMES, PRESENT, PROOF, PROVEN, RING
+from .._core.hearing import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from ..events import Deaf, Disconnected, Hearing, Reconnected, name_of
@@ -55,9 +55,8 @@ class AsyncListener:
         self._stopping = False
         self._task: Task | None = None
         self._connection: AsyncConnection[Any] | None = None
-        self._proof = f"{PROOF}{uuid.uuid4().hex}"
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
-        self._unheard: set[str] = set()
+        self._probe_heard = False
         self._could_write = False
         self._checked_at = 0.0
         self.bells = Bells()
@@ -327,6 +326,8 @@ class AsyncListener:
             await self._command(_identified("UNLISTEN {}", self._called(channel)))
             self._listening.discard(channel)
             self._names.pop(channel, None)
+        if fresh and self.hears and await self._rings_would_be_missed(fresh):
+            await self._check_hearing()
         for ear in list(self._ears):
             if not fresh.isdisjoint(ear.channels):
                 ear.wake()
@@ -345,27 +346,39 @@ class AsyncListener:
         """Ask the database what it calls channels."""
         topics = {name: topic for name, topic in self._topics().items() if name in channels}
         rows = await self._command(_with_list(NAMES, list(topics.values())))
-        called = {topic: name for topic, name in rows}
+        called = {row[0]: row[1] for row in rows}
         self._names.update({name: called[topic] for name, topic in topics.items()})
 
+    async def _rings_would_be_missed(self, channels: set[str]) -> bool:
+        """Whether the session does not listen to all channels, as the database calls them."""
+        topics = [topic for name, topic in self._topics().items() if name in channels]
+        return bool(await self._command(_with_list(MISSED, topics)))
+
     async def _check_hearing(self) -> None:
-        """Prove that rings from another connection arrive here, on the channels that are needed."""
+        """Prove that a ring from another connection arrives here, and would on all that is needed.
+
+        What is proven to arrive is a ring on a channel of its own: others hear those of topics.
+        That the session listens to those, as the one who rings calls them, it is asked for.
+        """
         await self._command(_identified("LISTEN {}", self._probe))
         self._listening.add(self._probe)
         await self._sync_channels()
         topics = [topic for name, topic in self._topics().items() if name in self._listening]
-        self._unheard = {self._probe}
+        self._probe_heard = False
         async with await connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
+            await other.execute("SELECT pg_catalog.pg_notify(%s, '')", (self._probe,))
             # Who rings decides on which channel: the names are those of its session.
-            rung = await other.execute(RING, (self._proof, self._probe, sorted(topics)[:PROVEN]))
-            self._unheard = {name for name, _ in await rung.fetchall()}
-        self._receive()
+            names = await (await other.execute(CHANNELS, (topics,))).fetchall()
         until = time.monotonic() + self._answer / 2
-        while self._unheard and not self._stopping and time.monotonic() < until:
+        self._receive()
+        while not self._probe_heard and not self._stopping and time.monotonic() < until:
             await self._waiter.wait(until - time.monotonic())
             self._receive()
-        heard = not self._unheard
+        heard = self._probe_heard
+        if heard:
+            listening = {row[0] for row in await self._command(LISTENING)}
+            heard = listening.issuperset(name for (name,) in names)
         deaf = not heard and not self._stopping
         if deaf and not self.deaf:
             log.warning(
@@ -432,11 +445,10 @@ class AsyncListener:
         rung: dict[str, set[str]] = {}
         known = {called: name for name, called in self._names.items()}
         while (notify := connection.pgconn.notifies()) is not None:
-            channel, payload = notify.relname.decode(), notify.extra.decode()
-            if payload == self._proof:
-                self._unheard.discard(channel)
-            elif not payload.startswith(PROOF):  # another's
-                rung.setdefault(known.get(channel, channel), set()).add(payload)
+            channel = notify.relname.decode()
+            rung.setdefault(known.get(channel, channel), set()).add(notify.extra.decode())
+        if self._probe in rung:
+            self._probe_heard = True
         for ear in list(self._ears):
             if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
                 self.bells.rung(ear.channels[channel] for channel in mine)

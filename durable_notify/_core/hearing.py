@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import LiteralString
 
-__all__ = ["CROWDED", "NAMES", "PRESENT", "PROOF", "PROVEN", "RING"]
-
-#: On so many of the channels that are needed it is proven that rings arrive, at most.
-PROVEN = 16
-#: What a ring for proof begins with; the others ignore it. No topic has a space in it.
-PROOF = "? "
+__all__ = ["CHANNELS", "CROWDED", "LISTENING", "MISSED", "NAMES", "PRESENT"]
 
 CROWDED = (
     "the queue of notifications is half full, so that nobody is to ring: consumers poll. A session "
     "that listens sits in a transaction; see pg_stat_activity"
 )
 
-#: The channels of topics; "" stands for all topics.
-NAMES = (
-    "SELECT t.topic, CASE t.topic WHEN '' THEN 'durable_notify' ELSE durable_notify.channel(t.topic)"
-    " END FROM pg_catalog.unnest({}::text[]) AS t (topic)"
+_CHANNEL: LiteralString = (
+    "CASE t.topic WHEN '' THEN 'durable_notify' ELSE durable_notify.channel(t.topic) END"
 )
 
-#: Rings for proof: on a channel of the listener's own, and on those of topics.
-RING: LiteralString = (
-    "SELECT c.name, pg_catalog.pg_notify(c.name, %s) FROM (SELECT %s::text UNION"
-    " SELECT CASE t.topic WHEN '' THEN 'durable_notify' ELSE durable_notify.channel(t.topic) END"
-    " FROM pg_catalog.unnest(%s::text[]) AS t (topic)) AS c (name)"
+#: The channels of topics; "" stands for all topics.
+NAMES = f"SELECT t.topic, {_CHANNEL} FROM pg_catalog.unnest({{}}::text[]) AS t (topic)"
+
+#: The topics whose channels this session does not listen to.
+MISSED = (
+    "SELECT t.topic FROM pg_catalog.unnest({}::text[]) AS t (topic)"  # noqa: S608 - constant
+    f" WHERE {_CHANNEL} <> ALL (ARRAY(SELECT pg_catalog.pg_listening_channels()))"
 )
+
+#: On which channels somebody else would ring for topics.
+CHANNELS: LiteralString = f"SELECT {_CHANNEL} FROM pg_catalog.unnest(%s::text[]) AS t (topic)"  # noqa: S608 - constant
+
+LISTENING = "SELECT c.name FROM pg_catalog.pg_listening_channels() AS c (name)"
 
 #: What this session listens to, whether it lacks the lock of a doorbell it has armed, and whether
 #: so much is in the queue of notifications that none should be.

@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 
 from .._core.bells import Bells
 from .._core.complaints import Complaints
-from .._core.hearing import CROWDED, NAMES, PRESENT, PROOF, PROVEN, RING
+from .._core.hearing import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
 from .._core.pacing import backoff, shortest
 from ..connecting import said
 from ..events import Deaf, Disconnected, Hearing, Reconnected, name_of
@@ -56,9 +56,8 @@ class Listener:
         self._stopping = False
         self._task: Task | None = None
         self._connection: Connection[Any] | None = None
-        self._proof = f"{PROOF}{uuid.uuid4().hex}"
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
-        self._unheard: set[str] = set()
+        self._probe_heard = False
         self._could_write = False
         self._checked_at = 0.0
         self.bells = Bells()
@@ -328,6 +327,8 @@ class Listener:
             self._command(_identified("UNLISTEN {}", self._called(channel)))
             self._listening.discard(channel)
             self._names.pop(channel, None)
+        if fresh and self.hears and self._rings_would_be_missed(fresh):
+            self._check_hearing()
         for ear in list(self._ears):
             if not fresh.isdisjoint(ear.channels):
                 ear.wake()
@@ -346,27 +347,39 @@ class Listener:
         """Ask the database what it calls channels."""
         topics = {name: topic for name, topic in self._topics().items() if name in channels}
         rows = self._command(_with_list(NAMES, list(topics.values())))
-        called = {topic: name for topic, name in rows}
+        called = {row[0]: row[1] for row in rows}
         self._names.update({name: called[topic] for name, topic in topics.items()})
 
+    def _rings_would_be_missed(self, channels: set[str]) -> bool:
+        """Whether the session does not listen to all channels, as the database calls them."""
+        topics = [topic for name, topic in self._topics().items() if name in channels]
+        return bool(self._command(_with_list(MISSED, topics)))
+
     def _check_hearing(self) -> None:
-        """Prove that rings from another connection arrive here, on the channels that are needed."""
+        """Prove that a ring from another connection arrives here, and would on all that is needed.
+
+        What is proven to arrive is a ring on a channel of its own: others hear those of topics.
+        That the session listens to those, as the one who rings calls them, it is asked for.
+        """
         self._command(_identified("LISTEN {}", self._probe))
         self._listening.add(self._probe)
         self._sync_channels()
         topics = [topic for name, topic in self._topics().items() if name in self._listening]
-        self._unheard = {self._probe}
+        self._probe_heard = False
         with connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
+            other.execute("SELECT pg_catalog.pg_notify(%s, '')", (self._probe,))
             # Who rings decides on which channel: the names are those of its session.
-            rung = other.execute(RING, (self._proof, self._probe, sorted(topics)[:PROVEN]))
-            self._unheard = {name for name, _ in rung.fetchall()}
-        self._receive()
+            names = (other.execute(CHANNELS, (topics,))).fetchall()
         until = time.monotonic() + self._answer / 2
-        while self._unheard and not self._stopping and time.monotonic() < until:
+        self._receive()
+        while not self._probe_heard and not self._stopping and time.monotonic() < until:
             self._waiter.wait(until - time.monotonic())
             self._receive()
-        heard = not self._unheard
+        heard = self._probe_heard
+        if heard:
+            listening = {row[0] for row in self._command(LISTENING)}
+            heard = listening.issuperset(name for (name,) in names)
         deaf = not heard and not self._stopping
         if deaf and not self.deaf:
             log.warning(
@@ -433,11 +446,10 @@ class Listener:
         rung: dict[str, set[str]] = {}
         known = {called: name for name, called in self._names.items()}
         while (notify := connection.pgconn.notifies()) is not None:
-            channel, payload = notify.relname.decode(), notify.extra.decode()
-            if payload == self._proof:
-                self._unheard.discard(channel)
-            elif not payload.startswith(PROOF):  # another's
-                rung.setdefault(known.get(channel, channel), set()).add(payload)
+            channel = notify.relname.decode()
+            rung.setdefault(known.get(channel, channel), set()).add(notify.extra.decode())
+        if self._probe in rung:
+            self._probe_heard = True
         for ear in list(self._ears):
             if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
                 self.bells.rung(ear.channels[channel] for channel in mine)

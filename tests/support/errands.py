@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 import durable_notify as dn
+from durable_notify.observe.doctor import diagnose
 from durable_notify.observe.standing import look
 from tests.support.watching import asleep
 
@@ -38,6 +39,7 @@ def run(dsn: str) -> dict[str, Any]:
         done["replay"] = _replay(dsn, connection)
         done["wake"] = asyncio.run(_wake(dsn, connection))
         done["read"] = _read(dsn)
+        done["diagnose"] = _diagnose(dsn)
         done["maintain"] = _maintain(dsn, connection)
     return done
 
@@ -168,6 +170,12 @@ def _read(dsn: str) -> Any:
         rest = list(reader)
     assert [message.id for message in rest] == [message.id for message in messages[3:]]
     return _plain([(message.key, message.payload, message.headers) for message in messages])
+
+
+def _diagnose(dsn: str) -> Any:
+    """What hinders, and what could not be looked at; not what is merely odd about the settings."""
+    found = [(finding.name, finding.what) for finding in diagnose(dsn) if finding.level == "error"]
+    return found + [finding for finding in diagnose(dsn) if finding.name == "check-failed"]
 
 
 def _maintain(dsn: str, connection: Connection) -> Any:
