@@ -481,8 +481,8 @@ def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
         other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         other.execute("SELECT")
         conn.execute("""
-            INSERT INTO durable_notify.unwanted_leaf (first_id, last_id, since, noted_at)
-            VALUES (1, 10, pg_current_xact_id(), now() - interval '1 hour')""")
+            INSERT INTO durable_notify.unwanted_leaf (first_id, seen, since, noted_at)
+            VALUES (1, '3:3:', pg_current_xact_id(), now() - interval '1 hour')""")
         finding = one("partition-held", dsn)
         assert (finding.data["pid"], finding.data["leaves"]) == (other.info.backend_pid, 1)
         assert "backup" in finding.what

@@ -253,6 +253,7 @@ def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> N
         "SELECT durable_notify.copy_leaf('durable_notify.outbox_1', 1, 11) FROM durable_notify.hold_leaves()",
         "SELECT durable_notify.make_partitions()",
         "SELECT durable_notify.repack_leaf()",
+        "SELECT durable_notify.note_unwanted()",
     ):
         copying.begin()
         copying.run(work)

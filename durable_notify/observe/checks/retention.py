@@ -35,7 +35,8 @@ def held(patient: Patient) -> Iterator[Finding]:
     """Who may read with a snapshot in which a leaf is wanted that is to be emptied."""
     for pid, who, leaves, seconds in patient.rows(
         """
-        SELECT s.pid, s.what, count(*), max(EXTRACT(epoch FROM clock_timestamp() - u.noted_at))::float8
+        SELECT s.pid, s.what, count(*),
+               EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
           FROM durable_notify.unwanted_leaf u
          CROSS JOIN LATERAL durable_notify.older_snapshots(u.since) s
          WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)

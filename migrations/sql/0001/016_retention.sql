@@ -78,11 +78,11 @@ CREATE TABLE durable_notify.maintenance (
 CREATE TABLE durable_notify.removing (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
 -- Leaves of which every message may go, and when that was found; see note_unwanted().
 --   first_id: where the leaf begins; 0: outbox_default
---   last_id:  up to which id it was found
+--   seen:     what was looked at: in outbox_default more may have appeared since
 --   since:    the transaction that found it: snapshots that see it committed see that nobody wants the messages
 CREATE TABLE durable_notify.unwanted_leaf (
     first_id bigint      PRIMARY KEY,
-    last_id  bigint      NOT NULL,
+    seen     pg_snapshot NOT NULL,
     since    xid8        NOT NULL,
     noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
