@@ -38,7 +38,11 @@ BEGIN
         PERFORM durable_notify.keep_all();
         kept := true;
     END IF;
-    INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING;
+    INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING
+    RETURNING id INTO new_group;
+    IF FOUND THEN
+        INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
+    END IF;
     new_group := durable_notify.group_lock(group_name);
     IF NOT kept AND NOT durable_notify.is_subscribed(group_name, topics) THEN
         PERFORM durable_notify.keep_all();  -- the group was deleted since
