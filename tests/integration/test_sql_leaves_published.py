@@ -104,7 +104,7 @@ def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> Non
 
 
 @pytest.mark.parametrize("planted", [False, True])
-@pytest.mark.parametrize("role", ["origin", "replica", "local"])
+@pytest.mark.parametrize("role", ["origin", "local"])
 def test_an_id_of_a_closed_leaf_is_refused(
     stage: Stage, owner: Session, role: str, planted: bool
 ) -> None:
@@ -130,6 +130,22 @@ def test_an_id_of_a_closed_leaf_is_refused(
             late.run(FORCED, drawn)
     owner.publish()
     assert len(drain(owner)) == 1
+
+
+def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Session) -> None:
+    """Were its xid that of who brings it: nobody reads on before reanchor(), and then it comes."""
+    late = stage.session()
+    drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
+    past(owner, 3 * WIDTH)
+    drain(owner)
+    seal(owner)
+    assert owner.value("SELECT durable_notify.close_leaves()") > drawn
+    late.run("SET session_replication_role = replica")
+    late.run(FORCED, drawn)
+    with pytest.raises(psycopg.Error, match="another cluster"):
+        owner.claim()
+    owner.run("SELECT durable_notify.reanchor()")
+    assert drawn in drain(owner)
 
 
 def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owner: Session) -> None:

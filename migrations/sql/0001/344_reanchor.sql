@@ -18,7 +18,7 @@ BEGIN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
-    PERFORM durable_notify.keep_all();
+    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- as keep_all() does, whose ids may be behind
     LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN
         RETURN;
