@@ -1,6 +1,7 @@
 """Readers without a group on a hot standby, whose snapshots do not list who is running.
 
-A late commit comes when it commits, there as on the primary, and nothing comes twice.
+A late commit comes when it commits, there as on the primary, and nothing comes twice. What a snapshot
+there wants stays on the primary, where the standby gives feedback.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from tests.support.clusters import (
     migrated,
     promote,
 )
+from tests.support.leaves import lay_out, make
 from tests.support.places import SqlReader
 from tests.support.planting import plant
+from tests.support.retaining import log, retain, seal
 from tests.support.schedule import Session, Stage
+from tests.support.traps import drain
 from tests.support.waiting import eventually
 
+TOLD = "SELECT count(backend_xmin) > 0 FROM pg_stat_replication"
 LATEST = "SELECT s0::text, h0, id, key FROM durable_notify.latest('t')"
+FEEDBACK = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s"}
 ON_A_STANDBY = ("pg_catalog.pg_is_in_recovery()", "false")
 
 
@@ -33,7 +39,7 @@ ON_A_STANDBY = ("pg_catalog.pg_is_in_recovery()", "false")
 def pair() -> Iterator[tuple[Server, Server]]:
     with clusters() as servers:
         primary = migrated(servers.fresh(REPLICATING))
-        yield primary, servers.standby(primary)
+        yield primary, servers.standby(primary, FEEDBACK)
 
 
 class Scene:
@@ -137,6 +143,31 @@ def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
         scene.replicated()
         found += reader.rest(rng.randint(1, 4))
         assert sorted(found) == sorted(committed)
+
+
+def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None:
+    """A backup of the standby, say."""
+    with Scene(pair, "wanted") as scene:
+        (owner,) = scene.stage.take(1)
+        lay_out(owner, 10)
+        owner.subscribe()
+        retain(owner, when_settled=True)
+        sent = [owner.publish() for _ in range(10)]
+        make(owner)
+        owner.publish(topic="other")
+        eventually(lambda: bool(owner.value(TOLD)))
+        backup = scene.there()
+        backup.begin("repeatable read")
+        assert drain(owner) == sent
+        seal(owner)
+        owner.run("SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()")
+        remove = "SELECT durable_notify.remove_leaf()"
+        assert owner.value(remove) == 0
+        scene.replicated()
+        assert log(backup) == sent
+        assert owner.value(remove) == 0
+        backup.commit()
+        eventually(lambda: owner.value(remove) == 10)
 
 
 def test_a_standby_that_is_promoted_meanwhile() -> None:
