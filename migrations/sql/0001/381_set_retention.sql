@@ -26,6 +26,7 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
