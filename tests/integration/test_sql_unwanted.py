@@ -7,6 +7,7 @@ import pytest
 from tests.support.leaves import lay_out, make
 from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.retaining import log, retain, seal
+from tests.support.roles import roles
 from tests.support.schedule import Session, Stage, ids
 from tests.support.traps import drain
 
@@ -158,6 +159,26 @@ def test_a_snapshot_that_is_handed_on(stage: Stage, owner: Session) -> None:
         assert len(log(holder)) == 10
     holder.commit()
     assert owner.value(REMOVE) == 10
+
+
+def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
+    """An owner who is no superuser sees little of it: that it is there."""
+    with roles(stage.dsn, {"keeper": []}) as made:
+        keeper = stage.session()
+        name = made.names["keeper"]
+        keeper.run(f"GRANT USAGE ON SCHEMA durable_notify TO {name}")
+        keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify.older_snapshots TO {name}")
+        keeper.run(f"SET ROLE {name}")
+        backup = stage.session()
+        backup.begin("repeatable read")
+        settle(owner)
+        owner.run(NOTE)
+        since = owner.value("SELECT since::text FROM durable_notify.unwanted_leaf")
+        found = "SELECT pid FROM durable_notify.older_snapshots(%s::xid8)"
+        assert keeper.column(found, since) == [backup.pid]
+        backup.commit()
+        assert keeper.column(found, since) == []
+        keeper.run("RESET ROLE")
 
 
 def test_a_statement_under_way(stage: Stage, owner: Session) -> None:

@@ -18,6 +18,7 @@ BEGIN
     IF NOT durable_notify.hold_removing() OR EXISTS (SELECT FROM durable_notify.removing) THEN
         RETURN 0;
     END IF;
+    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     FOR part IN
