@@ -288,7 +288,7 @@ KINDS: dict[str, Kind] = {
     ),
     "partition-held": Kind(
         "warning",
-        "Nobody wants what is in the partition, but a snapshot from before, a backup's say, may "
+        "No group wants what is in the partition, but a snapshot from before, a backup's say, may "
         "still be read with. Until it has gone the disk space does not come back.",
         "Have its program end it, or: SELECT pg_terminate_backend({pid}); a slot: SELECT "
         "pg_drop_replication_slot('...');",

@@ -197,7 +197,7 @@ def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
 
 
 def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(stage: Stage, owner: Session) -> None:
-    """It would take its space for as long; once they are gone, and somebody has a lock, it goes so."""
+    """It would take its space for as long; once they are gone, and a reader has the lock, it is deleted."""
     backup, reader = stage.take(2)
     backup.begin("repeatable read")
     settle(owner)
@@ -246,10 +246,10 @@ def test_what_came_again_since_it_was_found_unwanted(
         "SELECT durable_notify.forget_retention('t')",
     ],
 )
-def test_nothing_goes_while_messages_are_made_to_come_again(
+def test_nothing_goes_while_messages_are_redelivered(
     stage: Stage, owner: Session, again: str
 ) -> None:
-    """Nor by what was found before; and nobody waits for another who does the same."""
+    """Nor by what was found before; and no wait for another who does the same."""
     asking, other = stage.take(2)
     (message, *rest) = owner.claim()
     owner.settle(message.token, rest, rejected=[message])

@@ -24,7 +24,7 @@ BEGIN
         RETURN;
     END IF;
     IF NOT dry_run THEN
-        PERFORM durable_notify.keep_all();  -- what comes again is not removed meanwhile
+        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
     END IF;
     replaying := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s

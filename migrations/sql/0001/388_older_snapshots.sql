@@ -6,7 +6,7 @@ BEGIN
     -- under way, a REPEATABLE READ transaction, a backup, a standby that gives feedback.
     --
     -- Such a snapshot holds back the horizon of its process to the transaction or further. One that was imported
-    -- does from before its exporter may end: where nobody is found, nobody can be any more. A younger snapshot is
+    -- does from before its exporter may end: where none is found, none can be any more. A younger snapshot is
     -- found, too, while a transaction older than both is running. VACUUM and ANALYZE read nothing for others.
     -- Trap: of sessions of other roles the owner may see no more than this, their kind and state for example not.
     PERFORM pg_catalog.pg_stat_clear_snapshot();  -- pg_stat_activity is read once a transaction
