@@ -284,7 +284,8 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Without a partition made ahead new messages go to outbox_default, of which nothing can be "
         "dropped at once.",
-        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron. A "
+        "transaction that publishes for long puts it off.",
     ),
     "partition-held": Kind(
         "warning",

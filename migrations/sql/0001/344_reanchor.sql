@@ -14,6 +14,7 @@ BEGIN
     -- For the owner of the schema, once all has been copied. It writes the log anew, with everything in
     -- it visible to every snapshot, and keeps publishers and consumers out meanwhile. Bookkeeping of
     -- what was leased or put off needs nothing: it has no transaction ids.
+    -- Trap: in a snapshot that was taken before it ends, as by a backup, the log is empty then. docs/restoring.md says so.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
