@@ -63,7 +63,8 @@ def usual(server: Postgres, template: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "client"), [("LATIN1", ""), ("LATIN1", "utf8"), ("WIN1252", ""), ("EUC_JP", "utf8")]
+    ("encoding", "client"),
+    [("LATIN1", ""), ("LATIN1", "utf8"), ("WIN1252", ""), ("EUC_JP", "utf8")],
 )
 def test_all_of_it(server: Postgres, usual: Any, encoding: str, client: str) -> None:
     """Whatever the sessions of a publisher, or an administrator, speak."""
