@@ -84,7 +84,7 @@ def test_all_of_it(empty_dsn: str, usual: Any, when: str) -> None:
 
 class Odd(psycopg.adapt.Loader):
     def load(self, data: Any) -> str:
-        return "odd"
+        return f"odd {bytes(data).decode()}"
 
 
 def test_a_handlers_connection_is_the_programs(
@@ -101,4 +101,4 @@ def test_a_handlers_connection_is_the_programs(
             found.append(own.execute("SELECT 'x'::text").fetchone())
 
     dn.Consumer(dsn, group="g", topics=["t"], until_empty=True, maintenance=False).run(handle)
-    assert found == [("odd",)]
+    assert found == [("odd x",)]

@@ -217,14 +217,14 @@ def test_a_session_without_encoding(server: Postgres) -> None:
                 dn.Publisher().publish(connection, "t", "ü")
 
 
-class Topic(str, enum.Enum):
+class Topic(str, enum.Enum):  # noqa: UP042 - as many projects have it
     ORDERS = "orders.placed"
 
     def __format__(self, spec: str) -> str:
         return "formatted"
 
 
-class Shouted(str):
+class Shouted(str):  # noqa: SLOT000
     def __str__(self) -> str:
         return self.upper()
 
