@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from durable_notify import schema
+from durable_notify.bridge.ingest import AsyncIngest
 from durable_notify.errors import EncodingUnsupported, InvalidArgument, UnsupportedConnection
 from tests.support import errands
 from tests.support.planting import plant
@@ -183,6 +184,29 @@ def test_what_it_lacks_is_refused(server: Postgres) -> None:
             ).run(handle)
             (letter,) = dn.Admin().dead_letters(connection)
     assert (letter.reason, list((letter.error or {}).values())) == ("\\u20ac ü", ["\\u20ac ü"])
+
+
+async def test_ingested_all_the_same(server: Postgres) -> None:
+    """What a broker sends cannot be refused for good: it would come again for ever."""
+    with server.database() as name:
+        create(server, name, "LATIN1")
+        dsn = server.dsn(name)
+        schema.migrate(dsn)
+        url = "amqp://127.0.0.1:1"
+        ingest = AsyncIngest(make_conninfo(dsn), source=url, place="p", to="t")
+        messages = [
+            dn.Outgoing('"\u00fc"', key="k"),
+            dn.Outgoing('"\u20ac"', key="k"),
+            dn.Outgoing('"x"', key="\u20ac", headers={"h": "\u20ac"}),
+        ]
+        await ingest._publish_once(messages)
+        await ingest._link.close()
+        with dn.Reader(dsn, ["t"], until_empty=True) as reader:
+            found = [(message.key, message.payload, message.headers) for message in reader]
+    lacking = {
+        "ingest-error": "the encoding of the database lacks a character of its key or headers"
+    }
+    assert found == [("k", "\u00fc", {}), ("k", '"\u20ac"'.encode(), {}), (None, b'"x"', lacking)]
 
 
 def test_none_at_all(without_encoding: str) -> None:
