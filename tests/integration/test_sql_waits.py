@@ -193,6 +193,36 @@ def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
     assert publisher.value(locks, listener.pid) == 0
 
 
+def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
+    listener, publisher = stage.take(2)
+    ((one, two),) = publisher.run("""
+        SELECT min(t.name), max(t.name) FROM (
+            SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
+         GROUP BY durable_notify.topic_mark(t.name) HAVING count(*) > 1 LIMIT 1""")
+    listener.listen(one)
+    assert not listener.value("SELECT durable_notify.armed(%s)", two)
+    listener.listen(two)
+    assert publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert listener.value("SELECT durable_notify.disarm(%s)", one)
+    assert listener.value("SELECT durable_notify.armed(%s)", two)
+    assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", one)
+
+
+def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
+    """Locks of a session outlive the statement that took them."""
+    listener, publisher = stage.take(2)
+    mark = "IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363"
+    cancelled = "PERFORM pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid()), pg_catalog.pg_sleep(20);"
+    plant(publisher, "arm", (mark, f"{cancelled} {mark}"))
+    with pytest.raises(errors.QueryCanceled):
+        listener.run("SELECT durable_notify.arm('t')")
+    assert not listener.value("SELECT durable_notify.armed('t')")
+    plant(publisher, "arm", (cancelled, ""))
+    listener.listen()
+    assert listener.value("SELECT durable_notify.armed('t')")
+    assert publisher.value("SELECT durable_notify.somebody_waits('t')")
+
+
 # Durability.
 
 
