@@ -107,6 +107,24 @@ def test_one_job_does_not_take_what_another_has_moved(stage: Stage) -> None:
     assert drain(one) == published[:2]
 
 
+def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(stage: Stage) -> None:
+    """Parked, a message has one row instead of its two."""
+    one, two = ready(stage, 2)
+    first = one.publish(key="k")
+    one.ack(one.claim())
+    second = one.publish(key="k")
+    held = two.claim()
+    one.run("SELECT durable_notify.start_replay('g', 't')")
+    while one.value(ADVANCE) is not None:
+        pass
+    later = replay(one)
+    assert one.claim() == []
+    assert one.run(WAITING) == [(first, "key"), (second, "key")]
+    assert one.value(CANCEL, later)
+    two.ack(held)
+    assert drain(one) == [first, second]
+
+
 def test_a_cancelled_replay_takes_what_it_has_parked(stage: Stage) -> None:
     """Its message was taken out, had to wait for its key, and is the replay's still."""
     one, two = ready(stage, 2)
