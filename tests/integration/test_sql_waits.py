@@ -131,6 +131,16 @@ def test_leases_from_before_the_limit_are_looked_at_with_pauses(stage: Stage) ->
     assert 0.3 < (due(one, "b") or 0) <= 0.5
 
 
+def test_a_lease_that_is_given_back_makes_room_for_all_topics(stage: Stage) -> None:
+    one, two = ready(stage, 2, "a b", max_in_flight=1)
+    one.publish(topic="a")
+    one.publish(topic="b")
+    (held,) = two.claim(topics="a")
+    listener = Listener(stage, "b", arm=True)
+    assert two.column("SELECT durable_notify.release(%s)", [held.token]) == []
+    assert listener.heard() == [("durable_notify:b", "0")]
+
+
 # Changes of groups.
 
 CHANGES = ["rename_group('g', 'h')", "delete_group('g')"]
