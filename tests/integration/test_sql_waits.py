@@ -181,6 +181,18 @@ def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> Non
         admin.run(f"SELECT durable_notify.{change}")
 
 
+@pytest.mark.parametrize("call", ["subscribe('g', '{u}')", "discover('g', '{>}')"])
+def test_who_joins_a_group_waits_with_a_bound(stage: Stage, call: str) -> None:
+    one, keeper = ready(stage, 2, "t >")
+    one.publish(topic="u")
+    name = call.partition("(")[0]
+    plant(one, name, ("SET lock_timeout TO '5s'", "SET lock_timeout TO '50ms'"))
+    keeper.begin()
+    keeper.run("SELECT durable_notify.pause('g')")
+    with pytest.raises(errors.LockNotAvailable):
+        one.run(f"SELECT durable_notify.{call}")
+
+
 # Doorbells.
 
 
