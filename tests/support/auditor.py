@@ -16,9 +16,9 @@ other session may have a transaction open.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tests.support.schedule import Session
@@ -41,6 +41,10 @@ class Facts:
     """Acknowledged by a commit whose outcome is not known: come or not."""
     again: bool = False
     """Was sent back, by a seek, a replay, a redrive: may be in two places, may come once more."""
+    repeated: set[int] = field(default_factory=set)
+    """Of which alone the same is true."""
+    committed: set[int] = field(default_factory=set)
+    """What it must be possible to account for, whether or not the log has it still."""
 
 
 class Place(NamedTuple):
@@ -178,12 +182,14 @@ def audit(
     came, spinning = drain(session)
     faults += spinning
     for group, known in facts.items():
-        early = [i for i in came.get(group, ()) if i in known.acked and i not in known.unsure]
-        if early and not known.again:
-            faults.append(f"{group}: acknowledged, and came again: {_some(early)}")
-        facts[group] = Facts(
-            known.acked | set(came.get(group, ())), known.excused, known.unsure, known.again
-        )
+        counted = Counter(came.get(group, ()))
+        settled = counted.keys() & known.acked - known.unsure - known.repeated
+        twice = {i for i, times in counted.items() if times > 1} - known.repeated
+        if settled and not known.again:
+            faults.append(f"{group}: acknowledged, and came again: {_some(settled)}")
+        if twice and not known.again:
+            faults.append(f"{group}: came twice, though acknowledged at once: {_some(twice)}")
+        facts[group] = replace(known, acked=known.acked | set(came.get(group, ())))
     faults += [fault for fault in look(session, facts, committed) if fault not in faults]
     faults += list(_left_over(session))
     assert not faults, "\n".join(["the auditor found:", *faults])
@@ -212,6 +218,10 @@ def look(
         lost = session.run(
             "SELECT group_name, topic, first_id, last_id, messages FROM durable_notify.loss"
         )
+        dead = session.run("""
+            SELECT g.name, d.message_id FROM durable_notify.dead_letter d
+              JOIN durable_notify.subscription s ON s.id = d.subscription_id
+              JOIN durable_notify.consumer_group g ON g.id = s.group_id""")
         dropped = session.run("""
             SELECT g.name, sum(p.expired)::bigint FROM durable_notify.position p
               JOIN durable_notify.subscription s ON s.id = p.subscription_id
@@ -220,7 +230,8 @@ def look(
         here = [place for place in found if place.group == group]
         faults += [f"{group}: {fault}" for fault in _misplaced(here, known)]
         nowhere = {place.id: place for place in here if not place.places}
-        removed = set(committed or ()) - {place.id for place in found}
+        removed = known.committed.union(committed or ()) - {place.id for place in found}
+        removed -= {i for of_group, i in dead if of_group == group}
         missing = (nowhere.keys() | removed) - known.acked - known.excused - known.unsure
         missing -= _within(
             {i for i in missing if i in nowhere and nowhere[i].expired}, dict(dropped).get(group, 0)
@@ -238,6 +249,8 @@ def _misplaced(here: list[Place], known: Facts) -> Iterator[str]:
     if known.again:
         return
     for place in here:
+        if place.id in known.repeated:
+            continue
         where = {k: v for k, v in place._asdict().items() if k in Place._fields[3:7] and v}
         if place.places > 1:
             yield f"{place.id} is in more than one place: {where}"
@@ -258,13 +271,29 @@ def drain(session: Session) -> tuple[dict[str, list[int]], list[str]]:
     """Take all there is, in every group; returns what came to each, and who spins."""
     faults: list[str] = []
     came: dict[str, list[int]] = defaultdict(list)
-    names = "SELECT name FROM durable_notify.consumer_group ORDER BY 1"
-    for group in session.column(names):
-        faults += _take_all(session, group, came[group])
+    session.run(DISCOVER)
+    for group in _groups(session):
+        faults += _take_all(session, group, came[group.name])
     session.run(EVERYTHING_ENDS)
-    for group in session.column(names):
-        faults += _take_all(session, group, came[group])
+    for group in _groups(session):
+        faults += _take_all(session, group, came[group.name])
     return dict(came), faults
+
+
+class _Group(NamedTuple):
+    name: str
+    topics: list[str]
+    replaying: bool
+
+
+def _groups(session: Session) -> list[_Group]:
+    query = """
+        SELECT g.name, array_agg(s.topic ORDER BY s.topic),
+               bool_or(EXISTS (SELECT FROM durable_notify.replay_job j
+                                WHERE j.subscription_id = s.id AND j.state = 'running'))
+          FROM durable_notify.consumer_group g
+          JOIN durable_notify.subscription s ON s.group_id = g.id GROUP BY 1 ORDER BY 1"""
+    return [_Group(*row) for row in session.run(query)]
 
 
 # As if every consumer had died long ago, and every time had come.
@@ -278,32 +307,22 @@ EVERYTHING_ENDS = """
        SET paused_at = NULL, rate_limit = NULL, max_in_flight = NULL, max_attempts = 1000000"""
 
 DISCOVER = """
-    SELECT durable_notify.discover(%(group)s, ARRAY(
-               SELECT p.pattern FROM durable_notify.pattern p
-                 JOIN durable_notify.consumer_group g ON g.id = p.group_id
-                WHERE g.name = %(group)s))"""
+    SELECT durable_notify.discover(g.name, '{}') FROM durable_notify.consumer_group g
+     WHERE EXISTS (SELECT FROM durable_notify.pattern p WHERE p.group_id = g.id)"""
 
 CLAIM = """
     SELECT token, array_agg(id) FROM durable_notify.claim(%s, %s, 1000, '1 hour', %s)
      GROUP BY token ORDER BY token"""
 
 
-def _take_all(session: Session, group: str, came: list[int]) -> Iterator[str]:
-    """Claim until nothing comes, acknowledge, and so on until nothing comes at once."""
-    session.connection.execute(DISCOVER, {"group": group})
+def _take_all(session: Session, group: _Group, came: list[int]) -> Iterator[str]:
+    """Claim what there is, acknowledge it, and so on until nothing comes."""
     while True:
-        topics = session.column(
-            """SELECT s.topic FROM durable_notify.subscription s
-                 JOIN durable_notify.consumer_group g ON g.id = s.group_id
-                WHERE g.name = %s ORDER BY 1""",
-            group,
-        )
-        session.run("SELECT durable_notify.advance_replays(%s, %s)", group, topics)
-        held: list[tuple[int, list[int]]] = []
-        while batch := session.run(CLAIM, group, topics, OWNER):
-            held += batch
-        # Twice: while the handlers are at work, and when they are done.
-        if spin := _spins(session, group, topics, held):
+        if group.replaying:
+            session.run("SELECT durable_notify.advance_replays(%s, %s)", group.name, group.topics)
+        held = session.run(CLAIM, group.name, group.topics, OWNER)
+        # A consumer that has work asks as well: its handlers may be slow.
+        if spin := _spins(session, group, held):
             yield spin
         if not held:
             return
@@ -312,19 +331,20 @@ def _take_all(session: Session, group: str, came: list[int]) -> Iterator[str]:
             session.run("SELECT durable_notify.settle(%s, %s)", token, ids)
 
 
-def _spins(session: Session, group: str, topics: list[str], held: list[Any]) -> str | None:
+def _spins(session: Session, group: _Group, held: list[Any]) -> str | None:
     """Whether a consumer that found nothing is told, again and again, not to sleep."""
     for _ in range(ROUNDS):
-        due = session.value("SELECT durable_notify.next_due(%s, %s, %s)", group, topics, OWNER)
+        query = "SELECT durable_notify.next_due(%s, %s, %s)"
+        due = session.value(query, group.name, group.topics, OWNER)
         if due is None or due > 0.001:
             return None
-        before = session.run(PROGRESS, group)
-        if batch := session.run(CLAIM, group, topics, OWNER):
+        before = session.run(PROGRESS, group.name)
+        if batch := session.run(CLAIM, group.name, group.topics, OWNER):
             held += batch
             return None
-        if session.run(PROGRESS, group) != before:
+        if session.run(PROGRESS, group.name) != before:
             return None
-    return f"{group}: spins, next_due is {due} and nothing comes"
+    return f"{group.name}: spins, next_due is {due} and nothing comes"
 
 
 PROGRESS = """
