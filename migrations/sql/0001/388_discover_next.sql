@@ -18,7 +18,7 @@ BEGIN
     END IF;
     PERFORM durable_notify.discover(group_name, '{}');
     RETURN 1;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR SQLSTATE 'DN005' THEN  -- busy, or deleted meanwhile
     RETURN 0;
 END
 $function$;
