@@ -167,6 +167,17 @@ RULES = {
 }
 
 
+# What was lost before a group was given its name stays under the old one.
+LOST = """
+    WITH RECURSIVE named AS (
+        SELECT g.name, g.name AS before FROM durable_notify.consumer_group g
+        UNION
+        SELECT n.name, a.group_name FROM named n
+          JOIN durable_notify.audit a ON a.action = 'rename' AND a.details ->> 'new_name' = n.before)
+    SELECT n.name, l.first_id, l.last_id, l.messages
+      FROM named n JOIN durable_notify.loss l ON l.group_name = n.before"""
+
+
 def audit(
     session: Session,
     facts: Mapping[str, Facts] | None = None,
@@ -215,9 +226,7 @@ def look(
             for rule, query in RULES.items()
             for group, what in session.run(query)
         ]
-        lost = session.run(
-            "SELECT group_name, topic, first_id, last_id, messages FROM durable_notify.loss"
-        )
+        lost = session.run(LOST)
         dead = session.run("""
             SELECT g.name, d.message_id FROM durable_notify.dead_letter d
               JOIN durable_notify.subscription s ON s.id = d.subscription_id
@@ -236,7 +245,7 @@ def look(
         missing -= _within(
             {i for i in missing if i in nowhere and nowhere[i].expired}, dict(dropped).get(group, 0)
         )
-        for of_group, _topic, first, last, messages in lost:
+        for of_group, first, last, messages in lost:
             if of_group == group:
                 missing -= _within({i for i in missing if first <= i <= last}, messages)
         if missing:

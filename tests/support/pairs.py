@@ -143,95 +143,190 @@ def deleted(scene: Scene, _rows: Rows) -> None:
 
 
 class Op(NamedTuple):
-    """A call. `parts`: what it needs of the scene."""
+    """A call of a public function that writes.
+
+    `parts`: what it needs of the scene. `holds`: what it has locked until its transaction ends, and
+    `waits`: what of that it waits for where another has it (as a rule, all), alone where that is
+    marked with an exclamation mark. `ends`: what is no more once it has committed, and `needs`: what
+    it is refused without.
+    """
 
     sql: str
-    effect: Effect | None = None
+    holds: str = ""
+    waits: str | None = None
+    ends: str = ""
+    needs: str = ""
     parts: str = ""
+    effect: Effect | None = None
 
 
-def call(function: str, effect: Effect | None = None, parts: str = "") -> Op:
-    return Op(f"SELECT * FROM durable_notify.{function}", effect, parts)
+def call(function: str, holds: str = "", **about: Any) -> Op:
+    return Op(f"SELECT * FROM durable_notify.{function}", holds, **about)
 
 
+def of_group(function: str, holds: str = "", **about: Any) -> Op:
+    """What is done under the group's lock."""
+    return call(function, f"group! {holds}", **{"needs": "group", **about})
+
+
+def settle(arguments: str, holds: str, messages: str, effect: Effect | None = None) -> Op:
+    """A settle of messages, which cannot be settled by another then."""
+    function = f"settle({arguments})"
+    return call(function, holds, ends=messages, needs=f"{messages} group", effect=effect)
+
+
+ONE = "%(L1)s"
+ALL = "ARRAY[%(i6)s, %(i7)s, %(i8)s]"
 MANY = "SELECT array_agg(p) FROM durable_notify.publish_many(%(t)s, '{1,2}', '{a,b}') p"
 INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%(t)s, '1') RETURNING id"
 
+#: What is done to messages and groups.
 OPS: dict[str, Op] = {
-    "publish": call("publish(%(t)s, '1', 'a')", published),
-    "publish once": call("publish(%(t)s, '1', 'a', dedup_key => 'k')"),
-    "publish_many": Op(MANY, published),
-    "insert": Op(INSERT, published),
-    "notify": call("notify(%(t)s, '1')"),
-    "capture_begin": call("capture_begin(%(t)s, 'old', 'w')"),
-    "capture": call("capture(%(t)s, 'old', 'w', 1, '{x}', '{1}')"),
-    "capture_heard": call("capture_heard(%(t)s, 'old', 'w', clock_timestamp())"),
-    "subscribe": call("subscribe(%(g)s, ARRAY[%(t)s, %(more)s])"),
-    "subscribe another": call("subscribe(%(new)s, ARRAY[%(t)s])"),
-    "discover": call("discover(%(g)s, '{}')", None, "pattern"),
-    "configure order": call("""configure(%(g)s, '{"order_by": "none"}')"""),
-    "configure strict": call("""configure(%(g)s, '{"order_by": "strict"}')"""),
-    "configure limit": call("""configure(%(g)s, '{"max_in_flight": 100}')"""),
-    "pause": call("pause(%(g)s)"),
-    "resume": call("resume(%(g)s)"),
-    "rename_group": call("rename_group(%(g)s, %(new)s)", renamed),
-    "delete_group": call("delete_group(%(g)s)", deleted),
-    "claim": call("claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')"),
-    "claim one": call("claim(%(g)s, ARRAY[%(t)s], 1, '1 hour', 'a')"),
-    "claim of another": call("claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')", None, "exclusive"),
-    "ack": call("settle(%(L1)s, ARRAY[%(i6)s, %(i7)s, %(i8)s])", acked(6, 7, 8)),
-    "ack first": call("settle(%(L1)s, ARRAY[%(i6)s])", acked(6)),
-    "ack last": call("settle(%(L1)s, ARRAY[%(i8)s])", acked(8)),
-    "ack late": call("settle(%(L2)s, ARRAY[%(i9)s])", acked(9)),
-    "retry": call("settle(%(L1)s, '{}', ARRAY[%(i6)s, %(i7)s, %(i8)s], '{}', '{0,0,0}')"),
-    "retry first": call("settle(%(L1)s, '{}', ARRAY[%(i6)s], '{}', '{0}')"),
-    "reject first": call("settle(%(L1)s, '{}', '{}', ARRAY[%(i6)s])"),
-    "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')"),
-    "release": call("release(ARRAY[%(L1)s, %(L2)s])"),
-    "release late": call("release(ARRAY[%(L2)s], true)"),
-    "once": call("once(%(g)s, %(i6)s)"),
-    "stay_active": call("stay_active(%(g)s, 'a', '1 hour')", None, "exclusive"),
-    "stand_down": call("stand_down(%(g)s, 'a')", None, "exclusive"),
-    "replay": call("replay(%(g)s, %(t)s, 0)", again),
-    "seek back": call("seek(%(g)s, %(t)s, 0)", again),
-    "seek to now": call("seek(%(g)s, %(t)s, to_now => true)", skipped),
-    "start_replay": call("start_replay(%(g)s, %(t)s)", again),
-    "advance_replays": call("advance_replays(%(g)s, ARRAY[%(t)s])", None, "job"),
-    "cancel_replay": call("cancel_replay(%(job)s)", None, "job"),
-    "redrive": call("redrive(%(g)s, everything => true)"),
-    "discard": call("discard(%(g)s, everything => true)", discarded),
-    "set_wakeups": call("set_wakeups(%(t)s, 'always')"),
-    "set_mirror": call("set_mirror(%(t)s, 'old')"),
-    "set_retention": call("set_retention(%(more)s, max_age => '1 day')"),
-    "forget_retention": call("forget_retention(%(more)s)"),
+    "publish": call("publish(%(t)s, '1', 'a')", "log", effect=published),
+    "publish_many": Op(MANY, "log", effect=published),
+    "subscribe": of_group("subscribe(%(g)s, ARRAY[%(t)s, %(more)s])"),
+    "subscribe another": call("subscribe(%(new)s, ARRAY[%(t)s])", "new!", ends="new"),
+    "discover": of_group("discover(%(g)s, '{}')", "log", parts="pattern"),
+    "configure order": of_group("""configure(%(g)s, '{"order_by": "none"}')""", "L1! L2! log"),
+    "configure strict": of_group("""configure(%(g)s, '{"order_by": "strict"}')""", "L1! L2! log"),
+    "configure limit": of_group("""configure(%(g)s, '{"max_in_flight": 100}')"""),
+    "pause": of_group("pause(%(g)s)"),
+    "resume": of_group("resume(%(g)s)"),
+    "rename_group": of_group(
+        "rename_group(%(g)s, %(new)s)",
+        "row! new! access",
+        ends="group new",
+        needs="group new",
+        effect=renamed,
+    ),
+    "delete_group": of_group(
+        "delete_group(%(g)s)",
+        "row! L1! L2! beat! active! job! replayed! inbox!",
+        ends="group m6 m7 m8 m9 job",
+        effect=deleted,
+    ),
+    "claim": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
+        "active! L2! replayed! log",
+        waits="group! active! log",
+        ends="m9",
+    ),
+    "claim one": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 1, '1 hour', 'a')",
+        "active! L2! replayed! log",
+        waits="group! active! log",
+        ends="m9",
+    ),
+    "claim of another": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')", "active!", parts="exclusive"
+    ),
+    "ack": settle(f"{ONE}, {ALL}", "L1!", "m6 m7 m8", acked(6, 7, 8)),
+    "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
+    "ack last": settle(f"{ONE}, ARRAY[%(i8)s]", "L1 m8!", "m8", acked(8)),
+    "ack late": settle("%(L2)s, ARRAY[%(i9)s]", "L2!", "m9", acked(9)),
+    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1!", "m6 m7 m8"),
+    "retry first": settle(f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7!", "m6 m7"),
+    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log", "m6"),
+    "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!", waits="beat!"),
+    "release": call("release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log", waits="", ends="m6 m7 m8 m9"),
+    "release late": call("release(ARRAY[%(L2)s], true)", "L2!", waits="", ends="m9"),
+    "expire_leases": call("expire_leases()", "L2!", waits="", ends="m9"),
+    "once": call("once(%(g)s, %(i6)s)", "row inbox!", needs="group"),
+    "stay_active": call("stay_active(%(g)s, 'a', '1 hour')", "active!", parts="exclusive"),
+    "stand_down": call("stand_down(%(g)s, 'a')", "active!", parts="exclusive"),
+    "replay": of_group("replay(%(g)s, %(t)s, 0)", "removing replayed! log", effect=again),
+    "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing replayed! log", effect=again),
+    "seek to now": of_group("seek(%(g)s, %(t)s, to_now => true)", "removing log", effect=skipped),
+    "start_replay": of_group(
+        "start_replay(%(g)s, %(t)s)",
+        "removing log",
+        ends="job",
+        needs="group job",
+        effect=again,
+    ),
+    "advance_replays": call(
+        "advance_replays(%(g)s, ARRAY[%(t)s])", "job! log", waits="log", parts="job"
+    ),
+    "cancel_replay": call("cancel_replay(%(job)s)", "job! replayed!", parts="job"),
+    "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
+    "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
+    "discover_next": of_group("discover_next()", "log", parts="pattern"),
+    "note_losses": call(
+        "note_losses(%(t)s, 9223372036854775807)",
+        "group! L2! job! replayed! log",
+        ends="m9",
+        parts="kept",
+    ),
+    "remove_rows": call(
+        "remove_rows(%(t)s)", "removing! log", waits="log", ends="log", parts="kept"
+    ),
+    "compact": call(
+        "compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
+    ),
+}
+
+#: The rest, that groups are not concerned with.
+ASIDE: dict[str, Op] = {
+    "publish once": call("publish(%(t)s, '1', 'a', dedup_key => 'k')", "log dedup!"),
+    "insert": Op(INSERT, "log", effect=published),
+    "notify": call("notify(%(t)s, '1')", "log"),
+    "capture_begin": call("capture_begin(%(t)s, 'old', 'w')", "capture!"),
+    "capture": call("capture(%(t)s, 'old', 'w', 1, '{x}', '{1}')", "capture! log"),
+    "capture_heard": call("capture_heard(%(t)s, 'old', 'w', clock_timestamp())", "capture!"),
+    "set_wakeups": call("set_wakeups(%(t)s, 'always')", "access!"),
+    "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
+    "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! log"),
+    "forget_retention": call("forget_retention(%(more)s)", "access!"),
     "arm": call("arm(%(t)s)"),
     "disarm": call("disarm(%(t)s)"),
     "arm_all": call("arm_all(ARRAY[%(t)s])"),
     "disarm_all": call("disarm_all(ARRAY[%(t)s])"),
-    "expire_leases": call("expire_leases()"),
-    "sweep": call("sweep()"),
-    "seal_log": call("seal_log()"),
-    "discover_next": call("discover_next()", None, "pattern"),
-    "make_partitions": call("make_partitions()"),
-    "tidy_leaves": call("tidy_leaves()"),
+    "sweep": call("sweep()", "log"),
+    "seal_log": call("seal_log()", "seal!"),
+    "make_partitions": call("make_partitions()", "removing! log", waits="log"),
+    "tidy_leaves": call("tidy_leaves()", "removing! log", waits="log"),
     "renew_statistics": call("renew_statistics()"),
-    "measure": call("measure(%(t)s)", None, "kept"),
-    "note_losses": call("note_losses(%(t)s, 9223372036854775807)", None, "kept"),
-    "remove_rows": call("remove_rows(%(t)s)", None, "kept"),
-    "compact": call("compact(%(t)s)", None, "keyed"),
+    "measure": call("measure(%(t)s)", "progress! log", parts="kept"),
     "prune_dedup": call("prune_dedup()"),
-    "prune_inbox": call("prune_inbox('2001-01-01')"),
-    "prune_audit": call("prune_audit('2001-01-01')"),
-    "maintain_begin": call("maintain_begin('w', '0')"),
-    "maintain_end": call("maintain_end('w', '{}')"),
-    "reanchor": call("reanchor()"),
-    "watch": call("watch('watched', %(t)s)"),
-    "unwatch": call("unwatch('watched', %(t)s)"),
-    "create_compat": call("create_compat()"),
-    "drop_compat": call("drop_compat()"),
-    "grant_access": call("grant_access('pairs', 'publish', ARRAY[%(t)s])"),
-    "revoke_access": call("revoke_access('pairs')"),
+    "prune_inbox": call("prune_inbox('2001-01-01')", "inbox!"),
+    "prune_audit": call("prune_audit('2001-01-01')", "audit!"),
+    "maintain_begin": call("maintain_begin('w', '0')", "maintenance!"),
+    "maintain_end": call("maintain_end('w', '{}')", "maintenance!"),
+    "reanchor": call("reanchor()", "log! access!"),
+    "watch": call("watch('watched', %(t)s)", "watched!"),
+    "unwatch": call("unwatch('watched', %(t)s)", "watched!"),
+    "create_compat": call("create_compat()", "access!"),
+    "drop_compat": call("drop_compat()", "access!"),
+    "grant_access": call("grant_access('pairs', 'publish', ARRAY[%(t)s])", "access!"),
+    "revoke_access": call("revoke_access('pairs')", "access!"),
 }
+OPS |= ASIDE
+
+#: How a call may be refused because of what the other has ended.
+REFUSALS = {
+    "group": {"DN005"},
+    "new": {"22023"},
+    "job": {"22023"},
+    "log": {"DN008"},
+    **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},
+}
+
+
+def may_wait(one: Op, other: Op) -> bool:
+    """Whether a call may wait for another's open transaction, at all."""
+    held = set(one.holds.split())
+    for wanted in (other.holds if other.waits is None else other.waits).split():
+        if f"{wanted.rstrip('!')}!" in held or (
+            wanted.endswith("!") and wanted.rstrip("!") in held
+        ):
+            return True
+    return False
+
+
+def refusals(one: Op, other: Op) -> set[str]:
+    """The SQLSTATEs that a call may end with since the other has committed."""
+    shared = set(one.ends.split()) & set(other.needs.split())
+    return {state for what in shared for state in REFUSALS[what]}
 
 
 How = Literal["beside", "after"]
@@ -258,7 +353,7 @@ class Outcome(NamedTuple):
         return (self.error.sqlstate or type(self.error).__name__) if self.error else "ok"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pair:
     """Two operations on a scene, and how they meet."""
 
@@ -267,6 +362,9 @@ class Pair:
     how: How = "beside"
     end: End = "commit"
     levels: tuple[str, str] = ("read committed", "read committed")
+
+    def __str__(self) -> str:
+        return f"{self.how}, {self.levels[0]} and {self.levels[1]}, {self.end}"
 
     @property
     def parts(self) -> set[str]:
@@ -299,6 +397,12 @@ class Actors:
             pair.other.effect(scene, outcome.rows)
         return outcome
 
+    def alone(self, pair: Pair, number: int) -> str:
+        """What becomes of the second operation where there is no first one."""
+        scene = build(self.owner, -number, pair.parts)
+        self.second.begin(pair.levels[1])
+        return self._act_and_commit(pair.other, scene).state
+
     def _beside(self, pair: Pair, scene: Scene, rows: Rows) -> Outcome:
         def whole() -> Outcome:
             self.second.begin(pair.levels[1])
@@ -308,7 +412,7 @@ class Actors:
         waited = self._waits(work)
         endless = False
         if pair.end == "stay":
-            endless = not wait([work], timeout=PATIENCE / 5).done
+            endless = not wait([work], timeout=PATIENCE / 2).done
         self._end(pair, scene, rows)
         return work.result(timeout=PATIENCE)._replace(waited=waited, endless=endless)
 
@@ -331,7 +435,10 @@ class Actors:
 
     def _waits(self, work: Future[Any]) -> bool:
         """Whether the second session waits for the first; returns when it does, or has ended."""
-        query = "SELECT %s = ANY (pg_blocking_pids(%s))"
+        # Some look for a lock again and again, and sleep in between.
+        query = """
+            SELECT %s = ANY (pg_blocking_pids(pid)) OR wait_event = 'PgSleep'
+              FROM pg_stat_activity WHERE pid = %s"""
         for _ in range(int(PATIENCE / 0.002)):
             if wait([work], timeout=0.002).done:
                 return False

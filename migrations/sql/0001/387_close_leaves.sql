@@ -18,6 +18,11 @@ BEGIN
     closed := (SELECT pg_catalog.max(l.next_id) FROM durable_notify.leaves() l
                 WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed);
     IF closed IS NOT NULL THEN
+        BEGIN
+            LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE NOWAIT;  -- as hold_functions() does
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);  -- another time
+        END;
         -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
         -- after it. This transaction's may be older, so it is one of a transaction inside.
         BEGIN
