@@ -31,26 +31,28 @@ __all__ = ["Store", "settle"]
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim(%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim_alone("
+    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
     " (SELECT pg_catalog.array_agg(pg_catalog.make_interval(secs => d) ORDER BY n)"
     " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
-    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
+    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[]),"
+    " pg_catalog.pg_current_xact_id()::text"
 )
-_ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
+_ACK = "SELECT durable_notify.settle(%s, %s::bigint[]), pg_catalog.pg_current_xact_id()::text"
 
 
-def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
-    """Settle messages of a lease in the transaction of a connection.
+def settle(connection: Publishable, token: int, outcomes: Outcomes) -> str:
+    """Settle messages of a lease in the transaction of a connection; returns that one's name.
 
     Raises:
         LeaseLost, AlreadySettled: the transaction has failed and can only be rolled back.
     """
     retried, rejected = outcomes.retried, outcomes.rejected
     if not (retried or rejected):
-        fetch(connection, _ACK, (token, outcomes.acked))
+        rows = fetch(connection, _ACK, (token, outcomes.acked))
     else:
         params = (
             token,
@@ -62,7 +64,9 @@ def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
             [outcome.reason for _, outcome in rejected],
             [_as_json(outcome.error) for _, outcome in rejected],
         )
-        fetch(connection, _SETTLE, params)
+        rows = fetch(connection, _SETTLE, params)
+    transaction: str = rows[0][1]
+    return transaction
 
 
 def _as_json(error: Failure | None) -> str | None:
@@ -176,6 +180,19 @@ class Store:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
         query = "SELECT message_id, is_dead FROM durable_notify.still_out(%s, %s::bigint[])"
         return dict(self._settling.fetch(query, (self._options.group, list(ids))))
+
+    def over(self, transactions: Iterable[str]) -> set[str]:
+        """Return those of some transactions that have ended, committed or not."""
+        query = (
+            "SELECT t.name FROM pg_catalog.unnest(%s::text[]) AS t (name)"
+            " WHERE pg_catalog.pg_xact_status(t.name::pg_catalog.xid8) IS DISTINCT FROM"
+            " 'in progress'"
+        )
+        names = list(transactions)
+        try:
+            return {row[0] for row in self._settling.fetch(query, (names,))}
+        except psycopg.errors.InvalidParameterValue:
+            return set(names)  # it never came so far: they are of a primary that was replaced
 
     def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""

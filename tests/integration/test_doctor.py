@@ -398,7 +398,7 @@ def test_clocks_differ(dsn: str, monkeypatch: pytest.MonkeyPatch, seconds: int) 
 @pytest.mark.parametrize("fault", [
     "INSERT INTO durable_notify.outbox (topic, payload, created_at) VALUES ('t', '1', now() + interval '1 hour')",
     "UPDATE durable_notify.consumer_group SET created_at = now() + interval '1 hour'",
-    "INSERT INTO durable_notify.lease (subscription_id, claimed_at, deadline, ids, attempts) VALUES (1, now() + interval '1 hour', now(), '{}', '{}')",
+    "INSERT INTO durable_notify.lease (subscription_id, claimed_at, deadline, ids, attempts, order_by) VALUES (1, now() + interval '1 hour', now(), '{}', '{}', 'key')",
 ])  # fmt: skip
 def test_the_clock_went_back(dsn: str, conn: Connection, fault: str) -> None:
     subscribe(conn)

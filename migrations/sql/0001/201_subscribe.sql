@@ -31,7 +31,11 @@ BEGIN
             USING ERRCODE = '22023',
                   HINT = '* stands for one whole word between dots, and > for all from there on, as the last.';
     END IF;
-    INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING;
+    INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING
+    RETURNING id INTO new_group;
+    IF FOUND THEN
+        INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
+    END IF;
     new_group := durable_notify.group_lock(group_name);
     IF pg_catalog.cardinality(patterns) > 0 THEN
         WITH fresh AS (

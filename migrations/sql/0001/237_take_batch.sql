@@ -10,6 +10,7 @@ DECLARE
     next_attempts integer[] := '{}';
     due_now bigint[] := '{}';
     due_attempts integer[] := '{}';
+    due_jobs bigint[] := '{}';
     read record;
     sorted record;
     room integer;
@@ -22,9 +23,9 @@ BEGIN
         IF options.order_by <> 'none'
            AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
             SELECT g.ids, g.attempts INTO STRICT next_ids, next_attempts
-              FROM durable_notify.let_go(part.id, live, max_messages) g;
+              FROM durable_notify.let_go(part.id, live, max_messages, options.order_by) g;
         END IF;
-        SELECT d.ids, d.attempts INTO STRICT due_now, due_attempts
+        SELECT d.ids, d.attempts, d.replay_jobs INTO STRICT due_now, due_attempts, due_jobs
           FROM durable_notify.take_due(part.id, max_messages - pg_catalog.cardinality(next_ids)) d;
         room := durable_notify.room_to_read(
             part.id, options, max_messages - pg_catalog.cardinality(next_ids) - pg_catalog.cardinality(due_now));
@@ -49,7 +50,8 @@ BEGIN
         RETURN;  -- what most messages are: nothing about them needs a look
     END IF;
     SELECT * INTO STRICT sorted FROM durable_notify.sort_out(
-        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts);
+        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts,
+        pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(next_ids)]) || due_jobs);
     ids := sorted.ids;
     attempts := sorted.attempts;
     keys := sorted.keys;

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.release(tokens bigint[], counted boolean DEFAULT false) RETURNS SETOF bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     given text[];
