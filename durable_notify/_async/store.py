@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from ..connecting import said
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .connections import fetch
@@ -19,12 +21,19 @@ from .links import AsyncLink, AsyncOpen, connect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg import AsyncConnection
+
     from .._core.failures import Failure
     from .._core.leases import Outcomes
     from ..options import ConsumerOptions
     from .connections import Publishable
 
 __all__ = ["AsyncStore", "settle"]
+
+log = logging.getLogger("durable_notify")
+
+#: How often to try to join a group that open transactions hold: the database waits 5 s each time.
+TRIES_TO_JOIN = 6
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
@@ -105,20 +114,31 @@ class AsyncStore:
             psycopg.Error: the database cannot be reached or used, in the driver's own words.
         """
         options = self._options
-        start = options.start
         async with await connect(self._dsn, "start", options.heartbeat) as connection:
             await schema.check_async(connection)
-            since = start if isinstance(start, datetime) else None
-            await fetch(
-                connection,
-                "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
-                (options.group, list(options.topics), "since" if since else start, since),
-            )
-            if settings_given := options.group_settings:
-                query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-                await fetch(connection, query, (options.group, json.dumps(settings_given)))
+            for left in reversed(range(TRIES_TO_JOIN)):
+                try:
+                    await self._join(connection)
+                    break
+                except psycopg.errors.LockNotAvailable as error:
+                    if not left:
+                        raise
+                    log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
+
+    async def _join(self, connection: AsyncConnection[Any]) -> None:
+        options = self._options
+        start = options.start
+        since = start if isinstance(start, datetime) else None
+        await fetch(
+            connection,
+            "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
+            (options.group, list(options.topics), "since" if since else start, since),
+        )
+        if settings_given := options.group_settings:
+            query = "SELECT durable_notify.configure(%s, %s::jsonb)"
+            await fetch(connection, query, (options.group, json.dumps(settings_given)))
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""

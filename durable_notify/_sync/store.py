@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from ..connecting import said
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .connections import fetch
@@ -20,12 +22,19 @@ from .links import Link, Open, connect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg import Connection
+
     from .._core.failures import Failure
     from .._core.leases import Outcomes
     from ..options import ConsumerOptions
     from .connections import Publishable
 
 __all__ = ["Store", "settle"]
+
+log = logging.getLogger("durable_notify")
+
+#: How often to try to join a group that open transactions hold: the database waits 5 s each time.
+TRIES_TO_JOIN = 6
 
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
@@ -106,20 +115,31 @@ class Store:
             psycopg.Error: the database cannot be reached or used, in the driver's own words.
         """
         options = self._options
-        start = options.start
         with connect(self._dsn, "start", options.heartbeat) as connection:
             schema.check(connection)
-            since = start if isinstance(start, datetime) else None
-            fetch(
-                connection,
-                "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
-                (options.group, list(options.topics), "since" if since else start, since),
-            )
-            if settings_given := options.group_settings:
-                query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-                fetch(connection, query, (options.group, json.dumps(settings_given)))
+            for left in reversed(range(TRIES_TO_JOIN)):
+                try:
+                    self._join(connection)
+                    break
+                except psycopg.errors.LockNotAvailable as error:
+                    if not left:
+                        raise
+                    log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
+
+    def _join(self, connection: Connection[Any]) -> None:
+        options = self._options
+        start = options.start
+        since = start if isinstance(start, datetime) else None
+        fetch(
+            connection,
+            "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
+            (options.group, list(options.topics), "since" if since else start, since),
+        )
+        if settings_given := options.group_settings:
+            query = "SELECT durable_notify.configure(%s, %s::jsonb)"
+            fetch(connection, query, (options.group, json.dumps(settings_given)))
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+
 import psycopg
 import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
+import durable_notify as dn
 from tests.support.planting import plant
 from tests.support.schedule import BOUND, LONG_GONE, Message, Session, Stage, ids
+from tests.support.waiting import eventually
 
 CONFIGURE = "SELECT durable_notify.configure('g', %s)"
 RELEASE = "SELECT durable_notify.release(%s)"
@@ -162,3 +167,27 @@ def test_a_handler_with_an_older_snapshot_is_told_to_try_again(
     handler.rollback()
     handler.settle(held[0].token, retried=held)
     assert drain(one) == published
+
+
+def test_a_consumer_with_a_new_order_starts_once_it_can(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, handler = ready(stage, 2, "key")
+    published = [one.publish(key="k")]
+    held = one.claim()
+    handler.begin()
+    handler.settle(held[0].token, retried=held)
+    plant(one, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+    got: list[int] = []
+    consumer = dn.Consumer(
+        stage.dsn, group="g", topics=["t"], order_by="none", until_empty=True, maintenance=False
+    )
+    with caplog.at_level(logging.INFO, "durable_notify"):
+        running = threading.Thread(
+            target=consumer.run, args=(lambda message: got.append(message.id),)
+        )
+        running.start()
+        eventually(lambda: "group 'g' is waited for" in caplog.text)
+        handler.commit()
+        running.join(BOUND)
+    assert got == published
