@@ -100,7 +100,7 @@ PLANTED = {
         "deferred a message for ever",
     ),
     "a replay that nobody runs": (
-        "UPDATE durable_notify.deferred SET waits_for = 'replay' WHERE waits_for = 'key'",
+        "UPDATE durable_notify.deferred SET replay_job = 999 WHERE waits_for = 'key'",
         "waits for a replay",
     ),
     "removed from the log": ("DELETE FROM durable_notify.outbox", "not in the log"),
@@ -156,14 +156,9 @@ def an_expiry_that_loses(session: Session) -> None:
 
 def a_due_time_in_the_past(session: Session) -> None:
     """What next_due said where a consumer had nothing to look for."""
-    plant(
-        session,
-        "next_due",
-        (
-            "RETURN CASE WHEN due IS NOT NULL THEN",
-            "RETURN 0; RETURN CASE WHEN due IS NOT NULL THEN",
-        ),
-    )
+    floor = "LEAST(1, GREATEST(0.01, w.seconds / -2))"
+    plant(session, "seconds_until", (floor, "0"))
+    plant(session, "due_in_topics", ("RETURN due;", "RETURN 'epoch';"))
 
 
 @pytest.mark.parametrize(

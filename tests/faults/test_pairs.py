@@ -14,11 +14,12 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import get_args
 
 import pytest
 
+from tests.support import planting
 from tests.support.auditor import audit
 from tests.support.pairs import (
     ASIDE,
@@ -34,7 +35,7 @@ from tests.support.pairs import (
     may_wait,
     refusals,
 )
-from tests.support.schedule import Stage
+from tests.support.schedule import Session, Stage
 
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 ALL = os.environ.get("DURABLE_NOTIFY_PAIRS") == "all"
@@ -43,6 +44,19 @@ CHUNK = 70
 LEVELS = ("read committed", "repeatable read", "serializable")
 # These say nothing of groups, and nothing of each other that depends on how the first one ends.
 ROLLED_BACK = [name for name in OPS if name not in ASIDE]
+
+UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
+"""Waits as long as its caller likes: for who publishes the same dedup key, or for reanchor()."""
+NO_PATIENCE = {
+    "publish",
+    "publish_many",
+    "notify",
+    "prune_dedup",
+    "arm",
+    "disarm",
+    "arm_all",
+    "disarm_all",
+}
 
 Names = tuple[str, str]
 
@@ -56,11 +70,11 @@ def actors(stage: Stage) -> Actors:
     return actors
 
 
-def faults(actors: Actors, pairs: Iterable[tuple[Names, Pair]]) -> list[str]:
+def faults(actors: Actors, pairs: Iterable[tuple[Names, Pair]], first: int = 1) -> list[str]:
     """What is wrong with some pairs, played one after the other, and where the messages are then."""
     found = []
     played: dict[int, tuple[str, Scene]] = {}
-    for number, (names, pair) in enumerate(pairs, 1):
+    for number, (names, pair) in enumerate(pairs, first):
         scene = build(actors.owner, number, pair.parts)
         outcome = actors.play(pair, scene)
         told = f"{names[0]}, and beside it {names[1]} ({pair})"
@@ -75,6 +89,10 @@ def faults(actors: Actors, pairs: Iterable[tuple[Names, Pair]]) -> list[str]:
             number = re.match(r"\w+\.(\d+)", line)
             found.append(f"{played[int(number[1])][0] if number else '?'}: {line}")
     return found
+
+
+def report(found: list[str]) -> None:
+    assert not found, "\n".join([f"DURABLE_NOTIFY_SEED={SEED}", *found])
 
 
 def _fault(actors: Actors, pair: Pair, scene: Scene, outcome: Outcome) -> str | None:
@@ -103,8 +121,55 @@ def test_every_pair(actors: Actors, one: str) -> None:
         for end in ("commit", "rollback")
         if end == "commit" or (one in ROLLED_BACK and other in ROLLED_BACK)
     ]
-    found = faults(actors, pairs)
-    assert not found, "\n".join(found)
+    report(faults(actors, pairs))
+
+
+@pytest.mark.timeout(300)
+def test_every_wait_ends(actors: Actors) -> None:
+    """The first one's transaction stays open. Each function sets its patience itself, here less."""
+    be_impatient(actors.owner)
+    rng = random.Random(SEED)
+    pairs: list[tuple[Names, Pair]] = []
+    for other in OPS:
+        ones = [one for one in OPS if may_wait(OPS[one], OPS[other]) and other not in UNBOUND]
+        chosen = ones if ALL else rng.sample(ones, min(3, len(ones)))
+        pairs += [((one, other), Pair(OPS[one], OPS[other], end="stay")) for one in chosen]
+    report(faults(actors, pairs))
+
+
+def be_impatient(session: Session) -> None:
+    for (name,) in session.run("""
+            SELECT p.oid::regprocedure::text FROM pg_proc p
+             WHERE p.pronamespace = 'durable_notify'::regnamespace
+               AND p.proconfig::text LIKE '%lock_timeout=%s%'"""):
+        session.run(f"ALTER ROUTINE {name} SET lock_timeout = '50ms'")
+    planting.plant(session, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+
+
+def test_every_writer_sets_its_patience(actors: Actors) -> None:
+    """But for publishing, whose callers wait for locks of their own as they like."""
+    said = {name for op in OPS.values() for name in re.findall(r"durable_notify\.(\w+)\(", op.sql)}
+    query = """
+        SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'durable_notify'::regnamespace
+           AND p.proconfig::text LIKE '%lock_timeout=%'"""
+    assert said - set(actors.owner.column(query)) == NO_PATIENCE
+
+
+IN_ONE_TRANSACTION = [
+    "ack first", "ack last", "ack late", "retry first", "reject first", "once", "publish", "extend",
+    "release late",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_a_handler_that_does_more_in_its_transaction(actors: Actors) -> None:
+    """Another begins in between; no two lock each other up."""
+    every = [
+        ((f"{one} ... {then}", other), Pair(OPS[one], OPS[other], then=OPS[then]))
+        for one, then in itertools.permutations(IN_ONE_TRANSACTION, 2)
+        for other in ROLLED_BACK
+    ]
+    report(faults(actors, every if ALL else random.Random(SEED).sample(every, 3 * CHUNK)))
 
 
 def sampled() -> list[tuple[Names, Pair]]:
@@ -127,6 +192,50 @@ SAMPLE = sampled()
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", range(0, len(SAMPLE), CHUNK))
 def test_pairs_at_other_levels(actors: Actors, chunk: int) -> None:
-    print(f"DURABLE_NOTIFY_SEED={SEED}")
-    found = faults(actors, SAMPLE[chunk : chunk + CHUNK])
-    assert not found, "\n".join(found)
+    report(faults(actors, SAMPLE[chunk : chunk + CHUNK]))
+
+
+# What the tests above would miss, were they not to look for it.
+
+
+def a_claim_that_waits_for_a_handler(session: Session) -> None:
+    planting.takeover_that_waits(session)
+
+
+def a_retry_that_is_lost(session: Session) -> None:
+    planting.plant(
+        session, "settle", ("PERFORM durable_notify.retry(", "PERFORM pg_catalog.concat(")
+    )
+
+
+def a_lease_that_leaves_the_position(session: Session) -> None:
+    """A seek that forgets who holds what."""
+    planting.plant(session, "replay", ("back_to, place.live)", "back_to, '{}')"))
+
+
+def a_key_that_stays(session: Session) -> None:
+    """The order may change while a settle writes what it keeps in order by."""
+    planting.plant(session, "share_order", (" FOR SHARE OF o", ""))
+
+
+def a_cancel_that_takes_what_is_owed(session: Session) -> None:
+    planting.plant(session, "cancel_replay", ("d.replay_job = ended.id", "true"))
+
+
+@pytest.mark.parametrize(
+    ("change", "one", "other", "said"),
+    [
+        (a_claim_that_waits_for_a_handler, "ack late", "claim", "waits for it"),
+        (a_retry_that_is_lost, "retry first", "claim", "nor anywhere"),
+        (a_lease_that_leaves_the_position, "replay", "extend", "no position knows of"),
+        (a_key_that_stays, "retry first", "configure order", "under a key that is not its own"),
+        (a_cancel_that_takes_what_is_owed, "advance_replays", "cancel_replay", "nor anywhere"),
+    ],
+)
+def test_finds_what_is_planted(
+    actors: Actors, change: Callable[[Session], None], one: str, other: str, said: str
+) -> None:
+    pair = [((one, other), Pair(OPS[one], OPS[other]))]
+    report(faults(actors, pair))
+    change(actors.owner)
+    assert said in "\n".join(faults(actors, pair, 2))

@@ -26,6 +26,9 @@ from tests.support.schedule import Session
 ROUNDS = 20
 """So often a consumer may be told to look at once, and find nothing, before that is spinning."""
 
+AT_ONCE = 0.011
+"""Seconds: what a consumer that found nothing is told at least, for what is due and locked."""
+
 OWNER = "the auditor"
 
 
@@ -161,9 +164,13 @@ RULES = {
           FROM durable_notify.deferred d
           JOIN durable_notify.subscription s ON s.id = d.subscription_id
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
-         WHERE d.waits_for = 'replay'
+         WHERE d.replay_job IS NOT NULL
            AND NOT EXISTS (SELECT FROM durable_notify.replay_job j
-                            WHERE j.subscription_id = s.id AND j.state <> 'cancelled')""",
+                            WHERE j.id = d.replay_job AND j.subscription_id = d.subscription_id
+                              AND j.state <> 'cancelled')""",
+    "has no order to hold": """
+        SELECT g.name, g.order_by FROM durable_notify.consumer_group g
+         WHERE NOT EXISTS (SELECT FROM durable_notify.ordering o WHERE o.group_id = g.id)""",
 }
 
 
@@ -205,6 +212,15 @@ def audit(
     faults += list(_left_over(session))
     assert not faults, "\n".join(["the auditor found:", *faults])
     return came
+
+
+def audit_handled(dsn: str, handled: Mapping[str, Collection[int]]) -> None:
+    """Audit a database of which it is known what each group has handled: once all else has ended."""
+    session = Session(dsn)
+    try:
+        audit(session, {group: Facts(set(ids)) for group, ids in handled.items()})
+    finally:
+        session.close()
 
 
 def whereabouts(session: Session) -> list[Place]:
@@ -345,7 +361,7 @@ def _spins(session: Session, group: _Group, held: list[Any]) -> str | None:
     for _ in range(ROUNDS):
         query = "SELECT durable_notify.next_due(%s, %s, %s)"
         due = session.value(query, group.name, group.topics, OWNER)
-        if due is None or due > 0.001:
+        if due is None or due > AT_ONCE:
             return None
         before = session.run(PROGRESS, group.name)
         if batch := session.run(CLAIM, group.name, group.topics, OWNER):

@@ -187,8 +187,8 @@ OPS: dict[str, Op] = {
     "subscribe": of_group("subscribe(%(g)s, ARRAY[%(t)s, %(more)s])"),
     "subscribe another": call("subscribe(%(new)s, ARRAY[%(t)s])", "new!", ends="new"),
     "discover": of_group("discover(%(g)s, '{}')", "log", parts="pattern"),
-    "configure order": of_group("""configure(%(g)s, '{"order_by": "none"}')""", "L1! L2! log"),
-    "configure strict": of_group("""configure(%(g)s, '{"order_by": "strict"}')""", "L1! L2! log"),
+    "configure order": of_group("""configure(%(g)s, '{"order_by": "none"}')""", "order! log"),
+    "configure strict": of_group("""configure(%(g)s, '{"order_by": "strict"}')""", "order! log"),
     "configure limit": of_group("""configure(%(g)s, '{"max_in_flight": 100}')"""),
     "pause": of_group("pause(%(g)s)"),
     "resume": of_group("resume(%(g)s)"),
@@ -201,19 +201,19 @@ OPS: dict[str, Op] = {
     ),
     "delete_group": of_group(
         "delete_group(%(g)s)",
-        "row! L1! L2! beat! active! job! replayed! inbox!",
+        "row! L1! L2! beat! active! job! inbox! order!",
         ends="group m6 m7 m8 m9 job",
         effect=deleted,
     ),
     "claim": of_group(
         "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
-        "active! L2! replayed! log",
+        "active! L2! order log",
         waits="group! active! log",
         ends="m9",
     ),
     "claim one": of_group(
         "claim(%(g)s, ARRAY[%(t)s], 1, '1 hour', 'a')",
-        "active! L2! replayed! log",
+        "active! L2! order log",
         waits="group! active! log",
         ends="m9",
     ),
@@ -224,18 +224,24 @@ OPS: dict[str, Op] = {
     "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
     "ack last": settle(f"{ONE}, ARRAY[%(i8)s]", "L1 m8!", "m8", acked(8)),
     "ack late": settle("%(L2)s, ARRAY[%(i9)s]", "L2!", "m9", acked(9)),
-    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1!", "m6 m7 m8"),
-    "retry first": settle(f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7!", "m6 m7"),
+    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order", "m6 m7 m8"),
+    "retry first": settle(
+        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order", "m6 m7"
+    ),
     "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log", "m6"),
-    "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!", waits="beat!"),
-    "release": call("release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log", waits="", ends="m6 m7 m8 m9"),
-    "release late": call("release(ARRAY[%(L2)s], true)", "L2!", waits="", ends="m9"),
-    "expire_leases": call("expire_leases()", "L2!", waits="", ends="m9"),
+    "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!"),
+    "release": call(
+        "release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log order", waits="log order", ends="m6 m7 m8 m9"
+    ),
+    "release late": call(
+        "release(ARRAY[%(L2)s], true)", "L2! log order", waits="log order", ends="m9"
+    ),
+    "expire_leases": call("expire_leases()", "L2! log order", waits="log order", ends="m9"),
     "once": call("once(%(g)s, %(i6)s)", "row inbox!", needs="group"),
     "stay_active": call("stay_active(%(g)s, 'a', '1 hour')", "active!", parts="exclusive"),
     "stand_down": call("stand_down(%(g)s, 'a')", "active!", parts="exclusive"),
-    "replay": of_group("replay(%(g)s, %(t)s, 0)", "removing replayed! log", effect=again),
-    "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing replayed! log", effect=again),
+    "replay": of_group("replay(%(g)s, %(t)s, 0)", "removing log", effect=again),
+    "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing log", effect=again),
     "seek to now": of_group("seek(%(g)s, %(t)s, to_now => true)", "removing log", effect=skipped),
     "start_replay": of_group(
         "start_replay(%(g)s, %(t)s)",
@@ -247,13 +253,13 @@ OPS: dict[str, Op] = {
     "advance_replays": call(
         "advance_replays(%(g)s, ARRAY[%(t)s])", "job! log", waits="log", parts="job"
     ),
-    "cancel_replay": call("cancel_replay(%(job)s)", "job! replayed!", parts="job"),
+    "cancel_replay": of_group("cancel_replay(%(job)s)", "job!", parts="job"),
     "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
     "discover_next": of_group("discover_next()", "log", parts="pattern"),
     "note_losses": call(
         "note_losses(%(t)s, 9223372036854775807)",
-        "group! L2! job! replayed! log",
+        "group! L2! job! order log",
         ends="m9",
         parts="kept",
     ),
@@ -362,13 +368,16 @@ class Pair:
     how: How = "beside"
     end: End = "commit"
     levels: tuple[str, str] = ("read committed", "read committed")
+    then: Op | None = None
+    """What the first session does as well, in the same transaction, when the second has begun."""
 
     def __str__(self) -> str:
         return f"{self.how}, {self.levels[0]} and {self.levels[1]}, {self.end}"
 
     @property
     def parts(self) -> set[str]:
-        return {part for part in (self.one.parts, self.other.parts) if part}
+        ops = (self.one, self.other, self.then)
+        return {op.parts for op in ops if op and op.parts}
 
 
 class Actors:
@@ -413,16 +422,26 @@ class Actors:
         endless = False
         if pair.end == "stay":
             endless = not wait([work], timeout=PATIENCE / 2).done
-        self._end(pair, scene, rows)
-        return work.result(timeout=PATIENCE)._replace(waited=waited, endless=endless)
+        deadlock = self._end(pair, scene, rows)
+        outcome = work.result(timeout=PATIENCE)._replace(waited=waited, endless=endless)
+        return outcome._replace(error=deadlock) if deadlock else outcome
 
-    def _end(self, pair: Pair, scene: Scene, rows: Rows) -> None:
-        if pair.end != "commit":
+    def _end(self, pair: Pair, scene: Scene, rows: Rows) -> errors.Error | None:
+        """End the first one's transaction; returns a deadlock that it was the victim of."""
+        try:
+            more = act(self.first, pair.then, scene) if pair.then else []
+            if pair.end == "commit":
+                self.first.commit()
+            else:
+                self.first.rollback()
+        except errors.Error as error:
             self.first.rollback()
-            return
-        self.first.commit()
-        if pair.one.effect:
-            pair.one.effect(scene, rows)
+            return error if isinstance(error, errors.DeadlockDetected) else None
+        if pair.end == "commit":
+            for op, returned in ((pair.one, rows), (pair.then, more)):
+                if op and op.effect:
+                    op.effect(scene, returned)
+        return None
 
     def _act_and_commit(self, op: Op, scene: Scene) -> Outcome:
         try:

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.subscribe(
     group_name text, topics text[], start_at text DEFAULT 'beginning', since timestamptz DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     new_group integer;

@@ -35,6 +35,10 @@ BEGIN
     IF NOT (rate_limit > 0 AND rate_limit <= 1000000) OR after_id < 0 THEN  -- NaN is above all
         RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
+    IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
+                                WHERE j.subscription_id = place.subscription_id AND j.state = 'running') THEN
+        RAISE unique_violation;
+    END IF;
     job.subscription_id := place.subscription_id;
     job.s0 := place.s0;
     job.h0 := place.h0;
@@ -63,7 +67,7 @@ BEGIN
     PERFORM durable_notify.note_audit(
         'replay', group_name, pg_catalog.jsonb_build_object('job', job_id), topic, total, why);
     PERFORM durable_notify.ring(topic, '*');
-EXCEPTION WHEN unique_violation THEN  -- by the index: a look would not see what a frozen snapshot has not
+EXCEPTION WHEN unique_violation THEN  -- or by the index: a frozen snapshot may not have it
     RAISE EXCEPTION 'a replay of topic "%" into group "%" is running', topic, group_name
         USING ERRCODE = '22023', HINT = 'Wait until it is done, or cancel it: durable_notify.cancel_replay().';
 END
