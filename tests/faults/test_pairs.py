@@ -163,11 +163,21 @@ IN_ONE_TRANSACTION = [
 
 @pytest.mark.timeout(300)
 def test_a_handler_that_does_more_in_its_transaction(actors: Actors) -> None:
-    """Another begins in between; no two lock each other up."""
+    """Another begins in between; no two lock each other up.
+
+    But for two that settle the same message of a lease at the same time, which one of them must not:
+    where the first does more, one may be told of a deadlock, and nothing of its is kept.
+    """
     every = [
         ((f"{one} ... {then}", other), Pair(OPS[one], OPS[other], then=OPS[then]))
         for one, then in itertools.permutations(IN_ONE_TRANSACTION, 2)
         for other in ROLLED_BACK
+        if not (
+            {"L1", "L1!"}
+            & set(OPS[other].holds.split())
+            & {*OPS[one].holds.split(), *OPS[then].holds.split()}
+            and set(OPS[other].ends.split()) & {*OPS[one].ends.split(), *OPS[then].ends.split()}
+        )
     ]
     report(faults(actors, every if ALL else random.Random(SEED).sample(every, 3 * CHUNK)))
 

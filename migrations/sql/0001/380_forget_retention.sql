@@ -8,6 +8,7 @@ BEGIN
     -- Take back what set_retention() said of a topic, or a pattern: what another one is not for is kept
     -- for ever. False: nothing was said. For the owner of the schema.
     PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     DELETE FROM durable_notify.topic_retention r WHERE r.pattern = topic;
     known := FOUND;
     PERFORM durable_notify.write_needs_key();

@@ -27,6 +27,7 @@ BEGIN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
     VALUES (topic, durable_notify.topic_regex(topic), durable_notify.retention_rank(topic), max_age, max_bytes, when_settled,
