@@ -25,19 +25,15 @@ BEGIN
          WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed ORDER BY l.next_id
     LOOP
         BEGIN
+            PERFORM durable_notify.hold_functions();  -- set_closed() writes one anew
             PERFORM durable_notify.bar_leaf(part.leaf);
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;  -- who has written there holds it: another time
+            EXIT;  -- who has written there holds it, or who grants: another time
         END;
         further := part.next_id;
     END LOOP;
     IF further IS NOT NULL THEN
         closed := further;
-        BEGIN
-            LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE NOWAIT;  -- as hold_functions() does
-        EXCEPTION WHEN lock_not_available THEN
-            RETURN COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);  -- another time
-        END;
         -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
         -- after it. This transaction's may be older, so it is one of a transaction inside.
         BEGIN
