@@ -137,6 +137,26 @@ def test_every_wait_ends(actors: Actors) -> None:
     report(faults(actors, pairs))
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("claim", "pause", 'has the lock of group "g.1"'),
+        ("grant_access", "set_wakeups", "changes settings"),
+    ],
+)
+def test_a_wait_that_ends_says_what_it_was_for(
+    actors: Actors, one: str, other: str, said: str
+) -> None:
+    be_impatient(actors.owner)
+    scene = build(actors.owner, 1, set())
+    outcome = actors.play(Pair(OPS[one], OPS[other], end="stay"), scene)
+    assert outcome is not None
+    assert outcome.error is not None
+    assert outcome.state == "55P03"
+    assert said in str(outcome.error)
+    assert "Try again" in (outcome.error.diag.message_hint or "")
+
+
 def be_impatient(session: Session) -> None:
     for (name,) in session.run("""
             SELECT p.oid::regprocedure::text FROM pg_proc p
