@@ -19,6 +19,7 @@ from typing import get_args
 
 import pytest
 
+from tests.security.decisions import BY_HAND, MAY
 from tests.support import planting
 from tests.support.auditor import audit
 from tests.support.pairs import (
@@ -47,16 +48,16 @@ ROLLED_BACK = [name for name in OPS if name not in ASIDE]
 
 UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
 """Waits as long as its caller likes: for who publishes the same dedup key, or for reanchor()."""
+# None of these waits itself, but for publishing: that does as its caller likes.
 NO_PATIENCE = {
-    "publish",
-    "publish_many",
-    "notify",
-    "prune_dedup",
-    "arm",
-    "disarm",
-    "arm_all",
-    "disarm_all",
-}
+    "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "arm_all", "disarm_all",
+    "claim_alone", "maintain_step",
+}  # fmt: skip
+# They look, or are called by others; the procedure maintain() is transactions of its own.
+NO_WRITERS = {
+    "armed", "issue_grants", "maintain", "next_due", "nobody_waits", "notify_raw", "read", "read_start",
+    "refuse", "somebody_waits", "still_out", "still_running", "unannounced", "wake", "writers",
+}  # fmt: skip
 
 Names = tuple[str, str]
 
@@ -168,11 +169,23 @@ def be_impatient(session: Session) -> None:
 
 def test_every_writer_sets_its_patience(actors: Actors) -> None:
     """But for publishing, whose callers wait for locks of their own as they like."""
-    said = {name for op in OPS.values() for name in re.findall(r"durable_notify\.(\w+)\(", op.sql)}
     query = """
         SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'durable_notify'::regnamespace
            AND p.proconfig::text LIKE '%lock_timeout=%'"""
-    assert said - set(actors.owner.column(query)) == NO_PATIENCE
+    assert called() - set(actors.owner.column(query)) == NO_PATIENCE
+
+
+def test_every_writer_is_here(actors: Actors) -> None:
+    public = {name for name, may in MAY.items() if may} | set(BY_HAND.split())
+    query = """
+        SELECT p.proname FROM pg_proc p
+         WHERE p.pronamespace = 'durable_notify'::regnamespace AND p.provolatile = 'v'"""
+    assert (public & set(actors.owner.column(query))) - called() == NO_WRITERS
+
+
+def called() -> set[str]:
+    names = (re.findall(r"durable_notify\.(\w+)\(", op.sql) for op in OPS.values())
+    return set(itertools.chain.from_iterable(names))
 
 
 IN_ONE_TRANSACTION = [

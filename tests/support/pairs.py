@@ -25,6 +25,7 @@ PREPARATIONS = """
     SELECT durable_notify.set_retention(
         'kept.>', max_age => '1 microsecond', max_bytes => 1, on_lag => 'lose');
     SELECT durable_notify.set_retention('keyed.>', compact => true);
+    SELECT durable_notify.set_retention('archived.>', max_age => '1 microsecond', archive => true);
     CREATE PROCEDURE scene(
         g text, t text, parts text[], INOUT ids bigint[], INOUT tokens bigint[], INOUT job bigint)
     LANGUAGE plpgsql AS $$
@@ -67,7 +68,7 @@ PREPARATIONS = """
             PERFORM durable_notify.advance_replays(g, ARRAY[t]);
             UPDATE durable_notify.replay_job SET stepped_at = 'epoch' WHERE id = job;
         END IF;
-        IF parts && '{kept,keyed}' THEN
+        IF parts && '{kept,keyed,archived}' THEN
             COMMIT;
             PERFORM durable_notify.seal_log();
             COMMIT;
@@ -97,7 +98,7 @@ class Scene:
 def build(session: Session, number: int, parts: set[str]) -> Scene:
     """Make a scene."""
     group = f"g.{number}"
-    topic = f"{next((p for p in ('keyed', 'kept') if p in parts), 'plain')}.{number}"
+    topic = f"{next((p for p in ('keyed', 'kept', 'archived') if p in parts), 'plain')}.{number}"
     query = "CALL scene(%s, %s, %s, NULL, NULL, NULL)"
     ((ids, tokens, job),) = session.run(query, group, topic, sorted(parts))
     names: dict[str, Any] = {"g": group, "t": topic, "job": job, "L1": tokens[0], "L2": tokens[1]}
@@ -217,6 +218,12 @@ OPS: dict[str, Op] = {
         waits="group! active! log",
         ends="m9",
     ),
+    "claim_alone": of_group(
+        "claim_alone(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
+        "active! L2! order log",
+        waits="group! active! log",
+        ends="m9",
+    ),
     "claim of another": of_group(
         "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')", "active!", parts="exclusive"
     ),
@@ -293,10 +300,13 @@ ASIDE: dict[str, Op] = {
     "tidy_leaves": call("tidy_leaves()", "removing! log", waits="log"),
     "renew_statistics": call("renew_statistics()"),
     "measure": call("measure(%(t)s)", "progress! log", parts="kept"),
+    "plan_archive": call("plan_archive(%(t)s)", "progress! log", parts="archived"),
+    "advance_archive": call("advance_archive(%(t)s, 1, 1)", "progress!", parts="archived"),
     "prune_dedup": call("prune_dedup()"),
     "prune_inbox": call("prune_inbox('2001-01-01')", "inbox!"),
     "prune_audit": call("prune_audit('2001-01-01')", "audit!"),
     "maintain_begin": call("maintain_begin('w', '0')", "maintenance!"),
+    "maintain_step": call("maintain_step('w', 'sweep')", "maintenance! log", waits="log"),
     "maintain_end": call("maintain_end('w', '{}')", "maintenance!"),
     "reanchor": call("reanchor()", "log! access! removing"),
     "watch": call("watch('watched', %(t)s)", "watched!"),

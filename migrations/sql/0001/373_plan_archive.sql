@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.plan_archive(topic text, most integer DEFAULT 50000, OUT from_id bigint, OUT below bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     policy durable_notify.topic_retention := durable_notify.retention_of(topic);

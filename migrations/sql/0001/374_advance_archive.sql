@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.advance_archive(topic text, from_id bigint, below bigint) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- Say that what plan_archive() named is archived, for good: it may go now. False: somebody else has
