@@ -105,10 +105,10 @@ class AsyncMessage:
         outcomes = Outcomes()
         outcomes.acked.append(self.id)
         again = self.id in self._lease.tried
-        self._lease.tried.add(self.id)
+        self._lease.tried[self.id] = None
         self._settler.tried.add(self)
         try:
-            await settle(connection, self._lease.token, outcomes)
+            self._lease.tried[self.id] = await settle(connection, self._lease.token, outcomes)
         except LeaseLost as error:
             if again and self._lease.presumed_settled:
                 raise already_settled(self.id) from error  # which ended the lease
@@ -145,7 +145,7 @@ class AsyncMessage:
             yield connection
             if not self.is_settled:
                 await self.ack(connection)
-        self._settler.finish(self._lease, self)
+        self._settler.finish(self._lease, self, committed=True)
 
     async def once(self, connection: Publishable) -> bool:
         """Return whether the group has this message for the first time, in a transaction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from datetime import timedelta
@@ -11,7 +12,7 @@ from ..errors import AlreadySettled, InvalidArgument, LeaseLost
 from .failures import kept, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .failures import Failure
     from .ordering import Delivery, Place
@@ -119,13 +120,15 @@ class HeldLease:
     """A lease this consumer holds, and how far its messages have come.
 
     A message is *open* until it is *settled* (an outcome was recorded) or *finished* (its handler
-    has acknowledged it in a transaction of its own, whose end nobody told us). The lease is done
-    once no message is open and all outcomes are flushed.
+    has acknowledged it in a transaction of its own). It is *over* once that is durable: flushed, or
+    known to have committed; then the next of its key may be handled. The lease is done once no
+    message is open and all outcomes are flushed.
     """
 
     __slots__ = (
-        "_done", "_mutex", "_sizes", "_unsent", "attempts", "claimed_at", "given_up", "ids",
-        "lost", "open", "pending", "places", "sure_at", "token", "topic", "tried", "unconfirmed",
+        "_done", "_mutex", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at", "given_up",
+        "ids", "lost", "open", "pending", "places", "sure_at", "token", "topic", "tried",
+        "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -142,11 +145,13 @@ class HeldLease:
         self.places = places
         self.ids = tuple(places)
         self._sizes = sizes or {}
-        self._done = done  # called for each message that is settled here
+        self._done = done  # called for each message that is over
+        self._sent_back: dict[int, list[int]] = {}  # with which one
         self.open = set(self.ids)
         self.pending = Outcomes()
         self._unsent: list[Outcomes] = []
-        self.tried: set[int] = set()  # acknowledged in a transaction that may yet roll back
+        # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
+        self.tried: dict[int, str | None] = {}
         self.unconfirmed = False
         self.lost = False
         self.given_up = False
@@ -163,24 +168,26 @@ class HeldLease:
         """
         with self._mutex:
             self._close(message_id)
-            over = [message_id]
             pending = self.pending
             if isinstance(outcome, Ack):
                 pending.acked.append(message_id)
             elif isinstance(outcome, Retry):
                 pending.retried.append((message_id, outcome))
-                over += self._send_back(message_id)
+                self._send_back(message_id)
             else:
                 pending.rejected.append((message_id, outcome))
-        for each in over:
-            self._tell(each)
         return pending
 
     def finish(self, message_id: int) -> None:
         """Take note that a message was settled elsewhere, in a transaction not known to be over."""
         with self._mutex:
             self._close(message_id)
-        self._tell(message_id)
+
+    def over(self, message_ids: Iterable[int]) -> None:
+        """Take note that what became of messages is durable: the next of their keys may go."""
+        for message_id in message_ids:
+            if message_id not in self.open:  # else it was refused, and waits to be settled
+                self._tell(message_id)
 
     def take(self) -> Outcomes | None:
         """Take outcomes collected so far, to flush them; None where there are none."""
@@ -204,15 +211,17 @@ class HeldLease:
 
         But for what may have arrived when the connection broke: the next flush finds out.
         """
+        failed = set(self.open)
         with self._mutex:
             self.lost = True
             for outcomes in (*self._unsent, self.pending):
                 if not outcomes.uncertain:
                     outcomes.error = self._lost_error()
                     outcomes.flushed = True
+                    failed |= outcomes.ids()
             self._unsent = [outcomes for outcomes in self._unsent if outcomes.uncertain]
             self.pending = Outcomes()
-        for message_id in self.open:
+        for message_id in failed:
             self._tell(message_id)
 
     def reopen(self, message_id: int) -> None:
@@ -223,6 +232,21 @@ class HeldLease:
         with self._mutex:
             self.open.add(message_id)
             self.given_up = True
+
+    def rolled_back(self, message_ids: Iterable[int], outcome: Outcome) -> None:
+        """Settle messages otherwise that were finished in transactions which have rolled back."""
+        ids = set(message_ids)
+        with self._mutex:
+            if self.lost:
+                return
+            self.open |= ids
+            for message_id in ids:
+                self.tried.pop(message_id, None)
+        for message_id in self.ids:
+            # Trap: one that is sent back with an earlier one of its key has its outcome by that.
+            if message_id in ids and message_id in self.open:
+                with contextlib.suppress(LeaseLost):  # then it comes again all the same
+                    self.record(message_id, outcome)
 
     def check(self, message_id: int) -> None:
         """Raise what settling the message would: AlreadySettled or LeaseLost."""
@@ -254,24 +278,25 @@ class HeldLease:
     @property
     def presumed_settled(self) -> bool:
         """Whether every open message was acknowledged in some transaction, over or not."""
-        return self.open <= self.tried
+        return self.open <= self.tried.keys()
 
     def _tell(self, message_id: int) -> None:
-        if (place := self.places[message_id]) is not None:
-            self._done(place, (self.token, message_id))
+        for each in (message_id, *self._sent_back.pop(message_id, ())):
+            if (place := self.places[each]) is not None:
+                self._done(place, (self.token, each))
 
-    def _send_back(self, message_id: int) -> list[int]:
+    def _send_back(self, message_id: int) -> None:
         """Close what follows a retried message of its key: the database sends it back with it."""
         place = self.places[message_id]
         if place is None:
-            return []
+            return
         later = [
             other
             for other in self.ids[self.ids.index(message_id) + 1 :]
             if self.places[other] == place and other in self.open and other not in self.tried
         ]
         self.open.difference_update(later)
-        return later
+        self._sent_back[message_id] = later
 
     def _close(self, message_id: int) -> None:
         self.check(message_id)

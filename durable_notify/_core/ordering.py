@@ -20,12 +20,16 @@ class KeyGate(Generic[M]):
     A lease brings several messages of a key; the database sees to their order across consumers, the
     gate to that among the handlers of one. They stand in line as they came: what handlers take out
     of a queue in order, they may bring here in another.
+
+    A message is done once its outcome is durable. Trap: let go as soon as an outcome is known here,
+    the next one runs, and after a kill the first comes again behind it.
     """
 
     def __init__(self) -> None:
         self._inside: dict[Place, _Holder] = {}
         # Who has not gone through, in order, and the message where it was kept.
         self._lines: dict[Place, dict[Delivery, M | None]] = {}
+        self.kept = 0  # how many wait here to be let through
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def expect(self, place: Place | None, delivery: Delivery) -> None:
@@ -46,9 +50,10 @@ class KeyGate(Generic[M]):
             line.setdefault(delivery, None)
             holder = self._inside.get(place)
             if next(iter(line)) != delivery or not (holder is None or holder.owner is owner):
+                self.kept += line[delivery] is None
                 line[delivery] = message
                 return False
-            del line[delivery]
+            self.kept -= line.pop(delivery) is not None
             if not line:
                 del self._lines[place]
             if holder is None:
@@ -66,7 +71,9 @@ class KeyGate(Generic[M]):
             return None
         with self._mutex:
             line = self._lines.get(place, {})
-            line.pop(delivery, None)
+            self.kept -= line.pop(delivery, None) is not None
+            if not line:
+                self._lines.pop(place, None)
             holder = self._inside.get(place)
             if holder is not None:
                 holder.deliveries.discard(delivery)
@@ -74,11 +81,28 @@ class KeyGate(Generic[M]):
                     return None
                 del self._inside[place]
             if not line:
-                self._lines.pop(place, None)
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None  # it goes once
+            self.kept -= message is not None
             return message
+
+    def following(self, place: Place | None, owner: object) -> M | None:
+        """Return the next of a key that was kept, to who has the key: to be sent to ``enter``."""
+        if place is None:
+            return None
+        with self._mutex:
+            holder, line = self._inside.get(place), self._lines.get(place)
+            if holder is None or holder.owner is not owner or line is None:
+                return None
+            first = next(iter(line))
+            message, line[first] = line[first], None
+            self.kept -= message is not None
+            return message
+
+    def waits(self, place: Place) -> bool:
+        """Whether a message of a key has yet to go through."""
+        return place in self._lines
 
 
 class _Holder:

@@ -95,7 +95,7 @@ class Consumer:
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
         self._intake = Intake(self._stopping, self._room, self._loads)
-        self._settler = Settler(self._store, self.options, self._freed, self._intake.done)
+        self._settler = Settler(self._store, self.options, self._freed, self._intake)
         self._intake.settler = self._settler
         self._attention = Attention(self.options.topics)
         self._linger = Linger()

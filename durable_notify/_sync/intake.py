@@ -47,8 +47,8 @@ class Intake:
 
     @property
     def size(self) -> int:
-        """How many messages wait."""
-        return self._queue.size()
+        """How many messages wait, those that wait for their keys included."""
+        return self._queue.size() + self._gate.kept
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in what was claimed."""
@@ -76,7 +76,7 @@ class Intake:
         """Return the next message, or None once it has ended, or it is too late for one."""
         while True:
             try:
-                message = self._queued(until)
+                message = self._of_its_key(owner) or self._queued(until)
             except self._queue.EMPTY:
                 return None
             if message is None:
@@ -84,7 +84,7 @@ class Intake:
                 if self.failure is not None:
                     raise self.failure
                 return None
-            if self._queue.size() <= self.low_water:
+            if self.size <= self.low_water:
                 self._room.set()  # also where none of what is in it may be handled any more
             self.make_sure(message)
             if not self._admitted(message, message if owner is None else owner):
@@ -98,9 +98,25 @@ class Intake:
         try:
             return self._queue.get_nowait()
         except self._queue.EMPTY:
+            if self._gate.kept:
+                self.settler.hurry()  # they wait for what is settled to be durable
             if until is None:
                 return self._queue.get()
             return self._queue.get_within(until - time.monotonic())
+
+    def _of_its_key(self, batch: object) -> Message | None:
+        """Return what a batch may have at once: the next of the key of its last message."""
+        if not (isinstance(batch, list) and batch):
+            return None
+        return self._gate.following(batch[-1]._place, batch)
+
+    def hinders(self, place: Place | None) -> bool:
+        """Whether an outcome that is not durable yet keeps a handler from its next message."""
+        return not self._queue.size() and self.next_waits(place)
+
+    def next_waits(self, place: Place | None) -> bool:
+        """Whether the next of a key is here already."""
+        return place is not None and self._gate.waits(place)
 
     def make_sure(self, message: Message) -> None:
         """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
@@ -125,7 +141,7 @@ class Intake:
         self.settler.settle_soon(message._lease, message.id, Reject(reason))
 
     def done(self, place: Place | None, delivery: Delivery) -> None:
-        """A message has its outcome: the next of its key may go."""
+        """A message's outcome is durable: the next of its key may go."""
         following = self._gate.leave(place, delivery)
         if following is not None:
             self._queue.put(following)

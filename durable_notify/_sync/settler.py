@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .._core.complaints import Complaints
-from .._core.leases import Ack, HeldLease, already_settled
+from .._core.leases import Ack, HeldLease, Retry, already_settled
 from .._core.pacing import backoff
 from .._core.telling import Teller
 from ..connecting import said
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .._core.leases import Outcome, Outcomes
-    from .._core.ordering import Delivery, Place
+    from .._core.ordering import Place
     from ..options import ConsumerOptions
     from .handler_pool import HandlerPool
+    from .intake import Intake
     from .message import Message
     from .store import Store
 
@@ -33,6 +34,8 @@ log = logging.getLogger("durable_notify")
 
 #: How long an acknowledgement that nobody waits for may wait for others, in seconds.
 LINGER = 0.05
+#: Why a message comes again whose handler returned, and whose transaction did not commit.
+ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
 
 class Settler:
@@ -40,7 +43,7 @@ class Settler:
 
     Who waits for an outcome flushes it, with whatever else has come together while the flush
     before was under way (group commit). Outcomes nobody waits for go when their lease is complete,
-    or after ``LINGER``.
+    when the next of their keys is all that a handler could do, or after ``LINGER``.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Settler:
         store: Store,
         options: ConsumerOptions,
         freed: Callable[[], None],
-        done: Callable[[Place, Delivery], None],
+        intake: Intake,
     ) -> None:
         self._store = store
         self._options = options
@@ -59,7 +62,8 @@ class Settler:
         self._closing = Event()
         self._closed = False
         self._freed = freed  # called whenever messages stop being held
-        self._done = done  # called for each message that has its outcome
+        self._intake = intake  # which is told of each message that is over
+        self._doubtful: list[tuple[HeldLease, int]] = []  # finished, and the next of a key waits
         self._complaints = Complaints()
         self._teller = Teller(options.on_event, options.group)
         self.tried: set[Message] = set()  # acknowledged in transactions not known to be over
@@ -68,7 +72,7 @@ class Settler:
         self, token: int, places: Mapping[int, Place | None], sizes: Mapping[int, int]
     ) -> HeldLease:
         """Take note of a lease: its messages, what they are in order by, and their sizes."""
-        lease = HeldLease(token, places, time.monotonic(), self._done, sizes)
+        lease = HeldLease(token, places, time.monotonic(), self._intake.done, sizes)
         self._leases[token] = lease
         return lease
 
@@ -123,21 +127,32 @@ class Settler:
     def settle_soon(self, lease: HeldLease, message_id: int, outcome: Outcome) -> None:
         """Settle a message before long, without waiting for it."""
         lease.record(message_id, outcome)
-        if lease.open and isinstance(outcome, Ack):
-            self._dirty.set()
-        else:
+        if (
+            not lease.open
+            or not isinstance(outcome, Ack)
+            or self._intake.hinders(lease.places[message_id])
+        ):
             self._urgent.set()
-            self._dirty.set()
+        self._dirty.set()
 
-    def finish(self, lease: HeldLease, message: Message) -> None:
+    def hurry(self) -> None:
+        """Flush at once: a handler has nothing to do before what was settled is durable."""
+        self._urgent.set()
+        self._dirty.set()
+
+    def finish(self, lease: HeldLease, message: Message, *, committed: bool = False) -> None:
         """Take note that a message was acknowledged in a transaction of its handler's."""
         if message.id in lease.open and not lease.lost:
             lease.finish(message.id)
             if self._teller:
                 self._teller.finished(lease)
+            if committed or not self._intake.next_waits(lease.places[message.id]):
+                lease.over([message.id])
+            else:
+                self._doubtful.append((lease, message.id))
+                self.hurry()
             if not lease.open:
-                self._urgent.set()
-                self._dirty.set()
+                self.hurry()
 
     def failed(self, message: Message, lease: HeldLease, error: Exception) -> None:
         """Settle a message whose handler raised, as the rules for errors say."""
@@ -149,7 +164,9 @@ class Settler:
 
     def extend(self, lease: HeldLease, seconds: float) -> None:
         """Prolong one lease."""
-        if lease.token not in self._store.extend([lease.token], seconds):
+        extended = self._store.extend([lease.token], seconds)
+        # What was acknowledged in a transaction that is still open cannot be extended, nor be lost.
+        if lease.token not in extended and not lease.presumed_settled:
             self._lose(lease)
             raise LeaseLost(
                 f"lease {lease.token} was superseded: another consumer has its messages"
@@ -198,6 +215,7 @@ class Settler:
     def _settle(self, lease: HeldLease, outcomes: Outcomes) -> None:
         before = time.monotonic()
         self._store.settle(lease.token, outcomes)
+        lease.over(outcomes.ids())
         if not self._teller:
             return
         seconds = time.monotonic() - before
@@ -225,13 +243,14 @@ class Settler:
                 self._superseded(lease, outcomes, error)
                 return
             except OutOfOrder as error:
-                lease.reopen(message_id)
+                lease.reopen(message_id)  # its key is not free before it is settled in order
                 outcomes.refused[message_id] = error
                 log.warning("message %s was settled out of order: %s", message_id, error)
             except SettleError as error:
                 if not outcomes.uncertain:  # else it was us who settled it
                     outcomes.refused[message_id] = error
                     log.warning("the outcome of message %s was refused: %s", message_id, error)
+                lease.over([message_id])
             except BaseException:
                 outcomes.add(one)
                 raise
@@ -249,13 +268,14 @@ class Settler:
             if lease.open or outcomes.refused:
                 log.warning("%d outcomes were refused: %s", len(outcomes.refused), error)
                 self._lose(lease, len(outcomes.refused))
-        elif lease.presumed_settled and outcomes.ids() <= lease.tried:
+        elif lease.presumed_settled and outcomes.ids() <= lease.tried.keys():
             for message_id in outcomes.ids():
                 outcomes.refused[message_id] = already_settled(message_id)
         else:
             outcomes.error = error
             self._lose(lease, len(outcomes))
             log.warning("%d outcomes were refused: %s", len(outcomes), error)
+        lease.over(outcomes.ids())
         self._forget(lease)
 
     def _forget(self, lease: HeldLease) -> None:
@@ -275,6 +295,7 @@ class Settler:
             self._urgent.clear()
             try:
                 self.flush()
+                self._find_out()
                 again = self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
@@ -289,6 +310,30 @@ class Settler:
         while not self._closing.wait(self._options.heartbeat):
             if not quiet():
                 self._store.check()
+
+    def _find_out(self) -> None:
+        """See what became of messages acknowledged in transactions whose end nobody told us.
+
+        One that rolled back has its message come again, before the next of its key. Where one is
+        open still, several messages are settled by it: what else it does is its maker's to order.
+        """
+        doubtful, self._doubtful = self._doubtful, []
+        if not doubtful:
+            return
+        try:
+            names = {lease.tried.get(message_id) for lease, message_id in doubtful}
+            over = self._store.over(name for name in names if name is not None)
+            out = self._store.still_out(message_id for _, message_id in doubtful)
+        except BaseException:
+            self._doubtful += doubtful
+            raise
+        for lease in {lease.token: lease for lease, _ in doubtful}.values():
+            ids = [message_id for held, message_id in doubtful if held is lease]
+            back = [i for i in ids if i in out and lease.tried.get(i) in (None, *over)]
+            if back and lease.token in self._leases:  # else others have it
+                lease.rolled_back(back, Retry(0.0, ROLLED_BACK))
+                self.hurry()
+            lease.over(ids)
 
     def _confirm(self) -> bool:
         """End leases whose messages were acknowledged in transactions not known to be over.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import psycopg
 
 from .. import schema
 from ..adapting import storable_in
+from ..connecting import said
 from ..errors import ClaimBusy
 from ..topics import is_pattern
 from .connections import fetch, unwrap
@@ -21,6 +23,7 @@ from .links import Link, Open, connect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg import Connection
     from psycopg.pq.abc import PGconn
 
     from .._core.failures import Failure
@@ -30,30 +33,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "settle"]
 
+log = logging.getLogger("durable_notify")
+
+#: How often to try to join a group that open transactions hold: the database waits 5 s each time.
+TRIES_TO_JOIN = 6
+
 # JSON as text: what one message holds must not keep the driver from reading the others.
 _CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim(%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim_alone("
+    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
 )
 _SETTLE = (
     "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
     " (SELECT pg_catalog.array_agg(pg_catalog.make_interval(secs => d) ORDER BY n)"
     " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
-    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[])"
+    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[]),"
+    " pg_catalog.pg_current_xact_id()::text"
 )
-_ACK = "SELECT durable_notify.settle(%s, %s::bigint[])"
+_ACK = "SELECT durable_notify.settle(%s, %s::bigint[]), pg_catalog.pg_current_xact_id()::text"
 
 
-def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
-    """Settle messages of a lease in the transaction of a connection.
+def settle(connection: Publishable, token: int, outcomes: Outcomes) -> str:
+    """Settle messages of a lease in the transaction of a connection; returns that one's name.
 
     Raises:
         LeaseLost, AlreadySettled: the transaction has failed and can only be rolled back.
     """
     retried, rejected = outcomes.retried, outcomes.rejected
     if not (retried or rejected):
-        fetch(connection, _ACK, (token, outcomes.acked))
+        rows = fetch(connection, _ACK, (token, outcomes.acked))
     else:
         pgconn = (unwrap(connection)).pgconn
         params = (
@@ -66,7 +76,9 @@ def settle(connection: Publishable, token: int, outcomes: Outcomes) -> None:
             [storable_in(pgconn, outcome.reason) for _, outcome in rejected],
             [_as_json(pgconn, outcome.error) for _, outcome in rejected],
         )
-        fetch(connection, _SETTLE, params)
+        rows = fetch(connection, _SETTLE, params)
+    transaction: str = rows[0][1]
+    return transaction
 
 
 def _as_json(pgconn: PGconn, error: Failure | None) -> str | None:
@@ -109,20 +121,31 @@ class Store:
             psycopg.Error: the database cannot be reached or used, in the driver's own words.
         """
         options = self._options
-        start = options.start
         with connect(self._dsn, "start", options.heartbeat) as connection:
             schema.check(connection)
-            since = start if isinstance(start, datetime) else None
-            fetch(
-                connection,
-                "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
-                (options.group, list(options.topics), "since" if since else start, since),
-            )
-            if settings_given := options.group_settings:
-                query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-                fetch(connection, query, (options.group, json.dumps(settings_given)))
+            for left in reversed(range(TRIES_TO_JOIN)):
+                try:
+                    self._join(connection)
+                    break
+                except psycopg.errors.LockNotAvailable as error:
+                    if not left:
+                        raise
+                    log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
+
+    def _join(self, connection: Connection[Any]) -> None:
+        options = self._options
+        start = options.start
+        since = start if isinstance(start, datetime) else None
+        fetch(
+            connection,
+            "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
+            (options.group, list(options.topics), "since" if since else start, since),
+        )
+        if settings_given := options.group_settings:
+            query = "SELECT durable_notify.configure(%s, %s::jsonb)"
+            fetch(connection, query, (options.group, json.dumps(settings_given)))
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""
@@ -183,6 +206,19 @@ class Store:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
         query = "SELECT message_id, is_dead FROM durable_notify.still_out(%s, %s::bigint[])"
         return dict(self._settling.fetch(query, (self._options.group, list(ids))))
+
+    def over(self, transactions: Iterable[str]) -> set[str]:
+        """Return those of some transactions that have ended, committed or not."""
+        query = (
+            "SELECT t.name FROM pg_catalog.unnest(%s::text[]) AS t (name)"
+            " WHERE pg_catalog.pg_xact_status(t.name::pg_catalog.xid8) IS DISTINCT FROM"
+            " 'in progress'"
+        )
+        names = list(transactions)
+        try:
+            return {row[0] for row in self._settling.fetch(query, (names,))}
+        except psycopg.errors.InvalidParameterValue:
+            return set(names)  # it never came so far: they are of a primary that was replaced
 
     def next_due(self, topics: Iterable[str]) -> float | None:
         """Return the seconds until something comes back by the clock; None: nothing will."""

@@ -398,7 +398,7 @@ def test_clocks_differ(dsn: str, monkeypatch: pytest.MonkeyPatch, seconds: int) 
 @pytest.mark.parametrize("fault", [
     "INSERT INTO durable_notify.outbox (topic, payload, created_at) VALUES ('t', '1', now() + interval '1 hour')",
     "UPDATE durable_notify.consumer_group SET created_at = now() + interval '1 hour'",
-    "INSERT INTO durable_notify.lease (subscription_id, claimed_at, deadline, ids, attempts) VALUES (1, now() + interval '1 hour', now(), '{}', '{}')",
+    "INSERT INTO durable_notify.lease (subscription_id, claimed_at, deadline, ids, attempts, order_by) VALUES (1, now() + interval '1 hour', now(), '{}', '{}', 'key')",
 ])  # fmt: skip
 def test_the_clock_went_back(dsn: str, conn: Connection, fault: str) -> None:
     subscribe(conn)
@@ -474,6 +474,19 @@ def test_the_default_partition_is_used(dsn: str, conn: Connection) -> None:
     retain(conn, "max_age => '1 minute'")
     conn.execute("CALL durable_notify.maintain()")
     assert not findings(dsn)  # as its remedy says
+
+
+def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
+    with psycopg.connect(dsn, application_name="backup") as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("SELECT")
+        conn.execute("""
+            INSERT INTO durable_notify.unwanted_leaf (first_id, seen, since, noted_at)
+            VALUES (1, '3:3:', pg_current_xact_id(), now() - interval '1 hour')""")
+        finding = one("partition-held", dsn)
+        assert (finding.data["pid"], finding.data["leaves"]) == (other.info.backend_pid, 1)
+        assert "backup" in finding.what
+    assert not findings(dsn)
 
 
 def test_a_large_topic_without_retention(dsn: str, conn: Connection) -> None:

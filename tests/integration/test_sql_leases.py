@@ -394,9 +394,9 @@ def test_extend_waits_for_no_open_settle(stage: Stage, settled: int) -> None:
     (second,) = other.claim()
     reader.begin()
     reader.settle(token, batch[:settled])
-    other.run("SET lock_timeout = '1s'")
-    assert other.column(EXTEND, [token, second.token]) == [token, second.token]
+    # What is settled whole in an open transaction is not extended, and cannot be taken over.
     extended = [token, second.token] if settled == 1 else [second.token]
+    assert other.column(EXTEND, [token, second.token]) == extended
     assert other.column("SELECT token FROM durable_notify.heartbeat ORDER BY 1") == extended
     reader.commit()
 
@@ -470,6 +470,10 @@ def test_next_due(stage: Stage) -> None:
         seconds: float | None = reader.value(NEXT_DUE)
         return seconds
 
+    def overdue() -> bool:
+        """It is looked at again before long, and not at once."""
+        return 0 < (due() or 0) <= 1
+
     def about(seconds: float) -> object:
         return pytest.approx(seconds, abs=60)
 
@@ -480,11 +484,11 @@ def test_next_due(stage: Stage) -> None:
     assert due() == about(1800)
     reader.run(LONG_GONE)
     reader.run("DELETE FROM durable_notify.heartbeat")
-    assert due() == 0
+    assert overdue()
     other.ack(other.claim())
     assert due() == about(1800)
     reader.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
-    assert due() == 0
+    assert overdue()
     other.ack(other.claim())
     assert due() is None
     assert reader.value("SELECT durable_notify.next_due('nobody', '{t}')") is None

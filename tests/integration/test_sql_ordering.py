@@ -175,14 +175,14 @@ def test_changed_order_holds_for_what_is_under_way(stage: Stage) -> None:
     settle(one, held)
 
 
-LOOK = "held_back := durable_notify.busy_keys(live, their_keys);"
+LOOK = "held_back := durable_notify.busy_keys(live, their_keys, options.order_by);"
 GATE = "PERFORM pg_catalog.pg_advisory_xact_lock(4711);"
 LATER_LOOK = "held_back := held_back || ARRAY("
 DEFERRED_FIRST = f"""held_back := ARRAY(
     SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)
      WHERE EXISTS (SELECT FROM durable_notify.deferred d
                     WHERE d.subscription_id = part.id AND d.key = k.key));
-    {GATE} held_back := held_back || durable_notify.busy_keys(live, their_keys);"""
+    {GATE} held_back := held_back || durable_notify.busy_keys(live, their_keys, options.order_by);"""
 
 
 @pytest.mark.parametrize("planted", [False, True])

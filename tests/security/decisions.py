@@ -39,7 +39,7 @@ MAY: dict[str, set[str]] = {
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
         CONSUMERS,
-        "subscribe discover configure pause resume claim settle still_out once extend release next_due stay_active"
+        "subscribe discover configure pause resume claim claim_alone settle still_out once extend release next_due stay_active"
         " stand_down replay seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
@@ -48,7 +48,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "arm disarm armed arm_all disarm_all unannounced still_running writers",
+        "topic_mark arm disarm armed arm_all disarm_all unannounced still_running writers",
     ),
     **_decided(OWNER, BY_HAND),
     **_decided(
@@ -56,18 +56,18 @@ MAY: dict[str, set[str]] = {
         # What only other functions call.
         "chosen_dead_letters advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
         " carried_over check_order chosen_columns claim_topic columns_watched committed_snapshot dedup_id defer drop_lease"
-        " due_in_topic follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
-        " hold_group id_before in_flight json_or_text key_of_row later_of_key let_go may_see message_of move"
+        " due_in_topic due_in_topics fenced_leases follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
+        " hold_group hold_group_and id_before in_flight json_or_text key_of_row keys_of later_of_key let_go may_see message_of move"
         " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
-        " room_to_read send_back sort_out stragglers subscribe_topics take_batch take_dead_letters"
-        " take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
+        " room_to_read seconds_until send_back share_order sort_out stragglers subscribe_topics take_batch take_dead_letters"
+        " take_deferred take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
         # Of retention and maintenance.
-        " begin_anew compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
+        " begin_anew compact expire_leases first_id_since hold_functions hold_removing hold_leaves keep_all note_unwanted is_subscribed is_referenced older_snapshots has_appeared lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy others_at_work make_leaf first_id_for_a_leaf set_closed leaf_goes"
+        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
         " topics_of_leaf discover_next skip_to_leaf lock_log_and",
     ),
 }

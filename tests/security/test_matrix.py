@@ -113,6 +113,8 @@ CONSUMER = (
     "SELECT durable_notify.configure('g', '{{\"max_attempts\": 3}}')",
     "SELECT durable_notify.pause('g'), durable_notify.resume('g')",
     "SELECT durable_notify.claim('g', '{{orders.eu,orders.us}}')",
+    "SELECT durable_notify.topic_mark('orders.eu')",
+    "SELECT durable_notify.claim_alone('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify.settle({token}, acked => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, retried => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, rejected => '{{{id}}}')",

@@ -7,6 +7,7 @@ a message when its handler begins, and then does what its manner says:
 - ``acks some``: acknowledges two messages, then never settles another.
 - ``waits``: acknowledges once it has read a line from its standard input; it says when it is told
   to stop.
+- ``dies at the second``: returns, and the process is killed as its second handler begins.
 - ``is cut short``: never settles; the event loop ends under it as its first handler begins.
 - ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
 - ``records late``: the same, but acknowledges once it has read a line from its standard input; it
@@ -158,6 +159,10 @@ def main() -> None:
             print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
             return begun
 
+    def dies_at(last: int, number: int) -> None:
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     @contextmanager
     def refusals(message: Any) -> Iterator[None]:
         try:
@@ -168,6 +173,9 @@ def main() -> None:
 
     def handle(message: dn.Message) -> None:
         number = begin(message)
+        if args.manner == "dies at the second":
+            dies_at(2, number)
+            return
         if args.manner == "waits":
             sys.stdin.readline()
         elif args.manner == "acks some" and number > 2:
@@ -187,6 +195,9 @@ def main() -> None:
 
     async def ahandle(message: dn.AsyncMessage) -> None:
         number = begin(message)
+        if args.manner == "dies at the second":
+            dies_at(2, number)
+            return
         if args.manner == "waits":
             await asyncio.to_thread(sys.stdin.readline)
         elif args.manner == "acks some" and number > 2:

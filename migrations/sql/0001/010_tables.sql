@@ -32,7 +32,7 @@ CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DE
 --   min_width:    how many ids a leaf is made for, at least
 --   ahead:        how many leaves are kept ready after the one that is written to
 --   closed_below: how far leaves are closed; see close_leaves()
---   copied:       the first id of the leaf that is written anew, and whose transactions that waits for;
+--   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
 --                 see repack_leaf()
 CREATE TABLE durable_notify.log_layout (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
@@ -40,7 +40,7 @@ CREATE TABLE durable_notify.log_layout (
     ahead        integer NOT NULL DEFAULT 2,
     closed_below bigint  NOT NULL DEFAULT 0,
     copied       bigint,
-    waits_for    text[],
+    copied_by    xid8,
     CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
     CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
 );
@@ -82,6 +82,14 @@ CREATE TABLE durable_notify.consumer_group (
     ),
     CONSTRAINT consumer_group_max_attempts_is_positive CHECK (max_attempts > 0)
 );
+
+-- One row a group, locked by who writes keys into deferred without the group's lock: FOR SHARE by settle() and
+-- release(), against configure(), which changes order_by with a row of its own. So a key in deferred is
+-- always one that the group's order has. Not the group's own row: pause() and others update that.
+CREATE TABLE durable_notify.ordering (
+    group_id integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
+    changes  bigint  NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
 
 -- Patterns of topics that a group consumes; discover() subscribes it to what matches.
 CREATE TABLE durable_notify.pattern (
@@ -160,9 +168,10 @@ CREATE TABLE durable_notify.lease (
     deadline        timestamptz NOT NULL,
     ids             bigint[]    NOT NULL,
     attempts        integer[]   NOT NULL,
-    keys            text[],  -- NULL where nothing is to be kept in order
+    order_by        text        NOT NULL,  -- the order that it was handed out under: keys are kept in that
+    keys            text[],  -- NULL: nothing is to be kept in order; see keys_of()
     rings           text  -- what to ring when it is settled, where that may make others deliverable:
-                          -- a message for its topic's consumers, * for whatever else they consume too
+                          -- a message for its topic's consumers, * for all topics of the group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- A later deadline of a lease, where its consumer has asked for one.
@@ -179,29 +188,40 @@ CREATE TABLE durable_notify.settlement (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Messages that wait for something. Whether one can go is computed by the claim.
---   waits_for: retry (its next attempt), key (what is before it of its key: parked), delivery (its
---              deliver_at) or replay (its turn)
---   key:       set where the message holds back what comes after it of its key; '' in a strict group
+--   waits_for:  retry (its next attempt), key (what is before it of its key: parked), delivery (its
+--               deliver_at) or replay (its turn)
+--   key:        set when the message holds back what comes after it of its key; '' in a strict group
+--   replay_job: the replay that may take the row back; NULL: the group is owed the message, and no cancel takes it
+-- A message may have several rows, each for a reason of its own. Rows are inserted by all who have a reason,
+-- and never wait for each other. Rows are removed or changed under the group's lock only: the claim takes
+-- all rows of a message at once.
+-- Trap: one row a message, with ON CONFLICT: a reason overwrites another one, and each writer waits for the
+-- open transactions of handlers.
 CREATE TABLE durable_notify.deferred (
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,
     message_id      bigint      NOT NULL,
+    seq             bigint      GENERATED ALWAYS AS IDENTITY,
     due_at          timestamptz NOT NULL,
     attempt         integer     NOT NULL,
     waits_for       text        NOT NULL DEFAULT 'retry',
     key             text,
     error           jsonb,
-    PRIMARY KEY (subscription_id, message_id),
-    CONSTRAINT deferred_waits_for CHECK (waits_for IN ('retry', 'key', 'delivery', 'replay'))
+    replay_job      bigint,
+    PRIMARY KEY (subscription_id, message_id, seq),
+    CONSTRAINT deferred_waits_for CHECK (waits_for IN ('retry', 'key', 'delivery', 'replay')),
+    CONSTRAINT deferred_replay_has_its_job CHECK (waits_for <> 'replay' OR replay_job IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX deferred_due ON durable_notify.deferred (subscription_id, due_at, message_id)
     WHERE key IS NULL;
-CREATE INDEX deferred_key ON durable_notify.deferred (subscription_id, key, message_id)
-    INCLUDE (due_at) WHERE key IS NOT NULL;
+CREATE INDEX deferred_key ON durable_notify.deferred (subscription_id, key, message_id, due_at)
+    WHERE key IS NOT NULL;
 
--- Messages given up, whole, so that the log need not be kept for them.
+-- Messages given up, whole, so that the log need not be kept for them. One that dies twice at once, under two
+-- leases, has two rows: an insert that waited for the other one would hold up the group's claims.
 CREATE TABLE durable_notify.dead_letter (
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,
     message_id      bigint      NOT NULL,
+    seq             bigint      GENERATED ALWAYS AS IDENTITY,
     topic           text        NOT NULL,
     key             text,
     payload         jsonb,
@@ -212,5 +232,5 @@ CREATE TABLE durable_notify.dead_letter (
     reason          text        NOT NULL,
     error           jsonb,
     dead_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (subscription_id, message_id)
+    PRIMARY KEY (subscription_id, message_id, seq)
 );

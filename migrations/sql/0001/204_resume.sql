@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.resume(group_name text) RETURNS void
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     changed integer;

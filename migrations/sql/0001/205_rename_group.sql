@@ -1,9 +1,10 @@
 CREATE FUNCTION durable_notify.rename_group(group_name text, new_name text) RETURNS void
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    changed integer := durable_notify.group_lock(group_name);
+    changed integer := durable_notify.hold_group_and(group_name, 'name');
 BEGIN
     -- Give a group another name; position, leases and dead letters stay its own. Consumers that
     -- run under the old name end with an error at their next claim.

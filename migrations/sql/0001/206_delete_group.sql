@@ -1,9 +1,10 @@
 CREATE FUNCTION durable_notify.delete_group(group_name text) RETURNS void
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    deleted integer := durable_notify.group_lock(group_name);
+    deleted integer := durable_notify.hold_group_and(group_name, 'all');
 BEGIN
     -- Forget a group: its positions, leases, retries and dead letters. The messages stay in the
     -- log, for other groups and for one of this name that is created later. Consumers that run

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.configure(group_name text, options jsonb) RETURNS void
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
@@ -12,6 +13,8 @@ BEGIN
     --
     -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), on_expiry,
     -- park_limit, max_in_flight, rate_limit; null lifts the last two.
+    -- A new order_by holds for what is handed out from then on, and for all that waits. It waits, for 5
+    -- seconds at most, until no open transaction has messages of the group come again (SQLSTATE 55P03).
     IF NOT durable_notify.has_own_rights() THEN
         PERFORM durable_notify.configure_granted(group_name, options);
         RETURN;
@@ -23,7 +26,7 @@ BEGIN
         RAISE EXCEPTION 'a group has no option %', unknown USING ERRCODE = '22023',
               HINT = 'durable_notify.consumer_group has them as columns.';
     END IF;
-    changed := durable_notify.group_lock(group_name);
+    changed := durable_notify.hold_group_and(group_name, 'order', options ->> 'order_by');
     SELECT * INTO STRICT old FROM durable_notify.consumer_group g WHERE g.id = changed;
     UPDATE durable_notify.consumer_group g
        SET order_by = COALESCE(options ->> 'order_by', g.order_by),
@@ -46,6 +49,12 @@ BEGIN
         RETURN;
     END IF;
     IF new.order_by <> old.order_by THEN
+        IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+            -- A frozen snapshot would leave out what has begun to wait since.
+            RAISE EXCEPTION 'order_by of group "%" must be changed in a READ COMMITTED transaction', group_name
+                USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+        END IF;
+        UPDATE durable_notify.ordering o SET changes = o.changes + 1 WHERE o.group_id = changed;
         PERFORM durable_notify.order_anew(new);
     END IF;
     PERFORM durable_notify.note_audit('configure', group_name, options);

@@ -4,14 +4,18 @@ CREATE FUNCTION durable_notify.bury(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Keep a message as a dead letter of its group, whole. What dies again replaces what it was.
+    -- Keep a message as a dead letter of its group, whole. What dies again replaces what it was, but for a
+    -- row that an open transaction has: a claim must not wait for it.
+    DELETE FROM durable_notify.dead_letter d USING (
+        SELECT x.seq FROM durable_notify.dead_letter x
+         WHERE x.subscription_id = bury.subscription_id AND x.message_id = bury.message_id
+           FOR UPDATE SKIP LOCKED) AS before
+     WHERE d.subscription_id = bury.subscription_id AND d.message_id = bury.message_id AND d.seq = before.seq;
     INSERT INTO durable_notify.dead_letter
            (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason, error)
     SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, bury.attempt, bury.reason, bury.error
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL durable_notify.message_of(s.topic, bury.message_id, bury.message_id, bury.message_id) AS o
-     WHERE s.id = bury.subscription_id
-    ON CONFLICT (subscription_id, message_id) DO UPDATE
-       SET attempt = EXCLUDED.attempt, reason = EXCLUDED.reason, error = EXCLUDED.error, dead_at = EXCLUDED.dead_at;
+     WHERE s.id = bury.subscription_id;
 END
 $function$;

@@ -14,11 +14,7 @@ BEGIN
                 || COALESCE(': ' || NULLIF(error ->> 'type', ''), '') || COALESCE(': ' || (error ->> 'message'), ''), error);
         RETURN;
     END IF;
-    -- After a replay a message may be out under two leases; it waits here once.
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key, error)
-    VALUES (defer.subscription_id, defer.message_id, defer.due_at, defer.attempt, defer.key, defer.error)
-    ON CONFLICT (subscription_id, message_id) DO UPDATE
-       SET attempt = GREATEST(deferred.attempt, EXCLUDED.attempt), due_at = EXCLUDED.due_at,
-           waits_for = EXCLUDED.waits_for, key = EXCLUDED.key, error = EXCLUDED.error;
+    VALUES (defer.subscription_id, defer.message_id, defer.due_at, defer.attempt, defer.key, defer.error);
 END
 $function$;

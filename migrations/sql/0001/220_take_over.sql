@@ -2,8 +2,8 @@ CREATE FUNCTION durable_notify.take_over(tokens bigint[], only_expired boolean, 
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    ended record;
-    attempts_allowed integer;
+    ended durable_notify.lease;
+    options durable_notify.consumer_group;
     now_time timestamptz := pg_catalog.clock_timestamp();  -- one for all: they keep their order
 BEGIN
     -- End leases and send what they left unsettled out again; returns the tokens not ended.
@@ -11,8 +11,13 @@ BEGIN
     -- Trap: a handler that acknowledges in its own transaction holds the lease row until it
     -- commits, and a claim must never wait for it: SKIP LOCKED. Such a lease is late but not
     -- superseded; its settle wins if it commits.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot leaves out what was settled since: that would come again.
+        RAISE EXCEPTION 'leases are given back in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     FOR ended IN
-        SELECT l.token, l.subscription_id, l.ids, l.attempts, l.keys, l.owner FROM durable_notify.lease l
+        SELECT l.* FROM durable_notify.lease l
          WHERE l.token = ANY (tokens)
            AND NOT (only_expired AND now_time < COALESCE(
                     (SELECT h.deadline FROM durable_notify.heartbeat h WHERE h.token = l.token), l.deadline))
@@ -22,17 +27,16 @@ BEGIN
         -- Read again under the lock: it may have been extended since the loop's query began.
         CONTINUE WHEN only_expired AND EXISTS (
             SELECT FROM durable_notify.heartbeat h WHERE h.token = ended.token AND h.deadline > now_time);
-        SELECT g.max_attempts INTO STRICT attempts_allowed
-          FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
-         WHERE s.id = ended.subscription_id;
+        options := durable_notify.share_order(ended.subscription_id);
         -- A new statement: it sees every settlement that was committed before the row was locked.
         PERFORM durable_notify.defer(
             ended.subscription_id, m.id, m.attempt + counted::integer, now_time, m.key,
             CASE WHEN counted THEN pg_catalog.jsonb_build_object(
                 'type', 'LeaseEnded',
                 'message', pg_catalog.format('attempt %s of %s ended with its lease', m.attempt, ended.owner)) END,
-            attempts_allowed)
-           FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts), pg_catalog.unnest(ended.keys))
+            options.max_attempts)
+           FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts),
+                           pg_catalog.unnest(durable_notify.keys_of(ended, options.order_by)))
                 AS m (id, attempt, key)
           WHERE NOT EXISTS (
                 SELECT FROM durable_notify.settlement t WHERE t.token = ended.token AND t.message_id = m.id);

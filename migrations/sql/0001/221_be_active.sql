@@ -29,10 +29,7 @@ BEGIN
     ELSIF standing.deadline < now_time + lease / 2 THEN
         UPDATE durable_notify.active a SET deadline = now_time + lease WHERE a.group_id = options.id;
     END IF;
-    live := ARRAY(
-        SELECT l.token FROM durable_notify.subscription s JOIN durable_notify.lease l ON l.subscription_id = s.id
-         -- In the future: from before the clock was set back, and nobody knows whose it is.
-         WHERE s.group_id = options.id AND (l.claimed_at < standing.since OR l.claimed_at > now_time));
+    live := durable_notify.fenced_leases(options.id, standing.since);
     RETURN pg_catalog.cardinality(live) = 0
         OR pg_catalog.cardinality(durable_notify.take_over(live, false, true)) = 0;
 END

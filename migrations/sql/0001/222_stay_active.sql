@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.stay_active(group_name text, consumer text, lease interval) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- A sign of life from the active consumer of an exclusive group; false from anybody else.

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.stand_down(group_name text, consumer text) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     left_group integer;

@@ -9,7 +9,7 @@ BEGIN
     -- The rate is a token bucket that holds a second's worth. What is leased counts as in flight
     -- until it is settled, or its lease has run out.
     IF options.max_in_flight IS NOT NULL THEN
-        wanted := LEAST(wanted, options.max_in_flight - durable_notify.in_flight(options.id));
+        wanted := LEAST(wanted, options.max_in_flight - (durable_notify.in_flight(options.id)).messages);
     END IF;
     IF options.rate_limit IS NOT NULL THEN
         INSERT INTO durable_notify.allowance AS a (group_id, tokens, at)

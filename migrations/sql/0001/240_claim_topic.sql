@@ -46,8 +46,8 @@ BEGIN
         EXIT WHEN pg_catalog.cardinality(batch.ids) > 0 OR NOT batch.more;
     END LOOP;
     IF pg_catalog.cardinality(batch.ids) > 0 THEN
-        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, keys, rings)
-        VALUES (part.id, claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, batch.keys,
+        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, order_by, keys, rings)
+        VALUES (part.id, claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, options.order_by, batch.keys,
                 CASE WHEN options.max_in_flight IS NOT NULL THEN '*' WHEN batch.keys IS NOT NULL THEN '0' END)
         RETURNING token INTO new_token;
     ELSIF NOT moved THEN
@@ -57,12 +57,8 @@ BEGIN
     IF old_place.live <> live THEN
         DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
     END IF;
-    IF batch.keys IS NULL AND NOT options.exclusive THEN
-        -- Need not be durable before it is handed out: a crash of the server that forgets it is as if
-        -- it had not been, and what is settled under its token is refused. With keys it must be: who
-        -- works on one would not keep others from it. Trap: a token from a sequence may come again after
-        -- such a crash, and settle what another group holds; hence the time in it.
-        PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+    IF batch.keys IS NOT NULL OR options.exclusive THEN
+        PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim_alone()
     END IF;
     SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(batch.ids) AS m (id);
     RETURN QUERY

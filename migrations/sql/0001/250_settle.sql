@@ -4,10 +4,11 @@ CREATE FUNCTION durable_notify.settle(
     reject_reasons text[] DEFAULT NULL, reject_errors jsonb[] DEFAULT NULL
 ) RETURNS bigint[]
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     held durable_notify.lease;
+    options durable_notify.consumer_group;
     settled bigint[] := acked || retried || rejected;
     sent_back bigint[] := '{}';
     whole boolean := false;
@@ -58,10 +59,11 @@ BEGIN
     END IF;
     IF held.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
         PERFORM durable_notify.check_order(held, acked || rejected, retried);
-        PERFORM durable_notify.send_back(held, sent_back);
     END IF;
     IF pg_catalog.cardinality(retried) > 0 THEN
-        PERFORM durable_notify.retry(held, retried, retry_delays, retry_errors);
+        options := durable_notify.share_order(held.subscription_id);
+        PERFORM durable_notify.send_back(held, options, sent_back);
+        PERFORM durable_notify.retry(held, options, retried, retry_delays, retry_errors);
     END IF;
     PERFORM durable_notify.bury(held.subscription_id, m.id, durable_notify.attempt_of(held, m.id),
                                 COALESCE(m.reason, 'rejected'), m.error)
@@ -70,9 +72,12 @@ BEGIN
     IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify.drop_lease(token) <> noted THEN
         PERFORM durable_notify.raise_settled(token);
     END IF;
-    IF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
+    IF held.rings = '*' THEN
+        -- Room for the group: consumers of its other topics may have waited for it.
+        PERFORM durable_notify.ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
+    ELSIF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
         -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
-        PERFORM durable_notify.ring(s.topic, COALESCE(held.rings, '0'))
+        PERFORM durable_notify.ring(s.topic, '0')
            FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
     END IF;
     RETURN sent_back;

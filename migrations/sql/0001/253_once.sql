@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.once(group_name text, message_id bigint) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     known integer;
@@ -11,7 +11,8 @@ BEGIN
     IF NOT durable_notify.has_own_rights() THEN
         RETURN durable_notify.once_granted(group_name, message_id);
     END IF;
-    SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name;
+    -- As the foreign key will: deleted meanwhile, the group is missed here, where it is said why.
+    SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name FOR KEY SHARE;
     IF known IS NULL THEN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
             USING ERRCODE = 'DN005', HINT = 'durable_notify.status() lists the groups.';

@@ -5,15 +5,16 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     options durable_notify.consumer_group;
-    now_time timestamptz := pg_catalog.clock_timestamp();
+    flight record;
     due timestamptz;
-    full_up boolean;
-    writing boolean;
-    look boolean;
 BEGIN
     -- Seconds until something of these topics comes back by the clock alone: a retry or delayed
     -- message that falls due, a lease that runs out, a limit that lets more through. NULL: nothing
-    -- will; whatever else makes a message deliverable rings. Not below 0.
+    -- will; whatever else makes a message deliverable rings.
+    --
+    -- Ask after a claim that found nothing. So it is never 0: what is due by now, and was not to be had, is
+    -- locked by an open transaction, as a lease is that is settled. Whether that commits or rolls back, which
+    -- rings for nothing, is looked at after half of the time that it is overdue, 1 second at most.
     IF NOT durable_notify.has_own_rights() THEN
         RETURN durable_notify.next_due_granted(group_name, topics, consumer);
     END IF;
@@ -25,33 +26,23 @@ BEGIN
         SELECT a.deadline INTO due FROM durable_notify.active a
          WHERE a.group_id = options.id AND a.consumer IS DISTINCT FROM next_due.consumer;
         IF FOUND THEN
-            RETURN GREATEST(0, EXTRACT(epoch FROM LEAST(due, now_time + interval '1 year') - now_time));
+            RETURN durable_notify.seconds_until(due);
+        END IF;
+        IF EXISTS (SELECT FROM durable_notify.active a
+                    WHERE a.group_id = options.id AND durable_notify.fenced_leases(options.id, a.since) <> '{}') THEN
+            RETURN 0.5;  -- an open transaction settles what the one before held
         END IF;
     END IF;
-    writing := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0;
-    look := NOT writing AND (options.order_by = 'strict' OR options.exclusive OR options.max_in_flight IS NOT NULL);
-    full_up := options.max_in_flight IS NOT NULL AND durable_notify.in_flight(options.id) >= options.max_in_flight;
-    FOR _turn IN 1 .. 2 LOOP
-        SELECT pg_catalog.min(t.due_at) INTO due
-          FROM durable_notify.subscription s
-         CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, full_up, look) AS t (due_at)
-         WHERE s.group_id = options.id AND s.topic = ANY (topics)
-           AND (look OR durable_notify.has_something_under_way(s.id));
-        EXIT WHEN due IS NOT NULL OR NOT full_up;
-        full_up := false;  -- what filled it up was settled meanwhile
-    END LOOP;
-    IF options.rate_limit IS NOT NULL AND NOT full_up THEN
-        -- Used up: nothing before there is one again, and then there may be, whatever is due.
-        due := COALESCE((
-            SELECT a.at + pg_catalog.make_interval(secs => (1 - a.tokens) / options.rate_limit)
-              FROM durable_notify.allowance a WHERE a.group_id = options.id AND a.tokens < 1), due);
+    IF options.max_in_flight IS NOT NULL THEN
+        SELECT * INTO STRICT flight FROM durable_notify.in_flight(options.id);
+        IF flight.messages >= options.max_in_flight THEN
+            due := flight.until;  -- until then, or until a settle that rings
+            IF flight.silent THEN
+                due := LEAST(due, pg_catalog.clock_timestamp() + interval '0.5 seconds');
+            END IF;
+            RETURN durable_notify.seconds_until(due);
+        END IF;
     END IF;
-    IF writing THEN
-        -- A publisher that rolls back rings nobody.
-        due := LEAST(due, now_time + interval '0.1 second');
-    END IF;
-    -- GREATEST would make 0 of NULL. Trap: a message may be for 'infinity', from which nothing can be taken.
-    due := CASE WHEN due IS NOT NULL THEN LEAST(GREATEST(due, now_time), now_time + interval '1 year') END;
-    RETURN CASE WHEN due IS NOT NULL THEN GREATEST(0, EXTRACT(epoch FROM due - pg_catalog.clock_timestamp())) END;
+    RETURN durable_notify.seconds_until(durable_notify.due_in_topics(options, topics));
 END
 $function$;

@@ -4,7 +4,7 @@ CREATE FUNCTION durable_notify.redrive(
     everything boolean DEFAULT false, why text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     taken durable_notify.dead_letter[];
@@ -16,6 +16,12 @@ BEGIN
     IF NOT durable_notify.has_own_rights() THEN
         RETURN durable_notify.redrive_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot shows messages that have been removed from the log since, and an order that is not
+        -- the group's any more: what is sent there does not come.
+        RAISE EXCEPTION 'redrive() must be in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     taken := ARRAY(SELECT t FROM durable_notify.take_dead_letters(
         group_name, topic, ids, key, error_type, since, until, everything) t);
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t
@@ -24,19 +30,21 @@ BEGIN
         RAISE EXCEPTION 'messages % are not in the log any more', gone
             USING ERRCODE = 'DN008', HINT = 'Their dead letters have them whole: publish them anew, and discard these.';
     END IF;
+    -- Trap: a frozen snapshot may show an order that the group had before.
+    PERFORM durable_notify.share_order(u.subscription_id)
+       FROM (SELECT DISTINCT t.subscription_id FROM pg_catalog.unnest(taken) AS t) AS u;
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key)
-    SELECT t.subscription_id, t.message_id, pg_catalog.clock_timestamp(), 1,
+    SELECT DISTINCT t.subscription_id, t.message_id, pg_catalog.clock_timestamp(), 1,
            durable_notify.order_key(g.order_by, t.key)
       FROM pg_catalog.unnest(taken) AS t
       JOIN durable_notify.subscription s ON s.id = t.subscription_id
-      JOIN durable_notify.consumer_group g ON g.id = s.group_id
-    ON CONFLICT (subscription_id, message_id) DO NOTHING;  -- after a replay it may be on its way
+      JOIN durable_notify.consumer_group g ON g.id = s.group_id;
     PERFORM durable_notify.note_audit('redrive', t.group_name, t.details, t.topic, t.messages, redrive.why)
-       FROM (SELECT redrive.group_name, u.topic, pg_catalog.count(*) AS messages,
-                    pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(u.message_id ORDER BY u.message_id)) AS details
+       FROM (SELECT redrive.group_name, u.topic, pg_catalog.count(DISTINCT u.message_id) AS messages,
+                    pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT u.message_id)) AS details
                FROM pg_catalog.unnest(taken) AS u GROUP BY u.topic) AS t;
     PERFORM durable_notify.ring(u.topic, '0')
        FROM (SELECT DISTINCT t.topic FROM pg_catalog.unnest(taken) AS t) AS u;
-    RETURN pg_catalog.cardinality(taken);
+    RETURN (SELECT pg_catalog.count(DISTINCT t.message_id) FROM pg_catalog.unnest(taken) AS t);
 END
 $function$;

@@ -4,7 +4,7 @@ CREATE FUNCTION durable_notify.discard(
     everything boolean DEFAULT false, why text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     noted record;
@@ -15,8 +15,8 @@ BEGIN
         RETURN durable_notify.discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
     FOR noted IN
-        SELECT t.topic, pg_catalog.count(*) AS messages,
-               pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(t.message_id ORDER BY t.message_id)) AS details
+        SELECT t.topic, pg_catalog.count(DISTINCT t.message_id) AS messages,
+               pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT t.message_id)) AS details
           FROM durable_notify.take_dead_letters(group_name, discard.topic, ids, key, error_type, since, until, everything) AS t
          GROUP BY t.topic
     LOOP

@@ -31,9 +31,11 @@ BEGIN
     fitting AS (
         SELECT l.id FROM looked_at l WHERE l.fits ORDER BY l.id LIMIT allowed),
     moved AS (
-        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for)
-        SELECT job.subscription_id, f.id, now_time, 1, 'replay' FROM fitting f
-        ON CONFLICT (subscription_id, message_id) DO NOTHING)
+        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, replay_job)
+        SELECT job.subscription_id, f.id, now_time, 1, 'replay', job.id FROM fitting f
+         WHERE NOT EXISTS (  -- what waits comes without this, at its time
+               SELECT FROM durable_notify.deferred d
+                WHERE d.subscription_id = job.subscription_id AND d.message_id = f.id AND d.replay_job IS NULL))
     SELECT (SELECT pg_catalog.count(*) FROM looked_at) AS looked, (SELECT pg_catalog.max(id) FROM looked_at) AS last_looked,
            (SELECT pg_catalog.count(*) FROM fitting) AS moved, (SELECT pg_catalog.max(id) FROM fitting) AS last_moved
       INTO step;

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.advance_replays(group_name text, topics text[]) RETURNS double precision
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     found record;

@@ -15,6 +15,17 @@ BEGIN
               HINT = 'Read it at intervals, or let it ring: durable_notify.set_wakeups().';
     END IF;
     -- Trap: to wait for the key would be to wait behind a stranger who holds it.
-    RETURN durable_notify.armed(topic) OR pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic));
+    IF durable_notify.armed(topic) THEN
+        RETURN true;
+    END IF;
+    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic)) THEN
+        RETURN false;
+    END IF;
+    -- Trap: marked first and cancelled in between, a topic would look armed that never rings.
+    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify.topic_mark(topic)) THEN
+        PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
+        RETURN false;
+    END IF;
+    RETURN true;
 END
 $function$;

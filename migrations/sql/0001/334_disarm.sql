@@ -3,6 +3,8 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Take back arm(): publishers need not ring for this session. Returns whether it was armed.
-    RETURN durable_notify.armed(topic) AND pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
+    RETURN durable_notify.armed(topic)
+       AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify.topic_mark(topic))
+       AND pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
 END
 $function$;

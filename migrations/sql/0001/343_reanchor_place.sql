@@ -34,7 +34,9 @@ BEGIN
              WHERE o.topic = part.topic AND o.id <= place.h0) AS o
      WHERE NOT (o.id <= old_place.h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, old_place.s0))
        AND NOT (o.id <= old_place.p AND COALESCE(pg_catalog.pg_visible_in_snapshot(o.xid, old_place.s1), false))
-    ON CONFLICT (subscription_id, message_id) DO NOTHING;  -- after a replay it may wait there already
+       AND NOT EXISTS (  -- after a replay it may wait there already
+           SELECT FROM durable_notify.deferred d
+            WHERE d.subscription_id = part.id AND d.message_id = o.id AND d.replay_job IS NULL);
     GET DIAGNOSTICS put_off = ROW_COUNT;
     PERFORM durable_notify.move(old_place, place, old_place.live);
     UPDATE durable_notify.replay_job j

@@ -31,9 +31,9 @@ BEGIN
     END IF;
     WITH gone AS (
         DELETE FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.message_id <= last
-        RETURNING d.message_id, d.waits_for)
-    SELECT pg_catalog.count(*) AS messages, pg_catalog.min(g.message_id) AS first_id, pg_catalog.max(g.message_id) AS last_id
-      INTO put_off FROM gone g WHERE g.waits_for <> 'replay';
+        RETURNING d.message_id, d.replay_job)
+    SELECT pg_catalog.count(DISTINCT g.message_id) AS messages, pg_catalog.min(g.message_id) AS first_id, pg_catalog.max(g.message_id) AS last_id
+      INTO put_off FROM gone g WHERE g.replay_job IS NULL;
     UPDATE durable_notify.replay_job j SET last_id = GREATEST(j.last_id, last)
      WHERE j.subscription_id = part.id AND j.state = 'running';
     IF COALESCE(lost.messages, 0) + put_off.messages > 0 THEN
