@@ -111,7 +111,11 @@ def test_the_halves_agree_on_names_at_the_edge(judge: Connection, kind: str) -> 
 @pytest.mark.parametrize(
     ("function", "old", "new"),
     [
-        ("refuse", "OR durable_notify.has_controls(message.topic, true) OR message.topic ~ '[*>]'", ""),
+        (
+            "refuse",
+            "OR durable_notify.has_controls(message.topic, true) OR message.topic ~ '[*>]'",
+            "",
+        ),
         ("refuse", "BETWEEN 1 AND 1024", "BETWEEN 1 AND 1025"),
         ("subscribe", "pg_catalog.octet_length(p.pattern) > 255 OR", ""),
         ("dedup_id", "OR durable_notify.has_controls(dedup_key, false)", ""),
