@@ -179,9 +179,7 @@ def test_making_one_waits_for_no_reader(stage: Stage, owner: Session) -> None:
     assert make(owner) == 1
 
 
-def test_making_one_is_put_off_while_a_transaction_publishes(
-    stage: Stage, owner: Session
-) -> None:
+def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner: Session) -> None:
     """What is published meanwhile, and finds no leaf, goes to the default."""
     slow = stage.session()
     owner.subscribe()
