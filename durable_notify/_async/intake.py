@@ -93,6 +93,18 @@ class AsyncIntake:
                 continue
             return message
 
+    async def batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
+        """Return up to so many messages, none once it has ended; the first is waited for longer."""
+        batch: list[AsyncMessage] = []
+        until = None
+        while len(batch) < size:
+            message = await self.next(batch, until)
+            if message is None:
+                break
+            batch.append(message)
+            until = until or time.monotonic() + max_wait
+        return batch
+
     async def _queued(self, until: float | None) -> AsyncMessage | None:
         try:
             return self._queue.get_nowait()

@@ -94,6 +94,18 @@ class Intake:
                 continue
             return message
 
+    def batch(self, size: int, max_wait: float) -> list[Message]:
+        """Return up to so many messages, none once it has ended; the first is waited for longer."""
+        batch: list[Message] = []
+        until = None
+        while len(batch) < size:
+            message = self.next(batch, until)
+            if message is None:
+                break
+            batch.append(message)
+            until = until or time.monotonic() + max_wait
+        return batch
+
     def _queued(self, until: float | None) -> Message | None:
         try:
             return self._queue.get_nowait()
