@@ -21,6 +21,7 @@ __all__ = ["told_of_signals"]
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 _previous: dict[int, Any] = {}
+_heard: list[int] = []  # since any of those that run began
 _told: list[Callable[[], None]] = []
 
 
@@ -50,10 +51,14 @@ def told_of_signals(
             _previous[number] = signal.signal(number, _handle)
     _told.append(tell)
     try:
+        # Trap: one that begins while others end would never hear of what ends them.
+        for _ in tuple(_heard):
+            tell()
         yield
     finally:
         _told.remove(tell)
         if not _told:
+            _heard.clear()
             _put_back()
 
 
@@ -67,10 +72,17 @@ def _is_nobodys(handler: Any) -> bool:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    if _told:
+        _heard.append(number)
     for tell in tuple(_told):
         tell()
-    if not _told and callable(previous := _previous.get(number)):
-        previous(number, frame)  # whoever replaced this handler since has called it
+    if not _told:  # who replaced this handler since has called it
+        previous = _previous.get(number)
+        if callable(previous):
+            previous(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 def _put_back() -> None:
@@ -82,6 +94,7 @@ def _put_back() -> None:
 def _forked() -> None:
     """Have a child process end by signals as any other: there is no consumer in it."""
     _told.clear()
+    _heard.clear()
     _put_back()
 
 

@@ -98,12 +98,13 @@ class Consumer:
         self._intake.settler = self._settler
         self._attention = Attention(self.options.topics)
         self._linger = Linger()
-        self._filled = (0, 0.0)  # how many messages were taken in by the last claim, and when
+        self._pacer = BatchPacer(1, self.options.batch_size)
+        self._out = 0  # how many an iteration has
+        self._out_at = 0.0
         self._started = self._running = self._closed = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
         self._ear: Ear | None = None
-        self._concurrency = 1
         self._replay_at = 0.0  # when to look for replays to advance
         self._replaying = False
         self._complaints = Complaints()
@@ -114,6 +115,7 @@ class Consumer:
             self._settler,
             options=self.options,
             teller=self._teller,
+            took=self._pacer.took,
             stopping=self._stopping,
             ended=self._ended_by,
         )
@@ -250,10 +252,20 @@ class Consumer:
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
+        self._came_back()
         message = self._intake.next()
         if message is None:
             raise StopIteration
+        self._went_out(1)
         return message
+
+    def _went_out(self, messages: int) -> None:
+        self._out, self._out_at = messages, time.monotonic()
+
+    def _came_back(self) -> None:
+        if self._out:
+            self._pacer.took(self._out, time.monotonic() - self._out_at)
+            self._out = 0
 
     def run(self, handler: Callable[[Message], Any], *, concurrency: int = 1) -> None:
         """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
@@ -283,7 +295,7 @@ class Consumer:
             state = "was closed" if self._closed else "is at work"
             raise ConsumerClosed(f"this consumer {state}, and one is used once: make a new one")
         self._running = True
-        self._concurrency = least
+        self._pacer.can_begin(least, concurrency)
         with on_signals(self.stop, self._dispatcher.hurry):
             try:
                 if not self._started:
@@ -334,8 +346,11 @@ class Consumer:
         """
         self._check_process()
         self._check_batches(size, max_wait, 1)
+        self._pacer.can_begin(size)
         while batch := self._intake.batch(size, max_wait):
+            self._went_out(len(batch))
             yield batch
+            self._came_back()
             for message in batch:
                 if message in self._settler.tried:  # the body is over: so is its transaction
                     self._settler.tried.discard(message)
@@ -398,12 +413,10 @@ class Consumer:
     def _fetch(self, ear: Ear) -> None:
         """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
         failures = 0
-        pacer: BatchPacer | None = None
         try:
             while not self._stopping.is_set():
-                pacer = pacer or BatchPacer(self._concurrency, self.options.batch_size)
                 try:
-                    self._fetch_once(ear, pacer)
+                    self._fetch_once(ear)
                     failures = 0
                 except ClaimBusy as error:
                     log.info("%s", error)
@@ -429,7 +442,7 @@ class Consumer:
             self._teller.tell(Failing(group=group, failures=failures, delay=delay, error=name))
         return delay
 
-    def _fetch_once(self, ear: Ear, pacer: BatchPacer) -> None:
+    def _fetch_once(self, ear: Ear) -> None:
         """Claim a batch when there is room for one; where nothing is there, sleep until woken."""
         self._room.clear()
         rung = ear.heard()
@@ -445,20 +458,15 @@ class Consumer:
             time.monotonic(), told=told
         ):
             ear.listen(self._attention.add(self._store.discover()))
-        room = self._room_for()
-        if room <= 0 or self._intake.size > self._intake.low_water:
+        if (most := min(self._room_for(), self._to_claim())) <= 0:
             self._room.wait()
             return
-        filled, filled_at = self._filled
-        pacer.handled(filled - self._intake.size, time.monotonic() - filled_at)
-        self._filled = (0, 0.0)
         self._advance_replays()
-        most = min(room, pacer.size)
         rows = self._claim(ear, most)
         if rows:
             self._intake.fill(rows)
-            self._intake.low_water = pacer.size // 2
-            self._filled = (self._intake.size, time.monotonic())
+            self._intake.low_water = self._pacer.size // 2
+            self._pacer.claimed(full=len(rows) == most)
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             checkpoint()  # whoever waits for messages goes before the next claim
@@ -478,6 +486,7 @@ class Consumer:
         """Wait for more where nothing is left: look again soon, or be rung."""
         if self._lingered(ear):
             return
+        self._pacer.rest()
         if not self.options.until_empty:
             ear.rest()
             if ear.arming:
@@ -490,6 +499,11 @@ class Consumer:
                 return
             due = shortest(due, DRAIN_POLL)
         self._sleep(ear, due)
+
+    def _to_claim(self) -> int:
+        """How many more messages are wanted, by what can be begun and how fast it goes."""
+        begun = max(self._dispatcher.busy + self._out, self._intake.keys)
+        return self._pacer.to_claim(begun, self._intake.queued, self._intake.size)
 
     def _room_for(self) -> int:
         """How many more messages may be held, by number and by size."""

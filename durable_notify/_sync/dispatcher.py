@@ -61,6 +61,7 @@ class Dispatcher:
         settler: where their outcomes go.
         options: of the consumer.
         teller: who is told of calls.
+        took: called with how many messages were handled, and how long that took.
         stopping: set once nothing more is to be handled.
         ended: called with what ends the consumer.
     """
@@ -72,6 +73,7 @@ class Dispatcher:
         *,
         options: ConsumerOptions,
         teller: Teller,
+        took: Callable[[int, float], None],
         stopping: Event,
         ended: Callable[[BaseException], None],
     ) -> None:
@@ -79,6 +81,7 @@ class Dispatcher:
         self._settler = settler
         self._options = options
         self._teller = teller
+        self._took = took
         self._stopping = stopping
         self._ended = ended
         self._over = Event()  # no worker is left, or none is to be waited for
@@ -189,8 +192,10 @@ class Dispatcher:
             return False
         if isinstance(failure, CANCELLED):
             raise failure
+        seconds = time.monotonic() - made.began
+        self._took(len(messages), seconds)
         if self._teller:
-            self._teller.handled(messages, time.monotonic() - made.began, failure)
+            self._teller.handled(messages, seconds, failure)
         if failure is None:
             for message in messages:
                 self._handled(message)
