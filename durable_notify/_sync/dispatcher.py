@@ -88,6 +88,7 @@ class Dispatcher:
         self._hurried = False
         self._calls: dict[int, Call] = {}  # by the worker's number
         self._workers: dict[int, Task] = {}
+        self._living: set[int] = set()  # the numbers of the workers that are counted on
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
         self.fault: BaseException | None = None
@@ -152,6 +153,7 @@ class Dispatcher:
 
     def _hire(self) -> None:
         number = next(self._numbers)
+        self._living.add(number)  # before it can end
         self._workers[number] = spawn(self._body, number, name=f"durable_notify worker {number}")
 
     def _body(self, number: int) -> None:
@@ -163,9 +165,12 @@ class Dispatcher:
             # Trap: two of them, SystemExit and KeyboardInterrupt, would end the event loop as well.
             self._fail(error)
         finally:
-            self._workers.pop(number, None)
-            if not self._workers:
-                self._over.set()
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        self._living.discard(number)
+        if not self._living:
+            self._over.set()
 
     def _fail(self, error: BaseException) -> None:
         """End the consumer by an error: the others finish what they are at."""
@@ -288,7 +293,8 @@ class Dispatcher:
             if not self._stopping.is_set():
                 self._hire()
             worker = self._workers.pop(one.number, None)
-            ended = worker is None or worker.cancel(GRACE)
+            ended = worker is not None and worker.cancel(GRACE)
+            self._leave(one.number)  # where it goes on, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it was given up, and is at work still",
@@ -298,8 +304,6 @@ class Dispatcher:
                 self._teller.handled(messages, now - one.began, error)
             for message in messages:
                 self._settler.withdrawn(message, message._lease, error)
-        if not self._workers:
-            self._over.set()  # those that are left are not waited for
 
 
 def _say(argument: Any, failure: BaseException) -> None:
