@@ -143,7 +143,7 @@ class AsyncConsumer:
         if self._started:
             raise ConsumerClosed("a consumer starts once: make a new one")
         self._started = True
-        await self._store.open()
+        self._settler.say_differing(await self._store.open(), started=True)
         try:
             beat = self.options.heartbeat
             ear = await listen(self._listen_dsn, self._attention.channels, beat, self._teller)

@@ -144,7 +144,7 @@ class Consumer:
         if self._started:
             raise ConsumerClosed("a consumer starts once: make a new one")
         self._started = True
-        self._store.open()
+        self._settler.say_differing(self._store.open(), started=True)
         try:
             beat = self.options.heartbeat
             ear = listen(self._listen_dsn, self._attention.channels, beat, self._teller)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.complaints import Complaints
 from .._core.failures import describe
@@ -23,6 +23,7 @@ from ..errors import (
     SettleError,
     UsedAfterFork,
 )
+from ..events import OptionDiffers
 from .compat import Event, Lock, shielded
 from .links import TRANSIENT, NotSent
 
@@ -43,6 +44,8 @@ log = logging.getLogger("durable_notify")
 
 #: How long an acknowledgement that nobody waits for may wait for others, in seconds.
 LINGER = 0.05
+#: How often to look whether the group's options are still those that were given, in seconds.
+COMPARE = 60.0
 #: Why a message comes again whose handler returned, and whose transaction did not commit.
 ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
@@ -73,6 +76,7 @@ class Settler:
         self._process = os.getpid()
         self._freed = freed  # called whenever messages stop being held
         self._intake = intake  # which is told of each message that is over
+        self._said: dict[str, Any] = {}  # what was said of options that differ
         self._doubtful: list[tuple[HeldLease, int]] = []  # finished, and the next of a key waits
         self._complaints = Complaints()
         self._teller = Teller(options.on_event, options.group)
@@ -350,9 +354,37 @@ class Settler:
 
     def check_loop(self, quiet: Callable[[], bool]) -> None:
         """See whether the connections are alive, until closed; not while all is to be quiet."""
+        compared_at = time.monotonic()
         while not self._closing.wait(self._options.heartbeat):
-            if not quiet():
-                self._store.check()
+            if quiet():
+                continue
+            self._store.check()
+            if time.monotonic() - compared_at >= COMPARE:
+                compared_at = time.monotonic()
+                with contextlib.suppress(*TRANSIENT):
+                    self.say_differing(self._store.differing(), started=False)
+
+    def say_differing(self, options: Mapping[str, tuple[Any, Any]], *, started: bool) -> None:
+        """Warn of options of the group that others were given otherwise: once of each value."""
+        for name, (stored, given) in options.items():
+            if self._said.get(name) == stored:
+                continue
+            self._said[name] = stored
+            why = (
+                "it is what we were given that counts from here on"
+                if started
+                else "it was set since we started"
+            )
+            log.warning(
+                "group %r: %s %s %r, and this consumer was given %r: %s. Give all consumers of the "
+                "group the same, or none, and set it by configure",
+                self.group, name, "was" if started else "is", stored, given, why,
+            )  # fmt: skip
+            if self._teller:
+                differs = OptionDiffers(
+                    group=self.group, option=name, stored=str(stored), given=str(given)
+                )
+                self._teller.tell(differs)
 
     def _find_out(self) -> bool:
         """See what became of messages acknowledged in transactions whose end nobody told us.
