@@ -178,11 +178,11 @@ class UsedAfterFork(DurableNotifyError):
 
 
 class HandlerTimeout(DurableNotifyError, TimeoutError):
-    """A handler took longer than the consumer's ``handler_timeout``. Its message comes again."""
+    """A handler took longer than the consumer's ``handler_timeout``. Its message is redelivered."""
 
 
 class WorkNotDone(DurableNotifyError):
-    """A handler returned what would do the work, and did not do it. Its message comes again.
+    """A handler returned what would do the work, and did not do it. Its message is redelivered.
 
     Give a handler that is ``async`` to an ``AsyncConsumer``, and one without ``yield`` to any.
     """

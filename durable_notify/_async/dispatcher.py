@@ -52,7 +52,7 @@ class AsyncDispatcher:
 
     A worker does not end before the consumer is told to stop, but by a fault, which ends the
     consumer; or it is given up with its handler: what was at work when ``handler_timeout`` was
-    over, or when nothing was to be waited for any more. Whoever takes a call out of ``_calls``,
+    over, or when nothing was to be waited for any more. Who takes a call out of ``_calls``,
     its worker or who gives it up, settles its messages.
 
     Args:
@@ -295,7 +295,7 @@ class AsyncDispatcher:
                 self._hire()
             worker = self._workers.pop(one.number, None)
             ended = worker is not None and await worker.cancel(GRACE)
-            self._leave(one.number)  # where it goes on, it is not waited for
+            self._leave(one.number)  # where it is still at work, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it was given up, and is at work still",

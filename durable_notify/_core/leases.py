@@ -196,7 +196,7 @@ class HeldLease:
             self.withdrawn[message_id] = why
 
     def over(self, message_ids: Iterable[int]) -> None:
-        """Take note that what became of messages is durable: the next of their keys may go."""
+        """Note that what became of messages is durable: the next of their keys may go."""
         for message_id in message_ids:
             if message_id not in self.open:  # else it was refused, and waits to be settled
                 self._tell(message_id)
@@ -257,7 +257,7 @@ class HeldLease:
         for message_id in self.ids:
             # Trap: one that is sent back with an earlier one of its key has its outcome by that.
             if message_id in ids and message_id in self.open:
-                with contextlib.suppress(LeaseLost):  # then it comes again all the same
+                with contextlib.suppress(LeaseLost):  # then it is redelivered all the same
                     self.record(message_id, outcome, withdrawn=True)
 
     def check(self, message_id: int, *, withdrawn: bool = False) -> None:
@@ -265,7 +265,7 @@ class HeldLease:
         if self.lost:
             raise self._lost_error()
         if not withdrawn and (why := self.withdrawn.get(message_id)) is not None:
-            raise AlreadySettled(f"message {message_id} comes again: {why}")
+            raise AlreadySettled(f"message {message_id} is redelivered: {why}")
         if message_id not in self.open:
             raise already_settled(message_id)
 

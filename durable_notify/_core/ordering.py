@@ -22,7 +22,7 @@ class KeyGate(Generic[M]):
     of a queue in order, they may bring here in another.
 
     A message is done once its outcome is durable. Trap: let go as soon as an outcome is known here,
-    the next one runs, and after a kill the first comes again behind it.
+    the next one runs, and after a kill the first is redelivered behind it.
     """
 
     def __init__(self) -> None:

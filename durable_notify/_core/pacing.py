@@ -28,8 +28,8 @@ class BatchPacer:
     """How many messages to claim: what can be begun at once, and more while they come fast.
 
     A fast handler wants large batches: about what is handled in a quarter of a second. A slow one
-    must not sit on messages that another consumer of the group could be handling; and nobody knows
-    whether it is slow before it has handled some, or after a pause.
+    must not sit on messages that another consumer of the group could be handling; and which it is
+    is not known before it has handled some, or after a pause.
     """
 
     TARGET = 0.25
@@ -44,24 +44,24 @@ class BatchPacer:
         self.size = self.least
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
-        """Take note of how many messages can be begun at once, in how many calls."""
+        """Note how many messages can be begun at once, in how many calls."""
         self.least = min(messages, self._most)
         self.size = max(self.size, self.least)
         self._calls = calls
 
     def took(self, messages: int, seconds: float) -> None:
-        """Take note that a call has handled messages in that time."""
+        """Note that a call has handled messages in that time."""
         each = max(seconds, 1e-6) / messages
         mean = self._mean
         self._mean = each if mean is None else mean + (each - mean) * self.WEIGHT
 
     def claimed(self, *, full: bool) -> None:
-        """Take note of a claim; full: there may be more."""
+        """Note a claim; full: there may be more."""
         fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
         self.size = int(min(self._most, max(self.least, min(fits, self.size * (1 + full)))))
 
     def rest(self) -> None:
-        """Take note that nothing is left: what comes next is for all that wait for it."""
+        """Note that nothing is left: what comes next is for all that wait for it."""
         self._mean = None
         self.size = self.least
 

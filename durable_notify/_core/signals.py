@@ -47,7 +47,7 @@ def told_of_signals(
             _put_back()
 
     for number in NUMBERS:
-        if _is_nobodys(signal.getsignal(number)):
+        if _is_default(signal.getsignal(number)):
             _previous[number] = signal.signal(number, _handle)
     _told.append(tell)
     try:
@@ -66,7 +66,7 @@ def _nothing() -> None:
     pass
 
 
-def _is_nobodys(handler: Any) -> bool:
+def _is_default(handler: Any) -> bool:
     # asyncio.run() has one of its own for SIGINT, which would cancel us instead.
     return handler in (signal.SIG_DFL, signal.default_int_handler) or "_on_sigint" in repr(handler)
 

@@ -273,7 +273,7 @@ class Consumer:
         A message whose handler returns without having settled it is acknowledged. One whose
         handler raises comes again, later each time, up to the group's ``max_attempts``; then it
         becomes a dead letter. On stopping, handlers at work finish, their acknowledgements are
-        sent and what was not begun is given back. At a second signal nobody waits for them.
+        sent and what was not begun is given back. At a second signal they are not waited for.
 
         Args:
             handler: called with each message; may be a plain function or return an awaitable.

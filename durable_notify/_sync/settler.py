@@ -46,7 +46,7 @@ log = logging.getLogger("durable_notify")
 LINGER = 0.05
 #: How often to look whether the group's options are still those that were given, in seconds.
 COMPARE = 60.0
-#: Why a message comes again whose handler returned, and whose transaction did not commit.
+#: Why a message is redelivered whose handler returned, and whose transaction did not commit.
 ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
 
@@ -387,9 +387,9 @@ class Settler:
                 self._teller.tell(differs)
 
     def _find_out(self) -> bool:
-        """See what became of messages acknowledged in transactions whose end nobody told us.
+        """See what became of messages acknowledged in transactions whose end we were not told.
 
-        One that rolled back has its message come again, before the next of its key. Where one is
+        One that rolled back has its message redelivered, before the next of its key. Where one is
         open still, several messages are settled by it: what else it does is its maker's to order.
         Returns whether one is waited for: that of a handler that was given up.
         """

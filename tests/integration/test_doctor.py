@@ -431,7 +431,7 @@ def test_a_group_is_paused(dsn: str, conn: Connection) -> None:
 
 
 def test_a_handler_does_not_return(dsn: str, conn: Connection) -> None:
-    """Its lease is prolonged for ever; one that has run out is nobody's fault any more."""
+    """Its lease is prolonged for ever; one that has run out is not found."""
     subscribe(conn)
     conn.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')")
     conn.execute("SELECT durable_notify.claim('g', '{t}', 9, '1 hour', 'host:1')")

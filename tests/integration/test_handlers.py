@@ -1,7 +1,7 @@
 """Every kind of callable and every kind of exception, through every way of handling.
 
 A message whose handler did not do its work is never acknowledged; whatever a handler raises, its
-consumer goes on or ends by it, and has settled the message by the rules.
+consumer continues or ends by it, and has settled the message by the rules.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def test_on_the_command_line(dsn: str, conn: Connection, tmp_path: Any) -> None:
             assert done.stdout.count("ran") == 1
 
 
-async def test_planted_a_result_that_nobody_looks_at(
+async def test_planted_a_result_that_is_not_looked_at(
     dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done of a lambda that returns a generator is not seen by its looks."""
@@ -458,7 +458,7 @@ def swallowed_now(message: Any, how: str) -> None:
 async def test_a_rollback_that_is_swallowed(
     half: Half, dsn: str, conn: Connection, way: str, how: str
 ) -> None:
-    """The handler returns; nothing it wrote is there: the message comes again, by the rules."""
+    """The handler returns; nothing it wrote is there: the message is redelivered, by the rules."""
     send(conn, [1])
 
     def handle_now(argument: Any) -> None:
@@ -516,7 +516,7 @@ async def test_a_transaction_tried_twice(half: Half, dsn: str, conn: Connection,
 async def test_the_transaction_of_one_that_was_sent_back(
     half: Half, dsn: str, conn: Connection
 ) -> None:
-    """Nothing of its body stays: the message comes again, behind the one before it."""
+    """Nothing of its body stays: the message is redelivered, behind the one before it."""
     conn.execute("CREATE TABLE effect (id int)")
     dn.Publisher().publish_many(conn, "t", [dn.Outgoing(n, key="k") for n in range(2)])
     refused = []
@@ -542,7 +542,7 @@ async def test_the_transaction_of_one_that_was_sent_back(
     options = {"max_attempts": 3}
     await consume(half, dsn, "run_batches", handle if half.is_async else handle_now, **options)
     assert len(refused) == 1
-    assert "comes again" in refused[0]
+    assert "redelivered" in refused[0]
     assert value(conn, "SELECT count(*) FROM effect") == 0
     assert outstanding(conn) == 0
 

@@ -39,7 +39,7 @@ class Blocked:
 async def test_a_burst(
     half: Half, dsn: str, conn: Connection, before: str, consumers: int, concurrency: int
 ) -> None:
-    """All begin at once, wherever a handler is free; nobody sits on what another could begin."""
+    """All begin at once, wherever a handler is free; none sits on what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
     async with AsyncExitStack() as stack:
         crew = [half.consumer(dsn) for _ in handlers]

@@ -63,7 +63,7 @@ def test_one_consumer(
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_two_consumers_of_one_loop(dsn: str, conn: Connection, moment: str) -> None:
-    """One signal ends both, whoever of them was first."""
+    """One signal ends both, whichever was first."""
     send(conn, range(5))
     signalled(Half("async"), dsn, moment, signal.SIGTERM, "g", "h")
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0

@@ -49,7 +49,7 @@ def test_a_fast_handler_gets_more_and_more() -> None:
     assert paced(pacer, 0.00001) == [2, 4, 8, 16, 32, 64, 128, 256, 500, 500, 500, 500]
 
 
-def test_nobody_knows_whether_a_handler_is_fast_before_it_has_handled_some() -> None:
+def test_it_is_not_known_whether_a_handler_is_fast_before_it_has_handled_some() -> None:
     pacer = BatchPacer(4, 500)
     for _ in range(5):
         pacer.claimed(full=True)
