@@ -12,7 +12,12 @@ from ..errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_handler", "is_async", "left_undone"]
+__all__ = ["GiveBack", "check_handler", "is_async", "left_undone"]
+
+
+class GiveBack(BaseException):
+    """Raised by a handler of our own: end the consumer, and let another have the message."""
+
 
 #: What to do about each kind of result that is work not done yet.
 REMEDIES = {

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._core.callables import left_undone
+from .._core.callables import GiveBack, left_undone
 from .._core.leases import Ack
 from ..errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
 from .compat import CANCELLED, Event, call, checkpoint, spawn
@@ -31,6 +31,8 @@ log = logging.getLogger("durable_notify")
 BREATH = 64
 #: How long a handler that was cancelled may take to clean up, in seconds.
 GRACE = 1.0
+#: How long handlers are waited for without a word, in seconds.
+PATIENCE = 1.0
 #: How often to say that handlers are waited for, in seconds.
 REMINDER = 10.0
 #: So many messages are named in the log.
@@ -133,6 +135,8 @@ class Dispatcher:
         finally:
             self._stopping.set()
             self._intake.end()
+            if self._hurried and self._calls:
+                log.warning("%d handlers are waited for no more", len(self._calls))
             for number, worker in list(self._workers.items()):
                 if self._hurried:
                     self._give_up(number)
@@ -195,7 +199,7 @@ class Dispatcher:
         if self._calls.pop(number, None) is None:
             log.warning("the handler of %r has ended, after it was given up", argument)
             return False
-        if isinstance(failure, CANCELLED):
+        if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds)
@@ -259,14 +263,18 @@ class Dispatcher:
 
     def _watch(self) -> None:
         """Give up handlers that take longer than they may, and say who is waited for."""
-        said_at = -REMINDER
+        say_at: float | None = None
         while not self._over.is_set():
             now = time.monotonic()
-            if self._stopping.is_set() and now - said_at >= REMINDER and self._calls:
-                said_at = now
-                self._say_who_is_at_work()
+            if self._stopping.is_set():
+                say_at = say_at or now + PATIENCE
+                if now >= say_at and self._calls:
+                    say_at = now + REMINDER
+                    self._say_who_is_at_work()
             self._give_up_overdue(now)
-            pause = self._pause(time.monotonic())
+            pause = self._pause(now := time.monotonic())
+            if say_at is not None:
+                pause = max(0.001, min(pause, say_at - now)) if self._calls else pause
             (self._over if self._stopping.is_set() else self._stopping).wait(pause)
 
     def _pause(self, now: float) -> float:

@@ -52,7 +52,7 @@ async def asleep(consumer: Any) -> None:
     """
 
     def listens_and_sleeps() -> bool:
-        if consumer._out and consumer._to_claim() == 0:
+        if getattr(consumer, "_out", 0) and consumer._to_claim() == 0:
             return True
         ear = consumer._ear
         if ear is None or not ear.hears or ear.arming or ear.unarmed:
