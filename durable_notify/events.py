@@ -28,6 +28,7 @@ __all__ = [
     "Hearing",
     "LostLease",
     "OnEvent",
+    "OptionDiffers",
     "Polled",
     "Published",
     "Rang",
@@ -231,12 +232,25 @@ class Hearing(Event):
     group: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OptionDiffers(Event):
+    """An option of the group is not, or was not, what a consumer was given; both as text."""
+
+    name = "option_differs"
+    level = logging.WARNING
+    group: str
+    option: str
+    stored: str
+    given: str
+
+
 #: All kinds of events, by name.
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
         Published, Claimed, Handled, Settled, Retried, DeadLettered, LostLease, Rang, Polled,
         Failing, Recovered, Disconnected, Reconnected, Deaf, Hearing,
+        OptionDiffers,
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from .. import schema
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
+from ..options import GroupSettings
 from ..topics import is_pattern
 from .connections import fetch, unwrap
 from .handler_pool import AsyncHandlerPool
@@ -50,6 +51,12 @@ _SETTLE = (
     " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
     " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[]),"
     " pg_catalog.pg_current_xact_id()::text"
+)
+_OPTIONS = (
+    "SELECT g.order_by, g.exclusive, g.max_attempts,"
+    " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
+    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
+    " g.rate_limit FROM durable_notify.groups() AS g WHERE g.name = %s"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[]), pg_catalog.pg_current_xact_id()::text"
 
@@ -112,8 +119,8 @@ class AsyncStore:
         # Settling never waits for a handler's connection, nor handlers for one another's.
         self.transactions = AsyncHandlerPool(dsn, f"handler {options.group}"[:45], opened, beat)
 
-    async def open(self) -> None:
-        """Check the schema, and subscribe the group.
+    async def open(self) -> dict[str, tuple[Any, Any]]:
+        """Check the schema, and subscribe the group; returns what options it had that we change.
 
         Raises:
             SchemaError: the migrations do not fit this package.
@@ -122,6 +129,7 @@ class AsyncStore:
         options = self._options
         async with await connect(self._dsn, "start", options.heartbeat) as connection:
             await schema.check_async(connection)
+            before = self._differing(await fetch(connection, _OPTIONS, (options.group,)))
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     await self._join(connection)
@@ -132,6 +140,20 @@ class AsyncStore:
                     log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
+        return before
+
+    def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
+        given = self._options.group_settings
+        stored = dict(zip(GroupSettings.__annotations__, rows[0], strict=True)) if rows else given
+        return {
+            name: (stored[name], value) for name, value in given.items() if stored[name] != value
+        }
+
+    async def differing(self) -> dict[str, tuple[Any, Any]]:
+        """Return which options of the group are not those that were given; and both values."""
+        if not self._options.group_settings:
+            return {}
+        return self._differing(await self._keeping.fetch(_OPTIONS, (self._options.group,)))
 
     async def _join(self, connection: AsyncConnection[Any]) -> None:
         options = self._options

@@ -15,6 +15,7 @@ from .. import schema
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
+from ..options import GroupSettings
 from ..topics import is_pattern
 from .connections import fetch, unwrap
 from .handler_pool import HandlerPool
@@ -51,6 +52,12 @@ _SETTLE = (
     " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
     " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[]),"
     " pg_catalog.pg_current_xact_id()::text"
+)
+_OPTIONS = (
+    "SELECT g.order_by, g.exclusive, g.max_attempts,"
+    " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
+    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
+    " g.rate_limit FROM durable_notify.groups() AS g WHERE g.name = %s"
 )
 _ACK = "SELECT durable_notify.settle(%s, %s::bigint[]), pg_catalog.pg_current_xact_id()::text"
 
@@ -113,8 +120,8 @@ class Store:
         # Settling never waits for a handler's connection, nor handlers for one another's.
         self.transactions = HandlerPool(dsn, f"handler {options.group}"[:45], opened, beat)
 
-    def open(self) -> None:
-        """Check the schema, and subscribe the group.
+    def open(self) -> dict[str, tuple[Any, Any]]:
+        """Check the schema, and subscribe the group; returns what options it had that we change.
 
         Raises:
             SchemaError: the migrations do not fit this package.
@@ -123,6 +130,7 @@ class Store:
         options = self._options
         with connect(self._dsn, "start", options.heartbeat) as connection:
             schema.check(connection)
+            before = self._differing(fetch(connection, _OPTIONS, (options.group,)))
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     self._join(connection)
@@ -133,6 +141,20 @@ class Store:
                     log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
+        return before
+
+    def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
+        given = self._options.group_settings
+        stored = dict(zip(GroupSettings.__annotations__, rows[0], strict=True)) if rows else given
+        return {
+            name: (stored[name], value) for name, value in given.items() if stored[name] != value
+        }
+
+    def differing(self) -> dict[str, tuple[Any, Any]]:
+        """Return which options of the group are not those that were given; and both values."""
+        if not self._options.group_settings:
+            return {}
+        return self._differing(self._keeping.fetch(_OPTIONS, (self._options.group,)))
 
     def _join(self, connection: Connection[Any]) -> None:
         options = self._options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._core.signals import told_of_signals
 from .._sync.consumer import Consumer
 from .common import common, listen_dsn, pass_database
 from .handler import Handler, run_handler
@@ -105,7 +106,7 @@ def consume(
     # Closed: what was not written is given back.
     with (
         observed.answering(consumer, dsn=database.dsn),
-        ended_by_signals(consumer, output),
+        told_of_signals(output.stop),  # the consumer is told as well
         suppress(Closed),
     ):
         consumer.run(printer)
@@ -136,7 +137,7 @@ class _Printer:
 
 
 @contextmanager
-def ended_by_signals(consumer: Consumer | Reader, output: Output) -> Iterator[None]:
+def ended_by_signals(reader: Reader, output: Output) -> Iterator[None]:
     """Have the first SIGTERM or SIGINT end it gracefully, and a second one at once."""
     numbers = (signal.SIGTERM, signal.SIGINT)
 
@@ -145,7 +146,7 @@ def ended_by_signals(consumer: Consumer | Reader, output: Output) -> Iterator[No
             signal.signal(number, signal.SIG_DFL)
         # In a thread: this one may be holding the very locks that stop() takes.
         output.stop()
-        threading.Thread(target=consumer.stop).start()
+        threading.Thread(target=reader.stop).start()
 
     before = [signal.signal(number, end) for number in numbers]
     try:

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from .._core.callables import GiveBack
 from .problems import Failure
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PATIENCE = 0.25
 PIECE = select.PIPE_BUF
 
 
-class Closed(BaseException):
+class Closed(GiveBack):
     """Nobody reads the output any more, or it is not to be written any more.
 
     A BaseException, so that a consumer takes it for its end and not for a handler's failure.

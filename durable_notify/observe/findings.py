@@ -273,6 +273,13 @@ KINDS: dict[str, Kind] = {
         "A paused group is handed nothing, and what it has not read must be kept.",
         "durable-notify group resume {group}",
     ),
+    "handler-at-work-for-long": Kind(
+        "warning",
+        "A handler that does not return keeps its message from all others, and the next of its "
+        "key, or it is slower than it should be.",
+        "See what {owner} is at. Give its consumer a handler_timeout, or end the process: what it "
+        "holds goes to another once the lease has run out.",
+    ),
     "dead-letters": Kind(
         "warning",
         "Messages that were given up are kept, and wait for somebody to look at them.",

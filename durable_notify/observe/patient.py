@@ -27,6 +27,7 @@ class Limits:
         transaction: the age of a transaction, prepared or not.
         unused: how long a group has handed out nothing, while messages wait for it.
         paused: how long a group is paused.
+        handler: how long a consumer holds a batch that it keeps alive.
         dead_letters: of a group.
         dead_rows: of a small table.
         queue: the share of the queue of notifications that is full.
@@ -44,6 +45,7 @@ class Limits:
     transaction: float = 300
     unused: float = 7 * 86_400
     paused: float = 86_400
+    handler: float = 3_600
     dead_letters: int = 1000
     dead_rows: int = 50_000
     queue: float = 0.5

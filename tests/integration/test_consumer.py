@@ -243,8 +243,8 @@ async def test_woken_by_what_another_consumer_gives_back(
     ids = send(conn, range(3))
     seen = Seen()
     async with half.consumer(dsn, lease=600) as first:
-        await take(first, 1)
-        await until(lambda: leased(conn) == 3)
+        await take(first, 3)
+        assert leased(conn) == 3
         second = half.consumer(dsn)
         async with running(second, seen):
             await asleep(second)
@@ -540,7 +540,9 @@ async def test_sigkill_in_mid_batch(half: Half, dsn: str, conn: Connection) -> N
             process.signal(signal.SIGKILL)
             await seen.got(8)
     assert sorted(seen.ids) == ids[2:]
-    assert set(seen.attempts) == {2}
+    attempts = dict(zip(seen.ids, seen.attempts, strict=True))
+    assert attempts[ids[2]] == 2
+    assert set(attempts.values()) <= {1, 2}  # how many it had claimed beyond, it decides itself
     assert outstanding(conn) == 0
 
 

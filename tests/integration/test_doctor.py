@@ -430,6 +430,19 @@ def test_a_group_is_paused(dsn: str, conn: Connection) -> None:
     assert one("group-paused", dsn, paused=0).data["group"] == "g"
 
 
+def test_a_handler_does_not_return(dsn: str, conn: Connection) -> None:
+    """Its lease is prolonged for ever; one that has run out is not found."""
+    subscribe(conn)
+    conn.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')")
+    conn.execute("SELECT durable_notify.claim('g', '{t}', 9, '1 hour', 'host:1')")
+    assert not findings(dsn)
+    finding = one("handler-at-work-for-long", dsn, handler=0)
+    assert (finding.data["owner"], finding.data["messages"]) == ("host:1", 1)
+    conn.execute("UPDATE durable_notify.lease SET deadline = now() - interval '1 second'")
+    conn.execute("DELETE FROM durable_notify.heartbeat")
+    assert not findings(dsn, handler=0)
+
+
 def test_dead_letters_pile_up(dsn: str, conn: Connection) -> None:
     subscribe(conn)
     conn.execute("""

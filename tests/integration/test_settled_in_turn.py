@@ -1,7 +1,7 @@
 """The next message of a key begins once what became of the one before is durable, not sooner.
 
-Else, after a kill, the first comes again behind the second. Each handler here looks, as it begins,
-for what came before it: still out, it would come again.
+Else, after a kill, the first is redelivered behind the second. Each handler here looks, as it begins,
+for what came before it: still out, it would be redelivered.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ async def test_iterating(half: Half, dsn: str, conn: Connection, order: Any) -> 
 
 
 async def test_killed(half: Half, dsn: str, conn: Connection, order: str) -> None:
-    """kill -9 as the second begins: the first does not come again."""
+    """kill -9 as the second begins: the first is not redelivered."""
     first, second = publish(conn, 2)
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     conn.execute("SELECT durable_notify.configure('g', %s)", [f'{{"order_by": "{order}"}}'])
@@ -197,7 +197,7 @@ async def test_the_lease_is_lost(half: Half, dsn: str, conn: Connection, order: 
 
 
 async def test_rolled_back_in_silence(half: Half, dsn: str, conn: Connection, order: Any) -> None:
-    """Nobody says whether the transaction committed: the database is asked before the next."""
+    """It is not said whether the transaction committed: the database is asked before the next."""
     ids = publish(conn, 3)
 
     async def handle(message: Any) -> None:
@@ -245,7 +245,7 @@ async def test_committed_by_the_message(half: Half, dsn: str, conn: Connection, 
 async def test_several_of_a_key_in_one_transaction(
     half: Half, dsn: str, conn: Connection, order: Any
 ) -> None:
-    """Whoever has one transaction settle several is not kept waiting for its own commit."""
+    """Who has one transaction settle several is not kept waiting for its own commit."""
     ids = publish(conn, 3)
     async with half.consumer(dsn, order_by=order) as consumer, half.connect(dsn) as connection:
         got = []

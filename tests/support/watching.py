@@ -47,10 +47,13 @@ def value(connection: Connection, query: str, *params: Any) -> Any:
 async def asleep(consumer: Any) -> None:
     """Wait until a consumer of this process is rung for by all its topics and has found nothing.
 
-    What is published from here on it can only learn of by a wake-up.
+    What is published from here on it can only learn of by a wake-up. One that has all that it can
+    begin sleeps, too.
     """
 
     def listens_and_sleeps() -> bool:
+        if getattr(consumer, "_out", 0) and consumer._to_claim() == 0:
+            return True
         ear = consumer._ear
         if ear is None or not ear.hears or ear.arming or ear.unarmed:
             return False

@@ -35,6 +35,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "clock-back": (server.clock_went_back, "nothing is from the future"),
     "groups": (groups.unused, "no group keeps messages that nobody consumes"),
     "paused": (groups.paused, "no group is paused for long"),
+    "handlers": (groups.handlers, "no handler is at work for very long"),
     "dead-letters": (groups.dead_letters, "dead letters do not pile up"),
     "partitions": (retention.partitions, "partitions of the log are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),

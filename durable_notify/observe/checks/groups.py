@@ -9,6 +9,8 @@ from ..patient import Patient
 
 #: Up to so many messages are counted; beyond that they are estimated.
 MOST = 10_000
+#: So many handlers are named, those at work for longest.
+MOST_HANDLERS = 5
 
 
 def unused(patient: Patient) -> Iterator[Finding]:
@@ -60,6 +62,30 @@ def paused(patient: Patient) -> Iterator[Finding]:
     ):
         what = f"group {group} is paused since {since:%Y-%m-%d %H:%M}"
         yield found("group-paused", what, group=group, since=since)
+
+
+def handlers(patient: Patient) -> Iterator[Finding]:
+    """Handlers that do not return: leases that their consumers have prolonged for very long."""
+    for group, topic, owner, messages, seconds in patient.rows(
+        """
+        SELECT l.group_name, l.topic, l.owner, l.messages,
+               extract(epoch FROM clock_timestamp() - l.claimed_at)::float8
+          FROM durable_notify.leases() l
+         WHERE l.claimed_at < clock_timestamp() - make_interval(secs => %s)
+           AND l.deadline > clock_timestamp() AND l.messages > 0
+         ORDER BY l.claimed_at, 1, 2, 3 LIMIT %s
+        """,
+        patient.limits.handler,
+        MOST_HANDLERS,
+    ):
+        what = (
+            f"{owner} has held {messages:,} messages of {topic} in group {group} for "
+            f"{seconds / 3600:.1f} hours, and keeps them"
+        )
+        yield found(
+            "handler-at-work-for-long", what,
+            group=group, topic=topic, owner=owner, messages=messages, seconds=round(seconds),
+        )  # fmt: skip
 
 
 def dead_letters(patient: Patient) -> Iterator[Finding]:
