@@ -33,7 +33,8 @@ MAY: dict[str, set[str]] = {
         " capture_begin capture capture_heard notified_already",
     ),
     **_decided(
-        {"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of needs_key notify_raw"
+        {"inserter"},
+        "nobody_waits somebody_waits refuse has_controls wake mirror_of needs_key notify_raw",
     ),
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
@@ -73,7 +74,8 @@ MAY: dict[str, set[str]] = {
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
 #: message to set another one. has_own_rights, wakeups, needs_key and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
-    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake"
+    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake",
+    "has_controls",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"watched"}

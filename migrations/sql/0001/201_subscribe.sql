@@ -25,7 +25,7 @@ BEGIN
     END IF;
     patterns := ARRAY(SELECT DISTINCT t.topic FROM pg_catalog.unnest(topics) AS t (topic) WHERE t.topic ~ '[*>]');
     IF EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
-                WHERE pg_catalog.octet_length(p.pattern) > 255 OR p.pattern ~ '[\u0001-\u0020\u007f-\u00a0]'
+                WHERE pg_catalog.octet_length(p.pattern) > 255 OR durable_notify.has_controls(p.pattern, true)
                    OR p.pattern !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND p.pattern <> '>') THEN
         RAISE EXCEPTION 'not a pattern of topics among %', patterns
             USING ERRCODE = '22023',

@@ -16,7 +16,7 @@ BEGIN
     -- what was leased or put off needs nothing: it has no transaction ids.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
-            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN

@@ -19,7 +19,7 @@ BEGIN
     -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
     -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
     -- refused from then on. archive: only what is archived goes. maintain() does all this.
-    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR topic ~ '[\u0001-\u0020\u007f-\u00a0]'
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify.has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
         refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
     END IF;
