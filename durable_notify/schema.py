@@ -22,7 +22,13 @@ from psycopg.rows import tuple_row
 
 from durable_notify.adapting import NO_ENCODING, PLAIN, AsyncOwnCursor, OwnCursor, check_encoding
 from durable_notify.connecting import unquoted
-from durable_notify.errors import InvalidArgument, SchemaMissing, SchemaTooNew, SchemaTooOld
+from durable_notify.errors import (
+    EncodingUnsupported,
+    InvalidArgument,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -263,7 +269,11 @@ def _engine(dsn: str) -> Engine:
                 client_encoding="utf8",
                 context=PLAIN,
             )
-        check_encoding(connection.pgconn)
+        try:
+            check_encoding(connection.pgconn)
+        except EncodingUnsupported:
+            connection.close()
+            raise
         # Who waited for the lock must see what its holder has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection

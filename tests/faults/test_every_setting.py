@@ -84,7 +84,9 @@ def trouble(run: Run, settings: Sequence[Setting], usual: Any) -> str | None:
     if found == usual:
         return None
     if isinstance(found, dict):
-        return f"{[(name, found[name], usual[name]) for name in usual if found[name] != usual[name]]}"
+        return (
+            f"{[(name, found[name], usual[name]) for name in usual if found[name] != usual[name]]}"
+        )
     return "what was made differs"
 
 

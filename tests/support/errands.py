@@ -147,7 +147,7 @@ def _replay(dsn: str, connection: Connection) -> Any:
 async def _wake(dsn: str, connection: Connection) -> Any:
     """Nothing but a wake-up tells of what is published."""
     got = []
-    topics = ["woken", "ä" * 60]
+    topics = ["woken", "ä" * 30]
     async with dn.AsyncConsumer(
         dsn, group="w", topics=topics, poll=None, maintenance=False
     ) as consumer:

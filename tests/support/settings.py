@@ -110,7 +110,9 @@ def hostile(connection: Connection) -> Iterator[tuple[Setting, Setting]]:
         elif kind in ("integer", "real"):
             values = (LEAST.get(name, least), MOST.get(name, most))
         else:
-            assert name in TEXT, f"setting {name} is text: say in TEXT with which values it is tried"
+            assert name in TEXT, (
+                f"setting {name} is text: say in TEXT with which values it is tried"
+            )
             values = TEXT[name]
         if values:
             yield Setting(name, values[0]), Setting(name, values[-1])
@@ -125,7 +127,9 @@ def put(connection: Connection, database: str, settings: Iterable[Setting]) -> l
         value = sql.Literal(setting.value)
         if setting.name in ("search_path", "temp_tablespaces", "DateStyle"):  # lists
             value = sql.SQL(", ").join(map(sql.Literal, setting.value.split(", ")))
-        alter = sql.SQL("ALTER DATABASE {} SET {} = {}").format(sql.Identifier(database), name, value)
+        alter = sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+            sql.Identifier(database), name, value
+        )
         try:
             connection.execute(alter)
         except psycopg.Error:
