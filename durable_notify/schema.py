@@ -29,6 +29,7 @@ from durable_notify.errors import (
     SchemaTooNew,
     SchemaTooOld,
 )
+from durable_notify.splitting import statements
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -196,13 +197,18 @@ def migrations_path() -> Path:
 
 
 def run_folder(op: Any, folder: str) -> None:
-    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only."""
+    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only.
+
+    A statement at a time, whatever the driver: asyncpg takes no more. Offline, files as they are.
+    """
     import sqlalchemy as sa
 
+    offline = op.get_context().as_sql
     for path in sorted((migrations_path() / "sql" / folder).glob("*.sql")):
-        # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
-        template = path.read_text(encoding="utf-8").replace("%", "%%")
-        op.execute(sa.DDL(template))  # type: ignore[no-untyped-call]
+        text = path.read_text(encoding="utf-8")
+        for statement in [text] if offline else statements(text):
+            # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
+            op.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
 
 def steps(lower: str, upper: str) -> list[Script]:
