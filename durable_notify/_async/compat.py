@@ -13,12 +13,18 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
+from ..adapting import AsyncOwnCursor
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
     "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+    "call", "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
+    "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -183,3 +189,13 @@ def on_signals(action: Callable[[], None]) -> Iterator[None]:
         for number, previous in taken:
             loop.remove_signal_handler(number)
             signal.signal(number, previous)
+
+
+def usable(driver: object) -> AsyncConnection[Any] | None:
+    """Return a driver's connection, where statements of ours can be run on it; None: on another."""
+    return driver if isinstance(driver, AsyncConnection) else None
+
+
+def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:
+    """Return a cursor of ours."""
+    return AsyncOwnCursor(driver, row_factory=tuple_row)
