@@ -148,7 +148,9 @@ async def test_outside_of_a_greenlet(engine: AsyncEngine) -> None:
             publish(session.sync_session)
 
 
-async def test_a_message_settled_in_run_sync(dsn: str, engine: AsyncEngine, conn: Connection) -> None:
+async def test_a_message_settled_in_run_sync(
+    dsn: str, engine: AsyncEngine, conn: Connection
+) -> None:
     publish(conn)
     with dn.Consumer(dsn, group="g", topics=["t"], until_empty=True) as consumer:
         message = next(consumer)
