@@ -182,8 +182,8 @@ def snapshot(dsn: str) -> str:
     ``migrations/snapshot.txt`` is its committed form, and what to read to see the whole schema.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
-    with unquoted(dsn):
-        connection = psycopg.connect(dsn, client_encoding="utf8", context=PLAIN)
+    with unquoted(dsn) as conninfo:
+        connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(_PLAIN)
         return "".join(f"{line}\n" for (line,) in connection.execute(query))
@@ -268,9 +268,9 @@ def _engine(dsn: str) -> Engine:
     import sqlalchemy as sa
 
     def connect() -> psycopg.Connection[Any]:
-        with unquoted(dsn):
+        with unquoted(dsn) as conninfo:
             connection = psycopg.connect(
-                dsn,
+                conninfo,
                 prepare_threshold=None,  # poolers
                 client_encoding="utf8",
                 context=PLAIN,
