@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
+from .._core.allowing import allowing, to_call
 from .._core.translate import translated
 from ..adapting import check_encoding
 from ..errors import UnsupportedConnection
@@ -97,6 +98,6 @@ async def _fetch(
 ) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
     async with own_cursor(driver) as cursor:
-        with translated():
+        with translated(), allowing(lambda: (driver.info.user, to_call(query, params))):
             await cursor.execute(query, params)
             return await cursor.fetchall()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_consume
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
@@ -121,7 +122,9 @@ class AsyncStore:
         """
         options = self._options
         async with await connect(self._dsn, "start", options.heartbeat) as connection:
-            await schema.check_async(connection)
+            wanted = to_consume(options.topics, options.group)
+            with allowing(lambda: (connection.info.user, wanted)):
+                await schema.check_async(connection)
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     await self._join(connection)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
+from .._core.allowing import allowing, to_call
 from .._core.translate import translated
 from ..adapting import check_encoding
 from ..errors import UnsupportedConnection
@@ -98,6 +99,6 @@ def _fetch(
 ) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
     with own_cursor(driver) as cursor:
-        with translated():
+        with translated(), allowing(lambda: (driver.info.user, to_call(query, params))):
             cursor.execute(query, params)
             return cursor.fetchall()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_consume
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
@@ -122,7 +123,9 @@ class Store:
         """
         options = self._options
         with connect(self._dsn, "start", options.heartbeat) as connection:
-            schema.check(connection)
+            wanted = to_consume(options.topics, options.group)
+            with allowing(lambda: (connection.info.user, wanted)):
+                schema.check(connection)
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     self._join(connection)
