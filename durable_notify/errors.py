@@ -26,6 +26,9 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── ClaimBusy                         other claims of the group held its lock for too long
     ├── ClaimRefused                      claim() ran where it would lose or repeat messages
     ├── ConsumerClosed                    the consumer was closed; its leases are given back
+    ├── UsedAfterFork                     an object with connections was used in a forked process
+    ├── HandlerTimeout (TimeoutError)     a handler took longer than ``handler_timeout``
+    ├── WorkNotDone                       a handler returned a coroutine or the like, not run
     ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
     ├── CaptureIncomplete                 not all that a capture had heard could be published
     ├── ListenerDeaf                      wake-ups do not arrive and polling is switched off
@@ -44,6 +47,7 @@ __all__ = [
     "DurableNotifyError",
     "EmbeddedError",
     "EncodingUnsupported",
+    "HandlerTimeout",
     "InvalidArgument",
     "LeaseLost",
     "ListenerDeaf",
@@ -60,6 +64,8 @@ __all__ = [
     "UnknownGroup",
     "UnknownTopic",
     "UnsupportedConnection",
+    "UsedAfterFork",
+    "WorkNotDone",
 ]
 
 
@@ -171,6 +177,24 @@ class ClaimRefused(DurableNotifyError):
 
 class ConsumerClosed(DurableNotifyError):
     """The consumer was closed and has given its leases back. Its messages come again."""
+
+
+class UsedAfterFork(DurableNotifyError):
+    """It was made in the process that this one was forked from. Make a new one here.
+
+    Its threads are not in this process, and its connections are the other one's.
+    """
+
+
+class HandlerTimeout(DurableNotifyError, TimeoutError):
+    """A handler took longer than the consumer's ``handler_timeout``. Its message comes again."""
+
+
+class WorkNotDone(DurableNotifyError):
+    """A handler returned what would do the work, and did not do it. Its message comes again.
+
+    Give a handler that is ``async`` to an ``AsyncConsumer``, and one without ``yield`` to any.
+    """
 
 
 class ListenerDeaf(DurableNotifyError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from ._core.failures import describe, storable, unsecret
+from ._core.callables import is_async, left_undone
+from ._core.failures import describe, storable, text_of
 from ._core.leases import Ack, Outcome, Reject, Retry
 from .errors import InvalidArgument
 from .events import OnEvent, subscribers
@@ -19,7 +19,6 @@ from .topics import check_group, check_topics
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
     "check_group_settings", "check_on_event", "check_period", "check_reading", "check_waiting",
-    "is_async",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -71,6 +70,7 @@ class ConsumerSettings(TypedDict, total=False):
     poll: float | None
     idle_poll: float | None
     heartbeat: float
+    handler_timeout: float | None
     until_empty: bool
     owner: str
     on_error: ErrorRules
@@ -110,6 +110,8 @@ class ConsumerOptions:
             connect again where its connections went, until it is woken or so many seconds are over.
         heartbeat: how often connections show that they are alive. A dead one is found and replaced
             within two heartbeats; a statement not answered within two is given up.
+        handler_timeout: how long a handler may take. Then its message is retried, by the rules for
+            errors; the handler is cancelled, or given up where it is a thread. None: for ever.
         until_empty: end once nothing is left: nothing waiting, leased or deferred.
         owner: who holds the leases, for people who look; default ``host:pid``.
         on_error: what becomes of a message whose handler raised, by kind of exception:
@@ -133,6 +135,7 @@ class ConsumerOptions:
     poll: float | None = 30.0
     idle_poll: float | None = None
     heartbeat: float = 15.0
+    handler_timeout: float | None = None
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     on_error: ErrorRules = dataclasses.field(default_factory=dict)
@@ -162,8 +165,10 @@ class ConsumerOptions:
                 raise InvalidArgument("start has no time zone: give an aware datetime")
         elif self.start not in ("beginning", "now"):
             raise InvalidArgument(f'start is "beginning", "now" or a datetime, not {self.start!r}')
-        for name in ("lease", "poll", "idle_poll", "heartbeat"):
-            _check_seconds(name, getattr(self, name), optional=name.endswith("poll"))
+        for name in ("lease", "heartbeat"):
+            _check_seconds(name, getattr(self, name), optional=False)
+        for name in ("poll", "idle_poll", "handler_timeout"):
+            _check_seconds(name, getattr(self, name), optional=True)
         _check_count("batch_size", self.batch_size, 10_000)
         _check_count("prefetch", self.prefetch, 1_000_000)
         if self.prefetch_bytes is not None:
@@ -181,19 +186,29 @@ class ConsumerOptions:
         return {name: value for name, value in given if value is not None}
 
     def outcome_of(self, error: BaseException, message: Any) -> Outcome:
-        """Return what becomes of a message whose handler raised."""
+        """Return what becomes of a message whose handler raised.
+
+        Raises:
+            InvalidArgument: ``on_error`` returned what is no outcome; or what it raised.
+        """
         rules = self.on_error
         outcome: Outcome | None = None
         if isinstance(rules, Mapping):
             outcome = next((to for kind, to in rules.items() if isinstance(error, kind)), None)
         else:
             outcome = rules(error, message)
+            if not (outcome is None or isinstance(outcome, (Ack, Retry, Reject))):
+                left_undone(outcome)
+                raise InvalidArgument(
+                    "on_error returns Ack(), Retry(), Reject() or None, "
+                    f"not {type(outcome).__name__}"
+                )
         if outcome is None:
             outcome = Retry()
         if isinstance(outcome, Ack) or outcome.error is not None:
             return outcome
         if isinstance(outcome, Reject) and outcome.reason == "rejected":
-            outcome = Reject(unsecret(f"{type(error).__name__}: {error}")[:500])
+            outcome = Reject(f"{type(error).__name__}: {text_of(error)}"[:500])
         return dataclasses.replace(outcome, error=describe(error))
 
 
@@ -245,13 +260,6 @@ def check_waiting(idle_poll: float | None, heartbeat: float) -> None:
     _check_seconds("heartbeat", heartbeat, optional=False)
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether what a function returns is to be awaited; or an object's, that is called as one."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__
-    )
-
-
 def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
     """Raise InvalidArgument where events cannot be told to what was given."""
     known = on_event is None or callable(on_event) or isinstance(on_event, (list, tuple))
@@ -266,6 +274,8 @@ def _check_rules(rules: ErrorRules) -> None:
     if not isinstance(rules, Mapping):
         if not callable(rules):
             raise InvalidArgument(f"on_error is a mapping or a function, not {rules!r}")
+        if is_async(rules):
+            raise InvalidArgument(f"on_error takes a plain function, and {rules!r} is async")
         return
     for kind, outcome in rules.items():
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):

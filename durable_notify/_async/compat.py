@@ -8,28 +8,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import signal
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
+from .._core.signals import told_of_signals
 from ..adapting import AsyncOwnCursor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
-    "usable",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 Lock = asyncio.Lock
+#: Whether what handlers return is awaited.
+AWAITS = True
+#: What ends a task from outside: nothing more can be waited for in it.
+CANCELLED = (asyncio.CancelledError, GeneratorExit)
 
 
 class Event:
@@ -90,6 +92,12 @@ class Task:
         self._task.cancel()
         await asyncio.wait([self._task])
 
+    async def cancel(self, patience: float) -> bool:
+        """Cancel it where it waits; returns whether it has ended within so many seconds."""
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=patience)
+        return self._task.done()
+
 
 def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
     """Run a function beside the caller."""
@@ -110,17 +118,21 @@ async def checkpoint() -> None:
     await asyncio.sleep(0)
 
 
-async def call(handler: Callable[[Any], Any], argument: Any) -> None:
-    """Call a handler, synchronous or not."""
+async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+    """Call a handler, synchronous or not; returns what it returns in the end."""
+    task = asyncio.current_task()
     try:
         result = handler(argument)
-        if inspect.isawaitable(result):
-            await result
+        return await result if inspect.isawaitable(result) else result
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         raise RuntimeError("the handler was cancelled, and not by its consumer") from error
+    except GeneratorExit as error:
+        with contextlib.suppress(RuntimeError):  # none runs any more
+            if asyncio.current_task() is task:
+                raise TypeError("the handler raised GeneratorExit") from error
+        raise
 
 
 class Waiter:
@@ -170,25 +182,19 @@ def sharing_lock() -> asyncio.Lock:
 
 
 @contextlib.contextmanager
-def on_signals(action: Callable[[], None]) -> Iterator[None]:
-    """Do something at SIGTERM or SIGINT, unless the application handles that signal itself."""
+def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None) -> Iterator[None]:
+    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
     loop = asyncio.get_running_loop()
-    taken = []
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            current = signal.getsignal(number)
-            # asyncio.run() has a handler of its own for SIGINT, which would cancel us instead.
-            if current in (signal.SIG_DFL, signal.default_int_handler) or (
-                "_on_sigint" in repr(current)
-            ):
-                loop.add_signal_handler(number, action)
-                taken.append((number, current))
-    try:
+
+    def soon(action: Callable[[], None]) -> Callable[[], None]:
+        def call_soon() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(action)
+
+        return call_soon
+
+    with told_of_signals(soon(stop), hurry and soon(hurry)):
         yield
-    finally:
-        for number, previous in taken:
-            loop.remove_signal_handler(number)
-            signal.signal(number, previous)
 
 
 def usable(driver: object) -> AsyncConnection[Any] | None:

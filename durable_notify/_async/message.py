@@ -141,11 +141,28 @@ class AsyncMessage:
                 "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
                 f"not {type(source).__name__}"
             )
-        async with opened as connection:
-            yield connection
-            if not self.is_settled:
-                await self.ack(connection)
-        self._settler.finish(self._lease, self, committed=True)
+        lease = self._lease
+        self._settler.check_open()
+        lease.check(self.id)
+        tried, over = lease.tried.get(self.id, ""), False
+        # Till it has committed it counts as rolled back. Trap: what ended it may be swallowed,
+        # outside by the handler or inside by the transaction (psycopg.Rollback).
+        lease.rolled_back_by[self.id] = RuntimeError("the transaction of the message rolled back")
+        try:
+            async with opened as connection:
+                yield connection
+                if self.id in lease.withdrawn:
+                    lease.check(self.id)  # others may have it: nothing of the body is to stay
+                # Trap: an acknowledgement of an earlier transaction has been rolled back with it.
+                if self.id in lease.open and lease.tried.get(self.id, "") == tried:
+                    await self.ack(connection)
+                over = True
+        except BaseException as error:
+            lease.rolled_back_by[self.id] = error
+            raise
+        if over:
+            del lease.rolled_back_by[self.id]
+            self._settler.finish(lease, self, committed=True)
 
     async def once(self, connection: Publishable) -> bool:
         """Return whether the group has this message for the first time, in a transaction.

@@ -7,16 +7,22 @@ import traceback
 
 from ..errors import InvalidArgument
 
-__all__ = ["Failure", "describe", "kept", "storable", "unsecret"]
+__all__ = ["Failure", "describe", "kept", "storable", "text_of", "unsecret"]
 
 #: As jsonb in the database: type, message and traceback.
 Failure = dict[str, str]
 
 _MOST_TEXT = 2_000
 _MOST_TRACE = 8_000
-#: A password in a URI, and in a connection string of libpq's.
-_IN_URI = re.compile(r"([a-zA-Z][\w+.-]*://[^\s:/@'\"]*:)[^\s'\"]*(?=@)")
-_IN_PAIRS = re.compile(r"(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\",)]+)", re.IGNORECASE)
+#: How much of a text is looked at for passwords beyond what is kept: they go before it is cut.
+_MARGIN = 4_000
+#: A password in a URI, behind the scheme, and in a connection string of libpq's. Trap: text from
+#: outside may be long and without a break; what goes back over it takes time by the square.
+_USER = re.compile(r"://[^\s:/@'\"]*:")
+_IN_PAIRS = re.compile(
+    r"(\b(?:ssl)?password\s*=\s*)('(?:[^'\\\n]|\\.)*+'?|[^\s'\",)]+)", re.IGNORECASE
+)
+_BREAKS = re.compile(r"([\s'\"]+)")
 
 
 def storable(text: str) -> str:
@@ -26,7 +32,26 @@ def storable(text: str) -> str:
 
 def unsecret(text: str) -> str:
     """Replace passwords in connection strings: source lines in tracebacks have them."""
-    return _IN_PAIRS.sub(r"\1***", _IN_URI.sub(r"\1***", text))
+    if "://" in text:
+        text = "".join(map(_without_password, _BREAKS.split(text)))
+    return _IN_PAIRS.sub(r"\1***", text)
+
+
+def _without_password(word: str) -> str:
+    end = word.rfind("@")
+    user = _USER.search(word) if end >= 0 else None
+    if user is None or user.end() > end:
+        return word
+    return f"{word[: user.end()]}***{word[end:]}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, without passwords, and not more than is kept of it."""
+    try:
+        text = str(error)[: _MOST_TEXT + _MARGIN]
+    except Exception as flaw:  # noqa: BLE001 - it runs code of its class's
+        return f"(its text cannot be had: {type(flaw).__name__})"
+    return unsecret(text)[:_MOST_TEXT]
 
 
 def kept(error: object) -> Failure | None:
@@ -46,11 +71,23 @@ def describe(error: BaseException) -> Failure:
     name = kind.__qualname__
     if kind.__module__ != "builtins":
         name = f"{kind.__module__}.{name}"
-    trace = unsecret("".join(traceback.format_exception(error)))
-    if len(trace) > _MOST_TRACE:
-        trace = "...\n" + trace[-_MOST_TRACE:]
     return {
         "type": storable(name),
-        "message": storable(unsecret(str(error))[:_MOST_TEXT]),
-        "traceback": storable(trace),
+        "message": storable(text_of(error)),
+        "traceback": storable(_trace_of(error)),
     }
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except Exception as flaw:  # noqa: BLE001
+        return f"(its traceback cannot be had: {type(flaw).__name__})"
+    if len(trace) > _MOST_TRACE + _MARGIN:
+        # What is cut in the midst of a password is no password to a pattern.
+        trace = re.split(r"\s", trace[-_MOST_TRACE - _MARGIN :], maxsplit=1)[-1]
+        trace = "...\n" + trace
+    trace = unsecret(trace)
+    if len(trace) > _MOST_TRACE:
+        trace = "...\n" + trace[-_MOST_TRACE:]
+    return trace

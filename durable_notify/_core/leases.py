@@ -127,8 +127,8 @@ class HeldLease:
 
     __slots__ = (
         "_done", "_mutex", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at", "given_up",
-        "ids", "lost", "open", "pending", "places", "sure_at", "token", "topic", "tried",
-        "unconfirmed",
+        "ids", "lost", "open", "pending", "places", "rolled_back_by", "sure_at", "token", "topic",
+        "tried", "unconfirmed", "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -152,6 +152,8 @@ class HeldLease:
         self._unsent: list[Outcomes] = []
         # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
         self.tried: dict[int, str | None] = {}
+        self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
+        self.withdrawn: dict[int, str] = {}  # what is not its handler's to settle any more, and why
         self.unconfirmed = False
         self.lost = False
         self.given_up = False
@@ -159,15 +161,20 @@ class HeldLease:
         self.sure_at = claimed_at  # when it was last known to be ours
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
-    def record(self, message_id: int, outcome: Outcome) -> Outcomes:
+    def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Outcomes:
         """Take note of an outcome; returns the collection it will be flushed with.
+
+        Args:
+            message_id: the message.
+            outcome: what becomes of it.
+            withdrawn: its handler was given up, and has no say in it.
 
         Raises:
             AlreadySettled: the message has an outcome.
             LeaseLost: the lease was superseded.
         """
         with self._mutex:
-            self._close(message_id)
+            self._close(message_id, withdrawn=withdrawn)
             pending = self.pending
             if isinstance(outcome, Ack):
                 pending.acked.append(message_id)
@@ -181,7 +188,12 @@ class HeldLease:
     def finish(self, message_id: int) -> None:
         """Take note that a message was settled elsewhere, in a transaction not known to be over."""
         with self._mutex:
-            self._close(message_id)
+            self._close(message_id, withdrawn=True)
+
+    def withdraw(self, message_id: int, why: str) -> None:
+        """Have nothing that its handler does settle a message any more."""
+        with self._mutex:
+            self.withdrawn[message_id] = why
 
     def over(self, message_ids: Iterable[int]) -> None:
         """Take note that what became of messages is durable: the next of their keys may go."""
@@ -246,12 +258,14 @@ class HeldLease:
             # Trap: one that is sent back with an earlier one of its key has its outcome by that.
             if message_id in ids and message_id in self.open:
                 with contextlib.suppress(LeaseLost):  # then it comes again all the same
-                    self.record(message_id, outcome)
+                    self.record(message_id, outcome, withdrawn=True)
 
-    def check(self, message_id: int) -> None:
+    def check(self, message_id: int, *, withdrawn: bool = False) -> None:
         """Raise what settling the message would: AlreadySettled or LeaseLost."""
         if self.lost:
             raise self._lost_error()
+        if not withdrawn and (why := self.withdrawn.get(message_id)) is not None:
+            raise AlreadySettled(f"message {message_id} comes again: {why}")
         if message_id not in self.open:
             raise already_settled(message_id)
 
@@ -296,10 +310,11 @@ class HeldLease:
             if self.places[other] == place and other in self.open and other not in self.tried
         ]
         self.open.difference_update(later)
+        self.withdrawn.update(dict.fromkeys(later, "it was sent back with one before it"))
         self._sent_back[message_id] = later
 
-    def _close(self, message_id: int) -> None:
-        self.check(message_id)
+    def _close(self, message_id: int, *, withdrawn: bool) -> None:
+        self.check(message_id, withdrawn=withdrawn)
         self.open.discard(message_id)
         # Two transactions that settle the last two messages at once leave the lease standing.
         self.unconfirmed |= message_id in self.tried

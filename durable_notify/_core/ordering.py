@@ -29,7 +29,8 @@ class KeyGate(Generic[M]):
         self._inside: dict[Place, _Holder] = {}
         # Who has not gone through, in order, and the message where it was kept.
         self._lines: dict[Place, dict[Delivery, M | None]] = {}
-        self.kept = 0  # how many wait here to be let through
+        self._kept: dict[Place, int] = {}  # how many of each were kept
+        self.kept = 0  # how many all are
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def expect(self, place: Place | None, delivery: Delivery) -> None:
@@ -50,10 +51,10 @@ class KeyGate(Generic[M]):
             line.setdefault(delivery, None)
             holder = self._inside.get(place)
             if next(iter(line)) != delivery or not (holder is None or holder.owner is owner):
-                self.kept += line[delivery] is None
+                self._count(place, line[delivery] is None)
                 line[delivery] = message
                 return False
-            self.kept -= line.pop(delivery) is not None
+            self._count(place, -(line.pop(delivery) is not None))
             if not line:
                 del self._lines[place]
             if holder is None:
@@ -71,7 +72,7 @@ class KeyGate(Generic[M]):
             return None
         with self._mutex:
             line = self._lines.get(place, {})
-            self.kept -= line.pop(delivery, None) is not None
+            self._count(place, -(line.pop(delivery, None) is not None))
             holder = self._inside.get(place)
             if holder is not None:
                 holder.deliveries.discard(delivery)
@@ -83,7 +84,7 @@ class KeyGate(Generic[M]):
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None  # it goes once
-            self.kept -= message is not None
+            self._count(place, -(message is not None))
             return message
 
     def following(self, place: Place | None, owner: object) -> M | None:
@@ -96,8 +97,20 @@ class KeyGate(Generic[M]):
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None
-            self.kept -= message is not None
+            self._count(place, -(message is not None))
             return message
+
+    def _count(self, place: Place, more: int) -> None:
+        if more:
+            self.kept += more
+            self._kept[place] = self._kept.get(place, 0) + more
+            if not self._kept[place]:
+                del self._kept[place]
+
+    @property
+    def keys(self) -> int:
+        """Of how many keys some are kept: each is for one handler at a time."""
+        return len(self._kept)
 
     def waits(self, place: Place) -> bool:
         """Whether a message of a key has yet to go through."""

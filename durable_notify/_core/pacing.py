@@ -25,25 +25,58 @@ def shortest(*times: float | None) -> float | None:
 
 
 class BatchPacer:
-    """How many messages to claim: about as many as are handled in a quarter of a second.
+    """How many messages to claim: what can be begun at once, and more while they come fast.
 
-    A fast handler wants large batches; a slow one must not sit on messages that another consumer
-    of the group could be handling.
+    A fast handler wants large batches: about what is handled in a quarter of a second. A slow one
+    must not sit on messages that another consumer of the group could be handling; and nobody knows
+    whether it is slow before it has handled some, or after a pause.
     """
 
     TARGET = 0.25
+    #: How much the newest counts in the mean.
+    WEIGHT = 0.2
 
     def __init__(self, least: int, most: int) -> None:
-        self._least = min(least, most)
         self._most = most
-        self.size = min(max(self._least, 10), most)
+        self._calls = 1
+        self._mean: float | None = None  # how long a message took, since the last rest
+        self.least = min(least, most)
+        self.size = self.least
 
-    def handled(self, messages: int, seconds: float) -> None:
-        """Take note that a batch was handled in that time."""
-        if messages <= 0:
-            return
-        fits = messages * self.TARGET / max(seconds, 1e-6)
-        self.size = int(min(self._most, max(self._least, min(fits, self.size * 2))))
+    def can_begin(self, messages: int, calls: int = 1) -> None:
+        """Take note of how many messages can be begun at once, in how many calls."""
+        self.least = min(messages, self._most)
+        self.size = max(self.size, self.least)
+        self._calls = calls
+
+    def took(self, messages: int, seconds: float) -> None:
+        """Take note that a call has handled messages in that time."""
+        each = max(seconds, 1e-6) / messages
+        mean = self._mean
+        self._mean = each if mean is None else mean + (each - mean) * self.WEIGHT
+
+    def claimed(self, *, full: bool) -> None:
+        """Take note of a claim; full: there may be more."""
+        fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
+        self.size = int(min(self._most, max(self.least, min(fits, self.size * (1 + full)))))
+
+    def rest(self) -> None:
+        """Take note that nothing is left: what comes next is for all that wait for it."""
+        self._mean = None
+        self.size = self.least
+
+    def to_claim(self, begun: int, queued: int, waiting: int) -> int:
+        """Return how many messages to claim, 0: enough are here.
+
+        Args:
+            begun: how many are being handled.
+            queued: how many could be begun, and were not.
+            waiting: how many these are with those that wait for their keys.
+        """
+        idle = self.least - begun - queued
+        if self.size == self.least:
+            return max(idle, 0)
+        return self.size if idle > 0 or waiting <= self.size // 2 else 0
 
 
 class Linger:

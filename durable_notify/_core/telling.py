@@ -46,7 +46,9 @@ class Teller:
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise  # it is not the subscriber's
+            except BaseException as error:
                 # Trap: of each subscriber once a minute, or the log fills at the rate of messages.
                 about = f"on_event {subscriber!r}"
                 level = self._complaints.level(about, error, time.monotonic())

@@ -5,12 +5,12 @@ The twin of ``_async/compat.py``; the one file of this folder that is written by
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import os
 import queue
 import select
-import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -18,21 +18,24 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
+from .._core.signals import told_of_signals
 from ..adapting import OwnCursor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
 __all__ = [
-    "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
-    "usable",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 Lock = threading.Lock
+#: Whether what handlers return is awaited.
+AWAITS = False
+#: What ends a thread from outside: nothing does.
+CANCELLED: tuple[type[BaseException], ...] = ()
 
 
 class Event:
@@ -118,6 +121,10 @@ class Task:
         """Wait until it has ended: a thread cannot be cancelled, it has been told to end."""
         self._thread.join()
 
+    def cancel(self, patience: float) -> bool:  # noqa: ARG002 - it would be in vain
+        """Return whether it has ended: a thread cannot be cancelled."""
+        return not self._thread.is_alive()
+
 
 def spawn(function: Callable[..., None], *args: Any, name: str) -> Task:
     """Run a function beside the caller."""
@@ -133,9 +140,14 @@ def checkpoint() -> None:
     """Let others run: threads do so by themselves."""
 
 
-def call(handler: Callable[[Any], Any], argument: Any) -> None:
-    """Call a handler."""
-    handler(argument)
+def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+    """Call a handler; returns what it returns."""
+    try:
+        return handler(argument)
+    except asyncio.CancelledError as error:
+        raise RuntimeError("the handler was cancelled, and not by its consumer") from error
+    except GeneratorExit as error:
+        raise TypeError("the handler raised GeneratorExit") from error
 
 
 class Waiter:
@@ -187,24 +199,11 @@ def sharing_lock() -> threading.Lock:
     return _sharing
 
 
-@contextlib.contextmanager
-def on_signals(action: Callable[[], None]) -> Iterator[None]:
-    """Do something at SIGTERM or SIGINT, unless the application handles that signal itself."""
-    taken = []
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        action()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            current = signal.getsignal(number)
-            if current in (signal.SIG_DFL, signal.default_int_handler):
-                taken.append((number, signal.signal(number, handle)))
-    try:
-        yield
-    finally:
-        for number, previous in taken:
-            signal.signal(number, previous)
+def on_signals(
+    stop: Callable[[], None], hurry: Callable[[], None] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
+    return told_of_signals(stop, hurry)
 
 
 def usable(driver: object) -> Connection[Any] | None:

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from .._core.attention import Attention
+from .._core.callables import check_handler
 from .._core.complaints import Complaints
-from .._core.leases import Ack
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from .._core.telling import Teller
 from .._core.vitals import Vitals
 from ..connecting import said
-from ..errors import AlreadySettled, ClaimBusy, ConsumerClosed, InvalidArgument, LeaseLost
+from ..errors import ClaimBusy, ConsumerClosed, InvalidArgument, UsedAfterFork
 from ..events import Failing, Polled, Recovered, name_of
 from ..options import ConsumerOptions
 from ..topics import check_topics
-from .compat import Event, call, checkpoint, on_signals, spawn
+from .compat import AWAITS, CANCELLED, Event, checkpoint, on_signals, spawn
+from .dispatcher import Dispatcher
 from .ear import DEAF_POLL, LONGEST_SLEEP, REREAD
 from .intake import Intake
 from .links import TRANSIENT
@@ -49,8 +50,6 @@ log = logging.getLogger("durable_notify")
 DRAIN_POLL = 0.5
 #: How often a busy consumer looks whether a replay was started, in seconds.
 REPLAY_LOOK = 5.0
-#: After how many messages a handler that never waits lets others run.
-BREATH = 64
 
 
 class Consumer:
@@ -99,16 +98,27 @@ class Consumer:
         self._intake.settler = self._settler
         self._attention = Attention(self.options.topics)
         self._linger = Linger()
-        self._filled = (0, 0.0)  # how many messages were taken in by the last claim, and when
-        self._started = False
+        self._pacer = BatchPacer(1, self.options.batch_size)
+        self._out = 0  # how many an iteration has
+        self._out_at = 0.0
+        self._started = self._running = self._closed = False
+        self._process = os.getpid()
         self._tasks: list[Task] = []
         self._ear: Ear | None = None
-        self._concurrency = 1
         self._replay_at = 0.0  # when to look for replays to advance
         self._replaying = False
         self._complaints = Complaints()
         self._teller = Teller(self.options.on_event, self.options.group)
         self._vitals = Vitals(self.options.heartbeat)
+        self._dispatcher = Dispatcher(
+            self._intake,
+            self._settler,
+            options=self.options,
+            teller=self._teller,
+            took=self._pacer.took,
+            stopping=self._stopping,
+            ended=self._ended_by,
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -130,6 +140,7 @@ class Consumer:
             psycopg.Error: the database cannot be reached or used. Once started, a consumer
                 outlasts outages by itself.
         """
+        self._check_process()
         if self._started:
             raise ConsumerClosed("a consumer starts once: make a new one")
         self._started = True
@@ -145,13 +156,38 @@ class Consumer:
         self._vitals.beat(time.monotonic())
         self._tasks = [
             spawn(self._fetch, ear, name="durable_notify fetch"),
-            spawn(self._settler.flush_loop, name="durable_notify flush"),
-            spawn(self._settler.heartbeat_loop, name="durable_notify heartbeat"),
-            spawn(self._settler.check_loop, self._beat, name="durable_notify check"),
+            self._kept_up(self._settler.flush_loop, "flush"),
+            self._kept_up(self._settler.heartbeat_loop, "heartbeat"),
+            self._kept_up(self._settler.check_loop, "check", self._beat),
         ]
         if self.options.maintenance:
             upkeep = (self._store, self._dsn, self._stopping, lambda: ear.quiet)
-            self._tasks.append(spawn(keep_up, *upkeep, name="durable_notify maintenance"))
+            self._tasks.append(self._kept_up(keep_up, "maintenance", *upkeep))
+
+    def _kept_up(self, function: Callable[..., Any], name: str, *args: Any) -> Task:
+        """Start a loop without which the consumer is none: what ends it ends the consumer."""
+
+        def body() -> None:
+            try:
+                function(*args)
+            except CANCELLED:
+                raise
+            except BaseException as error:
+                log.exception("%s ended by an error", name)
+                self._intake.failure = error
+                self._ended_by(error)
+                self._intake.end()
+
+        return spawn(body, name=f"durable_notify {name}")
+
+    def _ended_by(self, error: BaseException) -> None:
+        self._vitals.end(error)
+        self.stop()
+
+    def _check_process(self) -> None:
+        """Raise UsedAfterFork in a process that this consumer's threads are not in."""
+        if os.getpid() != self._process:
+            raise UsedAfterFork("the consumer was made before the fork: make a new one here")
 
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""
@@ -185,7 +221,10 @@ class Consumer:
 
     def close(self) -> None:
         """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
+        if os.getpid() != self._process:
+            return  # the connections are the other process's
         self.stop()
+        self._closed = True
         if not self._tasks:
             return
         tasks, self._tasks = self._tasks, []
@@ -209,13 +248,24 @@ class Consumer:
         return self
 
     def __next__(self) -> Message:
+        self._check_process()
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
+        self._came_back()
         message = self._intake.next()
         if message is None:
             raise StopIteration
+        self._went_out(1)
         return message
+
+    def _went_out(self, messages: int) -> None:
+        self._out, self._out_at = messages, time.monotonic()
+
+    def _came_back(self) -> None:
+        if self._out:
+            self._pacer.took(self._out, time.monotonic() - self._out_at)
+            self._out = 0
 
     def run(self, handler: Callable[[Message], Any], *, concurrency: int = 1) -> None:
         """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
@@ -223,34 +273,39 @@ class Consumer:
         A message whose handler returns without having settled it is acknowledged. One whose
         handler raises comes again, later each time, up to the group's ``max_attempts``; then it
         becomes a dead letter. On stopping, handlers at work finish, their acknowledgements are
-        sent and what was not begun is given back.
+        sent and what was not begun is given back. At a second signal nobody waits for them.
 
         Args:
             handler: called with each message; may be a plain function or return an awaitable.
             concurrency: how many messages are handled at once.
-        """
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-            raise InvalidArgument(f"concurrency is 1 or more, not {concurrency!r}")
-        self._run(lambda _number: self._work(handler), concurrency, concurrency)
 
-    def _run(self, work: Callable[[int], Any], concurrency: int, least: int) -> None:
-        self._concurrency = least
-        workers: list[Task] = []
-        try:
-            with on_signals(self.stop):
+        Raises:
+            InvalidArgument: a call of the handler would only make a coroutine or generator.
+            ConsumerClosed: the consumer has run before.
+            BaseException: what a handler raised that is no Exception, such as SystemExit.
+        """
+        _check_concurrency(concurrency)
+        check_handler(handler, awaited=AWAITS)
+        self._dispatcher.singly(handler)
+        self._run(concurrency, concurrency)
+
+    def _run(self, concurrency: int, least: int) -> None:
+        self._check_process()
+        if self._closed or self._running:
+            state = "was closed" if self._closed else "is at work"
+            raise ConsumerClosed(f"this consumer {state}, and one is used once: make a new one")
+        self._running = True
+        self._pacer.can_begin(least, concurrency)
+        with on_signals(self.stop, self._dispatcher.hurry):
+            try:
                 if not self._started:
                     self.start()
-                workers = [
-                    spawn(work, number, name=f"durable_notify worker {number}")
-                    for number in range(concurrency)
-                ]
-                for worker in workers:
-                    worker.join()
-        finally:
-            self.stop()
-            for worker in workers:
-                worker.stop()
-            self.close()
+                self._dispatcher.run(concurrency)
+            finally:
+                self.stop()
+                self.close()
+        if self._dispatcher.fault is not None:
+            raise self._dispatcher.fault
 
     def run_batches(
         self,
@@ -272,15 +327,11 @@ class Consumer:
             max_wait: how many seconds a batch waits for more messages after its first.
             concurrency: how many batches are handled at once.
         """
+        _check_concurrency(concurrency)
         self._check_batches(size, max_wait, concurrency)
-
-        def work(number: int) -> None:
-            del number
-            while batch := self._batch(size, max_wait):
-                self._handle(handler, batch, batch)
-                checkpoint()
-
-        self._run(work, concurrency, size * concurrency)
+        check_handler(handler, awaited=AWAITS)
+        self._dispatcher.in_batches(handler, size, max_wait)
+        self._run(concurrency, size * concurrency)
 
     def batches(self, *, size: int = 100, max_wait: float = 0.0) -> Iterator[list[Message]]:
         """Iterate over batches; the body settles each message, sooner or later.
@@ -293,9 +344,13 @@ class Consumer:
             size: the most messages in a batch.
             max_wait: how many seconds a batch waits for more messages after its first.
         """
+        self._check_process()
         self._check_batches(size, max_wait, 1)
-        while batch := self._batch(size, max_wait):
+        self._pacer.can_begin(size)
+        while batch := self._intake.batch(size, max_wait):
+            self._went_out(len(batch))
             yield batch
+            self._came_back()
             for message in batch:
                 if message in self._settler.tried:  # the body is over: so is its transaction
                     self._settler.tried.discard(message)
@@ -339,58 +394,6 @@ class Consumer:
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
             raise InvalidArgument(f"max_wait is 0 or more seconds, not {max_wait!r}")
 
-    def _batch(self, size: int, max_wait: float) -> list[Message]:
-        batch: list[Message] = []
-        until = None
-        while len(batch) < size:
-            message = self._intake.next(batch, until)
-            if message is None:
-                break
-            batch.append(message)
-            until = until or time.monotonic() + max_wait
-        return batch
-
-    def _work(self, handler: Callable[[Message], Any]) -> None:
-        for handled in itertools.count(1):
-            message = self._intake.next()
-            if message is None:
-                return
-            self._handle(handler, message, [message])
-            if handled % BREATH == 0:
-                checkpoint()
-
-    def _handle(
-        self, handler: Callable[[Any], Any], argument: Any, messages: list[Message]
-    ) -> None:
-        """Call a handler, and settle what it has not settled of the messages it was given."""
-        before = time.monotonic()
-        try:
-            call(handler, argument)
-        except Exception as error:
-            log.warning("the handler of %r failed", argument, exc_info=True)
-            if self._teller:
-                self._teller.handled(messages, time.monotonic() - before, error)
-            for message in messages:
-                if message.id in message._lease.open:
-                    self._settler.failed(message, message._lease, error)
-        else:
-            if self._teller:
-                self._teller.handled(messages, time.monotonic() - before, None)
-            for message in messages:
-                self._handled(message)
-        for message in messages:
-            self._settler.tried.discard(message)
-
-    def _handled(self, message: Message) -> None:
-        lease = message._lease
-        if message.id in lease.tried:
-            self._settler.finish(lease, message)
-        elif message.id in lease.open:
-            try:
-                self._settler.settle_soon(lease, message.id, Ack())
-            except (AlreadySettled, LeaseLost) as error:
-                log.warning("the handler of %r was done too late: %s", message, error)
-
     def _finish_tried(self) -> None:
         """The loop's body is over: so are, as far as we can tell, its transactions."""
         tried = self._settler.tried
@@ -410,19 +413,19 @@ class Consumer:
     def _fetch(self, ear: Ear) -> None:
         """Claim messages until stopped; whatever ends it also ends those who wait for messages."""
         failures = 0
-        pacer: BatchPacer | None = None
         try:
             while not self._stopping.is_set():
-                pacer = pacer or BatchPacer(self._concurrency, self.options.batch_size)
                 try:
-                    self._fetch_once(ear, pacer)
+                    self._fetch_once(ear)
                     failures = 0
                 except ClaimBusy as error:
                     log.info("%s", error)
                 except TRANSIENT as error:
                     failures += 1
                     self._stopping.wait(self._claiming_failed(error, failures))
-        except Exception as error:
+        except CANCELLED:
+            raise
+        except BaseException as error:
             self._intake.failure = error
             self._vitals.end(error)
         finally:
@@ -439,7 +442,7 @@ class Consumer:
             self._teller.tell(Failing(group=group, failures=failures, delay=delay, error=name))
         return delay
 
-    def _fetch_once(self, ear: Ear, pacer: BatchPacer) -> None:
+    def _fetch_once(self, ear: Ear) -> None:
         """Claim a batch when there is room for one; where nothing is there, sleep until woken."""
         self._room.clear()
         rung = ear.heard()
@@ -455,20 +458,15 @@ class Consumer:
             time.monotonic(), told=told
         ):
             ear.listen(self._attention.add(self._store.discover()))
-        room = self._room_for()
-        if room <= 0 or self._intake.size > self._intake.low_water:
+        if (most := min(self._room_for(), self._to_claim())) <= 0:
             self._room.wait()
             return
-        filled, filled_at = self._filled
-        pacer.handled(filled - self._intake.size, time.monotonic() - filled_at)
-        self._filled = (0, 0.0)
         self._advance_replays()
-        most = min(room, pacer.size)
         rows = self._claim(ear, most)
         if rows:
             self._intake.fill(rows)
-            self._intake.low_water = pacer.size // 2
-            self._filled = (self._intake.size, time.monotonic())
+            self._intake.low_water = self._pacer.size // 2
+            self._pacer.claimed(full=len(rows) == most)
             self._linger.found(len(rows), time.monotonic())
             ear.rise({row[2] for row in rows})
             checkpoint()  # whoever waits for messages goes before the next claim
@@ -488,6 +486,7 @@ class Consumer:
         """Wait for more where nothing is left: look again soon, or be rung."""
         if self._lingered(ear):
             return
+        self._pacer.rest()
         if not self.options.until_empty:
             ear.rest()
             if ear.arming:
@@ -500,6 +499,11 @@ class Consumer:
                 return
             due = shortest(due, DRAIN_POLL)
         self._sleep(ear, due)
+
+    def _to_claim(self) -> int:
+        """How many more messages are wanted, by what can be begun and how fast it goes."""
+        begun = max(self._dispatcher.busy + self._out, self._intake.keys)
+        return self._pacer.to_claim(begun, self._intake.queued, self._intake.size)
 
     def _room_for(self) -> int:
         """How many more messages may be held, by number and by size."""
@@ -548,3 +552,8 @@ class Consumer:
                 self._teller.tell(Polled(group=self.options.group))
             if idle_poll is not None:
                 self._store.check()  # they may have gone, or been dropped by a NAT
+
+
+def _check_concurrency(concurrency: int) -> None:
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        raise InvalidArgument(f"concurrency is 1 or more, not {concurrency!r}")

@@ -50,6 +50,16 @@ class Intake:
         """How many messages wait, those that wait for their keys included."""
         return self._queue.size() + self._gate.kept
 
+    @property
+    def queued(self) -> int:
+        """How many messages wait for nothing but a handler."""
+        return self._queue.size()
+
+    @property
+    def keys(self) -> int:
+        """Of how many keys messages wait for the one before: each is for one handler."""
+        return self._gate.keys
+
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take in what was claimed."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
@@ -94,10 +104,23 @@ class Intake:
                 continue
             return message
 
+    def batch(self, size: int, max_wait: float) -> list[Message]:
+        """Return up to so many messages, none once it has ended; the first is waited for longer."""
+        batch: list[Message] = []
+        until = None
+        while len(batch) < size:
+            message = self.next(batch, until)
+            if message is None:
+                break
+            batch.append(message)
+            until = until or time.monotonic() + max_wait
+        return batch
+
     def _queued(self, until: float | None) -> Message | None:
         try:
             return self._queue.get_nowait()
         except self._queue.EMPTY:
+            self._room.set()
             if self._gate.kept:
                 self.settler.hurry()  # they wait for what is settled to be durable
             if until is None:

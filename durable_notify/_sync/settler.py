@@ -5,15 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
 from .._core.complaints import Complaints
+from .._core.failures import describe
 from .._core.leases import Ack, HeldLease, Retry, already_settled
 from .._core.pacing import backoff
 from .._core.telling import Teller
 from ..connecting import said
-from ..errors import AlreadySettled, ConsumerClosed, LeaseLost, OutOfOrder, SettleError
+from ..errors import (
+    AlreadySettled,
+    ConsumerClosed,
+    LeaseLost,
+    OutOfOrder,
+    SettleError,
+    UsedAfterFork,
+)
 from .compat import Event, Lock, shielded
 from .links import TRANSIENT, NotSent
 
@@ -61,6 +70,7 @@ class Settler:
         self._urgent = Event()  # and it should not wait
         self._closing = Event()
         self._closed = False
+        self._process = os.getpid()
         self._freed = freed  # called whenever messages stop being held
         self._intake = intake  # which is told of each message that is over
         self._doubtful: list[tuple[HeldLease, int]] = []  # finished, and the next of a key waits
@@ -102,13 +112,17 @@ class Settler:
         return self._store.transactions
 
     def check_open(self) -> None:
-        """Raise ConsumerClosed where the leases were given back."""
+        """Raise ConsumerClosed where the leases were given back; UsedAfterFork where we are not."""
+        if os.getpid() != self._process:
+            raise UsedAfterFork("the message was taken before the fork: settle it where it was")
         if self._closed:
             raise ConsumerClosed("the consumer was closed; its unsettled messages come again")
 
-    def settle(self, lease: HeldLease, message_id: int, outcome: Outcome) -> None:
+    def settle(
+        self, lease: HeldLease, message_id: int, outcome: Outcome, *, withdrawn: bool = False
+    ) -> None:
         """Settle a message, durably on return."""
-        outcomes = lease.record(message_id, outcome)
+        outcomes = lease.record(message_id, outcome, withdrawn=withdrawn)
         delay = 0.0
         while not outcomes.flushed:
             self.check_open()
@@ -154,13 +168,42 @@ class Settler:
             if not lease.open:
                 self.hurry()
 
-    def failed(self, message: Message, lease: HeldLease, error: Exception) -> None:
-        """Settle a message whose handler raised, as the rules for errors say."""
+    def failed(self, message: Message, lease: HeldLease, error: BaseException) -> None:
+        """Settle a message whose handler raised, as the rules for errors say.
+
+        Raises:
+            BaseException: by the rules for errors themselves, where that is no Exception.
+        """
+        outcome, fault = self._outcome_of(error, message)
         try:
-            self.settle(lease, message.id, self._options.outcome_of(error, message))
+            self.settle(lease, message.id, outcome, withdrawn=message.id in lease.withdrawn)
         except (AlreadySettled, LeaseLost):
             # Settled before it failed, or gone to another consumer: nothing is left to do here.
             log.info("message %s was settled before its handler failed", message.id)
+        if fault is not None:
+            raise fault
+
+    def withdrawn(self, message: Message, lease: HeldLease, error: BaseException) -> None:
+        """Settle a message whose handler was given up."""
+        if message.id not in lease.open:
+            return
+        if message.id in lease.tried:
+            # Trap: to settle it waits for the handler's transaction, and all others wait with it.
+            lease.finish(message.id)
+            self._doubtful.append((lease, message.id))
+            self.hurry()
+        else:
+            self.failed(message, lease, error)
+
+    def _outcome_of(
+        self, error: BaseException, message: Message
+    ) -> tuple[Outcome, BaseException | None]:
+        """Return what the rules for errors say, and what they raised that is no Exception."""
+        try:
+            return self._options.outcome_of(error, message), None
+        except BaseException as flaw:
+            log.exception("on_error failed at %r: the message is retried", message)
+            return Retry(error=describe(error)), None if isinstance(flaw, Exception) else flaw
 
     def extend(self, lease: HeldLease, seconds: float) -> None:
         """Prolong one lease."""
@@ -295,15 +338,17 @@ class Settler:
             self._urgent.clear()
             try:
                 self.flush()
-                self._find_out()
-                again = self._confirm()
+                again = self._find_out()
+                again |= self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
                 self._complain("settling failed, and is tried again", error)
-                again = True
-            if again:
                 self._dirty.set()
                 self._closing.wait(0.5)
+                continue
+            if again and not self._dirty.is_set():
+                self._urgent.wait(0.5)
+                self._dirty.set()
 
     def check_loop(self, quiet: Callable[[], bool]) -> None:
         """See whether the connections are alive, until closed; not while all is to be quiet."""
@@ -311,15 +356,16 @@ class Settler:
             if not quiet():
                 self._store.check()
 
-    def _find_out(self) -> None:
+    def _find_out(self) -> bool:
         """See what became of messages acknowledged in transactions whose end nobody told us.
 
         One that rolled back has its message come again, before the next of its key. Where one is
         open still, several messages are settled by it: what else it does is its maker's to order.
+        Returns whether one is waited for: that of a handler that was given up.
         """
         doubtful, self._doubtful = self._doubtful, []
         if not doubtful:
-            return
+            return False
         try:
             names = {lease.tried.get(message_id) for lease, message_id in doubtful}
             over = self._store.over(name for name in names if name is not None)
@@ -329,11 +375,16 @@ class Settler:
             raise
         for lease in {lease.token: lease for lease, _ in doubtful}.values():
             ids = [message_id for held, message_id in doubtful if held is lease]
+            waits = {i for i in ids if i in out and i in lease.withdrawn}
+            waits -= {i for i in ids if lease.tried.get(i) in (None, *over)}
+            self._doubtful += [(lease, message_id) for message_id in waits]
+            ids = [message_id for message_id in ids if message_id not in waits]
             back = [i for i in ids if i in out and lease.tried.get(i) in (None, *over)]
             if back and lease.token in self._leases:  # else others have it
                 lease.rolled_back(back, Retry(0.0, ROLLED_BACK))
                 self.hurry()
             lease.over(ids)
+        return bool(self._doubtful)
 
     def _confirm(self) -> bool:
         """End leases whose messages were acknowledged in transactions not known to be over.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._async.consumer import AsyncConsumer
+from .._core.callables import is_async
 from .._sync.consumer import Consumer
-from ..options import is_async
 from .problems import Failure
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def run_handler(
         from ..observe.otel import traced
 
         handler = traced(handler)
-    if is_async(handler):
+    # Of a decorator that is a plain function, around one that is not, too.
+    if is_async(handler) or is_async(inspect.unwrap(handler)):
 
         async def run() -> None:
             consumer = AsyncConsumer(dsn, **options)

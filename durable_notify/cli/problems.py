@@ -152,7 +152,7 @@ def _unquoted(message: str) -> str:
     """Leave out of what click says the arguments that it has no use for, and connection strings."""
     if message.startswith("Got unexpected extra argument"):
         return "too many arguments: quote those with spaces, a payload as JSON in single quotes"
-    return re.sub(r"[\w+]+://[^\s'\"]*", "DSN", unsecret(message))
+    return re.sub(r"(?<![\w+])[\w+]++://[^\s'\"]*", "DSN", unsecret(message))
 
 
 def mute_stdout() -> None:

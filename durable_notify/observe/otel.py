@@ -16,11 +16,11 @@ from opentelemetry.trace import Link, SpanKind
 
 from .. import events
 from .._async.publisher import AsyncPublisher
+from .._core.callables import is_async
 from .._core.tracing import context_of
 from .._sync.publisher import Publisher
 from .._version import __version__
 from ..events import name_of
-from ..options import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -158,9 +158,9 @@ def traced(
     if is_async(handler):
 
         @functools.wraps(handler)
-        async def handle(argument: Any) -> None:
+        async def handle(argument: Any) -> Any:
             with processing(argument, tracer_provider=tracer_provider):
-                await handler(argument)
+                return await handler(argument)
 
         return handle
 

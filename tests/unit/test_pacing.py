@@ -33,46 +33,86 @@ def test_shortest() -> None:
     assert shortest(0.0, None) == 0.0
 
 
+def paced(pacer: BatchPacer, each: float, claims: int = 12) -> list[int]:
+    """The sizes after some claims of a backlog, whose messages take so long."""
+    sizes = []
+    for _ in range(claims):
+        pacer.took(1, each)
+        pacer.claimed(full=True)
+        sizes.append(pacer.size)
+    return sizes
+
+
 def test_a_fast_handler_gets_more_and_more() -> None:
     pacer = BatchPacer(1, 500)
-    sizes = []
-    for _ in range(10):
-        pacer.handled(pacer.size, 0.001)
-        sizes.append(pacer.size)
-    assert sizes == [20, 40, 80, 160, 320, 500, 500, 500, 500, 500]
+    assert pacer.size == 1
+    assert paced(pacer, 0.00001) == [2, 4, 8, 16, 32, 64, 128, 256, 500, 500, 500, 500]
+
+
+def test_nobody_knows_whether_a_handler_is_fast_before_it_has_handled_some() -> None:
+    pacer = BatchPacer(4, 500)
+    for _ in range(5):
+        pacer.claimed(full=True)
+    assert pacer.size == 4
+    paced(pacer, 0.00001)
+    assert pacer.size == 500
+    pacer.rest()
+    for _ in range(5):
+        pacer.claimed(full=True)
+    assert pacer.size == 4
 
 
 def test_a_slow_handler_gets_few_at_once() -> None:
     pacer = BatchPacer(1, 500)
-    pacer.handled(10, 60.0)
+    paced(pacer, 0.00001)
+    for _ in range(100):
+        pacer.took(1, 6.0)
+    pacer.claimed(full=True)
     assert pacer.size == 1
 
 
 def test_as_many_as_are_handled_in_a_quarter_of_a_second() -> None:
     pacer = BatchPacer(1, 500)
-    for _ in range(10):
-        pacer.handled(pacer.size, pacer.size / 400)  # 400 a second
-    assert 90 <= pacer.size <= 100
+    assert 90 <= paced(pacer, 1 / 400)[-1] <= 100  # 400 a second
+    pacer = BatchPacer(1, 500)
+    pacer.can_begin(4, 4)
+    assert 380 <= paced(pacer, 1 / 400)[-1] <= 400  # four times as many
+
+
+def test_what_is_handed_out_in_batches() -> None:
+    pacer = BatchPacer(1, 500)
+    pacer.can_begin(100, 1)
+    for _ in range(5):
+        pacer.took(100, 0.1)
+        pacer.claimed(full=True)
+    assert 240 <= pacer.size <= 250
 
 
 def test_never_fewer_than_are_handled_at_once() -> None:
     pacer = BatchPacer(32, 500)
-    pacer.handled(32, 600.0)
+    paced(pacer, 600.0)
     assert pacer.size == 32
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 1), (100, 5), (1, 10_000)])
 def test_never_more_than_allowed(least: int, most: int) -> None:
     pacer = BatchPacer(least, most)
-    assert 1 <= pacer.size <= most
     for seconds in (0.0, 1e-9, 1e9):
-        pacer.handled(10_000, seconds)
-        assert 1 <= pacer.size <= most
+        assert all(1 <= size <= most for size in paced(pacer, seconds))
 
 
-@pytest.mark.parametrize("handled", [0, -5])
-def test_nothing_handled_says_nothing(handled: int) -> None:
-    pacer = BatchPacer(1, 500)
-    before = pacer.size
-    pacer.handled(handled, 10.0)
-    assert pacer.size == before
+@pytest.mark.parametrize(
+    ("begun", "queued", "wanted"), [(0, 0, 4), (3, 0, 1), (4, 0, 0), (2, 2, 0), (4, 9, 0)]
+)
+def test_at_first_only_what_can_be_begun(begun: int, queued: int, wanted: int) -> None:
+    pacer = BatchPacer(4, 500)
+    assert pacer.to_claim(begun, queued, queued) == wanted
+
+
+def test_of_a_backlog_the_next_batch_before_the_last_is_over() -> None:
+    pacer = BatchPacer(4, 500)
+    paced(pacer, 0.00001)
+    assert pacer.to_claim(4, 251, 251) == 0
+    assert pacer.to_claim(4, 250, 250) == 500
+    assert pacer.to_claim(4, 100, 300) == 0  # the rest wait for their keys
+    assert pacer.to_claim(1, 0, 300) == 500  # and some handlers for anything at all

@@ -1,0 +1,87 @@
+"""What is given as a handler: whether calling it does the work, or only makes what would."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_handler", "is_async", "left_undone"]
+
+#: What to do about each kind of result that is work not done yet.
+REMEDIES = {
+    "a coroutine": "use AsyncConsumer, or run it with asyncio.run()",
+    "an awaitable": "use AsyncConsumer, or wait for it in the handler",
+    "a generator": "a handler with yield in it is never run: return instead",
+    "an async generator": "a handler with yield in it is never run: return instead",
+    "a future": "wait for its result() in the handler",
+}
+
+
+def _called(function: Any) -> Any:
+    """Return what runs when something is called: within a partial, or an object's ``__call__``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    return getattr(type(function), "__call__", function)  # noqa: B004 - not whether, but which
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether what a function returns is to be awaited; or an object's, that is called as one."""
+    called = _called(function)
+    flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(called)
+        or bool(flags & inspect.CO_ITERABLE_COROUTINE)  # of types.coroutine()
+    )
+
+
+def check_handler(handler: Any, *, awaited: bool) -> None:
+    """Raise InvalidArgument where calling a handler could not do its work.
+
+    Trap: what a decorator or a lambda hides is seen only by what a call returns.
+
+    Args:
+        handler: what a user gave.
+        awaited: whether what it returns is awaited.
+    """
+    if not callable(handler):
+        raise InvalidArgument(f"a handler is a function, not {type(handler).__name__}")
+    called = _called(handler)
+    kind = ""
+    if inspect.isasyncgenfunction(called):
+        kind = "an async generator"
+    elif is_async(handler):
+        kind = "" if awaited else "a coroutine"
+    elif inspect.isgeneratorfunction(called):
+        kind = "a generator"
+    if kind:
+        raise InvalidArgument(f"calling {handler!r} only makes {kind}: {REMEDIES[kind]}")
+
+
+def left_undone(result: Any) -> str | None:
+    """Say what is wrong where a handler returned work instead of doing it; it is not done then."""
+    if result is None:
+        return None
+    if inspect.iscoroutine(result):
+        result.close()  # or Python warns that it was never awaited, and we have said so
+        kind = "a coroutine"
+    elif inspect.isasyncgen(result):
+        kind = "an async generator"
+    elif inspect.isgenerator(result):
+        kind = "a generator"
+    elif inspect.isawaitable(result):
+        kind = "an awaitable"
+    elif isinstance(result, Future) and not result.done():
+        kind = "a future"
+    else:
+        return None
+    return f"the handler returned {kind} and has not done its work: {REMEDIES[kind]}"

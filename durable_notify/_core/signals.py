@@ -1,0 +1,101 @@
+"""SIGTERM and SIGINT for as many consumers of a process as run: one handler, told to all of them.
+
+Trap: one that each sets for itself replaces the one before, which then never hears of a signal;
+and what is put back at the end may be in place of what the application has set since.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["told_of_signals"]
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+_previous: dict[int, Any] = {}
+_heard: list[int] = []  # since any of those that run began
+_told: list[Callable[[], None]] = []
+
+
+@contextmanager
+def told_of_signals(
+    stop: Callable[[], None], hurry: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Call ``stop`` at the first signal and ``hurry`` at the second; a third has its own effect.
+
+    Nothing is done in other threads than the main one, nor about a signal that the application
+    handles itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    steps = iter((stop, hurry or _nothing))
+
+    def tell() -> None:
+        step = next(steps, None)
+        if step is not None:
+            step()
+        if step is not stop:
+            _put_back()
+
+    for number in NUMBERS:
+        if _is_nobodys(signal.getsignal(number)):
+            _previous[number] = signal.signal(number, _handle)
+    _told.append(tell)
+    try:
+        # Trap: one that begins while others end would never hear of what ends them.
+        for _ in tuple(_heard):
+            tell()
+        yield
+    finally:
+        _told.remove(tell)
+        if not _told:
+            _heard.clear()
+            _put_back()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_nobodys(handler: Any) -> bool:
+    # asyncio.run() has one of its own for SIGINT, which would cancel us instead.
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or "_on_sigint" in repr(handler)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _told:
+        _heard.append(number)
+    for tell in tuple(_told):
+        tell()
+    if not _told:  # who replaced this handler since has called it
+        previous = _previous.get(number)
+        if callable(previous):
+            previous(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+def _put_back() -> None:
+    for number in NUMBERS:
+        if signal.getsignal(number) is _handle:  # else the application has set its own since
+            signal.signal(number, _previous[number])
+
+
+def _forked() -> None:
+    """Have a child process end by signals as any other: there is no consumer in it."""
+    _told.clear()
+    _heard.clear()
+    _put_back()
+
+
+os.register_at_fork(after_in_child=_forked)
