@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -25,6 +25,7 @@ from durable_notify.connecting import unquoted
 from durable_notify.errors import (
     EncodingUnsupported,
     InvalidArgument,
+    SchemaError,
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
@@ -41,6 +42,7 @@ __all__ = [
     "check",
     "check_async",
     "downgrade",
+    "empty_all",
     "migrate",
     "migration_sql",
     "migrations_path",
@@ -105,6 +107,9 @@ _PLAIN = """
     SET LOCAL TimeZone = 'UTC';
 """
 
+#: Whether the schema is there, whatever its version.
+FIND_LOG = f"SELECT pg_catalog.to_regclass('{SCHEMA}.outbox') IS NOT NULL"
+
 # Alembic keeps what it is doing in module globals: one run at a time within a process.
 _alembic_lock = threading.Lock()
 
@@ -126,6 +131,32 @@ def migrate(dsn: str, revision: str = "head") -> None:
 def downgrade(dsn: str, revision: str) -> None:
     """Take the database back to `revision`; ``base`` removes the schema, **messages included**."""
     _run(dsn, "downgrade", revision)
+
+
+def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = False) -> None:
+    """Remove all messages and all that became of them, for tests; ids are not drawn again.
+
+    TRUNCATE leaves the schema unusable. What was set up stays: grants, retention, wake-ups,
+    mirrors and watched tables. Groups go, too: consumers that run end, by ``UnknownGroup``. With
+    ``keep_groups`` they start anew, and consumers that run go on. For the owner of the schema.
+
+    Args:
+        database: a DSN; or a connection, whose transaction it is part of.
+        keep_groups: whether groups stay, with their options and topics.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: others were at work in the tables for five seconds.
+        psycopg.errors.InsufficientPrivilege: the role does not own the schema.
+    """
+    query = "SELECT durable_notify.empty_all(%s)"
+    if not isinstance(database, str):
+        with OwnCursor(database) as cursor:
+            cursor.execute(query, (keep_groups,))
+        return
+    with unquoted(database) as conninfo:
+        connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
+    with connection:
+        connection.execute(query, (keep_groups,))
 
 
 def migration_sql(revision: str = "head") -> str:
@@ -153,7 +184,7 @@ def check(connection: psycopg.Connection[Any]) -> None:
             and _served(cursor.execute(_READ_OLDEST).fetchone())
         ):
             return
-    _compare(row)
+    _compare(row, known=bool(exists and exists[0]))
 
 
 async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -173,7 +204,7 @@ async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
             await cursor.execute(_READ_OLDEST)
             if _served(await cursor.fetchone()):
                 return
-    _compare(row)
+    _compare(row, known=bool(exists and exists[0]))
 
 
 def snapshot(dsn: str) -> str:
@@ -223,6 +254,17 @@ def steps(lower: str, upper: str) -> list[Script]:
             raise InvalidArgument(msg)
     start, stop = (len(scripts) if name == "head" else names.index(name) for name in (lower, upper))
     return scripts[start:stop]
+
+
+def refuse_unknown() -> NoReturn:
+    """Raise where the schema is there, and its version is not."""
+    msg = (
+        f"The table {SCHEMA}.{VERSION_TABLE} is empty, as after a TRUNCATE of all tables: which "
+        "version the schema has is not known. If this package has made it, run `INSERT INTO "
+        f"{SCHEMA}.{VERSION_TABLE} VALUES ('{SCHEMA_VERSION}'); SELECT {SCHEMA}.empty_all()`, and "
+        "in tests that instead of TRUNCATE."
+    )
+    raise SchemaError(msg)
 
 
 def refuse_newer(heads: tuple[str, ...]) -> None:
@@ -307,7 +349,9 @@ def _served(row: tuple[Any, ...] | None) -> bool:
     return row is not None and row[0] <= SCHEMA_VERSION
 
 
-def _compare(row: tuple[Any, ...] | None) -> None:
+def _compare(row: tuple[Any, ...] | None, *, known: bool) -> None:
+    if row is None and known:
+        refuse_unknown()
     if row is None:
         msg = (
             "This database has no durable_notify schema. Run `durable-notify migrate`, or call "
