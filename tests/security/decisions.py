@@ -67,7 +67,7 @@ MAY: dict[str, set[str]] = {
         " begin_anew compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy others_at_work make_leaf first_id_for_a_leaf set_closed leaf_goes"
+        " closed_below close_leaves truncated remove_leaf drop_leaf repack_leaf copy_leaf put_copy others_at_work make_leaf first_id_for_a_leaf set_closed leaf_goes"
         " topics_of_leaf discover_next skip_to_leaf lock_log_and",
     ),
 }
