@@ -258,11 +258,12 @@ def steps(lower: str, upper: str) -> list[Script]:
 
 def refuse_unknown() -> NoReturn:
     """Raise where the schema is there, and its version is not."""
+    table = f"{SCHEMA}.{VERSION_TABLE}"
+    restored = f"INSERT INTO {table} VALUES ('{SCHEMA_VERSION}')"  # noqa: S608 - of constants
     msg = (
-        f"The table {SCHEMA}.{VERSION_TABLE} is empty, as after a TRUNCATE of all tables: which "
-        "version the schema has is not known. If this package has made it, run `INSERT INTO "
-        f"{SCHEMA}.{VERSION_TABLE} VALUES ('{SCHEMA_VERSION}'); SELECT {SCHEMA}.empty_all()`, and "
-        "in tests that instead of TRUNCATE."
+        f"The table {table} is empty, as after a TRUNCATE of all tables: which "
+        "version the schema has is not known. If this package has made it, run "
+        f"`{restored}; SELECT {SCHEMA}.empty_all()`, and in tests that instead of TRUNCATE."
     )
     raise SchemaError(msg)
 

@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe discover configure pause resume claim claim_alone settle still_out once extend release next_due stay_active"
-        " stand_down replay seek start_replay advance_replays cancel_replay redrive discard",
+        " stand_down never_published replay seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
         CONSUMERS | {"observer"},
