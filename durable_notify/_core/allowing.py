@@ -20,7 +20,8 @@ _OBSERVING = {
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
-    "still_out", "never_published", "once", "extend", "release", "next_due", "stay_active", "stand_down", "replay",
+    "still_out", "never_published", "once", "extend",
+    "release", "next_due", "stay_active", "stand_down", "replay",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
 }  # fmt: skip
 
