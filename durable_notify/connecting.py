@@ -6,6 +6,7 @@ quotes that, password included; so do the driver's errors, and whatever logs the
 
 from __future__ import annotations
 
+import difflib
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,20 @@ from .errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_dsn", "loose", "said", "set_elsewhere", "unquoted"]
+__all__ = ["check_dsn", "loose", "plain", "said", "set_elsewhere", "unquoted"]
 
+#: Of a URL as SQLAlchemy and others write it.
+_DRIVER = re.compile(r"^(postgres(?:ql)?)\+(\w+)://")
+#: What others call what libpq has another name for, or none, in small letters.
+_CALLED = {
+    "database": "dbname", "db": "dbname", "username": "user", "uid": "user", "userid": "user",
+    "pwd": "password", "pass": "password", "server": "host", "hostname": "host", "ssl": "sslmode",
+    "timeout": "connect_timeout", "logintimeout": "connect_timeout",
+    "connecttimeout": "connect_timeout", "applicationname": "application_name",
+    "charset": "client_encoding", "encoding": "client_encoding",
+    "schema": "", "currentschema": "", "search_path": "", "pgbouncer": "", "pooling": "",
+}  # fmt: skip
+SSL = ("ssl", "true")  # which libpq does take
 FORMS = "Write postgresql://user@host:5432/database, or 'host=... dbname=... user=...'."
 ENCODE = (
     "Characters like @ : / ? # % in a DSN's user or password are written "
@@ -28,14 +41,22 @@ ENCODE = (
 )
 
 
+def plain(dsn: str) -> str:
+    """Return what libpq takes of a DSN: a URL of SQLAlchemy's is one with a driver in it."""
+    return _DRIVER.sub(r"\1://", dsn.strip())
+
+
 def check_dsn(dsn: str) -> dict[str, Any]:
     """Return what a DSN says.
 
     Raises:
-        InvalidArgument: libpq cannot read it. The text does not quote it.
+        InvalidArgument: libpq cannot read it. The text does not quote it, but for the names of
+            parameters that are none.
     """
     if not isinstance(dsn, str):
-        raise InvalidArgument(f"a DSN is a str, not {type(dsn).__name__}")
+        of_url = " url.render_as_string(hide_password=False) is one." * hasattr(dsn, "drivername")
+        raise InvalidArgument(f"a DSN is a str, not {type(dsn).__name__}.{of_url}")
+    dsn = plain(dsn)
     try:
         found = dict(conninfo_to_dict(dsn))
         # The rest of a password with @ in it. A host that begins with @ is an abstract socket.
@@ -44,9 +65,47 @@ def check_dsn(dsn: str) -> dict[str, Any]:
         hint = ENCODE
     except (psycopg.Error, UnicodeError):
         hint = ENCODE if "@" in dsn else ""
-        if re.match(r"postgres(ql)?\+", dsn):
-            hint = "A URL of SQLAlchemy's is one without its +driver."
+        if dsn.startswith("jdbc:"):
+            hint = "Leave out jdbc: as well."
+        elif re.match(r"[A-Za-z ]+=[^;=]*;", dsn):
+            hint = "Between the parts are spaces, not semicolons."
+        elif unknown := _other_parameters(dsn):
+            raise InvalidArgument(f"the DSN has {_advice(unknown)}") from None
     raise InvalidArgument(f"the DSN is no connection string of PostgreSQL. {FORMS} {hint}".strip())
+
+
+def _other_parameters(dsn: str) -> list[str]:
+    """Return the names in a DSN that libpq does not know, as long as they are sure to be names.
+
+    Trap: what stands where a name is expected may be a part of a password: of one with ``?`` in a
+    URI, of one with spaces in a list of pairs. There only names that others use are said.
+    """
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    if "://" in dsn:
+        authority = re.split("[/?#]", dsn.partition("://")[2])[0]
+        if loose(dsn) or ("@" not in authority and re.search(r":(?![0-9]*(,|$))", authority)):
+            return []
+        pairs = [part.partition("=") for part in dsn.partition("?")[2].split("&")]
+        names = [name for name, is_pair, value in pairs if is_pair and (name, value) != SSL]
+    else:
+        names = [name for name in re.findall(r"(\w+)\s*=", dsn) if name.lower() in _CALLED]
+    plausible = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
+    return [name for name in names if name not in known and plausible.fullmatch(name)]
+
+
+def _advice(names: list[str]) -> str:
+    """Say which parameters are none of libpq's, and what to do about them."""
+    known = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
+    said = []
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), known, 1, 0.8)
+        instead = _CALLED.get(name.lower()) or "".join(near)
+        said.append(f"{name!r} (write {instead}=...)" if instead else repr(name))
+    return (
+        f"{'parameters' if names[1:] else 'a parameter'} that libpq does not know: "
+        f"{', '.join(said)}. Leave out what is another tool's or driver's: durable_notify has a "
+        "schema of its own, and needs no setting for poolers"
+    )
 
 
 def set_elsewhere(dsn: str) -> dict[str, str]:
@@ -73,19 +132,29 @@ def loose(dsn: str) -> bool:
 
 
 @contextmanager
-def unquoted(dsn: str) -> Iterator[None]:
-    """Connect in here: errors of connecting quote no part of a password.
+def unquoted(dsn: str) -> Iterator[str]:
+    """Connect in here, with what libpq takes: errors of connecting quote no part of a password.
 
     Raises:
         InvalidArgument: libpq cannot read the DSN.
     """
-    check_dsn(dsn)
+    given = check_dsn(dsn)
     try:
-        yield
+        yield plain(dsn)
     except psycopg.OperationalError as error:
-        if not loose(dsn):
-            raise
-        raise type(error)(f"no connection to the database. {ENCODE}") from None
+        if loose(dsn):
+            raise type(error)(f"no connection to the database. {ENCODE}") from None
+        note = ""
+        if given.get("password") == "***":
+            note = (
+                "The password in the DSN is ***, as str(engine.url) has it: give "
+                "engine.url.render_as_string(hide_password=False)"
+            )
+        elif _DRIVER.match(dsn.strip()):
+            note = "Whatever driver a URL names, durable_notify connects with psycopg"
+        if note:
+            error.args = (f"{error}\n{note}",)
+        raise
 
 
 def said(error: BaseException) -> str:

@@ -117,6 +117,9 @@ class RestoredElsewhere(SchemaError):
 
     Nothing is lost. Once everything has been copied, run ``durable-notify reanchor``: every group
     then goes on with exactly what it had not been handed.
+
+    Or the table that says where they were written was emptied, as by a TRUNCATE of all tables: in
+    tests, ``schema.empty_all()`` does that instead.
     """
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
 
 from .errors import InvalidArgument, PayloadError, PayloadTooLarge
@@ -31,6 +33,15 @@ __all__ = [
 
 #: PostgreSQL holds no JSON string or array over 256 MB.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
+
+#: Whether to look closer; then what is passed over, strings and plain numbers, and what is not.
+#: Trap: what can be matched in part, a string that does not end or a part of a number, is tried
+#: again from each place in it, which takes quadratic time.
+_MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
+_WITH_EXPONENT = re.compile(
+    r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
+)
+_MOST_EXPONENT = 400  # no float has one so large
 
 _LONGEST = 1e9  # seconds, about 30 years
 type_of_bytes = (bytes, bytearray, memoryview)
@@ -188,6 +199,8 @@ def _json(value: Any, what: str, dumps: Dumps | None) -> str:
             text = json.dumps(
                 value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
             )
+            if "e+" in text:
+                text = _floats_kept(text)
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise PayloadError(f"the {what} has a lone surrogate: {error.reason}") from None
@@ -203,11 +216,30 @@ def _json(value: Any, what: str, dumps: Dumps | None) -> str:
     return text
 
 
+def _floats_kept(text: str) -> str:
+    """Write numbers with an exponent such that jsonb gives them back with a fraction.
+
+    Trap: jsonb keeps ``1e+16`` as ``10000000000000000``, which is an int when it comes back, and
+    for large ones another number. What has a fraction keeps it, also one of zeros.
+    """
+    return _WITH_EXPONENT.sub(_plainly, text)
+
+
+def _plainly(token: re.Match[str]) -> str:
+    exponent = token["exponent"]
+    if exponent is None or not -_MOST_EXPONENT < int(exponent) < _MOST_EXPONENT:
+        return token[0]  # a string; or a number that no float is, for PostgreSQL to judge
+    written = f"{Decimal(token[0]):f}"
+    return written if "." in written else f"{written}.0"
+
+
 def _dumped(made: str | bytes) -> str:
     """Check what a ``dumps`` of the user's has returned."""
     text = made.decode() if isinstance(made, bytes) else made
     if not isinstance(text, str):
         raise TypeError(f"dumps returned {type(made).__name__}, not str or bytes")
+    if _MAYBE_EXPONENT.search(text):
+        text = _floats_kept(text)
     if "\\ud" in text or "\\uD" in text:  # surrogates written as escapes, maybe lone ones
         json.dumps(json.loads(text), ensure_ascii=False).encode()
     return text

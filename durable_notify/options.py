@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
@@ -18,7 +19,8 @@ from .topics import check_group, check_topics
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings", "check_on_event", "check_period", "check_reading", "check_waiting",
+    "check_group_settings", "check_known", "check_on_event", "check_period", "check_reading",
+    "check_waiting",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -230,10 +232,34 @@ def check_group_settings(settings: Mapping[str, Any]) -> None:
         elif name == "exclusive" and not isinstance(value, bool):
             raise InvalidArgument(f"exclusive is True or False, not {value!r}")
         elif name not in GroupSettings.__annotations__:
-            known = ", ".join(GroupSettings.__annotations__)
-            raise InvalidArgument(f"a group has no option {name!r}; it has {known}")
+            raise _unknown("a group", name, GroupSettings.__annotations__)
 
 
+def check_known(options: Iterable[str]) -> None:
+    """Raise InvalidArgument where a consumer has no such option."""
+    for name in options:
+        if name not in ConsumerSettings.__annotations__:
+            raise _unknown("a consumer", name, ConsumerSettings.__annotations__)
+
+
+def _unknown(whose: str, name: str, known: Iterable[str]) -> InvalidArgument:
+    """Say which option there is not, and which may have been meant."""
+    meant = _CALLED.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+    if meant is None or meant.split("(")[0] not in {*known, "run"}:
+        return InvalidArgument(f"{whose} has no option {name!r}; it has {', '.join(known)}")
+    return InvalidArgument(f"{whose} has no option {name!r}. Did you mean {meant}?")
+
+
+#: What others call some of the options.
+_CALLED = {
+    "max_retries": "max_attempts", "retries": "max_attempts", "max_deliver": "max_attempts",
+    "max_tries": "max_attempts", "retry_delay": "retry_base", "backoff": "retry_base",
+    "visibility_timeout": "lease", "lock_timeout": "lease", "ack_wait": "lease", "vt": "lease",
+    "prefetch_count": "prefetch", "poll_interval": "poll", "polling_interval": "poll",
+    "auto_offset_reset": "start", "max_inflight": "max_in_flight", "timeout": "handler_timeout",
+    "concurrency": "run(handler, concurrency=...)", "workers": "run(handler, concurrency=...)",
+    "max_workers": "run(handler, concurrency=...)", "handler": "run(handler)",
+}  # fmt: skip
 _WORDS = {"order_by": ("none", "key", "strict"), "on_expiry": ("drop", "dead_letter")}
 
 

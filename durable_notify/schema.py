@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -25,10 +25,12 @@ from durable_notify.connecting import unquoted
 from durable_notify.errors import (
     EncodingUnsupported,
     InvalidArgument,
+    SchemaError,
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
 )
+from durable_notify.splitting import statements
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -40,6 +42,7 @@ __all__ = [
     "check",
     "check_async",
     "downgrade",
+    "empty_all",
     "migrate",
     "migration_sql",
     "migrations_path",
@@ -104,6 +107,9 @@ _PLAIN = """
     SET LOCAL TimeZone = 'UTC';
 """
 
+#: Whether the schema is there, whatever its version.
+FIND_LOG = f"SELECT pg_catalog.to_regclass('{SCHEMA}.outbox') IS NOT NULL"
+
 # Alembic keeps what it is doing in module globals: one run at a time within a process.
 _alembic_lock = threading.Lock()
 
@@ -125,6 +131,32 @@ def migrate(dsn: str, revision: str = "head") -> None:
 def downgrade(dsn: str, revision: str) -> None:
     """Take the database back to `revision`; ``base`` removes the schema, **messages included**."""
     _run(dsn, "downgrade", revision)
+
+
+def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = False) -> None:
+    """Remove all messages and all that became of them, for tests; ids are not drawn again.
+
+    TRUNCATE leaves the schema unusable. What was set up stays: grants, retention, wake-ups,
+    mirrors and watched tables. Groups go, too: consumers that run end, by ``UnknownGroup``. With
+    ``keep_groups`` they start anew, and consumers that run go on. For the owner of the schema.
+
+    Args:
+        database: a DSN; or a connection, whose transaction it is part of.
+        keep_groups: whether groups stay, with their options and topics.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: others were at work in the tables for five seconds.
+        psycopg.errors.InsufficientPrivilege: the role does not own the schema.
+    """
+    query = "SELECT durable_notify.empty_all(%s)"
+    if not isinstance(database, str):
+        with OwnCursor(database) as cursor:
+            cursor.execute(query, (keep_groups,))
+        return
+    with unquoted(database) as conninfo:
+        connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
+    with connection:
+        connection.execute(query, (keep_groups,))
 
 
 def migration_sql(revision: str = "head") -> str:
@@ -152,7 +184,7 @@ def check(connection: psycopg.Connection[Any]) -> None:
             and _served(cursor.execute(_READ_OLDEST).fetchone())
         ):
             return
-    _compare(row)
+    _compare(row, known=bool(exists and exists[0]))
 
 
 async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -172,7 +204,7 @@ async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
             await cursor.execute(_READ_OLDEST)
             if _served(await cursor.fetchone()):
                 return
-    _compare(row)
+    _compare(row, known=bool(exists and exists[0]))
 
 
 def snapshot(dsn: str) -> str:
@@ -181,8 +213,8 @@ def snapshot(dsn: str) -> str:
     ``migrations/snapshot.txt`` is its committed form, and what to read to see the whole schema.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
-    with unquoted(dsn):
-        connection = psycopg.connect(dsn, client_encoding="utf8", context=PLAIN)
+    with unquoted(dsn) as conninfo:
+        connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(_PLAIN)
         return "".join(f"{line}\n" for (line,) in connection.execute(query))
@@ -196,13 +228,18 @@ def migrations_path() -> Path:
 
 
 def run_folder(op: Any, folder: str) -> None:
-    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only."""
+    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only.
+
+    A statement at a time, whatever the driver: asyncpg takes no more. Offline, files as they are.
+    """
     import sqlalchemy as sa
 
+    offline = op.get_context().as_sql
     for path in sorted((migrations_path() / "sql" / folder).glob("*.sql")):
-        # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
-        template = path.read_text(encoding="utf-8").replace("%", "%%")
-        op.execute(sa.DDL(template))  # type: ignore[no-untyped-call]
+        text = path.read_text(encoding="utf-8")
+        for statement in [text] if offline else statements(text):
+            # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
+            op.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
 
 def steps(lower: str, upper: str) -> list[Script]:
@@ -217,6 +254,18 @@ def steps(lower: str, upper: str) -> list[Script]:
             raise InvalidArgument(msg)
     start, stop = (len(scripts) if name == "head" else names.index(name) for name in (lower, upper))
     return scripts[start:stop]
+
+
+def refuse_unknown() -> NoReturn:
+    """Raise where the schema is there, and its version is not."""
+    table = f"{SCHEMA}.{VERSION_TABLE}"
+    restored = f"INSERT INTO {table} VALUES ('{SCHEMA_VERSION}')"  # noqa: S608 - of constants
+    msg = (
+        f"The table {table} is empty, as after a TRUNCATE of all tables: which "
+        "version the schema has is not known. If this package has made it, run "
+        f"`{restored}; SELECT {SCHEMA}.empty_all()`, and in tests that instead of TRUNCATE."
+    )
+    raise SchemaError(msg)
 
 
 def refuse_newer(heads: tuple[str, ...]) -> None:
@@ -262,9 +311,9 @@ def _engine(dsn: str) -> Engine:
     import sqlalchemy as sa
 
     def connect() -> psycopg.Connection[Any]:
-        with unquoted(dsn):
+        with unquoted(dsn) as conninfo:
             connection = psycopg.connect(
-                dsn,
+                conninfo,
                 prepare_threshold=None,  # poolers
                 client_encoding="utf8",
                 context=PLAIN,
@@ -301,7 +350,9 @@ def _served(row: tuple[Any, ...] | None) -> bool:
     return row is not None and row[0] <= SCHEMA_VERSION
 
 
-def _compare(row: tuple[Any, ...] | None) -> None:
+def _compare(row: tuple[Any, ...] | None, *, known: bool) -> None:
+    if row is None and known:
+        refuse_unknown()
     if row is None:
         msg = (
             "This database has no durable_notify schema. Run `durable-notify migrate`, or call "

@@ -24,7 +24,11 @@ def run() -> None:
         if not context.is_offline_mode():
             context.execute(schema.BOUNDED)
         current = context.get_context()
-        schema.refuse_newer(current.get_current_heads())
+        heads = current.get_current_heads()
+        schema.refuse_newer(heads)
+        online = not context.is_offline_mode()
+        if online and not heads and context.get_bind().exec_driver_sql(schema.FIND_LOG).scalar():
+            schema.refuse_unknown()
         context.run_migrations()
         if not context.is_offline_mode() and not current.get_current_heads():
             for statement in schema.REMOVE:  # back at base: leave nothing behind

@@ -11,14 +11,18 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
 from .._core.signals import told_of_signals
+from ..adapting import AsyncOwnCursor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -191,3 +195,13 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
     with told_of_signals(soon(stop), hurry and soon(hurry)):
         yield
+
+
+def usable(driver: object) -> AsyncConnection[Any] | None:
+    """Return a driver's connection, where statements of ours can be run on it; None: on another."""
+    return driver if isinstance(driver, AsyncConnection) else None
+
+
+def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:
+    """Return a cursor of ours."""
+    return AsyncOwnCursor(driver, row_factory=tuple_row)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
+from .._core.allowing import allowing, to_call
 from .._core.translate import translated
-from ..adapting import AsyncOwnCursor, check_encoding
+from ..adapting import check_encoding
 from ..errors import UnsupportedConnection
+from .compat import own_cursor, usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,8 @@ async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
             if not connection.in_transaction():
                 await connection.begin()
             driver = (await connection.get_raw_connection()).driver_connection
-            if isinstance(driver, AsyncConnection):
-                return driver
+            if (found := usable(driver)) is not None:
+                return found
     raise UnsupportedConnection(
         "give a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession of an "
         f"engine on postgresql+psycopg://, not {type(driver or connection).__name__}"
@@ -96,7 +97,7 @@ async def _fetch(
     driver: AsyncConnection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
-    async with AsyncOwnCursor(driver, row_factory=tuple_row) as cursor:
-        with translated():
+    async with own_cursor(driver) as cursor:
+        with translated(), allowing(lambda: (driver.info.user, to_call(query, params))):
             await cursor.execute(query, params)
             return await cursor.fetchall()

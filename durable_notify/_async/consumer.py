@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from .._core.attention import Attention
 from .._core.callables import check_handler
 from .._core.complaints import Complaints
+from .._core.hints import Unsettled
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from .._core.telling import Teller
 from .._core.vitals import Vitals
 from ..connecting import said
 from ..errors import ClaimBusy, ConsumerClosed, InvalidArgument, UsedAfterFork
 from ..events import Failing, Polled, Recovered, name_of
-from ..options import ConsumerOptions
+from ..options import ConsumerOptions, check_known
 from ..topics import check_topics
 from .compat import AWAITS, CANCELLED, Event, checkpoint, on_signals, spawn
 from .dispatcher import AsyncDispatcher
@@ -86,6 +87,7 @@ class AsyncConsumer:
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
+        check_known(options)
         self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
@@ -98,6 +100,7 @@ class AsyncConsumer:
         self._attention = Attention(self.options.topics)
         self._linger = Linger()
         self._pacer = BatchPacer(1, self.options.batch_size)
+        self._unsettled = Unsettled(until_empty=self.options.until_empty)
         self._out = 0  # how many an iteration has
         self._out_at = 0.0
         self._started = self._running = self._closed = False
@@ -191,6 +194,7 @@ class AsyncConsumer:
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""
         self._vitals.beat(time.monotonic())
+        self._unsettled.look(self._settler.held - self._intake.size, room=self._room_for() > 0)
         return self._ear is not None and self._ear.quiet
 
     def health(self) -> Health:
@@ -252,7 +256,8 @@ class AsyncConsumer:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
         self._came_back()
-        message = await self._intake.next()
+        with self._unsettled.waits():
+            message = await self._intake.next()
         if message is None:
             raise StopAsyncIteration
         self._went_out(1)
@@ -348,7 +353,7 @@ class AsyncConsumer:
         self._check_process()
         self._check_batches(size, max_wait, 1)
         self._pacer.can_begin(size)
-        while batch := await self._intake.batch(size, max_wait):
+        while batch := await self._next_batch(size, max_wait):
             self._went_out(len(batch))
             yield batch
             self._came_back()
@@ -357,6 +362,10 @@ class AsyncConsumer:
                     self._settler.tried.discard(message)
                     self._settler.finish(message._lease, message)
             await checkpoint()
+
+    async def _next_batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
+        with self._unsettled.waits():
+            return await self._intake.batch(size, max_wait)
 
     def settle_soon(self, message: AsyncMessage, outcome: Outcome) -> None:
         """Settle a message together with others, before long; not durable on return.

@@ -88,8 +88,8 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect, as psycopg does."""
-        with unquoted(conninfo):
-            return await super().connect(conninfo, **kwargs)
+        with unquoted(conninfo) as dsn:
+            return await super().connect(dsn, **kwargs)
 
     async def look_at_default(self) -> None:
         """Find out which isolation level statements have here that are told none."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_read
 from .._core.attention import Attention, after
 from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
@@ -146,7 +147,9 @@ class AsyncReader:
             raise ConsumerClosed("a reader starts once: make a new one")
         self._connection = await connect(self._dsn, "reader", self._heartbeat)
         try:
-            await schema.check_async(self._connection)
+            user, wanted = self._connection.info.user, to_read(self._wanted)
+            with allowing(lambda: (user, wanted)):
+                await schema.check_async(self._connection)
             await self._check_log(self._connection)
             # What its encoding lacks would be in the way of others on the listening connection.
             await fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_consume
+from .._core.hints import say_unpublished
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
@@ -128,8 +130,10 @@ class AsyncStore:
         """
         options = self._options
         async with await connect(self._dsn, "start", options.heartbeat) as connection:
-            await schema.check_async(connection)
-            before = self._differing(await fetch(connection, _OPTIONS, (options.group,)))
+            wanted = to_consume(options.topics, options.group)
+            with allowing(lambda: (connection.info.user, wanted)):
+                await schema.check_async(connection)
+                before = self._differing(await fetch(connection, _OPTIONS, (options.group,)))
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     await self._join(connection)
@@ -140,6 +144,7 @@ class AsyncStore:
                     log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
+            await self._look_at_topics(connection)
         return before
 
     def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
@@ -167,6 +172,20 @@ class AsyncStore:
         if settings_given := options.group_settings:
             query = "SELECT durable_notify.configure(%s, %s::jsonb)"
             await fetch(connection, query, (options.group, json.dumps(settings_given)))
+
+    async def _look_at_topics(self, connection: AsyncConnection[Any]) -> None:
+        """Say which topics may be misspelt. Other topics' names are for the owner to see."""
+        group, topics = self._options.group, list(self._options.topics)
+        query = "SELECT durable_notify.never_published(%s, %s::text[])"
+        unpublished = [row[0] for row in await fetch(connection, query, (group, topics))]
+        others: list[str] = []
+        if (
+            unpublished
+            and (await fetch(connection, "SELECT durable_notify.has_own_rights()", ()))[0][0]
+        ):
+            query = "SELECT t.topic FROM durable_notify.topics() AS t LIMIT 10000"
+            others = [row[0] for row in await fetch(connection, query, ())]
+        say_unpublished(group, unpublished, others)
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from ..errors import (
     MessageGone,
     OutOfOrder,
     RestoredElsewhere,
+    SchemaMissing,
+    SchemaTooOld,
     SettleError,
     UnknownGroup,
     UnknownTopic,
@@ -57,8 +60,24 @@ def translated() -> Iterator[None]:
         if kind is None and type(error).__name__ == "DataError" and "NUL" in str(error):
             kind = InvalidArgument  # the driver's own, before anything is sent
         if kind is None:
+            _refuse_schema(error)
             raise
         diagnostics = getattr(error, "diag", None)
         message = getattr(diagnostics, "message_primary", None) or str(error)
         hint = getattr(diagnostics, "message_hint", None)
         raise kind(f"{message}. {hint}" if hint else message) from error
+
+
+def _refuse_schema(error: Exception) -> None:
+    """Raise a SchemaError where what we call is not there: who publishes checks no version."""
+    state, text = getattr(error, "sqlstate", None), str(error)
+    if state == "3F000" and "durable_notify" in text:
+        raise SchemaMissing(
+            "This database has no durable_notify schema. Run `durable-notify migrate` on it, or "
+            "publish to the database that has one."
+        ) from error
+    if state == "42883" and (missing := re.search(r"durable_notify\.\w+", text)):
+        raise SchemaTooOld(
+            f"The durable_notify schema has no function {missing[0]} as this package calls it. "
+            "Run `durable-notify migrate`."
+        ) from error

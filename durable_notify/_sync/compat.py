@@ -13,16 +13,20 @@ import queue
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import tuple_row
 
 from .._core.signals import told_of_signals
+from ..adapting import OwnCursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -200,3 +204,23 @@ def on_signals(
 ) -> contextlib.AbstractContextManager[None]:
     """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
     return told_of_signals(stop, hurry)
+
+
+def usable(driver: object) -> Connection[Any] | None:
+    """Return a driver's connection, where statements of ours can be run on it; None: on another.
+
+    One of asyncio's is under a plain Session in the events of an AsyncSession.
+    """
+    if isinstance(driver, AsyncConnection):
+        from ..bridging import Bridged  # which needs SQLAlchemy: here it is in use
+
+        bridged: Any = Bridged(driver)
+        return cast("Connection[Any]", bridged)
+    return driver if isinstance(driver, Connection) else None
+
+
+def own_cursor(driver: Connection[Any]) -> OwnCursor:
+    """Return a cursor of ours."""
+    if isinstance(driver, Connection):
+        return OwnCursor(driver, row_factory=tuple_row)
+    return cast("Any", driver).cursor()

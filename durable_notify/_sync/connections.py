@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
+from .._core.allowing import allowing, to_call
 from .._core.translate import translated
-from ..adapting import OwnCursor, check_encoding
+from ..adapting import check_encoding
 from ..errors import UnsupportedConnection
+from .compat import own_cursor, usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ def unwrap(connection: Publishable) -> Connection[Any]:
             if not connection.in_transaction():
                 connection.begin()
             driver = connection.connection.driver_connection
-            if isinstance(driver, Connection):
-                return driver
+            if (found := usable(driver)) is not None:
+                return found
     raise UnsupportedConnection(
         "give a psycopg Connection, or a SQLAlchemy Connection or Session of an "
         f"engine on postgresql+psycopg://, not {type(driver or connection).__name__}"
@@ -97,7 +98,7 @@ def _fetch(
     driver: Connection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
-    with OwnCursor(driver, row_factory=tuple_row) as cursor:
-        with translated():
+    with own_cursor(driver) as cursor:
+        with translated(), allowing(lambda: (driver.info.user, to_call(query, params))):
             cursor.execute(query, params)
             return cursor.fetchall()

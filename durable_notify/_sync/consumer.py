@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from .._core.attention import Attention
 from .._core.callables import check_handler
 from .._core.complaints import Complaints
+from .._core.hints import Unsettled
 from .._core.pacing import BatchPacer, Linger, backoff, shortest
 from .._core.telling import Teller
 from .._core.vitals import Vitals
 from ..connecting import said
 from ..errors import ClaimBusy, ConsumerClosed, InvalidArgument, UsedAfterFork
 from ..events import Failing, Polled, Recovered, name_of
-from ..options import ConsumerOptions
+from ..options import ConsumerOptions, check_known
 from ..topics import check_topics
 from .compat import AWAITS, CANCELLED, Event, checkpoint, on_signals, spawn
 from .dispatcher import Dispatcher
@@ -87,6 +88,7 @@ class Consumer:
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
+        check_known(options)
         self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
@@ -99,6 +101,7 @@ class Consumer:
         self._attention = Attention(self.options.topics)
         self._linger = Linger()
         self._pacer = BatchPacer(1, self.options.batch_size)
+        self._unsettled = Unsettled(until_empty=self.options.until_empty)
         self._out = 0  # how many an iteration has
         self._out_at = 0.0
         self._started = self._running = self._closed = False
@@ -192,6 +195,7 @@ class Consumer:
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""
         self._vitals.beat(time.monotonic())
+        self._unsettled.look(self._settler.held - self._intake.size, room=self._room_for() > 0)
         return self._ear is not None and self._ear.quiet
 
     def health(self) -> Health:
@@ -253,7 +257,8 @@ class Consumer:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
         self._finish_tried()
         self._came_back()
-        message = self._intake.next()
+        with self._unsettled.waits():
+            message = self._intake.next()
         if message is None:
             raise StopIteration
         self._went_out(1)
@@ -347,7 +352,7 @@ class Consumer:
         self._check_process()
         self._check_batches(size, max_wait, 1)
         self._pacer.can_begin(size)
-        while batch := self._intake.batch(size, max_wait):
+        while batch := self._next_batch(size, max_wait):
             self._went_out(len(batch))
             yield batch
             self._came_back()
@@ -356,6 +361,10 @@ class Consumer:
                     self._settler.tried.discard(message)
                     self._settler.finish(message._lease, message)
             checkpoint()
+
+    def _next_batch(self, size: int, max_wait: float) -> list[Message]:
+        with self._unsettled.waits():
+            return self._intake.batch(size, max_wait)
 
     def settle_soon(self, message: Message, outcome: Outcome) -> None:
         """Settle a message together with others, before long; not durable on return.

@@ -89,8 +89,8 @@ class OwnConnection(Connection[tuple[Any, ...]]):
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect, as psycopg does."""
-        with unquoted(conninfo):
-            return super().connect(conninfo, **kwargs)
+        with unquoted(conninfo) as dsn:
+            return super().connect(dsn, **kwargs)
 
     def look_at_default(self) -> None:
         """Find out which isolation level statements have here that are told none."""

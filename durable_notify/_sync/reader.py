@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_read
 from .._core.attention import Attention, after
 from .._core.complaints import Complaints
 from .._core.pacing import Linger, backoff
@@ -147,7 +148,9 @@ class Reader:
             raise ConsumerClosed("a reader starts once: make a new one")
         self._connection = connect(self._dsn, "reader", self._heartbeat)
         try:
-            schema.check(self._connection)
+            user, wanted = self._connection.info.user, to_read(self._wanted)
+            with allowing(lambda: (user, wanted)):
+                schema.check(self._connection)
             self._check_log(self._connection)
             # What its encoding lacks would be in the way of others on the listening connection.
             fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))

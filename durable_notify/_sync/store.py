@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core.allowing import allowing, to_consume
+from .._core.hints import say_unpublished
 from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
@@ -129,8 +131,10 @@ class Store:
         """
         options = self._options
         with connect(self._dsn, "start", options.heartbeat) as connection:
-            schema.check(connection)
-            before = self._differing(fetch(connection, _OPTIONS, (options.group,)))
+            wanted = to_consume(options.topics, options.group)
+            with allowing(lambda: (connection.info.user, wanted)):
+                schema.check(connection)
+                before = self._differing(fetch(connection, _OPTIONS, (options.group,)))
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     self._join(connection)
@@ -141,6 +145,7 @@ class Store:
                     log.info("group %r is waited for: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
+            self._look_at_topics(connection)
         return before
 
     def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
@@ -168,6 +173,17 @@ class Store:
         if settings_given := options.group_settings:
             query = "SELECT durable_notify.configure(%s, %s::jsonb)"
             fetch(connection, query, (options.group, json.dumps(settings_given)))
+
+    def _look_at_topics(self, connection: Connection[Any]) -> None:
+        """Say which topics may be misspelt. Other topics' names are for the owner to see."""
+        group, topics = self._options.group, list(self._options.topics)
+        query = "SELECT durable_notify.never_published(%s, %s::text[])"
+        unpublished = [row[0] for row in fetch(connection, query, (group, topics))]
+        others: list[str] = []
+        if unpublished and (fetch(connection, "SELECT durable_notify.has_own_rights()", ()))[0][0]:
+            query = "SELECT t.topic FROM durable_notify.topics() AS t LIMIT 10000"
+            others = [row[0] for row in fetch(connection, query, ())]
+        say_unpublished(group, unpublished, others)
 
     def direct(self) -> None:
         """Take note that no pooler stands between us and the database."""

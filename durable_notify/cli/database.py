@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import psycopg
 from .. import embedded, schema
 from .._sync.links import OwnConnection, settings
 from ..adapting import OwnCursor
-from ..connecting import FORMS, check_dsn
+from ..connecting import check_dsn, plain
 from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
 
 if TYPE_CHECKING:
@@ -68,17 +67,11 @@ def plain_dsn(given: str, source: str) -> str:
 
     What libpq says of a DSN it cannot read quotes it, password included: it is not repeated.
     """
-    dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", given.strip())
     try:
-        check_dsn(dsn)
-    except InvalidArgument:
-        dsn = ""
-    if not dsn:
-        hint = " Characters like @ : / ? # % in a password are written %40 %3A %2F %3F %23 %25."
-        raise click.UsageError(
-            f"{source} is no connection string of PostgreSQL. {FORMS}{hint if '@' in given else ''}"
-        )
-    return dsn
+        check_dsn(given)
+    except InvalidArgument as error:
+        raise click.UsageError(str(error).replace("the DSN", source, 1)) from None
+    return plain(given)
 
 
 def _embedded_dsn() -> str:

@@ -73,6 +73,8 @@ def _prepare(op: Any, since: str) -> str:
     query = f"SELECT version_num FROM {_TABLE}"  # noqa: S608 - of constants
     row = op.get_bind().execute(sa.text(query)).first()
     if row is None:
+        if op.get_bind().execute(sa.text(schema.FIND_LOG)).scalar():
+            schema.refuse_unknown()
         return "base"
     schema.refuse_newer((row[0],))
     return str(row[0])

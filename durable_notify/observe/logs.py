@@ -10,6 +10,10 @@ from ..events import Event
 __all__ = ["LogEvents"]
 
 
+#: What is said in words where an event does not say it; what is not here is left out.
+_UNSAID = {"delay": "backoff"}
+
+
 class LogEvents:
     """Logs events; give it as ``on_event``.
 
@@ -30,6 +34,10 @@ class LogEvents:
         if not self._logger.isEnabledFor(event.level):
             return
         fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-        words = " ".join(f"{name}={value}" for name, value in fields.items())
+        words = " ".join(
+            f"{name}={_UNSAID[name] if value is None else value}"
+            for name, value in fields.items()
+            if value is not None or name in _UNSAID
+        )
         extra = {"event": event.name, **fields}
         self._logger.log(event.level, "%s %s", event.name, words, extra=extra)

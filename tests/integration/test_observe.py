@@ -213,7 +213,7 @@ def test_a_database_without_the_schema(empty_dsn: str, caplog: pytest.LogCapture
     registry = CollectorRegistry()
     registry.register(backlog := prometheus.Backlog(empty_dsn))
     assert scrape(registry)["durable_notify_up", ""] == 0
-    assert 'schema "durable_notify" does not exist' in caplog.text
+    assert "This database has no durable_notify schema" in caplog.text
     backlog.close()
 
 

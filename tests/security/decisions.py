@@ -22,7 +22,7 @@ BY_HAND = (
     "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
     " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
     " set_retention forget_retention removable_below maintain maintain_begin maintain_steps maintain_step maintain_end"
-    " make_partitions tidy_leaves leaves plan_archive advance_archive prune_audit"
+    " make_partitions tidy_leaves leaves plan_archive advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {
@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe discover configure pause resume claim claim_alone settle still_out once extend release next_due stay_active"
-        " stand_down replay seek start_replay advance_replays cancel_replay redrive discard",
+        " stand_down never_published replay seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
         CONSUMERS | {"observer"},
@@ -67,7 +67,7 @@ MAY: dict[str, set[str]] = {
         " begin_anew compact expire_leases first_id_since hold_functions hold_removing hold_leaves keep_all note_unwanted is_subscribed is_referenced older_snapshots has_appeared lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
+        " closed_below close_leaves truncated remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
         " topics_of_leaf discover_next skip_to_leaf lock_log_and",
     ),
 }

@@ -66,6 +66,7 @@ def log() -> Iterator[Callable[[], str]]:
 
 #: DSNs that do not work, each for another reason. Of some libpq quotes a part, or all.
 BAD_DSNS = [
+    f"postgresql-psycopg://u:{PASSWORD}@127.0.0.1:1/db",
     f"postgresql+psycopg://u:{PASSWORD}@127.0.0.1:1/db",
     f"postgres+asyncpg://u:{PASSWORD}@127.0.0.1:1/db",
     f"postgresql://u:x{PASSWORD}@{PASSWORD}@127.0.0.1:1/db",
@@ -336,10 +337,7 @@ async def test_a_leak_is_noticed(
     """What this file looks for, planted: it is found."""
     bad = BAD_DSNS[0]
     with monkeypatch.context() as patch:
-        from durable_notify._sync import links
-
-        for module in (connecting, links):
-            patch.setattr(module, "check_dsn", psycopg.conninfo.conninfo_to_dict)
+        patch.setattr(connecting, "check_dsn", psycopg.conninfo.conninfo_to_dict)
         assert leak(await caught(lambda: dn.Consumer(bad, group="g", topics=["t"]).start()))
     with monkeypatch.context() as patch:
         from durable_notify._sync import settler

@@ -62,7 +62,7 @@ def test_options_that_can(consumer: Any, option: str, value: Any) -> None:
 
 
 def test_unknown_options() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(dn.InvalidArgument, match="Did you mean lease"):
         dn.Consumer("", group="g", topics=["t"], leese=30)  # type: ignore[call-arg]
 
 

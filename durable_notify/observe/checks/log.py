@@ -171,9 +171,11 @@ def unlogged(patient: Patient) -> Iterator[Finding]:
 
 def anchor(patient: Patient) -> Iterator[Finding]:
     """The log stands where it was written."""
-    (here,) = patient.row(
-        "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid) FROM durable_notify.anchor a"
+    here, rows = patient.row(
+        "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) FROM durable_notify.anchor a"
     )
     if not here:
         what = "the messages were restored from, or replicated by, another cluster"
+        if not rows:
+            what = "the table durable_notify.anchor is empty, as after a TRUNCATE of all tables"
         yield found("restored-elsewhere", what)

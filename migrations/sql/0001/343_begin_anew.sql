@@ -1,9 +1,9 @@
 CREATE FUNCTION durable_notify.begin_anew() RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
-    next_id bigint := (SELECT q.last_value + 1 FROM durable_notify.outbox_id_seq q);
+    next_id bigint := (SELECT q.last_value + q.is_called::integer FROM durable_notify.outbox_id_seq q);
 BEGIN
-    -- Have maintenance begin anew where the log was carried over. reanchor() calls it, alone with the log:
+    -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
     -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those.
     DELETE FROM durable_notify.seal;
     DELETE FROM durable_notify.unwanted_leaf;

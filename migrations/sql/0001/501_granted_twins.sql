@@ -23,6 +23,7 @@ BEGIN
               ('configure', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               ('claim', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
               ('next_due', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
+              ('never_published', $$PERFORM durable_notify.require('consume', topics, group_name);$$, NULL),
               ('once', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               ('still_out', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),
               ('stay_active', $$PERFORM durable_notify.require('consume', NULL, group_name);$$, NULL),

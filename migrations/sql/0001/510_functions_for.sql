@@ -10,7 +10,7 @@ LANGUAGE sql STABLE AS $function$
                WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,has_controls,wake,mirror_of,needs_key,notify_raw}'
                WHEN 'observe' THEN '{status,backlog,leases,progress,messages_between,groups,waiting_for,replay_jobs,dead_letters,audit_entries,retention,lagging,losses}'
                WHEN 'read' THEN '{read_start,read,latest,topics,log_id}'
-               WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,claim_alone,settle,still_out,once,extend,release,
+               WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,claim_alone,settle,still_out,once,extend,release,never_published,
                    next_due,stay_active,stand_down,replay,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
                    status,backlog,leases,progress,messages_between,groups,waiting_for,replay_jobs,dead_letters,audit_entries,retention,lagging,losses}' END
            || CASE WHEN action IN ('read', 'consume')

@@ -1,0 +1,73 @@
+"""What a consumer says once, where it waits for what may never come."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Unsettled", "say_unpublished"]
+
+log = logging.getLogger("durable_notify")
+
+
+class Unsettled:
+    """Sees an iteration that waits for messages while those it has handed out are not settled.
+
+    Args:
+        until_empty: whether it is to end once nothing is left.
+    """
+
+    def __init__(self, *, until_empty: bool) -> None:
+        self._until_empty = until_empty
+        self._waiting = 0
+        self._before = 0  # how many were unsettled at the look before, while it waited
+        self._said = False
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """An iteration waits in here for its next message."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._before = 0
+
+    def look(self, unsettled: int, *, room: bool) -> None:
+        """Say so where nothing has changed since the look before: from time to time.
+
+        Args:
+            unsettled: how many messages were handed out and are not settled.
+            room: whether more of them may be held.
+        """
+        stuck = self._waiting and unsettled and (self._until_empty or not room)
+        if stuck and unsettled == self._before and not self._said:
+            self._said = True
+            log.warning(
+                "iteration waits: %d messages were handed out and are not settled, and %s. Settle "
+                "each one: ack(), retry() or reject(); run(handler) does it by itself",
+                unsettled,
+                "until_empty ends it once they are"
+                if self._until_empty
+                else "prefetch lets no more be claimed before",
+            )
+        self._before = unsettled if stuck else 0
+
+
+def say_unpublished(group: str, unpublished: Iterable[str], others: Iterable[str]) -> None:
+    """Say to which topics nothing was ever published, and which ones may have been meant."""
+    known = list(others)
+    for topic in unpublished:
+        near = difflib.get_close_matches(topic, known, 3, 0.7)
+        meant = f". Is it {' or '.join(map(repr, near))} that is meant?" if near else ""
+        log.warning(
+            "group %r waits for topic %r, to which nothing was published so far%s",
+            group,
+            topic,
+            meant,
+        )
