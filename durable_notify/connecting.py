@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_dsn", "loose", "said", "unquoted"]
+__all__ = ["check_dsn", "loose", "said", "set_elsewhere", "unquoted"]
 
 FORMS = "Write postgresql://user@host:5432/database, or 'host=... dbname=... user=...'."
 ENCODE = (
@@ -46,6 +47,22 @@ def check_dsn(dsn: str) -> dict[str, Any]:
         if re.match(r"postgres(ql)?\+", dsn):
             hint = "A URL of SQLAlchemy's is one without its +driver."
     raise InvalidArgument(f"the DSN is no connection string of PostgreSQL. {FORMS} {hint}".strip())
+
+
+def set_elsewhere(dsn: str) -> dict[str, str]:
+    """Return what is set for connections with a DSN: there, by its service or in the environment.
+
+    Raises:
+        InvalidArgument: libpq cannot read the DSN.
+    """
+    given = check_dsn(dsn)
+    # libpq alone knows where services are kept. It has looked all of it up by the time that it
+    # refuses this, before it looks for a server.
+    stopped = make_conninfo(**{**given, "sslmode": "-"})
+    options = pq.PGconn.connect_start(stopped.encode()).info
+    found = {option.keyword.decode(): option.val for option in options}
+    known = {name: value.decode() for name, value in found.items() if value is not None}
+    return {**known, **{name: str(value) for name, value in given.items()}}
 
 
 def loose(dsn: str) -> bool:

@@ -14,6 +14,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     │   ├── SchemaMissing                 the migrations have not been run
     │   ├── SchemaTooOld                  the database is behind this package
     │   ├── SchemaTooNew                  this package is behind the database
+    │   ├── EncodingUnsupported           the database's encoding does not say what its bytes mean
     │   └── RestoredElsewhere             the messages came from another cluster
     ├── UnknownGroup (LookupError)        no such consumer group
     ├── UnknownTopic (LookupError)        the group has no such topic
@@ -42,6 +43,7 @@ __all__ = [
     "ConsumerClosed",
     "DurableNotifyError",
     "EmbeddedError",
+    "EncodingUnsupported",
     "InvalidArgument",
     "LeaseLost",
     "ListenerDeaf",
@@ -95,6 +97,13 @@ class SchemaTooOld(SchemaError):
 
 class SchemaTooNew(SchemaError):
     """This package is behind the database. Upgrade ``durable-notify``."""
+
+
+class EncodingUnsupported(SchemaError):
+    """The encoding of the database does not say what its bytes mean, as SQL_ASCII does not.
+
+    Any other that PostgreSQL can convert to UTF-8 will do.
+    """
 
 
 class RestoredElsewhere(SchemaError):

@@ -150,12 +150,13 @@ class ConsumerOptions:
     rate_limit: float | None = None
 
     def __post_init__(self) -> None:
-        check_group(self.group)
-        check_topics(self.topics)
+        object.__setattr__(self, "group", check_group(self.group))
+        object.__setattr__(self, "topics", check_topics(self.topics))
         if not isinstance(self.owner, str) or self.owner != storable(self.owner):
             raise InvalidArgument(
                 f"owner is a str without NUL and lone surrogates, not {self.owner!r}"
             )
+        object.__setattr__(self, "owner", str.__str__(self.owner))
         if isinstance(self.start, datetime):
             if self.start.tzinfo is None:
                 raise InvalidArgument("start has no time zone: give an aware datetime")

@@ -20,8 +20,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from durable_notify.adapting import NO_ENCODING, PLAIN, AsyncOwnCursor, OwnCursor, check_encoding
 from durable_notify.connecting import unquoted
-from durable_notify.errors import InvalidArgument, SchemaMissing, SchemaTooNew, SchemaTooOld
+from durable_notify.errors import (
+    EncodingUnsupported,
+    InvalidArgument,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -48,7 +55,24 @@ SCHEMA_VERSION = "0001"
 """The revision this package works with: the newest one."""
 
 # What comes before the first migration, online, offline and in other people's revisions.
+_FIRST, _THEN = NO_ENCODING.split(": ", 1)
 PREPARE = (
+    # What is in a function's text is read as it was written, whatever a role or database has set.
+    "SET LOCAL standard_conforming_strings = on",
+    # That a variable has the name of another is not an error here.
+    "SET LOCAL plpgsql.extra_errors = ''",
+    "SET LOCAL plpgsql.extra_warnings = ''",
+    # Trap: where this names the database's own one, a partitioned table is refused.
+    """SELECT pg_catalog.set_config('default_tablespace', '', true)
+     WHERE pg_catalog.current_setting('default_tablespace') = (
+           SELECT t.spcname FROM pg_catalog.pg_database d
+             JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+            WHERE d.datname = pg_catalog.current_database())""",
+    f"""DO $$ BEGIN
+    IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
+        RAISE EXCEPTION '{_FIRST}' USING ERRCODE = '0A000', HINT = '{_THEN.replace("'", "''")}';
+    END IF;
+END $$""",
     # Held until the transaction ends. The number is arbitrary; it only must never change.
     "SELECT pg_catalog.pg_advisory_xact_lock(7236283017641394288)",
     # Not IF NOT EXISTS, which wants the right to create one even where the schema exists.
@@ -91,6 +115,7 @@ def migrate(dsn: str, revision: str = "head") -> None:
     is waited for half a second at a time, so that they are not held up behind it.
 
     Raises:
+        EncodingUnsupported: the database's encoding is SQL_ASCII.
         sqlalchemy.exc.OperationalError: from ``LockNotAvailable``, where it was held for a minute.
             Nothing has changed.
     """
@@ -117,7 +142,8 @@ def check(connection: psycopg.Connection[Any]) -> None:
 
     That is its own, or a newer one that still serves it: an upgrade migrates first.
     """
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+    check_encoding(connection.pgconn)
+    with connection.transaction(), OwnCursor(connection, row_factory=tuple_row) as cursor:
         exists = cursor.execute(_FIND_VERSION).fetchone()
         row = cursor.execute(_READ_VERSION).fetchone() if exists and exists[0] else None
         if (
@@ -131,7 +157,11 @@ def check(connection: psycopg.Connection[Any]) -> None:
 
 async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
     """Raise a SchemaError unless the database has a schema that this package works with."""
-    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+    check_encoding(connection.pgconn)
+    async with (
+        connection.transaction(),
+        AsyncOwnCursor(connection, row_factory=tuple_row) as cursor,
+    ):
         await cursor.execute(_FIND_VERSION)
         exists = await cursor.fetchone()
         row = None
@@ -152,7 +182,7 @@ def snapshot(dsn: str) -> str:
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
     with unquoted(dsn):
-        connection = psycopg.connect(dsn)
+        connection = psycopg.connect(dsn, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(_PLAIN)
         return "".join(f"{line}\n" for (line,) in connection.execute(query))
@@ -233,7 +263,17 @@ def _engine(dsn: str) -> Engine:
 
     def connect() -> psycopg.Connection[Any]:
         with unquoted(dsn):
-            connection = psycopg.connect(dsn, prepare_threshold=None)  # poolers
+            connection = psycopg.connect(
+                dsn,
+                prepare_threshold=None,  # poolers
+                client_encoding="utf8",
+                context=PLAIN,
+            )
+        try:
+            check_encoding(connection.pgconn)
+        except EncodingUnsupported:
+            connection.close()
+            raise
         # Who waited for the lock must see what its holder has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection

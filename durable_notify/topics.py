@@ -29,6 +29,7 @@ ANY_TOPIC = "durable_notify"
 
 def channel(topic: str) -> str:
     """Return the NOTIFY channel of a topic, as ``durable_notify.channel(topic)`` does in SQL."""
+    topic = str.__str__(topic)
     name = topic.encode()
     if len(name) + len("durable_notify:") <= _MOST_IN_CHANNEL:
         return f"durable_notify:{topic}"
@@ -37,8 +38,9 @@ def channel(topic: str) -> str:
 
 def check_topic(topic: str) -> str:
     """Return the topic, or raise InvalidArgument: 1 to 255 bytes, no white space, ``*``, ``>``."""
-    _check("topic", topic, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'")
-    return topic
+    return _check(
+        "topic", topic, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'"
+    )
 
 
 def is_pattern(topic: str) -> bool:
@@ -60,8 +62,11 @@ def check_pattern(pattern: str) -> str:
 
     A wildcard is a whole word between dots, and ``>`` the last one. No word of a pattern is empty.
     """
-    plain = pattern.replace("*", "_").replace(">", "_") if isinstance(pattern, str) else pattern
-    check_topic(plain)
+    if isinstance(pattern, str):
+        pattern = str.__str__(pattern)
+        check_topic(pattern.replace("*", "_").replace(">", "_"))
+    else:
+        check_topic(pattern)
     words = pattern.split(".")
     bad = any(is_pattern(word) and word not in ("*", ">") for word in words) or ">" in words[:-1]
     if bad or (is_pattern(pattern) and "" in words):
@@ -84,7 +89,7 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
 
 def check_channel(channel: str) -> str:
     """Return the channel, or raise InvalidArgument: 1 to 63 bytes, none of this library's own."""
-    _check("channel", channel, _MOST_IN_CHANNEL, _NUL, "NUL")
+    channel = _check("channel", channel, _MOST_IN_CHANNEL, _NUL, "NUL")
     if re.match(f"{ANY_TOPIC}([:#?]|$)", channel):
         raise InvalidArgument(
             f"channel {channel!r} carries this library's own wake-ups: name one of your own"
@@ -94,20 +99,22 @@ def check_channel(channel: str) -> str:
 
 def check_group(group: str) -> str:
     """Return the group's name, or raise InvalidArgument: 1 to 255 bytes, no control characters."""
-    _check("group", group, 255, _NOT_IN_TEXT, "control characters")
-    return group
+    return _check("group", group, 255, _NOT_IN_TEXT, "control characters")
 
 
 def check_key(key: str | None) -> str | None:
     """Return the key, or raise InvalidArgument: 1 to 1024 bytes, no control characters."""
-    if key is not None:
-        _check("key", key, 1024, _NOT_IN_TEXT, "control characters")
-    return key
+    return None if key is None else _check("key", key, 1024, _NOT_IN_TEXT, "control characters")
 
 
-def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: str) -> None:
+def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: str) -> str:
+    """Return a name as a plain str.
+
+    Trap: a member of ``class Topic(str, Enum)`` is a str, and is formatted as ``Topic.ORDERS``.
+    """
     if not isinstance(name, str):
         raise InvalidArgument(f"a {kind} is a str, not {type(name).__name__}")
+    name = str.__str__(name)
     if not name:
         raise InvalidArgument(f"the {kind} is empty: give it a name")
     try:
@@ -118,6 +125,7 @@ def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: st
         raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the most is {most}")
     if found := forbidden.search(name):
         raise InvalidArgument(f"{_quoted(kind, name)} has {found[0]!r}; leave out {what}")
+    return name
 
 
 def _quoted(kind: str, name: str) -> str:

@@ -14,7 +14,7 @@ from ..messages import DeadLetter, TopicStatus, as_json, readable
 from ..options import check_group_settings
 from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
 from ..topics import check_group, check_topic, check_topics
-from .connections import fetch
+from .connections import fetch_alone
 from .retention import AsyncRetentionAdmin
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
         Counts what waits: where millions do, that takes seconds.
         """
-        rows = await fetch(connection, _STATUS, ())
+        rows = await fetch_alone(connection, _STATUS, ())
         return [TopicStatus(*row) for row in rows]
 
     async def groups(self, connection: Publishable) -> list[GroupInfo]:
         """Return all groups with their options, topics and patterns."""
-        return [GroupInfo(*row) for row in await fetch(connection, _GROUPS, ())]
+        return [GroupInfo(*row) for row in await fetch_alone(connection, _GROUPS, ())]
 
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
@@ -106,15 +106,15 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: there is no such option, or it cannot have that value.
             UnknownGroup: there is no group of this name.
         """
-        check_group(group)
+        group = check_group(group)
         check_group_settings(settings)
         query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-        await fetch(connection, query, (group, json.dumps(settings)))
+        await fetch_alone(connection, query, (group, json.dumps(settings)))
 
     async def wakeups(self, connection: Publishable, topic: str) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
         query = "SELECT durable_notify.wakeups(%s)"
-        return str((await fetch(connection, query, (check_topic(topic),)))[0][0])
+        return str((await fetch_alone(connection, query, (check_topic(topic),)))[0][0])
 
     async def set_wakeups(self, connection: Publishable, topic: str, policy: str) -> None:
         """Say how a topic wakes its consumers, in the transaction of a connection.
@@ -127,7 +127,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
         """
         query = "SELECT durable_notify.set_wakeups(%s, %s)"
-        await fetch(connection, query, (check_topic(topic), policy))
+        await fetch_alone(connection, query, (check_topic(topic), policy))
 
     async def pause(self, connection: Publishable, group: str) -> None:
         """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
@@ -155,7 +155,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
     async def waiting_for(self, connection: Publishable, group: str) -> list[InFlight]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
-        rows = await fetch(connection, _WAITING_FOR, (check_group(group),))
+        rows = await fetch_alone(connection, _WAITING_FOR, (check_group(group),))
         return [InFlight(*row) for row in rows]
 
     async def grant(
@@ -181,7 +181,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: there is no such role, or not all of it fits together. Nothing has
                 changed.
         """
-        await fetch(connection, _GRANT, (role, action, _patterns(topics), group))
+        await fetch_alone(connection, _GRANT, (role, action, _patterns(topics), group))
 
     async def revoke(
         self,
@@ -200,16 +200,16 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: there is no such role.
         """
         params = (role, action, _patterns(topics), group)
-        return int((await fetch(connection, _REVOKE, params))[0][0])
+        return int((await fetch_alone(connection, _REVOKE, params))[0][0])
 
     async def grants(self, connection: Publishable) -> list[AccessGrant]:
         """Return what roles were granted, by role. For the owner of the schema."""
-        return [AccessGrant(*row) for row in await fetch(connection, _GRANTS, ())]
+        return [AccessGrant(*row) for row in await fetch_alone(connection, _GRANTS, ())]
 
     async def _call(
         self, connection: Publishable, query: LiteralString, group: str, *more: str
     ) -> None:
-        await fetch(connection, query, (check_group(group), *more))
+        await fetch_alone(connection, query, (check_group(group), *more))
 
     async def dead_letters(
         self,
@@ -229,9 +229,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
             UnknownGroup: there is no group of this name.
         """
         if group is not None:
-            check_group(group)
+            group = check_group(group)
         params = (group, *_chosen(conditions), limit)
-        return [_dead_letter(row) for row in await fetch(connection, _DEAD_LETTERS, params)]
+        return [_dead_letter(row) for row in await fetch_alone(connection, _DEAD_LETTERS, params)]
 
     async def redrive(
         self,
@@ -253,7 +253,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             MessageGone: one of them is not in the log any more; nothing was sent.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((await fetch(connection, _REDRIVE, params))[0][0])
+        return int((await fetch_alone(connection, _REDRIVE, params))[0][0])
 
     async def discard(
         self,
@@ -271,13 +271,13 @@ class AsyncAdmin(AsyncRetentionAdmin):
             UnknownGroup: there is no group of this name.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((await fetch(connection, _DISCARD, params))[0][0])
+        return int((await fetch_alone(connection, _DISCARD, params))[0][0])
 
     async def audit(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[AuditEntry]:
         """Return what was done to groups by hand, the newest first."""
-        rows = await fetch(connection, _AUDIT, (group, limit))
+        rows = await fetch_alone(connection, _AUDIT, (group, limit))
         return [AuditEntry(*_decoded(row)) for row in rows]
 
     async def replay(
@@ -301,15 +301,15 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: not exactly one of ``after`` and ``since``, or a time without a zone.
             UnknownGroup, UnknownTopic: there is nothing of this name to take back.
         """
-        check_group(group)
-        check_topic(topic)
+        group = check_group(group)
+        topic = check_topic(topic)
         if (after is None) == (since is None):
             raise InvalidArgument("replay after an id (0: from the beginning), or since a time")
         if after is not None and not 0 <= after < 2**63:
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        rows = await fetch(connection, _REPLAY, (group, topic, after, since, dry_run))
+        rows = await fetch_alone(connection, _REPLAY, (group, topic, after, since, dry_run))
         return int(rows[0][0])
 
     async def seek(
@@ -343,7 +343,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
-        return Sought(*(await fetch(connection, _SEEK, params))[0])
+        return Sought(*(await fetch_alone(connection, _SEEK, params))[0])
 
     async def start_replay(
         self,
@@ -372,8 +372,8 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
             UnknownGroup, UnknownTopic: there is nothing of this name.
         """
-        check_group(group)
-        check_topic(topic)
+        group = check_group(group)
+        topic = check_topic(topic)
         names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
         if unknown := set(conditions) - set(names):
             raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
@@ -396,7 +396,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             dry_run,
         )
         try:
-            job, total = (await fetch(connection, _START_REPLAY, params))[0]
+            job, total = (await fetch_alone(connection, _START_REPLAY, params))[0]
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
@@ -405,11 +405,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
     async def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
         """Return the replays started, the newest first."""
-        return [ReplayJob(*row) for row in await fetch(connection, _JOBS, (limit,))]
+        return [ReplayJob(*row) for row in await fetch_alone(connection, _JOBS, (limit,))]
 
     async def cancel_replay(self, connection: Publishable, job: int) -> bool:
         """End a replay; what it has not handed out yet does not come. False: it was not running."""
-        rows = await fetch(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
+        rows = await fetch_alone(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
         return bool(rows[0][0])
 
     async def reanchor(
@@ -422,7 +422,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         consumers out until the transaction ends. Returns each group's topics, and how many messages
         wait; nothing where nothing was to be done.
         """
-        rows = await fetch(connection, _REANCHOR, (why,))
+        rows = await fetch_alone(connection, _REANCHOR, (why,))
         return [Reanchored(*row) for row in rows]
 
 

@@ -10,7 +10,7 @@ from ..connecting import said
 from ..errors import InvalidArgument
 from ..reports import BridgeInfo
 from ..topics import check_channel, check_topic
-from .connections import fetch
+from .connections import fetch_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,12 +43,12 @@ class AsyncBridge:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
                 the transaction is not READ COMMITTED.
         """
-        rows = await fetch(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
+        rows = await fetch_alone(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
     async def unmirror(self, connection: Publishable, topic: str) -> str | None:
         """Notify no channel any more of what is published to a topic; returns the one it had."""
-        rows = await fetch(connection, _MIRROR, (check_topic(topic), None))
+        rows = await fetch_alone(connection, _MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
 
     async def create_compat(self, connection: Publishable) -> None:
@@ -59,11 +59,13 @@ class AsyncBridge:
         Raises:
             InvalidArgument: somebody else has a schema of this name.
         """
-        await fetch(connection, "SELECT durable_notify.create_compat()", ())
+        await fetch_alone(connection, "SELECT durable_notify.create_compat()", ())
 
     async def drop_compat(self, connection: Publishable) -> bool:
         """Remove that schema: everybody notifies as before. Returns whether it was there."""
-        return bool((await fetch(connection, "SELECT durable_notify.drop_compat()", ()))[0][0])
+        return bool(
+            (await fetch_alone(connection, "SELECT durable_notify.drop_compat()", ()))[0][0]
+        )
 
     async def watch(
         self,
@@ -93,7 +95,7 @@ class AsyncBridge:
             raise InvalidArgument(f"columns is an iterable of names, not {columns!r}")
         chosen = None if columns is None else list(columns)
         full_name = await self._named(connection, table)
-        await fetch(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
+        await fetch_alone(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
         return full_name
 
     async def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
@@ -104,11 +106,13 @@ class AsyncBridge:
             psycopg.errors.LockNotAvailable: others used the table for 3 seconds.
         """
         full_name = await self._named(connection, table)
-        return bool((await fetch(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0])
+        return bool(
+            (await fetch_alone(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0]
+        )
 
     async def bridges(self, connection: Publishable) -> list[BridgeInfo]:
         """Return what is mirrored and watched, and the compatibility schema if it is there."""
-        return [BridgeInfo(*row) for row in await fetch(connection, _BRIDGES, ())]
+        return [BridgeInfo(*row) for row in await fetch_alone(connection, _BRIDGES, ())]
 
     async def _named(self, connection: Publishable, table: str) -> str:
         """Return a table's name with its schema, in quotes where they are needed."""
@@ -120,7 +124,7 @@ class AsyncBridge:
             " WHERE c.oid = pg_catalog.to_regclass(%s)"
         )
         try:
-            rows = await fetch(connection, query, (table,))
+            rows = await fetch_alone(connection, query, (table,))
         except (
             psycopg.errors.InvalidName,
             psycopg.errors.SyntaxError,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from .._core.translate import translated
+from ..adapting import AsyncOwnCursor, check_encoding
 from ..errors import UnsupportedConnection
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     Publishable = AsyncConnection[Any] | AlchemyAsyncConnection | AlchemyAsyncSession
 
-__all__ = ["fetch", "unwrap"]
+__all__ = ["fetch", "fetch_alone", "unwrap"]
 
 
 async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
@@ -59,8 +61,42 @@ async def fetch(
 ) -> list[tuple[Any, ...]]:
     """Call the database half in the caller's transaction."""
     driver = await unwrap(connection)
+    check_encoding(driver.pgconn)
+    if getattr(driver, "must_begin", False):
+        return await _fetch_alone(driver, query, params)
+    return await _fetch(driver, query, params)
+
+
+async def fetch_alone(
+    connection: Publishable, query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Call what needs READ COMMITTED: in a transaction of that level, where none is open."""
+    driver = await unwrap(connection)
+    check_encoding(driver.pgconn)
+    return await (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
+
+
+async def _fetch_alone(
+    driver: AsyncConnection[Any], query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    if driver.info.transaction_status != TransactionStatus.IDLE:
+        return await _fetch(driver, query, params)
+    await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    try:
+        rows = await _fetch(driver, query, params)
+    except BaseException:
+        if not driver.closed:
+            await driver.rollback()
+        raise
+    await driver.commit()
+    return rows
+
+
+async def _fetch(
+    driver: AsyncConnection[Any], query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
-    async with AsyncCursor(driver, row_factory=tuple_row) as cursor:
+    async with AsyncOwnCursor(driver, row_factory=tuple_row) as cursor:
         with translated():
             await cursor.execute(query, params)
             return await cursor.fetchall()

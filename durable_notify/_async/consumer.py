@@ -106,7 +106,7 @@ class AsyncConsumer:
         self._replay_at = 0.0  # when to look for replays to advance
         self._replaying = False
         self._complaints = Complaints()
-        self._teller = Teller(self.options.on_event, group)
+        self._teller = Teller(self.options.on_event, self.options.group)
         self._vitals = Vitals(self.options.heartbeat)
 
     async def __aenter__(self) -> Self:

@@ -107,7 +107,7 @@ class AsyncHandlerPool:
         attempt = 0
         while True:
             try:
-                connection = await connect(self._dsn, self._purpose, self._heartbeat)
+                connection = await connect(self._dsn, self._purpose, self._heartbeat, lent=True)
                 break
             except OnlyReads:
                 raise

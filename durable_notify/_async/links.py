@@ -13,9 +13,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, capabilities
+from psycopg import AsyncConnection, IsolationLevel, capabilities
 
-from ..connecting import check_dsn, said, unquoted
+from ..adapting import AsyncOwnCursor
+from ..connecting import check_dsn, said, set_elsewhere, unquoted
 from .compat import Lock
 from .connections import fetch
 
@@ -80,12 +81,22 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
 
     answer: float | None = None
     used_at = 0.0
+    #: Whether statements have to be told that they are READ COMMITTED, which is not the default
+    #: here. Trap: said once for the session, it would be said to others behind a pooler.
+    must_begin = False
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect, as psycopg does."""
         with unquoted(conninfo):
             return await super().connect(conninfo, **kwargs)
+
+    async def look_at_default(self) -> None:
+        """Find out which isolation level statements have here that are told none."""
+        cursor = await self.execute("SELECT pg_catalog.current_setting('transaction_isolation')")
+        self.must_begin = await cursor.fetchone() != ("read committed",)
+        if self.must_begin:
+            await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for the server, as psycopg does; no longer than is allowed."""
@@ -133,13 +144,36 @@ def _bounded(gen: PQGen[RV], until: float) -> Generator[Any, Any, RV]:
         return result
 
 
-async def connect(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> AsyncOwnConnection:
+async def connect(
+    dsn: str, purpose: str, heartbeat: float = HEARTBEAT, *, lent: bool = False
+) -> AsyncOwnConnection:
     """Open a connection of our own: autocommit, and found dead within two heartbeats.
+
+    Args:
+        dsn: where it leads.
+        purpose: what it is for, in its ``application_name``.
+        heartbeat: how often it shows that it is alive.
+        lent: whether others run statements of theirs on it, as their program and role are set.
 
     Raises:
         OnlyReads: it leads to a standby.
     """
-    connection = await AsyncOwnConnection.connect(dsn, **settings(dsn, purpose, heartbeat))
+    wanted = settings(dsn, purpose, heartbeat)
+    if lent:
+        return await _able_to_write(await AsyncOwnConnection.connect(dsn, **wanted))
+    connection = await AsyncOwnConnection.connect(dsn, cursor_factory=AsyncOwnCursor, **wanted)
+    await _able_to_write(connection)
+    try:
+        connection.answer = 2 * heartbeat
+        await connection.look_at_default()
+        connection.answer = None
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _able_to_write(connection: AsyncOwnConnection) -> AsyncOwnConnection:
     if connection.info.parameter_status("in_hot_standby") == "on":
         await connection.close()
         raise OnlyReads
@@ -176,9 +210,14 @@ class AsyncOpen:
                     end.shutdown(socket.SHUT_RDWR)
 
 
-def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, Any]:
-    """Return the settings of our own connections, where the DSN does not say otherwise."""
-    given = check_dsn(dsn)
+def settings(
+    dsn: str, purpose: str, heartbeat: float = HEARTBEAT, *, name: str = "durable_notify"
+) -> dict[str, Any]:
+    """Return the settings of our own connections, where the DSN does not say otherwise.
+
+    Nor the service that it names, nor the environment.
+    """
+    given = set_elsewhere(dsn)
     wanted: dict[str, Any] = {
         "connect_timeout": min(10, max(2, math.ceil(heartbeat))),
         # Idle, a peer that is gone is missed after 5/3 of a heartbeat; with data under way, 4/3.
@@ -186,9 +225,12 @@ def settings(dsn: str, purpose: str, heartbeat: float = HEARTBEAT) -> dict[str, 
         "keepalives_interval": max(1, round(heartbeat / 3)),
         "keepalives_count": 3,
         "tcp_user_timeout": max(1, round(heartbeat * 4000 / 3)),
-        "application_name": f"durable_notify {purpose}",
+        "application_name": f"{name} {purpose}",
     }
-    ours = {name: value for name, value in wanted.items() if name not in given}
+    ours = {key: value for key, value in wanted.items() if key not in given}
+    if "connect_timeout" in given and "connect_timeout" not in check_dsn(dsn):
+        # It is psycopg that obeys this one, and it does not read services.
+        ours["connect_timeout"] = given["connect_timeout"]
     # No prepared statements: what is behind a pooler in transaction mode has none of ours.
     # UTF-8 whatever the DSN or PGCLIENTENCODING say: channels and payloads may have any character.
     fixed = {"autocommit": True, "prepare_threshold": None, "client_encoding": "utf8"}

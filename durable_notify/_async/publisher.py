@@ -120,7 +120,7 @@ class AsyncPublisher:
             message = Outgoing(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
-        check_topic(topic)
+        topic = check_topic(topic)
         row = self._encode(message)
         before = time.monotonic()
         if len(row) == len(_PLAIN):
@@ -139,7 +139,7 @@ class AsyncPublisher:
         All are checked before anything is written. Transaction and errors are those of ``publish``;
         an error names the message's place in the list by a note.
         """
-        check_topic(topic)
+        topic = check_topic(topic)
         encoded = []
         for place, payload in enumerate(payloads):
             message = payload if isinstance(payload, Outgoing) else Outgoing(payload)

@@ -108,7 +108,8 @@ class AsyncReader:
         check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
-        self._attention = Attention(check_topics(topics))
+        self._wanted = check_topics(topics)
+        self._attention = Attention(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
         self._log = ""  # which log the places are of
@@ -147,6 +148,8 @@ class AsyncReader:
         try:
             await schema.check_async(self._connection)
             await self._check_log(self._connection)
+            # What its encoding lacks would be in the way of others on the listening connection.
+            await fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))
             self._ear = await listen(
                 self._listen_dsn, self._attention.channels, self._heartbeat, self._teller
             )

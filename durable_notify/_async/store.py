@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
 from ..topics import is_pattern
-from .connections import fetch
+from .connections import fetch, unwrap
 from .handler_pool import AsyncHandlerPool
 from .links import AsyncLink, AsyncOpen, connect
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from psycopg import AsyncConnection
+    from psycopg.pq.abc import PGconn
 
     from .._core.failures import Failure
     from .._core.leases import Outcomes
@@ -62,23 +64,27 @@ async def settle(connection: Publishable, token: int, outcomes: Outcomes) -> str
     if not (retried or rejected):
         rows = await fetch(connection, _ACK, (token, outcomes.acked))
     else:
+        pgconn = (await unwrap(connection)).pgconn
         params = (
             token,
             outcomes.acked,
             [message_id for message_id, _ in retried],
             [message_id for message_id, _ in rejected],
             [outcome.seconds for _, outcome in retried],
-            [_as_json(outcome.error) for _, outcome in retried],
-            [outcome.reason for _, outcome in rejected],
-            [_as_json(outcome.error) for _, outcome in rejected],
+            [_as_json(pgconn, outcome.error) for _, outcome in retried],
+            [storable_in(pgconn, outcome.reason) for _, outcome in rejected],
+            [_as_json(pgconn, outcome.error) for _, outcome in rejected],
         )
         rows = await fetch(connection, _SETTLE, params)
     transaction: str = rows[0][1]
     return transaction
 
 
-def _as_json(error: Failure | None) -> str | None:
-    return None if error is None else json.dumps(error)
+def _as_json(pgconn: PGconn, error: Failure | None) -> str | None:
+    if error is None:
+        return None
+    kept = {storable_in(pgconn, name): storable_in(pgconn, text) for name, text in error.items()}
+    return json.dumps(kept, ensure_ascii=False)
 
 
 class AsyncStore:

@@ -35,6 +35,7 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN008": MessageGone,
     "DN010": RestoredElsewhere,
     "22023": InvalidArgument,
+    "22P05": InvalidArgument,  # a character that the encoding of one of the two sides lacks
 }
 
 
@@ -47,7 +48,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        raise InvalidArgument(f"text that {error.encoding} cannot encode: {error.reason}") from None
+        raise InvalidArgument(
+            f"the connection's encoding, {error.encoding}, lacks a character: "
+            f"{error.reason}. Connect with client_encoding=utf8, to a database that has it"
+        ) from None
     except Exception as error:
         kind = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
         if kind is None and type(error).__name__ == "DataError" and "NUL" in str(error):

@@ -15,7 +15,7 @@ from ..messages import DeadLetter, TopicStatus, as_json, readable
 from ..options import check_group_settings
 from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
 from ..topics import check_group, check_topic, check_topics
-from .connections import fetch
+from .connections import fetch_alone
 from .retention import RetentionAdmin
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ class Admin(RetentionAdmin):
 
         Counts what waits: where millions do, that takes seconds.
         """
-        rows = fetch(connection, _STATUS, ())
+        rows = fetch_alone(connection, _STATUS, ())
         return [TopicStatus(*row) for row in rows]
 
     def groups(self, connection: Publishable) -> list[GroupInfo]:
         """Return all groups with their options, topics and patterns."""
-        return [GroupInfo(*row) for row in fetch(connection, _GROUPS, ())]
+        return [GroupInfo(*row) for row in fetch_alone(connection, _GROUPS, ())]
 
     def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
@@ -107,15 +107,15 @@ class Admin(RetentionAdmin):
             InvalidArgument: there is no such option, or it cannot have that value.
             UnknownGroup: there is no group of this name.
         """
-        check_group(group)
+        group = check_group(group)
         check_group_settings(settings)
         query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-        fetch(connection, query, (group, json.dumps(settings)))
+        fetch_alone(connection, query, (group, json.dumps(settings)))
 
     def wakeups(self, connection: Publishable, topic: str) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
         query = "SELECT durable_notify.wakeups(%s)"
-        return str((fetch(connection, query, (check_topic(topic),)))[0][0])
+        return str((fetch_alone(connection, query, (check_topic(topic),)))[0][0])
 
     def set_wakeups(self, connection: Publishable, topic: str, policy: str) -> None:
         """Say how a topic wakes its consumers, in the transaction of a connection.
@@ -128,7 +128,7 @@ class Admin(RetentionAdmin):
             InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
         """
         query = "SELECT durable_notify.set_wakeups(%s, %s)"
-        fetch(connection, query, (check_topic(topic), policy))
+        fetch_alone(connection, query, (check_topic(topic), policy))
 
     def pause(self, connection: Publishable, group: str) -> None:
         """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
@@ -156,7 +156,7 @@ class Admin(RetentionAdmin):
 
     def waiting_for(self, connection: Publishable, group: str) -> list[InFlight]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
-        rows = fetch(connection, _WAITING_FOR, (check_group(group),))
+        rows = fetch_alone(connection, _WAITING_FOR, (check_group(group),))
         return [InFlight(*row) for row in rows]
 
     def grant(
@@ -182,7 +182,7 @@ class Admin(RetentionAdmin):
             InvalidArgument: there is no such role, or not all of it fits together. Nothing has
                 changed.
         """
-        fetch(connection, _GRANT, (role, action, _patterns(topics), group))
+        fetch_alone(connection, _GRANT, (role, action, _patterns(topics), group))
 
     def revoke(
         self,
@@ -201,14 +201,14 @@ class Admin(RetentionAdmin):
             InvalidArgument: there is no such role.
         """
         params = (role, action, _patterns(topics), group)
-        return int((fetch(connection, _REVOKE, params))[0][0])
+        return int((fetch_alone(connection, _REVOKE, params))[0][0])
 
     def grants(self, connection: Publishable) -> list[AccessGrant]:
         """Return what roles were granted, by role. For the owner of the schema."""
-        return [AccessGrant(*row) for row in fetch(connection, _GRANTS, ())]
+        return [AccessGrant(*row) for row in fetch_alone(connection, _GRANTS, ())]
 
     def _call(self, connection: Publishable, query: LiteralString, group: str, *more: str) -> None:
-        fetch(connection, query, (check_group(group), *more))
+        fetch_alone(connection, query, (check_group(group), *more))
 
     def dead_letters(
         self,
@@ -228,9 +228,9 @@ class Admin(RetentionAdmin):
             UnknownGroup: there is no group of this name.
         """
         if group is not None:
-            check_group(group)
+            group = check_group(group)
         params = (group, *_chosen(conditions), limit)
-        return [_dead_letter(row) for row in fetch(connection, _DEAD_LETTERS, params)]
+        return [_dead_letter(row) for row in fetch_alone(connection, _DEAD_LETTERS, params)]
 
     def redrive(
         self,
@@ -252,7 +252,7 @@ class Admin(RetentionAdmin):
             MessageGone: one of them is not in the log any more; nothing was sent.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((fetch(connection, _REDRIVE, params))[0][0])
+        return int((fetch_alone(connection, _REDRIVE, params))[0][0])
 
     def discard(
         self,
@@ -270,13 +270,13 @@ class Admin(RetentionAdmin):
             UnknownGroup: there is no group of this name.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((fetch(connection, _DISCARD, params))[0][0])
+        return int((fetch_alone(connection, _DISCARD, params))[0][0])
 
     def audit(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[AuditEntry]:
         """Return what was done to groups by hand, the newest first."""
-        rows = fetch(connection, _AUDIT, (group, limit))
+        rows = fetch_alone(connection, _AUDIT, (group, limit))
         return [AuditEntry(*_decoded(row)) for row in rows]
 
     def replay(
@@ -300,15 +300,15 @@ class Admin(RetentionAdmin):
             InvalidArgument: not exactly one of ``after`` and ``since``, or a time without a zone.
             UnknownGroup, UnknownTopic: there is nothing of this name to take back.
         """
-        check_group(group)
-        check_topic(topic)
+        group = check_group(group)
+        topic = check_topic(topic)
         if (after is None) == (since is None):
             raise InvalidArgument("replay after an id (0: from the beginning), or since a time")
         if after is not None and not 0 <= after < 2**63:
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        rows = fetch(connection, _REPLAY, (group, topic, after, since, dry_run))
+        rows = fetch_alone(connection, _REPLAY, (group, topic, after, since, dry_run))
         return int(rows[0][0])
 
     def seek(
@@ -342,7 +342,7 @@ class Admin(RetentionAdmin):
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
-        return Sought(*(fetch(connection, _SEEK, params))[0])
+        return Sought(*(fetch_alone(connection, _SEEK, params))[0])
 
     def start_replay(
         self,
@@ -371,8 +371,8 @@ class Admin(RetentionAdmin):
             InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
             UnknownGroup, UnknownTopic: there is nothing of this name.
         """
-        check_group(group)
-        check_topic(topic)
+        group = check_group(group)
+        topic = check_topic(topic)
         names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
         if unknown := set(conditions) - set(names):
             raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
@@ -395,7 +395,7 @@ class Admin(RetentionAdmin):
             dry_run,
         )
         try:
-            job, total = (fetch(connection, _START_REPLAY, params))[0]
+            job, total = (fetch_alone(connection, _START_REPLAY, params))[0]
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
@@ -404,11 +404,11 @@ class Admin(RetentionAdmin):
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
         """Return the replays started, the newest first."""
-        return [ReplayJob(*row) for row in fetch(connection, _JOBS, (limit,))]
+        return [ReplayJob(*row) for row in fetch_alone(connection, _JOBS, (limit,))]
 
     def cancel_replay(self, connection: Publishable, job: int) -> bool:
         """End a replay; what it has not handed out yet does not come. False: it was not running."""
-        rows = fetch(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
+        rows = fetch_alone(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
         return bool(rows[0][0])
 
     def reanchor(self, connection: Publishable, *, why: str | None = None) -> list[Reanchored]:
@@ -419,7 +419,7 @@ class Admin(RetentionAdmin):
         consumers out until the transaction ends. Returns each group's topics, and how many messages
         wait; nothing where nothing was to be done.
         """
-        rows = fetch(connection, _REANCHOR, (why,))
+        rows = fetch_alone(connection, _REANCHOR, (why,))
         return [Reanchored(*row) for row in rows]
 
 

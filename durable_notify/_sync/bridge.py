@@ -11,7 +11,7 @@ from ..connecting import said
 from ..errors import InvalidArgument
 from ..reports import BridgeInfo
 from ..topics import check_channel, check_topic
-from .connections import fetch
+from .connections import fetch_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,12 +44,12 @@ class Bridge:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
                 the transaction is not READ COMMITTED.
         """
-        rows = fetch(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
+        rows = fetch_alone(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def unmirror(self, connection: Publishable, topic: str) -> str | None:
         """Notify no channel any more of what is published to a topic; returns the one it had."""
-        rows = fetch(connection, _MIRROR, (check_topic(topic), None))
+        rows = fetch_alone(connection, _MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def create_compat(self, connection: Publishable) -> None:
@@ -60,11 +60,11 @@ class Bridge:
         Raises:
             InvalidArgument: somebody else has a schema of this name.
         """
-        fetch(connection, "SELECT durable_notify.create_compat()", ())
+        fetch_alone(connection, "SELECT durable_notify.create_compat()", ())
 
     def drop_compat(self, connection: Publishable) -> bool:
         """Remove that schema: everybody notifies as before. Returns whether it was there."""
-        return bool((fetch(connection, "SELECT durable_notify.drop_compat()", ()))[0][0])
+        return bool((fetch_alone(connection, "SELECT durable_notify.drop_compat()", ()))[0][0])
 
     def watch(
         self,
@@ -94,7 +94,7 @@ class Bridge:
             raise InvalidArgument(f"columns is an iterable of names, not {columns!r}")
         chosen = None if columns is None else list(columns)
         full_name = self._named(connection, table)
-        fetch(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
+        fetch_alone(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
         return full_name
 
     def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
@@ -105,11 +105,11 @@ class Bridge:
             psycopg.errors.LockNotAvailable: others used the table for 3 seconds.
         """
         full_name = self._named(connection, table)
-        return bool((fetch(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0])
+        return bool((fetch_alone(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0])
 
     def bridges(self, connection: Publishable) -> list[BridgeInfo]:
         """Return what is mirrored and watched, and the compatibility schema if it is there."""
-        return [BridgeInfo(*row) for row in fetch(connection, _BRIDGES, ())]
+        return [BridgeInfo(*row) for row in fetch_alone(connection, _BRIDGES, ())]
 
     def _named(self, connection: Publishable, table: str) -> str:
         """Return a table's name with its schema, in quotes where they are needed."""
@@ -121,7 +121,7 @@ class Bridge:
             " WHERE c.oid = pg_catalog.to_regclass(%s)"
         )
         try:
-            rows = fetch(connection, query, (table,))
+            rows = fetch_alone(connection, query, (table,))
         except (
             psycopg.errors.InvalidName,
             psycopg.errors.SyntaxError,

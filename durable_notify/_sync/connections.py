@@ -6,10 +6,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection, Cursor
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from .._core.translate import translated
+from ..adapting import OwnCursor, check_encoding
 from ..errors import UnsupportedConnection
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     Publishable = Connection[Any] | AlchemyConnection | AlchemySession
 
-__all__ = ["fetch", "unwrap"]
+__all__ = ["fetch", "fetch_alone", "unwrap"]
 
 
 def unwrap(connection: Publishable) -> Connection[Any]:
@@ -60,8 +62,42 @@ def fetch(
 ) -> list[tuple[Any, ...]]:
     """Call the database half in the caller's transaction."""
     driver = unwrap(connection)
+    check_encoding(driver.pgconn)
+    if getattr(driver, "must_begin", False):
+        return _fetch_alone(driver, query, params)
+    return _fetch(driver, query, params)
+
+
+def fetch_alone(
+    connection: Publishable, query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Call what needs READ COMMITTED: in a transaction of that level, where none is open."""
+    driver = unwrap(connection)
+    check_encoding(driver.pgconn)
+    return (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
+
+
+def _fetch_alone(
+    driver: Connection[Any], query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    if driver.info.transaction_status != TransactionStatus.IDLE:
+        return _fetch(driver, query, params)
+    driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    try:
+        rows = _fetch(driver, query, params)
+    except BaseException:
+        if not driver.closed:
+            driver.rollback()
+        raise
+    driver.commit()
+    return rows
+
+
+def _fetch(
+    driver: Connection[Any], query: LiteralString, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
     # A cursor of our own: the caller's connection may make cursors and rows of another kind.
-    with Cursor(driver, row_factory=tuple_row) as cursor:
+    with OwnCursor(driver, row_factory=tuple_row) as cursor:
         with translated():
             cursor.execute(query, params)
             return cursor.fetchall()

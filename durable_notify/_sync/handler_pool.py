@@ -108,7 +108,7 @@ class HandlerPool:
         attempt = 0
         while True:
             try:
-                connection = connect(self._dsn, self._purpose, self._heartbeat)
+                connection = connect(self._dsn, self._purpose, self._heartbeat, lent=True)
                 break
             except OnlyReads:
                 raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidArgument
 from ..reports import Lagging, Loss, Retention
 from ..topics import check_pattern
-from .connections import fetch
+from .connections import fetch_alone
 
 if TYPE_CHECKING:
     from .connections import Publishable
@@ -82,23 +82,23 @@ class RetentionAdmin:
             check_pattern(topic), max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact,
             archive,
         )  # fmt: skip
-        return list((fetch(connection, _SET, params))[0][0])
+        return list((fetch_alone(connection, _SET, params))[0][0])
 
     def forget_retention(self, connection: Publishable, topic: str) -> bool:
         """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
         query = "SELECT durable_notify.forget_retention(%s)"
-        return bool((fetch(connection, query, (check_pattern(topic),)))[0][0])
+        return bool((fetch_alone(connection, query, (check_pattern(topic),)))[0][0])
 
     def retention(self, connection: Publishable) -> list[Retention]:
         """Return what goes from which topics, the most specific first."""
-        return [Retention(*row) for row in fetch(connection, _RETENTION, ())]
+        return [Retention(*row) for row in fetch_alone(connection, _RETENTION, ())]
 
     def lagging(self, connection: Publishable) -> list[Lagging]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
-        return [Lagging(*row) for row in fetch(connection, _LAGGING, ())]
+        return [Lagging(*row) for row in fetch_alone(connection, _LAGGING, ())]
 
     def losses(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[Loss]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""
-        return [Loss(*row) for row in fetch(connection, _LOSSES, (group, limit))]
+        return [Loss(*row) for row in fetch_alone(connection, _LOSSES, (group, limit))]

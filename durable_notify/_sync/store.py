@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from ..adapting import storable_in
 from ..connecting import said
 from ..errors import ClaimBusy
 from ..topics import is_pattern
-from .connections import fetch
+from .connections import fetch, unwrap
 from .handler_pool import HandlerPool
 from .links import Link, Open, connect
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from psycopg import Connection
+    from psycopg.pq.abc import PGconn
 
     from .._core.failures import Failure
     from .._core.leases import Outcomes
@@ -63,23 +65,27 @@ def settle(connection: Publishable, token: int, outcomes: Outcomes) -> str:
     if not (retried or rejected):
         rows = fetch(connection, _ACK, (token, outcomes.acked))
     else:
+        pgconn = (unwrap(connection)).pgconn
         params = (
             token,
             outcomes.acked,
             [message_id for message_id, _ in retried],
             [message_id for message_id, _ in rejected],
             [outcome.seconds for _, outcome in retried],
-            [_as_json(outcome.error) for _, outcome in retried],
-            [outcome.reason for _, outcome in rejected],
-            [_as_json(outcome.error) for _, outcome in rejected],
+            [_as_json(pgconn, outcome.error) for _, outcome in retried],
+            [storable_in(pgconn, outcome.reason) for _, outcome in rejected],
+            [_as_json(pgconn, outcome.error) for _, outcome in rejected],
         )
         rows = fetch(connection, _SETTLE, params)
     transaction: str = rows[0][1]
     return transaction
 
 
-def _as_json(error: Failure | None) -> str | None:
-    return None if error is None else json.dumps(error)
+def _as_json(pgconn: PGconn, error: Failure | None) -> str | None:
+    if error is None:
+        return None
+    kept = {storable_in(pgconn, name): storable_in(pgconn, text) for name, text in error.items()}
+    return json.dumps(kept, ensure_ascii=False)
 
 
 class Store:

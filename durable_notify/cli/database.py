@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from .. import embedded, schema
+from .._sync.links import OwnConnection, settings
+from ..adapting import OwnCursor
 from ..connecting import FORMS, check_dsn
 from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "find", "plain_dsn"]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+Connection = psycopg.Connection[Any]
 
 #: Where the database is named, in this order; then comes the embedded server.
 VARIABLES = ("DURABLE_NOTIFY_DSN", "DATABASE_URL")
@@ -94,9 +95,7 @@ def _embedded_dsn() -> str:
 
 @contextmanager
 def _connect(dsn: str, purpose: str) -> Iterator[Connection]:
-    given = conninfo_to_dict(dsn)
-    ours = {"connect_timeout": 10, "application_name": f"durable-notify {purpose}"}
-    settings: dict[str, Any] = {name: ours[name] for name in ours if name not in given}
-    # No prepared statements: behind a pooler in transaction mode there are none of ours.
-    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None, **settings) as connection:
+    wanted = settings(dsn, purpose, name="durable-notify")
+    with OwnConnection.connect(dsn, cursor_factory=OwnCursor, **wanted) as connection:
+        connection.look_at_default()
         yield connection

@@ -12,6 +12,7 @@ import psycopg
 
 from .._core.failures import unsecret
 from .._sync.links import TRANSIENT, OwnConnection, settings
+from ..adapting import OwnCursor
 from ..connecting import said
 from .checks import CHECKS, FIRST, SESSIONS
 from .findings import Finding, found
@@ -47,7 +48,7 @@ def diagnose(
     if listen_dsn is not None:
         settings(listen_dsn, "doctor", CONNECTING)
     try:
-        connection = OwnConnection.connect(dsn, **wanted)
+        connection = OwnConnection.connect(dsn, cursor_factory=OwnCursor, **wanted)
     except psycopg.OperationalError as error:
         return [found("no-connection", _text(error))]
     with connection:

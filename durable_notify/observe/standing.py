@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
+
+from ..adapting import OwnCursor
 
 __all__ = ["Lease", "Look", "Standing", "look"]
 
@@ -92,10 +94,10 @@ def look(connection: psycopg.Connection[Any], before: Look | None = None) -> Loo
 
     `connection` is in autocommit mode.
     """
-    with connection.cursor() as cursor:
+    with OwnCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute("SELECT pg_catalog.clock_timestamp()")
         ((at,),) = cursor.fetchall()
-    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+    with OwnCursor(connection, row_factory=class_row(Standing)) as cursor:
         standings = cursor.execute(
             """
             SELECT p.topic, p.group_name AS "group", p.last_id, p.handed_id, b.waiting AS unread,
@@ -110,7 +112,7 @@ def look(connection: psycopg.Connection[Any], before: Look | None = None) -> Loo
             """,
             (MOST,),
         ).fetchall()
-    with connection.cursor(row_factory=class_row(Lease)) as cursor:
+    with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(
             """
             SELECT l.topic, l.group_name AS "group", l.owner,
@@ -163,7 +165,7 @@ def _counted(
     topics, after, upto = (
         (list(part) for part in zip(*stretches, strict=True)) if stretches else ([], [], [])
     )
-    with connection.cursor() as cursor:
+    with OwnCursor(connection, row_factory=tuple_row) as cursor:
         rows = cursor.execute(
             """
             SELECT durable_notify.messages_between(s.topic, s.after_id, s.upto_id)

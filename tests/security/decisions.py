@@ -33,7 +33,8 @@ MAY: dict[str, set[str]] = {
         " capture_begin capture capture_heard notified_already",
     ),
     **_decided(
-        {"inserter"}, "nobody_waits somebody_waits refuse wake mirror_of needs_key notify_raw"
+        {"inserter"},
+        "nobody_waits somebody_waits refuse has_controls wake mirror_of needs_key notify_raw",
     ),
     **_decided({"reader"}, "read_start read latest topics log_id"),
     **_decided(
@@ -63,17 +64,18 @@ MAY: dict[str, set[str]] = {
         " room_to_read seconds_until send_back share_order sort_out stragglers subscribe_topics take_batch take_dead_letters"
         " take_deferred take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
         # Of retention and maintenance.
-        " begin_anew compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
+        " begin_anew compact expire_leases first_id_since hold_removing hold_leaves keep_all note_unwanted is_subscribed is_referenced older_snapshots has_appeared lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy others_at_work make_leaf first_id_for_a_leaf set_closed leaf_goes"
+        " closed_below close_leaves remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
         " topics_of_leaf discover_next skip_to_leaf lock_log_and",
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
 #: message to set another one. has_own_rights, wakeups, needs_key and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
-    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake"
+    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake",
+    "has_controls",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"watched"}

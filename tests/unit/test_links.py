@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from durable_notify._sync.links import settings
@@ -21,6 +23,31 @@ def test_the_dsn_goes_before() -> None:
     given = settings(dsn, "x", 15.0)
     assert not {"keepalives_idle", "tcp_user_timeout", "connect_timeout"} & given.keys()
     assert "application_name" not in given
+    assert given["keepalives_interval"] == 5
+
+
+def test_the_environment_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "3")
+    given = settings("host=h", "x", 15.0)
+    assert "application_name" not in given
+    assert given["connect_timeout"] == "3"
+    assert given["keepalives_interval"] == 5
+
+
+@pytest.mark.parametrize("dsn", ["service=mine", "postgresql:///?service=mine", ""])
+def test_a_service_goes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str) -> None:
+    """One that the DSN names, or the environment; nothing connects to find out what it says."""
+    path = tmp_path / "services"
+    path.write_text(
+        "[mine]\nhost=192.0.2.1\nkeepalives_idle=7\nconnect_timeout=4\napplication_name=theirs\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    if not dsn:
+        monkeypatch.setenv("PGSERVICE", "mine")
+    given = settings(dsn, "x", 15.0)
+    assert not {"keepalives_idle", "application_name"} & given.keys()
+    assert given["connect_timeout"] == "4"
     assert given["keepalives_interval"] == 5
 
 

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ..._sync.links import OwnConnection, settings
+from ...adapting import OwnCursor
 from ...connecting import said
 from ..findings import Finding, found
 from ..patient import Patient
@@ -35,7 +36,9 @@ def hearing(patient: Patient) -> Iterator[Finding]:
     """A ring from another connection arrives where consumers would listen."""
     try:
         listener = OwnConnection.connect(
-            patient.listen_dsn, **settings(patient.listen_dsn, "doctor", 5)
+            patient.listen_dsn,
+            cursor_factory=OwnCursor,
+            **settings(patient.listen_dsn, "doctor", 5),
         )
     except psycopg.OperationalError as error:
         what = " ".join(said(error).split())

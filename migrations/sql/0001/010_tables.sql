@@ -32,7 +32,7 @@ CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DE
 --   min_width:    how many ids a leaf is made for, at least
 --   ahead:        how many leaves are kept ready after the one that is written to
 --   closed_below: how far leaves are closed; see close_leaves()
---   copied:       the first id of the leaf that is written anew, and whose transactions that waits for;
+--   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
 --                 see repack_leaf()
 CREATE TABLE durable_notify.log_layout (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
@@ -40,7 +40,7 @@ CREATE TABLE durable_notify.log_layout (
     ahead        integer NOT NULL DEFAULT 2,
     closed_below bigint  NOT NULL DEFAULT 0,
     copied       bigint,
-    waits_for    text[],
+    copied_by    xid8,
     CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
     CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
 );
@@ -78,7 +78,7 @@ CREATE TABLE durable_notify.consumer_group (
     CONSTRAINT consumer_group_max_in_flight_is_positive CHECK (max_in_flight > 0),
     CONSTRAINT consumer_group_rate_limit_is_positive CHECK (rate_limit > 0 AND rate_limit <= 1000000),
     CONSTRAINT consumer_group_name_is_1_to_255_bytes_of_text CHECK (
-        pg_catalog.octet_length(name) BETWEEN 1 AND 255 AND name !~ '[\u0001-\u001f\u007f-\u009f]'
+        pg_catalog.octet_length(name) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(name, false)
     ),
     CONSTRAINT consumer_group_max_attempts_is_positive CHECK (max_attempts > 0)
 );
@@ -130,7 +130,7 @@ CREATE TABLE durable_notify.subscription (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     UNIQUE (group_id, topic),
     CONSTRAINT subscription_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND topic !~ '[\u0001-\u0020\u007f-\u00a0*>]'
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
     )
 );
 

@@ -7,6 +7,6 @@ CREATE TABLE durable_notify.topic_wakeups (
     wakeups text NOT NULL,
     CONSTRAINT topic_wakeups_is_always_or_never CHECK (wakeups IN ('always', 'never')),
     CONSTRAINT topic_wakeups_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND topic !~ '[\u0001-\u0020\u007f-\u00a0*>]'
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
     )
 );

@@ -21,9 +21,9 @@ BEGIN
     END IF;
     broken := CASE
         WHEN pg_catalog.octet_length(message.topic) NOT BETWEEN 1 AND 255
-             OR message.topic ~ '[\u0001-\u0020\u007f-\u00a0*>]' THEN 'outbox_topic_is_a_name'
+             OR durable_notify.has_controls(message.topic, true) OR message.topic ~ '[*>]' THEN 'outbox_topic_is_a_name'
         WHEN pg_catalog.octet_length(message.key) NOT BETWEEN 1 AND 1024
-             OR message.key ~ '[\u0001-\u001f\u007f-\u009f]' THEN 'outbox_key_is_1_to_1024_bytes_of_text'
+             OR durable_notify.has_controls(message.key, false) THEN 'outbox_key_is_1_to_1024_bytes_of_text'
         WHEN (message.payload IS NULL) = (message.data IS NULL) THEN 'outbox_either_payload_or_data'
         WHEN pg_catalog.jsonb_typeof(message.headers) <> 'object' THEN 'outbox_headers_are_an_object'
         WHEN message.key IS NULL AND durable_notify.needs_key(message.topic) AND NOT foreign_xid THEN 'outbox_key_in_a_compacted_topic'

@@ -15,11 +15,11 @@ BEGIN
     IF NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
-       AND NEW.topic OPERATOR(pg_catalog.!~) '[\u0001-\u0020\u007f-\u00a0*>]'
+       AND NEW.topic OPERATOR(pg_catalog.!~) E'[\\u0001-\\u0020\\u007f-\\u00a0*>]'
        AND (NEW.key IS NOT NULL OR NOT durable_notify.needs_key(NEW.topic))
        AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.>=) 1
                                AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 1024
-                               AND NEW.key OPERATOR(pg_catalog.!~) '[\u0001-\u001f\u007f-\u009f]')
+                               AND NEW.key OPERATOR(pg_catalog.!~) E'[\\u0001-\\u001f\\u007f-\\u009f]')
        AND (NEW.payload IS NULL) OPERATOR(pg_catalog.<>) (NEW.data IS NULL)
        AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) OPERATOR(pg_catalog.=) 'object')
        AND durable_notify.mirror_of(NEW.topic) IS NULL

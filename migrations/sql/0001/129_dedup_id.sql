@@ -8,7 +8,7 @@ BEGIN
     -- The message published under a dedup key within its window, or NULL: the key is this
     -- transaction's now. Another that publishes under it at the same time is waited for.
     IF dedup_window IS NULL OR dedup_window <= '0' OR pg_catalog.octet_length(dedup_key) NOT BETWEEN 1 AND 1024
-       OR dedup_key ~ '[\u0001-\u001f\u007f-\u009f]' THEN
+       OR durable_notify.has_controls(dedup_key, false) THEN
         RAISE EXCEPTION 'a dedup key has 1 to 1024 bytes of text, no control characters, and a positive window'
             USING ERRCODE = '22023', HINT = 'Nothing was published.';
     END IF;

@@ -2,12 +2,14 @@ CREATE FUNCTION durable_notify.subscribe(
     group_name text, topics text[], start_at text DEFAULT 'beginning', since timestamptz DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     new_group integer;
     patterns text[];
     known text[];
+    kept boolean := false;
 BEGIN
     -- Create a group, and subscribe it to topics, where it is not yet; returns the group's id.
     --
@@ -25,11 +27,16 @@ BEGIN
     END IF;
     patterns := ARRAY(SELECT DISTINCT t.topic FROM pg_catalog.unnest(topics) AS t (topic) WHERE t.topic ~ '[*>]');
     IF EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
-                WHERE pg_catalog.octet_length(p.pattern) > 255 OR p.pattern ~ '[\u0001-\u0020\u007f-\u00a0]'
+                WHERE pg_catalog.octet_length(p.pattern) > 255 OR durable_notify.has_controls(p.pattern, true)
                    OR p.pattern !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND p.pattern <> '>') THEN
         RAISE EXCEPTION 'not a pattern of topics among %', patterns
             USING ERRCODE = '22023',
                   HINT = '* stands for one whole word between dots, and > for all from there on, as the last.';
+    END IF;
+    -- Where all is subscribed already, as by each consumer that starts, nothing is waited for.
+    IF NOT durable_notify.is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify.keep_all();
+        kept := true;
     END IF;
     INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING
     RETURNING id INTO new_group;
@@ -37,6 +44,9 @@ BEGIN
         INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
     END IF;
     new_group := durable_notify.group_lock(group_name);
+    IF NOT kept AND NOT durable_notify.is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify.keep_all();  -- the group was deleted since
+    END IF;
     IF pg_catalog.cardinality(patterns) > 0 THEN
         WITH fresh AS (
             INSERT INTO durable_notify.pattern (group_id, pattern)

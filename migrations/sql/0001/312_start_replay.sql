@@ -23,7 +23,9 @@ BEGIN
             group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
         RETURN;
     END IF;
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    IF NOT dry_run THEN
+        PERFORM durable_notify.keep_all();  -- what comes again is not removed meanwhile
+    END IF;
     replaying := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id

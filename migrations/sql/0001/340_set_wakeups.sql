@@ -17,7 +17,7 @@ BEGIN
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         -- A frozen snapshot would leave out what others have said since.
         RAISE EXCEPTION 'set_wakeups() must be in a READ COMMITTED transaction'
-            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     LOCK TABLE durable_notify.topic_wakeups IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
     DELETE FROM durable_notify.topic_wakeups w WHERE w.topic = set_wakeups.topic;

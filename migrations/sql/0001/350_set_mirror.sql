@@ -14,7 +14,7 @@ BEGIN
     -- For the owner of the schema, and for a few topics: it writes mirror_of() anew.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'set_mirror() must be in a READ COMMITTED transaction'
-            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     IF channel = 'durable_notify' OR channel ~ '^durable_notify[:#?]' THEN
         RAISE EXCEPTION 'channel "%" is one of this library''s own, for wake-ups', channel

@@ -14,8 +14,8 @@ BEGIN
       JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
      WHERE i.indrelid = watched AND i.indisprimary AND k.place <= i.indnkeyatts;  -- not what it INCLUDEs
     key := CASE pg_catalog.jsonb_array_length(key_values) WHEN 1 THEN key_values ->> 0 ELSE key_values::text END;
-    IF key ~ '[\u0001-\u001f\u007f-\u009f%]' THEN  -- seldom
-        key := durable_notify.escaped(key, '[\u0001-\u001f\u007f-\u009f%]');
+    IF key ~ E'[\\u0001-\\u001f\\u007f-\\u009f%]' THEN  -- seldom
+        key := durable_notify.escaped(key, E'[\\u0001-\\u001f\\u007f-\\u009f%]');
     END IF;
     RETURN CASE WHEN key = '' THEN '%' WHEN pg_catalog.octet_length(key) > 1024 THEN '%md5:' || pg_catalog.md5(key) ELSE key END;
 END

@@ -16,7 +16,7 @@ BEGIN
     -- For the owner of this schema, with the right to make triggers on the table. It waits for those
     -- who write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the messages'
     -- key. A partition needs no watch of its own; that it alone is truncated, or detached, is not heard.
-    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR topic ~ '[\u0001-\u0020\u007f-\u00a0*>]' THEN
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify.has_controls(topic, true) OR topic ~ '[*>]' THEN
         RAISE EXCEPTION '"%" is no name of a topic', topic
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
     END IF;

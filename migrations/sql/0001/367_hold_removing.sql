@@ -2,14 +2,16 @@ CREATE FUNCTION durable_notify.hold_removing() RETURNS boolean
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Take the lock under which messages are removed, until the transaction ends; false: somebody else
-    -- removes, or has an open transaction that makes messages come again. Then it is for another time.
+    -- removes, or has an open transaction that makes messages come again, or this one is not READ COMMITTED.
+    -- Then it is for another time.
     --
-    -- Who has messages come again takes it before the group's lock: it may wait here while a leaf is copied, and
-    -- the group's claims are not to wait for that.
+    -- What it decides by stays true until the commit: who has messages come again, or a group begin, waits for it
+    -- in keep_all(). Nothing is copied under it, or looked through as a whole: they wait for 5 seconds at most.
     -- Trap: what is looked at after the lock must be seen as it is then, not as it was before.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'messages are removed in a READ COMMITTED transaction'
-            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+        RAISE WARNING 'messages are removed in a READ COMMITTED transaction: this one changes nothing'
+            USING HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED.';
+        RETURN false;
     END IF;
     LOCK TABLE durable_notify.removing IN SHARE ROW EXCLUSIVE MODE NOWAIT;
     RETURN true;

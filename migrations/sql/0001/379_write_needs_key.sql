@@ -8,7 +8,7 @@ BEGIN
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         -- A frozen snapshot would leave out what others have said since.
         RAISE EXCEPTION 'a topic''s retention is changed in a READ COMMITTED transaction'
-            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     IF EXISTS (SELECT FROM durable_notify.topic_retention r WHERE r.compact) THEN
         cases := (SELECT pg_catalog.string_agg(

@@ -7,6 +7,7 @@ DECLARE
 BEGIN
     -- Take back what set_retention() said of a topic, or a pattern: what another one is not for is kept
     -- for ever. False: nothing was said. For the owner of the schema.
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM durable_notify.topic_retention r WHERE r.pattern = topic;
     known := FOUND;

@@ -19,13 +19,14 @@ BEGIN
     -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
     -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
     -- refused from then on. archive: only what is archived goes. maintain() does all this.
-    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR topic ~ '[\u0001-\u0020\u007f-\u00a0]'
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify.has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
         refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
     END IF;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)

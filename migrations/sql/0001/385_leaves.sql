@@ -7,7 +7,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
       FROM pg_catalog.pg_inherits i
       JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
      CROSS JOIN LATERAL pg_catalog.regexp_match(
-           pg_catalog.pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(\d+)''\) TO \(''(\d+)''\)') AS bounds
+           pg_catalog.pg_get_expr(c.relpartbound, c.oid), E'FROM \\(''(\\d+)''\\) TO \\(''(\\d+)''\\)') AS bounds
      WHERE i.inhparent = 'durable_notify.outbox'::regclass AND bounds IS NOT NULL
      ORDER BY 2
 $function$;

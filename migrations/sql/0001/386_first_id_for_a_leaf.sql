@@ -15,7 +15,7 @@ BEGIN
     -- before ids come near it.
     SELECT k.convalidated, c.bound[1]::bigint AS upto INTO relief
       FROM pg_catalog.pg_constraint k
-     CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), '(\d+)') AS c (bound)
+     CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
      WHERE k.conrelid = 'durable_notify.outbox_default'::regclass AND k.conname = 'outbox_default_relief';
     IF relief.upto - drawn < 5 * min_width OR relief.upto < last_leaf THEN
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT outbox_default_relief;

@@ -19,12 +19,16 @@ BEGIN
     --
     -- inbox_age: how long once() remembers, at least; audit_age: how long the audit, losses and ended
     -- replays are kept. NULL: for ever.
-    -- Trap: with a SET of its own, as the functions have, it could not commit.
+    -- Trap: with a SET of its own, as the functions have, it could not commit. What default_transaction_isolation
+    -- says of a new transaction is said otherwise each time: messages are not removed above READ COMMITTED.
     report := NULL;
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF NOT durable_notify.maintain_begin(worker, '0') THEN
         RETURN;
     END IF;
     COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     report := '{}';
     SELECT pg_catalog.array_agg(s.step), pg_catalog.array_agg(s.topic) INTO steps, topics FROM durable_notify.maintain_steps() AS s;
     FOR number IN 1 .. pg_catalog.cardinality(steps) LOOP
@@ -37,6 +41,7 @@ BEGIN
                 trouble := SQLERRM;
             END;
             COMMIT;
+            SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
             IF done IS NULL THEN
                 RETURN;
             END IF;

@@ -7,7 +7,7 @@ LANGUAGE sql STABLE AS $function$
            '{has_own_rights,channel,wakeups,oldest_package}'::text[]
            || CASE action
                WHEN 'publish' THEN '{publish,publish_many,notify,topic_of_channel,escaped,capture_begin,capture,capture_heard,notified_already}'::text[]
-               WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,wake,mirror_of,needs_key,notify_raw}'
+               WHEN 'insert' THEN '{nobody_waits,somebody_waits,refuse,has_controls,wake,mirror_of,needs_key,notify_raw}'
                WHEN 'observe' THEN '{status,backlog,leases,progress,messages_between,groups,waiting_for,replay_jobs,dead_letters,audit_entries,retention,lagging,losses}'
                WHEN 'read' THEN '{read_start,read,latest,topics,log_id}'
                WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,claim_alone,settle,still_out,once,extend,release,

@@ -26,13 +26,13 @@ BEGIN
         RAISE EXCEPTION 'to publish, consume and read a role is granted topics, to observe and insert none'
             USING ERRCODE = '22023', HINT = '> stands for all topics. Nothing was changed.';
     END IF;
-    IF group_name !~ '^[^\u0001-\u001f\u007f-\u009f]+$' OR pg_catalog.octet_length(group_name) > 255 THEN
+    IF durable_notify.has_controls(group_name, false) OR pg_catalog.octet_length(group_name) NOT BETWEEN 1 AND 255 THEN
         RAISE EXCEPTION 'a group''s name has 1 to 255 bytes and no control characters'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     SELECT COALESCE(t.topic, 'NULL') INTO bad FROM pg_catalog.unnest(topics) AS t (topic)
      WHERE t.topic IS NULL OR pg_catalog.octet_length(t.topic) NOT BETWEEN 1 AND 255
-        OR t.topic ~ '[\u0001-\u0020\u007f-\u00a0]'
+        OR durable_notify.has_controls(t.topic, true)
         OR t.topic ~ '[*>]' AND t.topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND t.topic <> '>'
      LIMIT 1;
     IF FOUND THEN
