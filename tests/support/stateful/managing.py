@@ -103,14 +103,21 @@ class Managing(Consuming):
         )
         if outcome is not None:
             ((again, skipped),) = outcome.rows
-            self._sought(worker, (group, topic), target, again, skipped)
+            self._sought(worker, (group, topic), target, again, skipped, sure=not outcome.waited)
         self.look()
 
     def _frozen(self, worker: Worker) -> set[str]:
         return {"23505"} if worker.transaction is not None and worker.transaction.frozen else set()
 
     def _sought(
-        self, worker: Worker, part: tuple[str, str], target: int | None, again: int, skipped: int
+        self,
+        worker: Worker,
+        part: tuple[str, str],
+        target: int | None,
+        again: int,
+        skipped: int,
+        *,
+        sure: bool,
     ) -> None:
         """Back: all after the target is unread. Forward: what it could see up to it is not any more."""
         if again and skipped:
@@ -118,7 +125,7 @@ class Managing(Consuming):
         seen = self.ledger.committed(part[1], self.seen(worker))
         upto = max(seen, default=0) if target is None else target
         entries = self.ledger.entries[part]
-        if worker.transaction is None:
+        if worker.transaction is None and sure:
             late = {i for i in seen if i > upto and not entries[i].unread}
             passed = {i for i in seen if i <= upto and entries[i].unread}
             if (again, skipped) not in {(len(late), 0), (0, len(passed))}:
@@ -163,7 +170,8 @@ class Managing(Consuming):
         if outcome is not None:
             ((number, total),) = outcome.rows
             seen = self.ledger.committed(topic, self.seen(worker))
-            sure = worker.transaction is None
+            # After it has waited, what the claim before it has put aside is still to be looked at.
+            sure = worker.transaction is None and not outcome.waited
 
             def started(ledger: Ledger) -> None:
                 entries = ledger.entries[part]
