@@ -20,7 +20,7 @@ from tests.support.stateful.machine import Machine
 from tests.support.stateful.planted import PLANTED, Planted
 from tests.support.stateful.workers import Crew
 
-EXAMPLES = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_EXAMPLES", "150"))
 STEPS = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_STEPS", "40"))
 SEED = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_SEED", "1"))
 
@@ -49,7 +49,7 @@ def play(
 
 
 @pytest.mark.timeout(120 + 5 * EXAMPLES)
-def test_nothing_is_lost_and_nothing_comes_from_nowhere(dsn: str) -> None:
+def test_anything_in_any_order(dsn: str) -> None:
     print(f"DURABLE_NOTIFY_STATEFUL_SEED={SEED}")
     play(dsn, EXAMPLES, SEED)
 

@@ -13,6 +13,9 @@ from tests.support.stateful.judge import claimed, out_of_order
 from tests.support.stateful.ledger import Broken, Group, Lease, Ledger
 from tests.support.stateful.workers import Outcome, Then, Worker
 
+A_MOMENT = 0.005
+"""Seconds: as long as consumers must be allowed to sleep, at least."""
+
 
 class Consuming(Base):
     """What consumers do."""
@@ -76,7 +79,24 @@ class Consuming(Base):
             self.crew.begin(worker, "read committed", self.ledger.clock)
         rows = self.claim_from(worker, known, topics, most, then)
         self.look()
+        if not rows and worker.transaction is None:
+            self._may_sleep(worker, known, topics)
         return rows
+
+    def _may_sleep(self, worker: Worker, known: Group, topics: list[str]) -> None:
+        """A consumer that found nothing is not to look again at once, and find nothing, and so on."""
+        query = "SELECT durable_notify.next_due(%s, %s, %s)"
+        for _ in range(5):
+            due = worker.session.value(query, known.name, topics, worker.name)
+            if due is None or due > A_MOMENT:
+                return
+            if self.claim_from(worker, known, topics, 1, Then.CANCEL):
+                self.look()
+                return
+            self.look()
+        raise Broken(
+            f"{known} has nothing to hand out, and its consumers are to look at once: {due}"
+        )
 
     def claim(self, who: int, group: str, both: bool, topic: str, most: int, then: Then) -> None:
         self._claim(who, group, both, topic, most, then, hold=False)
@@ -166,6 +186,7 @@ class Consuming(Base):
         left = set(lease.open)
         if mine is not None:
             left -= {i for token, ids in mine.settled if token == lease.token for i in ids}
+            left = set() if lease.token in mine.taking_over else left
         unseen = mine is not None and mine.frozen and lease.committed_at > mine.snapshot
         good = done | retried <= left
         if outcome.error is None:
