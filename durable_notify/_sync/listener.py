@@ -16,6 +16,7 @@ from .._core.bells import Bells
 from .._core.complaints import Complaints
 from .._core.hearing import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
 from .._core.pacing import backoff, shortest
+from ..adapting import PLAIN
 from ..connecting import said
 from ..events import Deaf, Disconnected, Hearing, Reconnected, name_of
 from .compat import Waiter, scope, sharing_lock, spawn
@@ -459,7 +460,7 @@ class Listener:
 
 
 def _with_list(statement: str, items: list[str]) -> str:
-    return sql.SQL(statement).format(sql.Literal(items)).as_string(None)
+    return sql.SQL(statement).format(sql.Literal(items)).as_string(PLAIN)
 
 
 def _identified(statement: str, channel: str) -> str:

@@ -284,11 +284,12 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Without a partition made ahead new messages go to outbox_default, of which nothing can be "
         "dropped at once.",
-        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron. A "
+        "transaction that publishes for long puts it off.",
     ),
     "partition-held": Kind(
         "warning",
-        "Nobody wants what is in the partition, but a snapshot from before, a backup's say, may "
+        "No group wants what is in the partition, but a snapshot from before, a backup's say, may "
         "still be read with. Until it has gone the disk space does not come back.",
         "Have its program end it, or: SELECT pg_terminate_backend({pid}); a slot: SELECT "
         "pg_drop_replication_slot('...');",

@@ -34,7 +34,7 @@ REMOVE = "SELECT durable_notify.remove_leaf()"
 
 
 def tidy(session: Session) -> list[int]:
-    """Leave no leaf that can go; what was emptied, dropped and written anew, step by step."""
+    """Leave no leaf that can go; what was emptied, dropped and repacked, step by step."""
     session.run("SELECT durable_notify.seal_log()")
     session.run(NOTE)
     done = []
@@ -179,9 +179,7 @@ def test_making_one_waits_for_no_reader(stage: Stage, owner: Session) -> None:
     assert make(owner) == 1
 
 
-def test_making_one_is_put_off_while_somebody_publishes_for_long(
-    stage: Stage, owner: Session
-) -> None:
+def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner: Session) -> None:
     """What is published meanwhile, and finds no leaf, goes to the default."""
     slow = stage.session()
     owner.subscribe()

@@ -108,7 +108,7 @@ def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> Non
 def test_an_id_of_a_closed_leaf_is_refused(
     stage: Stage, owner: Session, role: str, planted: bool
 ) -> None:
-    """Forced, or drawn long ago: nobody looks there for what is new."""
+    """Forced, or drawn long ago: no group looks there for what is new."""
     late = stage.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -133,7 +133,7 @@ def test_an_id_of_a_closed_leaf_is_refused(
 
 
 def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Session) -> None:
-    """Were its xid that of who brings it: nobody reads on before reanchor(), and then it comes."""
+    """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
     late = stage.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -155,7 +155,7 @@ def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owne
     drain(owner)
     seal(owner)
     late.begin()
-    late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that is nobody's, in the default
+    late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that was not drawn, in the default
     late.run("DELETE FROM durable_notify.outbox WHERE id = 7")
     late.run(FORCED, 7)
     assert owner.value("SELECT durable_notify.close_leaves()") == 0
@@ -285,7 +285,7 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
 
 
 @pytest.mark.parametrize("table", ["heartbeat", "settlement"])
-def test_a_sweep_waits_for_nobody(stage: Stage, table: str) -> None:
+def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
     """Who removes the same rows in another order is not met half way."""
     one, other = stage.take(2)
     rows = {

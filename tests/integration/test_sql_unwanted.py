@@ -7,6 +7,7 @@ import pytest
 from tests.support.leaves import lay_out, make
 from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.retaining import log, retain, seal
+from tests.support.roles import roles
 from tests.support.schedule import Session, Stage, ids
 from tests.support.traps import drain
 
@@ -160,6 +161,26 @@ def test_a_snapshot_that_is_handed_on(stage: Stage, owner: Session) -> None:
     assert owner.value(REMOVE) == 10
 
 
+def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
+    """An owner who is no superuser sees little of it: that it is there."""
+    with roles(stage.dsn, {"keeper": []}) as made:
+        keeper = stage.session()
+        name = made.names["keeper"]
+        keeper.run(f"GRANT USAGE ON SCHEMA durable_notify TO {name}")
+        keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify.older_snapshots TO {name}")
+        keeper.run(f"SET ROLE {name}")
+        backup = stage.session()
+        backup.begin("repeatable read")
+        settle(owner)
+        owner.run(NOTE)
+        since = owner.value("SELECT since::text FROM durable_notify.unwanted_leaf")
+        found = "SELECT pid FROM durable_notify.older_snapshots(%s::xid8)"
+        assert keeper.column(found, since) == [backup.pid]
+        backup.commit()
+        assert keeper.column(found, since) == []
+        keeper.run("RESET ROLE")
+
+
 def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
     """A READ COMMITTED transaction has no snapshot between statements, and one while one runs."""
     reader, bar = stage.take(2)
@@ -176,7 +197,7 @@ def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
 
 
 def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(stage: Stage, owner: Session) -> None:
-    """It would take its space for as long; once they are gone, and somebody has a lock, it goes so."""
+    """It would take its space for as long; once they are gone, and a reader has the lock, it is deleted."""
     backup, reader = stage.take(2)
     backup.begin("repeatable read")
     settle(owner)
@@ -225,10 +246,10 @@ def test_what_came_again_since_it_was_found_unwanted(
         "SELECT durable_notify.forget_retention('t')",
     ],
 )
-def test_nothing_goes_while_messages_are_made_to_come_again(
+def test_nothing_goes_while_messages_are_redelivered(
     stage: Stage, owner: Session, again: str
 ) -> None:
-    """Nor by what was found before; and nobody waits for another who does the same."""
+    """Nor by what was found before; and no wait for another who does the same."""
     asking, other = stage.take(2)
     (message, *rest) = owner.claim()
     owner.settle(message.token, rest, rejected=[message])

@@ -131,6 +131,16 @@ def test_leases_from_before_the_limit_are_looked_at_with_pauses(stage: Stage) ->
     assert 0.3 < (due(one, "b") or 0) <= 0.5
 
 
+def test_a_lease_that_is_given_back_makes_room_for_all_topics(stage: Stage) -> None:
+    one, two = ready(stage, 2, "a b", max_in_flight=1)
+    one.publish(topic="a")
+    one.publish(topic="b")
+    (held,) = two.claim(topics="a")
+    listener = Listener(stage, "b", arm=True)
+    assert two.column("SELECT durable_notify.release(%s)", [held.token]) == []
+    assert listener.heard() == [("durable_notify:b", "0")]
+
+
 # Changes of groups.
 
 CHANGES = ["rename_group('g', 'h')", "delete_group('g')"]
@@ -171,6 +181,18 @@ def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> Non
         admin.run(f"SELECT durable_notify.{change}")
 
 
+@pytest.mark.parametrize("call", ["subscribe('g', '{u}')", "discover('g', '{>}')"])
+def test_who_joins_a_group_waits_with_a_bound(stage: Stage, call: str) -> None:
+    one, keeper = ready(stage, 2, "t >")
+    one.publish(topic="u")
+    name = call.partition("(")[0]
+    plant(one, name, ("SET lock_timeout TO '5s'", "SET lock_timeout TO '50ms'"))
+    keeper.begin()
+    keeper.run("SELECT durable_notify.pause('g')")
+    with pytest.raises(errors.LockNotAvailable):
+        one.run(f"SELECT durable_notify.{call}")
+
+
 # Doorbells.
 
 
@@ -191,6 +213,36 @@ def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
     assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
     locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
     assert publisher.value(locks, listener.pid) == 0
+
+
+def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
+    listener, publisher = stage.take(2)
+    ((one, two),) = publisher.run("""
+        SELECT min(t.name), max(t.name) FROM (
+            SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
+         GROUP BY durable_notify.topic_mark(t.name) HAVING count(*) > 1 LIMIT 1""")
+    listener.listen(one)
+    assert not listener.value("SELECT durable_notify.armed(%s)", two)
+    listener.listen(two)
+    assert publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert listener.value("SELECT durable_notify.disarm(%s)", one)
+    assert listener.value("SELECT durable_notify.armed(%s)", two)
+    assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", one)
+
+
+def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
+    """Locks of a session outlive the statement that took them."""
+    listener, publisher = stage.take(2)
+    mark = "IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363"
+    cancelled = "PERFORM pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid()), pg_catalog.pg_sleep(20);"
+    plant(publisher, "arm", (mark, f"{cancelled} {mark}"))
+    with pytest.raises(errors.QueryCanceled):
+        listener.run("SELECT durable_notify.arm('t')")
+    assert not listener.value("SELECT durable_notify.armed('t')")
+    plant(publisher, "arm", (cancelled, ""))
+    listener.listen()
+    assert listener.value("SELECT durable_notify.armed('t')")
+    assert publisher.value("SELECT durable_notify.somebody_waits('t')")
 
 
 # Durability.

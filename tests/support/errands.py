@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
 import durable_notify as dn
+from durable_notify.adapting import PLAIN
 from durable_notify.observe.doctor import diagnose
 from durable_notify.observe.standing import look
 from tests.support.watching import asleep
@@ -183,11 +185,14 @@ def _maintain(dsn: str, connection: Connection) -> Any:
     report = dn.Maintenance(dsn, every=0.0, inbox_age=1e6, audit_age=1e6).run_once()
     assert report is not None
     failed = {name: what for name, what in report.items() if name.endswith("failed")}
-    by_sql = (connection.execute("CALL durable_notify.maintain()").fetchone() or ({},))[0]
-    failed |= {name: what for name, what in by_sql.items() if name.endswith("failed")}
-    left = connection.execute("SELECT count(*) FROM durable_notify.outbox WHERE topic = 't'")
-    dn.Publisher().publish(connection, "t", 1)
-    return failed, left.fetchone()
+    # Not as the program adapts values, which is up to it.
+    with psycopg.connect(dsn, autocommit=True, context=PLAIN) as plain:
+        result = plain.execute("CALL durable_notify.maintain()").pgresult
+        by_sql = json.loads((result.get_value(0, 0) if result else None) or b"{}")
+        failed |= {name: what for name, what in by_sql.items() if name.endswith("failed")}
+        left = plain.execute("SELECT count(*) FROM durable_notify.outbox WHERE topic = 't'")
+        dn.Publisher().publish(connection, "t", 1)
+        return failed, left.fetchone()
 
 
 def _plain(value: Any, leave_out: str = "\0") -> Any:

@@ -74,12 +74,12 @@ CREATE TABLE durable_notify.maintenance (
     done_at  timestamptz,
     report   jsonb
 ) WITH (fillfactor = 50);
--- Who removes messages locks it, and who has messages come again adds a row; see hold_removing() and keep_all().
+-- Who removes messages locks it, and who redelivers messages adds a row; see hold_removing() and keep_all().
 CREATE TABLE durable_notify.removing (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
 -- Leaves of which every message may go, and when that was found; see note_unwanted().
 --   first_id: where the leaf begins; 0: outbox_default
 --   seen:     what was looked at: in outbox_default more may have appeared since
---   since:    the transaction that found it: snapshots that see it committed see that nobody wants the messages
+--   since:    the transaction that found it: snapshots that see it committed see that no group wants the messages
 CREATE TABLE durable_notify.unwanted_leaf (
     first_id bigint      PRIMARY KEY,
     seen     pg_snapshot NOT NULL,

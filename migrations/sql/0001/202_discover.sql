@@ -24,7 +24,7 @@ BEGIN
                         WHERE s.group_id = asking AND s.topic = t.topic);
     IF asking IS NULL OR fresh IS NOT NULL THEN
         PERFORM durable_notify.keep_all();
-        PERFORM durable_notify.group_lock(group_name);
+        asking := durable_notify.group_lock(group_name);
         PERFORM durable_notify.subscribe_topics(asking, fresh, 'beginning', NULL);
     END IF;
     RETURN QUERY

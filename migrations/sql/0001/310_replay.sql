@@ -26,7 +26,7 @@ BEGIN
         RAISE EXCEPTION 'replay after an id of 0 or more, or since a time' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run THEN
-        PERFORM durable_notify.keep_all();  -- what comes again is not removed meanwhile
+        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
     END IF;
     going_back := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s

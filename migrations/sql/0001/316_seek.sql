@@ -25,7 +25,7 @@ BEGIN
         RAISE EXCEPTION 'seek to after an id of 0 or more, since a time, or to now' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run THEN
-        PERFORM durable_notify.keep_all();  -- what comes again is not removed meanwhile
+        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
     END IF;
     seeking := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s

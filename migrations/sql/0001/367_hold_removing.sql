@@ -5,7 +5,7 @@ BEGIN
     -- removes, or has an open transaction that makes messages come again, or this one is not READ COMMITTED.
     -- Then it is for another time.
     --
-    -- What it decides by stays true until the commit: who has messages come again, or a group begin, waits for it
+    -- What it decides by stays true until the commit: who redelivers messages, or begins a group, waits for it
     -- in keep_all(). Nothing is copied under it, or looked through as a whole: they wait for 5 seconds at most.
     -- Trap: what is looked at after the lock must be seen as it is then, not as it was before.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN

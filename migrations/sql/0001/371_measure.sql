@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.measure(topic text) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     from_id bigint;

@@ -62,6 +62,6 @@ BEGIN
     UPDATE durable_notify.topic_progress p SET compacted_below = last + 1 WHERE p.topic = compact.topic;
     RETURN looked;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;  -- another time: who makes messages come again is not kept waiting
+    RETURN 0;  -- another time: replays are not kept waiting
 END
 $function$;

@@ -7,9 +7,9 @@ BEGIN
     --
     -- Trap: CREATE TABLE ... PARTITION OF locks the whole log, against readers too. ATTACH does not: it
     -- locks outbox_default, and reads it, unless a constraint of it says that nothing there is in the range.
-    -- Trap: and it goes on beside who is publishing. Who began before, and draws an id of the leaf, knows nothing of
-    -- it: outbox_default refuses the row. A statement does to its end, and a transaction may. So nobody
-    -- publishes at the moment: who is at it for long has it wait for another time.
+    -- Trap: and it does not wait for who is publishing. Who began before, and draws an id of the leaf, knows nothing of
+    -- it: outbox_default refuses the row. A statement does to its end, and a transaction may. So it is
+    -- made while no one publishes: who is at it for long has it wait for another time.
     EXECUTE pg_catalog.format(
         'CREATE TABLE %s (LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)'
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',

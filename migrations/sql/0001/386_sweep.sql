@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.sweep() RETURNS bigint
 LANGUAGE plpgsql
 SET enable_mergejoin = off SET jit = off
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     swept bigint := 0;
@@ -12,7 +12,7 @@ BEGIN
     -- heartbeats and settlements without their lease, leases and positions without their subscription, and
     -- what was noted of topics' messages that went, or that no retention needs any more.
     --
-    -- What somebody else has locked is left for another time. Trap: claims and settles remove such rows as well,
+    -- What another session has locked is left for another time. Trap: claims and settles remove such rows as well,
     -- several at once and in an order of their own: who waits for one of them may hold what they wait for.
     DELETE FROM durable_notify.lease l WHERE l.token IN (
         SELECT o.token FROM durable_notify.lease o

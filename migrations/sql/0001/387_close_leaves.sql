@@ -25,9 +25,10 @@ BEGIN
          WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed ORDER BY l.next_id
     LOOP
         BEGIN
+            PERFORM durable_notify.hold_functions();  -- set_closed() writes one anew
             PERFORM durable_notify.bar_leaf(part.leaf);
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;  -- who has written there holds it: another time
+            EXIT;  -- who has written there holds it, or who grants: another time
         END;
         further := part.next_id;
     END LOOP;

@@ -36,6 +36,6 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;  -- another time: who makes messages come again is not kept waiting
+    RETURN 0;  -- another time: replays are not kept waiting
 END
 $function$;

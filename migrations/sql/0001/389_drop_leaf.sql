@@ -10,7 +10,7 @@ BEGIN
     -- needs a moment in which nobody has a lock on the log; until then empty leaves do no harm.
     --
     -- Empty is what remove_leaf() has emptied. What it may not, since a table refers to the log, was removed row by
-    -- row and keeps its disk space: nobody wanted it, which is as good once all snapshots see that.
+    -- row and keeps its disk space: no group wanted it, which is as good once all snapshots see that.
     IF NOT durable_notify.hold_leaves() THEN
         RETURN 0;
     END IF;

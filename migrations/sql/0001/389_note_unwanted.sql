@@ -9,10 +9,10 @@ DECLARE
     seen pg_snapshot;
 BEGIN
     -- Find leaves of the log of which every message may go, and note them; returns how many. They are emptied
-    -- by remove_leaf(), in a later transaction: once every snapshot has seen that nobody wants the messages.
+    -- by remove_leaf(), in a later transaction: once every snapshot has seen that no group wants the messages.
     --
-    -- Looking takes long where there are many topics and groups, and keeps nobody from having messages come again.
-    -- Who does so leaves a row in removing, by which remove_leaf() knows that a note does not count: it goes here,
+    -- Looking takes long where there are many topics and groups, and keeps no replay waiting.
+    -- A replay leaves a row in removing, by which remove_leaf() knows that a note does not count: it goes here,
     -- with the notes, and before what is looked at. Trap: not after. What is committed in between is in neither.
     IF NOT durable_notify.hold_leaves() THEN
         RETURN 0;

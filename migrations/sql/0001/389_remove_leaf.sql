@@ -13,11 +13,12 @@ BEGIN
     -- By TRUNCATE, which gives the disk space back. Trap: it takes the messages from older snapshots, too. A
     -- backup among them would have positions that want messages, and not the messages. So all who could have
     -- such a snapshot are waited for.
-    -- Under hold_removing() nobody has messages come again; who has, since the leaf was noted, has left a row in
+    -- Under hold_removing() no message is redelivered; who did that since the leaf was noted has left a row in
     -- removing. Nothing appears in a closed leaf. outbox_default is not closed: it is looked at under its lock.
     IF NOT durable_notify.hold_removing() OR EXISTS (SELECT FROM durable_notify.removing) THEN
         RETURN 0;
     END IF;
+    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     FOR part IN

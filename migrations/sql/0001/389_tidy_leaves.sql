@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.tidy_leaves() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     done bigint;
 BEGIN
