@@ -260,7 +260,9 @@ class Consuming(Base):
             return
         sure = not self.stale(worker, lease.part[0])
         query = "SELECT durable_notify.release(%s, %s)"
-        outcome = self.play(worker, query, [lease.token], counted, then=then)
+        frozen = worker.transaction is not None and worker.transaction.frozen
+        refused = {"22023"} if frozen else set()
+        outcome = self.play(worker, query, [lease.token], counted, then=then, allowed=refused)
         unseen = worker.transaction is not None and lease.committed_at > self.seen(worker)
         if outcome is not None and not outcome.rows and lease.open and not unseen:
             if worker.transaction is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from hypothesis.errors import StopTest
 from hypothesis.stateful import precondition, rule
@@ -169,7 +170,10 @@ class Machine(Managing):
 
 
 class GoingBack(Machine):
-    """More seeks, replays and dead letters than else."""
+    """Seeks, replays and dead letters above all."""
+
+    managers: Any = None
+    time: Any = None
 
     @rule(move=GOING_BACK)
     def more_going_back(self, move: Move) -> None:
@@ -181,7 +185,11 @@ class GoingBack(Machine):
 
 
 class Retaining(Machine):
-    """More maintenance than else."""
+    """Maintenance above all."""
+
+    managers: Any = None
+    transactions: Any = None
+    going_back: Any = None
 
     @rule(move=RETAINING)
     def retains(self, move: Move) -> None:
