@@ -249,17 +249,19 @@ def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("function", ["claim", "claim_alone"])
-@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("lasting", [None, "key", "exclusive", "max_in_flight"])
 def test_only_a_claim_alone_commits_without_waiting_for_the_disk(
-    stage: Stage, function: str, keyed: bool
+    stage: Stage, function: str, lasting: str | None
 ) -> None:
-    """And only one that may be forgotten: in no topic does it hold a key."""
-    (one,) = ready(stage, 1, "t u")
-    one.publish(topic="t", key="k" if keyed else None)
+    """And only one that may be forgotten: it holds no key, and neither is it counted nor the only one."""
+    options = {"exclusive": {"exclusive": True}, "max_in_flight": {"max_in_flight": 9}}
+    (one,) = ready(stage, 1, "t u", **options.get(lasting or "", {}))
+    one.publish(topic="t", key="k" if lasting == "key" else None)
     one.publish(topic="u")
     one.begin()
-    assert len(one.run(f"SELECT * FROM durable_notify.{function}('g', '{{t,u}}')")) == 2
+    query = f"SELECT * FROM durable_notify.{function}('g', '{{t,u}}', owner => 'a test')"
+    assert len(one.run(query)) == 2
     setting = one.value("SHOW synchronous_commit")
     one.commit()
-    assert setting == ("off" if function == "claim_alone" and not keyed else "on")
+    assert setting == ("off" if function == "claim_alone" and not lasting else "on")
     assert one.value("SHOW synchronous_commit") == "on"

@@ -30,9 +30,6 @@ BEGIN
         RAISE EXCEPTION 'messages % are not in the log any more', gone
             USING ERRCODE = 'DN008', HINT = 'Their dead letters have them whole: publish them anew, and discard these.';
     END IF;
-    -- Trap: a frozen snapshot may show an order that the group had before.
-    PERFORM durable_notify.share_order(u.subscription_id)
-       FROM (SELECT DISTINCT t.subscription_id FROM pg_catalog.unnest(taken) AS t) AS u;
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key)
     SELECT DISTINCT t.subscription_id, t.message_id, pg_catalog.clock_timestamp(), 1,
            durable_notify.order_key(g.order_by, t.key)
