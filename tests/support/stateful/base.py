@@ -74,7 +74,9 @@ class Base(RuleBasedStateMachine):
         note(f"    {worker.name}: {query} {params} -> {outcome.error or outcome.rows}")
         if outcome.error is None:
             return outcome
-        if outcome.state not in CONTENTION | set(allowed):
+        frozen = worker.transaction is not None and worker.transaction.frozen
+        too_high = frozen and "READ COMMITTED" in str(outcome.error)  # it says which level it needs
+        if outcome.state not in CONTENTION | set(allowed) and not too_high:
             raise Broken(f"{query} {params} failed: {outcome.state} {outcome.error}")
         self.failed(worker)
         return None

@@ -39,8 +39,6 @@ class Managing(Consuming):
         worker, known = self.crew.workers[who], self.known(group)
         if known is None:
             return
-        frozen = worker.transaction is not None and worker.transaction.frozen
-        refused = {"DN004", "22023", "25001", "0A000"} if frozen and "order_by" in option else set()
         query = "SELECT durable_notify.configure(%s, %s)"
         outcome = self.play(
             worker,
@@ -48,7 +46,7 @@ class Managing(Consuming):
             group,
             Jsonb(option),
             then=then,
-            allowed=refused | self._unknown(worker, group),
+            allowed=self._unknown(worker, group),
         )
         if outcome is not None:
 
