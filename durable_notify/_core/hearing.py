@@ -28,7 +28,7 @@ MISSED = (
     + " <> ALL (ARRAY(SELECT pg_catalog.pg_listening_channels()))"
 )
 
-#: On which channels somebody else would ring for topics.
+#: On which channels another session would ring for topics.
 CHANNELS: LiteralString = f"SELECT {_CHANNEL} FROM pg_catalog.unnest(%s::text[]) AS t (topic)"  # noqa: S608 - of constants
 
 LISTENING = "SELECT c.name FROM pg_catalog.pg_listening_channels() AS c (name)"

@@ -1,4 +1,4 @@
-"""Every setting that a role or a database can have, with values that nobody expects.
+"""Every setting that a role or a database can have, with unusual values.
 
 Each comes from ``pg_settings``, two values of it. Asserted: migrating makes the same schema, and what
 publishers, consumers, readers, administration and maintenance do comes to the same as without.

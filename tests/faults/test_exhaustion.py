@@ -84,8 +84,9 @@ def database(server: Server, tablespace: str = "pg_default") -> Iterator[tuple[C
         conn.execute(DDL.encode())
         make_worker(server.dsn(name))
         yield conn, make_conninfo(server.dsn(name), user="worker")
+    with psycopg.connect(server.dsn(name), autocommit=True) as conn:  # the other may be dead
         handled = [i for (i,) in conn.execute("SELECT message_id FROM handled")]
-        audit_handled(server.dsn(name), {"g": handled})
+    audit_handled(server.dsn(name), {"g": handled})
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 

@@ -338,7 +338,8 @@ async def test_a_leak_is_noticed(
     with monkeypatch.context() as patch:
         from durable_notify._sync import links
 
-        patch.setattr(links, "check_dsn", psycopg.conninfo.conninfo_to_dict)
+        for module in (connecting, links):
+            patch.setattr(module, "check_dsn", psycopg.conninfo.conninfo_to_dict)
         assert leak(await caught(lambda: dn.Consumer(bad, group="g", topics=["t"]).start()))
     with monkeypatch.context() as patch:
         from durable_notify._sync import settler

@@ -117,9 +117,6 @@ RULES = {
           LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
          WHERE NOT EXISTS (SELECT FROM durable_notify.position p
                             WHERE p.subscription_id = l.subscription_id AND l.token = ANY (p.live))""",
-    "has settlements of a lease that is gone": """
-        SELECT '?', t.token || ': ' || t.message_id FROM durable_notify.settlement t
-         WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = t.token)""",
     "has a lease that never ends": """
         SELECT g.name, l.ids::text
           FROM durable_notify.lease l
