@@ -31,7 +31,7 @@ class Consuming(Base):
             return []
         self._becomes_active(known, worker)
         rows = [Message(*row) for row in outcome.rows]
-        self._passes_nobody(known, rows)
+        self._waits_for_lower_ids(known, rows)
         tokens = [lease.token for lease in self.ledger.live(known.name)]
         left = "SELECT token FROM durable_notify.lease WHERE token = ANY (%s)"
         over = set(tokens) - set(worker.session.column(left, tokens))
@@ -55,8 +55,8 @@ class Consuming(Base):
 
         self.does(worker, active)
 
-    def _passes_nobody(self, known: Group, rows: list[Message]) -> None:
-        """A strict group waits for whoever may commit a lower id yet."""
+    def _waits_for_lower_ids(self, known: Group, rows: list[Message]) -> None:
+        """A strict group waits for all who may commit a lower id yet."""
         if not known.always_strict:
             return
         in_flight = {m for w in self.crew.workers if w.transaction for m in w.transaction.published}

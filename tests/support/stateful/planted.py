@@ -41,7 +41,7 @@ def redriven_without_key(session: Session) -> None:
 
 
 def settlements_ignored(session: Session) -> None:
-    """What was acknowledged of a lease comes again once it has run out."""
+    """What was acknowledged of a lease is delivered again once it has run out."""
     plant(session, "take_over", ("WHERE NOT EXISTS (", "WHERE true OR NOT EXISTS ("))
 
 
