@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+    "aside", "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -97,6 +97,19 @@ def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Ta
 async def shielded(function: Callable[[], Awaitable[T]]) -> T:
     """Run a function to its end, even where the caller is cancelled meanwhile."""
     return await asyncio.shield(asyncio.ensure_future(function()))
+
+
+async def aside(
+    function: Callable[..., T], *args: Any, meanwhile: Callable[[], Awaitable[Any]], every: float
+) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        while not (await asyncio.wait([running], timeout=every))[0]:
+            await meanwhile()
+    finally:
+        await asyncio.wait([running])  # a thread cannot be cancelled
+    return running.result()
 
 
 async def checkpoint() -> None:

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Event", "Lock", "Queue", "Task", "Waiter",
-    "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
+    "aside", "call", "checkpoint", "on_signals", "scope", "sharing_lock", "shielded", "spawn",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -121,6 +122,15 @@ def spawn(function: Callable[..., None], *args: Any, name: str) -> Task:
 def shielded(function: Callable[[], T]) -> T:
     """Run a function to its end."""
     return function()
+
+
+def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], every: float) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *args)
+        while not wait([running], timeout=every).done:
+            meanwhile()
+        return running.result()
 
 
 def checkpoint() -> None:
