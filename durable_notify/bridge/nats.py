@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
+    UNCARRIED,
     Later,
     Refused,
     Sent,
     Unsure,
     client_of,
     in_lanes,
+    kind_of,
     unless_set,
     url_parts,
     words_of,
 )
-from .ingest import Arrival
+from .ingest import Arrival, put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .broker import Outcome, Parcel
+    from .broker import Outcome, Parcel, Told
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "connect"]
@@ -41,8 +43,11 @@ ACK_WAIT = 20.0
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
-#: Error codes of JetStream that say that a message never will be taken: too large for the stream.
-_FINAL = (10054, 10097)
+#: Error codes of JetStream that say that a message never will be taken: it, or its headers, are too
+#: large for the stream. All that is in neither list waits.
+FINAL = (10054, 10097)
+#: The stream does not take this one now, and may another time: it is full.
+FULL = (10077,)
 
 
 class Relay:
@@ -90,11 +95,11 @@ class Relay:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, those of a lane one after the other."""
         stream = (await self._connected()).jetstream(timeout=PATIENCE)
         # Trap: what was under way on a connection that broke is not told, and times out.
-        return await in_lanes(parcels, lambda each: self._publish(stream, each), self._broken)
+        return await in_lanes(parcels, lambda each: self._publish(stream, each), told, self._broken)
 
     async def _connected(self) -> Any:
         async with self._connecting:
@@ -123,14 +128,13 @@ class Relay:
             outcome = await self._no_stream(stream, subject)
         elif isinstance(error, self._js.APIError):
             words = f"NATS says: {error.description} ({error.err_code})"
-            if isinstance(error, self._js.ServiceUnavailableError):
-                outcome = Unsure(words)
+            if error.err_code in FINAL:
+                outcome = Refused(words)
             else:
-                outcome = Refused(words) if error.err_code in _FINAL else Later(words)
-        elif isinstance(error, (LookupError, TypeError, ValueError)):
-            outcome = Refused(
-                f"what answers on subject {subject!r} is no stream: {words_of(error)}"
-            )
+                outcome = Later(words) if error.err_code in FULL else Unsure(words)
+        elif isinstance(error, UNCARRIED):
+            # It has answered: but not as a stream does. Whoever it is may have taken it.
+            outcome = Refused(f"what answers on subject {subject!r} is no stream: {kind_of(error)}")
         elif not isinstance(error, (self._errors.Error, OSError)):
             raise error
         return outcome
@@ -186,8 +190,10 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 def _headers(parcel: Parcel) -> dict[str, str]:
     headers = {}
     for name, value in parcel.all_headers("ce-").items():
-        # Trap: Nats-Rollup of a publisher's would purge the stream.
-        kept = f"x-{name}" if name.lower().startswith("nats-") else name
+        # Trap: Nats-Rollup of a publisher's would purge the stream, and who reads takes a message
+        # with a Status for the server's own and drops it.
+        steers = name.lower().startswith("nats-") or name.lower() == "status"
+        kept = f"x-{name}" if steers else name
         headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
     headers["content-type"] = parcel.content_type
     headers["Nats-Msg-Id"] = parcel.id
@@ -237,6 +243,7 @@ class Source:
         """Connect, and make or find the durable consumer."""
         self._broken = asyncio.Event()
         self._client = await connect(self._nats, self._url, self._broken)
+        _read_all_headers(self._client)
         stream = self._client.jetstream(timeout=PATIENCE)
         try:
             await stream.stream_info(self._stream)
@@ -274,8 +281,11 @@ class Source:
         except (self._errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
 
-    async def refuse(self, arrival: Arrival) -> None:
-        """Have it not come again; it stays in its stream."""
+    async def refuse(self, arrival: Arrival, *, keep: bool = False) -> None:
+        """Have it not come again; it stays in its stream. `keep`: it comes again before long."""
+        if keep:
+            arrival.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
+            return
         with contextlib.suppress(self._errors.Error, OSError):
             await arrival.receipt.term()
 
@@ -287,18 +297,63 @@ class Source:
                 await client.close()
 
     def _arrival(self, message: Any) -> Arrival:
-        headers = dict(message.headers or {})
+        headers: dict[str, Any] = {
+            name.removeprefix(_THEIRS): value for name, value in (message.headers or {}).items()
+        }
         about = message.metadata
         key = headers.pop("durable-notify-key", None)
+        if isinstance(key, list):
+            key = key[-1]
         if key is not None and key.startswith('"'):
             with contextlib.suppress(ValueError):
                 key = json.loads(key)
+        kind = headers.pop("content-type", "")
         return Arrival(
             body=message.data,
             # With the time: a stream that is made anew counts from 1.
             id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
             key=key,
-            content_type=headers.pop("content-type", ""),
+            content_type=kind if isinstance(kind, str) else kind[-1],
             headers=headers,
             receipt=message,
         )
+
+
+#: Put before a name by which the client would take a message for one of the server's own.
+_THEIRS = "\0"
+
+
+def _read_all_headers(client: Any) -> None:
+    """Have a client keep every header of every message.
+
+    Trap: it drops a message with a header named Status, which it takes for the server's word that
+    there is none, and silently drops headers whose name has white space or is not ASCII.
+    """
+    of_server = client._process_headers  # noqa: SLF001 - it has no other
+
+    async def process(raw: bytes | None) -> dict[str, Any] | None:
+        if not raw or not raw.startswith(_FIRST_LINE):
+            return await of_server(raw)  # type: ignore[no-any-return]
+        return _headers_of(raw)
+
+    client._process_headers = process  # noqa: SLF001
+
+
+#: The first line of a publisher's headers; the server's own has a status in it.
+_FIRST_LINE = b"NATS/1.0\r\n"
+
+
+def _headers_of(raw: bytes) -> dict[str, Any] | None:
+    """Read headers; a name that comes again has a list of values."""
+    headers: dict[str, Any] = {}
+    for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
+        before, colon, after = line.partition(b":")
+        if not colon:
+            continue
+        name, value = (
+            part.decode(errors="backslashreplace").strip(" \t") for part in (before, after)
+        )
+        if name == "Status":
+            name = _THEIRS + name
+        put(headers, name, value)
+    return headers or None

@@ -13,7 +13,16 @@ import pytest
 import durable_notify as dn
 from durable_notify.bridge import broker as brokers
 from durable_notify.bridge import nats
-from durable_notify.bridge.broker import Later, Outcome, Parcel, Refused, Sent, Unsure, in_lanes
+from durable_notify.bridge.broker import (
+    Later,
+    Outcome,
+    Parcel,
+    Refused,
+    Sent,
+    Told,
+    Unsure,
+    in_lanes,
+)
 from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.bridge.routes import Routes, parse_routes
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
@@ -35,10 +44,10 @@ class Broker:
     async def connect(self, routes: Any) -> None: ...
     async def close(self) -> None: ...
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         if self.down:
             raise BrokerUnavailable("it is down")
-        return await in_lanes(parcels, self._take)
+        return await in_lanes(parcels, self._take, told)
 
     async def _take(self, parcel: Parcel) -> Outcome:
         outcome = self._judge(parcel)
@@ -85,7 +94,7 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
 async def test_all_at_once_is_caught() -> None:
     """The planted fault: the parcels of a lane under way at once."""
 
-    async def planted(parcels: Sequence[Parcel], send: Any) -> list[Outcome]:
+    async def planted(parcels: Sequence[Parcel], send: Any, _: Any) -> list[Outcome]:
         return list(await asyncio.gather(*map(send, parcels)))
 
     async def order_of(way: Any) -> list[str]:
@@ -100,7 +109,7 @@ async def test_all_at_once_is_caught() -> None:
 
         left = [parcel_of(b"1", "lane"), parcel_of(b"2", "lane")]
         while left:
-            outcomes = await way(left, send)
+            outcomes = await way(left, send, lambda *_: None)
             left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unsure)]
         return took
 
