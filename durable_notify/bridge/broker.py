@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 __all__ = [
     "UNCARRIED", "Broker", "Later", "Outcome", "Parcel", "Refused", "Sent", "Told", "Unsure",
-    "broker_class", "client_of", "in_lanes", "kind_of", "unless_set", "url_parts", "words_of",
+    "Worked", "broker_class", "client_of", "in_lanes", "kind_of", "unless_set", "url_parts",
+    "words_of",
 ]  # fmt: skip
 
 #: By the scheme of their URLs: the module, and what of it to take.
@@ -112,6 +113,32 @@ Told = Callable[[int, Outcome], None]
 
 #: What clients raise, before they send, for what their protocol cannot carry.
 UNCARRIED = (TypeError, ValueError, OverflowError, LookupError, struct.error)
+
+
+class Worked:
+    """The routes by which messages have arrived, the latest of them.
+
+    Where there is no place for a message, that is final. Where there was one, its queue or stream
+    may be on a node that is down, or is deleted to be made again: the message waits.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._routes: dict[object, None] = {}
+
+    def note(self, route: object) -> None:
+        """Take note of a route that works."""
+        self._routes.pop(route, None)
+        self._routes[route] = None
+        if len(self._routes) > self.MOST:
+            del self._routes[next(iter(self._routes))]
+
+    def outcome(self, route: object, words: str) -> Outcome:
+        """What becomes of a message for which there is no place."""
+        if route in self._routes:
+            return Unsure(f"{words}; there was a place for it before")
+        return Refused(words)
 
 
 class Broker(Protocol):

@@ -8,6 +8,7 @@ stands in the URL's query are options of librdkafka's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from urllib.parse import parse_qsl, unquote
 from .._core.complaints import Complaints
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import UNCARRIED, Later, Refused, Sent, Unsure, client_of, kind_of
+from .broker import UNCARRIED, Later, Refused, Sent, Unsure, Worked, client_of, kind_of
 from .ingest import Arrival, put
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ FINAL = (
     "TOPIC_EXCEPTION", "INVALID_RECORD", "POLICY_VIOLATION", "_INVALID_ARG", "INVALID_MSG_SIZE",
     "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP", "UNSUPPORTED_FOR_MESSAGE_FORMAT",
 )  # fmt: skip
+#: Those of them that say that its topic is not there.
+NOWHERE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC")
 #: Errors that are of one topic, and that an administrator mends.
 FORBIDDEN = ("TOPIC_AUTHORIZATION_FAILED",)
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE"
@@ -57,13 +60,14 @@ class Relay:
         (self._kafka,) = client_of("kafka", "confluent_kafka")
         self._settings = {**_DEFAULTS, **settings_of(url), **_FIXED}
         self._producer: _Producer | None = None
+        self._worked = Worked()
 
     def check(self, field: str, template: str) -> None:
         """Nothing more is known of a mapping before the broker is asked."""
 
     async def connect(self, routes: Routes) -> None:
         """Connect, and see that the topics are there, or can be made."""
-        self._producer = _Producer(self._kafka, self._settings)
+        self._producer = _Producer(self._kafka, self._settings, self._worked)
         await asyncio.to_thread(self._look, self._producer, sorted(routes.fixed("topic")))
 
     async def close(self) -> None:
@@ -75,7 +79,7 @@ class Relay:
     async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, all at once: the producer keeps their order."""
         if self._producer is None:
-            self._producer = _Producer(self._kafka, self._settings)
+            self._producer = _Producer(self._kafka, self._settings, self._worked)
         producer = self._producer
         outcomes = await producer.send(parcels, told)
         # Trap: records go in batches, and a broker refuses a whole batch as too large.
@@ -120,11 +124,12 @@ class _TooLarge(Refused):
 class _Producer:
     """A producer, and a thread that hears what became of what was sent."""
 
-    def __init__(self, kafka: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, kafka: Any, settings: Mapping[str, Any], worked: Worked) -> None:
         self._kafka = kafka
         self.last_error: Any = None
         self.is_broken = False
         self._complaints = Complaints()
+        self._worked = worked
         self._closing = False
         try:
             self.client = kafka.Producer({**settings, "error_cb": self._hear, "logger": log})
@@ -154,7 +159,8 @@ class _Producer:
     async def send(self, parcels: Sequence[Parcel], told: Told | None = None) -> list[Outcome]:
         batch = _Batch(len(parcels), told)
         for place, parcel in enumerate(parcels):
-            outcome = await self._produce(parcel, batch.putter(place, self._outcome_of))
+            of = functools.partial(self._outcome_of, topic=parcel.to["topic"])
+            outcome = await self._produce(parcel, batch.putter(place, of))
             if outcome is not None:
                 batch.put(place, outcome)
         await batch.done
@@ -176,14 +182,15 @@ class _Producer:
             except BufferError:
                 await asyncio.sleep(0.01)  # its queue is full
             except self._kafka.KafkaException as error:
-                return _final(self._outcome_of(error.args[0]))
+                return _final(self._outcome_of(error.args[0], topic=parcel.to["topic"]))
             except UNCARRIED as error:
                 return Refused(f"Kafka cannot carry it: {kind_of(error)}")
             else:
                 return None
 
-    def _outcome_of(self, error: Any) -> Any:
+    def _outcome_of(self, error: Any, *, topic: str) -> Any:
         if error is None:
+            self._worked.note(topic)
             return Sent()
         self.is_broken |= error.fatal()
         name, words = error.name(), f"Kafka says: {_said(error)}"
@@ -191,6 +198,8 @@ class _Producer:
             return Unsure(words)
         if name == _TOO_LARGE:
             return _TooLarge(words)
+        if name in NOWHERE:
+            return self._worked.outcome(topic, words)
         if name in FORBIDDEN:
             return Later(words)
         return Refused(words) if name in FINAL else Unsure(words)

@@ -19,6 +19,7 @@ from .broker import (
     Refused,
     Sent,
     Unsure,
+    Worked,
     client_of,
     in_lanes,
     kind_of,
@@ -65,6 +66,7 @@ class Relay:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._broken = asyncio.Event()
+        self._worked = Worked()
 
     def check(self, field: str, template: str) -> None:
         """What is the same in each subject has to be one."""
@@ -120,6 +122,7 @@ class Relay:
             await stream.publish(subject, parcel.body, headers=headers, timeout=PATIENCE)
         except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
             return await self._outcome_of(error, stream, subject)
+        self._worked.note(subject)
         return Sent()
 
     async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
@@ -144,9 +147,8 @@ class Relay:
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
-            return Refused(
-                f"NATS says: no response from stream; no stream takes subject {subject!r}"
-            )
+            words = f"NATS says: no response from stream; no stream takes subject {subject!r}"
+            return self._worked.outcome(subject, words)
         except (self._errors.Error, TimeoutError, OSError) as error:
             return Unsure(f"NATS did not confirm: {words_of(error)}")
         return Unsure(f"NATS did not confirm: the stream of {subject!r} does not answer")

@@ -21,6 +21,7 @@ from .broker import (
     Refused,
     Sent,
     Unsure,
+    Worked,
     client_of,
     in_lanes,
     kind_of,
@@ -50,6 +51,7 @@ NO_ROUTE = 312
 #: Codes with which a channel is closed for what never will be taken: content too large, no such
 #: exchange, a precondition that failed. All that is in neither list waits.
 FINAL = (311, 404, 406)
+NOT_FOUND = 404
 #: An administrator mends these: access refused, a resource that is locked.
 FORBIDDEN = (403, 405)
 #: Codes with which it closes a connection that may not be opened: its user, or its virtual host.
@@ -79,6 +81,7 @@ class Relay:
         self._connecting = asyncio.Lock()
         self._idle: list[Any] = []  # open channels that nobody sends through
         self._known: set[str] = set()  # exchanges that are there
+        self._worked = Worked()
 
     def check(self, field: str, template: str) -> None:
         """Nothing more is known of a mapping before the broker is asked."""
@@ -152,11 +155,12 @@ class Relay:
             return Refused(flaw)
         try:
             if name not in self._known and (problem := await self._missing(name)) is not None:
-                return Refused(f"RabbitMQ says: {problem}")
+                return self._worked.outcome(_route(parcel), f"RabbitMQ says: {problem}")
             exchange = await channel.get_exchange(name, ensure=False)
             await exchange.publish(self._message(parcel, headers), routing_key, mandatory=True)
         except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
             return self._outcome_of(error, parcel, alone=alone)
+        self._worked.note(_route(parcel))
         return Sent()
 
     def _outcome_of(self, error: Exception, parcel: Parcel, *, alone: bool) -> Outcome:
@@ -172,10 +176,8 @@ class Relay:
             words = f"RabbitMQ says: {said.reply_code} {said.reply_text}"
             outcome = Unsure(words)
             if said.reply_code == NO_ROUTE:
-                outcome = Refused(
-                    f"{words}; no queue is bound to exchange {name!r} for routing key "
-                    f"{routing_key!r}"
-                )
+                words += f"; no queue is bound to exchange {name!r} for routing key {routing_key!r}"
+                outcome = self._worked.outcome((name, routing_key), words)
         elif isinstance(error, errors.DeliveryError):
             kind = type(error.frame).__name__.lower()
             outcome = Later(f"RabbitMQ did not take it (basic.{kind}): is its queue full?")
@@ -186,7 +188,9 @@ class Relay:
             if alone:
                 code = _code(error)
                 outcome = Later(words) if code in FORBIDDEN else _Alone(words)
-                if code in FINAL:
+                if code == NOT_FOUND:
+                    outcome = self._worked.outcome(_route(parcel), words)
+                elif code in FINAL:
                     outcome = Refused(words)
         elif isinstance(error, UNCARRIED):
             outcome = Refused(f"AMQP cannot carry it: {kind_of(error)}")
@@ -259,6 +263,10 @@ class Relay:
         self._idle.append(channel)
 
 
+def _route(parcel: Parcel) -> tuple[str, str]:
+    return parcel.to["exchange"], parcel.to["routing_key"]
+
+
 def check_url(url: str) -> None:
     """Raise InvalidArgument for a URL that cannot work."""
     parts = url_parts(url)
@@ -282,6 +290,8 @@ async def connect(pika: Any, url: str, way: Any = None) -> Any:
         words = _said(error)
         if _code(error) in NO_ENTRY:
             raise InvalidArgument(f"RabbitMQ says: {words}. Correct the URL") from error
+        if isinstance(error, pika.exceptions.InvalidFrameError):  # which keeps the code to itself
+            words = "it closes the connection; is the virtual host there, and for this user?"
         raise BrokerUnavailable(f"RabbitMQ cannot be reached: {words or 'no answer'}") from error
     except TimeoutError as error:
         raise BrokerUnavailable(f"RabbitMQ does not answer within {PATIENCE:g} s") from error

@@ -14,6 +14,7 @@ import functools
 import json
 import logging
 import time
+import traceback
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -265,7 +266,9 @@ class AsyncRelay:
             return [Unsure(str(error))] * len(parcels)
         except Exception as error:
             # Of what is not known nobody knows that it is final.
-            log.debug("unexpected, of a broker's client", exc_info=error)
+            # Trap: with its text, which may quote the message, a traceback is not to be logged.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)
             words = f"unexpected {kind_of(error)} of the broker's client"
             return [Unsure(words)] * len(parcels)
 
