@@ -80,6 +80,15 @@ def _fill(pamqp: Any, properties: Any, flags: int, data: bytes) -> None:
     """Read the properties, in the order in which they stand, as far as they can be read."""
     properties.headers = {}
     odd: dict[str, str] = {}
+    try:
+        _fill_each(pamqp, properties, flags, data, odd)
+    except Exception:  # noqa: BLE001 - what is left cannot be told apart, and is kept as it is
+        odd["amqp-properties"] = data.hex()
+    for name, text in odd.items():
+        properties.headers.setdefault(name, text)
+
+
+def _fill_each(pamqp: Any, properties: Any, flags: int, data: bytes, odd: dict[str, str]) -> None:
     for name in type(properties).__slots__:
         if not flags & properties.flags[name]:
             continue
@@ -96,8 +105,6 @@ def _fill(pamqp: Any, properties: Any, flags: int, data: bytes) -> None:
             size = 1
             setattr(properties, name, data[0])
         data = data[size:]
-    for name, text in odd.items():
-        properties.headers.setdefault(name, text)
 
 
 def _table(pamqp: Any, data: bytes, depth: int) -> tuple[int, dict[str, Any]]:

@@ -41,6 +41,10 @@ __all__ = ["Relay", "Source", "connect"]
 PATIENCE = 10.0
 #: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
 ACK_WAIT = 20.0
+#: What the client raises before it sends, of a header's name, the subject, or the size.
+_OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
+#: How long to wait for messages before it is looked whether any can come, in seconds.
+IDLE = 5.0
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
@@ -135,6 +139,8 @@ class Relay:
                 outcome = Refused(words)
             else:
                 outcome = Later(words) if error.err_code in FULL else Unsure(words)
+        elif type(error).__name__ in _OF_CLIENT:
+            outcome = Refused(f"NATS cannot carry it, says its client: {words_of(error)}")
         elif isinstance(error, UNCARRIED):
             # It has answered: but not as a stream does. Whoever it is may have taken it.
             outcome = Refused(f"what answers on subject {subject!r} is no stream: {kind_of(error)}")
@@ -262,16 +268,25 @@ class Source:
 
     async def receive(self, most: int) -> list[Arrival]:
         """Return some messages."""
-        fetching = self._reading.fetch(most, timeout=5)
+        fetching = self._reading.fetch(most, timeout=IDLE)
         try:
             messages = await unless_set(self._broken, fetching)
         except TimeoutError:
-            return []
+            messages = []
         except (self._errors.Error, OSError) as error:
             raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
         if messages is None:
             raise BrokerUnavailable("the connection to NATS broke")
+        if not messages:
+            await self._ask()
         return [self._arrival(message) for message in messages]
+
+    async def _ask(self) -> None:
+        """See whether its consumer is there still: of a stream that was made anew it is not."""
+        try:
+            await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"NATS has no consumer: {words_of(error)}") from error
 
     async def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Acknowledge messages."""

@@ -45,7 +45,9 @@ HEARTBEAT = 15
 MOST_HEADERS = 100_000
 #: How many messages an ingest has in hand that are not acknowledged.
 PREFETCH = 2000
-_SHORT = 255  # bytes: what AMQP allows a routing key and a header's name
+_SHORT = 255  # bytes: what AMQP allows a routing key
+#: Bytes: what AMQP allows a header's name. The client cuts what is longer, without a word.
+_NAME = 128
 #: The code of a message that was returned: no queue is bound for it.
 NO_ROUTE = 312
 #: Codes with which a channel is closed for what never will be taken: content too large, no such
@@ -303,8 +305,8 @@ def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
     size = 0
     for name, value in headers.items():
         length = len(name.encode())
-        if not 0 < length <= _SHORT:
-            return f"a header's name has {length} bytes; AMQP allows 1 to {_SHORT}"
+        if not 0 < length <= _NAME:
+            return f"a header's name has {length} bytes; AMQP allows 1 to {_NAME}"
         size += length + len(value.encode())
     if size > MOST_HEADERS:
         return f"its headers have {size} bytes; {MOST_HEADERS} fit in a frame of RabbitMQ's"
@@ -438,8 +440,8 @@ class Source:
         properties = message.header.properties
         headers = {
             name: value
-            for name in _PROPERTIES
-            if (value := getattr(properties, name, None)) not in (None, "")
+            for name, property_ in _PROPERTIES.items()
+            if (value := getattr(properties, property_, None)) not in (None, "")
         }
         headers |= properties.headers or {}
         key = headers.pop("durable-notify-key", None)
@@ -456,7 +458,10 @@ class Source:
 
 
 #: What else a message has; as headers, unless it has one of that name.
-_PROPERTIES = ("content_encoding", "correlation_id", "reply_to", "type", "app_id", "user_id")
+_PROPERTIES = {
+    "content_encoding": "content_encoding", "correlation_id": "correlation_id",
+    "reply_to": "reply_to", "type": "message_type", "app_id": "app_id", "user_id": "user_id",
+}  # fmt: skip
 
 
 def _text(value: Any) -> str:

@@ -264,7 +264,7 @@ class AsyncRelay:
             return await self._broker.send(parcels, told)
         except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
             return [Unsure(str(error))] * len(parcels)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Of what is not known nobody knows that it is final.
             # Trap: with its text, which may quote the message, a traceback is not to be logged.
             where = "".join(traceback.format_tb(error.__traceback__))
