@@ -10,9 +10,13 @@ import abc
 import base64
 import contextlib
 import dataclasses
+import fcntl
+import filecmp
 import gzip
 import hashlib
+import itertools
 import json
+import logging
 import os
 import re
 import secrets
@@ -24,9 +28,11 @@ from urllib.parse import quote
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Archive", "ArchivedMessage", "NdjsonFiles", "ParquetFiles", "Part"]
+
+log = logging.getLogger("durable_notify")
 
 _LONGEST_FOLDER = 200
 
@@ -53,7 +59,11 @@ class Part(Protocol):
         """Take the next messages, in the order of their ids."""
 
     def finish(self) -> None:
-        """Keep them for good: once this returns, the messages may be removed."""
+        """Keep them for good: once this returns, the messages may be removed.
+
+        It is called only where all messages of the stretch were written. It may come late: after
+        another process has finished the same stretch, with the same messages.
+        """
 
     def abandon(self) -> None:
         """Forget them: they are archived another time."""
@@ -65,15 +75,19 @@ class Archive(Protocol):
     def begin(self, topic: str, from_id: int, below: int) -> Part:
         """Begin with the messages whose ids are from ``from_id`` on and below ``below``.
 
-        It comes again with the same messages where it was not known to have finished: what was kept
-        of them then is to be replaced.
+        It comes again with the same messages where it was not known to have finished. What was kept
+        of them then may be replaced once all of them are there again, and not before.
+
+        An archive may have a method ``tidy()`` as well, called before each round: to clear away
+        what processes that were killed have left.
         """
 
 
 class _Files:
     """A file a stretch, in a folder a topic: ``FOLDER/TOPIC/FROM-BELOW.SUFFIX``.
 
-    A file that has its name is complete and on the disk.
+    A file that has its name is complete and on the disk, and is never replaced: where there is one
+    with another content, as after a restore, the new one gets a number.
     """
 
     suffix: ClassVar[str]
@@ -88,7 +102,14 @@ class _Files:
     def begin(self, topic: str, from_id: int, below: int) -> _File:
         target = self.folder / _folder_name(topic)
         target.mkdir(parents=True, exist_ok=True)
-        return self.file(target / f"{from_id:019d}-{below:019d}.{self.suffix}", self.then)
+        return self.file(target, f"{from_id:019d}-{below:019d}", self.suffix, self.then)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left unfinished. What is being written is locked."""
+        for path in self.folder.glob("*/.*.part"):
+            with contextlib.suppress(OSError), path.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _folder_name(topic: str) -> str:
@@ -103,31 +124,72 @@ def _folder_name(topic: str) -> str:
 class _File(abc.ABC):
     """A file on its way: under another name until it is complete."""
 
-    def __init__(self, path: Path, then: Callable[[Path], Any] | None) -> None:
-        self.path = path
+    def __init__(
+        self, folder: Path, name: str, suffix: str, then: Callable[[Path], Any] | None
+    ) -> None:
+        self.path = folder / f"{name}.{suffix}"
         self.then = then
-        # Of its own: two may write the same stretch at once, and both are right.
-        self.unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        self._names = (folder / f"{name}{more}.{suffix}" for more in _numbers())
+        while True:
+            # Of its own: two may write the same stretch at once, and both are right.
+            self.unfinished = folder / f".{self.path.name}.{secrets.token_hex(8)}.part"
+            self._raw = self.unfinished.open("xb")
+            with contextlib.suppress(OSError):  # where files cannot be locked, none is tidied away
+                fcntl.flock(self._raw, fcntl.LOCK_EX)
+            if self.unfinished.exists():
+                break
+            self._raw.close()  # tidied away before it was locked
 
     @abc.abstractmethod
     def write(self, messages: Sequence[ArchivedMessage]) -> None: ...
 
     @abc.abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what is left; the file stays open, and locked."""
 
     def finish(self) -> None:
         self.close()
-        _sync(self.unfinished)
-        self.unfinished.replace(self.path)
-        _sync(self.path.parent)
-        _sync(self.path.parent.parent)
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        kept = self._name_it()
+        self._raw.close()
+        _sync(kept.parent)
+        _sync(kept.parent.parent)
         if self.then is not None:
-            self.then(self.path)
+            self.then(kept)
 
     def abandon(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+        self._raw.close()
         self.unfinished.unlink(missing_ok=True)
+
+    def _name_it(self) -> Path:
+        """Give the file its name, where none has it; return the file that is there then."""
+        for name in self._names:
+            try:
+                os.link(self.unfinished, name)
+            except FileExistsError:
+                pass
+            except OSError:
+                # No links on this file system: or the file was taken away, which says so itself.
+                if not name.exists():
+                    self.unfinished.rename(name)
+                    return name
+            else:
+                self.unfinished.unlink()
+                return name
+            if filecmp.cmp(self.unfinished, name, shallow=False):
+                self.unfinished.unlink()
+                return name
+            log.warning("the archive has another %s already: that is kept, too", name)
+        raise AssertionError("there is no end to numbers")
+
+
+def _numbers() -> Iterator[str]:
+    yield ""
+    for number in itertools.count(2):
+        yield f".{number}"
 
 
 def _sync(path: Path) -> None:
@@ -139,9 +201,8 @@ def _sync(path: Path) -> None:
 
 
 class _NdjsonFile(_File):
-    def __init__(self, path: Path, then: Callable[[Path], Any] | None) -> None:
-        super().__init__(path, then)
-        self._raw = self.unfinished.open("wb")
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         # Without name and time: the same stretch is the same file, byte for byte.
         self._packed = gzip.GzipFile("", "wb", 6, self._raw, mtime=0)
 
@@ -150,7 +211,6 @@ class _NdjsonFile(_File):
 
     def close(self) -> None:
         self._packed.close()
-        self._raw.close()
 
 
 #: Within JSON these stand in strings only, and some readers end lines at them.
@@ -200,11 +260,11 @@ class NdjsonFiles(_Files):
 
 
 class _ParquetFile(_File):
-    def __init__(self, path: Path, then: Callable[[Path], Any] | None) -> None:
+    def __init__(self, *args: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(path, then)
+        super().__init__(*args)
         time, text = pa.timestamp("us", tz="UTC"), pa.string()
         types = {
             "id": pa.int64(), "topic": text, "key": text, "payload": text, "data": pa.binary(),
@@ -212,7 +272,7 @@ class _ParquetFile(_File):
         }  # fmt: skip
         self._table = pa.Table
         self._schema = pa.schema(list(types.items()))
-        self._writer = pq.ParquetWriter(self.unfinished, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(self._raw, self._schema, compression="zstd")
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
         columns = {

@@ -7,13 +7,14 @@ name, and ``content-type`` for ``datacontenttype``.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import InvalidArgument
-from .messages import Outgoing
+from .messages import Outgoing, members
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -43,8 +44,9 @@ def from_event(event: Any, **options: Unpack[OutgoingOptions]) -> Outgoing:
     """Return a CloudEvent as a message for ``publish`` or ``publish_many``.
 
     Args:
-        event: a mapping in the JSON format, with ``data`` or ``data_base64``; or an object of the
-            ``cloudevents`` package.
+        event: a mapping in the JSON format, with ``data`` or ``data_base64``; that format as text,
+            whose data then is published with every digit; or an object of the ``cloudevents``
+            package.
         options: those of ``Outgoing``: key, delay, dedup_key and so on.
 
     Raises:
@@ -105,6 +107,14 @@ def to_event(message: _Message) -> dict[str, Any]:
 
 
 def _fields(event: Any) -> dict[str, Any]:
+    if isinstance(event, (str, bytes)):
+        try:
+            found = members(event if isinstance(event, str) else event.decode())
+            fields = {name: json.loads(text) for name, text in found.items() if name != "data"}
+        except (ValueError, RecursionError):
+            raise InvalidArgument("a CloudEvent as text is a JSON object") from None
+        data = found.get("data", "null")
+        return fields if data == "null" else {**fields, "data": data}
     if isinstance(event, Mapping):
         return dict(event)
     if hasattr(event, "get_attributes") and hasattr(event, "get_data"):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple, TypedDict
 
 from .errors import InvalidArgument, PayloadError, PayloadTooLarge
@@ -18,6 +19,7 @@ __all__ = [
     "DeadLetter",
     "Dumps",
     "Encoded",
+    "JsonText",
     "Outgoing",
     "OutgoingOptions",
     "ReadMessage",
@@ -27,6 +29,7 @@ __all__ = [
     "as_json",
     "dedup_of",
     "encode",
+    "members",
     "readable",
     "times_of",
 ]
@@ -48,6 +51,15 @@ type_of_bytes = (bytes, bytearray, memoryview)
 #: A length of time: a number of seconds, or a timedelta.
 Seconds = float | timedelta
 Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
+
+
+class JsonText(str):
+    """JSON to be published as it is, as a payload or a header's value.
+
+    Decoded and encoded again, a number of 20 digits is another one, and what is nested deep fails.
+    """
+
+    __slots__ = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,6 +192,67 @@ def readable(text: str) -> Any:
         return text
 
 
+def members(text: str) -> dict[str, JsonText]:
+    """Return the members of a JSON object, each as it is written.
+
+    It finds where each ends; whether what stands there is JSON, PostgreSQL says.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    found: dict[str, JsonText] = {}
+    place = _after(text, 0, "{")
+    if text[place : place + 1] == "}":
+        _after_all(text, place + 1)
+        return found
+    while True:
+        if text[place : place + 1] != '"':
+            raise ValueError(f"a name is expected at character {place + 1}")
+        name, place = scanstring(text, place + 1)
+        place = _after(text, place, ":")
+        end = _end_of(text, place)
+        found[name] = JsonText(text[place:end])
+        place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if text[place : place + 1] == "}":
+            _after_all(text, place + 1)
+            return found
+        place = _after(text, place, ",")
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\]}{\["]+', re.DOTALL)
+#: What opens and closes, and the strings in which it does neither.
+_NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _after(text: str, place: int, mark: str) -> int:
+    """Return the place of what follows a mark."""
+    place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+    if text[place : place + 1] != mark:
+        raise ValueError(f"{mark} is expected at character {place + 1}")
+    return _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+
+
+def _after_all(text: str, place: int) -> None:
+    if _SPACE.match(text, place).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError(f"nothing more is expected at character {place + 1}")
+
+
+def _end_of(text: str, place: int) -> int:
+    """Return where a value ends, however deep it is."""
+    if text[place : place + 1] not in ("[", "{"):
+        scalar = _SCALAR.match(text, place)
+        if scalar is None:
+            raise ValueError(f"a value is expected at character {place + 1}")
+        return scalar.end()
+    depth = 0
+    for found in _NESTING.finditer(text, place):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.end()
+    raise ValueError(f"what begins at character {place + 1} does not end")
+
+
 def as_json(value: Any, what: str) -> str:
     """Return a value as JSON that PostgreSQL can hold. Raises PayloadError."""
     return _json(value, what, None)
@@ -188,12 +261,20 @@ def as_json(value: Any, what: str) -> str:
 def _headers(headers: Mapping[str, Any]) -> str:
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         raise PayloadError("headers are a mapping from str to JSON values")
+    if any(isinstance(value, JsonText) for value in headers.values()):
+        parts = (
+            f"{json.dumps(name, ensure_ascii=False)}:{_json(value, 'headers', None)}"
+            for name, value in headers.items()
+        )
+        return _json(JsonText(f"{{{','.join(parts)}}}"), "headers", None)
     return _json(dict(headers), "headers", None)
 
 
 def _json(value: Any, what: str, dumps: Dumps | None) -> str:
     try:
-        if dumps is not None:
+        if isinstance(value, JsonText):
+            text = _dumped(str(value))
+        elif dumps is not None:
             text = _dumped(dumps(value))
         else:
             text = json.dumps(

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
-    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
+    "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
+    "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -111,6 +112,19 @@ def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Ta
 async def shielded(function: Callable[[], Awaitable[T]]) -> T:
     """Run a function to its end, even where the caller is cancelled meanwhile."""
     return await asyncio.shield(asyncio.ensure_future(function()))
+
+
+async def aside(
+    function: Callable[..., T], *args: Any, meanwhile: Callable[[], Awaitable[Any]], every: float
+) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        while not (await asyncio.wait([running], timeout=every))[0]:
+            await meanwhile()
+    finally:
+        await asyncio.wait([running])  # a thread cannot be cancelled
+    return running.result()
 
 
 async def checkpoint() -> None:

@@ -64,7 +64,9 @@ class AsyncMessage:
         self.payload, self.headers = None, {}
         try:
             self.payload = loads(payload) if data is None else data
-            self.headers = {} if headers is None else json.loads(headers)
+            # Who takes payloads as text may take headers as text, too.
+            of_headers = getattr(loads, "of_headers", json.loads)
+            self.headers = {} if headers is None else of_headers(headers)
         except (ValueError, RecursionError) as error:
             # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
             self._flaw = error

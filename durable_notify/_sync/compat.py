@@ -13,6 +13,7 @@ import queue
 import select
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from psycopg import AsyncConnection, Connection
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "call", "checkpoint",
-    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "usable",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
+    "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
+    "usable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -134,6 +136,15 @@ def spawn(function: Callable[..., None], *args: Any, name: str) -> Task:
 def shielded(function: Callable[[], T]) -> T:
     """Run a function to its end."""
     return function()
+
+
+def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], every: float) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *args)
+        while not wait([running], timeout=every).done:
+            meanwhile()
+        return running.result()
 
 
 def checkpoint() -> None:

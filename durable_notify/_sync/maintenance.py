@@ -17,7 +17,7 @@ from ..archive import ArchivedMessage
 from ..connecting import said
 from ..errors import InvalidArgument
 from ..options import check_period
-from .compat import Event, checkpoint, on_signals
+from .compat import Event, aside, checkpoint, on_signals
 from .connections import fetch
 from .links import TRANSIENT, connect
 
@@ -54,7 +54,14 @@ _PAGE = (
     " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
 )
 _ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.lagging() WHERE alarm"
-_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s)"
+_STILL = "SELECT durable_notify.still_archiving(%s, %s, %s, %s)"
+_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s, %s)"
+#: How often to give a sign of life while an archive writes, in seconds.
+BEAT = 5.0
+
+
+class _TakenOver(Exception):
+    """Somebody else maintains now: whatever is under way is theirs."""
 
 
 class Maintenance:
@@ -132,7 +139,11 @@ class Maintenance:
                 if not self._repeat(connection, step, topic, report):
                     return report
                 if step == "seal" and self._archive is not None:
-                    self._archive_all(connection, self._archive, report)
+                    try:
+                        self._archive_all(connection, self._archive, report)
+                    except _TakenOver:
+                        log.warning("another process has taken over maintenance meanwhile")
+                        return report
             for alarm in fetch(connection, _ALARMS, ()):
                 log.warning("group %r lags: %s bytes of topic %r stay because of it", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
@@ -174,6 +185,8 @@ class Maintenance:
     def _archive_all(
         self, connection: OwnConnection, archive: Archive, report: dict[str, int | str]
     ) -> None:
+        if (tidy := getattr(archive, "tidy", None)) is not None:
+            tidy()
         for (topic,) in fetch(connection, _ARCHIVED, ()):
             try:
                 while not self._stopping.is_set():
@@ -183,29 +196,51 @@ class Maintenance:
                     report["archive"] = int(report.get("archive", 0)) + archived
                     if self._told is not None:
                         self._told("archive", topic, archived)
-            except TRANSIENT:
+            except _TakenOver:
                 raise
-            except Exception as error:  # the archive's: the messages stay, the others go on
+            except Exception as error:
+                if connection.closed:
+                    raise
+                # The archive's: the messages stay, the others go on.
+                log.warning("archiving topic %r failed: %s", topic, said(error))
                 report["archive failed"] = said(error)
 
     def _archive_part(self, connection: OwnConnection, archive: Archive, topic: str) -> int:
-        """Archive the next stretch; returns how many messages that was."""
+        """Archive the next stretch; returns how many messages that was.
+
+        Raises:
+            _TakenOver: somebody else maintains now. Nothing was kept.
+        """
         from_id, below = (fetch(connection, _PLAN, (topic,)))[0]
         if below is None:
             return 0
-        part = archive.begin(topic, from_id, below)
+        stretch = (topic, from_id, below)
+
+        def still_ours() -> None:
+            """Give a sign of life, or somebody else takes over."""
+            if not (fetch(connection, _STILL, (self._worker, *stretch)))[0][0]:
+                raise _TakenOver
+
+        def beat() -> None:
+            fetch(connection, _STILL, (self._worker, *stretch))
+
+        part = aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
             while page := fetch(connection, _PAGE, (topic, next_id, below, PAGE)):
-                part.write([ArchivedMessage(*row) for row in page])
+                messages = [ArchivedMessage(*row) for row in page]
+                aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
-                # A sign of life, or somebody else takes over: which does no harm, but is no use.
-                fetch(connection, _STEP, (self._worker, "archive", topic, None, None))
-            part.finish()
+                still_ours()
+            # Trap: after the last page, the empty one. What was read is whole only if nobody else
+            # has archived it, and had it removed, before it was read.
+            still_ours()
+            aside(part.finish, meanwhile=beat, every=BEAT)
         except BaseException:
             part.abandon()
             raise
-        fetch(connection, _ADVANCE, (topic, from_id, below))
+        if not (fetch(connection, _ADVANCE, (*stretch, self._worker)))[0][0]:
+            raise _TakenOver  # what is kept is whole, and what they keep is the same
         return max(written, 1)
 
 

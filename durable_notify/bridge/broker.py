@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ from .._core.failures import unsecret
 from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from datetime import datetime
 
     from .routes import Routes
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
-    "Broker", "Later", "Outcome", "Parcel", "Refused", "Sent", "Unsure",
-    "broker_class", "client_of", "in_lanes", "unless_set", "url_parts", "words_of",
+    "UNCARRIED", "Broker", "Later", "Outcome", "Parcel", "Refused", "Sent", "Told", "Unsure",
+    "Worked", "broker_class", "client_of", "in_lanes", "kind_of", "unless_set", "url_parts",
+    "words_of",
 ]  # fmt: skip
 
 #: By the scheme of their URLs: the module, and what of it to take.
@@ -79,7 +82,10 @@ class Sent:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
-    """The broker will never take it; its own words."""
+    """The broker will never take it; its own words.
+
+    Only what is known to be final: an error that nobody knows is ``Unsure``.
+    """
 
     words: str
 
@@ -93,12 +99,46 @@ class Later:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unsure:
-    """It was not sent, or sent and not confirmed: it is sent again."""
+    """It was not sent, or sent and not confirmed, or what the broker says is not known: it waits.
+
+    It is sent again; one that fails again and again while others pass is ``Later``, in the end.
+    """
 
     words: str
 
 
 Outcome = Sent | Refused | Later | Unsure
+#: Told of a parcel's place what became of it, as soon as that is known for good.
+Told = Callable[[int, Outcome], None]
+
+#: What clients raise, before they send, for what their protocol cannot carry.
+UNCARRIED = (TypeError, ValueError, OverflowError, LookupError, struct.error)
+
+
+class Worked:
+    """The routes by which messages have arrived, the latest of them.
+
+    Where there is no place for a message, that is final. Where there was one, its queue or stream
+    may be on a node that is down, or is deleted to be made again: the message waits.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._routes: dict[object, None] = {}
+
+    def note(self, route: object) -> None:
+        """Take note of a route that works."""
+        self._routes.pop(route, None)
+        self._routes[route] = None
+        if len(self._routes) > self.MOST:
+            del self._routes[next(iter(self._routes))]
+
+    def outcome(self, route: object, words: str) -> Outcome:
+        """What becomes of a message for which there is no place."""
+        if route in self._routes:
+            return Unsure(f"{words}; there was a place for it before")
+        return Refused(words)
 
 
 class Broker(Protocol):
@@ -121,10 +161,11 @@ class Broker(Protocol):
             InvalidArgument: it can, and the URL or the mapping cannot work.
         """
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, and say of each what became of it; connects anew where needed.
 
-        After a parcel that was not sent, none of its lane is.
+        After a parcel that was not sent, none of its lane is. What is confirmed is told at once:
+        the others may keep it waiting.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached; nothing was sent.
@@ -176,8 +217,19 @@ def url_parts(url: str) -> Any:
 
 
 def words_of(error: BaseException) -> str:
-    """Return what a broker's client says, without passwords."""
+    """Return what a broker says, without passwords."""
     return unsecret(str(error) or type(error).__name__)
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what kind of error a client raised for a message.
+
+    Trap: its text may quote the message, and goes into logs and dead letters.
+    """
+    name = type(error).__name__
+    if isinstance(error, (UnicodeEncodeError, UnicodeDecodeError)):
+        return f"{name}: {error.reason}"
+    return name
 
 
 async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float = 0.0) -> T | None:
@@ -199,10 +251,12 @@ async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float
 async def in_lanes(
     parcels: Sequence[Parcel],
     send: Callable[[Parcel], Awaitable[Outcome]],
+    told: Told,
     broken: asyncio.Event | None = None,
 ) -> list[Outcome]:
     """Send parcels one by one: those of a lane after one another, all else at once.
 
+    `told`: what is known for good is said there at once.
     `broken`: set where the connection is gone, and nothing will be confirmed any more.
 
     Trap: two parcels of a lane under way at once change places where the first fails and the second
@@ -216,6 +270,8 @@ async def in_lanes(
     async def lane(places: list[int]) -> None:
         for place in places:
             outcome = outcomes[place] = await send(parcels[place])
+            if not isinstance(outcome, Unsure):
+                told(place, outcome)
             if isinstance(outcome, (Later, Unsure)):
                 return
 

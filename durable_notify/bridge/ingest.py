@@ -35,7 +35,7 @@ from .broker import broker_class, unless_set
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Arrival", "AsyncIngest", "Source"]
+__all__ = ["Arrival", "AsyncIngest", "Source", "put"]
 
 log = logging.getLogger("durable_notify")
 
@@ -53,7 +53,7 @@ class Arrival:
     id: str | None
     key: str | None
     content_type: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, Any]  # text, as it came: what PostgreSQL cannot hold included
     receipt: Any
 
 
@@ -72,8 +72,8 @@ class Source(Protocol):
     async def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Acknowledge all that was received last. Raises BrokerUnavailable."""
 
-    async def refuse(self, arrival: Arrival) -> None:
-        """Have it not come again; where it goes is the broker's business."""
+    async def refuse(self, arrival: Arrival, *, keep: bool = False) -> None:
+        """Have it not come again, where it goes is the broker's business; or `keep` it there."""
 
     async def close(self) -> None:
         """Disconnect; what was not acknowledged comes again."""
@@ -94,6 +94,7 @@ class AsyncIngest:
         group: Kafka's consumer group, or the name of NATS's durable consumer.
         batch: the most messages in one transaction.
         window: how long ids are remembered, in seconds.
+        refused: the topic for what the database does not take under ``to``; ``TO.refused``.
 
     Raises:
         InvalidArgument: the URL, a name or an option cannot work.
@@ -109,8 +110,10 @@ class AsyncIngest:
         group: str = "durable-notify",
         batch: int = 500,
         window: float = WINDOW,
+        refused: str | None = None,
     ) -> None:
         check_topic(to)
+        self._refused = check_topic(f"{to}.refused" if refused is None else refused)
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10_000:  # noqa: PLR2004
             raise InvalidArgument(f"batch is a whole number from 1 to 10000, not {batch!r}")
         for what, name in (("place", place), ("group", group)):
@@ -164,10 +167,11 @@ class AsyncIngest:
                 if arrivals:
                     await self._publish(arrivals)
                     await self._source.accept(arrivals)
-            except BrokerUnavailable as error:
+            # InvalidArgument: a queue that is not there, say. It was, and may be again.
+            except (BrokerUnavailable, InvalidArgument) as error:
                 failures += 1
-                await self._wait("ingesting waits for the broker", error, failures)
                 await self._source.close()
+                await self._wait("ingesting waits for the broker", error, failures)
 
     async def _wait(self, what: str, error: Exception, failures: int) -> None:
         delay = backoff(failures, 0.1, 30.0)
@@ -177,7 +181,7 @@ class AsyncIngest:
 
     async def _publish(self, arrivals: Sequence[Arrival]) -> None:
         """Publish messages; returns once they are committed, or are refused."""
-        messages = []
+        messages: list[tuple[Arrival, Outgoing]] = []
         for arrival in arrivals:
             message = self._message(arrival)
             try:
@@ -187,59 +191,105 @@ class AsyncIngest:
                 await self._source.refuse(arrival)
                 self.refused += 1
             else:
-                messages.append(message)
+                messages.append((arrival, message))
         failures = 0
-        while True:
+        while messages:
             try:
-                await self._publish_once(messages)
+                await self._publish_all(messages)
             except TRANSIENT as error:
                 # The commit may have come through: the ids tell.
                 failures += 1
                 await self._wait("ingesting waits for the database", error, failures)
             else:
-                self.published += len(messages)
                 return
 
-    async def _publish_once(self, messages: Sequence[Outgoing]) -> None:
+    async def _publish_all(self, messages: list[tuple[Arrival, Outgoing]]) -> None:
+        """Publish messages together, and where one is not taken, one by one; each is taken out."""
         try:
-            async with self._link.use() as connection:
-                await self._publisher.publish_many(connection, self._to, messages)
-        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded, InvalidArgument) as error:
-            if len(messages) > 1:
-                for message in messages:
-                    await self._publish_once([message])
-                return
-            (message,) = messages
-            if isinstance(message.payload, bytes):
-                # A character that the database's encoding lacks.
-                if not isinstance(error, InvalidArgument) or message.headers == _LACKING:
-                    raise
-                log.warning("a message is published without its key and headers: %s", error)
-                bare = dataclasses.replace(message, key=None, headers=_LACKING)
-                await self._publish_once([bare])
-                return
+            await self._publish_once(self._to, [message for _, message in messages])
+        except _NOT_TAKEN:
+            while messages:
+                await self._publish_alone(*messages[0])
+                del messages[0]
+        else:
+            self.published += len(messages)
+            messages.clear()
+
+    async def _publish_alone(self, arrival: Arrival, message: Outgoing) -> None:
+        """Publish a message as it is; as bytes; or else where an operator finds it, whole."""
+        raw = message
+        try:
+            await self._publish_once(self._to, [message])
+        except _NOT_TAKEN as error:
+            refusal: Exception = error
+        else:
+            self.published += 1
+            return
+        if not isinstance(message.payload, bytes):
             # JSON that PostgreSQL does not hold: a number out of range, nesting too deep.
-            log.warning("a message is published as bytes: %s", said(error))
             raw = dataclasses.replace(message, payload=message.payload.encode())
-            await self._publish_once([raw])
+            with contextlib.suppress(*_NOT_TAKEN):
+                await self._publish_once(self._to, [raw])
+                log.warning("a message is published as bytes: %s", said(refusal))
+                self.published += 1
+                return
+        if isinstance(refusal, InvalidArgument):
+            # Of the database's encoding, which lacks a character of what is not the payload.
+            with contextlib.suppress(*_NOT_TAKEN):
+                bare = dataclasses.replace(raw, key=None, headers=_LACKING)
+                await self._publish_once(self._to, [bare])
+                log.warning("a message is published without its key and headers: %s", said(refusal))
+                self.published += 1
+                return
+        self.refused += 1
+        try:
+            await self._publish_once(self._refused, [self._whole(raw, refusal)])
+        except (*_NOT_TAKEN, psycopg.errors.InsufficientPrivilege) as error:
+            words = (
+                "a message stays with the broker: topic %r does not take it (%s), nor does %r (%s)"
+            )
+            log.error(words, self._to, said(refusal), self._refused, said(error))  # noqa: TRY400
+            await self._source.refuse(arrival, keep=True)
+        else:
+            words = "a message is published to %r, since %r does not take it: %s"
+            log.warning(words, self._refused, self._to, said(refusal))
+
+    def _whole(self, message: Outgoing, refusal: Exception) -> Outgoing:
+        """Return a message for the topic of those that were refused."""
+        headers = dict(message.headers or {})
+        headers |= {"ingest-error": said(refusal), "ingest-topic": self._to}
+        # A key: the topic may be one that is compacted as well.
+        return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
+
+    async def _publish_once(self, topic: str, messages: Sequence[Outgoing]) -> None:
+        async with self._link.use() as connection:
+            await self._publisher.publish_many(connection, topic, messages)
 
     def _message(self, arrival: Arrival) -> Outgoing:
         headers: dict[str, Any] = {}
-        for name, value in arrival.headers.items():
-            prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-            if prefix is not None:
-                headers[f"ce_{name[len(prefix) :]}"] = value
-            elif not name.startswith(_OWN):
-                headers[name] = value
+        flaws: list[str] = []
+        for given, value in arrival.headers.items():
+            prefix = next((prefix for prefix in _PREFIXES if given.startswith(prefix)), None)
+            if prefix is None and given.startswith(_OWN):
+                continue
+            name = given if prefix is None else f"ce_{given[len(prefix) :]}"
+            kept, odd = _storable(value)
+            name, odd_name = _storable(name)
+            if odd or odd_name:
+                flaws.append(f"header {name!r} has characters that PostgreSQL cannot store")
+            headers[name] = kept
         payload, is_json = _payload(arrival)
         if arrival.content_type and not is_json:
-            headers["content-type"] = arrival.content_type
+            headers["content-type"], _ = _storable(arrival.content_type)
         key = arrival.key
         try:
             check_key(key)
         except InvalidArgument as error:
             log.warning("a message is published without its key: %s", error)
-            headers["ingest-error"], key = str(error), None
+            flaws.append(str(error))
+            headers["ingest-key"], key = _storable(key)[0], None
+        if flaws:
+            headers["ingest-error"] = "; ".join(flaws)
         return Outgoing(
             payload,
             key=key,
@@ -247,6 +297,34 @@ class AsyncIngest:
             dedup_key=None if arrival.id is None else _fit(arrival.id),
             dedup_window=self._window,
         )
+
+
+#: A message that is not taken, whatever the others: by its type, its form, or a trigger.
+_NOT_TAKEN = (
+    InvalidArgument, psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex, psycopg.errors.RaiseException,
+)  # fmt: skip
+
+
+def _storable(value: Any) -> tuple[Any, bool]:
+    r"""Return text as PostgreSQL can store it, NUL as ``\x00``; and whether it was changed."""
+    if isinstance(value, list):
+        found = [_storable(one) for one in value]
+        return [one for one, _ in found], any(odd for _, odd in found)
+    if not isinstance(value, str):
+        return value, False
+    text = value.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text, text != value
+
+
+def put(headers: dict[str, Any], name: str, value: Any) -> None:
+    """Add a header; one that comes again has a list of values."""
+    if name not in headers:
+        headers[name] = value
+    elif isinstance(headers[name], list):
+        headers[name].append(value)
+    else:
+        headers[name] = [headers[name], value]
 
 
 def _payload(arrival: Arrival) -> tuple[str | bytes, bool]:

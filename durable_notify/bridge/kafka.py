@@ -8,6 +8,7 @@ stands in the URL's query are options of librdkafka's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -17,13 +18,13 @@ from urllib.parse import parse_qsl, unquote
 from .._core.complaints import Complaints
 from .._core.failures import unsecret
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import Later, Refused, Sent, Unsure, client_of
-from .ingest import Arrival
+from .broker import UNCARRIED, Later, Refused, Sent, Unsure, Worked, client_of, kind_of
+from .ingest import Arrival, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .broker import Outcome, Parcel
+    from .broker import Outcome, Parcel, Told
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "settings_of"]
@@ -34,12 +35,16 @@ log = logging.getLogger("durable_notify")
 PATIENCE = 10.0
 #: How often to ask for a topic that the broker may be making just now.
 ASKED = 5
-#: Errors that say that a message never will be taken.
-_FINAL = (
+#: Errors that say that a message never will be taken. All that is in neither list waits.
+FINAL = (
     "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC",
     "TOPIC_EXCEPTION", "INVALID_RECORD", "POLICY_VIOLATION", "_INVALID_ARG", "INVALID_MSG_SIZE",
-    "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP",
+    "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP", "UNSUPPORTED_FOR_MESSAGE_FORMAT",
 )  # fmt: skip
+#: Those of them that say that its topic is not there.
+NOWHERE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC")
+#: Errors that are of one topic, and that an administrator mends.
+FORBIDDEN = ("TOPIC_AUTHORIZATION_FAILED",)
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE"
 _FIXED = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0}
 #: Java's producers put a key in the same partition.
@@ -55,13 +60,14 @@ class Relay:
         (self._kafka,) = client_of("kafka", "confluent_kafka")
         self._settings = {**_DEFAULTS, **settings_of(url), **_FIXED}
         self._producer: _Producer | None = None
+        self._worked = Worked()
 
     def check(self, field: str, template: str) -> None:
         """Nothing more is known of a mapping before the broker is asked."""
 
     async def connect(self, routes: Routes) -> None:
         """Connect, and see that the topics are there, or can be made."""
-        self._producer = _Producer(self._kafka, self._settings)
+        self._producer = _Producer(self._kafka, self._settings, self._worked)
         await asyncio.to_thread(self._look, self._producer, sorted(routes.fixed("topic")))
 
     async def close(self) -> None:
@@ -70,16 +76,19 @@ class Relay:
         if producer is not None:
             await asyncio.to_thread(producer.close)
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, all at once: the producer keeps their order."""
         if self._producer is None:
-            self._producer = _Producer(self._kafka, self._settings)
+            self._producer = _Producer(self._kafka, self._settings, self._worked)
         producer = self._producer
-        outcomes = await producer.send(parcels)
+        outcomes = await producer.send(parcels, told)
         # Trap: records go in batches, and a broker refuses a whole batch as too large.
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, _TooLarge):
-                outcomes[place] = (await producer.send([parcels[place]]))[0]
+                (alone,) = await producer.send([parcels[place]])
+                outcomes[place] = _final(alone)
+                if not isinstance(alone, Unsure):
+                    told(place, outcomes[place])
         if producer.is_broken:  # it cannot go on, and says so: the next one can
             self._producer = None
             await asyncio.to_thread(producer.close)
@@ -115,11 +124,12 @@ class _TooLarge(Refused):
 class _Producer:
     """A producer, and a thread that hears what became of what was sent."""
 
-    def __init__(self, kafka: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, kafka: Any, settings: Mapping[str, Any], worked: Worked) -> None:
         self._kafka = kafka
         self.last_error: Any = None
         self.is_broken = False
         self._complaints = Complaints()
+        self._worked = worked
         self._closing = False
         try:
             self.client = kafka.Producer({**settings, "error_cb": self._hear, "logger": log})
@@ -146,10 +156,11 @@ class _Producer:
         level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "relaying waits for Kafka: %s", _said(error))
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        batch = _Batch(len(parcels))
+    async def send(self, parcels: Sequence[Parcel], told: Told | None = None) -> list[Outcome]:
+        batch = _Batch(len(parcels), told)
         for place, parcel in enumerate(parcels):
-            outcome = await self._produce(parcel, batch.putter(place, self._outcome_of))
+            of = functools.partial(self._outcome_of, topic=parcel.to["topic"])
+            outcome = await self._produce(parcel, batch.putter(place, of))
             if outcome is not None:
                 batch.put(place, outcome)
         await batch.done
@@ -171,29 +182,39 @@ class _Producer:
             except BufferError:
                 await asyncio.sleep(0.01)  # its queue is full
             except self._kafka.KafkaException as error:
-                outcome = self._outcome_of(error.args[0])
-                return Refused(outcome.words) if isinstance(outcome, _TooLarge) else outcome
-            except (TypeError, ValueError) as error:
-                return Refused(f"Kafka cannot carry it: {error}")
+                return _final(self._outcome_of(error.args[0], topic=parcel.to["topic"]))
+            except UNCARRIED as error:
+                return Refused(f"Kafka cannot carry it: {kind_of(error)}")
             else:
                 return None
 
-    def _outcome_of(self, error: Any) -> Any:
+    def _outcome_of(self, error: Any, *, topic: str) -> Any:
         if error is None:
+            self._worked.note(topic)
             return Sent()
         self.is_broken |= error.fatal()
         name, words = error.name(), f"Kafka says: {_said(error)}"
-        if error.fatal() or error.retriable() or name.startswith(("_PURGE", "_FATAL")):
+        if error.fatal():
             return Unsure(words)
         if name == _TOO_LARGE:
             return _TooLarge(words)
-        return Refused(words) if name in _FINAL else Later(words)
+        if name in NOWHERE:
+            return self._worked.outcome(topic, words)
+        if name in FORBIDDEN:
+            return Later(words)
+        return Refused(words) if name in FINAL else Unsure(words)
+
+
+def _final(outcome: Outcome) -> Outcome:
+    """Of one that was alone: it is it that is too large."""
+    return Refused(outcome.words) if isinstance(outcome, _TooLarge) else outcome
 
 
 class _Batch:
     """What became of some parcels, heard in another thread."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, told: Told | None) -> None:
+        self._told = told
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._left = size
@@ -208,11 +229,13 @@ class _Batch:
             self.outcomes[place] = outcome
             self._left -= 1
             left = self._left
-        if not left and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._finish)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, place, outcome, not left)
 
-    def _finish(self) -> None:
-        if not self.done.done():
+    def _tell(self, place: int, outcome: Outcome, is_last: bool) -> None:
+        if self._told is not None and not isinstance(outcome, (Unsure, _TooLarge)):
+            self._told(place, outcome)
+        if is_last and not self.done.done():
             self.done.set_result(None)
 
 
@@ -258,12 +281,13 @@ class Source:
             "enable.auto.commit": False,
         }
         self._consumer: Any = None
+        self._complaints = Complaints()
 
     async def connect(self) -> None:
         """Connect, and see that the topic is there."""
         try:
             self._consumer = self._kafka.Consumer(
-                {**self._settings, "logger": log, "error_cb": lambda _: None}
+                {**self._settings, "logger": log, "error_cb": self._complain}
             )
         except (self._kafka.KafkaException, TypeError) as error:
             raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
@@ -290,7 +314,15 @@ class Source:
                 arrivals.append(self._arrival(record))
             elif error.fatal():
                 raise BrokerUnavailable(f"Kafka says: {_said(error)}")
+            else:
+                self._complain(error)
         return arrivals
+
+    def _complain(self, error: Any) -> None:
+        """Say what Kafka says: its client tries again by itself."""
+        what = BrokerUnavailable(str(error))
+        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        log.log(level, "ingesting waits for Kafka: %s", _said(error))
 
     async def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Commit the offsets."""
@@ -308,7 +340,7 @@ class Source:
             # Not ours any more, or out of reach: what comes again is known by its offset.
             log.info("offsets were not committed: %s", _said(error))
 
-    async def refuse(self, arrival: Arrival) -> None:
+    async def refuse(self, arrival: Arrival, *, keep: bool = False) -> None:
         """It stays in the log, and is passed over."""
 
     async def close(self) -> None:
@@ -318,10 +350,11 @@ class Source:
             await asyncio.to_thread(consumer.close)
 
     def _arrival(self, record: Any) -> Arrival:
-        headers = {
-            name: (value or b"").decode(errors="backslashreplace")
-            for name, value in record.headers() or ()
-        }
+        headers: dict[str, Any] = {}
+        for name, value in record.headers() or ():
+            text = None if value is None else value.decode(errors="backslashreplace")
+            put(headers, name, text)
+        kind = headers.pop("content-type", None)
         key = record.key()
         partition, offset = record.partition(), record.offset()
         return Arrival(
@@ -329,7 +362,7 @@ class Source:
             # With the time: a topic that is made anew counts from 0.
             id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
             key=None if key is None else key.decode(errors="backslashreplace"),
-            content_type=headers.pop("content-type", ""),
+            content_type=kind if isinstance(kind, str) else "",
             headers=headers,
             receipt=(partition, offset),
         )

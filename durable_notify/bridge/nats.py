@@ -14,22 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
+    UNCARRIED,
     Later,
     Refused,
     Sent,
     Unsure,
+    Worked,
     client_of,
     in_lanes,
+    kind_of,
     unless_set,
     url_parts,
     words_of,
 )
-from .ingest import Arrival
+from .ingest import Arrival, put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .broker import Outcome, Parcel
+    from .broker import Outcome, Parcel, Told
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "connect"]
@@ -38,11 +41,18 @@ __all__ = ["Relay", "Source", "connect"]
 PATIENCE = 10.0
 #: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
 ACK_WAIT = 20.0
+#: What the client raises before it sends, of a header's name, the subject, or the size.
+_OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
+#: How long to wait for messages before it is looked whether any can come, in seconds.
+IDLE = 5.0
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
-#: Error codes of JetStream that say that a message never will be taken: too large for the stream.
-_FINAL = (10054, 10097)
+#: Error codes of JetStream that say that a message never will be taken: it, or its headers, are too
+#: large for the stream. All that is in neither list waits.
+FINAL = (10054, 10097)
+#: The stream does not take this one now, and may another time: it is full.
+FULL = (10077,)
 
 
 class Relay:
@@ -60,6 +70,7 @@ class Relay:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._broken = asyncio.Event()
+        self._worked = Worked()
 
     def check(self, field: str, template: str) -> None:
         """What is the same in each subject has to be one."""
@@ -90,11 +101,11 @@ class Relay:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, those of a lane one after the other."""
         stream = (await self._connected()).jetstream(timeout=PATIENCE)
         # Trap: what was under way on a connection that broke is not told, and times out.
-        return await in_lanes(parcels, lambda each: self._publish(stream, each), self._broken)
+        return await in_lanes(parcels, lambda each: self._publish(stream, each), told, self._broken)
 
     async def _connected(self) -> Any:
         async with self._connecting:
@@ -115,6 +126,7 @@ class Relay:
             await stream.publish(subject, parcel.body, headers=headers, timeout=PATIENCE)
         except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
             return await self._outcome_of(error, stream, subject)
+        self._worked.note(subject)
         return Sent()
 
     async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
@@ -123,14 +135,15 @@ class Relay:
             outcome = await self._no_stream(stream, subject)
         elif isinstance(error, self._js.APIError):
             words = f"NATS says: {error.description} ({error.err_code})"
-            if isinstance(error, self._js.ServiceUnavailableError):
-                outcome = Unsure(words)
+            if error.err_code in FINAL:
+                outcome = Refused(words)
             else:
-                outcome = Refused(words) if error.err_code in _FINAL else Later(words)
-        elif isinstance(error, (LookupError, TypeError, ValueError)):
-            outcome = Refused(
-                f"what answers on subject {subject!r} is no stream: {words_of(error)}"
-            )
+                outcome = Later(words) if error.err_code in FULL else Unsure(words)
+        elif type(error).__name__ in _OF_CLIENT:
+            outcome = Refused(f"NATS cannot carry it, says its client: {words_of(error)}")
+        elif isinstance(error, UNCARRIED):
+            # It has answered: but not as a stream does. Whoever it is may have taken it.
+            outcome = Refused(f"what answers on subject {subject!r} is no stream: {kind_of(error)}")
         elif not isinstance(error, (self._errors.Error, OSError)):
             raise error
         return outcome
@@ -140,9 +153,8 @@ class Relay:
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
-            return Refused(
-                f"NATS says: no response from stream; no stream takes subject {subject!r}"
-            )
+            words = f"NATS says: no response from stream; no stream takes subject {subject!r}"
+            return self._worked.outcome(subject, words)
         except (self._errors.Error, TimeoutError, OSError) as error:
             return Unsure(f"NATS did not confirm: {words_of(error)}")
         return Unsure(f"NATS did not confirm: the stream of {subject!r} does not answer")
@@ -186,8 +198,10 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 def _headers(parcel: Parcel) -> dict[str, str]:
     headers = {}
     for name, value in parcel.all_headers("ce-").items():
-        # Trap: Nats-Rollup of a publisher's would purge the stream.
-        kept = f"x-{name}" if name.lower().startswith("nats-") else name
+        # Trap: Nats-Rollup of a publisher's would purge the stream, and who reads takes a message
+        # with a Status for the server's own and drops it.
+        steers = name.lower().startswith("nats-") or name.lower() == "status"
+        kept = f"x-{name}" if steers else name
         headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
     headers["content-type"] = parcel.content_type
     headers["Nats-Msg-Id"] = parcel.id
@@ -237,6 +251,7 @@ class Source:
         """Connect, and make or find the durable consumer."""
         self._broken = asyncio.Event()
         self._client = await connect(self._nats, self._url, self._broken)
+        _read_all_headers(self._client)
         stream = self._client.jetstream(timeout=PATIENCE)
         try:
             await stream.stream_info(self._stream)
@@ -253,16 +268,25 @@ class Source:
 
     async def receive(self, most: int) -> list[Arrival]:
         """Return some messages."""
-        fetching = self._reading.fetch(most, timeout=5)
+        fetching = self._reading.fetch(most, timeout=IDLE)
         try:
             messages = await unless_set(self._broken, fetching)
         except TimeoutError:
-            return []
+            messages = []
         except (self._errors.Error, OSError) as error:
             raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
         if messages is None:
             raise BrokerUnavailable("the connection to NATS broke")
+        if not messages:
+            await self._ask()
         return [self._arrival(message) for message in messages]
+
+    async def _ask(self) -> None:
+        """See whether its consumer is there still: of a stream that was made anew it is not."""
+        try:
+            await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"NATS has no consumer: {words_of(error)}") from error
 
     async def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Acknowledge messages."""
@@ -274,8 +298,11 @@ class Source:
         except (self._errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"the connection to NATS broke: {words_of(error)}") from error
 
-    async def refuse(self, arrival: Arrival) -> None:
-        """Have it not come again; it stays in its stream."""
+    async def refuse(self, arrival: Arrival, *, keep: bool = False) -> None:
+        """Have it not come again; it stays in its stream. `keep`: it comes again before long."""
+        if keep:
+            arrival.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
+            return
         with contextlib.suppress(self._errors.Error, OSError):
             await arrival.receipt.term()
 
@@ -287,18 +314,63 @@ class Source:
                 await client.close()
 
     def _arrival(self, message: Any) -> Arrival:
-        headers = dict(message.headers or {})
+        headers: dict[str, Any] = {
+            name.removeprefix(_THEIRS): value for name, value in (message.headers or {}).items()
+        }
         about = message.metadata
         key = headers.pop("durable-notify-key", None)
+        if isinstance(key, list):
+            key = key[-1]
         if key is not None and key.startswith('"'):
             with contextlib.suppress(ValueError):
                 key = json.loads(key)
+        kind = headers.pop("content-type", "")
         return Arrival(
             body=message.data,
             # With the time: a stream that is made anew counts from 1.
             id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
             key=key,
-            content_type=headers.pop("content-type", ""),
+            content_type=kind if isinstance(kind, str) else kind[-1],
             headers=headers,
             receipt=message,
         )
+
+
+#: Put before a name by which the client would take a message for one of the server's own.
+_THEIRS = "\0"
+
+
+def _read_all_headers(client: Any) -> None:
+    """Have a client keep every header of every message.
+
+    Trap: it drops a message with a header named Status, which it takes for the server's word that
+    there is none, and silently drops headers whose name has white space or is not ASCII.
+    """
+    of_server = client._process_headers  # noqa: SLF001 - it has no other
+
+    async def process(raw: bytes | None) -> dict[str, Any] | None:
+        if not raw or not raw.startswith(_FIRST_LINE):
+            return await of_server(raw)  # type: ignore[no-any-return]
+        return _headers_of(raw)
+
+    client._process_headers = process  # noqa: SLF001
+
+
+#: The first line of a publisher's headers; the server's own has a status in it.
+_FIRST_LINE = b"NATS/1.0\r\n"
+
+
+def _headers_of(raw: bytes) -> dict[str, Any] | None:
+    """Read headers; a name that comes again has a list of values."""
+    headers: dict[str, Any] = {}
+    for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
+        before, colon, after = line.partition(b":")
+        if not colon:
+            continue
+        name, value = (
+            part.decode(errors="backslashreplace").strip(" \t") for part in (before, after)
+        )
+        if name == "Status":
+            name = _THEIRS + name
+        put(headers, name, value)
+    return headers or None

@@ -11,12 +11,21 @@ import json
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import Refused, Sent, Unsure, client_of, url_parts, words_of
+from .broker import (
+    UNCARRIED,
+    Refused,
+    Sent,
+    Unsure,
+    client_of,
+    kind_of,
+    url_parts,
+    words_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .broker import Outcome, Parcel
+    from .broker import Outcome, Parcel, Told
     from .routes import Routes
 
 __all__ = ["Relay"]
@@ -27,12 +36,14 @@ PATIENCE = 10.0
 MOST_AT_ONCE = 8 * 1024 * 1024
 #: What Redis takes as one value, unless it says otherwise.
 BULK = 512 * 1024 * 1024
-#: It cannot take anything just now: errors that have nothing to do with the message.
-_NOT_NOW = ("OOM", "MISCONF", "NOREPLICAS", "UNKILLABLE", "MAX NUMBER OF CLIENTS")
-_KINDS = (
-    "BusyLoadingError", "ClusterDownError", "MasterDownError", "NoPermissionError",
-    "OutOfMemoryError", "ReadOnlyError", "TryAgainError",
-)  # fmt: skip
+#: Codes by which Redis says that it never will take a message: all others wait.
+FINAL = ("WRONGTYPE",)
+#: Codes by which it says at the start that the URL is wrong.
+NO_ENTRY = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
+
+
+class _Broke(Unsure):
+    """The connection broke: no other parcel gets through, either."""
 
 
 class Relay:
@@ -74,32 +85,40 @@ class Relay:
                 kind = (await self._client.type(stream)).decode()
                 if kind not in ("none", "stream"):
                     raise InvalidArgument(f"Redis says: {stream!r} is a {kind}, not a stream")
+            async with self._client.pipeline(transaction=True) as pipe:
+                # Trap: where MULTI is refused, what follows it is done nevertheless, at each try.
+                await pipe.ping().execute()
             try:
                 found = await self._client.config_get("proto-max-bulk-len")
                 self._bulk = int(found.get("proto-max-bulk-len", BULK))
-            except (errors.ResponseError, ValueError):
+            except errors.ResponseError as error:
+                if _code(error) not in ("ERR", "NOPERM"):
+                    raise
                 self._bulk = BULK  # a managed Redis does not tell
         except errors.AuthenticationError as error:
             raise InvalidArgument(f"Redis says: {words_of(error)}. Correct the URL") from error
         except (errors.ConnectionError, errors.TimeoutError) as error:
             raise BrokerUnavailable(f"Redis cannot be reached: {words_of(error)}") from error
         except errors.ResponseError as error:
-            if self._is_not_now(error):
-                raise BrokerUnavailable(f"Redis says: {words_of(error)}") from error
-            raise InvalidArgument(f"Redis says: {words_of(error)}. Correct the URL") from error
+            if _code(error) in NO_ENTRY:
+                raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+            raise BrokerUnavailable(f"Redis says: {_said(error)}") from error
 
     async def close(self) -> None:
         """Disconnect."""
         await self._client.aclose()
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
         """Send parcels, some transactions one after the other."""
         outcomes: list[Outcome] = []
         for some in _parts(parcels):
             if outcomes and isinstance(outcomes[-1], Unsure):
                 outcomes += [outcomes[-1]] * len(some)  # in their order
-            else:
-                outcomes += await self._transaction(some)
+                continue
+            for outcome in await self._transaction(some):
+                if not isinstance(outcome, Unsure):
+                    told(len(outcomes), outcome)
+                outcomes.append(outcome)
         return outcomes
 
     async def _transaction(self, parcels: Sequence[Parcel]) -> list[Outcome]:
@@ -111,16 +130,19 @@ class Relay:
         failed: Outcome
         try:
             async with self._client.pipeline(transaction=True) as pipe:
+                # Trap: it would write the command, payload included, into the error's text, and
+                # the code that Redis gave would not stand first any more.
+                pipe.annotate_exception = lambda *_: None
                 for place in places:
                     parcel = parcels[place]
                     most = int(parcel.to["maxlen"]) or None
                     pipe.xadd(parcel.to["stream"], _entry(parcel), maxlen=most, approximate=True)
                 results = await pipe.execute(raise_on_error=False)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
-            failed = Unsure(f"the connection to Redis broke: {words_of(error)}")
-        except errors.RedisError as error:  # nothing of it was done
+            failed = _Broke(f"the connection to Redis broke: {_said(error)}")
+        except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was done
             failed = self._of_error(error)
-            if isinstance(failed, Refused) and len(places) > 1:
+            if len(places) > 1:
                 return await self._one_by_one(parcels)
         else:
             for place, result in zip(places, results, strict=True):
@@ -132,21 +154,25 @@ class Relay:
         return outcomes
 
     async def _one_by_one(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Find out which of some parcels Redis does not take: it took none of them together."""
         outcomes: list[Outcome] = []
+        held: dict[object, Outcome] = {}
         for parcel in parcels:
-            if outcomes and isinstance(outcomes[-1], Unsure):
+            if outcomes and isinstance(outcomes[-1], _Broke):
                 outcomes.append(outcomes[-1])
+            elif parcel.lane is not None and parcel.lane in held:
+                outcomes.append(held[parcel.lane])
             else:
                 outcomes += await self._transaction([parcel])
+                if isinstance(outcomes[-1], Unsure):
+                    held[parcel.lane] = outcomes[-1]
         return outcomes
 
     def _of_error(self, error: Exception) -> Outcome:
-        words = f"Redis says: {words_of(error)}"
-        return Unsure(words) if self._is_not_now(error) else Refused(words)
-
-    def _is_not_now(self, error: Exception) -> bool:
-        # The client takes the first word of some errors for their kind, and leaves it out.
-        return words_of(error).upper().startswith(_NOT_NOW) or type(error).__name__ in _KINDS
+        if isinstance(error, (self._errors.DataError, *UNCARRIED)):
+            return Refused(f"Redis cannot carry it: {kind_of(error)}")
+        words = f"Redis says: {_said(error)}"
+        return Refused(words) if _code(error) in FINAL else Unsure(words)
 
     def _flaw(self, parcel: Parcel) -> Outcome | None:
         size = len(parcel.body)
@@ -156,6 +182,18 @@ class Relay:
             f"Redis says: Protocol error: invalid bulk length; it has {size} bytes, and "
             f"proto-max-bulk-len is {self._bulk}"
         )
+
+
+def _code(error: Exception) -> str:
+    """The first word of what Redis said: its code. The client leaves it out of some texts."""
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+
+
+def _said(error: Exception) -> str:
+    """What Redis said, with its code, and without what it quotes of a command."""
+    text, code = words_of(error), _code(error)
+    text = text.partition(", with args beginning with")[0]
+    return text if text.startswith(code) else f"{code} {text}"
 
 
 def _entry(parcel: Parcel) -> dict[str, str | bytes]:

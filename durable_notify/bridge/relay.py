@@ -10,11 +10,14 @@ A relay is a service that runs by itself, so there is no synchronous twin.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
+import traceback
+from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._async.compat import on_signals
 from .._async.consumer import AsyncConsumer
@@ -22,19 +25,21 @@ from .._core.complaints import Complaints
 from .._core.leases import Ack, Reject, Retry
 from .._core.pacing import backoff
 from ..cloudevents import to_event
-from ..errors import AlreadySettled, BrokerUnavailable, LeaseLost
-from ..messages import ReadMessage
+from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
+from ..messages import JsonText, ReadMessage, members
 from ..topics import check_topics
-from .broker import Later, Parcel, Refused, Sent, Unsure, broker_class, unless_set
+from .broker import Later, Parcel, Refused, Sent, Unsure, broker_class, kind_of, unless_set
 from .routes import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Unpack
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeAlias, Unpack
 
     from .._async.message import AsyncMessage
     from ..options import ConsumerSettings
-    from .broker import Broker, Outcome
+    from .broker import Broker, Outcome, Told
+
+    _Left: TypeAlias = list[tuple[AsyncMessage, Parcel]]
 
 __all__ = ["AsyncRelay"]
 
@@ -44,21 +49,45 @@ log = logging.getLogger("durable_notify")
 GRACE = 5.0
 #: How many batches are under way at once: while one is confirmed, the next is sent.
 WORKERS = 2
+#: After how many seconds the batches after it are sent while one waits, and how many may wait so.
+ASIDE = 1.0
+MOST_ASIDE = 8
+#: How often a message fails while others pass before it comes again as its group backs off.
+PASSED = 10
+#: How many in a row fail, one by one, before the rest is not tried.
+ENOUGH = 5
+#: For how long a broker may be silent before that is said, in seconds.
+SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class _Text:
+    """Payloads and headers as they are written; headers that are text are decoded.
+
+    Trap: decoded and encoded again, a number of 20 digits is another one.
+    """
+
+    def __call__(self, payload: str) -> str:
+        return payload
+
+    @staticmethod
+    def of_headers(headers: str) -> dict[str, Any]:
+        found = members(headers)
+        return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
+
+
 class _Consumer(AsyncConsumer):
-    # Trap: decoded and encoded again, a number of 20 digits is another one.
-    _loads = staticmethod(str)
+    _loads = staticmethod(_Text())
 
 
 class AsyncRelay:
     """Relays topics to a broker, as a member of a consumer group.
 
-    A message is settled once the broker has confirmed it. While the broker is down, the relay holds
-    what it has claimed and tries again, later each time, 30 seconds at most; no attempt is counted.
-    What the broker will never take becomes a dead letter with the broker's words as its reason.
-    What it does not take now, a queue being full, comes again as the group backs off. Messages of
+    A message is settled once the broker has confirmed it. While the broker is down, or says what is
+    not known to be final, the relay holds what it has claimed and tries again, later each time, 30
+    seconds at most; no attempt is counted. What the broker will never take becomes a dead letter
+    with the broker's words as its reason. What it does not take now, a queue being full, or not for
+    long while it takes others, comes again as the group backs off. Messages of
     one key arrive in their order: the next is sent when the one before is confirmed.
 
     Args:
@@ -102,6 +131,8 @@ class AsyncRelay:
         self._cloudevents = cloudevents
         self._stopping = asyncio.Event()
         self._complaints = Complaints()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
         self.sent = 0
         self.refused = 0
 
@@ -129,12 +160,14 @@ class AsyncRelay:
             self.stop()
             try:
                 results = await asyncio.gather(*workers, return_exceptions=True)
+                while self._under_way:
+                    await asyncio.wait(self._under_way)
             finally:
                 try:
                     await self._consumer.close()
                 finally:
                     await self._broker.close()
-        for result in results:
+        for result in (self._failure, *results):
             if isinstance(result, BaseException):
                 raise result
 
@@ -145,27 +178,43 @@ class AsyncRelay:
 
     async def _work(self) -> None:
         async for batch in self._consumer.batches(size=self._batch):
-            await self._relay(batch)
+            task = asyncio.create_task(self._relay(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._over)
+            # One that waits does not hold up the rest, for as long as there are not many.
+            await asyncio.wait([task], timeout=ASIDE)
+            while len(self._under_way) > MOST_ASIDE:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self.stop()
 
     async def _relay(self, batch: list[AsyncMessage]) -> None:
         """See a batch through: until each message is settled, or the relay is to stop."""
-        left = []
+        left: _Left = []
         for message in batch:
             try:
                 left.append((message, self._pack(message)))
-            except ValueError as error:
-                self._settle(message, Refused(f"it cannot be sent: {error}"))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is this one
+                self._settle(message, Refused(f"it cannot be sent: {kind_of(error)}"))
         failures = 0
+        passed_over: dict[int, int] = {}
         while left:
-            outcomes = await self._send([parcel for _, parcel in left])
+            before = self.sent
+            outcomes = await self._send(left, alone=failures > 1)
             if outcomes is None:
                 return
             trouble = None
             for (message, _), outcome in zip(left, outcomes, strict=True):
-                if isinstance(outcome, Unsure):
-                    trouble = trouble or outcome
-                elif not message.is_settled:  # with one before it of its key
-                    self._settle(message, outcome)
+                if not isinstance(outcome, Unsure) or message.is_settled:
+                    continue
+                trouble = trouble or outcome
+                passed_over[message.id] = passed_over.get(message.id, 0) + (self.sent > before)
+                if passed_over[message.id] >= PASSED:
+                    self._settle(message, Later(outcome.words))
             if trouble is None:
                 return
             moved = any(isinstance(outcome, Sent) for outcome in outcomes)
@@ -175,12 +224,82 @@ class AsyncRelay:
             held = set(await self._consumer.still_held(message for message, _ in left))
             left = [(message, parcel) for message, parcel in left if message in held]
 
-    async def _send(self, parcels: list[Parcel]) -> list[Outcome] | None:
-        """Send parcels; None where the relay was to stop meanwhile, and it took too long."""
+    async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
+        """Send parcels; None where the relay was to stop meanwhile, and it took too long.
+
+        What is confirmed is settled at once, whatever becomes of the others.
+
+        `alone`: one after the other, for one of them may be what breaks the connection for all.
+        """
+        told = self._in_order(left)
+        parcels = [parcel for _, parcel in left]
+        sending = self._one_by_one(parcels, told) if alone else self._tried(parcels, told)
+        waiting = asyncio.create_task(self._say_it_waits(len(parcels)))
         try:
-            return await unless_set(self._stopping, self._broker.send(parcels), GRACE)
-        except BrokerUnavailable as error:
+            return await unless_set(self._stopping, sending, GRACE)
+        finally:
+            waiting.cancel()
+
+    def _in_order(self, left: _Left) -> Told:
+        """Return what settles messages as soon as all before them of their lane are."""
+        known: dict[int, Outcome] = {}
+        lanes: dict[object, deque[int]] = {}
+        for place, (_, parcel) in enumerate(left):
+            lanes.setdefault(parcel.lane, deque()).append(place)
+
+        def told(place: int, outcome: Outcome) -> None:
+            lane = left[place][1].lane
+            known[place] = outcome
+            queue = deque([place]) if lane is None else lanes[lane]
+            while queue and queue[0] in known:
+                message = left[queue[0]][0]
+                if not message.is_settled:  # with one before it of its key
+                    self._settle(message, known[queue[0]])
+                queue.popleft()
+
+        return told
+
+    async def _tried(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+        try:
+            return await self._broker.send(parcels, told)
+        except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
             return [Unsure(str(error))] * len(parcels)
+        except Exception as error:  # noqa: BLE001
+            # Of what is not known nobody knows that it is final.
+            # Trap: with its text, which may quote the message, a traceback is not to be logged.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)
+            words = f"unexpected {kind_of(error)} of the broker's client"
+            return [Unsure(words)] * len(parcels)
+
+    async def _one_by_one(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        held: dict[object, Outcome] = {}
+        in_a_row = 0
+        for place, parcel in enumerate(parcels):
+            if in_a_row >= ENOUGH:  # it is not these: nothing gets through
+                outcomes.append(outcomes[-1])
+                continue
+            if parcel.lane is not None and parcel.lane in held:
+                outcomes.append(held[parcel.lane])
+                continue
+            outcomes += await self._tried([parcel], functools.partial(_told_at, told, place))
+            if isinstance(outcomes[-1], Sent):
+                in_a_row = 0
+            elif isinstance(outcomes[-1], (Unsure, Later)):
+                in_a_row += isinstance(outcomes[-1], Unsure)
+                held[parcel.lane] = outcomes[-1]
+        return outcomes
+
+    async def _say_it_waits(self, many: int) -> None:
+        """Say that a broker does not answer: its client may try for long, and says nothing."""
+        await asyncio.sleep(SILENCE)
+        error = BrokerUnavailable("no answer")
+        while True:
+            level = self._complaints.level("relaying, without an answer", error, time.monotonic())
+            words = "relaying waits: of %d messages the broker has not confirmed all for %g s"
+            log.log(level, words, many, SILENCE)
+            await asyncio.sleep(self._complaints.EVERY)
 
     async def _pause(self, failures: int, trouble: Unsure) -> bool:
         """Wait before the next try; returns whether there is to be one."""
@@ -232,23 +351,34 @@ class AsyncRelay:
             key=message.key,
             body=body,
             content_type=kind,
-            headers={
-                name: value if isinstance(value, str) else json.dumps(value)
-                for name, value in headers.items()
-            },
+            headers={name: str(value) for name, value in headers.items()},
             published_at=published,
             to=self._routes.of(message.topic, message.key, message.id),
             lane=message._place,  # noqa: SLF001 - what its group keeps in order
         )
 
 
+def _told_at(told: Told, place: int, _: int, outcome: Outcome) -> None:
+    told(place, outcome)
+
+
 def _event(message: AsyncMessage) -> bytes:
-    payload = message.payload
+    """Return a message as a CloudEvent; its JSON as it is, with every digit, however deep."""
+    is_data = isinstance(message.payload, bytes)
+    headers = {
+        name: json.loads(value) if isinstance(value, JsonText) else value
+        for name, value in message.headers.items()
+        if name == "content-type" or name.startswith("ce_")
+    }
     event = to_event(
         ReadMessage(
-            message.id, message.topic, message.key,
-            json.loads(payload) if isinstance(payload, str) else payload,
-            message.headers, message.published_at, str,
+            message.id, message.topic, message.key, message.payload if is_data else None,
+            headers, message.published_at, str,
         )
     )  # fmt: skip
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    event.pop("data", None)  # of a header
+    if is_data or message.payload == "null":
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    event.pop("data_base64", None)
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f'{text[:-1]},"data":{message.payload}}}'.encode()

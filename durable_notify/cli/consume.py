@@ -16,7 +16,7 @@ from .handler import Handler, run_handler
 from .output import Closed, Output
 from .problems import Failure
 from .service import Observed, health_options
-from .values import Moment, json_line, resolve
+from .values import AsWritten, Moment, json_line, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,9 @@ def consume(
         where = {"group": group, "topics": topics, "listen_dsn": listen_dsn}
         run_handler(database.dsn, handler, concurrency, observed, {**where, **settings})
         return
-    consumer = Consumer(database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings)
+    consumer = _AsWritten(
+        database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings
+    )
     output = Output()
     output.when_closed(consumer.stop)
     printer = _Printer(consumer, output, most)
@@ -114,6 +116,12 @@ def consume(
         raise Failure(f"standard output: {printer.problem}", "What was not written comes again.")
 
 
+class _AsWritten(Consumer):
+    """Payloads and headers are not decoded: they are printed with every digit, however deep."""
+
+    _loads = staticmethod(AsWritten())
+
+
 class _Printer:
     """Prints messages. That it returns is what has a message acknowledged."""
 
@@ -124,6 +132,8 @@ class _Printer:
         self.problem: OSError | None = None
 
     def __call__(self, message: Message) -> None:
+        if self.problem is not None:
+            raise Closed  # half a line may stand there
         line = json_line({name: getattr(message, name) for name in NAMES})
         try:
             self._output.write(f"{line}\n".encode())

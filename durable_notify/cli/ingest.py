@@ -30,9 +30,19 @@ __all__ = ["ingest"]
               metavar="N", help="The most messages in one transaction.")  # fmt: skip
 @click.option("--dedup-window", "window", type=Length(), default="1d", show_default=True,
               help="How long a message is known by its id: 90s, 10m, 2h, 1d.")  # fmt: skip
+@click.option("--refused", metavar="TOPIC", help="Where what the database does not take under "
+              "--to is published, with the reason; TOPIC.refused unless given.")  # fmt: skip
 @pass_database
 def ingest(
-    database: Database, *, place: str, source: str, to: str, group: str, batch: int, window: float
+    database: Database,
+    *,
+    place: str,
+    source: str,
+    to: str,
+    group: str,
+    batch: int,
+    window: float,
+    refused: str | None,
 ) -> None:
     """Publish what comes from PLACE to a topic, for as long as it runs.
 
@@ -40,8 +50,9 @@ def ingest(
     the broker, and nothing else; what comes again is published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
-        AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window
-    )
+        AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window,
+        refused=refused,
+    )  # fmt: skip
     make("")  # refuses what cannot work, before a database is looked for
     ingesting = make(database.dsn)
     asyncio.run(ingesting.run())

@@ -12,7 +12,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidArgument
-from ..messages import MAX_PAYLOAD_BYTES, Outgoing, dedup_of, encode, times_of
+from ..messages import (
+    MAX_PAYLOAD_BYTES,
+    JsonText,
+    Outgoing,
+    dedup_of,
+    encode,
+    members,
+    times_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,33 +66,49 @@ class Batch(NamedTuple):
     size: int
 
 
-def parse_json(text: str) -> Any:
-    """Return what JSON says. Raises ValueError with a reason that quotes none of it."""
+def parse_json(text: str) -> JsonText:
+    """Return JSON as it is, with every digit. Raises ValueError with a reason that quotes none.
+
+    What no consumer in Python could decode is refused: its author is told, and not its readers.
+    """
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    return JsonText(text)
+
+
+def _finite(text: str) -> str:
+    if math.isinf(float(text)):
+        raise ValueError("a number is out of range")
+    return text
+
+
+def _check_envelope(text: str) -> None:
+    """Raise ValueError where it is no JSON. What was stored can be published again."""
+    try:
+        json.loads(text, parse_constant=_no_constant, parse_float=str, parse_int=str)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        pass  # Python says nothing of it; PostgreSQL will
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("a number is out of range")
-    return number
-
-
 def parse_line(number: int, line: bytes, form: Form) -> tuple[int, Outgoing]:
     """Return a line's number and message. Raises BadLine."""
     try:
         text = line.decode()
-        payload = text if form.text else parse_json(text)
-        message = _open(payload, form) if form.envelope else form.outgoing(payload)
+        if form.envelope:
+            _check_envelope(text)
+            message = _open(text, form)
+        else:
+            message = form.outgoing(text if form.text else parse_json(text))
         encode(message)
         times_of(message)
         dedup_of(message)
@@ -97,24 +121,36 @@ def parse_line(number: int, line: bytes, form: Form) -> tuple[int, Outgoing]:
     return number, message
 
 
-def _open(envelope: Any, form: Form) -> Outgoing:
-    if not isinstance(envelope, dict) or "payload" not in envelope:
+def _open(text: str, form: Form) -> Outgoing:
+    try:
+        envelope = members(text)
+    except ValueError:  # it is JSON, but no object
+        envelope = {}
+    if "payload" not in envelope:
         raise InvalidArgument('it is no envelope: write {"payload": ...} and perhaps key, headers')
-    given = {name: value for name, value in envelope.items() if value is not None}
     if unknown := set(envelope) - {"payload", "key", "headers", "encoding", *OPTIONS, *PRINTED}:
         raise InvalidArgument(f"the envelope has {', '.join(sorted(unknown))}, which is unknown")
+    whole = {"payload", "headers", "encoding"}
+    given = {name: json.loads(value) for name, value in envelope.items() if name not in whole}
+    given = {name: value for name, value in given.items() if value is not None}
     options = form.options | {name: given[name] for name in OPTIONS if name in given}
     for name in {"deliver_at", "expires_at"} & given.keys():
         options[name] = _moment(name, given[name])
-    key, headers = envelope.get("key"), envelope.get("headers")
-    if headers is not None and not isinstance(headers, dict):
-        raise InvalidArgument("headers are an object")
-    if form.headers:
-        headers = {**form.headers, **(headers or {})}
-    payload = envelope["payload"]
+    headers = _headers(envelope.get("headers", "null"), form)
+    payload: Any = envelope["payload"]
     if "encoding" in envelope:
-        payload = _bytes(payload, envelope["encoding"])
-    return Outgoing(payload, form.key if key is None else key, headers, **options)
+        payload = _bytes(json.loads(payload), json.loads(envelope["encoding"]))
+    return Outgoing(payload, given.get("key", form.key), headers, **options)
+
+
+def _headers(text: str, form: Form) -> dict[str, Any] | None:
+    if text == "null":
+        return form.headers
+    try:
+        headers: dict[str, Any] = {**members(text)}
+    except ValueError:
+        raise InvalidArgument("headers are an object") from None
+    return {**(form.headers or {}), **headers}
 
 
 def _bytes(payload: Any, encoding: Any) -> bytes:

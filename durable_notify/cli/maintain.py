@@ -8,6 +8,7 @@ import click
 
 from .._sync.maintenance import Maintenance
 from .common import common, pass_database
+from .problems import Failure
 from .values import Length, json_line, shown
 
 if TYPE_CHECKING:
@@ -78,9 +79,15 @@ def maintain(
     with bar:
         shown_task = bar.add_task("maintaining", total=None)
         if every is None:
-            maintenance.run_once()
+            report = maintenance.run_once()
         else:
             maintenance.run()
+            return
+    if failed := [name for name in report or {} if name.endswith(" failed")]:
+        raise Failure(
+            f"the round was not done whole: {', '.join(failed)}",
+            "Mend what the lines above name, and run it again: the rest was done.",
+        )
 
 
 class _Reporting(Maintenance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -10,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._core.callables import GiveBack
@@ -47,22 +49,52 @@ class Output:
         self._fd = sys.stdout.fileno()
         mode = os.fstat(self._fd).st_mode
         self._is_pipe = stat.S_ISFIFO(mode)
+        self._is_file = stat.S_ISREG(mode)
         self._has_reader = self._is_pipe or stat.S_ISSOCK(mode)
         self._keeps_pace = True
         self._stopped = False
+        self._is_first = True
 
     def write(self, line: bytes) -> None:
-        """Write a line. Raises Closed where it was not taken, and not written whole."""
+        """Write a line. Raises Closed where it was not taken, and not written whole.
+
+        Raises:
+            OSError: it cannot be written; nothing of it stands in a file.
+        """
         rest = memoryview(line)
         try:
+            if self._is_first:
+                self._is_first = False
+                self._end_line()
             while rest:
                 if self._is_pipe:
                     self._wait_for_room()
                 rest = rest[os.write(self._fd, rest[:PIECE] if self._is_pipe else rest) :]
         except BrokenPipeError:
             raise Closed from None
+        except OSError:
+            self._take_back(len(line) - len(rest))
+            raise
         if self._is_pipe:
             self._wait_for_reader()
+
+    def _take_back(self, written: int) -> None:
+        """Leave no half a line in a file: the next line, of another process, would go into it."""
+        if self._is_file and written:
+            end = os.fstat(self._fd).st_size
+            if os.lseek(self._fd, 0, os.SEEK_CUR) == end:  # else others write there, too
+                os.ftruncate(self._fd, end - written)
+                os.lseek(self._fd, end - written, os.SEEK_SET)
+
+    def _end_line(self) -> None:
+        """End the line that a process that was killed has left in the file we write on to."""
+        if not (self._is_file and os.fstat(self._fd).st_size):
+            return
+        with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._fd}").open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            ended = file.read(1) == b"\n"
+            if not ended and fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_APPEND:
+                os.write(self._fd, b"\n")
 
     def when_closed(self, action: Callable[[], None]) -> None:
         """Do something as soon as the output's reader is gone, even while nothing is written."""

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["publish"]
 
+#: What PostgreSQL raises for a message that it does not take: nested too deep, say.
+_REFUSED = (
+    psycopg.DataError, psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex,
+)  # fmt: skip
+
 
 @click.command()
 @common
@@ -164,7 +169,7 @@ class _Run:
             bad = error
         try:
             self._commit(good)
-        except psycopg.DataError as error:
+        except _REFUSED as error:
             bad = self._commit_up_to_bad(good, error)
         if bad is not None:
             raise bad
@@ -185,14 +190,14 @@ class _Run:
             self._print(found)
 
     def _commit_up_to_bad(
-        self, lines: Sequence[tuple[int, Outgoing]], error: psycopg.DataError
+        self, lines: Sequence[tuple[int, Outgoing]], error: psycopg.Error
     ) -> BadLine:
         """Find the line that PostgreSQL refused, and commit those before it."""
         for place, (number, message) in enumerate(lines):
             try:
                 with self._connection.transaction(force_rollback=True):
                     self._publisher.publish_many(self._connection, self._topic, [message])
-            except psycopg.DataError as refused:
+            except _REFUSED as refused:
                 self._commit(lines[:place])
                 return BadLine(number, f"PostgreSQL refuses it: {refused.diag.message_primary}")
         raise error

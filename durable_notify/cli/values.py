@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..messages import JsonText
+
 if TYPE_CHECKING:
     from .database import Connection
 
-__all__ = ["Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
+__all__ = ["AsWritten", "Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 #: What turns the direction of text: what is shown is then not what is there.
@@ -88,9 +90,29 @@ def shown(value: object) -> str:
     return str(value).translate(_SHOWN)
 
 
+class AsWritten:
+    """Takes JSON as it is written, of payloads and headers; see ``json_line``."""
+
+    def __call__(self, text: str) -> JsonText:
+        return JsonText(text)
+
+    of_headers = __call__
+
+
 def json_line(value: Any) -> str:
-    """Return JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, default=_plain).translate(_ESCAPED)
+    """Return JSON on one line; the members of a mapping that are ``JsonText``, as they are."""
+    if isinstance(value, dict) and any(isinstance(one, JsonText) for one in value.values()):
+        parts = (
+            f"{json.dumps(name, ensure_ascii=False)}: {_text(one)}" for name, one in value.items()
+        )
+        return f"{{{', '.join(parts)}}}".translate(_ESCAPED)
+    return _text(value).translate(_ESCAPED)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, JsonText):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

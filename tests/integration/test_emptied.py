@@ -270,7 +270,9 @@ def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1000001)")
     conn.execute("INSERT INTO durable_notify.log_layout (closed_below) VALUES (1000000)")
     conn.execute("SELECT durable_notify.set_closed(1000000, '3')")
-    conn.execute("INSERT INTO durable_notify.topic_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)")
+    conn.execute(
+        "INSERT INTO durable_notify.topic_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)"
+    )
     publisher.publish(conn, "t", 0)
     assert consumed(dsn) == [0]
     conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
@@ -279,5 +281,7 @@ def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     publisher.publish(conn, "t", 2)
     assert consumed(dsn) == [2]
     assert consumed(dsn, "new") == [1, 2]
-    row = conn.execute("SELECT max(archived_below), max(compacted_below) FROM durable_notify.topic_progress")
+    row = conn.execute(
+        "SELECT max(archived_below), max(compacted_below) FROM durable_notify.topic_progress"
+    )
     assert row.fetchone() == (1, 1)

@@ -22,7 +22,7 @@ BY_HAND = (
     "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
     " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
     " set_retention forget_retention removable_below maintain maintain_begin maintain_steps maintain_step maintain_end"
-    " make_partitions tidy_leaves leaves plan_archive advance_archive prune_audit empty_all"
+    " make_partitions tidy_leaves leaves plan_archive still_archiving advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
 MAY: dict[str, set[str]] = {

@@ -276,3 +276,16 @@ class RealKafka:
 def kafka() -> RealKafka | EmulatedKafka:
     """Kafka where Docker answers, else the emulation."""
     return RealKafka() if docker_answers() else EmulatedKafka()
+
+
+def ctl(server: RabbitMQ, *arguments: str) -> str:
+    """Run rabbitmqctl, as the account that the server runs as."""
+    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    done = subprocess.run(
+        [str(RABBITMQ.with_name("rabbitmqctl")), "--quiet", *arguments], cwd=server.place,
+        env=os.environ | server.environment(), capture_output=True, text=True, check=False,
+        user=account.pw_uid if account else None, group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
