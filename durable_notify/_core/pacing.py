@@ -46,7 +46,7 @@ class BatchPacer:
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Note how many messages can be begun at once, in how many calls."""
         self.least = min(messages, self._most)
-        self.size = max(self.size, self.least)
+        self.size = self.least
         self._calls = calls
 
     def took(self, messages: int, seconds: float) -> None:

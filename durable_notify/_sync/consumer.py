@@ -49,6 +49,9 @@ log = logging.getLogger("durable_notify")
 
 #: How often to look, where a consumer is to end once nothing is left, in seconds.
 DRAIN_POLL = 0.5
+#: How many messages a loop is given at first: it may settle several in one transaction of its own,
+#: and those of one key must then be of one lease.
+ITERATED = 10
 #: How often a busy consumer looks whether a replay was started, in seconds.
 REPLAY_LOOK = 5.0
 
@@ -100,7 +103,7 @@ class Consumer:
         self._intake.settler = self._settler
         self._attention = Attention(self.options.topics)
         self._linger = Linger()
-        self._pacer = BatchPacer(1, self.options.batch_size)
+        self._pacer = BatchPacer(ITERATED, self.options.batch_size)
         self._unsettled = Unsettled(until_empty=self.options.until_empty)
         self._out = 0  # how many an iteration has
         self._out_at = 0.0
