@@ -1,13 +1,12 @@
 """What brokers say, provoked on real ones: each error waits, comes again, or is a dead letter.
 
-The pages of the brokers have a table of that, and what stands there is what is asserted here.
+The pages of the brokers have a table of that; ``test_broker_pages.py`` holds it against the code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 
 import durable_notify as dn
 from durable_notify.bridge import relay as relays
-from durable_notify.bridge.broker import Later, Outcome, Refused, Unsure
 from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.messages import Outgoing
@@ -25,7 +23,6 @@ from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
 from tests.support.waiting import eventually
 
 SECRET = "iban DE02"
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -481,99 +478,3 @@ async def test_a_stream_that_is_sealed(
         await until(lambda: relay.sent == 2)
         await client.close()
     await no_stream(nats_server, "first")
-
-
-# ---------------------------------------------------------- what the pages say
-
-VERDICTS = {"dead letter": Refused, "the relay waits": Unsure, "comes again": Later}
-
-
-def rows(page: str) -> dict[str, str]:
-    """By code, what the page of a broker says becomes of a message."""
-    text = (DOCS / f"relay-{page}.md").read_text()
-    table = text[text.index("says | what becomes") :].split("\n\n")[0].splitlines()[2:]
-    found = {}
-    for line in table:
-        codes, verdict = line.strip("| ").split(" | ")
-        if "at the start" not in codes:
-            found.update(
-                dict.fromkeys(re.findall(r"`([A-Z_]{3,}|\d{3,5}|_[A-Z_]+)\b", codes), verdict)
-            )
-    return found
-
-
-def verdict_of(words: str) -> type[Outcome]:
-    return next(kind for start, kind in VERDICTS.items() if words.startswith(start))  # type: ignore[return-value]
-
-
-def test_the_page_of_redis() -> None:
-    import redis.exceptions
-    from redis._parsers.base import BaseParser
-
-    from durable_notify.bridge import redis as module
-
-    table = rows("redis")
-    assert set(module.FINAL) | {"BUSY", "NOREPLICAS", "MISCONF", "ERR", "EXECABORT"} <= set(table)
-    relay = module.Relay("redis://h")
-    for code, words in table.items():
-        error = BaseParser.parse_error(f"{code} 1 h:1")
-        assert isinstance(error, redis.exceptions.RedisError)
-        if isinstance(error, redis.exceptions.ConnectionError):
-            assert words.startswith("the relay waits"), code
-            continue
-        outcome = relay._of_error(error)
-        assert isinstance(outcome, verdict_of(words)), code
-        assert outcome.words == f"Redis says: {code} 1 h:1"
-
-
-def test_the_page_of_rabbitmq() -> None:
-    from aiormq import channel
-    from pamqp import commands
-
-    from durable_notify.bridge import rabbitmq
-    from tests.bridge.test_sending import parcel_of
-
-    table = rows("rabbitmq")
-    assert {str(code) for code in (*rabbitmq.FINAL, *rabbitmq.FORBIDDEN, 312)} <= set(table)
-    relay = rabbitmq.Relay("amqp://h")
-    parcel = parcel_of(b"")
-    parcel.to.update({"exchange": "e", "routing_key": "r"})  # type: ignore[attr-defined]
-    for code, words in table.items():
-        if not code.isdigit() or code == "312" or int(code) in (320, 501, 541):
-            continue
-        error = channel.exception_by_code(commands.Channel.Close(int(code), "words", 0, 0))
-        outcome = relay._outcome_of(error, parcel, alone=True)
-        assert isinstance(outcome, verdict_of(words)), code
-
-
-def test_the_page_of_nats() -> None:
-    from nats.js import errors
-
-    from durable_notify.bridge import nats
-
-    table = rows("nats")
-    assert {str(code) for code in (*nats.FINAL, *nats.FULL)} <= set(table)
-    relay = nats.Relay("nats://h")
-
-    for code, words in table.items():
-        error = errors.APIError(code=400, description="words", err_code=int(code))
-        outcome = asyncio.run(relay._outcome_of(error, None, "s"))
-        assert isinstance(outcome, verdict_of(words)), code
-
-
-def test_the_page_of_kafka() -> None:
-    import confluent_kafka
-
-    from durable_notify.bridge import kafka
-    from durable_notify.bridge.broker import Worked
-
-    table = rows("kafka")
-    assert {*kafka.FINAL, *kafka.FORBIDDEN} <= set(table)
-    producer = kafka._Producer(confluent_kafka, {"bootstrap.servers": "127.0.0.1:1"}, Worked())
-    try:
-        for code, words in table.items():
-            error = confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))
-            outcome = producer._outcome_of(error, topic="t")
-            assert isinstance(outcome, verdict_of(words)), code
-    finally:
-        producer.close()
