@@ -65,7 +65,7 @@ PREPARE = (
     # That a variable has the name of another is not an error here.
     "SET LOCAL plpgsql.extra_errors = ''",
     "SET LOCAL plpgsql.extra_warnings = ''",
-    # Trap: a partitioned table is refused where this names the database's own one.
+    # Trap: where this names the database's own one, a partitioned table is refused.
     """SELECT pg_catalog.set_config('default_tablespace', '', true)
      WHERE pg_catalog.current_setting('default_tablespace') = (
            SELECT t.spcname FROM pg_catalog.pg_database d

@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, capabilities
+from psycopg import AsyncConnection, IsolationLevel, capabilities
 
 from ..adapting import AsyncOwnCursor
 from ..connecting import check_dsn, said, set_elsewhere, unquoted
@@ -95,6 +95,8 @@ class AsyncOwnConnection(AsyncConnection[tuple[Any, ...]]):
         """Find out which isolation level statements have here that are told none."""
         cursor = await self.execute("SELECT pg_catalog.current_setting('transaction_isolation')")
         self.must_begin = await cursor.fetchone() != ("read committed",)
+        if self.must_begin:
+            await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for the server, as psycopg does; no longer than is allowed."""

@@ -13,7 +13,9 @@ from psycopg import AsyncConnection, sql
 
 from .._core.bells import Bells
 from .._core.complaints import Complaints
+from .._core.hearing import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
 from .._core.pacing import backoff, shortest
+from ..adapting import PLAIN
 from ..connecting import said
 from ..events import Deaf, Disconnected, Hearing, Reconnected, name_of
 from .compat import Waiter, scope, sharing_lock, spawn
@@ -47,6 +49,9 @@ class AsyncListener:
         self._heartbeat = heartbeat
         self._ears: set[AsyncEar] = set()
         self._listening: set[str] = set()
+        # What the database calls the channels. Trap: computed here alone, a name that is another
+        # there is never rung, and nothing says so.
+        self._names: dict[str, str] = {}
         self._waiter = Waiter()
         self._stopping = False
         self._task: Task | None = None
@@ -227,10 +232,11 @@ class AsyncListener:
         On this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
         self._checked_at = time.monotonic()
-        present = await self._command(_with_list(_PRESENT, sorted(self.bells.held)))
+        present = await self._command(_with_list(PRESENT, sorted(self.bells.held)))
         if self._could_write and not can_write(self._live()):
             raise OnlyReads  # a primary fenced under its sessions
-        missing = self._listening - {name for name, *_ in present}
+        there = {name for name, *_ in present}
+        missing = {name for name in self._listening if self._called(name) not in there}
         if self.bells.armed and any(crowded == "t" for *_, crowded in present):
             await self._disarm()  # and find that none can be armed
         elif missing or any(lost == "t" for _, lost, _ in present):
@@ -312,45 +318,86 @@ class AsyncListener:
         """
         wanted = self._wanted()
         fresh = wanted - self._listening
+        if fresh:
+            await self._ask_for_names(fresh)
         for channel in sorted(fresh):
-            await self._command(_identified("LISTEN {}", channel))
+            await self._command(_identified("LISTEN {}", self._called(channel)))
             self._listening.add(channel)
         for channel in sorted(self._listening - wanted - {self._probe}):
-            await self._command(_identified("UNLISTEN {}", channel))
+            await self._command(_identified("UNLISTEN {}", self._called(channel)))
             self._listening.discard(channel)
+            self._names.pop(channel, None)
+        if fresh and self.hears and await self._rings_would_be_missed(fresh):
+            await self._check_hearing()
         for ear in list(self._ears):
             if not fresh.isdisjoint(ear.channels):
                 ear.wake()
 
     def _wanted(self) -> set[str]:
-        return {channel for ear in list(self._ears) for channel in ear.channels}
+        return set(self._topics())
+
+    def _topics(self) -> dict[str, str]:
+        """Return the topics that are wanted, by what is taken here for their channels' names."""
+        return {name: topic for ear in list(self._ears) for name, topic in ear.channels.items()}
+
+    def _called(self, channel: str) -> str:
+        return self._names.get(channel, channel)
+
+    async def _ask_for_names(self, channels: set[str]) -> None:
+        """Ask the database what it calls channels."""
+        topics = {name: topic for name, topic in self._topics().items() if name in channels}
+        rows = await self._command(_with_list(NAMES, list(topics.values())))
+        called = {row[0]: row[1] for row in rows}
+        self._names.update({name: called[topic] for name, topic in topics.items()})
+
+    async def _rings_would_be_missed(self, channels: set[str]) -> bool:
+        """Whether the session does not listen to all channels, as the database calls them."""
+        topics = [topic for name, topic in self._topics().items() if name in channels]
+        return bool(await self._command(_with_list(MISSED, topics)))
 
     async def _check_hearing(self) -> None:
-        """Prove that a ring from another connection arrives here."""
+        """Prove that a ring from another connection arrives here, and would on all that is needed.
+
+        What is proven to arrive is a ring on a channel of its own: others hear those of topics.
+        That the session listens to those, as the one who rings calls them, it is asked for.
+        """
         await self._command(_identified("LISTEN {}", self._probe))
         self._listening.add(self._probe)
+        await self._sync_channels()
+        topics = [topic for name, topic in self._topics().items() if name in self._listening]
         self._probe_heard = False
         async with await connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
             await other.execute("SELECT pg_catalog.pg_notify(%s, '')", (self._probe,))
+            # Who rings decides on which channel: the names are those of its session.
+            names = await (await other.execute(CHANNELS, (topics,))).fetchall()
         until = time.monotonic() + self._answer / 2
+        self._receive()
         while not self._probe_heard and not self._stopping and time.monotonic() < until:
             await self._waiter.wait(until - time.monotonic())
             self._receive()
-        deaf = not self._probe_heard and not self._stopping
+        heard = self._probe_heard
+        if heard:
+            listening = {row[0] for row in await self._command(LISTENING)}
+            heard = listening.issuperset(name for (name,) in names)
+        deaf = not heard and not self._stopping
         if deaf and not self.deaf:
             log.warning(
                 "wake-ups do not reach the listening connection (a pooler in transaction mode does "
                 "this): consumers poll. Give a direct listen_dsn"
             )
-        if self._probe_heard:
-            # It is idle by nature. Trap: only where it is ours, not behind a pooler.
-            await self._command("SELECT pg_catalog.set_config('idle_session_timeout', '0', false)")
-        if (deaf, self._probe_heard) != (self.deaf, self.hears) and not self._stopping:
+        if heard:
+            # It is idle by nature, and who arms looks at what is there once it has. Trap: only
+            # where the session is ours, not behind a pooler.
+            await self._command(
+                "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
+                " pg_catalog.set_config('default_transaction_isolation', 'read committed', false)"
+            )
+        if (deaf, heard) != (self.deaf, self.hears) and not self._stopping:
             kind = Deaf if deaf else Hearing
             for teller in self._tellers():
                 teller.tell(kind(group=teller.group))
-        self.deaf, self.hears = deaf, self._probe_heard
+        self.deaf, self.hears = deaf, heard
         for ear in list(self._ears):
             ear.wake()
 
@@ -397,8 +444,10 @@ class AsyncListener:
         """Wake whoever a ring is for. All that has arrived is read, whoever stops listening."""
         connection = self._live()
         rung: dict[str, set[str]] = {}
+        known = {called: name for name, called in self._names.items()}
         while (notify := connection.pgconn.notifies()) is not None:
-            rung.setdefault(notify.relname.decode(), set()).add(notify.extra.decode())
+            channel = notify.relname.decode()
+            rung.setdefault(known.get(channel, channel), set()).add(notify.extra.decode())
         if self._probe in rung:
             self._probe_heard = True
         for ear in list(self._ears):
@@ -409,26 +458,8 @@ class AsyncListener:
                 ear.ring(mine)
 
 
-CROWDED = (
-    "the queue of notifications is half full, so that nobody is to ring: consumers poll. A session "
-    "that listens sits in a transaction; see pg_stat_activity"
-)
-
-#: What this session listens to, whether it lacks the lock of a doorbell it has armed, and whether
-#: so much is in the queue of notifications that none should be.
-_PRESENT = (
-    "SELECT c.name, b.lost, pg_catalog.pg_notification_queue_usage() > 0.5"
-    " FROM pg_catalog.pg_listening_channels() AS c (name),"
-    " (SELECT (SELECT pg_catalog.count(DISTINCT pg_catalog.hashtext(t.topic))"
-    " FROM pg_catalog.unnest({}::text[]) AS t (topic)) <>"
-    " (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l"
-    " WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'advisory'"
-    " AND l.classid = 1685024362 AND l.mode = 'ShareLock')) AS b (lost)"
-)
-
-
 def _with_list(statement: str, items: list[str]) -> str:
-    return sql.SQL(statement).format(sql.Literal(items)).as_string(None)
+    return sql.SQL(statement).format(sql.Literal(items)).as_string(PLAIN)
 
 
 def _identified(statement: str, channel: str) -> str:

@@ -151,7 +151,7 @@ class AsyncReader:
             with allowing(lambda: (user, wanted)):
                 await schema.check_async(self._connection)
             await self._check_log(self._connection)
-            # Names that its encoding lacks would not be heard of, on a connection that others share.
+            # What its encoding lacks would be in the way of others on the listening connection.
             await fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))
             self._ear = await listen(
                 self._listen_dsn, self._attention.channels, self._heartbeat, self._teller

@@ -73,6 +73,8 @@ class KeyGate(Generic[M]):
         with self._mutex:
             line = self._lines.get(place, {})
             self._count(place, -(line.pop(delivery, None) is not None))
+            if not line:
+                self._lines.pop(place, None)
             holder = self._inside.get(place)
             if holder is not None:
                 holder.deliveries.discard(delivery)
@@ -80,7 +82,6 @@ class KeyGate(Generic[M]):
                     return None
                 del self._inside[place]
             if not line:
-                self._lines.pop(place, None)
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None  # it goes once

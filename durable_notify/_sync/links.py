@@ -14,7 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg import Connection, capabilities
+from psycopg import Connection, IsolationLevel, capabilities
 
 from ..adapting import OwnCursor
 from ..connecting import check_dsn, said, set_elsewhere, unquoted
@@ -96,6 +96,8 @@ class OwnConnection(Connection[tuple[Any, ...]]):
         """Find out which isolation level statements have here that are told none."""
         cursor = self.execute("SELECT pg_catalog.current_setting('transaction_isolation')")
         self.must_begin = cursor.fetchone() != ("read committed",)
+        if self.must_begin:
+            self.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for the server, as psycopg does; no longer than is allowed."""

@@ -152,7 +152,7 @@ class Reader:
             with allowing(lambda: (user, wanted)):
                 schema.check(self._connection)
             self._check_log(self._connection)
-            # Names that its encoding lacks would not be heard of, on a connection that others share.
+            # What its encoding lacks would be in the way of others on the listening connection.
             fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))
             self._ear = listen(
                 self._listen_dsn, self._attention.channels, self._heartbeat, self._teller

@@ -204,14 +204,20 @@ class AsyncIngest:
         try:
             async with self._link.use() as connection:
                 await self._publisher.publish_many(connection, self._to, messages)
-        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded, InvalidArgument) as error:
             if len(messages) > 1:
                 for message in messages:
                     await self._publish_once([message])
                 return
             (message,) = messages
             if isinstance(message.payload, bytes):
-                raise
+                # A character that the database's encoding lacks.
+                if not isinstance(error, InvalidArgument) or message.headers == _LACKING:
+                    raise
+                log.warning("a message is published without its key and headers: %s", error)
+                bare = dataclasses.replace(message, key=None, headers=_LACKING)
+                await self._publish_once([bare])
+                return
             # JSON that PostgreSQL does not hold: a number out of range, nesting too deep.
             log.warning("a message is published as bytes: %s", said(error))
             raw = dataclasses.replace(message, payload=message.payload.encode())
@@ -254,6 +260,10 @@ def _payload(arrival: Arrival) -> tuple[str | bytes, bool]:
             encode(Outgoing(text), str)  # NUL, lone surrogates
             return text, plain
     return bytes(arrival.body), False
+
+
+#: The headers of a message of which the database's encoding lacks a character.
+_LACKING = {"ingest-error": "the encoding of the database lacks a character of its key or headers"}
 
 
 def _no_json(name: str) -> None:

@@ -189,8 +189,9 @@ KINDS: dict[str, Kind] = {
     # sessions
     "long-transaction": Kind(
         "warning",
-        "Vacuum removes nothing that died since it began. If it publishes, strict groups wait for "
-        "it, and what it published comes late.",
+        "Vacuum removes nothing that died since it began, and no partition is emptied that was "
+        "wanted then. If it publishes, strict groups wait for it, what it published comes late, "
+        "and no partition is made.",
         "Have its program end it, or: SELECT pg_terminate_backend({pid});",
     ),
     "strict-group-waits": Kind(
@@ -283,7 +284,15 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Without a partition made ahead new messages go to outbox_default, of which nothing can be "
         "dropped at once.",
-        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron. A "
+        "transaction that publishes for long puts it off.",
+    ),
+    "partition-held": Kind(
+        "warning",
+        "No group wants what is in the partition, but a snapshot from before, a backup's say, may "
+        "still be read with. Until it has gone the disk space does not come back.",
+        "Have its program end it, or: SELECT pg_terminate_backend({pid}); a slot: SELECT "
+        "pg_drop_replication_slot('...');",
     ),
     "default-partition-used": Kind(
         "note",

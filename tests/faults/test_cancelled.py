@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.auditor import audit_handled
 from tests.support.crew import DDL, Crew
 from tests.support.planting import Plant, plant
 from tests.support.schedule import LONG_GONE, Session, Stage
@@ -261,3 +262,4 @@ def test_everybody_is_stopped_now_and_then(dsn: str, how: How) -> None:
             crew.drain(director.connection)
             crew.judge(director.connection)
             assert all(isinstance(error, psycopg.OperationalError) for error in crew.errors)
+        audit_handled(dsn, {"g": director.column("SELECT message_id FROM handled")})

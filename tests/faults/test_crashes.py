@@ -22,6 +22,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.support import crashing
+from tests.support.auditor import audit_handled
 from tests.support.consumers import Process
 from tests.support.waiting import eventually
 from tests.support.watching import LISTENER, outstanding, sessions
@@ -120,6 +121,12 @@ def test_everybody_crashes(private_server: Server) -> None:
             for role in consumers:
                 everybody.stop(role)
             judge(conn, everybody)
+        audit_handled(dsn, {group: business_ids(dsn) for group in ("g", "h")})
+
+
+def business_ids(dsn: str) -> set[int]:
+    with psycopg.connect(dsn) as conn:
+        return {message_id for (message_id,) in conn.execute("SELECT message_id FROM business")}
 
 
 def judge(conn: psycopg.Connection[Any], everybody: Crowd) -> None:

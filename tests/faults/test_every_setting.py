@@ -1,4 +1,4 @@
-"""Every setting that a role or a database can have, with values that nobody expects.
+"""Every setting that a role or a database can have, with unusual values.
 
 Each comes from ``pg_settings``, two values of it. Asserted: migrating makes the same schema, and what
 publishers, consumers, readers, administration and maintenance do comes to the same as without.
@@ -10,12 +10,15 @@ does not come to the same, they are parted until those are found that did it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 
-from durable_notify import schema
+from durable_notify import adapting, schema
+from durable_notify._async import links as async_links
+from durable_notify._sync import links as sync_links
 from tests.support import errands
 from tests.support.servers import Postgres
 from tests.support.settings import LEFT_OUT, Setting, hostile, put
@@ -114,6 +117,42 @@ def test_used(pairs: Any, used: Run, usual: Any, group: int, value: int) -> None
 @pytest.mark.timeout(300)
 def test_migrated(pairs: Any, migrated: Run, usual_schema: Any, value: int) -> None:
     assert culprits(migrated, [pair[value] for pair in pairs], usual_schema) == []
+
+
+def results_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = SimpleNamespace(BINARY=adapting.Format.TEXT)
+    monkeypatch.setattr(adapting, "Format", text)
+
+
+def as_the_program_adapts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapting, "_adapters", lambda _: psycopg.adapters)
+
+
+def told_no_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (async_links.AsyncOwnConnection, sync_links.OwnConnection):
+        monkeypatch.setattr(kind, "must_begin", property(lambda _: False, lambda *_: None))
+
+
+@pytest.mark.parametrize(
+    ("plant", "setting"),
+    [
+        (results_as_text, Setting("DateStyle", "German, DMY")),
+        (results_as_text, Setting("extra_float_digits", "-15")),
+        (as_the_program_adapts, Setting("array_nulls", "off")),
+        (as_the_program_adapts, Setting("client_encoding", "SQL_ASCII")),
+        (told_no_level, Setting("default_transaction_isolation", "serializable")),
+    ],
+)
+def test_planted(
+    used: Run,
+    usual: Any,
+    plant: Callable[[pytest.MonkeyPatch], None],
+    setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each fault that there was is found, by the setting that brought it to light."""
+    plant(monkeypatch)
+    assert len(culprits(used, [setting], usual)) == 1
 
 
 def test_what_is_left_out_is_there(admin: Connection) -> None:

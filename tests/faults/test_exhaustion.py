@@ -34,6 +34,7 @@ from durable_notify._async import consumer as async_consumer
 from durable_notify._core.complaints import Complaints
 from durable_notify._sync import consumer as sync_consumer
 from durable_notify.embedded import Server
+from tests.support.auditor import audit_handled
 from tests.support.crew import DDL, Crew, make_worker
 from tests.support.halves import Half
 from tests.support.servers import SETTINGS, local_binaries, own_server
@@ -83,6 +84,9 @@ def database(server: Server, tablespace: str = "pg_default") -> Iterator[tuple[C
         conn.execute(DDL.encode())
         make_worker(server.dsn(name))
         yield conn, make_conninfo(server.dsn(name), user="worker")
+    with psycopg.connect(server.dsn(name), autocommit=True) as conn:  # the other may be dead
+        handled = [i for (i,) in conn.execute("SELECT message_id FROM handled")]
+    audit_handled(server.dsn(name), {"g": handled})
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 

@@ -31,9 +31,12 @@ from tests.support.clusters import (
     migrated,
     of_server,
 )
+from tests.support.leaves import lay_out, make
 from tests.support.moving import carry_on, in_the_midst, reanchor
+from tests.support.retaining import seal
 from tests.support.schedule import Session, Stage
 from tests.support.servers import SETTINGS
+from tests.support.traps import drain
 from tests.support.waiting import eventually
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
@@ -100,6 +103,44 @@ def wait_for_replication(source: Session, target: Session) -> None:
     goal = source.value("SELECT pg_current_wal_flush_lsn()::text")
     done = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'moving'"
     eventually(lambda: source.value(done, goal), 60)
+
+
+@pytest.mark.parametrize("how", ["custom", "inserts", "replication"])
+def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
+    """They refuse what is published, and not what is carried over; and are leaves like others after it."""
+    new = servers.fresh(REPLICATING)
+    source, target = database(old, "moving", "template"), database(new, "moved")
+    with Stage(source) as before:
+        owner = before.session()
+        lay_out(owner, 10)
+        owner.subscribe()
+        for _ in range(35):
+            owner.publish()
+            make(owner)
+        owner.ack(owner.claim(5))
+        seal(owner)
+        assert owner.value("SELECT durable_notify.close_leaves()") == 31
+        wanted = owner.column("SELECT id FROM durable_notify.outbox WHERE id > 5 ORDER BY id")
+        if how == "replication":
+            copy_by_dump(servers, source, target, "schema")
+            replicate(before, source, target)
+            with Stage(target) as there:
+                director, subscriber = before.session(), there.session()
+                wait_for_replication(director, subscriber)
+                subscriber.run("DROP SUBSCRIPTION moving")
+        else:
+            copy_by_dump(servers, source, target, how)
+    with Stage(target) as after:
+        one = after.session()
+        one.run("SELECT durable_notify.reanchor()")
+        assert drain(one) == wanted
+        for _ in range(25):
+            wanted.append(one.publish())
+            make(one)
+        assert drain(one) == wanted[-25:]
+        seal(one)
+        assert one.value("SELECT durable_notify.close_leaves()") > 0
+        one.run("SELECT durable_notify.note_unwanted()")
 
 
 def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: str) -> None:

@@ -34,6 +34,7 @@ import durable_notify as dn
 from durable_notify._async import links as async_links
 from durable_notify._sync import links as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
+from tests.support.auditor import audit_handled
 from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
 from tests.support.watching import asleep, beat, outstanding, send
 
@@ -383,3 +384,5 @@ async def test_everything_at_random(half: Half, dsn: str, conn: Connection, prox
     )
     assert {number for number, _ in rows} == {number for (number,) in outbox}, "lost"
     assert all(times == 1 for _, times in rows), "twice in effect"
+    ids = [i for (i,) in conn.execute("SELECT id FROM durable_notify.outbox")]
+    audit_handled(dsn, {"g": ids})

@@ -24,6 +24,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.support import crashing
+from tests.support.auditor import audit_handled
 from tests.support.consumers import Process
 from tests.support.waiting import eventually
 from tests.support.watching import outstanding
@@ -136,6 +137,9 @@ def test_nothing_grows(private_server: Server) -> None:
             handled = [i for (i,) in conn.execute("SELECT message_id FROM handled")]
             assert set(handled) == business
             assert len(handled) == len(business), "twice in effect"
+            for coming_and_going in coming:
+                coming_and_going.close()
+            audit_handled(dsn, {"g": business})
         finally:
             for process in everybody:
                 process.close()

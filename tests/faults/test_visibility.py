@@ -14,6 +14,7 @@ import pytest
 from psycopg import errors
 
 from tests.support import planting
+from tests.support.auditor import audit_handled
 from tests.support.checker import Faults, Handed, History, Sent, Settled, check, numbered
 from tests.support.schedule import Stage
 from tests.support.servers import Postgres
@@ -38,8 +39,7 @@ FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
 def test_random_schedules(stage: Stage, trial: int, lapses: bool) -> None:
     seed = FIRST_SEED + trial
     print(f"DURABLE_NOTIFY_SEED={seed}")
-    faults = check(interleaved(stage, seed, 500, lapses=lapses), GROUPS, once=not lapses)
-    assert not faults, f"seed {seed}: {faults}"
+    judge(stage, seed, interleaved(stage, seed, 500, lapses=lapses), lapses)
 
 
 @pytest.mark.parametrize("trial", range(TIMES))
@@ -47,8 +47,14 @@ def test_random_schedules(stage: Stage, trial: int, lapses: bool) -> None:
 def test_all_at_once(stage: Stage, trial: int, lapses: bool) -> None:
     seed = FIRST_SEED + trial
     print(f"DURABLE_NOTIFY_SEED={seed}")
-    faults = check(concurrent(stage, seed, 150, lapses=lapses), GROUPS, once=not lapses)
+    judge(stage, seed, concurrent(stage, seed, 150, lapses=lapses), lapses)
+
+
+def judge(stage: Stage, seed: int, history: History, lapses: bool) -> None:
+    faults = check(history, GROUPS, once=not lapses)
     assert not faults, f"seed {seed}: {faults}"
+    acked = {group: {s.id for s in history.settled if s.group == group} for group in GROUPS}
+    audit_handled(stage.dsn, acked)
 
 
 def test_a_seed_says_it_all(server: Postgres, template: str) -> None:

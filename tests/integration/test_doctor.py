@@ -476,6 +476,19 @@ def test_the_default_partition_is_used(dsn: str, conn: Connection) -> None:
     assert not findings(dsn)  # as its remedy says
 
 
+def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
+    with psycopg.connect(dsn, application_name="backup") as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("SELECT")
+        conn.execute("""
+            INSERT INTO durable_notify.unwanted_leaf (first_id, seen, since, noted_at)
+            VALUES (1, '3:3:', pg_current_xact_id(), now() - interval '1 hour')""")
+        finding = one("partition-held", dsn)
+        assert (finding.data["pid"], finding.data["leaves"]) == (other.info.backend_pid, 1)
+        assert "backup" in finding.what
+    assert not findings(dsn)
+
+
 def test_a_large_topic_without_retention(dsn: str, conn: Connection) -> None:
     put(conn, 100)
     conn.execute("ANALYZE durable_notify.outbox_1")

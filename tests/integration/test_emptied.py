@@ -229,6 +229,20 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     assert consumed(dsn) == [2]
 
 
+def test_leaves_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> None:
+    fill(dsn, conn)
+    query = "SELECT tableoid::regclass FROM durable_notify.outbox LIMIT 1"
+    row = conn.execute(query).fetchone()
+    assert row is not None
+    conn.execute("SELECT durable_notify.bar_leaf(%s::regclass)", row)
+    conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    with pytest.raises(dn.InvalidArgument, match="Nothing was published"):
+        publisher.publish(conn, "t", 1)
+    schema.empty_all(dsn)
+    publisher.publish(conn, "t", 1)
+    assert consumed(dsn) == [1]
+
+
 def test_after_a_truncate_messages_can_be_kept(dsn: str, conn: Connection) -> None:
     """The other remedy that is named."""
     publisher.publish_many(conn, "t", [1, 2])
@@ -270,7 +284,9 @@ def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1000001)")
     conn.execute("INSERT INTO durable_notify.log_layout (closed_below) VALUES (1000000)")
     conn.execute("SELECT durable_notify.set_closed(1000000, '3')")
-    conn.execute("INSERT INTO durable_notify.topic_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)")
+    conn.execute(
+        "INSERT INTO durable_notify.topic_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)"
+    )
     publisher.publish(conn, "t", 0)
     assert consumed(dsn) == [0]
     conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
@@ -279,5 +295,7 @@ def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     publisher.publish(conn, "t", 2)
     assert consumed(dsn) == [2]
     assert consumed(dsn, "new") == [1, 2]
-    row = conn.execute("SELECT max(archived_below), max(compacted_below) FROM durable_notify.topic_progress")
+    row = conn.execute(
+        "SELECT max(archived_below), max(compacted_below) FROM durable_notify.topic_progress"
+    )
     assert row.fetchone() == (1, 1)

@@ -16,7 +16,9 @@ from durable_notify._async import listener as async_listener
 from durable_notify._sync import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.halves import Half, Seen, in_thread, running, soon, take, until
+from tests.support.planting import plant
 from tests.support.pooler import pgbouncer
+from tests.support.schedule import Stage
 from tests.support.watching import (
     LISTENER,
     asleep,
@@ -120,7 +122,7 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
         ears: list[Any] = []
 
         def beside(statement: str) -> Any:
-            if "second" in statement:
+            if statement.startswith("LISTEN") and "second" in statement:
                 ears.append(listener.add({dn.channel("third"): "third"}))
             return command(statement)
 
@@ -316,3 +318,36 @@ async def test_publishing_through_a_pooler_wakes(
             await asleep(consumer)
             send(through, [1])
             await seen.got(1)
+
+
+NAMED_OTHERWISE = ("'durable_notify:' OPERATOR(pg_catalog.||) topic", "'other:' || topic")
+
+
+@pytest.mark.parametrize("planted", [False, True])
+async def test_the_database_names_the_channels(
+    half: Half, dsn: str, stage: Stage, planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is computed here: it is woken. Planted: it is not asked, and knows that it is deaf."""
+    session = stage.session()
+    plant(session, "channel", NAMED_OTHERWISE)
+    if planted:
+
+        async def aknow(self: Any, channels: set[str]) -> None:
+            del self, channels
+
+        def know(self: Any, channels: set[str]) -> None:
+            del self, channels
+
+        monkeypatch.setattr(async_listener.AsyncListener, "_ask_for_names", aknow)
+        monkeypatch.setattr(sync_listener.Listener, "_ask_for_names", know)
+    seen = Seen()
+    consumer = half.consumer(dsn, poll=30 if planted else None)
+    async with running(consumer, seen):
+        if planted:
+            await until(lambda: consumer._ear is not None and consumer._ear.deaf)
+            assert not consumer.health().hears
+        else:
+            await asleep(consumer)
+            assert consumer.health().hears
+        send(session.connection, [1])
+        await seen.got(1)

@@ -318,3 +318,23 @@ async def test_a_function_for_errors(half: Half, dsn: str, conn: Connection) -> 
     await soon(consumer.run(Seen(handle)))
     query = "SELECT reason FROM durable_notify.dead_letter ORDER BY message_id"
     assert conn.execute(query).fetchall() == [("1 at 2",), ("2 at 2",)]
+
+
+@pytest.mark.parametrize(("old", "new"), [("key", "none"), ("none", "key"), ("strict", "none")])
+async def test_order_changed_amid_a_batch_leaves_nothing_behind(
+    half: Half, dsn: str, conn: Connection, old: str, new: str
+) -> None:
+    """What is closed here behind a retry of its key is sent back there, whatever the order is by then."""
+    ids = send_keyed(conn, *((n, "k") for n in range(4)))
+    done: list[int] = []
+
+    def handle(message: Any) -> None:
+        if message.id == ids[0] and message.attempt == 1:
+            dn.Admin().configure(conn, "g", order_by=new)
+            raise RuntimeError("once")
+        done.append(message.id)
+
+    options = {"order_by": old, "retry_base": 0.001, "retry_max": 0.001}
+    consumer = half.consumer(dsn, until_empty=True, **options)
+    await soon(consumer.run(handle))
+    assert sorted(done) == ids

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
 import durable_notify as dn
 from durable_notify._async import ear as async_ear
@@ -343,6 +344,20 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(stage: Stage) -> None:
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
     slow.commit()
     assert handled(one) == [], "the planted fault is gone"
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_seek_from_an_older_place_is_told_to_try_again(stage: Stage, isolation: str) -> None:
+    one, operator = stage.take(2)
+    one.subscribe()
+    seek = "SELECT durable_notify.seek('g', 't', to_now => true)"
+    operator.begin(isolation)
+    last = one.publish()
+    assert handled(one) == [last]
+    with pytest.raises(errors.SerializationFailure):
+        operator.run(seek)
+    operator.rollback()
+    operator.run(seek)
 
 
 def test_on_the_command_line(dsn: str, conn: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.bells import Listener
 from tests.support.planting import plant
 from tests.support.schedule import LONG_GONE, Session, Stage, ids
 
@@ -107,6 +108,24 @@ def test_one_job_does_not_take_what_another_has_moved(stage: Stage) -> None:
     assert drain(one) == published[:2]
 
 
+def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(stage: Stage) -> None:
+    """Parked, a message has one row instead of its two."""
+    one, two = ready(stage, 2)
+    first = one.publish(key="k")
+    one.ack(one.claim())
+    second = one.publish(key="k")
+    held = two.claim()
+    one.run("SELECT durable_notify.start_replay('g', 't')")
+    while one.value(ADVANCE) is not None:
+        pass
+    later = replay(one)
+    assert one.claim() == []
+    assert one.run(WAITING) == [(first, "key"), (second, "key")]
+    assert one.value(CANCEL, later)
+    two.ack(held)
+    assert drain(one) == [first, second]
+
+
 def test_a_cancelled_replay_takes_what_it_has_parked(stage: Stage) -> None:
     """Its message was taken out, had to wait for its key, and is the replay's still."""
     one, two = ready(stage, 2)
@@ -121,6 +140,47 @@ def test_a_cancelled_replay_takes_what_it_has_parked(stage: Stage) -> None:
     assert one.value(CANCEL, job)
     two.ack(held)
     assert drain(one) == []
+
+
+def test_a_cancelled_replay_makes_room_to_read(stage: Stage) -> None:
+    """What it had parked was as much as may be; who waits for that is rung for."""
+    one, two = ready(stage, 2)
+    one.run("""SELECT durable_notify.configure('g', '{"park_limit": 1}')""")
+    one.publish(key="k")
+    one.ack(one.claim())
+    one.publish(key="k")
+    held = two.claim()
+    one.run("SELECT durable_notify.start_replay('g', 't', upto_id => %s)", held[0].id - 1)
+    one.run(ADVANCE)
+    job = one.value("UPDATE durable_notify.replay_job SET state = 'running' RETURNING id")
+    assert one.claim() == []
+    other = one.publish(key="l")
+    assert one.claim() == []
+    listener = Listener(stage, "t", arm=True)
+    assert one.value(CANCEL, job)
+    assert listener.heard() == [("durable_notify:t", "0")]
+    assert ids(one.claim()) == [other]
+
+
+def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(stage: Stage) -> None:
+    """A replay moves it just when the claim has looked at what comes again of its key."""
+    one, two, replaying, gate = ready(stage, 4)
+    message_id = one.publish(key="k")
+    (held,) = two.claim()
+    one.run("SELECT durable_notify.start_replay('g', 't')")
+    replaying.begin()
+    replaying.run(ADVANCE)
+    two.settle(held.token, retried=[held])
+    looked = "END IF;\n        -- And what holds back nothing"
+    waits = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(42);"
+    plant(one, "take_batch", (looked, f"{waits} {looked}"))
+    gate.run("SELECT pg_advisory_lock(42)")
+    claiming = one.start("SELECT id, attempt FROM durable_notify.claim('g', '{t}')")
+    stage.wait_until_blocked(one, claiming)
+    replaying.commit()
+    gate.run("SELECT pg_advisory_unlock(42)")
+    assert claiming.result() == [(message_id, 2)]
+    assert one.run(WAITING) == []
 
 
 def test_a_message_comes_once_for_all_of_its_reasons(stage: Stage) -> None:

@@ -29,11 +29,18 @@ def owner(stage: Stage) -> Session:
     return owner
 
 
+NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
+REMOVE = "SELECT durable_notify.remove_leaf()"
+
+
 def tidy(session: Session) -> list[int]:
+    """Leave no leaf that can go; what was emptied, dropped and repacked, step by step."""
     session.run("SELECT durable_notify.seal_log()")
+    session.run(NOTE)
     done = []
-    while count := session.value("SELECT durable_notify.tidy_leaves()"):
-        done.append(count)
+    for step in ("tidy_leaves", "repack_leaf"):
+        while count := session.value(f"SELECT durable_notify.{step}()"):
+            done.append(count)
     return done
 
 
@@ -172,13 +179,20 @@ def test_making_one_waits_for_no_reader(stage: Stage, owner: Session) -> None:
     assert make(owner) == 1
 
 
-def test_making_one_does_not_wait_for_publishers(stage: Stage, owner: Session) -> None:
+def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner: Session) -> None:
+    """What is published meanwhile, and finds no leaf, goes to the default."""
     slow = stage.session()
+    owner.subscribe()
     owner.run(PUBLISH, "t", WIDTH + 1)
     slow.begin()
     slow.publish()
-    assert make(owner) == 1
+    assert make(owner) == 0
+    owner.run(PUBLISH, "t", WIDTH)
+    slow.publish()
+    assert owner.value(IN_DEFAULT) > 0
     slow.commit()
+    assert make(owner) > 0
+    assert len(drain(owner)) == 2 * WIDTH + 3
 
 
 def test_closed_once_nobody_can_add(stage: Stage, owner: Session) -> None:
@@ -250,12 +264,13 @@ def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
 
 
 def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -> None:
-    """A publisher's open transaction bars no TRUNCATE of an old leaf; its shell goes later."""
+    """Who publishes since a leaf was found unwanted bars no TRUNCATE of it; its shell goes later."""
     slow = stage.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     make(owner)
     owner.run("SELECT durable_notify.seal_log()")
+    owner.run(NOTE)
     slow.begin()
     slow.publish()
     assert tidy(owner) == [WIDTH, WIDTH]
@@ -271,8 +286,8 @@ def test_vacuum_of_one_leaf_bars_that_leaf_alone(stage: Stage, owner: Session) -
     owner.run(PUBLISH, "t", 2 * WIDTH)
     make(owner)
     owner.run("SELECT durable_notify.seal_log()")
-    owner.run("SELECT durable_notify.close_leaves()")
-    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    owner.run(NOTE)
+    assert owner.value(REMOVE) == WIDTH
     drop = "SELECT durable_notify.drop_leaf()"
     for leaf, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
         vacuum.begin()
@@ -300,13 +315,12 @@ def test_the_default_goes_too_but_not_what_comes_meanwhile(stage: Stage, owner: 
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
     owner.run("SELECT durable_notify.seal_log()")
+    owner.run(NOTE)
     slow.begin()
     late = slow.publish()
-    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
-    assert owner.value("SELECT durable_notify.remove_leaf()") == WIDTH
-    assert owner.value("SELECT durable_notify.remove_leaf()") == 0
+    assert [owner.value(REMOVE) for _ in range(3)] == [WIDTH, WIDTH, 0]
     slow.commit()
-    assert owner.value("SELECT durable_notify.remove_leaf()") == 0
+    assert owner.value(REMOVE) == 0
     assert owner.column("SELECT id FROM durable_notify.outbox WHERE id >= %s", late) == [late]
     assert tidy(owner)[0] == 51
 
@@ -316,12 +330,13 @@ def test_two_at_once(stage: Stage, owner: Session) -> None:
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run("SELECT durable_notify.seal_log()")
+    owner.run(NOTE)
     one.begin()
-    assert one.value("SELECT durable_notify.remove_leaf()") == WIDTH
-    assert other.value("SELECT durable_notify.remove_leaf()") == 0
+    assert one.value(REMOVE) == WIDTH
+    assert other.value(REMOVE) == 0
     assert other.value("SELECT durable_notify.make_partitions()") == 0
     one.connection.rollback()
-    assert other.value("SELECT durable_notify.remove_leaf()") == WIDTH
+    assert other.value(REMOVE) == WIDTH
 
 
 def test_written_anew_where_most_is_gone(stage: Stage, owner: Session) -> None:

@@ -6,13 +6,13 @@ import pytest
 
 from tests.integration.test_sql_leaves import PUBLISH
 from tests.support.leaves import lay_out, make
+from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.schedule import Session, Stage
 from tests.support.waiting import eventually
 
 STEP = "SELECT durable_notify.repack_leaf()"
 COUNT = "SELECT count(*) FROM durable_notify.outbox"
 COPY = "SELECT to_regclass('durable_notify.outbox_1_anew') IS NOT NULL"
-WAITS_FOR_NOBODY = "UPDATE durable_notify.log_layout SET waits_for = '{}'"
 KEPT = 410
 SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
@@ -45,7 +45,6 @@ def test_a_claim_that_waits_for_it(stage: Stage, owner: Session) -> None:
     claimer = stage.session()
     claimer.subscribe()
     step(owner)
-    step(owner)
     owner.begin()
     step(owner)
     work = claimer.start("SELECT id FROM durable_notify.claim('g', '{t}', 1000)")
@@ -64,10 +63,10 @@ def test_a_snapshot_that_is_older_than_the_copy(
     space = owner.value(SPACE)
     reader.begin("repeatable read")
     reader.run("SELECT pg_current_snapshot()")
-    step(owner)
+    if planted:
+        plant(owner, "older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
     step(owner)
     if planted:
-        owner.run(WAITS_FOR_NOBODY)
         step(owner)
         assert reader.value(COUNT) == 10
         return
@@ -83,7 +82,6 @@ def test_what_is_removed_meanwhile_does_not_come_again(owner: Session) -> None:
     step(owner)
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 10 = 0 AND id <= 2000")
     step(owner)
-    step(owner)
     assert not owner.value(COPY)
     assert owner.value("SELECT count(*) FROM durable_notify.outbox WHERE id <= 2000") == 200
 
@@ -92,7 +90,6 @@ def test_what_is_changed_by_hand_meanwhile_stays_so(owner: Session) -> None:
     """The copy is given up."""
     step(owner)
     owner.run("""UPDATE durable_notify.outbox SET payload = '"redacted"' WHERE id = 5""")
-    step(owner)
     step(owner)
     assert not owner.value(COPY)
     assert owner.value("SELECT payload FROM durable_notify.outbox WHERE id = 5") == "redacted"
@@ -103,7 +100,6 @@ def test_all_of_it_goes_meanwhile(owner: Session) -> None:
     step(owner)
     owner.run("TRUNCATE durable_notify.outbox_1")
     step(owner)
-    step(owner)
     assert not owner.value(COPY)
     assert owner.value(COUNT) == 10
 
@@ -113,13 +109,11 @@ def test_the_shell_goes_meanwhile(owner: Session) -> None:
     owner.run("TRUNCATE durable_notify.outbox_1")
     assert owner.value("SELECT durable_notify.drop_leaf()") == 1
     step(owner)
-    step(owner)
     assert not owner.value(COPY)
 
 
 def test_who_changes_it_by_hand_is_waited_for(stage: Stage, owner: Session) -> None:
     changing = stage.session()
-    step(owner)
     step(owner)
     changing.begin()
     changing.run("DELETE FROM durable_notify.outbox WHERE id = 5")

@@ -169,6 +169,42 @@ def test_a_handler_with_an_older_snapshot_is_told_to_try_again(
     assert drain(one) == published
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_redrive_with_an_older_snapshot_is_refused(stage: Stage, isolation: str) -> None:
+    """Its message would wait under a key that the group does not keep any more."""
+    one, operator = ready(stage, 2, "key")
+    dead = one.publish(key="k")
+    held = one.claim()
+    one.settle(held[0].token, rejected=held)
+    redrive = "SELECT durable_notify.redrive('g', everything => true)"
+    operator.begin(isolation)
+    change(one, "none")
+    with pytest.raises(errors.InvalidParameterValue, match="READ COMMITTED"):
+        operator.run(redrive)
+    operator.rollback()
+    assert operator.value(redrive) == 1
+    assert one.run(KEYS) == [(None,)]
+    assert drain(one) == [dead]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"), [("none", "key", "k"), ("none", "strict", "k"), ("key", "strict", None)]
+)
+def test_a_lease_from_before_is_looked_at_with_pauses(
+    stage: Stage, old: str, new: str, key: str | None
+) -> None:
+    """It held back nothing then, and rings for nothing when it is settled."""
+    one, handler = ready(stage, 2, old)
+    one.publish(key=key)
+    held = handler.claim()
+    change(one, new)
+    waiting = one.publish(key="k")
+    assert one.claim() == []
+    assert 0.3 < one.value("SELECT durable_notify.next_due('g', '{t}')") <= 0.5
+    handler.ack(held)
+    assert drain(one) == [waiting]
+
+
 def test_a_consumer_with_a_new_order_starts_once_it_can(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -376,9 +376,7 @@ def test_what_comes_again_is_not_removed_meanwhile(stage: Stage) -> None:
     assert drain(one) == [first]
     assert maintain(one) == {"remove": 1}
     # Planted: without the lock, it is gone when it is to come again.
-    plant(
-        one, "take_dead_letters", ("LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;", "")
-    )
+    plant(one, "take_dead_letters", ("PERFORM durable_notify.keep_all();", ""))
     second = one.publish()
     (message,) = one.claim()
     one.settle(message.token, rejected=[message])

@@ -131,6 +131,16 @@ def test_leases_from_before_the_limit_are_looked_at_with_pauses(stage: Stage) ->
     assert 0.3 < (due(one, "b") or 0) <= 0.5
 
 
+def test_a_lease_that_is_given_back_makes_room_for_all_topics(stage: Stage) -> None:
+    one, two = ready(stage, 2, "a b", max_in_flight=1)
+    one.publish(topic="a")
+    one.publish(topic="b")
+    (held,) = two.claim(topics="a")
+    listener = Listener(stage, "b", arm=True)
+    assert two.column("SELECT durable_notify.release(%s)", [held.token]) == []
+    assert listener.heard() == [("durable_notify:b", "0")]
+
+
 # Changes of groups.
 
 CHANGES = ["rename_group('g', 'h')", "delete_group('g')"]
@@ -171,6 +181,18 @@ def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> Non
         admin.run(f"SELECT durable_notify.{change}")
 
 
+@pytest.mark.parametrize("call", ["subscribe('g', '{u}')", "discover('g', '{>}')"])
+def test_who_joins_a_group_waits_with_a_bound(stage: Stage, call: str) -> None:
+    one, keeper = ready(stage, 2, "t >")
+    one.publish(topic="u")
+    name = call.partition("(")[0]
+    plant(one, name, ("SET lock_timeout TO '5s'", "SET lock_timeout TO '50ms'"))
+    keeper.begin()
+    keeper.run("SELECT durable_notify.pause('g')")
+    with pytest.raises(errors.LockNotAvailable):
+        one.run(f"SELECT durable_notify.{call}")
+
+
 # Doorbells.
 
 
@@ -193,21 +215,53 @@ def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
     assert publisher.value(locks, listener.pid) == 0
 
 
+def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
+    listener, publisher = stage.take(2)
+    ((one, two),) = publisher.run("""
+        SELECT min(t.name), max(t.name) FROM (
+            SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
+         GROUP BY durable_notify.topic_mark(t.name) HAVING count(*) > 1 LIMIT 1""")
+    listener.listen(one)
+    assert not listener.value("SELECT durable_notify.armed(%s)", two)
+    listener.listen(two)
+    assert publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert listener.value("SELECT durable_notify.disarm(%s)", one)
+    assert listener.value("SELECT durable_notify.armed(%s)", two)
+    assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", one)
+
+
+def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
+    """Locks of a session outlive the statement that took them."""
+    listener, publisher = stage.take(2)
+    mark = "IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363"
+    cancelled = "PERFORM pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid()), pg_catalog.pg_sleep(20);"
+    plant(publisher, "arm", (mark, f"{cancelled} {mark}"))
+    with pytest.raises(errors.QueryCanceled):
+        listener.run("SELECT durable_notify.arm('t')")
+    assert not listener.value("SELECT durable_notify.armed('t')")
+    plant(publisher, "arm", (cancelled, ""))
+    listener.listen()
+    assert listener.value("SELECT durable_notify.armed('t')")
+    assert publisher.value("SELECT durable_notify.somebody_waits('t')")
+
+
 # Durability.
 
 
 @pytest.mark.parametrize("function", ["claim", "claim_alone"])
-@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("lasting", [None, "key", "exclusive", "max_in_flight"])
 def test_only_a_claim_alone_commits_without_waiting_for_the_disk(
-    stage: Stage, function: str, keyed: bool
+    stage: Stage, function: str, lasting: str | None
 ) -> None:
-    """And only one that may be forgotten: in no topic does it hold a key."""
-    (one,) = ready(stage, 1, "t u")
-    one.publish(topic="t", key="k" if keyed else None)
+    """And only one that may be forgotten: it holds no key, and neither is it counted nor the only one."""
+    options = {"exclusive": {"exclusive": True}, "max_in_flight": {"max_in_flight": 9}}
+    (one,) = ready(stage, 1, "t u", **options.get(lasting or "", {}))
+    one.publish(topic="t", key="k" if lasting == "key" else None)
     one.publish(topic="u")
     one.begin()
-    assert len(one.run(f"SELECT * FROM durable_notify.{function}('g', '{{t,u}}')")) == 2
+    query = f"SELECT * FROM durable_notify.{function}('g', '{{t,u}}', owner => 'a test')"
+    assert len(one.run(query)) == 2
     setting = one.value("SHOW synchronous_commit")
     one.commit()
-    assert setting == ("off" if function == "claim_alone" and not keyed else "on")
+    assert setting == ("off" if function == "claim_alone" and not lasting else "on")
     assert one.value("SHOW synchronous_commit") == "on"

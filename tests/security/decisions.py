@@ -62,12 +62,12 @@ MAY: dict[str, set[str]] = {
         " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
         " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
         " room_to_read seconds_until send_back share_order sort_out stragglers subscribe_topics take_batch take_dead_letters"
-        " take_deferred take_due take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
+        " take_deferred take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
         # Of retention and maintenance.
-        " begin_anew compact expire_leases first_id_since hold_removing lost_place measure note_loss note_losses policy_below"
+        " begin_anew compact expire_leases first_id_since hold_functions hold_removing hold_leaves keep_all note_unwanted is_subscribed is_referenced older_snapshots has_appeared lost_place measure note_loss note_losses policy_below"
         " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
         " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves truncated remove_leaf drop_leaf repack_leaf copy_leaf put_copy others_at_work make_leaf first_id_for_a_leaf set_closed leaf_goes"
+        " closed_below close_leaves truncated remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
         " topics_of_leaf discover_next skip_to_leaf lock_log_and",
     ),
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
 import durable_notify as dn
+from durable_notify.adapting import PLAIN
+from durable_notify.observe.doctor import diagnose
 from durable_notify.observe.standing import look
 from tests.support.watching import asleep
 
@@ -38,6 +41,7 @@ def run(dsn: str) -> dict[str, Any]:
         done["replay"] = _replay(dsn, connection)
         done["wake"] = asyncio.run(_wake(dsn, connection))
         done["read"] = _read(dsn)
+        done["diagnose"] = _diagnose(dsn)
         done["maintain"] = _maintain(dsn, connection)
     return done
 
@@ -147,7 +151,7 @@ def _replay(dsn: str, connection: Connection) -> Any:
 async def _wake(dsn: str, connection: Connection) -> Any:
     """Nothing but a wake-up tells of what is published."""
     got = []
-    topics = ["woken", "ä" * 30]
+    topics = ["wo'k\\en", "ä" * 30]
     async with dn.AsyncConsumer(
         dsn, group="w", topics=topics, poll=None, maintenance=False
     ) as consumer:
@@ -170,16 +174,25 @@ def _read(dsn: str) -> Any:
     return _plain([(message.key, message.payload, message.headers) for message in messages])
 
 
+def _diagnose(dsn: str) -> Any:
+    """What hinders, and what could not be looked at; not what is merely odd about the settings."""
+    found = [(finding.name, finding.what) for finding in diagnose(dsn) if finding.level == "error"]
+    return found + [finding for finding in diagnose(dsn) if finding.name == "check-failed"]
+
+
 def _maintain(dsn: str, connection: Connection) -> Any:
     dn.Admin().set_retention(connection, "t", max_age=0.001, on_lag="lose")
     report = dn.Maintenance(dsn, every=0.0, inbox_age=1e6, audit_age=1e6).run_once()
     assert report is not None
     failed = {name: what for name, what in report.items() if name.endswith("failed")}
-    by_sql = (connection.execute("CALL durable_notify.maintain()").fetchone() or ({},))[0]
-    failed |= {name: what for name, what in by_sql.items() if name.endswith("failed")}
-    left = connection.execute("SELECT count(*) FROM durable_notify.outbox WHERE topic = 't'")
-    dn.Publisher().publish(connection, "t", 1)
-    return failed, left.fetchone()
+    # Not as the program adapts values, which is up to it.
+    with psycopg.connect(dsn, autocommit=True, context=PLAIN) as plain:
+        result = plain.execute("CALL durable_notify.maintain()").pgresult
+        by_sql = json.loads((result.get_value(0, 0) if result else None) or b"{}")
+        failed |= {name: what for name, what in by_sql.items() if name.endswith("failed")}
+        left = plain.execute("SELECT count(*) FROM durable_notify.outbox WHERE topic = 't'")
+        dn.Publisher().publish(connection, "t", 1)
+        return failed, left.fetchone()
 
 
 def _plain(value: Any, leave_out: str = "\0") -> Any:

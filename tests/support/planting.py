@@ -8,6 +8,9 @@ from tests.support.schedule import Session
 
 Plant = Callable[[Session], None]
 
+OLDER_SNAPSHOTS_PASSED_OVER = ("4294967295) < 2147483648", "4294967295) < 0")
+"""For `older_snapshots`: no one is found that a leaf is kept for."""
+
 
 def plant(session: Session, function: str, *changes: tuple[str, str]) -> None:
     """Replace pieces of a function's body; each must be there exactly once."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 BOUND = 20.0
 """Seconds after which a test that waits for something gives up."""
 
+T = TypeVar("T")
 LONG_GONE = "UPDATE durable_notify.lease SET deadline = 'epoch'"
 
 
@@ -58,6 +59,10 @@ class Session:
     def start(self, query: str, *params: Any) -> Future[list[tuple[Any, ...]]]:
         """Run a statement that will have to wait, in a thread."""
         return self._thread.submit(self.run, query, *params)
+
+    def do(self, work: Callable[[], T]) -> Future[T]:
+        """Do more than one statement that will have to wait, in a thread."""
+        return self._thread.submit(work)
 
     def begin(self, isolation: str = "read committed") -> None:
         """Start a transaction; above READ COMMITTED its snapshot is taken at once."""

@@ -1,4 +1,4 @@
-"""Every setting that a role or a database can have, each with two values that nobody expects."""
+"""Every setting that a role or a database can have, each with two unusual values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEFT_OUT = {
     "transaction_isolation": "of a transaction, not of a role",
     "transaction_read_only": "of a transaction, not of a role",
     "transaction_deferrable": "of a transaction, not of a role",
-    "role": "sessions are somebody else's: tests/security/test_matrix.py",
+    "role": "sessions are those of another: tests/security/test_matrix.py",
     "session_authorization": "not for a role or a database",
     "seed": "not for a role or a database",
     "local_preload_libraries": "no session begins without the library",
@@ -51,7 +51,7 @@ LEFT_OUT = {
     "trace_sort": "the server's log is not read",
     "debug_logical_replication_streaming": "of publications: tests/faults/test_moves.py",
     "log_min_messages": "the server's log would have gigabytes",
-    "temp_file_limit": "no query may write to disk: it fails, whoever's it is",
+    "temp_file_limit": "queries that write to disk fail",
 }
 #: Values of those that are text: there is no range to take them from.
 TEXT = {

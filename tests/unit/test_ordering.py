@@ -31,6 +31,21 @@ def test_one_at_a_time_in_order() -> None:
     assert gate.enter(PLACE, (2, 1), 1, "g")
 
 
+def test_a_batch_asks_for_the_next_of_a_key_that_will_not_go_through() -> None:
+    """Its lease was lost; the batch has the one before still."""
+    gate: KeyGate[int] = KeyGate()
+    batch = [1]
+    gate.expect(PLACE, (1, 2))
+    assert not gate.enter(PLACE, (1, 3), 3, "b")
+    assert gate.leave(PLACE, (1, 2)) == 3
+    assert gate.enter(PLACE, (1, 3), 3, batch)
+    gate.expect(PLACE, (1, 4))
+    assert gate.waits(PLACE)
+    assert gate.leave(PLACE, (1, 4)) is None
+    assert not gate.waits(PLACE)
+    assert gate.following(PLACE, batch) is None
+
+
 def test_who_comes_to_the_gate_too_early_waits_for_who_was_before() -> None:
     gate: KeyGate[int] = KeyGate()
     for n in range(4):

@@ -37,6 +37,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "paused": (groups.paused, "no group is paused for long"),
     "dead-letters": (groups.dead_letters, "dead letters do not pile up"),
     "partitions": (retention.partitions, "partitions of the log are ready ahead"),
+    "held": (retention.held, "no partition is kept for an old snapshot"),
     "kept": (retention.kept_forever, "no large topic is without retention"),
     "lagging": (retention.lagging, "nothing keeps retention from removing more than its alarm"),
     "losses": (retention.losses, "no group lost anything of late"),

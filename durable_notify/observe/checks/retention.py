@@ -31,6 +31,27 @@ def partitions(patient: Patient) -> Iterator[Finding]:
         yield found("default-partition-used", what, messages=messages)
 
 
+def held(patient: Patient) -> Iterator[Finding]:
+    """Who may read with a snapshot in which a leaf is wanted that is to be emptied."""
+    for pid, who, leaves, seconds in patient.rows(
+        """
+        SELECT s.pid, s.what, count(*),
+               EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
+          FROM durable_notify.unwanted_leaf u
+         CROSS JOIN LATERAL durable_notify.older_snapshots(u.since) s
+         WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)
+         GROUP BY 1, 2 ORDER BY 4 DESC, 1
+        """,
+        patient.limits.transaction,
+    ):
+        process = "" if pid is None else f" (process {pid})"
+        what = (
+            f"{leaves} partition{'' if leaves == 1 else 's'} of the log wait for {who}{process}"
+            f" for {seconds / 60:,.0f} minutes"
+        )
+        yield found("partition-held", what, pid=pid, who=who, leaves=leaves, seconds=seconds)
+
+
 def kept_forever(patient: Patient) -> Iterator[Finding]:
     """Large topics of which nothing is ever removed.
 

@@ -75,7 +75,8 @@ def autovacuum(patient: Patient) -> Iterator[Finding]:
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN LATERAL pg_options_to_table(c.reloptions) o
          WHERE n.nspname = 'durable_notify' AND c.relkind = 'r'
-           AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean
+           -- In this order: the others are no booleans.
+           AND CASE WHEN o.option_name = 'autovacuum_enabled' THEN NOT o.option_value::boolean END
          ORDER BY 1
         """
     ):

@@ -32,7 +32,7 @@ CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DE
 --   min_width:    how many ids a leaf is made for, at least
 --   ahead:        how many leaves are kept ready after the one that is written to
 --   closed_below: how far leaves are closed; see close_leaves()
---   copied:       the first id of the leaf that is written anew, and whose transactions that waits for;
+--   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
 --                 see repack_leaf()
 CREATE TABLE durable_notify.log_layout (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
@@ -40,7 +40,7 @@ CREATE TABLE durable_notify.log_layout (
     ahead        integer NOT NULL DEFAULT 2,
     closed_below bigint  NOT NULL DEFAULT 0,
     copied       bigint,
-    waits_for    text[],
+    copied_by    xid8,
     CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
     CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
 );

@@ -74,5 +74,15 @@ CREATE TABLE durable_notify.maintenance (
     done_at  timestamptz,
     report   jsonb
 ) WITH (fillfactor = 50);
--- Never a row: who removes messages locks it, and who has messages come again; see hold_removing().
-CREATE TABLE durable_notify.removing ();
+-- Who removes messages locks it, and who redelivers messages adds a row; see hold_removing() and keep_all().
+CREATE TABLE durable_notify.removing (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+-- Leaves of which every message may go, and when that was found; see note_unwanted().
+--   first_id: where the leaf begins; 0: outbox_default
+--   seen:     what was looked at: in outbox_default more may have appeared since
+--   since:    the transaction that found it: snapshots that see it committed see that no group wants the messages
+CREATE TABLE durable_notify.unwanted_leaf (
+    first_id bigint      PRIMARY KEY,
+    seen     pg_snapshot NOT NULL,
+    since    xid8        NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);

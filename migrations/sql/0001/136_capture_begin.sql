@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.capture_begin(
     topic text, channel text, writer text, OUT heard_until timestamptz, OUT by_notify boolean
 )
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
     -- Begin to capture a channel to a topic, as a writer with a name of its own. Returns until when others

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.capture(
     topic text, channel text, writer text, batch bigint, payloads text[], pids integer[], as_json boolean DEFAULT false
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
     -- Publish notifications that a writer has heard on a channel, in their order, as JSON strings or,

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.capture_heard(
     topic text, channel text, writer text, until timestamptz, gap_since timestamptz DEFAULT NULL, why text DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
     -- Note that all that was sent to a channel until then has been heard and published, but for what was

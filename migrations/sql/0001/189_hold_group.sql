@@ -28,7 +28,10 @@ BEGIN
         EXCEPTION WHEN lock_not_available THEN
             EXIT WHEN durable_notify.held_by_strangers(group_id);
             IF patience <> '0' AND pg_catalog.clock_timestamp() >= since + patience::interval THEN
-                RAISE;
+                RAISE EXCEPTION 'an open transaction has the lock of group "%"',
+                    (SELECT g.name FROM durable_notify.consumer_group g WHERE g.id = hold_group.group_id)
+                    USING ERRCODE = '55P03',
+                          HINT = 'Nothing was changed. Try again when it has ended; pg_stat_activity shows it.';
             END IF;
         END;
     END LOOP;

@@ -34,7 +34,7 @@ BEGIN
         EXCEPTION WHEN lock_not_available THEN
             -- What was locked in the block is free again.
             IF pg_catalog.clock_timestamp() > since + interval '5 seconds' THEN
-                RAISE EXCEPTION 'group "%" is in use: an open transaction has its lock, or rows that a change of its % needs', group_name, change
+                RAISE EXCEPTION 'group "%" is in use: an open transaction has its lock, or rows that this needs', group_name
                     USING ERRCODE = '55P03',
                           HINT = 'Nothing was changed. Try again when the transactions of its handlers have ended: pg_stat_activity shows them.';
             END IF;

@@ -8,7 +8,8 @@ DECLARE
     start_id bigint;
     seen pg_snapshot;
 BEGIN
-    -- Subscribe a group to topics where it is not yet. The caller holds the group's lock.
+    -- Subscribe a group to topics where it is not yet. The caller holds the group's lock, and called keep_all() before
+    -- that: what is to come is not removed before the subscription can be seen.
     --
     -- Before start_id is read: what commits in between is then late, and looked for; not skipped.
     seen := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify.committed_snapshot() END;

@@ -2,12 +2,14 @@ CREATE FUNCTION durable_notify.subscribe(
     group_name text, topics text[], start_at text DEFAULT 'beginning', since timestamptz DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     new_group integer;
     patterns text[];
     known text[];
+    kept boolean := false;
 BEGIN
     -- Create a group, and subscribe it to topics, where it is not yet; returns the group's id.
     --
@@ -31,12 +33,20 @@ BEGIN
             USING ERRCODE = '22023',
                   HINT = '* stands for one whole word between dots, and > for all from there on, as the last.';
     END IF;
+    -- Where all is subscribed already, as by each consumer that starts, nothing is waited for.
+    IF NOT durable_notify.is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify.keep_all();
+        kept := true;
+    END IF;
     INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING
     RETURNING id INTO new_group;
     IF FOUND THEN
         INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
     END IF;
     new_group := durable_notify.group_lock(group_name);
+    IF NOT kept AND NOT durable_notify.is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify.keep_all();  -- the group was deleted since
+    END IF;
     IF pg_catalog.cardinality(patterns) > 0 THEN
         WITH fresh AS (
             INSERT INTO durable_notify.pattern (group_id, pattern)

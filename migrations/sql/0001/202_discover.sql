@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.discover(group_name text, patterns text[]) RETURNS SETOF text
 LANGUAGE plpgsql
+SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
@@ -22,7 +23,8 @@ BEGIN
        AND NOT EXISTS (SELECT FROM durable_notify.subscription s
                         WHERE s.group_id = asking AND s.topic = t.topic);
     IF asking IS NULL OR fresh IS NOT NULL THEN
-        PERFORM durable_notify.group_lock(group_name);
+        PERFORM durable_notify.keep_all();
+        asking := durable_notify.group_lock(group_name);
         PERFORM durable_notify.subscribe_topics(asking, fresh, 'beginning', NULL);
     END IF;
     RETURN QUERY

@@ -11,6 +11,11 @@ BEGIN
     -- Trap: a handler that acknowledges in its own transaction holds the lease row until it
     -- commits, and a claim must never wait for it: SKIP LOCKED. Such a lease is late but not
     -- superseded; its settle wins if it commits.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot leaves out what was settled since: that would come again.
+        RAISE EXCEPTION 'leases are given back in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     FOR ended IN
         SELECT l.* FROM durable_notify.lease l
          WHERE l.token = ANY (tokens)

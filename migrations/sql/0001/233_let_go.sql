@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.let_go(
-    subscription_id integer, live bigint[], max_messages integer, order_by text, OUT ids bigint[], OUT attempts integer[]
-)
+    subscription_id integer, live bigint[], max_messages integer, order_by text
+) RETURNS bigint[]
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET enable_sort = on AS $function$
 #variable_conflict use_column
@@ -9,19 +9,17 @@ DECLARE
     waiting text[];
     busy text[];
 BEGIN
-    -- Take messages out of deferred that hold back their key and can go: its first, and those after
-    -- it up to one that is not due, if no live lease has the key.
-    ids := '{}';
-    attempts := '{}';
+    -- Messages in deferred that hold back their key and can go: its first, and those after it up to one
+    -- that is not due, if no live lease has the key.
     waiting := ARRAY(SELECT h.key FROM durable_notify.heads(subscription_id) h
                       WHERE h.due_at <= now_time ORDER BY h.message_id);
     IF pg_catalog.cardinality(waiting) = 0 OR max_messages <= 0 THEN
-        RETURN;
+        RETURN '{}';
     END IF;
     -- Trap: leases first, deferred after: the statement below reads what waits once more. A retry
     -- settled in between is either seen there, or its lease was seen here.
     busy := durable_notify.busy_keys(live, waiting, order_by);
-    ids := ARRAY(SELECT f.message_id FROM (
+    RETURN ARRAY(SELECT f.message_id FROM (
         SELECT m.message_id
           FROM pg_catalog.unnest(waiting) WITH ORDINALITY AS w (key, place)
          CROSS JOIN LATERAL (
@@ -32,8 +30,5 @@ BEGIN
          WHERE w.key <> ALL (busy) AND m.goes
          ORDER BY w.place, m.message_id
          LIMIT max_messages) AS f ORDER BY f.message_id);
-    IF ids <> '{}' THEN
-        SELECT t.ids, t.attempts INTO STRICT ids, attempts FROM durable_notify.take_deferred(subscription_id, ids) t;
-    END IF;
 END
 $function$;

@@ -7,10 +7,8 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     next_ids bigint[] := '{}';
-    next_attempts integer[] := '{}';
-    due_now bigint[] := '{}';
-    due_attempts integer[] := '{}';
-    due_jobs bigint[] := '{}';
+    waited bigint[] := '{}';
+    jobs bigint[] := '{}';
     read record;
     sorted record;
     room integer;
@@ -19,39 +17,40 @@ BEGIN
     -- whether the place moved and there may be more: what waited for its turn or time first, then
     -- what follows in the log.
     room := CASE options.order_by WHEN 'none' THEN max_messages ELSE LEAST(max_messages, options.park_limit) END;
+    attempts := '{}';
     IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id) THEN
         IF options.order_by <> 'none'
            AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
-            SELECT g.ids, g.attempts INTO STRICT next_ids, next_attempts
-              FROM durable_notify.let_go(part.id, live, max_messages, options.order_by) g;
+            next_ids := durable_notify.let_go(part.id, live, max_messages, options.order_by);
         END IF;
-        SELECT d.ids, d.attempts, d.replay_jobs INTO STRICT due_now, due_attempts, due_jobs
-          FROM durable_notify.take_due(part.id, max_messages - pg_catalog.cardinality(next_ids)) d;
-        room := durable_notify.room_to_read(
-            part.id, options, max_messages - pg_catalog.cardinality(next_ids) - pg_catalog.cardinality(due_now));
+        -- And what holds back nothing and is due, the earliest first. Trap: taken out one after the other, a
+        -- message that begins to wait for a second reason in between is in both, and twice in its lease.
+        SELECT d.ids, d.attempts, d.replay_jobs INTO STRICT waited, attempts, jobs
+          FROM durable_notify.take_deferred(part.id, next_ids || ARRAY(
+               SELECT w.message_id FROM durable_notify.deferred w
+                WHERE w.subscription_id = part.id AND w.key IS NULL AND w.due_at <= pg_catalog.clock_timestamp()
+                ORDER BY w.due_at, w.message_id
+                LIMIT max_messages - pg_catalog.cardinality(next_ids))) d;
+        room := durable_notify.room_to_read(part.id, options, max_messages - pg_catalog.cardinality(waited));
     END IF;
     SELECT * INTO STRICT read FROM durable_notify.read_window(part.topic, place, room, now_snapshot, upto);
     place := read.place;
-    more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(due_now) > 0;
+    more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(waited) > pg_catalog.cardinality(next_ids);
     moved := pg_catalog.cardinality(read.ids) > 0;
-    IF pg_catalog.cardinality(next_ids) + pg_catalog.cardinality(due_now) > 0 THEN
+    IF waited <> '{}' THEN
         -- After a replay a message may come from the log and as a retry at once: once a batch.
         read.ids := ARRAY(
             SELECT m.id FROM pg_catalog.unnest(read.ids) WITH ORDINALITY AS m (id, place)
-             WHERE m.id <> ALL (next_ids || due_now) ORDER BY m.place);
+             WHERE m.id <> ALL (waited) ORDER BY m.place);
     END IF;
-    ids := due_now || read.ids;
-    attempts := due_attempts || pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
-    IF pg_catalog.cardinality(next_ids) > 0 THEN
-        ids := next_ids || ids;
-        attempts := next_attempts || attempts;
-    ELSIF NOT read.timed AND pg_catalog.cardinality(due_now) = 0
-          AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
+    ids := waited || read.ids;
+    attempts := attempts || pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
+    IF waited = '{}' AND NOT read.timed
+       AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
         RETURN;  -- what most messages are: nothing about them needs a look
     END IF;
     SELECT * INTO STRICT sorted FROM durable_notify.sort_out(
-        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts,
-        pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(next_ids)]) || due_jobs);
+        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts, jobs);
     ids := sorted.ids;
     attempts := sorted.attempts;
     keys := sorted.keys;

@@ -57,7 +57,7 @@ BEGIN
     IF old_place.live <> live THEN
         DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
     END IF;
-    IF batch.keys IS NOT NULL OR options.exclusive THEN
+    IF batch.keys IS NOT NULL OR options.exclusive OR options.max_in_flight IS NOT NULL THEN
         PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim_alone()
     END IF;
     SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(batch.ids) AS m (id);

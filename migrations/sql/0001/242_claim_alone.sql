@@ -12,9 +12,9 @@ BEGIN
     -- claim(), as the only statement of its transaction: its commit does not wait for the disk, if a crash of
     -- the server may forget it.
     --
-    -- It may where no order is kept and no consumer is the only one: a claim that was forgotten is as if it had
-    -- not been, and what is settled under its token is refused. With keys it must last: who works on one would
-    -- not keep others from it. Trap: a token from a sequence could be drawn twice after such a crash, and
+    -- It may if no order is kept, no consumer is the only one, and no limit counts it: a claim that was forgotten
+    -- is as if it had not been, and what is settled under its token is refused. With keys it must last: a
+    -- handler that has one would not keep others from it. Trap: a token from a sequence could be drawn twice after such a crash, and
     -- settle what another group holds; hence the time in it.
     PERFORM pg_catalog.set_config('durable_notify.claim_lasts', '', true);
     RETURN QUERY SELECT * FROM durable_notify.claim(group_name, topics, max_messages, lease, owner, consumer);

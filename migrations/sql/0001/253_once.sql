@@ -11,7 +11,8 @@ BEGIN
     IF NOT durable_notify.has_own_rights() THEN
         RETURN durable_notify.once_granted(group_name, message_id);
     END IF;
-    SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name;
+    -- As the foreign key will: deleted meanwhile, the group is missed here, where it is said why.
+    SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name FOR KEY SHARE;
     IF known IS NULL THEN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
             USING ERRCODE = 'DN005', HINT = 'durable_notify.status() lists the groups.';

@@ -14,7 +14,10 @@ BEGIN
         RETURN;
     END IF;
     given := ARRAY(SELECT DISTINCT s.topic
-                     FROM durable_notify.lease l JOIN durable_notify.subscription s ON s.id = l.subscription_id
+                     FROM durable_notify.lease l
+                     JOIN durable_notify.subscription own ON own.id = l.subscription_id
+                     JOIN durable_notify.subscription s
+                       ON s.group_id = own.group_id AND (s.id = own.id OR l.rings = '*')  -- room for the group
                     WHERE l.token = ANY (tokens));
     RETURN QUERY SELECT pg_catalog.unnest(durable_notify.take_over(tokens, false, counted));
     PERFORM durable_notify.ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);

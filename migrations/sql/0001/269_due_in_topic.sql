@@ -10,16 +10,22 @@ DECLARE
     place durable_notify.position;
     due timestamptz;
     heads timestamptz;
+    silent boolean;
     busy text[];
 BEGIN
     -- When something of a topic comes back to a group by the clock alone. look: now, where the log
     -- has something to read, since what kept a claim from reading may be over.
     SELECT * INTO STRICT place FROM durable_notify.position p
      WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
-    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)) INTO due
+    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.rings IS NULL AND l.order_by <> options.order_by)
+      INTO due, silent
       FROM pg_catalog.unnest(place.live) AS held (token)
       JOIN durable_notify.lease l ON l.token = held.token
       LEFT JOIN durable_notify.heartbeat h ON h.token = held.token;
+    IF silent THEN
+        -- It was handed out under another order, and rings for nothing when it is settled.
+        due := LEAST(due, now_time + interval '0.5 seconds');
+    END IF;
     IF options.order_by = 'strict' AND due IS NOT NULL THEN
         RETURN due;  -- until then, or until a settle that rings
     END IF;

@@ -12,7 +12,7 @@ BEGIN
         RAISE EXCEPTION 'which dead letters of group "%"?', group_name
             USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
     END IF;
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
     PERFORM durable_notify.group_lock(group_name);
     RETURN QUERY
     DELETE FROM durable_notify.dead_letter d

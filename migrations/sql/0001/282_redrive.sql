@@ -16,6 +16,12 @@ BEGIN
     IF NOT durable_notify.has_own_rights() THEN
         RETURN durable_notify.redrive_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot shows messages that have been removed from the log since, and an order that is not
+        -- the group's any more: what is sent there does not come.
+        RAISE EXCEPTION 'redrive() must be in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
     taken := ARRAY(SELECT t FROM durable_notify.take_dead_letters(
         group_name, topic, ids, key, error_type, since, until, everything) t);
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t

@@ -34,7 +34,7 @@ BEGIN
     place.p := COALESCE(read.p, 0);
     FOR _turn IN 1 .. 2 LOOP
         IF place.s1 IS NULL THEN
-            place.s1 := pg_catalog.pg_current_snapshot();
+            place.s1 := durable_notify.committed_snapshot();
             place.h1 := durable_notify.last_id(topic);  -- bounds the scan: nothing higher is in s1
             place.p := 0;
         END IF;

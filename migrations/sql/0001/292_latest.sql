@@ -4,21 +4,25 @@ CREATE FUNCTION durable_notify.latest(topic text) RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
+DECLARE
+    seen pg_snapshot;
 BEGIN
     -- The latest message of every key of a topic, by id, and where to read on from: everything in
     -- one snapshot, so that nothing is missed and nothing comes twice. One row without a message
     -- stands for the place where there is none. It reads the whole topic.
+    -- STABLE: all of it reads with the caller's snapshot. What the place does not count as read is left out.
     IF NOT durable_notify.has_own_rights() THEN
         RETURN QUERY SELECT * FROM durable_notify.latest_granted(topic);
         RETURN;
     END IF;
+    seen := durable_notify.committed_snapshot();
     RETURN QUERY
     WITH last AS (
         SELECT DISTINCT ON (o.key) o.id, o.key, o.payload, o.data, o.headers, o.created_at, o.expires_at
           FROM durable_notify.outbox o
-         WHERE o.topic = latest.topic AND o.key IS NOT NULL
+         WHERE o.topic = latest.topic AND o.key IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(o.xid, seen)
          ORDER BY o.key, o.id DESC)
-    SELECT pg_catalog.pg_current_snapshot(),
+    SELECT seen,
            (SELECT COALESCE(pg_catalog.max(o.id), 0) FROM durable_notify.outbox o WHERE o.topic = latest.topic),
            l.id, l.key, l.payload, l.data, l.headers, l.created_at
       FROM (SELECT 1) AS one

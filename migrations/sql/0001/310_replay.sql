@@ -25,7 +25,9 @@ BEGIN
     IF (after_id IS NULL) = (since IS NULL) OR after_id < 0 THEN
         RAISE EXCEPTION 'replay after an id of 0 or more, or since a time' USING ERRCODE = '22023';
     END IF;
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    IF NOT dry_run THEN
+        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
+    END IF;
     going_back := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id

@@ -28,6 +28,7 @@ BEGIN
     END IF;
     DELETE FROM durable_notify.deferred d
      WHERE d.subscription_id = ended.subscription_id AND d.replay_job = ended.id;
+    PERFORM durable_notify.ring(s.topic, '0') FROM durable_notify.subscription s WHERE s.id = ended.subscription_id;  -- room to read
     PERFORM durable_notify.note_audit('cancel replay', of_group, pg_catalog.jsonb_build_object('job', job_id));
     RETURN true;
 END

@@ -24,7 +24,9 @@ BEGIN
     IF (after_id IS NOT NULL)::integer + (since IS NOT NULL)::integer + to_now::integer <> 1 OR after_id < 0 THEN
         RAISE EXCEPTION 'seek to after an id of 0 or more, since a time, or to now' USING ERRCODE = '22023';
     END IF;
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- what comes again is not removed meanwhile
+    IF NOT dry_run THEN
+        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
+    END IF;
     seeking := durable_notify.group_lock(group_name);
     SELECT p.* INTO place FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id

@@ -18,11 +18,12 @@ BEGIN
     IF durable_notify.armed(topic) THEN
         RETURN true;
     END IF;
-    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify.topic_mark(topic)) THEN
+    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic)) THEN
         RETURN false;
     END IF;
-    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic)) THEN
-        PERFORM pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify.topic_mark(topic));
+    -- Trap: marked first and cancelled in between, a topic would look armed that never rings.
+    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify.topic_mark(topic)) THEN
+        PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
         RETURN false;
     END IF;
     RETURN true;

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.set_wakeups(topic text, policy text) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     cases text;
@@ -19,7 +19,7 @@ BEGIN
         RAISE EXCEPTION 'set_wakeups() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
-    LOCK TABLE durable_notify.topic_wakeups IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+    PERFORM durable_notify.hold_functions();
     DELETE FROM durable_notify.topic_wakeups w WHERE w.topic = set_wakeups.topic;
     IF policy <> 'when_waiting' THEN
         INSERT INTO durable_notify.topic_wakeups (topic, wakeups) VALUES (set_wakeups.topic, policy);

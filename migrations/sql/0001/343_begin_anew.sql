@@ -6,6 +6,7 @@ BEGIN
     -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
     -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those.
     DELETE FROM durable_notify.seal;
+    DELETE FROM durable_notify.unwanted_leaf;
     DELETE FROM durable_notify.maintenance;
     UPDATE durable_notify.topic_progress p
        SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.set_mirror(topic text, channel text) RETURNS text
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     before text;
@@ -24,7 +24,7 @@ BEGIN
         RAISE EXCEPTION 'a channel''s name is 1 to 63 bytes, not %', pg_catalog.octet_length(channel)
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
-    LOCK TABLE durable_notify.topic_mirror IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+    PERFORM durable_notify.hold_functions();
     DELETE FROM durable_notify.topic_mirror m WHERE m.topic = set_mirror.topic RETURNING m.channel INTO before;
     IF channel IS NOT NULL THEN
         INSERT INTO durable_notify.topic_mirror (topic, channel) VALUES (set_mirror.topic, set_mirror.channel);

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.create_compat() RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     owner text := (SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n WHERE n.nspname = 'durable_notify');
     other text;
@@ -12,6 +12,7 @@ BEGIN
     --
     -- For the owner of the schema. Nobody else may create anything in it: whoever could would have his
     -- functions called in place of others by each role that has it in its search_path.
+    PERFORM durable_notify.hold_functions();
     other := (SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n
                WHERE n.nspname = 'durable_notify_compat' AND n.nspowner::regrole::text <> owner);
     IF other IS NOT NULL THEN

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.seal_log() RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     noted durable_notify.seal;
     drawn bigint;

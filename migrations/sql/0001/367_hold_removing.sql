@@ -5,8 +5,8 @@ BEGIN
     -- removes, or has an open transaction that makes messages come again, or this one is not READ COMMITTED.
     -- Then it is for another time.
     --
-    -- Who has messages come again takes it before the group's lock: it may wait here while a leaf is copied, and
-    -- the group's claims are not to wait for that.
+    -- What it decides by stays true until the commit: who redelivers messages, or begins a group, waits for it
+    -- in keep_all(). Nothing is copied under it, or looked through as a whole: they wait for 5 seconds at most.
     -- Trap: what is looked at after the lock must be seen as it is then, not as it was before.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE WARNING 'messages are removed in a READ COMMITTED transaction: this one changes nothing'

@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.measure(topic text) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     from_id bigint;
@@ -10,12 +10,12 @@ BEGIN
     -- Reckon how much the next stretch of a topic takes, 2,000 messages at most; returns how many there
     -- were, 0: all is measured. As stored, compressed or not, with 200 bytes for the row's own fields and
     -- what it has in the indexes.
-    DELETE FROM durable_notify.topic_extent e
-     WHERE e.topic = measure.topic
-       AND e.upto_id < (SELECT o.id FROM durable_notify.outbox o WHERE o.topic = measure.topic ORDER BY o.id LIMIT 1);
     INSERT INTO durable_notify.topic_progress (topic) VALUES (measure.topic) ON CONFLICT DO NOTHING;
     SELECT p.measured_below INTO STRICT from_id FROM durable_notify.topic_progress p
      WHERE p.topic = measure.topic FOR UPDATE;
+    DELETE FROM durable_notify.topic_extent e
+     WHERE e.topic = measure.topic
+       AND e.upto_id < (SELECT o.id FROM durable_notify.outbox o WHERE o.topic = measure.topic ORDER BY o.id LIMIT 1);
     SELECT pg_catalog.count(*) AS messages, pg_catalog.max(o.id) AS upto_id,
            pg_catalog.sum(200 + pg_catalog.octet_length(o.topic) * 3 + COALESCE(pg_catalog.pg_column_size(o.key), 0)
                           + COALESCE(pg_catalog.pg_column_size(o.payload), 0) + COALESCE(pg_catalog.pg_column_size(o.data), 0)

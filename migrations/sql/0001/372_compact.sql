@@ -10,6 +10,7 @@ DECLARE
     last bigint;
     looked bigint;
     gone bigint[];
+    seen pg_snapshot;
 BEGIN
     -- Look at the next 1,000 messages of a compacted topic, and remove those of which a later one of the
     -- same key is among them or was looked at; returns how many were looked at, 0: no more for now.
@@ -24,18 +25,22 @@ BEGIN
     SELECT p.compacted_below, CASE WHEN policy.archive THEN p.archived_below ELSE 9223372036854775807 END
       INTO STRICT from_id, below
       FROM durable_notify.topic_progress p WHERE p.topic = compact.topic FOR UPDATE;
-    -- A new statement, after the lock: what came back before it is seen.
+    -- A new statement, after the lock: what came back before it is seen, and nothing comes back until the commit.
+    -- What has appeared after it, with an id that was drawn long ago, is not looked at.
+    seen := durable_notify.committed_snapshot();
     below := durable_notify.settled_by_all(topic, LEAST(below, durable_notify.sealed_below()));
     SELECT pg_catalog.max(n.id), pg_catalog.count(*) INTO last, looked FROM (
         SELECT o.id FROM durable_notify.outbox o
-         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id < below ORDER BY o.id LIMIT 1000) AS n;
+         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id < below
+           AND pg_catalog.pg_visible_in_snapshot(o.xid, seen) ORDER BY o.id LIMIT 1000) AS n;
     IF last IS NULL THEN
         RETURN 0;
     END IF;
     WITH batch AS MATERIALIZED (
         SELECT o.id, o.key, pg_catalog.max(o.id) OVER (PARTITION BY o.key) AS latest
           FROM durable_notify.outbox o
-         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id <= last AND o.key IS NOT NULL),
+         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id <= last AND o.key IS NOT NULL
+           AND pg_catalog.pg_visible_in_snapshot(o.xid, seen)),
     known AS MATERIALIZED (
         SELECT k.key, k.message_id FROM (SELECT DISTINCT b.key FROM batch b) AS n
           JOIN durable_notify.compacted_key k ON k.topic = compact.topic AND k.key = n.key
@@ -56,5 +61,7 @@ BEGIN
     END IF;
     UPDATE durable_notify.topic_progress p SET compacted_below = last + 1 WHERE p.topic = compact.topic;
     RETURN looked;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 0;  -- another time: replays are not kept waiting
 END
 $function$;

@@ -1,13 +1,14 @@
 CREATE FUNCTION durable_notify.forget_retention(topic text) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     known boolean;
 BEGIN
     -- Take back what set_retention() said of a topic, or a pattern: what another one is not for is kept
     -- for ever. False: nothing was said. For the owner of the schema.
-    LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     DELETE FROM durable_notify.topic_retention r WHERE r.pattern = topic;
     known := FOUND;
     PERFORM durable_notify.write_needs_key();

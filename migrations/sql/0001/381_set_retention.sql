@@ -4,7 +4,7 @@ CREATE FUNCTION durable_notify.set_retention(
     archive boolean DEFAULT false
 ) RETURNS text[]
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     refused text := durable_notify.refused_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
@@ -26,7 +26,8 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
-    LOCK TABLE durable_notify.topic_retention IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
     VALUES (topic, durable_notify.topic_regex(topic), durable_notify.retention_rank(topic), max_age, max_bytes, when_settled,

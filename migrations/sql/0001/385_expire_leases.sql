@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.expire_leases() RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     due bigint[];

@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.sweep() RETURNS bigint
 LANGUAGE plpgsql
 SET enable_mergejoin = off SET jit = off
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     swept bigint := 0;
@@ -11,16 +11,27 @@ BEGIN
     -- Remove bookkeeping of what is no more, some 10,000 rows of each kind at most; returns how many:
     -- heartbeats and settlements without their lease, leases and positions without their subscription, and
     -- what was noted of topics' messages that went, or that no retention needs any more.
-    DELETE FROM durable_notify.lease l WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = l.subscription_id);
+    --
+    -- What another session has locked is left for another time. Trap: claims and settles remove such rows as well,
+    -- several at once and in an order of their own: who waits for one of them may hold what they wait for.
+    DELETE FROM durable_notify.lease l WHERE l.token IN (
+        SELECT o.token FROM durable_notify.lease o
+         WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
-    DELETE FROM durable_notify.position p WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = p.subscription_id);
+    DELETE FROM durable_notify.position p WHERE (p.subscription_id, p.seq) IN (
+        SELECT o.subscription_id, o.seq FROM durable_notify.position o
+         WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
-    DELETE FROM durable_notify.heartbeat h WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = h.token);
+    DELETE FROM durable_notify.heartbeat h WHERE h.token IN (
+        SELECT o.token FROM durable_notify.heartbeat o
+         WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
-    DELETE FROM durable_notify.settlement t WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = t.token);
+    DELETE FROM durable_notify.settlement t WHERE (t.token, t.message_id) IN (
+        SELECT o.token, o.message_id FROM durable_notify.settlement o
+         WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
     FOR found IN
@@ -29,7 +40,7 @@ BEGIN
                IS NOT NULL AS sized,
                COALESCE((SELECT o.id FROM durable_notify.outbox o WHERE o.topic = p.topic ORDER BY o.id LIMIT 1),
                         9223372036854775807) AS first_id
-          FROM durable_notify.topic_progress p
+          FROM durable_notify.topic_progress p ORDER BY p.topic FOR UPDATE OF p SKIP LOCKED
     LOOP
         DELETE FROM durable_notify.compacted_key k USING (
             SELECT x.key FROM durable_notify.compacted_key x

@@ -1,23 +1,39 @@
 CREATE FUNCTION durable_notify.close_leaves() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '40ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     closed bigint;
+    part record;
+    further bigint;
     own bigint;
     since bigint;
 BEGIN
     -- Take note of leaves that get no more rows, as seal_log() has found. Readers leave them out where they
-    -- need not look; see closed_below(). Returns how far leaves are closed.
+    -- need not look; see closed_below(). Returns how far leaves are closed. READ COMMITTED only.
     --
+    -- From here on a leaf refuses rows, with ids that were given, or drawn long ago; see refuse_late(). The lock that
+    -- a trigger is made under keeps out who inserts, and waits for who has: what there is was decided before.
     -- Not where a session may keep low ids for later: whoever publishes with one must be found.
     closed := COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
     IF EXISTS (SELECT FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'durable_notify.outbox_id_seq'::regclass
                   AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
         RETURN closed;
     END IF;
-    closed := (SELECT pg_catalog.max(l.next_id) FROM durable_notify.leaves() l
-                WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed);
-    IF closed IS NOT NULL THEN
+    FOR part IN
+        SELECT l.leaf, l.next_id FROM durable_notify.leaves() l
+         WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed ORDER BY l.next_id
+    LOOP
+        BEGIN
+            PERFORM durable_notify.hold_functions();  -- set_closed() writes one anew
+            PERFORM durable_notify.bar_leaf(part.leaf);
+        EXCEPTION WHEN lock_not_available THEN
+            EXIT;  -- who has written there holds it, or who grants: another time
+        END;
+        further := part.next_id;
+    END LOOP;
+    IF further IS NOT NULL THEN
+        closed := further;
         -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
         -- after it. This transaction's may be older, so it is one of a transaction inside.
         BEGIN

@@ -12,8 +12,11 @@ DECLARE
 BEGIN
     -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
     -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
-    -- not now, since somebody holds the locks it needs. It waits for 40 ms at most; publishing goes on without.
-    LOCK TABLE durable_notify.removing IN SHARE ROW EXCLUSIVE MODE NOWAIT;  -- as hold_removing() does
+    -- not now, since another session holds the locks it needs, or publishes for long. It waits for each of them for 40 ms
+    -- at most; publishing works without.
+    IF NOT durable_notify.hold_leaves() THEN
+        RETURN 0;
+    END IF;
     SELECT * INTO layout FROM durable_notify.log_layout;
     layout.min_width := COALESCE(layout.min_width, 1000000);
     layout.ahead := COALESCE(layout.ahead, 2);

@@ -4,7 +4,7 @@ BEGIN
     -- Copy a closed leaf of the log to a table that can take its place; see repack_leaf().
     EXECUTE pg_catalog.format(
         'CREATE TABLE durable_notify.outbox_%2$s_anew ('
-        ' LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION,'
+        ' LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION,'
         ' CONSTRAINT outbox_bounds CHECK (id >= %2$s AND id < %3$s))'
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);'
         ' INSERT INTO durable_notify.outbox_%2$s_anew SELECT * FROM %1$s ORDER BY id;'

@@ -16,9 +16,11 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
+    PERFORM durable_notify.keep_all();
+    PERFORM durable_notify.group_lock(group_name);  -- discover() would wait for longer
     PERFORM durable_notify.discover(group_name, '{}');
     RETURN 1;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR SQLSTATE 'DN005' THEN  -- busy, or deleted meanwhile
     RETURN 0;
 END
 $function$;

@@ -28,7 +28,7 @@ BEGIN
         leaf, copy);
     EXECUTE pg_catalog.format('SELECT (SELECT pg_catalog.count(*) FROM %s) <> (SELECT pg_catalog.count(*) FROM %s)', leaf, copy)
        INTO missing;
-    IF missing THEN
+    IF missing OR durable_notify.is_referenced(leaf) THEN
         EXECUTE pg_catalog.format('DROP TABLE %s', copy);
         RETURN;
     END IF;
@@ -41,5 +41,6 @@ BEGIN
         ' ALTER TABLE %1$s DROP CONSTRAINT outbox_bounds;'
         ' ALTER TABLE %1$s RENAME TO outbox_%3$s',
         copy, leaf, first_id, next_id);
+    PERFORM durable_notify.bar_leaf(pg_catalog.format('durable_notify.outbox_%s', first_id)::regclass);
 END
 $function$;

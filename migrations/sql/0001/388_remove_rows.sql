@@ -7,13 +7,21 @@ DECLARE
     below bigint;
     removed bigint;
     part record;
+    seen pg_snapshot;
 BEGIN
     -- Remove the next messages of a topic that may go; returns how many. A closed leaf goes as a whole, by
-    -- remove_leaf(): of it a topic's messages are removed here only once all of them may go.
+    -- remove_leaf(): of it a topic's messages are removed here only once all of them may go. And not while it waits
+    -- for older snapshots: what is deleted would take its space for as long.
+    --
+    -- Under hold_removing() what may go stays so. Trap: but for what has appeared since the look, with an id that
+    -- was drawn long ago; hence the snapshot.
     IF (durable_notify.retention_of(topic)).pattern IS NULL OR NOT durable_notify.hold_removing() THEN
         RETURN 0;
     END IF;
-    below := durable_notify.removable_below(topic);
+    seen := durable_notify.committed_snapshot();
+    below := LEAST(durable_notify.removable_below(topic), (
+        SELECT pg_catalog.min(u.first_id) FROM durable_notify.unwanted_leaf u
+         WHERE u.first_id > 0 AND EXISTS (SELECT FROM durable_notify.older_snapshots(u.since))));
     SELECT l.first_id, l.next_id INTO part FROM durable_notify.leaves() l
      WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify.sealed_below();
     IF FOUND AND EXISTS (SELECT FROM durable_notify.outbox o
@@ -22,9 +30,12 @@ BEGIN
     END IF;
     DELETE FROM durable_notify.outbox o USING (
         SELECT x.id FROM durable_notify.outbox x
-         WHERE x.topic = remove_rows.topic AND x.id < below ORDER BY x.id LIMIT most) AS old
+         WHERE x.topic = remove_rows.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
+         ORDER BY x.id LIMIT most) AS old
      WHERE o.topic = remove_rows.topic AND o.id = old.id;
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 0;  -- another time: replays are not kept waiting
 END
 $function$;

@@ -4,7 +4,7 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     part record;
 BEGIN
-    -- Whether every message of a leaf may go. The caller holds hold_removing().
+    -- Whether every message of a leaf may go.
     FOR part IN SELECT t.topic, t.last_id FROM durable_notify.topics_of_leaf(leaf) t LOOP
         IF part.last_id >= durable_notify.removable_below(part.topic) THEN
             RETURN false;

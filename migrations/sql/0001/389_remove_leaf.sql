@@ -2,34 +2,39 @@ CREATE FUNCTION durable_notify.remove_leaf() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '40ms' SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
 DECLARE
     part record;
     messages bigint;
-    sealed bigint := durable_notify.sealed_below();
 BEGIN
-    -- Empty a leaf of the log of which every message may go; returns how many there were, at least 1; 0: there
-    -- is none, or its lock cannot be had now. Commit at once: readers of the whole log wait meanwhile.
+    -- Empty a leaf of the log that note_unwanted() has noted; returns how many messages there were, at least 1; 0:
+    -- there is none, or not now. Commit at once: readers of the whole log wait meanwhile.
     --
-    -- By TRUNCATE, which gives the disk space back. Nothing can appear in a closed leaf, and hold_removing()
-    -- keeps anything from coming again: what may go before the lock may go under it. That is looked at
-    -- once more all the same: outbox_default is not closed.
-    IF NOT durable_notify.hold_removing() THEN
+    -- By TRUNCATE, which gives the disk space back. Trap: it takes the messages from older snapshots, too. A
+    -- backup among them would have positions that want messages, and not the messages. So all who could have
+    -- such a snapshot are waited for.
+    -- Under hold_removing() no message is redelivered; who did that since the leaf was noted has left a row in
+    -- removing. Nothing appears in a closed leaf. outbox_default is not closed: it is looked at under its lock.
+    IF NOT durable_notify.hold_removing() OR EXISTS (SELECT FROM durable_notify.removing) THEN
         RETURN 0;
     END IF;
+    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     FOR part IN
-        SELECT l.leaf FROM durable_notify.leaves() l WHERE l.next_id <= sealed
-         UNION ALL SELECT 'durable_notify.outbox_default'::regclass
+        SELECT u.first_id, u.seen, u.since, COALESCE(l.leaf, 'durable_notify.outbox_default'::regclass) AS leaf
+          FROM durable_notify.unwanted_leaf u LEFT JOIN durable_notify.leaves() l ON l.first_id = u.first_id
+         WHERE l.first_id IS NOT NULL OR u.first_id = 0
+         ORDER BY u.first_id = 0, u.first_id
     LOOP
-        CONTINUE WHEN pg_catalog.pg_relation_size(part.leaf) = 0 OR NOT durable_notify.leaf_goes(part.leaf);
+        CONTINUE WHEN durable_notify.is_referenced(part.leaf) OR EXISTS (SELECT FROM durable_notify.older_snapshots(part.since));
         EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', part.leaf) INTO messages;
         BEGIN
             EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', part.leaf);
-            IF NOT EXISTS (SELECT FROM durable_notify.topics_of_leaf(part.leaf) t WHERE t.last_id >= sealed) THEN
-                EXECUTE pg_catalog.format('TRUNCATE %s', part.leaf);
-                RETURN GREATEST(messages, 1);
-            END IF;
+            CONTINUE WHEN part.first_id = 0 AND durable_notify.has_appeared(part.leaf, part.seen);
+            EXECUTE pg_catalog.format('TRUNCATE %s', part.leaf);
+            DELETE FROM durable_notify.unwanted_leaf u WHERE u.first_id = part.first_id;
+            RETURN GREATEST(messages, 1);
         EXCEPTION WHEN lock_not_available THEN
             CONTINUE;
         END;

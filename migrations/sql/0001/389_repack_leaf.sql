@@ -11,11 +11,10 @@ BEGIN
     -- back; returns 1, or 0: nothing to do, or not now. Each in a transaction of its own. Messages keep all
     -- they have: where they lie is nobody's business.
     --
-    -- It is copied; who has a transaction once that has committed is noted; when all of them have ended, the
-    -- copy takes the leaf's place. Trap: not at once. The copy's rows are invisible to older snapshots,
-    -- such as that of a claim which waits for this lock, or of a backup: they would find no messages,
-    -- and the claim would go on after them, for good.
-    IF NOT durable_notify.hold_removing() THEN
+    -- It is copied; when every snapshot sees the copy, it takes the leaf's place. Trap: not at once. The copy's
+    -- rows are invisible to older snapshots, such as that of a claim which waits for this lock, or of a
+    -- backup: they would find no messages, and the claim would go on after them, for good.
+    IF NOT durable_notify.hold_leaves() THEN
         RETURN 0;
     END IF;
     SELECT * INTO layout FROM durable_notify.log_layout;
@@ -23,21 +22,20 @@ BEGIN
         SELECT l.* INTO part FROM durable_notify.leaves() l
           JOIN pg_catalog.pg_stat_user_tables u ON u.relid = l.leaf
          WHERE l.next_id <= layout.closed_below
+           AND NOT durable_notify.is_referenced(l.leaf)
            AND u.n_tup_del > u.n_tup_ins / 2 AND pg_catalog.pg_relation_size(l.leaf) > 65536
          ORDER BY l.first_id LIMIT 1;
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
         PERFORM durable_notify.copy_leaf(part.leaf, part.first_id, part.next_id);
-        UPDATE durable_notify.log_layout SET copied = part.first_id, waits_for = NULL;
-    ELSIF layout.waits_for IS NULL THEN
-        UPDATE durable_notify.log_layout SET waits_for = durable_notify.others_at_work();
-    ELSIF layout.waits_for && durable_notify.others_at_work() THEN
+        UPDATE durable_notify.log_layout SET copied = part.first_id, copied_by = pg_catalog.pg_current_xact_id();
+    ELSIF EXISTS (SELECT FROM durable_notify.older_snapshots(layout.copied_by)) THEN
         RETURN 0;
     ELSE
         SELECT l.* INTO part FROM durable_notify.leaves() l WHERE l.first_id = layout.copied;
         PERFORM durable_notify.put_copy(part.leaf, layout.copied, part.next_id);
-        UPDATE durable_notify.log_layout SET copied = NULL, waits_for = NULL;
+        UPDATE durable_notify.log_layout SET copied = NULL, copied_by = NULL;
     END IF;
     RETURN 1;
 EXCEPTION WHEN lock_not_available THEN

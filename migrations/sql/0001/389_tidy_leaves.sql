@@ -1,18 +1,18 @@
 CREATE FUNCTION durable_notify.tidy_leaves() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     done bigint;
 BEGIN
     -- Do one thing that is to be done about the log's leaves; returns how much was done, 0: nothing, or not
     -- now. Call it, each time in a transaction of its own, until it is.
     PERFORM durable_notify.close_leaves();
-    done := durable_notify.remove_leaf();
+    done := durable_notify.note_unwanted();
     IF done = 0 THEN
-        done := durable_notify.drop_leaf();
+        done := durable_notify.remove_leaf();
     END IF;
     IF done = 0 THEN
-        done := durable_notify.repack_leaf();
+        done := durable_notify.drop_leaf();
     END IF;
     RETURN done;
 END

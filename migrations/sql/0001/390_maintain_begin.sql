@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.maintain_begin(worker text, every interval) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     standing durable_notify.maintenance;

@@ -21,7 +21,8 @@ BEGIN
            (2, 0, 'leaves', t.name IS NULL),
            (3, 0, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled),
            (4, 0, 'leaves', t.name IS NULL),
-           (5, 0, 'statistics', t.name IS NULL)) AS s (turn, place, name, wanted)
+           (5, 0, 'repack', t.name IS NULL),  -- not with the leaves: that would keep out who replays for long
+           (6, 0, 'statistics', t.name IS NULL)) AS s (turn, place, name, wanted)
      WHERE s.wanted
      ORDER BY s.turn, t.name, s.place;
 END

@@ -34,6 +34,7 @@ BEGIN
         WHEN 'lose' THEN durable_notify.note_losses(topic, 9223372036854775807)
         WHEN 'compact' THEN durable_notify.compact(topic)
         WHEN 'remove' THEN durable_notify.remove_rows(topic)
+        WHEN 'repack' THEN durable_notify.repack_leaf()
         WHEN 'statistics' THEN durable_notify.renew_statistics()
         ELSE 0
     END;

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.maintain_end(worker text, report jsonb) RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- Note that a round is done, and what it did; false: somebody else maintains now.

@@ -9,7 +9,7 @@ BEGIN
         RAISE EXCEPTION 'there is no role "%"', role
             USING ERRCODE = '22023', HINT = 'CREATE ROLE makes one. Nothing was changed.';
     END IF;
-    LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM durable_notify.hold_functions();
     DELETE FROM durable_notify.access a WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.role);
     RETURN found;
 END

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.grant_access(
     role text, action text, topics text[] DEFAULT NULL, group_name text DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     grantee regrole;

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.revoke_access(
     role text, action text DEFAULT NULL, topics text[] DEFAULT NULL, group_name text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     grantee regrole;

@@ -1,6 +1,6 @@
 DROP SCHEMA IF EXISTS durable_notify_compat CASCADE;
 DROP TABLE durable_notify.topic_retention, durable_notify.topic_progress, durable_notify.topic_extent, durable_notify.compacted_key,
-    durable_notify.loss, durable_notify.seal, durable_notify.maintenance, durable_notify.removing CASCADE;
+    durable_notify.loss, durable_notify.seal, durable_notify.maintenance, durable_notify.removing, durable_notify.unwanted_leaf CASCADE;
 DROP TABLE durable_notify.capture, durable_notify.topic_mirror, durable_notify.access, durable_notify.holding, durable_notify.dead_letter, durable_notify.deferred, durable_notify.ordering, durable_notify.settlement,
     durable_notify.heartbeat, durable_notify.dedup, durable_notify.audit, durable_notify.inbox, durable_notify.replay_job, durable_notify.topic_wakeups, durable_notify.ringing, durable_notify.anchor, durable_notify.log_layout,
     durable_notify.outbox CASCADE;

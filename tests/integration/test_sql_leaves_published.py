@@ -1,0 +1,321 @@
+"""Who publishes beside the making and closing of the log's leaves, and what administrators add to the log."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.integration.test_sql_leaves import ALL_MAY_GO, IN_DEFAULT, LEAVES, PUBLISH, WIDTH, tidy
+from tests.support.leaves import lay_out, make
+from tests.support.planting import plant
+from tests.support.retaining import log, retain, seal
+from tests.support.schedule import Session, Stage
+from tests.support.traps import drain
+from tests.support.waiting import eventually
+
+BESIDE_PUBLISHERS = ("LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;", "")
+FORCED = """
+    INSERT INTO durable_notify.outbox (id, topic, payload) OVERRIDING SYSTEM VALUE VALUES (%s, 't', '1')"""
+
+
+@pytest.fixture
+def owner(stage: Stage) -> Session:
+    owner = stage.session()
+    lay_out(owner, WIDTH)
+    owner.subscribe()
+    return owner
+
+
+def past(session: Session, number: int) -> None:
+    """Have a number of others publish, and leaves be made for what they do."""
+    for _ in range(number // 50):
+        session.run(PUBLISH, "t", 50)
+        make(session)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_a_transaction_that_publishes_across_leaves(
+    stage: Stage, owner: Session, isolation: str, planted: bool
+) -> None:
+    """It knows the leaves that there were as it began."""
+    slow, other = stage.take(2)
+    if planted:
+        plant(owner, "make_leaf", BESIDE_PUBLISHERS)
+    slow.begin(isolation)
+    slow.publish()
+    past(other, 5 * WIDTH)
+    if planted:
+        with pytest.raises(errors.CheckViolation, match="outbox_default"):
+            slow.publish()
+            slow.publish()
+        return
+    slow.publish()
+    past(other, WIDTH)
+    slow.publish()
+    slow.commit()
+    past(other, 2 * WIDTH)
+    assert owner.run(LEAVES)[-1][1] > owner.publish()
+    assert sorted(drain(owner)) == log(owner)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_statement_that_publishes_across_leaves(
+    stage: Stage, owner: Session, planted: bool
+) -> None:
+    """Whatever it would do between its rows: it knows the leaves that there were as it began."""
+    slow, other, bar = stage.take(3)
+    if planted:
+        plant(owner, "make_leaf", BESIDE_PUBLISHERS)
+    bar.run("SELECT pg_advisory_lock(7)")
+    work = slow.start("""
+        INSERT INTO durable_notify.outbox (topic, payload)
+        SELECT 't', to_jsonb(n) FROM generate_series(1, 300) AS n
+         WHERE n <> 50 OR pg_advisory_xact_lock_shared(7)::text = ''""")
+    stage.wait_until_blocked(slow, work)
+    past(other, 3 * WIDTH)
+    bar.run("SELECT pg_advisory_unlock(7)")
+    if planted:
+        with pytest.raises(errors.CheckViolation, match="outbox_default"):
+            work.result()
+        return
+    work.result()
+    assert len(drain(owner)) == len(log(owner)) == 600
+
+
+def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> None:
+    """Transactions that overlap all the time, none of them long: nothing is refused, and leaves are made."""
+    publishers = stage.take(4)
+    for number in range(200):
+        publisher = publishers[number % 4]
+        if number >= 4:
+            publisher.commit()
+        publisher.begin()
+        publisher.run(PUBLISH, "t", 5)
+        if number % 10 == 0:
+            for session in publishers:
+                session.rollback() if number == 190 else None
+            owner.value("SELECT durable_notify.make_partitions()")
+    for session in publishers:
+        session.connection.rollback()
+    assert make(owner) > 0
+    assert sorted(drain(owner)) == log(owner)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("role", ["origin", "local"])
+def test_an_id_of_a_closed_leaf_is_refused(
+    stage: Stage, owner: Session, role: str, planted: bool
+) -> None:
+    """Forced, or drawn long ago: no group looks there for what is new."""
+    late = stage.session()
+    drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
+    past(owner, 3 * WIDTH)
+    drain(owner)
+    seal(owner)
+    if planted:
+        plant(owner, "bar_leaf", ("EXECUTE pg_catalog", "RETURN; EXECUTE pg_catalog"))
+    assert owner.value("SELECT durable_notify.close_leaves()") > drawn
+    owner.publish()
+    drain(owner)
+    late.run(f"SET session_replication_role = {role}")
+    if planted:
+        late.run(FORCED, drawn)
+        owner.publish()
+        assert drawn not in drain(owner)
+        return
+    for _ in range(2):
+        with pytest.raises(errors.InvalidParameterValue, match="drawn too long ago"):
+            late.run(FORCED, drawn)
+    owner.publish()
+    assert len(drain(owner)) == 1
+
+
+def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Session) -> None:
+    """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
+    late = stage.session()
+    drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
+    past(owner, 3 * WIDTH)
+    drain(owner)
+    seal(owner)
+    assert owner.value("SELECT durable_notify.close_leaves()") > drawn
+    late.run("SET session_replication_role = replica")
+    late.run(FORCED, drawn)
+    with pytest.raises(psycopg.Error, match="another cluster"):
+        owner.claim()
+    owner.run("SELECT durable_notify.reanchor()")
+    assert drawn in drain(owner)
+
+
+def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owner: Session) -> None:
+    """With an id that seal_log() knows nothing of; it comes, as the leaf is closed after it."""
+    late = stage.session()
+    past(owner, 3 * WIDTH)
+    drain(owner)
+    seal(owner)
+    late.begin()
+    late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that was not drawn, in the default
+    late.run("DELETE FROM durable_notify.outbox WHERE id = 7")
+    late.run(FORCED, 7)
+    assert owner.value("SELECT durable_notify.close_leaves()") == 0
+    late.commit()
+    assert owner.value("SELECT durable_notify.close_leaves()") > 7
+    assert 7 in drain(owner)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bool) -> None:
+    """And is not removed unseen, where it appears between a look at what may go and its removal."""
+    late, remover, bar = stage.take(3)
+    retain(owner, when_settled=True)
+    drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
+    owner.run(PUBLISH, "t", 20)
+    drain(owner)
+    seal(owner)
+    bar.run("SELECT pg_advisory_lock(7)")
+    look = "SELECT l.first_id, l.next_id INTO part"
+    plant(owner, "remove_rows", (look, f"PERFORM pg_catalog.pg_advisory_xact_lock(7); {look}"))
+    if planted:
+        plant(owner, "remove_rows", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
+    work = remover.start("SELECT durable_notify.remove_rows('t')")
+    stage.wait_until_blocked(remover, work)
+    late.run(FORCED, drawn)
+    bar.run("SELECT pg_advisory_unlock(7)")
+    assert work.result() == [(21 if planted else 20,)]
+    assert drain(owner) == ([] if planted else [drawn])
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_who_inserts_into_a_partition_is_publishing(
+    stage: Stage, owner: Session, planted: bool
+) -> None:
+    """It has no lock on the log itself."""
+    if owner.connection.info.server_version < 170000:
+        pytest.skip("a partition draws no ids of its own before PostgreSQL 17")
+    direct = stage.session()
+    if planted:
+        plant(owner, "writers", ("i.inhparent = ANY (tables)", "false"))
+    direct.begin()
+    direct.run("INSERT INTO durable_notify.outbox_1 (topic, payload) VALUES ('t', '1')")
+    mine = direct.draw_xid()
+    assert owner.value("SELECT durable_notify.publishing()::text[]") == (
+        [] if planted else [str(mine)]
+    )
+    assert owner.value("SELECT durable_notify.seal_log()") == (1 if planted else 0)
+    direct.commit()
+    assert owner.value("SELECT durable_notify.seal_log()") == 1
+    assert drain(owner) == [1]
+
+
+def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
+    """Leaves that are made after it have it, too."""
+    owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
+    past(owner, 3 * WIDTH)
+    assert owner.value(IN_DEFAULT) == 0
+    with pytest.raises(errors.CheckViolation, match="no_x"):
+        owner.publish(topic="x")
+    owner.run(ALL_MAY_GO)
+    assert tidy(owner) == [WIDTH] * 3 + [1] * 3
+
+
+def half_empty(owner: Session) -> None:
+    """A closed leaf of which most was removed."""
+    lay_out(owner, 2000)
+    owner.run(PUBLISH, "t", 2000)
+    make(owner)
+    owner.run(PUBLISH, "t", 10)
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
+    if owner.connection.info.server_version >= 150000:
+        owner.run("SELECT pg_stat_force_next_flush()")
+    seal(owner)
+    owner.run("SELECT durable_notify.close_leaves()")
+    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
+    eventually(lambda: bool(owner.value(told)))
+
+
+def test_a_constraint_and_a_leaf_written_anew(stage: Stage) -> None:
+    owner = stage.session()
+    half_empty(owner)
+    owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
+    owner.run("CREATE TABLE named (key text PRIMARY KEY)")
+    owner.run("ALTER TABLE durable_notify.outbox ADD FOREIGN KEY (key) REFERENCES named")
+    assert [owner.value("SELECT durable_notify.repack_leaf()") for _ in range(3)] == [1, 1, 0]
+    assert len(log(owner)) == 410
+    barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'refuse_late' AND tgrelid = 'durable_notify.outbox_1'::regclass"
+    assert owner.column(barred) == ["A"]
+
+
+def test_a_table_that_refers_to_the_log(owner: Session) -> None:
+    """PostgreSQL refuses TRUNCATE then: messages go row by row, and empty leaves as ever."""
+    owner.run("""
+        CREATE TABLE noted (topic text COLLATE "C", id bigint,
+                            FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox ON DELETE CASCADE)""")
+    past(owner, 3 * WIDTH)
+    owner.run("INSERT INTO noted VALUES ('t', 5)")
+    retain(owner, when_settled=True)
+    drain(owner)
+    assert tidy(owner) == []
+    while owner.value("SELECT durable_notify.remove_rows('t')"):
+        pass
+    assert log(owner) == []
+    assert owner.run("SELECT FROM noted") == []
+    assert tidy(owner) == [1] * 3
+    past(owner, 3 * WIDTH)
+    assert sorted(drain(owner)) == log(owner)
+
+
+@pytest.mark.parametrize("when", ["before", "while it is copied"])
+def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
+    stage: Stage, when: str
+) -> None:
+    owner = stage.session()
+    half_empty(owner)
+    step = "SELECT durable_notify.repack_leaf()"
+    copied = when != "before"
+    if copied:
+        assert owner.value(step) == 1
+    owner.run("""
+        CREATE TABLE noted (topic text COLLATE "C", id bigint,
+                            FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox)""")
+    owner.run("INSERT INTO noted VALUES ('t', 5)")
+    assert [owner.value(step) for _ in range(2)] == [int(copied), 0]
+    assert owner.value("SELECT to_regclass('durable_notify.outbox_1_anew')") is None
+    assert len(log(owner)) == 410
+
+
+@pytest.mark.parametrize("table", ["heartbeat", "settlement"])
+def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
+    """Who removes the same rows in another order is not met half way."""
+    one, other = stage.take(2)
+    rows = {
+        "heartbeat": "INSERT INTO durable_notify.heartbeat VALUES (%s, 'epoch')",
+        "settlement": "INSERT INTO durable_notify.settlement VALUES (%s, 1)",
+    }
+    for token in (1, 2):
+        one.run(rows[table], token)
+    other.begin()
+    other.run(f"DELETE FROM durable_notify.{table} WHERE token = 2")
+    one.run("SET statement_timeout = '5s'")
+    one.begin()
+    assert one.value("SELECT durable_notify.sweep()") == 1
+    work = other.start(f"DELETE FROM durable_notify.{table} WHERE token = 1")
+    stage.wait_until_blocked(other, work)
+    one.commit()
+    work.result()
+    other.commit()
+    assert one.value("SELECT durable_notify.sweep()") == 0
+
+
+def test_two_who_sweep_at_once(stage: Stage) -> None:
+    one, other = stage.take(2)
+    one.run(
+        "INSERT INTO durable_notify.topic_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"
+    )
+    one.begin()
+    one.run("SELECT durable_notify.sweep()")
+    other.run("SET statement_timeout = '5s'")
+    other.run("SELECT durable_notify.sweep()")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        other.run("SELECT FROM durable_notify.topic_progress FOR UPDATE NOWAIT")
+    one.commit()

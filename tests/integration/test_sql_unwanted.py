@@ -1,0 +1,285 @@
+"""What goes from the log, beside everybody who may still want it: groups that begin, replays, older snapshots."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.leaves import lay_out, make
+from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
+from tests.support.retaining import log, retain, seal
+from tests.support.roles import roles
+from tests.support.schedule import Session, Stage, ids
+from tests.support.traps import drain
+
+NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
+NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
+REMOVE = "SELECT durable_notify.remove_leaf()"
+REMOVE_ROWS = "SELECT durable_notify.remove_rows('t')"
+WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify.undelivered(s.id) u"
+KEEP_NOTHING = ("INSERT INTO durable_notify.removing DEFAULT VALUES", "SELECT")
+
+
+def publish(session: Session, number: int, topic: str = "t") -> list[int]:
+    return [session.publish(topic=topic) for _ in range(number)]
+
+
+@pytest.fixture
+def owner(stage: Stage) -> Session:
+    """A leaf of ten messages, that a group has still to read; the next is begun."""
+    owner = stage.session()
+    lay_out(owner, 10)
+    owner.subscribe()
+    retain(owner, when_settled=True)
+    publish(owner, 10)
+    make(owner)
+    owner.draw_xid()
+    return owner
+
+
+def settle(owner: Session) -> None:
+    """Have the group settle all, and the leaf be past."""
+    drain(owner)
+    publish(owner, 5, "other")
+    seal(owner)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("start_at", ["beginning", "now"])
+@pytest.mark.parametrize("topics", ["t", "*"])
+def test_a_group_that_begins_beside_a_removal(
+    stage: Stage, planted: bool, start_at: str, topics: str
+) -> None:
+    """It is subscribed once what was to go has gone: what it is handed first stays."""
+    one, remover, bar, new = stage.take(4)
+    one.subscribe()
+    retain(one, when_settled=True)
+    publish(one, 3)
+    drain(one)
+    seal(one)
+    if planted:
+        plant(one, "keep_all", KEEP_NOTHING)
+    bar.begin()
+    bar.run("LOCK TABLE durable_notify.outbox IN SHARE MODE")  # after its look it waits here
+    removing = remover.start(REMOVE_ROWS)
+    stage.wait_until_blocked(remover, removing)
+    query = "SELECT durable_notify.subscribe('new', %s, %s)"
+    beginning = new.start(query, [topics], start_at)
+    if planted:
+        beginning.result()
+        bar.commit()
+        assert removing.result() == [(3,)]  # of what a group is to get by now
+        return
+    stage.wait_until_blocked(new, beginning)
+    bar.commit()
+    assert removing.result() == [(3,)]
+    beginning.result()
+    sent = publish(one, 2)
+    assert one.value(REMOVE_ROWS) == 0
+    new.run("SELECT durable_notify.discover('new', '{*}')")
+    assert ids(new.claim(group="new")) == sent
+
+
+def test_a_consumer_that_starts_again_waits_for_no_removal(stage: Stage) -> None:
+    one, remover = stage.take(2)
+    one.subscribe("g", "t a.*")
+    remover.begin()
+    assert remover.value("SELECT durable_notify.hold_removing()")
+    one.run("SET statement_timeout = '2s'")
+    one.subscribe("g", "t a.*")
+
+
+def test_a_group_that_was_deleted_as_it_is_subscribed(stage: Stage) -> None:
+    """That all was subscribed is looked at once more under the group's lock."""
+    one, deleting, remover = stage.take(3)
+    one.subscribe()
+    deleting.begin()
+    deleting.run("SELECT durable_notify.delete_group('g')")
+    work = one.start("SELECT durable_notify.subscribe('g', '{t}')")
+    stage.wait_until_blocked(one, work)
+    remover.begin()
+    assert remover.value("SELECT durable_notify.hold_removing()")
+    deleting.commit()
+    stage.wait_until_blocked(one, work)
+    remover.commit()
+    work.result()
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_discovered_beside_a_removal(stage: Stage, planted: bool) -> None:
+    one, late, remover = stage.take(3)
+    late.subscribe("late", "a.*")
+    publish(one, 1, "a.b")
+    if planted:
+        plant(one, "keep_all", KEEP_NOTHING)
+    remover.begin()
+    assert remover.value("SELECT durable_notify.hold_removing()")
+    work = late.start("SELECT * FROM durable_notify.discover('late', '{a.*}')")
+    if planted:
+        assert work.result() == [("a.b",)]
+        return
+    stage.wait_until_blocked(late, work)
+    remover.commit()
+    assert work.result() == [("a.b",)]
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_an_older_snapshot(stage: Stage, owner: Session, planted: bool) -> None:
+    """Such as a backup's: it has positions that want the messages, and the messages."""
+    backup = stage.session()
+    backup.begin("repeatable read")
+    settle(owner)
+    if planted:
+        plant(owner, "older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
+    owner.run(NOTE)
+    assert owner.column(NOTED) == [1]
+    assert owner.value(REMOVE) == (10 if planted else 0)
+    wanted, there = backup.column(WANTED), log(backup)
+    assert wanted == ([] if planted else list(range(1, 11)))
+    assert there == wanted  # planted: what h0 says is wanted, and not there
+    assert backup.value("SELECT h0 FROM durable_notify.position") == 0
+    backup.commit()
+    if not planted:
+        assert owner.value(REMOVE) == 10
+        assert owner.column(NOTED) == []
+
+
+def test_a_snapshot_that_is_handed_on(stage: Stage, owner: Session) -> None:
+    """Imported, and from there once more, by transactions that began after the leaf was found unwanted."""
+    holder, *others = stage.take(4)
+    holder.begin("repeatable read")
+    settle(owner)
+    owner.run(NOTE)
+    for other in others:
+        name = holder.value("SELECT pg_export_snapshot()")
+        other.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        other.run(f"SET TRANSACTION SNAPSHOT '{name}'")
+        holder.commit()
+        holder = other
+        assert owner.value(REMOVE) == 0
+        assert len(log(holder)) == 10
+    holder.commit()
+    assert owner.value(REMOVE) == 10
+
+
+def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
+    """An owner who is no superuser sees little of it: that it is there."""
+    with roles(stage.dsn, {"keeper": []}) as made:
+        keeper = stage.session()
+        name = made.names["keeper"]
+        keeper.run(f"GRANT USAGE ON SCHEMA durable_notify TO {name}")
+        keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify.older_snapshots TO {name}")
+        keeper.run(f"SET ROLE {name}")
+        backup = stage.session()
+        backup.begin("repeatable read")
+        settle(owner)
+        owner.run(NOTE)
+        since = owner.value("SELECT since::text FROM durable_notify.unwanted_leaf")
+        found = "SELECT pid FROM durable_notify.older_snapshots(%s::xid8)"
+        assert keeper.column(found, since) == [backup.pid]
+        backup.commit()
+        assert keeper.column(found, since) == []
+        keeper.run("RESET ROLE")
+
+
+def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
+    """A READ COMMITTED transaction has no snapshot between statements, and one while one runs."""
+    reader, bar = stage.take(2)
+    bar.run("SELECT pg_advisory_lock(7)")
+    query = "SELECT pg_advisory_xact_lock_shared(7), durable_notify.latest('t')"
+    work = reader.start(f"WITH w AS MATERIALIZED ({query}) SELECT count(*) FROM w")
+    stage.wait_until_blocked(reader, work)
+    settle(owner)
+    owner.run(NOTE)
+    assert owner.value(REMOVE) == 0
+    bar.run("SELECT pg_advisory_unlock(7)")
+    work.result()
+    assert owner.value(REMOVE) == 10
+
+
+def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(stage: Stage, owner: Session) -> None:
+    """It would take its space for as long; once they are gone, and a reader has the lock, it is deleted."""
+    backup, reader = stage.take(2)
+    backup.begin("repeatable read")
+    settle(owner)
+    owner.run(NOTE)
+    assert owner.value(REMOVE_ROWS) == 0
+    backup.commit()
+    reader.begin()
+    reader.connection.execute("SELECT count(*) FROM durable_notify.outbox_1")
+    reader.connection.execute("SELECT 1")  # no snapshot, and the leaf's lock
+    assert owner.value(REMOVE) == 0
+    assert owner.value(REMOVE_ROWS) == 10
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_what_came_again_since_it_was_found_unwanted(
+    stage: Stage, owner: Session, planted: bool
+) -> None:
+    """A snapshot of that time wants it: what was found before does not count."""
+    backup = stage.session()
+    settle(owner)
+    owner.run(NOTE)
+    assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    backup.begin("repeatable read")
+    assert owner.value(REMOVE) == 0
+    drain(owner)
+    if planted:
+        plant(owner, "note_unwanted", ("IF FOUND THEN", "IF false THEN"))
+    owner.run(NOTE)
+    assert owner.value(REMOVE) == (10 if planted else 0)
+    assert len(log(backup)) == (0 if planted else 10)
+    backup.commit()
+    if not planted:
+        assert owner.value(REMOVE) == 10
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT durable_notify.seek('g', 't', 0)",
+        "SELECT durable_notify.start_replay('g', 't')",
+        "SELECT durable_notify.redrive('g', everything => true)",
+        "SELECT durable_notify.subscribe('new', '{t}')",
+        "SELECT durable_notify.subscribe('g', '{new.*}')",
+        "SELECT durable_notify.set_retention('t', '1 year')",
+        "SELECT durable_notify.forget_retention('t')",
+    ],
+)
+def test_nothing_goes_while_messages_are_redelivered(
+    stage: Stage, owner: Session, again: str
+) -> None:
+    """Nor by what was found before; and no wait for another who does the same."""
+    asking, other = stage.take(2)
+    (message, *rest) = owner.claim()
+    owner.settle(message.token, rest, rejected=[message])
+    settle(owner)
+    owner.run(NOTE)
+    asking.begin()
+    asking.run(again)
+    assert owner.value(REMOVE) == 0
+    assert owner.value(REMOVE_ROWS) == 0
+    other.run("SET statement_timeout = '2s'")
+    other.subscribe("another")
+    asking.commit()
+    assert owner.value(REMOVE) == 0
+    owner.run(NOTE)
+    assert owner.column(NOTED) == []
+
+
+def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> None:
+    """And while one is made, and checked: what is in the log stays as it is."""
+    copying = stage.session()
+    for work in (
+        "SELECT durable_notify.copy_leaf('durable_notify.outbox_1', 1, 11) FROM durable_notify.hold_leaves()",
+        "SELECT durable_notify.make_partitions()",
+        "SELECT durable_notify.repack_leaf()",
+        "SELECT durable_notify.note_unwanted()",
+    ):
+        copying.begin()
+        copying.run(work)
+        owner.run("SET statement_timeout = '2s'")
+        owner.run("SELECT durable_notify.seek('g', 't', 0)")
+        owner.run("SELECT durable_notify.start_replay('g', 't', dry_run => true)")
+        assert owner.value(REMOVE_ROWS) == 0  # who removes waits for another time
+        copying.rollback()

@@ -1,0 +1,116 @@
+"""Leaves come and go by chance, beside claims, replays and snapshots: each snapshot has what its groups want."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.test_sql_retention import GROUPS, Schedule
+from tests.support.leaves import lay_out, make
+from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
+from tests.support.retaining import log, seal, unsettled
+from tests.support.schedule import Session, Stage, ids
+
+
+class Leaves(Schedule):
+    """The same in leaves of ten messages, which maintenance empties, and backups beside it."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        lay_out(stage.session(), 10)
+        super().__init__(stage, seed)
+        self.free = list(stage.take(2))
+        self.backups: list[tuple[Session, set[int]]] = []
+        self.emptied = 0
+
+    def step(self) -> None:
+        kinds = ["publish"] * 6 + ["end"] * 5 + ["claim"] * 6 + ["settle"] * 6
+        kinds += (
+            ["drain"] * 2
+            + ["begin", "begin", "look", "tidy", "tidy", "note"]
+            + ["back"] * (self.rng.random() < 0.3)
+        )
+        getattr(self, self.rng.choice(kinds))()
+
+    def begin(self) -> None:
+        if self.free:
+            session = self.free.pop()
+            session.begin("repeatable read")
+            wanted = {i for found in unsettled(self.one).values() for i in found}
+            self.backups.append((session, wanted))
+
+    def look(self) -> None:
+        if self.backups:
+            session, wanted = self.backups.pop(0)
+            lost = wanted - set(log(session))
+            assert not lost, f"a snapshot wants {lost} and has them not"
+            session.commit()
+            self.free.append(session)
+
+    def drain(self) -> None:
+        """The groups settle all there is, but for one now and then."""
+        while self.held:
+            self.settle()
+        for group in GROUPS[: self.rng.randint(1, 4)]:
+            while batch := self.one.claim(100, group):
+                self.one.ack(batch)
+                self.settled[group] |= set(ids(batch))
+
+    def rest(self) -> None:
+        """No one publishes: leaves can be made and closed."""
+        for writer, published in self.writers.items():
+            if published:
+                writer.commit()
+                self.committed += published
+                self.writers[writer] = []
+
+    def note(self) -> None:
+        self.rest()
+        self.one.run("SELECT durable_notify.seal_log()")
+        self.one.run("SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()")
+
+    def tidy(self) -> None:
+        self.rest()
+        make(self.one)
+        self.one.run("SELECT durable_notify.seal_log()")
+        while done := self.one.value("SELECT durable_notify.remove_leaf()"):
+            self.emptied += done
+        self.one.run("SELECT durable_notify.tidy_leaves()")
+
+    def finish(self) -> None:
+        while self.backups:
+            self.look()
+        super().finish()
+
+
+def play(stage: Stage, seed: int) -> None:
+    """Nothing goes that a group or a snapshot wants; in the end all that was closed goes."""
+    schedule = Leaves(stage, seed)
+    for _ in range(300):
+        schedule.step()
+    schedule.finish()
+    for group in GROUPS:
+        lost = set(schedule.committed) - schedule.settled[group]
+        assert not lost, f"group {group} lost {lost}, seed {seed}"
+    assert schedule.emptied > 10
+    seal(schedule.one)
+    for _ in range(3):
+        schedule.note()
+        schedule.tidy()
+    assert schedule.one.value("SELECT count(*) FROM durable_notify.unwanted_leaf") == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_schedules(stage: Stage, seed: int) -> None:
+    play(stage, seed)
+
+
+@pytest.mark.parametrize(
+    ("function", "change"),
+    [
+        ("older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER),
+        ("leaf_goes", ("RETURN false;", "RETURN true;")),
+    ],
+)
+def test_a_planted_fault_is_caught(stage: Stage, function: str, change: tuple[str, str]) -> None:
+    plant(stage.session(), function, change)
+    with pytest.raises(AssertionError, match="wants|lost"):
+        play(stage, 0)
