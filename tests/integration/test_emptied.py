@@ -229,6 +229,20 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     assert consumed(dsn) == [2]
 
 
+def test_leaves_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> None:
+    fill(dsn, conn)
+    query = "SELECT tableoid::regclass FROM durable_notify.outbox LIMIT 1"
+    row = conn.execute(query).fetchone()
+    assert row is not None
+    conn.execute("SELECT durable_notify.bar_leaf(%s::regclass)", row)
+    conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    with pytest.raises(dn.InvalidArgument, match="Nothing was published"):
+        publisher.publish(conn, "t", 1)
+    schema.empty_all(dsn)
+    publisher.publish(conn, "t", 1)
+    assert consumed(dsn) == [1]
+
+
 def test_after_a_truncate_messages_can_be_kept(dsn: str, conn: Connection) -> None:
     """The other remedy that is named."""
     publisher.publish_many(conn, "t", [1, 2])

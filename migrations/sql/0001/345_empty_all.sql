@@ -1,8 +1,9 @@
 CREATE FUNCTION durable_notify.empty_all(keep_groups boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     emptied text;
+    leaf regclass;
     until timestamptz := pg_catalog.clock_timestamp() + '5 seconds';
 BEGIN
     -- Remove all messages and all that became of them, for tests: TRUNCATE leaves the schema unusable.
@@ -10,6 +11,7 @@ BEGIN
     -- Groups go, too, or start anew, with their options, topics and pauses, where keep_groups says so. What
     -- was set up stays: grants, retention, wake-ups, mirrors, watched tables, the layout of the log. Ids are
     -- not drawn again. For the owner of the schema. SQLSTATE 55P03: others were at work for 5 seconds.
+    PERFORM durable_notify.hold_functions();
     SELECT pg_catalog.string_agg(pg_catalog.format('durable_notify.%I', c.relname), ', ' ORDER BY c.oid) INTO emptied
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
@@ -37,8 +39,11 @@ BEGIN
         SELECT s.id, 1, '3:3:', 0, NULL, NULL, 0, '{}' FROM durable_notify.subscription s;
     END IF;
     -- Ids may have been set back by TRUNCATE ... RESTART IDENTITY, and be drawn again below what was closed.
-    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, waits_for = NULL;
+    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, copied_by = NULL;
     PERFORM durable_notify.set_closed(0, '3');
+    FOR leaf IN SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgfoid = 'durable_notify.refuse_late()'::regprocedure LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late ON %s', leaf);
+    END LOOP;
     PERFORM durable_notify.anchor_here();
 END
 $function$;
