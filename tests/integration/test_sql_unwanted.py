@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tests.support.leaves import lay_out, make
@@ -16,6 +17,10 @@ NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
 REMOVE = "SELECT durable_notify.remove_leaf()"
 REMOVE_ROWS = "SELECT durable_notify.remove_rows('t')"
 WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify.undelivered(s.id) u"
+AT_THE_GATE = (
+    "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
+    " PERFORM pg_catalog.pg_advisory_xact_lock(7);"
+)
 KEEP_NOTHING = ("INSERT INTO durable_notify.removing DEFAULT VALUES", "SELECT")
 
 
@@ -265,6 +270,64 @@ def test_nothing_goes_while_messages_are_redelivered(
     assert owner.value(REMOVE) == 0
     owner.run(NOTE)
     assert owner.column(NOTED) == []
+
+
+def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
+    """What has committed just before it is seen, and the leaf stays."""
+    gate, asking, remover = stage.take(3)
+    settle(owner)
+    owner.run(NOTE)
+    plant(owner, "hold_removing", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    asking.begin()
+    assert asking.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    asking.commit()
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert removing.result() == [(0,)]
+    assert ids(owner.claim()) == list(range(1, 11))
+
+
+def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
+    stage: Stage, owner: Session
+) -> None:
+    """It may be large; and it stays, if one of them wants it."""
+    gate, remover = stage.take(2)
+    settle(owner)
+    owner.run(NOTE)
+    plant(owner, "remove_leaf", ("INTO messages;", f"INTO messages; {AT_THE_GATE}"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    owner.run("SET statement_timeout = '2s'")
+    assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert removing.result() == [(0,)]
+    assert ids(owner.claim()) == list(range(1, 11))
+
+
+def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Session) -> None:
+    """Who empties it waits for that row's transaction, and leaves it."""
+    worker, remover = stage.take(2)
+    settle(owner)
+    owner.run(NOTE)
+    lock = "EXECUTE pg_catalog.format('LOCK TABLE"
+    wait = "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
+    plant(owner, "remove_leaf", (lock, f"{wait} {lock}"))
+    worker.run("SET session_replication_role = replica")
+    worker.begin()
+    worker.run(
+        "INSERT INTO durable_notify.outbox (xid, topic, payload, id) OVERRIDING SYSTEM VALUE"
+        " VALUES ('3', 'carried', '0', 5)"
+    )
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    worker.commit()
+    with pytest.raises(psycopg.Error) as refused:
+        removing.result()
+    assert refused.value.sqlstate == "DN010"
+    assert log(owner, "carried") == [5]
 
 
 def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> None:
