@@ -14,6 +14,7 @@ from tests.support.traps import drain
 
 NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
 NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
+TIDY = "SELECT durable_notify.tidy_leaves()"
 REMOVE = "SELECT durable_notify.remove_leaf()"
 REMOVE_ROWS = "SELECT durable_notify.remove_rows('t')"
 WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify.undelivered(s.id) u"
@@ -238,6 +239,20 @@ def test_what_came_again_since_it_was_found_unwanted(
         assert owner.value(REMOVE) == 10
 
 
+def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Session) -> None:
+    """What is noted once more is no progress, and not emptied in the same transaction."""
+    settle(owner)
+    assert owner.value(TIDY) == 1  # closed
+    assert owner.value(TIDY) == 1
+    for _ in range(2):
+        assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+        drain(owner)
+        assert owner.value(TIDY) == 0
+        assert owner.column(NOTED) == [1]
+    assert len(log(owner)) == 10
+    assert owner.value(TIDY) == 10
+
+
 @pytest.mark.parametrize(
     "again",
     [
@@ -328,6 +343,24 @@ def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Sess
         removing.result()
     assert refused.value.sqlstate == "DN010"
     assert log(owner, "carried") == [5]
+
+
+def test_settings_can_be_changed_while_leaves_are_looked_through(
+    stage: Stage, owner: Session
+) -> None:
+    """Also where some are closed by the same round."""
+    gate, tidying = stage.take(2)
+    settle(owner)
+    look = "DELETE FROM durable_notify.removing;"
+    plant(owner, "note_unwanted", (look, f"{AT_THE_GATE} {look}"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    work = tidying.do(lambda: [tidying.value(TIDY), tidying.value(TIDY)])
+    stage.wait_until_blocked(tidying, work)
+    owner.run("SET statement_timeout = '2s'")
+    owner.run("SELECT durable_notify.set_wakeups('t', 'always')")
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert work.result() == [1, 1]
+    assert owner.column(NOTED) == [1]
 
 
 def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> None:

@@ -12,7 +12,7 @@ BEGIN
     --
     -- By TRUNCATE, which gives the disk space back. Trap: it takes the messages from older snapshots, too. A
     -- backup among them would have positions that want messages, and not the messages. So all who could have
-    -- such a snapshot are waited for.
+    -- such a snapshot are waited for, and what was noted in this transaction is for a later one.
     -- Under hold_removing() no message is redelivered; who did that since the leaf was noted has left a row in
     -- removing. Nothing appears in a closed leaf. outbox_default is not closed: it is looked at under its lock.
     -- Counted is before that: a leaf may be large, and who redelivers waits for that lock.
@@ -24,7 +24,7 @@ BEGIN
     FOR part IN
         SELECT u.first_id, u.seen, u.since, COALESCE(l.leaf, 'durable_notify.outbox_default'::regclass) AS leaf
           FROM durable_notify.unwanted_leaf u LEFT JOIN durable_notify.leaves() l ON l.first_id = u.first_id
-         WHERE l.first_id IS NOT NULL OR u.first_id = 0
+         WHERE (l.first_id IS NOT NULL OR u.first_id = 0) AND u.since <> pg_catalog.pg_current_xact_id()
          ORDER BY u.first_id = 0, u.first_id
     LOOP
         CONTINUE WHEN durable_notify.is_referenced(part.leaf) OR EXISTS (SELECT FROM durable_notify.older_snapshots(part.since));
