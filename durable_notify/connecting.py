@@ -88,7 +88,9 @@ def _other_parameters(dsn: str) -> list[str]:
         pairs = [part.partition("=") for part in dsn.partition("?")[2].split("&")]
         names = [name for name, is_pair, value in pairs if is_pair and (name, value) != SSL]
     else:
-        names = [name for name in re.findall(r"\b(\w{1,40})\s{0,9}=", dsn) if name.lower() in _CALLED]
+        names = [
+            name for name in re.findall(r"\b(\w{1,40})\s{0,9}=", dsn) if name.lower() in _CALLED
+        ]
     plausible = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
     return [name for name in names if name not in known and plausible.fullmatch(name)]
 

@@ -148,6 +148,20 @@ def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Ses
     assert drawn in drain(owner)
 
 
+def test_ids_that_go_back_to_a_closed_leaf(stage: Stage, owner: Session) -> None:
+    """Replication does not carry the sequence over, nor what went: ids follow the highest that came."""
+    past(owner, 3 * WIDTH)
+    drain(owner)
+    seal(owner)
+    assert owner.value("SELECT durable_notify.close_leaves()") > 5
+    owner.run("DELETE FROM durable_notify.outbox WHERE id > 3")
+    owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 4")
+    owner.run("UPDATE durable_notify.anchor SET xid = '0'")
+    owner.run("SELECT durable_notify.reanchor()")
+    assert owner.publish() == 4
+    assert drain(owner) == [4]
+
+
 def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owner: Session) -> None:
     """With an id that seal_log() knows nothing of; it comes, as the leaf is closed after it."""
     late = stage.session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tests.support.leaves import lay_out, make
@@ -13,9 +14,14 @@ from tests.support.traps import drain
 
 NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
 NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
+TIDY = "SELECT durable_notify.tidy_leaves()"
 REMOVE = "SELECT durable_notify.remove_leaf()"
 REMOVE_ROWS = "SELECT durable_notify.remove_rows('t')"
 WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify.undelivered(s.id) u"
+AT_THE_GATE = (
+    "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
+    " PERFORM pg_catalog.pg_advisory_xact_lock(7);"
+)
 KEEP_NOTHING = ("INSERT INTO durable_notify.removing DEFAULT VALUES", "SELECT")
 
 
@@ -233,6 +239,20 @@ def test_what_came_again_since_it_was_found_unwanted(
         assert owner.value(REMOVE) == 10
 
 
+def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Session) -> None:
+    """What is noted once more is no progress, and not emptied in the same transaction."""
+    settle(owner)
+    assert owner.value(TIDY) == 1  # closed
+    assert owner.value(TIDY) == 1
+    for _ in range(2):
+        assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+        drain(owner)
+        assert owner.value(TIDY) == 0
+        assert owner.column(NOTED) == [1]
+    assert len(log(owner)) == 10
+    assert owner.value(TIDY) == 10
+
+
 @pytest.mark.parametrize(
     "again",
     [
@@ -265,6 +285,82 @@ def test_nothing_goes_while_messages_are_redelivered(
     assert owner.value(REMOVE) == 0
     owner.run(NOTE)
     assert owner.column(NOTED) == []
+
+
+def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
+    """What has committed just before it is seen, and the leaf stays."""
+    gate, asking, remover = stage.take(3)
+    settle(owner)
+    owner.run(NOTE)
+    plant(owner, "hold_removing", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    asking.begin()
+    assert asking.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    asking.commit()
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert removing.result() == [(0,)]
+    assert ids(owner.claim()) == list(range(1, 11))
+
+
+def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
+    stage: Stage, owner: Session
+) -> None:
+    """It may be large; and it stays, if one of them wants it."""
+    gate, remover = stage.take(2)
+    settle(owner)
+    owner.run(NOTE)
+    plant(owner, "remove_leaf", ("INTO messages;", f"INTO messages; {AT_THE_GATE}"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    owner.run("SET statement_timeout = '2s'")
+    assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert removing.result() == [(0,)]
+    assert ids(owner.claim()) == list(range(1, 11))
+
+
+def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Session) -> None:
+    """Who empties it waits for that row's transaction, and leaves it."""
+    worker, remover = stage.take(2)
+    settle(owner)
+    owner.run(NOTE)
+    lock = "EXECUTE pg_catalog.format('LOCK TABLE"
+    wait = "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
+    plant(owner, "remove_leaf", (lock, f"{wait} {lock}"))
+    worker.run("SET session_replication_role = replica")
+    worker.begin()
+    worker.run(
+        "INSERT INTO durable_notify.outbox (xid, topic, payload, id) OVERRIDING SYSTEM VALUE"
+        " VALUES ('3', 'carried', '0', 5)"
+    )
+    removing = remover.start(REMOVE)
+    stage.wait_until_blocked(remover, removing)
+    worker.commit()
+    with pytest.raises(psycopg.Error) as refused:
+        removing.result()
+    assert refused.value.sqlstate == "DN010"
+    assert log(owner, "carried") == [5]
+
+
+def test_settings_can_be_changed_while_leaves_are_looked_through(
+    stage: Stage, owner: Session
+) -> None:
+    """Also where some are closed by the same round."""
+    gate, tidying = stage.take(2)
+    settle(owner)
+    look = "DELETE FROM durable_notify.removing;"
+    plant(owner, "note_unwanted", (look, f"{AT_THE_GATE} {look}"))
+    gate.run("SELECT pg_advisory_lock(7)")
+    work = tidying.do(lambda: [tidying.value(TIDY), tidying.value(TIDY)])
+    stage.wait_until_blocked(tidying, work)
+    owner.run("SET statement_timeout = '2s'")
+    owner.run("SELECT durable_notify.set_wakeups('t', 'always')")
+    gate.run("SELECT pg_advisory_unlock(7)")
+    assert work.result() == [1, 1]
+    assert owner.column(NOTED) == [1]
 
 
 def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> None:

@@ -2,9 +2,11 @@ CREATE FUNCTION durable_notify.begin_anew() RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
     next_id bigint := (SELECT q.last_value + q.is_called::integer FROM durable_notify.outbox_id_seq q);
+    leaf regclass;
 BEGIN
     -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
-    -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those.
+    -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those,
+    -- nor a leaf closed for them: what is published there would be refused.
     DELETE FROM durable_notify.seal;
     DELETE FROM durable_notify.unwanted_leaf;
     DELETE FROM durable_notify.maintenance;
@@ -13,5 +15,11 @@ BEGIN
            compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id);
     DELETE FROM durable_notify.topic_extent e WHERE e.upto_id >= next_id;
     DELETE FROM durable_notify.compacted_key k WHERE k.message_id >= next_id;
+    FOR leaf IN
+        SELECT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
+         WHERE t.tgfoid = 'durable_notify.refuse_late()'::regprocedure
+    LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late ON %s', leaf);  -- see bar_leaf()
+    END LOOP;
 END
 $function$;

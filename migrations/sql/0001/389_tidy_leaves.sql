@@ -3,10 +3,13 @@ LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     done bigint;
+    closed bigint := COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
 BEGIN
     -- Do one thing that is to be done about the log's leaves; returns how much was done, 0: nothing, or not
     -- now. Call it, each time in a transaction of its own, until it is.
-    PERFORM durable_notify.close_leaves();
+    IF durable_notify.close_leaves() > closed THEN
+        RETURN 1;  -- commit first: what comes next takes long, and who changes settings waits for this
+    END IF;
     done := durable_notify.note_unwanted();
     IF done = 0 THEN
         done := durable_notify.remove_leaf();
