@@ -125,6 +125,7 @@ CONSUMER = (
     "SELECT durable_notify.next_due('g', '{{orders.eu}}')",
     "SELECT durable_notify.stay_active('g', 'c', '1 minute'), durable_notify.stand_down('g', 'c')",
     "SELECT durable_notify.waiting_for('g')",
+    "SELECT durable_notify.never_published('g', '{{orders.eu}}')",
     "SELECT durable_notify.replay('g', 'orders.eu', 0)",
     "SELECT durable_notify.seek('g', 'orders.eu', to_now => true)",
     "SELECT durable_notify.start_replay('g', 'orders.us')",
