@@ -6,6 +6,7 @@ import pytest
 from psycopg import errors
 
 from tests.support.leaves import lay_out, make
+from tests.support.planting import plant
 from tests.support.schedule import Session, Stage
 from tests.support.traps import drain
 from tests.support.waiting import eventually
@@ -193,6 +194,29 @@ def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner
     slow.commit()
     assert make(owner) > 0
     assert len(drain(owner)) == 2 * WIDTH + 3
+
+
+def test_publishers_are_waited_for_where_none_is_ready(stage: Stage, owner: Session) -> None:
+    """And that lock alone is: the default, which readers have, is for another time as ever."""
+    slow, making = stage.take(2)
+    plant(owner, "make_partitions", ("'500ms'", "'0'"))
+    owner.run(PUBLISH, "t", 1)
+    slow.begin()
+    slow.publish()
+    make(owner)
+    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    owner.run(PUBLISH, "t", WIDTH)
+    step = "SELECT durable_notify.make_partitions()"
+    work = making.start(step)
+    stage.wait_until_blocked(making, work)
+    slow.commit()
+    assert work.result() == [(1,)]
+    owner.run(PUBLISH, "t", WIDTH)
+    slow.begin()
+    slow.run("SELECT count(*) FROM durable_notify.outbox_default")
+    assert owner.value(step) == 0
+    slow.commit()
+    assert owner.value(step) == 1
 
 
 def test_closed_once_nobody_can_add(stage: Stage, owner: Session) -> None:

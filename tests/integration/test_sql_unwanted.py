@@ -187,6 +187,28 @@ def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
         keeper.run("RESET ROLE")
 
 
+def test_a_snapshot_of_a_transaction_that_analyzes(stage: Stage, owner: Session) -> None:
+    """Unlike VACUUM, that may be amid a transaction, which reads on after it."""
+    report, gate = stage.take(2)
+    owner.run("""
+        CREATE FUNCTION waits(n integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN n; END';
+        CREATE TABLE temporary AS SELECT 1 AS n;
+        CREATE INDEX ON temporary (waits(n))""")
+    report.begin("repeatable read")
+    settle(owner)
+    owner.run(NOTE)
+    gate.run("SELECT pg_advisory_lock(7)")
+    work = report.start("ANALYZE temporary")
+    stage.wait_until_blocked(report, work)
+    assert owner.value(REMOVE) == 0
+    gate.run("SELECT pg_advisory_unlock(7)")
+    work.result()
+    assert report.column(WANTED) == log(report) == list(range(1, 11))
+    report.commit()
+    assert owner.value(REMOVE) == 10
+
+
 def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
     """A READ COMMITTED transaction has no snapshot between statements, and one while one runs."""
     reader, bar = stage.take(2)

@@ -17,6 +17,7 @@ BEGIN
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;
+    PERFORM pg_catalog.set_config('lock_timeout', '40ms', true);  -- publishers wait for this
     EXECUTE pg_catalog.format(
         'ALTER TABLE durable_notify.outbox ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', leaf, first_id, next_id);
 END

@@ -9,11 +9,13 @@ DECLARE
     first_id bigint;
     width bigint;
     next_leaf bigint;
+    patience text := '500ms';
 BEGIN
     -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
     -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
     -- not now, since another session holds the locks it needs, or publishes for long. It waits for each of them for 40 ms
-    -- at most; publishing works without.
+    -- at most; publishing works without. Where none is ready, it waits for publishers for longer, once.
+    -- Trap: of many with transactions of 100 ms there is always one that goes on for more than 40.
     IF NOT durable_notify.hold_leaves() THEN
         RETURN 0;
     END IF;
@@ -28,6 +30,7 @@ BEGIN
       INTO last_leaf, ready, width, next_leaf FROM durable_notify.leaves() l;
     width := GREATEST(width, layout.min_width);
     IF next_leaf - drawn > layout.min_width THEN
+        PERFORM pg_catalog.set_config('lock_timeout', patience, true);
         PERFORM durable_notify.skip_to_leaf(next_leaf);
         RETURN 1;
     END IF;
@@ -36,6 +39,9 @@ BEGIN
     END IF;
     first_id := durable_notify.first_id_for_a_leaf(drawn, last_leaf, layout.min_width);
     IF first_id IS NOT NULL THEN
+        IF ready = 0 THEN
+            PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+        END IF;
         PERFORM durable_notify.make_leaf(first_id, first_id + width);
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT IF EXISTS outbox_default_relief;
     END IF;

@@ -7,7 +7,8 @@ BEGIN
     --
     -- Such a snapshot holds back the horizon of its process to the transaction or further. One that was imported
     -- does from before its exporter may end: where none is found, none can be any more. A younger snapshot is
-    -- found, too, while a transaction older than both is running. VACUUM and ANALYZE read nothing for others.
+    -- found, too, while a transaction older than both is running. VACUUM reads nothing for others; ANALYZE may be amid
+    -- a transaction that does.
     -- Trap: of sessions of other roles the owner may see no more than this, their kind and state for example not.
     PERFORM pg_catalog.pg_stat_clear_snapshot();  -- pg_stat_activity is read once a transaction
     RETURN QUERY
@@ -17,7 +18,6 @@ BEGIN
              WHERE a.pid <> pg_catalog.pg_backend_pid()
                AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)  -- who sends to a standby has none
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_analyze v WHERE v.pid = a.pid)
              UNION ALL
             SELECT s.active_pid, pg_catalog.format('replication slot %s', s.slot_name), NULL, s.xmin
               FROM pg_catalog.pg_replication_slots s) AS h
