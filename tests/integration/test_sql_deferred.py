@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.bells import Listener
 from tests.support.planting import plant
@@ -35,6 +36,16 @@ def drain(session: Session) -> list[int]:
         found += ids(batch)
         session.ack(batch)
     return found
+
+
+def lose(session: Session, below: int = 2**62) -> int:
+    """Have the group lose what it has not settled below an id; returns how many messages."""
+    query = "SELECT durable_notify.set_retention('t', max_age => '1 microsecond', on_lag => 'lose')"
+    session.run(query)
+    for _ in range(2):
+        session.run("SELECT durable_notify.seal_log()")
+    lost: int = session.value("SELECT durable_notify.note_losses('t', %s)", below)
+    return lost
 
 
 def sent_back(one: Session, two: Session) -> list[int]:
@@ -255,3 +266,41 @@ def test_what_is_lost_is_recorded_although_a_replay_has_it(stage: Stage) -> None
     assert one.run("SELECT first_id, last_id, messages FROM durable_notify.loss") == [
         (published[0], published[1], 2)
     ]
+
+
+@pytest.mark.parametrize("on_expiry", ["drop", "dead_letter"])
+def test_what_has_expired_is_not_lost_without_a_trace(stage: Stage, on_expiry: str) -> None:
+    """Beside what is lost, it is dropped and counted, or a dead letter, as the group says."""
+    (one,) = ready(stage, 1)
+    one.run("SELECT durable_notify.configure('g', %s)", Jsonb({"on_expiry": on_expiry}))
+    query = "SELECT durable_notify.publish('t', '1', ttl => %s::interval)"
+    late = one.value(query, "1 microsecond")
+    lost = one.publish()
+    assert lose(one) == 1
+    assert one.run("SELECT first_id, last_id FROM durable_notify.loss") == [(lost, lost)]
+    letters = one.run("SELECT message_id, reason FROM durable_notify.dead_letter")
+    assert letters == ([(late, "expired")] if on_expiry == "dead_letter" else [])
+    assert one.value("SELECT expired FROM durable_notify.position") == 1
+
+
+def test_a_loss_amid_stragglers_is_recorded(stage: Stage) -> None:
+    """Where the place cannot say it, only what waits is lost; the stragglers come."""
+    one, late = ready(stage, 2)
+    first = one.publish()
+    (held,) = one.claim()
+    one.run(
+        "SELECT durable_notify.settle(%s, retried => %s, retry_delays => '{1 hour}')",
+        held.token,
+        [first],
+    )
+    late.begin()
+    stragglers = [late.publish(), late.publish()]
+    one.publish()
+    one.ack(one.claim())
+    late.commit()
+    (held,) = one.claim(1)
+    assert held.id == stragglers[0]
+    one.ack([held])
+    assert lose(one, stragglers[0]) == 1
+    assert one.run("SELECT first_id, last_id FROM durable_notify.loss") == [(first, first)]
+    assert drain(one) == stragglers[1:]
