@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from .._core.allowing import allowing, to_call
 from .._core.translate import translated
@@ -80,17 +80,30 @@ async def fetch_alone(
 async def _fetch_alone(
     driver: AsyncConnection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
+    await _catch_up(driver)
     if driver.info.transaction_status != TransactionStatus.IDLE:
         return await _fetch(driver, query, params)
     await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
         rows = await _fetch(driver, query, params)
+        await _catch_up(driver)
     except BaseException:
         if not driver.closed:
             await driver.rollback()
         raise
     await driver.commit()
     return rows
+
+
+async def _catch_up(driver: AsyncConnection[Any]) -> None:
+    """Have all that was sent be answered.
+
+    Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
+    none was neither left alone, where it was the caller's, nor committed, where it was ours.
+    """
+    if driver.pgconn.pipeline_status != PipelineStatus.OFF:
+        async with driver.pipeline():  # within the caller's: it begins by that
+            pass
 
 
 async def _fetch(

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from .._core.allowing import allowing, to_call
 from .._core.translate import translated
@@ -81,17 +81,30 @@ def fetch_alone(
 def _fetch_alone(
     driver: Connection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
+    _catch_up(driver)
     if driver.info.transaction_status != TransactionStatus.IDLE:
         return _fetch(driver, query, params)
     driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
         rows = _fetch(driver, query, params)
+        _catch_up(driver)
     except BaseException:
         if not driver.closed:
             driver.rollback()
         raise
     driver.commit()
     return rows
+
+
+def _catch_up(driver: Connection[Any]) -> None:
+    """Have all that was sent be answered.
+
+    Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
+    none was neither left alone, where it was the caller's, nor committed, where it was ours.
+    """
+    if driver.pgconn.pipeline_status != PipelineStatus.OFF:
+        with driver.pipeline():  # within the caller's: it begins by that
+            pass
 
 
 def _fetch(

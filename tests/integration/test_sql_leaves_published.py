@@ -200,6 +200,43 @@ def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bo
     assert drain(owner) == ([] if planted else [drawn])
 
 
+@pytest.mark.parametrize(
+    ("function", "how", "after_the_look"),
+    [
+        ("remove_rows", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
+        ("compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
+    ],
+)
+def test_replication_brings_a_message_as_others_are_removed(
+    stage: Stage, owner: Session, function: str, how: dict[str, object], after_the_look: str
+) -> None:
+    """Its xid is another cluster's, and may look as if it had long been there."""
+    worker, remover, bar = stage.take(3)
+    retain(owner, **how)
+    drawn = worker.value("SELECT nextval('durable_notify.outbox_id_seq')")
+    ids = [owner.publish(key="a") for _ in range(2)]
+    drain(owner)
+    seal(owner)
+    bar.run("SELECT pg_advisory_lock(7)")
+    wait = (
+        "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
+        " PERFORM pg_catalog.pg_advisory_xact_lock(7);"
+    )
+    plant(owner, function, (after_the_look, f"{wait} {after_the_look}"))
+    work = remover.start(f"SELECT durable_notify.{function}('t')")
+    stage.wait_until_blocked(remover, work)
+    worker.run("SET session_replication_role = replica")
+    worker.run(
+        "INSERT INTO durable_notify.outbox (xid, topic, key, payload, id) OVERRIDING SYSTEM VALUE"
+        " VALUES ('3', 't', 'a', '0', %s)",
+        drawn,
+    )
+    bar.run("SELECT pg_advisory_unlock(7)")
+    with pytest.raises(psycopg.Error, match="another cluster"):
+        work.result()
+    assert log(owner) == [drawn, *ids]
+
+
 @pytest.mark.parametrize("planted", [False, True])
 def test_who_inserts_into_a_partition_is_publishing(
     stage: Stage, owner: Session, planted: bool

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
-from tests.support.halves import Half, ThreadedMessage, go, in_thread, soon
+from tests.support.halves import Half, ThreadedMessage, go, in_thread, soon, within
 from tests.support.waiting import eventually
 from tests.support.watching import leased, outstanding, send, value
 
@@ -305,3 +305,27 @@ async def test_no_more_connections_than_handlers(half: Half, dsn: str, effects: 
 
     await run(half, dsn, ahandle if half.is_async else handle, concurrency=3)
     assert done(effects) == ids
+
+
+async def test_administered_in_a_pipeline(half: Half, dsn: str, conn: Connection) -> None:
+    """Without a transaction it is committed by itself, and of the caller's nothing is."""
+    conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
+    admin = half.Admin()
+    paused = "SELECT count(*) FROM durable_notify.consumer_group WHERE paused_at IS NOT NULL"
+    async with half.connect(dsn, autocommit=True) as other:
+        state = other.info
+        async with within(other.pipeline()):
+            await go(admin.pause(other, "g"))
+            assert value(conn, paused) == 1
+        assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with pytest.raises(dn.UnknownGroup):
+            async with within(other.pipeline()):
+                await go(admin.pause(other, "nobody"))
+        assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with pytest.raises(Fail):
+            async with within(other.pipeline()):
+                await go(other.execute("BEGIN"))
+                await go(admin.resume(other, "g"))
+                raise Fail
+        await go(other.rollback())
+        assert value(conn, paused) == 1

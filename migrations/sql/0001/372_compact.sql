@@ -40,7 +40,8 @@ BEGIN
         SELECT o.id, o.key, pg_catalog.max(o.id) OVER (PARTITION BY o.key) AS latest
           FROM durable_notify.outbox o
          WHERE o.topic = compact.topic AND o.id >= from_id AND o.id <= last AND o.key IS NOT NULL
-           AND pg_catalog.pg_visible_in_snapshot(o.xid, seen)),
+           AND pg_catalog.pg_visible_in_snapshot(o.xid, seen)
+           AND durable_notify.log_id() IS NOT NULL),  -- raises, as in remove_rows()
     known AS MATERIALIZED (
         SELECT k.key, k.message_id FROM (SELECT DISTINCT b.key FROM batch b) AS n
           JOIN durable_notify.compacted_key k ON k.topic = compact.topic AND k.key = n.key

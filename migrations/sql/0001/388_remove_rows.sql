@@ -14,7 +14,8 @@ BEGIN
     -- for older snapshots: what is deleted would take its space for as long.
     --
     -- Under hold_removing() what may go stays so. Trap: but for what has appeared since the look, with an id that
-    -- was drawn long ago; hence the snapshot.
+    -- was drawn long ago; hence the snapshot. And for what replication has brought, whose xids are another
+    -- cluster's: the statement that removes sees that as well.
     IF (durable_notify.retention_of(topic)).pattern IS NULL OR NOT durable_notify.hold_removing() THEN
         RETURN 0;
     END IF;
@@ -31,6 +32,7 @@ BEGIN
     DELETE FROM durable_notify.outbox o USING (
         SELECT x.id FROM durable_notify.outbox x
          WHERE x.topic = remove_rows.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
+           AND durable_notify.log_id() IS NOT NULL  -- raises
          ORDER BY x.id LIMIT most) AS old
      WHERE o.topic = remove_rows.topic AND o.id = old.id;
     GET DIAGNOSTICS removed = ROW_COUNT;
