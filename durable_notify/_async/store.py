@@ -225,7 +225,7 @@ class AsyncStore:
         except psycopg.errors.LockNotAvailable as error:
             raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
         except psycopg.errors.UniqueViolation as error:  # of the lease's name, which is the time
-            raise ClaimBusy("a moment comes again, the database's clock was set back") from error
+            raise ClaimBusy("a moment twice: the database's clock was set back") from error
 
     async def settle(self, token: int, outcomes: Outcomes) -> None:
         """Settle messages of a lease; durable on return."""

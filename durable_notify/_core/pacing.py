@@ -40,11 +40,13 @@ class BatchPacer:
         self._most = most
         self._calls = 1
         self._mean: float | None = None  # how long a message took, since the last rest
+        self._places = least  # how many messages can be handled at once
         self.least = min(least, most)
         self.size = self.least
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Note how many messages can be begun at once, in how many calls."""
+        self._places = messages
         self.least = min(messages, self._most)
         self.size = self.least
         self._calls = calls
@@ -73,9 +75,9 @@ class BatchPacer:
             queued: how many could be begun, and were not.
             waiting: how many these are with those that wait for their keys.
         """
-        idle = self.least - begun - queued
+        idle = self._places - begun - queued  # Trap: a claim may bring fewer than can be handled
         if self.size == self.least:
-            return max(idle, 0)
+            return min(max(idle, 0), self._most)
         return self.size if idle > 0 or waiting <= self.size // 2 else 0
 
 

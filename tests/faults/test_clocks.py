@@ -98,7 +98,7 @@ async def test_stopped_past_its_lease_and_woken(
     half: Half, dsn: str, conn: Connection, handled: None
 ) -> None:
     done = await stopped_and_woken(half, dsn, conn)
-    assert [attempt for _, attempt in done] == [2, 2, 2, 1]  # it had taken all three
+    assert [attempt for _, attempt in done] == [2, 1, 1, 1]  # it had taken what it could begin
     assert [message_id for message_id, _ in done] == sorted({i for i, _ in done})
 
 

@@ -118,7 +118,8 @@ def test_the_active_consumer_is_fenced_whatever_the_clock(
 
 
 def test_a_fence_that_trusts_the_clock_is_seen(clock: DatabaseClock, stage: Stage) -> None:
-    plant(stage.session(), "be_active", (" OR l.claimed_at > now_time", ""))
+    later = " OR l.claimed_at > clocks.clock_timestamp()"
+    plant(stage.session(), "fenced_leases", (later, ""))
     assert len(exclusive_group_after_a_step_back(clock, stage)) == 2
 
 
@@ -150,10 +151,10 @@ async def test_a_token_that_comes_again_ends_no_consumer(
     caplog.set_level("INFO", "durable_notify")
     sent = send(conn, [1, 2])
     clock.freeze()
-    seen = Seen(lambda _message: until(lambda: "comes again" in caplog.text))
+    seen = Seen(lambda _message: until(lambda: "clock was set back" in caplog.text))
     consumer = Half(name).consumer(dsn, batch_size=1)
     async with running(consumer, seen, concurrency=2):
-        await until(lambda: "comes again" in caplog.text)
+        await until(lambda: "clock was set back" in caplog.text)
         clock.set("0")
         await seen.got(2)
         await until(lambda: outstanding(conn) == 0)

@@ -130,6 +130,7 @@ async def test_a_quiet_consumer_is_not_disturbed(
 ) -> None:
     """Its sessions may be ended for being idle; the one that listens is not, and nothing is said."""
     caplog.set_level("INFO", "durable_notify")
+    send(conn, [0])
     with hostile(conn, "idle_session_timeout", "100ms"):
         consumer = Half(name).consumer(worker)
         seen = Seen()
@@ -138,7 +139,7 @@ async def test_a_quiet_consumer_is_not_disturbed(
             for number in range(1, 4):
                 all_ended(conn, "durable_notify consumer%")
                 send(conn, [number])
-                await seen.got(number)
+                await seen.got(number + 1)
                 await asleep(consumer)
             listener = consumer._ear._listener
             assert listener.reconnects == 0

@@ -109,7 +109,7 @@ def test_stopped_at_every_statement(stage: Stage, dsn: str, how: How) -> None:
 def test_twice_at_once(stage: Stage, dsn: str) -> None:
     """Two that take no notice of each other, as after a pause: each step is done once."""
     one = stage.session()
-    plant(one, "maintain_step", ("WHERE m.worker = worker FOR UPDATE SKIP LOCKED", "LIMIT 1"))
+    plant(one, "maintain_step", ("WHERE m.worker = worker FOR UPDATE;", "LIMIT 1;"))
     plant(one, "maintain_begin", ("RETURN false;", "RETURN true;"))
     world = World(one)
     for _ in range(5):

@@ -122,7 +122,7 @@ async def test_a_consumer_at_work_ends_with_the_remedy(half: Half, servers: Clus
 
 def no_anchor(session: Session) -> None:
     """Nobody notices that the log was restored elsewhere."""
-    plant(session, "group_lock", ("IS NOT TRUE", "IS NULL"))
+    plant(session, "group_lock", ("is_here IS NOT TRUE", "is_here IS NULL"))
 
 
 def xids_as_they_were(session: Session) -> None:

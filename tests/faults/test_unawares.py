@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from durable_notify._async.settler import AsyncSettler
+from durable_notify._core.pacing import BatchPacer
 from durable_notify._sync.settler import Settler
 from durable_notify.torture.proxy import Proxy
 from tests.conftest import Connection
@@ -23,6 +24,12 @@ from tests.support.watching import send
 @pytest.fixture(params=["async", "sync"])
 def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
+
+
+@pytest.fixture(autouse=True)
+def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim more than can be begun, as a consumer does that has been fast."""
+    monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
 
 
 async def delivered(half: Half, dsn: str, conn: Connection, *, taken: bool) -> list[Any]:

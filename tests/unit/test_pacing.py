@@ -116,3 +116,10 @@ def test_of_a_backlog_the_next_batch_before_the_last_is_over() -> None:
     assert pacer.to_claim(4, 250, 250) == 500
     assert pacer.to_claim(4, 100, 300) == 0  # the rest wait for their keys
     assert pacer.to_claim(1, 0, 300) == 500  # and some handlers for anything at all
+
+
+def test_smaller_batches_than_there_are_handlers() -> None:
+    """Each handler gets its message, by a claim of its own."""
+    pacer = BatchPacer(1, 2)
+    pacer.can_begin(5, 5)
+    assert [pacer.to_claim(begun, 0, 0) for begun in range(6)] == [2, 2, 2, 2, 1, 0]
