@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from durable_notify._async.settler import AsyncSettler
-from durable_notify._core.pacing import BatchPacer
 from durable_notify._sync.settler import Settler
 from durable_notify.torture.proxy import Proxy
 from tests.conftest import Connection
@@ -26,10 +25,7 @@ def half(request: pytest.FixtureRequest) -> Half:
     return Half(request.param)
 
 
-@pytest.fixture(autouse=True)
-def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim more than can be begun, as a consumer does that has been fast."""
-    monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
+pytestmark = pytest.mark.usefixtures("all_at_once")
 
 
 async def delivered(half: Half, dsn: str, conn: Connection, *, taken: bool) -> list[Any]:

@@ -24,6 +24,7 @@ from tests.support.watching import send, value
 
 NOTED = "SELECT count(*) FROM durable_notify.settlement"
 AGAIN = "SELECT id FROM durable_notify.claim('g', '{t}')"
+pytestmark = pytest.mark.usefixtures("all_at_once")
 
 
 @pytest.fixture(params=["async", "sync"])

@@ -83,7 +83,7 @@ async def test_the_schema_is_missing(half: Half, empty_dsn: str) -> None:
         await soon(half.consumer(empty_dsn).start())
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         await nothing_is_left(conn)
-        with pytest.raises(errors.InvalidSchemaName):
+        with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
             dn.Publisher().publish(conn, "t", 1)
 
 
@@ -111,7 +111,7 @@ async def test_the_schema_is_removed_under_a_consumer(
     half: Half, dsn: str, conn: Connection
 ) -> None:
     consumer = half.consumer(dsn)
-    with pytest.raises(psycopg.errors.InvalidSchemaName):
+    with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
         async with consumer:
             await asleep(consumer)
             schema.downgrade(dsn, "base")

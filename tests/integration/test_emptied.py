@@ -236,9 +236,6 @@ def test_leaves_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> N
     assert row is not None
     conn.execute("SELECT durable_notify.bar_leaf(%s::regclass)", row)
     conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
-    with pytest.raises(dn.InvalidArgument, match="Nothing was published"):
-        publisher.publish(conn, "t", 1)
-    schema.empty_all(dsn)
     publisher.publish(conn, "t", 1)
     assert consumed(dsn) == [1]
 
