@@ -7,6 +7,7 @@ stop for ever, waiting to be killed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -31,6 +32,8 @@ def main() -> None:
     """Consume; with a number other than 0, only up to so many messages."""
     dsn, until_empty, stop_at = sys.argv[1], sys.argv[2] == "until-empty", int(sys.argv[3])
     threading.Thread(target=end_with_parent, daemon=True).start()
+    # It begins before anything is published, which is no mistake here.
+    logging.getLogger("durable_notify").setLevel(logging.ERROR)
     # No poll: wake-ups alone have to do.
     with Consumer(
         dsn, group=GROUP, topics=[TOPIC], lease=LEASE, poll=None, until_empty=until_empty

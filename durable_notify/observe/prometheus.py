@@ -91,6 +91,7 @@ class Metrics:
         self._polls = counter("polls", "Looks without a wake-up.", "group")
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
+        self._differs = counter("differing_options", "Options found to be others.", "group")
         self._hearing = Gauge(
             "durable_notify_hearing", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
             registry=registry,
@@ -106,6 +107,7 @@ class Metrics:
             events.Polled: lambda e: self._polls.labels(e.group).inc(),
             events.Failing: lambda e: self._failures.labels(e.group).inc(),
             events.Reconnected: lambda e: self._reconnects.labels(e.group).inc(),
+            events.OptionDiffers: lambda e: self._differs.labels(e.group).inc(),
             events.Hearing: lambda e: self._hearing.labels(e.group).set(1),
             events.Deaf: lambda e: self._hearing.labels(e.group).set(0),
             events.Disconnected: lambda e: self._hearing.labels(e.group).set(0),

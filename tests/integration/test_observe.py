@@ -85,7 +85,7 @@ def test_logging_costs_nothing_where_it_is_off(caplog: pytest.LogCaptureFixture)
         for event in examples():
             LogEvents()(event)
     assert {record.event for record in caplog.records} == {  # type: ignore[attr-defined]
-        "dead_lettered", "lease_lost", "failing", "disconnected", "deaf",
+        "dead_lettered", "lease_lost", "failing", "disconnected", "deaf", "option_differs",
     }  # fmt: skip
 
 

@@ -318,12 +318,12 @@ async def test_one_that_ended_does_not_live(dsn: str, conn: Connection) -> None:
     consumer = dn.AsyncConsumer(dsn, group="g", topics=["t"], poll=0.05)
     async with consumer:
         conn.execute("ALTER FUNCTION durable_notify.claim RENAME TO gone")
-        with pytest.raises(psycopg.errors.UndefinedFunction):
+        with pytest.raises(dn.SchemaTooOld):
             async with asyncio.timeout(20):
                 await anext(consumer)
         health = consumer.health()
         assert not health.live
-        assert "it has ended: psycopg.errors.UndefinedFunction" in health.why
+        assert "it has ended: durable_notify.errors.SchemaTooOld" in health.why
 
 
 def test_an_idle_consumer_lives(dsn: str) -> None:
