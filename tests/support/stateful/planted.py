@@ -63,7 +63,7 @@ def waiting_removed(session: Session) -> None:
 
 def loss_not_recorded(session: Session) -> None:
     """What a group loses is nowhere recorded."""
-    record = "COALESCE(lost.messages, 0) + put_off.messages > 0"
+    record = "lost.messages + put_off.messages > 0"
     plant(session, "note_loss", (f"IF {record} THEN", f"IF false AND {record} THEN"))
 
 
