@@ -349,3 +349,17 @@ def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(stage: Stage) 
     assert one.value(CANCEL, job)
     two.ack(held)
     assert drain(one) == published
+
+
+def test_what_is_given_back_uncounted_is_not_given_up(stage: Stage) -> None:
+    """Although its group allows fewer attempts by now than it has had."""
+    one, two = ready(stage, 2)
+    one.publish()
+    (held,) = two.claim()
+    two.settle(held.token, retried=[held])
+    (held,) = two.claim()
+    one.run("""SELECT durable_notify.configure('g', '{"max_attempts": 1}')""")
+    assert two.run("SELECT durable_notify.release(%s, false)", [held.token]) == []
+    assert one.run("SELECT FROM durable_notify.dead_letter") == []
+    (again,) = one.claim()
+    assert (again.id, again.attempt) == (held.id, 2)
