@@ -29,10 +29,10 @@ def replay(session: Session) -> int:
     return job
 
 
-def drain(session: Session) -> list[int]:
+def drain(session: Session, most: int = 100) -> list[int]:
     """Claim and acknowledge until nothing is left; the ids in order."""
     found: list[int] = []
-    while batch := session.claim():
+    while batch := session.claim(most):
         found += ids(batch)
         session.ack(batch)
     return found
@@ -304,3 +304,62 @@ def test_a_loss_amid_stragglers_is_recorded(stage: Stage) -> None:
     assert lose(one, stragglers[0]) == 1
     assert one.run("SELECT first_id, last_id FROM durable_notify.loss") == [(first, first)]
     assert drain(one) == stragglers[1:]
+
+
+def goes_back(one: Session, two: Session) -> list[int]:
+    """A group is taken back while a consumer holds the last two messages of three."""
+    published = [one.publish(key="k")]
+    one.ack(one.claim())
+    published += [one.publish(key="k") for _ in range(2)]
+    held = two.claim()
+    assert ids(held) == published[1:]
+    assert one.run("SELECT again FROM durable_notify.seek('g', 't', 0)") == [(3,)]
+    return published
+
+
+@pytest.mark.parametrize("delay", ["0", "1 hour"])
+@pytest.mark.parametrize("most", range(1, 6))
+def test_what_comes_again_comes_after_what_is_before_it(
+    stage: Stage, most: int, delay: str
+) -> None:
+    """Although it is sent back meanwhile, and is owed twice: of the last times, the order is theirs."""
+    one, two = ready(stage, 2)
+    published = goes_back(one, two)
+    settle = """SELECT durable_notify.settle(token, retried => ids[2:2], retry_delays => ARRAY[%s::interval])
+                  FROM durable_notify.lease"""
+    two.run(settle, delay)
+    one.run(LONG_GONE)
+    came = drain(one, most)
+    assert list(dict.fromkeys(reversed(came))) == published[::-1], came
+
+
+def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(stage: Stage) -> None:
+    """A group was taken back to before what the replay moves then."""
+    one, two = ready(stage, 2)
+    query = "SELECT job_id FROM durable_notify.start_replay('g', 't')"
+    published = [one.publish(key="k")]
+    one.ack(one.claim())
+    published.append(one.publish(key="k"))
+    held = two.claim()
+    job = one.value(query)
+    one.run("SELECT durable_notify.seek('g', 't', 0)")
+    one.run(ADVANCE)
+    one.run("UPDATE durable_notify.replay_job SET state = 'running', ended_at = NULL")
+    assert one.claim() == []
+    assert one.value(CANCEL, job)
+    two.ack(held)
+    assert drain(one) == published
+
+
+def test_what_is_given_back_uncounted_is_not_given_up(stage: Stage) -> None:
+    """Although its group allows fewer attempts by now than it has had."""
+    one, two = ready(stage, 2)
+    one.publish()
+    (held,) = two.claim()
+    two.settle(held.token, retried=[held])
+    (held,) = two.claim()
+    one.run("""SELECT durable_notify.configure('g', '{"max_attempts": 1}')""")
+    assert two.run("SELECT durable_notify.release(%s, false)", [held.token]) == []
+    assert one.run("SELECT FROM durable_notify.dead_letter") == []
+    (again,) = one.claim()
+    assert (again.id, again.attempt) == (held.id, 2)

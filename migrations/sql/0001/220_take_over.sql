@@ -34,7 +34,7 @@ BEGIN
             CASE WHEN counted THEN pg_catalog.jsonb_build_object(
                 'type', 'LeaseEnded',
                 'message', pg_catalog.format('attempt %s of %s ended with its lease', m.attempt, ended.owner)) END,
-            options.max_attempts)
+            CASE WHEN counted THEN options.max_attempts END)  -- what is no attempt cannot be one too many
            FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts),
                            pg_catalog.unnest(durable_notify.keys_of(ended, options.order_by)))
                 AS m (id, attempt, key)

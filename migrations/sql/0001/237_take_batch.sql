@@ -9,6 +9,7 @@ DECLARE
     next_ids bigint[] := '{}';
     waited bigint[] := '{}';
     jobs bigint[] := '{}';
+    read_attempts integer[];
     read record;
     sorted record;
     room integer;
@@ -37,14 +38,26 @@ BEGIN
     place := read.place;
     more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(waited) > pg_catalog.cardinality(next_ids);
     moved := pg_catalog.cardinality(read.ids) > 0;
-    IF waited <> '{}' THEN
-        -- After a replay a message may come from the log and as a retry at once: once a batch.
-        read.ids := ARRAY(
-            SELECT m.id FROM pg_catalog.unnest(read.ids) WITH ORDINALITY AS m (id, place)
-             WHERE m.id <> ALL (waited) ORDER BY m.place);
+    read_attempts := pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
+    IF waited && read.ids THEN
+        -- After a group was taken back a message may come from the log and as a retry at once: once a batch, as
+        -- what the log brings, so that no replay can cancel it. Trap: as a retry it would come before those of
+        -- its key that come again, and not after them.
+        read_attempts := ARRAY(
+            SELECT COALESCE(w.attempt, 1) FROM pg_catalog.unnest(read.ids) WITH ORDINALITY AS m (id, place)
+              LEFT JOIN ROWS FROM (pg_catalog.unnest(waited), pg_catalog.unnest(attempts)) AS w (id, attempt) ON w.id = m.id
+             ORDER BY m.place);
+        next_ids := ARRAY(SELECT n.id FROM pg_catalog.unnest(next_ids) AS n (id) WHERE n.id <> ALL (read.ids));
+        SELECT COALESCE(pg_catalog.array_agg(w.id ORDER BY w.place), '{}'),
+               COALESCE(pg_catalog.array_agg(w.attempt ORDER BY w.place), '{}'),
+               COALESCE(pg_catalog.array_agg(w.job ORDER BY w.place), '{}')
+          INTO STRICT waited, attempts, jobs
+          FROM ROWS FROM (pg_catalog.unnest(waited), pg_catalog.unnest(attempts), pg_catalog.unnest(jobs))
+               WITH ORDINALITY AS w (id, attempt, job, place)
+         WHERE w.id <> ALL (read.ids);
     END IF;
     ids := waited || read.ids;
-    attempts := attempts || pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
+    attempts := attempts || read_attempts;
     IF waited = '{}' AND NOT read.timed
        AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
         RETURN;  -- what most messages are: nothing about them needs a look

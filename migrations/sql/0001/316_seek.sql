@@ -16,7 +16,8 @@ BEGIN
     -- many committed messages come again, and how many that it had not got are skipped.
     --
     -- No straggler is lost: what is in flight comes when it commits, however low its id; going back,
-    -- what was committed and not handed over yet still comes, too. Retries that wait go on waiting.
+    -- what was committed and not handed over yet still comes, too. Retries that wait
+    -- go on waiting, but those among what comes again.
     IF NOT durable_notify.has_own_rights() THEN
         SELECT g.again, g.skipped INTO again, skipped FROM durable_notify.seek_granted(group_name, topic, after_id, since, to_now, why, dry_run) AS g;
         RETURN;

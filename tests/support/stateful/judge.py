@@ -42,10 +42,13 @@ def claimed(
         if (part, row.id) in had:
             raise Broken(f"{row} twice in one batch")
         had[part, row.id] = (unread, set(waits))
+    again: set[tuple[Part, int]] = set()
     for topic in {row.topic for row in rows}:
+        part = (group.name, topic)
         batch = [row for row in rows if row.topic == topic]
-        _in_order(ledger, group, (group.name, topic), batch, over, given_back)
-    return _effect(group, owner, rows, over, had)
+        early = _in_order(ledger, group, part, batch, over, given_back)
+        again |= {(part, i) for i in early}
+    return _effect(group, owner, rows, over, had, again)
 
 
 def _may_claim(ledger: Ledger, group: Group, owner: str, rows: Sequence[Message]) -> None:
@@ -92,16 +95,24 @@ def _in_order(
     rows: Sequence[Message],
     over: Collection[int],
     given_back: dict[tuple[Part, int], set[int]],
-) -> None:
-    """Of each key one batch at a time, and nothing before what is before it."""
+) -> set[int]:
+    """Of each key one batch at a time, and nothing before what is before it.
+
+    Returns what came too early, and has to come again from the log, after what is before it.
+    """
     entries = ledger.entries[part]
     handed: set[int] = set()
+    early: set[int] = set()
     busy = {
         group.key_of(ledger.sent[i]): lease
         for lease in ledger.live(*part)
         if lease.token not in over
         for i in lease.open
     }
+
+    def of(i: int) -> set[Reason]:
+        return entries[i].waits | ({"given back"} if (part, i) in given_back else set())
+
     for row in rows:
         key = group.key_of(ledger.sent[row.id])
         if key is None:
@@ -111,30 +122,42 @@ def _in_order(
         for i, entry in entries.items():
             if i >= row.id or i in handed or group.key_of(ledger.sent[i]) != key:
                 continue
-            waits = entry.waits | ({"given back"} if (part, i) in given_back else set())
-            if _before(ledger, group, i, entry, waits, row.id, entries[row.id]):
+            if _before(ledger, group, i, row.id, of(i), of(row.id)):
                 raise Broken(f"{row} was handed out before {ledger.sent[i]}: {entry}")
+            if entries[row.id].unread and _comes_before(ledger, group, i, row.id, entry):
+                early.add(row.id)
         handed.add(row.id)
+    return early
+
+
+def _comes_before(ledger: Ledger, group: Group, i: int, later: int, entry: Entry) -> bool:
+    """Whether the log brings one message before a later one of its key.
+
+    What had not committed when a later one was read comes when it commits, unless all wait for it.
+    """
+    first, second = ledger.sent[i], ledger.sent[later]
+    if first.delayed or first.expired or second.delayed:
+        return False
+    return entry.unread and (first.committed_at <= second.committed_at or group.always_strict)
 
 
 def _before(
-    ledger: Ledger, group: Group, i: int, entry: Entry, waits: set[Reason], later: int, its: Entry
+    ledger: Ledger, group: Group, i: int, later: int, waits: set[Reason], its: set[Reason]
 ) -> bool:
-    """Whether one message holds back a later one of its key.
+    """Whether one message holds back a later one of its key, by what they wait for.
 
-    Not where either was made to come again out of order, by a replay, or has a time of its own.
+    Not where either was made to come again out of order, by a replay, or has a time of its own. Nor
+    where a group was taken back while a consumer held the later one, and gave it back then: that
+    ends first, and it comes again from the log in its order.
     """
     first, second = ledger.sent[i], ledger.sent[later]
-    if first.delayed or first.expired or second.delayed or its.waits & ledger.jobs.keys():
+    if first.delayed or first.expired or second.delayed or its & ledger.jobs.keys():
         return False
+    entry, later_entry = (ledger.entries[group.name, first.topic][n] for n in (i, later))
     holding = bool(waits - ledger.jobs.keys())
-    if not its.unread:
+    if not later_entry.unread:
         return holding
-    if its.waits:
-        return False
-    # What had not committed when a later one was read comes when it commits, unless all wait for it.
-    in_time = first.committed_at < second.committed_at or group.always_strict
-    return holding or (entry.unread and in_time)
+    return not its and (holding or _comes_before(ledger, group, i, later, entry))
 
 
 def _effect(
@@ -143,6 +166,7 @@ def _effect(
     rows: Sequence[Message],
     over: Collection[int],
     had: dict[tuple[Part, int], tuple[bool, set[Reason]]],
+    again: set[tuple[Part, int]],
 ) -> Effect:
     def handed_out(ledger: Ledger) -> None:
         for token in over:
@@ -150,7 +174,7 @@ def _effect(
         for (part, i), (unread, waits) in had.items():
             entry = ledger.entries[part][i]
             entry.maybe_unread = entry.maybe_unread or (unread and entry.unread)
-            entry.unread = entry.unread and not unread
+            entry.unread = entry.unread and (not unread or (part, i) in again)
             gone = waits | {"given back"}
             entry.maybe_waits |= entry.waits & gone
             entry.waits -= gone

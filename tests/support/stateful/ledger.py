@@ -285,7 +285,9 @@ class Ledger:
         dead = place in sight.dead
         if entry.dead > dead:
             raise Broken(f"{name} was given up, and is no dead letter: {entry}")
-        expired = self.sent[i].expired and owed and part in step.claimed
+        expired = (
+            self.sent[i].expired and owed and (part in step.claimed or self._loses(step, part))
+        )
         if dead and not (entry.dead or entry.maybe_dead or expired):
             raise Broken(f"{name} is a dead letter, and nothing gave it up: {entry}")
         keys = sight.keys.get(place, set()) - {self.groups[part[0]].key_of(self.sent[i])}
@@ -306,13 +308,18 @@ class Ledger:
             entry.attempts = set()
         entry.maybe_unread, entry.maybe_waits, entry.maybe_dead = False, set(), False
 
+    def _loses(self, step: Step, part: Part) -> bool:
+        return step.maintained and part[1] in self.losing
+
     def _why(self, step: Step, part: Part, i: int, entry: Entry, dead: bool) -> str:
         """Why something owed may be gone, or it is lost."""
-        if self.sent[i].expired and part in step.claimed:
+        loses = self._loses(step, part)
+        # What a group loses and is past its time goes as a claim would let it go, unless it waits.
+        if self.sent[i].expired and (not entry.waits if loses else part in step.claimed):
             if self.groups[part[0]].on_expiry == "dead_letter" and not dead:
                 raise Broken(f"message {i} of {part} expired, and is no dead letter")
             return "expired"
-        if step.maintained and part[1] in self.losing:
+        if loses:
             # What a replay has moved, or is past its time, is no loss.
             no_loss = self.sent[i].expired or (entry.waits and entry.waits <= self.jobs.keys())
             return "removed" if no_loss else "lost"
