@@ -51,7 +51,7 @@ UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
 # None of these waits itself, but for publishing: that does as its caller likes.
 NO_PATIENCE = {
     "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "arm_all", "disarm_all",
-    "claim_alone", "maintain_step",
+    "claim_alone",
 }  # fmt: skip
 # They look, or are called by others; the procedure maintain() is transactions of its own. empty_all() leaves
 # nothing to look at: see tests/integration/test_emptied.py.

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.maintain_step(
     worker text, step text, topic text DEFAULT NULL, inbox_age interval DEFAULT NULL, audit_age interval DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
     standing durable_notify.maintenance;
