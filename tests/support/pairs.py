@@ -306,7 +306,9 @@ ASIDE: dict[str, Op] = {
     "prune_inbox": call("prune_inbox('2001-01-01')", "inbox!"),
     "prune_audit": call("prune_audit('2001-01-01')", "audit!"),
     "maintain_begin": call("maintain_begin('w', '0')", "maintenance!"),
-    "maintain_step": call("maintain_step('w', 'sweep')", "maintenance! log", waits="log maintenance"),
+    "maintain_step": call(
+        "maintain_step('w', 'sweep')", "maintenance! log", waits="log maintenance"
+    ),
     "maintain_end": call("maintain_end('w', '{}')", "maintenance!"),
     "reanchor": call("reanchor()", "log! access! removing"),
     "watch": call("watch('watched', %(t)s)", "watched!"),
