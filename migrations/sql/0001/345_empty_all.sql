@@ -3,7 +3,6 @@ LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     emptied text;
-    leaf regclass;
     until timestamptz := pg_catalog.clock_timestamp() + '5 seconds';
 BEGIN
     -- Remove all messages and all that became of them, for tests: TRUNCATE leaves the schema unusable.
@@ -38,12 +37,8 @@ BEGIN
         INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, live)
         SELECT s.id, 1, '3:3:', 0, NULL, NULL, 0, '{}' FROM durable_notify.subscription s;
     END IF;
-    -- Ids may have been set back by TRUNCATE ... RESTART IDENTITY, and be drawn again below what was closed.
-    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, copied_by = NULL;
-    PERFORM durable_notify.set_closed(0, '3');
-    FOR leaf IN SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE t.tgfoid = 'durable_notify.refuse_late()'::regprocedure LOOP
-        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late ON %s', leaf);
-    END LOOP;
+    -- What was closed is open again by the log's own trigger; see truncated().
+    UPDATE durable_notify.log_layout SET copied = NULL, copied_by = NULL;
     PERFORM durable_notify.anchor_here();
 END
 $function$;
