@@ -33,7 +33,7 @@ BIN = VENV / "bin"
 TOOLS = ROOT / ".cache" / "tools"  # what seldom is needed, apart from what is pinned
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
-MOST_LATE = 10  # tests of some 5,000 that may be late in a run of CI
+MOST_LATE = 5  # tests that may be late in a run of CI
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:

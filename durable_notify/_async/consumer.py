@@ -268,6 +268,7 @@ class AsyncConsumer:
 
     def _went_out(self, messages: int) -> None:
         self._out, self._out_at = messages, time.monotonic()
+        self._intake.begun(messages)
 
     def _came_back(self) -> None:
         if self._out:

@@ -194,6 +194,7 @@ class AsyncDispatcher:
         Returns whether its worker is to go on.
         """
         made = self._calls[number] = Call(number, messages)
+        self._intake.begun(len(messages))
         failure = await self._failure_of(handler, argument)
         if self._calls.pop(number, None) is None:
             log.warning("the handler of %r has ended, after it was given up", argument)

@@ -269,6 +269,7 @@ class Consumer:
 
     def _went_out(self, messages: int) -> None:
         self._out, self._out_at = messages, time.monotonic()
+        self._intake.begun(messages)
 
     def _came_back(self) -> None:
         if self._out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class Intake:
         self._loads = loads
         self._gate: KeyGate[Message] = KeyGate()
         self._queue: Queue[Message | None] = Queue()
+        self._queued_now = 0
+        self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # so few messages left, and there is room
         self.largest = 0  # the size of the largest payload of the last batch
         self.failure: BaseException | None = None  # what ended it
@@ -48,12 +51,26 @@ class Intake:
     @property
     def size(self) -> int:
         """How many messages wait, those that wait for their keys included."""
-        return self._queue.size() + self._gate.kept
+        return self._queued_now + self._gate.kept
 
     @property
     def queued(self) -> int:
-        """How many messages wait for nothing but a handler."""
-        return self._queue.size()
+        """How many messages wait for nothing but a handler.
+
+        Trap: one that a thread has taken, and not begun to handle, is one of them. Were it not, a
+        consumer would claim another for the handler that this one is for.
+        """
+        return self._queued_now
+
+    def begun(self, messages: int) -> None:
+        """Note that messages that were taken are being handled, or will not be."""
+        self._put(-messages)
+        if self.size <= self.low_water:
+            self._room.set()
+
+    def _put(self, messages: int) -> None:
+        with self._mutex:
+            self._queued_now += messages
 
     @property
     def keys(self) -> int:
@@ -76,6 +93,7 @@ class Intake:
                 # Trap: threads that take two messages of a key out of the queue in order may come
                 # to the gate in the other.
                 self._gate.expect(message._place, message._delivery)
+                self._put(1)
                 self._queue.put(message)
 
     def end(self) -> None:
@@ -94,12 +112,12 @@ class Intake:
                 if self.failure is not None:
                     raise self.failure
                 return None
-            if self.size <= self.low_water:
-                self._room.set()  # also where none of what is in it may be handled any more
             self.make_sure(message)
             if not self._admitted(message, message if owner is None else owner):
+                self.begun(1)
                 continue
             if message._flaw is not None:
+                self.begun(1)
                 self._refuse(message, message._flaw)
                 continue
             return message
@@ -131,7 +149,10 @@ class Intake:
         """Return what a batch may have at once: the next of the key of its last message."""
         if not (isinstance(batch, list) and batch):
             return None
-        return self._gate.following(batch[-1]._place, batch)
+        following = self._gate.following(batch[-1]._place, batch)
+        if following is not None:
+            self._put(1)
+        return following
 
     def hinders(self, place: Place | None) -> bool:
         """Whether an outcome that is not durable yet keeps a handler from its next message."""
@@ -167,4 +188,5 @@ class Intake:
         """A message's outcome is durable: the next of its key may go."""
         following = self._gate.leave(place, delivery)
         if following is not None:
+            self._put(1)
             self._queue.put(following)

@@ -145,6 +145,7 @@ def test_what_is_locked_is_not_waited_for(dsn: str, conn: Connection) -> None:
         "groups",
         "paused",
         "dead-letters",
+        "handlers",
     }
 
 

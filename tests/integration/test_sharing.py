@@ -10,7 +10,9 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify._async import dispatcher as async_dispatcher
 from durable_notify._core.pacing import BatchPacer
+from durable_notify._sync import dispatcher as sync_dispatcher
 from tests.support.halves import Half, running, soon, until
 from tests.support.watching import asleep, outstanding, send
 
@@ -41,10 +43,16 @@ async def test_a_burst(
 ) -> None:
     """All begin at once, wherever a handler is free; none sits on what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
+
+    def free() -> None:
+        for handler in handlers:
+            handler.free.set()
+
     async with AsyncExitStack() as stack:
         crew = [half.consumer(dsn) for _ in handlers]
         for one, handler in zip(crew, handlers, strict=True):
             await stack.enter_async_context(running(one, handler, concurrency=concurrency))
+        stack.callback(free)  # first of all, or what fails here would wait for handlers for ever
         for one in crew:
             await asleep(one)
         if before == "warm":
@@ -132,3 +140,22 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
             assert 8 in (one._settler.held, other._settler.held)
             for handler in handlers:
                 handler.free.set()
+
+
+async def test_one_on_its_way_to_a_handler(
+    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer claims no second message for the handler that a thread has just taken one for."""
+    consumer = half.consumer(dsn, until_empty=True)
+    wanted = []
+
+    class Call(async_dispatcher.Call):
+        def __init__(self, *args: Any) -> None:
+            wanted.append(consumer._to_claim())
+            super().__init__(*args)
+
+    for module in (async_dispatcher, sync_dispatcher):
+        monkeypatch.setattr(module, "Call", Call)
+    send(conn, [1])
+    await soon(consumer.run(lambda _: None))
+    assert wanted == [0]
