@@ -34,6 +34,13 @@ TOOLS = ROOT / ".cache" / "tools"  # what seldom is needed, apart from what is p
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
 MOST_LATE = 5  # tests that may be late in a run of CI
+OF_THE_SERVER = (
+    "tests/sql", "tests/schema", "tests/admin/test_reanchor.py", "tests/consumer/test_consumer.py",
+    "tests/consumer/test_settling.py", "tests/consumer/test_transactions.py",
+    "tests/maintenance/test_maintenance.py", "tests/publisher/test_publisher.py",
+    "tests/security/test_matrix.py",
+)  # fmt: skip
+"""The tests that say most of what differs between versions of PostgreSQL."""
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
@@ -175,7 +182,8 @@ def upgrade(*arguments: str) -> None:
     print(f"the tests of {tag} on this schema", flush=True)
     # tests/conftest.py migrates its template with the second one's package, too.
     environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}
-    folders = arguments or ("tests/integration", "tests/faults", "-n", "2")
+    left_out = ("schema", "docs", "security")
+    folders = arguments or ("tests", *(f"--ignore=tests/{name}" for name in left_out), "-n", "2")
     run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
 
 
@@ -187,11 +195,7 @@ def ci() -> None:
     lint()
     tested()  # on the newest PostgreSQL
     # On the oldest, what says most of the server; all of it takes too long for twice.
-    files = [*ROOT.glob("tests/integration/test_sql_*.py"), *ROOT.glob("tests/schema/test_*.py")]
-    names = ("anchor", "consumer", "maintenance", "publisher", "settling", "transactions")
-    files += [ROOT / f"tests/integration/test_{name}.py" for name in names]
-    files.append(ROOT / "tests/security/test_matrix.py")
-    tested(*(str(file.relative_to(ROOT)) for file in files), DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
+    tested(*OF_THE_SERVER, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
     upgrade()  # says so where there is no release yet
     audit()  # says so where it could not be done
 

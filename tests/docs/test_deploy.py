@@ -24,9 +24,9 @@ from prometheus_client import CollectorRegistry
 from durable_notify.cli import cli
 from durable_notify.observe import prometheus
 from durable_notify.observe.probes import Probes
+from tests.diagnostics.test_metrics_and_probes import Stub, examples
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
-from tests.integration.test_observe import Stub, examples
 from tests.support.logs import own_log
 from tests.support.waiting import eventually
 from tests.support.watching import send

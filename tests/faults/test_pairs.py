@@ -54,7 +54,7 @@ NO_PATIENCE = {
     "claim_alone",
 }  # fmt: skip
 # They look, or are called by others; the procedure maintain() is transactions of its own. empty_all() leaves
-# nothing to look at: see tests/integration/test_emptied.py.
+# nothing to look at: see tests/admin/test_emptied.py.
 NO_WRITERS = {
     "empty_all", "still_archiving",
     "armed", "issue_grants", "maintain", "next_due", "nobody_waits", "notify_raw", "read", "read_start",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-ONE_TEST = ("tests/integration/test_sql_backlog.py", "-k", "agrees")
+ONE_TEST = ("tests/sql/status/test_backlog.py", "-k", "agrees")
 REVISION = """
 from alembic import op
 revision, down_revision = "0002", "0001"

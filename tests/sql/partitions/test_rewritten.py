@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.test_sql_leaves import PUBLISH
+from tests.sql.partitions.test_partitions import PUBLISH
 from tests.support.leaves import lay_out, make
 from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.schedule import Session, Stage

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 
 import durable_notify as dn
-from tests.integration.test_publisher import payloads
+from tests.publisher.test_publisher import payloads
 
 Connection = psycopg.Connection[Any]
 

@@ -55,7 +55,7 @@ def test_the_page_of_rabbitmq() -> None:
     from pamqp import commands
 
     from durable_notify.bridge import rabbitmq
-    from tests.bridge.test_sending import parcel_of
+    from tests.brokers.test_sending import parcel_of
 
     table = rows("rabbitmq")
     assert {str(code) for code in (*rabbitmq.FINAL, *rabbitmq.FORBIDDEN, 312)} <= set(table)

@@ -14,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.leases import HeldLease
-from tests.integration.test_settling import steal
+from tests.consumer.test_settling import steal
 from tests.support.consumers import consumer_process
 from tests.support.halves import Half, Seen, go, running, soon, take, until, within
 from tests.support.watching import outstanding, send, value
@@ -120,7 +120,7 @@ async def test_batches(half: Half, dsn: str, conn: Connection, order: Any, size:
         await seen(batch[0])
         seen.messages += batch[1:]
 
-    from tests.integration.test_transactions import batches
+    from tests.consumer.test_transactions import batches
 
     await soon(
         batches(half, dsn, handle, until_empty=True, order_by=order, size=size, max_wait=0.0)

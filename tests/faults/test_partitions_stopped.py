@@ -9,7 +9,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.integration.test_sql_leaves import LEAVES, PUBLISH, WIDTH, tidy
+from tests.sql.partitions.test_partitions import LEAVES, PUBLISH, WIDTH, tidy
 from tests.support.leaves import lay_out, make
 from tests.support.schedule import Session, Stage
 from tests.support.stepping import instrument, stop_at

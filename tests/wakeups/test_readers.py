@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from durable_notify._core.attention import FEW
-from tests.integration.test_readers import Reading
+from tests.reader.test_readers import Reading
 from tests.support.bells import Listener, armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant

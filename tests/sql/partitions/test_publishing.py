@@ -6,7 +6,14 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.integration.test_sql_leaves import ALL_MAY_GO, IN_DEFAULT, LEAVES, PUBLISH, WIDTH, tidy
+from tests.sql.partitions.test_partitions import (
+    ALL_MAY_GO,
+    IN_DEFAULT,
+    LEAVES,
+    PUBLISH,
+    WIDTH,
+    tidy,
+)
 from tests.support.leaves import lay_out, make
 from tests.support.planting import plant
 from tests.support.retaining import log, retain, seal

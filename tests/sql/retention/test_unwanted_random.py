@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.test_sql_retention import GROUPS, Schedule
+from tests.sql.retention.test_retention import GROUPS, Schedule
 from tests.support.leaves import lay_out, make
 from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.retaining import log, seal, unsettled
