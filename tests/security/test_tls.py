@@ -20,6 +20,7 @@ from tests.security.test_secrets import told
 from tests.support.binaries import binaries_of, binaries_of_the_system
 from tests.support.command import run
 from tests.support.halves import Half, go, soon
+from tests.support.missing import need_program, skip_missing
 from tests.support.servers import local_binaries, own_server
 
 
@@ -31,7 +32,7 @@ def with_tls() -> Path:
     try:
         return binaries_of("17")
     except subprocess.CalledProcessError:
-        pytest.skip("no PostgreSQL with TLS: apt-get install postgresql")
+        skip_missing("PostgreSQL with TLS", "apt-get install postgresql")
 
 
 def configured(bindir: Path) -> str:
@@ -45,9 +46,7 @@ def configured(bindir: Path) -> str:
 
 
 def openssl(folder: Path, *arguments: str) -> None:
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("no openssl to make certificates with")
+    program = need_program("openssl")
     subprocess.run([program, *arguments], cwd=folder, check=True, capture_output=True)
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.support.missing import skip_missing
 
 _INSTALL = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
 
@@ -29,4 +29,4 @@ def install(folder: Path, *packages: str) -> str | None:
 def node_with_pg(folder: Path) -> None:
     """Have programs in a folder find pg, or skip the test."""
     if (reason := install(folder, "pg")) is not None:
-        pytest.skip(reason)
+        skip_missing(f"pg for node ({reason})", "apt-get install nodejs npm")

