@@ -270,5 +270,5 @@ def test_check_does_not_import_alembic() -> None:
 
 def test_sql_is_the_same_offline() -> None:
     """Alembic writes a tab as four spaces when it prints, and psql reads :names of its own."""
-    for path in (schema.migrations_path() / "sql").rglob("*.sql"):
+    for path in (schema.migrations_path() / "schema").rglob("*.sql"):
         assert "\t" not in path.read_text(encoding="utf-8"), path
