@@ -23,6 +23,9 @@ pytest_plugins = ["tests.support.fix_summary"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
+# Hundreds of tests start Python: compile the package once, also if the environment says not to.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How fast the machine is says nothing about the code.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")

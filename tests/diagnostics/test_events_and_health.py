@@ -16,7 +16,7 @@ import durable_notify as dn
 from durable_notify import events
 from durable_notify._core import vitals
 from durable_notify._core.telling import Teller
-from tests.support.halves import Half, Seen, go, running, take, until
+from tests.support.halves import Half, Seen, go, running, soon, take, until
 from tests.support.waiting import eventually
 from tests.support.watching import LISTENER, WORKERS, asleep, dead_letters, send, terminate
 
@@ -54,6 +54,7 @@ async def test_from_publishing_to_settling(half: Half, dsn: str, conn: Connectio
             await go(connection.commit())
         await handler.got(2)
         await until(lambda: sum(event.acked for event in told.of(events.Settled)) == 2)
+        await until(told.has(events.Hearing))
     claimed = told.of(events.Claimed)
     assert {(event.group, event.topic) for event in claimed} == {("g", "t")}
     assert sum(event.messages for event in claimed) == 2
@@ -64,7 +65,6 @@ async def test_from_publishing_to_settling(half: Half, dsn: str, conn: Connectio
     assert {(event.retried, event.rejected) for event in told.of(events.Settled)} == {(0, 0)}
     for kind in (events.Published, events.Claimed, events.Handled, events.Settled):
         assert all(0 < event.seconds < 60 for event in told.of(kind)), kind
-    assert told.of(events.Hearing)
     assert not told.of(events.LostLease)
 
 
@@ -199,7 +199,7 @@ async def test_deaf(half: Half, dsn: str, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
     vital = vitals.Vitals(1.0)
     vital.beat(0.0)
-    known: dict[str, Any] = {"held": 0, "group": "g"}
+    known: dict[str, Any] = {"held": 0, "group": "g", "state": "fetching"}
     assert vital.health(1.0, hears=True, deaf=False, polls=False, **known).ready
     assert vital.health(1.0, hears=False, deaf=True, polls=True, **known).ready
     deaf = vital.health(1.0, hears=False, deaf=True, polls=False, **known)
@@ -291,6 +291,31 @@ async def test_before_and_after(half: Half, dsn: str) -> None:
         await until(lambda: consumer.health().ready)
     assert not consumer.health().ready
     assert "it is stopping" in consumer.health().why
+
+
+async def test_what_it_does(half: Half, dsn: str, conn: Connection) -> None:
+    """Seen from outside, and from a handler that has all that there is room for."""
+    consumer = half.consumer(dsn, prefetch=1)
+    assert consumer.health().state == "new"
+
+    async def handler(_message: Any) -> None:
+        await until(lambda: consumer.health().state == "full")
+        consumer.stop()
+        assert consumer.health().state == "stopping"
+
+    async with running(consumer, handler) as run:
+        await until(lambda: consumer.health().state == "sleeping")
+        send(conn, [0])
+        await soon(run)
+    assert consumer.health().state == "stopping"
+
+
+async def test_without_wake_ups_it_polls(half: Half, dsn: str, conn: Connection) -> None:
+    conn.execute("SELECT durable_notify.set_wakeups('t', 'never')")
+    async with half.consumer(dsn, poll=30.0) as consumer:
+        await until(lambda: consumer.health().state == "polling")
+        await until(lambda: consumer.health().hears)
+        assert consumer.health().state in {"polling", "fetching"}
 
 
 async def test_a_blocked_event_loop_does_not_live(dsn: str, conn: Connection) -> None:

@@ -368,7 +368,9 @@ def get(probes: Probes, path: str, method: str = "GET") -> tuple[int, str]:
 
 class Stub:
     def __init__(self, *, live: bool, ready: bool) -> None:
-        self._health = dn.Health(live, ready, ("a reason",), "g", 0, hears=True, silent=0.0)
+        self._health = dn.Health(
+            live, ready, ("a reason",), "g", 0, hears=True, silent=0.0, state="fetching"
+        )
 
     def health(self) -> dn.Health:
         return self._health

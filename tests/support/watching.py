@@ -45,28 +45,17 @@ def value(connection: Connection, query: str, *params: Any) -> Any:
 
 
 async def asleep(consumer: Any) -> None:
-    """Wait until a consumer of this process is rung for by all its topics and has found nothing.
+    """Wait until a consumer, or a reader, of this process has found nothing and waits to be woken.
 
-    What is published from here on it can only learn of by a wake-up. One that has all that it can
-    begin sleeps, too.
+    What is published from here on it can only learn of by a wake-up.
     """
 
-    def listens_and_sleeps() -> bool:
-        if getattr(consumer, "_out", 0) and consumer._to_claim() == 0:
-            return True
-        ear = consumer._ear
-        if ear is None or not ear.hears or ear.arming or ear.unarmed:
-            return False
-        # Trap: one that reads some of its topics rests for the others.
-        if ear.resting != frozenset(ear.channels.values()):
-            return False
-        if not ear.channels.keys() <= ear._listener._listening:
-            return False
-        event = ear.woken
-        waiters = event._event._waiters if hasattr(event, "_event") else event._waiters
-        return bool(waiters) and not event.is_set()
+    def sleeps() -> bool:
+        if hasattr(consumer, "sleeping"):
+            return bool(consumer.sleeping)
+        return bool(consumer.health().state == "sleeping")
 
-    await until(listens_and_sleeps)
+    await until(sleeps)
 
 
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from durable_notify._core.attention import FEW
-from tests.reader.test_readers import Reading
 from tests.support.bells import Listener, armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant
+from tests.support.reading import Reading
 from tests.support.schedule import Stage
 from tests.support.watching import LISTENER, asleep, send, sessions, terminate
 
