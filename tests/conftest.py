@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 from durable_notify import schema
 from durable_notify._core.pacing import BatchPacer
 from durable_notify.embedded import Server
-from tests.support.schedule import Stage
-from tests.support.servers import Postgres, find_postgres, needed_binaries, own_server
+from tests.support.api import Api
+from tests.support.postgres import Postgres, find_postgres, needed_binaries, own_server
+from tests.support.sessions import Sessions
 
 pytest_plugins = ["tests.support.fix_summary"]
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -54,6 +55,12 @@ def upgrade(dsn: str, checkout: str) -> None:
     subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": checkout}, check=True)
 
 
+@pytest.fixture(params=["async", "sync"])
+def api(request: pytest.FixtureRequest) -> Api:
+    """Each half of the library in turn."""
+    return Api(request.param)
+
+
 @pytest.fixture
 def dsn(server: Postgres, template: str) -> Iterator[str]:
     """A fresh database with the schema in it."""
@@ -83,10 +90,10 @@ async def aconn(dsn: str) -> AsyncIterator[AsyncConnection]:
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
+def sessions(dsn: str) -> Iterator[Sessions]:
     """Sessions of a fresh database, to play schedules with."""
-    with Stage(dsn) as stage:
-        yield stage
+    with Sessions(dsn) as them:
+        yield them
 
 
 @pytest.fixture

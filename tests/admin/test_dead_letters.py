@@ -10,25 +10,21 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.command import good, objects, on_a_terminal, run
-from tests.support.halves import Half, Seen, go, soon
-from tests.support.planting import plant
-from tests.support.schedule import Stage, ids
-from tests.support.watching import outstanding, value
+from tests.support.api import Api, Recorder, maybe_await
+from tests.support.cli import good, objects, on_a_terminal, run
+from tests.support.injection import plant
+from tests.support.observe import outstanding, value
+from tests.support.sessions import Sessions, ids
+from tests.support.wait import with_timeout
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 def fail(message: Any) -> None:
     raise {"key": KeyError, "value": ValueError}[message.payload](message.id)
 
 
-async def give_up(half: Half, dsn: str, conn: Connection) -> list[int]:
+async def give_up(api: Api, dsn: str, conn: Connection) -> list[int]:
     """Four messages that group g gives up: of two topics, keys and kinds of exception."""
     sent = [
         dn.Publisher().publish(conn, topic, payload, key=key)
@@ -37,7 +33,7 @@ async def give_up(half: Half, dsn: str, conn: Connection) -> list[int]:
         )
     ]  # fmt: skip
     options = {"topics": ["t", "u"], "max_attempts": 1, "until_empty": True}
-    await soon(half.consumer(dsn, **options).run(Seen(fail)))
+    await with_timeout(api.consumer(dsn, **options).run(Recorder(fail)))
     return sent
 
 
@@ -54,88 +50,90 @@ CHOICES = [
 
 @pytest.mark.parametrize(("choice", "places"), CHOICES)
 async def test_chosen(
-    half: Half, dsn: str, conn: Connection, choice: dict[str, Any], places: list[int]
+    api: Api, dsn: str, conn: Connection, choice: dict[str, Any], places: list[int]
 ) -> None:
-    sent = await give_up(half, dsn, conn)
+    sent = await give_up(api, dsn, conn)
     wanted = [sent[place] for place in places]
-    admin = half.Admin()
+    admin = api.Admin()
     conditions = {name: of for name, of in choice.items() if name != "everything"}
-    async with half.connect(dsn) as mine:
-        found = await go(admin.dead_letters(mine, "g", **conditions))
+    async with api.connect(dsn) as mine:
+        found = await maybe_await(admin.dead_letters(mine, "g", **conditions))
         assert [letter.id for letter in found] == wanted
-        assert await go(admin.redrive(mine, "g", why="tried", **choice)) == len(wanted)
-        await go(mine.commit())
-        left = await go(admin.dead_letters(mine))
+        assert await maybe_await(admin.redrive(mine, "g", why="tried", **choice)) == len(wanted)
+        await maybe_await(mine.commit())
+        left = await maybe_await(admin.dead_letters(mine))
         assert sorted([*wanted, *(letter.id for letter in left)]) == sent
-    seen = Seen()
-    await soon(half.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
     assert sorted(seen.ids) == wanted
     assert set(seen.attempts) <= {1}
     assert outstanding(conn) == 0
 
 
-async def test_what_is_kept(half: Half, dsn: str, conn: Connection) -> None:
-    first, *_ = await give_up(half, dsn, conn)
-    async with half.connect(dsn) as mine:
-        (letter,) = await go(half.Admin().dead_letters(mine, ids=first))
-        assert len(await go(half.Admin().dead_letters(mine, limit=3))) == 3
+async def test_what_is_kept(api: Api, dsn: str, conn: Connection) -> None:
+    first, *_ = await give_up(api, dsn, conn)
+    async with api.connect(dsn) as mine:
+        (letter,) = await maybe_await(api.Admin().dead_letters(mine, ids=first))
+        assert len(await maybe_await(api.Admin().dead_letters(mine, limit=3))) == 3
     assert (letter.topic, letter.key, letter.payload, letter.attempt) == ("t", "a", "key", 1)
     assert letter.error["type"] == "KeyError"
     assert "in fail" in letter.error["traceback"]
     assert letter.reason == f"attempt 1 of 1 failed: KeyError: {first}"
 
 
-async def test_rolled_back_nothing_happened(half: Half, dsn: str, conn: Connection) -> None:
-    sent = await give_up(half, dsn, conn)
-    async with half.connect(dsn) as mine:
-        assert await go(half.Admin().redrive(mine, "g", ids=sent[:2])) == 2
-        assert await go(half.Admin().discard(mine, "g", ids=sent[2:])) == 2
-        await go(mine.rollback())
+async def test_rolled_back_nothing_happened(api: Api, dsn: str, conn: Connection) -> None:
+    sent = await give_up(api, dsn, conn)
+    async with api.connect(dsn) as mine:
+        assert await maybe_await(api.Admin().redrive(mine, "g", ids=sent[:2])) == 2
+        assert await maybe_await(api.Admin().discard(mine, "g", ids=sent[2:])) == 2
+        await maybe_await(mine.rollback())
     assert len(dn.Admin().dead_letters(conn)) == 4
     assert value(conn, "SELECT count(*) FROM durable_notify.deferred") == 0
     actions = [entry.action for entry in dn.Admin().audit(conn)]
     assert actions == ["configure"]
 
 
-async def test_discarded_and_audited(half: Half, dsn: str, conn: Connection) -> None:
-    sent = await give_up(half, dsn, conn)
-    async with half.connect(dsn, autocommit=True) as mine:
-        admin = half.Admin()
-        assert await go(admin.discard(mine, "g", everything=True, why="too old")) == 4
-        assert await go(admin.dead_letters(mine)) == []
-        entries = [entry for entry in await go(admin.audit(mine, "g")) if entry.why == "too old"]
+async def test_discarded_and_audited(api: Api, dsn: str, conn: Connection) -> None:
+    sent = await give_up(api, dsn, conn)
+    async with api.connect(dsn, autocommit=True) as mine:
+        admin = api.Admin()
+        assert await maybe_await(admin.discard(mine, "g", everything=True, why="too old")) == 4
+        assert await maybe_await(admin.dead_letters(mine)) == []
+        entries = [
+            entry for entry in await maybe_await(admin.audit(mine, "g")) if entry.why == "too old"
+        ]
         assert sorted((entry.topic, entry.messages) for entry in entries) == [("t", 3), ("u", 1)]
         assert {entry.action for entry in entries} == {"discard"}
         assert {entry.who for entry in entries} == {value(conn, "SELECT session_user")}
         assert sorted(i for entry in entries for i in entry.details["ids"]) == sent
-        assert await go(admin.audit(mine, "nobody")) == []
-    seen = Seen()
-    await soon(half.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
+        assert await maybe_await(admin.audit(mine, "nobody")) == []
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
     assert seen.messages == []
 
 
-async def test_errors(half: Half, dsn: str, conn: Connection) -> None:
-    sent = await give_up(half, dsn, conn)
-    async with half.connect(dsn, autocommit=True) as mine:
-        admin = half.Admin()
+async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
+    sent = await give_up(api, dsn, conn)
+    async with api.connect(dsn, autocommit=True) as mine:
+        admin = api.Admin()
         for action in (admin.redrive, admin.discard):
             with pytest.raises(dn.InvalidArgument, match="everything"):
-                await go(action(mine, "g"))
+                await maybe_await(action(mine, "g"))
             with pytest.raises(dn.UnknownGroup):
-                await go(action(mine, "nobody", everything=True))
+                await maybe_await(action(mine, "nobody", everything=True))
             with pytest.raises(dn.InvalidArgument, match="no condition"):
-                await go(action(mine, "g", colour="red"))
+                await maybe_await(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):
-                await go(action(mine, "g", since=dt.datetime(2020, 1, 1)))  # noqa: DTZ001
+                await maybe_await(action(mine, "g", since=dt.datetime(2020, 1, 1)))  # noqa: DTZ001
         conn.execute("DELETE FROM durable_notify.outbox WHERE id = %s", [sent[1]])
         with pytest.raises(dn.MessageGone, match=str(sent[1])):
-            await go(admin.redrive(mine, "g", everything=True))
+            await maybe_await(admin.redrive(mine, "g", everything=True))
     assert len(dn.Admin().dead_letters(conn)) == 4
 
 
 def test_two_redrives_at_once(dsn: str) -> None:
-    with Stage(dsn) as stage:
-        one, two = stage.take(2)
+    with Sessions(dsn) as sessions:
+        one, two = sessions.take(2)
         one.subscribe()
         message = one.publish()
         (held,) = one.claim()
@@ -144,15 +142,15 @@ def test_two_redrives_at_once(dsn: str) -> None:
         one.begin()
         assert one.value(query) == 1
         waiting = two.start(query)
-        stage.wait_until_blocked(two, waiting)
+        sessions.wait_until_blocked(two, waiting)
         one.commit()
         assert waiting.result() == [(0,)]
         assert ids(two.claim()) == [message]
 
 
 def test_redriving_keeps_the_order(dsn: str) -> None:
-    with Stage(dsn) as stage:
-        one, two = stage.take(2)
+    with Sessions(dsn) as sessions:
+        one, two = sessions.take(2)
         one.subscribe()
         first, second, third = (one.publish(key="k") for _ in range(3))
         batch = one.claim(1)
@@ -166,8 +164,8 @@ def test_redriving_keeps_the_order(dsn: str) -> None:
 
 
 def test_a_redrive_that_forgets_the_key_is_caught(dsn: str) -> None:
-    with Stage(dsn) as stage:
-        one, two = stage.take(2)
+    with Sessions(dsn) as sessions:
+        one, two = sessions.take(2)
         one.subscribe()
         plant(one, "redrive", ("durable_notify.order_key(g.order_by, t.key)", "NULL"))
         first, second = (one.publish(key="k") for _ in range(2))
@@ -182,7 +180,7 @@ def test_a_redrive_that_forgets_the_key_is_caught(dsn: str) -> None:
 
 
 async def test_on_the_command_line(dsn: str, conn: Connection) -> None:
-    sent = await give_up(Half("sync"), dsn, conn)
+    sent = await give_up(Api("sync"), dsn, conn)
     listed = json.loads(good("dead-letters", "--group", "g", "--json", dsn=dsn))
     assert [row["id"] for row in listed] == sent
     listed = json.loads(

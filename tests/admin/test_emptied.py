@@ -14,7 +14,7 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify.errors import SchemaError
 from tests.support.roles import roles
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 

@@ -17,12 +17,12 @@ from psycopg import errors
 import durable_notify as dn
 from durable_notify.embedded import Server
 from tests.conftest import Connection
-from tests.support.command import fails, good, objects, payloads, run
-from tests.support.halves import Half, go, soon
-from tests.support.reading import Reading, everything
-from tests.support.schedule import Stage
-from tests.support.servers import Postgres
-from tests.support.watching import send
+from tests.support.api import AnyReader, Api, maybe_await, read_everything
+from tests.support.cli import fails, good, objects, payloads, run
+from tests.support.observe import send
+from tests.support.postgres import Postgres
+from tests.support.sessions import Sessions
+from tests.support.wait import with_timeout
 
 ANCHORED = "SELECT durable_notify.log_id()"
 COPY = "COPY (SELECT * FROM durable_notify.anchor) TO STDOUT"
@@ -31,14 +31,9 @@ FOREIGN = """
     OVERRIDING SYSTEM VALUE VALUES (%s, 't', '1', %s)"""
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as every:
+def sessions(dsn: str) -> Iterator[Sessions]:
+    with Sessions(dsn) as every:
         yield every
 
 
@@ -126,33 +121,33 @@ def test_everything_that_reads_is_refused(
 
 
 async def test_consumers_and_readers_end_with_the_remedy(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, [1])
     written_anew(conn)
     with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
-        await soon(half.consumer(dsn, group="g", until_empty=True).run(print))
+        await with_timeout(api.consumer(dsn, group="g", until_empty=True).run(print))
     with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
-        await everything(half, dsn)
-    async with half.connect(dsn, autocommit=True) as own:
-        assert await go(half.Admin().reanchor(own)) == []
-    assert [message.payload for message in await everything(half, dsn)] == [1]
+        await read_everything(api, dsn)
+    async with api.connect(dsn, autocommit=True) as own:
+        assert await maybe_await(api.Admin().reanchor(own)) == []
+    assert [message.payload for message in await read_everything(api, dsn)] == [1]
 
 
-async def test_a_token_of_another_log_is_refused(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_token_of_another_log_is_refused(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1, 2])
-    token = (await everything(half, dsn))[0].token
-    assert [message.payload for message in await everything(half, dsn, start=token)] == [2]
+    token = (await read_everything(api, dsn))[0].token
+    assert [message.payload for message in await read_everything(api, dsn, start=token)] == [2]
     written_anew(conn)
     conn.execute("SELECT durable_notify.reanchor()")
     with pytest.raises(dn.InvalidArgument, match="token is of another log.*start at a time"):
-        async with Reading(half, dsn, start=token):
+        async with AnyReader(api, dsn, start=token):
             pass
 
 
-def test_rows_carried_over_by_replication_are_noticed(stage: Stage) -> None:
+def test_rows_carried_over_by_replication_are_noticed(sessions: Sessions) -> None:
     """In whichever order: the sequence follows, so that no id is drawn twice."""
-    session = stage.session()
+    session = sessions.session()
     session.subscribe("g")
     session.run("SET session_replication_role = replica")
     for message_id in (70, 50):
@@ -165,8 +160,8 @@ def test_rows_carried_over_by_replication_are_noticed(stage: Stage) -> None:
     assert [message.id for message in session.claim(10, "g")] == [50, 70, 71]
 
 
-def test_reanchor_waits_for_publishers(stage: Stage) -> None:
-    publisher, owner = stage.take(2)
+def test_reanchor_waits_for_publishers(sessions: Sessions) -> None:
+    publisher, owner = sessions.take(2)
     owner.subscribe("g")
     schema_only(owner.connection)
     publisher.begin()
@@ -191,9 +186,9 @@ def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("order_by", ["none", "key", "strict"])
-def test_what_was_in_flight_and_what_was_half_read(stage: Stage, order_by: str) -> None:
+def test_what_was_in_flight_and_what_was_half_read(sessions: Sessions, order_by: str) -> None:
     """Stragglers below the place, an open window, what is leased: each comes once."""
-    late, publisher, consumer = stage.take(3)
+    late, publisher, consumer = sessions.take(3)
     consumer.subscribe("g")
     consumer.run("SELECT durable_notify.configure('g', %s)", json.dumps({"order_by": order_by}))
     if order_by != "strict":  # which does not run ahead of it
@@ -253,9 +248,9 @@ def test_a_dump_restored_beside_it(private_server: Server, tmp_path: Path) -> No
     assert [one["id"] for one in objects(good(*consume, dsn=copy))] == [3]
 
 
-def test_ids_follow_those_carried_over(stage: Stage) -> None:
+def test_ids_follow_those_carried_over(sessions: Sessions) -> None:
     """Logical replication carries rows over, not sequences; one never drawn from stands at 1, too."""
-    session = stage.session()
+    session = sessions.session()
     session.run("SET session_replication_role = replica")
     session.run(FOREIGN, "5", 1)
     session.run("""

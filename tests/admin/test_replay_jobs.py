@@ -15,20 +15,15 @@ from psycopg import errors
 import durable_notify as dn
 from durable_notify._async import ear as async_ear
 from durable_notify._sync import ear as sync_ear
-from tests.support.command import PATIENCE, good, on_a_terminal, run, start
-from tests.support.halves import Half, Seen, go, running, soon
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage, ids
-from tests.support.waiting import eventually
-from tests.support.watching import asleep, outstanding, value
+from tests.support.api import Api, Recorder, maybe_await, running
+from tests.support.cli import PATIENCE, good, on_a_terminal, run, start
+from tests.support.injection import plant
+from tests.support.observe import asleep, outstanding, value
+from tests.support.sessions import Session, Sessions, ids
+from tests.support.wait import eventually, with_timeout
 
 Connection = psycopg.Connection[Any]
 ADVANCE = "SELECT durable_notify.advance_replays('g', '{t}')"
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 def history(conn: Connection) -> list[int]:
@@ -77,32 +72,32 @@ CONDITIONS: list[tuple[dict[str, Any], list[int]]] = [
 
 @pytest.mark.parametrize(("conditions", "places"), CONDITIONS)
 async def test_conditions(
-    half: Half, dsn: str, conn: Connection, conditions: dict[str, Any], places: list[int]
+    api: Api, dsn: str, conn: Connection, conditions: dict[str, Any], places: list[int]
 ) -> None:
     sent = history(conn)
-    await soon(half.consumer(dsn, until_empty=True).run(Seen()))
+    await with_timeout(api.consumer(dsn, until_empty=True).run(Recorder()))
     before = handed_over(conn)
-    admin = half.Admin()
-    async with half.connect(dsn, autocommit=True) as mine:
-        count = await go(admin.start_replay(mine, "g", "t", dry_run=True, **conditions))
+    admin = api.Admin()
+    async with api.connect(dsn, autocommit=True) as mine:
+        count = await maybe_await(admin.start_replay(mine, "g", "t", dry_run=True, **conditions))
         assert count == len(places)
-        assert await go(admin.replay_jobs(mine)) == []
-        job = await go(admin.start_replay(mine, "g", "t", why="w", **conditions))
-        seen = Seen()
-        await soon(half.consumer(dsn, until_empty=True).run(seen))
+        assert await maybe_await(admin.replay_jobs(mine)) == []
+        job = await maybe_await(admin.start_replay(mine, "g", "t", why="w", **conditions))
+        seen = Recorder()
+        await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
         assert sorted(seen.ids) == [sent[place] for place in places]
         assert set(seen.attempts) <= {1}
-        (found,) = await go(admin.replay_jobs(mine))
+        (found,) = await maybe_await(admin.replay_jobs(mine))
         assert (found.id, found.state, found.done, found.total) == (job, "done", count, count)
-        assert not await go(admin.cancel_replay(mine, job))
+        assert not await maybe_await(admin.cancel_replay(mine, job))
     assert handed_over(conn) == before
     assert outstanding(conn) == 0
 
 
-async def test_it_wakes_a_sleeping_consumer(half: Half, dsn: str, conn: Connection) -> None:
+async def test_it_wakes_a_sleeping_consumer(api: Api, dsn: str, conn: Connection) -> None:
     sent = history(conn)
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         await seen.got(10)
         await asleep(getattr(consumer, "consumer", consumer))
@@ -112,7 +107,7 @@ async def test_it_wakes_a_sleeping_consumer(half: Half, dsn: str, conn: Connecti
 
 
 async def test_started_just_before_it_asks_to_be_rung(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits yet, so nothing rings: what is looked at after the bell is armed must find it."""
     sent = history(conn)
@@ -125,14 +120,14 @@ async def test_started_just_before_it_asks_to_be_rung(
             rests(self)
 
         monkeypatch.setattr(ear, "rest", rest)
-    seen = Seen()
-    async with running(half.consumer(dsn), seen):
+    seen = Recorder()
+    async with running(api.consumer(dsn), seen):
         await seen.got(14)
     assert seen.ids[10:] == [sent[n] for n in (0, 3, 6, 9)]
 
 
-def test_what_was_not_handed_over_comes_once(stage: Stage) -> None:
-    one, slow = stage.take(2)
+def test_what_was_not_handed_over_comes_once(sessions: Sessions) -> None:
+    one, slow = sessions.take(2)
     one.subscribe()
     handed = [one.publish() for _ in range(3)]
     slow.begin()
@@ -149,8 +144,8 @@ def test_what_was_not_handed_over_comes_once(stage: Stage) -> None:
     assert sorted(again) == sorted([*handed, late, new])
 
 
-def test_the_past_for_a_new_group(stage: Stage) -> None:
-    one = stage.session()
+def test_the_past_for_a_new_group(sessions: Sessions) -> None:
+    one = sessions.session()
     past = [one.publish() for _ in range(3)]
     one.subscribe(start_at="now")
     new = one.publish()
@@ -159,8 +154,8 @@ def test_the_past_for_a_new_group(stage: Stage) -> None:
     assert sorted(handled(one)) == [*past, new]
 
 
-def test_a_crash_in_the_middle_and_two_at_once(stage: Stage) -> None:
-    one, two = stage.take(2)
+def test_a_crash_in_the_middle_and_two_at_once(sessions: Sessions) -> None:
+    one, two = sessions.take(2)
     one.subscribe()
     sent = [one.publish() for _ in range(1200)]
     assert handled(one) == sent
@@ -175,8 +170,8 @@ def test_a_crash_in_the_middle_and_two_at_once(stage: Stage) -> None:
     assert found + handled(two) == sent
 
 
-def test_it_does_not_flood(stage: Stage) -> None:
-    one = stage.session()
+def test_it_does_not_flood(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     one.run("SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, '{3000}'))")
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
@@ -187,8 +182,8 @@ def test_it_does_not_flood(stage: Stage) -> None:
     assert one.value("SELECT count(*) FROM durable_notify.deferred") == 1000
 
 
-def test_rate(stage: Stage) -> None:
-    one = stage.session()
+def test_rate(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     sent = [one.publish() for _ in range(60)]
     assert handled(one) == sent
@@ -207,8 +202,8 @@ def test_rate(stage: Stage) -> None:
     assert one.value(moved) == some + 10
 
 
-def test_cancelled(stage: Stage) -> None:
-    one = stage.session()
+def test_cancelled(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     sent = [one.publish() for _ in range(600)]
     assert handled(one) == sent
@@ -221,8 +216,8 @@ def test_cancelled(stage: Stage) -> None:
     assert one.claim() == []
 
 
-def test_order_by_key_holds(stage: Stage) -> None:
-    one, two = stage.take(2)
+def test_order_by_key_holds(sessions: Sessions) -> None:
+    one, two = sessions.take(2)
     one.subscribe()
     old = one.publish(key="k")
     assert handled(one) == [old]
@@ -235,12 +230,12 @@ def test_order_by_key_holds(stage: Stage) -> None:
     assert handled(one) == [old]
 
 
-async def test_errors(half: Half, dsn: str, conn: Connection) -> None:
+async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
     history(conn)
-    await soon(half.consumer(dsn, until_empty=True).run(Seen()))
-    admin = half.Admin()
-    async with half.connect(dsn, autocommit=True) as mine:
-        await go(admin.start_replay(mine, "g", "t", rate_limit=0.001))
+    await with_timeout(api.consumer(dsn, until_empty=True).run(Recorder()))
+    admin = api.Admin()
+    async with api.connect(dsn, autocommit=True) as mine:
+        await maybe_await(admin.start_replay(mine, "g", "t", rate_limit=0.001))
         for bad in (
             {},
             {"rate_limit": 0},
@@ -249,47 +244,53 @@ async def test_errors(half: Half, dsn: str, conn: Connection) -> None:
             {"since": dt.datetime(2020, 1, 1)},  # noqa: DTZ001
         ):
             with pytest.raises(dn.InvalidArgument):
-                await go(admin.start_replay(mine, "g", "t", **bad))
+                await maybe_await(admin.start_replay(mine, "g", "t", **bad))
         with pytest.raises(dn.UnknownGroup):
-            await go(admin.start_replay(mine, "nobody", "t"))
+            await maybe_await(admin.start_replay(mine, "nobody", "t"))
         with pytest.raises(dn.UnknownTopic):
-            await go(admin.start_replay(mine, "g", "u"))
+            await maybe_await(admin.start_replay(mine, "g", "u"))
         for bad in ({}, {"after": 1, "now": True}, {"after": -1}):
             with pytest.raises(dn.InvalidArgument):
-                await go(admin.seek(mine, "g", "t", **bad))
+                await maybe_await(admin.seek(mine, "g", "t", **bad))
         with pytest.raises(dn.UnknownTopic):
-            await go(admin.seek(mine, "g", "u", now=True))
-        assert [job.state for job in await go(admin.replay_jobs(mine))] == ["running"]
+            await maybe_await(admin.seek(mine, "g", "u", now=True))
+        assert [job.state for job in await maybe_await(admin.replay_jobs(mine))] == ["running"]
 
 
 # Seek.
 
 
-async def test_seek(half: Half, dsn: str, conn: Connection) -> None:
+async def test_seek(api: Api, dsn: str, conn: Connection) -> None:
     sent = history(conn)
-    admin = half.Admin()
-    async with half.connect(dsn, autocommit=True) as mine:
-        async with half.consumer(dsn) as _:
+    admin = api.Admin()
+    async with api.connect(dsn, autocommit=True) as mine:
+        async with api.consumer(dsn) as _:
             pass
-        await go(admin.seek(mine, "g", "t", after=0))
+        await maybe_await(admin.seek(mine, "g", "t", after=0))
         middle = value(
             conn, "SELECT created_at FROM durable_notify.outbox ORDER BY id OFFSET 4 LIMIT 1"
         )
-        assert await go(admin.seek(mine, "g", "t", since=middle, dry_run=True)) == dn.Sought(0, 4)
-        assert await go(admin.seek(mine, "g", "t", after=sent[6])) == dn.Sought(0, 7)
-        seen = Seen()
-        await soon(half.consumer(dsn, until_empty=True).run(seen))
+        assert await maybe_await(
+            admin.seek(mine, "g", "t", since=middle, dry_run=True)
+        ) == dn.Sought(0, 4)
+        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[6])) == dn.Sought(0, 7)
+        seen = Recorder()
+        await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
         assert seen.ids == sent[7:]
-        assert await go(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.Sought(1, 0)
-        assert await go(admin.seek(mine, "g", "t", now=True)) == dn.Sought(0, 1)
-        (entry,) = [entry for entry in await go(admin.audit(mine, "g")) if entry.why == "w"]
+        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.Sought(
+            1, 0
+        )
+        assert await maybe_await(admin.seek(mine, "g", "t", now=True)) == dn.Sought(0, 1)
+        (entry,) = [
+            entry for entry in await maybe_await(admin.audit(mine, "g")) if entry.why == "w"
+        ]
         assert (entry.action, entry.details["again"]) == ("seek", 1)
 
 
-def seek_at_random(stage: Stage, seed: int) -> tuple[set[int], set[int], set[int]]:
+def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], set[int]]:
     """Publishers with open transactions, claims, seeks; what must come, may come, and came."""
     dice = random.Random(seed)
-    one, *writers = stage.take(4)
+    one, *writers = sessions.take(4)
     one.subscribe()
     flying: dict[Session, list[int]] = {}
     committed: set[int] = set()
@@ -326,13 +327,13 @@ def seek_at_random(stage: Stage, seed: int) -> tuple[set[int], set[int], set[int
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_seek_loses_no_straggler(stage: Stage, seed: int) -> None:
-    must, may, came = seek_at_random(stage, seed)
+def test_seek_loses_no_straggler(sessions: Sessions, seed: int) -> None:
+    must, may, came = seek_at_random(sessions, seed)
     assert must <= came <= may, f"seed {seed}: lost {must - came}, invented {came - may}"
 
 
-def test_a_seek_that_forgets_what_is_in_flight_is_caught(stage: Stage) -> None:
-    one, slow = stage.take(2)
+def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> None:
+    one, slow = sessions.take(2)
     one.subscribe()
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
@@ -347,8 +348,10 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_a_seek_from_an_older_place_is_told_to_try_again(stage: Stage, isolation: str) -> None:
-    one, operator = stage.take(2)
+def test_a_seek_from_an_older_place_is_told_to_try_again(
+    sessions: Sessions, isolation: str
+) -> None:
+    one, operator = sessions.take(2)
     one.subscribe()
     seek = "SELECT durable_notify.seek('g', 't', to_now => true)"
     operator.begin(isolation)

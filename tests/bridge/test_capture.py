@@ -14,7 +14,7 @@ import durable_notify as dn
 from durable_notify.bridge.capture import Capture
 from durable_notify.errors import CaptureIncomplete
 from durable_notify.topics import check_channel
-from tests.support.capturing import (
+from tests.support.capture import (
     arrive,
     capturing,
     end_listening,
@@ -24,10 +24,10 @@ from tests.support.capturing import (
     notify,
     now,
 )
-from tests.support.command import end, fails, good, run, start
+from tests.support.cli import end, fails, good, run, start
+from tests.support.observe import value
 from tests.support.roles import roles
-from tests.support.waiting import eventually
-from tests.support.watching import value
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 
@@ -37,12 +37,12 @@ TEXTS = [
 
 
 @pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> str:
+def api(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_what_is_heard_is_published_as_text(half: str, dsn: str, conn: Connection) -> None:
-    with capturing(half, dsn, "c", "t") as running:
+def test_what_is_heard_is_published_as_text(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "t") as running:
         running.listens()
         notify(conn, "c", *TEXTS)
         notify(conn, "C", "of another channel")
@@ -52,8 +52,8 @@ def test_what_is_heard_is_published_as_text(half: str, dsn: str, conn: Connectio
     assert gaps(conn) == []
 
 
-def test_as_json_where_it_is_json(half: str, dsn: str, conn: Connection) -> None:
-    with capturing(half, dsn, "c", "t", as_json=True) as running:
+def test_as_json_where_it_is_json(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "t", as_json=True) as running:
         running.listens()
         odd = [r'"\u0000"', r'"\ud800"', "NaN", "1e999999", "{", "", "[" * 7000]
         notify(conn, "c", '{"id": 1}', "17", "null", '"text"', " [1] ", *odd)
@@ -103,9 +103,9 @@ def test_without_the_schema(empty_dsn: str) -> None:
 
 
 def test_order_of_each_sender_and_nothing_lost_at_a_graceful_stop(
-    half: str, dsn: str, conn: Connection
+    api: str, dsn: str, conn: Connection
 ) -> None:
-    with capturing(half, dsn, "c", "t") as running:
+    with capturing(api, dsn, "c", "t") as running:
         running.listens()
 
         def send(sender: int) -> None:
@@ -137,9 +137,9 @@ def test_identical_ones_of_a_transaction_are_one(dsn: str, conn: Connection) -> 
 
 
 def test_a_connection_that_dies(
-    half: str, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: str, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with capturing(half, dsn, "c", "t") as running:
+    with capturing(api, dsn, "c", "t") as running:
         running.listens()
         notify(conn, "c", "before")
         arrive(conn, "t", ["before"])
@@ -162,7 +162,7 @@ def test_a_connection_that_dies(
     assert entry.details["channel"] == "c"
 
 
-def test_what_is_lost_lies_in_a_gap(half: str, dsn: str, conn: Connection) -> None:
+def test_what_is_lost_lies_in_a_gap(api: str, dsn: str, conn: Connection) -> None:
     """Sessions are ended while senders are at work: each payload with its own time."""
     done = threading.Event()
     sent: list[tuple[Any, str]] = []
@@ -177,7 +177,7 @@ def test_what_is_lost_lies_in_a_gap(half: str, dsn: str, conn: Connection) -> No
                 assert row is not None
                 sent.append((row[1], str(n)))
 
-    with capturing(half, dsn, "c", "t") as running:
+    with capturing(api, dsn, "c", "t") as running:
         running.listens()
         thread = threading.Thread(target=send)
         thread.start()
@@ -237,30 +237,30 @@ def test_one_is_active_and_the_other_stands_by(dsn: str, conn: Connection) -> No
         assert len(gaps(conn)) == 1
 
 
-def test_one_that_stands_by_can_be_stopped(half: str, dsn: str) -> None:
+def test_one_that_stands_by_can_be_stopped(api: str, dsn: str) -> None:
     with capturing("sync", dsn, "c", "t") as first:
         first.listens()
-        with capturing(half, dsn, "c", "t") as second:
+        with capturing(api, dsn, "c", "t") as second:
             second.stands_by()
             second.stop()
 
 
-def test_a_topic_mirrored_to_the_channel_is_refused(half: str, dsn: str, conn: Connection) -> None:
+def test_a_topic_mirrored_to_the_channel_is_refused(api: str, dsn: str, conn: Connection) -> None:
     conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
     with (
-        capturing(half, dsn, "c", "t") as running,
+        capturing(api, dsn, "c", "t") as running,
         pytest.raises(dn.InvalidArgument, match="round"),
     ):
         running.ended()
     fails(run("bridge", "capture", "c", "--topic", "t", dsn=dsn), 2, "mirrored to channel")
-    with capturing(half, dsn, "c", "other") as running:
+    with capturing(api, dsn, "c", "other") as running:
         running.listens()
         conn.execute("""SELECT durable_notify.publish('t', '"x"')""")
         arrive(conn, "other", ["x"])
 
 
-def test_a_mirror_that_comes_later_ends_it(half: str, dsn: str, conn: Connection) -> None:
-    with capturing(half, dsn, "c", "t") as running:
+def test_a_mirror_that_comes_later_ends_it(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "t") as running:
         running.listens()
         conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
         conn.execute("""SELECT durable_notify.publish('t', '"x"')""")
@@ -277,10 +277,8 @@ def durably(conn: Connection, channel: str, *payloads: str) -> None:
         conn.execute("SELECT durable_notify.notify(%s, %s)", [channel, payload])
 
 
-def test_what_notify_published_is_not_published_again(
-    half: str, dsn: str, conn: Connection
-) -> None:
-    with capturing(half, dsn, "c", "c") as running:
+def test_what_notify_published_is_not_published_again(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "c") as running:
         running.listens()
         durably(conn, "c", "a", "a", "long " + "x" * 9000)
         notify(conn, "c", "a")  # the same payload and sender: captured
@@ -381,8 +379,8 @@ def test_any_mixture_of_notify_and_pg_notify(seed: int, dsn: str, conn: Connecti
 # What cannot be published is kept.
 
 
-def test_it_is_kept_while_it_cannot_be_published(half: str, dsn: str, conn: Connection) -> None:
-    with capturing(half, dsn, "c", "t", most=100) as running:
+def test_it_is_kept_while_it_cannot_be_published(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "t", most=100) as running:
         running.listens()
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")
@@ -399,8 +397,8 @@ def test_it_is_kept_while_it_cannot_be_published(half: str, dsn: str, conn: Conn
     assert why == "100 notifications waited to be published"
 
 
-def test_what_is_kept_is_counted_where_it_has_to_end(half: str, dsn: str, conn: Connection) -> None:
-    with capturing(half, dsn, "c", "t", grace=0.1, heartbeat=0.5) as running:
+def test_what_is_kept_is_counted_where_it_has_to_end(api: str, dsn: str, conn: Connection) -> None:
+    with capturing(api, dsn, "c", "t", grace=0.1, heartbeat=0.5) as running:
         running.listens()
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")

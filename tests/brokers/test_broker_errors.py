@@ -20,7 +20,7 @@ from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.messages import Outgoing
 from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 SECRET = "iban DE02"
 

@@ -13,7 +13,7 @@ import pytest
 from durable_notify.bridge import nats
 from durable_notify.bridge.ingest import AsyncIngest
 from durable_notify.errors import InvalidArgument
-from tests.support.inlets import INLETS, Given
+from tests.support.broker_io import INLETS, Given
 
 
 @pytest.fixture(scope="module", params=list(INLETS))

@@ -25,8 +25,8 @@ from durable_notify.bridge.amqp import connection_class
 from durable_notify.bridge.ingest import AsyncIngest
 from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.messages import JsonText, Outgoing
+from tests.support.broker_io import INLETS, Given, KafkaInlet
 from tests.support.brokers import Nats, RabbitMQ, kafka
-from tests.support.inlets import INLETS, Given, KafkaInlet
 
 BROKERS = {"rabbitmq": RabbitMQ, "nats": Nats, "kafka": kafka}
 

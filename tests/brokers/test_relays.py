@@ -15,9 +15,9 @@ import durable_notify as dn
 from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.messages import Outgoing
-from tests.support.command import end, start
-from tests.support.outlets import OUTLETS, Arrived, all_arrive
-from tests.support.waiting import eventually
+from tests.support.broker_io import OUTLETS, Arrived, all_arrive
+from tests.support.cli import end, start
+from tests.support.wait import eventually
 
 EXACT = "12345678901234567890.10"
 KEYS = 7

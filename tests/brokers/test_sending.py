@@ -30,7 +30,7 @@ from durable_notify.bridge.relay import AsyncRelay
 from durable_notify.bridge.routes import Routes, parse_routes
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.messages import Outgoing
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 
 class Broker:

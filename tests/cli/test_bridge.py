@@ -10,8 +10,8 @@ import pytest
 
 import durable_notify as dn
 from tests.security.inside import invoke
-from tests.support.command import drain, fails, good, run
-from tests.support.halves import Half, go
+from tests.support.api import Api, maybe_await
+from tests.support.cli import drain, fails, good, run
 from tests.support.roles import roles
 
 Connection = psycopg.Connection[Any]
@@ -153,43 +153,45 @@ def test_without_rights(dsn: str) -> None:
 
 @pytest.mark.parametrize("name", ["sync", "async"])
 async def test_in_python(dsn: str, name: str) -> None:
-    half = Half(name)
-    bridge: Any = dn.AsyncBridge() if half.is_async else dn.Bridge()
-    async with half.connect(dsn, autocommit=True) as connection:
-        await go(connection.execute("CREATE TABLE items (id int PRIMARY KEY, name text)"))
-        assert await go(bridge.mirror(connection, "t", "c")) is None
-        assert await go(bridge.mirror(connection, "t", "d")) == "c"
-        await go(bridge.create_compat(connection))
-        watched = await go(bridge.watch(connection, "items", "t", columns=["name"], with_old=False))
+    api = Api(name)
+    bridge: Any = dn.AsyncBridge() if api.is_async else dn.Bridge()
+    async with api.connect(dsn, autocommit=True) as connection:
+        await maybe_await(connection.execute("CREATE TABLE items (id int PRIMARY KEY, name text)"))
+        assert await maybe_await(bridge.mirror(connection, "t", "c")) is None
+        assert await maybe_await(bridge.mirror(connection, "t", "d")) == "c"
+        await maybe_await(bridge.create_compat(connection))
+        watched = await maybe_await(
+            bridge.watch(connection, "items", "t", columns=["name"], with_old=False)
+        )
         assert watched == "public.items"
-        assert await go(bridge.bridges(connection)) == [
+        assert await maybe_await(bridge.bridges(connection)) == [
             dn.BridgeInfo(
                 "compat", "durable_notify_compat.pg_notify", "durable_notify.notify", None, None
             ),
             dn.BridgeInfo("mirror", "t", "d", None, None),
             dn.BridgeInfo("watch", "public.items", "t", ["name"], False),
         ]
-        assert await go(bridge.unmirror(connection, "t")) == "d"
-        assert await go(bridge.unmirror(connection, "t")) is None
-        assert await go(bridge.unwatch(connection, "items", "t")) is True
-        assert await go(bridge.unwatch(connection, "items", "t")) is False
-        assert await go(bridge.drop_compat(connection)) is True
-        assert await go(bridge.drop_compat(connection)) is False
-        assert await go(bridge.bridges(connection)) == []
+        assert await maybe_await(bridge.unmirror(connection, "t")) == "d"
+        assert await maybe_await(bridge.unmirror(connection, "t")) is None
+        assert await maybe_await(bridge.unwatch(connection, "items", "t")) is True
+        assert await maybe_await(bridge.unwatch(connection, "items", "t")) is False
+        assert await maybe_await(bridge.drop_compat(connection)) is True
+        assert await maybe_await(bridge.drop_compat(connection)) is False
+        assert await maybe_await(bridge.bridges(connection)) == []
 
 
 @pytest.mark.parametrize("name", ["sync", "async"])
 async def test_part_of_a_transaction(dsn: str, name: str) -> None:
-    half = Half(name)
-    bridge: Any = dn.AsyncBridge() if half.is_async else dn.Bridge()
-    async with half.connect(dsn) as connection:
-        await go(connection.execute("CREATE TABLE items (id int)"))
-        await go(bridge.mirror(connection, "t", "c"))
-        await go(bridge.create_compat(connection))
-        await go(bridge.watch(connection, "items", "t"))
-        assert len(await go(bridge.bridges(connection))) == 3
-        await go(connection.rollback())
-        assert await go(bridge.bridges(connection)) == []
+    api = Api(name)
+    bridge: Any = dn.AsyncBridge() if api.is_async else dn.Bridge()
+    async with api.connect(dsn) as connection:
+        await maybe_await(connection.execute("CREATE TABLE items (id int)"))
+        await maybe_await(bridge.mirror(connection, "t", "c"))
+        await maybe_await(bridge.create_compat(connection))
+        await maybe_await(bridge.watch(connection, "items", "t"))
+        assert len(await maybe_await(bridge.bridges(connection))) == 3
+        await maybe_await(connection.rollback())
+        assert await maybe_await(bridge.bridges(connection)) == []
 
 
 def test_arguments_refused(conn: Connection) -> None:

@@ -17,7 +17,7 @@ from durable_notify.demo import events, scenario
 from durable_notify.demo.parties import Worker
 from durable_notify.demo.tally import Sent, Tally, count
 from durable_notify.errors import InvalidArgument
-from tests.support.command import fails, run
+from tests.support.cli import fails, run
 from tests.support.missing import need_package
 
 LINES = 24

@@ -14,9 +14,9 @@ import pytest
 from durable_notify import cloudevents
 from durable_notify.errors import InvalidArgument
 from durable_notify.messages import JsonText, Outgoing, encode, members
-from tests.support.command import fails, good, objects, run, start
-from tests.support.retaining import age, retain
-from tests.support.schedule import Stage
+from tests.support.cli import fails, good, objects, run, start
+from tests.support.retention import age, retain
+from tests.support.sessions import Sessions
 
 DEEP = "[" * 2000 + "]" * 2000
 STORED = [
@@ -43,9 +43,9 @@ def test_lines(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["archive", "consume"])
-def test_again(stage: Stage, dsn: str, tmp_path: Path, way: str) -> None:
+def test_again(sessions: Sessions, dsn: str, tmp_path: Path, way: str) -> None:
     """What an archive has, or consume prints, is the same when it is published again."""
-    one = stage.session()
+    one = sessions.session()
     headers = '{"n": 1.10, "d": [12345678901234567890.10]}'
     for payload in STORED:
         one.run(

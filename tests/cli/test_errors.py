@@ -18,12 +18,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify.embedded import Server
-from tests.support.command import (
+from tests.support.cli import (
     COMMAND,
     PATIENCE,
+    cli_environment,
     drain,
     end,
-    environment,
     fails,
     good,
     payloads,
@@ -31,7 +31,7 @@ from tests.support.command import (
     start,
 )
 from tests.support.missing import need_package
-from tests.support.servers import fast_folder
+from tests.support.postgres import fast_folder
 
 
 def test_version_and_help() -> None:
@@ -208,7 +208,7 @@ def test_connection_that_breaks_while_publishing(private_server: Server) -> None
     process = subprocess.Popen(
         [*COMMAND, "publish", "t", "--ids"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment(DURABLE_NOTIFY_DSN=dsn),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn),
     )  # fmt: skip
     assert process.stdin
     assert process.stdout

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 
 import durable_notify as dn
-from tests.support.command import good, objects, on_a_terminal, run, start
-from tests.support.waiting import eventually
+from tests.support.cli import good, objects, on_a_terminal, run, start
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 

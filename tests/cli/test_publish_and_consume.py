@@ -14,12 +14,12 @@ import psycopg
 import pytest
 
 from durable_notify import Admin, Consumer, Publisher
-from tests.support.command import (
+from tests.support.cli import (
     COMMAND,
     PATIENCE,
+    cli_environment,
     drain,
     end,
-    environment,
     fails,
     good,
     objects,
@@ -28,7 +28,7 @@ from tests.support.command import (
     run,
     start,
 )
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 KEYS = ["id", "topic", "key", "payload", "headers", "published_at", "attempt"]
 
@@ -169,7 +169,7 @@ def test_input_that_pauses_is_published_at_once(dsn: str, conn: psycopg.Connecti
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(DURABLE_NOTIFY_DSN=dsn),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn),
     )
     assert process.stdin
     assert process.stdout

@@ -19,9 +19,9 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.security.inside import invoke
-from tests.support.command import COMMAND, PATIENCE, environment, fails, run
-from tests.support.waiting import eventually
-from tests.support.watching import outstanding, send
+from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, run
+from tests.support.observe import outstanding, send
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 
@@ -77,7 +77,7 @@ def consume(dsn: str, where: Path, handler: str, *more: str) -> subprocess.Popen
     return subprocess.Popen(
         [*COMMAND, "consume", "t", "--group", "g", "--handler", handler, *more],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=where,
-        env=environment(DURABLE_NOTIFY_DSN=dsn, PYTHONPATH=checkout),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn, PYTHONPATH=checkout),
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def test_printing_has_probes_too(dsn: str) -> None:
     process = subprocess.Popen(
         [*COMMAND, "consume", "t", "--group", "g", "--health-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(DURABLE_NOTIFY_DSN=dsn),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn),
     )  # fmt: skip
     assert process.stderr is not None
     url = process.stderr.readline().removeprefix("health: ").strip()
@@ -256,7 +256,7 @@ def test_without_prometheus_client(dsn: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "durable_notify.cli", "consume", "t", "--group", "g", "--health-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(DURABLE_NOTIFY_DSN=dsn, PYTHONPATH=path),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn, PYTHONPATH=path),
     )  # fmt: skip
     assert process.stderr is not None
     url = process.stderr.readline().removeprefix("health: ").strip()

@@ -20,9 +20,9 @@ from rich.console import Console
 from durable_notify.cli.live import screen
 from durable_notify.observe import standing
 from durable_notify.observe.standing import Lease, Look, Standing, look
-from tests.support.command import COMMAND, PATIENCE, environment, fails, run, start
+from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, run, start
+from tests.support.observe import send
 from tests.support.roles import roles
-from tests.support.watching import send
 
 Connection = psycopg.Connection[Any]
 
@@ -183,7 +183,7 @@ def on_a_screen(dsn: str, key: bytes, width: int = 60) -> tuple[int, str]:
         [*COMMAND, "status", "--watch", "--interval", "0.1"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - for Ctrl-C
-        env=environment(DURABLE_NOTIFY_DSN=dsn, TERM="xterm"),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn, TERM="xterm"),
     )  # fmt: skip
     os.close(theirs)
     output = b""

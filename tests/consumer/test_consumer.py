@@ -12,36 +12,31 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.consumers import consumer_process
-from tests.support.halves import Half, Seen, go, running, soon, take, until
-from tests.support.waiting import eventually
-from tests.support.watching import (
+from tests.programs.consumer import consumer_process
+from tests.support.api import Api, Recorder, collect, maybe_await, running
+from tests.support.observe import (
     LISTENER,
     asleep,
+    backends,
     dead_letters,
     idle,
     leased,
     outstanding,
     send,
-    sessions,
     value,
 )
+from tests.support.wait import eventually, wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 # Iterating and running
 
 
-async def test_iterate_and_acknowledge(half: Half, dsn: str, conn: Connection) -> None:
+async def test_iterate_and_acknowledge(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(5))
     got = []
-    async with half.consumer(dsn, until_empty=True) as consumer:
+    async with api.consumer(dsn, until_empty=True) as consumer:
         async for message in consumer:
             got.append((message.id, message.payload))
             await message.ack()
@@ -49,13 +44,13 @@ async def test_iterate_and_acknowledge(half: Half, dsn: str, conn: Connection) -
     assert outstanding(conn) == 0
 
 
-async def test_what_a_message_has(half: Half, dsn: str, conn: Connection) -> None:
+async def test_what_a_message_has(api: Api, dsn: str, conn: Connection) -> None:
     before = dt.datetime.now(dt.UTC)
     publisher = dn.Publisher()
     first = publisher.publish(conn, "t", {"a": [1]}, key="k", headers={"h": {"x": None}})
     second = publisher.publish(conn, "t", None)
-    async with half.consumer(dsn) as consumer:
-        message, bare = await take(consumer, 2)
+    async with api.consumer(dsn) as consumer:
+        message, bare = await collect(consumer, 2)
         assert (message.id, message.topic, message.key) == (first, "t", "k")
         assert (message.payload, message.headers) == ({"a": [1]}, {"h": {"x": None}})
         assert message.attempt == 1
@@ -74,26 +69,26 @@ async def test_what_a_message_has(half: Half, dsn: str, conn: Connection) -> Non
     ],
 )  # fmt: skip
 async def test_payloads_come_back_as_they_went(
-    half: Half, dsn: str, conn: Connection, payload: Any
+    api: Api, dsn: str, conn: Connection, payload: Any
 ) -> None:
     send(conn, [payload])
-    async with half.consumer(dsn) as consumer:
-        (message,) = await take(consumer, 1)
+    async with api.consumer(dsn) as consumer:
+        (message,) = await collect(consumer, 1)
         assert message.payload == payload
         assert type(message.payload) is type(payload)
 
 
-async def test_run_with_a_plain_function(half: Half, dsn: str, conn: Connection) -> None:
+async def test_run_with_a_plain_function(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(3))
     got: list[int] = []
-    consumer = half.consumer(dsn, until_empty=True)
-    await soon(consumer.run(lambda message: got.append(message.payload)))
+    consumer = api.consumer(dsn, until_empty=True)
+    await with_timeout(consumer.run(lambda message: got.append(message.payload)))
     assert got == [0, 1, 2]
     assert outstanding(conn) == 0
 
 
 async def test_run_handles_several_at_once_and_no_more(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(12))
     at_work = most = 0
@@ -109,37 +104,37 @@ async def test_run_handles_several_at_once_and_no_more(
         await go_on.wait()
         at_work -= 1
 
-    async with running(half.consumer(dsn, until_empty=True), handle, concurrency=4) as task:
-        await soon(four.wait())
+    async with running(api.consumer(dsn, until_empty=True), handle, concurrency=4) as task:
+        await with_timeout(four.wait())
         go_on.set()
-        await soon(task)
+        await with_timeout(task)
     assert most == 4
     assert outstanding(conn) == 0
 
 
-async def test_consumers_of_a_group_share(half: Half, dsn: str, conn: Connection) -> None:
+async def test_consumers_of_a_group_share(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(300))
-    seen = Seen(lambda _: asyncio.sleep(0.001))
+    seen = Recorder(lambda _: asyncio.sleep(0.001))
     consumers = [
-        half.consumer(dsn, until_empty=True, owner=f"c{n}", batch_size=20) for n in range(3)
+        api.consumer(dsn, until_empty=True, owner=f"c{n}", batch_size=20) for n in range(3)
     ]
-    await soon(asyncio.gather(*(c.run(seen, concurrency=2) for c in consumers)))
+    await with_timeout(asyncio.gather(*(c.run(seen, concurrency=2) for c in consumers)))
     assert sorted(seen.ids) == ids
     assert set(seen.attempts) == {1}
     assert outstanding(conn) == 0
 
 
-async def test_every_group_gets_everything(half: Half, dsn: str, conn: Connection) -> None:
+async def test_every_group_gets_everything(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(50))
-    seen = {name: Seen() for name in ("billing", "mail", "Gruppe ü")}
-    consumers = [half.consumer(dsn, name, until_empty=True).run(seen[name]) for name in seen]
-    await soon(asyncio.gather(*consumers))
+    seen = {name: Recorder() for name in ("billing", "mail", "Gruppe ü")}
+    consumers = [api.consumer(dsn, name, until_empty=True).run(seen[name]) for name in seen]
+    await with_timeout(asyncio.gather(*consumers))
     assert {name: handler.ids for name, handler in seen.items()} == dict.fromkeys(seen, ids)
 
 
-async def test_two_topics_one_group(half: Half, dsn: str, conn: Connection) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn, topics=["orders", "mail/" + "x" * 200])
+async def test_two_topics_one_group(api: Api, dsn: str, conn: Connection) -> None:
+    seen = Recorder()
+    consumer = api.consumer(dsn, topics=["orders", "mail/" + "x" * 200])
     async with running(consumer, seen):
         await asleep(consumer)
         first = send(conn, [1], "orders")
@@ -155,39 +150,39 @@ async def test_two_topics_one_group(half: Half, dsn: str, conn: Connection) -> N
 # Where a group starts
 
 
-async def test_a_new_group_starts_at_the_beginning(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_new_group_starts_at_the_beginning(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(3))
-    async with half.consumer(dsn) as consumer:
-        assert [m.id for m in await take(consumer, 3)] == ids
+    async with api.consumer(dsn) as consumer:
+        assert [m.id for m in await collect(consumer, 3)] == ids
 
 
-async def test_start_now(half: Half, dsn: str, conn: Connection) -> None:
+async def test_start_now(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, ["old"])
     with psycopg.connect(dsn) as slow:
         in_flight = send(slow, ["in flight"])
-        async with half.consumer(dsn, start="now") as consumer:
+        async with api.consumer(dsn, start="now") as consumer:
             new = send(conn, ["new"])
-            assert [m.id for m in await take(consumer, 1)] == new
+            assert [m.id for m in await collect(consumer, 1)] == new
             slow.commit()
-            assert [m.id for m in await take(consumer, 1)] == in_flight
+            assert [m.id for m in await collect(consumer, 1)] == in_flight
 
 
-async def test_start_at_a_time(half: Half, dsn: str, conn: Connection) -> None:
+async def test_start_at_a_time(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, ["old"])
     since = value(conn, "SELECT clock_timestamp()").astimezone(dt.timezone(dt.timedelta(hours=5)))
     new = send(conn, ["new", "newer"])
-    async with half.consumer(dsn, start=since) as consumer:
-        assert [m.id for m in await take(consumer, 2)] == new
+    async with api.consumer(dsn, start=since) as consumer:
+        assert [m.id for m in await collect(consumer, 2)] == new
 
 
 async def test_a_group_that_exists_goes_on_where_it_was(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, [1])
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     second = send(conn, [2])
-    await soon(half.consumer(dsn, until_empty=True, start="now").run(seen))
+    await with_timeout(api.consumer(dsn, until_empty=True, start="now").run(seen))
     assert seen.ids[1:] == second
 
 
@@ -195,10 +190,10 @@ async def test_a_group_that_exists_goes_on_where_it_was(
 
 
 async def test_a_consumer_that_was_there_first_is_woken(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         for number in range(1, 4):
             await asleep(consumer)
@@ -207,11 +202,11 @@ async def test_a_consumer_that_was_there_first_is_woken(
 
 
 async def test_woken_by_a_plain_insert_and_by_a_transaction_that_takes_its_time(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = Seen()
+    seen = Recorder()
     insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')"
-    consumer = half.consumer(dsn)
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
         with psycopg.connect(dsn) as slow:
@@ -224,28 +219,28 @@ async def test_woken_by_a_plain_insert_and_by_a_transaction_that_takes_its_time(
     assert seen.ids == [2, 1]
 
 
-async def test_woken_by_a_replay(half: Half, dsn: str, conn: Connection) -> None:
+async def test_woken_by_a_replay(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(3))
-    seen = Seen()
-    consumer = half.consumer(dsn)
-    async with running(consumer, seen), half.connect(dsn, autocommit=True) as other:
+    seen = Recorder()
+    consumer = api.consumer(dsn)
+    async with running(consumer, seen), api.connect(dsn, autocommit=True) as other:
         await seen.got(3)
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
         await asleep(consumer)
-        assert await go(half.Admin().replay(other, "g", "t", after=ids[0])) == 2
+        assert await maybe_await(api.Admin().replay(other, "g", "t", after=ids[0])) == 2
         await seen.got(5)
     assert seen.ids == ids + ids[1:]
 
 
 async def test_woken_by_what_another_consumer_gives_back(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     ids = send(conn, range(3))
-    seen = Seen()
-    async with half.consumer(dsn, lease=600) as first:
-        await take(first, 3)
+    seen = Recorder()
+    async with api.consumer(dsn, lease=600) as first:
+        await collect(first, 3)
         assert leased(conn) == 3
-        second = half.consumer(dsn)
+        second = api.consumer(dsn)
         async with running(second, seen):
             await asleep(second)
             await first.close()
@@ -255,14 +250,14 @@ async def test_woken_by_what_another_consumer_gives_back(
 
 
 async def test_all_consumers_of_a_process_share_one_listening_connection(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = [Seen() for _ in range(5)]
-    consumers = [half.consumer(dsn, f"g{n}", topics=["all", f"t{n}"]) for n in range(5)]
+    seen = [Recorder() for _ in range(5)]
+    consumers = [api.consumer(dsn, f"g{n}", topics=["all", f"t{n}"]) for n in range(5)]
     tasks = [asyncio.ensure_future(c.run(s)) for c, s in zip(consumers, seen, strict=True)]
     for consumer in consumers:
         await asleep(consumer)
-    assert len(sessions(conn, LISTENER)) == 1
+    assert len(backends(conn, LISTENER)) == 1
     send(conn, ["all"], "all")
     for n in range(5):
         send(conn, [n], f"t{n}")
@@ -270,43 +265,43 @@ async def test_all_consumers_of_a_process_share_one_listening_connection(
         assert {m.payload for m in await seen[n].got(2)} == {"all", n}
     for consumer in consumers[:-1]:
         consumer.stop()
-    await soon(asyncio.gather(*tasks[:-1]))
-    assert len(sessions(conn, LISTENER)) == 1
+    await with_timeout(asyncio.gather(*tasks[:-1]))
+    assert len(backends(conn, LISTENER)) == 1
     await asleep(consumers[-1])
     send(conn, ["last"], "all")
     await seen[4].got(3)
     consumers[-1].stop()
-    await soon(tasks[-1])
-    await until(lambda: sessions(conn, LISTENER) == [])
+    await with_timeout(tasks[-1])
+    await wait_until(lambda: backends(conn, LISTENER) == [])
 
 
 # How much a consumer holds
 
 
-async def test_prefetch_bounds_what_is_held(half: Half, dsn: str, conn: Connection) -> None:
+async def test_prefetch_bounds_what_is_held(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(100))
-    async with half.consumer(dsn, prefetch=7, batch_size=5) as consumer:
-        await take(consumer, 7)
+    async with api.consumer(dsn, prefetch=7, batch_size=5) as consumer:
+        await collect(consumer, 7)
         await asyncio.sleep(0.2)  # nothing to wait for: it must not claim
         assert leased(conn) == 7
 
 
 async def test_one_message_held_does_not_stop_the_others(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """All of a batch but one are settled: there is room again, though the lease is not over."""
     send(conn, range(6))
-    async with half.consumer(dsn, prefetch=3) as consumer:
-        first, *others = await take(consumer, 3)
+    async with api.consumer(dsn, prefetch=3) as consumer:
+        first, *others = await collect(consumer, 3)
         for message in others:
             await message.ack()
-        more = await take(consumer, 2)
+        more = await collect(consumer, 2)
         assert [m.payload for m in more] == [3, 4]
         await first.ack()
 
 
 async def test_until_empty_waits_for_others_and_for_retries(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(2))
     retried = asyncio.Event()
@@ -316,17 +311,17 @@ async def test_until_empty_waits_for_others_and_for_retries(
             await message.retry(0.3)
             retried.set()
 
-    seen = Seen(retry_each_once)
-    consumer = half.consumer(dsn, until_empty=True)
-    await soon(consumer.run(seen))
+    seen = Recorder(retry_each_once)
+    consumer = api.consumer(dsn, until_empty=True)
+    await with_timeout(consumer.run(seen))
     assert retried.is_set()
     assert sorted(seen.attempts) == [1, 1, 2, 2]
     assert outstanding(conn) == 0
 
 
-async def test_until_empty_of_nothing(half: Half, dsn: str) -> None:
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen), 5)
+async def test_until_empty_of_nothing(api: Api, dsn: str) -> None:
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen), 5)
     assert seen.ids == []
 
 
@@ -334,7 +329,7 @@ async def test_until_empty_of_nothing(half: Half, dsn: str) -> None:
 
 
 async def test_a_handler_that_raises_gets_it_again_and_at_last_it_is_a_dead_letter(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     bad, good = send(conn, ["bad", "good"])
 
@@ -342,9 +337,9 @@ async def test_a_handler_that_raises_gets_it_again_and_at_last_it_is_a_dead_lett
         if message.payload == "bad":
             raise ZeroDivisionError(f"at attempt {message.attempt}")
 
-    seen = Seen(fail)
+    seen = Recorder(fail)
     options = {"max_attempts": 3, "retry_base": 0.01, "until_empty": True}
-    await soon(half.consumer(dsn, **options).run(seen))
+    await with_timeout(api.consumer(dsn, **options).run(seen))
     assert [m.attempt for m in seen.messages if m.id == bad] == [1, 2, 3]
     assert [m.attempt for m in seen.messages if m.id == good] == [1]
     ((dead, attempt, reason),) = dead_letters(conn)
@@ -354,7 +349,7 @@ async def test_a_handler_that_raises_gets_it_again_and_at_last_it_is_a_dead_lett
 
 @pytest.mark.parametrize("text", ["a NUL \x00 within", "a lone surrogate \ud800 within"])
 async def test_a_handler_that_raises_what_postgresql_cannot_store(
-    half: Half, dsn: str, conn: Connection, text: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pytest-xdist cannot pass on what is logged here.
     monkeypatch.setattr(logging.getLogger("durable_notify"), "disabled", True)
@@ -365,8 +360,8 @@ async def test_a_handler_that_raises_what_postgresql_cannot_store(
             raise ValueError(text)
 
     options = {"max_attempts": 1, "until_empty": True}
-    seen = Seen(fail)
-    await soon(half.consumer(dsn, **options).run(seen))
+    seen = Recorder(fail)
+    await with_timeout(api.consumer(dsn, **options).run(seen))
     ((_, _, reason),) = dead_letters(conn)
     assert "within" in reason
     assert outstanding(conn) == 0
@@ -380,9 +375,9 @@ async def test_a_handler_that_was_cancelled_from_within(dsn: str, conn: Connecti
         if message.payload == 0:
             raise asyncio.CancelledError
 
-    seen = Seen(cancelled)
-    half = Half("async")
-    await soon(half.consumer(dsn, max_attempts=1, until_empty=True).run(seen))
+    seen = Recorder(cancelled)
+    api = Api("async")
+    await with_timeout(api.consumer(dsn, max_attempts=1, until_empty=True).run(seen))
     assert len(dead_letters(conn)) == 1
 
 
@@ -394,21 +389,21 @@ async def test_a_run_that_is_cancelled_gives_all_back(dsn: str, conn: Connection
         at_work.set()
         await asyncio.Event().wait()
 
-    task = asyncio.ensure_future(Half("async").consumer(dsn, lease=600).run(handle))
-    await soon(at_work.wait())
+    task = asyncio.ensure_future(Api("async").consumer(dsn, lease=600).run(handle))
+    await with_timeout(at_work.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await soon(task)
+        await with_timeout(task)
     assert leased(conn) == 0
-    seen = Seen()
-    await soon(Half("async").consumer(dsn, until_empty=True).run(seen))
+    seen = Recorder()
+    await with_timeout(Api("async").consumer(dsn, until_empty=True).run(seen))
     assert seen.attempts == [1] * 5
 
 
 async def test_a_loop_that_ends_under_a_consumer(dsn: str, conn: Connection) -> None:
     """``asyncio.run()`` cancels every task there is: it ends, and leases are given back."""
     send(conn, range(5))
-    with consumer_process(Half("async"), dsn, "is cut short", "--lease", "600") as process:
+    with consumer_process(Api("async"), dsn, "is cut short", "--lease", "600") as process:
         process.handled(1)
         assert process.ended() == 7
     assert leased(conn) == 0
@@ -419,20 +414,20 @@ async def test_a_loop_that_ends_under_a_consumer(dsn: str, conn: Connection) -> 
 
 
 async def test_close_gives_back_what_is_not_settled_at_once_and_uncounted(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     ids = send(conn, range(5))
-    async with half.consumer(dsn, lease=600) as consumer:
-        first, *_ = await take(consumer, 3)
+    async with api.consumer(dsn, lease=600) as consumer:
+        first, *_ = await collect(consumer, 3)
         await first.ack()
     assert leased(conn) == 0
-    async with half.consumer(dsn) as consumer:
-        again = await take(consumer, 4)
+    async with api.consumer(dsn) as consumer:
+        again = await collect(consumer, 4)
     assert [m.id for m in again] == ids[1:]
     assert {m.attempt for m in again} == {1}
 
 
-async def test_stop_lets_handlers_finish(half: Half, dsn: str, conn: Connection) -> None:
+async def test_stop_lets_handlers_finish(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(5))
     finish = asyncio.Event()
     finished = []
@@ -441,56 +436,56 @@ async def test_stop_lets_handlers_finish(half: Half, dsn: str, conn: Connection)
         await finish.wait()
         finished.append(message.id)
 
-    seen = Seen(handle)
-    consumer = half.consumer(dsn, lease=600)
+    seen = Recorder(handle)
+    consumer = api.consumer(dsn, lease=600)
     async with running(consumer, seen, concurrency=2) as task:
         await seen.got(2)
         consumer.stop()
         finish.set()
-        await soon(task)
+        await with_timeout(task)
     assert sorted(finished) == sorted(seen.ids)
     assert len(finished) == 2
     assert leased(conn) == 0
     assert outstanding(conn) == 3
 
 
-async def test_stop_ends_an_iteration(half: Half, dsn: str, conn: Connection) -> None:
+async def test_stop_ends_an_iteration(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(5))
     got = []
-    async with half.consumer(dsn) as consumer:
+    async with api.consumer(dsn) as consumer:
         async for message in consumer:
             got.append(message)
             consumer.stop()
     assert len(got) == 1
 
 
-async def test_stop_before_run(half: Half, dsn: str, conn: Connection) -> None:
+async def test_stop_before_run(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
-    consumer = half.consumer(dsn)
+    consumer = api.consumer(dsn)
     consumer.stop()
-    seen = Seen()
-    await soon(consumer.run(seen))
+    seen = Recorder()
+    await with_timeout(consumer.run(seen))
     assert seen.ids == []
     assert outstanding(conn) == 1
 
 
-async def test_closing_twice_and_without_a_start(half: Half, dsn: str) -> None:
-    consumer = half.consumer(dsn)
+async def test_closing_twice_and_without_a_start(api: Api, dsn: str) -> None:
+    consumer = api.consumer(dsn)
     await consumer.close()
-    consumer = half.consumer(dsn)
+    consumer = api.consumer(dsn)
     await consumer.start()
     await consumer.close()
     await consumer.close()
     assert [message async for message in consumer] == []
 
 
-async def test_iterating_over_a_consumer_that_was_not_started(half: Half, dsn: str) -> None:
+async def test_iterating_over_a_consumer_that_was_not_started(api: Api, dsn: str) -> None:
     with pytest.raises(dn.ConsumerClosed, match="not started"):
-        await soon(anext(half.consumer(dsn)), 5)
+        await with_timeout(anext(api.consumer(dsn)), 5)
 
 
-async def test_a_consumer_starts_once(half: Half, dsn: str) -> None:
-    async with half.consumer(dsn) as consumer:
+async def test_a_consumer_starts_once(api: Api, dsn: str) -> None:
+    async with api.consumer(dsn) as consumer:
         with pytest.raises(dn.ConsumerClosed, match="make a new one"):
             await consumer.start()
     with pytest.raises(dn.ConsumerClosed, match="make a new one"):
@@ -499,11 +494,11 @@ async def test_a_consumer_starts_once(half: Half, dsn: str) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_gracefully(
-    half: Half, dsn: str, conn: Connection, sign: signal.Signals
+    api: Api, dsn: str, conn: Connection, sign: signal.Signals
 ) -> None:
     """A handler at work finishes, its acknowledgement goes out, the rest is given back."""
     ids = send(conn, range(10))
-    with consumer_process(half, dsn, "waits", "--lease", "600") as process:
+    with consumer_process(api, dsn, "waits", "--lease", "600") as process:
         (first,) = process.handled(1)
         assert first == {"id": ids[0], "attempt": 1}
         process.signal(sign)
@@ -513,28 +508,28 @@ async def test_a_signal_ends_gracefully(
         assert process.ended() == 0
         assert process.handled_in_all == [first]
     assert leased(conn) == 0
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     assert seen.ids == ids[1:]
     assert set(seen.attempts) == {1}
 
 
-async def test_a_signal_ends_an_idle_consumer(half: Half, dsn: str, conn: Connection) -> None:
-    with consumer_process(half, dsn, "acks") as process:
+async def test_a_signal_ends_an_idle_consumer(api: Api, dsn: str, conn: Connection) -> None:
+    with consumer_process(api, dsn, "acks") as process:
         await idle(conn)
         process.signal(signal.SIGTERM)
         assert process.ended() == 0
-    eventually(lambda: sessions(conn, "durable_notify%") == [])
+    eventually(lambda: backends(conn, "durable_notify%") == [])
 
 
-async def test_sigkill_in_mid_batch(half: Half, dsn: str, conn: Connection) -> None:
+async def test_sigkill_in_mid_batch(api: Api, dsn: str, conn: Connection) -> None:
     """What the dead one had not settled comes to another, with the attempt counted."""
     ids = send(conn, range(10))
-    seen = Seen()
-    with consumer_process(half, dsn, "acks some", "--lease", "1") as process:
+    seen = Recorder()
+    with consumer_process(api, dsn, "acks some", "--lease", "1") as process:
         handled = process.handled(3)
         assert [m["id"] for m in handled] == ids[:3]
-        second = half.consumer(dsn)
+        second = api.consumer(dsn)
         async with running(second, seen):
             await asleep(second)
             process.signal(signal.SIGKILL)
@@ -551,7 +546,7 @@ async def test_an_application_keeps_its_own_signal_handlers(dsn: str) -> None:
 
     previous = signal.signal(signal.SIGTERM, own)
     try:
-        await soon(Half("async").consumer(dsn, until_empty=True).run(print))
+        await with_timeout(Api("async").consumer(dsn, until_empty=True).run(print))
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -565,7 +560,7 @@ def test_signal_handlers_are_put_back(dsn: str) -> None:
 
 
 async def test_payloads_stay_out_of_the_logs(
-    half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "durable_notify")
     send(conn, [dn.Outgoing("s3cret", headers={"token": "s3cret"})])
@@ -573,6 +568,6 @@ async def test_payloads_stay_out_of_the_logs(
     def fail(_: Any) -> None:
         raise ZeroDivisionError
 
-    await soon(half.consumer(dsn, until_empty=True, max_attempts=1).run(Seen(fail)))
+    await with_timeout(api.consumer(dsn, until_empty=True, max_attempts=1).run(Recorder(fail)))
     assert "the handler of" in caplog.text
     assert "s3cret" not in caplog.text

@@ -9,15 +9,11 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.halves import Half, Seen, go, running, soon, take, until
-from tests.support.watching import asleep, outstanding, send, value
+from tests.support.api import Api, Recorder, collect, maybe_await, running
+from tests.support.observe import asleep, outstanding, send, value
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 def send_keyed(conn: Connection, *pairs: tuple[Any, str | None], topic: str = "t") -> list[int]:
@@ -42,16 +38,16 @@ class AtWork:
         self.now[key] -= 1
 
 
-async def test_one_message_of_a_key_at_a_time(half: Half, dsn: str, conn: Connection) -> None:
+async def test_one_message_of_a_key_at_a_time(api: Api, dsn: str, conn: Connection) -> None:
     ids = send_keyed(conn, *((n, f"k{n % 7}") for n in range(140)))
     work = AtWork()
-    consumers = [half.consumer(dsn, until_empty=True, batch_size=20) for _ in range(2)]
-    await soon(asyncio.gather(*(c.run(work, concurrency=4) for c in consumers)))
+    consumers = [api.consumer(dsn, until_empty=True, batch_size=20) for _ in range(2)]
+    await with_timeout(asyncio.gather(*(c.run(work, concurrency=4) for c in consumers)))
     assert work.most == 1
     assert work.done == {f"k{n}": ids[n::7] for n in range(7)}
 
 
-async def test_a_retry_holds_back_its_key(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_retry_holds_back_its_key(api: Api, dsn: str, conn: Connection) -> None:
     send_keyed(conn, ("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a"))
     order: list[tuple[Any, int]] = []
 
@@ -60,33 +56,33 @@ async def test_a_retry_holds_back_its_key(half: Half, dsn: str, conn: Connection
         if message.payload == "a1" and message.attempt < 3:
             raise ZeroDivisionError
 
-    consumer = half.consumer(dsn, until_empty=True, retry_base=0.01)
-    await soon(consumer.run(Seen(handle), concurrency=3))
+    consumer = api.consumer(dsn, until_empty=True, retry_base=0.01)
+    await with_timeout(consumer.run(Recorder(handle), concurrency=3))
     assert [done for done in order if done[0][0] == "a"] == [
         ("a1", 1), ("a1", 2), ("a1", 3), ("a2", 1), ("a3", 1)
     ]  # fmt: skip
     assert outstanding(conn) == 0
 
 
-async def test_iterating_waits_for_the_outcome(half: Half, dsn: str, conn: Connection) -> None:
+async def test_iterating_waits_for_the_outcome(api: Api, dsn: str, conn: Connection) -> None:
     ids = send_keyed(conn, (1, "k"), (2, "k"), (3, None))
-    async with half.consumer(dsn) as consumer:
-        first, free = await take(consumer, 2)
+    async with api.consumer(dsn) as consumer:
+        first, free = await collect(consumer, 2)
         assert [first.id, free.id] == [ids[0], ids[2]]
         waiting = asyncio.ensure_future(anext(consumer))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        async with half.connect(dsn) as mine:
+        async with api.connect(dsn) as mine:
             await first.ack(mine)
-            await go(mine.commit())
+            await maybe_await(mine.commit())
         await free.ack()
         # In a loop its body is over by then; here the next message is asked for already.
         await first_is_over(consumer, first)
-        second = await soon(waiting)
+        second = await with_timeout(waiting)
         assert second.id == ids[1]
-        async with half.connect(dsn) as mine:
+        async with api.connect(dsn) as mine:
             await second.ack(mine)
-            await go(mine.commit())
+            await maybe_await(mine.commit())
 
 
 async def first_is_over(consumer: Any, message: Any) -> None:
@@ -96,7 +92,7 @@ async def first_is_over(consumer: Any, message: Any) -> None:
 
 
 async def test_many_acknowledged_in_their_own_transactions(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """Those before it of its key are settled before a message's own transaction says so."""
     ids = send_keyed(conn, *((n, "k") for n in range(30)))
@@ -104,43 +100,41 @@ async def test_many_acknowledged_in_their_own_transactions(
 
     async def handle(message: Any) -> None:
         if message.payload % 3 == 0:
-            async with half.connect(dsn) as mine:
+            async with api.connect(dsn) as mine:
                 await message.ack(mine)
-                await go(mine.commit())
+                await maybe_await(mine.commit())
         done.append(message.id)
 
-    await soon(half.consumer(dsn, until_empty=True).run(handle, concurrency=4))
+    await with_timeout(api.consumer(dsn, until_empty=True).run(handle, concurrency=4))
     assert done == ids
     assert outstanding(conn) == 0
 
 
 async def test_a_message_python_cannot_decode_keeps_the_order(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send_keyed(conn, (1, "k"))
     conn.execute("SELECT durable_notify.publish('t', ('1' || repeat('0', 5000))::jsonb, 'k')")
     send_keyed(conn, (3, "k"))
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     assert [m.payload for m in seen.messages] == [1, 3]
     assert value(conn, "SELECT count(*) FROM durable_notify.dead_letter") == 1
 
 
-async def test_strict(half: Half, dsn: str, conn: Connection) -> None:
+async def test_strict(api: Api, dsn: str, conn: Connection) -> None:
     ids = send_keyed(conn, *((n, str(n)) for n in range(20)))
-    seen = Seen()
-    consumers = [
-        half.consumer(dsn, until_empty=True, order_by="strict", batch_size=3) for _ in "ab"
-    ]
-    await soon(asyncio.gather(*(c.run(seen, concurrency=3) for c in consumers)))
+    seen = Recorder()
+    consumers = [api.consumer(dsn, until_empty=True, order_by="strict", batch_size=3) for _ in "ab"]
+    await with_timeout(asyncio.gather(*(c.run(seen, concurrency=3) for c in consumers)))
     assert seen.ids == ids
 
 
 async def test_a_strict_group_wakes_when_a_publisher_rolls_back(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn, order_by="strict")
+    seen = Recorder()
+    consumer = api.consumer(dsn, order_by="strict")
     async with running(consumer, seen):
         await asleep(getattr(consumer, "consumer", consumer))
         with psycopg.connect(dsn) as slow:
@@ -151,10 +145,10 @@ async def test_a_strict_group_wakes_when_a_publisher_rolls_back(
     assert seen.ids == [second]
 
 
-async def test_exclusive_fail_over(half: Half, dsn: str, conn: Connection) -> None:
-    first, second = Seen(), Seen()
-    one = half.consumer(dsn, exclusive=True)
-    other = half.consumer(dsn, exclusive=True)
+async def test_exclusive_fail_over(api: Api, dsn: str, conn: Connection) -> None:
+    first, second = Recorder(), Recorder()
+    one = api.consumer(dsn, exclusive=True)
+    other = api.consumer(dsn, exclusive=True)
     send(conn, [1])
     async with running(one, first):
         await first.got(1)
@@ -170,16 +164,16 @@ async def test_exclusive_fail_over(half: Half, dsn: str, conn: Connection) -> No
 
 
 async def test_an_exclusive_group_keeps_its_long_worker(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """A handler at work for longer than its lease stays the active one."""
     release = asyncio.Event()
-    first, second = Seen(lambda _: release.wait()), Seen()
-    one = half.consumer(dsn, exclusive=True, lease=2)
+    first, second = Recorder(lambda _: release.wait()), Recorder()
+    one = api.consumer(dsn, exclusive=True, lease=2)
     send(conn, [1, 2])
     async with running(one, first):
         await first.got(1)
-        other = half.consumer(dsn, exclusive=True, lease=2)
+        other = api.consumer(dsn, exclusive=True, lease=2)
         async with running(other, second):
             await asyncio.sleep(3.0)
             assert second.messages == []
@@ -188,10 +182,10 @@ async def test_an_exclusive_group_keeps_its_long_worker(
     assert second.messages == []
 
 
-async def test_new_topics_of_a_pattern(half: Half, dsn: str, conn: Connection) -> None:
-    seen = Seen()
+async def test_new_topics_of_a_pattern(api: Api, dsn: str, conn: Connection) -> None:
+    seen = Recorder()
     send(conn, [0], "orders.eu")
-    consumer = half.consumer(dsn, topics=["orders.*", "t"])
+    consumer = api.consumer(dsn, topics=["orders.*", "t"])
     async with running(consumer, seen):
         await seen.got(1)
         for n, topic in enumerate(["orders.us", "orders.asia", "orders.us", "t"], 2):
@@ -205,10 +199,10 @@ async def test_new_topics_of_a_pattern(half: Half, dsn: str, conn: Connection) -
     assert topics == ["orders.eu", "orders.us", "orders.asia", "orders.us", "t", "orders.us"]
 
 
-async def test_hundreds_of_topics(half: Half, dsn: str, conn: Connection) -> None:
-    seen = Seen()
+async def test_hundreds_of_topics(api: Api, dsn: str, conn: Connection) -> None:
+    seen = Recorder()
     topics = [f"t{n}" for n in range(200)]
-    consumer = half.consumer(dsn, topics=topics)
+    consumer = api.consumer(dsn, topics=topics)
     claimed: list[list[str]] = []
     async with running(consumer, seen):
         inner = getattr(consumer, "consumer", consumer)
@@ -223,7 +217,7 @@ async def test_hundreds_of_topics(half: Half, dsn: str, conn: Connection) -> Non
     assert all(len(names) <= 2 for names in claimed), claimed
 
 
-async def test_in_flight_over_consumers(half: Half, dsn: str, conn: Connection) -> None:
+async def test_in_flight_over_consumers(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(40))
     work = {"now": 0, "most": 0}
     seen: list[int] = []
@@ -235,16 +229,16 @@ async def test_in_flight_over_consumers(half: Half, dsn: str, conn: Connection) 
         work["now"] -= 1
         seen.append(message.id)
 
-    consumers = [half.consumer(dsn, until_empty=True, max_in_flight=3) for _ in range(2)]
-    await soon(asyncio.gather(*(c.run(handle, concurrency=8) for c in consumers)))
+    consumers = [api.consumer(dsn, until_empty=True, max_in_flight=3) for _ in range(2)]
+    await with_timeout(asyncio.gather(*(c.run(handle, concurrency=8) for c in consumers)))
     assert sorted(seen) == ids
     assert work["most"] <= 3
 
 
-async def test_changed_while_it_runs(half: Half, dsn: str, conn: Connection) -> None:
+async def test_changed_while_it_runs(api: Api, dsn: str, conn: Connection) -> None:
     admin = dn.Admin()
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(getattr(consumer, "consumer", consumer))
         admin.pause(conn, "g")
@@ -269,17 +263,17 @@ async def test_changed_while_it_runs(half: Half, dsn: str, conn: Connection) -> 
         admin.configure(conn, "h", colour="red")  # type: ignore[call-arg]
 
 
-async def test_a_consumer_of_a_deleted_group_ends(half: Half, dsn: str, conn: Connection) -> None:
-    consumer = half.consumer(dsn)
-    task = asyncio.ensure_future(consumer.run(Seen()))
-    await until(lambda: getattr(consumer, "consumer", consumer)._ear is not None)
+async def test_a_consumer_of_a_deleted_group_ends(api: Api, dsn: str, conn: Connection) -> None:
+    consumer = api.consumer(dsn)
+    task = asyncio.ensure_future(consumer.run(Recorder()))
+    await wait_until(lambda: getattr(consumer, "consumer", consumer)._ear is not None)
     await asleep(getattr(consumer, "consumer", consumer))
     dn.Admin().delete_group(conn, "g")
     with pytest.raises(dn.UnknownGroup):
-        await soon(task)
+        await with_timeout(task)
 
 
-async def test_rules_for_errors(half: Half, dsn: str, conn: Connection) -> None:
+async def test_rules_for_errors(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, ["key", "time", "fine", "other"])
     errors = {"key": KeyError("k"), "time": TimeoutError(), "fine": FileExistsError()}
 
@@ -292,8 +286,8 @@ async def test_rules_for_errors(half: Half, dsn: str, conn: Connection) -> None:
     rules = {
         KeyError: dn.Reject("no such key"), TimeoutError: dn.Retry(3600), OSError: dn.Ack()
     }  # fmt: skip
-    seen = Seen(handle)
-    consumer = half.consumer(dsn, on_error=rules, retry_base=0.01)
+    seen = Recorder(handle)
+    consumer = api.consumer(dsn, on_error=rules, retry_base=0.01)
     async with running(consumer, seen):
         await seen.got(5)
     query = "SELECT payload #>> '{}', reason, error ->> 'type', error ->> 'traceback' FROM durable_notify.dead_letter"
@@ -305,7 +299,7 @@ async def test_rules_for_errors(half: Half, dsn: str, conn: Connection) -> None:
     assert conn.execute(query).fetchall() == [("TimeoutError", True)]
 
 
-async def test_a_function_for_errors(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_function_for_errors(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1, 2])
 
     def handle(message: Any) -> None:
@@ -314,15 +308,15 @@ async def test_a_function_for_errors(half: Half, dsn: str, conn: Connection) -> 
     def judge(error: BaseException, message: Any) -> Any:
         return dn.Reject(f"{error} at {message.attempt}") if message.attempt == 2 else None
 
-    consumer = half.consumer(dsn, on_error=judge, retry_base=0.01, until_empty=True)
-    await soon(consumer.run(Seen(handle)))
+    consumer = api.consumer(dsn, on_error=judge, retry_base=0.01, until_empty=True)
+    await with_timeout(consumer.run(Recorder(handle)))
     query = "SELECT reason FROM durable_notify.dead_letter ORDER BY message_id"
     assert conn.execute(query).fetchall() == [("1 at 2",), ("2 at 2",)]
 
 
 @pytest.mark.parametrize(("old", "new"), [("key", "none"), ("none", "key"), ("strict", "none")])
 async def test_order_changed_amid_a_batch_leaves_nothing_behind(
-    half: Half, dsn: str, conn: Connection, old: str, new: str
+    api: Api, dsn: str, conn: Connection, old: str, new: str
 ) -> None:
     """What is closed here behind a retry of its key is sent back there, whatever the order is by then."""
     ids = send_keyed(conn, *((n, "k") for n in range(4)))
@@ -335,6 +329,6 @@ async def test_order_changed_amid_a_batch_leaves_nothing_behind(
         done.append(message.id)
 
     options = {"order_by": old, "retry_base": 0.001, "retry_max": 0.001}
-    consumer = half.consumer(dsn, until_empty=True, **options)
-    await soon(consumer.run(handle))
+    consumer = api.consumer(dsn, until_empty=True, **options)
+    await with_timeout(consumer.run(handle))
     assert sorted(done) == ids

@@ -19,17 +19,13 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._async.dispatcher import AsyncDispatcher
-from tests.support.command import run as command
-from tests.support.halves import Half, in_thread, soon, until
-from tests.support.watching import dead_letters, outstanding, send, value
+from tests.support.api import Api, in_thread
+from tests.support.cli import run as command
+from tests.support.observe import dead_letters, outstanding, send, value
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 Handler = Callable[[Any], Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture(params=["run", "run_batches"])
@@ -38,7 +34,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 async def consume(
-    half: Half, dsn: str, way: str, handler: Any, *, size: int = 10, **options: Any
+    api: Api, dsn: str, way: str, handler: Any, *, size: int = 10, **options: Any
 ) -> Any:
     """Give a handler to a consumer of either half, as it is; returns the consumer."""
     settings = {
@@ -47,10 +43,10 @@ async def consume(
     limits = {"concurrency": settings.pop("concurrency", 1)}
     if way == "run_batches":
         limits |= {"size": size, "max_wait": 0.0}
-    kind = dn.AsyncConsumer if half.is_async else dn.Consumer
+    kind = dn.AsyncConsumer if api.is_async else dn.Consumer
     consumer: Any = kind(dsn, **settings)
     run = functools.partial(getattr(consumer, way), handler, **limits)
-    await soon(run() if half.is_async else in_thread(run))
+    await with_timeout(run() if api.is_async else in_thread(run))
     return consumer
 
 
@@ -136,14 +132,14 @@ class Ran:
         }  # fmt: skip
 
 
-async def test_kinds_of_callables(half: Half, dsn: str, conn: Connection, way: str) -> None:
+async def test_kinds_of_callables(api: Api, dsn: str, conn: Connection, way: str) -> None:
     """What ran is acknowledged; what did not is refused before it starts, or is a failure."""
 
     async def one(name: str) -> tuple[int, str]:
         ran = Ran()
         try:
             topics = [name.replace(" ", ".")]
-            await consume(half, dsn, way, ran.kinds()[name], group=name, topics=topics)
+            await consume(api, dsn, way, ran.kinds()[name], group=name, topics=topics)
         except dn.InvalidArgument as error:
             return ran.calls, str(error)
         return ran.calls, ""
@@ -159,7 +155,7 @@ async def test_kinds_of_callables(half: Half, dsn: str, conn: Connection, way: s
     groups = {name for (name,) in conn.execute("SELECT name FROM durable_notify.groups()")}
     assert outstanding(conn) == 0
     for name, (calls, refused) in found.items():
-        runs = name.startswith("plain") or (half.is_async and name.startswith("coroutine"))
+        runs = name.startswith("plain") or (api.is_async and name.startswith("coroutine"))
         if refused:
             assert not runs, name
             assert "AsyncConsumer" in refused or "yield" in refused
@@ -175,9 +171,9 @@ async def test_kinds_of_callables(half: Half, dsn: str, conn: Connection, way: s
 
 
 @pytest.mark.parametrize("handler", [None, "print", 3])
-async def test_no_callables(half: Half, dsn: str, way: str, handler: Any) -> None:
+async def test_no_callables(api: Api, dsn: str, way: str, handler: Any) -> None:
     with pytest.raises(dn.InvalidArgument, match="a handler is a function"):
-        await consume(half, dsn, way, handler)
+        await consume(api, dsn, way, handler)
 
 
 def test_on_the_command_line(dsn: str, conn: Connection, tmp_path: Any) -> None:
@@ -211,7 +207,7 @@ async def test_planted_a_result_that_is_not_looked_at(
     monkeypatch.setattr("durable_notify._async.dispatcher.left_undone", lambda _result: None)
     send(conn, [1])
     ran = Ran()
-    await consume(Half("async"), dsn, "run", ran.kinds()["undone generator lambda"])
+    await consume(Api("async"), dsn, "run", ran.kinds()["undone generator lambda"])
     assert (ran.calls, outstanding(conn), dead_letters(conn)) == (0, 0, [])
 
 
@@ -266,7 +262,7 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
 ENDING = ("SystemExit", "KeyboardInterrupt", "own", "group of them")
 
 
-def raising(half: Half, manner: str) -> Any:
+def raising(api: Api, manner: str) -> Any:
     """A handler that raises what its messages' payloads name."""
 
     def messages_of(argument: Any) -> list[Any]:
@@ -290,36 +286,36 @@ def raising(half: Half, manner: str) -> Any:
             raises(argument)
 
     if manner == "in its transaction":
-        return ain_transaction if half.is_async else in_transaction
+        return ain_transaction if api.is_async else in_transaction
     return araises if manner == "coroutine" else raises
 
 
 @pytest.mark.parametrize("manner", ["plain", "coroutine", "in its transaction"])
 async def test_kinds_of_exceptions(
-    half: Half, dsn: str, conn: Connection, way: str, manner: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, way: str, manner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is given up, as it had one attempt; the others are handled."""
     # One's text cannot be encoded, and so not be sent to pytest by a worker of xdist.
     monkeypatch.setattr(logging.getLogger("durable_notify"), "propagate", False)
-    if not half.is_async and manner == "coroutine":
+    if not api.is_async and manner == "coroutine":
         pytest.skip("handlers of this half are no coroutines")
     names = [name for name in FAULTS if name not in ENDING]
     ids = send(conn, [*names, None])
-    await consume(half, dsn, way, raising(half, manner), size=1)
+    await consume(api, dsn, way, raising(api, manner), size=1)
     assert [letter[0] for letter in dead_letters(conn)] == ids[:-1]
     assert outstanding(conn) == 0
 
 
 @pytest.mark.parametrize("name", ENDING)
 async def test_exceptions_that_end_it(
-    half: Half, dsn: str, conn: Connection, way: str, name: str
+    api: Api, dsn: str, conn: Connection, way: str, name: str
 ) -> None:
     """What is no Exception asks for more than a message: ``run`` raises it once all is settled."""
     ids = send(conn, [name, None])
 
     async def ended() -> BaseException | None:
         try:  # here: out of a task, two of them would end the event loop
-            await consume(half, dsn, way, raising(half, "plain"), size=1)
+            await consume(api, dsn, way, raising(api, "plain"), size=1)
         except BaseException as error:
             return error
         return None
@@ -330,28 +326,28 @@ async def test_exceptions_that_end_it(
     assert outstanding(conn) == 1
 
 
-async def test_one_of_several_workers(half: Half, dsn: str, conn: Connection) -> None:
+async def test_one_of_several_workers(api: Api, dsn: str, conn: Connection) -> None:
     """The others finish what they are at; what was not begun goes back uncounted."""
     send(conn, range(8))
     begun: list[int] = []
     finished: list[int] = []
-    kind = dn.AsyncConsumer if half.is_async else dn.Consumer
+    kind = dn.AsyncConsumer if api.is_async else dn.Consumer
     consumer: Any = kind(dsn, group="g", topics=["t"], poll=None)
 
     async def handle(message: Any) -> None:
         begun.append(message.payload)
-        await until(lambda: len(begun) == 4)
+        await wait_until(lambda: len(begun) == 4)
         if message.payload == 2:
             raise Own
-        await until(consumer._stopping.is_set)
+        await wait_until(consumer._stopping.is_set)
         finished.append(message.payload)
 
     def handle_now(message: Any) -> None:
         asyncio.run(handle(message))
 
-    run = functools.partial(consumer.run, handle if half.is_async else handle_now, concurrency=4)
+    run = functools.partial(consumer.run, handle if api.is_async else handle_now, concurrency=4)
     with pytest.raises(Own):
-        await soon(run() if half.is_async else in_thread(run))
+        await with_timeout(run() if api.is_async else in_thread(run))
     assert sorted(finished) == [0, 1, 3]
     assert not consumer.health().live
     assert "Own" in consumer.health().why[0]
@@ -376,7 +372,7 @@ def raise_plain(*_: Any) -> Any:
      lambda *_: asyncio.sleep(0), lambda *_: (x for x in ()), lambda *_: [dn.Ack()]],
 )  # fmt: skip
 async def test_on_error_that_fails(
-    half: Half, dsn: str, conn: Connection, way: str, rule: Any, caplog: Any
+    api: Api, dsn: str, conn: Connection, way: str, rule: Any, caplog: Any
 ) -> None:
     """The message is retried as if there were no rule, and it is said."""
     send(conn, [1])
@@ -385,7 +381,7 @@ async def test_on_error_that_fails(
         raise ZeroDivisionError("the handler's")
 
     try:
-        await consume(half, dsn, way, fails, on_error=rule)
+        await consume(api, dsn, way, fails, on_error=rule)
     except Own:
         assert rule is raise_own
     else:
@@ -408,7 +404,7 @@ def test_on_error_that_is_async(dsn: str) -> None:
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, Own, SystemExit, asyncio.CancelledError])
 async def test_on_event_that_fails(
-    half: Half, dsn: str, conn: Connection, way: str, fault: type[BaseException]
+    api: Api, dsn: str, conn: Connection, way: str, fault: type[BaseException]
 ) -> None:
     send(conn, range(3))
     handled = []
@@ -416,7 +412,7 @@ async def test_on_event_that_fails(
     def tell(_event: Any) -> None:
         raise fault
 
-    await consume(half, dsn, way, handled.append, on_event=tell)
+    await consume(api, dsn, way, handled.append, on_event=tell)
     assert handled
     assert outstanding(conn) == 0
 
@@ -428,8 +424,8 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-async def swallowed(half: Half, message: Any, how: str) -> None:
-    if half.is_async:
+async def swallowed(api: Api, message: Any, how: str) -> None:
+    if api.is_async:
         if how == "Rollback":
             async with message.transaction():
                 raise psycopg.Rollback
@@ -458,7 +454,7 @@ def swallowed_now(message: Any, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["before ack", "after ack", "Rollback"])
 async def test_a_rollback_that_is_swallowed(
-    half: Half, dsn: str, conn: Connection, way: str, how: str
+    api: Api, dsn: str, conn: Connection, way: str, how: str
 ) -> None:
     """The handler returns; nothing it wrote is there: the message is redelivered, by the rules."""
     send(conn, [1])
@@ -467,14 +463,14 @@ async def test_a_rollback_that_is_swallowed(
         swallowed_now(argument[0] if isinstance(argument, list) else argument, how)
 
     async def handle(argument: Any) -> None:
-        await swallowed(half, argument[0] if isinstance(argument, list) else argument, how)
+        await swallowed(api, argument[0] if isinstance(argument, list) else argument, how)
 
-    await consume(half, dsn, way, handle if half.is_async else handle_now)
+    await consume(api, dsn, way, handle if api.is_async else handle_now)
     ((_, attempt, _),) = dead_letters(conn)
     assert attempt == 1
 
 
-async def test_a_transaction_tried_twice(half: Half, dsn: str, conn: Connection, way: str) -> None:
+async def test_a_transaction_tried_twice(api: Api, dsn: str, conn: Connection, way: str) -> None:
     """The second acknowledges as well: what the first had said was rolled back with it."""
     conn.execute("CREATE TABLE effect (id int)")
     send(conn, [1])
@@ -510,13 +506,13 @@ async def test_a_transaction_tried_twice(half: Half, dsn: str, conn: Connection,
                 continue
             return
 
-    await consume(half, dsn, way, handle if half.is_async else handle_now)
+    await consume(api, dsn, way, handle if api.is_async else handle_now)
     assert value(conn, "SELECT count(*) FROM effect") == 1
     assert (outstanding(conn), dead_letters(conn)) == (0, [])
 
 
 async def test_the_transaction_of_one_that_was_sent_back(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """Nothing of its body stays: the message is redelivered, behind the one before it."""
     conn.execute("CREATE TABLE effect (id int)")
@@ -542,7 +538,7 @@ async def test_the_transaction_of_one_that_was_sent_back(
                 refused.append(str(error))
 
     options = {"max_attempts": 3}
-    await consume(half, dsn, "run_batches", handle if half.is_async else handle_now, **options)
+    await consume(api, dsn, "run_batches", handle if api.is_async else handle_now, **options)
     assert len(refused) == 1
     assert "redelivered" in refused[0]
     assert value(conn, "SELECT count(*) FROM effect") == 0

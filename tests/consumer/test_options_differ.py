@@ -12,8 +12,9 @@ import durable_notify as dn
 from durable_notify import events
 from durable_notify._async import settler as async_settler
 from durable_notify._sync import settler as sync_settler
-from tests.support.halves import Half, until
-from tests.support.watching import value
+from tests.support.api import Api
+from tests.support.observe import value
+from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -25,13 +26,8 @@ OTHERS: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
-async def started(half: Half, dsn: str, told: list[Any], **options: Any) -> None:
-    async with half.consumer(dsn, until_empty=True, on_event=told.append, **options):
+async def started(api: Api, dsn: str, told: list[Any], **options: Any) -> None:
+    async with api.consumer(dsn, until_empty=True, on_event=told.append, **options):
         pass
 
 
@@ -42,23 +38,23 @@ def differing(told: list[Any]) -> list[tuple[str, str, str]]:
 
 
 async def test_the_one_that_starts_says_what_it_changes(
-    half: Half, dsn: str, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[Any] = []
     first = {name: values[0] for name, values in OTHERS.items()}
     second = {name: values[1] for name, values in OTHERS.items()}
-    await started(half, dsn, told, **first)
-    await started(half, dsn, told, **first)
-    await started(half, dsn, told)
+    await started(api, dsn, told, **first)
+    await started(api, dsn, told, **first)
+    await started(api, dsn, told)
     assert not differing(told)
-    await started(half, dsn, told, **second)
+    await started(api, dsn, told, **second)
     assert {name for name, _, _ in differing(told)} == set(OTHERS)
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert any("max_attempts was 20, and this consumer was given 5" in text for text in warned)
 
 
 async def test_the_one_that_runs_says_what_was_changed(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch,
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Once of each value."""
@@ -66,11 +62,11 @@ async def test_the_one_that_runs_says_what_was_changed(
         monkeypatch.setattr(module, "COMPARE", 0.0)
     told: list[Any] = []
     options = {"max_attempts": 20, "retry_base": 0.5, "heartbeat": 0.05}
-    async with half.consumer(dsn, on_event=told.append, **options):
+    async with api.consumer(dsn, on_event=told.append, **options):
         dn.Admin().configure(conn, "g", max_attempts=7)
-        await until(lambda: differing(told))
+        await wait_until(lambda: differing(told))
         dn.Admin().configure(conn, "g", max_attempts=8)
-        await until(lambda: len(differing(told)) == 2)
+        await wait_until(lambda: len(differing(told)) == 2)
     assert differing(told) == [("max_attempts", "7", "20"), ("max_attempts", "8", "20")]
     assert "max_attempts is 7, and this consumer was given 20" in caplog.text
     assert value(conn, "SELECT max_attempts FROM durable_notify.groups()") == 8

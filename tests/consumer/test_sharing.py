@@ -13,15 +13,11 @@ import durable_notify as dn
 from durable_notify._async import dispatcher as async_dispatcher
 from durable_notify._core.pacing import BatchPacer
 from durable_notify._sync import dispatcher as sync_dispatcher
-from tests.support.halves import Half, running, soon, until
-from tests.support.watching import asleep, outstanding, send
+from tests.support.api import Api, running
+from tests.support.observe import asleep, outstanding, send
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 class Blocked:
@@ -39,7 +35,7 @@ class Blocked:
 @pytest.mark.parametrize("before", ["cold", "warm"])
 @pytest.mark.parametrize(("consumers", "concurrency"), [(2, 4), (3, 3), (2, 1)])
 async def test_a_burst(
-    half: Half, dsn: str, conn: Connection, before: str, consumers: int, concurrency: int
+    api: Api, dsn: str, conn: Connection, before: str, consumers: int, concurrency: int
 ) -> None:
     """All begin at once, wherever a handler is free; none sits on what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
@@ -49,7 +45,7 @@ async def test_a_burst(
             handler.free.set()
 
     async with AsyncExitStack() as stack:
-        crew = [half.consumer(dsn) for _ in handlers]
+        crew = [api.consumer(dsn) for _ in handlers]
         for one, handler in zip(crew, handlers, strict=True):
             await stack.enter_async_context(running(one, handler, concurrency=concurrency))
         stack.callback(free)  # first of all, or what fails here would wait for handlers for ever
@@ -59,7 +55,7 @@ async def test_a_burst(
             for handler in handlers:
                 handler.free.set()
             send(conn, range(300))
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
             for one in crew:
                 await asleep(one)
             for handler in handlers:
@@ -67,51 +63,51 @@ async def test_a_burst(
                 handler.got.clear()
         places = consumers * concurrency
         send(conn, range(places))
-        await until(lambda: sum(len(handler.got) for handler in handlers) == places)
+        await wait_until(lambda: sum(len(handler.got) for handler in handlers) == places)
         assert [len(handler.got) for handler in handlers] == [concurrency] * consumers
         for handler in handlers:
             handler.free.set()
     assert outstanding(conn) == 0
 
 
-async def test_one_that_is_partly_busy(half: Half, dsn: str, conn: Connection) -> None:
+async def test_one_that_is_partly_busy(api: Api, dsn: str, conn: Connection) -> None:
     """It takes as many as it has handlers free for, and the other the rest."""
     first, second = Blocked(), Blocked()
-    one, other = half.consumer(dsn), half.consumer(dsn)
+    one, other = api.consumer(dsn), api.consumer(dsn)
     async with running(one, first, concurrency=4):
         await asleep(one)
         send(conn, range(3))
-        await until(lambda: len(first.got) == 3)
+        await wait_until(lambda: len(first.got) == 3)
         async with running(other, second, concurrency=4):
             await asleep(other)
             send(conn, range(5))
-            await until(lambda: len(first.got) + len(second.got) == 8)
+            await wait_until(lambda: len(first.got) + len(second.got) == 8)
             assert (len(first.got), len(second.got)) == (4, 4)
             first.free.set()
             second.free.set()
 
 
 async def test_one_key_of_many_messages_takes_one_handler(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """The others get messages of other keys."""
     handler = Blocked()
     rows = [dn.Outgoing(n, key="hot") for n in range(30)]
     hot = dn.Publisher().publish_many(conn, "t", rows)
     others = send(conn, range(3))
-    async with running(half.consumer(dsn), handler, concurrency=4):
-        await until(lambda: len(handler.got) == 4)
+    async with running(api.consumer(dsn), handler, concurrency=4):
+        await wait_until(lambda: len(handler.got) == 4)
         assert sorted(handler.got) == [hot[0], *others]
         handler.free.set()
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
 
 
-async def test_a_backlog(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_backlog(api: Api, dsn: str, conn: Connection) -> None:
     """Batches grow while it lasts: a few claims for thousands of messages."""
     send(conn, range(5000))
     sizes: list[int] = []
-    consumer = half.consumer(dsn, until_empty=True, on_event=lambda e: claimed(e, sizes))
-    await soon(consumer.run(nothing, concurrency=2), 60)
+    consumer = api.consumer(dsn, until_empty=True, on_event=lambda e: claimed(e, sizes))
+    await with_timeout(consumer.run(nothing, concurrency=2), 60)
     assert sum(sizes) == 5000
     assert max(sizes) > 100
 
@@ -127,26 +123,26 @@ def claimed(event: Any, sizes: list[int]) -> None:
 async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: ten messages at once, whatever can be begun."""
     monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
-    half = Half("async")
+    api = Api("async")
     handlers = [Blocked(), Blocked()]
-    one, other = half.consumer(dsn), half.consumer(dsn)
+    one, other = api.consumer(dsn), api.consumer(dsn)
     async with running(one, handlers[0], concurrency=4):
         await asleep(one)
         async with running(other, handlers[1], concurrency=4):
             await asleep(other)
             send(conn, range(8))
-            await until(lambda: any(len(handler.got) == 4 for handler in handlers))
-            await until(lambda: one._settler.held + other._settler.held == 8)
+            await wait_until(lambda: any(len(handler.got) == 4 for handler in handlers))
+            await wait_until(lambda: one._settler.held + other._settler.held == 8)
             assert 8 in (one._settler.held, other._settler.held)
             for handler in handlers:
                 handler.free.set()
 
 
 async def test_one_on_its_way_to_a_handler(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer claims no second message for the handler that a thread has just taken one for."""
-    consumer = half.consumer(dsn, until_empty=True)
+    consumer = api.consumer(dsn, until_empty=True)
     wanted = []
 
     class Call(async_dispatcher.Call):
@@ -157,5 +153,5 @@ async def test_one_on_its_way_to_a_handler(
     for module in (async_dispatcher, sync_dispatcher):
         monkeypatch.setattr(module, "Call", Call)
     send(conn, [1])
-    await soon(consumer.run(lambda _: None))
+    await with_timeout(consumer.run(lambda _: None))
     assert wanted == [0]

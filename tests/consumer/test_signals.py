@@ -21,24 +21,20 @@ import pytest
 import durable_notify as dn
 from durable_notify._core import signals
 from durable_notify._core.signals import told_of_signals
-from tests.support.halves import Half, in_thread, soon, until
-from tests.support.watching import leased, outstanding, send, value
+from tests.support.api import Api, in_thread
+from tests.support.observe import leased, outstanding, send, value
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 CHECKOUT = Path(__file__).parents[2]
 MOMENTS = ("starting", "claiming", "handling", "settling", "closing")
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
-def signalled(half: Half, dsn: str, moment: str, number: int, *groups: str) -> str:
+def signalled(api: Api, dsn: str, moment: str, number: int, *groups: str) -> str:
     """Run consumers that are signalled at a moment; returns what they said."""
-    module = [sys.executable, "-m", "tests.support.signalled"]
+    module = [sys.executable, "-m", "tests.programs.signalled"]
     done = subprocess.run(
-        [*module, half.name, dsn, moment, str(int(number)), *groups], cwd=CHECKOUT,
+        [*module, api.name, dsn, moment, str(int(number)), *groups], cwd=CHECKOUT,
         capture_output=True, text=True, timeout=40, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
@@ -52,11 +48,11 @@ def signalled(half: Half, dsn: str, moment: str, number: int, *groups: str) -> s
     [*((moment, signal.SIGTERM) for moment in MOMENTS), ("handling", signal.SIGINT)],
 )
 def test_one_consumer(
-    half: Half, dsn: str, conn: Connection, moment: str, number: signal.Signals
+    api: Api, dsn: str, conn: Connection, moment: str, number: signal.Signals
 ) -> None:
     """It ends, exit status 0; what it had is settled or given back."""
     send(conn, range(5))
-    signalled(half, dsn, moment, number, "g")
+    signalled(api, dsn, moment, number, "g")
     assert leased(conn) == 0
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
 
@@ -65,15 +61,15 @@ def test_one_consumer(
 def test_two_consumers_of_one_loop(dsn: str, conn: Connection, moment: str) -> None:
     """One signal ends both, whichever was first."""
     send(conn, range(5))
-    signalled(Half("async"), dsn, moment, signal.SIGTERM, "g", "h")
+    signalled(Api("async"), dsn, moment, signal.SIGTERM, "g", "h")
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
 
 
 @pytest.mark.parametrize("moment", ["closing twice", "never returns twice"])
-def test_a_second_signal(half: Half, dsn: str, conn: Connection, moment: str) -> None:
+def test_a_second_signal(api: Api, dsn: str, conn: Connection, moment: str) -> None:
     """It ends at once, waiting for no handler, and has given back what it could: uncounted."""
     ids = send(conn, range(5))
-    said = signalled(half, dsn, moment, signal.SIGTERM, "g")
+    said = signalled(api, dsn, moment, signal.SIGTERM, "g")
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
     if moment == "never returns twice":
         assert "1 handlers are waited for no more" in said
@@ -83,12 +79,12 @@ def test_a_second_signal(half: Half, dsn: str, conn: Connection, moment: str) ->
 
 
 async def test_handlers_that_are_waited_for_are_named(
-    half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = send(conn, range(2))
     begun: list[int] = []
     free = threading.Event()
-    consumer: Any = (dn.AsyncConsumer if half.is_async else dn.Consumer)(
+    consumer: Any = (dn.AsyncConsumer if api.is_async else dn.Consumer)(
         dsn, group="g", topics=["t"], poll=None
     )
 
@@ -101,15 +97,15 @@ async def test_handlers_that_are_waited_for_are_named(
         free.wait()
 
     def run() -> Any:
-        return consumer.run(ahandle if half.is_async else handle, concurrency=2)
+        return consumer.run(ahandle if api.is_async else handle, concurrency=2)
 
-    task = asyncio.ensure_future(run() if half.is_async else in_thread(run))
-    await until(lambda: len(begun) == 2)
+    task = asyncio.ensure_future(run() if api.is_async else in_thread(run))
+    await wait_until(lambda: len(begun) == 2)
     consumer.stop()
-    await until(lambda: "waiting for 2 handlers" in caplog.text)
+    await wait_until(lambda: "waiting for 2 handlers" in caplog.text)
     assert all(str(message_id) in caplog.text for message_id in ids)
     free.set()
-    await soon(task)
+    await with_timeout(task)
     assert outstanding(conn) == 0
 
 
@@ -202,7 +198,7 @@ async def test_a_loop_s_own_handler_that_is_set_since(told: list[str]) -> None:
     with told_of_signals(*noting(told, "a")):
         loop.add_signal_handler(signal.SIGTERM, heard.set)
     raise_it()
-    await soon(heard.wait())
+    await with_timeout(heard.wait())
     assert not told
     loop.remove_signal_handler(signal.SIGTERM)
 
@@ -300,26 +296,26 @@ def test_a_child_ends_by_a_signal(told: list[str]) -> None:
 # A second run
 
 
-async def test_it_runs_once(half: Half, dsn: str, conn: Connection) -> None:
+async def test_it_runs_once(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(1))
-    consumer = half.consumer(dsn, until_empty=True)
-    await soon(consumer.run(nothing))
+    consumer = api.consumer(dsn, until_empty=True)
+    await with_timeout(consumer.run(nothing))
     for again in (consumer.run(nothing), consumer.run(nothing, concurrency=3)):
         with pytest.raises(dn.ConsumerClosed, match="make a new one"):
-            await soon(again)
+            await with_timeout(again)
 
 
-async def test_it_does_not_run_twice_at_once(half: Half, dsn: str, conn: Connection) -> None:
-    from tests.support.halves import running
-    from tests.support.watching import asleep
+async def test_it_does_not_run_twice_at_once(api: Api, dsn: str, conn: Connection) -> None:
+    from tests.support.api import running
+    from tests.support.observe import asleep
 
-    consumer = half.consumer(dsn)
+    consumer = api.consumer(dsn)
     async with running(consumer, nothing):
         await asleep(consumer)
         with pytest.raises(dn.ConsumerClosed, match="at work"):
-            await soon(consumer.run(nothing))
+            await with_timeout(consumer.run(nothing))
         assert send(conn, [1])
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
 
 
 async def nothing(_message: Any) -> None: ...

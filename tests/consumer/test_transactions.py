@@ -12,16 +12,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
-from tests.support.halves import Half, ThreadedMessage, go, in_thread, soon, within
-from tests.support.waiting import eventually
-from tests.support.watching import leased, outstanding, send, value
+from tests.support.api import Api, ThreadedMessage, entered, in_thread, maybe_await
+from tests.support.observe import leased, outstanding, send, value
+from tests.support.wait import eventually, with_timeout
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture
@@ -34,16 +29,16 @@ INSERT = "INSERT INTO effects VALUES (%s)"
 Fail = type("Fail", (Exception,), {})
 
 
-async def run(half: Half, dsn: str, handler: Any, **options: Any) -> None:
+async def run(api: Api, dsn: str, handler: Any, **options: Any) -> None:
     """Run a handler of the half's own kind, a plain function or a coroutine function."""
     concurrency = options.pop("concurrency", 1)
     options = {"until_empty": True, "poll": None, "retry_base": 0.01, **options}
-    if half.is_async:
+    if api.is_async:
         consumer: Any = dn.AsyncConsumer(dsn, group="g", topics=["t"], **options)
-        await soon(consumer.run(handler, concurrency=concurrency))
+        await with_timeout(consumer.run(handler, concurrency=concurrency))
     else:
         sync = dn.Consumer(dsn, group="g", topics=["t"], **options)
-        await soon(in_thread(lambda: sync.run(handler, concurrency=concurrency)))
+        await with_timeout(in_thread(lambda: sync.run(handler, concurrency=concurrency)))
 
 
 def done(conn: Connection) -> list[int]:
@@ -51,7 +46,7 @@ def done(conn: Connection) -> list[int]:
 
 
 async def test_effect_and_acknowledgement_commit_together(
-    half: Half, dsn: str, effects: Connection
+    api: Api, dsn: str, effects: Connection
 ) -> None:
     ids = send(effects, range(20))
 
@@ -67,14 +62,14 @@ async def test_effect_and_acknowledgement_commit_together(
             if message.payload % 3 == message.attempt:
                 raise Fail
 
-    await run(half, dsn, ahandle if half.is_async else handle, concurrency=6)
+    await run(api, dsn, ahandle if api.is_async else handle, concurrency=6)
     assert done(effects) == ids
     assert outstanding(effects) == 0
     assert leased(effects) == 0
 
 
 async def test_nothing_is_left_of_a_body_whose_lease_was_lost(
-    half: Half, dsn: str, effects: Connection
+    api: Api, dsn: str, effects: Connection
 ) -> None:
     send(effects, [1])
     steal = "DELETE FROM durable_notify.lease"
@@ -89,18 +84,18 @@ async def test_nothing_is_left_of_a_body_whose_lease_was_lost(
             connection.execute(INSERT, [message.id])
             effects.execute(steal)
 
-    await run(half, dsn, ahandle if half.is_async else handle)
+    await run(api, dsn, ahandle if api.is_async else handle)
     assert done(effects) == []
 
 
 @pytest.mark.parametrize("kind", ["engine", "sessionmaker"])
-async def test_through_sqlalchemy(half: Half, dsn: str, effects: Connection, kind: str) -> None:
+async def test_through_sqlalchemy(api: Api, dsn: str, effects: Connection, kind: str) -> None:
     ids = send(effects, range(3))
     query = sa.text("INSERT INTO effects VALUES (:id)")
-    async with half.engine(dsn) as engine:
+    async with api.engine(dsn) as engine:
         source = engine
         if kind == "sessionmaker":
-            source = (async_sessionmaker if half.is_async else sessionmaker)(engine)
+            source = (async_sessionmaker if api.is_async else sessionmaker)(engine)
 
         async def ahandle(message: Any) -> None:
             async with message.transaction(source) as connection:
@@ -114,12 +109,12 @@ async def test_through_sqlalchemy(half: Half, dsn: str, effects: Connection, kin
                 if message.attempt == 1:
                     raise Fail
 
-        await run(half, dsn, ahandle if half.is_async else handle)
+        await run(api, dsn, ahandle if api.is_async else handle)
     assert done(effects) == ids
     assert outstanding(effects) == 0
 
 
-async def test_what_is_no_source(half: Half, dsn: str, conn: Connection) -> None:
+async def test_what_is_no_source(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     raised: list[BaseException] = []
 
@@ -137,11 +132,11 @@ async def test_what_is_no_source(half: Half, dsn: str, conn: Connection) -> None
         except dn.InvalidArgument as error:
             raised.append(error)
 
-    await run(half, dsn, ahandle if half.is_async else handle)
+    await run(api, dsn, ahandle if api.is_async else handle)
     assert len(raised) == 1
 
 
-async def test_once(half: Half, dsn: str, effects: Connection) -> None:
+async def test_once(api: Api, dsn: str, effects: Connection) -> None:
     """The effect is elsewhere; the message comes again by a replay, and after a failure."""
     ids = send(effects, range(4))
     elsewhere: list[int] = []
@@ -165,13 +160,13 @@ async def test_once(half: Half, dsn: str, effects: Connection) -> None:
             if message.payload == 2 and message.attempt == 1 and not again:
                 raise Fail
 
-    handler = ahandle if half.is_async else handle
-    await run(half, dsn, handler)
+    handler = ahandle if api.is_async else handle
+    await run(api, dsn, handler)
     # The failed one was rolled back with its note: its effect had not been.
     assert sorted(elsewhere) == sorted([*ids, ids[2]])
     assert again == []
     dn.Admin().replay(effects, "g", "t", after=0)
-    await run(half, dsn, handler)
+    await run(api, dsn, handler)
     assert sorted(again) == ids
     assert value(effects, "SELECT durable_notify.prune_inbox(clock_timestamp())") == 4
     with pytest.raises(dn.UnknownGroup), psycopg.connect(dsn) as mine:
@@ -180,11 +175,11 @@ async def test_once(half: Half, dsn: str, effects: Connection) -> None:
         fetch(mine, "SELECT durable_notify.once('nobody', 1)", ())
 
 
-async def batches(half: Half, dsn: str, handler: Any, **options: Any) -> None:
+async def batches(api: Api, dsn: str, handler: Any, **options: Any) -> None:
     kind = {name: options.pop(name) for name in ("size", "max_wait") if name in options}
     options = {"until_empty": True, "poll": None, "retry_base": 0.01, **options}
-    if half.is_async:
-        await soon(
+    if api.is_async:
+        await with_timeout(
             dn.AsyncConsumer(dsn, group="g", topics=["t"], **options).run_batches(handler, **kind)
         )
         return
@@ -193,27 +188,27 @@ async def batches(half: Half, dsn: str, handler: Any, **options: Any) -> None:
 
     def in_its_thread(batch: list[Any]) -> None:
         async def on_the_loop() -> None:
-            await go(handler([ThreadedMessage(message) for message in batch]))
+            await maybe_await(handler([ThreadedMessage(message) for message in batch]))
 
         asyncio.run_coroutine_threadsafe(on_the_loop(), loop).result()
 
-    await soon(in_thread(lambda: sync.run_batches(in_its_thread, **kind)))
+    await with_timeout(in_thread(lambda: sync.run_batches(in_its_thread, **kind)))
 
 
-async def test_batches(half: Half, dsn: str, conn: Connection) -> None:
+async def test_batches(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(25))
     got: list[list[int]] = []
 
     async def handle(batch: list[Any]) -> None:
         got.append([message.id for message in batch])
 
-    await batches(half, dsn, handle, size=10, max_wait=1.0)
+    await batches(api, dsn, handle, size=10, max_wait=1.0)
     assert [i for batch in got for i in batch] == ids
     assert [len(batch) for batch in got] == [10, 10, 5]
     assert outstanding(conn) == 0
 
 
-async def test_outcomes_in_part(half: Half, dsn: str, conn: Connection) -> None:
+async def test_outcomes_in_part(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(6))
     got: list[list[tuple[int, int]]] = []
 
@@ -226,7 +221,7 @@ async def test_outcomes_in_part(half: Half, dsn: str, conn: Connection) -> None:
         await batch[2].reject("no good")
         raise Fail("the rest")
 
-    await batches(half, dsn, handle, size=6, max_wait=1.0)
+    await batches(api, dsn, handle, size=6, max_wait=1.0)
     assert got[0] == [(i, 1) for i in ids]
     rest = sorted(pair for batch in got[1:] for pair in batch)
     assert rest == [(i, 2) for i in (ids[1], *ids[3:])]
@@ -234,9 +229,7 @@ async def test_outcomes_in_part(half: Half, dsn: str, conn: Connection) -> None:
     assert value(conn, reason) == "no good"
 
 
-async def test_a_batch_has_several_of_a_key_in_order(
-    half: Half, dsn: str, conn: Connection
-) -> None:
+async def test_a_batch_has_several_of_a_key_in_order(api: Api, dsn: str, conn: Connection) -> None:
     outgoing = [dn.Outgoing(n, "k") for n in range(20)]
     ids = dn.Publisher().publish_many(conn, "t", outgoing)
     got: list[int] = []
@@ -251,19 +244,19 @@ async def test_a_batch_has_several_of_a_key_in_order(
             raise Fail
         got.extend(message.id for message in batch)
 
-    await batches(half, dsn, handle, size=8, max_wait=0.2)
+    await batches(api, dsn, handle, size=8, max_wait=0.2)
     assert got == ids
     assert failed
     assert outstanding(conn) == 0
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 1.5}, {"size": 3000}, {"max_wait": -1}])
-async def test_batches_that_cannot_be(half: Half, dsn: str, options: dict[str, Any]) -> None:
+async def test_batches_that_cannot_be(api: Api, dsn: str, options: dict[str, Any]) -> None:
     with pytest.raises(dn.InvalidArgument):
-        await batches(half, dsn, print, **options)
+        await batches(api, dsn, print, **options)
 
 
-async def test_prefetch_by_bytes(half: Half, dsn: str, conn: Connection) -> None:
+async def test_prefetch_by_bytes(api: Api, dsn: str, conn: Connection) -> None:
     """With 1,000 bytes each, so many are held as fit, and one at least."""
     send(conn, ["x" * 998] * 30)
     most = 0
@@ -275,13 +268,13 @@ async def test_prefetch_by_bytes(half: Half, dsn: str, conn: Connection) -> None
 
     for limit, held in ((5_000, 5), (1, 1)):
         most = 0
-        seen = half.consumer(dsn, group=f"g{limit}", prefetch_bytes=limit, until_empty=True)
-        await soon(seen.run(watch))
+        seen = api.consumer(dsn, group=f"g{limit}", prefetch_bytes=limit, until_empty=True)
+        await with_timeout(seen.run(watch))
         assert 1_000 <= most <= held * 1_000, limit
         assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
 
 
-async def test_no_more_connections_than_handlers(half: Half, dsn: str, effects: Connection) -> None:
+async def test_no_more_connections_than_handlers(api: Api, dsn: str, effects: Connection) -> None:
     """Though they break again and again while others wait for one."""
     ids = send(effects, range(40))
     handlers = "FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'durable_notify handler%'"
@@ -303,29 +296,29 @@ async def test_no_more_connections_than_handlers(half: Half, dsn: str, effects: 
             connection.execute(INSERT, [message.id])
             look(message)
 
-    await run(half, dsn, ahandle if half.is_async else handle, concurrency=3)
+    await run(api, dsn, ahandle if api.is_async else handle, concurrency=3)
     assert done(effects) == ids
 
 
-async def test_administered_in_a_pipeline(half: Half, dsn: str, conn: Connection) -> None:
+async def test_administered_in_a_pipeline(api: Api, dsn: str, conn: Connection) -> None:
     """Without a transaction it is committed by itself, and of the caller's nothing is."""
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-    admin = half.Admin()
+    admin = api.Admin()
     paused = "SELECT count(*) FROM durable_notify.consumer_group WHERE paused_at IS NOT NULL"
-    async with half.connect(dsn, autocommit=True) as other:
+    async with api.connect(dsn, autocommit=True) as other:
         state = other.info
-        async with within(other.pipeline()):
-            await go(admin.pause(other, "g"))
+        async with entered(other.pipeline()):
+            await maybe_await(admin.pause(other, "g"))
             assert value(conn, paused) == 1
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(dn.UnknownGroup):
-            async with within(other.pipeline()):
-                await go(admin.pause(other, "nobody"))
+            async with entered(other.pipeline()):
+                await maybe_await(admin.pause(other, "nobody"))
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(Fail):
-            async with within(other.pipeline()):
-                await go(other.execute("BEGIN"))
-                await go(admin.resume(other, "g"))
+            async with entered(other.pipeline()):
+                await maybe_await(other.execute("BEGIN"))
+                await maybe_await(admin.resume(other, "g"))
                 raise Fail
-        await go(other.rollback())
+        await maybe_await(other.rollback())
         assert value(conn, paused) == 1

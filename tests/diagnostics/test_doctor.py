@@ -22,12 +22,12 @@ from durable_notify.observe.checks import server as server_checks
 from durable_notify.observe.doctor import Finding, Limits, diagnose
 from durable_notify.observe.findings import KINDS
 from durable_notify.observe.patient import Patient
+from tests.support.cli import run
 from tests.support.clusters import freeze, thaw
-from tests.support.command import run
-from tests.support.pooler import pgbouncer
+from tests.support.pgbouncer import pgbouncer
+from tests.support.postgres import Postgres, needed_binaries, own_server
 from tests.support.roles import roles
-from tests.support.servers import Postgres, needed_binaries, own_server
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -16,17 +16,12 @@ import durable_notify as dn
 from durable_notify import events
 from durable_notify._core import vitals
 from durable_notify._core.telling import Teller
-from tests.support.halves import Half, Seen, go, running, soon, take, until
-from tests.support.waiting import eventually
-from tests.support.watching import LISTENER, WORKERS, asleep, dead_letters, send, terminate
+from tests.support.api import Api, Recorder, collect, maybe_await, running
+from tests.support.observe import LISTENER, WORKERS, asleep, dead_letters, send, terminate
+from tests.support.wait import eventually, wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 QUICK = {"heartbeat": 0.5, "lease": 5.0}
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 class Told:
@@ -45,16 +40,18 @@ class Told:
         return lambda: all(self.of(kind) for kind in kinds)
 
 
-async def test_from_publishing_to_settling(half: Half, dsn: str, conn: Connection) -> None:
-    told, handler = Told(), Seen()
-    async with running(half.consumer(dsn, on_event=[told]), handler) as _:
-        async with half.connect(dsn) as connection:
-            ids = await go(half.Publisher(on_event=told).publish_many(connection, "t", [1, "two"]))
+async def test_from_publishing_to_settling(api: Api, dsn: str, conn: Connection) -> None:
+    told, handler = Told(), Recorder()
+    async with running(api.consumer(dsn, on_event=[told]), handler) as _:
+        async with api.connect(dsn) as connection:
+            ids = await maybe_await(
+                api.Publisher(on_event=told).publish_many(connection, "t", [1, "two"])
+            )
             assert told.of(events.Published)[0].messages == 2
-            await go(connection.commit())
+            await maybe_await(connection.commit())
         await handler.got(2)
-        await until(lambda: sum(event.acked for event in told.of(events.Settled)) == 2)
-        await until(told.has(events.Hearing))
+        await wait_until(lambda: sum(event.acked for event in told.of(events.Settled)) == 2)
+        await wait_until(told.has(events.Hearing))
     claimed = told.of(events.Claimed)
     assert {(event.group, event.topic) for event in claimed} == {("g", "t")}
     assert sum(event.messages for event in claimed) == 2
@@ -78,7 +75,7 @@ async def test_batches(dsn: str, conn: Connection) -> None:
     )
 
 
-async def test_retries_and_dead_letters(half: Half, dsn: str, conn: Connection) -> None:
+async def test_retries_and_dead_letters(api: Api, dsn: str, conn: Connection) -> None:
     (fails,) = send(conn, [0])
     (rejected,) = send(conn, [1])
     told = Told()
@@ -88,7 +85,7 @@ async def test_retries_and_dead_letters(half: Half, dsn: str, conn: Connection) 
             await message.reject("no good", error=ValueError("it says why"))
         raise KeyError(message.id)
 
-    consumer = half.consumer(
+    consumer = api.consumer(
         dsn, on_event=told, max_attempts=2, retry_base=0.01, order_by="none", until_empty=True
     )
     await consumer.run(handler)
@@ -106,25 +103,25 @@ async def test_retries_and_dead_letters(half: Half, dsn: str, conn: Connection) 
     assert sum(event.rejected for event in settled) == 1
 
 
-async def test_in_the_handlers_transaction(half: Half, dsn: str, conn: Connection) -> None:
+async def test_in_the_handlers_transaction(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [0])
     told = Told()
-    async with half.consumer(dsn, on_event=told, until_empty=True) as consumer:
-        (message,) = await take(consumer, 1)
-        async with half.connect(dsn) as connection:
+    async with api.consumer(dsn, on_event=told, until_empty=True) as consumer:
+        (message,) = await collect(consumer, 1)
+        async with api.connect(dsn) as connection:
             await message.ack(connection)
             assert not told.of(events.Settled)
-            await go(connection.commit())
+            await maybe_await(connection.commit())
         assert [_ async for _ in consumer] == []
     (settled,) = told.of(events.Settled)
     assert (settled.acked, settled.in_transaction, settled.seconds) == (1, True, 0.0)
 
 
-async def test_a_lost_lease(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_lost_lease(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [0])
     told = Told()
-    async with half.consumer(dsn, on_event=told) as consumer:
-        (message,) = await take(consumer, 1)
+    async with api.consumer(dsn, on_event=told) as consumer:
+        (message,) = await collect(consumer, 1)
         conn.execute("DELETE FROM durable_notify.lease")
         with pytest.raises(dn.LeaseLost):
             await message.ack()
@@ -132,35 +129,35 @@ async def test_a_lost_lease(half: Half, dsn: str, conn: Connection) -> None:
         assert (lost.group, lost.topic, lost.messages) == ("g", "t", 1)
 
 
-async def test_rung_or_polling(half: Half, dsn: str, conn: Connection) -> None:
+async def test_rung_or_polling(api: Api, dsn: str, conn: Connection) -> None:
     told = Told()
-    handler = Seen()
-    consumer = half.consumer(dsn, on_event=told, topics=["t", "u"])
+    handler = Recorder()
+    consumer = api.consumer(dsn, on_event=told, topics=["t", "u"])
     async with running(consumer, handler):
-        await until(lambda: consumer._ear is not None)
+        await wait_until(lambda: consumer._ear is not None)
         await asleep(consumer)
         told.all.clear()
         send(conn, [0], "u")
         await handler.got(1)
         assert told.of(events.Rang) == [events.Rang(group="g", topics=("u",))]
         assert not told.of(events.Polled)
-    polling = half.consumer(dsn, on_event=told, poll=0.05)
+    polling = api.consumer(dsn, on_event=told, poll=0.05)
     async with running(polling, handler):
-        await until(told.has(events.Polled))
+        await wait_until(told.has(events.Polled))
 
 
-async def test_connections_that_go_and_come(half: Half, dsn: str, conn: Connection) -> None:
+async def test_connections_that_go_and_come(api: Api, dsn: str, conn: Connection) -> None:
     # What ALTER DATABASE refuses for the one it is run in.
     allowed = "UPDATE pg_database SET datallowconn = %s WHERE datname = current_database()"
     told = Told()
-    consumer = half.consumer(dsn, on_event=told, poll=0.05, **QUICK)
-    async with running(consumer, Seen()):
-        await until(lambda: consumer.health().ready)
+    consumer = api.consumer(dsn, on_event=told, poll=0.05, **QUICK)
+    async with running(consumer, Recorder()):
+        await wait_until(lambda: consumer.health().ready)
         conn.execute(allowed, [False])
         try:
             terminate(conn, LISTENER)
             terminate(conn, WORKERS)
-            await until(told.has(events.Disconnected, events.Failing))
+            await wait_until(told.has(events.Disconnected, events.Failing))
             health = consumer.health()
             assert health.live
             assert not health.ready
@@ -168,9 +165,9 @@ async def test_connections_that_go_and_come(half: Half, dsn: str, conn: Connecti
         finally:
             conn.execute(allowed, [True])
         told_before = len(told.of(events.Hearing))
-        await until(told.has(events.Reconnected, events.Recovered))
-        await until(lambda: len(told.of(events.Hearing)) > told_before)
-        await until(lambda: consumer.health().ready)
+        await wait_until(told.has(events.Reconnected, events.Recovered))
+        await wait_until(lambda: len(told.of(events.Hearing)) > told_before)
+        await wait_until(lambda: consumer.health().ready)
         assert consumer.health().why == ()
     failing = told.of(events.Failing)
     assert [event.failures for event in failing][:1] == [1]
@@ -181,7 +178,7 @@ async def test_connections_that_go_and_come(half: Half, dsn: str, conn: Connecti
         assert all(0 < event.seconds < 60 for event in told.of(kind))
 
 
-async def test_deaf(half: Half, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings that do not arrive, as through a pooler: the probe's channel is another one."""
     from durable_notify._async import listener as async_listener
     from durable_notify._sync import listener as sync_listener
@@ -189,9 +186,9 @@ async def test_deaf(half: Half, dsn: str, monkeypatch: pytest.MonkeyPatch) -> No
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")
     told = Told()
-    consumer = half.consumer(dsn, on_event=told, poll=1.0, **QUICK)
-    async with running(consumer, Seen()):
-        await until(told.has(events.Deaf))
+    consumer = api.consumer(dsn, on_event=told, poll=1.0, **QUICK)
+    async with running(consumer, Recorder()):
+        await wait_until(told.has(events.Deaf))
         assert consumer.health().ready  # it polls
     monkeypatch.undo()
 
@@ -211,15 +208,15 @@ async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
 
 
 async def test_a_subscriber_that_fails_disturbs_nothing(
-    half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(_event: events.Event) -> None:
         raise RuntimeError("no room for metrics")
 
-    told, handler = Told(), Seen()
+    told, handler = Told(), Recorder()
     ids = send(conn, range(20))
     with caplog.at_level(logging.WARNING, "durable_notify"):
-        await half.consumer(dsn, on_event=[fails, told], until_empty=True).run(handler)
+        await api.consumer(dsn, on_event=[fails, told], until_empty=True).run(handler)
     assert sorted(handler.ids) == ids
     assert len(told.of(events.Handled)) == 20
     said = [record for record in caplog.records if "on_event" in record.getMessage()]
@@ -248,7 +245,7 @@ def test_nobody_listens() -> None:
     assert Teller(print)
 
 
-async def test_events_have_no_secrets(half: Half, dsn: str, conn: Connection) -> None:
+async def test_events_have_no_secrets(api: Api, dsn: str, conn: Connection) -> None:
     """Neither payloads, keys and headers, nor what exceptions say of them."""
     secret = "s3cr3t"
     publish = dn.Publisher().publish
@@ -261,7 +258,7 @@ async def test_events_have_no_secrets(half: Half, dsn: str, conn: Connection) ->
             raise ValueError(secret)
 
     told = Told()
-    await half.consumer(dsn, on_event=told, until_empty=True).run(handler)
+    await api.consumer(dsn, on_event=told, until_empty=True).run(handler)
     assert told.of(events.DeadLettered)
     assert "ValueError" in repr(told.all)
     assert secret not in repr(told.all)
@@ -282,39 +279,39 @@ async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
 # Health
 
 
-async def test_before_and_after(half: Half, dsn: str) -> None:
-    consumer = half.consumer(dsn)
+async def test_before_and_after(api: Api, dsn: str) -> None:
+    consumer = api.consumer(dsn)
     health = consumer.health()
     assert (health.live, health.ready) == (True, False)
     assert health.why[0] == "it has not started"
     async with consumer:
-        await until(lambda: consumer.health().ready)
+        await wait_until(lambda: consumer.health().ready)
     assert not consumer.health().ready
     assert "it is stopping" in consumer.health().why
 
 
-async def test_what_it_does(half: Half, dsn: str, conn: Connection) -> None:
+async def test_what_it_does(api: Api, dsn: str, conn: Connection) -> None:
     """Seen from outside, and from a handler that has all that there is room for."""
-    consumer = half.consumer(dsn, prefetch=1)
+    consumer = api.consumer(dsn, prefetch=1)
     assert consumer.health().state == "new"
 
     async def handler(_message: Any) -> None:
-        await until(lambda: consumer.health().state == "full")
+        await wait_until(lambda: consumer.health().state == "full")
         consumer.stop()
         assert consumer.health().state == "stopping"
 
     async with running(consumer, handler) as run:
-        await until(lambda: consumer.health().state == "sleeping")
+        await wait_until(lambda: consumer.health().state == "sleeping")
         send(conn, [0])
-        await soon(run)
+        await with_timeout(run)
     assert consumer.health().state == "stopping"
 
 
-async def test_without_wake_ups_it_polls(half: Half, dsn: str, conn: Connection) -> None:
+async def test_without_wake_ups_it_polls(api: Api, dsn: str, conn: Connection) -> None:
     conn.execute("SELECT durable_notify.set_wakeups('t', 'never')")
-    async with half.consumer(dsn, poll=30.0) as consumer:
-        await until(lambda: consumer.health().state == "polling")
-        await until(lambda: consumer.health().hears)
+    async with api.consumer(dsn, poll=30.0) as consumer:
+        await wait_until(lambda: consumer.health().state == "polling")
+        await wait_until(lambda: consumer.health().hears)
         assert consumer.health().state in {"polling", "fetching"}
 
 
@@ -333,8 +330,8 @@ async def test_a_blocked_event_loop_does_not_live(dsn: str, conn: Connection) ->
         eventually(lambda: not consumer.health().live)
         seen.append(consumer.health())
 
-    async with running(consumer, Seen(blocks)) as _:
-        await until(lambda: seen)
+    async with running(consumer, Recorder(blocks)) as _:
+        await wait_until(lambda: seen)
     assert not seen[0].ready
     assert "no sign of life" in seen[0].why[0]
 

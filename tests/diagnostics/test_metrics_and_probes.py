@@ -32,9 +32,9 @@ from durable_notify.observe import otel, prometheus
 from durable_notify.observe.logs import LogEvents
 from durable_notify.observe.probes import Probes
 from durable_notify.observe.structlog import StructlogEvents
-from tests.support.halves import Half, Seen, go, running, until
-from tests.support.waiting import eventually
-from tests.support.watching import send
+from tests.support.api import Api, Recorder, maybe_await, running
+from tests.support.observe import send
+from tests.support.wait import eventually, wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -53,11 +53,6 @@ def examples() -> list[events.Event]:
         given = {field.name: values.get(field.name, 1) for field in dataclasses.fields(kind)}
         made.append(kind(**given))
     return made
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 # Logs
@@ -116,11 +111,11 @@ def scrape(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_what_is_counted(half: Half, dsn: str, conn: Connection) -> None:
+async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)
-    async with half.connect(dsn, autocommit=True) as connection:
-        await go(half.Publisher(on_event=metrics).publish_many(connection, "t", range(5)))
+    async with api.connect(dsn, autocommit=True) as connection:
+        await maybe_await(api.Publisher(on_event=metrics).publish_many(connection, "t", range(5)))
 
     async def handler(message: Any) -> None:
         if message.payload == 4 and message.attempt == 1:
@@ -129,7 +124,7 @@ async def test_what_is_counted(half: Half, dsn: str, conn: Connection) -> None:
             await message.reject()
 
     options = {"retry_base": 0.01, "until_empty": True, "order_by": "none"}
-    await half.consumer(dsn, on_event=metrics, **options).run(handler)
+    await api.consumer(dsn, on_event=metrics, **options).run(handler)
     registry.register(backlog := prometheus.Backlog(dsn))
     found = scrape(registry)
     name = "durable_notify_"
@@ -244,21 +239,21 @@ def spans() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
 
 
 async def test_a_trace_from_publisher_to_handler(
-    half: Half, dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
+    api: Api, dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
 ) -> None:
     provider, exporter = spans
-    kind = otel.AsyncTracedPublisher if half.is_async else otel.TracedPublisher
+    kind = otel.AsyncTracedPublisher if api.is_async else otel.TracedPublisher
     publisher: Any = kind(tracer_provider=provider)
-    async with half.connect(dsn, autocommit=True) as connection:
-        one = await go(publisher.publish(connection, "t", 1, headers={"h": 1}))
-        await go(publisher.publish_many(connection, "t", [2, 3]))
+    async with api.connect(dsn, autocommit=True) as connection:
+        one = await maybe_await(publisher.publish(connection, "t", 1, headers={"h": 1}))
+        await maybe_await(publisher.publish_many(connection, "t", [2, 3]))
 
     async def works(message: Any) -> None:
         if message.payload == 3:
             raise KeyError(message.payload)
 
     handler = otel.traced(works, tracer_provider=provider)
-    await half.consumer(dsn, max_attempts=1, until_empty=True, order_by="none").run(handler)
+    await api.consumer(dsn, max_attempts=1, until_empty=True, order_by="none").run(handler)
 
     finished = exporter.get_finished_spans()
     sent, sent_many = (span for span in finished if span.kind is SpanKind.PRODUCER)
@@ -327,13 +322,13 @@ def test_a_span_of_ones_own_stays_the_parent(
     assert [link.context.span_id for link in processed.links] == [sent.context.span_id]
 
 
-async def test_otel_metrics(half: Half, dsn: str, conn: Connection) -> None:
+async def test_otel_metrics(api: Api, dsn: str, conn: Connection) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     measured = otel.Metrics(provider)
-    async with half.connect(dsn, autocommit=True) as connection:
-        await go(half.Publisher(on_event=measured).publish_many(connection, "t", [1, 2]))
-    await half.consumer(dsn, on_event=measured, until_empty=True).run(Seen())
+    async with api.connect(dsn, autocommit=True) as connection:
+        await maybe_await(api.Publisher(on_event=measured).publish_many(connection, "t", [1, 2]))
+    await api.consumer(dsn, on_event=measured, until_empty=True).run(Recorder())
     data = reader.get_metrics_data()
     assert data is not None
     metrics = {metric.name: metric for metric in data.resource_metrics[0].scope_metrics[0].metrics}
@@ -376,14 +371,14 @@ class Stub:
         return self._health
 
 
-async def test_probes_of_a_consumer(half: Half, dsn: str, conn: Connection) -> None:
-    consumer = half.consumer(dsn)
+async def test_probes_of_a_consumer(api: Api, dsn: str, conn: Connection) -> None:
+    consumer = api.consumer(dsn)
     with Probes(consumer, port=0, metrics=prometheus.page) as probes:
         assert get(probes, "/live")[0] == 200
         assert get(probes, "/ready")[0] == 503
         assert "it has not started" in get(probes, "/ready")[1]
-        async with running(consumer, Seen()):
-            await until(lambda: consumer.health().ready)
+        async with running(consumer, Recorder()):
+            await wait_until(lambda: consumer.health().ready)
             status, body = get(probes, "/ready")
             assert status == 200
             assert json.loads(body)["consumers"] == [{"group": "g", "ready": True, "why": []}]

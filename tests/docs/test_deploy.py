@@ -27,10 +27,10 @@ from durable_notify.observe.probes import Probes
 from tests.diagnostics.test_metrics_and_probes import Stub, examples
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
-from tests.support.logs import own_log
+from tests.support.cli import own_log
 from tests.support.missing import need_program
-from tests.support.waiting import eventually
-from tests.support.watching import send
+from tests.support.observe import send
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 DEPLOY = CHECKOUT / "deploy"

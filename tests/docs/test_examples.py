@@ -26,10 +26,9 @@ import durable_notify as dn
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
 from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
-from tests.support.missing import need_package, need_program, skip_missing
-from tests.support.node import install
-from tests.support.servers import Postgres
-from tests.support.waiting import eventually
+from tests.support.missing import install, need_package, need_program, skip_missing
+from tests.support.postgres import Postgres
+from tests.support.wait import eventually
 
 EXAMPLES = CHECKOUT / "examples"
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 import durable_notify as dn
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 ORDERS = 'Orders "changed"'  # the publisher's channel
 PRICES = "price_changed"  # the trigger's

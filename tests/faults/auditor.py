@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tests.support.schedule import Session
+from tests.support.sessions import Session
 
 ROUNDS = 20
 """So often a consumer may be told to look at once, and find nothing, before that is spinning."""

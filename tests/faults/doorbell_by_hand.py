@@ -16,8 +16,8 @@ from contextlib import suppress
 import psycopg
 from psycopg import errors
 
-from tests.support.bells import still_running, unannounced
-from tests.support.schedule import Session
+from tests.support.observe import still_running, unannounced
+from tests.support.sessions import Session
 
 ISOLATION = ["read committed", "read committed", "repeatable read", "serializable"]
 NEVER = "never"

@@ -1,6 +1,6 @@
 """Publishers and consumers in the midst of their work, when the database moves under them.
 
-Before the move and after it they take random steps (tests/support/traffic.py); at the move,
+Before the move and after it they take random steps (tests/faults/traffic.py); at the move,
 publishers have transactions open, consumers hold leases, windows are half read, messages wait for
 retries, keys and their time, and a replay runs.
 """
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import pytest
 from psycopg import errors
 
-from tests.support.checker import History, Sent, Settled, check
-from tests.support.schedule import Message, Session, Stage
-from tests.support.traffic import Consumer, Publisher, _cast, _meet
+from tests.faults.history import History, Sent, Settled, check
+from tests.faults.traffic import Consumer, Publisher, _cast, _meet
+from tests.support.sessions import Message, Session, Sessions
 
 NONE, STRICT, REPLAYING, IDLE = "n", "s", "r", "i"
 CHECKED = ["g", "h", NONE, STRICT, IDLE]
@@ -92,10 +92,12 @@ class Careless(Consumer):
 class Company:
     """Who publishes and consumes, and what has come of it."""
 
-    def __init__(self, stage: Stage, seed: object) -> None:
-        self.publishers, self.consumers, self.history = _cast(stage, seed, True, (), patient=False)
+    def __init__(self, sessions: Sessions, seed: object) -> None:
+        self.publishers, self.consumers, self.history = _cast(
+            sessions, seed, True, (), patient=False
+        )
         self.choice = random.Random(f"{seed} order")
-        director = stage.session()
+        director = sessions.session()
         for group in (NONE, STRICT, REPLAYING, IDLE):
             director.subscribe(group)
             if group in OPTIONS:
@@ -106,7 +108,7 @@ class Company:
         self.delayed: int = director.value(DELAYED)
         self.history.sent.append(Sent(self.delayed))
         self.consumers += [
-            Careless(stage.session(), f"{seed} {group}", self.history, group, lapses=True)
+            Careless(sessions.session(), f"{seed} {group}", self.history, group, lapses=True)
             for group in (NONE, STRICT, "g", "h")
         ]
         self.sent_back: set[tuple[str, int]] = set()
@@ -114,8 +116,8 @@ class Company:
             if isinstance(consumer, Careless):
                 consumer.sent_back = self.sent_back
         # Who reads nothing before the move; and who is apart, since a replay hands all out again.
-        self.idle = Consumer(stage.session(), f"{seed} idle", self.history, IDLE, lapses=True)
-        self.replaying = Consumer(stage.session(), f"{seed} replay", self.history, REPLAYING)
+        self.idle = Consumer(sessions.session(), f"{seed} idle", self.history, IDLE, lapses=True)
+        self.replaying = Consumer(sessions.session(), f"{seed} replay", self.history, REPLAYING)
         self.before_replay: set[int] = set()
 
     def everybody(self) -> Sequence[Publisher | Consumer]:
@@ -164,20 +166,20 @@ class Company:
             if publisher.prepared is not None:
                 publisher.finish()
 
-    def go_to(self, stage: Stage, *, prepared: bool) -> None:
+    def go_to(self, sessions: Sessions, *, prepared: bool) -> None:
         """Go on elsewhere: what was open is gone, and what was `prepared` may be."""
         for publisher in self.publishers:
-            publisher.session = stage.session()
+            publisher.session = sessions.session()
             publisher._closed()
             if not prepared:
                 publisher.prepared = None
         for consumer in (*self.consumers, self.idle, self.replaying):
-            consumer.session = stage.session()
+            consumer.session = sessions.session()
 
     def as_it_is(self) -> Company:
         """A copy with all that it knows now, for a past to go back to; its sessions are this one's."""
-        sessions = {id(one.session): one.session for one in self._all()}
-        return copy.deepcopy(self, sessions)
+        several = {id(one.session): one.session for one in self._all()}
+        return copy.deepcopy(self, several)
 
     def _all(self) -> list[Publisher | Consumer]:
         return [*self.publishers, *self.consumers, self.idle, self.replaying]
@@ -234,9 +236,9 @@ def _settled_twice(history: History) -> set[tuple[str, int]]:
     return {one for one, number in times.items() if number > 1}
 
 
-def in_the_midst(stage: Stage, seed: object, rng: random.Random) -> Company:
+def in_the_midst(sessions: Sessions, seed: object, rng: random.Random) -> Company:
     """Publishers and consumers that have been at work for a while, and are."""
-    company = Company(stage, seed)
+    company = Company(sessions, seed)
     company.work(rng.randrange(60, 140))
     company.start_replay()
     company.work(rng.randrange(40))
@@ -246,10 +248,12 @@ def in_the_midst(stage: Stage, seed: object, rng: random.Random) -> Company:
     return company
 
 
-def carry_on(company: Company, stage: Stage, rng: random.Random, *, prepared: bool = False) -> None:
+def carry_on(
+    company: Company, sessions: Sessions, rng: random.Random, *, prepared: bool = False
+) -> None:
     """Go on where nobody has to do anything, to the end, and see that nothing is wrong."""
-    company.go_to(stage, prepared=prepared)
-    waiting = still_to_come(stage.session())
+    company.go_to(sessions, prepared=prepared)
+    waiting = still_to_come(sessions.session())
     company.work(rng.randrange(40, 100))
     company.finish()
     faults = judge(company)
@@ -258,10 +262,10 @@ def carry_on(company: Company, stage: Stage, rng: random.Random, *, prepared: bo
     assert waiting > 0, "nothing was to come: this has shown nothing"
 
 
-def reanchor(company: Company, stage: Stage, rng: random.Random) -> None:
+def reanchor(company: Company, sessions: Sessions, rng: random.Random) -> None:
     """Be refused, publish all the same, re-anchor, and work a little."""
-    company.go_to(stage, prepared=False)
-    session = stage.session()
+    company.go_to(sessions, prepared=False)
+    session = sessions.session()
     refused(session)
     company.publish(rng.randrange(30))
     company.end_transactions()  # reanchor() would wait for them

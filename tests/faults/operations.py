@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 from psycopg import errors
 
-from tests.support.auditor import Facts
-from tests.support.schedule import Session, Stage
+from tests.faults.auditor import Facts
+from tests.support.sessions import Session, Sessions
 
 Rows = list[tuple[Any, ...]]
 
@@ -395,8 +395,8 @@ class Pair:
 class Actors:
     """Two sessions that act, and one that looks on."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.first, self.second, self.owner = stage.take(3)
+    def __init__(self, sessions: Sessions) -> None:
+        self.first, self.second, self.owner = sessions.take(3)
 
     def play(self, pair: Pair, scene: Scene) -> Outcome | None:
         """What becomes of the second operation; None: the first was refused by itself."""

@@ -19,9 +19,9 @@ import pytest
 from durable_notify import adapting, schema
 from durable_notify._async import links as async_links
 from durable_notify._sync import links as sync_links
-from tests.support import errands
-from tests.support.servers import Postgres
-from tests.support.settings import LEFT_OUT, Setting, hostile, put
+from tests.faults.settings import LEFT_OUT, Setting, hostile, put
+from tests.support import everything
+from tests.support.postgres import Postgres
 
 Connection = psycopg.Connection[Any]
 Run = Callable[[Sequence[Setting]], Any]
@@ -49,7 +49,7 @@ def used(server: Postgres, template: str, admin: Connection) -> Run:
     def use(settings: Sequence[Setting]) -> Any:
         with server.database(template) as name:
             put(admin, name, settings)
-            return errands.run(server.dsn(name))
+            return everything.run(server.dsn(name))
 
     return use
 

@@ -20,7 +20,7 @@ import pytest
 from psycopg import DatabaseError
 
 from durable_notify.embedded import Server
-from tests.support.binaries import binaries_of
+from tests.faults.moving import carry_on, in_the_midst, reanchor
 from tests.support.clusters import (
     REPLICATING,
     Clusters,
@@ -31,14 +31,12 @@ from tests.support.clusters import (
     migrated,
     of_server,
 )
-from tests.support.leaves import lay_out, make
 from tests.support.missing import skip_missing
-from tests.support.moving import carry_on, in_the_midst, reanchor
-from tests.support.retaining import seal
-from tests.support.schedule import Session, Stage
-from tests.support.servers import SETTINGS
-from tests.support.traps import drain
-from tests.support.waiting import eventually
+from tests.support.postgres import SETTINGS, binaries_of
+from tests.support.retention import lay_out_partitions, make_partitions, seal
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -69,29 +67,29 @@ def test_logical_replication(servers: Clusters, old: Server, seed: str) -> None:
     rng = random.Random(seed)
     new = servers.fresh(REPLICATING)
     source, target = database(old, "moving", "template"), database(new, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         copy_by_dump(servers, source, target, "schema")
         company.end_transactions()  # PostgreSQL waits for them before it begins to replicate
         replicate(before, source, target)
-        with Stage(target) as there:
+        with Sessions(target) as there:
             director, subscriber = before.session(), there.session()
             wait_for_replication(director, subscriber)
             company.unfinished()
             company.work(rng.randrange(30))
             wait_for_replication(director, subscriber)
             subscriber.run("DROP SUBSCRIPTION moving")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         carry_on(company, after, rng)
 
 
-def replicate(before: Stage, source: str, target: str) -> None:
+def replicate(before: Sessions, source: str, target: str) -> None:
     session = before.session()
     version = session.connection.info.server_version
     what = PUBLICATION if version >= 150000 else "FOR ALL TABLES"
     session.run(f"CREATE PUBLICATION moving {what} WITH (publish_via_partition_root = true)")
-    with Stage(target) as there:
+    with Sessions(target) as there:
         there.session().run(f"CREATE SUBSCRIPTION moving CONNECTION '{source}' PUBLICATION moving")
 
 
@@ -111,13 +109,13 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
     """They refuse what is published, and not what is carried over; and are leaves like others after it."""
     new = servers.fresh(REPLICATING)
     source, target = database(old, "moving", "template"), database(new, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         owner = before.session()
-        lay_out(owner, 10)
+        lay_out_partitions(owner, 10)
         owner.subscribe()
         for _ in range(35):
             owner.publish()
-            make(owner)
+            make_partitions(owner)
         owner.ack(owner.claim(5))
         seal(owner)
         assert owner.value("SELECT durable_notify.close_leaves()") == 31
@@ -125,19 +123,19 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
         if how == "replication":
             copy_by_dump(servers, source, target, "schema")
             replicate(before, source, target)
-            with Stage(target) as there:
+            with Sessions(target) as there:
                 director, subscriber = before.session(), there.session()
                 wait_for_replication(director, subscriber)
                 subscriber.run("DROP SUBSCRIPTION moving")
         else:
             copy_by_dump(servers, source, target, how)
-    with Stage(target) as after:
+    with Sessions(target) as after:
         one = after.session()
         one.run("SELECT durable_notify.reanchor()")
         assert drain(one) == wanted
         for _ in range(25):
             wanted.append(one.publish())
-            make(one)
+            make_partitions(one)
         assert drain(one) == wanted[-25:]
         seal(one)
         assert one.value("SELECT durable_notify.close_leaves()") > 0
@@ -147,10 +145,10 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
 def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: str) -> None:
     rng = random.Random(seed)
     source, target = database(old, "moving", "template"), database(old, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         copy_by_dump(servers, source, target, "custom")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         carry_on(company, after, rng)
 
@@ -160,20 +158,20 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
     rng = random.Random(seed)
     new = migrated(servers.fresh())
     source, target = database(old, "moving", "template"), database(new, "moved", "template")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
-        with Stage(target) as there:
+        with Sessions(target) as there:
             there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
         with pytest.raises(AssertionError, match="outbox.xid is .* but this transaction is"):
             copy_by_dump(servers, source, target, "data")
-        with Stage(target) as there:
+        with Sessions(target) as there:
             with pytest.raises(DatabaseError, match="another cluster"):
                 there.session().claim()
         target = database(new, "moved", "template")
-        with Stage(target) as there:
+        with Sessions(target) as there:
             there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
         copy_by_dump(servers, source, target, "data, triggers off")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         fires = "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'published'"
         assert after.session().value(fires) == "A"
@@ -182,10 +180,10 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
 
 def test_a_copy_made_from_a_template(old: Server, seed: str) -> None:
     rng = random.Random(seed)
-    with Stage(database(old, "moving", "template")) as before:
+    with Sessions(database(old, "moving", "template")) as before:
         company = in_the_midst(before, seed, rng)
         company.end_prepared()  # or there is nothing to copy
-    with Stage(database(old, "moved", "moving")) as after:
+    with Sessions(database(old, "moved", "moving")) as after:
         carry_on(company, after, rng)
 
 
@@ -199,7 +197,7 @@ def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     assert server._run(["mkdir", archive]).wait() == 0
     source = database(migrated(server), "app", "template")
     backup = servers.base_backup(server, {"restore_command": f"cp {archive}/%f %p"})
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         before.session().run("SELECT pg_create_restore_point('then')")
         then = company.as_it_is()
@@ -212,7 +210,7 @@ def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     backup.start()
     with connect(backup) as conn:
         eventually(lambda: conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), 60)
-    with Stage(backup.dsn("app")) as after:
+    with Sessions(backup.dsn("app")) as after:
         carry_on(then, after, rng, prepared=True)
 
 
@@ -235,12 +233,12 @@ def test_pg_upgrade(majors: tuple[Path, Path], seed: str) -> None:
     with clusters(majors[0]) as servers:
         older = servers.fresh(page=40)
         source = database(migrated(older), "app", "template")
-        with Stage(source) as before:
+        with Sessions(source) as before:
             company = in_the_midst(before, seed, rng)
             company.end_prepared()  # or it refuses
         older.stop()
         newer = upgraded(servers, older, majors[1])
-        with Stage(newer.dsn("app")) as after:
+        with Sessions(newer.dsn("app")) as after:
             carry_on(company, after, rng)
 
 

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from tests.sql.partitions.test_partitions import LEAVES, PUBLISH, WIDTH, tidy
-from tests.support.leaves import lay_out, make
-from tests.support.schedule import Session, Stage
-from tests.support.stepping import instrument, stop_at
+from tests.support.injection import instrument, stop_at
+from tests.support.retention import lay_out_partitions, make_partitions
+from tests.support.sessions import Session, Sessions
 
 KEPT = """
     CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
@@ -32,7 +32,7 @@ STEPS = {
 
 def scene(owner: Session) -> None:
     """Two leaves that are to go, one that is to stay, and a log that has come to the default."""
-    lay_out(owner, WIDTH, ahead=3)
+    lay_out_partitions(owner, WIDTH, ahead=3)
     owner.run(KEPT)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run(PUBLISH, "stays", WIDTH)
@@ -42,8 +42,8 @@ def scene(owner: Session) -> None:
 
 @pytest.mark.parametrize("what", ["tidy", "make"])
 def test_a_leaf_stopped_at_every_statement(dsn: str, what: str) -> None:
-    with Stage(dsn) as stage:
-        owner = stage.session()
+    with Sessions(dsn) as sessions:
+        owner = sessions.session()
         scene(owner)
         instrument(owner)
         stays = owner.column(
@@ -71,7 +71,7 @@ def test_a_leaf_stopped_at_every_statement(dsn: str, what: str) -> None:
                 break
         assert stopped > 20
         assert before == stays if what == "tidy" else len(before) == 4 * WIDTH + 20
-        make(owner)
+        make_partitions(owner)
         tidy(owner)
         assert owner.column(IDS) == stays
         assert owner.run(LEAVES)[0][0] == 2 * WIDTH + 1

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.schedule import Session
-from tests.support.stateful.ledger import Broken
-from tests.support.stateful.machine import Machine
-from tests.support.stateful.planted import PLANTED, Planted
-from tests.support.stateful.workers import Crew
+from tests.faults.stateful.ledger import Broken
+from tests.faults.stateful.machine import Machine
+from tests.faults.stateful.planted import PLANTED, Planted
+from tests.faults.stateful.workers import Crew
+from tests.support.sessions import Session
 
 EXAMPLES = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_EXAMPLES", "150"))
 STEPS = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_STEPS", "40"))
@@ -44,8 +44,8 @@ def play(
     try:
         run_state_machine_as_test(machine, settings=options)
     finally:
-        for crew in kept:
-            crew.close()
+        for workload in kept:
+            workload.close()
 
 
 @pytest.mark.timeout(120 + 5 * EXAMPLES)

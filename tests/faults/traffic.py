@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from psycopg import errors
 
-from tests.support.checker import Handed, History, Sent, Settled
-from tests.support.planting import Plant
-from tests.support.schedule import Message, Session, Stage
+from tests.faults.history import Handed, History, Sent, Settled
+from tests.support.injection import Plant
+from tests.support.sessions import Message, Session, Sessions
 
 ISOLATION = ["read committed", "read committed", "repeatable read", "serializable"]
 KEYS = ["a", "b", "c"]
@@ -275,10 +275,15 @@ class Consumer:
 
 
 def interleaved(
-    stage: Stage, seed: object, steps: int, *, lapses: bool = False, plants: Iterable[Plant] = ()
+    sessions: Sessions,
+    seed: object,
+    steps: int,
+    *,
+    lapses: bool = False,
+    plants: Iterable[Plant] = (),
 ) -> History:
     """One thread picks who goes next: a seed gives the same schedule at every run."""
-    publishers, consumers, history = _cast(stage, seed, lapses, plants, patient=False)
+    publishers, consumers, history = _cast(sessions, seed, lapses, plants, patient=False)
     choice = random.Random(f"{seed} order")
     everybody: list[Publisher | Consumer] = [*publishers * 3, *consumers]
     for _ in range(steps):
@@ -299,9 +304,9 @@ def _meet(older: Publisher, younger: Publisher, consumer: Consumer) -> None:
         consumer.claim()
 
 
-def concurrent(stage: Stage, seed: object, steps: int, *, lapses: bool = False) -> History:
+def concurrent(sessions: Sessions, seed: object, steps: int, *, lapses: bool = False) -> History:
     """A thread each; publishers take that many steps, consumers go on until they are done."""
-    publishers, consumers, history = _cast(stage, seed, lapses, (), patient=True)
+    publishers, consumers, history = _cast(sessions, seed, lapses, (), patient=True)
     done = threading.Event()
 
     def publish(publisher: Publisher) -> None:
@@ -326,9 +331,9 @@ def concurrent(stage: Stage, seed: object, steps: int, *, lapses: bool = False) 
 
 
 def _cast(
-    stage: Stage, seed: object, lapses: bool, plants: Iterable[Plant], *, patient: bool
+    sessions: Sessions, seed: object, lapses: bool, plants: Iterable[Plant], *, patient: bool
 ) -> tuple[list[Publisher], list[Consumer], History]:
-    director = stage.session()
+    director = sessions.session()
     director.run(PREPARATIONS)
     for group in GROUPS:
         director.subscribe(group)
@@ -338,10 +343,12 @@ def _cast(
     history = History()
     publishers = [
         Publisher(session, f"{seed} publisher {n}", history, patient=patient)
-        for n, session in enumerate(stage.take(5))
+        for n, session in enumerate(sessions.take(5))
     ]
     consumers = [
-        Consumer(stage.session(), f"{seed} consumer {n} of {group}", history, group, lapses=lapses)
+        Consumer(
+            sessions.session(), f"{seed} consumer {n} of {group}", history, group, lapses=lapses
+        )
         for group in GROUPS
         for n in range(2)
     ]

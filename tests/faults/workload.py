@@ -22,8 +22,8 @@ from psycopg import sql
 
 import durable_notify as dn
 from durable_notify.messages import Outgoing
-from tests.support.waiting import eventually
-from tests.support.watching import outstanding
+from tests.support.observe import outstanding
+from tests.support.wait import eventually
 
 DDL = """
     CREATE TABLE business (number bigint PRIMARY KEY, message_id bigint NOT NULL, key text);
@@ -52,7 +52,7 @@ def make_worker(dsn: str, name: str = "worker") -> None:
             conn.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(grant), role))
 
 
-class Said(logging.Handler):
+class CapturedLog(logging.Handler):
     """What the library logs."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Said(logging.Handler):
         ]
 
 
-class Crew:
+class Workload:
     """Everybody at work, each in a thread; they stop when the block is left."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Crew:
     ) -> None:  # fmt: skip
         self.dsn = dsn
         self.options = OPTIONS | options
-        self.said = Said()
+        self.said = CapturedLog()
         self.committed: set[int] = set()
         self.rolled_back: set[int] = set()
         self.unknown: set[int] = set()
@@ -96,7 +96,7 @@ class Crew:
         self._stop = threading.Event()
         self._publisher = threading.Thread(target=self._publish, name="publisher")
         self._others = [
-            threading.Thread(target=self._consume, args=(half,), name=half) for half in halves
+            threading.Thread(target=self._consume, args=(api,), name=api) for api in halves
         ]
 
     def __enter__(self) -> Self:
@@ -127,7 +127,7 @@ class Crew:
         def all_of_them_get_on() -> bool:
             assert not self.ended, f"a consumer gave up: {self.ended}"
             return len(self.committed) >= published + more and all(
-                self._count.get(half.name, 0) > handled.get(half.name, 0) for half in self._others
+                self._count.get(api.name, 0) > handled.get(api.name, 0) for api in self._others
             )
 
         eventually(all_of_them_get_on, timeout)
@@ -206,10 +206,10 @@ class Crew:
     def _key(self) -> str | None:
         return self._random.choice([None, "a", "b", "c"]) if self._keys else None
 
-    def _consume(self, half: str) -> None:
-        self._count.setdefault(half, 0)
+    def _consume(self, api: str) -> None:
+        self._count.setdefault(api, 0)
         try:
-            if half == "sync":
+            if api == "sync":
                 consumer = dn.Consumer(self.dsn, **self.options)
                 self._stops.append(consumer.stop)
                 consumer.run(self._handle, concurrency=2)

@@ -18,9 +18,9 @@ from durable_notify import AsyncMaintenance, Maintenance, NdjsonFiles, ParquetFi
 from durable_notify._async import maintenance as source
 from durable_notify._sync import maintenance as generated
 from durable_notify.archive import ArchivedMessage
-from tests.support.command import fails, good, run
-from tests.support.retaining import age, log, retain, seal
-from tests.support.schedule import Session, Stage
+from tests.support.cli import fails, good, run
+from tests.support.retention import age, outbox_ids, retain, seal
+from tests.support.sessions import Session, Sessions
 
 
 def archived(folder: Path) -> list[int]:
@@ -79,9 +79,11 @@ class Interrupted:
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
 @pytest.mark.parametrize("where", ["begin", "write", "finish"])
-async def test_taken_over(stage: Stage, dsn: str, tmp_path: Path, where: str, colour: str) -> None:
+async def test_taken_over(
+    sessions: Sessions, dsn: str, tmp_path: Path, where: str, colour: str
+) -> None:
     """It was paused; another archived the stretch, and removed it. Its pages are empty then."""
-    one = stage.session()
+    one = sessions.session()
     ready(one)
     kept: dict[Path, bytes] = {}
 
@@ -102,10 +104,10 @@ async def test_taken_over(stage: Stage, dsn: str, tmp_path: Path, where: str, co
 
 
 def test_not_to_look_is_caught(
-    stage: Stage, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted fault: nobody asks whether the stretch is still ours, after the last page."""
-    one = stage.session()
+    one = sessions.session()
     ready(one)
     monkeypatch.setattr(generated, "_STILL", "SELECT true OR %s = %s OR %s + %s = 0")
 
@@ -120,8 +122,8 @@ def test_not_to_look_is_caught(
     assert archived(tmp_path) == [0, 1, 2, 3, 4]  # but replaced nothing by it
 
 
-def test_who_does_not_maintain_any_more_says_nothing(stage: Stage) -> None:
-    one = stage.session()
+def test_who_does_not_maintain_any_more_says_nothing(sessions: Sessions) -> None:
+    one = sessions.session()
     ready(one)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     assert one.run("SELECT * FROM durable_notify.plan_archive('t')") == [(1, 6)]
@@ -135,25 +137,25 @@ def test_who_does_not_maintain_any_more_says_nothing(stage: Stage) -> None:
     assert not one.value("SELECT durable_notify.still_archiving('b', 't', 1, 6)")
 
 
-def test_a_look_of_others_is_no_takeover(stage: Stage) -> None:
+def test_a_look_of_others_is_no_takeover(sessions: Sessions) -> None:
     """Who only looks whether a round is due locks the row for a moment."""
-    one, other = stage.take(2)
+    one, other = sessions.take(2)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     other.begin()
     assert not other.value("SELECT durable_notify.maintain_begin('b', '0')")
     step = one.start("SELECT durable_notify.maintain_step('a', 'sweep')")
-    stage.wait_until_blocked(one, step)
+    sessions.wait_until_blocked(one, step)
     other.commit()
     assert step.result() == [(0,)]
 
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
 async def test_it_lives_while_files_are_written(
-    stage: Stage, dsn: str, tmp_path: Path, colour: str, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, dsn: str, tmp_path: Path, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload may take minutes, and nobody else is to begin with the stretch meanwhile."""
     monkeypatch.setattr(source if colour == "async" else generated, "BEAT", 0.01)
-    one = stage.session()
+    one = sessions.session()
     ready(one)
     fresh = "SELECT beat_at > now() - interval '20 seconds' FROM durable_notify.maintenance"
 
@@ -217,7 +219,7 @@ os._exit(9)
 """
 
 
-def test_what_killed_processes_left(stage: Stage, dsn: str, tmp_path: Path) -> None:
+def test_what_killed_processes_left(sessions: Sessions, dsn: str, tmp_path: Path) -> None:
     """It goes with the next round, also where there is nothing to archive; what is written stays."""
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     (left,) = tmp_path.rglob("*.part")
@@ -240,12 +242,14 @@ def test_taken_away_while_it_is_written(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_failed_does_not_end_with_status_0(stage: Stage, dsn: str, tmp_path: Path) -> None:
-    one = stage.session()
+def test_what_failed_does_not_end_with_status_0(
+    sessions: Sessions, dsn: str, tmp_path: Path
+) -> None:
+    one = sessions.session()
     ready(one)
     (tmp_path / "t").write_text("a file is in the way")
     fails(run("maintain", "--archive", str(tmp_path), dsn=dsn), 1, "archive failed")
-    assert len(log(one)) == 5
+    assert len(outbox_ids(one)) == 5
     (tmp_path / "t").unlink()
     one.run(
         "CREATE OR REPLACE FUNCTION durable_notify.sweep() RETURNS bigint LANGUAGE plpgsql"
@@ -254,10 +258,10 @@ def test_what_failed_does_not_end_with_status_0(stage: Stage, dsn: str, tmp_path
     done = run("maintain", "--archive", str(tmp_path), "--json", dsn=dsn)
     fails(done, 1, "sweep failed")
     assert json.loads(done.stdout)["archive"] == 5  # the rest was done, and said
-    assert log(one) == []
+    assert outbox_ids(one) == []
 
 
-def test_an_archive_in_a_database_that_is_away(stage: Stage, dsn: str) -> None:
+def test_an_archive_in_a_database_that_is_away(sessions: Sessions, dsn: str) -> None:
     """What its driver says is the archive's trouble, and not that of the round."""
     import psycopg
 
@@ -265,7 +269,7 @@ def test_an_archive_in_a_database_that_is_away(stage: Stage, dsn: str) -> None:
         def begin(self, *_: object) -> Any:
             raise psycopg.OperationalError("the archive is away")
 
-    one = stage.session()
+    one = sessions.session()
     ready(one)
     report = Maintenance(dsn, every=0, archive=Elsewhere()).run_once()
     assert report == {"archive failed": "the archive is away"}

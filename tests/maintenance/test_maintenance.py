@@ -14,24 +14,25 @@ import pytest
 import durable_notify as dn
 from durable_notify import Maintenance, NdjsonFiles
 from durable_notify.errors import InvalidArgument
-from tests.support.command import drain as drain_command
-from tests.support.command import fails, good, on_a_terminal, run
-from tests.support.halves import Half, until
-from tests.support.pooler import pgbouncer
-from tests.support.retaining import age, log, maintain, retain
+from tests.support.api import Api
+from tests.support.cli import drain as drain_command
+from tests.support.cli import fails, good, on_a_terminal, run
+from tests.support.pgbouncer import pgbouncer
+from tests.support.retention import age, maintain, outbox_ids, retain
 from tests.support.roles import roles
-from tests.support.schedule import Stage
-from tests.support.traps import claim_and_ack
+from tests.support.schedules import claim_and_ack
+from tests.support.sessions import Sessions
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as made:
+def sessions(dsn: str) -> Iterator[Sessions]:
+    with Sessions(dsn) as made:
         yield made
 
 
-def test_a_round_of_python(stage: Stage, dsn: str) -> None:
-    one = stage.session()
+def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
+    one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
     for number in range(10):
@@ -40,16 +41,16 @@ def test_a_round_of_python(stage: Stage, dsn: str) -> None:
     told: list[tuple[str, str | None, int]] = []
     report = Maintenance(dsn, every=0, told=lambda *step: told.append(step)).run_once()
     assert report == {"remove": 6}
-    assert log(one) == [7, 8, 9, 10]
+    assert outbox_ids(one) == [7, 8, 9, 10]
     assert ("remove", "t", 6) in told
     assert one.value("SELECT report FROM durable_notify.maintenance") == {"remove": 6}
     # Nothing is due, then.
     assert Maintenance(dsn, every=60).run_once() is None
 
 
-def test_one_at_a_time(stage: Stage, dsn: str) -> None:
+def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
     """Whoever is at it is left alone; whoever died is not waited for."""
-    one, other = stage.take(2)
+    one, other = sessions.take(2)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     assert Maintenance(dsn, every=0).run_once() is None
     assert maintain(other) is None
@@ -67,8 +68,8 @@ def test_one_at_a_time(stage: Stage, dsn: str) -> None:
     assert one.value("SELECT durable_notify.maintain_end('a', '{}')") is False
 
 
-def test_what_is_left_over(stage: Stage) -> None:
-    one = stage.session()
+def test_what_is_left_over(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     one.run(
         "SELECT durable_notify.publish('t', '1', dedup_key => 'x', dedup_window => '1 microsecond')"
@@ -91,8 +92,8 @@ def test_what_is_left_over(stage: Stage) -> None:
     assert maintain(one) == {}
 
 
-def test_a_step_that_fails_keeps_none_from_going_on(stage: Stage, dsn: str) -> None:
-    one = stage.session()
+def test_a_step_that_fails_keeps_none_from_going_on(sessions: Sessions, dsn: str) -> None:
+    one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
     claim = one.publish()
@@ -106,13 +107,13 @@ def test_a_step_that_fails_keeps_none_from_going_on(stage: Stage, dsn: str) -> N
     assert maintain(one) == {"sweep failed": "division by zero", "remove": 1}
 
 
-def test_consumers_maintain(stage: Stage, dsn: str) -> None:
+def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     """Of some consumers one does; a role without the rights leaves it."""
     from durable_notify._sync.compat import Event
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
     from durable_notify._sync.store import Store
 
-    one = stage.session()
+    one = sessions.session()
     one.subscribe()
     options = dn.ConsumerOptions(group="g", topics=("t",))
     store = Store(dsn, options)
@@ -152,7 +153,7 @@ def test_consumers_maintain(stage: Stage, dsn: str) -> None:
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
 async def test_a_consumer_does(
-    stage: Stage, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from durable_notify._async import consumer as source
     from durable_notify._sync import consumer as generated
@@ -160,13 +161,13 @@ async def test_a_consumer_does(
     module: Any = source if colour == "async" else generated
     kept = module.keep_up
     monkeypatch.setattr(module, "keep_up", lambda *args: kept(*args, 0.05))
-    one = stage.session()
+    one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
     for number in range(5):
         one.publish(number)
-    half = Half(colour)
-    consumer = half.consumer(dsn)
+    api = Api(colour)
+    consumer = api.consumer(dsn)
     got = []
     async with consumer:
         async for message in consumer:
@@ -174,7 +175,7 @@ async def test_a_consumer_does(
             await message.ack()
             if len(got) == 5:
                 break
-        await until(lambda: log(one) == [])
+        await wait_until(lambda: outbox_ids(one) == [])
     assert got == [0, 1, 2, 3, 4]
 
 
@@ -189,9 +190,9 @@ def archived(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_archive(stage: Stage, dsn: str, tmp_path: Path) -> None:
+def test_archive(sessions: Sessions, dsn: str, tmp_path: Path) -> None:
     """Nothing goes before it is archived; what is can be published again, bytes and digits included."""
-    one = stage.session()
+    one = sessions.session()
     retain(one, "..", max_age="1 hour", archive=True)
     big = '{"n": 12345678901234567890.123456789, "s": "a\u2028b"}'
     one.run("SELECT durable_notify.publish('..', %s::jsonb, 'k', '{\"h\": 1}')", big)
@@ -199,7 +200,7 @@ def test_archive(stage: Stage, dsn: str, tmp_path: Path) -> None:
     one.publish("young", "..")
     age(one, 2, "..")
     assert maintain(one) == {}
-    assert len(log(one, "..")) == 3
+    assert len(outbox_ids(one, "..")) == 3
     assert [
         (lag[1], lag[2], lag[3]) for lag in one.run("SELECT * FROM durable_notify.lagging()")
     ] == [(None, 1, 2)]
@@ -207,7 +208,7 @@ def test_archive(stage: Stage, dsn: str, tmp_path: Path) -> None:
     uploaded: list[Path] = []
     report = Maintenance(dsn, every=0, archive=NdjsonFiles(folder, then=uploaded.append)).run_once()
     assert report == {"archive": 2, "remove": 2}
-    assert log(one, "..") == [3]
+    assert outbox_ids(one, "..") == [3]
     (path,) = uploaded
     assert path.parent == folder / "%2E%2E"
     assert path.name == f"{1:019d}-{3:019d}.ndjson.gz"
@@ -228,10 +229,10 @@ def test_archive(stage: Stage, dsn: str, tmp_path: Path) -> None:
     assert list(folder.rglob("*.part")) == []
 
 
-def test_archive_as_parquet(stage: Stage, dsn: str, tmp_path: Path) -> None:
+def test_archive_as_parquet(sessions: Sessions, dsn: str, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    one = stage.session()
+    one = sessions.session()
     retain(one, max_age="1 hour", archive=True)
     ids = [one.publish({"n": n}, key=f"k{n}") for n in range(3)]
     age(one, 3)
@@ -265,9 +266,9 @@ class Dying:
 
 
 @pytest.mark.parametrize("where", ["write", "finish", "after finish"])
-def test_archive_killed(stage: Stage, dsn: str, tmp_path: Path, where: str) -> None:
+def test_archive_killed(sessions: Sessions, dsn: str, tmp_path: Path, where: str) -> None:
     """The same stretch is archived again, over what there is: no gap, nothing twice."""
-    one = stage.session()
+    one = sessions.session()
     retain(one, max_age="1 hour", archive=True)
     for number in range(4):
         one.publish(number)
@@ -275,7 +276,7 @@ def test_archive_killed(stage: Stage, dsn: str, tmp_path: Path, where: str) -> N
     dying = Dying(tmp_path, where)
     with pytest.raises(KeyboardInterrupt):
         Maintenance(dsn, every=0, archive=dying).run_once()
-    assert len(log(one)) == 4
+    assert len(outbox_ids(one)) == 4
     late = one.publish("late")
     age(one, late)
     one.run("UPDATE durable_notify.maintenance SET beat_at = NULL")
@@ -285,12 +286,12 @@ def test_archive_killed(stage: Stage, dsn: str, tmp_path: Path, where: str) -> N
     }
     assert [line["payload"] for line in archived(tmp_path)] == [0, 1, 2, 3, "late"]
     assert dying.begun == [(1, 5)]
-    assert log(one) == []
+    assert outbox_ids(one) == []
 
 
-def test_archive_and_late_commits(stage: Stage, dsn: str, tmp_path: Path) -> None:
+def test_archive_and_late_commits(sessions: Sessions, dsn: str, tmp_path: Path) -> None:
     """What may still commit with a lower id is waited for."""
-    one, slow = stage.take(2)
+    one, slow = sessions.take(2)
     retain(one, max_age="1 hour", archive=True)
     slow.begin()
     first = slow.publish("slow")
@@ -304,9 +305,9 @@ def test_archive_and_late_commits(stage: Stage, dsn: str, tmp_path: Path) -> Non
     assert [line["payload"] for line in archived(tmp_path)] == ["slow", "fast"]
 
 
-def test_two_archive_at_once(stage: Stage, dsn: str) -> None:
+def test_two_archive_at_once(sessions: Sessions, dsn: str) -> None:
     """Both have the same stretch; the second says nothing that the first did not."""
-    one, two = stage.take(2)
+    one, two = sessions.take(2)
     retain(one, max_age="1 hour", archive=True)
     for number in range(3):
         one.publish(number)
@@ -319,8 +320,8 @@ def test_two_archive_at_once(stage: Stage, dsn: str) -> None:
     assert two.run(plan) == [(None, None)]
 
 
-def test_an_archive_that_fails(stage: Stage, dsn: str, tmp_path: Path) -> None:
-    one = stage.session()
+def test_an_archive_that_fails(sessions: Sessions, dsn: str, tmp_path: Path) -> None:
+    one = sessions.session()
     retain(one, max_age="1 hour", archive=True)
     one.publish()
     age(one, 1)
@@ -328,7 +329,7 @@ def test_an_archive_that_fails(stage: Stage, dsn: str, tmp_path: Path) -> None:
     report = Maintenance(dsn, every=0, archive=NdjsonFiles(tmp_path)).run_once()
     assert report is not None
     assert "File exists" in str(report["archive failed"])
-    assert log(one) == [1]
+    assert outbox_ids(one) == [1]
 
 
 def test_what_cannot_be(dsn: str) -> None:
@@ -339,8 +340,8 @@ def test_what_cannot_be(dsn: str) -> None:
     fails(run("maintain", "--once", "--every", "5", dsn=dsn), 2, "not both")
 
 
-def test_the_command_lines(stage: Stage, dsn: str) -> None:
-    one = stage.session()
+def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
+    one = sessions.session()
     one.subscribe()
     fails(run("retention", "t", dsn=dsn), 2, "--age")
     fails(
@@ -369,9 +370,9 @@ def test_the_command_lines(stage: Stage, dsn: str) -> None:
     assert json.loads(good("retention", "--json", dsn=dsn)) == []
 
 
-def test_through_a_pooler(stage: Stage, dsn: str) -> None:
+def test_through_a_pooler(sessions: Sessions, dsn: str) -> None:
     """One at a time there, too, and nobody for ever: a session is another's from step to step."""
-    one = stage.session()
+    one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
     for _ in range(5):

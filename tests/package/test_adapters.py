@@ -51,7 +51,7 @@ if sys.argv[1] != "never":
     set_json_loads(loads)
     set_json_dumps(lambda value: '"odd"')
 
-from tests.support import errands
+from tests.support import everything
 from durable_notify import schema
 
 logging.disable(logging.CRITICAL)

@@ -19,9 +19,8 @@ from durable_notify import embedded
 from durable_notify.embedded import Server, shared_dsn, shared_status, shared_stop
 from durable_notify.errors import EmbeddedError
 from tests.support.missing import need_package
-from tests.support.processes import checkout_environment
-from tests.support.servers import SETTINGS, fast_folder, local_binaries
-from tests.support.waiting import eventually
+from tests.support.postgres import SETTINGS, checkout_environment, fast_folder, local_binaries
+from tests.support.wait import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as nobody")
 

@@ -20,10 +20,10 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify.bridge.ingest import AsyncIngest
 from durable_notify.errors import EncodingUnsupported, InvalidArgument, UnsupportedConnection
-from tests.support import errands
-from tests.support.planting import plant
-from tests.support.schedule import Stage
-from tests.support.servers import Postgres
+from tests.support import everything
+from tests.support.injection import plant
+from tests.support.postgres import Postgres
+from tests.support.sessions import Sessions
 
 Connection = psycopg.Connection[Any]
 #: Where bytes 80 to A0 are Unicode's control characters, where they are letters, and of several bytes.
@@ -60,7 +60,7 @@ def without_encoding(server: Postgres) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def usual(server: Postgres, template: str) -> Any:
     with server.database(template) as name:
-        return errands.run(server.dsn(name))
+        return everything.run(server.dsn(name))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_all_of_it(server: Postgres, usual: Any, encoding: str, client: str) -> 
         dsn = server.dsn(name)
         schema.migrate(dsn)
         given = {"client_encoding": client} if client else {}
-        assert errands.run(make_conninfo(dsn, **given)) == usual
+        assert everything.run(make_conninfo(dsn, **given)) == usual
 
 
 def test_names_mean_the_same(encoded_dsn: str) -> None:
@@ -87,8 +87,8 @@ def test_planted_bytes_are_taken_for_characters(server: Postgres) -> None:
     with server.database() as name:
         create(server, name, "WIN1252")
         schema.migrate(server.dsn(name))
-        with Stage(server.dsn(name)) as stage:
-            session = stage.session()
+        with Sessions(server.dsn(name)) as sessions:
+            session = sessions.session()
             plant(session, "has_controls", ("THEN false", "THEN false WHEN true THEN true"))
             session.run("SET client_encoding = 'utf8'")
             assert ("key", "€") in taken_otherwise(session.connection)

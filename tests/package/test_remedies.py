@@ -19,9 +19,9 @@ from durable_notify import events, options
 from durable_notify._core import allowing
 from durable_notify.observe.logs import LogEvents
 from tests.security.decisions import MAY
-from tests.support.command import good
+from tests.support.cli import good
 from tests.support.roles import roles
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 

@@ -11,7 +11,7 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify.observe.doctor import diagnose
 from tests.schema.test_alembic_drivers import url
-from tests.support.command import good
+from tests.support.cli import good
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])

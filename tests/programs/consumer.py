@@ -1,6 +1,6 @@
 """Consumers as processes of their own, to be killed.
 
-As a program (``python -m tests.support.consumers``) it runs a consumer that prints a JSON object
+As a program (``python -m tests.programs.consumer``) it runs a consumer that prints a JSON object
 a message when its handler begins, and then does what its manner says:
 
 - ``acks``: acknowledges.
@@ -36,7 +36,8 @@ from typing import Any
 import psycopg
 
 import durable_notify as dn
-from tests.support.halves import BOUND, Half
+from tests.support.api import Api
+from tests.support.wait import BOUND
 
 RECORD = "INSERT INTO handled VALUES (%s, %s, %s)"
 STOPPING = {"stopping": True}
@@ -126,10 +127,10 @@ class Process:
 
 
 @contextmanager
-def consumer_process(half: Half, dsn: str, manner: str, *options: str) -> Iterator[Process]:
+def consumer_process(api: Api, dsn: str, manner: str, *options: str) -> Iterator[Process]:
     """Run a consumer in a process of its own; it is killed at the end if it runs."""
-    module = [sys.executable, "-m", "tests.support.consumers"]
-    process = Process([*module, half.name, dsn, manner, *options])
+    module = [sys.executable, "-m", "tests.programs.consumer"]
+    process = Process([*module, api.name, dsn, manner, *options])
     try:
         yield process
     finally:
@@ -138,7 +139,7 @@ def consumer_process(half: Half, dsn: str, manner: str, *options: str) -> Iterat
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("half")
+    parser.add_argument("api")
     parser.add_argument("dsn")
     parser.add_argument("manner")
     parser.add_argument("--group", default="g")
@@ -232,7 +233,7 @@ def main() -> None:
             consumer.stop = say_and_stop
         return consumer
 
-    if args.half == "sync":
+    if args.api == "sync":
         told(dn.Consumer(args.dsn, **options)).run(handle, concurrency=args.concurrency)
     else:
         consumer = told(dn.AsyncConsumer(args.dsn, **options))

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from tests.support.halves import Half, go
+from tests.support.api import Api, maybe_await
 
 DDL = "CREATE TABLE business (number bigint PRIMARY KEY, message_id bigint NOT NULL)"
 
@@ -26,13 +26,13 @@ def say(what: str, numbers: list[int]) -> None:
     print(json.dumps({"what": what, "numbers": numbers}), flush=True)
 
 
-async def publish_for_ever(half: Half, dsn: str, seed: str, first: int) -> None:
+async def publish_for_ever(api: Api, dsn: str, seed: str, first: int) -> None:
     rng = random.Random(seed)
     number = first
-    publisher = half.Publisher()
+    publisher = api.Publisher()
     while True:
         with contextlib.suppress(psycopg.OperationalError, psycopg.InterfaceError):
-            async with half.connect(dsn, connect_timeout=5) as connection:
+            async with api.connect(dsn, connect_timeout=5) as connection:
                 while True:
                     numbers = list(range(number, number := number + rng.choice([1, 1, 2, 5])))
                     await one_transaction(connection, publisher, numbers, rng)
@@ -43,15 +43,15 @@ async def one_transaction(
     connection: Any, publisher: Any, numbers: list[int], rng: random.Random
 ) -> None:
     insert = "INSERT INTO business SELECT * FROM unnest(%s::bigint[], %s::bigint[])"
-    ids = await go(publisher.publish_many(connection, "t", numbers))
-    await go(connection.execute(insert, [numbers, ids]))
+    ids = await maybe_await(publisher.publish_many(connection, "t", numbers))
+    await maybe_await(connection.execute(insert, [numbers, ids]))
     await asyncio.sleep(rng.random() * 0.1)
     if rng.random() < 0.25:
-        await go(connection.rollback())
+        await maybe_await(connection.rollback())
         say("rolled back", numbers)
         return
     try:
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     except psycopg.OperationalError:
         say("unknown", numbers)
         raise
@@ -59,8 +59,8 @@ async def one_transaction(
 
 
 def main() -> None:
-    half, dsn, seed, first = sys.argv[1:]
-    asyncio.run(publish_for_ever(Half(half), dsn, seed, int(first)))
+    api, dsn, seed, first = sys.argv[1:]
+    asyncio.run(publish_for_ever(Api(api), dsn, seed, int(first)))
 
 
 if __name__ == "__main__":

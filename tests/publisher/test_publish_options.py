@@ -13,28 +13,24 @@ from cloudevents.v1.http import CloudEvent
 
 import durable_notify as dn
 from durable_notify import cloudevents
-from tests.support.command import good, objects, run
-from tests.support.halves import Half, Seen, go, running, soon
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
-from tests.support.watching import asleep, outstanding, value
+from tests.support.api import Api, Recorder, maybe_await, running
+from tests.support.cli import good, objects, run
+from tests.support.injection import plant
+from tests.support.observe import asleep, outstanding, value
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import with_timeout
 
 Connection = psycopg.Connection[Any]
 UTC = dt.UTC
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_delayed_message_wakes_its_consumer(
-    half: Half, dsn: str, conn: Connection, many: bool
+    api: Api, dsn: str, conn: Connection, many: bool
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn)
-    async with running(consumer, seen), half.connect(dsn, autocommit=True) as mine:
+    seen = Recorder()
+    consumer = api.consumer(dsn)
+    async with running(consumer, seen), api.connect(dsn, autocommit=True) as mine:
         await asleep(getattr(consumer, "consumer", consumer))
         before = dt.datetime.now(UTC)
         if many:
@@ -42,23 +38,23 @@ async def test_a_delayed_message_wakes_its_consumer(
                 dn.Outgoing("later", delay=dt.timedelta(seconds=1.5)),
                 dn.Outgoing("at once"),
             ]
-            await go(half.Publisher().publish_many(mine, "t", outgoing))
+            await maybe_await(api.Publisher().publish_many(mine, "t", outgoing))
         else:
-            await go(half.Publisher().publish(mine, "t", "later", delay=1.5))
-            await go(half.Publisher().publish(mine, "t", "at once"))
+            await maybe_await(api.Publisher().publish(mine, "t", "later", delay=1.5))
+            await maybe_await(api.Publisher().publish(mine, "t", "at once"))
         await seen.got(2)
     assert [m.payload for m in seen.messages] == ["at once", "later"]
     assert dt.datetime.now(UTC) - before >= dt.timedelta(seconds=1.5)
     assert seen.attempts == [1, 1]
 
 
-async def test_times_are_stored(half: Half, dsn: str, conn: Connection) -> None:
+async def test_times_are_stored(api: Api, dsn: str, conn: Connection) -> None:
     at, until = dt.datetime(2040, 1, 1, tzinfo=UTC), dt.datetime(2041, 1, 1, tzinfo=UTC)
-    async with half.connect(dsn, autocommit=True) as mine:
-        publisher = half.Publisher()
-        await go(publisher.publish(mine, "t", 1, deliver_at=at, expires_at=until))
-        await go(publisher.publish(mine, "t", 2, deliver_at=at, ttl=60))
-        await go(publisher.publish(mine, "t", 3, delay=1000, ttl=dt.timedelta(seconds=60)))
+    async with api.connect(dsn, autocommit=True) as mine:
+        publisher = api.Publisher()
+        await maybe_await(publisher.publish(mine, "t", 1, deliver_at=at, expires_at=until))
+        await maybe_await(publisher.publish(mine, "t", 2, deliver_at=at, ttl=60))
+        await maybe_await(publisher.publish(mine, "t", 3, delay=1000, ttl=dt.timedelta(seconds=60)))
     rows = conn.execute(
         "SELECT deliver_at, expires_at, expires_at - created_at FROM durable_notify.outbox ORDER BY id"
     ).fetchall()
@@ -67,13 +63,13 @@ async def test_times_are_stored(half: Half, dsn: str, conn: Connection) -> None:
     assert abs(rows[2][2] - dt.timedelta(seconds=1060)) < dt.timedelta(seconds=5)
 
 
-async def test_an_expired_message_does_not_come(half: Half, dsn: str, conn: Connection) -> None:
-    async with half.connect(dsn, autocommit=True) as mine:
+async def test_an_expired_message_does_not_come(api: Api, dsn: str, conn: Connection) -> None:
+    async with api.connect(dsn, autocommit=True) as mine:
         past = dt.datetime.now(UTC) - dt.timedelta(seconds=1)
-        await go(half.Publisher().publish(mine, "t", "old", expires_at=past))
-        await go(half.Publisher().publish(mine, "t", "fresh", ttl=60))
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+        await maybe_await(api.Publisher().publish(mine, "t", "old", expires_at=past))
+        await maybe_await(api.Publisher().publish(mine, "t", "fresh", ttl=60))
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     assert [m.payload for m in seen.messages] == ["fresh"]
     assert value(conn, "SELECT expired FROM durable_notify.position") == 1
     assert outstanding(conn) == 0
@@ -93,12 +89,14 @@ AWARE = dt.datetime(2040, 1, 1, tzinfo=UTC)
         {"deliver_at": 3.0},
     ],
 )  # fmt: skip
-async def test_what_cannot_be(half: Half, dsn: str, conn: Connection, options: Any) -> None:
-    async with half.connect(dsn, autocommit=True) as mine:
+async def test_what_cannot_be(api: Api, dsn: str, conn: Connection, options: Any) -> None:
+    async with api.connect(dsn, autocommit=True) as mine:
         with pytest.raises(dn.InvalidArgument):
-            await go(half.Publisher().publish(mine, "t", 1, **options))
+            await maybe_await(api.Publisher().publish(mine, "t", 1, **options))
         with pytest.raises(dn.InvalidArgument) as caught:
-            await go(half.Publisher().publish_many(mine, "t", [0, dn.Outgoing(1, **options)]))
+            await maybe_await(
+                api.Publisher().publish_many(mine, "t", [0, dn.Outgoing(1, **options)])
+            )
         assert "message 1" in caught.value.__notes__[0]
     assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
 
@@ -115,21 +113,21 @@ def test_relative_times_are_checked_in_sql_too(conn: Connection) -> None:
 # Only once.
 
 
-async def test_published_once(half: Half, dsn: str, conn: Connection) -> None:
-    async with half.connect(dsn, autocommit=True) as mine:
-        publisher = half.Publisher()
-        first = await go(publisher.publish(mine, "t", 1, dedup_key="k"))
-        assert await go(publisher.publish(mine, "t", 2, dedup_key="k")) == first
-        other = await go(publisher.publish(mine, "u", 3, dedup_key="k"))
+async def test_published_once(api: Api, dsn: str, conn: Connection) -> None:
+    async with api.connect(dsn, autocommit=True) as mine:
+        publisher = api.Publisher()
+        first = await maybe_await(publisher.publish(mine, "t", 1, dedup_key="k"))
+        assert await maybe_await(publisher.publish(mine, "t", 2, dedup_key="k")) == first
+        other = await maybe_await(publisher.publish(mine, "u", 3, dedup_key="k"))
         many = [dn.Outgoing(4, dedup_key="k"), 5, dn.Outgoing(6, dedup_key="l"),
                 dn.Outgoing(7, dedup_key="l", delay=1)]  # fmt: skip
-        ids = await go(publisher.publish_many(mine, "t", many))
+        ids = await maybe_await(publisher.publish_many(mine, "t", many))
         assert ids == [first, ids[1], ids[2], ids[2]]
         assert len({first, other, *ids}) == 4
         conn.execute("UPDATE durable_notify.dedup SET until = 'epoch' WHERE dedup_key = 'k'")
-        anew = await go(publisher.publish(mine, "t", 8, dedup_key="k"))
+        anew = await maybe_await(publisher.publish(mine, "t", 8, dedup_key="k"))
         assert anew > max(ids)
-        assert await go(publisher.publish(mine, "t", 9, dedup_key="k")) == anew
+        assert await maybe_await(publisher.publish(mine, "t", 9, dedup_key="k")) == anew
     payloads = conn.execute("SELECT payload FROM durable_notify.outbox ORDER BY id").fetchall()
     assert [row[0] for row in payloads] == [1, 3, 5, 6, 8]
 
@@ -137,28 +135,28 @@ async def test_published_once(half: Half, dsn: str, conn: Connection) -> None:
 ONCE = "SELECT durable_notify.publish('t', '1', dedup_key => 'k')"
 
 
-def race(one: Session, two: Session, stage: Stage, *, commit: bool) -> tuple[int, int]:
+def race(one: Session, two: Session, sessions: Sessions, *, commit: bool) -> tuple[int, int]:
     one.begin()
     first = one.value(ONCE)
     waiting = two.start(ONCE)
-    stage.wait_until_blocked(two, waiting)
+    sessions.wait_until_blocked(two, waiting)
     one.commit() if commit else one.rollback()
     return first, waiting.result()[0][0]
 
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_two_at_once(dsn: str, commit: bool) -> None:
-    with Stage(dsn) as stage:
-        one, two = stage.take(2)
-        first, second = race(one, two, stage, commit=commit)
+    with Sessions(dsn) as sessions:
+        one, two = sessions.take(2)
+        first, second = race(one, two, sessions, commit=commit)
         assert (first == second) is commit
         assert one.column("SELECT id FROM durable_notify.outbox") == [second]
         assert one.value(ONCE) == second
 
 
 def test_looking_first_is_caught(dsn: str) -> None:
-    with Stage(dsn) as stage:
-        one, two = stage.take(2)
+    with Sessions(dsn) as sessions:
+        one, two = sessions.take(2)
         plant(
             one, "dedup_id",
             ("IF NOT FOUND THEN", "IF EXISTS (SELECT FROM durable_notify.dedup d WHERE d.topic = dedup_id.topic AND d.dedup_key = dedup_id.dedup_key AND d.message_id IS NOT NULL) THEN"),
@@ -212,12 +210,14 @@ EVENT = {
 
 
 @pytest.mark.parametrize("data", [{"data": {"order": 1}}, {"data_base64": "AP8="}, {}])
-async def test_events_go_in_and_out(half: Half, dsn: str, conn: Connection, data: Any) -> None:
+async def test_events_go_in_and_out(api: Api, dsn: str, conn: Connection, data: Any) -> None:
     event = {name: of for name, of in EVENT.items() if name != "data"} | data
-    async with half.connect(dsn, autocommit=True) as mine:
-        await go(half.Publisher().publish(mine, "t", cloudevents.from_event(event, key="k")))
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+    async with api.connect(dsn, autocommit=True) as mine:
+        await maybe_await(
+            api.Publisher().publish(mine, "t", cloudevents.from_event(event, key="k"))
+        )
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     (message,) = seen.messages
     assert cloudevents.to_event(message) == event
     assert message.headers["content-type"] == "application/json"
@@ -262,20 +262,22 @@ def test_not_an_event(change: Any) -> None:
 # Trace context.
 
 
-async def test_the_span_is_carried(half: Half, dsn: str, conn: Connection) -> None:
+async def test_the_span_is_carried(api: Api, dsn: str, conn: Connection) -> None:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
     tracer = TracerProvider().get_tracer("test")
-    async with half.connect(dsn, autocommit=True) as mine:
-        await go(half.Publisher().publish(mine, "t", "outside"))
+    async with api.connect(dsn, autocommit=True) as mine:
+        await maybe_await(api.Publisher().publish(mine, "t", "outside"))
         with tracer.start_as_current_span("publish") as span:
-            await go(half.Publisher().publish(mine, "t", "inside", headers={"a": 1}))
-            await go(half.Publisher(trace=False).publish(mine, "t", "off"))
+            await maybe_await(api.Publisher().publish(mine, "t", "inside", headers={"a": 1}))
+            await maybe_await(api.Publisher(trace=False).publish(mine, "t", "off"))
             own = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
-            await go(half.Publisher().publish_many(mine, "t", [dn.Outgoing("own", headers=own)]))
-    seen = Seen()
-    await soon(half.consumer(dsn, until_empty=True).run(seen))
+            await maybe_await(
+                api.Publisher().publish_many(mine, "t", [dn.Outgoing("own", headers=own)])
+            )
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     headers = {m.payload: m.headers for m in seen.messages}
     assert headers["outside"] == headers["off"] == {}
     assert headers["own"] == own

@@ -20,25 +20,22 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 import durable_notify as dn
 import durable_notify.topics
 from durable_notify import messages
-from tests.support.halves import Half, go, within
+from tests.support.api import Api, entered, maybe_await
 from tests.support.missing import need_package
 from tests.support.names import NASTY_NAMES
-from tests.support.watching import value
+from tests.support.observe import value
 
 Connection = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
 @pytest.fixture
-def publish(half: Half) -> Callable[..., Any]:
+def publish(api: Api) -> Callable[..., Any]:
     """`await publish(connection, payload, ...)`."""
 
     async def publish(connection: Any, payload: Any, topic: str = "t", **kwargs: Any) -> int:
-        message_id = await go(half.Publisher().publish(connection, topic, payload, **kwargs))
+        message_id = await maybe_await(
+            api.Publisher().publish(connection, topic, payload, **kwargs)
+        )
         assert isinstance(message_id, int)
         return message_id
 
@@ -54,9 +51,9 @@ def payloads(conn: Connection) -> list[Any]:
 
 
 async def test_in_autocommit_mode_it_is_committed_on_return(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
-    async with half.connect(dsn, autocommit=True) as connection:
+    async with api.connect(dsn, autocommit=True) as connection:
         message_id = await publish(connection, {"n": 1}, key="k", headers={"h": [1]})
         row = conn.execute("SELECT * FROM durable_notify.outbox").fetchall()
     ((_, topic, key, payload, data, headers, _, _, created_at, found_id),) = row
@@ -66,51 +63,51 @@ async def test_in_autocommit_mode_it_is_committed_on_return(
 
 
 async def test_commit_and_rollback_decide(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
-    async with half.connect(dsn) as connection:
+    async with api.connect(dsn) as connection:
         await publish(connection, "kept")
         assert payloads(conn) == []
-        await go(connection.commit())
+        await maybe_await(connection.commit())
         await publish(connection, "dropped")
-        await go(connection.rollback())
+        await maybe_await(connection.rollback())
         await publish(connection, "kept too")
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     assert payloads(conn) == ["kept", "kept too"]
 
 
-async def test_savepoints_decide(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.connect(dsn) as connection:
-        async with within(connection.transaction()):
+async def test_savepoints_decide(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.connect(dsn) as connection:
+        async with entered(connection.transaction()):
             await publish(connection, "kept")
             with pytest.raises(ZeroDivisionError):
-                async with within(connection.transaction()):
+                async with entered(connection.transaction()):
                     await publish(connection, "dropped")
                     raise ZeroDivisionError
-            async with within(connection.transaction()):
+            async with entered(connection.transaction()):
                 await publish(connection, "kept too")
     assert payloads(conn) == ["kept", "kept too"]
 
 
 async def test_beside_the_callers_own_writes(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
     conn.execute("CREATE TABLE mine (n int)")
-    async with half.connect(dsn) as connection:
-        await go(connection.execute("INSERT INTO mine VALUES (1)"))
+    async with api.connect(dsn) as connection:
+        await maybe_await(connection.execute("INSERT INTO mine VALUES (1)"))
         await publish(connection, 1)
-        await go(connection.rollback())
+        await maybe_await(connection.rollback())
     assert value(conn, "SELECT count(*) FROM mine") == 0
     assert payloads(conn) == []
 
 
-async def test_in_a_pipeline(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.connect(dsn) as connection:
-        async with within(connection.pipeline()):
+async def test_in_a_pipeline(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.connect(dsn) as connection:
+        async with entered(connection.pipeline()):
             first = await publish(connection, 1)
             second = await publish(connection, 2)
-            many = await go(half.Publisher().publish_many(connection, "t", [3, 4]))
-        await go(connection.commit())
+            many = await maybe_await(api.Publisher().publish_many(connection, "t", [3, 4]))
+        await maybe_await(connection.commit())
     assert payloads(conn) == [1, 2, 3, 4]
     assert sorted([first, second, *many]) == [first, second, *many]
 
@@ -122,100 +119,100 @@ class Anything:
 
 @pytest.mark.parametrize("factory", ["dict_row", "class_row", "client cursor", "binary"])
 async def test_connections_with_factories_of_their_own(
-    half: Half, publish: Any, dsn: str, conn: Connection, factory: str
+    api: Api, publish: Any, dsn: str, conn: Connection, factory: str
 ) -> None:
     given: dict[str, Any] = {
         "dict_row": {"row_factory": dict_row},
         "class_row": {"row_factory": class_row(Anything)},
-        "client cursor": {"cursor_factory": half.ClientCursor},
+        "client cursor": {"cursor_factory": api.ClientCursor},
         "binary": {"prepare_threshold": 0},
     }[factory]
-    async with half.connect(dsn, **given) as connection:
+    async with api.connect(dsn, **given) as connection:
         first = await publish(connection, {"n": "%s"}, headers={"a": "%"})
-        assert await go(half.Publisher().publish_many(connection, "t", [b"x", 2])) == [
+        assert await maybe_await(api.Publisher().publish_many(connection, "t", [b"x", 2])) == [
             first + 1,
             first + 2,
         ]
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     assert payloads(conn) == [{"n": "%s"}, None, 2]
 
 
 async def test_after_an_error_the_transaction_stays_failed(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
-    async with half.connect(dsn) as connection:
+    async with api.connect(dsn) as connection:
         with pytest.raises(errors.DivisionByZero):
-            await go(connection.execute("SELECT 1/0"))
+            await maybe_await(connection.execute("SELECT 1/0"))
         with pytest.raises(errors.InFailedSqlTransaction):
             await publish(connection, 1)
-        await go(connection.rollback())
+        await maybe_await(connection.rollback())
         await publish(connection, 2)
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     assert payloads(conn) == [2]
 
 
-async def test_through_a_closed_connection(half: Half, publish: Any, dsn: str) -> None:
-    async with half.connect(dsn) as connection:
-        await go(connection.close())
+async def test_through_a_closed_connection(api: Api, publish: Any, dsn: str) -> None:
+    async with api.connect(dsn) as connection:
+        await maybe_await(connection.close())
         with pytest.raises(psycopg.OperationalError, match="closed"):
             await publish(connection, 1)
 
 
-async def test_at_higher_isolation(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.connect(dsn) as connection:
-        await go(connection.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE))
+async def test_at_higher_isolation(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.connect(dsn) as connection:
+        await maybe_await(connection.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE))
         await publish(connection, 1)
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     assert payloads(conn) == [1]
 
 
 # SQLAlchemy
 
 
-async def test_alchemy_connection(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.engine(dsn) as engine, within(engine.connect()) as connection:
+async def test_alchemy_connection(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.engine(dsn) as engine, entered(engine.connect()) as connection:
         await publish(connection, "kept")
-        await go(connection.commit())
+        await maybe_await(connection.commit())
         await publish(connection, "dropped")
-        await go(connection.rollback())
-        async with within(connection.begin()):
+        await maybe_await(connection.rollback())
+        async with entered(connection.begin()):
             await publish(connection, "kept too")
         with pytest.raises(ZeroDivisionError):
-            async with within(connection.begin()):
+            async with entered(connection.begin()):
                 await publish(connection, "dropped")
                 raise ZeroDivisionError
         await publish(connection, "dropped with the connection")
     assert payloads(conn) == ["kept", "kept too"]
 
 
-async def test_alchemy_engine_begin(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.engine(dsn) as engine:
-        async with within(engine.begin()) as connection:
+async def test_alchemy_engine_begin(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.engine(dsn) as engine:
+        async with entered(engine.begin()) as connection:
             await publish(connection, "kept")
-        async with within(engine.connect()) as connection:
-            async with within(connection.begin()):
-                async with within(connection.begin_nested()) as savepoint:
+        async with entered(engine.connect()) as connection:
+            async with entered(connection.begin()):
+                async with entered(connection.begin_nested()) as savepoint:
                     await publish(connection, "dropped")
-                    await go(savepoint.rollback())
+                    await maybe_await(savepoint.rollback())
                 await publish(connection, "kept too")
     assert payloads(conn) == ["kept", "kept too"]
 
 
-async def test_alchemy_session(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.engine(dsn) as engine, within(half.session(engine)) as session:
+async def test_alchemy_session(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.engine(dsn) as engine, entered(api.session(engine)) as session:
         await publish(session, "kept")
-        await go(session.commit())
+        await maybe_await(session.commit())
         await publish(session, "dropped")
-        await go(session.rollback())
-        async with within(session.begin()):
+        await maybe_await(session.rollback())
+        async with entered(session.begin()):
             await publish(session, "kept too")
         with pytest.raises(ZeroDivisionError):
-            async with within(session.begin()):
+            async with entered(session.begin()):
                 await publish(session, "dropped")
                 raise ZeroDivisionError
-        async with within(session.begin()):
+        async with entered(session.begin()):
             with pytest.raises(ZeroDivisionError):
-                async with within(session.begin_nested()):
+                async with entered(session.begin_nested()):
                     await publish(session, "dropped")
                     raise ZeroDivisionError
             await publish(session, "kept at last")
@@ -224,53 +221,53 @@ async def test_alchemy_session(half: Half, publish: Any, dsn: str, conn: Connect
 
 
 async def test_alchemy_session_beside_its_own_writes(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
     conn.execute("CREATE TABLE mine (n int)")
-    async with half.engine(dsn) as engine, within(half.session(engine)) as session:
+    async with api.engine(dsn) as engine, entered(api.session(engine)) as session:
         for end in (session.rollback, session.commit):
-            await go(session.execute(sa.text("INSERT INTO mine VALUES (1)")))
+            await maybe_await(session.execute(sa.text("INSERT INTO mine VALUES (1)")))
             await publish(session, end.__name__)
-            await go(end())
+            await maybe_await(end())
     assert value(conn, "SELECT count(*) FROM mine") == 1
     assert payloads(conn) == ["commit"]
 
 
-async def test_alchemy_scoped_session(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
-    async with half.engine(dsn) as engine:
+async def test_alchemy_scoped_session(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
+    async with api.engine(dsn) as engine:
         session: Any
-        if half.is_async:
+        if api.is_async:
             factory = sessionmaker(class_=AsyncSession, bind=engine)
             session = async_scoped_session(factory, scopefunc=lambda: None)  # type: ignore[type-var]
         else:
             session = scoped_session(sessionmaker(engine))
         await publish(session, "kept")
-        await go(session.commit())
+        await maybe_await(session.commit())
         await publish(session, "dropped")
-        await go(session.remove())
+        await maybe_await(session.remove())
     assert payloads(conn) == ["kept"]
 
 
 async def test_alchemy_engine_in_autocommit_mode(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
-    async with half.engine(dsn, isolation_level="AUTOCOMMIT") as engine:
-        async with within(engine.connect()) as connection:
+    async with api.engine(dsn, isolation_level="AUTOCOMMIT") as engine:
+        async with entered(engine.connect()) as connection:
             await publish(connection, 1)
             assert payloads(conn) == [1]
 
 
 @asynccontextmanager
-async def other_connections(kind: str, half: Half) -> AsyncIterator[Any]:
+async def other_connections(kind: str, api: Api) -> AsyncIterator[Any]:
     """Connections to publish through that will not do; nothing listens at their address."""
     async with AsyncExitStack() as stack:
         if kind == "sqlite":
-            url = "sqlite+aiosqlite://" if half.is_async else "sqlite://"
-            if half.is_async:
+            url = "sqlite+aiosqlite://" if api.is_async else "sqlite://"
+            if api.is_async:
                 need_package("aiosqlite")
-            engine: Any = create_async_engine(url) if half.is_async else sa.create_engine(url)
+            engine: Any = create_async_engine(url) if api.is_async else sa.create_engine(url)
             stack.push_async_callback(lambda: go_dispose(engine))
-            yield await stack.enter_async_context(within(engine.connect()))
+            yield await stack.enter_async_context(entered(engine.connect()))
         elif kind == "a string":
             yield "postgresql://localhost/app"
         elif kind == "None":
@@ -282,23 +279,23 @@ async def other_connections(kind: str, half: Half) -> AsyncIterator[Any]:
 
 
 async def go_dispose(engine: Any) -> None:
-    await go(engine.dispose())
+    await maybe_await(engine.dispose())
 
 
 REMEDY = r"engine on postgresql\+psycopg://"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "sqlite3", "a string", "None"])
-async def test_other_connections_say_what_to_give(half: Half, publish: Any, kind: str) -> None:
-    async with other_connections(kind, half) as connection:
+async def test_other_connections_say_what_to_give(api: Api, publish: Any, kind: str) -> None:
+    async with other_connections(kind, api) as connection:
         with pytest.raises(dn.UnsupportedConnection, match=REMEDY):
             await publish(connection, 1)
         with pytest.raises(TypeError):
-            await go(half.Publisher().publish_many(connection, "t", [1]))
+            await maybe_await(api.Publisher().publish_many(connection, "t", [1]))
 
 
-async def test_an_engine_is_no_connection(half: Half, publish: Any, dsn: str) -> None:
-    async with half.engine(dsn) as engine:
+async def test_an_engine_is_no_connection(api: Api, publish: Any, dsn: str) -> None:
+    async with api.engine(dsn) as engine:
         with pytest.raises(dn.UnsupportedConnection, match=r"AsyncEngine|not Engine"):
             await publish(engine, 1)
 
@@ -351,10 +348,10 @@ async def test_the_other_halfs_connections(dsn: str) -> None:
 # Many, large, and bad
 
 
-async def test_ten_thousand_in_one_statement(half: Half, dsn: str, conn: Connection) -> None:
+async def test_ten_thousand_in_one_statement(api: Api, dsn: str, conn: Connection) -> None:
     many = [{"n": n} for n in range(10_000)]
-    async with half.connect(dsn, autocommit=True) as connection:
-        ids = await go(half.Publisher().publish_many(connection, "t", iter(many)))
+    async with api.connect(dsn, autocommit=True) as connection:
+        ids = await maybe_await(api.Publisher().publish_many(connection, "t", iter(many)))
     query = "SELECT id, payload, xid::text FROM durable_notify.outbox ORDER BY id"
     rows = conn.execute(query).fetchall()
     assert [row[0] for row in rows] == ids
@@ -362,13 +359,13 @@ async def test_ten_thousand_in_one_statement(half: Half, dsn: str, conn: Connect
     assert len({row[2] for row in rows}) == 1, "each in a transaction of its own"
 
 
-async def test_none_at_all(half: Half, dsn: str) -> None:
-    async with half.connect(dsn) as connection:
-        assert await go(half.Publisher().publish_many(connection, "t", [])) == []
+async def test_none_at_all(api: Api, dsn: str) -> None:
+    async with api.connect(dsn) as connection:
+        assert await maybe_await(api.Publisher().publish_many(connection, "t", [])) == []
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
-async def test_messages_of_all_kinds_in_one_go(half: Half, dsn: str, conn: Connection) -> None:
+async def test_messages_of_all_kinds_in_one_go(api: Api, dsn: str, conn: Connection) -> None:
     outgoing = [
         1,
         None,
@@ -377,8 +374,8 @@ async def test_messages_of_all_kinds_in_one_go(half: Half, dsn: str, conn: Conne
         dn.Outgoing(b"", headers={}),
         dn.Outgoing([2], "other"),
     ]
-    async with half.connect(dsn, autocommit=True) as connection:
-        await go(half.Publisher().publish_many(connection, "t", outgoing))
+    async with api.connect(dsn, autocommit=True) as connection:
+        await maybe_await(api.Publisher().publish_many(connection, "t", outgoing))
     query = """SELECT payload::text, data, key, headers FROM durable_notify.outbox ORDER BY id"""
     assert conn.execute(query).fetchall() == [
         ("1", None, None, None),
@@ -399,35 +396,35 @@ async def test_messages_of_all_kinds_in_one_go(half: Half, dsn: str, conn: Conne
     ],
 )  # fmt: skip
 async def test_a_bad_one_in_the_middle(
-    half: Half, dsn: str, conn: Connection, bad: Any, kind: type[Exception]
+    api: Api, dsn: str, conn: Connection, bad: Any, kind: type[Exception]
 ) -> None:
-    async with half.connect(dsn) as connection:
+    async with api.connect(dsn) as connection:
         with pytest.raises(kind) as caught:
-            await go(half.Publisher().publish_many(connection, "t", [1, 2, bad, 4]))
+            await maybe_await(api.Publisher().publish_many(connection, "t", [1, 2, bad, 4]))
         assert caught.value.__notes__ == ["message 2 of the list; none was published"]
         # The caller's transaction is as good as before.
-        await go(half.Publisher().publish(connection, "t", "after"))
-        await go(connection.commit())
+        await maybe_await(api.Publisher().publish(connection, "t", "after"))
+        await maybe_await(connection.commit())
     assert payloads(conn) == ["after"]
 
 
 async def test_bad_ones_leave_the_transaction_alone(
-    half: Half, publish: Any, dsn: str, conn: Connection
+    api: Api, publish: Any, dsn: str, conn: Connection
 ) -> None:
-    async with half.connect(dsn) as connection:
+    async with api.connect(dsn) as connection:
         await publish(connection, "before")
         for payload, topic in ((math.inf, "t"), (1, ""), (1, "a b"), (1, "x" * 256)):
             with pytest.raises(dn.InvalidArgument):
                 await publish(connection, payload, topic)
         with pytest.raises(dn.InvalidArgument):
             await publish(connection, 1, key="\n")
-        await go(connection.commit())
+        await maybe_await(connection.commit())
     assert payloads(conn) == ["before"]
 
 
-async def test_five_megabytes(half: Half, publish: Any, dsn: str, conn: Connection) -> None:
+async def test_five_megabytes(api: Api, publish: Any, dsn: str, conn: Connection) -> None:
     text, data = "ü" * 2_500_000, bytes(range(256)) * 20_000
-    async with half.connect(dsn, autocommit=True) as connection:
+    async with api.connect(dsn, autocommit=True) as connection:
         await publish(connection, text)
         await publish(connection, data)
     rows = conn.execute("SELECT payload, data FROM durable_notify.outbox ORDER BY id").fetchall()
@@ -435,21 +432,21 @@ async def test_five_megabytes(half: Half, publish: Any, dsn: str, conn: Connecti
 
 
 async def test_too_large_for_postgresql(
-    half: Half, publish: Any, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, publish: Any, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 1_000_000)
-    async with half.connect(dsn, autocommit=True) as connection:
+    async with api.connect(dsn, autocommit=True) as connection:
         for payload in ("x" * 1_000_000, b"x" * 1_000_001):
             with pytest.raises(dn.PayloadTooLarge, match="publish a reference"):
                 await publish(connection, payload)
     assert payloads(conn) == []
 
 
-async def test_custom_dumps(half: Half, dsn: str, conn: Connection) -> None:
-    publisher = half.Publisher(dumps=lambda _: b'{"custom": 1}')
-    async with half.connect(dsn, autocommit=True) as connection:
-        await go(publisher.publish(connection, "t", object()))
-        await go(publisher.publish_many(connection, "t", [object(), b"bytes stay"]))
+async def test_custom_dumps(api: Api, dsn: str, conn: Connection) -> None:
+    publisher = api.Publisher(dumps=lambda _: b'{"custom": 1}')
+    async with api.connect(dsn, autocommit=True) as connection:
+        await maybe_await(publisher.publish(connection, "t", object()))
+        await maybe_await(publisher.publish_many(connection, "t", [object(), b"bytes stay"]))
     assert payloads(conn) == [{"custom": 1}, {"custom": 1}, None]
 
 

@@ -13,37 +13,32 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.places import decode, encode
-from tests.support.command import good, objects, run
-from tests.support.halves import Half, until
-from tests.support.planting import plant
-from tests.support.reading import Reading, everything
-from tests.support.schedule import Stage
-from tests.support.watching import send, terminate, value
+from tests.support.api import AnyReader, Api, read_everything
+from tests.support.cli import good, objects, run
+from tests.support.injection import plant
+from tests.support.observe import send, terminate, value
+from tests.support.sessions import Sessions
+from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
-async def test_everybody_gets_everything(half: Half, dsn: str, conn: Connection) -> None:
+async def test_everybody_gets_everything(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(5))
     dn.Publisher().publish(conn, "t", b"\x00", key="k", headers={"h": 1})
     for _ in range(2):
-        *first, last = await everything(half, dsn, batch_size=2)
+        *first, last = await read_everything(api, dsn, batch_size=2)
         assert [m.id for m in first] == ids
         assert (last.payload, last.key, last.headers, last.topic) == (b"\x00", "k", {"h": 1}, "t")
     assert value(conn, "SELECT count(*) FROM durable_notify.position") == 0
 
 
 async def test_a_full_topic_does_not_starve_the_others(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(20), "a")
     send(conn, range(20), "b")
-    got = await everything(half, dsn, "a", "b", batch_size=5)
+    got = await read_everything(api, dsn, "a", "b", batch_size=5)
     assert [m.topic for m in got[::5]] == ["a", "b"] * 4
     assert {topic: [m.payload for m in got if m.topic == topic] for topic in ("a", "b")} == {
         "a": list(range(20)),
@@ -51,21 +46,21 @@ async def test_a_full_topic_does_not_starve_the_others(
     }
 
 
-async def test_where_it_starts(half: Half, dsn: str, conn: Connection) -> None:
+async def test_where_it_starts(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     between = value(conn, "SELECT clock_timestamp()")
     send(conn, [2])
-    assert [m.payload for m in await everything(half, dsn, start=between)] == [2]
-    async with Reading(half, dsn, start="now") as reading:
+    assert [m.payload for m in await read_everything(api, dsn, start=between)] == [2]
+    async with AnyReader(api, dsn, start="now") as reading:
         send(conn, [3])
         assert (await reading.next()).payload == 3
         assert reading.reader.token
     old = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    assert [m.payload for m in await everything(half, dsn, start=old)] == [1, 2, 3]
+    assert [m.payload for m in await read_everything(api, dsn, start=old)] == [1, 2, 3]
 
 
-async def test_woken_and_waiting_for_a_late_commit(half: Half, dsn: str, conn: Connection) -> None:
-    async with Reading(half, dsn) as reading:
+async def test_woken_and_waiting_for_a_late_commit(api: Api, dsn: str, conn: Connection) -> None:
+    async with AnyReader(api, dsn) as reading:
         with psycopg.connect(dsn) as slow:
             first = dn.Publisher().publish(slow, "t", "late")
             (second,) = send(conn, ["early"])
@@ -77,12 +72,12 @@ async def test_woken_and_waiting_for_a_late_commit(half: Half, dsn: str, conn: C
             assert (await waiting).id == first
 
 
-async def test_a_token_goes_on_after_its_message(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_token_goes_on_after_its_message(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(3), "a")
     send(conn, range(3, 6), "b")
-    found = await everything(half, dsn, "a", "b", batch_size=2)
+    found = await read_everything(api, dsn, "a", "b", batch_size=2)
     for place, message in enumerate(found):
-        rest = await everything(half, dsn, "a", "b", start=message.token)
+        rest = await read_everything(api, dsn, "a", "b", start=message.token)
         assert sorted(m.id for m in rest) == sorted(m.id for m in found[place + 1 :])
     assert decode(encode(*decode(found[0].token))) == decode(found[0].token)
 
@@ -90,24 +85,24 @@ async def test_a_token_goes_on_after_its_message(half: Half, dsn: str, conn: Con
 @pytest.mark.parametrize(
     "token", ["", "r1.", "r1.AAAA", "nonsense", "r1.eJyrVkrOz0lVslJKL8ovLVCqBQAlSAR5"]
 )
-async def test_not_a_token(half: Half, dsn: str, token: str) -> None:
+async def test_not_a_token(api: Api, dsn: str, token: str) -> None:
     with pytest.raises(dn.InvalidArgument, match="token"):
-        Reading(half, dsn, start=token)
+        AnyReader(api, dsn, start=token)
 
 
-async def test_options_that_cannot_be(half: Half, dsn: str) -> None:
+async def test_options_that_cannot_be(api: Api, dsn: str) -> None:
     naive = dt.datetime(2020, 1, 1)  # noqa: DTZ001
     for options in ({"start": naive}, {"start": 7}, {"poll": 0}, {"batch_size": 0}):
         with pytest.raises(dn.InvalidArgument):
-            Reading(half, dsn, **options)
-    reading = Reading(half, dsn)
+            AnyReader(api, dsn, **options)
+    reading = AnyReader(api, dsn)
     with pytest.raises(dn.ConsumerClosed):
         await reading.next()
 
 
-async def test_patterns(half: Half, dsn: str, conn: Connection) -> None:
+async def test_patterns(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1], "a.x")
-    async with Reading(half, dsn, "a.*", "t") as reading:
+    async with AnyReader(api, dsn, "a.*", "t") as reading:
         assert (await reading.next()).payload == 1
         for n, topic in enumerate(("a.y", "t", "a.z", "a.y"), 2):
             send(conn, [0], "b.y")
@@ -116,23 +111,23 @@ async def test_patterns(half: Half, dsn: str, conn: Connection) -> None:
             assert (message.payload, message.topic) == (n, topic)
 
 
-async def test_latest(half: Half, dsn: str, conn: Connection) -> None:
+async def test_latest(api: Api, dsn: str, conn: Connection) -> None:
     for n, key in enumerate(("a", "b", None, "a", "c", "b")):
         dn.Publisher().publish(conn, "t", n, key=key)
     dn.Publisher().publish(
         conn, "t", "gone", key="c", expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     )
-    async with Reading(half, dsn, start="latest") as reading:
+    async with AnyReader(api, dsn, start="latest") as reading:
         assert {m.key: m.payload for m in await reading.take(2)} == {"a": 3, "b": 5}
         send(conn, ["live"])
         message = await reading.next()
         assert message.payload == "live"
-    rest = await everything(half, dsn, start=message.token)
+    rest = await read_everything(api, dsn, start=message.token)
     assert rest == []
-    assert await everything(half, dsn, "empty", start="latest") == []
+    assert await read_everything(api, dsn, "empty", start="latest") == []
 
 
-async def test_latest_then_live_under_writers(half: Half, dsn: str, conn: Connection) -> None:
+async def test_latest_then_live_under_writers(api: Api, dsn: str, conn: Connection) -> None:
     """No gap and nothing twice: the cache ends up with what the log says last."""
     stop = asyncio.Event()
     last: dict[str, int] = {}
@@ -150,8 +145,8 @@ async def test_latest_then_live_under_writers(half: Half, dsn: str, conn: Connec
                 await mine.commit()
 
     writers = [asyncio.ensure_future(write(seed)) for seed in range(3)]
-    await until(lambda: len(last) > 10)
-    async with Reading(half, dsn, start="latest", batch_size=7) as reading:
+    await wait_until(lambda: len(last) > 10)
+    async with AnyReader(api, dsn, start="latest", batch_size=7) as reading:
         seen: dict[str, int] = {}
         ids: list[int] = []
         for _ in range(40):
@@ -168,19 +163,19 @@ async def test_latest_then_live_under_writers(half: Half, dsn: str, conn: Connec
     assert seen == last
 
 
-async def test_expired_and_delayed(half: Half, dsn: str, conn: Connection) -> None:
+async def test_expired_and_delayed(api: Api, dsn: str, conn: Connection) -> None:
     publisher = dn.Publisher()
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     publisher.publish(conn, "t", "gone", expires_at=past)
     publisher.publish(conn, "t", "delayed", delay=3600)
     publisher.publish(conn, "t", "gone too", expires_at=past)
-    assert [m.payload for m in await everything(half, dsn)] == ["delayed"]
-    assert [m.payload for m in await everything(half, dsn, batch_size=1)] == ["delayed"]
+    assert [m.payload for m in await read_everything(api, dsn)] == ["delayed"]
+    assert [m.payload for m in await read_everything(api, dsn, batch_size=1)] == ["delayed"]
 
 
-async def test_its_connections_are_cut(half: Half, dsn: str, conn: Connection) -> None:
+async def test_its_connections_are_cut(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
-    async with Reading(half, dsn) as reading:
+    async with AnyReader(api, dsn) as reading:
         assert (await reading.next()).payload == 1
         assert len(terminate(conn, "durable_notify reader")) == 1
         assert len(terminate(conn, "durable_notify listener")) == 1
@@ -188,24 +183,24 @@ async def test_its_connections_are_cut(half: Half, dsn: str, conn: Connection) -
         assert (await reading.next()).payload == 2
 
 
-async def test_stop_ends_it(half: Half, dsn: str, conn: Connection) -> None:
-    async with Reading(half, dsn) as reading:
+async def test_stop_ends_it(api: Api, dsn: str, conn: Connection) -> None:
+    async with AnyReader(api, dsn) as reading:
         waiting = asyncio.ensure_future(reading.next())
         await asyncio.sleep(0.05)
         reading.reader.stop()
         assert await waiting is None
 
 
-async def test_it_needs_no_more_than_select(half: Half, dsn: str, conn: Connection) -> None:
+async def test_it_needs_no_more_than_select(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
-    async with Reading(half, f"{dsn}&options=-c%20default_transaction_read_only%3Don") as reading:
+    async with AnyReader(api, f"{dsn}&options=-c%20default_transaction_read_only%3Don") as reading:
         assert (await reading.next()).payload == 1
 
 
-def schedule(stage: Stage, seed: int) -> tuple[list[int], list[int]]:
+def schedule(sessions: Sessions, seed: int) -> tuple[list[int], list[int]]:
     """Writers that hold transactions open; a reader that starts anew from its token."""
     dice = random.Random(seed)
-    reader, *writers = stage.take(4)
+    reader, *writers = sessions.take(4)
     place: list[Any] = ["3:3:", 0, None, None, 0]
     sent: list[int] = []
     read: list[int] = []
@@ -244,16 +239,16 @@ def schedule(stage: Stage, seed: int) -> tuple[list[int], list[int]]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_tokens_at_random(dsn: str, seed: int) -> None:
-    with Stage(dsn) as stage:
-        sent, read = schedule(stage, seed)
+    with Sessions(dsn) as sessions:
+        sent, read = schedule(sessions, seed)
         assert sorted(read) == sorted(sent), f"seed {seed}"
 
 
 def test_a_reader_that_forgets_stragglers_is_caught(dsn: str) -> None:
-    with Stage(dsn) as stage:
-        director = stage.session()
+    with Sessions(dsn) as sessions:
+        director = sessions.session()
         plant(director, "stragglers", ("RETURN QUERY", "RETURN; RETURN QUERY"))
-        sent, read = schedule(stage, 3)
+        sent, read = schedule(sessions, 3)
         assert sorted(read) != sorted(sent), "the planted fault is gone"
 
 

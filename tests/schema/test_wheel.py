@@ -15,7 +15,7 @@ import pytest
 
 from durable_notify import schema
 from tests.support.missing import need_package
-from tests.support.processes import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 
 @pytest.fixture(scope="module")

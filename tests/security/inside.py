@@ -9,7 +9,7 @@ import pytest
 
 from durable_notify import cli
 from durable_notify.cli import problems
-from tests.support.logs import own_log
+from tests.support.cli import own_log
 
 
 def invoke(*arguments: str, dsn: str) -> tuple[int, str, str]:

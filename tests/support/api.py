@@ -1,7 +1,7 @@
 """One test for both halves of the library: the synchronous one, awaited as if it were the other.
 
-What may block for long, consumers and messages, runs in threads; connections, whose calls are
-short, are called as they are and awaited where there is something to await (`go`, `within`).
+What may block for long, consumers and messages, runs in threads. Connections, whose calls are
+short, are called as they are, and awaited if there is something to await (`maybe_await`, `entered`).
 Handlers and their events always run on the test's own event loop.
 """
 
@@ -19,18 +19,16 @@ from typing import Any, Self
 import psycopg
 
 import durable_notify as dn
-
-BOUND = 20.0
-"""Seconds after which a test that waits for something gives up."""
+from tests.support.wait import BOUND, with_timeout
 
 
-async def go(value: Any) -> Any:
+async def maybe_await(value: Any) -> Any:
     """What a call returned, awaited if it is to be."""
     return await value if inspect.isawaitable(value) else value
 
 
 @asynccontextmanager
-async def within(manager: Any) -> AsyncIterator[Any]:
+async def entered(manager: Any) -> AsyncIterator[Any]:
     """Enter a context manager of either kind."""
     if hasattr(manager, "__aenter__"):
         async with manager as value:
@@ -38,21 +36,6 @@ async def within(manager: Any) -> AsyncIterator[Any]:
     else:
         with manager as value:
             yield value
-
-
-async def soon(awaitable: Any, seconds: float = BOUND) -> Any:
-    """Wait for something, but not for ever."""
-    async with asyncio.timeout(seconds):
-        return await awaitable
-
-
-async def until(what: Callable[[], Any], seconds: float = BOUND) -> None:
-    """Return once something can be observed from outside; fail with its name if it never can."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while not what():
-        assert loop.time() < deadline, f"not so after {seconds} seconds: {what}"
-        await asyncio.sleep(0.01)
 
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
@@ -65,7 +48,7 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=call, name="half", daemon=True).start()
+    threading.Thread(target=call, name="api", daemon=True).start()
     # Shielded: a thread cannot be cancelled, and will want to deliver.
     return await asyncio.shield(asyncio.wrap_future(future))
 
@@ -134,7 +117,7 @@ class ThreadedConsumer:
 
         def in_its_thread(message: dn.Message) -> None:
             async def on_the_loop() -> None:
-                await go(handler(ThreadedMessage(message)))
+                await maybe_await(handler(ThreadedMessage(message)))
 
             asyncio.run_coroutine_threadsafe(on_the_loop(), loop).result()
 
@@ -149,7 +132,7 @@ class ThreadedConsumer:
             raise
 
 
-class Half:
+class Api:
     """The classes of one half, and the connections that go with them."""
 
     def __init__(self, name: str) -> None:
@@ -178,11 +161,11 @@ class Half:
     @asynccontextmanager
     async def connect(self, dsn: str, **kwargs: Any) -> AsyncIterator[Any]:
         """A psycopg connection of this half."""
-        connection = await go(self.Connection.connect(dsn, **kwargs))
+        connection = await maybe_await(self.Connection.connect(dsn, **kwargs))
         try:
             yield connection
         finally:
-            await go(connection.close())
+            await maybe_await(connection.close())
 
     @asynccontextmanager
     async def engine(self, dsn: str, **kwargs: Any) -> AsyncIterator[Any]:
@@ -199,7 +182,7 @@ class Half:
         try:
             yield engine
         finally:
-            await go(engine.dispose())
+            await maybe_await(engine.dispose())
 
     def session(self, engine: Any) -> Any:
         """A SQLAlchemy Session of this half."""
@@ -218,7 +201,7 @@ async def running(
     try:
         yield task
         consumer.stop()
-        await soon(task)
+        await with_timeout(task)
     finally:
         if not task.done():
             consumer.stop()
@@ -226,7 +209,7 @@ async def running(
             await asyncio.wait([task])
 
 
-class Seen:
+class Recorder:
     """A handler that notes what it got; `got(n)` waits until it has had n messages."""
 
     def __init__(self, action: Callable[[Any], Any] | None = None) -> None:
@@ -238,7 +221,7 @@ class Seen:
         self.messages.append(message)
         self._changed.set()
         if self._action is not None:
-            await go(self._action(message))
+            await maybe_await(self._action(message))
 
     @property
     def ids(self) -> list[int]:
@@ -256,10 +239,48 @@ class Seen:
         return self.messages
 
 
-async def take(consumer: Any, number: int, seconds: float = BOUND) -> list[Any]:
+async def collect(consumer: Any, number: int, seconds: float = BOUND) -> list[Any]:
     """The next messages of an iteration."""
     taken: list[Any] = []
     async with asyncio.timeout(seconds):
         while len(taken) < number:
             taken.append(await anext(consumer))
     return taken
+
+
+class AnyReader:
+    """A reader of either half."""
+
+    def __init__(self, api: Api, dsn: str, *topics: str, **options: Any) -> None:
+        make = dn.AsyncReader if api.is_async else dn.Reader
+        self.api = api
+        self.reader: Any = make(dsn, topics or ("t",), **{"poll": None, **options})
+
+    async def __aenter__(self) -> Self:
+        if self.api.is_async:
+            await self.reader.__aenter__()
+        else:
+            await in_thread(self.reader.__enter__)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await (self.reader.close() if self.api.is_async else in_thread(self.reader.close))
+
+    async def next(self) -> Any:
+        if self.api.is_async:
+            return await with_timeout(anext(self.reader, None))
+        return await with_timeout(in_thread(next, self.reader, None))
+
+    async def take(self, number: int) -> list[Any]:
+        return [await self.next() for _ in range(number)]
+
+    async def rest(self) -> list[Any]:
+        found = []
+        while (message := await self.next()) is not None:
+            found.append(message)
+        return found
+
+
+async def read_everything(api: Api, dsn: str, *topics: str, **options: Any) -> list[Any]:
+    async with AnyReader(api, dsn, *topics, until_empty=True, **options) as reading:
+        return await reading.rest()

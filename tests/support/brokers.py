@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.missing import need_package, need_program
-from tests.support.servers import docker_answers
+from tests.support.postgres import docker_answers
 
 START = 60.0  # seconds
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

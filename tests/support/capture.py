@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from durable_notify.bridge.capture import AsyncCapture, Capture
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 _SESSIONS = """
@@ -24,13 +24,13 @@ _SESSIONS = """
 class Running:
     """A capture at work, and what it says."""
 
-    def __init__(self, half: str, dsn: str, channel: str, topic: str, **options: Any) -> None:
+    def __init__(self, api: str, dsn: str, channel: str, topic: str, **options: Any) -> None:
         self.said: list[str] = []
         self.error: BaseException | None = None
         self.capture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made = threading.Event()
-        kind: Any = {"sync": Capture, "async": AsyncCapture}[half]
+        kind: Any = {"sync": Capture, "async": AsyncCapture}[api]
         options = {"heartbeat": 2.0, "say": self.said.append} | options
 
         async def run_async() -> None:
@@ -46,7 +46,7 @@ class Running:
 
         def run() -> None:
             try:
-                asyncio.run(run_async()) if half == "async" else run_sync()
+                asyncio.run(run_async()) if api == "async" else run_sync()
             except BaseException as error:
                 self.error = error
             self._made.set()
@@ -87,9 +87,9 @@ class Running:
 
 
 @contextmanager
-def capturing(half: str, dsn: str, channel: str, topic: str, **options: Any) -> Iterator[Running]:
+def capturing(api: str, dsn: str, channel: str, topic: str, **options: Any) -> Iterator[Running]:
     """Run a capture; it listens in here, unless it stands by, and is stopped at the end."""
-    running = Running(half, dsn, channel, topic, **options)
+    running = Running(api, dsn, channel, topic, **options)
     try:
         yield running
     finally:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "durable_notify.cli"]
 PATIENCE = 60
 
 
-def environment(**more: str) -> dict[str, str]:
+def cli_environment(**more: str) -> dict[str, str]:
     ours = {"DURABLE_NOTIFY_DSN", "DATABASE_URL", "DURABLE_NOTIFY_HOME", "FORCE_COLOR"}
     return {k: v for k, v in os.environ.items() if k not in ours} | {"NO_COLOR": "1"} | more
 
@@ -29,7 +32,7 @@ def run(
         [*COMMAND, *arguments],
         input=data,
         capture_output=True,
-        env=environment(**env),
+        env=cli_environment(**env),
         timeout=PATIENCE,
         check=False,
     )
@@ -53,7 +56,7 @@ def start(*arguments: str, dsn: str, **options: Any) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
-        env=environment(DURABLE_NOTIFY_DSN=dsn),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn),
         bufsize=0,  # or a line read would take those after it along, which communicate() then lacks
         **options,
     )
@@ -93,7 +96,7 @@ def on_a_terminal(typed: bytes, *arguments: str, dsn: str) -> tuple[int, str]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=environment(DURABLE_NOTIFY_DSN=dsn, TERM="xterm"),
+        env=cli_environment(DURABLE_NOTIFY_DSN=dsn, TERM="xterm"),
     )
     os.close(theirs)
     os.write(ours, typed)
@@ -108,3 +111,16 @@ def on_a_terminal(typed: bytes, *arguments: str, dsn: str) -> tuple[int, str]:
         output += chunk
     os.close(ours)
     return process.wait(PATIENCE), output.decode()
+
+
+@contextmanager
+def own_log() -> Iterator[None]:
+    """Let a command set the log up as in a process of its own, and take it back."""
+    log = logging.getLogger("durable_notify")
+    handlers, propagates, level = log.handlers[:], log.propagate, log.level
+    log.handlers.clear()
+    try:
+        yield
+    finally:
+        log.handlers[:], log.propagate = handlers, propagates
+        log.setLevel(level)

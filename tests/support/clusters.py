@@ -22,8 +22,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from durable_notify import schema
 from durable_notify.embedded import Server, _processes_on, environment
-from tests.support.servers import SETTINGS, fast_folder, needed_binaries
-from tests.support.waiting import eventually
+from tests.support.postgres import SETTINGS, fast_folder, needed_binaries
+from tests.support.wait import eventually
 
 PAGE = 32768
 """Transaction ids on a page of the commit log: a counter can be set to a multiple of it at once."""

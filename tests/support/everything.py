@@ -14,7 +14,7 @@ import durable_notify as dn
 from durable_notify.adapting import PLAIN
 from durable_notify.observe.doctor import diagnose
 from durable_notify.observe.standing import look
-from tests.support.watching import asleep
+from tests.support.observe import asleep
 
 __all__ = ["run"]
 

@@ -1,8 +1,9 @@
-"""What can be seen of consumers in the database, without asking them."""
+"""What can be seen in the database of consumers, listening sessions and doorbells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -11,7 +12,8 @@ import pytest
 import durable_notify as dn
 from durable_notify._async import listener as async_listener
 from durable_notify._sync import listener as sync_listener
-from tests.support.halves import until
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import wait_until
 
 _IDLE = """
     SELECT EXISTS (
@@ -55,7 +57,7 @@ async def asleep(consumer: Any) -> None:
             return bool(consumer.sleeping)
         return bool(consumer.health().state == "sleeping")
 
-    await until(sleeps)
+    await wait_until(sleeps)
 
 
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -70,17 +72,17 @@ async def idle(connection: Connection, group: str = "g") -> None:
     def listens_and_has_found_nothing() -> bool:
         return bool(value(connection, _IDLE, group))
 
-    await until(listens_and_has_found_nothing)
+    await wait_until(listens_and_has_found_nothing)
 
 
-def sessions(connection: Connection, application: str) -> list[int]:
+def backends(connection: Connection, application: str) -> list[int]:
     """The process ids of sessions with such an application_name."""
     return [pid for (pid,) in connection.execute(_SESSIONS, [application])]
 
 
 def terminate(connection: Connection, application: str) -> list[int]:
     """End sessions with such an application_name; returns their process ids."""
-    pids = sessions(connection, application)
+    pids = backends(connection, application)
     for pid in pids:
         connection.execute("SELECT pg_terminate_backend(%s)", [pid])
     return pids
@@ -108,3 +110,101 @@ def dead_letters(connection: Connection) -> list[tuple[int, int, str]]:
     """(id, attempt, reason) of each dead letter."""
     query = "SELECT message_id, attempt, reason FROM durable_notify.dead_letter ORDER BY 1"
     return list(connection.execute(query))
+
+
+KEY = 1685024362
+"""The first half of every doorbell's advisory lock; the second is the topic's hash."""
+
+_ARMED = """
+    SELECT t.topic FROM unnest(%s::text[]) AS t (topic)
+     WHERE EXISTS (
+        SELECT FROM pg_locks l
+          JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
+         WHERE l.locktype = 'advisory' AND l.classid = 1685024362 AND l.granted
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.objid = (hashtext(t.topic)::bigint & 4294967295)::oid
+           AND l.mode = 'ShareLock' AND (a.pid = %s OR a.application_name = %s))"""
+_COUNT = """
+    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.classid = 1685024362
+       AND a.datname = current_database() AND (a.pid = %s OR a.application_name = %s)"""
+
+
+def armed(
+    connection: psycopg.Connection[Any], topics: Iterable[str], pid: int | None = None
+) -> set[str]:
+    """Those of some topics whose bells are armed: by a session, or by any consumers' listener."""
+    params = [list(topics), pid, None if pid else LISTENER]
+    return {topic for (topic,) in connection.execute(_ARMED, params)}
+
+
+def count_armed(connection: psycopg.Connection[Any], pid: int | None = None) -> int:
+    """How many bells a session, or the consumers' listeners, have armed."""
+    row = connection.execute(_COUNT, [pid, None if pid else LISTENER]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@contextmanager
+def barred(session: Session, topic: str) -> Iterator[None]:
+    """Hold a topic's key exclusively, as a stranger may."""
+    session.run("SELECT pg_advisory_lock(%s, hashtext(%s))", KEY, topic)
+    yield
+    session.run("SELECT pg_advisory_unlock(%s, hashtext(%s))", KEY, topic)
+
+
+class Listener:
+    """A session that LISTENs; whether it is rung for is another matter."""
+
+    def __init__(self, sessions: Sessions, *topics: str, arm: bool = False) -> None:
+        self.session = sessions.session()
+        self._heard: list[tuple[str, str]] = []
+        self.session.connection.add_notify_handler(
+            lambda notify: self._heard.append((notify.channel, notify.payload))
+        )
+        self._end = f"end {self.session.pid}"
+        self.session.run(f'LISTEN "{self._end}"')
+        self.listen(*topics)
+        if arm:
+            self.arm(*topics)
+
+    def listen(self, *topics: str) -> None:
+        """LISTEN to topics; '' stands for the channel on which all are named."""
+        for topic in topics:
+            name = self.session.value("SELECT durable_notify.channel(%s)", topic)
+            quoted = (name if topic else "durable_notify").replace('"', '""')
+            self.session.run(f'LISTEN "{quoted}"')
+
+    def hear(self, *channels: str) -> None:
+        """LISTEN to channels by their own names, as programs do that know nothing of topics."""
+        for channel in channels:
+            self.session.run('LISTEN "{}"'.format(channel.replace('"', '""')))
+
+    def arm(self, *topics: str) -> None:
+        """Have the publishers of topics ring from here on."""
+        for topic in topics:
+            assert self.session.value("SELECT durable_notify.arm(%s)", topic)
+
+    def heard(self) -> list[tuple[str, str]]:
+        """What has been notified since the last call: (channel, payload), in order.
+
+        Notifications come in the order of their commits: what stands before one of our own, which
+        is the last one, is all there is.
+        """
+        self.session.run("SELECT pg_notify(%s, '')", self._end)
+        while (self._end, "") not in self._heard:
+            self.session.run("SELECT")
+        *heard, _last = self._heard
+        self._heard.clear()
+        return heard
+
+
+def unannounced(session: Session) -> set[int]:
+    """The transactions that may have looked at a bell and not rung it."""
+    return {int(xid) for xid in session.value("SELECT durable_notify.unannounced()::text[]")}
+
+
+def still_running(session: Session, xids: Iterable[int]) -> set[int]:
+    """Those of some transactions that have not ended."""
+    query = "SELECT durable_notify.still_running(%s::xid8[])::text[]"
+    return {int(xid) for xid in session.value(query, [str(xid) for xid in xids])}

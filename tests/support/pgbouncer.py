@@ -17,7 +17,7 @@ from urllib.parse import quote
 import psycopg
 
 from tests.support.missing import need_program
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Mode = Literal["session", "transaction"]
 

@@ -1,8 +1,11 @@
-"""What groups have settled, reckoned the long way: row by row, to compare with what the library says."""
+"""Partitions of a test's own width, and what groups have settled, counted row by row.
+
+The library's own answer is compared with that.
+"""
 
 from __future__ import annotations
 
-from tests.support.schedule import Session
+from tests.support.sessions import Session
 
 #: For every subscription of a topic, the messages there are that it has not settled.
 UNSETTLED = """
@@ -32,14 +35,14 @@ def unsettled(session: Session, topic: str = "t") -> dict[str, list[int]]:
     return found
 
 
-def log(session: Session, topic: str = "t") -> list[int]:
+def outbox_ids(session: Session, topic: str = "t") -> list[int]:
     """The ids there are."""
     return session.column(
         "SELECT id FROM durable_notify.outbox WHERE topic = %s ORDER BY id", topic
     )
 
 
-def says(session: Session, topic: str = "t") -> dict[str, int]:
+def reported_unsettled(session: Session, topic: str = "t") -> dict[str, int]:
     """By group, below which id the library says that all is settled."""
     query = """
         SELECT g.name, durable_notify.settled_below(s.id, %s)
@@ -77,3 +80,21 @@ def maintain(session: Session) -> dict[str, object] | None:
     found = session.value("CALL durable_notify.maintain()")
     assert found is None or isinstance(found, dict)
     return found
+
+
+def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
+    """Make the leaves of an empty log anew."""
+    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
+        owner.run(f"DROP TABLE {leaf}")
+    owner.run(
+        "INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, %s)", width, ahead
+    )
+    make_partitions(owner)
+
+
+def make_partitions(session: Session) -> int:
+    """Make leaves until no more are wanted; the number of steps."""
+    steps = 0
+    while session.value("SELECT durable_notify.make_partitions()"):
+        steps += 1
+    return steps

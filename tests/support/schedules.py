@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg import errors
 
-from tests.support.schedule import LONG_GONE, Session, Stage, ids
+from tests.support.sessions import LONG_GONE, Session, Sessions, ids
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Outcome:
         return not (self.lost or self.twice or self.unexpected)
 
 
-Trap = Callable[[Stage], Outcome]
+Trap = Callable[[Sessions], Outcome]
 
 
 def claim_and_ack(session: Session, most: int = 100, group: str = "g") -> list[int]:
@@ -57,9 +57,9 @@ def drain(session: Session, most: int = 100, group: str = "g") -> list[int]:
     return handed
 
 
-def late_commit_of_a_lower_id(stage: Stage) -> Outcome:
+def late_commit_of_a_lower_id(sessions: Sessions) -> Outcome:
     """The oldest of them: 1 is drawn, 2 is drawn and commits, 1 commits."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
     first = slow.publish()
@@ -70,9 +70,9 @@ def late_commit_of_a_lower_id(stage: Stage) -> Outcome:
     return Outcome([second, first], handed + drain(reader))
 
 
-def straggler_in_the_list(stage: Stage) -> Outcome:
+def straggler_in_the_list(sessions: Sessions) -> Outcome:
     """The late one stands in the snapshot's list of running transactions."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
     first = slow.publish()
@@ -86,9 +86,9 @@ def straggler_in_the_list(stage: Stage) -> Outcome:
     return Outcome([second, first], handed + drain(reader))
 
 
-def straggler_past_the_list(stage: Stage) -> Outcome:
+def straggler_past_the_list(sessions: Sessions) -> Outcome:
     """The late one is younger than the latest completed transaction: past xmax, in no list."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     committed: list[int] = []
     handed: list[int] = []
@@ -111,9 +111,9 @@ def straggler_past_the_list(stage: Stage) -> Outcome:
     raise AssertionError("somebody else's transactions were always in the way")
 
 
-def window_ends_while_both_kinds_wait(stage: Stage) -> Outcome:
+def window_ends_while_both_kinds_wait(sessions: Sessions) -> Outcome:
     """Stragglers of both kinds and new ones, claimed one by one, with more arriving in between."""
-    reader, listed, past, fast, late = stage.take(5)
+    reader, listed, past, fast, late = sessions.take(5)
     reader.subscribe()
     listed.begin()
     committed = [listed.publish(), listed.publish()]
@@ -136,30 +136,30 @@ def window_ends_while_both_kinds_wait(stage: Stage) -> Outcome:
     return Outcome(committed, handed + drain(reader, 1))
 
 
-def position_read_too_early(stage: Stage) -> Outcome:
+def position_read_too_early(sessions: Sessions) -> Outcome:
     """A claim waits for its group's lock while two others go before it."""
-    reader, other, publisher = stage.take(3)
+    reader, other, publisher = sessions.take(3)
     group_id = reader.subscribe()
     committed = [publisher.publish() for _ in range(6)]
     handed = claim_and_ack(reader, 1)
     other.run("SELECT pg_advisory_lock(1685024361, %s)", group_id)
     waiting = reader.start("SELECT id FROM durable_notify.claim('g', '{t}', 1)")
-    stage.wait_until_blocked(reader, waiting)
+    sessions.wait_until_blocked(reader, waiting)
     handed += claim_and_ack(other, 1) + claim_and_ack(other, 1)
     other.run("SELECT pg_advisory_unlock_all()")
     handed += [message_id for (message_id,) in waiting.result()]
     return Outcome(committed, handed + drain(reader, 1))
 
 
-def snapshot_taken_too_early(stage: Stage) -> Outcome:
+def snapshot_taken_too_early(sessions: Sessions) -> Outcome:
     """A claim waits for its group's lock while others commit, and one of them is claimed."""
-    reader, other, publisher = stage.take(3)
+    reader, other, publisher = sessions.take(3)
     group_id = reader.subscribe()
     committed = [publisher.publish()]
     handed = claim_and_ack(reader)
     other.run("SELECT pg_advisory_lock(1685024361, %s)", group_id)
     waiting = reader.start("SELECT id FROM durable_notify.claim('g', '{t}')")
-    stage.wait_until_blocked(reader, waiting)
+    sessions.wait_until_blocked(reader, waiting)
     committed += [publisher.publish() for _ in range(3)]
     handed += claim_and_ack(other, 1)
     other.run("SELECT pg_advisory_unlock_all()")
@@ -178,10 +178,10 @@ TRAPS: list[Trap] = [
 
 
 def settled_in_part_by_a_frozen_transaction_after_a_takeover(
-    stage: Stage, isolation: str = "repeatable read"
+    sessions: Sessions, isolation: str = "repeatable read"
 ) -> str | None:
     """A takeover the transaction's snapshot does not show; the SQLSTATE that refuses the settle."""
-    reader, other, publisher = stage.take(3)
+    reader, other, publisher = sessions.take(3)
     reader.subscribe()
     for _ in range(2):
         publisher.publish()
@@ -198,9 +198,11 @@ def settled_in_part_by_a_frozen_transaction_after_a_takeover(
     return None
 
 
-def takeover_beside_an_open_settle(stage: Stage, messages: int = 2, settled: int = 1) -> Outcome:
+def takeover_beside_an_open_settle(
+    sessions: Sessions, messages: int = 2, settled: int = 1
+) -> Outcome:
     """A handler has settled, late, and not yet committed; a claim passes on, and must not wait."""
-    reader, other, publisher = stage.take(3)
+    reader, other, publisher = sessions.take(3)
     reader.subscribe()
     committed = [publisher.publish() for _ in range(messages)]
     batch = reader.claim()

@@ -173,7 +173,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Stage:
+class Sessions:
     """The sessions of one test on one database."""
 
     dsn: str
@@ -218,3 +218,31 @@ class Stage:
 def ids(messages: list[Message]) -> list[int]:
     """The ids, in order."""
     return [message.id for message in messages]
+
+
+READ = """
+    SELECT window_s0::text, window_h0, window_s1::text, window_h1, id
+      FROM durable_notify.read('t', %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"""
+
+
+class SqlReader:
+    """Reads topic t by a session, from the beginning or from a place it is given."""
+
+    def __init__(self, session: Session, s0: str = "3:3:", h0: int = 0) -> None:
+        self.session = session
+        self.place: tuple[Any, ...] = (s0, h0, None, None, 0)
+
+    def read(self, most: int = 500) -> list[int]:
+        """The ids that follow the place, which moves on."""
+        found = []
+        for *window, message_id in self.session.run(READ, *self.place, most):
+            found.append(message_id)
+            self.place = (*window, message_id)
+        return found
+
+    def rest(self, most: int = 500) -> list[int]:
+        """Everything that follows."""
+        found = []
+        while batch := self.read(most):
+            found += batch
+        return found

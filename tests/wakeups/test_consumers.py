@@ -13,21 +13,28 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.attention import FEW
-from tests.support.bells import Listener, armed, count, unannounced
-from tests.support.halves import Half, Seen, running, soon, until
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
-from tests.support.watching import LISTENER, asleep, outstanding, send, sessions, terminate, value
+from tests.support.api import Api, Recorder, running
+from tests.support.injection import plant
+from tests.support.observe import (
+    LISTENER,
+    Listener,
+    armed,
+    asleep,
+    backends,
+    count_armed,
+    outstanding,
+    send,
+    terminate,
+    unannounced,
+    value,
+)
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
-class Held(Seen):
+class Held(Recorder):
     """A handler that lets nothing go before it is told to."""
 
     def __init__(self) -> None:
@@ -51,24 +58,24 @@ async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIte
 
 
 async def test_at_rest_exactly_its_topics_bells_are_armed(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    consumer = half.consumer(dsn, topics=["a", "b", "c.*"])
-    async with running(consumer, Seen()):
+    consumer = api.consumer(dsn, topics=["a", "b", "c.*"])
+    async with running(consumer, Recorder()):
         await asleep(consumer)
         assert armed(conn, ["a", "b", "c.*", "c.x", "t", ""]) == {"a", "b", ""}
-        assert count(conn) == 3
-    await until(lambda: count(conn) == 0)
+        assert count_armed(conn) == 3
+    await wait_until(lambda: count_armed(conn) == 0)
 
 
 async def test_while_it_works_nobody_need_ring(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
     """Its other topics' publishers do; and those of this one once it has nothing to do."""
-    hears = Listener(stage, "t", "u")
-    consumer = half.consumer(dsn, topics=["t", "u"], prefetch=1)
+    hears = Listener(sessions, "t", "u")
+    consumer = api.consumer(dsn, topics=["t", "u"], prefetch=1)
     async with holding(consumer, conn) as held:
-        await until(lambda: armed(conn, "tu") == {"u"})
+        await wait_until(lambda: armed(conn, "tu") == {"u"})
         hears.heard()
         send(conn, ["not rung"], "t")
         (rung,) = send(conn, ["rung"], "u")
@@ -84,42 +91,42 @@ async def test_while_it_works_nobody_need_ring(
 
 
 async def test_a_bell_stays_armed_while_one_of_a_process_rests(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    busy = half.consumer(dsn, "busy", prefetch=1)
-    idle, seen = half.consumer(dsn, "idle"), Seen()
+    busy = api.consumer(dsn, "busy", prefetch=1)
+    idle, seen = api.consumer(dsn, "idle"), Recorder()
     async with running(idle, seen), holding(busy, conn):
         await seen.got(1)
         for number in (2, 3):
             await asleep(idle)
-            assert (armed(conn, "t"), count(conn)) == ({"t"}, 1)
+            assert (armed(conn, "t"), count_armed(conn)) == ({"t"}, 1)
             send(conn, [number])
             await seen.got(number)
-    await until(lambda: outstanding(conn) == 2, 5)  # what the busy one had not been given
+    await wait_until(lambda: outstanding(conn) == 2, 5)  # what the busy one had not been given
 
 
 async def test_a_bell_is_disarmed_once_nobody_of_a_process_rests(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    one, two = (half.consumer(dsn, group, prefetch=1) for group in "gh")
+    one, two = (api.consumer(dsn, group, prefetch=1) for group in "gh")
     held = [Held(), Held()]
     async with running(one, held[0]), running(two, held[1]):
         for consumer in (one, two):
             await asleep(consumer)
         send(conn, ["hold this"])
-        await until(lambda: count(conn) == 0)
+        await wait_until(lambda: count_armed(conn) == 0)
         for handler in held:
             handler.go_on.set()
-        await until(lambda: count(conn) == 1)
-    await until(lambda: sessions(conn, LISTENER) == [])
+        await wait_until(lambda: count_armed(conn) == 1)
+    await wait_until(lambda: backends(conn, LISTENER) == [])
 
 
 async def test_a_second_consumer_of_a_topic_armed_already(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """It has nothing to wait for, and misses nothing: not even what was under way before."""
-    first, second = half.consumer(dsn, "g"), half.consumer(dsn, "h")
-    seen = [Seen(), Seen()]
+    first, second = api.consumer(dsn, "g"), api.consumer(dsn, "h")
+    seen = [Recorder(), Recorder()]
     with psycopg.connect(dsn) as slow:
         send(slow, ["under way"])
         async with running(first, seen[0]):
@@ -135,41 +142,41 @@ async def test_a_second_consumer_of_a_topic_armed_already(
                     await handler.got(2)
 
 
-async def test_closed_it_leaves_the_others_bells(half: Half, dsn: str, conn: Connection) -> None:
-    stays, seen = half.consumer(dsn, "g", ["a", "b"]), Seen()
+async def test_closed_it_leaves_the_others_bells(api: Api, dsn: str, conn: Connection) -> None:
+    stays, seen = api.consumer(dsn, "g", ["a", "b"]), Recorder()
     async with running(stays, seen):
-        goes = half.consumer(dsn, "h", ["b", "c"])
-        async with running(goes, Seen()):
+        goes = api.consumer(dsn, "h", ["b", "c"])
+        async with running(goes, Recorder()):
             await asleep(stays)
             await asleep(goes)
             assert armed(conn, "abc") == {"a", "b", "c"}
-        await until(lambda: armed(conn, "abc") == {"a", "b"})
+        await wait_until(lambda: armed(conn, "abc") == {"a", "b"})
         await asleep(stays)
         send(conn, [1], "b")
         await seen.got(1)
-    await until(lambda: count(conn) == 0)
+    await wait_until(lambda: count_armed(conn) == 0)
 
 
 async def test_after_a_reconnection_the_bells_are_armed_anew(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["t", "u"])
     async with running(consumer, seen):
         for number in (1, 2):
             await asleep(consumer)
             (old,) = terminate(conn, LISTENER)
-            await until(lambda old=old: set(sessions(conn, LISTENER)) - {old})
+            await wait_until(lambda old=old: set(backends(conn, LISTENER)) - {old})
             await asleep(consumer)
-            (new,) = sessions(conn, LISTENER)
+            (new,) = backends(conn, LISTENER)
             assert armed(conn, "tu", new) == {"t", "u"}
             send(conn, [number], "tu"[number % 2])
             await seen.got(number)
 
 
 async def test_a_delayed_message_wakes_the_sleeper_at_its_time(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
         dn.Publisher().publish(conn, "t", "later", delay=0.5)
@@ -205,15 +212,15 @@ EARLIER = ["read committed", "repeatable read", "serializable", "in a savepoint"
 
 @pytest.mark.parametrize("how", EARLIER)
 async def test_published_before_the_bell_was_armed(
-    half: Half, dsn: str, stage: Stage, how: str
+    api: Api, dsn: str, sessions: Sessions, how: str
 ) -> None:
     """Nobody rings for it: the consumer has noted who was under way, and reads once they end."""
-    slow, hears = stage.session(), Listener(stage, "t")
+    slow, hears = sessions.session(), Listener(sessions, "t")
     await published_earlier(slow, how)
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
-        assert unannounced(stage.session())
+        assert unannounced(sessions.session())
         await asyncio.sleep(0.3)  # it looks less often by now
         commit(slow, how)
         await seen.got(1)
@@ -221,16 +228,16 @@ async def test_published_before_the_bell_was_armed(
 
 
 async def test_what_was_published_while_it_worked(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
-    slow, consumer = stage.session(), half.consumer(dsn, prefetch=1)
+    slow, consumer = sessions.session(), api.consumer(dsn, prefetch=1)
     async with holding(consumer, conn) as held:
-        await until(lambda: count(conn) == 0)
-        hears = Listener(stage, "t")
+        await wait_until(lambda: count_armed(conn) == 0)
+        hears = Listener(sessions, "t")
         slow.begin()
         slow.publish("late")
         held.go_on.set()
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
         await asleep(consumer)
         slow.commit()
         await held.got(2)
@@ -238,16 +245,16 @@ async def test_what_was_published_while_it_worked(
 
 
 async def test_a_retry_settled_before_the_bell_was_armed(
-    half: Half, dsn: str, stage: Stage
+    api: Api, dsn: str, sessions: Sessions
 ) -> None:
     """As the handler of a consumer elsewhere does it, in a transaction of its own."""
-    other, hears = stage.session(), Listener(stage, "t")
+    other, hears = sessions.session(), Listener(sessions, "t")
     other.subscribe()
     other.publish()
     batch = other.claim()
     other.begin()
     other.settle(batch[0].token, retried=batch)
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
         other.commit()
@@ -257,14 +264,14 @@ async def test_a_retry_settled_before_the_bell_was_armed(
 
 
 async def test_one_that_rolls_back_and_one_that_goes_on(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
     """While it watches one for long, it hears of others, and of that one in the end."""
-    slow, given_up = stage.take(2)
+    slow, given_up = sessions.take(2)
     for session in (slow, given_up):
         session.begin()
         session.publish("not rung")
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         for number in (1, 2):
             await asleep(consumer)
@@ -277,30 +284,30 @@ async def test_one_that_rolls_back_and_one_that_goes_on(
     assert [m.payload for m in seen.messages] == [1, 2, "not rung"]
 
 
-async def test_without_the_list_it_would_be_lost(half: Half, dsn: str, stage: Stage) -> None:
+async def test_without_the_list_it_would_be_lost(api: Api, dsn: str, sessions: Sessions) -> None:
     """What the tests above are worth: planted, they fail."""
-    session, slow = stage.take(2)
+    session, slow = sessions.take(2)
     row = "(late.last_xid + late.distance)::text::xid8"
     plant(session, "unannounced", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
     await published_earlier(slow, "read committed")
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
         slow.commit()
         with pytest.raises(TimeoutError):
-            await soon(seen.got(1), 1)
+            await with_timeout(seen.got(1), 1)
 
 
 # More topics than are claimed from at once
 
 
-async def test_of_many_topics_none_is_forgotten(half: Half, dsn: str, conn: Connection) -> None:
+async def test_of_many_topics_none_is_forgotten(api: Api, dsn: str, conn: Connection) -> None:
     """Messages in random ones, some while it sleeps and some while it works, some committed late."""
     topics = [f"t{n}" for n in range(FEW + 8)]
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    seen, consumer = Seen(), half.consumer(dsn, topics=topics, prefetch=3)
+    seen, consumer = Recorder(), api.consumer(dsn, topics=topics, prefetch=3)
     number = 0
     async with running(consumer, seen):
         for _ in range(15):
@@ -315,7 +322,7 @@ async def test_of_many_topics_none_is_forgotten(half: Half, dsn: str, conn: Conn
                     await asleep(consumer)
             await asyncio.sleep(rng.choice([0, 0.005]))
         await seen.got(number)
-        await until(lambda: count(conn) == len(topics))
+        await wait_until(lambda: count_armed(conn) == len(topics))
     assert len(seen.messages) == number
     assert outstanding(conn) == 0
 
@@ -323,9 +330,9 @@ async def test_of_many_topics_none_is_forgotten(half: Half, dsn: str, conn: Conn
 # Patterns
 
 
-async def test_a_new_topic_while_everybody_sleeps(half: Half, dsn: str, conn: Connection) -> None:
-    consumers = [half.consumer(dsn, f"g{n}", ["orders.*", "t"]) for n in range(2)]
-    seen = [Seen(), Seen()]
+async def test_a_new_topic_while_everybody_sleeps(api: Api, dsn: str, conn: Connection) -> None:
+    consumers = [api.consumer(dsn, f"g{n}", ["orders.*", "t"]) for n in range(2)]
+    seen = [Recorder(), Recorder()]
     async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
         for number, topic in enumerate(["orders.a", "orders.b", "orders.a"], 1):
             for consumer in consumers:
@@ -339,12 +346,12 @@ async def test_a_new_topic_while_everybody_sleeps(half: Half, dsn: str, conn: Co
 
 
 async def test_a_new_topic_published_before_the_bell_was_armed(
-    half: Half, dsn: str, stage: Stage
+    api: Api, dsn: str, sessions: Sessions
 ) -> None:
-    slow = stage.session()
+    slow = sessions.session()
     slow.begin()
     slow.publish("late", topic="orders.new")
-    seen, consumer = Seen(), half.consumer(dsn, topics=["orders.*"])
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["orders.*"])
     async with running(consumer, seen):
         await asleep(consumer)
         slow.commit()
@@ -352,7 +359,7 @@ async def test_a_new_topic_published_before_the_bell_was_armed(
 
 
 async def test_a_new_topic_while_another_keeps_it_busy(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """At a rate at which a consumer does not rest but looks again, new topics are found, too."""
     more = asyncio.Event()
@@ -361,25 +368,25 @@ async def test_a_new_topic_while_another_keeps_it_busy(
         if not more.is_set():
             send(conn, [0] * 100, "orders.busy")
 
-    seen = Seen(publish_another)
-    consumer = half.consumer(dsn, topics=["orders.*"])
+    seen = Recorder(publish_another)
+    consumer = api.consumer(dsn, topics=["orders.*"])
     async with running(consumer, seen):
         await asleep(consumer)
         send(conn, [0] * 100, "orders.busy")
         await seen.got(300)
         send(conn, ["new"], "orders.new")
         try:
-            await until(lambda: any(m.topic == "orders.new" for m in seen.messages), 3)
+            await wait_until(lambda: any(m.topic == "orders.new" for m in seen.messages), 3)
         finally:
             more.set()
 
 
-async def test_a_new_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
     """Nobody tells of it: it is found by looking, where that is allowed."""
     conn.execute("SELECT durable_notify.set_wakeups('orders.new', 'never')")
-    seen = Seen()
-    consumer = half.consumer(dsn, topics=["orders.*"], poll=0.2)
+    seen = Recorder()
+    consumer = api.consumer(dsn, topics=["orders.*"], poll=0.2)
     async with running(consumer, seen):
         await asleep(consumer)
         send(conn, ["new"], "orders.new")
-        await until(lambda: seen.messages, 3)
+        await wait_until(lambda: seen.messages, 3)

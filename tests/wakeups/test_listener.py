@@ -15,83 +15,79 @@ from durable_notify import schema
 from durable_notify._async import listener as async_listener
 from durable_notify._sync import listener as sync_listener
 from durable_notify.embedded import Server
-from tests.support.halves import Half, Seen, in_thread, running, soon, take, until
-from tests.support.planting import plant
-from tests.support.pooler import pgbouncer
-from tests.support.schedule import Stage
-from tests.support.watching import (
+from tests.support.api import Api, Recorder, collect, in_thread, running
+from tests.support.injection import plant
+from tests.support.observe import (
     LISTENER,
     asleep,
+    backends,
     beat,
     outstanding,
     send,
-    sessions,
     terminate,
     value,
 )
+from tests.support.pgbouncer import pgbouncer
+from tests.support.sessions import Sessions
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
 async def test_what_was_missed_while_the_listener_was_cut_off_is_read(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """Rung while nobody listened: the reconnected listener wakes its consumers by itself."""
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         for number in range(1, 4):
             await asleep(consumer)
             (old,) = terminate(conn, LISTENER)
-            await until(lambda old=old: old not in sessions(conn, LISTENER))
+            await wait_until(lambda old=old: old not in backends(conn, LISTENER))
             send(conn, [number])
             await seen.got(number)
-            await until(lambda old=old: sessions(conn, LISTENER) not in ([], [old]))
+            await wait_until(lambda old=old: backends(conn, LISTENER) not in ([], [old]))
     assert seen.attempts == [1, 1, 1]
 
 
 async def test_several_consumers_are_woken_after_the_cut(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = [Seen(), Seen()]
-    consumers = [half.consumer(dsn, "g0", ["t"]), half.consumer(dsn, "g1", ["t", "u"])]
+    seen = [Recorder(), Recorder()]
+    consumers = [api.consumer(dsn, "g0", ["t"]), api.consumer(dsn, "g1", ["t", "u"])]
     async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
         await asleep(consumers[0])
         await asleep(consumers[1])
         (old,) = terminate(conn, LISTENER)
-        await until(lambda: old not in sessions(conn, LISTENER))
+        await wait_until(lambda: old not in backends(conn, LISTENER))
         send(conn, [1])
         send(conn, [2], "u")
         await seen[0].got(1)
         await seen[1].got(2)
-        assert len(sessions(conn, LISTENER)) == 1
+        assert len(backends(conn, LISTENER)) == 1
 
 
 async def test_a_cut_is_logged(
-    half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "durable_notify")
-    consumer = half.consumer(dsn)
-    async with running(consumer, Seen()):
+    consumer = api.consumer(dsn)
+    async with running(consumer, Recorder()):
         await asleep(consumer)
         terminate(conn, LISTENER)
-        await until(lambda: "listening again" in caplog.text)
+        await wait_until(lambda: "listening again" in caplog.text)
         await asleep(consumer)
     assert "the listening connection was lost, next try in" in caplog.text
 
 
 async def test_a_lost_registration_is_noticed(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that swaps sessions: the round trip looks at what is listened to."""
     beat(monkeypatch, 0.2)
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     async with running(consumer, seen):
         await asleep(consumer)
         # UNLISTEN cannot be done from outside; the listener only believes that it listens.
@@ -101,7 +97,7 @@ async def test_a_lost_registration_is_noticed(
         listening = (
             "SELECT query LIKE '%%never%%' FROM pg_stat_activity WHERE application_name = %s"
         )
-        await until(
+        await wait_until(
             lambda: (
                 value(conn, f"{listening} AND datname = current_database()", LISTENER)
                 or "durable_notify:never" in listener._listening
@@ -112,10 +108,10 @@ async def test_a_lost_registration_is_noticed(
 
 
 async def test_a_consumer_that_comes_while_the_listener_is_at_work(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its channel is listened to at once, though the listener was waiting for something else."""
-    async with half.consumer(dsn) as consumer:
+    async with api.consumer(dsn) as consumer:
         await asleep(consumer)
         listener = consumer._ear._listener
         command = listener._command
@@ -128,24 +124,24 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
 
         monkeypatch.setattr(listener, "_command", beside)
         ears.append(listener.add({dn.channel("second"): "second"}))
-        await until(lambda: dn.channel("third") in listener._listening, 5)
+        await wait_until(lambda: dn.channel("third") in listener._listening, 5)
         assert len(ears) == 2
         listener._ears -= set(ears)
 
 
 async def test_no_answer_on_the_listening_session(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection stands, but nobody answers: it is given up and made anew."""
     beat(monkeypatch, 0.2)
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "ANSWER", 1.0)
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     with psycopg.connect(dsn, autocommit=True) as blocker:
         async with running(consumer, seen):
             await asleep(consumer)
-            (old,) = sessions(conn, LISTENER)
+            (old,) = backends(conn, LISTENER)
             # A stopped process does not answer, and its socket stays open.
             import os
             import signal
@@ -155,7 +151,7 @@ async def test_no_answer_on_the_listening_session(
             except (ProcessLookupError, PermissionError):
                 pytest.skip("The server's processes are not to be seen from here")
             try:
-                await until(lambda: set(sessions(blocker, LISTENER)) - {old})
+                await wait_until(lambda: set(backends(blocker, LISTENER)) - {old})
                 await asleep(consumer)
             finally:
                 os.kill(old, signal.SIGCONT)
@@ -163,18 +159,18 @@ async def test_no_answer_on_the_listening_session(
             await seen.got(1)
 
 
-async def test_a_listener_for_each_dsn(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_listener_for_each_dsn(api: Api, dsn: str, conn: Connection) -> None:
     other = dsn + ("&" if "?" in dsn else "?") + "connect_timeout=5"
-    async with half.consumer(dsn, "g0") as one, half.consumer(other, "g1") as two:
+    async with api.consumer(dsn, "g0") as one, api.consumer(other, "g1") as two:
         await asleep(one)
         await asleep(two)
-        assert len(sessions(conn, LISTENER)) == 2
-    await until(lambda: sessions(conn, LISTENER) == [])
+        assert len(backends(conn, LISTENER)) == 2
+    await wait_until(lambda: backends(conn, LISTENER) == [])
 
 
 async def test_both_halves_in_one_process(dsn: str, conn: Connection) -> None:
-    one, two = Half("async").consumer(dsn, "g0"), Half("sync").consumer(dsn, "g1")
-    seen = [Seen(), Seen()]
+    one, two = Api("async").consumer(dsn, "g0"), Api("sync").consumer(dsn, "g1")
+    seen = [Recorder(), Recorder()]
     async with running(one, seen[0]), running(two, seen[1]):
         await asleep(one)
         await asleep(two)
@@ -184,13 +180,13 @@ async def test_both_halves_in_one_process(dsn: str, conn: Connection) -> None:
 
 
 async def test_consumers_that_come_and_go_leave_nothing(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     for _ in range(5):
         await asyncio.gather(
-            *(half.consumer(dsn, f"g{n}", until_empty=True).run(Seen()) for n in range(3))
+            *(api.consumer(dsn, f"g{n}", until_empty=True).run(Recorder()) for n in range(3))
         )
-    await until(lambda: sessions(conn, "durable_notify%") == [])
+    await wait_until(lambda: backends(conn, "durable_notify%") == [])
     for module in (async_listener, sync_listener):
         assert dsn not in {listened for _, listened in module._shared}
 
@@ -206,10 +202,10 @@ def broken(private_server: Server) -> str:
 
 
 async def test_the_server_is_killed_under_an_idle_consumer(
-    half: Half, private_server: Server, broken: str
+    api: Api, private_server: Server, broken: str
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(broken)
+    seen = Recorder()
+    consumer = api.consumer(broken)
     async with running(consumer, seen):
         await asleep(consumer)
         await in_thread(private_server.kill)
@@ -223,7 +219,7 @@ async def test_the_server_is_killed_under_an_idle_consumer(
 
 
 async def test_the_server_is_killed_in_the_middle_of_work(
-    half: Half, private_server: Server, broken: str
+    api: Api, private_server: Server, broken: str
 ) -> None:
     """Twice: every message is handled, and what was acknowledged stays so."""
     with psycopg.connect(broken, autocommit=True) as conn:
@@ -238,22 +234,22 @@ async def test_the_server_is_killed_in_the_middle_of_work(
         await message.ack()
         acknowledged.add(message.id)
 
-    seen = Seen(handle)
-    consumer = half.consumer(broken, lease=2, batch_size=20)
+    seen = Recorder(handle)
+    consumer = api.consumer(broken, lease=2, batch_size=20)
     async with running(consumer, seen, concurrency=4):
         for number in (50, 120):
             await seen.got(number)
             await in_thread(private_server.kill)
             await in_thread(private_server.start)
         with psycopg.connect(broken, autocommit=True) as conn:
-            await until(lambda: outstanding(conn) == 0, 40)
+            await wait_until(lambda: outstanding(conn) == 0, 40)
             assert set(seen.ids) == set(ids)
             assert late == set(), "acknowledged durably, and came again"
 
 
-async def test_started_while_the_listener_cannot_connect(half: Half, dsn: str) -> None:
+async def test_started_while_the_listener_cannot_connect(api: Api, dsn: str) -> None:
     with pytest.raises(psycopg.OperationalError):
-        await half.consumer(dsn, listen_dsn="host=/nowhere").start()
+        await api.consumer(dsn, listen_dsn="host=/nowhere").start()
 
 
 # Through a pooler
@@ -274,32 +270,32 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_deaf_and_polling(
-    half: Half, conn: Connection, pooled: str, caplog: pytest.LogCaptureFixture
+    api: Api, conn: Connection, pooled: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says so, and looks every second although asked to only every half a minute."""
-    seen = Seen()
-    async with running(half.consumer(pooled, poll=30), seen):
-        await until(lambda: "Give a direct listen_dsn" in caplog.text)
+    seen = Recorder()
+    async with running(api.consumer(pooled, poll=30), seen):
+        await wait_until(lambda: "Give a direct listen_dsn" in caplog.text)
         for number in (1, 2):
             send(conn, [number])
             await seen.got(number)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_deaf_and_not_allowed_to_poll(half: Half, pooled: str, conn: Connection) -> None:
+async def test_deaf_and_not_allowed_to_poll(api: Api, pooled: str, conn: Connection) -> None:
     with pytest.raises(dn.ListenerDeaf, match="give a direct listen_dsn, or allow poll"):
-        await soon(half.consumer(pooled).run(Seen()))
+        await with_timeout(api.consumer(pooled).run(Recorder()))
     with pytest.raises(dn.ListenerDeaf):
-        async with half.consumer(pooled) as consumer:
-            await take(consumer, 1)
+        async with api.consumer(pooled) as consumer:
+            await collect(consumer, 1)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_direct_connection_for_listening(
-    half: Half, dsn: str, pooled: str, conn: Connection
+    api: Api, dsn: str, pooled: str, conn: Connection
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(pooled, listen_dsn=dsn)
+    seen = Recorder()
+    consumer = api.consumer(pooled, listen_dsn=dsn)
     async with running(consumer, seen):
         for number in (1, 2):
             await asleep(consumer)
@@ -309,10 +305,10 @@ async def test_a_direct_connection_for_listening(
 
 
 async def test_publishing_through_a_pooler_wakes(
-    half: Half, dsn: str, pooled: str, conn: Connection
+    api: Api, dsn: str, pooled: str, conn: Connection
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn)
+    seen = Recorder()
+    consumer = api.consumer(dsn)
     with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as through:
         async with running(consumer, seen):
             await asleep(consumer)
@@ -325,10 +321,10 @@ NAMED_OTHERWISE = ("'durable_notify:' OPERATOR(pg_catalog.||) topic", "'other:' 
 
 @pytest.mark.parametrize("planted", [False, True])
 async def test_the_database_names_the_channels(
-    half: Half, dsn: str, stage: Stage, planted: bool, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, sessions: Sessions, planted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is computed here: it is woken. Planted: it is not asked, and knows that it is deaf."""
-    session = stage.session()
+    session = sessions.session()
     plant(session, "channel", NAMED_OTHERWISE)
     if planted:
 
@@ -340,11 +336,11 @@ async def test_the_database_names_the_channels(
 
         monkeypatch.setattr(async_listener.AsyncListener, "_ask_for_names", aknow)
         monkeypatch.setattr(sync_listener.Listener, "_ask_for_names", know)
-    seen = Seen()
-    consumer = half.consumer(dsn, poll=30 if planted else None)
+    seen = Recorder()
+    consumer = api.consumer(dsn, poll=30 if planted else None)
     async with running(consumer, seen):
         if planted:
-            await until(lambda: consumer._ear is not None and consumer._ear.deaf)
+            await wait_until(lambda: consumer._ear is not None and consumer._ear.deaf)
             assert not consumer.health().hears
         else:
             await asleep(consumer)

@@ -11,21 +11,27 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.bells import armed, barred, count
-from tests.support.halves import Half, Seen, running, soon, until
-from tests.support.planting import plant
-from tests.support.schedule import Stage
-from tests.support.watching import LISTENER, asleep, beat, send, sessions, terminate, value
+from tests.support.api import Api, Recorder, running
+from tests.support.injection import plant
+from tests.support.observe import (
+    LISTENER,
+    armed,
+    asleep,
+    backends,
+    barred,
+    beat,
+    count_armed,
+    send,
+    terminate,
+    value,
+)
+from tests.support.sessions import Sessions
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 SET = "SELECT durable_notify.set_wakeups(%s, %s)"
 LOOKS = 3.0
 """Seconds within which whoever looks each second has found something, on a slow machine too."""
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 def unarmed(consumer: Any) -> bool:
@@ -37,41 +43,43 @@ def unarmed(consumer: Any) -> bool:
 # A stranger holds a key
 
 
-async def test_a_stranger_at_the_key(half: Half, dsn: str, conn: Connection, stage: Stage) -> None:
+async def test_a_stranger_at_the_key(
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
+) -> None:
     """It looks each second for as long as that lasts, and hears again right after."""
-    seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
-    stranger = stage.session()
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["t", "u"])
+    stranger = sessions.session()
     with barred(stranger, "t"):
         task = asyncio.ensure_future(consumer.run(seen))
-        await until(lambda: unarmed(consumer))
+        await wait_until(lambda: unarmed(consumer))
         assert armed(conn, "tu") == {"u"}
         for number in (1, 2):
             send(conn, [number])
-            await soon(seen.got(number), LOOKS)
+            await with_timeout(seen.got(number), LOOKS)
         send(conn, [3], "u")  # which rings
         await seen.got(3)
-    await until(lambda: armed(conn, "tu") == {"t", "u"}, LOOKS)
+    await wait_until(lambda: armed(conn, "tu") == {"t", "u"}, LOOKS)
     await asleep(consumer)
     send(conn, [4])
     await seen.got(4)
     consumer.stop()
-    await soon(task)
+    await with_timeout(task)
 
 
 async def test_a_stranger_gets_the_key_while_the_listener_is_cut_off(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
-    seen, consumer = Seen(), half.consumer(dsn)
-    stranger = stage.session()
+    seen, consumer = Recorder(), api.consumer(dsn)
+    stranger = sessions.session()
     async with running(consumer, seen):
         await asleep(consumer)
         lock = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
-        stage.wait_until_blocked(stranger, lock)
+        sessions.wait_until_blocked(stranger, lock)
         terminate(conn, LISTENER)
         lock.result()
-        await until(lambda: unarmed(consumer))
+        await wait_until(lambda: unarmed(consumer))
         send(conn, [1])
-        await soon(seen.got(1), LOOKS)
+        await with_timeout(seen.got(1), LOOKS)
         stranger.run("SELECT pg_advisory_unlock_all()")
         await asleep(consumer)
         send(conn, [2])
@@ -79,50 +87,50 @@ async def test_a_stranger_gets_the_key_while_the_listener_is_cut_off(
 
 
 async def test_a_stranger_waits_for_the_key(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
-    seen, consumer = Seen(), half.consumer(dsn)
-    stranger = stage.session()
+    seen, consumer = Recorder(), api.consumer(dsn)
+    stranger = sessions.session()
     async with running(consumer, seen):
         await asleep(consumer)
         lock = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
-        stage.wait_until_blocked(stranger, lock)
+        sessions.wait_until_blocked(stranger, lock)
         send(conn, [1])
         try:
             await seen.got(1)
         finally:
             consumer.stop()
-            await until(lambda: sessions(conn, LISTENER) == [])
+            await wait_until(lambda: backends(conn, LISTENER) == [])
             lock.result()
 
 
 # Policies
 
 
-async def test_a_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
     conn.execute(SET, ["t", "never"])
-    seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["t", "u"])
     async with running(consumer, seen):
-        await until(lambda: unarmed(consumer))
+        await wait_until(lambda: unarmed(consumer))
         assert armed(conn, "tu") == {"u"}
         for number in (1, 2):
             send(conn, [number])
-            await soon(seen.got(number), LOOKS)
+            await with_timeout(seen.got(number), LOOKS)
 
 
 async def test_two_phases_on_a_topic_that_never_rings(
-    half: Half, dsn: str, conn: Connection, stage: Stage
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
     conn.execute(SET, ["t", "never"])
-    publisher = stage.session()
-    seen, consumer = Seen(), half.consumer(dsn)
+    publisher = sessions.session()
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
-        await until(lambda: unarmed(consumer))
+        await wait_until(lambda: unarmed(consumer))
         publisher.begin()
         publisher.publish()
         publisher.run("PREPARE TRANSACTION 'two phases'")
         publisher.run("COMMIT PREPARED 'two phases'")
-        await soon(seen.got(1), LOOKS)
+        await with_timeout(seen.got(1), LOOKS)
 
 
 @pytest.mark.parametrize(
@@ -137,21 +145,21 @@ async def test_two_phases_on_a_topic_that_never_rings(
     ],
 )
 async def test_a_policy_that_changes_while_it_sleeps(
-    half: Half, dsn: str, conn: Connection, before: str, after: str
+    api: Api, dsn: str, conn: Connection, before: str, after: str
 ) -> None:
     conn.execute(SET, ["t", before])
-    seen, consumer = Seen(), half.consumer(dsn)
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
-        await (until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
+        await (wait_until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
         send(conn, [1])
-        await soon(seen.got(1), LOOKS)
-        await (until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
+        await with_timeout(seen.got(1), LOOKS)
+        await (wait_until(lambda: unarmed(consumer)) if before == "never" else asleep(consumer))
         conn.execute(SET, ["t", after])
         expected = set() if after == "never" else {"t"}
-        await until(lambda: armed(conn, "t") == expected, LOOKS)
+        await wait_until(lambda: armed(conn, "t") == expected, LOOKS)
         for number in (2, 3):
             send(conn, [number])
-            await soon(seen.got(number), LOOKS)
+            await with_timeout(seen.got(number), LOOKS)
 
 
 # Sessions that lose what they had
@@ -163,7 +171,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     beat(monkeypatch, 0.2)
 
 
-def swapped(half: Half, listener: Any, monkeypatch: pytest.MonkeyPatch, *losses: str) -> list[str]:
+def swapped(api: Api, listener: Any, monkeypatch: pytest.MonkeyPatch, *losses: str) -> list[str]:
     """Have the session lose things right before it is looked at: what was lost, once it has been."""
     command, lost = listener._command, []
 
@@ -181,7 +189,7 @@ def swapped(half: Half, listener: Any, monkeypatch: pytest.MonkeyPatch, *losses:
                 await command(loss)
         return await command(statement)
 
-    monkeypatch.setattr(listener, "_command", async_lossy if half.is_async else sync_lossy)
+    monkeypatch.setattr(listener, "_command", async_lossy if api.is_async else sync_lossy)
     return lost
 
 
@@ -191,18 +199,18 @@ BOTH = ["UNLISTEN *", "SELECT pg_advisory_unlock_all()"]
 @pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize("losses", [BOTH[:1], BOTH[1:], BOTH], ids=["ears", "bells", "both"])
 async def test_a_session_that_has_lost_something(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch,
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, losses: list[str],
 ) -> None:  # fmt: skip
     """As behind a pooler that swaps sessions: what was not heard of meanwhile is read."""
-    seen, consumer = Seen(), half.consumer(dsn, topics=["t", "u"])
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["t", "u"])
     async with running(consumer, seen):
         await asleep(consumer)
         insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')"
         with psycopg.connect(dsn) as slow:
             slow.execute(insert)  # rings, but is not heard
-            lost = swapped(half, consumer._ear._listener, monkeypatch, *losses)
-            await until(lambda: lost)
+            lost = swapped(api, consumer._ear._listener, monkeypatch, *losses)
+            await wait_until(lambda: lost)
         await seen.got(1)
         await asleep(consumer)
         assert armed(conn, "tu") == {"t", "u"}
@@ -213,20 +221,20 @@ async def test_a_session_that_has_lost_something(
 
 @pytest.mark.usefixtures("brisk")
 async def test_a_session_that_has_lost_nothing_is_left_alone(
-    half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    consumer = half.consumer(dsn, topics=["t", "u", "v.*"])
-    async with running(consumer, Seen()):
+    consumer = api.consumer(dsn, topics=["t", "u", "v.*"])
+    async with running(consumer, Recorder()):
         await asleep(consumer)
         checked = consumer._ear._listener._checked_at
-        await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
-        assert count(conn) == 3
+        await wait_until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        assert count_armed(conn) == 3
     assert "lost its locks" not in caplog.text
 
 
 @pytest.mark.parametrize("why", ["a topic never rings", "a publisher stays open"])
 async def test_the_session_is_looked_at_though_there_is_something_to_do(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, why: str
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     beat(monkeypatch, 1.2)  # longer than there is nothing to do
     with psycopg.connect(dsn) as slow:
@@ -234,29 +242,29 @@ async def test_the_session_is_looked_at_though_there_is_something_to_do(
             conn.execute(SET, ["u", "never"])
         else:
             send(slow, ["not yet"])
-        consumer = half.consumer(dsn, topics=["t", "u"])
-        async with running(consumer, Seen()):
-            await until(lambda: consumer._ear is not None and consumer._ear.hears)
-            looked = swapped(half, consumer._ear._listener, monkeypatch, "SELECT")
-            await until(lambda: looked, LOOKS)
+        consumer = api.consumer(dsn, topics=["t", "u"])
+        async with running(consumer, Recorder()):
+            await wait_until(lambda: consumer._ear is not None and consumer._ear.hears)
+            looked = swapped(api, consumer._ear._listener, monkeypatch, "SELECT")
+            await wait_until(lambda: looked, LOOKS)
 
 
 # What the server, or chance, does to bells
 
 
 async def test_a_full_table_of_locks(
-    half: Half, dsn: str, conn: Connection, stage: Stage, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, sessions: Sessions, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its consumers look each second; the session stays."""
     full = "RAISE EXCEPTION 'out of shared memory' USING ERRCODE = 'out_of_memory';"
     loop = "FOREACH wanted IN ARRAY topics LOOP"
-    plant(stage.session(), "arm_all", (loop, f"{full} {loop}"))
-    seen, consumer = Seen(), half.consumer(dsn)
+    plant(sessions.session(), "arm_all", (loop, f"{full} {loop}"))
+    seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
-        await until(lambda: unarmed(consumer), LOOKS)
+        await wait_until(lambda: unarmed(consumer), LOOKS)
         for number in (1, 2):
             send(conn, [number])
-            await soon(seen.got(number), LOOKS)
+            await with_timeout(seen.got(number), LOOKS)
         assert consumer._ear._listener.reconnects == 0
     assert "consumers poll" in caplog.text
 
@@ -271,18 +279,18 @@ def twins(conn: Connection) -> list[str]:
 
 
 async def test_two_topics_with_one_key(
-    half: Half, dsn: str, conn: Connection, twins: list[str]
+    api: Api, dsn: str, conn: Connection, twins: list[str]
 ) -> None:
     """The bell of one stays armed while the other's consumer works."""
-    busy, idle = (half.consumer(dsn, topic, [topic], prefetch=1) for topic in twins)
-    go_on, seen = asyncio.Event(), Seen()
-    at_work = Seen(lambda _: go_on.wait())
+    busy, idle = (api.consumer(dsn, topic, [topic], prefetch=1) for topic in twins)
+    go_on, seen = asyncio.Event(), Recorder()
+    at_work = Recorder(lambda _: go_on.wait())
     async with running(busy, at_work), running(idle, seen):
         await asleep(busy)
         await asleep(idle)
         send(conn, [1], twins[0])
         await at_work.got(1)
-        await until(lambda: busy._ear._listener.bells.armed == {twins[1]})
+        await wait_until(lambda: busy._ear._listener.bells.armed == {twins[1]})
         send(conn, [1], twins[1])
         await seen.got(1)
         go_on.set()
@@ -290,11 +298,11 @@ async def test_two_topics_with_one_key(
 
 @pytest.mark.usefixtures("brisk")
 async def test_two_topics_with_one_key_have_lost_nothing(
-    half: Half, dsn: str, twins: list[str], caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, twins: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    consumer = half.consumer(dsn, topics=twins)
-    async with running(consumer, Seen()):
+    consumer = api.consumer(dsn, topics=twins)
+    async with running(consumer, Recorder()):
         await asleep(consumer)
         checked = consumer._ear._listener._checked_at
-        await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        await wait_until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
     assert "lost its locks" not in caplog.text

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from hypothesis import note
 from psycopg import errors
 
-from tests.support.schedule import Message
-from tests.support.stateful.base import CONTENTION, TOPICS, Base
-from tests.support.stateful.judge import claimed, out_of_order
-from tests.support.stateful.ledger import Broken, Group, Lease, Ledger
-from tests.support.stateful.workers import Outcome, Then, Worker
+from tests.faults.stateful.base import CONTENTION, TOPICS, Base
+from tests.faults.stateful.judge import claimed, out_of_order
+from tests.faults.stateful.ledger import Broken, Group, Lease, Ledger
+from tests.faults.stateful.workers import Outcome, Then, Worker
+from tests.support.sessions import Message
 
 A_MOMENT = 0.005
 """Seconds: as long as consumers must be allowed to sleep, at least."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tests.support.schedule import Message
-from tests.support.stateful.ledger import Broken, Effect, Entry, Group, Lease, Ledger, Reason
-from tests.support.stateful.sight import Part
+from tests.faults.stateful.ledger import Broken, Effect, Entry, Group, Lease, Ledger, Reason
+from tests.faults.stateful.sight import Part
+from tests.support.sessions import Message
 
 # These hold back nothing: they are beside the order, or have no key while they wait.
 UNORDERED = {"delayed"}

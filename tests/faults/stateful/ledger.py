@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.support.stateful.sight import Part, Sight
+from tests.faults.stateful.sight import Part, Sight
 
 Effect = Callable[["Ledger"], None]
 Reason = str | int

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis.errors import StopTest
 from hypothesis.stateful import precondition, rule
 
-from tests.support.auditor import Facts, audit
-from tests.support.stateful.base import TOPICS
-from tests.support.stateful.ledger import Broken, Group
-from tests.support.stateful.managing import Managing
-from tests.support.stateful.moves import (
+from tests.faults.auditor import Facts, audit
+from tests.faults.stateful.base import TOPICS
+from tests.faults.stateful.ledger import Broken, Group
+from tests.faults.stateful.managing import Managing
+from tests.faults.stateful.moves import (
     CLAIMING,
     GOING_BACK,
     MANAGING,
@@ -23,8 +23,8 @@ from tests.support.stateful.moves import (
     TRANSACTIONS,
     Move,
 )
-from tests.support.stateful.sight import look
-from tests.support.stateful.workers import Then
+from tests.faults.stateful.sight import look
+from tests.faults.stateful.workers import Then
 
 ROUNDS = 60
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from tests.support.stateful.consuming import Consuming
-from tests.support.stateful.ledger import Broken, Group, Job, Ledger
-from tests.support.stateful.workers import Then, Worker
+from tests.faults.stateful.consuming import Consuming
+from tests.faults.stateful.ledger import Broken, Group, Job, Ledger
+from tests.faults.stateful.workers import Then, Worker
 
 UNKNOWN = {"DN005", "DN006"}
 

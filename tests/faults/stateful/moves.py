@@ -10,8 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support.stateful.base import GROUPS, KEYS, LEVELS, WORKERS
-from tests.support.stateful.workers import Then
+from tests.faults.stateful.base import GROUPS, KEYS, LEVELS, WORKERS
+from tests.faults.stateful.workers import Then
 
 Move = tuple[str, dict[str, Any]]
 Strategy = st.SearchStrategy[Any]

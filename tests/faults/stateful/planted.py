@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.support.planting import cursor_by_id, plant
-from tests.support.schedule import Session
-from tests.support.stateful.machine import GoingBack, Machine, Retaining
+from tests.faults.stateful.machine import GoingBack, Machine, Retaining
+from tests.support.injection import cursor_by_id, plant
+from tests.support.sessions import Session
 
 
 class Planted(NamedTuple):

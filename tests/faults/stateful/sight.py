@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.schedule import Session
+from tests.support.sessions import Session
 
 Part = tuple[str, str]
 """A group, and a topic that it reads."""

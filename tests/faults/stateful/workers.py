@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 
-from tests.support.schedule import Session
-from tests.support.stateful.ledger import Broken, Effect
+from tests.faults.stateful.ledger import Broken, Effect
+from tests.support.sessions import Session
 
 PATIENCE = 30.0
 """Seconds after which a statement that neither ends nor waits for one of ours is stuck."""

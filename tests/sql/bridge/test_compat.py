@@ -12,11 +12,11 @@ import pytest
 from psycopg import errors, sql
 
 from durable_notify import schema
-from tests.support.bells import Listener
-from tests.support.planting import plant
+from tests.support.injection import plant
+from tests.support.observe import Listener
 from tests.support.roles import Roles, roles
-from tests.support.schedule import Session, Stage
-from tests.support.waiting import eventually
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 CREATE = "SELECT durable_notify.create_compat()"
 DROP = "SELECT durable_notify.drop_compat()"
@@ -31,13 +31,13 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    return stage.session()
+def owner(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def legacy(stage: Stage) -> Listener:
-    listener = Listener(stage)
+def legacy(sessions: Sessions) -> Listener:
+    listener = Listener(sessions)
     listener.hear("c")
     return listener
 

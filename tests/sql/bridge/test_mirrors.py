@@ -10,12 +10,12 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.bells import Listener
+from tests.support.injection import plant
 from tests.support.names import CHANNELS
-from tests.support.planting import plant
+from tests.support.observe import Listener
 from tests.support.roles import roles
-from tests.support.schedule import Session, Stage
-from tests.support.waiting import eventually
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
 BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.mirror_of(text)'::regprocedure"
@@ -23,19 +23,19 @@ LIMIT = 7999  # bytes, of what NOTIFY takes
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    return stage.session()
+def owner(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Session:
-    return stage.session()
+def publisher(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def legacy(stage: Stage) -> Listener:
+def legacy(sessions: Sessions) -> Listener:
     """A program that listens to channel c, and knows nothing else."""
-    listener = Listener(stage)
+    listener = Listener(sessions)
     listener.hear("c")
     return listener
 
@@ -128,11 +128,11 @@ def test_rolled_back(owner: Session, publisher: Session, legacy: Listener) -> No
 
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
 def test_whatever_the_policy(
-    stage: Stage, owner: Session, publisher: Session, legacy: Listener, policy: str
+    sessions: Sessions, owner: Session, publisher: Session, legacy: Listener, policy: str
 ) -> None:
     """Consumers are woken by it, and each message is mirrored."""
     owner.run(MIRROR, "t", "c")
-    waiting = Listener(stage, "t", arm=True)
+    waiting = Listener(sessions, "t", arm=True)
     owner.run("SELECT durable_notify.set_wakeups('t', %s)", policy)
     waiting.heard()
     with publisher.transaction():
@@ -213,11 +213,11 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("scs", ["on", "off"])
-def test_names(stage: Stage, owner: Session, publisher: Session, scs: str) -> None:
+def test_names(sessions: Sessions, owner: Session, publisher: Session, scs: str) -> None:
     """A channel can have any name that LISTEN takes, whoever publishes with which settings."""
     for session in (owner, publisher):
         session.run(f"SET standard_conforming_strings = {scs}")
-    listener = Listener(stage)
+    listener = Listener(sessions)
     for name in CHANNELS:
         listener.hear(name)
         owner.run(MIRROR, "t", name)
@@ -247,19 +247,19 @@ def test_topics_refused(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_refused_in_frozen_transactions(stage: Stage, isolation: str) -> None:
-    one = stage.session()
+def test_refused_in_frozen_transactions(sessions: Sessions, isolation: str) -> None:
+    one = sessions.session()
     one.begin(isolation)
     with pytest.raises(errors.InvalidParameterValue, match="READ COMMITTED"):
         one.run(MIRROR, "t", "c")
 
 
-def test_two_at_once_both_count(stage: Stage) -> None:
-    one, two = stage.take(2)
+def test_two_at_once_both_count(sessions: Sessions) -> None:
+    one, two = sessions.take(2)
     one.begin()
     one.run(MIRROR, "a", "c")
     work = two.start(MIRROR, "b", "d")
-    stage.wait_until_blocked(two, work)
+    sessions.wait_until_blocked(two, work)
     one.commit()
     work.result()
     found = [one.value("SELECT durable_notify.mirror_of(%s)", topic) for topic in "abc"]
@@ -304,9 +304,9 @@ def test_a_look_into_a_table_would_be_noticed(owner: Session, publisher: Session
         test_a_topic_without_a_mirror_pays_nothing(owner, publisher)
 
 
-def test_no_lock_on_the_outbox(stage: Stage, owner: Session) -> None:
+def test_no_lock_on_the_outbox(sessions: Sessions, owner: Session) -> None:
     """Publishers neither wait for it nor does it wait for them."""
-    publisher, other = stage.take(2)
+    publisher, other = sessions.take(2)
     for session in (publisher, other, owner):
         session.run("SET lock_timeout = '1s'")
     publisher.begin()

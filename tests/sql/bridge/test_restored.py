@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from durable_notify.embedded import Server
-from tests.support.command import drain, good
+from tests.support.cli import drain, good
 
 SETUP = """
     CREATE TABLE items (gone int, id int PRIMARY KEY, secret text, name text, code int);

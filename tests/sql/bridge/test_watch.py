@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
+from tests.support.injection import plant
+from tests.support.sessions import Session, Sessions
 
 WATCH = "SELECT durable_notify.watch(%s, %s)"
 WATCH_SOME = "SELECT durable_notify.watch(%s, %s, %s)"
@@ -17,8 +17,8 @@ BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.br
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    return stage.session()
+def owner(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 def changes(owner: Session, topic: str = "t") -> list[tuple[str | None, dict[str, Any]]]:
@@ -107,14 +107,14 @@ def test_rolled_back(owner: Session) -> None:
 
 
 @pytest.mark.usefixtures("items")
-def test_in_the_order_of_the_key(stage: Stage, owner: Session) -> None:
+def test_in_the_order_of_the_key(sessions: Sessions, owner: Session) -> None:
     """Of one row, ids follow what was done to it, whoever did."""
-    one, two = stage.take(2)
+    one, two = sessions.take(2)
     one.run("INSERT INTO items VALUES (1, '0')")
     one.begin()
     one.run("UPDATE items SET name = name || '1'")
     work = two.start("UPDATE items SET name = name || '2'")
-    stage.wait_until_blocked(two, work)
+    sessions.wait_until_blocked(two, work)
     one.run("UPDATE items SET name = name || '3'")
     one.commit()
     work.result()
@@ -231,7 +231,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def test_the_same_whoever_writes(stage: Stage, owner: Session) -> None:
+def test_the_same_whoever_writes(sessions: Sessions, owner: Session) -> None:
     """A session's settings change neither key nor values: a row has one key."""
     owner.run(
         "CREATE TABLE public.odd (a timestamptz, b interval, c bytea, d float8, PRIMARY KEY (a, b, c, d))"
@@ -242,7 +242,7 @@ def test_the_same_whoever_writes(stage: Stage, owner: Session) -> None:
         ('2026-01-01 00:00Z', '1 day -2 hours', decode('0a00ff', 'hex'), 1::float8 / 3)"""
     owner.run(insert)
     owner.run("DELETE FROM public.odd")
-    writer = stage.session()
+    writer = sessions.session()
     for name, value in SETTINGS.items():
         writer.run(f"SET {name} = {value if name == 'search_path' else repr(value)}")
     writer.run(insert)
@@ -255,10 +255,10 @@ def test_the_same_whoever_writes(stage: Stage, owner: Session) -> None:
     assert theirs[0][0] == one
 
 
-def test_a_setting_forgotten_would_be_noticed(stage: Stage, owner: Session) -> None:
+def test_a_setting_forgotten_would_be_noticed(sessions: Sessions, owner: Session) -> None:
     owner.run("ALTER FUNCTION durable_notify.watched() RESET TimeZone")
     with pytest.raises(AssertionError):
-        test_the_same_whoever_writes(stage, owner)
+        test_the_same_whoever_writes(sessions, owner)
 
 
 def test_generated_columns(owner: Session) -> None:

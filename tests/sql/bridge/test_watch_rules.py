@@ -12,10 +12,10 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import schema
-from tests.support.bells import Listener
-from tests.support.planting import plant
+from tests.support.injection import plant
+from tests.support.observe import Listener
 from tests.support.roles import Roles, roles
-from tests.support.schedule import Session, Stage
+from tests.support.sessions import Session, Sessions
 
 WATCH = "SELECT durable_notify.watch(%s, %s)"
 WATCH_SOME = "SELECT durable_notify.watch(%s, %s, %s)"
@@ -28,9 +28,9 @@ LOCKS = """
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
+def owner(sessions: Sessions) -> Session:
     """The owner of the schema, with a table."""
-    session = stage.session()
+    session = sessions.session()
     session.run("CREATE TABLE items (id int PRIMARY KEY, a int, b int)")
     return session
 
@@ -104,11 +104,11 @@ def test_rolled_back(owner: Session) -> None:
     assert published(owner) == [("t", "insert")]
 
 
-def test_what_is_watched_wakes_and_is_mirrored(stage: Stage, owner: Session) -> None:
+def test_what_is_watched_wakes_and_is_mirrored(sessions: Sessions, owner: Session) -> None:
     """A message as all others."""
     owner.run(WATCH_SOME, "items", "t", ["a"])
     owner.run("SELECT durable_notify.set_mirror('t', 'c')")
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     listener.hear("c")
     owner.run("INSERT INTO items VALUES (1, 2, 3)")
     raw = '{"op": "insert", "new": {"a": 2}, "table": "public.items"}'
@@ -229,9 +229,9 @@ def test_whose_rights_count_for_what_a_table_brings(owner: Session, cast: Roles)
 # What it waits for
 
 
-def test_it_waits_for_writers_but_not_for_long(stage: Stage, owner: Session) -> None:
+def test_it_waits_for_writers_but_not_for_long(sessions: Sessions, owner: Session) -> None:
     """Three seconds: others queue behind it meanwhile."""
-    writer, reader = stage.take(2)
+    writer, reader = sessions.take(2)
     writer.begin()
     writer.run("INSERT INTO items VALUES (1)")
     for statement, topic in ((WATCH, "t"), (UNWATCH, "t")):
@@ -248,16 +248,16 @@ def test_it_waits_for_writers_but_not_for_long(stage: Stage, owner: Session) -> 
     assert reader.value("SELECT count(*) FROM items") == 1
 
 
-def test_a_wait_without_end_would_be_noticed(stage: Stage, owner: Session) -> None:
+def test_a_wait_without_end_would_be_noticed(sessions: Sessions, owner: Session) -> None:
     owner.run("ALTER FUNCTION durable_notify.watch RESET lock_timeout")
     owner.run("SET statement_timeout = '6s'")
     with pytest.raises(errors.QueryCanceled):
-        test_it_waits_for_writers_but_not_for_long(stage, owner)
+        test_it_waits_for_writers_but_not_for_long(sessions, owner)
 
 
-def test_readers_go_on_while_it_is_made(stage: Stage, owner: Session) -> None:
+def test_readers_go_on_while_it_is_made(sessions: Sessions, owner: Session) -> None:
     """Watched for the first time, or anew: only writers wait for the commit."""
-    reader = stage.session()
+    reader = sessions.session()
     reader.run("SET lock_timeout = '2s'")
     for _ in range(2):
         owner.begin()

@@ -11,9 +11,9 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 import durable_notify as dn
-from tests.support.planting import plant
-from tests.support.schedule import BOUND, LONG_GONE, Message, Session, Stage, ids
-from tests.support.waiting import eventually
+from tests.support.injection import plant
+from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
+from tests.support.wait import eventually
 
 CONFIGURE = "SELECT durable_notify.configure('g', %s)"
 RELEASE = "SELECT durable_notify.release(%s)"
@@ -22,11 +22,11 @@ ORDERS = ["none", "key", "strict"]
 CHANGES = [(old, new) for old in ORDERS for new in ORDERS if old != new]
 
 
-def ready(stage: Stage, count: int, order_by: str) -> list[Session]:
-    sessions = stage.take(count)
-    sessions[0].subscribe()
-    sessions[0].run(CONFIGURE, Jsonb({"order_by": order_by, "retry_base": 0, "retry_max": 0}))
-    return sessions
+def ready(sessions: Sessions, count: int, order_by: str) -> list[Session]:
+    several = sessions.take(count)
+    several[0].subscribe()
+    several[0].run(CONFIGURE, Jsonb({"order_by": order_by, "retry_base": 0, "retry_max": 0}))
+    return several
 
 
 def change(session: Session, order_by: str) -> None:
@@ -59,9 +59,9 @@ SENDS = [retry_whole, retry_in_part, give_back]
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize(("old", "new"), CHANGES)
 def test_what_comes_again_in_an_open_transaction_follows_the_new_order(
-    stage: Stage, old: str, new: str, send: object
+    sessions: Sessions, old: str, new: str, send: object
 ) -> None:
-    one, handler, admin = ready(stage, 3, old)
+    one, handler, admin = ready(sessions, 3, old)
     published = [one.publish(key=key) for key in "ab"]
     held = one.claim()
     handler.begin()
@@ -80,9 +80,9 @@ def test_what_comes_again_in_an_open_transaction_follows_the_new_order(
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize(("old", "new"), CHANGES)
 def test_what_was_handed_out_before_follows_the_new_order(
-    stage: Stage, old: str, new: str, send: object
+    sessions: Sessions, old: str, new: str, send: object
 ) -> None:
-    one, two = ready(stage, 2, old)
+    one, two = ready(sessions, 2, old)
     published = [one.publish(key=key) for key in "ab"]
     held = two.claim()
     change(one, new)
@@ -94,9 +94,9 @@ def test_what_was_handed_out_before_follows_the_new_order(
     assert sorted(drain(one)) == published
 
 
-def test_keys_of_leases_from_before_are_kept_apart(stage: Stage) -> None:
+def test_keys_of_leases_from_before_are_kept_apart(sessions: Sessions) -> None:
     """Handed out in a group without order, they hold back what follows once there is one."""
-    one, two = ready(stage, 2, "none")
+    one, two = ready(sessions, 2, "none")
     first = one.publish(key="k")
     held = two.claim()
     change(one, "key")
@@ -107,9 +107,9 @@ def test_keys_of_leases_from_before_are_kept_apart(stage: Stage) -> None:
     assert first < second
 
 
-def test_planted_the_order_is_not_held(stage: Stage) -> None:
+def test_planted_the_order_is_not_held(sessions: Sessions) -> None:
     """Without the row of ordering a retry on its way keeps its key for good."""
-    one, handler, admin = ready(stage, 3, "key")
+    one, handler, admin = ready(sessions, 3, "key")
     plant(one, "share_order", ("FOR SHARE OF o", ""))
     published = [one.publish(key=key) for key in "ab"]
     held = one.claim()
@@ -122,8 +122,8 @@ def test_planted_the_order_is_not_held(stage: Stage) -> None:
     assert published
 
 
-def test_a_change_of_order_gives_up_in_words_and_changes_nothing(stage: Stage) -> None:
-    one, handler, admin = ready(stage, 3, "key")
+def test_a_change_of_order_gives_up_in_words_and_changes_nothing(sessions: Sessions) -> None:
+    one, handler, admin = ready(sessions, 3, "key")
     one.publish(key="k")
     held = one.claim()
     handler.begin()
@@ -138,9 +138,9 @@ def test_a_change_of_order_gives_up_in_words_and_changes_nothing(stage: Stage) -
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_an_older_snapshot_does_not_change_the_order(stage: Stage, isolation: str) -> None:
+def test_an_older_snapshot_does_not_change_the_order(sessions: Sessions, isolation: str) -> None:
     """It would not see what has begun to wait since."""
-    one, two = ready(stage, 2, "key")
+    one, two = ready(sessions, 2, "key")
     two.begin(isolation)
     with pytest.raises(psycopg.DatabaseError, match="READ COMMITTED") as caught:
         change(two, "none")
@@ -155,9 +155,9 @@ def test_an_older_snapshot_does_not_change_the_order(stage: Stage, isolation: st
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_a_handler_with_an_older_snapshot_is_told_to_try_again(
-    stage: Stage, isolation: str
+    sessions: Sessions, isolation: str
 ) -> None:
-    one, handler = ready(stage, 2, "key")
+    one, handler = ready(sessions, 2, "key")
     published = [one.publish(key="k")]
     held = one.claim()
     handler.begin(isolation)
@@ -170,9 +170,9 @@ def test_a_handler_with_an_older_snapshot_is_told_to_try_again(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_a_redrive_with_an_older_snapshot_is_refused(stage: Stage, isolation: str) -> None:
+def test_a_redrive_with_an_older_snapshot_is_refused(sessions: Sessions, isolation: str) -> None:
     """Its message would wait under a key that the group does not keep any more."""
-    one, operator = ready(stage, 2, "key")
+    one, operator = ready(sessions, 2, "key")
     dead = one.publish(key="k")
     held = one.claim()
     one.settle(held[0].token, rejected=held)
@@ -191,10 +191,10 @@ def test_a_redrive_with_an_older_snapshot_is_refused(stage: Stage, isolation: st
     ("old", "new", "key"), [("none", "key", "k"), ("none", "strict", "k"), ("key", "strict", None)]
 )
 def test_a_lease_from_before_is_looked_at_with_pauses(
-    stage: Stage, old: str, new: str, key: str | None
+    sessions: Sessions, old: str, new: str, key: str | None
 ) -> None:
     """It held back nothing then, and rings for nothing when it is settled."""
-    one, handler = ready(stage, 2, old)
+    one, handler = ready(sessions, 2, old)
     one.publish(key=key)
     held = handler.claim()
     change(one, new)
@@ -206,9 +206,9 @@ def test_a_lease_from_before_is_looked_at_with_pauses(
 
 
 def test_a_consumer_with_a_new_order_starts_once_it_can(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one, handler = ready(stage, 2, "key")
+    one, handler = ready(sessions, 2, "key")
     published = [one.publish(key="k")]
     held = one.claim()
     handler.begin()
@@ -216,7 +216,7 @@ def test_a_consumer_with_a_new_order_starts_once_it_can(
     plant(one, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
     got: list[int] = []
     consumer = dn.Consumer(
-        stage.dsn, group="g", topics=["t"], order_by="none", until_empty=True, maintenance=False
+        sessions.dsn, group="g", topics=["t"], order_by="none", until_empty=True, maintenance=False
     )
     with caplog.at_level(logging.INFO, "durable_notify"):
         running = threading.Thread(

@@ -7,8 +7,8 @@ import random
 import psycopg
 import pytest
 
-from tests.support.planting import plant
-from tests.support.schedule import LONG_GONE, Message, Session, Stage, ids
+from tests.support.injection import plant
+from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 
 
 def configure(session: Session, **options: object) -> None:
@@ -25,14 +25,14 @@ def settle(session: Session, message: Message, outcome: str = "acked", **more: o
     return found
 
 
-def ready(stage: Stage, count: int = 2) -> list[Session]:
-    sessions = stage.take(count)
-    sessions[0].subscribe()
-    return sessions
+def ready(sessions: Sessions, count: int = 2) -> list[Session]:
+    several = sessions.take(count)
+    several[0].subscribe()
+    return several
 
 
-def test_one_message_of_a_key_at_a_time(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_one_message_of_a_key_at_a_time(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     first, second = (one.publish(key="k") for _ in range(2))
     other, plain = one.publish(key="l"), one.publish()
     (held,) = one.claim(1)
@@ -44,8 +44,8 @@ def test_one_message_of_a_key_at_a_time(stage: Stage) -> None:
     assert ids(two.claim()) == [second]
 
 
-def test_several_of_a_key_in_one_lease_come_in_order(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_several_of_a_key_in_one_lease_come_in_order(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     published = [one.publish(key="k") for _ in range(3)]
     batch = one.claim()
     assert ids(batch) == published
@@ -58,8 +58,8 @@ def test_several_of_a_key_in_one_lease_come_in_order(stage: Stage) -> None:
     assert ids(two.claim()) == [later]
 
 
-def test_a_retry_holds_back_its_key_and_nothing_else(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_a_retry_holds_back_its_key_and_nothing_else(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     first, second, third = (one.publish(key="k") for _ in range(3))
     other = one.publish(key="l")
     batch = one.claim()
@@ -74,8 +74,8 @@ def test_a_retry_holds_back_its_key_and_nothing_else(stage: Stage) -> None:
     assert [(m.id, m.attempt) for m in again] == [(first, 2), (second, 1), (third, 1), (later, 1)]
 
 
-def test_out_of_order_is_refused_and_changes_nothing(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_out_of_order_is_refused_and_changes_nothing(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     published = [one.publish(key="k") for _ in range(2)]
     batch = one.claim()
     for outcome in ("acked", "rejected"):
@@ -89,8 +89,8 @@ def test_out_of_order_is_refused_and_changes_nothing(stage: Stage) -> None:
     assert ids(two.claim()) == published
 
 
-def test_a_later_one_may_be_retried(stage: Stage) -> None:
-    one, _ = ready(stage)
+def test_a_later_one_may_be_retried(sessions: Sessions) -> None:
+    one, _ = ready(sessions)
     for _ in range(2):
         one.publish(key="k")
     batch = one.claim()
@@ -99,8 +99,8 @@ def test_a_later_one_may_be_retried(stage: Stage) -> None:
     assert [(m.id, m.attempt) for m in one.claim()] == [(batch[1].id, 2)]
 
 
-def test_a_crash_keeps_the_order(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_a_crash_keeps_the_order(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     published = [one.publish(key="k") for _ in range(3)]
     assert ids(one.claim(2)) == published[:2]
     one.run(LONG_GONE)
@@ -111,8 +111,8 @@ def test_a_crash_keeps_the_order(stage: Stage) -> None:
     ]
 
 
-def test_an_open_transaction_that_settles_keeps_its_key(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_an_open_transaction_that_settles_keeps_its_key(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     first, second = (one.publish(key="k") for _ in range(2))
     (held,) = one.claim(1)
     one.begin()
@@ -125,8 +125,8 @@ def test_an_open_transaction_that_settles_keeps_its_key(stage: Stage) -> None:
     assert first < second
 
 
-def test_parking_is_bounded_and_goes_on(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_parking_is_bounded_and_goes_on(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     configure(one, park_limit=5)
     published = [one.publish(key="k") for _ in range(12)]
     free = one.publish(key="free")
@@ -141,8 +141,8 @@ def test_parking_is_bounded_and_goes_on(stage: Stage) -> None:
     assert rest == [*published[1:], free]
 
 
-def test_messages_put_off_do_not_hide_those_behind(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_messages_put_off_do_not_hide_those_behind(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     (held,) = [one.publish(key="k")] and one.claim(1)
     for _ in range(20):
         one.publish(key="k")
@@ -151,8 +151,8 @@ def test_messages_put_off_do_not_hide_those_behind(stage: Stage) -> None:
     assert held.order_key == "k"
 
 
-def test_no_order(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_no_order(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     configure(one, order_by="none")
     published = [one.publish(key="k") for _ in range(4)]
     first = one.claim(2)
@@ -163,8 +163,8 @@ def test_no_order(stage: Stage) -> None:
     assert ids(two.claim()) == published[:1]
 
 
-def test_changed_order_holds_for_what_is_under_way(stage: Stage) -> None:
-    one, two = ready(stage)
+def test_changed_order_holds_for_what_is_under_way(sessions: Sessions) -> None:
+    one, two = ready(sessions)
     configure(one, order_by="none")
     published = [one.publish(key="k") for _ in range(3)]
     (held,) = one.claim(1)
@@ -186,9 +186,9 @@ DEFERRED_FIRST = f"""held_back := ARRAY(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_settle_between_two_looks_of_a_claim(stage: Stage, planted: bool) -> None:
+def test_a_settle_between_two_looks_of_a_claim(sessions: Sessions, planted: bool) -> None:
     """Leases and outcomes first, deferred after: else a retry in between is overtaken."""
-    one, two, gate = ready(stage, 3)
+    one, two, gate = ready(sessions, 3)
     first, second = (one.publish(key="k") for _ in range(2))
     (held,) = one.claim(1)
     if planted:
@@ -198,7 +198,7 @@ def test_a_settle_between_two_looks_of_a_claim(stage: Stage, planted: bool) -> N
     gate.begin()
     gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
     waiting = two.start("SELECT id FROM durable_notify.claim('g', '{t}')")
-    stage.wait_until_blocked(two, waiting)
+    sessions.wait_until_blocked(two, waiting)
     settle(one, held, "retried", retry_delays=["1 hour"])
     gate.rollback()
     assert [row[0] for row in waiting.result()] == ([second] if planted else [])
@@ -208,14 +208,14 @@ def test_a_settle_between_two_looks_of_a_claim(stage: Stage, planted: bool) -> N
 # Strict order.
 
 
-def strict(stage: Stage, count: int = 3) -> list[Session]:
-    sessions = ready(stage, count)
-    configure(sessions[0], order_by="strict")
-    return sessions
+def strict(sessions: Sessions, count: int = 3) -> list[Session]:
+    several = ready(sessions, count)
+    configure(several[0], order_by="strict")
+    return several
 
 
-def test_strict_waits_for_publishers_in_flight(stage: Stage) -> None:
-    one, slow, other = strict(stage)
+def test_strict_waits_for_publishers_in_flight(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
     slow.begin()
     first = slow.publish()
     second = other.publish()
@@ -229,13 +229,13 @@ def test_strict_waits_for_publishers_in_flight(stage: Stage) -> None:
     assert one.run("SELECT * FROM durable_notify.waiting_for('g')") == []
 
 
-def test_strict_goes_on_beside_publishers_that_came_later(stage: Stage) -> None:
-    one, slow, other = strict(stage)
+def test_strict_goes_on_beside_publishers_that_came_later(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
     slow.begin()
     rolled_back = slow.publish()
     second = other.publish()
     assert one.claim() == []  # notes who publishes
-    later = stage.session()
+    later = sessions.session()
     later.begin()
     later.publish()
     slow.rollback()
@@ -243,8 +243,8 @@ def test_strict_goes_on_beside_publishers_that_came_later(stage: Stage) -> None:
     assert rolled_back < second
 
 
-def test_strict_waits_for_a_prepared_transaction(stage: Stage) -> None:
-    one, slow, other = strict(stage)
+def test_strict_waits_for_a_prepared_transaction(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
     one.run("SELECT durable_notify.set_wakeups('t', 'never')")  # NOTIFY cannot be prepared
     slow.begin()
     slow.run("SAVEPOINT s")
@@ -258,9 +258,9 @@ def test_strict_waits_for_a_prepared_transaction(stage: Stage) -> None:
     assert ids(one.claim()) == [first, second]
 
 
-def test_strict_reads_an_open_window_no_further_than_when_it_was_opened(stage: Stage) -> None:
+def test_strict_reads_an_open_window_no_further_than_when_it_was_opened(sessions: Sessions) -> None:
     """Its end saw what came after a publisher in flight, whose message is older."""
-    one, slow, other = strict(stage)
+    one, slow, other = strict(sessions)
     slow.begin()
     slow.publish(topic="another")
     first, second = other.publish(), other.publish()
@@ -280,8 +280,8 @@ def test_strict_reads_an_open_window_no_further_than_when_it_was_opened(stage: S
     assert got == [second, late, last]
 
 
-def test_strict_without_the_list_is_caught(stage: Stage) -> None:
-    one, slow, other = strict(stage)
+def test_strict_without_the_list_is_caught(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
     plant(one, "read_horizon", ("writers := durable_notify.publishing();", "writers := '{}';"))
     slow.begin()
     slow.publish()
@@ -289,8 +289,8 @@ def test_strict_without_the_list_is_caught(stage: Stage) -> None:
     assert ids(one.claim()) == [second], "the planted bug is gone"
 
 
-def test_strict_has_one_batch_at_work(stage: Stage) -> None:
-    one, two, _ = strict(stage)
+def test_strict_has_one_batch_at_work(sessions: Sessions) -> None:
+    one, two, _ = strict(sessions)
     published = [one.publish(key=str(n)) for n in range(4)]
     batch = one.claim(2)
     assert two.claim() == []
@@ -338,10 +338,10 @@ class Handled:
             done.append(message.id)
 
 
-def race(stage: Stage, seed: int) -> tuple[Handled, set[int]]:
+def race(sessions: Sessions, seed: int) -> tuple[Handled, set[int]]:
     """Let consumers race for keyed messages, each acting in turn by the dice."""
     dice = random.Random(seed)
-    publisher, *consumers = ready(stage, 4)
+    publisher, *consumers = ready(sessions, 4)
     handled, published = Handled(), set()
     held: dict[Session, list[Message]] = {session: [] for session in consumers}
 
@@ -389,22 +389,22 @@ def race(stage: Stage, seed: int) -> tuple[Handled, set[int]]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_races_keep_the_order(stage: Stage, seed: int) -> None:
-    stage.take(1)[0].run("SELECT durable_notify.subscribe('g', '{t}')")
-    stage.take(1)[0].run("""SELECT durable_notify.configure('g', '{"max_attempts": 1000}')""")
-    handled, published = race(stage, seed)
+def test_races_keep_the_order(sessions: Sessions, seed: int) -> None:
+    sessions.take(1)[0].run("SELECT durable_notify.subscribe('g', '{t}')")
+    sessions.take(1)[0].run("""SELECT durable_notify.configure('g', '{"max_attempts": 1000}')""")
+    handled, published = race(sessions, seed)
     assert handled.faults == [], f"seed {seed}"
     assert sorted(handled.acked) == sorted(published), f"seed {seed}"
 
 
-def test_races_see_a_key_let_go_too_early(stage: Stage) -> None:
-    director = stage.take(1)[0]
+def test_races_see_a_key_let_go_too_early(sessions: Sessions) -> None:
+    director = sessions.take(1)[0]
     director.run("SELECT durable_notify.subscribe('g', '{t}')")
     plant(director, "busy_keys", ("l.token = ANY (live)", "l.token = ANY (live) AND false"))
     faults = 0
     for seed in range(3):
         try:
-            handled, _ = race(stage, seed)
+            handled, _ = race(sessions, seed)
             faults += len(handled.faults)
         except psycopg.DatabaseError:
             faults += 1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.schedule import Session, Stage
-from tests.support.servers import Postgres
-from tests.support.traps import drain
+from tests.support.postgres import Postgres
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions
 
 RETAINED = 200_000
 WRITERS = 150  # as many as the server's connections allow for
@@ -76,17 +76,17 @@ def big(server: Postgres, template: str) -> Iterator[str]:
 
 
 @pytest.fixture(params=["analysed", "not analysed"])
-def stage(request: pytest.FixtureRequest, server: Postgres, big: str) -> Iterator[Stage]:
-    with server.database(big) as name, Stage(server.dsn(name)) as stage:
+def sessions(request: pytest.FixtureRequest, server: Postgres, big: str) -> Iterator[Sessions]:
+    with server.database(big) as name, Sessions(server.dsn(name)) as sessions:
         if request.param == "analysed":
-            stage.session().run("VACUUM ANALYZE durable_notify.outbox")
-        yield stage
+            sessions.session().run("VACUUM ANALYZE durable_notify.outbox")
+        yield sessions
 
 
 @pytest.fixture
-def reader(stage: Stage) -> Session:
+def reader(sessions: Sessions) -> Session:
     """A session that has read the catalogs, planned and cached."""
-    reader = stage.session()
+    reader = sessions.session()
     assert claim(reader).messages == BATCH
     return reader
 
@@ -110,8 +110,8 @@ def test_at_the_end(reader: Session) -> None:
 
 def test_planned_while_the_log_was_small(dsn: str) -> None:
     """Plans are cached: those of a new installation must do for a log that has grown."""
-    with Stage(dsn) as stage:
-        reader, slow, other = stage.take(3)
+    with Sessions(dsn) as sessions:
+        reader, slow, other = sessions.take(3)
         reader.run("ALTER TABLE durable_notify.outbox_1 SET (autovacuum_enabled = off)")
         reader.subscribe()
         for _ in range(8):
@@ -141,9 +141,9 @@ def test_after_a_replay(reader: Session) -> None:
     assert reading.modest, reading
 
 
-def test_beside_many_open_writers(stage: Stage, reader: Session) -> None:
+def test_beside_many_open_writers(sessions: Sessions, reader: Session) -> None:
     reader.run(GO_TO_THE_END)
-    writers = stage.take(WRITERS)
+    writers = sessions.take(WRITERS)
     for writer in writers:
         writer.begin()
         writer.publish()
@@ -162,10 +162,10 @@ def test_beside_many_open_writers(stage: Stage, reader: Session) -> None:
     assert len(drain(reader)) == WRITERS - BATCH
 
 
-def test_after_one_late_and_large_transaction(stage: Stage, reader: Session) -> None:
+def test_after_one_late_and_large_transaction(sessions: Sessions, reader: Session) -> None:
     """One that was running at an earlier claim: found by its xid, a batch at a time."""
     reader.run(GO_TO_THE_END)
-    slow = stage.session()
+    slow = sessions.session()
     slow.begin()
     slow.run(PUBLISH, 50_000)
     reader.run(PUBLISH, 1)
@@ -180,9 +180,9 @@ def test_after_one_late_and_large_transaction(stage: Stage, reader: Session) -> 
         assert reading.modest, reading
 
 
-def test_what_is_due_is_no_more_than_was_asked_for(stage: Stage) -> None:
+def test_what_is_due_is_no_more_than_was_asked_for(sessions: Sessions) -> None:
     """Planned while next to nothing was deferred, as after a restore: each row was looked for anew."""
-    session = stage.session()
+    session = sessions.session()
     session.subscribe("g")
     session.run("ANALYZE durable_notify.deferred")
     for number in range(10):
@@ -192,12 +192,12 @@ def test_what_is_due_is_no_more_than_was_asked_for(stage: Stage) -> None:
     assert len(session.claim(1)) == 1
 
 
-def test_what_waited_for_its_key_is_looked_up_once(stage: Stage) -> None:
+def test_what_waited_for_its_key_is_looked_up_once(sessions: Sessions) -> None:
     """Planned for few: as a join, all that can go was found anew for each message that waits."""
     keyed = """
         INSERT INTO durable_notify.outbox (topic, key, payload)
         SELECT 'keyed', 'k' || n, to_jsonb(n) FROM generate_series(1, %s) AS n"""
-    session = stage.session()
+    session = sessions.session()
     session.run("SELECT durable_notify.subscribe('g', '{keyed}')")
     session.run("ANALYZE durable_notify.deferred")
     claimed = "SELECT count(*) FROM durable_notify.claim('g', '{keyed}', %s)"

@@ -6,19 +6,19 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.bells import Listener
-from tests.support.planting import plant
-from tests.support.schedule import LONG_GONE, Session, Stage, ids
+from tests.support.injection import plant
+from tests.support.observe import Listener
+from tests.support.sessions import LONG_GONE, Session, Sessions, ids
 
 EXTEND = "SELECT durable_notify.extend(%s, '1 hour')"
 NEXT_DUE = "SELECT durable_notify.next_due('g', %s, 'a test')"
 
 
-def ready(stage: Stage, count: int, topics: str = "t", **options: object) -> list[Session]:
-    sessions = stage.take(count)
-    sessions[0].subscribe(topics=topics)
-    sessions[0].run("SELECT durable_notify.configure('g', %s)", Jsonb(options))
-    return sessions
+def ready(sessions: Sessions, count: int, topics: str = "t", **options: object) -> list[Session]:
+    several = sessions.take(count)
+    several[0].subscribe(topics=topics)
+    several[0].run("SELECT durable_notify.configure('g', %s)", Jsonb(options))
+    return several
 
 
 def due(session: Session, topic: str = "t") -> float | None:
@@ -30,8 +30,8 @@ def due(session: Session, topic: str = "t") -> float | None:
 
 
 @pytest.mark.parametrize("by", ["claim", "release"])
-def test_extend_does_not_confirm_what_is_being_taken_over(stage: Stage, by: str) -> None:
-    one, taker, keeper = ready(stage, 3)
+def test_extend_does_not_confirm_what_is_being_taken_over(sessions: Sessions, by: str) -> None:
+    one, taker, keeper = ready(sessions, 3)
     one.publish(key="k")
     one.publish(topic="u")
     one.subscribe("h", "u")
@@ -47,16 +47,16 @@ def test_extend_does_not_confirm_what_is_being_taken_over(stage: Stage, by: str)
     assert keeper.column(EXTEND, [held.token, other.token]) == sorted([held.token, other.token])
 
 
-def test_extend_waits_out_a_claim_that_only_looks(stage: Stage) -> None:
+def test_extend_waits_out_a_claim_that_only_looks(sessions: Sessions) -> None:
     """A claim locks a lease for a moment, and finds that it was extended."""
-    one, looker, keeper = ready(stage, 3)
+    one, looker, keeper = ready(sessions, 3)
     one.publish()
     (held,) = one.claim()
     looker.begin()
     looker.run("SELECT FROM durable_notify.lease FOR UPDATE")
     plant(one, "extend", ("interval '200 ms' THEN '200ms'", "interval '20 s' THEN '20s'"))
     extending = keeper.start(EXTEND, [held.token])
-    stage.wait_until_blocked(keeper, extending)
+    sessions.wait_until_blocked(keeper, extending)
     looker.rollback()
     assert extending.result() == [(held.token,)]
 
@@ -65,8 +65,10 @@ def test_extend_waits_out_a_claim_that_only_looks(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", ["lease", "exclusive"])
-def test_what_an_open_transaction_settles_is_waited_for_with_pauses(stage: Stage, how: str) -> None:
-    one, handler = ready(stage, 2, exclusive=how == "exclusive")
+def test_what_an_open_transaction_settles_is_waited_for_with_pauses(
+    sessions: Sessions, how: str
+) -> None:
+    one, handler = ready(sessions, 2, exclusive=how == "exclusive")
     one.publish()
     one.publish()
     held = handler.claim(1 if how == "exclusive" else 2)
@@ -81,8 +83,8 @@ def test_what_an_open_transaction_settles_is_waited_for_with_pauses(stage: Stage
     assert set(ids(held)) <= set(ids(one.claim()))
 
 
-def test_a_moment_that_has_just_passed_is_looked_at_soon(stage: Stage) -> None:
-    (one,) = ready(stage, 1)
+def test_a_moment_that_has_just_passed_is_looked_at_soon(sessions: Sessions) -> None:
+    (one,) = ready(sessions, 1)
     seconds = [
         one.value(f"SELECT durable_notify.seconds_until(clock_timestamp() - interval '{ago}')")
         for ago in ("0", "1 second", "1 day")
@@ -98,8 +100,8 @@ def test_a_moment_that_has_just_passed_is_looked_at_soon(stage: Stage) -> None:
 # Limits of a group.
 
 
-def test_a_full_group_looks_at_the_leases_of_all_its_topics(stage: Stage) -> None:
-    (one,) = ready(stage, 1, "a b", max_in_flight=1)
+def test_a_full_group_looks_at_the_leases_of_all_its_topics(sessions: Sessions) -> None:
+    (one,) = ready(sessions, 1, "a b", max_in_flight=1)
     one.publish(topic="a")
     waiting = one.publish(topic="b")
     (held,) = one.claim(topics="a")
@@ -110,19 +112,19 @@ def test_a_full_group_looks_at_the_leases_of_all_its_topics(stage: Stage) -> Non
     assert ids(one.claim(topics="b")) == [waiting]
 
 
-def test_room_that_is_made_wakes_all_topics_of_the_group(stage: Stage) -> None:
-    one, two = ready(stage, 2, "a b", max_in_flight=1)
+def test_room_that_is_made_wakes_all_topics_of_the_group(sessions: Sessions) -> None:
+    one, two = ready(sessions, 2, "a b", max_in_flight=1)
     one.publish(topic="a")
     one.publish(topic="b")
     held = two.claim(topics="a")
-    listener = Listener(stage, "b", arm=True)
+    listener = Listener(sessions, "b", arm=True)
     two.ack(held)
     assert listener.heard() == [("durable_notify:b", "*")]
 
 
-def test_leases_from_before_the_limit_are_looked_at_with_pauses(stage: Stage) -> None:
+def test_leases_from_before_the_limit_are_looked_at_with_pauses(sessions: Sessions) -> None:
     """They ring their own topic at most."""
-    (one,) = ready(stage, 1, "a b")
+    (one,) = ready(sessions, 1, "a b")
     one.publish(topic="a")
     one.publish(topic="b")
     one.claim(topics="a")
@@ -131,12 +133,12 @@ def test_leases_from_before_the_limit_are_looked_at_with_pauses(stage: Stage) ->
     assert 0.3 < (due(one, "b") or 0) <= 0.5
 
 
-def test_a_lease_that_is_given_back_makes_room_for_all_topics(stage: Stage) -> None:
-    one, two = ready(stage, 2, "a b", max_in_flight=1)
+def test_a_lease_that_is_given_back_makes_room_for_all_topics(sessions: Sessions) -> None:
+    one, two = ready(sessions, 2, "a b", max_in_flight=1)
     one.publish(topic="a")
     one.publish(topic="b")
     (held,) = two.claim(topics="a")
-    listener = Listener(stage, "b", arm=True)
+    listener = Listener(sessions, "b", arm=True)
     assert two.column("SELECT durable_notify.release(%s)", [held.token]) == []
     assert listener.heard() == [("durable_notify:b", "0")]
 
@@ -148,8 +150,10 @@ CHANGES = ["rename_group('g', 'h')", "delete_group('g')"]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("use", ["once", "settle"])
-def test_a_change_of_a_group_waits_without_its_lock(stage: Stage, change: str, use: str) -> None:
-    one, handler, admin = ready(stage, 3)
+def test_a_change_of_a_group_waits_without_its_lock(
+    sessions: Sessions, change: str, use: str
+) -> None:
+    one, handler, admin = ready(sessions, 3)
     one.publish()
     held = one.claim()
     later = one.publish()
@@ -172,8 +176,8 @@ def test_a_change_of_a_group_waits_without_its_lock(stage: Stage, change: str, u
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> None:
-    _one, handler, admin = ready(stage, 3)
+def test_a_change_of_a_group_gives_up_in_words(sessions: Sessions, change: str) -> None:
+    _one, handler, admin = ready(sessions, 3)
     handler.begin()
     assert handler.value("SELECT durable_notify.once('g', 1)")
     plant(admin, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
@@ -182,8 +186,8 @@ def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> Non
 
 
 @pytest.mark.parametrize("call", ["subscribe('g', '{u}')", "discover('g', '{>}')"])
-def test_who_joins_a_group_waits_with_a_bound(stage: Stage, call: str) -> None:
-    one, keeper = ready(stage, 2, "t >")
+def test_who_joins_a_group_waits_with_a_bound(sessions: Sessions, call: str) -> None:
+    one, keeper = ready(sessions, 2, "t >")
     one.publish(topic="u")
     name = call.partition("(")[0]
     plant(one, name, ("SET lock_timeout TO '5s'", "SET lock_timeout TO '50ms'"))
@@ -196,8 +200,8 @@ def test_who_joins_a_group_waits_with_a_bound(stage: Stage, call: str) -> None:
 # Doorbells.
 
 
-def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
-    listener, publisher = stage.take(2)
+def test_topics_of_the_same_hash_are_disarmed_one_by_one(sessions: Sessions) -> None:
+    listener, publisher = sessions.take(2)
     ((one, two),) = publisher.run("""
         SELECT min(t.name), max(t.name) FROM (
             SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
@@ -215,8 +219,8 @@ def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
     assert publisher.value(locks, listener.pid) == 0
 
 
-def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
-    listener, publisher = stage.take(2)
+def test_topics_of_the_same_mark_are_armed_one_by_one(sessions: Sessions) -> None:
+    listener, publisher = sessions.take(2)
     ((one, two),) = publisher.run("""
         SELECT min(t.name), max(t.name) FROM (
             SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
@@ -230,9 +234,9 @@ def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
     assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", one)
 
 
-def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
+def test_cancelled_half_way_a_bell_is_not_taken_for_armed(sessions: Sessions) -> None:
     """Locks of a session outlive the statement that took them."""
-    listener, publisher = stage.take(2)
+    listener, publisher = sessions.take(2)
     mark = "IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363"
     cancelled = "PERFORM pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid()), pg_catalog.pg_sleep(20);"
     plant(publisher, "arm", (mark, f"{cancelled} {mark}"))
@@ -251,11 +255,11 @@ def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
 @pytest.mark.parametrize("function", ["claim", "claim_alone"])
 @pytest.mark.parametrize("lasting", [None, "key", "exclusive", "max_in_flight"])
 def test_only_a_claim_alone_commits_without_waiting_for_the_disk(
-    stage: Stage, function: str, lasting: str | None
+    sessions: Sessions, function: str, lasting: str | None
 ) -> None:
     """And only one that may be forgotten: it holds no key, and neither is it counted nor the only one."""
     options = {"exclusive": {"exclusive": True}, "max_in_flight": {"max_in_flight": 9}}
-    (one,) = ready(stage, 1, "t u", **options.get(lasting or "", {}))
+    (one,) = ready(sessions, 1, "t u", **options.get(lasting or "", {}))
     one.publish(topic="t", key="k" if lasting == "key" else None)
     one.publish(topic="u")
     one.begin()

@@ -11,16 +11,16 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.schedule import BOUND, Session, Stage, ids
-from tests.support.traps import TRAPS, Trap, claim_and_ack, drain
+from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
+from tests.support.sessions import BOUND, Session, Sessions, ids
 
 UNDELIVERED = "SELECT id FROM durable_notify.undelivered(%s)"
 REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
-def test_trap(stage: Stage, trap: Trap) -> None:
-    outcome = trap(stage)
+def test_trap(sessions: Sessions, trap: Trap) -> None:
+    outcome = trap(sessions)
     assert outcome.exact, outcome
 
 
@@ -28,8 +28,8 @@ def test_trap(stage: Stage, trap: Trap) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-def test_isolation_level_of_the_publisher(stage: Stage, isolation: str) -> None:
-    reader, slow, fast = stage.take(3)
+def test_isolation_level_of_the_publisher(sessions: Sessions, isolation: str) -> None:
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin(isolation)
     fast.publish()
@@ -41,9 +41,9 @@ def test_isolation_level_of_the_publisher(stage: Stage, isolation: str) -> None:
     assert drain(reader) == late
 
 
-def test_savepoints(stage: Stage) -> None:
+def test_savepoints(sessions: Sessions) -> None:
     """The column xid is the whole transaction's, where xmin is the savepoint's."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
     xid = slow.draw_xid()
@@ -62,8 +62,8 @@ def test_savepoints(stage: Stage) -> None:
     assert drain(reader) == late
 
 
-def test_prepared_transactions(stage: Stage) -> None:
-    reader, slow, fast = stage.take(3)
+def test_prepared_transactions(sessions: Sessions) -> None:
+    reader, slow, fast = sessions.take(3)
     # NOTIFY refuses PREPARE TRANSACTION, so these publishers need a topic that does not ring.
     reader.run("SELECT durable_notify.set_wakeups('t', 'never')")
     reader.subscribe()
@@ -80,8 +80,8 @@ def test_prepared_transactions(stage: Stage) -> None:
     assert drain(reader) == [first]
 
 
-def test_rolled_back_messages_never_come(stage: Stage) -> None:
-    reader, slow, fast = stage.take(3)
+def test_rolled_back_messages_never_come(sessions: Sessions) -> None:
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
     slow.publish()
@@ -91,8 +91,8 @@ def test_rolled_back_messages_never_come(stage: Stage) -> None:
     assert drain(reader) == []
 
 
-def test_nobody_waits_for_a_long_transaction(stage: Stage) -> None:
-    reader, slow, fast = stage.take(3)
+def test_nobody_waits_for_a_long_transaction(sessions: Sessions) -> None:
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
     late = [slow.publish()]
@@ -104,9 +104,9 @@ def test_nobody_waits_for_a_long_transaction(stage: Stage) -> None:
     assert drain(reader) == late
 
 
-def test_younger_message_of_an_older_transaction(stage: Stage) -> None:
+def test_younger_message_of_an_older_transaction(sessions: Sessions) -> None:
     """It waited for a key's row lock: order is by id, not by xid."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     reader.run("CREATE TABLE guarded AS SELECT 1 AS key")
     slow.begin()
@@ -116,7 +116,7 @@ def test_younger_message_of_an_older_transaction(stage: Stage) -> None:
     cause = fast.publish()
     assert fast.draw_xid() > xid
     waiting = slow.start("SELECT FROM guarded FOR UPDATE")
-    stage.wait_until_blocked(slow, waiting)
+    sessions.wait_until_blocked(slow, waiting)
     fast.commit()
     waiting.result()
     effect = slow.publish()
@@ -124,9 +124,9 @@ def test_younger_message_of_an_older_transaction(stage: Stage) -> None:
     assert drain(reader, 1) == [cause, effect]
 
 
-def test_late_ones_come_first_and_each_part_in_order(stage: Stage) -> None:
+def test_late_ones_come_first_and_each_part_in_order(sessions: Sessions) -> None:
     """Within a window: what is late, by id; then the rest, by id."""
-    reader, slow, slower, fast = stage.take(4)
+    reader, slow, slower, fast = sessions.take(4)
     reader.subscribe()
     slower.begin()
     slow.begin()
@@ -140,9 +140,9 @@ def test_late_ones_come_first_and_each_part_in_order(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("change", ["CACHE 50", "INCREMENT -1 START 1000000 MAXVALUE 1000000"])
-def test_reading_does_not_rest_on_the_order_of_ids(stage: Stage, change: str) -> None:
+def test_reading_does_not_rest_on_the_order_of_ids(sessions: Sessions, change: str) -> None:
     """Only the order within a key does."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     sequence = reader.value("SELECT pg_get_serial_sequence('durable_notify.outbox', 'id')")
     reader.run(f"ALTER SEQUENCE {sequence} {change}")
@@ -162,9 +162,9 @@ def test_reading_does_not_rest_on_the_order_of_ids(stage: Stage, change: str) ->
 # Windows and claims.
 
 
-def test_open_window_is_bounded(stage: Stage) -> None:
+def test_open_window_is_bounded(sessions: Sessions) -> None:
     """A window left open by the limit ends at h1, whatever commits meanwhile."""
-    reader, slow, fast = stage.take(3)
+    reader, slow, fast = sessions.take(3)
     reader.subscribe()
     first = [fast.publish() for _ in range(3)]
     slow.begin()
@@ -182,8 +182,8 @@ def test_open_window_is_bounded(stage: Stage) -> None:
     assert reader.position().s1 is None
 
 
-def test_window_ends_exactly_at_the_limit(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_window_ends_exactly_at_the_limit(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(4)]
     assert claim_and_ack(reader, 4) == published
@@ -192,8 +192,8 @@ def test_window_ends_exactly_at_the_limit(stage: Stage) -> None:
     assert drain(reader, 4) == published
 
 
-def test_old_window_and_new_one_in_one_batch(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_old_window_and_new_one_in_one_batch(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     assert claim_and_ack(reader, 1) == published[:1]
@@ -201,8 +201,8 @@ def test_old_window_and_new_one_in_one_batch(stage: Stage) -> None:
     assert claim_and_ack(reader) == published[1:]
 
 
-def test_claim_that_is_rolled_back(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_claim_that_is_rolled_back(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     reader.begin()
@@ -212,8 +212,8 @@ def test_claim_that_is_rolled_back(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_claim_is_refused_above_read_committed(stage: Stage, isolation: str) -> None:
-    reader = stage.session()
+def test_claim_is_refused_above_read_committed(sessions: Sessions, isolation: str) -> None:
+    reader = sessions.session()
     reader.subscribe()
     reader.begin(isolation)
     with pytest.raises(
@@ -224,8 +224,8 @@ def test_claim_is_refused_above_read_committed(stage: Stage, isolation: str) -> 
 
 
 @pytest.mark.parametrize("savepoint", [False, True])
-def test_claim_is_refused_once_an_xid_is_drawn(stage: Stage, savepoint: bool) -> None:
-    reader = stage.session()
+def test_claim_is_refused_once_an_xid_is_drawn(sessions: Sessions, savepoint: bool) -> None:
+    reader = sessions.session()
     reader.subscribe()
     reader.begin()
     reader.draw_xid()
@@ -236,9 +236,9 @@ def test_claim_is_refused_once_an_xid_is_drawn(stage: Stage, savepoint: bool) ->
     assert caught.value.sqlstate == "DN004"
 
 
-def test_two_claims_in_one_transaction(stage: Stage) -> None:
+def test_two_claims_in_one_transaction(sessions: Sessions) -> None:
     """The first may have drawn an xid; where it found nothing, it has not."""
-    reader, publisher = stage.take(2)
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     reader.begin()
     assert reader.claim() == []
@@ -251,29 +251,29 @@ def test_two_claims_in_one_transaction(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("most", "lease"), [(0, "1 hour"), (10001, "1 hour"), (None, "1 hour"), (1, "0"), (1, None)]
 )
-def test_claims_that_make_no_sense(stage: Stage, most: int | None, lease: str | None) -> None:
-    reader = stage.session()
+def test_claims_that_make_no_sense(sessions: Sessions, most: int | None, lease: str | None) -> None:
+    reader = sessions.session()
     reader.subscribe()
     with pytest.raises(errors.InvalidParameterValue):
         reader.run("SELECT durable_notify.claim('g', '{t}', %s, %s)", most, lease)
 
 
-def test_claims_of_a_group_are_serialised(stage: Stage) -> None:
-    reader, other, stranger, publisher = stage.take(4)
+def test_claims_of_a_group_are_serialised(sessions: Sessions) -> None:
+    reader, other, stranger, publisher = sessions.take(4)
     reader.subscribe()
     stranger.subscribe("another")
     published = [publisher.publish() for _ in range(4)]
     reader.begin()
     assert ids(reader.claim(2)) == published[:2]
     waiting = other.start("SELECT id FROM durable_notify.claim('g', '{t}', 2)")
-    stage.wait_until_blocked(other, waiting)
+    sessions.wait_until_blocked(other, waiting)
     assert ids(stranger.claim(group="another")) == published
     reader.commit()
     assert [message_id for (message_id,) in waiting.result()] == published[2:]
 
 
-def test_busy_is_not_empty(stage: Stage) -> None:
-    reader, other, publisher = stage.take(3)
+def test_busy_is_not_empty(sessions: Sessions) -> None:
+    reader, other, publisher = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     reader.run("ALTER FUNCTION durable_notify.claim SET lock_timeout = '50ms'")
@@ -285,8 +285,8 @@ def test_busy_is_not_empty(stage: Stage) -> None:
     assert len(other.claim()) == 1
 
 
-def test_empty_claim_writes_nothing(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_empty_claim_writes_nothing(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     for _ in range(3):
         place = reader.position()
@@ -299,8 +299,8 @@ def test_empty_claim_writes_nothing(stage: Stage) -> None:
         drain(reader)
 
 
-def test_one_position_is_kept(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_one_position_is_kept(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     for n in range(5):
         publisher.publish()
@@ -312,8 +312,8 @@ def test_one_position_is_kept(stage: Stage) -> None:
 # Groups and topics.
 
 
-def test_several_topics_in_a_group(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_several_topics_in_a_group(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe(topics="t u")
     published = {topic: [publisher.publish(topic=topic) for _ in range(5)] for topic in ("t", "u")}
     publisher.publish(topic="not-subscribed")
@@ -328,16 +328,16 @@ def test_several_topics_in_a_group(stage: Stage) -> None:
     assert handed == published
 
 
-def test_claim_from_some_of_the_topics(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_claim_from_some_of_the_topics(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe(topics="t u")
     one, other = publisher.publish(topic="t"), publisher.publish(topic="u")
     assert ids(reader.claim(topics="u")) == [other]
     assert ids(reader.claim(topics="t u t")) == [one]
 
 
-def test_each_group_gets_everything(stage: Stage) -> None:
-    reader, slow, fast = stage.take(3)
+def test_each_group_gets_everything(sessions: Sessions) -> None:
+    reader, slow, fast = sessions.take(3)
     for group in ("a", "b", "c"):
         reader.subscribe(group)
     slow.begin()
@@ -350,8 +350,8 @@ def test_each_group_gets_everything(stage: Stage) -> None:
     assert drain(reader, group="a") == [late]
 
 
-def test_unknown_group_and_topic(stage: Stage) -> None:
-    reader = stage.session()
+def test_unknown_group_and_topic(sessions: Sessions) -> None:
+    reader = sessions.session()
     reader.subscribe()
     for call, state in (
         ("claim('nobody', '{t}')", "DN005"),
@@ -369,8 +369,8 @@ def test_unknown_group_and_topic(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("start_at", ["beginning", "now", "since"])
-def test_start_with_transactions_in_flight(stage: Stage, start_at: str) -> None:
-    reader, slow, fast, past = stage.take(4)
+def test_start_with_transactions_in_flight(sessions: Sessions, start_at: str) -> None:
+    reader, slow, fast, past = sessions.take(4)
     old = fast.publish()
     since = reader.value("SELECT clock_timestamp()")
     fast.begin()
@@ -393,8 +393,8 @@ def test_start_with_transactions_in_flight(stage: Stage, start_at: str) -> None:
     assert drain(reader) == expected[start_at]
 
 
-def test_start_since_a_time_after_everything(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_start_since_a_time_after_everything(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     publisher.publish()
     reader.run("SELECT durable_notify.subscribe('g', '{t}', 'since', clock_timestamp())")
     assert drain(reader) == []
@@ -402,8 +402,8 @@ def test_start_since_a_time_after_everything(stage: Stage) -> None:
     assert drain(reader) == [new]
 
 
-def test_subscribing_again_changes_no_position(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_subscribing_again_changes_no_position(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     group_id = reader.subscribe()
     publisher.publish()
     drain(reader)
@@ -418,10 +418,12 @@ def test_subscribing_again_changes_no_position(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("start_at", "since"), [("end", None), ("since", None), ("now", "2026-01-01"), (None, None)]
 )
-def test_starts_that_make_no_sense(stage: Stage, start_at: str | None, since: str | None) -> None:
+def test_starts_that_make_no_sense(
+    sessions: Sessions, start_at: str | None, since: str | None
+) -> None:
     query = "SELECT durable_notify.subscribe('g', '{t}', %s, %s)"
     with pytest.raises(errors.InvalidParameterValue):
-        stage.session().run(query, start_at, since)
+        sessions.session().run(query, start_at, since)
 
 
 # Replay.
@@ -461,9 +463,9 @@ def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
 )
 @pytest.mark.parametrize("back", range(12))
 def test_replay_in_every_state(
-    stage: Stage, state: Callable[[Session, Session, Session], None], back: int
+    sessions: Sessions, state: Callable[[Session, Session, Session], None], back: int
 ) -> None:
-    reader, publisher, slow = stage.take(3)
+    reader, publisher, slow = sessions.take(3)
     reader.subscribe()
     for _ in range(4):
         publisher.publish()
@@ -483,12 +485,12 @@ def test_replay_in_every_state(
 
 
 @pytest.mark.parametrize("trial", range(40))
-def test_replay_at_random(stage: Stage, trial: int) -> None:
+def test_replay_at_random(sessions: Sessions, trial: int) -> None:
     """What is undelivered is always exactly what was committed and not handed over."""
     seed = secrets.randbits(32)
     print(f"trial {trial}: seed {seed}")
     chance = random.Random(seed)
-    reader, *publishers = stage.take(5)
+    reader, *publishers = sessions.take(5)
     reader.subscribe()
     pending: dict[Session, list[int]] = {publisher: [] for publisher in publishers}
     is_open = dict.fromkeys(publishers, False)
@@ -533,8 +535,8 @@ def test_replay_at_random(stage: Stage, trial: int) -> None:
     assert handed == committed, f"seed {seed}"
 
 
-def test_replay_by_time(stage: Stage) -> None:
-    reader, slow, publisher = stage.take(3)
+def test_replay_by_time(sessions: Sessions) -> None:
+    reader, slow, publisher = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     since = reader.value("SELECT clock_timestamp()")
@@ -550,8 +552,8 @@ def test_replay_by_time(stage: Stage) -> None:
     assert drain(reader) == []
 
 
-def test_replay_never_goes_forward(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_replay_never_goes_forward(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     assert claim_and_ack(reader, 1) == published[:1]
@@ -559,8 +561,8 @@ def test_replay_never_goes_forward(stage: Stage) -> None:
     assert drain(reader) == published[1:]
 
 
-def test_replay_ends_the_waiting_of_retries(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     batch = reader.claim()
@@ -573,8 +575,8 @@ def test_replay_ends_the_waiting_of_retries(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("call", ["'g', 't'", "'g', 't', -1", "'g', 't', 1, now()"])
-def test_replays_that_make_no_sense(stage: Stage, call: str) -> None:
-    reader = stage.session()
+def test_replays_that_make_no_sense(sessions: Sessions, call: str) -> None:
+    reader = sessions.session()
     reader.subscribe()
     with pytest.raises(errors.InvalidParameterValue):
         reader.run(f"SELECT durable_notify.replay({call})")
@@ -585,8 +587,8 @@ def test_replays_that_make_no_sense(stage: Stage, call: str) -> None:
 INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, '1')"
 
 
-def test_row_of_another_transaction_is_refused(stage: Stage) -> None:
-    publisher = stage.session()
+def test_row_of_another_transaction_is_refused(sessions: Sessions) -> None:
+    publisher = sessions.session()
     query = "INSERT INTO durable_notify.outbox (xid, topic, payload) VALUES ('5', 't', '1')"
     with pytest.raises(errors.InvalidParameterValue, match=r"outbox\.xid is 5"):
         publisher.run(query)
@@ -605,8 +607,8 @@ def heard(listener: Session, publisher: Session, channel: str = "durable_notify:
     raise AssertionError("nothing is heard")
 
 
-def test_one_ring_a_topic_and_statement(stage: Stage) -> None:
-    listener, other, publisher = stage.take(3)
+def test_one_ring_a_topic_and_statement(sessions: Sessions) -> None:
+    listener, other, publisher = sessions.take(3)
     listener.listen()
     other.listen("u")
     query = """
@@ -626,8 +628,8 @@ def test_one_ring_a_topic_and_statement(stage: Stage) -> None:
     assert heard(listener, publisher) == []
 
 
-def test_replicated_rows_ring(stage: Stage) -> None:
-    listener, publisher = stage.take(2)
+def test_replicated_rows_ring(sessions: Sessions) -> None:
+    listener, publisher = sessions.take(2)
     listener.listen()
     publisher.run("SET session_replication_role = replica")
     message_id = publisher.publish()
@@ -637,8 +639,8 @@ def test_replicated_rows_ring(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "topic", ["t", "x" * 48, "x" * 49, "x" * 255, "ü" * 24, "ü" * 25, "日" * 85]
 )
-def test_channel_is_never_too_long(stage: Stage, topic: str) -> None:
-    listener, publisher = stage.take(2)
+def test_channel_is_never_too_long(sessions: Sessions, topic: str) -> None:
+    listener, publisher = sessions.take(2)
     channel = listener.value("SELECT durable_notify.channel(%s)", topic)
     assert len(channel.encode()) <= 63
     listener.listen(topic)
@@ -646,17 +648,17 @@ def test_channel_is_never_too_long(stage: Stage, topic: str) -> None:
     assert heard(listener, publisher, channel) == [str(message_id)]
 
 
-def test_channels_differ(stage: Stage) -> None:
+def test_channels_differ(sessions: Sessions) -> None:
     topics = ["x" * 48, "x" * 49, "x" * 50, "X" * 48, "y" * 49]
     query = "SELECT count(DISTINCT durable_notify.channel(topic)) FROM unnest(%s::text[]) AS topic"
-    assert stage.session().value(query, topics) == len(topics)
+    assert sessions.session().value(query, topics) == len(topics)
 
 
 @pytest.mark.parametrize(
     "topic", ["", "x" * 256, "ü" * 128, "a b", "a\nb", "\t", "\x7f", "\x85", "\xa0"]
 )
-def test_bad_topics(stage: Stage, topic: str) -> None:
-    publisher = stage.session()
+def test_bad_topics(sessions: Sessions, topic: str) -> None:
+    publisher = sessions.session()
     with pytest.raises(errors.CheckViolation, match="outbox_topic_is_a_name"):
         publisher.run(INSERT, topic)
     with pytest.raises(errors.CheckViolation, match="subscription_topic_is_a_name"):
@@ -664,27 +666,27 @@ def test_bad_topics(stage: Stage, topic: str) -> None:
 
 
 @pytest.mark.parametrize("topic", ["a", "a.b-c_d/e:f", "日本", "x" * 255])
-def test_good_topics(stage: Stage, topic: str) -> None:
-    reader = stage.session()
+def test_good_topics(sessions: Sessions, topic: str) -> None:
+    reader = sessions.session()
     reader.subscribe(topics=topic)
     message_id = reader.publish(topic=topic)
     assert ids(reader.claim(topics=topic)) == [message_id]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "a\nb", "\x7f"])
-def test_bad_keys(stage: Stage, key: str) -> None:
+def test_bad_keys(sessions: Sessions, key: str) -> None:
     with pytest.raises(errors.CheckViolation, match="outbox_key_is_1_to_1024_bytes_of_text"):
-        stage.session().publish(key=key)
+        sessions.session().publish(key=key)
 
 
 @pytest.mark.parametrize("group", ["", "x" * 256, "a\nb", "\x7f"])
-def test_bad_groups(stage: Stage, group: str) -> None:
+def test_bad_groups(sessions: Sessions, group: str) -> None:
     with pytest.raises(errors.CheckViolation, match="consumer_group_name_is_1_to_255_bytes"):
-        stage.session().subscribe(group)
+        sessions.session().subscribe(group)
 
 
-def test_a_message_has_a_payload_or_data(stage: Stage) -> None:
-    publisher = stage.session()
+def test_a_message_has_a_payload_or_data(sessions: Sessions) -> None:
+    publisher = sessions.session()
     query = "INSERT INTO durable_notify.outbox (topic, payload, data) VALUES ('t', %s, %s)"
     for values in ((None, None), (Jsonb(1), b"1")):
         with pytest.raises(errors.CheckViolation, match="outbox_either_payload_or_data"):
@@ -693,8 +695,8 @@ def test_a_message_has_a_payload_or_data(stage: Stage) -> None:
         publisher.run("SELECT durable_notify.publish('t', '1', headers => '[]')")
 
 
-def test_a_message_comes_as_it_was_published(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_a_message_comes_as_it_was_published(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     query = "SELECT durable_notify.publish('t', %s, 'k', %s, %s)"
     publisher.run(query, Jsonb({"ü": [1, None]}), Jsonb({"h": "1"}), None)
@@ -708,8 +710,8 @@ def test_a_message_comes_as_it_was_published(stage: Stage) -> None:
     ]
 
 
-def test_publish_many_returns_ids_in_order(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_publish_many_returns_ids_in_order(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     query = """
         SELECT durable_notify.publish_many(
@@ -721,15 +723,15 @@ def test_publish_many_returns_ids_in_order(stage: Stage) -> None:
     assert [(m.payload, m.key) for m in handed] == [(n, f"key {n}") for n in range(1, 1001)]
 
 
-def test_id_cannot_be_chosen(stage: Stage) -> None:
+def test_id_cannot_be_chosen(sessions: Sessions) -> None:
     with pytest.raises(errors.GeneratedAlways):
-        stage.session().run(
+        sessions.session().run(
             "INSERT INTO durable_notify.outbox (topic, payload, id) VALUES ('t', '1', 1)"
         )
 
 
-def test_chosen_id_is_not_lost_all_the_same(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_chosen_id_is_not_lost_all_the_same(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     publisher.publish()
     publisher.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 100")
@@ -745,9 +747,9 @@ def test_chosen_id_is_not_lost_all_the_same(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("start_at", ["now", "since"])
-def test_what_commits_while_a_group_is_created_comes(stage: Stage, start_at: str) -> None:
+def test_what_commits_while_a_group_is_created_comes(sessions: Sessions, start_at: str) -> None:
     """Its place and its snapshot are not of the same moment."""
-    reader, publisher, slow, holder = stage.take(4)
+    reader, publisher, slow, holder = sessions.take(4)
     (since,) = reader.column("SELECT clock_timestamp()")
     slow.begin()
     first = slow.publish()
@@ -759,15 +761,15 @@ def test_what_commits_while_a_group_is_created_comes(stage: Stage, start_at: str
             start_at,
             since if start_at == "since" else None,
         )
-        stage.wait_until_blocked(reader, subscribing)
+        sessions.wait_until_blocked(reader, subscribing)
         slow.commit()
     subscribing.result()
     assert drain(reader) == ([first] if start_at == "now" else [first, second])
 
 
-def test_what_the_creating_transaction_has_published_comes(stage: Stage) -> None:
+def test_what_the_creating_transaction_has_published_comes(sessions: Sessions) -> None:
     """It commits from here on, and is younger or older than what has committed meanwhile."""
-    reader, publisher = stage.take(2)
+    reader, publisher = sessions.take(2)
     reader.begin()
     own = reader.publish()
     publisher.publish()

@@ -7,12 +7,12 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.schedule import BOUND, Message, Session, Stage, ids
+from tests.support.sessions import BOUND, Message, Session, Sessions, ids
 
 
 @pytest.fixture
-def one(stage: Stage) -> Session:
-    session = stage.session()
+def one(sessions: Sessions) -> Session:
+    session = sessions.session()
     session.subscribe()
     return session
 
@@ -36,7 +36,7 @@ def due(session: Session, consumer: str = "nobody", topic: str = "t") -> float |
 # One consumer at a time.
 
 
-def test_only_the_active_consumer_is_handed_messages(stage: Stage, one: Session) -> None:
+def test_only_the_active_consumer_is_handed_messages(sessions: Sessions, one: Session) -> None:
     configure(one, exclusive=True)
     published = [one.publish() for _ in range(4)]
     assert ids(claim_as(one, "first", most=2)) == published[:2]
@@ -49,7 +49,7 @@ def test_only_the_active_consumer_is_handed_messages(stage: Stage, one: Session)
     assert ids(claim_as(one, "first")) == published[2:]
 
 
-def test_fail_over_supersedes_what_was_held(stage: Stage, one: Session) -> None:
+def test_fail_over_supersedes_what_was_held(sessions: Sessions, one: Session) -> None:
     configure(one, exclusive=True)
     published = [one.publish() for _ in range(3)]
     held = claim_as(one, "first", most=2)
@@ -64,9 +64,9 @@ def test_fail_over_supersedes_what_was_held(stage: Stage, one: Session) -> None:
     assert claim_as(one, "first") == []
 
 
-def test_fail_over_waits_for_a_settle_under_way(stage: Stage, one: Session) -> None:
+def test_fail_over_waits_for_a_settle_under_way(sessions: Sessions, one: Session) -> None:
     configure(one, exclusive=True)
-    other = stage.session()
+    other = sessions.session()
     published = [one.publish() for _ in range(2)]
     held = claim_as(one, "first", most=1)
     one.begin()
@@ -77,10 +77,10 @@ def test_fail_over_waits_for_a_settle_under_way(stage: Stage, one: Session) -> N
     assert ids(claim_as(other, "second")) == published[1:]
 
 
-def test_standing_down_rings(stage: Stage, one: Session) -> None:
+def test_standing_down_rings(sessions: Sessions, one: Session) -> None:
     configure(one, exclusive=True)
     published = one.publish()
-    other = stage.session()
+    other = sessions.session()
     assert claim_as(one, "first") != []
     other.listen()
     one.run("SELECT durable_notify.release(ARRAY(SELECT token FROM durable_notify.lease))")
@@ -98,10 +98,10 @@ def test_an_exclusive_consumer_has_a_name(one: Session) -> None:
 # Limits.
 
 
-def test_in_flight(stage: Stage, one: Session) -> None:
+def test_in_flight(sessions: Sessions, one: Session) -> None:
     configure(one, max_in_flight=3)
     published = [one.publish() for _ in range(5)]
-    other = stage.session()
+    other = sessions.session()
     first = one.claim(2)
     assert ids(first) + ids(other.claim()) == published[:3]
     assert other.claim() == []
@@ -114,11 +114,11 @@ def test_in_flight(stage: Stage, one: Session) -> None:
     assert ids(other.claim()) == published[4:]
 
 
-def test_leases_that_ran_out_are_not_in_flight(stage: Stage, one: Session) -> None:
+def test_leases_that_ran_out_are_not_in_flight(sessions: Sessions, one: Session) -> None:
     configure(one, max_in_flight=1)
     published = one.publish()
     one.claim(lease="1 microsecond")
-    assert [(m.id, m.attempt) for m in stage.session().claim()] == [(published, 2)]
+    assert [(m.id, m.attempt) for m in sessions.session().claim()] == [(published, 2)]
 
 
 def test_rate(one: Session) -> None:
@@ -140,21 +140,21 @@ def test_rate(one: Session) -> None:
 # Pause, rename, delete, configure.
 
 
-def test_pause_and_resume(stage: Stage, one: Session) -> None:
+def test_pause_and_resume(sessions: Sessions, one: Session) -> None:
     published = [one.publish() for _ in range(2)]
     held = one.claim(1)
     one.run("SELECT durable_notify.pause('g')")
     assert one.claim() == []
     assert due(one) is None
     one.ack(held)
-    other = stage.session()
+    other = sessions.session()
     other.listen()
     one.run("SELECT durable_notify.resume('g')")
     assert len(list(other.connection.notifies(timeout=BOUND, stop_after=1))) == 1
     assert ids(one.claim()) == published[1:]
 
 
-def test_rename_and_delete(stage: Stage, one: Session) -> None:
+def test_rename_and_delete(sessions: Sessions, one: Session) -> None:
     published = [one.publish() for _ in range(3)]
     held = one.claim(1)
     one.run("SELECT durable_notify.rename_group('g', 'h')")
@@ -209,8 +209,8 @@ def test_back_off(one: Session) -> None:
 # Patterns.
 
 
-def test_patterns(stage: Stage) -> None:
-    one = stage.session()
+def test_patterns(sessions: Sessions) -> None:
+    one = sessions.session()
     before = one.publish(topic="a.x.c")
     one.run("SELECT durable_notify.subscribe('p', '{a.*.c,b.>,d}')")
     for topic in ("a.y.c", "a.y.z.c", "b", "b.c", "b.c.d", "ab.c", "a.xyc"):
@@ -222,9 +222,9 @@ def test_patterns(stage: Stage) -> None:
     assert before in ids(claimed)
 
 
-def test_a_topic_that_begins_while_a_pattern_is_subscribed(stage: Stage) -> None:
+def test_a_topic_that_begins_while_a_pattern_is_subscribed(sessions: Sessions) -> None:
     """Its first message, in flight then, is not taken for one from before."""
-    one, slow = stage.take(2)
+    one, slow = sessions.take(2)
     slow.begin()
     first = slow.publish(topic="a.b")
     one.run("SELECT durable_notify.subscribe('p', '{a.*}', 'now')")
@@ -233,8 +233,8 @@ def test_a_topic_that_begins_while_a_pattern_is_subscribed(stage: Stage) -> None
     assert ids(one.claim(group="p", topics="a.b")) == [first]
 
 
-def test_what_was_there_before_now_is_not_handed_out(stage: Stage) -> None:
-    one = stage.session()
+def test_what_was_there_before_now_is_not_handed_out(sessions: Sessions) -> None:
+    one = sessions.session()
     one.publish(topic="a.b")
     one.run("SELECT durable_notify.subscribe('p', '{a.*}', 'now')")
     second = one.publish(topic="a.b")
@@ -242,13 +242,13 @@ def test_what_was_there_before_now_is_not_handed_out(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["a*", "a.>.b", "*>", ".>", "a..*", "a.b>"])
-def test_not_a_pattern(stage: Stage, pattern: str) -> None:
+def test_not_a_pattern(sessions: Sessions, pattern: str) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="not a pattern"):
-        stage.session().run("SELECT durable_notify.subscribe('p', ARRAY[%s])", pattern)
+        sessions.session().run("SELECT durable_notify.subscribe('p', ARRAY[%s])", pattern)
 
 
-def test_many_quiet_topics_sleep_at_little_cost(stage: Stage) -> None:
-    one = stage.session()
+def test_many_quiet_topics_sleep_at_little_cost(sessions: Sessions) -> None:
+    one = sessions.session()
     topics = [f"t{n}" for n in range(300)]
     one.run("SELECT durable_notify.subscribe('g', %s)", topics)
     one.publish(topic="t7")

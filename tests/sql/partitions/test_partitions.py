@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from psycopg import errors
 
-from tests.support.leaves import lay_out, make
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
-from tests.support.traps import drain
-from tests.support.waiting import eventually
+from tests.support.injection import plant
+from tests.support.retention import lay_out_partitions, make_partitions
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 WIDTH = 100
 LEAVES = "SELECT first_id, next_id FROM durable_notify.leaves()"
@@ -23,10 +23,10 @@ ALL_MAY_GO = """
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
+def owner(sessions: Sessions) -> Session:
     """Has had the log laid out anew, in leaves of WIDTH ids."""
-    owner = stage.session()
-    lay_out(owner, WIDTH)
+    owner = sessions.session()
+    lay_out_partitions(owner, WIDTH)
     return owner
 
 
@@ -56,17 +56,17 @@ def size(session: Session) -> int:
 def test_ahead(owner: Session) -> None:
     assert owner.run(LEAVES) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", 1)
-    assert make(owner) == 0
+    assert make_partitions(owner) == 0
     owner.run(PUBLISH, "t", WIDTH)
-    assert make(owner) == 1
+    assert make_partitions(owner) == 1
     assert owner.run(LEAVES)[2:] == [(201, 301)]
-    assert make(owner) == 0
+    assert make_partitions(owner) == 0
 
 
 def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
     for _ in range(30):
         owner.run(PUBLISH, "t", WIDTH)
-        make(owner)
+        make_partitions(owner)
     leaves = owner.run(LEAVES)
     assert len(leaves) < 20
     assert leaves[-1][1] - leaves[-1][0] > 3 * WIDTH
@@ -76,7 +76,7 @@ def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
 def test_each_leaf_rings_whoever_inserts(owner: Session) -> None:
     """Of a trigger that is ENABLE ALWAYS its copies are, too."""
     owner.run(PUBLISH, "t", WIDTH + 1)
-    make(owner)
+    make_partitions(owner)
     found = owner.run("""
         SELECT t.relid::regclass::text, g.tgenabled::text FROM pg_partition_tree('durable_notify.outbox') t
           LEFT JOIN pg_trigger g ON g.tgrelid = t.relid AND g.tgname = 'published'""")
@@ -90,7 +90,7 @@ def test_nobody_made_one(owner: Session) -> None:
     owner.subscribe()
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
     assert owner.value(IN_DEFAULT) == 50
-    assert make(owner) > 0
+    assert make_partitions(owner) > 0
     first, _ = owner.run(LEAVES)[2]
     assert first > 2 * WIDTH + 50
     owner.run(PUBLISH, "t", WIDTH)
@@ -98,8 +98,8 @@ def test_nobody_made_one(owner: Session) -> None:
     assert len(drain(owner)) == 3 * WIDTH + 50
 
 
-def test_a_large_default_is_not_read_under_a_lock(stage: Stage, owner: Session) -> None:
-    publisher = stage.session()
+def test_a_large_default_is_not_read_under_a_lock(sessions: Sessions, owner: Session) -> None:
+    publisher = sessions.session()
     owner.run("ALTER TABLE durable_notify.outbox_default ALTER payload SET STORAGE PLAIN")
     owner.run(PUBLISH, "t", 2 * WIDTH)
     filler = """
@@ -125,9 +125,9 @@ def test_a_large_default_is_not_read_under_a_lock(stage: Stage, owner: Session) 
     assert owner.run(LEAVES)[2][0] > publisher.publish()
 
 
-def test_a_large_default_and_maintenance_that_died(stage: Stage, owner: Session) -> None:
+def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Session) -> None:
     """The constraint that was left refuses nothing for very long; then ids skip what is in between."""
-    reader, publisher = stage.take(2)
+    reader, publisher = sessions.take(2)
     owner.run("ALTER TABLE durable_notify.outbox_default ALTER payload SET STORAGE PLAIN")
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run("""
@@ -152,7 +152,7 @@ def test_a_large_default_and_maintenance_that_died(stage: Stage, owner: Session)
     assert first > late + WIDTH
     assert owner.publish() == first
     owner.run(PUBLISH, "t", WIDTH)
-    make(owner)
+    make_partitions(owner)
     widths = {next_id - first for first, next_id in owner.run(LEAVES)}
     assert widths == {WIDTH}  # for all that was skipped
     owner.subscribe()
@@ -164,51 +164,53 @@ def test_a_constraint_that_was_left_behind_goes_before_it_refuses(owner: Session
     owner.run("""
         ALTER TABLE durable_notify.outbox_default
           ADD CONSTRAINT outbox_default_relief CHECK (id < 401) NOT VALID""")
-    assert make(owner) > 0
+    assert make_partitions(owner) > 0
     assert owner.column("SELECT 1 FROM pg_constraint WHERE conname = 'outbox_default_relief'") == []
     owner.run(PUBLISH, "t", 3 * WIDTH)
 
 
-def test_making_one_waits_for_no_reader(stage: Stage, owner: Session) -> None:
+def test_making_one_waits_for_no_reader(sessions: Sessions, owner: Session) -> None:
     """It needs the default, which whoever reads the whole log has: it is for another time then."""
-    reader = stage.session()
+    reader = sessions.session()
     owner.run(PUBLISH, "t", WIDTH + 1)
     reader.begin()
     reader.run("SELECT count(*) FROM durable_notify.outbox")
-    assert make(owner) == 0
+    assert make_partitions(owner) == 0
     reader.commit()
-    assert make(owner) == 1
+    assert make_partitions(owner) == 1
 
 
-def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner: Session) -> None:
+def test_making_one_is_put_off_while_a_transaction_publishes(
+    sessions: Sessions, owner: Session
+) -> None:
     """What is published meanwhile, and finds no leaf, goes to the default."""
-    slow = stage.session()
+    slow = sessions.session()
     owner.subscribe()
     owner.run(PUBLISH, "t", WIDTH + 1)
     slow.begin()
     slow.publish()
-    assert make(owner) == 0
+    assert make_partitions(owner) == 0
     owner.run(PUBLISH, "t", WIDTH)
     slow.publish()
     assert owner.value(IN_DEFAULT) > 0
     slow.commit()
-    assert make(owner) > 0
+    assert make_partitions(owner) > 0
     assert len(drain(owner)) == 2 * WIDTH + 3
 
 
-def test_publishers_are_waited_for_where_none_is_ready(stage: Stage, owner: Session) -> None:
+def test_publishers_are_waited_for_where_none_is_ready(sessions: Sessions, owner: Session) -> None:
     """And that lock alone is: the default, which readers have, is for another time as ever."""
-    slow, making = stage.take(2)
+    slow, making = sessions.take(2)
     plant(owner, "make_partitions", ("'500ms'", "'0'"))
     owner.run(PUBLISH, "t", 1)
     slow.begin()
     slow.publish()
-    make(owner)
+    make_partitions(owner)
     assert owner.run(LEAVES) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", WIDTH)
     step = "SELECT durable_notify.make_partitions()"
     work = making.start(step)
-    stage.wait_until_blocked(making, work)
+    sessions.wait_until_blocked(making, work)
     slow.commit()
     assert work.result() == [(1,)]
     owner.run(PUBLISH, "t", WIDTH)
@@ -219,8 +221,8 @@ def test_publishers_are_waited_for_where_none_is_ready(stage: Stage, owner: Sess
     assert owner.value(step) == 1
 
 
-def test_closed_once_nobody_can_add(stage: Stage, owner: Session) -> None:
-    slow = stage.session()
+def test_closed_once_nobody_can_add(sessions: Sessions, owner: Session) -> None:
+    slow = sessions.session()
     closed = "SELECT durable_notify.close_leaves()"
     slow.begin()
     slow.publish()
@@ -240,16 +242,16 @@ def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
     assert owner.value("SELECT durable_notify.close_leaves()") == 0
 
 
-def test_late_in_a_leaf_that_is_closed_since(stage: Stage, owner: Session) -> None:
+def test_late_in_a_leaf_that_is_closed_since(sessions: Sessions, owner: Session) -> None:
     """A group whose snapshot is older than the closing still looks there."""
-    reader, slow = stage.take(2)
+    reader, slow = sessions.take(2)
     reader.subscribe()
     slow.begin()
     late = slow.publish()
     owner.run(PUBLISH, "t", 2 * WIDTH)
     assert late not in drain(reader, 50)
     slow.commit()
-    make(owner)
+    make_partitions(owner)
     owner.run("SELECT durable_notify.seal_log()")
     assert owner.value("SELECT durable_notify.close_leaves()") == 2 * WIDTH + 1
     seen = reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position")
@@ -262,10 +264,10 @@ def test_late_in_a_leaf_that_is_closed_since(stage: Stage, owner: Session) -> No
     assert reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position") > 0
 
 
-def test_what_may_go_goes_and_gives_its_space_back(stage: Stage, owner: Session) -> None:
+def test_what_may_go_goes_and_gives_its_space_back(sessions: Sessions, owner: Session) -> None:
     owner.run(PUBLISH, "t", WIDTH)
     owner.run(PUBLISH, "u", 5)
-    make(owner)
+    make_partitions(owner)
     owner.run(PUBLISH, "u", WIDTH + 5)
     before = size(owner)
     assert tidy(owner) == []
@@ -287,12 +289,12 @@ def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
     assert owner.value("SELECT count(*) FROM durable_notify.outbox WHERE id <= 100") == WIDTH
 
 
-def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -> None:
+def test_emptied_though_the_log_cannot_be_locked(sessions: Sessions, owner: Session) -> None:
     """Who publishes since a leaf was found unwanted bars no TRUNCATE of it; its shell goes later."""
-    slow = stage.session()
+    slow = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
-    make(owner)
+    make_partitions(owner)
     owner.run("SELECT durable_notify.seal_log()")
     owner.run(NOTE)
     slow.begin()
@@ -303,12 +305,12 @@ def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -
     assert tidy(owner) == [1, 1]
 
 
-def test_vacuum_of_one_leaf_bars_that_leaf_alone(stage: Stage, owner: Session) -> None:
+def test_vacuum_of_one_leaf_bars_that_leaf_alone(sessions: Sessions, owner: Session) -> None:
     """It has no lock on the log: nobody is kept waiting for it."""
-    vacuum = stage.session()
+    vacuum = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
-    make(owner)
+    make_partitions(owner)
     owner.run("SELECT durable_notify.seal_log()")
     owner.run(NOTE)
     assert owner.value(REMOVE) == WIDTH
@@ -320,9 +322,9 @@ def test_vacuum_of_one_leaf_bars_that_leaf_alone(stage: Stage, owner: Session) -
         vacuum.commit()
 
 
-def test_who_reads_the_log_bars_it(stage: Stage, owner: Session) -> None:
+def test_who_reads_the_log_bars_it(sessions: Sessions, owner: Session) -> None:
     """A backup, or a long report: all stays as it sees it."""
-    reader = stage.session()
+    reader = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -334,8 +336,10 @@ def test_who_reads_the_log_bars_it(stage: Stage, owner: Session) -> None:
     assert tidy(owner) == [WIDTH, WIDTH, 1, 1]
 
 
-def test_the_default_goes_too_but_not_what_comes_meanwhile(stage: Stage, owner: Session) -> None:
-    slow = stage.session()
+def test_the_default_goes_too_but_not_what_comes_meanwhile(
+    sessions: Sessions, owner: Session
+) -> None:
+    slow = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
     owner.run("SELECT durable_notify.seal_log()")
@@ -349,8 +353,8 @@ def test_the_default_goes_too_but_not_what_comes_meanwhile(stage: Stage, owner: 
     assert tidy(owner)[0] == 51
 
 
-def test_two_at_once(stage: Stage, owner: Session) -> None:
-    one, other = stage.take(2)
+def test_two_at_once(sessions: Sessions, owner: Session) -> None:
+    one, other = sessions.take(2)
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run("SELECT durable_notify.seal_log()")
@@ -363,18 +367,18 @@ def test_two_at_once(stage: Stage, owner: Session) -> None:
     assert other.value(REMOVE) == WIDTH
 
 
-def test_written_anew_where_most_is_gone(stage: Stage, owner: Session) -> None:
+def test_written_anew_where_most_is_gone(sessions: Sessions, owner: Session) -> None:
     """What is read, before and after: the same rows, whoever had not read them yet."""
-    reader = stage.session()
+    reader = sessions.session()
     owner.run("UPDATE durable_notify.log_layout SET min_width = 5000")
     owner.run(PUBLISH, "t", 2 * WIDTH)
-    make(owner)
+    make_partitions(owner)
     reader.subscribe()
     early = owner.column("SELECT id FROM durable_notify.outbox ORDER BY id LIMIT 10")
     first, next_id = owner.run(LEAVES)[-1]
     while owner.value("SELECT pg_sequence_last_value('durable_notify.outbox_id_seq')") < next_id:
         owner.run(PUBLISH, "t", 1000)
-        make(owner)
+        make_partitions(owner)
     kept = "SELECT xid::text, o.* FROM durable_notify.outbox o WHERE id % 5 = 0 OR id < 200 ORDER BY id"
     before = owner.run(kept)
     assert early

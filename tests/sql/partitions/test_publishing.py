@@ -14,12 +14,11 @@ from tests.sql.partitions.test_partitions import (
     WIDTH,
     tidy,
 )
-from tests.support.leaves import lay_out, make
-from tests.support.planting import plant
-from tests.support.retaining import log, retain, seal
-from tests.support.schedule import Session, Stage
-from tests.support.traps import drain
-from tests.support.waiting import eventually
+from tests.support.injection import plant
+from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 BESIDE_PUBLISHERS = ("LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;", "")
 FORCED = """
@@ -27,9 +26,9 @@ FORCED = """
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    owner = stage.session()
-    lay_out(owner, WIDTH)
+def owner(sessions: Sessions) -> Session:
+    owner = sessions.session()
+    lay_out_partitions(owner, WIDTH)
     owner.subscribe()
     return owner
 
@@ -38,16 +37,16 @@ def past(session: Session, number: int) -> None:
     """Have a number of others publish, and leaves be made for what they do."""
     for _ in range(number // 50):
         session.run(PUBLISH, "t", 50)
-        make(session)
+        make_partitions(session)
 
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_a_transaction_that_publishes_across_leaves(
-    stage: Stage, owner: Session, isolation: str, planted: bool
+    sessions: Sessions, owner: Session, isolation: str, planted: bool
 ) -> None:
     """It knows the leaves that there were as it began."""
-    slow, other = stage.take(2)
+    slow, other = sessions.take(2)
     if planted:
         plant(owner, "make_leaf", BESIDE_PUBLISHERS)
     slow.begin(isolation)
@@ -64,15 +63,15 @@ def test_a_transaction_that_publishes_across_leaves(
     slow.commit()
     past(other, 2 * WIDTH)
     assert owner.run(LEAVES)[-1][1] > owner.publish()
-    assert sorted(drain(owner)) == log(owner)
+    assert sorted(drain(owner)) == outbox_ids(owner)
 
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_statement_that_publishes_across_leaves(
-    stage: Stage, owner: Session, planted: bool
+    sessions: Sessions, owner: Session, planted: bool
 ) -> None:
     """Whatever it would do between its rows: it knows the leaves that there were as it began."""
-    slow, other, bar = stage.take(3)
+    slow, other, bar = sessions.take(3)
     if planted:
         plant(owner, "make_leaf", BESIDE_PUBLISHERS)
     bar.run("SELECT pg_advisory_lock(7)")
@@ -80,7 +79,7 @@ def test_a_statement_that_publishes_across_leaves(
         INSERT INTO durable_notify.outbox (topic, payload)
         SELECT 't', to_jsonb(n) FROM generate_series(1, 300) AS n
          WHERE n <> 50 OR pg_advisory_xact_lock_shared(7)::text = ''""")
-    stage.wait_until_blocked(slow, work)
+    sessions.wait_until_blocked(slow, work)
     past(other, 3 * WIDTH)
     bar.run("SELECT pg_advisory_unlock(7)")
     if planted:
@@ -88,12 +87,12 @@ def test_a_statement_that_publishes_across_leaves(
             work.result()
         return
     work.result()
-    assert len(drain(owner)) == len(log(owner)) == 600
+    assert len(drain(owner)) == len(outbox_ids(owner)) == 600
 
 
-def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> None:
+def test_many_publish_while_leaves_are_made(sessions: Sessions, owner: Session) -> None:
     """Transactions that overlap all the time, none of them long: nothing is refused, and leaves are made."""
-    publishers = stage.take(4)
+    publishers = sessions.take(4)
     for number in range(200):
         publisher = publishers[number % 4]
         if number >= 4:
@@ -106,17 +105,17 @@ def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> Non
             owner.value("SELECT durable_notify.make_partitions()")
     for session in publishers:
         session.connection.rollback()
-    assert make(owner) > 0
-    assert sorted(drain(owner)) == log(owner)
+    assert make_partitions(owner) > 0
+    assert sorted(drain(owner)) == outbox_ids(owner)
 
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("role", ["origin", "local"])
 def test_an_id_of_a_closed_leaf_is_refused(
-    stage: Stage, owner: Session, role: str, planted: bool
+    sessions: Sessions, owner: Session, role: str, planted: bool
 ) -> None:
     """Forced, or drawn long ago: no group looks there for what is new."""
-    late = stage.session()
+    late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
@@ -139,9 +138,9 @@ def test_an_id_of_a_closed_leaf_is_refused(
     assert len(drain(owner)) == 1
 
 
-def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Session) -> None:
+def test_an_id_of_a_closed_leaf_that_replication_brings(sessions: Sessions, owner: Session) -> None:
     """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
-    late = stage.session()
+    late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
@@ -155,7 +154,7 @@ def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Ses
     assert drawn in drain(owner)
 
 
-def test_ids_that_go_back_to_a_closed_leaf(stage: Stage, owner: Session) -> None:
+def test_ids_that_go_back_to_a_closed_leaf(sessions: Sessions, owner: Session) -> None:
     """Replication does not carry the sequence over, nor what went: ids follow the highest that came."""
     past(owner, 3 * WIDTH)
     drain(owner)
@@ -169,9 +168,11 @@ def test_ids_that_go_back_to_a_closed_leaf(stage: Stage, owner: Session) -> None
     assert drain(owner) == [4]
 
 
-def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owner: Session) -> None:
+def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(
+    sessions: Sessions, owner: Session
+) -> None:
     """With an id that seal_log() knows nothing of; it comes, as the leaf is closed after it."""
-    late = stage.session()
+    late = sessions.session()
     past(owner, 3 * WIDTH)
     drain(owner)
     seal(owner)
@@ -186,9 +187,9 @@ def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owne
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bool) -> None:
+def test_a_forced_id_amid_a_leaf_comes(sessions: Sessions, owner: Session, planted: bool) -> None:
     """And is not removed unseen, where it appears between a look at what may go and its removal."""
-    late, remover, bar = stage.take(3)
+    late, remover, bar = sessions.take(3)
     retain(owner, when_settled=True)
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     owner.run(PUBLISH, "t", 20)
@@ -200,7 +201,7 @@ def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bo
     if planted:
         plant(owner, "remove_rows", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
     work = remover.start("SELECT durable_notify.remove_rows('t')")
-    stage.wait_until_blocked(remover, work)
+    sessions.wait_until_blocked(remover, work)
     late.run(FORCED, drawn)
     bar.run("SELECT pg_advisory_unlock(7)")
     assert work.result() == [(21 if planted else 20,)]
@@ -215,10 +216,10 @@ def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bo
     ],
 )
 def test_replication_brings_a_message_as_others_are_removed(
-    stage: Stage, owner: Session, function: str, how: dict[str, object], after_the_look: str
+    sessions: Sessions, owner: Session, function: str, how: dict[str, object], after_the_look: str
 ) -> None:
     """Its xid is another cluster's, and may look as if it had long been there."""
-    worker, remover, bar = stage.take(3)
+    worker, remover, bar = sessions.take(3)
     retain(owner, **how)
     drawn = worker.value("SELECT nextval('durable_notify.outbox_id_seq')")
     ids = [owner.publish(key="a") for _ in range(2)]
@@ -231,7 +232,7 @@ def test_replication_brings_a_message_as_others_are_removed(
     )
     plant(owner, function, (after_the_look, f"{wait} {after_the_look}"))
     work = remover.start(f"SELECT durable_notify.{function}('t')")
-    stage.wait_until_blocked(remover, work)
+    sessions.wait_until_blocked(remover, work)
     worker.run("SET session_replication_role = replica")
     worker.run(
         "INSERT INTO durable_notify.outbox (xid, topic, key, payload, id) OVERRIDING SYSTEM VALUE"
@@ -241,17 +242,17 @@ def test_replication_brings_a_message_as_others_are_removed(
     bar.run("SELECT pg_advisory_unlock(7)")
     with pytest.raises(psycopg.Error, match="another cluster"):
         work.result()
-    assert log(owner) == [drawn, *ids]
+    assert outbox_ids(owner) == [drawn, *ids]
 
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_who_inserts_into_a_partition_is_publishing(
-    stage: Stage, owner: Session, planted: bool
+    sessions: Sessions, owner: Session, planted: bool
 ) -> None:
     """It has no lock on the log itself."""
     if owner.connection.info.server_version < 170000:
         pytest.skip("a partition draws no ids of its own before PostgreSQL 17")
-    direct = stage.session()
+    direct = sessions.session()
     if planted:
         plant(owner, "writers", ("i.inhparent = ANY (tables)", "false"))
     direct.begin()
@@ -279,9 +280,9 @@ def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
 
 def half_empty(owner: Session) -> None:
     """A closed leaf of which most was removed."""
-    lay_out(owner, 2000)
+    lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
-    make(owner)
+    make_partitions(owner)
     owner.run(PUBLISH, "t", 10)
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
     if owner.connection.info.server_version >= 150000:
@@ -292,14 +293,14 @@ def half_empty(owner: Session) -> None:
     eventually(lambda: bool(owner.value(told)))
 
 
-def test_a_constraint_and_a_leaf_written_anew(stage: Stage) -> None:
-    owner = stage.session()
+def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
+    owner = sessions.session()
     half_empty(owner)
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     owner.run("CREATE TABLE named (key text PRIMARY KEY)")
     owner.run("ALTER TABLE durable_notify.outbox ADD FOREIGN KEY (key) REFERENCES named")
     assert [owner.value("SELECT durable_notify.repack_leaf()") for _ in range(3)] == [1, 1, 0]
-    assert len(log(owner)) == 410
+    assert len(outbox_ids(owner)) == 410
     barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'refuse_late' AND tgrelid = 'durable_notify.outbox_1'::regclass"
     assert owner.column(barred) == ["A"]
 
@@ -316,18 +317,18 @@ def test_a_table_that_refers_to_the_log(owner: Session) -> None:
     assert tidy(owner) == []
     while owner.value("SELECT durable_notify.remove_rows('t')"):
         pass
-    assert log(owner) == []
+    assert outbox_ids(owner) == []
     assert owner.run("SELECT FROM noted") == []
     assert tidy(owner) == [1] * 3
     past(owner, 3 * WIDTH)
-    assert sorted(drain(owner)) == log(owner)
+    assert sorted(drain(owner)) == outbox_ids(owner)
 
 
 @pytest.mark.parametrize("when", ["before", "while it is copied"])
 def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
-    stage: Stage, when: str
+    sessions: Sessions, when: str
 ) -> None:
-    owner = stage.session()
+    owner = sessions.session()
     half_empty(owner)
     step = "SELECT durable_notify.repack_leaf()"
     copied = when != "before"
@@ -339,13 +340,13 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
     owner.run("INSERT INTO noted VALUES ('t', 5)")
     assert [owner.value(step) for _ in range(2)] == [int(copied), 0]
     assert owner.value("SELECT to_regclass('durable_notify.outbox_1_anew')") is None
-    assert len(log(owner)) == 410
+    assert len(outbox_ids(owner)) == 410
 
 
 @pytest.mark.parametrize("table", ["heartbeat", "settlement"])
-def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
+def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
     """Who removes the same rows in another order is not met half way."""
-    one, other = stage.take(2)
+    one, other = sessions.take(2)
     rows = {
         "heartbeat": "INSERT INTO durable_notify.heartbeat VALUES (%s, 'epoch')",
         "settlement": "INSERT INTO durable_notify.settlement VALUES (%s, 1)",
@@ -358,15 +359,15 @@ def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
     one.begin()
     assert one.value("SELECT durable_notify.sweep()") == 1
     work = other.start(f"DELETE FROM durable_notify.{table} WHERE token = 1")
-    stage.wait_until_blocked(other, work)
+    sessions.wait_until_blocked(other, work)
     one.commit()
     work.result()
     other.commit()
     assert one.value("SELECT durable_notify.sweep()") == 0
 
 
-def test_two_who_sweep_at_once(stage: Stage) -> None:
-    one, other = stage.take(2)
+def test_two_who_sweep_at_once(sessions: Sessions) -> None:
+    one, other = sessions.take(2)
     one.run(
         "INSERT INTO durable_notify.topic_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.sql.partitions.test_partitions import PUBLISH
-from tests.support.leaves import lay_out, make
-from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.schedule import Session, Stage
-from tests.support.waiting import eventually
+from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
+from tests.support.retention import lay_out_partitions, make_partitions
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 STEP = "SELECT durable_notify.repack_leaf()"
 COUNT = "SELECT count(*) FROM durable_notify.outbox"
@@ -18,12 +18,12 @@ SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
+def owner(sessions: Sessions) -> Session:
     """Has a closed leaf of which most is removed."""
-    owner = stage.session()
-    lay_out(owner, 2000)
+    owner = sessions.session()
+    lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
-    make(owner)
+    make_partitions(owner)
     owner.run(PUBLISH, "t", 10)
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
     if owner.connection.info.server_version >= 150000:
@@ -40,15 +40,15 @@ def step(session: Session) -> None:
     eventually(lambda: session.value(STEP) == 1)
 
 
-def test_a_claim_that_waits_for_it(stage: Stage, owner: Session) -> None:
+def test_a_claim_that_waits_for_it(sessions: Sessions, owner: Session) -> None:
     """Its snapshot is older than what it finds when it need not wait any more."""
-    claimer = stage.session()
+    claimer = sessions.session()
     claimer.subscribe()
     step(owner)
     owner.begin()
     step(owner)
     work = claimer.start("SELECT id FROM durable_notify.claim('g', '{t}', 1000)")
-    stage.wait_until_blocked(claimer, work)
+    sessions.wait_until_blocked(claimer, work)
     owner.commit()
     assert not owner.value(COPY)
     assert len(work.result()) == KEPT
@@ -56,10 +56,10 @@ def test_a_claim_that_waits_for_it(stage: Stage, owner: Session) -> None:
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_snapshot_that_is_older_than_the_copy(
-    stage: Stage, owner: Session, planted: bool
+    sessions: Sessions, owner: Session, planted: bool
 ) -> None:
     """As of a backup, which takes its snapshot first and then locks what it reads."""
-    reader = stage.session()
+    reader = sessions.session()
     space = owner.value(SPACE)
     reader.begin("repeatable read")
     reader.run("SELECT pg_current_snapshot()")
@@ -112,8 +112,8 @@ def test_the_shell_goes_meanwhile(owner: Session) -> None:
     assert not owner.value(COPY)
 
 
-def test_who_changes_it_by_hand_is_waited_for(stage: Stage, owner: Session) -> None:
-    changing = stage.session()
+def test_who_changes_it_by_hand_is_waited_for(sessions: Sessions, owner: Session) -> None:
+    changing = sessions.session()
     step(owner)
     changing.begin()
     changing.run("DELETE FROM durable_notify.outbox WHERE id = 5")
@@ -123,7 +123,7 @@ def test_who_changes_it_by_hand_is_waited_for(stage: Stage, owner: Session) -> N
     assert owner.value(COUNT) == KEPT - 1
 
 
-def test_reanchored_meanwhile(stage: Stage, owner: Session) -> None:
+def test_reanchored_meanwhile(sessions: Sessions, owner: Session) -> None:
     """What was copied has another cluster's transaction ids."""
     step(owner)
     owner.run("UPDATE durable_notify.anchor SET xid = '3'")

@@ -13,11 +13,11 @@ from psycopg import errors
 
 from durable_notify.topics import check_topic
 from tests.security.hostile import any_name, fuzz, sendable
-from tests.support.bells import Listener
+from tests.support.injection import plant
 from tests.support.names import CHANNELS
-from tests.support.planting import plant
+from tests.support.observe import Listener
 from tests.support.roles import roles
-from tests.support.schedule import Session, Stage
+from tests.support.sessions import Session, Sessions
 
 MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
 NOTIFY = "SELECT durable_notify.notify(%s, %s)"
@@ -27,19 +27,19 @@ LIMIT = 7999  # bytes, of what NOTIFY takes
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    return stage.session()
+def owner(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Session:
-    return stage.session()
+def publisher(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def legacy(stage: Stage) -> Listener:
+def legacy(sessions: Sessions) -> Listener:
     """A program that listens to channel c, and knows nothing else."""
-    listener = Listener(stage)
+    listener = Listener(sessions)
     listener.hear("c")
     return listener
 
@@ -67,9 +67,9 @@ def verdict(session: Session, query: str, channel: str | None) -> str:
     return "ok"
 
 
-def test_the_channels_that_pg_notify_refuses(stage: Stage, owner: Session) -> None:
+def test_the_channels_that_pg_notify_refuses(sessions: Sessions, owner: Session) -> None:
     """And no others: each name is heard, or refused with the same SQLSTATE."""
-    listener = Listener(stage)
+    listener = Listener(sessions)
     for channel in (None, "", "x" * 63, "x" * 64, "ü" * 31, "ü" * 32, "durable_notify", *CHANNELS):
         if channel and len(channel.encode()) < 64:
             listener.hear(channel)
@@ -129,10 +129,10 @@ def test_notify_in_transactions(owner: Session, publisher: Session, legacy: List
 
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
 def test_notify_whatever_the_policy(
-    stage: Stage, owner: Session, publisher: Session, legacy: Listener, policy: str
+    sessions: Sessions, owner: Session, publisher: Session, legacy: Listener, policy: str
 ) -> None:
     """Its channel is notified by all; the wake-ups of its topic go by the policy."""
-    waiting = Listener(stage, "c", arm=True)
+    waiting = Listener(sessions, "c", arm=True)
     owner.run("SELECT durable_notify.set_wakeups('c', %s)", policy)
     waiting.heard()
     publisher.run(NOTIFY, "c", "x")
@@ -145,8 +145,8 @@ def test_notify_whatever_the_policy(
     assert owner.value("SELECT count(*) FROM durable_notify.outbox") == 1
 
 
-def test_who_may_notify(dsn: str, owner: Session, stage: Stage) -> None:
-    listener = Listener(stage)
+def test_who_may_notify(dsn: str, owner: Session, sessions: Sessions) -> None:
+    listener = Listener(sessions)
     listener.hear("orders.eu", "orders eu", "payments")
     granted = {
         "publisher": [("publish", ["orders.*", "orders%20eu"], None)],

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.places import SqlReader
-from tests.support.planting import plant
-from tests.support.schedule import Stage
+from tests.support.injection import plant
+from tests.support.sessions import Sessions, SqlReader
 
 COMMITTED = ("durable_notify.committed_snapshot()", "pg_catalog.pg_current_snapshot()")
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_reading_in_a_transaction_that_publishes(stage: Stage, planted: bool) -> None:
+def test_reading_in_a_transaction_that_publishes(sessions: Sessions, planted: bool) -> None:
     """What it has published comes once it has committed, and so does what it publishes after."""
-    one, other = stage.take(2)
+    one, other = sessions.take(2)
     if planted:
         plant(one, "read", COMMITTED)
     one.begin()
@@ -34,8 +33,8 @@ def test_reading_in_a_transaction_that_publishes(stage: Stage, planted: bool) ->
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_the_latest_in_a_transaction_that_publishes(stage: Stage, planted: bool) -> None:
-    one, other = stage.take(2)
+def test_the_latest_in_a_transaction_that_publishes(sessions: Sessions, planted: bool) -> None:
+    one, other = sessions.take(2)
     if planted:
         plant(one, "latest", COMMITTED)
     one.begin()

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.planting import plant
-from tests.support.retaining import age, log, maintain, retain, seal, unsettled
-from tests.support.schedule import Message, Session, Stage, ids
-from tests.support.traps import claim_and_ack, drain
+from tests.support.injection import plant
+from tests.support.retention import age, maintain, outbox_ids, retain, seal, unsettled
+from tests.support.schedules import claim_and_ack, drain
+from tests.support.sessions import Message, Session, Sessions, ids
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as made:
+def sessions(dsn: str) -> Iterator[Sessions]:
+    with Sessions(dsn) as made:
         yield made
 
 
@@ -29,11 +29,11 @@ def compact_all(session: Session) -> None:
         pass
 
 
-def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step each
+def play(sessions: Sessions, seed: int) -> None:  # noqa: PLR0912 - a kind of step each
     """The latest of each key is as if nothing had gone, and nothing unsettled goes."""
     rng = random.Random(f"compact {seed}")
-    one = stage.session()
-    writers = stage.take(3)
+    one = sessions.session()
+    writers = sessions.take(3)
     plant(one, "compact", ("ORDER BY o.id LIMIT 1000", f"ORDER BY o.id LIMIT {rng.randint(1, 7)}"))
     retain(one, compact=True)
     one.subscribe()
@@ -74,7 +74,7 @@ def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step eac
             before = set(unsettled(one).get("g", []))
             one.run("SELECT durable_notify.seal_log()")
             one.run("SELECT durable_notify.compact('t')")
-            assert before <= set(log(one)), f"seed {seed}"
+            assert before <= set(outbox_ids(one)), f"seed {seed}"
             assert latest(one) == newest, f"seed {seed}"
     for writer in list(open_now):
         writer.commit()
@@ -89,12 +89,12 @@ def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step eac
     seal(one)
     compact_all(one)
     assert latest(one) == newest
-    assert log(one) == sorted(newest.values()), f"seed {seed}"
+    assert outbox_ids(one) == sorted(newest.values()), f"seed {seed}"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_schedules(stage: Stage, seed: int) -> None:
-    play(stage, seed)
+def test_random_schedules(sessions: Sessions, seed: int) -> None:
+    play(sessions, seed)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,17 @@ def test_random_schedules(stage: Stage, seed: int) -> None:
     ],
     ids=["unsettled", "the latest"],
 )  # fmt: skip
-def test_a_planted_fault_is_caught(stage: Stage, function: str, change: tuple[str, str]) -> None:
-    plant(stage.session(), function, change)
+def test_a_planted_fault_is_caught(
+    sessions: Sessions, function: str, change: tuple[str, str]
+) -> None:
+    plant(sessions.session(), function, change)
     with pytest.raises(AssertionError):
-        play(stage, 0)
+        play(sessions, 0)
 
 
-def test_a_key_is_needed(stage: Stage) -> None:
+def test_a_key_is_needed(sessions: Sessions) -> None:
     """Where there are messages without a key nothing is compacted; where it is, there are none."""
-    one = stage.session()
+    one = sessions.session()
     one.publish()
     with pytest.raises(
         psycopg.errors.InvalidParameterValue, match='topic "t" has messages without a key'
@@ -137,33 +139,33 @@ def test_a_key_is_needed(stage: Stage) -> None:
     one.publish(topic="state.x")
 
 
-def test_it_costs_others_nothing(stage: Stage) -> None:
+def test_it_costs_others_nothing(sessions: Sessions) -> None:
     """Where nothing is compacted, the question is gone from what is run for each message."""
-    one = stage.session()
+    one = sessions.session()
     one.run("PREPARE q (text) AS SELECT $1 IS NOT NULL OR NOT durable_notify.needs_key($1)")
     plan = "\n".join(one.column("EXPLAIN (VERBOSE) EXECUTE q ('t')"))
     assert "Output: true" in plan
 
 
-def test_with_age_and_size(stage: Stage) -> None:
+def test_with_age_and_size(sessions: Sessions) -> None:
     """Even the latest of a key goes with its age, and nothing that comes later goes for it."""
-    one = stage.session()
+    one = sessions.session()
     retain(one, compact=True, max_age="1 hour", alarm_bytes=10**9)
     for key in ("a", "b", "a"):
         one.publish(key=key)
     assert maintain(one) == {"measure": 3, "compact": 3}
-    assert log(one) == [2, 3]
+    assert outbox_ids(one) == [2, 3]
     assert one.run("SELECT messages FROM durable_notify.topic_extent") == [(2,)]
     age(one, 2)
     assert maintain(one) == {"remove": 1}
     one.publish(key="b")
-    assert maintain(one) == {"measure": 1, "compact": 1, "sweep": 1} or log(one) == [3, 4]
-    assert log(one) == [3, 4]
+    assert maintain(one) == {"measure": 1, "compact": 1, "sweep": 1} or outbox_ids(one) == [3, 4]
+    assert outbox_ids(one) == [3, 4]
 
 
-def test_compacted_again(stage: Stage) -> None:
+def test_compacted_again(sessions: Sessions) -> None:
     """What was noted before it was not compacted for a while does no harm."""
-    one = stage.session()
+    one = sessions.session()
     retain(one, compact=True)
     one.publish(key="a")
     one.publish(key="b")
@@ -172,14 +174,14 @@ def test_compacted_again(stage: Stage) -> None:
     one.publish(key="a")
     retain(one, compact=True)
     maintain(one)
-    assert log(one) == [2, 3]
+    assert outbox_ids(one) == [2, 3]
     one.run("SELECT durable_notify.forget_retention('t')")
     maintain(one)
     assert one.value("SELECT count(*) FROM durable_notify.compacted_key") == 0
 
 
-def test_a_group_that_lags(stage: Stage) -> None:
-    one = stage.session()
+def test_a_group_that_lags(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     retain(one, compact=True)
     for _ in range(3):
@@ -187,13 +189,13 @@ def test_a_group_that_lags(stage: Stage) -> None:
     assert maintain(one) == {}
     claim_and_ack(one, 2)
     assert maintain(one) == {"compact": 2}
-    assert log(one) == [2, 3]
+    assert outbox_ids(one) == [2, 3]
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_late_commit(stage: Stage, planted: bool) -> None:
+def test_a_late_commit(sessions: Sessions, planted: bool) -> None:
     """A lower id that commits later than the latest of its key goes, too. Passed over, it would stay."""
-    one, slow = stage.take(2)
+    one, slow = sessions.take(2)
     if planted:
         past = "COALESCE((SELECT s.last_id + 1 FROM durable_notify.seal s), 1)"
         plant(one, "sealed_below", (past, "9223372036854775807"))
@@ -203,6 +205,6 @@ def test_a_late_commit(stage: Stage, planted: bool) -> None:
     second = one.publish(key="k")
     maintain(one)
     slow.commit()
-    assert log(one) == [first, second]
+    assert outbox_ids(one) == [first, second]
     maintain(one)
-    assert (log(one) == [second]) is not planted
+    assert (outbox_ids(one) == [second]) is not planted

@@ -9,27 +9,36 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.planting import plant
-from tests.support.retaining import FAR, age, log, maintain, retain, says, seal, unsettled
-from tests.support.schedule import LONG_GONE, Message, Session, Stage, ids
-from tests.support.traps import claim_and_ack, drain
+from tests.support.injection import plant
+from tests.support.retention import (
+    FAR,
+    age,
+    maintain,
+    outbox_ids,
+    reported_unsettled,
+    retain,
+    seal,
+    unsettled,
+)
+from tests.support.schedules import claim_and_ack, drain
+from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 
 GROUPS = ("a", "b")
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as made:
+def sessions(dsn: str) -> Iterator[Sessions]:
+    with Sessions(dsn) as made:
         yield made
 
 
 class Schedule:
     """Publishers with open transactions, groups that claim, settle, retry, go back; and removals."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    def __init__(self, sessions: Sessions, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.one = stage.session()
-        self.writers = {session: [] for session in stage.take(3)}  # type: dict[Session, list[int]]
+        self.one = sessions.session()
+        self.writers = {session: [] for session in sessions.take(3)}  # type: dict[Session, list[int]]
         self.held: list[tuple[str, list[Message]]] = []
         self.committed: list[int] = []
         self.settled: dict[str, set[int]] = {group: set() for group in GROUPS}
@@ -80,7 +89,7 @@ class Schedule:
             self.one.run("SELECT durable_notify.release(ARRAY[%s]::bigint[])", batch[0].token)
 
     def back(self) -> None:
-        known = log(self.one)
+        known = outbox_ids(self.one)
         if known:
             group, to = self.rng.choice(GROUPS), self.rng.choice(known)
             self.one.run("SELECT durable_notify.replay(%s, 't', %s)", group, to)
@@ -90,8 +99,8 @@ class Schedule:
         self.one.run("SELECT durable_notify.remove_rows('t')")
 
     def compare(self) -> None:
-        there, bad = log(self.one), unsettled(self.one)
-        for group, below in says(self.one).items():
+        there, bad = outbox_ids(self.one), unsettled(self.one)
+        for group, below in reported_unsettled(self.one).items():
             expected = min(bad.get(group, [FAR]))
             assert next((i for i in there if i >= below), FAR) == expected, (group, below, bad)
 
@@ -110,10 +119,10 @@ class Schedule:
         self.compare()
 
 
-def play(stage: Stage, seeds: range) -> None:
+def play(sessions: Sessions, seeds: range) -> None:
     """What is said to be settled is; nothing goes that a group has not; in the end all that is goes."""
     for seed in seeds:
-        schedule = Schedule(stage, seed)
+        schedule = Schedule(sessions, seed)
         for _ in range(200):
             schedule.step()
         schedule.finish()
@@ -123,12 +132,12 @@ def play(stage: Stage, seeds: range) -> None:
         seal(schedule.one)
         while schedule.one.value("SELECT durable_notify.remove_rows('t')"):
             pass
-        assert log(schedule.one) == [], seed
+        assert outbox_ids(schedule.one) == [], seed
 
 
 @pytest.mark.parametrize("first", [0, 4])
-def test_random_schedules(stage: Stage, first: int) -> None:
-    play(stage, range(first, first + 4))
+def test_random_schedules(sessions: Sessions, first: int) -> None:
+    play(sessions, range(first, first + 4))
 
 
 @pytest.mark.parametrize(
@@ -151,10 +160,10 @@ def test_random_schedules(stage: Stage, first: int) -> None:
     ],
     ids=["undelivered", "deferred", "leased", "late"],
 )
-def test_a_planted_fault_is_caught(stage: Stage, changes: list[tuple[str, str]]) -> None:
-    plant(stage.session(), "settled_below", *changes)
+def test_a_planted_fault_is_caught(sessions: Sessions, changes: list[tuple[str, str]]) -> None:
+    plant(sessions.session(), "settled_below", *changes)
     with pytest.raises(AssertionError):
-        play(stage, range(8))
+        play(sessions, range(8))
 
 
 def losses(session: Session) -> list[tuple[Any, ...]]:
@@ -163,9 +172,9 @@ def losses(session: Session) -> list[tuple[Any, ...]]:
     )
 
 
-def test_what_is_lost_is_recorded(stage: Stage) -> None:
+def test_what_is_lost_is_recorded(sessions: Sessions) -> None:
     """A group that lags loses by age what is not in a live lease; one that does not, nothing."""
-    one = stage.session()
+    one = sessions.session()
     one.subscribe("slow")
     one.subscribe("fast")
     for number in range(10):
@@ -181,7 +190,7 @@ def test_what_is_lost_is_recorded(stage: Stage) -> None:
     # 4 waits for a retry, 5 to 8 were never handed out, 1 and 2 are held.
     assert maintain(one) == {"lose": 5}
     assert losses(one) == [("slow", 4, 8, 5)]
-    assert log(one) == list(range(1, 11))
+    assert outbox_ids(one) == list(range(1, 11))
     assert one.run(
         "SELECT action, messages FROM durable_notify.audit WHERE group_name = 'slow'"
     ) == [("lose", 5)]
@@ -191,8 +200,8 @@ def test_what_is_lost_is_recorded(stage: Stage) -> None:
     assert maintain(one) == {}
 
 
-def test_a_lease_that_ran_out_is_lost(stage: Stage) -> None:
-    one = stage.session()
+def test_a_lease_that_ran_out_is_lost(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     one.publish()
     one.claim()
@@ -205,11 +214,11 @@ def test_a_lease_that_ran_out_is_lost(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_losing_is_exact(stage: Stage, seed: int) -> None:
+def test_losing_is_exact(sessions: Sessions, seed: int) -> None:
     """Every message was handed over or recorded as lost, and never both, wherever a group stood."""
     rng = random.Random(f"lose {seed}")
-    one = stage.session()
-    writers = stage.take(2)
+    one = sessions.session()
+    writers = sessions.take(2)
     retain(one, max_age="1 hour", on_lag="lose")
     one.subscribe()
     open_now: dict[Session, list[int]] = {}
@@ -235,8 +244,8 @@ def test_losing_is_exact(stage: Stage, seed: int) -> None:
             after = unsettled(one).get("g", [])
             assert len(before) - len(after) == lost, f"seed {seed}"
             assert set(after) <= set(before)
-            there = log(one)
-            for group, below in says(one).items():
+            there = outbox_ids(one)
+            for group, below in reported_unsettled(one).items():
                 expected = min(unsettled(one).get(group, [FAR]))
                 assert next((i for i in there if i >= below), FAR) == expected
     for writer in list(open_now):
@@ -248,21 +257,21 @@ def test_losing_is_exact(stage: Stage, seed: int) -> None:
     assert len(handed) + recorded == len(committed), f"seed {seed}"
 
 
-def test_losing_more_than_is_visible_is_caught(stage: Stage) -> None:
+def test_losing_more_than_is_visible_is_caught(sessions: Sessions) -> None:
     """The window's own snapshot taken for the place: what is in flight would be lost unrecorded."""
     plant(
-        stage.session(),
+        sessions.session(),
         "lost_place",
         ("place.s0 := seen;", "place.s0 := '4000000000:4000000000:';"),
     )
     with pytest.raises(AssertionError):
         for seed in range(3):
-            test_losing_is_exact(stage, seed)
+            test_losing_is_exact(sessions, seed)
 
 
-def test_in_small_pieces(stage: Stage) -> None:
+def test_in_small_pieces(sessions: Sessions) -> None:
     """However much a group loses, it is held for a moment at a time."""
-    one = stage.session()
+    one = sessions.session()
     plant(one, "note_loss", ("OFFSET 4999", "OFFSET 1"))
     one.subscribe()
     for _ in range(5):
@@ -273,8 +282,8 @@ def test_in_small_pieces(stage: Stage) -> None:
     assert losses(one) == [("g", 5, 5, 1), ("g", 3, 4, 2), ("g", 1, 2, 2)][::-1]
 
 
-def test_blocked_with_an_alarm(stage: Stage) -> None:
-    one = stage.session()
+def test_blocked_with_an_alarm(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     for number in range(3):
         one.publish("x" * 100 + str(number))
@@ -293,8 +302,8 @@ def test_blocked_with_an_alarm(stage: Stage) -> None:
     assert one.run("SELECT FROM durable_notify.lagging()") == []
 
 
-def test_by_size(stage: Stage) -> None:
-    one = stage.session()
+def test_by_size(sessions: Sessions) -> None:
+    one = sessions.session()
     plant(one, "measure", ("ORDER BY x.id LIMIT 2000", "ORDER BY x.id LIMIT 10"))
     for number in range(50):
         one.publish(number)
@@ -304,7 +313,7 @@ def test_by_size(stage: Stage) -> None:
     for number in range(10):
         one.publish(number)
     assert maintain(one) == {"measure": 10, "remove": 10}
-    assert len(log(one)) == 20
+    assert len(outbox_ids(one)) == 20
     one.run("SELECT durable_notify.forget_retention('t')")
     retain(one, max_age="1 day")
     maintain(one)
@@ -313,9 +322,9 @@ def test_by_size(stage: Stage) -> None:
     assert maintain(one) == {"measure": 20, "remove": 10}
 
 
-def test_by_age_between_times(stage: Stage) -> None:
+def test_by_age_between_times(sessions: Sessions) -> None:
     """The first id since a time, as a scan of all would have it."""
-    one = stage.session()
+    one = sessions.session()
     for number in range(60):
         one.publish(number, topic="t" if number % 3 else "other")
     one.run("UPDATE durable_notify.outbox SET created_at = now() - (61 - id) * interval '1 minute'")
@@ -333,8 +342,8 @@ def test_by_age_between_times(stage: Stage) -> None:
     assert one.value("SELECT durable_notify.first_id_since('none', now())") is None
 
 
-def test_which_of_several_counts(stage: Stage) -> None:
-    one = stage.session()
+def test_which_of_several_counts(sessions: Sessions) -> None:
+    one = sessions.session()
     for pattern in (">", "a.>", "*.b", "a.*", "a.b", "a.b.>"):
         retain(one, pattern, max_age="1 day")
     of = {topic: one.value("SELECT (durable_notify.retention_of(%s)).pattern", topic)
@@ -349,8 +358,8 @@ def test_which_of_several_counts(stage: Stage) -> None:
     }
 
 
-def test_nobody_has_settled_where_nobody_consumes(stage: Stage) -> None:
-    one = stage.session()
+def test_nobody_has_settled_where_nobody_consumes(sessions: Sessions) -> None:
+    one = sessions.session()
     retain(one, when_settled=True)
     one.publish()
     assert maintain(one) == {}
@@ -360,9 +369,9 @@ def test_nobody_has_settled_where_nobody_consumes(stage: Stage) -> None:
     assert maintain(one) == {"remove": 1}
 
 
-def test_what_comes_again_is_not_removed_meanwhile(stage: Stage) -> None:
+def test_what_comes_again_is_not_removed_meanwhile(sessions: Sessions) -> None:
     """A dead letter that is redriven, in a transaction that is open while it would go."""
-    one, two = stage.take(2)
+    one, two = sessions.take(2)
     one.subscribe()
     retain(one, when_settled=True)
     first = one.publish()
@@ -406,8 +415,10 @@ def test_what_comes_again_is_not_removed_meanwhile(stage: Stage) -> None:
         ({"max_age": "1 day", "on_lag": "drop"}, "'block' or 'lose'"),
     ],
 )
-def test_what_contradicts_itself(stage: Stage, options: dict[str, object], words: str) -> None:
-    one = stage.session()
+def test_what_contradicts_itself(
+    sessions: Sessions, options: dict[str, object], words: str
+) -> None:
+    one = sessions.session()
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=words):
         retain(one, **options)
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="neither a topic nor a pattern"):
@@ -415,8 +426,8 @@ def test_what_contradicts_itself(stage: Stage, options: dict[str, object], words
     assert one.run("SELECT FROM durable_notify.retention()") == []
 
 
-def test_a_running_replay_is_waited_for(stage: Stage) -> None:
-    one = stage.session()
+def test_a_running_replay_is_waited_for(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
     for _ in range(3):
@@ -430,8 +441,8 @@ def test_a_running_replay_is_waited_for(stage: Stage) -> None:
     assert maintain(one) == {"remove": 2}
 
 
-def test_replay_answers_from_what_is_left(stage: Stage) -> None:
-    one = stage.session()
+def test_replay_answers_from_what_is_left(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe()
     for _ in range(4):
         one.publish()
@@ -447,9 +458,9 @@ def test_replay_answers_from_what_is_left(stage: Stage) -> None:
     assert drain(one, group="new") == [3, 4]
 
 
-def test_after_a_move_to_another_cluster(stage: Stage) -> None:
+def test_after_a_move_to_another_cluster(sessions: Sessions) -> None:
     """Ids that were drawn there and not carried over come again: nothing is noted of those."""
-    one = stage.session()
+    one = sessions.session()
     retain(one, compact=True, archive=True)
     for _ in range(3):
         one.publish(key="k")

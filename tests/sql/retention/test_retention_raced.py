@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.planting import plant
-from tests.support.retaining import age, log, maintain, retain, seal
-from tests.support.schedule import Stage, ids
-from tests.support.traps import drain
+from tests.support.injection import plant
+from tests.support.retention import age, maintain, outbox_ids, retain, seal
+from tests.support.schedules import drain
+from tests.support.sessions import Sessions, ids
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_replay_that_an_old_snapshot_does_not_see(stage: Stage, planted: bool) -> None:
+def test_a_replay_that_an_old_snapshot_does_not_see(sessions: Sessions, planted: bool) -> None:
     """Removing at REPEATABLE READ, as a database's default could have it, removes nothing and says so."""
-    one, remover = stage.take(2)
+    one, remover = sessions.take(2)
     one.subscribe()
     retain(one, when_settled=True)
     first = one.publish()
@@ -38,9 +38,11 @@ def test_a_replay_that_an_old_snapshot_does_not_see(stage: Stage, planted: bool)
 
 
 @pytest.mark.parametrize("how", [{"when_settled": True}, {"max_age": "1 day"}])
-def test_a_group_that_has_yet_to_discover_a_topic(stage: Stage, how: dict[str, object]) -> None:
+def test_a_group_that_has_yet_to_discover_a_topic(
+    sessions: Sessions, how: dict[str, object]
+) -> None:
     """Its pattern says that it gets all of it, though it has no subscription yet."""
-    one, late = stage.take(2)
+    one, late = sessions.take(2)
     late.subscribe("late", "orders.*")
     retain(one, "orders.new", **how)
     first = one.publish(topic="orders.new")
@@ -51,27 +53,27 @@ def test_a_group_that_has_yet_to_discover_a_topic(stage: Stage, how: dict[str, o
     assert one.value("SELECT durable_notify.removable_below('orders.new')") == 0
     assert one.value("SELECT durable_notify.remove_rows('orders.new')") == 0
     maintain(one)
-    assert log(one, "orders.new") == [first]
+    assert outbox_ids(one, "orders.new") == [first]
     claimed = late.claim(group="late", topics="orders.new")
     assert ids(claimed) == [first]
     late.ack(claimed)
     maintain(one)
-    assert log(one, "orders.new") == []
+    assert outbox_ids(one, "orders.new") == []
 
 
-def test_a_group_that_never_consumed_loses_what_is_too_old(stage: Stage) -> None:
-    one = stage.session()
+def test_a_group_that_never_consumed_loses_what_is_too_old(sessions: Sessions) -> None:
+    one = sessions.session()
     one.subscribe("late", "orders.*")
     retain(one, "orders.new", max_age="1 day", on_lag="lose")
     age(one, one.publish(topic="orders.new"), "orders.new")
     maintain(one)
-    assert log(one, "orders.new") == []
+    assert outbox_ids(one, "orders.new") == []
     assert one.run("SELECT of_group, messages FROM durable_notify.losses()") == [("late", 1)]
 
 
-def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
+def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
     """Of several that lag one loses at a time."""
-    one = stage.session()
+    one = sessions.session()
     for group in ("a", "b"):
         one.subscribe(group)
     retain(one, max_age="1 day", on_lag="lose")
@@ -95,15 +97,15 @@ def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
         "SELECT durable_notify.redrive('g', everything => true)",
     ],
 )
-def test_claims_go_on_while_what_comes_again_waits(stage: Stage, again: str) -> None:
+def test_claims_go_on_while_what_comes_again_waits(sessions: Sessions, again: str) -> None:
     """For maintenance, which takes long where a leaf is copied."""
-    one, remover, asking = stage.take(3)
+    one, remover, asking = sessions.take(3)
     one.subscribe()
     first = one.publish()
     remover.begin()
     assert remover.value("SELECT durable_notify.hold_removing()")
     work = asking.start(again)
-    stage.wait_until_blocked(asking, work)
+    sessions.wait_until_blocked(asking, work)
     one.run("SET statement_timeout = '4s'")
     assert ids(one.claim()) == [first]
     remover.commit()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.support.leaves import lay_out, make
-from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retaining import log, retain, seal
+from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
+from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
 from tests.support.roles import roles
-from tests.support.schedule import Session, Stage, ids
-from tests.support.traps import drain
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions, ids
 
 NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
 NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
@@ -30,14 +29,14 @@ def publish(session: Session, number: int, topic: str = "t") -> list[int]:
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
+def owner(sessions: Sessions) -> Session:
     """A leaf of ten messages, that a group has still to read; the next is begun."""
-    owner = stage.session()
-    lay_out(owner, 10)
+    owner = sessions.session()
+    lay_out_partitions(owner, 10)
     owner.subscribe()
     retain(owner, when_settled=True)
     publish(owner, 10)
-    make(owner)
+    make_partitions(owner)
     owner.draw_xid()
     return owner
 
@@ -53,10 +52,10 @@ def settle(owner: Session) -> None:
 @pytest.mark.parametrize("start_at", ["beginning", "now"])
 @pytest.mark.parametrize("topics", ["t", "*"])
 def test_a_group_that_begins_beside_a_removal(
-    stage: Stage, planted: bool, start_at: str, topics: str
+    sessions: Sessions, planted: bool, start_at: str, topics: str
 ) -> None:
     """It is subscribed once what was to go has gone: what it is handed first stays."""
-    one, remover, bar, new = stage.take(4)
+    one, remover, bar, new = sessions.take(4)
     one.subscribe()
     retain(one, when_settled=True)
     publish(one, 3)
@@ -67,7 +66,7 @@ def test_a_group_that_begins_beside_a_removal(
     bar.begin()
     bar.run("LOCK TABLE durable_notify.outbox IN SHARE MODE")  # after its look it waits here
     removing = remover.start(REMOVE_ROWS)
-    stage.wait_until_blocked(remover, removing)
+    sessions.wait_until_blocked(remover, removing)
     query = "SELECT durable_notify.subscribe('new', %s, %s)"
     beginning = new.start(query, [topics], start_at)
     if planted:
@@ -75,7 +74,7 @@ def test_a_group_that_begins_beside_a_removal(
         bar.commit()
         assert removing.result() == [(3,)]  # of what a group is to get by now
         return
-    stage.wait_until_blocked(new, beginning)
+    sessions.wait_until_blocked(new, beginning)
     bar.commit()
     assert removing.result() == [(3,)]
     beginning.result()
@@ -85,8 +84,8 @@ def test_a_group_that_begins_beside_a_removal(
     assert ids(new.claim(group="new")) == sent
 
 
-def test_a_consumer_that_starts_again_waits_for_no_removal(stage: Stage) -> None:
-    one, remover = stage.take(2)
+def test_a_consumer_that_starts_again_waits_for_no_removal(sessions: Sessions) -> None:
+    one, remover = sessions.take(2)
     one.subscribe("g", "t a.*")
     remover.begin()
     assert remover.value("SELECT durable_notify.hold_removing()")
@@ -94,25 +93,25 @@ def test_a_consumer_that_starts_again_waits_for_no_removal(stage: Stage) -> None
     one.subscribe("g", "t a.*")
 
 
-def test_a_group_that_was_deleted_as_it_is_subscribed(stage: Stage) -> None:
+def test_a_group_that_was_deleted_as_it_is_subscribed(sessions: Sessions) -> None:
     """That all was subscribed is looked at once more under the group's lock."""
-    one, deleting, remover = stage.take(3)
+    one, deleting, remover = sessions.take(3)
     one.subscribe()
     deleting.begin()
     deleting.run("SELECT durable_notify.delete_group('g')")
     work = one.start("SELECT durable_notify.subscribe('g', '{t}')")
-    stage.wait_until_blocked(one, work)
+    sessions.wait_until_blocked(one, work)
     remover.begin()
     assert remover.value("SELECT durable_notify.hold_removing()")
     deleting.commit()
-    stage.wait_until_blocked(one, work)
+    sessions.wait_until_blocked(one, work)
     remover.commit()
     work.result()
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_discovered_beside_a_removal(stage: Stage, planted: bool) -> None:
-    one, late, remover = stage.take(3)
+def test_discovered_beside_a_removal(sessions: Sessions, planted: bool) -> None:
+    one, late, remover = sessions.take(3)
     late.subscribe("late", "a.*")
     publish(one, 1, "a.b")
     if planted:
@@ -123,15 +122,15 @@ def test_discovered_beside_a_removal(stage: Stage, planted: bool) -> None:
     if planted:
         assert work.result() == [("a.b",)]
         return
-    stage.wait_until_blocked(late, work)
+    sessions.wait_until_blocked(late, work)
     remover.commit()
     assert work.result() == [("a.b",)]
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_an_older_snapshot(stage: Stage, owner: Session, planted: bool) -> None:
+def test_an_older_snapshot(sessions: Sessions, owner: Session, planted: bool) -> None:
     """Such as a backup's: it has positions that want the messages, and the messages."""
-    backup = stage.session()
+    backup = sessions.session()
     backup.begin("repeatable read")
     settle(owner)
     if planted:
@@ -139,7 +138,7 @@ def test_an_older_snapshot(stage: Stage, owner: Session, planted: bool) -> None:
     owner.run(NOTE)
     assert owner.column(NOTED) == [1]
     assert owner.value(REMOVE) == (10 if planted else 0)
-    wanted, there = backup.column(WANTED), log(backup)
+    wanted, there = backup.column(WANTED), outbox_ids(backup)
     assert wanted == ([] if planted else list(range(1, 11)))
     assert there == wanted  # planted: what h0 says is wanted, and not there
     assert backup.value("SELECT h0 FROM durable_notify.position") == 0
@@ -149,9 +148,9 @@ def test_an_older_snapshot(stage: Stage, owner: Session, planted: bool) -> None:
         assert owner.column(NOTED) == []
 
 
-def test_a_snapshot_that_is_handed_on(stage: Stage, owner: Session) -> None:
+def test_a_snapshot_that_is_handed_on(sessions: Sessions, owner: Session) -> None:
     """Imported, and from there once more, by transactions that began after the leaf was found unwanted."""
-    holder, *others = stage.take(4)
+    holder, *others = sessions.take(4)
     holder.begin("repeatable read")
     settle(owner)
     owner.run(NOTE)
@@ -162,20 +161,20 @@ def test_a_snapshot_that_is_handed_on(stage: Stage, owner: Session) -> None:
         holder.commit()
         holder = other
         assert owner.value(REMOVE) == 0
-        assert len(log(holder)) == 10
+        assert len(outbox_ids(holder)) == 10
     holder.commit()
     assert owner.value(REMOVE) == 10
 
 
-def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
+def test_a_snapshot_of_another_role(sessions: Sessions, owner: Session) -> None:
     """An owner who is no superuser sees little of it: that it is there."""
-    with roles(stage.dsn, {"keeper": []}) as made:
-        keeper = stage.session()
+    with roles(sessions.dsn, {"keeper": []}) as made:
+        keeper = sessions.session()
         name = made.names["keeper"]
         keeper.run(f"GRANT USAGE ON SCHEMA durable_notify TO {name}")
         keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify.older_snapshots TO {name}")
         keeper.run(f"SET ROLE {name}")
-        backup = stage.session()
+        backup = sessions.session()
         backup.begin("repeatable read")
         settle(owner)
         owner.run(NOTE)
@@ -187,9 +186,9 @@ def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
         keeper.run("RESET ROLE")
 
 
-def test_a_snapshot_of_a_transaction_that_analyzes(stage: Stage, owner: Session) -> None:
+def test_a_snapshot_of_a_transaction_that_analyzes(sessions: Sessions, owner: Session) -> None:
     """Unlike VACUUM, that may be amid a transaction, which reads on after it."""
-    report, gate = stage.take(2)
+    report, gate = sessions.take(2)
     owner.run("""
         CREATE FUNCTION waits(n integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS
             'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN n; END';
@@ -200,22 +199,22 @@ def test_a_snapshot_of_a_transaction_that_analyzes(stage: Stage, owner: Session)
     owner.run(NOTE)
     gate.run("SELECT pg_advisory_lock(7)")
     work = report.start("ANALYZE temporary")
-    stage.wait_until_blocked(report, work)
+    sessions.wait_until_blocked(report, work)
     assert owner.value(REMOVE) == 0
     gate.run("SELECT pg_advisory_unlock(7)")
     work.result()
-    assert report.column(WANTED) == log(report) == list(range(1, 11))
+    assert report.column(WANTED) == outbox_ids(report) == list(range(1, 11))
     report.commit()
     assert owner.value(REMOVE) == 10
 
 
-def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
+def test_a_statement_under_way(sessions: Sessions, owner: Session) -> None:
     """A READ COMMITTED transaction has no snapshot between statements, and one while one runs."""
-    reader, bar = stage.take(2)
+    reader, bar = sessions.take(2)
     bar.run("SELECT pg_advisory_lock(7)")
     query = "SELECT pg_advisory_xact_lock_shared(7), durable_notify.latest('t')"
     work = reader.start(f"WITH w AS MATERIALIZED ({query}) SELECT count(*) FROM w")
-    stage.wait_until_blocked(reader, work)
+    sessions.wait_until_blocked(reader, work)
     settle(owner)
     owner.run(NOTE)
     assert owner.value(REMOVE) == 0
@@ -224,9 +223,11 @@ def test_a_statement_under_way(stage: Stage, owner: Session) -> None:
     assert owner.value(REMOVE) == 10
 
 
-def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(stage: Stage, owner: Session) -> None:
+def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(
+    sessions: Sessions, owner: Session
+) -> None:
     """It would take its space for as long; once they are gone, and a reader has the lock, it is deleted."""
-    backup, reader = stage.take(2)
+    backup, reader = sessions.take(2)
     backup.begin("repeatable read")
     settle(owner)
     owner.run(NOTE)
@@ -241,10 +242,10 @@ def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(stage: Stage, owner
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_what_came_again_since_it_was_found_unwanted(
-    stage: Stage, owner: Session, planted: bool
+    sessions: Sessions, owner: Session, planted: bool
 ) -> None:
     """A snapshot of that time wants it: what was found before does not count."""
-    backup = stage.session()
+    backup = sessions.session()
     settle(owner)
     owner.run(NOTE)
     assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
@@ -255,7 +256,7 @@ def test_what_came_again_since_it_was_found_unwanted(
         plant(owner, "note_unwanted", ("IF FOUND THEN", "IF false THEN"))
     owner.run(NOTE)
     assert owner.value(REMOVE) == (10 if planted else 0)
-    assert len(log(backup)) == (0 if planted else 10)
+    assert len(outbox_ids(backup)) == (0 if planted else 10)
     backup.commit()
     if not planted:
         assert owner.value(REMOVE) == 10
@@ -271,7 +272,7 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
         drain(owner)
         assert owner.value(TIDY) == 0
         assert owner.column(NOTED) == [1]
-    assert len(log(owner)) == 10
+    assert len(outbox_ids(owner)) == 10
     assert owner.value(TIDY) == 10
 
 
@@ -289,10 +290,10 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
     ],
 )
 def test_nothing_goes_while_messages_are_redelivered(
-    stage: Stage, owner: Session, again: str
+    sessions: Sessions, owner: Session, again: str
 ) -> None:
     """Nor by what was found before; and no wait for another who does the same."""
-    asking, other = stage.take(2)
+    asking, other = sessions.take(2)
     (message, *rest) = owner.claim()
     owner.settle(message.token, rest, rejected=[message])
     settle(owner)
@@ -309,9 +310,9 @@ def test_nothing_goes_while_messages_are_redelivered(
     assert owner.column(NOTED) == []
 
 
-def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
+def test_redelivered_as_the_lock_is_taken(sessions: Sessions, owner: Session) -> None:
     """What has committed just before it is seen, and the leaf stays."""
-    gate, asking, remover = stage.take(3)
+    gate, asking, remover = sessions.take(3)
     settle(owner)
     owner.run(NOTE)
     plant(owner, "hold_removing", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
@@ -319,7 +320,7 @@ def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
     asking.begin()
     assert asking.value("SELECT durable_notify.replay('g', 't', 0)") == 10
     removing = remover.start(REMOVE)
-    stage.wait_until_blocked(remover, removing)
+    sessions.wait_until_blocked(remover, removing)
     asking.commit()
     gate.run("SELECT pg_advisory_unlock(7)")
     assert removing.result() == [(0,)]
@@ -327,16 +328,16 @@ def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
 
 
 def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
-    stage: Stage, owner: Session
+    sessions: Sessions, owner: Session
 ) -> None:
     """It may be large; and it stays, if one of them wants it."""
-    gate, remover = stage.take(2)
+    gate, remover = sessions.take(2)
     settle(owner)
     owner.run(NOTE)
     plant(owner, "remove_leaf", ("INTO messages;", f"INTO messages; {AT_THE_GATE}"))
     gate.run("SELECT pg_advisory_lock(7)")
     removing = remover.start(REMOVE)
-    stage.wait_until_blocked(remover, removing)
+    sessions.wait_until_blocked(remover, removing)
     owner.run("SET statement_timeout = '2s'")
     assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
     gate.run("SELECT pg_advisory_unlock(7)")
@@ -344,9 +345,9 @@ def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
     assert ids(owner.claim()) == list(range(1, 11))
 
 
-def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Session) -> None:
+def test_replication_brings_a_row_as_a_leaf_is_emptied(sessions: Sessions, owner: Session) -> None:
     """Who empties it waits for that row's transaction, and leaves it."""
-    worker, remover = stage.take(2)
+    worker, remover = sessions.take(2)
     settle(owner)
     owner.run(NOTE)
     lock = "EXECUTE pg_catalog.format('LOCK TABLE"
@@ -359,25 +360,25 @@ def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Sess
         " VALUES ('3', 'carried', '0', 5)"
     )
     removing = remover.start(REMOVE)
-    stage.wait_until_blocked(remover, removing)
+    sessions.wait_until_blocked(remover, removing)
     worker.commit()
     with pytest.raises(psycopg.Error) as refused:
         removing.result()
     assert refused.value.sqlstate == "DN010"
-    assert log(owner, "carried") == [5]
+    assert outbox_ids(owner, "carried") == [5]
 
 
 def test_settings_can_be_changed_while_leaves_are_looked_through(
-    stage: Stage, owner: Session
+    sessions: Sessions, owner: Session
 ) -> None:
     """Also where some are closed by the same round."""
-    gate, tidying = stage.take(2)
+    gate, tidying = sessions.take(2)
     settle(owner)
     look = "DELETE FROM durable_notify.removing;"
     plant(owner, "note_unwanted", (look, f"{AT_THE_GATE} {look}"))
     gate.run("SELECT pg_advisory_lock(7)")
     work = tidying.do(lambda: [tidying.value(TIDY), tidying.value(TIDY)])
-    stage.wait_until_blocked(tidying, work)
+    sessions.wait_until_blocked(tidying, work)
     owner.run("SET statement_timeout = '2s'")
     owner.run("SELECT durable_notify.set_wakeups('t', 'always')")
     gate.run("SELECT pg_advisory_unlock(7)")
@@ -385,9 +386,9 @@ def test_settings_can_be_changed_while_leaves_are_looked_through(
     assert owner.column(NOTED) == [1]
 
 
-def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> None:
+def test_replays_go_on_while_a_leaf_is_copied(sessions: Sessions, owner: Session) -> None:
     """And while one is made, and checked: what is in the log stays as it is."""
-    copying = stage.session()
+    copying = sessions.session()
     for work in (
         "SELECT durable_notify.copy_leaf('durable_notify.outbox_1', 1, 11) FROM durable_notify.hold_leaves()",
         "SELECT durable_notify.make_partitions()",

@@ -5,19 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.sql.retention.test_retention import GROUPS, Schedule
-from tests.support.leaves import lay_out, make
-from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retaining import log, seal, unsettled
-from tests.support.schedule import Session, Stage, ids
+from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
+from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, seal, unsettled
+from tests.support.sessions import Session, Sessions, ids
 
 
 class Leaves(Schedule):
     """The same in leaves of ten messages, which maintenance empties, and backups beside it."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        lay_out(stage.session(), 10)
-        super().__init__(stage, seed)
-        self.free = list(stage.take(2))
+    def __init__(self, sessions: Sessions, seed: int) -> None:
+        lay_out_partitions(sessions.session(), 10)
+        super().__init__(sessions, seed)
+        self.free = list(sessions.take(2))
         self.backups: list[tuple[Session, set[int]]] = []
         self.emptied = 0
 
@@ -40,7 +39,7 @@ class Leaves(Schedule):
     def look(self) -> None:
         if self.backups:
             session, wanted = self.backups.pop(0)
-            lost = wanted - set(log(session))
+            lost = wanted - set(outbox_ids(session))
             assert not lost, f"a snapshot wants {lost} and has them not"
             session.commit()
             self.free.append(session)
@@ -69,7 +68,7 @@ class Leaves(Schedule):
 
     def tidy(self) -> None:
         self.rest()
-        make(self.one)
+        make_partitions(self.one)
         self.one.run("SELECT durable_notify.seal_log()")
         while done := self.one.value("SELECT durable_notify.remove_leaf()"):
             self.emptied += done
@@ -81,9 +80,9 @@ class Leaves(Schedule):
         super().finish()
 
 
-def play(stage: Stage, seed: int) -> None:
+def play(sessions: Sessions, seed: int) -> None:
     """Nothing goes that a group or a snapshot wants; in the end all that was closed goes."""
-    schedule = Leaves(stage, seed)
+    schedule = Leaves(sessions, seed)
     for _ in range(300):
         schedule.step()
     schedule.finish()
@@ -99,8 +98,8 @@ def play(stage: Stage, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_schedules(stage: Stage, seed: int) -> None:
-    play(stage, seed)
+def test_random_schedules(sessions: Sessions, seed: int) -> None:
+    play(sessions, seed)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,9 @@ def test_random_schedules(stage: Stage, seed: int) -> None:
         ("leaf_goes", ("RETURN false;", "RETURN true;")),
     ],
 )
-def test_a_planted_fault_is_caught(stage: Stage, function: str, change: tuple[str, str]) -> None:
-    plant(stage.session(), function, change)
+def test_a_planted_fault_is_caught(
+    sessions: Sessions, function: str, change: tuple[str, str]
+) -> None:
+    plant(sessions.session(), function, change)
     with pytest.raises(AssertionError, match="wants|lost"):
-        play(stage, 0)
+        play(sessions, 0)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.bells import Listener
-from tests.support.planting import plant
-from tests.support.schedule import LONG_GONE, Session, Stage, ids
+from tests.support.injection import plant
+from tests.support.observe import Listener
+from tests.support.sessions import LONG_GONE, Session, Sessions, ids
 
 ADVANCE = "SELECT durable_notify.advance_replays('g', '{t}')"
 CANCEL = "SELECT durable_notify.cancel_replay(%s)"
 WAITING = "SELECT message_id, waits_for FROM durable_notify.deferred ORDER BY message_id, seq"
 
 
-def ready(stage: Stage, count: int) -> list[Session]:
-    sessions = stage.take(count)
-    sessions[0].subscribe()
-    return sessions
+def ready(sessions: Sessions, count: int) -> list[Session]:
+    several = sessions.take(count)
+    several[0].subscribe()
+    return several
 
 
 def replay(session: Session) -> int:
@@ -91,24 +91,24 @@ OWED = [sent_back, redriven, expired_lease, retried]
 
 
 @pytest.mark.parametrize("owed", OWED)
-def test_a_cancelled_replay_takes_nothing_that_is_owed(stage: Stage, owed: object) -> None:
-    one, two = ready(stage, 2)
+def test_a_cancelled_replay_takes_nothing_that_is_owed(sessions: Sessions, owed: object) -> None:
+    one, two = ready(sessions, 2)
     assert callable(owed)
     published = owed(one, two)
     assert drain(one) == published
 
 
 @pytest.mark.parametrize("owed", OWED)
-def test_planted_a_cancel_takes_all_that_it_moved_or_not(stage: Stage, owed: object) -> None:
-    one, two = ready(stage, 2)
+def test_planted_a_cancel_takes_all_that_it_moved_or_not(sessions: Sessions, owed: object) -> None:
+    one, two = ready(sessions, 2)
     assert callable(owed)
     plant(one, "cancel_replay", (" AND d.replay_job = ended.id", ""))
     published = owed(one, two)
     assert drain(one) != published
 
 
-def test_one_job_does_not_take_what_another_has_moved(stage: Stage) -> None:
-    (one,) = ready(stage, 1)
+def test_one_job_does_not_take_what_another_has_moved(sessions: Sessions) -> None:
+    (one,) = ready(sessions, 1)
     published = [one.publish() for _ in range(3)]
     one.ack(one.claim())
     one.run("SELECT durable_notify.start_replay('g', 't', upto_id => %s)", published[1])
@@ -119,9 +119,9 @@ def test_one_job_does_not_take_what_another_has_moved(stage: Stage) -> None:
     assert drain(one) == published[:2]
 
 
-def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(stage: Stage) -> None:
+def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(sessions: Sessions) -> None:
     """Parked, a message has one row instead of its two."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     first = one.publish(key="k")
     one.ack(one.claim())
     second = one.publish(key="k")
@@ -137,9 +137,9 @@ def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(stage: Stag
     assert drain(one) == [first, second]
 
 
-def test_a_cancelled_replay_takes_what_it_has_parked(stage: Stage) -> None:
+def test_a_cancelled_replay_takes_what_it_has_parked(sessions: Sessions) -> None:
     """Its message was taken out, had to wait for its key, and is the replay's still."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     first = one.publish(key="k")
     one.ack(one.claim())
     second = one.publish(key="k")
@@ -153,9 +153,9 @@ def test_a_cancelled_replay_takes_what_it_has_parked(stage: Stage) -> None:
     assert drain(one) == []
 
 
-def test_a_cancelled_replay_makes_room_to_read(stage: Stage) -> None:
+def test_a_cancelled_replay_makes_room_to_read(sessions: Sessions) -> None:
     """What it had parked was as much as may be; who waits for that is rung for."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     one.run("""SELECT durable_notify.configure('g', '{"park_limit": 1}')""")
     one.publish(key="k")
     one.ack(one.claim())
@@ -167,15 +167,15 @@ def test_a_cancelled_replay_makes_room_to_read(stage: Stage) -> None:
     assert one.claim() == []
     other = one.publish(key="l")
     assert one.claim() == []
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     assert one.value(CANCEL, job)
     assert listener.heard() == [("durable_notify:t", "0")]
     assert ids(one.claim()) == [other]
 
 
-def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(stage: Stage) -> None:
+def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(sessions: Sessions) -> None:
     """A replay moves it just when the claim has looked at what comes again of its key."""
-    one, two, replaying, gate = ready(stage, 4)
+    one, two, replaying, gate = ready(sessions, 4)
     message_id = one.publish(key="k")
     (held,) = two.claim()
     one.run("SELECT durable_notify.start_replay('g', 't')")
@@ -187,16 +187,16 @@ def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(stage: St
     plant(one, "take_batch", (looked, f"{waits} {looked}"))
     gate.run("SELECT pg_advisory_lock(42)")
     claiming = one.start("SELECT id, attempt FROM durable_notify.claim('g', '{t}')")
-    stage.wait_until_blocked(one, claiming)
+    sessions.wait_until_blocked(one, claiming)
     replaying.commit()
     gate.run("SELECT pg_advisory_unlock(42)")
     assert claiming.result() == [(message_id, 2)]
     assert one.run(WAITING) == []
 
 
-def test_a_message_comes_once_for_all_of_its_reasons(stage: Stage) -> None:
+def test_a_message_comes_once_for_all_of_its_reasons(sessions: Sessions) -> None:
     """As the highest attempt, and whatever is left of it stays with it."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     (message_id,) = (one.publish(key="k"),)
     (held,) = two.claim()
     one.run("SELECT durable_notify.seek('g', 't', after_id => 0)")
@@ -213,10 +213,10 @@ def test_a_message_comes_once_for_all_of_its_reasons(stage: Stage) -> None:
 @pytest.mark.parametrize("outcome", ["retried", "rejected"])
 @pytest.mark.parametrize("key", ["k", None])
 def test_no_claim_waits_for_a_handlers_transaction(
-    stage: Stage, outcome: str, key: str | None
+    sessions: Sessions, outcome: str, key: str | None
 ) -> None:
     """A message under two leases: what one settles in a transaction, the claim has a row for, too."""
-    one, handler = ready(stage, 2)
+    one, handler = ready(sessions, 2)
     one.run(
         """SELECT durable_notify.configure('g', '{"max_attempts": 1, "on_expiry": "dead_letter"}')"""
     )
@@ -235,8 +235,8 @@ def test_no_claim_waits_for_a_handlers_transaction(
     assert [m.id for m in doubled] == ([] if key else [first])
 
 
-def test_a_redrive_does_not_wait_for_a_letter_that_is_written_again(stage: Stage) -> None:
-    one, handler = ready(stage, 2)
+def test_a_redrive_does_not_wait_for_a_letter_that_is_written_again(sessions: Sessions) -> None:
+    one, handler = ready(sessions, 2)
     published = [one.publish(), one.publish()]
     held = handler.claim()
     handler.settle(held[0].token, rejected=held)
@@ -251,8 +251,8 @@ def test_a_redrive_does_not_wait_for_a_letter_that_is_written_again(stage: Stage
     assert letters == published[:1]
 
 
-def test_what_is_lost_is_recorded_although_a_replay_has_it(stage: Stage) -> None:
-    one, two = ready(stage, 2)
+def test_what_is_lost_is_recorded_although_a_replay_has_it(sessions: Sessions) -> None:
+    one, two = ready(sessions, 2)
     published = [one.publish(key="k") for _ in range(2)]
     held = two.claim()
     replay(one)
@@ -269,9 +269,9 @@ def test_what_is_lost_is_recorded_although_a_replay_has_it(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("on_expiry", ["drop", "dead_letter"])
-def test_what_has_expired_is_not_lost_without_a_trace(stage: Stage, on_expiry: str) -> None:
+def test_what_has_expired_is_not_lost_without_a_trace(sessions: Sessions, on_expiry: str) -> None:
     """Beside what is lost, it is dropped and counted, or a dead letter, as the group says."""
-    (one,) = ready(stage, 1)
+    (one,) = ready(sessions, 1)
     one.run("SELECT durable_notify.configure('g', %s)", Jsonb({"on_expiry": on_expiry}))
     query = "SELECT durable_notify.publish('t', '1', ttl => %s::interval)"
     late = one.value(query, "1 microsecond")
@@ -283,9 +283,9 @@ def test_what_has_expired_is_not_lost_without_a_trace(stage: Stage, on_expiry: s
     assert one.value("SELECT expired FROM durable_notify.position") == 1
 
 
-def test_a_loss_amid_stragglers_is_recorded(stage: Stage) -> None:
+def test_a_loss_amid_stragglers_is_recorded(sessions: Sessions) -> None:
     """Where the place cannot say it, only what waits is lost; the stragglers come."""
-    one, late = ready(stage, 2)
+    one, late = ready(sessions, 2)
     first = one.publish()
     (held,) = one.claim()
     one.run(
@@ -320,10 +320,10 @@ def goes_back(one: Session, two: Session) -> list[int]:
 @pytest.mark.parametrize("delay", ["0", "1 hour"])
 @pytest.mark.parametrize("most", range(1, 6))
 def test_what_comes_again_comes_after_what_is_before_it(
-    stage: Stage, most: int, delay: str
+    sessions: Sessions, most: int, delay: str
 ) -> None:
     """Although it is sent back meanwhile, and is owed twice: of the last times, the order is theirs."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     published = goes_back(one, two)
     settle = """SELECT durable_notify.settle(token, retried => ids[2:2], retry_delays => ARRAY[%s::interval])
                   FROM durable_notify.lease"""
@@ -333,9 +333,9 @@ def test_what_comes_again_comes_after_what_is_before_it(
     assert list(dict.fromkeys(reversed(came))) == published[::-1], came
 
 
-def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(stage: Stage) -> None:
+def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(sessions: Sessions) -> None:
     """A group was taken back to before what the replay moves then."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     query = "SELECT job_id FROM durable_notify.start_replay('g', 't')"
     published = [one.publish(key="k")]
     one.ack(one.claim())
@@ -351,9 +351,9 @@ def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(stage: Stage) 
     assert drain(one) == published
 
 
-def test_what_is_given_back_uncounted_is_not_given_up(stage: Stage) -> None:
+def test_what_is_given_back_uncounted_is_not_given_up(sessions: Sessions) -> None:
     """Although its group allows fewer attempts by now than it has had."""
-    one, two = ready(stage, 2)
+    one, two = ready(sessions, 2)
     one.publish()
     (held,) = two.claim()
     two.settle(held.token, retried=[held])

@@ -6,13 +6,13 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.schedule import BOUND, LONG_GONE, Message, Session, Stage, ids
-from tests.support.traps import (
+from tests.support.schedules import (
     claim_and_ack,
     drain,
     settled_in_part_by_a_frozen_transaction_after_a_takeover,
     takeover_beside_an_open_settle,
 )
+from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
 
 EXTEND = "SELECT durable_notify.extend(%s, '1 hour')"
 RELEASE = "SELECT durable_notify.release(%s, %s)"
@@ -21,9 +21,9 @@ SMALL_TABLES = ["lease", "settlement", "heartbeat", "deferred", "dead_letter"]
 FROZEN = ["repeatable read", "serializable"]
 
 
-def lease(stage: Stage, messages: int) -> tuple[Session, Session, list[Message]]:
+def lease(sessions: Sessions, messages: int) -> tuple[Session, Session, list[Message]]:
     """Two sessions, and a batch that the first has claimed."""
-    reader, other = stage.take(2)
+    reader, other = sessions.take(2)
     reader.subscribe()
     for n in range(messages):
         reader.publish(n)
@@ -47,8 +47,8 @@ def kept(session: Session) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
-def test_settle_whole(stage: Stage, isolation: str) -> None:
-    reader, other, batch = lease(stage, 3)
+def test_settle_whole(sessions: Sessions, isolation: str) -> None:
+    reader, other, batch = lease(sessions, 3)
     with reader.transaction(isolation):
         reader.settle(batch[0].token, batch)
         assert other.claim() == []
@@ -60,8 +60,8 @@ def test_settle_whole(stage: Stage, isolation: str) -> None:
 @pytest.mark.parametrize(
     "parts", [[[0], [1], [2]], [[2], [0, 1]], [[2, 1, 0]], [[1, 2], [], [0]]], ids=str
 )
-def test_settle_in_parts(stage: Stage, parts: list[list[int]], isolation: str) -> None:
-    reader, _, batch = lease(stage, 3)
+def test_settle_in_parts(sessions: Sessions, parts: list[list[int]], isolation: str) -> None:
+    reader, _, batch = lease(sessions, 3)
     for part in parts:
         assert kept(reader)["lease"] == 1
         with reader.transaction(isolation):
@@ -72,8 +72,8 @@ def test_settle_in_parts(stage: Stage, parts: list[list[int]], isolation: str) -
     assert kept(reader) == {}
 
 
-def test_settle_in_all_ways_at_once(stage: Stage) -> None:
-    reader, _, (first, second, third) = lease(stage, 3)
+def test_settle_in_all_ways_at_once(sessions: Sessions) -> None:
+    reader, _, (first, second, third) = lease(sessions, 3)
     reader.settle(first.token, [first], [second], [third])
     assert kept(reader) == {"deferred": 1, "dead_letter": 1}
     again = reader.claim()
@@ -82,8 +82,8 @@ def test_settle_in_all_ways_at_once(stage: Stage) -> None:
     assert reader.run(query) == [(third.id, 2, 1, "rejected")]
 
 
-def test_what_was_not_settled_comes_again(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 3)
+def test_what_was_not_settled_comes_again(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 3)
     reader.settle(batch[0].token, batch[1:2])
     reader.run(LONG_GONE)
     again = other.claim()
@@ -92,8 +92,8 @@ def test_what_was_not_settled_comes_again(stage: Stage) -> None:
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
 @pytest.mark.parametrize("settled", [1, 3])
-def test_rolled_back_settle_is_none(stage: Stage, settled: int, isolation: str) -> None:
-    reader, _, batch = lease(stage, 3)
+def test_rolled_back_settle_is_none(sessions: Sessions, settled: int, isolation: str) -> None:
+    reader, _, batch = lease(sessions, 3)
     reader.begin(isolation)
     reader.settle(batch[0].token, batch[:settled])
     reader.rollback()
@@ -103,8 +103,8 @@ def test_rolled_back_settle_is_none(stage: Stage, settled: int, isolation: str) 
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
 @pytest.mark.parametrize("how", ["acked", "retried", "rejected"])
-def test_settle_twice(stage: Stage, how: str, isolation: str) -> None:
-    reader, _, batch = lease(stage, 3)
+def test_settle_twice(sessions: Sessions, how: str, isolation: str) -> None:
+    reader, _, batch = lease(sessions, 3)
     token = batch[0].token
     reader.settle(token, batch[:1])
     before = kept(reader)
@@ -116,8 +116,8 @@ def test_settle_twice(stage: Stage, how: str, isolation: str) -> None:
     assert kept(reader) == before
 
 
-def test_settle_what_is_not_of_the_lease(stage: Stage) -> None:
-    reader, _, batch = lease(stage, 2)
+def test_settle_what_is_not_of_the_lease(sessions: Sessions) -> None:
+    reader, _, batch = lease(sessions, 2)
     foreign = reader.publish()
     for wrong in ([foreign], [*ids(batch), foreign], [None], [-1]):
         with refused("DN003"):
@@ -125,23 +125,23 @@ def test_settle_what_is_not_of_the_lease(stage: Stage) -> None:
     assert kept(reader) == {"lease": 1}
 
 
-def test_settle_what_is_settled_as_a_whole_or_never_was(stage: Stage) -> None:
-    reader, _, batch = lease(stage, 2)
+def test_settle_what_is_settled_as_a_whole_or_never_was(sessions: Sessions) -> None:
+    reader, _, batch = lease(sessions, 2)
     reader.settle(batch[0].token, batch)
     for token in (batch[0].token, 999, None):
         with refused("DN001"):
             reader.run("SELECT durable_notify.settle(%s, %s)", token, ids(batch))
 
 
-def test_settling_nothing_is_fine(stage: Stage) -> None:
-    reader, _, batch = lease(stage, 1)
+def test_settling_nothing_is_fine(sessions: Sessions) -> None:
+    reader, _, batch = lease(sessions, 1)
     reader.settle(batch[0].token)
     assert kept(reader) == {"lease": 1}
 
 
 @pytest.mark.parametrize("settled", [1, 3])
-def test_stale_settle_fails_with_its_transaction(stage: Stage, settled: int) -> None:
-    reader, other, batch = lease(stage, 3)
+def test_stale_settle_fails_with_its_transaction(sessions: Sessions, settled: int) -> None:
+    reader, other, batch = lease(sessions, 3)
     reader.run("CREATE TABLE effect (id bigint)")
     reader.run(LONG_GONE)
     again = other.claim()
@@ -157,14 +157,16 @@ def test_stale_settle_fails_with_its_transaction(stage: Stage, settled: int) -> 
 
 
 @pytest.mark.parametrize("isolation", FROZEN)
-def test_takeover_since_the_snapshot(stage: Stage, isolation: str) -> None:
-    state = settled_in_part_by_a_frozen_transaction_after_a_takeover(stage, isolation)
+def test_takeover_since_the_snapshot(sessions: Sessions, isolation: str) -> None:
+    state = settled_in_part_by_a_frozen_transaction_after_a_takeover(sessions, isolation)
     assert state == errors.SerializationFailure.sqlstate
 
 
 @pytest.mark.parametrize("isolation", FROZEN)
-def test_whole_settle_after_a_takeover_since_the_snapshot(stage: Stage, isolation: str) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_whole_settle_after_a_takeover_since_the_snapshot(
+    sessions: Sessions, isolation: str
+) -> None:
+    reader, other, batch = lease(sessions, 2)
     reader.begin(isolation)
     other.run(LONG_GONE)
     assert len(other.claim()) == 2
@@ -174,8 +176,8 @@ def test_whole_settle_after_a_takeover_since_the_snapshot(stage: Stage, isolatio
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
 @pytest.mark.parametrize("settled", [1, 2])
-def test_extended_since_the_snapshot(stage: Stage, settled: int, isolation: str) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_extended_since_the_snapshot(sessions: Sessions, settled: int, isolation: str) -> None:
+    reader, other, batch = lease(sessions, 2)
     with reader.transaction(isolation):
         assert other.column(EXTEND, [batch[0].token]) == [batch[0].token]
         reader.settle(batch[0].token, batch[:settled])
@@ -183,9 +185,9 @@ def test_extended_since_the_snapshot(stage: Stage, settled: int, isolation: str)
 
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
-def test_two_transactions_settle_a_lease_at_once(stage: Stage, isolation: str) -> None:
+def test_two_transactions_settle_a_lease_at_once(sessions: Sessions, isolation: str) -> None:
     """Neither waits for the other, whoever goes on first; what is left is still right."""
-    reader, other, batch = lease(stage, 4)
+    reader, other, batch = lease(sessions, 4)
     token = batch[0].token
     for session in (reader, other):
         session.run("SET lock_timeout = '1s'")
@@ -201,25 +203,25 @@ def test_two_transactions_settle_a_lease_at_once(stage: Stage, isolation: str) -
     assert kept(reader) == {"lease": 1, "dead_letter": 1}
 
 
-def test_two_transactions_settle_the_same_at_once(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_two_transactions_settle_the_same_at_once(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     token = batch[0].token
     for part, state in ((batch[:1], "DN002"), (batch[1:], "DN001")):
         reader.begin()
         reader.settle(token, part)
         waiting = other.start("SELECT durable_notify.settle(%s, %s)", token, ids(part))
-        stage.wait_until_blocked(other, waiting)
+        sessions.wait_until_blocked(other, waiting)
         reader.commit()
         with refused(state):
             waiting.result()
 
 
-def test_two_transactions_settle_all_at_once(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_two_transactions_settle_all_at_once(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     reader.begin()
     reader.ack(batch)
     waiting = other.start("SELECT durable_notify.settle(%s, %s)", batch[0].token, ids(batch))
-    stage.wait_until_blocked(other, waiting)
+    sessions.wait_until_blocked(other, waiting)
     reader.commit()
     with refused("DN001"):
         waiting.result()
@@ -229,15 +231,15 @@ def test_two_transactions_settle_all_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("settled", [1, 2])
-def test_claim_passes_by_an_open_settle_that_commits(stage: Stage, settled: int) -> None:
+def test_claim_passes_by_an_open_settle_that_commits(sessions: Sessions, settled: int) -> None:
     """Late is not superseded: a settle under way when the lease expires wins."""
-    outcome = takeover_beside_an_open_settle(stage, 2, settled)
+    outcome = takeover_beside_an_open_settle(sessions, 2, settled)
     assert outcome.exact, outcome
 
 
 @pytest.mark.parametrize("settled", [1, 2])
-def test_claim_passes_by_an_open_settle_that_does_not(stage: Stage, settled: int) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_claim_passes_by_an_open_settle_that_does_not(sessions: Sessions, settled: int) -> None:
+    reader, other, batch = lease(sessions, 2)
     reader.run(LONG_GONE)
     reader.begin()
     reader.settle(batch[0].token, batch[:settled])
@@ -247,39 +249,39 @@ def test_claim_passes_by_an_open_settle_that_does_not(stage: Stage, settled: int
     assert [(m.id, m.attempt) for m in other.claim()] == [(m.id, 2) for m in batch]
 
 
-def test_late_settle_counts(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 1)
+def test_late_settle_counts(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 1)
     reader.run(LONG_GONE)
     reader.ack(batch)
     assert other.claim() == []
 
 
-def test_settle_during_a_takeover_is_refused(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_settle_during_a_takeover_is_refused(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     reader.run(LONG_GONE)
     other.begin()
     assert len(other.claim()) == 2
     waiting = reader.start("SELECT durable_notify.settle(%s, %s)", batch[0].token, [batch[0].id])
-    stage.wait_until_blocked(reader, waiting)
+    sessions.wait_until_blocked(reader, waiting)
     other.commit()
     with refused("DN001"):
         waiting.result()
 
 
-def test_settle_during_a_takeover_that_is_rolled_back(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 1)
+def test_settle_during_a_takeover_that_is_rolled_back(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 1)
     reader.run(LONG_GONE)
     other.begin()
     assert len(other.claim()) == 1
     waiting = reader.start("SELECT durable_notify.settle(%s, %s)", batch[0].token, [batch[0].id])
-    stage.wait_until_blocked(reader, waiting)
+    sessions.wait_until_blocked(reader, waiting)
     other.rollback()
     waiting.result()
     assert other.claim() == []
 
 
-def test_leases_run_out_by_the_clock_of_the_database(stage: Stage) -> None:
-    reader = stage.session()
+def test_leases_run_out_by_the_clock_of_the_database(sessions: Sessions) -> None:
+    reader = sessions.session()
     reader.subscribe()
     message_id = reader.publish()
     for attempt in range(1, 5):
@@ -290,8 +292,8 @@ def test_leases_run_out_by_the_clock_of_the_database(stage: Stage) -> None:
     reader.ack([held])
 
 
-def test_deadline_is_not_reckoned_from_the_transactions_start(stage: Stage) -> None:
-    reader = stage.session()
+def test_deadline_is_not_reckoned_from_the_transactions_start(sessions: Sessions) -> None:
+    reader = sessions.session()
     reader.subscribe()
     reader.publish()
     with reader.transaction():
@@ -302,8 +304,8 @@ def test_deadline_is_not_reckoned_from_the_transactions_start(stage: Stage) -> N
         assert reader.value("SELECT min(deadline) FROM durable_notify.lease") > before
 
 
-def test_dead_letters(stage: Stage) -> None:
-    reader = stage.session()
+def test_dead_letters(sessions: Sessions) -> None:
+    reader = sessions.session()
     reader.subscribe()
     reader.run("""SELECT durable_notify.configure('g', '{"max_attempts": 3}')""")
     poison = reader.publish("poison", key="k")
@@ -319,8 +321,8 @@ def test_dead_letters(stage: Stage) -> None:
     assert kept(reader) == {"dead_letter": 1}
 
 
-def test_dead_letters_of_retries(stage: Stage) -> None:
-    reader = stage.session()
+def test_dead_letters_of_retries(sessions: Sessions) -> None:
+    reader = sessions.session()
     reader.subscribe()
     reader.run("""SELECT durable_notify.configure('g', '{"max_attempts": 2}')""")
     reader.publish()
@@ -335,16 +337,16 @@ def test_dead_letters_of_retries(stage: Stage) -> None:
     assert reasons == ["attempt 2 of 2 failed: second"]
 
 
-def test_rejected_with_a_reason(stage: Stage) -> None:
-    reader, _, batch = lease(stage, 2)
+def test_rejected_with_a_reason(sessions: Sessions) -> None:
+    reader, _, batch = lease(sessions, 2)
     query = "SELECT durable_notify.settle(%s, rejected => %s, reject_reasons => %s)"
     reader.run(query, batch[0].token, ids(batch), ["bad", None])
     query = "SELECT reason FROM durable_notify.dead_letter ORDER BY message_id"
     assert reader.column(query) == ["bad", "rejected"]
 
 
-def test_groups_fail_apart(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 1)
+def test_groups_fail_apart(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 1)
     other.subscribe("other")
     (message,) = other.claim(group="other")
     other.settle(message.token, rejected=[message])
@@ -356,8 +358,8 @@ def test_groups_fail_apart(stage: Stage) -> None:
 # Extending.
 
 
-def test_extended_leases_are_not_taken_over(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_extended_leases_are_not_taken_over(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     reader.run(LONG_GONE)
     assert reader.column(EXTEND, [batch[0].token]) == [batch[0].token]
     assert other.claim() == []
@@ -365,14 +367,14 @@ def test_extended_leases_are_not_taken_over(stage: Stage) -> None:
     assert ids(other.claim()) == ids(batch)
 
 
-def test_extending_can_shorten(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 1)
+def test_extending_can_shorten(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 1)
     reader.column("SELECT durable_notify.extend(%s, '0')", [batch[0].token])
     assert ids(other.claim()) == ids(batch)
 
 
-def test_extend_returns_what_is_held(stage: Stage) -> None:
-    reader, other, first = lease(stage, 1)
+def test_extend_returns_what_is_held(sessions: Sessions) -> None:
+    reader, other, first = lease(sessions, 1)
     reader.publish()
     second = reader.claim()
     reader.publish()
@@ -387,8 +389,8 @@ def test_extend_returns_what_is_held(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("settled", [1, 2])
-def test_extend_waits_for_no_open_settle(stage: Stage, settled: int) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_extend_waits_for_no_open_settle(sessions: Sessions, settled: int) -> None:
+    reader, other, batch = lease(sessions, 2)
     token = batch[0].token
     other.publish()
     (second,) = other.claim()
@@ -405,9 +407,9 @@ def test_extend_waits_for_no_open_settle(stage: Stage, settled: int) -> None:
 
 
 @pytest.mark.parametrize("counted", [False, True])
-def test_release(stage: Stage, counted: bool) -> None:
+def test_release(sessions: Sessions, counted: bool) -> None:
     """What is given back comes first, in the order in which it was published."""
-    reader, other, first = lease(stage, 2)
+    reader, other, first = lease(sessions, 2)
     reader.publish()
     reader.publish()
     second = reader.claim(1)
@@ -424,8 +426,8 @@ def test_release(stage: Stage, counted: bool) -> None:
     reader.ack(later)
 
 
-def test_release_passes_by_an_open_settle(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_release_passes_by_an_open_settle(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     token = batch[0].token
     reader.begin()
     reader.settle(token, batch[:1])
@@ -436,8 +438,8 @@ def test_release_passes_by_an_open_settle(stage: Stage) -> None:
     assert claim_and_ack(other) == ids(batch[1:])
 
 
-def test_release_of_nothing(stage: Stage) -> None:
-    reader = stage.session()
+def test_release_of_nothing(sessions: Sessions) -> None:
+    reader = sessions.session()
     assert reader.column(RELEASE, [999], False) == []
     assert reader.column(RELEASE, [], False) == []
 
@@ -447,24 +449,24 @@ def test_release_of_nothing(stage: Stage) -> None:
 RETRY = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
 
 
-def test_retry_waits_for_its_time(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 3)
+def test_retry_waits_for_its_time(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 3)
     reader.run(RETRY, batch[0].token, ids(batch), ["1 hour", "0", "0"])
     assert [(m.id, m.attempt) for m in other.claim()] == [(m.id, 2) for m in batch[1:]]
     reader.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
     assert [(m.id, m.attempt) for m in other.claim()] == [(batch[0].id, 2)]
 
 
-def test_retries_come_in_the_order_of_their_times(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 3)
+def test_retries_come_in_the_order_of_their_times(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 3)
     reader.run(RETRY, batch[0].token, ids(batch), ["-1 hour", "-3 hours", "-2 hours"])
     newest = reader.publish()
     expected = [batch[1].id, batch[2].id, batch[0].id, newest]
     assert drain(other, 1) == expected
 
 
-def test_next_due(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_next_due(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
 
     def due() -> float | None:
         seconds: float | None = reader.value(NEXT_DUE)
@@ -494,8 +496,8 @@ def test_next_due(stage: Stage) -> None:
     assert reader.value("SELECT durable_notify.next_due('nobody', '{t}')") is None
 
 
-def test_retries_releases_and_replays_ring(stage: Stage) -> None:
-    reader, other, batch = lease(stage, 2)
+def test_retries_releases_and_replays_ring(sessions: Sessions) -> None:
+    reader, other, batch = lease(sessions, 2)
     other.listen()
     reader.settle(batch[0].token, retried=batch[:1])
     reader.column(RELEASE, [batch[0].token], False)
@@ -507,8 +509,8 @@ def test_retries_releases_and_replays_ring(stage: Stage) -> None:
 # Faults once found here.
 
 
-def test_a_batch_full_of_retries_leaves_the_log_alone(stage: Stage) -> None:
-    reader, publisher = stage.take(2)
+def test_a_batch_full_of_retries_leaves_the_log_alone(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     batch = reader.claim()
@@ -519,9 +521,9 @@ def test_a_batch_full_of_retries_leaves_the_log_alone(stage: Stage) -> None:
     assert ids(reader.claim()) == published[3:]
 
 
-def test_a_message_comes_once_in_a_batch(stage: Stage) -> None:
+def test_a_message_comes_once_in_a_batch(sessions: Sessions) -> None:
     """After a replay a message may come from the log and as a retry at once."""
-    reader, publisher = stage.take(2)
+    reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     assert ids(reader.claim()) == published
@@ -534,8 +536,10 @@ def test_a_message_comes_once_in_a_batch(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_extended_again_while_a_frozen_transaction_settles(stage: Stage, isolation: str) -> None:
-    reader, publisher, beat = stage.take(3)
+def test_extended_again_while_a_frozen_transaction_settles(
+    sessions: Sessions, isolation: str
+) -> None:
+    reader, publisher, beat = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     (message,) = reader.claim()
@@ -547,8 +551,8 @@ def test_extended_again_while_a_frozen_transaction_settles(stage: Stage, isolati
     assert reader.claim() == []
 
 
-def test_heartbeats_do_not_outlive_their_leases(stage: Stage) -> None:
-    reader, publisher, beat = stage.take(3)
+def test_heartbeats_do_not_outlive_their_leases(sessions: Sessions) -> None:
+    reader, publisher, beat = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     (message,) = reader.claim()
@@ -560,9 +564,9 @@ def test_heartbeats_do_not_outlive_their_leases(stage: Stage) -> None:
     assert reader.column("SELECT token FROM durable_notify.heartbeat") == []
 
 
-def test_a_lease_extended_during_a_takeover_of_others_is_kept(stage: Stage) -> None:
+def test_a_lease_extended_during_a_takeover_of_others_is_kept(sessions: Sessions) -> None:
     """The takeover has read the deadlines already, but not yet come to this lease."""
-    reader, publisher, beat, holder = stage.take(4)
+    reader, publisher, beat, holder = sessions.take(4)
     reader.subscribe()
     leases = []
     for _ in range(30):  # more than plpgsql fetches at once
@@ -573,15 +577,15 @@ def test_a_lease_extended_during_a_takeover_of_others_is_kept(stage: Stage) -> N
     with holder.transaction():
         holder.run("LOCK TABLE durable_notify.deferred IN SHARE MODE")
         takeover = reader.start("SELECT id FROM durable_notify.claim('g', '{t}')")
-        stage.wait_until_blocked(reader, takeover)
+        sessions.wait_until_blocked(reader, takeover)
         assert beat.column("SELECT durable_notify.extend(%s, '1 hour')", [last.token])
     assert [i for (i,) in takeover.result()] == ids(leases)[:-1]
     beat.settle(last.token, [last])
 
 
-def test_settled_whole_while_settled_in_part(stage: Stage) -> None:
+def test_settled_whole_while_settled_in_part(sessions: Sessions) -> None:
     """The second settle waits for the first, then finds that it comes too late."""
-    reader, publisher, other = stage.take(3)
+    reader, publisher, other = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     publisher.publish()
@@ -591,7 +595,7 @@ def test_settled_whole_while_settled_in_part(stage: Stage) -> None:
     reader.settle(token, batch[:1])
     settle = "SELECT durable_notify.settle(%s, %s)"
     waiting = other.start(settle, token, ids(batch))
-    stage.wait_until_blocked(other, waiting)
+    sessions.wait_until_blocked(other, waiting)
     reader.commit()
     with pytest.raises(errors.DatabaseError) as caught:
         waiting.result()
@@ -601,9 +605,9 @@ def test_settled_whole_while_settled_in_part(stage: Stage) -> None:
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_settled_whole_by_a_frozen_transaction_that_missed_a_part(
-    stage: Stage, isolation: str
+    sessions: Sessions, isolation: str
 ) -> None:
-    reader, publisher, other = stage.take(3)
+    reader, publisher, other = sessions.take(3)
     reader.subscribe()
     publisher.publish()
     publisher.publish()

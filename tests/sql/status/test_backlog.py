@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.watching import send, value
+from tests.support.observe import send, value
 
 Connection = psycopg.Connection[Any]
 

@@ -6,9 +6,9 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.bells import Listener, armed, barred, count
+from tests.support.observe import Listener, armed, barred, count_armed
 from tests.support.roles import roles
-from tests.support.schedule import Session, Stage
+from tests.support.sessions import Session, Sessions
 
 HUGE = "SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, ARRAY[10000]))"
 INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, '1') RETURNING id"
@@ -16,9 +16,9 @@ SEVERAL = "INSERT INTO durable_notify.outbox (topic, payload) SELECT unnest(%s::
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Session:
+def publisher(sessions: Sessions) -> Session:
     """A session that fails where it would have to wait for a lock."""
-    session = stage.session()
+    session = sessions.session()
     session.run("SET lock_timeout = '1s'")
     return session
 
@@ -30,41 +30,41 @@ def ring(topic: str, payload: object) -> tuple[str, str]:
 # Nobody waits
 
 
-def test_nobody_waits_nobody_rings(stage: Stage, publisher: Session) -> None:
+def test_nobody_waits_nobody_rings(sessions: Sessions, publisher: Session) -> None:
     """LISTEN alone is not enough: who has not armed the bell is not rung for."""
-    listener = Listener(stage, "t", "")
+    listener = Listener(sessions, "t", "")
     publisher.publish()
     publisher.run(HUGE)
     with publisher.transaction():
         publisher.run(INSERT, "t")
     assert listener.heard() == []
-    assert count(publisher.connection, publisher.pid) == 0, "it kept the key"
+    assert count_armed(publisher.connection, publisher.pid) == 0, "it kept the key"
 
 
-def test_another_topics_bell_is_not_this_ones(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", "u", "")
+def test_another_topics_bell_is_not_this_ones(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", "u", "")
     listener.arm("u")
     publisher.publish(topic="t")
     assert listener.heard() == []
 
 
 def test_a_publisher_meets_another_that_looks_at_this_moment(
-    stage: Stage, publisher: Session
+    sessions: Sessions, publisher: Session
 ) -> None:
     """It holds the key exclusively, so nobody else does: no ring, and nobody waits for anybody."""
-    listener = Listener(stage, "t", "")
-    with barred(stage.session(), "t"), barred(stage.session(), ""):
+    listener = Listener(sessions, "t", "")
+    with barred(sessions.session(), "t"), barred(sessions.session(), ""):
         publisher.publish()
         publisher.run(HUGE)
     assert listener.heard() == []
 
 
 def test_a_stranger_at_every_topics_key_keeps_nobody_from_hearing_of_one(
-    stage: Stage, publisher: Session
+    sessions: Sessions, publisher: Session
 ) -> None:
-    listener = Listener(stage, "t", "")
+    listener = Listener(sessions, "t", "")
     listener.arm("t")
-    with barred(stage.session(), ""):
+    with barred(sessions.session(), ""):
         first = publisher.publish()
     assert listener.heard() == [ring("t", first)]
 
@@ -72,11 +72,11 @@ def test_a_stranger_at_every_topics_key_keeps_nobody_from_hearing_of_one(
 # Somebody waits
 
 
-def test_a_stranger_who_waits_for_the_key(stage: Stage, publisher: Session) -> None:
+def test_a_stranger_who_waits_for_the_key(sessions: Sessions, publisher: Session) -> None:
     """Publishers cannot have the key in either mode, and yet nobody holds it exclusively."""
-    listener, stranger = Listener(stage, "t", arm=True), stage.session()
+    listener, stranger = Listener(sessions, "t", arm=True), sessions.session()
     work = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
-    stage.wait_until_blocked(stranger, work)
+    sessions.wait_until_blocked(stranger, work)
     first = publisher.publish()
     heard = listener.heard()
     listener.session.run("SELECT durable_notify.disarm('t')")
@@ -84,8 +84,8 @@ def test_a_stranger_who_waits_for_the_key(stage: Stage, publisher: Session) -> N
     assert heard == [ring("t", first)]
 
 
-def test_rung_with_the_id_once_it_commits(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_rung_with_the_id_once_it_commits(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     with publisher.transaction():
         first = publisher.publish()
         assert listener.heard() == []
@@ -94,10 +94,10 @@ def test_rung_with_the_id_once_it_commits(stage: Stage, publisher: Session) -> N
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_armed_while_a_transaction_is_under_way(
-    stage: Stage, publisher: Session, isolation: str
+    sessions: Sessions, publisher: Session, isolation: str
 ) -> None:
     """Locks are not read through a snapshot: what it publishes next rings."""
-    listener = Listener(stage, "t")
+    listener = Listener(sessions, "t")
     with publisher.transaction(isolation):
         publisher.publish()
         listener.arm("t")
@@ -105,15 +105,17 @@ def test_armed_while_a_transaction_is_under_way(
     assert listener.heard() == [ring("t", second)]
 
 
-def test_one_ring_for_ten_thousand_rows(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_one_ring_for_ten_thousand_rows(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     ids = publisher.column(HUGE)
     assert len(ids) == 10_000
     assert listener.heard() == [ring("t", ids[0])]
 
 
-def test_one_ring_a_transaction_and_one_for_the_next(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_one_ring_a_transaction_and_one_for_the_next(
+    sessions: Sessions, publisher: Session
+) -> None:
+    listener = Listener(sessions, "t", arm=True)
     firsts = []
     for _ in range(2):
         with publisher.transaction():
@@ -123,9 +125,9 @@ def test_one_ring_a_transaction_and_one_for_the_next(stage: Stage, publisher: Se
     assert listener.heard() == [ring("t", first) for first in firsts]
 
 
-def test_rolled_back_to_a_savepoint_it_has_not_rung(stage: Stage, publisher: Session) -> None:
+def test_rolled_back_to_a_savepoint_it_has_not_rung(sessions: Sessions, publisher: Session) -> None:
     """The notification is gone with it, so what comes after rings anew."""
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     with publisher.transaction():
         publisher.run("SAVEPOINT s")
         publisher.publish()
@@ -134,8 +136,8 @@ def test_rolled_back_to_a_savepoint_it_has_not_rung(stage: Stage, publisher: Ses
     assert listener.heard() == [ring("t", kept)]
 
 
-def test_a_savepoint_that_is_kept_has_rung(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_a_savepoint_that_is_kept_has_rung(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     with publisher.transaction():
         publisher.run("SAVEPOINT s")
         first = publisher.publish()
@@ -147,25 +149,25 @@ def test_a_savepoint_that_is_kept_has_rung(stage: Stage, publisher: Session) -> 
     assert listener.heard() == [ring("t", first)]
 
 
-def test_rolled_back_nobody_is_rung(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_rolled_back_nobody_is_rung(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     publisher.begin()
     publisher.publish()
     publisher.rollback()
     assert listener.heard() == []
 
 
-def test_each_topic_of_a_statement_rings_once(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "a", "b", "c")
+def test_each_topic_of_a_statement_rings_once(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "a", "b", "c")
     listener.arm("a", "c")
     publisher.run(SEVERAL, list("abcabcabc"))
     assert [channel for channel, _ in listener.heard()] == ["durable_notify:a", "durable_notify:c"]
 
 
-def test_more_topics_than_it_remembers_to_have_rung(stage: Stage, publisher: Session) -> None:
+def test_more_topics_than_it_remembers_to_have_rung(sessions: Sessions, publisher: Session) -> None:
     """What it has forgotten it rings again; it never takes one for another."""
     names = [f"{n}-{'x' * 30}" for n in range(200)]
-    listener = Listener(stage, *names, arm=True)
+    listener = Listener(sessions, *names, arm=True)
     with publisher.transaction():
         publisher.run(SEVERAL, names)
         publisher.run(SEVERAL, names[-2:])
@@ -175,9 +177,9 @@ def test_more_topics_than_it_remembers_to_have_rung(stage: Stage, publisher: Ses
 
 @pytest.mark.parametrize("topic", ["or", "ders", "orders.de", "ORDERS"])
 def test_a_name_within_a_name_is_not_taken_for_it(
-    stage: Stage, publisher: Session, topic: str
+    sessions: Sessions, publisher: Session, topic: str
 ) -> None:
-    listener = Listener(stage, "orders", topic, arm=True)
+    listener = Listener(sessions, "orders", topic, arm=True)
     with publisher.transaction():
         publisher.publish(topic="orders")
         second = publisher.publish(topic=topic)
@@ -185,9 +187,9 @@ def test_a_name_within_a_name_is_not_taken_for_it(
 
 
 @pytest.mark.parametrize("topic", ["it's", 'say "x"', "$1", "%s", "back\\slash", "ü" * 60, "{a,b}"])
-def test_names_with_quotes(stage: Stage, publisher: Session, topic: str) -> None:
+def test_names_with_quotes(sessions: Sessions, publisher: Session, topic: str) -> None:
     name = topic.replace(" ", "_")
-    listener = Listener(stage, name, arm=True)
+    listener = Listener(sessions, name, arm=True)
     assert armed(publisher.connection, [name], listener.session.pid) == {name}
     first = publisher.publish(topic=name)
     ((channel, payload),) = listener.heard()
@@ -198,8 +200,8 @@ def test_names_with_quotes(stage: Stage, publisher: Session, topic: str) -> None
 # Everybody's bell
 
 
-def test_every_topics_bell_tells_their_names(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", "")
+def test_every_topics_bell_tells_their_names(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", "")
     listener.arm("")
     with publisher.transaction():
         publisher.publish(topic="t")
@@ -208,8 +210,8 @@ def test_every_topics_bell_tells_their_names(stage: Stage, publisher: Session) -
     assert listener.heard() == [("durable_notify", "t"), ("durable_notify", "new")]
 
 
-def test_both_bells_ring(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", "", arm=True)
+def test_both_bells_ring(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", "", arm=True)
     first = publisher.publish()
     assert listener.heard() == [ring("t", first), ("durable_notify", "t")]
 
@@ -217,10 +219,10 @@ def test_both_bells_ring(stage: Stage, publisher: Session) -> None:
 # Arming by hand
 
 
-def test_arming_is_done_once_and_so_is_disarming(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_arming_is_done_once_and_so_is_disarming(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     listener.arm("t", "t")
-    assert count(publisher.connection, listener.session.pid) == 1
+    assert count_armed(publisher.connection, listener.session.pid) == 1
     assert listener.session.value("SELECT durable_notify.armed('t')") is True
     assert publisher.value("SELECT durable_notify.armed('t')") is False, "somebody else has"
     assert listener.session.value("SELECT durable_notify.disarm('t')") is True
@@ -229,16 +231,16 @@ def test_arming_is_done_once_and_so_is_disarming(stage: Stage, publisher: Sessio
     assert listener.heard() == []
 
 
-def test_as_many_as_like_have_it_armed(stage: Stage, publisher: Session) -> None:
-    one, two = (Listener(stage, "t", arm=True) for _ in range(2))
+def test_as_many_as_like_have_it_armed(sessions: Sessions, publisher: Session) -> None:
+    one, two = (Listener(sessions, "t", arm=True) for _ in range(2))
     one.session.run("SELECT durable_notify.disarm('t')")
     first = publisher.publish()
     assert one.heard() == two.heard() == [ring("t", first)]
 
 
-def test_rolled_back_it_stays_armed(stage: Stage, publisher: Session) -> None:
+def test_rolled_back_it_stays_armed(sessions: Sessions, publisher: Session) -> None:
     """A bell is a session's: what it is armed in does not matter."""
-    listener = Listener(stage, "t")
+    listener = Listener(sessions, "t")
     listener.session.begin()
     listener.arm("t")
     listener.session.rollback()
@@ -246,32 +248,32 @@ def test_rolled_back_it_stays_armed(stage: Stage, publisher: Session) -> None:
     assert listener.heard() == [ring("t", first)]
 
 
-def test_at_its_end_a_session_has_disarmed(stage: Stage, publisher: Session) -> None:
-    armed_by, hears = Listener(stage, "t", arm=True), Listener(stage, "t")
+def test_at_its_end_a_session_has_disarmed(sessions: Sessions, publisher: Session) -> None:
+    armed_by, hears = Listener(sessions, "t", arm=True), Listener(sessions, "t")
     publisher.run("SELECT pg_terminate_backend(%s, 10000)", armed_by.session.pid)
     publisher.publish()
     assert hears.heard() == []
 
 
-def test_arming_does_not_wait_behind_a_stranger(stage: Stage) -> None:
-    listener = Listener(stage, "t")
+def test_arming_does_not_wait_behind_a_stranger(sessions: Sessions) -> None:
+    listener = Listener(sessions, "t")
     listener.session.run("SET lock_timeout = '1s'")
-    with barred(stage.session(), "t"):
+    with barred(sessions.session(), "t"):
         assert listener.session.value("SELECT durable_notify.arm('t')") is False
     assert listener.session.value("SELECT durable_notify.arm('t')") is True
 
 
-def test_a_session_does_not_ring_for_itself(stage: Stage) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_a_session_does_not_ring_for_itself(sessions: Sessions) -> None:
+    listener = Listener(sessions, "t", arm=True)
     listener.session.publish()
     assert listener.heard() == []
 
 
-def test_consumers_arm_several_at_once(stage: Stage) -> None:
+def test_consumers_arm_several_at_once(sessions: Sessions) -> None:
     """What a key of is held is told, and so is what never rings; the rest is armed all the same."""
-    session = stage.session()
+    session = sessions.session()
     session.run("SELECT durable_notify.set_wakeups('never', 'never')")
-    with barred(stage.session(), "held"):
+    with barred(sessions.session(), "held"):
         found = session.value("SELECT durable_notify.arm_all('{a,held,never,b}')")
     assert found == {
         "barred": ["held"], "silent": ["never"], "crowded": False, "unannounced": []
@@ -295,9 +297,9 @@ BAD = {
 @pytest.mark.parametrize("broken", BAD)
 @pytest.mark.parametrize("waits", [True, False], ids=["armed", "not armed"])
 def test_what_cannot_be_a_message_is_refused(
-    stage: Stage, publisher: Session, broken: str, waits: bool
+    sessions: Sessions, publisher: Session, broken: str, waits: bool
 ) -> None:
-    listener = Listener(stage, "t", arm=waits)
+    listener = Listener(sessions, "t", arm=waits)
     row = {"topic": "t", "payload": Jsonb(1)} | BAD[broken]
     query = f"INSERT INTO durable_notify.outbox ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})"
     with pytest.raises(errors.CheckViolation, match=f'violates "{broken}"') as refused:
@@ -312,8 +314,8 @@ def test_neither_payload_nor_data(publisher: Session) -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["armed", "not armed"])
-def test_somebody_elses_xid_is_refused(stage: Stage, publisher: Session, waits: bool) -> None:
-    Listener(stage, "t", arm=waits)
+def test_somebody_elses_xid_is_refused(sessions: Sessions, publisher: Session, waits: bool) -> None:
+    Listener(sessions, "t", arm=waits)
     with pytest.raises(errors.InvalidParameterValue, match="outbox.xid is 3 but") as refused:
         publisher.run(
             "INSERT INTO durable_notify.outbox (xid, topic, payload) VALUES ('3', 't', '1')"
@@ -321,9 +323,11 @@ def test_somebody_elses_xid_is_refused(stage: Stage, publisher: Session, waits: 
     assert "Leave xid and id out" in str(refused.value.diag.message_hint)
 
 
-def test_what_is_carried_over_has_its_own_xid_and_rings(stage: Stage, publisher: Session) -> None:
+def test_what_is_carried_over_has_its_own_xid_and_rings(
+    sessions: Sessions, publisher: Session
+) -> None:
     """As logical replication does it: the trigger fires there too, and judges the rest."""
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     publisher.run("SET session_replication_role = replica")
     carried = "INSERT INTO durable_notify.outbox (xid, topic, payload, id) OVERRIDING SYSTEM VALUE VALUES ('3', %s, '1', %s)"
     publisher.run(carried, "t", 1000)
@@ -332,8 +336,8 @@ def test_what_is_carried_over_has_its_own_xid_and_rings(stage: Stage, publisher:
         publisher.run(carried, "a b", 1001)
 
 
-def test_copied_rows_ring(stage: Stage, publisher: Session) -> None:
-    listener = Listener(stage, "t", arm=True)
+def test_copied_rows_ring(sessions: Sessions, publisher: Session) -> None:
+    listener = Listener(sessions, "t", arm=True)
     statement = "COPY durable_notify.outbox (topic, payload) FROM STDIN"
     with publisher.connection.cursor().copy(statement) as copy:
         for _ in range(100):
@@ -353,16 +357,16 @@ PUBLISH = {
 @pytest.mark.parametrize("right", PUBLISH)
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
 def test_a_publisher_needs_no_rights_to_ring(
-    dsn: str, stage: Stage, policy: str, right: str
+    dsn: str, sessions: Sessions, policy: str, right: str
 ) -> None:
-    director, grantee = stage.take(2)
+    director, grantee = sessions.take(2)
     director.run("SELECT durable_notify.set_wakeups('t', %s)", policy)
-    listener = Listener(stage, "t", "")
+    listener = Listener(sessions, "t", "")
     with roles(dsn, {}) as made:
         name = made.make("publisher", (right, ["t"] if right == "publish" else None, None))
         grantee.run(f"SET ROLE {name}")
         grantee.run("SET lock_timeout = '1s'")
-        with barred(stage.session(), "t"):
+        with barred(sessions.session(), "t"):
             grantee.run(PUBLISH[right])
         assert listener.heard() == [] or policy == "always"
         if policy != "never":

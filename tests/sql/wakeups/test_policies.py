@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from psycopg import errors
 
-from tests.support.bells import Listener, armed, barred, unannounced
-from tests.support.schedule import Session, Stage
+from tests.support.observe import Listener, armed, barred, unannounced
+from tests.support.sessions import Session, Sessions
 
 SET = "SELECT durable_notify.set_wakeups(%s, %s)"
 WAKEUPS = "SELECT durable_notify.wakeups(%s)"
@@ -27,13 +27,13 @@ QUOTED = [
 
 
 @pytest.fixture
-def owner(stage: Stage) -> Session:
-    return stage.session()
+def owner(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Session:
-    return stage.session()
+def publisher(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 def set_and_tell(topic: str) -> tuple[str, str]:
@@ -45,9 +45,9 @@ def set_and_tell(topic: str) -> tuple[str, str]:
 
 
 def test_always_rings_though_nobody_has_armed(
-    stage: Stage, owner: Session, publisher: Session
+    sessions: Sessions, owner: Session, publisher: Session
 ) -> None:
-    listener = Listener(stage, "t", "")
+    listener = Listener(sessions, "t", "")
     owner.run(SET, "t", "always")
     with publisher.transaction():
         first = publisher.publish()
@@ -57,9 +57,9 @@ def test_always_rings_though_nobody_has_armed(
     assert listener.heard() == [told, ("durable_notify:t", str(first)), ("durable_notify", "t")]
 
 
-def test_never_rings_nobody(stage: Stage, owner: Session, publisher: Session) -> None:
+def test_never_rings_nobody(sessions: Sessions, owner: Session, publisher: Session) -> None:
     """Not even those who have armed: it was when_waiting then."""
-    listener = Listener(stage, "t", "", arm=True)
+    listener = Listener(sessions, "t", "", arm=True)
     owner.run(SET, "t", "never")
     publisher.publish()
     assert listener.heard() == [set_and_tell("t")]
@@ -70,9 +70,9 @@ def test_never_rings_nobody(stage: Stage, owner: Session, publisher: Session) ->
 
 @pytest.mark.parametrize("policy", ["always", "never"])
 def test_back_to_when_waiting(
-    stage: Stage, owner: Session, publisher: Session, policy: str
+    sessions: Sessions, owner: Session, publisher: Session, policy: str
 ) -> None:
-    listener = Listener(stage, "t")
+    listener = Listener(sessions, "t")
     owner.run(SET, "t", policy)
     owner.run(SET, "t", "when_waiting")
     assert listener.heard() == [set_and_tell("t")] * 2
@@ -84,22 +84,24 @@ def test_back_to_when_waiting(
 
 
 @pytest.mark.parametrize("policy", ["always", "never"])
-def test_a_policy_is_for_what_else_rings_too(stage: Stage, owner: Session, policy: str) -> None:
+def test_a_policy_is_for_what_else_rings_too(
+    sessions: Sessions, owner: Session, policy: str
+) -> None:
     """A retry, for example, goes by it."""
     owner.subscribe()
     owner.publish()
     batch = owner.claim()
     owner.run(SET, "t", policy)
-    listener = Listener(stage, "t")
+    listener = Listener(sessions, "t")
     owner.settle(batch[0].token, retried=batch)
     assert listener.heard() == ([("durable_notify:t", "0")] if policy == "always" else [])
 
 
 def test_sessions_that_have_published_before_learn_of_it(
-    stage: Stage, owner: Session, publisher: Session
+    sessions: Sessions, owner: Session, publisher: Session
 ) -> None:
     """The policy stands in plans that they have cached."""
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     for _ in range(10):
         publisher.publish()
         listener.heard()
@@ -115,7 +117,7 @@ def test_sessions_that_have_published_before_learn_of_it(
 
 
 def test_a_publisher_under_way_as_the_policy_changes_is_known(
-    stage: Stage, owner: Session, publisher: Session
+    sessions: Sessions, owner: Session, publisher: Session
 ) -> None:
     """It has not rung for what it published while the topic never rang."""
     owner.run(SET, "t", "never")
@@ -123,7 +125,7 @@ def test_a_publisher_under_way_as_the_policy_changes_is_known(
     xid = publisher.draw_xid()
     publisher.publish()
     owner.run(SET, "t", "when_waiting")
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     assert unannounced(listener.session) == {xid}
     publisher.commit()
     assert listener.heard() == []
@@ -132,9 +134,11 @@ def test_a_publisher_under_way_as_the_policy_changes_is_known(
 # PREPARE TRANSACTION
 
 
-def test_prepared_while_somebody_waits(stage: Stage, owner: Session, publisher: Session) -> None:
+def test_prepared_while_somebody_waits(
+    sessions: Sessions, owner: Session, publisher: Session
+) -> None:
     """NOTIFY refuses it, as the documentation says; a topic that never rings is for that."""
-    Listener(stage, "t", arm=True)
+    Listener(sessions, "t", arm=True)
     publisher.begin()
     publisher.publish()
     with pytest.raises(errors.FeatureNotSupported, match="cannot PREPARE a transaction"):
@@ -147,7 +151,7 @@ def test_prepared_while_somebody_waits(stage: Stage, owner: Session, publisher: 
     assert publisher.value("SELECT count(*) FROM durable_notify.outbox") == 1
 
 
-def test_prepared_while_nobody_waits(stage: Stage, publisher: Session) -> None:
+def test_prepared_while_nobody_waits(sessions: Sessions, publisher: Session) -> None:
     with publisher.transaction():
         publisher.publish()
         publisher.run("PREPARE TRANSACTION 'two phases'")
@@ -191,8 +195,10 @@ def test_each_topic_has_its_own(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("topic", QUOTED)
-def test_names_with_quotes(stage: Stage, owner: Session, publisher: Session, topic: str) -> None:
-    listener = Listener(stage, topic)
+def test_names_with_quotes(
+    sessions: Sessions, owner: Session, publisher: Session, topic: str
+) -> None:
+    listener = Listener(sessions, topic)
     owner.run(SET, topic, "always")
     assert owner.value(WAKEUPS, topic) == "always"
     assert owner.value(WAKEUPS, "t") == "when_waiting"
@@ -217,8 +223,8 @@ def test_not_a_topic(owner: Session, topic: str) -> None:
     assert owner.value(BODY) == before
 
 
-def test_rolled_back(stage: Stage, owner: Session, publisher: Session) -> None:
-    listener = Listener(stage, "t")
+def test_rolled_back(sessions: Sessions, owner: Session, publisher: Session) -> None:
+    listener = Listener(sessions, "t")
     before = owner.value(BODY)
     owner.begin()
     owner.run(SET, "t", "always")
@@ -228,32 +234,32 @@ def test_rolled_back(stage: Stage, owner: Session, publisher: Session) -> None:
     assert owner.value(BODY) == before
 
 
-def test_two_at_once_both_count(stage: Stage) -> None:
-    one, two = stage.take(2)
+def test_two_at_once_both_count(sessions: Sessions) -> None:
+    one, two = sessions.take(2)
     one.begin()
     one.run(SET, "a", "always")
     work = two.start(SET, "b", "never")
-    stage.wait_until_blocked(two, work)
+    sessions.wait_until_blocked(two, work)
     one.commit()
     work.result()
     assert [one.value(WAKEUPS, topic) for topic in "abc"] == ["always", "never", "when_waiting"]
 
 
-def test_two_at_once_of_which_one_rolls_back(stage: Stage) -> None:
-    one, two = stage.take(2)
+def test_two_at_once_of_which_one_rolls_back(sessions: Sessions) -> None:
+    one, two = sessions.take(2)
     one.begin()
     one.run(SET, "a", "always")
     work = two.start(SET, "a", "never")
-    stage.wait_until_blocked(two, work)
+    sessions.wait_until_blocked(two, work)
     one.rollback()
     work.result()
     assert one.value(WAKEUPS, "a") == "never"
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_refused_in_frozen_transactions(stage: Stage, isolation: str) -> None:
+def test_refused_in_frozen_transactions(sessions: Sessions, isolation: str) -> None:
     """Its snapshot could leave out what another has said since, and take that back."""
-    one = stage.session()
+    one = sessions.session()
     one.begin(isolation)
     with pytest.raises(errors.InvalidParameterValue, match="READ COMMITTED"):
         one.run(SET, "b", "never")
@@ -261,9 +267,9 @@ def test_refused_in_frozen_transactions(stage: Stage, isolation: str) -> None:
     assert one.value(WAKEUPS, "b") == "when_waiting"
 
 
-def test_publishers_go_on_while_it_changes(stage: Stage, owner: Session) -> None:
+def test_publishers_go_on_while_it_changes(sessions: Sessions, owner: Session) -> None:
     """They neither wait for it nor does it wait for them."""
-    publisher, other = stage.take(2)
+    publisher, other = sessions.take(2)
     for session in (publisher, other, owner):
         session.run("SET lock_timeout = '1s'")
     publisher.begin()
@@ -277,19 +283,19 @@ def test_publishers_go_on_while_it_changes(stage: Stage, owner: Session) -> None
     publisher.commit()
 
 
-def test_who_sleeps_is_told(stage: Stage, owner: Session) -> None:
+def test_who_sleeps_is_told(sessions: Sessions, owner: Session) -> None:
     """By the channel they listen to, whatever the policy was: they are to look at it again."""
-    listener = Listener(stage, "t")
+    listener = Listener(sessions, "t")
     for policy in ("never", "always", "when_waiting", "when_waiting"):
         owner.run(SET, "t", policy)
         assert listener.heard() == [set_and_tell("t")]
 
 
-def test_armed_all_at_once_by_policy(stage: Stage, owner: Session) -> None:
-    listener = Listener(stage, "a")
+def test_armed_all_at_once_by_policy(sessions: Sessions, owner: Session) -> None:
+    listener = Listener(sessions, "a")
     owner.run(SET, "a", "always")
     owner.run(SET, "b", "never")
-    with barred(stage.session(), "b"):
+    with barred(sessions.session(), "b"):
         found = listener.session.value("SELECT durable_notify.arm_all('{a,b,c}')")
     assert (found["silent"], found["barred"]) == (["b"], [])
     assert armed(owner.connection, "abc", listener.session.pid) == {"a", "c"}

@@ -10,23 +10,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.bells import Listener, still_running, unannounced
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
-from tests.support.servers import Postgres
+from tests.support.injection import plant
+from tests.support.observe import Listener, still_running, unannounced
+from tests.support.postgres import Postgres
+from tests.support.sessions import Session, Sessions
 
 ISOLATION = ["read committed", "repeatable read", "serializable"]
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Session:
-    return stage.session()
+def publisher(sessions: Sessions) -> Session:
+    return sessions.session()
 
 
 @pytest.fixture
-def watcher(stage: Stage) -> Session:
+def watcher(sessions: Sessions) -> Session:
     """Who arms."""
-    return stage.session()
+    return sessions.session()
 
 
 # Publishers
@@ -108,8 +108,8 @@ def test_a_prepared_publisher(
     assert unannounced(watcher) == still_running(watcher, found) == set()
 
 
-def test_several_at_once(stage: Stage, watcher: Session) -> None:
-    publishers = stage.take(5)
+def test_several_at_once(sessions: Sessions, watcher: Session) -> None:
+    publishers = sessions.take(5)
     for publisher in publishers:
         publisher.begin()
         publisher.publish(topic=f"t{publisher.pid}")
@@ -126,7 +126,7 @@ def test_publishers_of_another_database(
     server: Postgres, template: str, publisher: Session, watcher: Session
 ) -> None:
     """Its tables may have the same numbers, as they have here."""
-    with server.database(template) as name, Stage(server.dsn(name)) as elsewhere:
+    with server.database(template) as name, Sessions(server.dsn(name)) as elsewhere:
         other = elsewhere.session()
         query = "SELECT 'durable_notify.outbox'::regclass::oid"
         assert other.value(query) == watcher.value(query)
@@ -343,10 +343,10 @@ LOOKS = """
 
 @pytest.mark.parametrize("site", SITES)
 def test_it_rings_who_waits(
-    stage: Stage, publisher: Session, site: Callable[[Session], Act]
+    sessions: Sessions, publisher: Session, site: Callable[[Session], Act]
 ) -> None:
-    query, params = site(stage.session())
-    listener = Listener(stage, "t", arm=True)
+    query, params = site(sessions.session())
+    listener = Listener(sessions, "t", arm=True)
     with publisher.transaction():
         publisher.run(query, *params)
     heard = listener.heard()
@@ -359,11 +359,11 @@ def test_it_rings_who_waits(
 
 @pytest.mark.parametrize("site", SITES)
 def test_nobody_waits_it_stands_in_the_list(
-    stage: Stage, publisher: Session, watcher: Session, site: Callable[[Session], Act]
+    sessions: Sessions, publisher: Session, watcher: Session, site: Callable[[Session], Act]
 ) -> None:
     """It has looked, and does not ring: whoever arms from here on finds it under way."""
-    query, params = site(stage.session())
-    listener = Listener(stage, "t")
+    query, params = site(sessions.session())
+    listener = Listener(sessions, "t")
     publisher.begin()
     publisher.run(query, *params)
     assert publisher.draw_xid() in unannounced(watcher)
@@ -376,10 +376,10 @@ def test_nobody_waits_it_stands_in_the_list(
 
 @pytest.mark.parametrize("site", SITES)
 def test_the_look_comes_after_the_lock(
-    stage: Stage, publisher: Session, watcher: Session, site: Callable[[Session], Act]
+    sessions: Sessions, publisher: Session, watcher: Session, site: Callable[[Session], Act]
 ) -> None:
     """Stopped where it looks at the bell: it can be seen by then."""
-    query, params = site(stage.session())
+    query, params = site(sessions.session())
     look = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711);"
     policy = "policy text := durable_notify.wakeups(topic);"
     plant(watcher, "wake", ("BEGIN", f"BEGIN {look}"), (policy, "policy text := 'when_waiting';"))
@@ -387,7 +387,7 @@ def test_the_look_comes_after_the_lock(
     watcher.run("SELECT pg_advisory_lock(4711)")
     publisher.begin()
     work = publisher.start(query, *params)
-    stage.wait_until_blocked(publisher, work)
+    sessions.wait_until_blocked(publisher, work)
     found = unannounced(watcher)
     watcher.run("SELECT pg_advisory_unlock(4711)")
     work.result()
@@ -395,9 +395,9 @@ def test_the_look_comes_after_the_lock(
     publisher.commit()
 
 
-def test_a_dry_run_rings_nobody(stage: Stage, publisher: Session, watcher: Session) -> None:
+def test_a_dry_run_rings_nobody(sessions: Sessions, publisher: Session, watcher: Session) -> None:
     watcher.ack(handed_out_messages(watcher))
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     for call in (
         "replay('g', 't', 0, dry_run => true)",
         "seek('g', 't', 0, dry_run => true)",
@@ -408,13 +408,13 @@ def test_a_dry_run_rings_nobody(stage: Stage, publisher: Session, watcher: Sessi
 
 
 def test_an_acknowledgement_that_frees_nothing_rings_nobody(
-    stage: Stage, publisher: Session
+    sessions: Sessions, publisher: Session
 ) -> None:
     """Without keys, retries and limits nothing becomes deliverable by it."""
     batch = handed_out_messages(publisher)
-    listener = Listener(stage, "t", arm=True)
+    listener = Listener(sessions, "t", arm=True)
     publisher.begin()
     publisher.ack(batch)
-    assert stage.session().column(LOOKS, publisher.pid) == []
+    assert sessions.session().column(LOOKS, publisher.pid) == []
     publisher.commit()
     assert listener.heard() == []
