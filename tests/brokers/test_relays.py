@@ -135,6 +135,7 @@ async def test_one_that_is_refused_stops_no_other(dsn: str, outlet: Any) -> None
     assert outlet.nowhere in reasons[lost]
 
 
+@pytest.mark.slow
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, outlet: Any) -> None:
     relay = relay_to(dsn, outlet, until_empty=False, batch=20, poll=None)
     running = asyncio.create_task(relay.run())
@@ -161,6 +162,7 @@ async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, out
         assert connection.execute(query).fetchone() == (0,)
 
 
+@pytest.mark.slow
 async def test_the_relay_is_killed(dsn: str, outlet: Any) -> None:
     publish(dsn, "orders.eu", *numbered(range(1000)))
     with psycopg.connect(dsn) as connection:  # so that there is time to kill it

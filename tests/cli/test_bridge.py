@@ -9,9 +9,8 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.security.inside import invoke
 from tests.support.api import Api, maybe_await
-from tests.support.cli import drain, fails, good, run
+from tests.support.cli import drain, fails, good, invoke, run
 from tests.support.roles import roles
 
 Connection = psycopg.Connection[Any]

@@ -79,6 +79,7 @@ def played(monkeypatch: pytest.MonkeyPatch, lines: Path, spoil: Any) -> tuple[in
     return demo.run(repository=None, file=lines, most=LINES, console=console), output.getvalue()
 
 
+@pytest.mark.slow
 def test_loss_makes_it_fail(monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:
     status, output = played(monkeypatch, lines, lambda arrived: arrived.pop())
     assert status == 1
@@ -87,6 +88,7 @@ def test_loss_makes_it_fail(monkeypatch: pytest.MonkeyPatch, lines: Path) -> Non
     assert "FAILED" in output
 
 
+@pytest.mark.slow
 def test_rolled_back_message_makes_it_fail(monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:
     status, output = played(
         monkeypatch, lines, lambda arrived: arrived.append((2, {"line": 2, "text": "same"}))

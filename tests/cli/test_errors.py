@@ -28,6 +28,7 @@ from tests.support.cli import (
     good,
     payloads,
     run,
+    run_here,
     start,
 )
 from tests.support.missing import need_package
@@ -75,7 +76,7 @@ def test_version_and_help() -> None:
     ],
 )
 def test_bad_arguments(dsn: str, arguments: list[str]) -> None:
-    fails(run(*arguments, dsn=dsn), 2)
+    fails(run_here(*arguments, dsn=dsn), 2)
 
 
 def test_payload_that_is_not_json_has_a_remedy(dsn: str) -> None:

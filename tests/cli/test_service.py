@@ -18,8 +18,7 @@ import pytest
 
 from durable_notify import schema
 from durable_notify.embedded import Server
-from tests.security.inside import invoke
-from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, run
+from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, invoke, run
 from tests.support.observe import outstanding, send
 from tests.support.wait import eventually
 

@@ -259,6 +259,7 @@ def role_of(made: Roles) -> sql.Identifier:
     return sql.Identifier(made.names["app"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 @pytest.mark.parametrize("old_command", ["node", "psycopg"], indirect=True)
 def test_adoption(dsn: str, conn: Connection, old_command: list[str], tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_stopped_at_every_statement(dsn: str, twin: str, name: str, how: How) ->
     assert left == expected_left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"order_by": "strict"}, {"order_by": "none"}, {"exclusive": True}], ids=str
 )
@@ -244,6 +245,7 @@ def test_planted_faults_are_seen(dsn: str, name: str, fault: Plant, complaint: s
 # Everybody at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
 @pytest.mark.timeout(SECONDS + 110)
 def test_everybody_is_stopped_now_and_then(dsn: str, how: How) -> None:

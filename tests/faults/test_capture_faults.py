@@ -168,6 +168,7 @@ def test_an_active_one_that_only_looks_alive_is_replaced(dsn: str, conn: Connect
         assert len(gaps(conn)) == 1
 
 
+@pytest.mark.slow
 def test_connections_are_cut_anywhere(dsn: str, conn: Connection) -> None:
     """Also between a batch's commit and the answer: it is not published twice."""
     rng = random.Random(SEED)
@@ -238,6 +239,7 @@ def wait_for(process: subprocess.Popen[bytes], word: bytes) -> None:
         assert line, "it ended"
 
 
+@pytest.mark.slow
 def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
     with contextlib.ExitStack() as stack:
         first, second = begin(dsn), None
@@ -260,6 +262,7 @@ def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
     assert len(gaps(conn)) == 1
 
 
+@pytest.mark.slow
 def test_the_server_is_killed(private_server: Server) -> None:
     dsn = private_server.dsn()
     schema.migrate(dsn)

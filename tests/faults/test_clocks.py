@@ -191,6 +191,7 @@ async def held_for_longer_than_a_lease(api: Api, dsn: str, conn: Connection) -> 
     return taken
 
 
+@pytest.mark.slow
 async def test_who_gives_signs_of_life_keeps_its_messages(
     api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
@@ -230,6 +231,7 @@ def wrong_by(api: Api, dsn: str, seconds: int, folder: Path, how: str) -> Proces
     return Process([*CONSUMER, *arguments], clock.environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["faketime", "patched"])
 def test_clients_whose_clocks_are_an_hour_off(
     api: Api, dsn: str, conn: Connection, handled: None, tmp_path: Path, how: str

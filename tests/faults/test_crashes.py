@@ -82,6 +82,7 @@ def crowd(dsn: str, rng: random.Random) -> Iterator[Crowd]:
             everybody.kill(role)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 def test_everybody_crashes(private_server: Server) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")

@@ -34,6 +34,7 @@ def clock(sessions: Sessions) -> DatabaseClock:
     return DatabaseClock(sessions.session())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 def test_it_is_set_while_everybody_works(
     dsn: str, clock: DatabaseClock, sessions: Sessions

@@ -269,6 +269,7 @@ def consume_by_hand(
     return consumers
 
 
+@pytest.mark.slow
 def test_by_hand_at_random(sessions: Sessions) -> None:
     """Once asleep only a ring wakes them, or the end of who was under way."""
     for consumer in consume_by_hand(sessions, ByHand):
@@ -279,6 +280,7 @@ def test_by_hand_at_random(sessions: Sessions) -> None:
         assert consumer.ended > 0
 
 
+@pytest.mark.slow
 def test_planted_at_random(sessions: Sessions) -> None:
     """It is caught within a second or two; by then it would long be a failure."""
     with pytest.raises(Lost):
@@ -347,6 +349,7 @@ class AsyncRunner:
         self._loop.call_soon_threadsafe(self._consumer.stop)
 
 
+@pytest.mark.slow
 def test_consumers_at_random(sessions: Sessions) -> None:
     """The real ones, of both halves, without a poll; their listeners are killed, too."""
     got: dict[str, set[int]] = {group: set() for group in ("async", "sync", "patterns")}

@@ -105,6 +105,7 @@ def culprits(run: Run, settings: Sequence[Setting], usual: Any) -> list[str]:
     return found or [f"together {[setting.name for setting in settings]}: {what}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("group", range(GROUPS))
 @pytest.mark.timeout(300)

@@ -140,6 +140,7 @@ def filled(disk: Path, spare: int) -> Iterator[None]:
         ballast.unlink()
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_tables_is_full(small_server: Server) -> None:
     with small_disk(64) as disk, psycopg.connect(small_server.dsn(), autocommit=True) as admin:
         place = disk / "tables"
@@ -156,6 +157,7 @@ def test_the_disk_of_the_tables_is_full(small_server: Server) -> None:
         admin.execute(b"DROP TABLESPACE small")
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_log_is_full() -> None:
     """PostgreSQL itself goes down, and comes back once there is room."""
     bindir = needed_binaries()
@@ -209,6 +211,7 @@ def test_the_queue_of_notifications_is_full(small_server: Server) -> None:
 # The table of locks
 
 
+@pytest.mark.slow
 def test_the_table_of_locks_is_full(small_server: Server) -> None:
     """Every publisher takes a lock of it, for the look at the doorbell."""
     with database(small_server) as (conn, dsn), Workload(dsn, pause=0.02) as workload:
@@ -276,6 +279,7 @@ def kill_backends(server: Server, workload: Workload, dsn: str) -> None:
         overcome(conn, workload, "closed the connection|recovery|crash")
 
 
+@pytest.mark.slow
 def test_backends_are_killed(small_server: Server) -> None:
     with database(small_server) as (_, dsn), Workload(dsn, pause=0.02) as workload:
         kill_backends(small_server, workload, dsn)

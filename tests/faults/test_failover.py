@@ -193,6 +193,7 @@ def prepare(servers: Clusters, *, synchronous: bool) -> tuple[Server, Server]:
     return primary, standby
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 150)
 @pytest.mark.parametrize("synchronous", [False, True], ids=["asynchronous", "synchronous"])
 def test_fail_over(servers: Clusters, synchronous: bool) -> None:

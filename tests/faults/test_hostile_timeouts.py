@@ -63,6 +63,7 @@ def reconnect(conn: Connection) -> None:
     conn.execute(end, [f"worker_{conn.info.dbname}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "short", "since", "complaint"),
     [
@@ -109,6 +110,7 @@ def test_a_consumer_that_gives_up_is_seen(
         everybody_goes_on(conn, worker, "transaction_timeout", "1ms", None)
 
 
+@pytest.mark.slow
 def test_a_flood_of_complaints_is_seen(
     conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

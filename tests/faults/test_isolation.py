@@ -104,6 +104,7 @@ async def test_a_pooler_in_transaction_mode(
     assert right != planted
 
 
+@pytest.mark.slow
 def test_the_command_line(dsn: str, conn: Connection) -> None:
     put(conn, "serializable")
     good("publish", "t", "1", dsn=dsn)

@@ -71,6 +71,7 @@ class World:
         assert waiting + lost == self.aged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["terminate", "cancel"])
 def test_stopped_at_every_statement(sessions: Sessions, dsn: str, how: How) -> None:
     one = sessions.session()

@@ -63,6 +63,7 @@ def seed(request: pytest.FixtureRequest) -> str:
     return f"{SEED}/{request.param}"
 
 
+@pytest.mark.slow
 def test_logical_replication(servers: Clusters, old: Server, seed: str) -> None:
     rng = random.Random(seed)
     new = servers.fresh(REPLICATING)
@@ -104,6 +105,7 @@ def wait_for_replication(source: Session, target: Session) -> None:
     eventually(lambda: source.value(done, goal), 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["custom", "inserts", "replication"])
 def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
     """They refuse what is published, and not what is carried over; and are leaves like others after it."""
@@ -153,6 +155,7 @@ def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: s
         carry_on(company, after, rng)
 
 
+@pytest.mark.slow
 def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed: str) -> None:
     """Rows of other transactions are refused; with the triggers off, so is reading, until told to."""
     rng = random.Random(seed)
@@ -187,6 +190,7 @@ def test_a_copy_made_from_a_template(old: Server, seed: str) -> None:
         carry_on(company, after, rng)
 
 
+@pytest.mark.slow
 def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     """To a point while everybody was at work: what came after it has not happened."""
     rng = random.Random(seed)
@@ -228,6 +232,7 @@ def majors() -> tuple[Path, Path]:
     return bindirs[0], bindirs[1]
 
 
+@pytest.mark.slow
 def test_pg_upgrade(majors: tuple[Path, Path], seed: str) -> None:
     rng = random.Random(seed)
     with clusters(majors[0]) as servers:

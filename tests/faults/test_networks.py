@@ -336,6 +336,7 @@ async def one_fault(proxy: Proxy, rng: random.Random) -> None:
     proxy.forward(leave_dead=rng.random() < 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy: Proxy) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")

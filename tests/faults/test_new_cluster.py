@@ -37,6 +37,7 @@ from tests.support.clusters import (
     several_hosts,
 )
 from tests.support.injection import Plant, plant
+from tests.support.missing import slow_but
 from tests.support.observe import asleep, leased, send
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import wait_until, with_timeout
@@ -65,7 +66,7 @@ def old(servers: Clusters) -> Server:
 
 
 @pytest.mark.timeout(100 + 20 * TRIALS)
-@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("counter", slow_but(COUNTERS, "lower"))
 def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
     new = servers.fresh(**COUNTERS[counter])
     for trial in range(TRIALS):
@@ -88,6 +89,7 @@ def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
 # What it does to consumers.
 
 
+@pytest.mark.slow
 async def test_a_consumer_at_work_ends_with_the_remedy(api: Api, servers: Clusters) -> None:
     """The old server goes, and what its DSN leads to is a restored dump."""
     old, new = migrated(servers.fresh()), servers.fresh()
@@ -151,6 +153,7 @@ def elsewhere(servers: Clusters) -> Server:
     return servers.fresh()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("planted", "fault"), PLANTED)
 def test_planted_fault_is_caught(
     servers: Clusters, old: Server, elsewhere: Server, planted: Plant, fault: str

@@ -36,6 +36,7 @@ from tests.faults.operations import (
 )
 from tests.security.decisions import BY_HAND, MAY
 from tests.support import injection
+from tests.support.missing import slow_but
 from tests.support.sessions import Session, Sessions
 
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -115,7 +116,7 @@ def _fault(actors: Actors, pair: Pair, scene: Scene, outcome: Outcome) -> str | 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("one", OPS)
+@pytest.mark.parametrize("one", slow_but(OPS, "claim", "ack late", "publish", "configure order"))
 def test_every_pair(actors: Actors, one: str) -> None:
     """All that may be done beside each operation."""
     pairs = [
@@ -127,6 +128,7 @@ def test_every_pair(actors: Actors, one: str) -> None:
     report(faults(actors, pairs))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_wait_ends(actors: Actors) -> None:
     """The first one's transaction stays open. Each function sets its patience itself, here less."""
@@ -257,6 +259,7 @@ def sampled() -> list[tuple[Names, Pair]]:
 SAMPLE = sampled()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", range(0, len(SAMPLE), CHUNK))
 def test_pairs_at_other_levels(actors: Actors, chunk: int) -> None:

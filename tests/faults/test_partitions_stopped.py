@@ -40,6 +40,7 @@ def scene(owner: Session) -> None:
     owner.run("SELECT durable_notify.seal_log()")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["tidy", "make"])
 def test_a_leaf_stopped_at_every_statement(dsn: str, what: str) -> None:
     with Sessions(dsn) as sessions:

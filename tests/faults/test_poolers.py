@@ -116,6 +116,7 @@ async def test_through_a_pooler(
     assert any(prepares) == (mode == "session" and listening == "through it")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 async def test_killed_and_started_again(
     api: Api, dsn: str, conn: Connection, mode: Mode, caplog: pytest.LogCaptureFixture

@@ -107,6 +107,7 @@ def median(values: list[int]) -> int:
     return sorted(values)[len(values) // 2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 200)
 def test_nothing_grows(private_server: Server) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")

@@ -107,6 +107,7 @@ def test_the_latest_and_what_follows(pair: tuple[Server, Server], planted: bool)
         assert reader.rest() == ([] if planted else [late, new])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
     rng = random.Random(f"standby {seed}")
@@ -168,6 +169,7 @@ def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None
         eventually(lambda: owner.value(remove) == 10)
 
 
+@pytest.mark.slow
 def test_a_standby_that_is_promoted_meanwhile() -> None:
     """Its places hold on the primary that it becomes."""
     with clusters() as servers:

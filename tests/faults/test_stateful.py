@@ -49,11 +49,13 @@ def play(
 
 
 @pytest.mark.timeout(120 + 5 * EXAMPLES)
-def test_anything_in_any_order(dsn: str) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
+def test_anything_in_any_order(dsn: str, examples: int) -> None:
     print(f"DURABLE_NOTIFY_STATEFUL_SEED={SEED}")
-    play(dsn, EXAMPLES, SEED)
+    play(dsn, examples, SEED)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.plant.__name__)
 def test_a_planted_fault_is_found(dsn: str, planted: Planted) -> None:

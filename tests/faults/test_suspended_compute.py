@@ -251,6 +251,7 @@ async def test_what_is_due_wakes_it(api: Api, compute: Compute) -> None:
     assert seen.attempts == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 async def test_how_often_it_is_started(api: Api, compute: Compute) -> None:
     """Several consumers, suspended whenever they have gone to sleep."""

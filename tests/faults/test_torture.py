@@ -47,6 +47,7 @@ def show(report: Report) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 200)
 @pytest.mark.parametrize(
     "faults", [CRASHES, VISIBILITY, tuple(FAULTS)], ids=["crashes", "visibility", "everything"]
@@ -98,6 +99,7 @@ def no_horizon(session: Session) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "DURABLE_NOTIFY_TEST_PG" in os.environ,
     reason="What the checkers see is the same on each version.",

@@ -42,6 +42,7 @@ def test_random_schedules(sessions: Sessions, trial: int, lapses: bool) -> None:
     judge(sessions, seed, interleaved(sessions, seed, 500, lapses=lapses), lapses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", range(TIMES))
 @pytest.mark.parametrize("lapses", [False, True], ids=["kept", "lapsing"])
 def test_all_at_once(sessions: Sessions, trial: int, lapses: bool) -> None:

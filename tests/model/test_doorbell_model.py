@@ -85,6 +85,7 @@ def check(folder: Path, options: str, optimise: str = "-O2") -> Verdict:
     return Verdict(int(found[1]), int(states[1]), done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", RIGHT + (RIGHT_LONG if LONG else []))
 def test_no_wake_up_is_lost(tmp_path: Path, options: str) -> None:
     verdict = check(tmp_path, options)

@@ -54,6 +54,7 @@ def test_without_a_release(tasks: ModuleType, capfd: pytest.CaptureFixture[Any])
     assert "upgrade: NOT DONE, there is no release yet" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_on_a_schema_that_adds_and_one_that_breaks(
     tasks: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[Any]
 ) -> None:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 import durable_notify as dn
 from durable_notify.cli import tables
 from tests.security.hostile import any_name, fuzz, names, payloads, same, texts
-from tests.security.inside import invoke
-from tests.support.cli import on_a_terminal, run
+from tests.support.cli import invoke, on_a_terminal, run
 from tests.support.observe import value
 
 Connection = psycopg.Connection[Any]

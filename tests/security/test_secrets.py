@@ -19,9 +19,8 @@ from sqlalchemy.exc import DBAPIError
 import durable_notify as dn
 from durable_notify import connecting, schema
 from durable_notify._core import failures
-from tests.security.inside import invoke
 from tests.support.api import Api, maybe_await
-from tests.support.cli import run
+from tests.support.cli import invoke, run
 from tests.support.observe import value
 from tests.support.postgres import needed_binaries, own_server
 from tests.support.wait import with_timeout

@@ -15,10 +15,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import durable_notify as dn
 from durable_notify import schema
-from tests.security.inside import invoke
 from tests.security.test_secrets import told
 from tests.support.api import Api, maybe_await
-from tests.support.cli import run
+from tests.support.cli import invoke, run
 from tests.support.missing import need_program, skip_missing
 from tests.support.postgres import binaries_of, binaries_of_the_system, local_binaries, own_server
 from tests.support.wait import with_timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,8 +10,13 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
+
+import pytest
+
+from durable_notify import cli
+from durable_notify.cli import problems
 
 COMMAND = [sys.executable, "-m", "durable_notify.cli"]
 PATIENCE = 60
@@ -124,3 +130,29 @@ def own_log() -> Iterator[None]:
     finally:
         log.handlers[:], log.propagate = handlers, propagates
         log.setLevel(level)
+
+
+def invoke(*arguments: str, dsn: str) -> tuple[int, str, str]:
+    """Do what a process does, in this one: exit status, output, errors.
+
+    What needs hundreds of calls cannot start as many processes.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        own_log(),  # which writes to `err`
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        patch.setattr(problems, "mute_stdout", lambda: None)
+        patch.setenv("DURABLE_NOTIFY_DSN", dsn)
+        status = problems.status_of(
+            lambda: cli.cli.main(list(arguments), prog_name="durable-notify", standalone_mode=False)
+        )
+    return status, out.getvalue(), err.getvalue()
+
+
+def run_here(*arguments: str, dsn: str) -> subprocess.CompletedProcess[str]:
+    """Do what `run` does, without a process of its own."""
+    status, out, err = invoke(*arguments, dsn=dsn)
+    return subprocess.CompletedProcess(arguments, status, out, err)

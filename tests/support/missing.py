@@ -10,7 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -37,6 +37,13 @@ def need_package(module: str, package: str = "") -> None:
     """Skip the test if a package of Python's is missing."""
     if importlib.util.find_spec(module) is None:
         skip_missing(module, f"pip install {package or module}")
+
+
+def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Return parameters of which all are slow but a few: each shows the same of another case."""
+    return [
+        value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values
+    ]
 
 
 def sum_up(reasons: Iterable[str]) -> str:
