@@ -308,7 +308,7 @@ async def test_what_it_does(api: Api, dsn: str, conn: Connection) -> None:
 
 
 async def test_without_wake_ups_it_polls(api: Api, dsn: str, conn: Connection) -> None:
-    conn.execute("SELECT durable_notify.set_wakeups('t', 'never')")
+    conn.execute("SELECT durable_notify.set_notify_policy('t', 'never')")
     async with api.consumer(dsn, poll=30.0) as consumer:
         await wait_until(lambda: consumer.health().state == "polling")
         await wait_until(lambda: consumer.health().hears)

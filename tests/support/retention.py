@@ -45,7 +45,7 @@ def outbox_ids(session: Session, topic: str = "t") -> list[int]:
 def reported_unsettled(session: Session, topic: str = "t") -> dict[str, int]:
     """By group, below which id the library says that all is settled."""
     query = """
-        SELECT g.name, durable_notify.settled_below(s.id, %s)
+        SELECT g.name, durable_notify._settled_watermark(s.id, %s)
           FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
          WHERE s.topic = %s"""
     return dict(session.run(query, FAR, topic))  # type: ignore[arg-type]
@@ -62,8 +62,8 @@ def retain(session: Session, topic: str = "t", **options: object) -> list[str]:
 
 def seal(session: Session) -> None:
     """Note up to where nothing is in flight; twice, since who was at the first look may be gone now."""
-    session.run("SELECT durable_notify.seal_log()")
-    session.run("SELECT durable_notify.seal_log()")
+    session.run("SELECT durable_notify._advance_watermark()")
+    session.run("SELECT durable_notify._advance_watermark()")
 
 
 def age(session: Session, upto: int, topic: str = "t") -> None:
@@ -84,10 +84,12 @@ def maintain(session: Session) -> dict[str, object] | None:
 
 def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
     """Make the leaves of an empty log anew."""
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.leaves()"):
+    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.partitions()"):
         owner.run(f"DROP TABLE {leaf}")
     owner.run(
-        "INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, %s)", width, ahead
+        "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (%s, %s)",
+        width,
+        ahead,
     )
     make_partitions(owner)
 
@@ -95,6 +97,6 @@ def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
 def make_partitions(session: Session) -> int:
     """Make leaves until no more are wanted; the number of steps."""
     steps = 0
-    while session.value("SELECT durable_notify.make_partitions()"):
+    while session.value("SELECT durable_notify.create_partitions()"):
         steps += 1
     return steps

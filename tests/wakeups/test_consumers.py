@@ -288,7 +288,7 @@ async def test_without_the_list_it_would_be_lost(api: Api, dsn: str, sessions: S
     """What the tests above are worth: planted, they fail."""
     session, slow = sessions.take(2)
     row = "(late.last_xid + late.distance)::text::xid8"
-    plant(session, "unannounced", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
+    plant(session, "unnotified_transactions", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
     await published_earlier(slow, "read committed")
     seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
@@ -383,7 +383,7 @@ async def test_a_new_topic_while_another_keeps_it_busy(
 
 async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
     """Nobody tells of it: it is found by looking, where that is allowed."""
-    conn.execute("SELECT durable_notify.set_wakeups('orders.new', 'never')")
+    conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")
     seen = Recorder()
     consumer = api.consumer(dsn, topics=["orders.*"], poll=0.2)
     async with running(consumer, seen):

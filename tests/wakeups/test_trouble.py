@@ -29,7 +29,7 @@ from tests.support.sessions import Sessions
 from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-SET = "SELECT durable_notify.set_wakeups(%s, %s)"
+SET = "SELECT durable_notify.set_notify_policy(%s, %s)"
 LOOKS = 3.0
 """Seconds within which whoever looks each second has found something, on a slow machine too."""
 
@@ -258,7 +258,7 @@ async def test_a_full_table_of_locks(
     """Its consumers look each second; the session stays."""
     full = "RAISE EXCEPTION 'out of shared memory' USING ERRCODE = 'out_of_memory';"
     loop = "FOREACH wanted IN ARRAY topics LOOP"
-    plant(sessions.session(), "arm_all", (loop, f"{full} {loop}"))
+    plant(sessions.session(), "_arm_topics", (loop, f"{full} {loop}"))
     seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen):
         await wait_until(lambda: unarmed(consumer), LOOKS)

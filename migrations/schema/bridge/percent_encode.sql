@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.escaped(value text, bad text) RETURNS text
+CREATE FUNCTION durable_notify._percent_encode(value text, bad text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- A text with each letter that fits the regular expression bad as %XX, a byte of its UTF-8 each.

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.claim_topic(
+CREATE FUNCTION durable_notify._claim_topic(
     part durable_notify.subscription, options durable_notify.consumer_group, now_snapshot pg_snapshot, upto bigint,
     max_messages integer, lease interval, owner text
 ) RETURNS TABLE (
@@ -11,7 +11,7 @@ DECLARE
     place durable_notify.position;
     moved boolean := false;
     old_place durable_notify.position;
-    live bigint[];
+    lease_tokens bigint[];
     batch record;
     new_token bigint;
     lowest bigint;
@@ -24,21 +24,21 @@ BEGIN
      LIMIT 1;
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place.
-    live := old_place.live;
-    IF live <> '{}' THEN
-        IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (live)) THEN
-            live := durable_notify.take_over(live, true, true);
+    lease_tokens := old_place.lease_tokens;
+    IF lease_tokens <> '{}' THEN
+        IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (lease_tokens)) THEN
+            lease_tokens := durable_notify._reclaim_leases(lease_tokens, true, true);
         ELSE
-            live := '{}';
+            lease_tokens := '{}';
         END IF;
     END IF;
-    IF options.order_by = 'strict' AND pg_catalog.cardinality(live) > 0 THEN
+    IF options.order_by = 'strict' AND pg_catalog.cardinality(lease_tokens) > 0 THEN
         RETURN;  -- the whole topic is one key, and at work
     END IF;
     place := old_place;
     FOR _round IN 1 .. 50 LOOP
         SELECT * INTO STRICT batch
-          FROM durable_notify.take_batch(part, options, live, place, now_snapshot, upto, max_messages);
+          FROM durable_notify._next_batch(part, options, lease_tokens, place, now_snapshot, upto, max_messages);
         place := batch.place;
         moved := moved OR batch.moved;
         -- Everything read may have been put off, and more may follow; where very much does, the
@@ -46,16 +46,16 @@ BEGIN
         EXIT WHEN pg_catalog.cardinality(batch.ids) > 0 OR NOT batch.more;
     END LOOP;
     IF pg_catalog.cardinality(batch.ids) > 0 THEN
-        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, order_by, keys, rings)
-        VALUES (part.id, claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, options.order_by, batch.keys,
+        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, order_by, keys, wake_hint)
+        VALUES (part.id, _claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, options.order_by, batch.keys,
                 CASE WHEN options.max_in_flight IS NOT NULL THEN '*' WHEN batch.keys IS NOT NULL THEN '0' END)
         RETURNING token INTO new_token;
     ELSIF NOT moved THEN
         RETURN;  -- nothing found, nothing written
     END IF;
-    PERFORM durable_notify.move(old_place, place, CASE WHEN new_token IS NULL THEN live ELSE live || new_token END);
-    IF old_place.live <> live THEN
-        DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
+    PERFORM durable_notify._save_position(old_place, place, CASE WHEN new_token IS NULL THEN lease_tokens ELSE lease_tokens || new_token END);
+    IF old_place.lease_tokens <> lease_tokens THEN
+        DELETE FROM durable_notify.lease_deadline h WHERE h.token = ANY (old_place.lease_tokens) AND h.token <> ALL (lease_tokens);
     END IF;
     IF batch.keys IS NOT NULL OR options.exclusive OR options.max_in_flight IS NOT NULL THEN
         PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim_alone()
@@ -65,7 +65,7 @@ BEGIN
     SELECT new_token, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, m.attempt, m.key
       FROM ROWS FROM (pg_catalog.unnest(batch.ids), pg_catalog.unnest(batch.attempts), pg_catalog.unnest(batch.keys))
            WITH ORDINALITY AS m (id, attempt, key, place)
-     CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o
+     CROSS JOIN LATERAL durable_notify._message(part.topic, m.id, lowest, highest) AS o
      ORDER BY m.place;
 END
 $function$;

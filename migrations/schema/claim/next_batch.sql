@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.take_batch(
-    part durable_notify.subscription, options durable_notify.consumer_group, live bigint[],
+CREATE FUNCTION durable_notify._next_batch(
+    part durable_notify.subscription, options durable_notify.consumer_group, lease_tokens bigint[],
     INOUT place durable_notify.position, now_snapshot pg_snapshot, upto bigint, max_messages integer,
     OUT ids bigint[], OUT attempts integer[], OUT keys text[], OUT moved boolean, OUT more boolean
 )
@@ -22,19 +22,19 @@ BEGIN
     IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id) THEN
         IF options.order_by <> 'none'
            AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
-            next_ids := durable_notify.let_go(part.id, live, max_messages, options.order_by);
+            next_ids := durable_notify._unpark(part.id, lease_tokens, max_messages, options.order_by);
         END IF;
         -- And what holds back nothing and is due, the earliest first. Trap: taken out one after the other, a
         -- message that begins to wait for a second reason in between is in both, and twice in its lease.
         SELECT d.ids, d.attempts, d.replay_jobs INTO STRICT waited, attempts, jobs
-          FROM durable_notify.take_deferred(part.id, next_ids || ARRAY(
+          FROM durable_notify._take_deferred(part.id, next_ids || ARRAY(
                SELECT w.message_id FROM durable_notify.deferred w
                 WHERE w.subscription_id = part.id AND w.key IS NULL AND w.due_at <= pg_catalog.clock_timestamp()
                 ORDER BY w.due_at, w.message_id
                 LIMIT max_messages - pg_catalog.cardinality(next_ids))) d;
-        room := durable_notify.room_to_read(part.id, options, max_messages - pg_catalog.cardinality(waited));
+        room := durable_notify._read_quota(part.id, options, max_messages - pg_catalog.cardinality(waited));
     END IF;
-    SELECT * INTO STRICT read FROM durable_notify.read_window(part.topic, place, room, now_snapshot, upto);
+    SELECT * INTO STRICT read FROM durable_notify._read_window(part.topic, place, room, now_snapshot, upto);
     place := read.place;
     more := pg_catalog.cardinality(read.ids) > 0 OR pg_catalog.cardinality(waited) > pg_catalog.cardinality(next_ids);
     moved := pg_catalog.cardinality(read.ids) > 0;
@@ -62,8 +62,8 @@ BEGIN
        AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
         RETURN;  -- what most messages are: nothing about them needs a look
     END IF;
-    SELECT * INTO STRICT sorted FROM durable_notify.sort_out(
-        part, options, live, pg_catalog.cardinality(next_ids), ids, attempts, jobs);
+    SELECT * INTO STRICT sorted FROM durable_notify._triage(
+        part, options, lease_tokens, pg_catalog.cardinality(next_ids), ids, attempts, jobs);
     ids := sorted.ids;
     attempts := sorted.attempts;
     keys := sorted.keys;

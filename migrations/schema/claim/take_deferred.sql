@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.take_deferred(
+CREATE FUNCTION durable_notify._take_deferred(
     subscription_id integer, wanted bigint[], OUT ids bigint[], OUT attempts integer[], OUT replay_jobs bigint[]
 )
 LANGUAGE plpgsql
@@ -11,7 +11,7 @@ BEGIN
     -- without it nothing removes rows.
     WITH gone AS (
         DELETE FROM durable_notify.deferred d
-         WHERE d.subscription_id = take_deferred.subscription_id AND d.message_id = ANY (wanted)
+         WHERE d.subscription_id = _take_deferred.subscription_id AND d.message_id = ANY (wanted)
         RETURNING d.message_id, d.attempt, d.replay_job),
     message AS (
         SELECT g.message_id, pg_catalog.max(g.attempt) AS attempt,

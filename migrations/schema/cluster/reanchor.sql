@@ -19,40 +19,40 @@ BEGIN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
-    PERFORM durable_notify.hold_functions();
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- as keep_all() does, whose ids may be behind
+    PERFORM durable_notify._lock_functions();
+    LOCK TABLE durable_notify.lock_removals IN ROW EXCLUSIVE MODE;  -- as _block_removal() does, whose ids may be behind
     LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
-    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a) THEN
         RETURN;
     END IF;
-    PERFORM durable_notify.follow_ids();
+    PERFORM durable_notify._sync_sequences();
     -- Nobody else publishes now: what is published after this is not visible to it.
-    now_snapshot := durable_notify.committed_snapshot();
+    now_snapshot := durable_notify._committed_snapshot();
     FOR found IN
         SELECT s AS part, s.topic, g.name FROM durable_notify.subscription s
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
          ORDER BY g.name, s.topic
     LOOP
-        undelivered := durable_notify.reanchor_place(found.part, now_snapshot);
+        undelivered := durable_notify._reanchor_position(found.part, now_snapshot);
         group_name := found.name;
         topic := found.topic;
-        PERFORM durable_notify.note_audit('reanchor', group_name, NULL, topic, undelivered, why);
-        PERFORM durable_notify.ring(topic, '0');
+        PERFORM durable_notify._record_audit('reanchor', group_name, NULL, topic, undelivered, why);
+        PERFORM durable_notify._ring(topic, '0');
         RETURN NEXT;
     END LOOP;
-    DELETE FROM durable_notify.horizon;
-    PERFORM durable_notify.begin_anew();
+    DELETE FROM durable_notify.group_watermark;
+    PERFORM durable_notify._reset_maintenance();
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
-    ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
-    PERFORM durable_notify.set_closed(0, '3');  -- of the other cluster's transactions
-    PERFORM durable_notify.put_copy(NULL, l.copied, NULL) FROM durable_notify.log_layout l WHERE l.copied IS NOT NULL;
-    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, copied_by = NULL;
-    PERFORM durable_notify.anchor_here();
+    ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER outbox_after_insert;  -- pg_restore --disable-triggers forgets it
+    PERFORM durable_notify._set_closed_below(0, '3');  -- of the other cluster's transactions
+    PERFORM durable_notify._swap_partition(NULL, l.copied, NULL) FROM durable_notify.partition_settings l WHERE l.copied IS NOT NULL;
+    UPDATE durable_notify.partition_settings SET closed_below = 0, copied = NULL, copied_by = NULL;
+    PERFORM durable_notify._record_cluster();
 END
 $function$;
 
-CREATE FUNCTION durable_notify.reanchor_place(part durable_notify.subscription, now_snapshot pg_snapshot) RETURNS bigint
+CREATE FUNCTION durable_notify._reanchor_position(part durable_notify.subscription, now_snapshot pg_snapshot) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
@@ -80,9 +80,9 @@ BEGIN
     place.s1 := NULL;
     place.h1 := NULL;
     place.p := 0;
-    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key)
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
     SELECT part.id, o.id, pg_catalog.clock_timestamp(), 1, CASE WHEN o.key IS NULL THEN 'retry' ELSE 'key' END, o.key
-      FROM (SELECT o.id, o.xid, durable_notify.order_key(g.order_by, o.key) AS key
+      FROM (SELECT o.id, o.xid, durable_notify._ordering_key(g.order_by, o.key) AS key
               FROM durable_notify.outbox o
               JOIN durable_notify.consumer_group g ON g.id = part.group_id
              WHERE o.topic = part.topic AND o.id <= place.h0) AS o
@@ -92,7 +92,7 @@ BEGIN
            SELECT FROM durable_notify.deferred d
             WHERE d.subscription_id = part.id AND d.message_id = o.id AND d.replay_job IS NULL);
     GET DIAGNOSTICS put_off = ROW_COUNT;
-    PERFORM durable_notify.move(old_place, place, old_place.live);
+    PERFORM durable_notify._save_position(old_place, place, old_place.lease_tokens);
     UPDATE durable_notify.replay_job j
        SET s0 = now_snapshot, h0 = GREATEST(j.h0, j.p), s1 = NULL, p = 0
      WHERE j.subscription_id = part.id AND j.state = 'running';
@@ -100,7 +100,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.follow_ids() RETURNS void
+CREATE FUNCTION durable_notify._sync_sequences() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     part record;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.topic_regex(pattern text) RETURNS text
+CREATE FUNCTION durable_notify._topic_regex(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
     -- A pattern of topics as a regular expression. A pattern is what NATS takes for subjects: words
     -- between dots, where * stands for one word and a last > for one or more. Trap: without E, and with

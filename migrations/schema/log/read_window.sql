@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.read_window(
+CREATE FUNCTION durable_notify._read_window(
     topic text, INOUT place durable_notify.position, max_ids integer, now_snapshot pg_snapshot, upto bigint,
     OUT ids bigint[], OUT keyed boolean, OUT timed boolean
 )
@@ -34,15 +34,15 @@ BEGIN
             place.p := 0;
         END IF;
         -- Looked for where somebody was running then, or has begun since and drawn a lower id: to
-        -- call stragglers() for nothing would take a tenth of a claim's time.
-        low := GREATEST(place.p, durable_notify.closed_below(place.s0) - 1);
+        -- call _stragglers() for nothing would take a tenth of a claim's time.
+        low := GREATEST(place.p, durable_notify._closed_below(place.s0) - 1);
         IF low < place.h0
            AND (pg_catalog.pg_snapshot_xmin(place.s0) <> pg_catalog.pg_snapshot_xmax(place.s0)
                 OR (SELECT o.id FROM durable_notify.outbox o
-                     WHERE o.topic = read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
+                     WHERE o.topic = _read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
                        AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id > low AND o.id <= place.h0
                      ORDER BY o.xid, o.id LIMIT 1) IS NOT NULL) THEN
-            found := ARRAY(SELECT durable_notify.stragglers(
+            found := ARRAY(SELECT durable_notify._stragglers(
                 topic, place.s0, place.s1, low, place.h0, max_ids - pg_catalog.cardinality(ids)));
             IF found <> '{}' THEN
                 ids := ids || found;
@@ -50,7 +50,7 @@ BEGIN
                        timed OR pg_catalog.count(o.deliver_at) + pg_catalog.count(o.expires_at) > 0
                   INTO keyed, timed
                   FROM pg_catalog.unnest(found) AS late (id)
-                 CROSS JOIN LATERAL durable_notify.message_of(read_window.topic, late.id, low, place.h0) AS o;
+                 CROSS JOIN LATERAL durable_notify._message(_read_window.topic, late.id, low, place.h0) AS o;
             END IF;
             IF pg_catalog.cardinality(ids) >= max_ids THEN
                 place.p := ids[pg_catalog.cardinality(ids)];
@@ -62,7 +62,7 @@ BEGIN
                pg_catalog.count(f.deliver_at) + pg_catalog.count(f.expires_at) > 0
           INTO found, found_keyed, found_timed
           FROM (SELECT o.id, o.key, o.deliver_at, o.expires_at FROM durable_notify.outbox o
-                 WHERE o.topic = read_window.topic
+                 WHERE o.topic = _read_window.topic
                    AND o.id > place.p AND o.id <= LEAST(place.h1, upto, 9223372036854775807)
                    AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s1)
                  ORDER BY o.id

@@ -12,7 +12,7 @@ BEGIN
     -- What goes with a whole leaf need not be removed row by row: leaves first. And after, for what is empty then.
     RETURN QUERY
     SELECT s.name, t.name
-      FROM (SELECT n AS name, durable_notify.retention_of(n) AS policy FROM durable_notify.topics_of_the_log() AS n
+      FROM (SELECT n AS name, durable_notify._retention_for(n) AS policy FROM durable_notify._topics() AS n
              UNION ALL SELECT NULL, NULL) AS t
      CROSS JOIN LATERAL (VALUES
            (1, 1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),

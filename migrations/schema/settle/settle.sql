@@ -22,8 +22,8 @@ BEGIN
     -- DN003: one is not of this lease; DN007: not in the order of its key. Each fails the caller's
     -- transaction; nothing has changed. An error is an object with type, message and traceback.
     -- Stale means superseded, not late: past its deadline a lease holds until it is taken over.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.settle_granted(
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._settle_granted(
             token, acked, retried, rejected, retry_delays, retry_errors, reject_reasons, reject_errors);
     END IF;
     IF pg_catalog.cardinality(settled) = 0 THEN
@@ -41,16 +41,16 @@ BEGIN
         -- Trap: a fence by plain read commits with a stale token at REPEATABLE READ.
         SELECT * INTO held FROM durable_notify.lease l WHERE l.token = settle.token FOR KEY SHARE;
         IF NOT FOUND THEN
-            PERFORM durable_notify.raise_superseded(token);
+            PERFORM durable_notify._raise_lease_lost(token);
         END IF;
         IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (held.ids)) THEN
             RAISE EXCEPTION 'not all of % are messages of lease %', settled, token USING ERRCODE = 'DN003';
         END IF;
         IF held.keys IS NOT NULL AND pg_catalog.cardinality(retried) > 0 THEN
-            sent_back := durable_notify.later_of_key(held, retried, settled);
+            sent_back := durable_notify._later_of_key(held, retried, settled);
         END IF;
         -- Acks are inserted. Trap: acks that update one lease row deadlock with each other.
-        noted := durable_notify.note_settled(token, settled || sent_back);
+        noted := durable_notify._record_settled(token, settled || sent_back);
         -- Trap: SERIALIZABLE takes this look for a conflict with whoever settles another part. There
         -- a lease settled in parts runs out by its deadline instead; nothing of it comes again.
         IF pg_catalog.current_setting('transaction_isolation') <> 'serializable' THEN
@@ -58,39 +58,39 @@ BEGIN
         END IF;
     END IF;
     IF held.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
-        PERFORM durable_notify.check_order(held, acked || rejected, retried);
+        PERFORM durable_notify._check_order(held, acked || rejected, retried);
     END IF;
     IF pg_catalog.cardinality(retried) > 0 THEN
-        options := durable_notify.share_order(held.subscription_id);
-        PERFORM durable_notify.send_back(held, options, sent_back);
-        PERFORM durable_notify.retry(held, options, retried, retry_delays, retry_errors);
+        options := durable_notify._lock_ordering(held.subscription_id);
+        PERFORM durable_notify._requeue(held, options, sent_back);
+        PERFORM durable_notify._schedule_retry(held, options, retried, retry_delays, retry_errors);
     END IF;
-    PERFORM durable_notify.bury(held.subscription_id, m.id, durable_notify.attempt_of(held, m.id),
+    PERFORM durable_notify._dead_letter(held.subscription_id, m.id, durable_notify._attempt(held, m.id),
                                 COALESCE(m.reason, 'rejected'), m.error)
        FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
             AS m (id, reason, error);
-    IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify.drop_lease(token) <> noted THEN
-        PERFORM durable_notify.raise_settled(token);
+    IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify._delete_lease(token) <> noted THEN
+        PERFORM durable_notify._raise_already_settled(token);
     END IF;
-    IF held.rings = '*' THEN
+    IF held.wake_hint = '*' THEN
         -- Room for the group: consumers of its other topics may have waited for it.
-        PERFORM durable_notify.ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
-    ELSIF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
+        PERFORM durable_notify._ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
+    ELSIF held.wake_hint IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
         -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
-        PERFORM durable_notify.ring(s.topic, '0')
+        PERFORM durable_notify._ring(s.topic, '0')
            FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
     END IF;
     RETURN sent_back;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.attempt_of(held durable_notify.lease, message_id bigint) RETURNS integer
+CREATE FUNCTION durable_notify._attempt(held durable_notify.lease, message_id bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE AS $function$
     -- Which attempt of a message a lease is.
     SELECT held.attempts[pg_catalog.array_position(held.ids, message_id)]
 $function$;
 
-CREATE FUNCTION durable_notify.later_of_key(held durable_notify.lease, retried bigint[], settled bigint[])
+CREATE FUNCTION durable_notify._later_of_key(held durable_notify.lease, retried bigint[], settled bigint[])
 RETURNS bigint[]
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
@@ -110,7 +110,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.note_settled(token bigint, ids bigint[]) RETURNS bigint
+CREATE FUNCTION durable_notify._record_settled(token bigint, ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
@@ -118,17 +118,17 @@ DECLARE
 BEGIN
     -- Note messages of a lease as settled, or fail where one of them was before.
     INSERT INTO durable_notify.settlement (token, message_id)
-    SELECT note_settled.token, pg_catalog.unnest(ids)
+    SELECT _record_settled.token, pg_catalog.unnest(ids)
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS noted = ROW_COUNT;
     IF noted < pg_catalog.cardinality(ids) THEN
-        PERFORM durable_notify.raise_settled(token);
+        PERFORM durable_notify._raise_already_settled(token);
     END IF;
     RETURN noted;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.check_order(held durable_notify.lease, done bigint[], retried bigint[]) RETURNS void
+CREATE FUNCTION durable_notify._check_order(held durable_notify.lease, done bigint[], retried bigint[]) RETURNS void
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
@@ -152,19 +152,19 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.send_back(
+CREATE FUNCTION durable_notify._requeue(
     held durable_notify.lease, options durable_notify.consumer_group, ids bigint[]
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Have messages of a lease wait for one of their key that is retried; it is no attempt of theirs.
-    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key)
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
     SELECT held.subscription_id, m.id, pg_catalog.clock_timestamp(), m.attempt,
            CASE WHEN m.key IS NULL THEN 'retry' ELSE 'key' END, m.key
       FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.attempts),
-                      pg_catalog.unnest(durable_notify.keys_of(held, options.order_by)))
+                      pg_catalog.unnest(durable_notify._lease_keys(held, options.order_by)))
            AS m (id, attempt, key)
-     WHERE m.id = ANY (send_back.ids);
+     WHERE m.id = ANY (_requeue.ids);
 END
 $function$;

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
 from tests.support.sessions import BOUND, Session, Sessions, ids
 
-UNDELIVERED = "SELECT id FROM durable_notify.undelivered(%s)"
+UNDELIVERED = "SELECT id FROM durable_notify._unread(%s)"
 REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
 
 
@@ -65,7 +65,7 @@ def test_savepoints(sessions: Sessions) -> None:
 def test_prepared_transactions(sessions: Sessions) -> None:
     reader, slow, fast = sessions.take(3)
     # NOTIFY refuses PREPARE TRANSACTION, so these publishers need a topic that does not ring.
-    reader.run("SELECT durable_notify.set_wakeups('t', 'never')")
+    reader.run("SELECT durable_notify.set_notify_policy('t', 'never')")
     reader.subscribe()
     slow.begin()
     first = slow.publish()

@@ -8,9 +8,9 @@ from psycopg import errors
 from tests.support.observe import Listener, armed, barred, unannounced
 from tests.support.sessions import Session, Sessions
 
-SET = "SELECT durable_notify.set_wakeups(%s, %s)"
-WAKEUPS = "SELECT durable_notify.wakeups(%s)"
-BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.wakeups(text)'::regprocedure"
+SET = "SELECT durable_notify.set_notify_policy(%s, %s)"
+WAKEUPS = "SELECT durable_notify.notify_policy(%s)"
+BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.notify_policy(text)'::regprocedure"
 QUOTED = [
     "it's",
     'say"x"',
@@ -163,7 +163,7 @@ def test_prepared_while_nobody_waits(sessions: Sessions, publisher: Session) -> 
 
 def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
     before = owner.value(BODY)
-    query = "SELECT pg_get_functiondef('durable_notify.wakeups(text)'::regprocedure)"
+    query = "SELECT pg_get_functiondef('durable_notify.notify_policy(text)'::regprocedure)"
     definition = owner.value(query)
     for topic in ("t", *QUOTED):
         owner.run(SET, topic, "always")
@@ -173,7 +173,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
         owner.run(SET, topic, "when_waiting")
     assert owner.value(BODY) == before
     assert owner.value(query) == definition
-    assert owner.run("TABLE durable_notify.topic_wakeups") == []
+    assert owner.run("TABLE durable_notify.topic_notify_policy") == []
 
 
 def test_it_keeps_its_documentation(owner: Session) -> None:
@@ -218,7 +218,7 @@ def test_not_a_policy(owner: Session, policy: str | None) -> None:
 @pytest.mark.parametrize("topic", ["", "a b", "a*", ">", "x" * 256])
 def test_not_a_topic(owner: Session, topic: str) -> None:
     before = owner.value(BODY)
-    with pytest.raises(errors.CheckViolation, match="topic_wakeups_topic_is_a_name"):
+    with pytest.raises(errors.CheckViolation, match="topic_notify_policy_topic_is_a_name"):
         owner.run(SET, topic, "always")
     assert owner.value(BODY) == before
 
@@ -296,6 +296,6 @@ def test_armed_all_at_once_by_policy(sessions: Sessions, owner: Session) -> None
     owner.run(SET, "a", "always")
     owner.run(SET, "b", "never")
     with barred(sessions.session(), "b"):
-        found = listener.session.value("SELECT durable_notify.arm_all('{a,b,c}')")
+        found = listener.session.value("SELECT durable_notify._arm_topics('{a,b,c}')")
     assert (found["silent"], found["barred"]) == (["b"], [])
     assert armed(owner.connection, "abc", listener.session.pid) == {"a", "c"}
