@@ -13,8 +13,8 @@ import pytest
 from psycopg import errors
 
 import durable_notify as dn
-from durable_notify._async import ear as async_ear
-from durable_notify._sync import ear as sync_ear
+from durable_notify._async.wakeups import subscription as async_ear
+from durable_notify._sync.wakeups import subscription as sync_ear
 from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.cli import PATIENCE, good, on_a_terminal, run, start
 from tests.support.injection import plant
@@ -112,7 +112,7 @@ async def test_started_just_before_it_asks_to_be_rung(
     """Nobody waits yet, so nothing rings: what is looked at after the bell is armed must find it."""
     sent = history(conn)
     started: list[Any] = []
-    for ear in (async_ear.AsyncEar, sync_ear.Ear):
+    for ear in (async_ear.AsyncSubscription, sync_ear.Subscription):
 
         def rest(self: Any, rests: Any = ear.rest) -> None:
             if not started and len(seen.ids) == 10:
@@ -272,15 +272,15 @@ async def test_seek(api: Api, dsn: str, conn: Connection) -> None:
         )
         assert await maybe_await(
             admin.seek(mine, "g", "t", since=middle, dry_run=True)
-        ) == dn.Sought(0, 4)
-        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[6])) == dn.Sought(0, 7)
+        ) == dn.SeekResult(0, 4)
+        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[6])) == dn.SeekResult(0, 7)
         seen = Recorder()
         await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
         assert seen.ids == sent[7:]
-        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.Sought(
-            1, 0
-        )
-        assert await maybe_await(admin.seek(mine, "g", "t", now=True)) == dn.Sought(0, 1)
+        assert await maybe_await(
+            admin.seek(mine, "g", "t", after=sent[8], why="w")
+        ) == dn.SeekResult(1, 0)
+        assert await maybe_await(admin.seek(mine, "g", "t", now=True)) == dn.SeekResult(0, 1)
         (entry,) = [
             entry for entry in await maybe_await(admin.audit(mine, "g")) if entry.why == "w"
         ]

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async import dispatcher as async_dispatcher
-from durable_notify._core.pacing import BatchPacer
-from durable_notify._sync import dispatcher as sync_dispatcher
+from durable_notify._async.consumer.consumer import dispatcher as async_dispatcher
+from durable_notify._core.pacing import BatchSizer
+from durable_notify._sync.consumer.consumer import dispatcher as sync_dispatcher
 from tests.support.api import Api, running
 from tests.support.observe import asleep, outstanding, send
 from tests.support.wait import wait_until, with_timeout
@@ -92,7 +92,7 @@ async def test_one_key_of_many_messages_takes_one_handler(
 ) -> None:
     """The others get messages of other keys."""
     handler = Blocked()
-    rows = [dn.Outgoing(n, key="hot") for n in range(30)]
+    rows = [dn.NewMessage(n, key="hot") for n in range(30)]
     hot = dn.Publisher().publish_many(conn, "t", rows)
     others = send(conn, range(3))
     async with running(api.consumer(dsn), handler, concurrency=4):
@@ -122,7 +122,7 @@ def claimed(event: Any, sizes: list[int]) -> None:
 
 async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: ten messages at once, whatever can be begun."""
-    monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
+    monkeypatch.setattr(BatchSizer, "to_claim", lambda *_: 10)
     api = Api("async")
     handlers = [Blocked(), Blocked()]
     one, other = api.consumer(dsn), api.consumer(dsn)

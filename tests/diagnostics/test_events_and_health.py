@@ -14,8 +14,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._core import vitals
-from durable_notify._core.telling import Teller
+from durable_notify._core import health as vitals
+from durable_notify._core.emitter import EventEmitter
 from tests.support.api import Api, Recorder, collect, maybe_await, running
 from tests.support.observe import LISTENER, WORKERS, asleep, dead_letters, send, terminate
 from tests.support.wait import eventually, wait_until, with_timeout
@@ -51,7 +51,7 @@ async def test_from_publishing_to_settling(api: Api, dsn: str, conn: Connection)
             await maybe_await(connection.commit())
         await handler.got(2)
         await wait_until(lambda: sum(event.acked for event in told.of(events.Settled)) == 2)
-        await wait_until(told.has(events.Hearing))
+        await wait_until(told.has(events.ListenVerified))
     claimed = told.of(events.Claimed)
     assert {(event.group, event.topic) for event in claimed} == {("g", "t")}
     assert sum(event.messages for event in claimed) == 2
@@ -139,7 +139,7 @@ async def test_rung_or_polling(api: Api, dsn: str, conn: Connection) -> None:
         told.all.clear()
         send(conn, [0], "u")
         await handler.got(1)
-        assert told.of(events.Rang) == [events.Rang(group="g", topics=("u",))]
+        assert told.of(events.Notified) == [events.Notified(group="g", topics=("u",))]
         assert not told.of(events.Polled)
     polling = api.consumer(dsn, on_event=told, poll=0.05)
     async with running(polling, handler):
@@ -157,44 +157,44 @@ async def test_connections_that_go_and_come(api: Api, dsn: str, conn: Connection
         try:
             terminate(conn, LISTENER)
             terminate(conn, WORKERS)
-            await wait_until(told.has(events.Disconnected, events.Failing))
+            await wait_until(told.has(events.Disconnected, events.ClaimFailed))
             health = consumer.health()
             assert health.live
             assert not health.ready
             assert any("claiming fails" in reason for reason in health.why)
         finally:
             conn.execute(allowed, [True])
-        told_before = len(told.of(events.Hearing))
-        await wait_until(told.has(events.Reconnected, events.Recovered))
-        await wait_until(lambda: len(told.of(events.Hearing)) > told_before)
+        told_before = len(told.of(events.ListenVerified))
+        await wait_until(told.has(events.Reconnected, events.ClaimRecovered))
+        await wait_until(lambda: len(told.of(events.ListenVerified)) > told_before)
         await wait_until(lambda: consumer.health().ready)
         assert consumer.health().why == ()
-    failing = told.of(events.Failing)
+    failing = told.of(events.ClaimFailed)
     assert [event.failures for event in failing][:1] == [1]
     assert all(
         event.error.startswith("durable_notify") or "psycopg" in event.error for event in failing
     )
-    for kind in (events.Reconnected, events.Recovered):
+    for kind in (events.Reconnected, events.ClaimRecovered):
         assert all(0 < event.seconds < 60 for event in told.of(kind))
 
 
 async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings that do not arrive, as through a pooler: the probe's channel is another one."""
-    from durable_notify._async import listener as async_listener
-    from durable_notify._sync import listener as sync_listener
+    from durable_notify._async.wakeups import listener as async_listener
+    from durable_notify._sync.wakeups import listener as sync_listener
 
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")
     told = Told()
     consumer = api.consumer(dsn, on_event=told, poll=1.0, **QUICK)
     async with running(consumer, Recorder()):
-        await wait_until(told.has(events.Deaf))
+        await wait_until(told.has(events.ListenFailed))
         assert consumer.health().ready  # it polls
     monkeypatch.undo()
 
 
 async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
-    vital = vitals.Vitals(1.0)
+    vital = vitals.HealthTracker(1.0)
     vital.beat(0.0)
     known: dict[str, Any] = {"held": 0, "group": "g", "state": "fetching"}
     assert vital.health(1.0, hears=True, deaf=False, polls=False, **known).ready
@@ -240,9 +240,9 @@ def test_an_async_subscriber_is_refused() -> None:
 
 
 def test_nobody_listens() -> None:
-    assert not Teller(None)
-    assert not Teller([])
-    assert Teller(print)
+    assert not EventEmitter(None)
+    assert not EventEmitter([])
+    assert EventEmitter(print)
 
 
 async def test_events_have_no_secrets(api: Api, dsn: str, conn: Connection) -> None:
@@ -272,8 +272,8 @@ async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
         send(conn, [1])
         async with asyncio.timeout(20):
             await coming
-    assert told.of(events.Rang) == [events.Rang(group="", topics=("t",))]
-    assert told.of(events.Hearing)
+    assert told.of(events.Notified) == [events.Notified(group="", topics=("t",))]
+    assert told.of(events.ListenVerified)
 
 
 # Health

@@ -26,8 +26,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
 from tests.support.observe import asleep, outstanding, send
 from tests.support.pgbouncer import Mode, Pooler, pooler

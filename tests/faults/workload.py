@@ -21,7 +21,6 @@ import psycopg
 from psycopg import sql
 
 import durable_notify as dn
-from durable_notify.messages import Outgoing
 from tests.support.observe import outstanding
 from tests.support.wait import eventually
 

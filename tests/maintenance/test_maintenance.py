@@ -109,14 +109,14 @@ def test_a_step_that_fails_keeps_none_from_going_on(sessions: Sessions, dsn: str
 
 def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     """Of some consumers one does; a role without the rights leaves it."""
-    from durable_notify._sync.compat import Event
+    from durable_notify._sync.concurrency import Event
+    from durable_notify._sync.database.queries import Queries
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
-    from durable_notify._sync.store import Store
 
     one = sessions.session()
     one.subscribe()
     options = dn.ConsumerOptions(group="g", topics=("t",))
-    store = Store(dsn, options)
+    store = Queries(dsn, options)
     store.open()
     try:
         stopping = Event()
@@ -140,7 +140,7 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     finally:
         store.close()
     with roles(dsn, {"consumer": [("consume", ["t"], "g")]}) as made:
-        theirs = Store(made.login("consumer"), options)
+        theirs = Queries(made.login("consumer"), options)
         theirs.open()
         try:
             assert theirs.maintenance_due(60) is None
@@ -155,8 +155,8 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
 async def test_a_consumer_does(
     sessions: Sessions, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durable_notify._async import consumer as source
-    from durable_notify._sync import consumer as generated
+    from durable_notify._async.consumer.consumer import consumer as source
+    from durable_notify._sync.consumer.consumer import consumer as generated
 
     module: Any = source if colour == "async" else generated
     kept = module.keep_up

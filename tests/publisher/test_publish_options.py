@@ -12,7 +12,7 @@ from cloudevents.v1.conversion import to_dict as event_to_dict
 from cloudevents.v1.http import CloudEvent
 
 import durable_notify as dn
-from durable_notify import cloudevents
+from durable_notify.brokers import cloudevents
 from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.cli import good, objects, run
 from tests.support.injection import plant
@@ -35,8 +35,8 @@ async def test_a_delayed_message_wakes_its_consumer(
         before = dt.datetime.now(UTC)
         if many:
             outgoing = [
-                dn.Outgoing("later", delay=dt.timedelta(seconds=1.5)),
-                dn.Outgoing("at once"),
+                dn.NewMessage("later", delay=dt.timedelta(seconds=1.5)),
+                dn.NewMessage("at once"),
             ]
             await maybe_await(api.Publisher().publish_many(mine, "t", outgoing))
         else:
@@ -95,7 +95,7 @@ async def test_what_cannot_be(api: Api, dsn: str, conn: Connection, options: Any
             await maybe_await(api.Publisher().publish(mine, "t", 1, **options))
         with pytest.raises(dn.InvalidArgument) as caught:
             await maybe_await(
-                api.Publisher().publish_many(mine, "t", [0, dn.Outgoing(1, **options)])
+                api.Publisher().publish_many(mine, "t", [0, dn.NewMessage(1, **options)])
             )
         assert "message 1" in caught.value.__notes__[0]
     assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
@@ -119,8 +119,8 @@ async def test_published_once(api: Api, dsn: str, conn: Connection) -> None:
         first = await maybe_await(publisher.publish(mine, "t", 1, dedup_key="k"))
         assert await maybe_await(publisher.publish(mine, "t", 2, dedup_key="k")) == first
         other = await maybe_await(publisher.publish(mine, "u", 3, dedup_key="k"))
-        many = [dn.Outgoing(4, dedup_key="k"), 5, dn.Outgoing(6, dedup_key="l"),
-                dn.Outgoing(7, dedup_key="l", delay=1)]  # fmt: skip
+        many = [dn.NewMessage(4, dedup_key="k"), 5, dn.NewMessage(6, dedup_key="l"),
+                dn.NewMessage(7, dedup_key="l", delay=1)]  # fmt: skip
         ids = await maybe_await(publisher.publish_many(mine, "t", many))
         assert ids == [first, ids[1], ids[2], ids[2]]
         assert len({first, other, *ids}) == 4
@@ -274,7 +274,7 @@ async def test_the_span_is_carried(api: Api, dsn: str, conn: Connection) -> None
             await maybe_await(api.Publisher(trace=False).publish(mine, "t", "off"))
             own = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
             await maybe_await(
-                api.Publisher().publish_many(mine, "t", [dn.Outgoing("own", headers=own)])
+                api.Publisher().publish_many(mine, "t", [dn.NewMessage("own", headers=own)])
             )
     seen = Recorder()
     await with_timeout(api.consumer(dsn, until_empty=True).run(seen))

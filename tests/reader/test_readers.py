@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._core.places import decode, encode
+from durable_notify._core.position import decode, encode
 from tests.support.api import AnyReader, Api, read_everything
 from tests.support.cli import good, objects, run
 from tests.support.injection import plant

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from durable_notify import cli
-from durable_notify.cli import problems
+from durable_notify.cli import errors as problems
 
 COMMAND = [sys.executable, "-m", "durable_notify.cli"]
 PATIENCE = 60

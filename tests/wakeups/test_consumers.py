@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._core.attention import FEW
+from durable_notify._core.topic_set import FEW
 from tests.support.api import Api, Recorder, running
 from tests.support.injection import plant
 from tests.support.observe import (

@@ -12,8 +12,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.api import Api, Recorder, collect, in_thread, running
 from tests.support.injection import plant
@@ -283,9 +283,9 @@ async def test_deaf_and_polling(
 
 @pytest.mark.usefixtures("impatient")
 async def test_deaf_and_not_allowed_to_poll(api: Api, pooled: str, conn: Connection) -> None:
-    with pytest.raises(dn.ListenerDeaf, match="give a direct listen_dsn, or allow poll"):
+    with pytest.raises(dn.ListenUnavailable, match="give a direct listen_dsn, or allow poll"):
         await with_timeout(api.consumer(pooled).run(Recorder()))
-    with pytest.raises(dn.ListenerDeaf):
+    with pytest.raises(dn.ListenUnavailable):
         async with api.consumer(pooled) as consumer:
             await collect(consumer, 1)
 

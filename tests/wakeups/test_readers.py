@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify._core.attention import FEW
+from durable_notify._core.topic_set import FEW
 from tests.support.api import AnyReader, Api, Recorder, running
 from tests.support.injection import plant
 from tests.support.observe import (
