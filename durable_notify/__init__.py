@@ -28,15 +28,15 @@ from .models import (
     AccessGrant,
     AuditEntry,
     BridgeInfo,
-    Conditions,
+    DeadLetterFilter,
     GroupInfo,
     Health,
-    Lagging,
-    Loss,
+    LostMessages,
     OpenPublisher,
     ReplayFilter,
     ReplayJob,
     Retention,
+    RetentionBlocker,
     SeekResult,
 )
 from .options import ConsumerOptions, GroupSettings

@@ -249,7 +249,7 @@ EVENTS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
         Published, Claimed, Handled, Settled, Retried, DeadLettered, LostLease, Notified, Polled,
-        Failing, ClaimRecovered, Disconnected, Reconnected, ListenFailed, ListenVerified,
+        ClaimFailed, ClaimRecovered, Disconnected, Reconnected, ListenFailed, ListenVerified,
         OptionDiffers,
     )
 }  # fmt: skip

@@ -96,7 +96,7 @@ REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
 _FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
 _READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 - of constants
-_READ_OLDEST = f"SELECT {SCHEMA}.oldest_package()"
+_READ_OLDEST = f"SELECT {SCHEMA}.min_client_version()"
 
 # What decides how the catalog's functions write: every name in full, and no taste of the role's.
 _PLAIN = """
@@ -370,8 +370,8 @@ def _compare(row: tuple[Any, ...] | None, *, known: bool) -> None:
     if found < SCHEMA_VERSION:
         msg = (
             f"The durable_notify schema is at {found}, this package needs {SCHEMA_VERSION}. Run "
-            "`durable-notify migrate`, or call durable_notify.integrations.alembic.upgrade(op) in a "
-            "revision of your own."
+            "`durable-notify migrate`, or call durable_notify.integrations.alembic.upgrade(op) in "
+            "a revision of your own."
         )
         raise SchemaTooOld(msg)
     refuse_newer((found,))

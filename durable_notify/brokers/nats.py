@@ -16,6 +16,7 @@ from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
     UNCARRIED,
     Refused,
+    RetryLater,
     Sent,
     Unconfirmed,
     Worked,

@@ -18,6 +18,7 @@ from .amqp import connection_class, text_of
 from .broker import (
     UNCARRIED,
     Refused,
+    RetryLater,
     Sent,
     Unconfirmed,
     Worked,

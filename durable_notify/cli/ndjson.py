@@ -12,7 +12,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidArgument
-from ..payloads import MAX_PAYLOAD_BYTES, JsonText, dedup_of, encode, members, times_of  # fmt: skip
+from ..payloads import (
+    MAX_PAYLOAD_BYTES,
+    JsonText,
+    NewMessage,
+    dedup_of,
+    encode,
+    members,
+    times_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

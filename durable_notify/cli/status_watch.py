@@ -121,7 +121,7 @@ def _looks(
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
     """Look at intervals until `wait` is false; a connection that broke is made anew.
 
-    The first look must work out. RetryLater the last one is shown, with what is wrong.
+    The first look must work out. Later the last one is shown, with what is wrong.
     """
     seen: StatusSnapshot | None = None
     while True:

@@ -92,7 +92,7 @@ class StatusSnapshot:
 def look(
     connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
 ) -> StatusSnapshot:
-    """Look at every group and topic that the role may see; rates are since the look before.
+    """Look at every group and topic that the role may see; rates are since the snapshot before.
 
     `connection` is in autocommit mode.
     """

@@ -218,7 +218,7 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
         with pytest.raises(dn.ForeignCluster) as error:
             call()
         for words in (
-            "anchor is empty",
+            "cluster_identity is empty",
             "TRUNCATE of all tables",
             "SELECT durable_notify.empty_all()",
         ):

@@ -44,15 +44,13 @@ def written_anew(conn: Connection) -> None:
             "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM durable_notify.cluster_identity"
         )
         conn.execute("TRUNCATE durable_notify.cluster_identity")
-        conn.execute(
-            "INSERT INTO durable_notify.cluster_identity SELECT * FROM kept ORDER BY place"
-        )
+        conn.execute("INSERT INTO durable_notify.cluster_identity SELECT * FROM kept ORDER BY slot")
 
 
 def one_by_one(conn: Connection) -> None:
     """As pg_dump --inserts has it."""
     rows = conn.execute(
-        "SELECT place, xid::text, log_id FROM durable_notify.cluster_identity"
+        "SELECT slot, xid::text, log_id FROM durable_notify.cluster_identity"
     ).fetchall()
     conn.execute("TRUNCATE durable_notify.cluster_identity")
     for row in rows:
@@ -75,7 +73,7 @@ WAYS = [written_anew, one_by_one, schema_only, replicated_besides]
 def test_the_second_row_has_the_lower_xid(conn: Connection) -> None:
     """So that no two transactions, one after the other, can give both their xmin again."""
     rows = conn.execute(
-        "SELECT place, xid = xmin, xid::text::bigint FROM durable_notify.cluster_identity ORDER BY ctid"
+        "SELECT slot, xid = xmin, xid::text::bigint FROM durable_notify.cluster_identity ORDER BY ctid"
     ).fetchall()
     assert [row[:2] for row in rows] == [(1, True), (2, True)]
     assert rows[0][2] > rows[1][2]
@@ -111,9 +109,7 @@ def test_everything_that_reads_is_refused(
         "SELECT * FROM durable_notify.read('t', '3:3:', 0, NULL, NULL, NULL)",
         ANCHORED,
     ):
-        told = (
-            "from, or replicated by, another cluster|anchor is empty"  # as a dump of the schema is
-        )
+        told = "from, or replicated by, another cluster|cluster_identity is empty"  # as a dump of the schema is
         with pytest.raises(errors.Error, match=told) as seen:
             conn.execute(query.encode())
         assert seen.value.sqlstate == "DN010"

@@ -138,7 +138,9 @@ STEERING = {
 @given(messages=MESSAGES)
 def test_there_and_back(dsn: str, broker: Any, messages: list[tuple[Any, Any, Any]]) -> None:
     made = [
-        Outgoing(DEEP if body == "deep" else body, key=key, headers={**headers, "no": str(number)})
+        NewMessage(
+            DEEP if body == "deep" else body, key=key, headers={**headers, "no": str(number)}
+        )
         for number, (body, key, headers) in enumerate(messages)
     ]
     asyncio.run(there_and_back(dsn, broker, made))

@@ -80,7 +80,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
     event = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "made", "data": {"a": 1}}
     (first, *_) = publish(
         dsn, "orders.eu",
-        Outgoing({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
+        NewMessage({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
         b"\x00\xff",
         dn.cloudevents.from_event(event),
         "line\nbreak ä",

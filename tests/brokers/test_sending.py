@@ -20,6 +20,7 @@ from durable_notify.brokers.broker import (
     BrokerMessage,
     Outcome,
     Refused,
+    RetryLater,
     Sent,
     Told,
     Unconfirmed,

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from durable_notify.cli.status_watch import screen
 from durable_notify.diagnostics import status as standing
-from durable_notify.diagnostics.status import Lease, StatusSnapshot, look
+from durable_notify.diagnostics.status import GroupStatus, Lease, StatusSnapshot, look
 from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, run, start
 from tests.support.observe import send
 from tests.support.roles import roles
@@ -124,7 +124,7 @@ def test_an_observer_sees_it_and_a_publisher_is_refused(conn: Connection, dsn: s
 
 def many(count: int) -> StatusSnapshot:
     standings = [
-        Standing(f"a-topic-of-some-length-{i}", "a-group-of-some-length", 10**9, 10**9, i * 10**7, i < 3, 1e5,
+        GroupStatus(f"a-topic-of-some-length-{i}", "a-group-of-some-length", 10**9, 10**9, i * 10**7, i < 3, 1e5,
                  12, 3, 300, 7, 5, 2, 12345.6, 0.25)
         for i in range(count)
     ]  # fmt: skip

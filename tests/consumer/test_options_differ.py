@@ -10,8 +10,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._async.consumer.consumer import leases as async_settler
-from durable_notify._sync.consumer.consumer import leases as sync_settler
+from durable_notify._async.consumer import leases as async_settler
+from durable_notify._sync.consumer import leases as sync_settler
 from tests.support.api import Api
 from tests.support.observe import value
 from tests.support.wait import wait_until

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async.consumer.consumer import dispatcher as async_dispatcher
+from durable_notify._async.consumer import dispatcher as async_dispatcher
 from durable_notify._core.pacing import BatchSizer
-from durable_notify._sync.consumer.consumer import dispatcher as sync_dispatcher
+from durable_notify._sync.consumer import dispatcher as sync_dispatcher
 from tests.support.api import Api, running
 from tests.support.observe import asleep, outstanding, send
 from tests.support.wait import wait_until, with_timeout

@@ -180,8 +180,8 @@ async def test_connections_that_go_and_come(api: Api, dsn: str, conn: Connection
 
 async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings that do not arrive, as through a pooler: the probe's channel is another one."""
-    from durable_notify._async.wakeups import listener as async_listener
-    from durable_notify._sync.wakeups import listener as sync_listener
+    from durable_notify._async import listener as async_listener
+    from durable_notify._sync import listener as sync_listener
 
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")

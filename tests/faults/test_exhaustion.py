@@ -30,9 +30,9 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import schema
-from durable_notify._async.consumer.consumer import consumer as async_consumer
+from durable_notify._async.consumer import consumer as async_consumer
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer.consumer import consumer as sync_consumer
+from durable_notify._sync.consumer import consumer as sync_consumer
 from durable_notify.embedded import Server
 from tests.faults.auditor import audit_handled
 from tests.faults.workload import DDL, Workload, make_worker

@@ -21,9 +21,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from durable_notify._async.consumer.consumer import consumer as async_consumer
+from durable_notify._async.consumer import consumer as async_consumer
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer.consumer import consumer as sync_consumer
+from durable_notify._sync.consumer import consumer as sync_consumer
 from tests.faults.workload import DDL, Workload, make_worker
 from tests.support.api import Api, Recorder, running
 from tests.support.observe import asleep, backends, send

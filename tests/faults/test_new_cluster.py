@@ -131,13 +131,13 @@ def xids_as_they_were(session: Session) -> None:
 
 def stragglers_forgotten(session: Session) -> None:
     """What was in flight below the place in the log does not come."""
-    plant(session, "_reanchor_position", ("o.id <= place.h0)", "o.id <= 0)"))
+    plant(session, "_reanchor_position", ("o.id <= pos.h0)", "o.id <= 0)"))
 
 
 def read_from_the_beginning(session: Session) -> None:
     """What was handed over comes again."""
-    place = "place.h0 := GREATEST(old_pos.h0, old_pos.p);"
-    plant(session, "_reanchor_position", (place, "place.h0 := 0;"))
+    place = "pos.h0 := GREATEST(old_pos.h0, old_pos.p);"
+    plant(session, "_reanchor_position", (place, "pos.h0 := 0;"))
 
 
 PLANTED: list[tuple[Plant, str]] = [

@@ -24,7 +24,7 @@ BY_HAND = (
     " set_retention delete_retention retention_watermark maintain maintain_begin maintain_steps maintain_step maintain_end"
     " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
-#: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
+#: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name.
 MAY: dict[str, set[str]] = {
     **_decided(GRANTED, "_is_owner channel notify_policy min_client_version"),
     **_decided(
@@ -72,19 +72,19 @@ MAY: dict[str, set[str]] = {
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. has_own_rights, wakeups, _key_required and mirror_of are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
     "_has_controls",
 }  # fmt: skip
-#: A trigger for tables of others, whose _open_writers need no rights here. Who makes triggers with it needs EXECUTE.
+#: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}
 PATH = "search_path=pg_catalog, durable_notify, pg_temp"
 
 
 def base(name: str) -> str:
     """The function that a twin is the twin of."""
-    return name.removesuffix("_granted")
+    return name.removesuffix("_granted").removeprefix("_" if name.endswith("_granted") else "")
 
 
 def findings(conn: Connection) -> list[str]:

@@ -327,7 +327,7 @@ def policies(conn: Connection, tried: dict[str, str], strings: str = "on") -> No
                 "when_waiting", tried.get(f"{topic}x")
             )  # fmt: skip
             conn.execute("SELECT durable_notify.publish(%s, '1')", [topic])
-        body = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'wakeups'")
+        body = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'notify_policy'")
         assert "How what is published to a topic wakes its consumers" in body
 
 

@@ -165,7 +165,7 @@ def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
         "release(ARRAY[%s::bigint])", "replay('secret group', 't', 0)", "seek('secret group', 't', to_now => true)",
         "start_replay('secret group', 't', why => 'secret')", "advance_replays('secret group', '{t}')",
         "redrive('secret group', everything => true, why => 'secret')", "pause('secret group')",
-        "resume('secret group')", "set_wakeups('t', 'when_waiting')", "delete_group('secret group')",
+        "resume('secret group')", "set_notify_policy('t', 'when_waiting')", "delete_group('secret group')",
     ):  # fmt: skip
         conn.execute(f"SELECT durable_notify.{query}".encode(), [token] if "%s" in query else None)
     heard = [(note.channel, note.payload) for note in nobody.notifies(timeout=5, stop_after=10)]

@@ -199,7 +199,7 @@ OTHER_GROUP = (
 )
 
 
-def test_what_is_granted_works(sessions: dict[str, Connection], furnished: Leases) -> None:
+def test_what_has_grant_works(sessions: dict[str, Connection], furnished: Leases) -> None:
     token, message = furnished["g orders.eu"]
     for kind, calls in (("publisher", PUBLISHER), ("consumer", CONSUMER), ("reader", READER)):
         for call in calls:

@@ -112,11 +112,11 @@ def test_the_halves_agree_on_names_at_the_edge(judge: Connection, kind: str) -> 
     ("function", "old", "new"),
     [
         (
-            "refuse",
+            "_validate_message",
             "OR durable_notify._has_controls(message.topic, true) OR message.topic ~ '[*>]'",
             "",
         ),
-        ("refuse", "BETWEEN 1 AND 1024", "BETWEEN 1 AND 1025"),
+        ("_validate_message", "BETWEEN 1 AND 1024", "BETWEEN 1 AND 1025"),
         ("subscribe", "pg_catalog.octet_length(p.pattern) > 255 OR", ""),
         ("_claim_dedup_key", "OR durable_notify._has_controls(dedup_key, false)", ""),
     ],

@@ -336,13 +336,13 @@ async def test_a_leak_is_noticed(
     """What this file looks for, planted: it is found."""
     bad = BAD_DSNS[0]
     with monkeypatch.context() as patch:
-        from durable_notify._sync.database import connection as links
+        from durable_notify._sync import links
 
         for module in (connecting, links):
             patch.setattr(module, "check_dsn", psycopg.conninfo.conninfo_to_dict)
         assert leak(await caught(lambda: dn.Consumer(bad, group="g", topics=["t"]).start()))
     with monkeypatch.context() as patch:
-        from durable_notify._sync.consumer.consumer import leases as settler
+        from durable_notify._sync import settler
 
         patch.setattr(settler, "said", str)
         with pytest.raises(AssertionError, match="0f-mine"):

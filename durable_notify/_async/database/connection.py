@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
 __all__ = [
-    "HEARTBEAT", "TRANSIENT", "AsyncReconnectingConnection", "ConnectFailed", "ReadOnlyServer", "can_write", "connect",
-    "settings", "was_closed",
+    "HEARTBEAT", "TRANSIENT", "AsyncReconnectingConnection", "ConnectFailed", "ReadOnlyServer",
+    "can_write", "connect", "settings", "was_closed",
 ]  # fmt: skip
 
 log = logging.getLogger("durable_notify")

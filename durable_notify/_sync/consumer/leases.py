@@ -54,7 +54,7 @@ class LeaseManager:
     """Holds a consumer's leases: keeps them alive, and flushes the outcomes of their messages.
 
     Who waits for an outcome flushes it, with whatever else has come together while the flush
-    before was under way (group commit). Settlement nobody waits for go when their lease is complete,
+    before was under way (group commit). Outcomes nobody waits for go when their lease is complete,
     when the next of their keys is all that a handler could do, or after ``LINGER``.
     """
 

@@ -271,7 +271,12 @@ class ReconnectingConnection:
     """
 
     def __init__(
-        self, dsn: str, purpose: str, opened: ConnectionRegistry, heartbeat: float, answer: float
+        self,
+        dsn: str,
+        purpose: str,
+        opened: ConnectionRegistry,
+        heartbeat: float,
+        answer: float,
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose

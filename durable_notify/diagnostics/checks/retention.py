@@ -15,7 +15,8 @@ def partitions(patient: CheckContext) -> Iterator[Finding]:
     """A leaf of the log is ready ahead, and none was missing."""
     last, ready = patient.row(
         """
-        SELECT s.last, (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
+        SELECT s.last,
+               (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
           FROM (SELECT COALESCE(pg_sequence_last_value('durable_notify.outbox_id_seq'), 0)) s (last)
         """
     )

@@ -73,11 +73,11 @@ BEGIN
           ) AS t (name, before, fits)
           JOIN pg_catalog.pg_proc p ON p.pronamespace = 'durable_notify'::regnamespace AND p.proname = t.name
     LOOP
-        SELECT pg_catalog.string_agg(a.name, ', ' ORDER BY a.place) FILTER (WHERE COALESCE(a.mode, 'i') = 'i'),
-               pg_catalog.string_agg(a.name, ', ' ORDER BY a.place) FILTER (WHERE a.mode = 'o')
+        SELECT pg_catalog.string_agg(a.name, ', ' ORDER BY a.ord) FILTER (WHERE COALESCE(a.mode, 'i') = 'i'),
+               pg_catalog.string_agg(a.name, ', ' ORDER BY a.ord) FILTER (WHERE a.mode = 'o')
           INTO names, outs
           FROM ROWS FROM (pg_catalog.unnest(twin.proargnames), pg_catalog.unnest(twin.proargmodes::text[]))
-               WITH ORDINALITY AS a (name, mode, place);
+               WITH ORDINALITY AS a (name, mode, ord);
         call := pg_catalog.format('durable_notify.%s(%s)', twin.proname, names);
         EXECUTE pg_catalog.format(
             $$CREATE FUNCTION durable_notify._%s_granted(%s) RETURNS %s LANGUAGE plpgsql %s SECURITY DEFINER

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify._has_grant(action text, pattern text, group_name 
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
-    asking name := durable_notify._calling_role();
+    calling_role name := durable_notify._calling_role();
 BEGIN
     -- Whether the caller was granted an action on a topic, or on all that a pattern stands for, and on a
     -- group; NULL stands for any. Only functions that run with the owner's rights call this.
@@ -10,7 +10,7 @@ BEGIN
     -- Trap: the session of the owner or a superuser must not count. It does not come this way (see
     -- _is_owner()) unless it runs something as somebody else: autovacuum evaluates the indexed
     -- expressions of a table as the table's owner, in a session that is a superuser's.
-    RETURN NOT pg_catalog.has_table_privilege(asking, 'durable_notify.outbox'::regclass, 'TRUNCATE')
+    RETURN NOT pg_catalog.has_table_privilege(calling_role, 'durable_notify.outbox'::regclass, 'TRUNCATE')
        AND EXISTS (
            SELECT FROM durable_notify.access a
             WHERE a.action = _has_grant.action
@@ -19,7 +19,7 @@ BEGIN
               AND (_has_grant.pattern IS NULL
                    OR _has_grant.pattern ~ a.regex
                       AND (pg_catalog.strpos(_has_grant.pattern, '>') = 0 OR pg_catalog.right(a.pattern, 1) = '>'))
-              AND pg_catalog.pg_has_role(asking, a.role::oid, 'USAGE'));
+              AND pg_catalog.pg_has_role(calling_role, a.role::oid, 'USAGE'));
 END
 $function$;
 
@@ -28,7 +28,7 @@ CREATE FUNCTION durable_notify._require(
 ) RETURNS void
 LANGUAGE plpgsql STABLE AS $function$
 DECLARE
-    asking name;
+    calling_role name;
     missing text;
     command text;
 BEGIN
@@ -49,14 +49,14 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    asking := durable_notify._calling_role();
+    calling_role := durable_notify._calling_role();
     missing := pg_catalog.left(COALESCE(NULLIF(missing, ''), topics[1], 'TOPIC'), 255);
     command := pg_catalog.format(CASE action
         WHEN 'observe' THEN 'durable-notify grant %I --observe'
         WHEN 'consume' THEN 'durable-notify grant %I --consume %L --group %L'
         ELSE 'durable-notify grant %I --' || action || ' %L'
-    END, asking, missing, pg_catalog.left(COALESCE(group_name, 'GROUP'), 255));
-    RAISE EXCEPTION 'permission denied: role "%" may not % here', asking, action
+    END, calling_role, missing, pg_catalog.left(COALESCE(group_name, 'GROUP'), 255));
+    RAISE EXCEPTION 'permission denied: role "%" may not % here', calling_role, action
         USING ERRCODE = 'insufficient_privilege', HINT = 'The owner of the schema can allow it: ' || command;
 END
 $function$;

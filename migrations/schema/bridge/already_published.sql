@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify.already_published(
     topic text, channel text, since pg_snapshot, passed bigint[], payloads text[], pids integer[]
-) RETURNS TABLE (place bigint, ids bigint[])
+) RETURNS TABLE (ord bigint, ids bigint[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
@@ -32,10 +32,10 @@ BEGIN
                pg_catalog.row_number() OVER (PARTITION BY b.pid, b.raw ORDER BY pg_catalog.min(b.id)) AS turn
           FROM by_notify b GROUP BY b.pid, b.raw, b.xid
     ), heard AS (
-        SELECT h.place, h.pid::text AS pid, h.payload AS raw,
-               pg_catalog.row_number() OVER (PARTITION BY h.pid, h.payload ORDER BY h.place) AS turn
-          FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, place)
+        SELECT h.ord, h.pid::text AS pid, h.payload AS raw,
+               pg_catalog.row_number() OVER (PARTITION BY h.pid, h.payload ORDER BY h.ord) AS turn
+          FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, ord)
     )
-    SELECT heard.place, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
+    SELECT heard.ord, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
 END
 $function$;

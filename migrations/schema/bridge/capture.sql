@@ -30,8 +30,8 @@ BEGIN
     SELECT capture.topic,
            CASE WHEN as_json THEN durable_notify._to_jsonb(h.payload) ELSE pg_catalog.to_jsonb(h.payload) END,
            pg_catalog.jsonb_build_object('captured', pg_catalog.jsonb_build_object('channel', channel, 'pid', h.pid))
-      FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, place)
-     ORDER BY h.place;
+      FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, ord)
+     ORDER BY h.ord;
     RETURN true;
 END
 $function$;

@@ -8,6 +8,6 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                    CASE WHEN c.letter ~ bad
                         THEN pg_catalog.regexp_replace(
                             pg_catalog.upper(pg_catalog.encode(pg_catalog.convert_to(c.letter, 'UTF8'), 'hex')), '(..)', E'%\\1', 'g')
-                        ELSE c.letter END, '' ORDER BY c.place)
-          FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, place)) END
+                        ELSE c.letter END, '' ORDER BY c.ord)
+          FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, ord)) END
 $function$;

@@ -15,10 +15,10 @@ DECLARE
     claimed bigint := 0;
     allowed bigint;
     found bigint;
-    part durable_notify.subscription;
+    subscription durable_notify.subscription;
     claiming_group integer;
     options durable_notify.consumer_group;
-    upto bigint;
+    max_id bigint;
     now_snapshot pg_snapshot;
 BEGIN
     -- Hand up to max_messages messages of some of a group's topics to one consumer, until the
@@ -50,10 +50,10 @@ BEGIN
     END IF;
     allowed := durable_notify._delivery_quota(options, max_messages);
     IF options.order_by = 'strict' THEN
-        upto := durable_notify._group_watermark(claiming_group);
+        max_id := durable_notify._group_watermark(claiming_group);
     END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
-    FOR part IN
+    FOR subscription IN
         -- In random order: a topic that always fills the batch must not starve the others.
         SELECT s.id, s.group_id, t.topic, s.created_at
           FROM (SELECT DISTINCT pg_catalog.unnest(topics)) AS t (topic)
@@ -61,12 +61,12 @@ BEGIN
          ORDER BY pg_catalog.random()
     LOOP
         EXIT WHEN claimed >= allowed;
-        IF part.id IS NULL THEN
-            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, part.topic
+        IF subscription.id IS NULL THEN
+            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, subscription.topic
                 USING ERRCODE = 'DN006', HINT = 'durable_notify.subscribe() adds topics to a group.';
         END IF;
         RETURN QUERY SELECT * FROM durable_notify._claim_topic(
-            part, options, now_snapshot, upto, (allowed - claimed)::integer, lease, owner);
+            subscription, options, now_snapshot, max_id, (allowed - claimed)::integer, lease, owner);
         GET DIAGNOSTICS found = ROW_COUNT;
         claimed := claimed + found;
     END LOOP;

@@ -21,14 +21,14 @@ BEGIN
     busy := durable_notify._keys_in_flight(lease_tokens, waiting, order_by);
     RETURN ARRAY(SELECT f.message_id FROM (
         SELECT m.message_id
-          FROM pg_catalog.unnest(waiting) WITH ORDINALITY AS w (key, place)
+          FROM pg_catalog.unnest(waiting) WITH ORDINALITY AS w (key, ord)
          CROSS JOIN LATERAL (
                SELECT n.message_id, pg_catalog.bool_and(n.due_at <= now_time) OVER (ORDER BY n.message_id) AS goes
                  FROM (SELECT DISTINCT ON (e.message_id) e.message_id, e.due_at FROM durable_notify.deferred e
                         WHERE e.subscription_id = _unpark.subscription_id AND e.key = w.key
                         ORDER BY e.message_id, e.due_at LIMIT max_messages) AS n) AS m
          WHERE w.key <> ALL (busy) AND m.goes
-         ORDER BY w.place, m.message_id
+         ORDER BY w.ord, m.message_id
          LIMIT max_messages) AS f ORDER BY f.message_id);
 END
 $function$;

@@ -18,12 +18,12 @@ BEGIN
                CASE WHEN pg_catalog.bool_and(g.replay_job IS NOT NULL) AND pg_catalog.min(g.replay_job) = pg_catalog.max(g.replay_job)
                     THEN pg_catalog.max(g.replay_job) END AS replay_job
           FROM gone g GROUP BY g.message_id)
-    SELECT COALESCE(pg_catalog.array_agg(m.message_id ORDER BY w.place), '{}'),
-           COALESCE(pg_catalog.array_agg(m.attempt ORDER BY w.place), '{}'),
-           COALESCE(pg_catalog.array_agg(m.replay_job ORDER BY w.place), '{}')
+    SELECT COALESCE(pg_catalog.array_agg(m.message_id ORDER BY w.ord), '{}'),
+           COALESCE(pg_catalog.array_agg(m.attempt ORDER BY w.ord), '{}'),
+           COALESCE(pg_catalog.array_agg(m.replay_job ORDER BY w.ord), '{}')
       INTO ids, attempts, replay_jobs
-      FROM (SELECT n.id, pg_catalog.min(n.place) AS place
-              FROM pg_catalog.unnest(wanted) WITH ORDINALITY AS n (id, place) GROUP BY n.id) AS w
+      FROM (SELECT n.id, pg_catalog.min(n.ord) AS ord
+              FROM pg_catalog.unnest(wanted) WITH ORDINALITY AS n (id, ord) GROUP BY n.id) AS w
       JOIN message m ON m.message_id = w.id;
 END
 $function$;

@@ -7,13 +7,13 @@ BEGIN
     TRUNCATE durable_notify.cluster_identity;  -- not DELETE: the order of its rows matters
     BEGIN
         -- A transaction of its own inside this one: its xid is higher than that of what is outside.
-        INSERT INTO durable_notify.cluster_identity (place, xid, log_id) VALUES (1, '0', new_log);
-        UPDATE durable_notify.cluster_identity SET xid = xmin WHERE place = 1;
+        INSERT INTO durable_notify.cluster_identity (slot, xid, log_id) VALUES (1, '0', new_log);
+        UPDATE durable_notify.cluster_identity SET xid = xmin WHERE slot = 1;
     EXCEPTION WHEN division_by_zero THEN
         RAISE;  -- never; the clause makes the block a transaction
     END;
-    INSERT INTO durable_notify.cluster_identity (place, xid, log_id) VALUES (2, '0', new_log);
-    UPDATE durable_notify.cluster_identity SET xid = xmin WHERE place = 2;
+    INSERT INTO durable_notify.cluster_identity (slot, xid, log_id) VALUES (2, '0', new_log);
+    UPDATE durable_notify.cluster_identity SET xid = xmin WHERE slot = 2;
 END
 $function$;
 

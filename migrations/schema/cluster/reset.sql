@@ -19,7 +19,7 @@ BEGIN
         SELECT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
          WHERE t.tgfoid = 'durable_notify._refuse_late_insert()'::regprocedure
     LOOP
-        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late ON %s', leaf);  -- see _close_partition()
+        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late_insert ON %s', leaf);  -- see _close_partition()
     END LOOP;
 END
 $function$;

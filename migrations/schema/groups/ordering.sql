@@ -5,21 +5,21 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     SELECT CASE order_by WHEN 'key' THEN key WHEN 'strict' THEN '' END
 $function$;
 
-CREATE FUNCTION durable_notify._lease_keys(held durable_notify.lease, order_by text) RETURNS text[]
+CREATE FUNCTION durable_notify._lease_keys(lease durable_notify.lease, order_by text) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
     -- What a lease's messages are kept in order by under an order; NULL: by nothing. Under the one that it
     -- was handed out under this stands in the lease; after configure() it is looked up.
-    IF held.order_by = _lease_keys.order_by THEN
-        RETURN held.keys;
+    IF lease.order_by = _lease_keys.order_by THEN
+        RETURN lease.keys;
     END IF;
     RETURN (
-        SELECT pg_catalog.array_agg(durable_notify._ordering_key(_lease_keys.order_by, o.key) ORDER BY m.place)
+        SELECT pg_catalog.array_agg(durable_notify._ordering_key(_lease_keys.order_by, o.key) ORDER BY m.ord)
           FROM durable_notify.subscription s
-         CROSS JOIN LATERAL pg_catalog.unnest(held.ids) WITH ORDINALITY AS m (id, place)
+         CROSS JOIN LATERAL pg_catalog.unnest(lease.ids) WITH ORDINALITY AS m (id, ord)
           LEFT JOIN LATERAL durable_notify._message(s.topic, m.id, m.id, m.id) AS o ON true
-         WHERE s.id = held.subscription_id);
+         WHERE s.id = lease.subscription_id);
 END
 $function$;
 

@@ -8,6 +8,6 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
                    WHEN '*' THEN '[^.]+'
                    WHEN '>' THEN '.+'
                    ELSE pg_catalog.regexp_replace(w.word, E'([][\\\\.^$|?*+(){}-])', E'\\\\\\1', 'g')
-               END, '[.]' ORDER BY w.place) || '$'
-      FROM pg_catalog.unnest(pg_catalog.string_to_array(pattern, '.')) WITH ORDINALITY AS w (word, place)
+               END, '[.]' ORDER BY w.ord) || '$'
+      FROM pg_catalog.unnest(pg_catalog.string_to_array(pattern, '.')) WITH ORDINALITY AS w (word, ord)
 $function$;

@@ -11,6 +11,6 @@ BEGIN
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a) IS NOT TRUE THEN
         PERFORM durable_notify._raise_foreign_cluster();
     END IF;
-    RETURN (SELECT a.log_id FROM durable_notify.cluster_identity a WHERE a.place = 1);
+    RETURN (SELECT a.log_id FROM durable_notify.cluster_identity a WHERE a.slot = 1);
 END
 $function$;

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify._group_watermark(group_id integer) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    noted durable_notify.group_watermark;
+    recorded durable_notify.group_watermark;
     drawn bigint;
     writers xid[];
 BEGIN
@@ -12,20 +12,20 @@ BEGIN
     -- Whoever drew an id up to `drawn` was publishing then. Not publishing any more at the look
     -- after it: its end was visible by then. Those who are, are noted, and waited for; those who
     -- begin later are not, or a busy topic would wait for ever.
-    SELECT * INTO noted FROM durable_notify.group_watermark h WHERE h.group_id = _group_watermark.group_id;
+    SELECT * INTO recorded FROM durable_notify.group_watermark h WHERE h.group_id = _group_watermark.group_id;
     SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END INTO drawn FROM durable_notify.outbox_id_seq q;
     writers := durable_notify._open_publishers();
     IF pg_catalog.cardinality(writers) = 0 THEN
         RETURN drawn;
     END IF;
-    IF noted.noted_id IS NOT NULL AND noted.waits_for && writers THEN
-        RETURN noted.last_id;
+    IF recorded.noted_id IS NOT NULL AND recorded.waits_for && writers THEN
+        RETURN recorded.last_id;
     END IF;
     INSERT INTO durable_notify.group_watermark AS h (group_id, last_id, noted_id, waits_for)
-    VALUES (_group_watermark.group_id, COALESCE(noted.noted_id, 0), drawn, writers)
+    VALUES (_group_watermark.group_id, COALESCE(recorded.noted_id, 0), drawn, writers)
     ON CONFLICT (group_id) DO UPDATE
        SET last_id = EXCLUDED.last_id, noted_id = EXCLUDED.noted_id, waits_for = EXCLUDED.waits_for;
-    RETURN COALESCE(noted.noted_id, 0);
+    RETURN COALESCE(recorded.noted_id, 0);
 END
 $function$;
 
@@ -33,28 +33,28 @@ CREATE FUNCTION durable_notify._advance_watermark() RETURNS bigint
 LANGUAGE plpgsql
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
-    noted durable_notify.watermark;
+    recorded durable_notify.watermark;
     drawn bigint;
     writers xid[];
 BEGIN
     -- Find and note the highest id up to which nothing can appear any more, whatever is in flight; see
     -- _group_watermark(). What is removed, compacted or archived is below it: no message commits late there.
     INSERT INTO durable_notify.watermark (last_id, waits_for) VALUES (0, '{}') ON CONFLICT DO NOTHING;
-    SELECT * INTO STRICT noted FROM durable_notify.watermark FOR UPDATE;
+    SELECT * INTO STRICT recorded FROM durable_notify.watermark FOR UPDATE;
     SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END INTO drawn FROM durable_notify.outbox_id_seq q;
     -- Trap: the ids first, the publishers after. The other way round who begins in between is in neither.
     writers := durable_notify._open_publishers();
     IF pg_catalog.cardinality(writers) = 0 THEN
-        noted.last_id := drawn;
-        noted.noted_id := NULL;
-    ELSIF noted.noted_id IS NOT NULL AND noted.waits_for && writers THEN
-        RETURN noted.last_id;
+        recorded.last_id := drawn;
+        recorded.noted_id := NULL;
+    ELSIF recorded.noted_id IS NOT NULL AND recorded.waits_for && writers THEN
+        RETURN recorded.last_id;
     ELSE
-        noted.last_id := COALESCE(noted.noted_id, noted.last_id);
-        noted.noted_id := drawn;
+        recorded.last_id := COALESCE(recorded.noted_id, recorded.last_id);
+        recorded.noted_id := drawn;
     END IF;
-    UPDATE durable_notify.watermark SET last_id = noted.last_id, noted_id = noted.noted_id, waits_for = writers;
-    RETURN noted.last_id;
+    UPDATE durable_notify.watermark SET last_id = recorded.last_id, noted_id = recorded.noted_id, waits_for = writers;
+    RETURN recorded.last_id;
 END
 $function$;
 

@@ -4,7 +4,7 @@ SET lock_timeout = '40ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     closed bigint;
-    part record;
+    partition record;
     further bigint;
     own bigint;
     since bigint;
@@ -20,17 +20,17 @@ BEGIN
                   AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
         RETURN closed;
     END IF;
-    FOR part IN
+    FOR partition IN
         SELECT l.leaf, l.next_id FROM durable_notify.partitions() l
          WHERE l.next_id <= durable_notify._watermark() AND l.next_id > closed ORDER BY l.next_id
     LOOP
         BEGIN
             PERFORM durable_notify._lock_functions();  -- _set_closed_below() writes one anew
-            PERFORM durable_notify._close_partition(part.leaf);
+            PERFORM durable_notify._close_partition(partition.leaf);
         EXCEPTION WHEN lock_not_available THEN
             EXIT;  -- who has written there holds it, or who grants: another time
         END;
-        further := part.next_id;
+        further := partition.next_id;
     END LOOP;
     IF further IS NOT NULL THEN
         closed := further;
@@ -56,8 +56,8 @@ LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Have a leaf refuse rows from here on; see _refuse_late_insert().
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE TRIGGER refuse_late AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify._refuse_late_insert();'
-        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late', leaf);
+        'CREATE OR REPLACE TRIGGER refuse_late_insert AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify._refuse_late_insert();'
+        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late_insert', leaf);
 END
 $function$;
 

@@ -66,15 +66,15 @@ BEGIN
     -- backup bars, and whoever added it may have died. So it is farther ahead than ids come in days, and
     -- _advance_sequence() leaves out those in between. One that was left behind comes first here, and goes
     -- before ids come near it.
-    SELECT k.convalidated, c.bound[1]::bigint AS upto INTO relief
+    SELECT k.convalidated, c.bound[1]::bigint AS max_id INTO relief
       FROM pg_catalog.pg_constraint k
      CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
      WHERE k.conrelid = 'durable_notify.outbox_default'::regclass AND k.conname = 'outbox_default_relief';
-    IF relief.upto - drawn < 5 * min_width OR relief.upto < last_leaf THEN
+    IF relief.max_id - drawn < 5 * min_width OR relief.max_id < last_leaf THEN
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT outbox_default_relief;
     ELSIF relief.convalidated THEN
-        RETURN relief.upto;
-    ELSIF relief.upto IS NOT NULL THEN
+        RETURN relief.max_id;
+    ELSIF relief.max_id IS NOT NULL THEN
         ALTER TABLE durable_notify.outbox_default VALIDATE CONSTRAINT outbox_default_relief;
     ELSIF pg_catalog.pg_relation_size('durable_notify.outbox_default') > 16777216 THEN
         EXECUTE pg_catalog.format(

@@ -3,7 +3,7 @@ LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '40ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
-    part record;
+    partition record;
     used boolean;
 BEGIN
     -- Drop a leaf that is empty and gets no more messages; returns 1, or 0: there is none, or not now. It
@@ -15,20 +15,20 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see _truncate_partition()
-    FOR part IN
+    FOR partition IN
         SELECT l.leaf, u.since FROM durable_notify.partitions() l
           LEFT JOIN durable_notify.unwanted_partition u ON u.first_id = l.first_id
          WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
     LOOP
-        IF pg_catalog.pg_relation_size(part.leaf) > 0 THEN
-            CONTINUE WHEN part.since IS NULL OR NOT durable_notify._is_referenced(part.leaf)
-                          OR EXISTS (SELECT FROM durable_notify._older_snapshots(part.since));
-            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', part.leaf) INTO used;
+        IF pg_catalog.pg_relation_size(partition.leaf) > 0 THEN
+            CONTINUE WHEN partition.since IS NULL OR NOT durable_notify._is_referenced(partition.leaf)
+                          OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', partition.leaf) INTO used;
             CONTINUE WHEN used;
         END IF;
-        PERFORM durable_notify._lock_outbox_exclusive(part.leaf);
-        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', part.leaf);
-        EXECUTE pg_catalog.format('DROP TABLE %s', part.leaf);
+        PERFORM durable_notify._lock_outbox_exclusive(partition.leaf);
+        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', partition.leaf);
+        EXECUTE pg_catalog.format('DROP TABLE %s', partition.leaf);
         RETURN 1;
     END LOOP;
     RETURN 0;

@@ -5,7 +5,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     layout durable_notify.partition_settings;
-    part record;
+    partition record;
 BEGIN
     -- Do a step of writing a leaf anew of which most was removed row by row, so that its disk space comes
     -- back; returns 1, or 0: nothing to do, or not now. Each in a transaction of its own. Messages keep all
@@ -19,7 +19,7 @@ BEGIN
     END IF;
     SELECT * INTO layout FROM durable_notify.partition_settings;
     IF layout.copied IS NULL THEN
-        SELECT l.* INTO part FROM durable_notify.partitions() l
+        SELECT l.* INTO partition FROM durable_notify.partitions() l
           JOIN pg_catalog.pg_stat_user_tables u ON u.relid = l.leaf
          WHERE l.next_id <= layout.closed_below
            AND NOT durable_notify._is_referenced(l.leaf)
@@ -28,13 +28,13 @@ BEGIN
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
-        PERFORM durable_notify._copy_partition(part.leaf, part.first_id, part.next_id);
-        UPDATE durable_notify.partition_settings SET copied = part.first_id, copied_by = pg_catalog.pg_current_xact_id();
+        PERFORM durable_notify._copy_partition(partition.leaf, partition.first_id, partition.next_id);
+        UPDATE durable_notify.partition_settings SET copied = partition.first_id, copied_by = pg_catalog.pg_current_xact_id();
     ELSIF EXISTS (SELECT FROM durable_notify._older_snapshots(layout.copied_by)) THEN
         RETURN 0;
     ELSE
-        SELECT l.* INTO part FROM durable_notify.partitions() l WHERE l.first_id = layout.copied;
-        PERFORM durable_notify._swap_partition(part.leaf, layout.copied, part.next_id);
+        SELECT l.* INTO partition FROM durable_notify.partitions() l WHERE l.first_id = layout.copied;
+        PERFORM durable_notify._swap_partition(partition.leaf, layout.copied, partition.next_id);
         UPDATE durable_notify.partition_settings SET copied = NULL, copied_by = NULL;
     END IF;
     RETURN 1;

@@ -4,8 +4,8 @@ SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    part record;
-    noted bigint := 0;
+    partition record;
+    recorded bigint := 0;
     before bigint[] := '{}';
     seen pg_snapshot;
 BEGIN
@@ -27,22 +27,22 @@ BEGIN
     DELETE FROM durable_notify.unwanted_partition u
      WHERE u.first_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.partitions() l WHERE l.first_id = u.first_id)
         OR u.first_id = 0 AND durable_notify._has_appeared('durable_notify.outbox_default', u.seen);
-    FOR part IN
+    FOR partition IN
         SELECT l.leaf, l.first_id FROM durable_notify.partitions() l
          WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
          UNION ALL SELECT 'durable_notify.outbox_default'::regclass, 0
     LOOP
-        CONTINUE WHEN EXISTS (SELECT FROM durable_notify.unwanted_partition u WHERE u.first_id = part.first_id)
-                      OR pg_catalog.pg_relation_size(part.leaf) = 0;
+        CONTINUE WHEN EXISTS (SELECT FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id)
+                      OR pg_catalog.pg_relation_size(partition.leaf) = 0;
         seen := durable_notify._committed_snapshot();
-        CONTINUE WHEN NOT durable_notify._is_removable(part.leaf);
+        CONTINUE WHEN NOT durable_notify._is_removable(partition.leaf);
         INSERT INTO durable_notify.unwanted_partition (first_id, seen, since)
-        VALUES (part.first_id, seen, pg_catalog.pg_current_xact_id());
+        VALUES (partition.first_id, seen, pg_catalog.pg_current_xact_id());
         -- Trap: what is noted once more is no progress. Where messages are redelivered all the time, a round of
         -- maintenance would not come to an end, nor to what is removed row by row.
-        noted := noted + (part.first_id <> ALL (before))::integer;
+        recorded := recorded + (partition.first_id <> ALL (before))::integer;
     END LOOP;
-    RETURN noted;
+    RETURN recorded;
 END
 $function$;
 
@@ -50,11 +50,11 @@ CREATE FUNCTION durable_notify._is_removable(leaf regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 DECLARE
-    part record;
+    partition record;
 BEGIN
     -- Whether every message of a leaf may go.
-    FOR part IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(leaf) t LOOP
-        IF part.last_id >= durable_notify.retention_watermark(part.topic) THEN
+    FOR partition IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(leaf) t LOOP
+        IF partition.last_id >= durable_notify.retention_watermark(partition.topic) THEN
             RETURN false;
         END IF;
     END LOOP;

@@ -2,8 +2,8 @@ CREATE FUNCTION durable_notify._outbox_after_insert() RETURNS trigger
 LANGUAGE plpgsql AS $function$
 DECLARE
     mirror pg_catalog.text;
-    rung pg_catalog.text;
-    mine pg_catalog.text;
+    rung_topics pg_catalog.text;
+    marker pg_catalog.text;
 BEGIN
     -- Wake who waits for a message that was published: one ring a topic and transaction. Refuse a
     -- row that cannot be a message.
@@ -38,13 +38,13 @@ BEGIN
     -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
     -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,
     -- the setting is what it was before, as the notifications are.
-    rung := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
-    mine := pg_catalog.format(' %s ', NEW.topic);
-    IF pg_catalog.strpos(rung, mine) OPERATOR(pg_catalog.>) 0 THEN
+    rung_topics := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
+    marker := pg_catalog.format(' %s ', NEW.topic);
+    IF pg_catalog.strpos(rung_topics, marker) OPERATOR(pg_catalog.>) 0 THEN
         RETURN NULL;
     END IF;
     PERFORM durable_notify._notify_waiters(NEW.topic, pg_catalog.format('%s', NEW.id));
-    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(pg_catalog.concat(rung, mine), 4000), true);
+    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(pg_catalog.concat(rung_topics, marker), 4000), true);
     RETURN NULL;
 END
 $function$;

@@ -35,9 +35,9 @@ BEGIN
                pg_catalog.unnest(publish_many.headers), pg_catalog.unnest(publish_many.data),
                pg_catalog.unnest(deliver_ats), pg_catalog.unnest(delays),
                pg_catalog.unnest(expires_ats), pg_catalog.unnest(ttls)
-           ) WITH ORDINALITY AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, place)
+           ) WITH ORDINALITY AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, ord)
      CROSS JOIN LATERAL durable_notify._delivery_times(m.deliver_at, m.delay, m.expires_at, m.ttl) AS t
-     ORDER BY m.place
+     ORDER BY m.ord
     RETURNING id;
 END
 $function$;

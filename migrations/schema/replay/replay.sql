@@ -7,7 +7,7 @@ SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     back_to durable_notify.position;
     target bigint;
     again bigint;
@@ -29,7 +29,7 @@ BEGIN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
     going_back := durable_notify._lock_group(group_name);
-    SELECT p.* INTO place FROM durable_notify.subscription s
+    SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = going_back AND s.topic = replay.topic
      ORDER BY p.seq DESC LIMIT 1;
@@ -39,16 +39,16 @@ BEGIN
     END IF;
     target := COALESCE(after_id, durable_notify._id_before(topic, since));
     again := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = replay.topic AND o.id > target)
-           - (SELECT pg_catalog.count(*) FROM durable_notify._unread(place.subscription_id) u WHERE u.id > target);
+           - (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id > target);
     IF NOT dry_run THEN
         -- Exact with the snapshots as they are: handed over is what is visible in s0 up to h0, or
         -- in s1 up to p, and both bounds come down.
-        back_to := place;
-        back_to.h0 := LEAST(place.h0, target);
-        back_to.p := LEAST(place.p, target);
-        PERFORM durable_notify._save_position(place, back_to, place.lease_tokens);
+        back_to := pos;
+        back_to.h0 := LEAST(pos.h0, target);
+        back_to.p := LEAST(pos.p, target);
+        PERFORM durable_notify._save_position(pos, back_to, pos.lease_tokens);
         DELETE FROM durable_notify.deferred d
-         WHERE d.subscription_id = place.subscription_id AND d.message_id > target;
+         WHERE d.subscription_id = pos.subscription_id AND d.message_id > target;
         PERFORM durable_notify._ring(topic, target::text);
     END IF;
     RETURN again;

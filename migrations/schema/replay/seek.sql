@@ -8,7 +8,7 @@ SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     target durable_notify.position;
     seeking integer;
 BEGIN
@@ -29,14 +29,14 @@ BEGIN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
     seeking := durable_notify._lock_group(group_name);
-    SELECT p.* INTO place FROM durable_notify.subscription s
+    SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = seeking AND s.topic = seek.topic ORDER BY p.seq DESC LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, topic USING ERRCODE = 'DN006',
               HINT = 'durable_notify.status() lists what each group consumes.';
     END IF;
-    target := place;
+    target := pos;
     -- Before the id is read: what commits in between is then late, and looked for; not skipped.
     target.s0 := durable_notify._committed_snapshot();
     target.s1 := NULL;
@@ -44,14 +44,14 @@ BEGIN
     target.p := 0;
     target.h0 := CASE WHEN to_now THEN durable_notify.last_id(topic)
                       ELSE COALESCE(after_id, durable_notify._id_before(topic, since)) END;
-    IF target.h0 < GREATEST(place.h0, place.p) THEN
+    IF target.h0 < GREATEST(pos.h0, pos.p) THEN
         skipped := 0;
         again := durable_notify.replay(group_name, topic, target.h0, NULL, dry_run);
     ELSE
         again := 0;
-        skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(place.subscription_id) u WHERE u.id <= target.h0);
+        skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id <= target.h0);
         IF NOT dry_run THEN
-            PERFORM durable_notify._save_position(place, target, place.lease_tokens);
+            PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
             PERFORM durable_notify._ring(topic, '0');
         END IF;
     END IF;

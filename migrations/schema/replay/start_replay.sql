@@ -11,7 +11,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     job durable_notify.replay_job;
-    place durable_notify.position;
+    pos durable_notify.position;
     replaying integer;
 BEGIN
     -- Have a group get messages of a topic again, those that fit every condition given, beside what
@@ -27,7 +27,7 @@ BEGIN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
     replaying := durable_notify._lock_group(group_name);
-    SELECT p.* INTO place FROM durable_notify.subscription s
+    SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = replaying AND s.topic = start_replay.topic ORDER BY p.seq DESC LIMIT 1;
     IF NOT FOUND THEN
@@ -38,14 +38,14 @@ BEGIN
         RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
-                                WHERE j.subscription_id = place.subscription_id AND j.state = 'running') THEN
+                                WHERE j.subscription_id = pos.subscription_id AND j.state = 'running') THEN
         RAISE unique_violation;
     END IF;
-    job.subscription_id := place.subscription_id;
-    job.s0 := place.s0;
-    job.h0 := place.h0;
-    job.s1 := place.s1;
-    job.p := place.p;
+    job.subscription_id := pos.subscription_id;
+    job.s0 := pos.s0;
+    job.h0 := pos.h0;
+    job.s1 := pos.s1;
+    job.p := pos.p;
     job.after_id := COALESCE(after_id, 0);
     job.upto_id := COALESCE(upto_id, 9223372036854775807);
     job.since := since;

@@ -48,7 +48,7 @@ BEGIN
          -- Trap: what is known may have gone with its age, and must not take with it what is there.
          WHERE EXISTS (SELECT FROM durable_notify._message(_compact.topic, k.message_id, k.message_id, k.message_id) AS o
                         WHERE o.key = k.key)),
-    noted AS (
+    recorded AS (
         INSERT INTO durable_notify.compacted_key AS k (topic, key, message_id)
         SELECT _compact.topic, b.key, b.id FROM batch b WHERE b.id = b.latest
         ON CONFLICT ON CONSTRAINT compacted_key_pkey DO UPDATE SET message_id = EXCLUDED.message_id

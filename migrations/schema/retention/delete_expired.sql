@@ -6,7 +6,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     below bigint;
     removed bigint;
-    part record;
+    partition record;
     seen pg_snapshot;
 BEGIN
     -- Remove the next messages of a topic that may go; returns how many. A closed leaf goes as a whole, by
@@ -23,11 +23,11 @@ BEGIN
     below := LEAST(durable_notify.retention_watermark(topic), (
         SELECT pg_catalog.min(u.first_id) FROM durable_notify.unwanted_partition u
          WHERE u.first_id > 0 AND EXISTS (SELECT FROM durable_notify._older_snapshots(u.since))));
-    SELECT l.first_id, l.next_id INTO part FROM durable_notify.partitions() l
+    SELECT l.first_id, l.next_id INTO partition FROM durable_notify.partitions() l
      WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify._watermark();
     IF FOUND AND EXISTS (SELECT FROM durable_notify.outbox o
-                          WHERE o.topic = _delete_expired.topic AND o.id >= below AND o.id < part.next_id) THEN
-        below := part.first_id;
+                          WHERE o.topic = _delete_expired.topic AND o.id >= below AND o.id < partition.next_id) THEN
+        below := partition.first_id;
     END IF;
     DELETE FROM durable_notify.outbox o USING (
         SELECT x.id FROM durable_notify.outbox x

@@ -7,7 +7,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     policy durable_notify.topic_retention;
     below bigint;
-    part record;
+    subscription record;
 BEGIN
     -- What stays although its age or size says that it is to go: of which topic, from which id up to which,
     -- because of which group (NULL: it is not archived yet), when the first of it was published, how much
@@ -20,7 +20,7 @@ BEGIN
         policy := durable_notify._retention_for(topic);
         CONTINUE WHEN policy.max_age IS NULL AND policy.max_bytes IS NULL;
         below := durable_notify._policy_watermark(topic, policy);
-        FOR part IN
+        FOR subscription IN
             SELECT g.name, durable_notify._settled_watermark(s.id, below) AS settled
               FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
              WHERE s.topic = retention_blockers.topic
@@ -30,9 +30,9 @@ BEGIN
         LOOP
             from_id := NULL;
             SELECT o.id, o.created_at INTO from_id, published_at FROM durable_notify.outbox o
-             WHERE o.topic = retention_blockers.topic AND o.id >= part.settled AND o.id < below ORDER BY o.id LIMIT 1;
+             WHERE o.topic = retention_blockers.topic AND o.id >= subscription.settled AND o.id < below ORDER BY o.id LIMIT 1;
             CONTINUE WHEN from_id IS NULL;
-            group_name := part.name;
+            group_name := subscription.name;
             upto_id := below - 1;
             bytes := (SELECT pg_catalog.sum(e.bytes)::bigint FROM durable_notify.topic_size e
                        WHERE e.topic = retention_blockers.topic AND e.upto_id >= from_id AND e.upto_id < below);

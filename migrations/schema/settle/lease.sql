@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify._delete_lease(token bigint) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    noted bigint;
+    recorded bigint;
 BEGIN
     -- Remove a lease and what was noted about it; returns how many messages were noted as settled.
     --
@@ -10,8 +10,8 @@ BEGIN
     -- transaction in which the lease was extended.
     DELETE FROM durable_notify.lease l WHERE l.token = _delete_lease.token;
     DELETE FROM durable_notify.settlement t WHERE t.token = _delete_lease.token;
-    GET DIAGNOSTICS noted = ROW_COUNT;
-    RETURN noted;
+    GET DIAGNOSTICS recorded = ROW_COUNT;
+    RETURN recorded;
 END
 $function$;
 

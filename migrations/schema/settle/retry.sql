@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify._schedule_retry(
-    held durable_notify.lease, options durable_notify.consumer_group, ids bigint[], delays interval[], errors jsonb[]
+    lease durable_notify.lease, options durable_notify.consumer_group, ids bigint[], delays interval[], errors jsonb[]
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
@@ -8,12 +8,12 @@ DECLARE
 BEGIN
     -- Send settled messages of a lease out again, each after its delay or as the group backs off.
     PERFORM durable_notify._defer(
-        held.subscription_id, m.id, t.attempt + 1,
+        lease.subscription_id, m.id, t.attempt + 1,
         now_time + COALESCE(m.delay, durable_notify._backoff(options, t.attempt)), t.key, m.error, options.max_attempts)
        FROM ROWS FROM (pg_catalog.unnest(_schedule_retry.ids), pg_catalog.unnest(delays), pg_catalog.unnest(errors))
             AS m (id, delay, error)
-       JOIN ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.attempts),
-                       pg_catalog.unnest(durable_notify._lease_keys(held, options.order_by)))
+       JOIN ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts),
+                       pg_catalog.unnest(durable_notify._lease_keys(lease, options.order_by)))
             AS t (id, attempt, key) ON t.id = m.id;
 END
 $function$;

@@ -23,8 +23,8 @@ BEGIN
                            WHERE l.subscription_id = s.id AND o.id = ANY (l.ids)
                              AND NOT EXISTS (SELECT FROM durable_notify.settlement t
                                               WHERE t.token = l.token AND t.message_id = o.id))
-               OR NOT (o.id <= place.h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s0)
-                       OR o.id <= place.p AND COALESCE(pg_catalog.pg_visible_in_snapshot(o.xid, place.s1), false))
+               OR NOT (o.id <= pos.h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, pos.s0)
+                       OR o.id <= pos.p AND COALESCE(pg_catalog.pg_visible_in_snapshot(o.xid, pos.s1), false))
                AS is_out
           FROM durable_notify.consumer_group g
           JOIN durable_notify.subscription s ON s.group_id = g.id
@@ -32,7 +32,7 @@ BEGIN
          CROSS JOIN LATERAL durable_notify._message(s.topic, asked.id, asked.id, asked.id) AS o
          CROSS JOIN LATERAL (
                SELECT p.* FROM durable_notify.position p
-                WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place
+                WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS pos
          WHERE g.name = group_name) AS found
      WHERE found.is_out OR found.is_dead
      ORDER BY found.id;

@@ -23,7 +23,7 @@ BEGIN
            AND l.mode = 'ShareLock' AND l.granted
          GROUP BY 1)
     SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
-           GREATEST(place.h0, place.p), place.expired,
+           GREATEST(pos.h0, pos.p), pos.expired,
            COALESCE((SELECT b.armed FROM bells b WHERE b.objid
                       = (pg_catalog.hashtext(COALESCE(s.topic, t.topic))::bigint & 4294967295)::oid), 0)
       FROM durable_notify._topics() AS t (topic)
@@ -31,7 +31,7 @@ BEGIN
       LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
       LEFT JOIN LATERAL (
            SELECT p.h0, p.p, p.expired FROM durable_notify.position p
-            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place ON s.id IS NOT NULL
+            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS pos ON s.id IS NOT NULL
      ORDER BY 1, 2;
 END
 $function$;

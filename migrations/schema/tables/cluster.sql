@@ -7,7 +7,7 @@
 -- ids, and one row could be given its old xmin again by chance, in clusters that are both new.
 -- No key: logical replication must be able to add the other cluster's rows, which is then seen.
 CREATE TABLE durable_notify.cluster_identity (
-    place       smallint    NOT NULL,
+    slot       smallint    NOT NULL,
     xid         xid         NOT NULL,
     log_id      uuid        NOT NULL,  -- of this log, here: what readers keep is of one log only
     anchored_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()

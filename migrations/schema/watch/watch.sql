@@ -29,12 +29,12 @@ BEGIN
                   HINT = 'Tables of your own can: no views, foreign or temporary tables, nor this library''s. Nothing was changed.';
     END IF;
     IF columns IS NOT NULL THEN
-        SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.place)
+        SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.ord)
                    FILTER (WHERE a.attnum IS NULL),
                pg_catalog.jsonb_build_object(
                    'table', watched::oid::bigint, 'numbers', pg_catalog.jsonb_agg(a.attnum), 'names', pg_catalog.jsonb_agg(c.name))
           INTO unknown, chosen
-          FROM pg_catalog.unnest(columns) WITH ORDINALITY AS c (name, place)
+          FROM pg_catalog.unnest(columns) WITH ORDINALITY AS c (name, ord)
           LEFT JOIN pg_catalog.pg_attribute a
             ON a.attrelid = watched AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped;
         IF unknown IS NOT NULL OR pg_catalog.cardinality(columns) = 0 THEN

@@ -65,7 +65,9 @@ def keys_left(session: Session) -> None:
 
 def waiting_removed(session: Session) -> None:
     """Retention does not look at what waits."""
-    place = "WHERE d.subscription_id = settled_below.subscription_id ORDER BY d.message_id LIMIT 1"
+    place = (
+        "WHERE d.subscription_id = _settled_watermark.subscription_id ORDER BY d.message_id LIMIT 1"
+    )
     plant(session, "_settled_watermark", (place, place.replace("WHERE", "WHERE false AND")))
 
 
@@ -83,7 +85,7 @@ def expired_without_a_trace(session: Session) -> None:
 
 def lease_not_known(session: Session) -> None:
     """No position knows of a new lease: it is never taken over, and holds back no key."""
-    plant(session, "_claim_topic", ("ELSE live || new_token END", "ELSE live END"))
+    plant(session, "_claim_topic", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END"))
 
 
 def no_fence(session: Session) -> None:
@@ -94,7 +96,7 @@ def no_fence(session: Session) -> None:
 
 def keys_never_busy(session: Session) -> None:
     """A key goes to a second consumer while the first is at work on it."""
-    plant(session, "_keys_in_flight", ("l.token = ANY (live)", "false"))
+    plant(session, "_keys_in_flight", ("l.token = ANY (lease_tokens)", "false"))
 
 
 def limit_of_one_claim(session: Session) -> None:

@@ -175,14 +175,14 @@ def test_changed_order_holds_for_what_is_under_way(sessions: Sessions) -> None:
     settle(one, held)
 
 
-LOOK = "held_back := durable_notify._keys_in_flight(live, their_keys, options.order_by);"
+LOOK = "held_back := durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);"
 GATE = "PERFORM pg_catalog.pg_advisory_xact_lock(4711);"
 LATER_LOOK = "held_back := held_back || ARRAY("
 DEFERRED_FIRST = f"""held_back := ARRAY(
     SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)
      WHERE EXISTS (SELECT FROM durable_notify.deferred d
                     WHERE d.subscription_id = subscription.id AND d.key = k.key));
-    {GATE} held_back := held_back || durable_notify._keys_in_flight(live, their_keys, options.order_by);"""
+    {GATE} held_back := held_back || durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);"""
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -404,7 +404,11 @@ def test_races_keep_the_order(sessions: Sessions, seed: int) -> None:
 def test_races_see_a_key_let_go_too_early(sessions: Sessions) -> None:
     director = sessions.take(1)[0]
     director.run("SELECT durable_notify.subscribe('g', '{t}')")
-    plant(director, "_keys_in_flight", ("l.token = ANY (live)", "l.token = ANY (live) AND false"))
+    plant(
+        director,
+        "_keys_in_flight",
+        ("l.token = ANY (lease_tokens)", "l.token = ANY (lease_tokens) AND false"),
+    )
     faults = 0
     for seed in range(3):
         try:

@@ -212,7 +212,7 @@ def test_a_forced_id_amid_a_leaf_comes(sessions: Sessions, owner: Session, plant
     ("function", "how", "after_the_look"),
     [
         ("_delete_expired", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
-        ("compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
+        ("_compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
     ],
 )
 def test_replication_brings_a_message_as_others_are_removed(
@@ -305,7 +305,7 @@ def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
         0,
     ]
     assert len(outbox_ids(owner)) == 410
-    barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = '_refuse_late_insert' AND tgrelid = 'durable_notify.outbox_1'::regclass"
+    barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'refuse_late_insert' AND tgrelid = 'durable_notify.outbox_1'::regclass"
     assert owner.column(barred) == ["A"]
 
 

@@ -100,9 +100,9 @@ def test_random_schedules(sessions: Sessions, seed: int) -> None:
 @pytest.mark.parametrize(
     ("function", "change"),
     [
-        ("compact", ("below := durable_notify._all_settled_watermark(topic, LEAST(below, durable_notify._watermark()));",
+        ("_compact", ("below := durable_notify._all_settled_watermark(topic, LEAST(below, durable_notify._watermark()));",
                      "below := durable_notify._watermark();")),
-        ("compact", ("b.id < GREATEST(b.latest, k.message_id)", "b.id <= GREATEST(b.latest, k.message_id)")),
+        ("_compact", ("b.id < GREATEST(b.latest, k.message_id)", "b.id <= GREATEST(b.latest, k.message_id)")),
     ],
     ids=["unsettled", "the latest"],
 )  # fmt: skip

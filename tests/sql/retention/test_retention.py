@@ -145,8 +145,8 @@ def test_random_schedules(sessions: Sessions, first: int) -> None:
     [
         [
             (
-                "upto,\n        GREATEST(place.h0",
-                "upto,\n        9223372036854775807, GREATEST(place.h0 + 1000",
+                "max_id,\n        GREATEST(pos.h0",
+                "max_id,\n        9223372036854775807, GREATEST(pos.h0 + 1000",
             )
         ],
         [
@@ -156,7 +156,7 @@ def test_random_schedules(sessions: Sessions, first: int) -> None:
             )
         ],
         [("SELECT pg_catalog.min(m.id) FROM", "SELECT pg_catalog.min(m.id) + 1000 FROM")],
-        [("LEAST(place.h0, last), 1)));", "-1, 1)));")],
+        [("LEAST(pos.h0, last), 1)));", "-1, 1)));")],
     ],
     ids=["undelivered", "deferred", "leased", "late"],
 )
@@ -262,7 +262,7 @@ def test_losing_more_than_is_visible_is_caught(sessions: Sessions) -> None:
     plant(
         sessions.session(),
         "_position_after_loss",
-        ("place.s0 := seen;", "place.s0 := '4000000000:4000000000:';"),
+        ("pos.s0 := seen;", "pos.s0 := '4000000000:4000000000:';"),
     )
     with pytest.raises(AssertionError):
         for seed in range(3):

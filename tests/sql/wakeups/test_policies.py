@@ -1,4 +1,4 @@
-"""Policies of topics: set_wakeups() and what it does to who publishes and who waits."""
+"""Policies of topics: set_notify_policy() and what it does to who publishes and who waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publisher(sessions: Sessions) -> Session:
 
 
 def set_and_tell(topic: str) -> tuple[str, str]:
-    """What set_wakeups() itself notifies."""
+    """What set_notify_policy() itself notifies."""
     return f"durable_notify:{topic}", "!"
 
 
@@ -65,7 +65,7 @@ def test_never_rings_nobody(sessions: Sessions, owner: Session, publisher: Sessi
     assert listener.heard() == [set_and_tell("t")]
     with pytest.raises(errors.InvalidParameterValue, match='topic "t" never rings') as refused:
         listener.session.run("SELECT durable_notify.arm('t')")
-    assert "set_wakeups()" in str(refused.value.diag.message_hint)
+    assert "set_notify_policy()" in str(refused.value.diag.message_hint)
 
 
 @pytest.mark.parametrize("policy", ["always", "never"])
@@ -179,7 +179,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
 def test_it_keeps_its_documentation(owner: Session) -> None:
     owner.run(SET, "t", "always")
     documentation, _, _ = owner.value(BODY).partition("SELECT")
-    assert "Written anew by set_wakeups()" in documentation
+    assert "Written anew by set_notify_policy()" in documentation
 
 
 def test_each_topic_has_its_own(owner: Session) -> None:
