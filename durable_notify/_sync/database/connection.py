@@ -28,8 +28,15 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
 __all__ = [
-    "HEARTBEAT", "TRANSIENT", "ReconnectingConnection", "ConnectFailed", "ReadOnlyServer",
-    "can_write", "connect", "settings", "was_closed",
+    "HEARTBEAT",
+    "TRANSIENT",
+    "ConnectFailed",
+    "ReadOnlyServer",
+    "ReconnectingConnection",
+    "can_write",
+    "connect",
+    "settings",
+    "was_closed",
 ]  # fmt: skip
 
 log = logging.getLogger("durable_notify")
