@@ -32,6 +32,13 @@ settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("ours")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server of its own by a fixture."""
+    for item in items:
+        if {"private_server", "pooled", "healthy"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     """The PostgreSQL of this run; with pytest-xdist, of this worker."""

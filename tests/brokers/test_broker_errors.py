@@ -22,6 +22,8 @@ from durable_notify.payloads import NewMessage
 from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 SECRET = "iban DE02"
 
 

@@ -15,6 +15,8 @@ from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.errors import InvalidArgument
 from tests.support.broker_io import INLETS, Given
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module", params=list(INLETS))
 def broker(request: pytest.FixtureRequest) -> Iterator[Any]:

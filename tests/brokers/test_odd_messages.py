@@ -28,6 +28,8 @@ from durable_notify.payloads import JsonText, NewMessage
 from tests.support.broker_io import INLETS, Given, KafkaInlet
 from tests.support.brokers import Nats, RabbitMQ, kafka
 
+pytestmark = pytest.mark.server
+
 BROKERS = {"rabbitmq": RabbitMQ, "nats": Nats, "kafka": kafka}
 
 

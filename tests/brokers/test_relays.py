@@ -19,6 +19,8 @@ from tests.support.broker_io import OUTLETS, Arrived, all_arrive
 from tests.support.cli import end, start
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 EXACT = "12345678901234567890.10"
 KEYS = 7
 

@@ -20,6 +20,8 @@ from durable_notify.errors import InvalidArgument
 from tests.support.cli import fails, run
 from tests.support.missing import need_package
 
+pytestmark = pytest.mark.server
+
 LINES = 24
 
 

@@ -106,6 +106,7 @@ def test_a_wrong_command_is_seen() -> None:
 # systemd, Docker, Kubernetes
 
 
+@pytest.mark.server
 def test_systemd(tmp_path: Path) -> None:
     analyze = need_program("systemd-analyze", "systemd")
     unit = tmp_path / "durable-notify-consume@billing.service"
@@ -240,6 +241,7 @@ def test_alerts_name_commands_that_there_are() -> None:
         subprocess.run([promtool, "check", "config", config], check=True, capture_output=True)
 
 
+@pytest.mark.server
 def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     """Each query of the dashboard and the alerts, asked of a Prometheus that scrapes a process."""
     program = need_program("prometheus")

@@ -213,6 +213,7 @@ def test_an_answer_that_is_lost(
     assert gaps(conn) == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("api", ["sync", "async"])
 def test_through_a_pooler(api: str, dsn: str, conn: Connection) -> None:
     """In transaction mode it cannot hear: refused, unless it listens directly. It leaves no lock."""

@@ -49,7 +49,7 @@ SMALL = SETTINGS | {
     "superuser_reserved_connections": "5",
     "autovacuum": "off",
 }
-pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(SECONDS * 4 + 120)]
 Connection = psycopg.Connection[Any]
 
 

@@ -46,6 +46,8 @@ from tests.support.clusters import (
 from tests.support.observe import outstanding
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 GROUPS = ("g", "h")

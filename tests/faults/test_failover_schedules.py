@@ -34,6 +34,8 @@ from tests.support.clusters import (
 from tests.support.observe import LISTENER, asleep, backends, beat, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
 
+pytestmark = pytest.mark.server
+
 LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they come again
 
 

@@ -69,6 +69,7 @@ def test_planted_statements_are_told_nothing(
         dn.Consumer(dsn, group="g", topics=["t"], until_empty=True).run(print)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("planted", [False, True])
 async def test_a_pooler_in_transaction_mode(
     dsn: str, conn: Connection, planted: bool, monkeypatch: pytest.MonkeyPatch

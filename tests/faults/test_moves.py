@@ -43,7 +43,7 @@ SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randra
 PUBLICATION = "FOR TABLES IN SCHEMA durable_notify, public"
 ARCHIVING = {"archive_mode": "on", "max_wal_senders": "4"}
 
-pytestmark = pytest.mark.timeout(100 + 20 * TRIALS)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(100 + 20 * TRIALS)]
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ from tests.support.observe import asleep, leased, send
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import wait_until, with_timeout
 
+pytestmark = pytest.mark.server
+
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 OLD = 40  # the page on which the old cluster's transaction ids begin

@@ -33,6 +33,8 @@ from tests.support.observe import asleep, outstanding, send
 from tests.support.pgbouncer import Mode, Pooler, pooler
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.server
+
 Connection = psycopg.Connection[Any]
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))

@@ -29,6 +29,8 @@ from tests.programs.consumer import Process
 from tests.support.observe import outstanding
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SOAK", "24"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 #: Bookkeeping: all tables but the log, what the run itself writes, and the audit of what people do.

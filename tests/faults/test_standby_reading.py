@@ -27,6 +27,8 @@ from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, SqlReader
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 TOLD = "SELECT count(backend_xmin) > 0 FROM pg_stat_replication"
 LATEST = "SELECT s0::text, h0, id, key FROM durable_notify.latest('t')"
 FEEDBACK = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s"}

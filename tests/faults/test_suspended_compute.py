@@ -36,6 +36,8 @@ from tests.support.observe import outstanding, send
 from tests.support.postgres import needed_binaries, own_server
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.server
+
 Connection = psycopg.Connection[Any]
 
 HEARTBEAT = 0.2

@@ -26,6 +26,8 @@ from tests.support.cli import fails, good, run
 from tests.support.postgres import needed_binaries
 from tests.support.sessions import Session
 
+pytestmark = pytest.mark.server
+
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 CRASHES = ("kill", "stop", "terminate", "listener", "cancel", "oom", "immediate", "power")

@@ -155,8 +155,8 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
 async def test_a_consumer_does(
     sessions: Sessions, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durable_notify._async import consumer as source
-    from durable_notify._sync import consumer as generated
+    from durable_notify._async.consumer import consumer as source
+    from durable_notify._sync.consumer import consumer as generated
 
     module: Any = source if colour == "async" else generated
     kept = module.keep_up
@@ -371,6 +371,7 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
     assert json.loads(good("retention", "--json", dsn=dsn)) == []
 
 
+@pytest.mark.server
 def test_through_a_pooler(sessions: Sessions, dsn: str) -> None:
     """One at a time there, too, and nobody for ever: a session is another's from step to step."""
     one = sessions.session()

@@ -16,6 +16,8 @@ import pytest
 
 from tests.support.missing import need_program
 
+pytestmark = pytest.mark.server
+
 MODEL = Path(__file__).parents[2] / "model" / "doorbell.pml"
 LONG = os.environ.get("DURABLE_NOTIFY_MODEL") == "long"
 

@@ -22,6 +22,8 @@ from tests.support.missing import need_package
 from tests.support.postgres import SETTINGS, checkout_environment, fast_folder, local_binaries
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.server
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as nobody")
 
 

@@ -293,6 +293,7 @@ async def test_a_row_that_postgresql_quotes_is_not_logged(
     assert leak(log()) is None
 
 
+@pytest.mark.server
 def test_a_wrong_password_and_a_missing_database() -> None:
     """With a server that asks for passwords."""
     bindir = needed_binaries()

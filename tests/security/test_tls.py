@@ -22,6 +22,8 @@ from tests.support.missing import need_program, skip_missing
 from tests.support.postgres import binaries_of, binaries_of_the_system, local_binaries, own_server
 from tests.support.wait import with_timeout
 
+pytestmark = pytest.mark.server
+
 
 def with_tls() -> Path:
     """Programs of a PostgreSQL that knows TLS; the embedded one does not."""

@@ -7,12 +7,11 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from tests.support.schedules import (
-    claim_and_ack,
     drain,
     settled_in_part_by_a_frozen_transaction_after_a_takeover,
     takeover_beside_an_open_settle,
 )
-from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
+from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 
 EXTEND = "SELECT durable_notify.extend(%s, '1 hour')"
 RELEASE = "SELECT durable_notify.release(%s, %s)"
@@ -353,157 +352,6 @@ def test_groups_fail_apart(sessions: Sessions) -> None:
     reader.settle(batch[0].token, retried=batch)
     assert len(reader.claim()) == 1
     assert other.claim(group="other") == []
-
-
-# Extending.
-
-
-def test_extended_leases_are_not_taken_over(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 2)
-    reader.run(LONG_GONE)
-    assert reader.column(EXTEND, [batch[0].token]) == [batch[0].token]
-    assert other.claim() == []
-    reader.run("UPDATE durable_notify.lease_deadline SET deadline = 'epoch'")
-    assert ids(other.claim()) == ids(batch)
-
-
-def test_extending_can_shorten(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 1)
-    reader.column("SELECT durable_notify.extend(%s, '0')", [batch[0].token])
-    assert ids(other.claim()) == ids(batch)
-
-
-def test_extend_returns_what_is_held(sessions: Sessions) -> None:
-    reader, other, first = lease(sessions, 1)
-    reader.publish()
-    second = reader.claim()
-    reader.publish()
-    third = reader.claim()
-    tokens = [m.token for m in (*third, *second, *first)]
-    reader.ack(second)
-    reader.run(LONG_GONE + " WHERE token = %s", first[0].token)
-    assert ids(other.claim()) == ids(first)
-    assert reader.column(EXTEND, tokens) == [third[0].token]
-    assert reader.column(EXTEND, [999]) == []
-    assert reader.column(EXTEND, []) == []
-
-
-@pytest.mark.parametrize("settled", [1, 2])
-def test_extend_waits_for_no_open_settle(sessions: Sessions, settled: int) -> None:
-    reader, other, batch = lease(sessions, 2)
-    token = batch[0].token
-    other.publish()
-    (second,) = other.claim()
-    reader.begin()
-    reader.settle(token, batch[:settled])
-    # What is settled whole in an open transaction is not extended, and cannot be taken over.
-    extended = [token, second.token] if settled == 1 else [second.token]
-    assert other.column(EXTEND, [token, second.token]) == extended
-    assert other.column("SELECT token FROM durable_notify.lease_deadline ORDER BY 1") == extended
-    reader.commit()
-
-
-# Giving back.
-
-
-@pytest.mark.parametrize("counted", [False, True])
-def test_release(sessions: Sessions, counted: bool) -> None:
-    """What is given back comes first, in the order in which it was published."""
-    reader, other, first = lease(sessions, 2)
-    reader.publish()
-    reader.publish()
-    second = reader.claim(1)
-    later = reader.claim(1)
-    reader.settle(first[0].token, first[1:])
-    tokens = [second[0].token, first[0].token]
-    assert reader.column(RELEASE, tokens, counted) == []
-    newest = reader.publish()
-    found = [(m.id, m.attempt) for m in other.claim()]
-    attempt = 2 if counted else 1
-    assert found == [(first[0].id, attempt), (second[0].id, attempt), (newest, 1)]
-    with refused("DN001"):
-        reader.settle(first[0].token, first[:1])
-    reader.ack(later)
-
-
-def test_release_passes_by_an_open_settle(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 2)
-    token = batch[0].token
-    reader.begin()
-    reader.settle(token, batch[:1])
-    other.run("SET lock_timeout = '1s'")
-    assert other.column(RELEASE, [token], False) == [token]
-    reader.commit()
-    assert other.column(RELEASE, [token], False) == []
-    assert claim_and_ack(other) == ids(batch[1:])
-
-
-def test_release_of_nothing(sessions: Sessions) -> None:
-    reader = sessions.session()
-    assert reader.column(RELEASE, [999], False) == []
-    assert reader.column(RELEASE, [], False) == []
-
-
-# Retries and the clock.
-
-RETRY = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
-
-
-def test_retry_waits_for_its_time(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 3)
-    reader.run(RETRY, batch[0].token, ids(batch), ["1 hour", "0", "0"])
-    assert [(m.id, m.attempt) for m in other.claim()] == [(m.id, 2) for m in batch[1:]]
-    reader.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
-    assert [(m.id, m.attempt) for m in other.claim()] == [(batch[0].id, 2)]
-
-
-def test_retries_come_in_the_order_of_their_times(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 3)
-    reader.run(RETRY, batch[0].token, ids(batch), ["-1 hour", "-3 hours", "-2 hours"])
-    newest = reader.publish()
-    expected = [batch[1].id, batch[2].id, batch[0].id, newest]
-    assert drain(other, 1) == expected
-
-
-def test_next_due(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 2)
-
-    def due() -> float | None:
-        seconds: float | None = reader.value(NEXT_DUE)
-        return seconds
-
-    def overdue() -> bool:
-        """It is looked at again before long, and not at once."""
-        return 0 < (due() or 0) <= 1
-
-    def about(seconds: float) -> object:
-        return pytest.approx(seconds, abs=60)
-
-    assert due() == about(3600)
-    reader.run("SELECT durable_notify.extend(%s, '2 hours')", [batch[0].token])
-    assert due() == about(7200)
-    reader.run(RETRY, batch[0].token, ids(batch[:1]), ["30 minutes"])
-    assert due() == about(1800)
-    reader.run(LONG_GONE)
-    reader.run("DELETE FROM durable_notify.lease_deadline")
-    assert overdue()
-    other.ack(other.claim())
-    assert due() == about(1800)
-    reader.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
-    assert overdue()
-    other.ack(other.claim())
-    assert due() is None
-    assert reader.value("SELECT durable_notify.next_due('nobody', '{t}')") is None
-
-
-def test_retries_releases_and_replays_ring(sessions: Sessions) -> None:
-    reader, other, batch = lease(sessions, 2)
-    other.listen()
-    reader.settle(batch[0].token, retried=batch[:1])
-    reader.column(RELEASE, [batch[0].token], False)
-    reader.run("SELECT durable_notify.replay('g', 't', 1)")
-    rings = [n.payload for n in other.connection.notifies(timeout=BOUND, stop_after=3)]
-    assert rings == ["0", "0", "1"]
 
 
 # Faults once found here.
