@@ -114,12 +114,18 @@ class ThreadedConsumer:
 
     async def run(self, handler: Callable[[Any], Any], **kwargs: Any) -> None:
         loop = asyncio.get_running_loop()
+        handling: set[Future[None]] = set()
 
         def in_its_thread(message: dn.Message) -> None:
             async def on_the_loop() -> None:
                 await maybe_await(handler(ThreadedMessage(message)))
 
-            asyncio.run_coroutine_threadsafe(on_the_loop(), loop).result()
+            work = asyncio.run_coroutine_threadsafe(on_the_loop(), loop)
+            handling.add(work)
+            try:
+                work.result()
+            finally:
+                handling.discard(work)
 
         running = asyncio.ensure_future(
             in_thread(functools.partial(self.consumer.run, in_its_thread, **kwargs))
@@ -128,7 +134,11 @@ class ThreadedConsumer:
             await asyncio.shield(running)
         except asyncio.CancelledError:
             self.consumer.stop()  # a thread cannot be cancelled
-            await running
+            # Its handlers can: a test that fails while they wait is not to wait for them.
+            while not (await asyncio.wait([running], timeout=0.05))[0]:
+                for work in tuple(handling):
+                    work.cancel()
+            running.exception()
             raise
 
 
