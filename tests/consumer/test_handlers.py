@@ -167,7 +167,7 @@ async def test_kinds_of_callables(api: Api, dsn: str, conn: Connection, way: str
 
 @pytest.mark.parametrize("handler", [None, "print", 3])
 async def test_no_callables(api: Api, dsn: str, way: str, handler: Any) -> None:
-    with pytest.raises(dn.InvalidArgument, match="a handler is a function"):
+    with pytest.raises(dn.InvalidArgument, match="a handler must be a function"):
         await consume(api, dsn, way, handler)
 
 
