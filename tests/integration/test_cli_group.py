@@ -45,7 +45,7 @@ def test_a_group_through_its_life(dsn: str) -> None:
     good("group", "rename", "g", "h", dsn=dsn)
     status, shown = on_a_terminal(b"n\n", "group", "delete", "h", dsn=dsn)
     assert status == 1
-    assert "Forget group h" in shown
+    assert "Delete group h" in shown
     assert only(dsn)["name"] == "h"
     good("group", "delete", "h", "--yes", dsn=dsn)
     assert json.loads(good("group", "list", "--json", dsn=dsn)) == []

@@ -391,8 +391,8 @@ def test_through_a_pooler(stage: Stage, dsn: str) -> None:
 
 def test_progress_is_shown_on_a_terminal_only(dsn: str) -> None:
     done = run("maintain", dsn=dsn)
-    assert (done.returncode, done.stderr) == (0, "nothing was to be done\n")
+    assert (done.returncode, done.stderr) == (0, "there was nothing to do\n")
     status, shown = on_a_terminal(b"", "maintain", dsn=dsn)
     assert status == 0
     assert "\x1b[" in shown  # drawn, and taken away
-    assert "nothing was to be done" in shown
+    assert "there was nothing to do" in shown
