@@ -96,7 +96,7 @@ REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
 _FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
 _READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 - of constants
-_READ_OLDEST = f"SELECT {SCHEMA}.oldest_package()"
+_READ_OLDEST = f"SELECT {SCHEMA}.min_client_version()"
 
 # What decides how the catalog's functions write: every name in full, and no taste of the role's.
 _PLAIN = """
@@ -227,19 +227,26 @@ def migrations_path() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def run_folder(op: Any, folder: str) -> None:
-    """Run the files of ``sql/<folder>`` in the order of their names. For revisions only.
+def run_file(op: Any, name: str) -> None:
+    """Run a file of the migrations, such as ``schema/install.sql``. For revisions only.
 
-    A statement at a time, whatever the driver: asyncpg takes no more. Offline, files as they are.
+    A statement at a time, whatever the driver: asyncpg takes no more. Offline, the text as it is.
     """
     import sqlalchemy as sa
 
-    offline = op.get_context().as_sql
-    for path in sorted((migrations_path() / "sql" / folder).glob("*.sql")):
-        text = path.read_text(encoding="utf-8")
-        for statement in [text] if offline else statements(text):
-            # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
-            op.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+    text = assembled(migrations_path() / name)
+    for statement in [text] if op.get_context().as_sql else statements(text):
+        # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
+        op.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+
+
+def assembled(path: Path) -> str:
+    r"""Return the text of an SQL file, with what it includes by ``\ir``, as psql has it."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(
+        assembled(path.parent / line.split()[1]) if line.startswith("\\ir ") else line
+        for line in lines
+    )
 
 
 def steps(lower: str, upper: str) -> list[Script]:

@@ -132,7 +132,7 @@ KINDS: dict[str, Kind] = {
     "trigger-not-always": Kind(
         "error",
         "If the trigger does not fire, no consumer is woken and invalid rows are accepted.",
-        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER published; if the trigger is missing, "
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER outbox_after_insert; if the trigger is missing, "
         "restore it from durable-notify migrate --sql.",
     ),
     "index-invalid": Kind(

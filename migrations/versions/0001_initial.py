@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from durable_notify.schema import run_folder
+from durable_notify.schema import run_file
 
 revision = "0001"
 down_revision = None
@@ -11,10 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Run ``sql/0001``."""
-    run_folder(op, revision)
+    """Create everything."""
+    run_file(op, "schema/install.sql")
 
 
 def downgrade() -> None:
-    """Run ``sql/0001/down``."""
-    run_folder(op, f"{revision}/down")
+    """Remove everything."""
+    run_file(op, "schema/remove.sql")

@@ -194,7 +194,7 @@ def mark(dsn: str, version: str, oldest: str = "9999") -> None:
     execute(
         dsn,
         f"UPDATE durable_notify.schema_version SET version_num = '{version}'",
-        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        "CREATE OR REPLACE FUNCTION durable_notify.min_client_version() RETURNS text"
         f" LANGUAGE sql IMMUTABLE AS $$ SELECT '{oldest}' $$",
     )
 
@@ -270,5 +270,5 @@ def test_check_does_not_import_alembic() -> None:
 
 def test_sql_is_the_same_offline() -> None:
     """Alembic writes a tab as four spaces when it prints, and psql reads :names of its own."""
-    for path in (schema.migrations_path() / "sql").rglob("*.sql"):
+    for path in (schema.migrations_path() / "schema").rglob("*.sql"):
         assert "\t" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,48 @@
+CREATE FUNCTION durable_notify.set_mirror(topic text, channel text) RETURNS text
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_variable
+DECLARE
+    before text;
+    cases text;
+BEGIN
+    -- Have what is published to a topic from here on also notify a channel, with the raw payload, for
+    -- programs that only LISTEN; NULL: no more. Every message of such a topic notifies: publishers
+    -- pay what NOTIFY costs. What is too long for NOTIFY is notified as the message's id. Returns the
+    -- channel that the topic had before.
+    --
+    -- For the owner of the schema, and for a few topics: it writes mirror_of() anew.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'set_mirror() must be in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
+    END IF;
+    IF channel = 'durable_notify' OR channel ~ '^durable_notify[:#?]' THEN
+        RAISE EXCEPTION 'channel "%" is one of this library''s own, for wake-ups', channel
+            USING ERRCODE = '22023', HINT = 'Choose another channel. Nothing was changed.';
+    END IF;
+    IF pg_catalog.octet_length(channel) NOT BETWEEN 1 AND 63 THEN
+        RAISE EXCEPTION 'a channel''s name is 1 to 63 bytes, not %', pg_catalog.octet_length(channel)
+            USING ERRCODE = '22023', HINT = 'Nothing was changed.';
+    END IF;
+    PERFORM durable_notify._lock_functions();
+    DELETE FROM durable_notify.topic_mirror m WHERE m.topic = set_mirror.topic RETURNING m.channel INTO before;
+    IF channel IS NOT NULL THEN
+        INSERT INTO durable_notify.topic_mirror (topic, channel) VALUES (set_mirror.topic, set_mirror.channel);
+    END IF;
+    cases := (SELECT pg_catalog.string_agg(pg_catalog.format(
+                  'WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', m.topic, m.channel), ' ' ORDER BY m.topic)
+                FROM durable_notify.topic_mirror m);
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE FUNCTION durable_notify.mirror_of(topic text) RETURNS text'
+        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
+        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
+          WHERE p.oid = 'durable_notify.mirror_of(text)'::regprocedure)  -- its documentation
+        || CASE WHEN cases IS NULL THEN E'SELECT NULL::pg_catalog.text\n'
+                ELSE pg_catalog.format(E'SELECT CASE %s END\n', cases) END);
+    RETURN before;
+EXCEPTION
+    WHEN check_violation OR not_null_violation THEN
+        RAISE EXCEPTION '"%" is no name of a topic', topic
+            USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
+END
+$function$;

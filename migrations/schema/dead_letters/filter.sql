@@ -1,0 +1,46 @@
+CREATE FUNCTION durable_notify._filter_dead_letters(
+    group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz
+) RETURNS SETOF durable_notify.dead_letter
+LANGUAGE sql STABLE AS $function$
+    -- The dead letters of a group (NULL: of all) that fit every condition that is not NULL.
+    SELECT d.*
+      FROM durable_notify.dead_letter d
+      JOIN durable_notify.subscription s ON s.id = d.subscription_id
+      JOIN durable_notify.consumer_group g ON g.id = s.group_id
+     WHERE (_filter_dead_letters.group_name IS NULL OR g.name = _filter_dead_letters.group_name)
+       AND (_filter_dead_letters.topic IS NULL OR d.topic = _filter_dead_letters.topic)
+       AND (_filter_dead_letters.ids IS NULL OR d.message_id = ANY (_filter_dead_letters.ids))
+       AND (_filter_dead_letters.key IS NULL OR d.key = _filter_dead_letters.key)
+       AND (_filter_dead_letters.error_type IS NULL OR d.error ->> 'type' = _filter_dead_letters.error_type)
+       AND (_filter_dead_letters.since IS NULL OR d.dead_at >= _filter_dead_letters.since)
+       AND (_filter_dead_letters.until IS NULL OR d.dead_at < _filter_dead_letters.until)
+$function$;
+
+CREATE FUNCTION durable_notify._delete_dead_letters(
+    group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz,
+    everything boolean
+) RETURNS SETOF durable_notify.dead_letter
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Remove dead letters and return them; each goes to one of those who ask at the same time. One that an
+    -- open transaction replaces stays: it must not be waited for with the group's lock held.
+    IF NOT everything AND topic IS NULL AND ids IS NULL AND key IS NULL AND error_type IS NULL
+       AND since IS NULL AND until IS NULL THEN
+        RAISE EXCEPTION 'which dead letters of group "%"?', group_name
+            USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
+    END IF;
+    PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
+    PERFORM durable_notify._lock_group(group_name);
+    RETURN QUERY
+    DELETE FROM durable_notify.dead_letter d
+     USING (SELECT x.subscription_id, x.message_id, x.seq
+              FROM durable_notify._filter_dead_letters(
+                       _delete_dead_letters.group_name, _delete_dead_letters.topic, _delete_dead_letters.ids, _delete_dead_letters.key,
+                       _delete_dead_letters.error_type, _delete_dead_letters.since, _delete_dead_letters.until) AS c
+              JOIN durable_notify.dead_letter x USING (subscription_id, message_id, seq)
+               FOR UPDATE OF x SKIP LOCKED) AS f
+     WHERE d.subscription_id = f.subscription_id AND d.message_id = f.message_id AND d.seq = f.seq
+    RETURNING d.*;
+END
+$function$;

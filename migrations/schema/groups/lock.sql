@@ -1,0 +1,137 @@
+CREATE FUNCTION durable_notify._group_lock_hijacked(group_id integer) RETURNS boolean
+LANGUAGE sql VOLATILE AS $function$
+    -- Whether somebody has a group's advisory lock who does not hold the table holding, as _acquire_group_lock()
+    -- does. One look at pg_locks, or what is there would not fit together.
+    WITH locks AS MATERIALIZED (
+        SELECT l.locktype, l.relation, l.classid, l.objid, l.objsubid, l.virtualtransaction, l.pid
+          FROM pg_catalog.pg_locks l
+         WHERE l.granted AND l.locktype IN ('advisory', 'relation')
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
+    SELECT EXISTS (
+        SELECT FROM locks a
+         WHERE a.locktype = 'advisory' AND a.classid = 1685024361 AND a.objid = group_id::oid AND a.objsubid = 2
+           AND NOT EXISTS (
+               SELECT FROM locks h
+                WHERE h.locktype = 'relation' AND h.relation = 'durable_notify.lock_groups'::regclass
+                  AND h.virtualtransaction = a.virtualtransaction AND h.pid IS NOT DISTINCT FROM a.pid))
+$function$;
+
+CREATE FUNCTION durable_notify._acquire_group_lock(group_id integer) RETURNS void
+LANGUAGE plpgsql AS $function$
+DECLARE
+    patience text;
+    since timestamptz;
+BEGIN
+    -- Hold a group, alone, until the transaction ends; waits for at most the lock_timeout in force.
+    --
+    -- By an advisory lock, and after that the table holding in a mode that many can have. 1685024361 is
+    -- 'dnti': two-key advisory locks are this library's by that first key. Trap: any role that can
+    -- connect can keep the advisory lock for ever. Nobody else can have the table: where a stranger keeps
+    -- the one, the other alone does as well, in a mode that nobody else who holds a group can have.
+    IF pg_catalog.pg_try_advisory_xact_lock(1685024361, group_id) THEN
+        LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;
+        RETURN;
+    END IF;
+    patience := pg_catalog.current_setting('lock_timeout');
+    since := pg_catalog.clock_timestamp();
+    LOOP
+        BEGIN
+            IF patience = '0' OR patience::interval > interval '1 second' THEN
+                PERFORM pg_catalog.set_config('lock_timeout', '1s', true);
+            END IF;
+            PERFORM pg_catalog.pg_advisory_xact_lock(1685024361, group_id);
+            LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;
+            PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            EXIT WHEN durable_notify._group_lock_hijacked(group_id);
+            IF patience <> '0' AND pg_catalog.clock_timestamp() >= since + patience::interval THEN
+                RAISE EXCEPTION 'an open transaction has the lock of group "%"',
+                    (SELECT g.name FROM durable_notify.consumer_group g WHERE g.id = _acquire_group_lock.group_id)
+                    USING ERRCODE = '55P03',
+                          HINT = 'Nothing was changed. Try again when it has ended; pg_stat_activity shows it.';
+            END IF;
+        END;
+    END LOOP;
+    LOCK TABLE durable_notify.lock_groups IN SHARE ROW EXCLUSIVE MODE;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._lock_group(group_name text) RETURNS integer
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    group_id integer;
+    is_there boolean;
+    is_here boolean;
+BEGIN
+    -- Take the lock under which a group's positions change, until the transaction ends; returns
+    -- the group's id. Waits for at most the lock_timeout in force.
+    --
+    -- SQLSTATE DN010: the log came from another cluster, and reanchor() has not been run; see the
+    -- table anchor.
+    SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = _lock_group.group_name;
+    IF group_id IS NOT NULL THEN
+        PERFORM durable_notify._acquire_group_lock(group_id);
+        -- Trap: who had the lock until now may have deleted the group, or given it another name.
+        SELECT (SELECT g.name = _lock_group.group_name FROM durable_notify.consumer_group g WHERE g.id = group_id),
+               (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a)
+          INTO is_there, is_here;
+    END IF;
+    IF is_there IS NOT TRUE THEN
+        RAISE EXCEPTION 'there is no consumer group "%"', group_name
+            USING ERRCODE = 'DN005',
+                  HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
+    END IF;
+    IF is_here IS NOT TRUE THEN
+        PERFORM durable_notify._raise_foreign_cluster();
+    END IF;
+    RETURN group_id;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._lock_group_and(group_name text, change text, new_order text DEFAULT NULL) RETURNS integer
+LANGUAGE plpgsql
+SET lock_timeout = '1s' AS $function$
+#variable_conflict use_column
+DECLARE
+    changed integer;
+    since timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    -- Take a group's lock, and the rows that a change of it needs, which open transactions of handlers may have:
+    -- its order (where new_order is another one), its name, or all that is to be deleted. Returns its id.
+    --
+    -- All at once or none: while the rows cannot be had, the group's lock is let go, and its claims go
+    -- through. Gives up after 5 seconds.
+    LOOP
+        BEGIN
+            changed := durable_notify._lock_group(group_name);
+            CASE change
+                WHEN 'order' THEN
+                    PERFORM FROM durable_notify.ordering o JOIN durable_notify.consumer_group g ON g.id = o.group_id
+                      WHERE o.group_id = changed AND g.order_by <> new_order FOR UPDATE OF o NOWAIT;
+                WHEN 'name' THEN
+                    PERFORM FROM durable_notify.consumer_group g WHERE g.id = changed FOR UPDATE NOWAIT;
+                WHEN 'all' THEN
+                    PERFORM FROM durable_notify.consumer_group g WHERE g.id = changed FOR UPDATE NOWAIT;
+                    PERFORM FROM durable_notify.ordering o WHERE o.group_id = changed FOR UPDATE NOWAIT;
+                    PERFORM FROM durable_notify.active_consumer a WHERE a.group_id = changed FOR UPDATE NOWAIT;
+                    PERFORM FROM durable_notify.subscription s WHERE s.group_id = changed FOR UPDATE NOWAIT;
+                    PERFORM FROM durable_notify.replay_job j JOIN durable_notify.subscription s ON s.id = j.subscription_id
+                      WHERE s.group_id = changed FOR UPDATE OF j NOWAIT;
+                    PERFORM FROM durable_notify.lease l JOIN durable_notify.subscription s ON s.id = l.subscription_id
+                      WHERE s.group_id = changed FOR UPDATE OF l NOWAIT;
+            END CASE;
+            RETURN changed;
+        EXCEPTION WHEN lock_not_available THEN
+            -- What was locked in the block is free again.
+            IF pg_catalog.clock_timestamp() > since + interval '5 seconds' THEN
+                RAISE EXCEPTION 'group "%" is in use: an open transaction has its lock, or rows that this needs', group_name
+                    USING ERRCODE = '55P03',
+                          HINT = 'Nothing was changed. Try again when the transactions of its handlers have ended: pg_stat_activity shows them.';
+            END IF;
+        END;
+        PERFORM pg_catalog.pg_sleep(0.02);
+    END LOOP;
+END
+$function$;

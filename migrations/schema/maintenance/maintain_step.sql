@@ -1,0 +1,44 @@
+CREATE FUNCTION durable_notify.maintain_step(
+    worker text, step text, topic text DEFAULT NULL, inbox_age interval DEFAULT NULL, audit_age interval DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql
+SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_variable
+DECLARE
+    standing durable_notify.maintenance;
+    now_time timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    -- Do a bounded piece of one step of maintain_steps(); commit at once. Returns how much was done: again,
+    -- while it is more than 0. NULL: somebody else maintains now.
+    --
+    -- The row stays locked until the commit, so that nobody else begins meanwhile. A sign of life is
+    -- written now and then only: under a held xmin a row updated each time is walked version by version.
+    -- Trap: to skip a locked row would take a look of others, whose round is not due, for a takeover. Such a
+    -- look is short, and who has taken over is not waited for: it has another name.
+    SELECT m.* INTO standing FROM durable_notify.maintenance m WHERE m.worker = worker FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF standing.beat_at < now_time - interval '5 seconds' OR standing.beat_at > now_time THEN
+        UPDATE durable_notify.maintenance m SET beat_at = now_time;
+    END IF;
+    RETURN CASE step
+        WHEN 'partitions' THEN durable_notify.create_partitions()
+        WHEN 'leaves' THEN durable_notify.maintain_partitions()
+        WHEN 'leases' THEN durable_notify._reclaim_expired()
+        WHEN 'dedup' THEN durable_notify.prune_dedup(5000)
+        WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - inbox_age)
+        WHEN 'audit' THEN durable_notify.prune_audit(now_time - audit_age)
+        WHEN 'sweep' THEN durable_notify._delete_orphans()
+        WHEN 'discover' THEN durable_notify._discover_one()
+        WHEN 'seal' THEN 0 * durable_notify._advance_watermark()
+        WHEN 'measure' THEN durable_notify._measure_topic(topic)
+        WHEN 'lose' THEN durable_notify._record_losses(topic, 9223372036854775807)
+        WHEN 'compact' THEN durable_notify._compact(topic)
+        WHEN 'remove' THEN durable_notify._delete_expired(topic)
+        WHEN 'repack' THEN durable_notify._rewrite_partition()
+        WHEN 'statistics' THEN durable_notify._analyze_stale()
+        ELSE 0
+    END;
+END
+$function$;

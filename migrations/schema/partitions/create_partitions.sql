@@ -1,0 +1,130 @@
+CREATE FUNCTION durable_notify.create_partitions() RETURNS integer
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '40ms' SET jit = off AS $function$
+DECLARE
+    layout durable_notify.partition_settings;
+    drawn bigint;
+    last_leaf bigint;
+    ready integer;
+    first_id bigint;
+    width bigint;
+    next_leaf bigint;
+    patience text := '500ms';
+BEGIN
+    -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
+    -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
+    -- not now, since another session holds the locks it needs, or publishes for long. It waits for each of them for 40 ms
+    -- at most; publishing works without. Where none is ready, it waits for publishers for longer, once.
+    -- Trap: of many with transactions of 100 ms there is always one that goes on for more than 40.
+    IF NOT durable_notify._lock_partitions() THEN
+        RETURN 0;
+    END IF;
+    SELECT * INTO layout FROM durable_notify.partition_settings;
+    layout.min_width := COALESCE(layout.min_width, 1000000);
+    layout.ahead := COALESCE(layout.ahead, 2);
+    drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
+    SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > GREATEST(drawn, 1)),
+           -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
+           pg_catalog.sum(LEAST(l.next_id, drawn) - l.first_id) FILTER (WHERE l.first_id <= drawn) / 5,
+           pg_catalog.min(l.first_id) FILTER (WHERE l.next_id > drawn)
+      INTO last_leaf, ready, width, next_leaf FROM durable_notify.partitions() l;
+    width := GREATEST(width, layout.min_width);
+    IF next_leaf - drawn > layout.min_width THEN
+        PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+        PERFORM durable_notify._advance_sequence(next_leaf);
+        RETURN 1;
+    END IF;
+    IF ready >= layout.ahead AND last_leaf > drawn THEN
+        RETURN 0;
+    END IF;
+    first_id := durable_notify._next_partition_start(drawn, last_leaf, layout.min_width);
+    IF first_id IS NOT NULL THEN
+        IF ready = 0 THEN
+            PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+        END IF;
+        PERFORM durable_notify._create_partition(first_id, first_id + width);
+        ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT IF EXISTS outbox_default_relief;
+    END IF;
+    RETURN 1;
+EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids have come past where the leaf was to begin
+    RETURN 0;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._next_partition_start(drawn bigint, last_leaf bigint, min_width bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $function$
+DECLARE
+    relief record;
+BEGIN
+    -- Where the next leaf of the log begins: where the last one ends, unless ids have come further and are
+    -- in outbox_default. NULL: not yet known, call again in another transaction.
+    --
+    -- To attach a leaf has outbox_default read under a lock that keeps readers out: a moment, if it is
+    -- small. If it is not, a constraint says what is not in it: added without a look at what is there,
+    -- proven while everybody goes on, and dropped with the leaf attached (create_partitions()).
+    -- Trap: it also refuses what is published, once ids have come so far. To drop it needs a lock that a
+    -- backup bars, and whoever added it may have died. So it is farther ahead than ids come in days, and
+    -- _advance_sequence() leaves out those in between. One that was left behind comes first here, and goes
+    -- before ids come near it.
+    SELECT k.convalidated, c.bound[1]::bigint AS max_id INTO relief
+      FROM pg_catalog.pg_constraint k
+     CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
+     WHERE k.conrelid = 'durable_notify.outbox_default'::regclass AND k.conname = 'outbox_default_relief';
+    IF relief.max_id - drawn < 5 * min_width OR relief.max_id < last_leaf THEN
+        ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT outbox_default_relief;
+    ELSIF relief.convalidated THEN
+        RETURN relief.max_id;
+    ELSIF relief.max_id IS NOT NULL THEN
+        ALTER TABLE durable_notify.outbox_default VALIDATE CONSTRAINT outbox_default_relief;
+    ELSIF pg_catalog.pg_relation_size('durable_notify.outbox_default') > 16777216 THEN
+        EXECUTE pg_catalog.format(
+            'ALTER TABLE durable_notify.outbox_default ADD CONSTRAINT outbox_default_relief CHECK (id < %s) NOT VALID',
+            GREATEST(drawn, last_leaf) + 10000 * min_width);
+    ELSIF last_leaf > drawn THEN
+        RETURN last_leaf;
+    ELSE
+        RETURN drawn + 1 + min_width / 10;  -- above what is drawn until the leaf is there
+    END IF;
+    RETURN NULL;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._create_partition(first_id bigint, next_id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $function$
+DECLARE
+    leaf text := pg_catalog.format('durable_notify.outbox_%s', first_id);
+BEGIN
+    -- Make a leaf of the log for a range of ids.
+    --
+    -- Trap: CREATE TABLE ... PARTITION OF locks the whole log, against readers too. ATTACH does not: it
+    -- locks outbox_default, and reads it, unless a constraint of it says that nothing there is in the range.
+    -- Trap: and it does not wait for who is publishing. Who began before, and draws an id of the leaf, knows nothing of
+    -- it: outbox_default refuses the row. A statement does to its end, and a transaction may. So it is
+    -- made while no one publishes: who is at it for long has it wait for another time.
+    EXECUTE pg_catalog.format(
+        'CREATE TABLE %s (LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)'
+        ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
+        leaf);
+    -- Trap: commit would wait for a synchronous standby with the lock held.
+    PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
+    LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;
+    PERFORM pg_catalog.set_config('lock_timeout', '40ms', true);  -- publishers wait for this
+    EXECUTE pg_catalog.format(
+        'ALTER TABLE durable_notify.outbox ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', leaf, first_id, next_id);
+END
+$function$;
+
+CREATE FUNCTION durable_notify._advance_sequence(first_id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $function$
+BEGIN
+    -- Have ids go on where a leaf begins that is far ahead of them; the ids in between are never drawn.
+    --
+    -- Trap: setval() could go back, and have ids drawn twice, where others draw meanwhile. ALTER SEQUENCE
+    -- has a lock that keeps them out, once all who have drawn have ended; the first is for the lock alone.
+    ALTER SEQUENCE durable_notify.outbox_id_seq INCREMENT 1;
+    IF COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0) < first_id - 1 THEN
+        EXECUTE pg_catalog.format('ALTER SEQUENCE durable_notify.outbox_id_seq RESTART %s', first_id - 1);
+        PERFORM pg_catalog.nextval('durable_notify.outbox_id_seq');
+    END IF;
+END
+$function$;

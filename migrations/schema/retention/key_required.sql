@@ -1,0 +1,30 @@
+CREATE FUNCTION durable_notify._rebuild_key_required() RETURNS void
+LANGUAGE plpgsql AS $function$
+DECLARE
+    cases text;
+BEGIN
+    -- Write _key_required() anew from topic_retention, which the caller has locked, and have what was compacted
+    -- and no longer is be looked at from the beginning, should it be compacted again.
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+        -- A frozen snapshot would leave out what others have said since.
+        RAISE EXCEPTION 'a topic''s retention is changed in a READ COMMITTED transaction'
+            USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
+    END IF;
+    IF EXISTS (SELECT FROM durable_notify.topic_retention r WHERE r.compact) THEN
+        cases := (SELECT pg_catalog.string_agg(
+                      CASE WHEN r.pattern ~ '[*>]' THEN pg_catalog.format('WHEN topic OPERATOR(pg_catalog.~) %L THEN %s', r.regex, r.compact::text)
+                           ELSE pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %s', r.pattern, r.compact::text) END,
+                      ' ' ORDER BY r.rank)
+                    FROM durable_notify.topic_retention r);
+    END IF;
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE FUNCTION durable_notify._key_required(topic text) RETURNS boolean'
+        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
+        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
+          WHERE p.oid = 'durable_notify._key_required(text)'::regprocedure)  -- its documentation
+        || CASE WHEN cases IS NULL THEN E'SELECT false\n'
+                ELSE pg_catalog.format(E'SELECT CASE %s ELSE false END\n', cases) END);
+    UPDATE durable_notify.maintenance_progress p SET compacted_below = 1
+     WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify._retention_for(p.topic)).compact, false);
+END
+$function$;

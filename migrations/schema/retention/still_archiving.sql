@@ -1,0 +1,16 @@
+CREATE FUNCTION durable_notify.still_archiving(worker text, topic text, from_id bigint, below bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Give a sign of life while a stretch is archived; whether the worker still maintains, and the stretch is
+    -- still what plan_archive() named. If so, all that was read of it until now was there: nothing goes
+    -- before advance_archive().
+    --
+    -- Trap: who was paused and taken over reads empty pages of what has gone meanwhile, without an error.
+    RETURN durable_notify.maintain_step(still_archiving.worker, 'archive', still_archiving.topic) IS NOT NULL
+       AND EXISTS (SELECT FROM durable_notify.maintenance_progress p
+                    WHERE p.topic = still_archiving.topic AND p.archived_below = still_archiving.from_id
+                      AND p.archiving_below = still_archiving.below);
+END
+$function$;

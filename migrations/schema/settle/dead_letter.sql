@@ -1,0 +1,21 @@
+CREATE FUNCTION durable_notify._dead_letter(
+    subscription_id integer, message_id bigint, attempt integer, reason text, error jsonb DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+BEGIN
+    -- Keep a message as a dead letter of its group, whole. What dies again replaces what it was, but for a
+    -- row that an open transaction has: a claim must not wait for it.
+    DELETE FROM durable_notify.dead_letter d USING (
+        SELECT x.seq FROM durable_notify.dead_letter x
+         WHERE x.subscription_id = _dead_letter.subscription_id AND x.message_id = _dead_letter.message_id
+           FOR UPDATE SKIP LOCKED) AS before
+     WHERE d.subscription_id = _dead_letter.subscription_id AND d.message_id = _dead_letter.message_id AND d.seq = before.seq;
+    INSERT INTO durable_notify.dead_letter
+           (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason, error)
+    SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, _dead_letter.attempt, _dead_letter.reason, _dead_letter.error
+      FROM durable_notify.subscription s
+     CROSS JOIN LATERAL durable_notify._message(s.topic, _dead_letter.message_id, _dead_letter.message_id, _dead_letter.message_id) AS o
+     WHERE s.id = _dead_letter.subscription_id;
+END
+$function$;

@@ -1,0 +1,29 @@
+CREATE FUNCTION durable_notify.audit_entries(group_name text DEFAULT NULL) RETURNS SETOF durable_notify.audit
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+BEGIN
+    -- What was done by hand to a group (NULL: to all that the caller may see), the newest first.
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._audit_entries_granted(group_name);
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT a.* FROM durable_notify.audit a
+     WHERE audit_entries.group_name IS NULL OR a.group_name = audit_entries.group_name
+     ORDER BY a.id DESC;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._record_audit(
+    action text, group_name text, details jsonb DEFAULT NULL, topic text DEFAULT NULL,
+    messages bigint DEFAULT NULL, why text DEFAULT NULL
+) RETURNS void
+LANGUAGE sql AS $function$
+    -- Note what is done to a group by hand, in the same transaction.
+    INSERT INTO durable_notify.audit (acting_as, action, group_name, topic, messages, why, details)
+    SELECT CASE WHEN pg_catalog.has_table_privilege(c.caller, 'durable_notify.outbox', 'TRUNCATE')
+                THEN CURRENT_USER ELSE c.caller END,  -- whose rights count, not with whose it runs
+           _record_audit.action, _record_audit.group_name, _record_audit.topic, _record_audit.messages, _record_audit.why, _record_audit.details
+      FROM durable_notify._calling_role() AS c (caller)
+$function$;

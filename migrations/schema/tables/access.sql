@@ -1,0 +1,19 @@
+-- What roles may do besides the owner: grant_access() writes it, and the functions named ..._granted
+-- look here; see _is_owner().
+--   action:     publish, consume, read, observe, or insert: INSERT statements of their own
+--   pattern:    the topics, of publish, consume and read; regex is the same as _topic_regex() has it
+--   group_name: the group, of consume
+-- The role by its oid: one that is dropped, and made again under the same name, is another.
+CREATE TABLE durable_notify.access (
+    role       regrole     NOT NULL,
+    action     text        NOT NULL,
+    pattern    text        COLLATE "C" NOT NULL DEFAULT '',
+    group_name text        NOT NULL DEFAULT '',
+    regex      text        NOT NULL DEFAULT '',
+    granted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    granted_by text        NOT NULL DEFAULT CURRENT_USER,
+    PRIMARY KEY (role, action, pattern, group_name),
+    CONSTRAINT access_action CHECK (action IN ('publish', 'consume', 'read', 'observe', 'insert')),
+    CONSTRAINT access_pattern_where_there_is_one CHECK ((pattern <> '') = (action IN ('publish', 'consume', 'read'))),
+    CONSTRAINT access_group_name_where_there_is_one CHECK ((group_name <> '') = (action = 'consume'))
+);

@@ -1,0 +1,57 @@
+CREATE FUNCTION durable_notify._no_waiter(topic text) RETURNS boolean
+LANGUAGE sql VOLATILE AS $function$
+    -- One look at a topic's doorbell ('': at that of every topic): true where nobody waits. False
+    -- where somebody does, or another publisher is looking at this very moment; see _has_waiter().
+    --
+    -- Who waits holds the key in shared mode; a publisher tries it exclusively and lets it go at once,
+    -- as a network card raises interrupts only while its driver sleeps (NAPI; virtio's event_idx).
+    -- Trap: in one expression. As two statements a cancel in between kept the key.
+    -- 1685024362 is 'dntj': this library's doorbells.
+    SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(1685024362, pg_catalog.hashtext(topic))
+                THEN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic)) ELSE false END
+$function$;
+
+CREATE FUNCTION durable_notify._has_waiter(topic text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+BEGIN
+    -- Whether somebody waits for a topic ('': for every topic). The caller holds RowExclusiveLock on
+    -- the outbox or on ringing by now: that is where who arms after this finds it.
+    --
+    -- Publishers get in each other's way for a moment; that must not make them ring for each other.
+    IF durable_notify._no_waiter(topic) OR durable_notify._no_waiter(topic) THEN
+        RETURN false;
+    END IF;
+    IF (CASE WHEN pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic))
+             THEN pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic)) ELSE false END) THEN
+        RETURN true;
+    END IF;
+    -- Not even in shared mode: another publisher holds it now, and then nobody waits, since the modes
+    -- exclude each other. Trap: or a stranger queues for it behind those who wait: a try fails then,
+    -- too. Whether one waits stands in pg_locks, which takes too long to look at each time.
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_locks l
+         WHERE l.locktype = 'advisory' AND l.classid = 1685024362
+           AND l.objid = (pg_catalog.hashtext(topic)::bigint & 4294967295)::oid AND l.objsubid = 2
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+           AND l.mode = 'ShareLock' AND l.granted);
+END
+$function$;
+
+CREATE FUNCTION durable_notify._notify_waiters(topic text, hint text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $function$
+DECLARE
+    policy text := durable_notify.notify_policy(topic);
+BEGIN
+    -- Notify who waits for a topic, as its policy says, when this transaction commits; see _ring().
+    IF policy OPERATOR(pg_catalog.=) 'never' THEN
+        RETURN;
+    END IF;
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter(topic) THEN
+        PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
+    END IF;
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('') THEN
+        PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- who consumes by pattern
+    END IF;
+END
+$function$;

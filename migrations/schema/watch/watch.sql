@@ -1,0 +1,52 @@
+CREATE FUNCTION durable_notify.watch(
+    watched regclass, topic text, columns text[] DEFAULT NULL, with_old boolean DEFAULT true
+) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '3s' AS $function$
+#variable_conflict use_variable
+DECLARE
+    chosen text;
+    unknown text;
+    trigger_name text := durable_notify._watch_trigger_name(topic);
+BEGIN
+    -- Publish every insert, update, delete and truncate of a table to a topic from here on: triggers, in
+    -- the transaction of whoever writes. columns: only these, and updates that change one of them.
+    -- with_old: updates have the old values, too. Watched anew, what was said before is replaced.
+    --
+    -- For the owner of this schema, with the right to make triggers on the table. It waits for those
+    -- who write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the messages'
+    -- key. A partition needs no watch of its own; that it alone is truncated, or detached, is not heard.
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true) OR topic ~ '[*>]' THEN
+        RAISE EXCEPTION '"%" is no name of a topic', topic
+            USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = watched AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+           AND n.nspname NOT IN ('durable_notify', 'pg_catalog', 'information_schema')) THEN
+        RAISE EXCEPTION '% cannot be watched', COALESCE(watched::text, 'what is not there')
+            USING ERRCODE = '22023',
+                  HINT = 'Tables of your own can: no views, foreign or temporary tables, nor this library''s. Nothing was changed.';
+    END IF;
+    IF columns IS NOT NULL THEN
+        SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.ord)
+                   FILTER (WHERE a.attnum IS NULL),
+               pg_catalog.jsonb_build_object(
+                   'table', watched::oid::bigint, 'numbers', pg_catalog.jsonb_agg(a.attnum), 'names', pg_catalog.jsonb_agg(c.name))
+          INTO unknown, chosen
+          FROM pg_catalog.unnest(columns) WITH ORDINALITY AS c (name, ord)
+          LEFT JOIN pg_catalog.pg_attribute a
+            ON a.attrelid = watched AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped;
+        IF unknown IS NOT NULL OR pg_catalog.cardinality(columns) = 0 THEN
+            RAISE EXCEPTION '%', COALESCE('table ' || watched::text || ' has no column ' || unknown, 'no columns to watch')
+                USING ERRCODE = '22023', HINT = 'Name one column or more, as the catalog has them; NULL: all. Nothing was changed.';
+        END IF;
+    END IF;
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
+        trigger_name, watched, topic, COALESCE(chosen, ''), COALESCE(with_old, true));
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
+        trigger_name || '_truncate', watched, topic, '', true);
+END
+$function$;

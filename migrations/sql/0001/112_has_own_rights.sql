@@ -1,9 +1,0 @@
-CREATE FUNCTION durable_notify.has_own_rights() RETURNS boolean
-LANGUAGE sql STABLE AS $function$
-    -- Whether whoever calls is the owner of the tables, by name, as a member or as a superuser.
-    --
-    -- Functions that others may call, too, ask this first. The owner goes on with rights of its own,
-    -- which PostgreSQL checks; a wrong answer lets nobody in. Everybody else goes to the function's twin,
-    -- name_granted(), which runs with the owner's rights and looks into the table access.
-    SELECT pg_catalog.has_table_privilege('durable_notify.outbox'::pg_catalog.regclass, 'TRUNCATE')
-$function$;

@@ -1,7 +1,0 @@
-CREATE FUNCTION durable_notify.needs_key(topic text) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
-    -- Whether a topic is compacted, so that each of its messages must have a key.
-    --
-    -- Written anew by set_retention(), so that it costs a publisher nothing; see wakeups().
-    SELECT false
-$function$;

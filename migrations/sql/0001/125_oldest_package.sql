@@ -1,7 +1,0 @@
-CREATE FUNCTION durable_notify.oldest_package() RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- The schema version of the oldest package that works with this schema. Newer ones do, too: while an
-    -- upgrade is under way, the release before goes on. A revision that takes something away replaces this.
-    SELECT '0001'::text
-$function$;
