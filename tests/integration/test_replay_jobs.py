@@ -367,7 +367,7 @@ def test_on_the_command_line(dsn: str, conn: Connection) -> None:
     said = good(*words, "--payload", '{"tags": ["odd"]}', "--dry-run", dsn=dsn)
     assert said == "5 messages of t would be redelivered to g\n"
     said = good(*words, "--key", "k1", "--key", "k2", "--since", "1h", "--why", "w", dsn=dsn)
-    assert said.endswith("6 messages of t come to g again\n")
+    assert said.endswith("6 messages of t are redelivered to g\n")
     (job,) = json.loads(good("replay-job", "list", "--json", dsn=dsn))
     assert (job["state"], job["total"], job["why"]) == ("running", 6, "w")
     assert (
