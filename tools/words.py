@@ -48,7 +48,7 @@ CLEAN = (
     "benchmarks/peers/README.md",
     "durable_notify/cli/",
     "durable_notify/errors.py",
-    "durable_notify/observe/findings.py",
+    "durable_notify/diagnostics/findings.py",
     "tools/",
 )
 #: The list itself and its test, and what is generated or frozen.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._async.consumer import AsyncConsumer
+from .._async.consumer.consumer import AsyncConsumer
 from .._core.callables import is_async
-from .._sync.consumer import Consumer
-from .problems import Failure
+from .._sync.consumer.consumer import Consumer
+from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +74,9 @@ def run_handler(
     options: dict[str, Any],
 ) -> None:
     """Consume with a handler until stopped: in an event loop if it is async, else in threads."""
-    if (
-        "opentelemetry.trace" in sys.modules
-    ):  # as with publishers: a program that imports it wants its spans
-        from ..observe.otel import traced
+    # As with publishers: a program that imports it wants its spans.
+    if "opentelemetry.trace" in sys.modules:
+        from ..integrations.otel import traced
 
         handler = traced(handler)
     # Of a decorator that is a plain function, around one that is not, too.

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from durable_notify import schema
-from durable_notify.splitting import statements
+from durable_notify.statements import statements
 
 FILES = sorted((schema.migrations_path() / "schema").glob("*/*.sql"))
 
