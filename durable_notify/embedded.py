@@ -271,7 +271,7 @@ class Server:
             raise EmbeddedError(f"{error}. Choose another folder.") from error
         names = {path.name for path in self.base.iterdir()}
         if names and "lock" not in names:
-            raise EmbeddedError(f"{self.base} holds something else. Choose another folder.")
+            raise EmbeddedError(f"{self.base} contains other files. Choose another folder.")
         (self.base / "lock").touch(mode=0o600)
         _make_private(self.base, self._account)
         if not self._may_use(self.base):
@@ -397,7 +397,7 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
     """Close `folder` to all but the server's user (and root)."""
     ours = {os.geteuid(), account.pw_uid} if account else {os.geteuid()}
     if folder.is_symlink() or folder.stat().st_uid not in ours:
-        raise EmbeddedError(f"{folder} belongs to somebody else. Choose another folder.")
+        raise EmbeddedError(f"{folder} belongs to another user. Choose another folder.")
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
     folder.chmod(0o700)

@@ -466,7 +466,7 @@ def test_the_command(dsn: str, conn: Connection) -> None:
         assert line, said
         said.append(line)
     text = "".join(said)
-    for word in ("nobody listens", "crashes", "transaction", "durable from when it is heard"):
+    for word in ("no capture listens", "crashes", "transaction", "durable once it is heard"):
         assert word in text
     notify(conn, "c", *(str(n) for n in range(300)))
     process.send_signal(signal.SIGTERM)

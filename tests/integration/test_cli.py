@@ -237,7 +237,7 @@ def test_signal_ends_it_gracefully(dsn: str, number: signal.Signals) -> None:
     consumer.send_signal(number)
     rest, err = end(consumer)
     assert consumer.returncode == 0
-    assert "group 'g' waits for topic 't', to which nothing was published so far" in err
+    assert "group 'g' waits for topic 't', to which no message was published so far" in err
     taken += [message["payload"] for message in rest]
     (row,) = json.loads(good("status", "--json", dsn=dsn))
     assert (row["live_leases"], row["leased"]) == (0, 0)

@@ -104,13 +104,13 @@ def test_list(dsn: str, conn: Connection) -> None:
 def test_errors(dsn: str, conn: Connection) -> None:
     conn.execute("CREATE TABLE items (id int)")
     for status, words, says in (
-        (2, "bridge mirror", "TOPIC"), (2, "bridge mirror t", "Give TOPIC CHANNEL"),
+        (2, "bridge mirror", "TOPIC"), (2, "bridge mirror t", "give TOPIC CHANNEL"),
         (2, "bridge mirror t durable_notify:t", "this library's own wake-ups"),
-        (2, f"bridge mirror t {'x' * 64}", "the most is 63"), (2, f"bridge mirror t {'ü' * 32}", "the most is 63"),
+        (2, f"bridge mirror t {'x' * 64}", "the maximum is 63"), (2, f"bridge mirror t {'ü' * 32}", "the maximum is 63"),
         (2, "bridge mirror * c", "topic"), (2, "bridge list nonsense", "too many arguments"),
         (2, "watch items", "--topic"), (2, "watch --topic t", "TABLE"), (2, "watch missing --topic t", "there is no table missing"),
         (2, "watch missing --topic t --remove", "there is no table missing"),
-        (2, "watch a.b.c.d --topic t", "no name of a table"), (2, "watch items --topic *", "topic"),
+        (2, "watch a.b.c.d --topic t", "not the name of a table"), (2, "watch items --topic *", "topic"),
         (2, "watch items --topic t --columns id,x", "has no column x"),
         (2, "watch items --topic t --columns=", "no columns to watch"),
         (2, "watch items --topic t --remove --no-old", "--remove takes neither"),

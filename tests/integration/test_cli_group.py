@@ -76,7 +76,7 @@ def test_status_names_the_publishers_a_strict_group_waits_for(dsn: str, conn: Co
     good("consume", "t", "--group", "g", "--until-empty", dsn=dsn)
     good("group", "configure", "g", "--order-by", "strict", dsn=dsn)
     assert "waits for" not in good("status", dsn=dsn)
-    assert "Nothing is waited for" in run("group", "waiting-for", "g", dsn=dsn).stderr
+    assert "waits for no publisher" in run("group", "waiting-for", "g", dsn=dsn).stderr
     with psycopg.connect(dsn) as slow:
         dn.Publisher().publish(slow, "t", 1)
         pid = slow.info.backend_pid

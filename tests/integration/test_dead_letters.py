@@ -123,7 +123,7 @@ async def test_errors(half: Half, dsn: str, conn: Connection) -> None:
                 await go(action(mine, "g"))
             with pytest.raises(dn.UnknownGroup):
                 await go(action(mine, "nobody", everything=True))
-            with pytest.raises(dn.InvalidArgument, match="no condition"):
+            with pytest.raises(dn.InvalidArgument, match="unknown condition"):
                 await go(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):
                 await go(action(mine, "g", since=dt.datetime(2020, 1, 1)))  # noqa: DTZ001

@@ -335,7 +335,7 @@ def test_an_archive_that_fails(stage: Stage, dsn: str, tmp_path: Path) -> None:
 def test_what_cannot_be(dsn: str) -> None:
     with pytest.raises(InvalidArgument, match="every is a positive number of seconds"):
         Maintenance(dsn, every=-1)
-    with pytest.raises(InvalidArgument, match="archive has a method begin"):
+    with pytest.raises(InvalidArgument, match="archive needs a method begin"):
         Maintenance(dsn, archive=1)  # type: ignore[arg-type]
     fails(run("maintain", "--once", "--every", "5", dsn=dsn), 2, "not both")
 

@@ -241,7 +241,7 @@ def test_a_topic_that_was_never_published_to(
     def start(*topics: str) -> list[str]:
         caplog.clear()
         dn.Consumer(dsn, group="g", topics=topics, until_empty=True).run(lambda _: None)
-        return said(caplog, "nothing was published")
+        return said(caplog, "no message was published")
 
     (message,) = start("ordrs", "orders")
     assert "'ordrs'" in message
@@ -262,5 +262,5 @@ def test_other_topics_names_are_for_the_owner(
             made.login("consumer"), group="g", topics=["orders.new"], until_empty=True
         )
         consumer.run(lambda _: None)
-    (message,) = said(caplog, "nothing was published")
+    (message,) = said(caplog, "no message was published")
     assert "orders.nev" not in message
