@@ -276,8 +276,8 @@ class Server:
         _make_private(self.base, self._account)
         if not self._may_use(self.base):
             msg = (
-                f"User nobody, as whom PostgreSQL runs for root, cannot enter {self.base}. "
-                "Choose a folder whose parents everybody may enter, or do not run as root."
+                f"PostgreSQL runs as user nobody for root, and that user cannot enter {self.base}. "
+                "Choose a folder whose parents every user may enter, or do not run as root."
             )
             raise EmbeddedError(msg)
 
@@ -314,7 +314,9 @@ class Server:
         if self._may_use(self.bindir / "postgres"):
             return self.bindir
         if self._bindir is not None:
-            raise EmbeddedError(f"User nobody cannot run, or there is no, {self.bindir}/postgres.")
+            raise EmbeddedError(
+                f"{self.bindir}/postgres does not exist, or user nobody cannot run it."
+            )
         package = self.bindir.parents[1]
         copy = self.base / f"binaries-{(self.bindir / 'postgres').stat().st_mtime_ns}"
         if not copy.exists():

@@ -133,7 +133,7 @@ class AsyncBridge:
             raise InvalidArgument(f"{table!r} is not the name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(
-                f"there is no table {table}: name it as in SQL, with its schema where that is not "
+                f"there is no table {table}: name it as in SQL, with its schema if that is not "
                 "in the search_path"
             )
         return str(rows[0][0])

@@ -54,7 +54,7 @@ class Unsettled:
                 unsettled,
                 "until_empty ends it once they are"
                 if self._until_empty
-                else "prefetch lets no more be claimed before",
+                else "prefetch is reached, so no more are claimed",
             )
         self._before = unsettled if stuck else 0
 

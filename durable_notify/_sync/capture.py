@@ -151,7 +151,7 @@ class Capture:
         self._beat_at = 0.0
         self._hears_until: datetime | None = None
         self._was_settled = False
-        self._why = "nobody captured it"
+        self._why = "no capture was running"
         # What lies between the two sides.
         self._backlog = Backlog(most)
         self._more = Event()

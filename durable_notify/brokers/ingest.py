@@ -353,7 +353,7 @@ _LACKING = {"ingest-error": "the encoding of the database lacks a character of i
 
 
 def _no_json(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _fit(name: str) -> str:

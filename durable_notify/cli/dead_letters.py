@@ -100,7 +100,7 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     with database.connect("dead-letters") as connection:
         letters = Admin().dead_letters(connection, group, ids=[message_id])
     if not letters:
-        raise Failure(f"message {message_id} is no dead letter")
+        raise Failure(f"message {message_id} is not a dead letter")
     for letter in letters:
         click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")

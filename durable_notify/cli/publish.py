@@ -103,7 +103,7 @@ def _headers(pairs: Iterable[str]) -> dict[str, str] | None:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{name!r} lacks a value: write --header name=value")
+            raise click.BadParameter(f"{name!r} has no value: write --header name=value")
         headers[name] = value
     return headers or None
 

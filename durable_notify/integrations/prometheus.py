@@ -47,7 +47,7 @@ _BACKLOG = (
 )
 #: What a scrape asks the database for, in the order of the query's columns.
 GAUGES = {
-    "waiting_messages": "Messages that were never handed out; estimated above 10,000.",
+    "waiting_messages": "Messages that were never delivered; estimated above 10,000.",
     "oldest_waiting_seconds": "The age of the oldest of these.",
     "deferred_messages": "Messages that wait for a retry, their time or their key; at most 10,000.",
     "leases": "Batches that consumers hold.",
@@ -215,7 +215,7 @@ class Backlog(Collector):
             answer.set_exception(error)
 
     def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
-        up = "Whether the database has said how far groups are behind."
+        up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
         for place, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])

@@ -216,7 +216,7 @@ def test_a_restart_says_the_gap_in_between(dsn: str, conn: Connection) -> None:
         running.stop()
     ((since, until, why),) = gaps(conn)
     assert since < stopped < until < started
-    assert why == "nobody captured it"
+    assert why == "no capture was running"
 
 
 def test_one_is_active_and_the_other_stands_by(dsn: str, conn: Connection) -> None:

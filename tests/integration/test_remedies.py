@@ -207,7 +207,7 @@ def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"until_empty": True}, "until_empty ends it"), ({"prefetch": 2}, "prefetch lets no more")],
+    [({"until_empty": True}, "until_empty ends it"), ({"prefetch": 2}, "prefetch is reached")],
 )
 def test_iteration_without_acknowledgements(
     dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture, options: Any, words: str

@@ -117,7 +117,9 @@ class AsyncLeaseManager:
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back; UsedAfterFork where we are not."""
         if os.getpid() != self._process:
-            raise UsedAfterFork("the message was taken before the fork: settle it where it was")
+            raise UsedAfterFork(
+                "the message was taken before the fork: settle it in the parent process"
+            )
         if self._closed:
             raise ConsumerClosed("the consumer was closed; its unsettled messages are redelivered")
 

@@ -301,8 +301,8 @@ class Consumer:
     def _run(self, concurrency: int, least: int) -> None:
         self._check_process()
         if self._closed or self._running:
-            state = "was closed" if self._closed else "is at work"
-            raise ConsumerClosed(f"this consumer {state}, and one is used once: make a new one")
+            state = "was closed" if self._closed else "runs already"
+            raise ConsumerClosed(f"this consumer {state}: make a new one")
         self._running = True
         self._pacer.can_begin(least, concurrency)
         with on_signals(self.stop, self._dispatcher.hurry):
