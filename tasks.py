@@ -9,6 +9,7 @@ python3 tasks.py format    ruff's formatter
 python3 tasks.py lint      ruff, mypy, import-linter, and whether the sync half is current
 python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
 python3 tasks.py snapshot  write migrations/snapshot.txt anew
+python3 tasks.py revision  write the revision that a change of the schema needs, or freeze it
 python3 tasks.py lock      write requirements/dev.lock anew, with the newest releases
 python3 tasks.py audit     whether these have known vulnerabilities, where somebody can be asked
 python3 tasks.py versions  the tests on every PostgreSQL supported (arguments: some of them)
@@ -109,6 +110,10 @@ def snapshot() -> None:
     run("python", "-m", "tests.schema.renew_snapshot")
 
 
+def revision(*arguments: str) -> None:
+    run("python", "-m", "tools.revision", *arguments)
+
+
 def lock() -> None:
     if (found := tool("uv")) is None:
         sys.exit("uv is not to be had, and without it there is no new lock")
@@ -198,8 +203,8 @@ def ci() -> None:
 
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
-    "sync": sync, "snapshot": snapshot, "lock": lock, "audit": audit, "versions": versions,
-    "upgrade": upgrade, "bench": bench, "ci": ci,
+    "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
+    "versions": versions, "upgrade": upgrade, "bench": bench, "ci": ci,
 }  # fmt: skip
 
 
