@@ -9,7 +9,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.splitting import statements
 
-FILES = sorted((schema.migrations_path() / "schema").rglob("*.sql"))
+FILES = sorted((schema.migrations_path() / "schema").glob("*/*.sql"))
 
 
 @pytest.mark.parametrize(
