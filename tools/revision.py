@@ -32,7 +32,7 @@ SUMS = REVISIONS / "SHA256SUMS"
 #: What a developer writes, beside the functions.
 UP, DOWN = "pending.sql", "pending.down.sql"
 #: Files that name the newest revision.
-NAMES = ("durable_notify/schema.py", "durable_notify/contrib/alembic.py", "docs/migrations.md")
+NAMES = ("durable_notify/schema.py", "durable_notify/contrib/alembic.py", "README.md", "docs/*.md")
 
 FUNCTIONS = """
     SELECT p.oid::regprocedure::text COLLATE "C", p.proname, pg_get_functiondef(p.oid),
@@ -101,18 +101,23 @@ def inlined() -> set[str]:
     return set(re.findall(r"^CREATE FUNCTION durable_notify\.(\w+)", text, re.MULTILINE))
 
 
-def refuse(before: Functions, after: Functions) -> None:
-    """Refuse a changed signature, and a change of what holds users' settings."""
+def refuse(before: Functions, after: Functions, text: str) -> None:
+    """Refuse a changed signature, and what resets users' settings."""
     for name in sorted({f.name for f in before.values()} & {f.name for f in after.values()}):
-        old, new = ({f for f in known.values() if f.name == name} for known in (before, after))
-        if {f.signature for f in old} != {f.signature for f in new}:
+        old, new = (
+            {f.signature for f in one.values() if f.name == name} for one in (before, after)
+        )
+        if old != new:
             sys.exit(
                 f"The arguments or the result of {name}() have changed, and the last release calls "
                 f"it as it was. Leave it, and write {name}_v2() beside it."
             )
-        if old != new and name in inlined():
+        replaced = re.search(
+            rf"^CREATE OR REPLACE FUNCTION durable_notify\.{name}\(", text, re.MULTILINE
+        )
+        if replaced and name in inlined():
             sys.exit(
-                f"{name}() has changed. Its body holds users' settings, and an upgrade would reset "
+                f"{name}() is replaced. Its body holds users' settings, and an upgrade would reset "
                 "them. Leave it as it was released, and write another function."
             )
 
@@ -121,23 +126,24 @@ def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str
     """Run what a developer wrote, and make the functions those of `after`; returns the SQL."""
     path = MIGRATIONS / hand
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    above, _, below = text.partition("-- functions\n")
+    above, *below = re.split(r"^-- functions\n", text, maxsplit=1, flags=re.MULTILINE)
     connection.execute(above.encode())
     before = functions(connection)
-    if hand == UP:
-        refuse(before, after)
-        gone: list[str] = []  # what a release takes away, a developer decides
-    else:
-        gone = [f"DROP ROUTINE {key};\n" for key in before if key not in after]
+    connection.rollback()
+    gone = [f"DROP ROUTINE {key};\n" for key in before if key not in after]
     changed = [
         f"\n{function.definition.rstrip()};\n"
         + ("" if key in before else f"REVOKE EXECUTE ON ROUTINE {key} FROM PUBLIC;\n")
         for key, function in after.items()
         if before.get(key) != function
     ]
-    rest = "".join([BEGIN, *gone, *changed, "\n", below, END])
-    connection.execute(rest.encode())
-    return above + rest
+    if hand == UP:
+        gone = []  # what a release takes away, a developer decides
+    text = "".join([above, "\n", BEGIN, *gone, *changed, "\n", *below, END])
+    if hand == UP:
+        refuse(before, after, text)
+    connection.execute(text.encode())
+    return text
 
 
 def compare(found: list[str], wanted: list[str], hand: str) -> None:
@@ -154,7 +160,7 @@ def generate(base: str) -> tuple[str, str]:
         schema.migrate(dsn, base)
         install(source)
         released, wanted = describe(dsn), describe(source)
-        if released == wanted:
+        if released == wanted and not (MIGRATIONS / UP).exists():
             sys.exit(f"Nothing differs from revision {base}.")
         with psycopg.connect(source) as connection:
             current = functions(connection)
@@ -182,10 +188,11 @@ def write(number: str, base: str | None, title: str, *texts: str) -> list[Path]:
     template = Template((MIGRATIONS / "script.py.mako").read_text(encoding="utf-8"))  # noqa: S702
     script = template.render(message=title, name=name, up_revision=number, down_revision=base)
     (MIGRATIONS / "versions" / f"{name}.py").write_text(script, encoding="utf-8")
-    for named in NAMES:
-        text = (ROOT / named).read_text(encoding="utf-8")
-        text = re.sub(rf"\b{schema.SCHEMA_VERSION}\b", number, text)
-        (ROOT / named).write_text(text, encoding="utf-8")
+    for path in [path for pattern in NAMES for path in ROOT.glob(pattern)]:
+        text = path.read_text(encoding="utf-8")
+        # Not the one to go back to, in an example.
+        named = re.sub(rf"(?<!downgrade )\b{schema.SCHEMA_VERSION}\b", number, text)
+        path.write_text(named, encoding="utf-8")
     return files
 
 
@@ -196,7 +203,7 @@ def main(arguments: list[str]) -> None:
     freezing = arguments == ["--freeze"]
     title = newest.doc if newest.revision not in frozen else ""
     if arguments and not freezing:
-        title = " ".join(arguments)
+        title = " ".join(arguments).replace('"', "'")
     if not title:
         sys.exit('No revision is open. Say what a new one does: revision "what it does"')
     if frozen:

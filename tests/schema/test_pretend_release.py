@@ -204,6 +204,12 @@ def test_refused(checkout: Checkout, what: str) -> None:
     assert list((checkout.migrations / "revisions").glob("*will_not_do*")) == []
 
 
+def test_settings_reset_by_hand_are_refused(checkout: Checkout) -> None:
+    text = (checkout.migrations / "schema" / "inlined" / "mirror_of.sql").read_text()
+    checkout.append("pending.sql", text.replace("CREATE", "CREATE OR REPLACE"))
+    assert "holds users' settings" in checkout.revision("It will not do").stderr
+
+
 def test_a_downgrade_that_leaves_something_is_refused(checkout: Checkout) -> None:
     checkout.append("schema/tables/groups.sql", COLUMN)
     checkout.append("pending.sql", COLUMN)

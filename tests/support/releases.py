@@ -53,7 +53,7 @@ def set_all(dsn: str) -> dict[str, str]:
 
 PARTS = (
     "durable_notify", "migrations", "tools", "tests/support", "tests/__init__.py",
-    "docs/migrations.md",
+    "docs", "README.md",
 )  # fmt: skip
 
 
