@@ -41,19 +41,20 @@ def one(connection: psycopg.Connection[Any], query: str) -> Any:
 def fill(dsn: str, messages: int) -> None:
     """Publish what has expired: two at once; leaves are made ahead, at first a tenth of it each."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for (leaf,) in connection.execute("SELECT leaf::text FROM durable_notify.leaves()"):
+        for (leaf,) in connection.execute("SELECT leaf::text FROM durable_notify.partitions()"):
             connection.execute(f"DROP TABLE {leaf}".encode())
         connection.execute(
-            "INSERT INTO durable_notify.log_layout (min_width) VALUES (%s)", (messages // 10,)
+            "INSERT INTO durable_notify.partition_settings (min_width) VALUES (%s)",
+            (messages // 10,),
         )
-        while one(connection, "SELECT durable_notify.make_partitions()"):
+        while one(connection, "SELECT durable_notify.create_partitions()"):
             pass
 
     def batch(number: int) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("SET synchronous_commit = off")
             connection.execute(FILL.format(number).encode())
-            while one(connection, "SELECT durable_notify.make_partitions()"):
+            while one(connection, "SELECT durable_notify.create_partitions()"):
                 pass
 
     with ThreadPoolExecutor(2) as pool:

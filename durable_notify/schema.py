@@ -101,7 +101,7 @@ REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
 _FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
 _READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 - of constants
-_READ_OLDEST = f"SELECT {SCHEMA}.oldest_package()"
+_READ_OLDEST = f"SELECT {SCHEMA}.min_client_version()"
 
 # What decides how the catalog's functions write: every name in full, and no taste of the role's.
 _PLAIN = """

@@ -51,7 +51,7 @@ def is_pattern(topic: str) -> bool:
 def matches(topic: str, pattern: str) -> bool:
     """Whether a pattern stands for a topic: ``*`` for one word between dots, a last ``>`` for more.
 
-    As NATS subjects do, and ``durable_notify.topic_regex(pattern)`` in SQL.
+    As NATS subjects do, and ``durable_notify._topic_regex(pattern)`` in SQL.
     """
     words = [{"*": "[^.]+", ">": ".+"}.get(word, re.escape(word)) for word in pattern.split(".")]
     return re.fullmatch(r"\.".join(words), topic, re.DOTALL) is not None

@@ -53,7 +53,7 @@ SET LOCAL check_function_bodies = off;
 """
 END = """RESET check_function_bodies;
 DO $block$ BEGIN
-    PERFORM durable_notify.issue_grants(r.oid) FROM pg_catalog.pg_roles r
+    PERFORM durable_notify._apply_grants(r.oid) FROM pg_catalog.pg_roles r
       WHERE r.oid IN (SELECT a.role FROM durable_notify.access a);
 END $block$;
 """
@@ -103,23 +103,22 @@ def inlined() -> set[str]:
 
 def refuse(before: Functions, after: Functions, text: str) -> None:
     """Refuse a changed signature, and what resets users' settings."""
-    for name in sorted({f.name for f in before.values()} & {f.name for f in after.values()}):
-        old, new = (
-            {f.signature for f in one.values() if f.name == name} for one in (before, after)
+    signatures: list[dict[str, set[str]]] = [{}, {}]
+    for known, found in zip((before, after), signatures, strict=True):
+        for function in known.values():
+            found.setdefault(function.name, set()).add(function.signature)
+    old, new = signatures
+    if changed := sorted(name for name in old if new.get(name, old[name]) != old[name]):
+        sys.exit(
+            f"The arguments or the results of {', '.join(changed)} have changed, and the last "
+            "release calls them as they were. Leave them, and write new ones, with _v2 in the name."
         )
-        if old != new:
-            sys.exit(
-                f"The arguments or the result of {name}() have changed, and the last release calls "
-                f"it as it was. Leave it, and write {name}_v2() beside it."
-            )
-        replaced = re.search(
-            rf"^CREATE OR REPLACE FUNCTION durable_notify\.{name}\(", text, re.MULTILINE
+    replaced = re.findall(r"^CREATE OR REPLACE FUNCTION durable_notify\.(\w+)", text, re.MULTILINE)
+    if reset := sorted(set(replaced) & inlined() & set(old)):
+        sys.exit(
+            f"{', '.join(reset)} would be replaced. The body holds users' settings, and an upgrade "
+            "would reset them. Leave it as it was released, and write another function."
         )
-        if replaced and name in inlined():
-            sys.exit(
-                f"{name}() is replaced. Its body holds users' settings, and an upgrade would reset "
-                "them. Leave it as it was released, and write another function."
-            )
 
 
 def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str:

@@ -44,15 +44,15 @@ _STEP = (
 )
 _END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
 _ARCHIVED = (
-    "SELECT r.topic FROM durable_notify.topics_of_the_log() AS r (topic)"
-    " WHERE (durable_notify.retention_of(r.topic)).archive"
+    "SELECT r.topic FROM durable_notify._topics() AS r (topic)"
+    " WHERE (durable_notify._retention_for(r.topic)).archive"
 )
 _PLAN = "SELECT from_id, below FROM durable_notify.plan_archive(%s)"
 _PAGE = (
     "SELECT id, topic, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
     " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
 )
-_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.lagging() WHERE alarm"
+_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
 _STILL = "SELECT durable_notify.still_archiving(%s, %s, %s, %s)"
 _ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s, %s)"
 #: How often to give a sign of life while an archive writes, in seconds.

@@ -24,11 +24,11 @@ _RETENTION = (
 )
 _LAGGING = (
     "SELECT topic, group_name, from_id, upto_id, published_at, bytes, alarm"
-    " FROM durable_notify.lagging()"
+    " FROM durable_notify.retention_blockers()"
 )
 _LOSSES = (
     "SELECT id, at, of_group, topic, first_id, last_id, messages, reason"
-    " FROM durable_notify.losses(%s) LIMIT %s"
+    " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
 
@@ -85,7 +85,7 @@ class AsyncRetentionAdmin:
 
     async def forget_retention(self, connection: Publishable, topic: str) -> bool:
         """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
-        query = "SELECT durable_notify.forget_retention(%s)"
+        query = "SELECT durable_notify.delete_retention(%s)"
         return bool((await fetch_alone(connection, query, (check_pattern(topic),)))[0][0])
 
     async def retention(self, connection: Publishable) -> list[Retention]:

@@ -41,7 +41,7 @@ _GROUPS = (
 )
 _WAITING_FOR = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
-    " FROM durable_notify.waiting_for(%s)"
+    " FROM durable_notify.blocking_publishers(%s)"
 )
 _START_REPLAY = (
     "SELECT job_id, total FROM durable_notify.start_replay("
@@ -114,7 +114,7 @@ class Admin(RetentionAdmin):
 
     def wakeups(self, connection: Publishable, topic: str) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
-        query = "SELECT durable_notify.wakeups(%s)"
+        query = "SELECT durable_notify.notify_policy(%s)"
         return str((fetch_alone(connection, query, (check_topic(topic),)))[0][0])
 
     def set_wakeups(self, connection: Publishable, topic: str, policy: str) -> None:
@@ -127,7 +127,7 @@ class Admin(RetentionAdmin):
         Raises:
             InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
         """
-        query = "SELECT durable_notify.set_wakeups(%s, %s)"
+        query = "SELECT durable_notify.set_notify_policy(%s, %s)"
         fetch_alone(connection, query, (check_topic(topic), policy))
 
     def pause(self, connection: Publishable, group: str) -> None:

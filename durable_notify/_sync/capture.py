@@ -75,11 +75,11 @@ _MARK = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.clock_timesta
 _RING = "SELECT pg_catalog.pg_notify(%s, %s)"
 _BEGIN = "SELECT heard_until, by_notify FROM durable_notify.capture_begin(%s, %s, %s)"
 _ALREADY = (
-    "SELECT place, ids FROM durable_notify.notified_already("
+    "SELECT ord, ids FROM durable_notify.already_published("
     "%s, %s, %s::pg_snapshot, %s::bigint[], %s::text[], %s::int[])"
 )
 _CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
-_HEARD = "SELECT durable_notify.capture_heard(%s, %s, %s, %s, %s, %s)"
+_HEARD = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
 
 
 class Capture:

@@ -272,13 +272,13 @@ class Listener:
         """
         wanted = self._wanted_bells()
         if extra := self.bells.to_disarm(wanted, time.monotonic()):
-            self._command(_with_list("SELECT durable_notify.disarm_all({})", extra))
+            self._command(_with_list("SELECT durable_notify._disarm_topics({})", extra))
         missing = self.bells.to_arm(wanted, time.monotonic())
         if not missing:
             return
         self.bells.arming(missing)
         try:
-            rows = self._command(_with_list("SELECT durable_notify.arm_all({})", missing))
+            rows = self._command(_with_list("SELECT durable_notify._arm_topics({})", missing))
         except psycopg.errors.OutOfMemory as error:
             # The server's table of locks is full. What was taken of it before that stays taken.
             level = self._complaints.level("arming", error, time.monotonic())

@@ -51,7 +51,7 @@ _READ = (
     " payload::text, data, headers::text, published_at"
     " FROM durable_notify.read(%s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"
 )
-_START = "SELECT s0::text, h0 FROM durable_notify.read_start(%s, %s, %s::timestamptz)"
+_START = "SELECT s0::text, h0 FROM durable_notify.read_from(%s, %s, %s::timestamptz)"
 _LATEST = (
     "SELECT s0::text, h0, id, key, payload::text, data, headers::text, published_at"
     " FROM durable_notify.latest(%s)"

@@ -180,7 +180,7 @@ class Store:
         query = "SELECT durable_notify.never_published(%s, %s::text[])"
         unpublished = [row[0] for row in fetch(connection, query, (group, topics))]
         others: list[str] = []
-        if unpublished and (fetch(connection, "SELECT durable_notify.has_own_rights()", ()))[0][0]:
+        if unpublished and (fetch(connection, "SELECT durable_notify._is_owner()", ()))[0][0]:
             query = "SELECT t.topic FROM durable_notify.topics() AS t LIMIT 10000"
             others = [row[0] for row in fetch(connection, query, ())]
         say_unpublished(group, unpublished, others)
@@ -242,7 +242,7 @@ class Store:
 
     def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
-        query = "SELECT message_id, is_dead FROM durable_notify.still_out(%s, %s::bigint[])"
+        query = "SELECT message_id, is_dead FROM durable_notify.unacknowledged(%s, %s::bigint[])"
         return dict(self._settling.fetch(query, (self._options.group, list(ids))))
 
     def over(self, transactions: Iterable[str]) -> set[str]:
@@ -274,18 +274,18 @@ class Store:
 
     def stay_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
-        query = "SELECT durable_notify.stay_active(%s, %s, pg_catalog.make_interval(secs => %s))"
+        query = "SELECT durable_notify.renew_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         params = (self._options.group, self._consumer, self._options.lease)
         self._keeping.fetch(query, params)
 
     def stand_down(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
-        query = "SELECT durable_notify.stand_down(%s, %s)"
+        query = "SELECT durable_notify.resign_active(%s, %s)"
         self._settling.fetch(query, (self._options.group, self._consumer))
 
     def maintenance_due(self, every: float) -> bool | None:
         """Return whether nobody has maintained the database for so long; None: others do that."""
-        if not (self._keeping.fetch("SELECT durable_notify.has_own_rights()", ()))[0][0]:
+        if not (self._keeping.fetch("SELECT durable_notify._is_owner()", ()))[0][0]:
             return None
         query = (
             "SELECT NOT EXISTS (SELECT FROM durable_notify.maintenance m WHERE m.done_at >"

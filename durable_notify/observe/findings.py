@@ -128,7 +128,7 @@ KINDS: dict[str, Kind] = {
     "trigger-not-always": Kind(
         "error",
         "Where the trigger does not fire, nobody is woken and bad rows are let in.",
-        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER published; where there is none, restore it from "
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER outbox_after_insert; where there is none, restore it from "
         "durable-notify migrate --sql.",
     ),
     "index-invalid": Kind(

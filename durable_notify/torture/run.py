@@ -42,7 +42,7 @@ _DDL = """
         number bigint PRIMARY KEY, message_id bigint NOT NULL, topic text NOT NULL, key text);
     CREATE TABLE torture.effect (
         place bigint GENERATED ALWAYS AS IDENTITY, grp text, number bigint, who text);
-    SELECT durable_notify.set_wakeups('quiet', 'never')"""
+    SELECT durable_notify.set_notify_policy('quiet', 'never')"""
 _LEFT = """
     SELECT group_name, topic, waiting, deferred, leased FROM durable_notify.status()
      WHERE group_name IS NOT NULL AND waiting + deferred + leased > 0"""

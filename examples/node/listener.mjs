@@ -48,7 +48,7 @@ while (!(await listening.query("SELECT durable_notify.arm($1) AS armed", [topic]
   await new Promise((resolve) => setTimeout(resolve, 10)); // a publisher was looking at the bell
 }
 let { rows: [{ late }] } = await listening.query(
-  "SELECT durable_notify.unannounced()::text[] AS late");
+  "SELECT durable_notify.unnotified_transactions()::text[] AS late");
 await working.query("SELECT durable_notify.subscribe($1, $2)", [group, [topic]]);
 
 while (!stopping) {

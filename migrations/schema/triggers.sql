@@ -1,8 +1,8 @@
-CREATE TRIGGER published AFTER INSERT ON durable_notify.outbox
-    FOR EACH ROW EXECUTE FUNCTION durable_notify.published();
+CREATE TRIGGER outbox_after_insert AFTER INSERT ON durable_notify.outbox
+    FOR EACH ROW EXECUTE FUNCTION durable_notify._outbox_after_insert();
 -- Of each leaf it is a copy, which is as the log's was when the leaf was made.
 -- Trap: session_replication_role = replica silences a trigger that is not ENABLE ALWAYS.
-ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;
+ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER outbox_after_insert;
 
-CREATE TRIGGER truncated AFTER TRUNCATE ON durable_notify.outbox
-    FOR EACH STATEMENT EXECUTE FUNCTION durable_notify.truncated();
+CREATE TRIGGER outbox_after_truncate AFTER TRUNCATE ON durable_notify.outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION durable_notify._outbox_after_truncate();

@@ -74,7 +74,7 @@ def found(session: Session, facts: Facts, sent: list[int]) -> str:
 PLANTED = {
     "a position is lost": ("DELETE FROM durable_notify.position", "has not one position"),
     "a lease is in no position": (
-        "UPDATE durable_notify.position SET live = '{}'",
+        "UPDATE durable_notify.position SET lease_tokens = '{}'",
         "no position knows of",
     ),
     "a lease never ends": (
@@ -83,7 +83,7 @@ PLANTED = {
     ),
     "a lease loses a message": ("DELETE FROM durable_notify.lease", "nor anywhere"),
     "a deferred message is lost": (
-        "DELETE FROM durable_notify.deferred WHERE waits_for = 'retry'",
+        "DELETE FROM durable_notify.deferred WHERE reason = 'retry'",
         "nor anywhere",
     ),
     "a dead letter is lost": ("DELETE FROM durable_notify.dead_letter", "nor anywhere"),
@@ -100,7 +100,7 @@ PLANTED = {
         "deferred a message for ever",
     ),
     "a replay that nobody runs": (
-        "UPDATE durable_notify.deferred SET replay_job = 999 WHERE waits_for = 'key'",
+        "UPDATE durable_notify.deferred SET replay_job = 999 WHERE reason = 'key'",
         "waits for a replay",
     ),
     "removed from the log": ("DELETE FROM durable_notify.outbox", "not in the log"),
@@ -142,23 +142,27 @@ def expire(session: Session, batch: list[Message]) -> Facts:
 
 def a_settle_that_loses_what_it_retries(session: Session) -> None:
     plant(
-        session, "settle", ("PERFORM durable_notify.retry(held", "PERFORM pg_catalog.concat(held")
+        session,
+        "settle",
+        ("PERFORM durable_notify._schedule_retry(held", "PERFORM pg_catalog.concat(held"),
     )
 
 
 def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "claim_topic", ("ELSE live || new_token END", "ELSE live END"))
+    plant(session, "_claim_topic", ("ELSE live || new_token END", "ELSE live END"))
 
 
 def an_expiry_that_loses(session: Session) -> None:
-    plant(session, "take_over", ("PERFORM durable_notify.defer(", "PERFORM pg_catalog.concat("))
+    plant(
+        session, "_reclaim_leases", ("PERFORM durable_notify._defer(", "PERFORM pg_catalog.concat(")
+    )
 
 
 def a_due_time_in_the_past(session: Session) -> None:
     """What next_due said where a consumer had nothing to look for."""
     floor = "LEAST(1, GREATEST(0.01, w.seconds / -2))"
-    plant(session, "seconds_until", (floor, "0"))
-    plant(session, "due_in_topics", ("RETURN due;", "RETURN 'epoch';"))
+    plant(session, "_seconds_until", (floor, "0"))
+    plant(session, "_next_due_in_topics", ("RETURN due;", "RETURN 'epoch';"))
 
 
 @pytest.mark.parametrize(

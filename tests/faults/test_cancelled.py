@@ -130,7 +130,7 @@ OPERATIONS = {
 def left_over(session: Session) -> dict[str, list[tuple[int, int]]]:
     """What each group has not settled, with the attempts: all leases end, all of it is handed over."""
     session.run("UPDATE durable_notify.consumer_group SET rate_limit = NULL, exclusive = false")
-    session.run("UPDATE durable_notify.heartbeat SET deadline = 'epoch'")
+    session.run("UPDATE durable_notify.lease_deadline SET deadline = 'epoch'")
     session.run(LONG_GONE)
     left: dict[str, list[tuple[int, int]]] = {}
     for group in ("g", "h"):
@@ -197,14 +197,14 @@ def test_claims_of_other_groups(dsn: str, twin: str, options: dict[str, Any]) ->
 def lock_of_the_session(session: Session) -> None:
     plant(
         session,
-        "hold_group",
+        "_acquire_group_lock",
         ("pg_try_advisory_xact_lock(1685024361", "pg_try_advisory_lock(1685024361"),
     )
 
 
 def bell_tried_in_two_statements(session: Session) -> None:
     session.run("""
-        CREATE OR REPLACE FUNCTION durable_notify.nobody_waits(topic text) RETURNS boolean
+        CREATE OR REPLACE FUNCTION durable_notify._no_waiter(topic text) RETURNS boolean
         LANGUAGE plpgsql VOLATILE AS $$
         BEGIN
             IF pg_catalog.pg_try_advisory_lock(1685024362, pg_catalog.hashtext(topic)) THEN
@@ -218,7 +218,7 @@ def bell_tried_in_two_statements(session: Session) -> None:
 def position_moved_without_its_lease(session: Session) -> None:
     plant(
         session,
-        "claim_topic",
+        "_claim_topic",
         ("INSERT INTO durable_notify.lease", "BEGIN\nINSERT INTO durable_notify.lease"),
         (
             "RETURNING token INTO new_token;",

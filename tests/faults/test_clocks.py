@@ -32,7 +32,7 @@ from tests.support.watching import LISTENER, outstanding, send, sessions, value
 HANDLED = "CREATE TABLE handled (grp text, message_id bigint, attempt int, n bigserial)"
 CONSUMER = [sys.executable, "-m", "tests.support.consumers"]
 FAR_OFF = """
-    SELECT count(*) FROM durable_notify.lease l LEFT JOIN durable_notify.heartbeat h USING (token)
+    SELECT count(*) FROM durable_notify.lease l LEFT JOIN durable_notify.lease_deadline h USING (token)
      WHERE abs(extract(epoch FROM COALESCE(h.deadline, l.deadline) - clock_timestamp())) > 60"""
 Connection = psycopg.Connection[Any]
 
@@ -181,7 +181,7 @@ async def held_for_longer_than_a_lease(half: Half, dsn: str, conn: Connection) -
         slow.handled(1)
         seen = recorder(half, dsn)
         async with running(half.consumer(dsn, lease=3, poll=0.1), seen):
-            beats = "SELECT deadline FROM durable_notify.heartbeat"
+            beats = "SELECT deadline FROM durable_notify.lease_deadline"
             moved: set[Any] = set()
 
             def for_longer_than_a_lease_or_taken() -> bool:
@@ -205,7 +205,7 @@ async def test_who_gives_signs_of_life_keeps_its_messages(
 
 def takeover_before_the_deadline(session: Session) -> None:
     plant(
-        session, "take_over",
+        session, "_reclaim_leases",
         ("AND NOT (only_expired AND now_time", "AND NOT (false AND now_time"),
         ("CONTINUE WHEN only_expired AND", "CONTINUE WHEN false AND"),
     )  # fmt: skip
@@ -256,7 +256,7 @@ def test_clients_whose_clocks_are_an_hour_off(
 
 
 def a_heartbeat_comes(conn: Connection) -> None:
-    beat = "SELECT max(deadline) FROM durable_notify.heartbeat"
+    beat = "SELECT max(deadline) FROM durable_notify.lease_deadline"
     before = value(conn, beat)
     eventually(lambda: value(conn, beat) not in (None, before))
 

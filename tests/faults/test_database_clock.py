@@ -101,7 +101,7 @@ def exclusive_group_after_a_step_back(clock: DatabaseClock, stage: Stage) -> lis
     claim = "SELECT token, id FROM durable_notify.claim('g', '{t}', 1, '10 s', 'x', %s)"
     ((token, _),) = old.run(claim, "old")
     clock.set("-1 hour")
-    old.run("SELECT durable_notify.stay_active('g', 'old', '10 s')")
+    old.run("SELECT durable_notify.renew_active('g', 'old', '10 s')")
     old.run("SELECT durable_notify.extend(%s, '1 hour')", [token])
     clock.set("-59 minutes")
     publisher.publish()
@@ -119,7 +119,7 @@ def test_the_active_consumer_is_fenced_whatever_the_clock(
 
 def test_a_fence_that_trusts_the_clock_is_seen(clock: DatabaseClock, stage: Stage) -> None:
     later = " OR l.claimed_at > clocks.clock_timestamp()"
-    plant(stage.session(), "fenced_leases", (later, ""))
+    plant(stage.session(), "_fenced_leases", (later, ""))
     assert len(exclusive_group_after_a_step_back(clock, stage)) == 2
 
 

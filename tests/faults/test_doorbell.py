@@ -178,10 +178,10 @@ def test_planted_with_a_flag_and_no_list(stage: Stage) -> None:
 def test_planted_a_ring_that_locks_after_its_look(stage: Stage) -> None:
     """Held up between the two, it stands in nobody's list."""
     director, other = stage.take(2)
-    lock = "LOCK TABLE durable_notify.ringing IN ROW EXCLUSIVE MODE;"
-    look = "PERFORM durable_notify.wake(topic, hint);"
+    lock = "LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE;"
+    look = "PERFORM durable_notify._notify_waiters(topic, hint);"
     gate = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711);"
-    plant(director, "ring", (lock, ""), (look, f"{look} {gate} {lock}"))
+    plant(director, "_ring", (lock, ""), (look, f"{look} {gate} {lock}"))
     with closing(ByHand(stage.dsn, "g", ["t"])) as consumer:
         other.publish()
         (message,) = other.claim()
@@ -214,7 +214,7 @@ def rounds(
 ) -> None:
     """Play for some seconds; after each round everybody must get all that is committed."""
     print(f"DURABLE_NOTIFY_SEED={FIRST_SEED}")
-    stage.session().run("SELECT durable_notify.set_wakeups(%s, 'never')", NEVER)
+    stage.session().run("SELECT durable_notify.set_notify_policy(%s, 'never')", NEVER)
     until, played = time.monotonic() + seconds, 0
     with closing(Rounds(stage.dsn, FIRST_SEED, TOPICS)) as game:
         while time.monotonic() < until:
@@ -297,7 +297,7 @@ HUNT = """
         missed := 0;
         WHILE clock_timestamp() < until LOOP
             now_time := clock_timestamp();
-            found := durable_notify.writers('{durable_notify.outbox,durable_notify.ringing}');
+            found := durable_notify._open_writers('{durable_notify.outbox,durable_notify.lock_rings}');
             looks := looks + 1;
             -- Prepared before that look, and not committed after it.
             missed := missed + (

@@ -15,8 +15,8 @@ from tests.support.schedule import Session, Stage
 from tests.support.stepping import instrument, stop_at
 
 KEPT = """
-    CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
-    LANGUAGE sql AS $$ SELECT CASE topic WHEN 't' THEN durable_notify.sealed_below() ELSE 0 END $$"""
+    CREATE OR REPLACE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
+    LANGUAGE sql AS $$ SELECT CASE topic WHEN 't' THEN durable_notify._watermark() ELSE 0 END $$"""
 IDS = "SELECT id FROM durable_notify.outbox ORDER BY id"
 STRAY = """
     SELECT relname::text FROM pg_class c
@@ -25,8 +25,8 @@ STRAY = """
      UNION ALL
     SELECT conname::text FROM pg_constraint WHERE conname IN ('outbox_default_relief', 'outbox_bounds')"""
 STEPS = {
-    "tidy": "SELECT durable_notify.tidy_leaves()",
-    "make": "SELECT durable_notify.make_partitions()",
+    "tidy": "SELECT durable_notify.maintain_partitions()",
+    "make": "SELECT durable_notify.create_partitions()",
 }
 
 
@@ -37,7 +37,7 @@ def scene(owner: Session) -> None:
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run(PUBLISH, "stays", WIDTH)
     owner.run(PUBLISH, "stays", WIDTH + 20)
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
 
 
 @pytest.mark.parametrize("what", ["tidy", "make"])

@@ -51,7 +51,9 @@ class World:
         one.run(
             "SELECT durable_notify.publish('kept', '1', dedup_key => random()::text, dedup_window => '1 microsecond')"
         )
-        one.run("INSERT INTO durable_notify.heartbeat VALUES (1, now()) ON CONFLICT DO NOTHING")
+        one.run(
+            "INSERT INTO durable_notify.lease_deadline VALUES (1, now()) ON CONFLICT DO NOTHING"
+        )
         while batch := one.claim(100, "g", "settled state"):
             one.ack([m for m in batch if m.topic == "state" or m.payload != EACH - 1])
             for token in {m.token for m in batch}:
@@ -68,7 +70,9 @@ class World:
         )
         assert set(self.newest.values()) <= set(log(one, "state"))
         waiting = len(unsettled(one, "aged").get("lags", []))
-        lost = one.value("SELECT COALESCE(sum(messages), 0)::int FROM durable_notify.losses()")
+        lost = one.value(
+            "SELECT COALESCE(sum(messages), 0)::int FROM durable_notify.lost_messages()"
+        )
         assert waiting + lost == self.aged
 
 

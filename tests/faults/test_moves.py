@@ -119,7 +119,7 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
             make(owner)
         owner.ack(owner.claim(5))
         seal(owner)
-        assert owner.value("SELECT durable_notify.close_leaves()") == 31
+        assert owner.value("SELECT durable_notify._close_partitions()") == 31
         wanted = owner.column("SELECT id FROM durable_notify.outbox WHERE id > 5 ORDER BY id")
         if how == "replication":
             copy_by_dump(servers, source, target, "schema")
@@ -139,8 +139,8 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
             make(one)
         assert drain(one) == wanted[-25:]
         seal(one)
-        assert one.value("SELECT durable_notify.close_leaves()") > 0
-        one.run("SELECT durable_notify.note_unwanted()")
+        assert one.value("SELECT durable_notify._close_partitions()") > 0
+        one.run("SELECT durable_notify._mark_unwanted()")
 
 
 def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: str) -> None:
@@ -174,7 +174,9 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
         copy_by_dump(servers, source, target, "data, triggers off")
     with Stage(target) as after:
         reanchor(company, after, rng)
-        fires = "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'published'"
+        fires = (
+            "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'outbox_after_insert'"
+        )
         assert after.session().value(fires) == "A"
         carry_on(company, after, rng)
 

@@ -122,7 +122,7 @@ async def test_a_consumer_at_work_ends_with_the_remedy(half: Half, servers: Clus
 
 def no_anchor(session: Session) -> None:
     """Nobody notices that the log was restored elsewhere."""
-    plant(session, "group_lock", ("is_here IS NOT TRUE", "is_here IS NULL"))
+    plant(session, "_lock_group", ("is_here IS NOT TRUE", "is_here IS NULL"))
 
 
 def xids_as_they_were(session: Session) -> None:
@@ -133,13 +133,13 @@ def xids_as_they_were(session: Session) -> None:
 
 def stragglers_forgotten(session: Session) -> None:
     """What was in flight below the place in the log does not come."""
-    plant(session, "reanchor_place", ("o.id <= place.h0)", "o.id <= 0)"))
+    plant(session, "_reanchor_position", ("o.id <= pos.h0)", "o.id <= 0)"))
 
 
 def read_from_the_beginning(session: Session) -> None:
     """What was handed over comes again."""
-    place = "place.h0 := GREATEST(old_place.h0, old_place.p);"
-    plant(session, "reanchor_place", (place, "place.h0 := 0;"))
+    place = "pos.h0 := GREATEST(old_pos.h0, old_pos.p);"
+    plant(session, "_reanchor_position", (place, "pos.h0 := 0;"))
 
 
 PLANTED: list[tuple[Plant, str]] = [

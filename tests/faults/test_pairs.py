@@ -50,15 +50,15 @@ UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
 """Waits as long as its caller likes: for who publishes the same dedup key, or for reanchor()."""
 # None of these waits itself, but for publishing: that does as its caller likes.
 NO_PATIENCE = {
-    "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "arm_all", "disarm_all",
+    "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "_arm_topics", "_disarm_topics",
     "claim_alone",
 }  # fmt: skip
 # They look, or are called by others; the procedure maintain() is transactions of its own. empty_all() leaves
 # nothing to look at: see tests/integration/test_emptied.py.
 NO_WRITERS = {
     "empty_all", "still_archiving",
-    "armed", "issue_grants", "maintain", "next_due", "nobody_waits", "notify_raw", "read", "read_start",
-    "refuse", "somebody_waits", "still_out", "still_running", "unannounced", "wake", "writers",
+    "armed", "_apply_grants", "maintain", "next_due", "_no_waiter", "_notify_payload", "read", "read_from",
+    "_validate_message", "_has_waiter", "unacknowledged", "still_running", "unnotified_transactions", "_notify_waiters", "_open_writers",
 }  # fmt: skip
 
 Names = tuple[str, str]
@@ -144,7 +144,7 @@ def test_every_wait_ends(actors: Actors) -> None:
     ("one", "other", "said"),
     [
         ("claim", "pause", 'has the lock of group "g.1"'),
-        ("grant_access", "set_wakeups", "changes settings"),
+        ("grant_access", "set_notify_policy", "changes settings"),
     ],
 )
 def test_a_wait_that_ends_says_what_it_was_for(
@@ -166,7 +166,7 @@ def be_impatient(session: Session) -> None:
              WHERE p.pronamespace = 'durable_notify'::regnamespace
                AND p.proconfig::text LIKE '%lock_timeout=%s%'"""):
         session.run(f"ALTER ROUTINE {name} SET lock_timeout = '50ms'")
-    planting.plant(session, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+    planting.plant(session, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
 
 
 def test_every_writer_sets_its_patience(actors: Actors) -> None:
@@ -221,7 +221,7 @@ def test_a_handler_that_does_more_in_its_transaction(actors: Actors) -> None:
 FOUND: list[tuple[str, str, How]] = [
     ("ack first", "release", "after"),
     ("reject first", "release", "after"),
-    ("remove_rows", "redrive", "beside"),
+    ("_delete_expired", "redrive", "beside"),
     ("configure order", "redrive", "after"),
     ("claim", "seek back", "after"),
     ("claim", "replay", "beside"),
@@ -272,7 +272,7 @@ def a_claim_that_waits_for_a_handler(session: Session) -> None:
 
 def a_retry_that_is_lost(session: Session) -> None:
     planting.plant(
-        session, "settle", ("PERFORM durable_notify.retry(", "PERFORM pg_catalog.concat(")
+        session, "settle", ("PERFORM durable_notify._schedule_retry(", "PERFORM pg_catalog.concat(")
     )
 
 
@@ -283,7 +283,7 @@ def a_lease_that_leaves_the_position(session: Session) -> None:
 
 def a_key_that_stays(session: Session) -> None:
     """The order may change while a settle writes what it keeps in order by."""
-    planting.plant(session, "share_order", (" FOR SHARE OF o", ""))
+    planting.plant(session, "_lock_ordering", (" FOR SHARE OF o", ""))
 
 
 def a_cancel_that_takes_what_is_owed(session: Session) -> None:

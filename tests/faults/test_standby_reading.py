@@ -75,7 +75,7 @@ def test_a_late_commit(pair: tuple[Server, Server], planted: bool) -> None:
     with Scene(pair, "late") as scene:
         slow, fast = scene.stage.take(2)
         if planted:
-            plant(fast, "committed_snapshot", ON_A_STANDBY)
+            plant(fast, "_committed_snapshot", ON_A_STANDBY)
         reader = SqlReader(scene.there())
         slow.begin()
         late = slow.publish()
@@ -95,7 +95,7 @@ def test_the_latest_and_what_follows(pair: tuple[Server, Server], planted: bool)
     with Scene(pair, "latest") as scene:
         slow, fast = scene.stage.take(2)
         if planted:
-            plant(fast, "committed_snapshot", ON_A_STANDBY)
+            plant(fast, "_committed_snapshot", ON_A_STANDBY)
         known = fast.publish(key="a")
         slow.begin()
         late = slow.publish(key="b")
@@ -160,8 +160,8 @@ def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None
         backup.begin("repeatable read")
         assert drain(owner) == sent
         seal(owner)
-        owner.run("SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()")
-        remove = "SELECT durable_notify.remove_leaf()"
+        owner.run("SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()")
+        remove = "SELECT durable_notify._truncate_partition()"
         assert owner.value(remove) == 0
         scene.replicated()
         assert log(backup) == sent

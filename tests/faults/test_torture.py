@@ -73,7 +73,7 @@ def planted(change: Callable[[Session], None]) -> Callable[[str], None]:
 def forgotten_leases(session: Session) -> None:
     """What a dead consumer held is not sent out again."""
     planting.plant(
-        session, "take_over", ("PERFORM durable_notify.defer(", "PERFORM pg_catalog.concat(")
+        session, "_reclaim_leases", ("PERFORM durable_notify._defer(", "PERFORM pg_catalog.concat(")
     )
 
 
@@ -86,14 +86,16 @@ def no_fence(session: Session) -> None:
 def keys_let_go(session: Session) -> None:
     """A key at work does not hold back what comes after it."""
     planting.plant(
-        session, "sort_out", ("WHEN h.key IS NOT NULL THEN 'key'", "WHEN false THEN 'key'")
+        session, "_triage", ("WHEN h.key IS NOT NULL THEN 'key'", "WHEN false THEN 'key'")
     )
 
 
 def no_horizon(session: Session) -> None:
     """A strict group does not wait for publishers in flight."""
     planting.plant(
-        session, "claim", ("upto := durable_notify.read_horizon(claiming_group);", "upto := NULL;")
+        session,
+        "claim",
+        ("upto := durable_notify._group_watermark(claiming_group);", "upto := NULL;"),
     )
 
 

@@ -47,7 +47,7 @@ def taken_over_and_settled(conn: Connection) -> list[int]:
 def forgotten(conn: Connection) -> list[int]:
     """A crash of the server lost the claim, which need not be durable, and with it the lease."""
     conn.execute("DELETE FROM durable_notify.lease")
-    conn.execute("UPDATE durable_notify.position SET p = 0, h0 = 0, live = '{}'")
+    conn.execute("UPDATE durable_notify.position SET p = 0, h0 = 0, lease_tokens = '{}'")
     return [message_id for (message_id,) in conn.execute(AGAIN.encode())]
 
 
@@ -114,14 +114,14 @@ async def test_somebody_else_has_it(
 async def test_a_guess_is_caught(half: Half, dsn: str, conn: Connection) -> None:
     """Planted: to take for settled whatever has no lease any more."""
     session = Session(dsn)
-    plant(session, "still_out", ("WHERE found.is_out OR found.is_dead", "WHERE false"))
+    plant(session, "unacknowledged", ("WHERE found.is_out OR found.is_dead", "WHERE false"))
     session.close()
     assert await outcome(half, dsn, conn, "to_server", taken_over) == (None, True)
 
 
 @pytest.mark.parametrize("how", ["retried", "rejected"])
 def test_what_is_still_out(dsn: str, conn: psycopg.Connection[Any], how: str) -> None:
-    ask = "SELECT * FROM durable_notify.still_out('g', %s)"
+    ask = "SELECT * FROM durable_notify.unacknowledged('g', %s)"
     session = Session(dsn)
     session.subscribe()
     sent = send(conn, range(4))

@@ -25,7 +25,7 @@ from tests.support.servers import Postgres
 from tests.support.watching import send
 
 ANCHORED = "SELECT durable_notify.log_id()"
-COPY = "COPY (SELECT * FROM durable_notify.anchor) TO STDOUT"
+COPY = "COPY (SELECT * FROM durable_notify.cluster_identity) TO STDOUT"
 FOREIGN = """
     INSERT INTO durable_notify.outbox (xid, topic, payload, id)
     OVERRIDING SYSTEM VALUE VALUES (%s, 't', '1', %s)"""
@@ -45,25 +45,31 @@ def stage(dsn: str) -> Iterator[Stage]:
 def written_anew(conn: Connection) -> None:
     """As a restored dump has it: the same rows, in one transaction of another cluster's."""
     with conn.transaction():
-        conn.execute("CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM durable_notify.anchor")
-        conn.execute("TRUNCATE durable_notify.anchor")
-        conn.execute("INSERT INTO durable_notify.anchor SELECT * FROM kept ORDER BY place")
+        conn.execute(
+            "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM durable_notify.cluster_identity"
+        )
+        conn.execute("TRUNCATE durable_notify.cluster_identity")
+        conn.execute("INSERT INTO durable_notify.cluster_identity SELECT * FROM kept ORDER BY slot")
 
 
 def one_by_one(conn: Connection) -> None:
     """As pg_dump --inserts has it."""
-    rows = conn.execute("SELECT place, xid::text, log_id FROM durable_notify.anchor").fetchall()
-    conn.execute("TRUNCATE durable_notify.anchor")
+    rows = conn.execute(
+        "SELECT slot, xid::text, log_id FROM durable_notify.cluster_identity"
+    ).fetchall()
+    conn.execute("TRUNCATE durable_notify.cluster_identity")
     for row in rows:
-        conn.execute("INSERT INTO durable_notify.anchor VALUES (%s, %s::xid, %s)", row)
+        conn.execute("INSERT INTO durable_notify.cluster_identity VALUES (%s, %s::xid, %s)", row)
 
 
 def schema_only(conn: Connection) -> None:
-    conn.execute("TRUNCATE durable_notify.anchor")
+    conn.execute("TRUNCATE durable_notify.cluster_identity")
 
 
 def replicated_besides(conn: Connection) -> None:
-    conn.execute("INSERT INTO durable_notify.anchor SELECT * FROM durable_notify.anchor")
+    conn.execute(
+        "INSERT INTO durable_notify.cluster_identity SELECT * FROM durable_notify.cluster_identity"
+    )
 
 
 WAYS = [written_anew, one_by_one, schema_only, replicated_besides]
@@ -72,7 +78,7 @@ WAYS = [written_anew, one_by_one, schema_only, replicated_besides]
 def test_the_second_row_has_the_lower_xid(conn: Connection) -> None:
     """So that no two transactions, one after the other, can give both their xmin again."""
     rows = conn.execute(
-        "SELECT place, xid = xmin, xid::text::bigint FROM durable_notify.anchor ORDER BY ctid"
+        "SELECT slot, xid = xmin, xid::text::bigint FROM durable_notify.cluster_identity ORDER BY ctid"
     ).fetchall()
     assert [row[:2] for row in rows] == [(1, True), (2, True)]
     assert rows[0][2] > rows[1][2]
@@ -80,7 +86,7 @@ def test_the_second_row_has_the_lower_xid(conn: Connection) -> None:
 
 @pytest.mark.parametrize("statement", ["VACUUM FULL", "VACUUM FREEZE", "VACUUM", "ANALYZE"])
 def test_maintenance_does_no_harm(conn: Connection, statement: str) -> None:
-    conn.execute(f"{statement} durable_notify.anchor".encode())
+    conn.execute(f"{statement} durable_notify.cluster_identity".encode())
     conn.execute(ANCHORED)
 
 
@@ -108,9 +114,7 @@ def test_everything_that_reads_is_refused(
         "SELECT * FROM durable_notify.read('t', '3:3:', 0, NULL, NULL, NULL)",
         ANCHORED,
     ):
-        told = (
-            "from, or replicated by, another cluster|anchor is empty"  # as a dump of the schema is
-        )
+        told = "from, or replicated by, another cluster|cluster_identity is empty"  # as a dump of the schema is
         with pytest.raises(errors.Error, match=told) as seen:
             conn.execute(query.encode())
         assert seen.value.sqlstate == "DN010"

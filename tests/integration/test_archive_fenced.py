@@ -248,7 +248,7 @@ def test_what_failed_does_not_end_with_status_0(stage: Stage, dsn: str, tmp_path
     assert len(log(one)) == 5
     (tmp_path / "t").unlink()
     one.run(
-        "CREATE OR REPLACE FUNCTION durable_notify.sweep() RETURNS bigint LANGUAGE plpgsql"
+        "CREATE OR REPLACE FUNCTION durable_notify._delete_orphans() RETURNS bigint LANGUAGE plpgsql"
         " AS 'BEGIN RETURN 1 / 0; END'"
     )
     done = run("maintain", "--archive", str(tmp_path), "--json", dsn=dsn)

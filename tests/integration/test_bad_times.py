@@ -99,7 +99,7 @@ async def test_the_schema_is_another(
 ) -> None:
     conn.execute("UPDATE durable_notify.schema_version SET version_num = %s", [version])
     conn.execute(
-        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        "CREATE OR REPLACE FUNCTION durable_notify.min_client_version() RETURNS text"
         " LANGUAGE sql AS $$ SELECT '9999' $$"
     )
     with pytest.raises(kind, match=remedy):
@@ -233,7 +233,7 @@ async def test_a_claim_held_up_by_others_is_not_the_end(
     async with running(consumer, seen):
         await asleep(consumer)
         with psycopg.connect(dsn) as holder:
-            holder.execute("SELECT durable_notify.group_lock('g')")
+            holder.execute("SELECT durable_notify._lock_group('g')")
             send(conn, [1])
             await until(lambda: "held up" in caplog.text)
         await seen.got(1)

@@ -136,7 +136,7 @@ def test_migrate_offline(empty_dsn: str) -> None:
 def test_schema_of_another_version(dsn: str, conn: psycopg.Connection[Any]) -> None:
     conn.execute("UPDATE durable_notify.schema_version SET version_num = '9999'")
     conn.execute(
-        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        "CREATE OR REPLACE FUNCTION durable_notify.min_client_version() RETURNS text"
         " LANGUAGE sql AS $$ SELECT '9999' $$"
     )
     fails(run("status", dsn=dsn), 1, "is at 9999", "pip install --upgrade")

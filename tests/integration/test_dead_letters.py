@@ -169,7 +169,7 @@ def test_a_redrive_that_forgets_the_key_is_caught(dsn: str) -> None:
     with Stage(dsn) as stage:
         one, two = stage.take(2)
         one.subscribe()
-        plant(one, "redrive", ("durable_notify.order_key(g.order_by, t.key)", "NULL"))
+        plant(one, "redrive", ("durable_notify._ordering_key(g.order_by, t.key)", "NULL"))
         first, second = (one.publish(key="k") for _ in range(2))
         batch = one.claim(1)
         one.settle(batch[0].token, rejected=[first])

@@ -281,7 +281,7 @@ async def test_without_the_list_it_would_be_lost(half: Half, dsn: str, stage: St
     """What the tests above are worth: planted, they fail."""
     session, slow = stage.take(2)
     row = "(late.last_xid + late.distance)::text::xid8"
-    plant(session, "unannounced", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
+    plant(session, "unnotified_transactions", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
     await published_earlier(slow, "read committed")
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
@@ -376,7 +376,7 @@ async def test_a_new_topic_while_another_keeps_it_busy(
 
 async def test_a_new_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
     """Nobody tells of it: it is found by looking, where that is allowed."""
-    conn.execute("SELECT durable_notify.set_wakeups('orders.new', 'never')")
+    conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")
     seen = Seen()
     consumer = half.consumer(dsn, topics=["orders.*"], poll=0.2)
     async with running(consumer, seen):

@@ -88,7 +88,7 @@ async def test_published_before_the_bell_was_armed(
 async def test_without_the_list_it_would_be_lost(half: Half, dsn: str, stage: Stage) -> None:
     session, slow = stage.take(2)
     row = "(late.last_xid + late.distance)::text::xid8"
-    plant(session, "unannounced", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
+    plant(session, "unnotified_transactions", (f"pg_catalog.array_agg({row})", "NULL::xid8[]"))
     slow.begin()
     slow.publish("late")
     async with Reading(half, dsn) as reading:
@@ -124,7 +124,7 @@ async def test_a_stranger_at_the_key(half: Half, dsn: str, conn: Connection, sta
 
 
 async def test_a_topic_that_never_rings(half: Half, dsn: str, conn: Connection) -> None:
-    conn.execute("SELECT durable_notify.set_wakeups('t', 'never')")
+    conn.execute("SELECT durable_notify.set_notify_policy('t', 'never')")
     async with Reading(half, dsn) as reading:
         following = asyncio.ensure_future(reading.next())
         await until(lambda: reading.reader._ear._listener.bells.refused == {"t"})

@@ -18,7 +18,7 @@ from tests.support.schedule import Stage
 from tests.support.watching import LISTENER, asleep, beat, send, sessions, terminate, value
 
 Connection = psycopg.Connection[Any]
-SET = "SELECT durable_notify.set_wakeups(%s, %s)"
+SET = "SELECT durable_notify.set_notify_policy(%s, %s)"
 LOOKS = 3.0
 """Seconds within which whoever looks each second has found something, on a slow machine too."""
 
@@ -250,7 +250,7 @@ async def test_a_full_table_of_locks(
     """Its consumers look each second; the session stays."""
     full = "RAISE EXCEPTION 'out of shared memory' USING ERRCODE = 'out_of_memory';"
     loop = "FOREACH wanted IN ARRAY topics LOOP"
-    plant(stage.session(), "arm_all", (loop, f"{full} {loop}"))
+    plant(stage.session(), "_arm_topics", (loop, f"{full} {loop}"))
     seen, consumer = Seen(), half.consumer(dsn)
     async with running(consumer, seen):
         await until(lambda: unarmed(consumer), LOOKS)

@@ -21,10 +21,10 @@ Connection = psycopg.Connection[Any]
 publisher = dn.Publisher()
 #: What was set up by hand, and stays.
 KEPT = {
-    "schema_version", "access", "topic_retention", "topic_wakeups", "topic_mirror", "log_layout",
-    "capture", "anchor",
+    "schema_version", "access", "topic_retention", "topic_notify_policy", "topic_mirror", "partition_settings",
+    "capture", "cluster_identity",
 }  # fmt: skip
-GROUPS = {"consumer_group", "ordering", "pattern", "subscription", "position"}
+GROUPS = {"consumer_group", "ordering", "group_pattern", "subscription", "position"}
 
 
 def consumed(dsn: str, group: str = "g", **options: Any) -> list[Any]:
@@ -59,7 +59,7 @@ def truncate(conn: Connection, how: str = "", leave: frozenset[str] = frozenset(
 
 def fill(dsn: str, conn: Connection) -> None:
     """Something of every kind."""
-    conn.execute("SELECT durable_notify.set_wakeups('t', 'always')")
+    conn.execute("SELECT durable_notify.set_notify_policy('t', 'always')")
     conn.execute("SELECT durable_notify.set_mirror('t', 'heard')")
     dn.Admin().set_retention(conn, "t", max_age=3600)
     publisher.publish_many(conn, "t", [1, 2, 3])
@@ -86,7 +86,7 @@ def test_all_of_it_goes_but_what_was_set_up(dsn: str, conn: Connection) -> None:
         assert {
             "outbox",
             "dead_letter",
-            "inbox",
+            "processed_message",
             "dedup",
             "audit",
             "replay_job",
@@ -97,7 +97,7 @@ def test_all_of_it_goes_but_what_was_set_up(dsn: str, conn: Connection) -> None:
         assert filled(conn) <= KEPT
         assert filled(conn) >= before & KEPT
         assert conn.execute(
-            "SELECT durable_notify.wakeups('t'), durable_notify.mirror_of('t')"
+            "SELECT durable_notify.notify_policy('t'), durable_notify.mirror_of('t')"
         ).fetchone() == ("always", "heard")
         with psycopg.connect(made.login("consumer")) as role:
             role.execute("SELECT durable_notify.subscribe('g', '{orders.new}')")
@@ -209,16 +209,16 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     fill(dsn, conn)
     # As maintenance leaves it where leaves are full.
     conn.execute(
-        "INSERT INTO durable_notify.log_layout (closed_below) VALUES (1000000) ON CONFLICT (only_one) DO UPDATE SET closed_below = 1000000"
+        "INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000) ON CONFLICT (only_one) DO UPDATE SET closed_below = 1000000"
     )
-    conn.execute("SELECT durable_notify.set_closed(1000000, '3')")
+    conn.execute("SELECT durable_notify._set_closed_below(1000000, '3')")
     truncate(conn, how, frozenset({"schema_version"}))
     publisher.publish(conn, "t", 1)
     for call in (lambda: consumed(dsn), lambda: next(dn.Reader(dsn, ["t"]).__enter__())):
         with pytest.raises(dn.RestoredElsewhere) as error:
             call()
         for words in (
-            "anchor is empty",
+            "cluster_identity is empty",
             "TRUNCATE of all tables",
             "SELECT durable_notify.empty_all()",
         ):
@@ -234,7 +234,7 @@ def test_leaves_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> N
     query = "SELECT tableoid::regclass FROM durable_notify.outbox LIMIT 1"
     row = conn.execute(query).fetchone()
     assert row is not None
-    conn.execute("SELECT durable_notify.bar_leaf(%s::regclass)", row)
+    conn.execute("SELECT durable_notify._close_partition(%s::regclass)", row)
     conn.execute("TRUNCATE durable_notify.outbox RESTART IDENTITY")
     publisher.publish(conn, "t", 1)
     assert consumed(dsn) == [1]
@@ -245,7 +245,7 @@ def test_after_a_truncate_messages_can_be_kept(dsn: str, conn: Connection) -> No
     publisher.publish_many(conn, "t", [1, 2])
     assert consumed(dsn) == [1, 2]
     publisher.publish(conn, "t", 3)
-    conn.execute("TRUNCATE durable_notify.anchor")
+    conn.execute("TRUNCATE durable_notify.cluster_identity")
     dn.Admin().reanchor(conn)
     assert consumed(dsn) == [3]
 
@@ -279,10 +279,10 @@ def test_the_log_alone_may_be_emptied(dsn: str, conn: Connection, statement: str
 def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     """Below what is closed, archived and compacted, as maintenance leaves it where leaves are full."""
     conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1000001)")
-    conn.execute("INSERT INTO durable_notify.log_layout (closed_below) VALUES (1000000)")
-    conn.execute("SELECT durable_notify.set_closed(1000000, '3')")
+    conn.execute("INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000)")
+    conn.execute("SELECT durable_notify._set_closed_below(1000000, '3')")
     conn.execute(
-        "INSERT INTO durable_notify.topic_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)"
+        "INSERT INTO durable_notify.maintenance_progress VALUES ('t', 1000000, NULL, 1000000, 1000000)"
     )
     publisher.publish(conn, "t", 0)
     assert consumed(dsn) == [0]
@@ -293,6 +293,6 @@ def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
     assert consumed(dsn) == [2]
     assert consumed(dsn, "new") == [1, 2]
     row = conn.execute(
-        "SELECT max(archived_below), max(compacted_below) FROM durable_notify.topic_progress"
+        "SELECT max(archived_below), max(compacted_below) FROM durable_notify.maintenance_progress"
     )
     assert row.fetchone() == (1, 1)

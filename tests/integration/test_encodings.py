@@ -89,7 +89,7 @@ def test_planted_bytes_are_taken_for_characters(server: Postgres) -> None:
         schema.migrate(server.dsn(name))
         with Stage(server.dsn(name)) as stage:
             session = stage.session()
-            plant(session, "has_controls", ("THEN false", "THEN false WHEN true THEN true"))
+            plant(session, "_has_controls", ("THEN false", "THEN false WHEN true THEN true"))
             session.run("SET client_encoding = 'utf8'")
             assert ("key", "€") in taken_otherwise(session.connection)
 

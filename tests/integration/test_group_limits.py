@@ -43,8 +43,8 @@ def test_only_the_active_consumer_is_handed_messages(stage: Stage, one: Session)
     assert claim_as(one, "second") == []
     assert 0 < (due(one, "first") or 0) < 1  # there is more
     assert 3000 < (due(one, "second") or 0) <= 3600
-    assert one.value("SELECT durable_notify.stay_active('g', 'first', '2 hours')")
-    assert not one.value("SELECT durable_notify.stay_active('g', 'second', '9 hours')")
+    assert one.value("SELECT durable_notify.renew_active('g', 'first', '2 hours')")
+    assert not one.value("SELECT durable_notify.renew_active('g', 'second', '9 hours')")
     assert 7000 < (due(one, "second") or 0) <= 7200
     assert ids(claim_as(one, "first")) == published[2:]
 
@@ -53,7 +53,7 @@ def test_fail_over_supersedes_what_was_held(stage: Stage, one: Session) -> None:
     configure(one, exclusive=True)
     published = [one.publish() for _ in range(3)]
     held = claim_as(one, "first", most=2)
-    one.run("UPDATE durable_notify.active SET deadline = 'epoch'")
+    one.run("UPDATE durable_notify.active_consumer SET deadline = 'epoch'")
     assert 0 < (due(one, "second") or 0) <= 1
     again = claim_as(one, "second")
     assert sorted((m.id, m.attempt) for m in again) == [
@@ -71,7 +71,7 @@ def test_fail_over_waits_for_a_settle_under_way(stage: Stage, one: Session) -> N
     held = claim_as(one, "first", most=1)
     one.begin()
     one.ack(held)
-    other.run("UPDATE durable_notify.active SET deadline = 'epoch'")
+    other.run("UPDATE durable_notify.active_consumer SET deadline = 'epoch'")
     assert claim_as(other, "second") == []
     one.commit()
     assert ids(claim_as(other, "second")) == published[1:]
@@ -84,7 +84,7 @@ def test_standing_down_rings(stage: Stage, one: Session) -> None:
     assert claim_as(one, "first") != []
     other.listen()
     one.run("SELECT durable_notify.release(ARRAY(SELECT token FROM durable_notify.lease))")
-    assert one.value("SELECT durable_notify.stand_down('g', 'first')")
+    assert one.value("SELECT durable_notify.resign_active('g', 'first')")
     assert [n.payload for n in other.connection.notifies(timeout=BOUND, stop_after=2)]
     assert ids(claim_as(other, "second")) == [published]
 
@@ -125,7 +125,9 @@ def test_rate(one: Session) -> None:
     configure(one, rate_limit=10)
     published = [one.publish() for _ in range(60)]
     assert ids(one.claim()) == published[:10]
-    refill = "UPDATE durable_notify.allowance SET tokens = 0, at = clock_timestamp() - %s::interval"
+    refill = (
+        "UPDATE durable_notify.rate_bucket SET tokens = 0, at = clock_timestamp() - %s::interval"
+    )
     one.run(refill, "-1 hour")  # none before then
     assert one.claim() == []
     assert 0 <= (due(one) or 0) <= 0.1
@@ -169,7 +171,7 @@ def test_rename_and_delete(stage: Stage, one: Session) -> None:
     one.run("SELECT durable_notify.delete_group('h')")
     with pytest.raises(psycopg.DatabaseError, match="was superseded"):
         one.ack(held)
-    left = ["lease", "settlement", "deferred", "heartbeat", "dead_letter"]
+    left = ["lease", "settlement", "deferred", "lease_deadline", "dead_letter"]
     assert [one.value(f"SELECT count(*) FROM durable_notify.{table}") for table in left] == [0] * 5
     one.subscribe("h")
     assert ids(one.claim(group="h")) == published
@@ -241,7 +243,7 @@ def test_what_was_there_before_now_is_not_handed_out(stage: Stage) -> None:
     assert ids(one.claim(group="p", topics="a.b")) == [second]
 
 
-@pytest.mark.parametrize("pattern", ["a*", "a.>.b", "*>", ".>", "a..*", "a.b>"])
+@pytest.mark.parametrize("group_pattern", ["a*", "a.>.b", "*>", ".>", "a..*", "a.b>"])
 def test_not_a_pattern(stage: Stage, pattern: str) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="not a pattern"):
         stage.session().run("SELECT durable_notify.subscribe('p', ARRAY[%s])", pattern)

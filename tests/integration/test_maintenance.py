@@ -73,16 +73,16 @@ def test_what_is_left_over(stage: Stage) -> None:
     one.run(
         "SELECT durable_notify.publish('t', '1', dedup_key => 'x', dedup_window => '1 microsecond')"
     )
-    one.run("INSERT INTO durable_notify.heartbeat VALUES (1, now())")
+    one.run("INSERT INTO durable_notify.lease_deadline VALUES (1, now())")
     one.run("INSERT INTO durable_notify.settlement VALUES (2, 3)")
     one.run(
-        "INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, p, live) VALUES (77, 1, '3:3:', 0, 0, '{}')"
+        "INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, p, lease_tokens) VALUES (77, 1, '3:3:', 0, 0, '{}')"
     )
     one.claim()
     one.run("UPDATE durable_notify.lease SET deadline = 'epoch'")
     one.run("SELECT durable_notify.pause('g')")
     one.run(
-        "INSERT INTO durable_notify.inbox (group_id, message_id, created_at) SELECT id, 1, 'epoch' FROM durable_notify.consumer_group"
+        "INSERT INTO durable_notify.processed_message (group_id, message_id, created_at) SELECT id, 1, 'epoch' FROM durable_notify.consumer_group"
     )
     report = one.value("CALL durable_notify.maintain(inbox_age => '1 day', audit_age => '-1 day')")
     assert report == {"leases": 1, "dedup": 1, "inbox": 1, "audit": 1, "sweep": 3}
@@ -98,7 +98,7 @@ def test_a_step_that_fails_keeps_none_from_going_on(stage: Stage, dsn: str) -> N
     claim = one.publish()
     assert claim_and_ack(one) == [claim]
     one.run(
-        "CREATE OR REPLACE FUNCTION durable_notify.sweep() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1 / 0; END'"
+        "CREATE OR REPLACE FUNCTION durable_notify._delete_orphans() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1 / 0; END'"
     )
     assert Maintenance(dsn, every=0).run_once() == {"sweep failed": "division by zero", "remove": 1}
     one.publish()
@@ -201,7 +201,8 @@ def test_archive(stage: Stage, dsn: str, tmp_path: Path) -> None:
     assert maintain(one) == {}
     assert len(log(one, "..")) == 3
     assert [
-        (lag[1], lag[2], lag[3]) for lag in one.run("SELECT * FROM durable_notify.lagging()")
+        (lag[1], lag[2], lag[3])
+        for lag in one.run("SELECT * FROM durable_notify.retention_blockers()")
     ] == [(None, 1, 2)]
     folder = tmp_path / "archive"
     uploaded: list[Path] = []
@@ -311,7 +312,7 @@ def test_two_archive_at_once(stage: Stage, dsn: str) -> None:
     for number in range(3):
         one.publish(number)
     age(one, 3)
-    one.run("SELECT durable_notify.seal_log()")
+    one.run("SELECT durable_notify._advance_watermark()")
     plan = "SELECT from_id, below FROM durable_notify.plan_archive('t')"
     assert one.run(plan) == two.run(plan) == [(1, 4)]
     assert one.value("SELECT durable_notify.advance_archive('t', 1, 4)")

@@ -252,7 +252,7 @@ def test_tokens_at_random(dsn: str, seed: int) -> None:
 def test_a_reader_that_forgets_stragglers_is_caught(dsn: str) -> None:
     with Stage(dsn) as stage:
         director = stage.session()
-        plant(director, "stragglers", ("RETURN QUERY", "RETURN; RETURN QUERY"))
+        plant(director, "_stragglers", ("RETURN QUERY", "RETURN; RETURN QUERY"))
         sent, read = schedule(stage, 3)
         assert sorted(read) != sorted(sent), "the planted fault is gone"
 

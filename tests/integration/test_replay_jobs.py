@@ -337,7 +337,7 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(stage: Stage) -> None:
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
     everything = f"target.s0 := ({over} || ':' || {over} || ':')::pg_snapshot;"
-    plant(one, "seek", ("target.s0 := durable_notify.committed_snapshot();", everything))
+    plant(one, "seek", ("target.s0 := durable_notify._committed_snapshot();", everything))
     slow.begin()
     slow.publish()
     one.publish()

@@ -51,9 +51,7 @@ class InTurn(Seen):
 
     async def __call__(self, message: Any) -> None:
         before = [i for i in self.ids if i < message.id]
-        query = (
-            "SELECT array_agg(message_id) FROM durable_notify.still_out('g', %s) WHERE NOT is_dead"
-        )
+        query = "SELECT array_agg(message_id) FROM durable_notify.unacknowledged('g', %s) WHERE NOT is_dead"
         if out := value(self._conn, query, before):
             self.early.append((message.id, out))
         await super().__call__(message)

@@ -40,7 +40,7 @@ def steal(conn: Connection, group: str = "g") -> list[int]:
     lock = "FROM durable_notify.consumer_group WHERE name = %s"
     conn.execute(f"SELECT pg_advisory_lock(1685024361, id) {lock}".encode(), [group])
     with conn.transaction():
-        conn.execute("DELETE FROM durable_notify.heartbeat")
+        conn.execute("DELETE FROM durable_notify.lease_deadline")
         conn.execute(LONG_GONE.encode())
     query = "SELECT id FROM durable_notify.claim(%s, '{t}', 1000, '1 hour', 'thief')"
     stolen = [message_id for (message_id,) in conn.execute(query, [group])]

@@ -25,7 +25,7 @@ def latest(session: Session) -> dict[str, int]:
 
 
 def compact_all(session: Session) -> None:
-    while session.value("SELECT durable_notify.compact('t')"):
+    while session.value("SELECT durable_notify._compact('t')"):
         pass
 
 
@@ -34,7 +34,7 @@ def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step eac
     rng = random.Random(f"compact {seed}")
     one = stage.session()
     writers = stage.take(3)
-    plant(one, "compact", ("ORDER BY o.id LIMIT 1000", f"ORDER BY o.id LIMIT {rng.randint(1, 7)}"))
+    plant(one, "_compact", ("ORDER BY o.id LIMIT 1000", f"ORDER BY o.id LIMIT {rng.randint(1, 7)}"))
     retain(one, compact=True)
     one.subscribe()
     open_now: dict[Session, list[tuple[str, int]]] = {}
@@ -72,8 +72,8 @@ def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step eac
             one.run("SELECT durable_notify.replay('g', 't', %s)", rng.randint(0, 50))
         elif what == "compact":
             before = set(unsettled(one).get("g", []))
-            one.run("SELECT durable_notify.seal_log()")
-            one.run("SELECT durable_notify.compact('t')")
+            one.run("SELECT durable_notify._advance_watermark()")
+            one.run("SELECT durable_notify._compact('t')")
             assert before <= set(log(one)), f"seed {seed}"
             assert latest(one) == newest, f"seed {seed}"
     for writer in list(open_now):
@@ -100,9 +100,9 @@ def test_random_schedules(stage: Stage, seed: int) -> None:
 @pytest.mark.parametrize(
     ("function", "change"),
     [
-        ("compact", ("below := durable_notify.settled_by_all(topic, LEAST(below, durable_notify.sealed_below()));",
-                     "below := durable_notify.sealed_below();")),
-        ("compact", ("b.id < GREATEST(b.latest, k.message_id)", "b.id <= GREATEST(b.latest, k.message_id)")),
+        ("_compact", ("below := durable_notify._all_settled_watermark(topic, LEAST(below, durable_notify._watermark()));",
+                     "below := durable_notify._watermark();")),
+        ("_compact", ("b.id < GREATEST(b.latest, k.message_id)", "b.id <= GREATEST(b.latest, k.message_id)")),
     ],
     ids=["unsettled", "the latest"],
 )  # fmt: skip
@@ -133,14 +133,14 @@ def test_a_key_is_needed(stage: Stage) -> None:
     one.publish(topic="state.x", key="k")
     with pytest.raises(psycopg.errors.CheckViolation, match="outbox_key_in_a_compacted_topic"):
         one.publish(topic="state.x")
-    one.run("SELECT durable_notify.forget_retention('state.>')")
+    one.run("SELECT durable_notify.delete_retention('state.>')")
     one.publish(topic="state.x")
 
 
 def test_it_costs_others_nothing(stage: Stage) -> None:
     """Where nothing is compacted, the question is gone from what is run for each message."""
     one = stage.session()
-    one.run("PREPARE q (text) AS SELECT $1 IS NOT NULL OR NOT durable_notify.needs_key($1)")
+    one.run("PREPARE q (text) AS SELECT $1 IS NOT NULL OR NOT durable_notify._key_required($1)")
     plan = "\n".join(one.column("EXPLAIN (VERBOSE) EXECUTE q ('t')"))
     assert "Output: true" in plan
 
@@ -153,7 +153,7 @@ def test_with_age_and_size(stage: Stage) -> None:
         one.publish(key=key)
     assert maintain(one) == {"measure": 3, "compact": 3}
     assert log(one) == [2, 3]
-    assert one.run("SELECT messages FROM durable_notify.topic_extent") == [(2,)]
+    assert one.run("SELECT messages FROM durable_notify.topic_size") == [(2,)]
     age(one, 2)
     assert maintain(one) == {"remove": 1}
     one.publish(key="b")
@@ -168,12 +168,12 @@ def test_compacted_again(stage: Stage) -> None:
     one.publish(key="a")
     one.publish(key="b")
     maintain(one)
-    one.run("SELECT durable_notify.forget_retention('t')")
+    one.run("SELECT durable_notify.delete_retention('t')")
     one.publish(key="a")
     retain(one, compact=True)
     maintain(one)
     assert log(one) == [2, 3]
-    one.run("SELECT durable_notify.forget_retention('t')")
+    one.run("SELECT durable_notify.delete_retention('t')")
     maintain(one)
     assert one.value("SELECT count(*) FROM durable_notify.compacted_key") == 0
 
@@ -195,8 +195,8 @@ def test_a_late_commit(stage: Stage, planted: bool) -> None:
     """A lower id that commits later than the latest of its key goes, too. Passed over, it would stay."""
     one, slow = stage.take(2)
     if planted:
-        past = "COALESCE((SELECT s.last_id + 1 FROM durable_notify.seal s), 1)"
-        plant(one, "sealed_below", (past, "9223372036854775807"))
+        past = "COALESCE((SELECT s.last_id + 1 FROM durable_notify.watermark s), 1)"
+        plant(one, "_watermark", (past, "9223372036854775807"))
     retain(one, compact=True)
     slow.begin()
     first = slow.publish(key="k")

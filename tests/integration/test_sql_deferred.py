@@ -11,7 +11,7 @@ from tests.support.schedule import LONG_GONE, Session, Stage, ids
 
 ADVANCE = "SELECT durable_notify.advance_replays('g', '{t}')"
 CANCEL = "SELECT durable_notify.cancel_replay(%s)"
-WAITING = "SELECT message_id, waits_for FROM durable_notify.deferred ORDER BY message_id, seq"
+WAITING = "SELECT message_id, reason FROM durable_notify.deferred ORDER BY message_id, seq"
 
 
 def ready(stage: Stage, count: int) -> list[Session]:
@@ -43,8 +43,8 @@ def lose(session: Session, below: int = 2**62) -> int:
     query = "SELECT durable_notify.set_retention('t', max_age => '1 microsecond', on_lag => 'lose')"
     session.run(query)
     for _ in range(2):
-        session.run("SELECT durable_notify.seal_log()")
-    lost: int = session.value("SELECT durable_notify.note_losses('t', %s)", below)
+        session.run("SELECT durable_notify._advance_watermark()")
+    lost: int = session.value("SELECT durable_notify._record_losses('t', %s)", below)
     return lost
 
 
@@ -184,7 +184,7 @@ def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(stage: St
     two.settle(held.token, retried=[held])
     looked = "END IF;\n        -- And what holds back nothing"
     waits = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(42);"
-    plant(one, "take_batch", (looked, f"{waits} {looked}"))
+    plant(one, "_next_batch", (looked, f"{waits} {looked}"))
     gate.run("SELECT pg_advisory_lock(42)")
     claiming = one.start("SELECT id, attempt FROM durable_notify.claim('g', '{t}')")
     stage.wait_until_blocked(one, claiming)
@@ -261,9 +261,9 @@ def test_what_is_lost_is_recorded_although_a_replay_has_it(stage: Stage) -> None
         "SELECT durable_notify.set_retention('t', max_age => '1 microsecond', on_lag => 'lose')"
     )
     for _ in range(2):
-        one.run("SELECT durable_notify.seal_log()")
-    assert one.value("SELECT durable_notify.note_losses('t', %s)", 2**62) == 2
-    assert one.run("SELECT first_id, last_id, messages FROM durable_notify.loss") == [
+        one.run("SELECT durable_notify._advance_watermark()")
+    assert one.value("SELECT durable_notify._record_losses('t', %s)", 2**62) == 2
+    assert one.run("SELECT first_id, last_id, messages FROM durable_notify.lost_message") == [
         (published[0], published[1], 2)
     ]
 
@@ -277,7 +277,7 @@ def test_what_has_expired_is_not_lost_without_a_trace(stage: Stage, on_expiry: s
     late = one.value(query, "1 microsecond")
     lost = one.publish()
     assert lose(one) == 1
-    assert one.run("SELECT first_id, last_id FROM durable_notify.loss") == [(lost, lost)]
+    assert one.run("SELECT first_id, last_id FROM durable_notify.lost_message") == [(lost, lost)]
     letters = one.run("SELECT message_id, reason FROM durable_notify.dead_letter")
     assert letters == ([(late, "expired")] if on_expiry == "dead_letter" else [])
     assert one.value("SELECT expired FROM durable_notify.position") == 1
@@ -302,7 +302,7 @@ def test_a_loss_amid_stragglers_is_recorded(stage: Stage) -> None:
     assert held.id == stragglers[0]
     one.ack([held])
     assert lose(one, stragglers[0]) == 1
-    assert one.run("SELECT first_id, last_id FROM durable_notify.loss") == [(first, first)]
+    assert one.run("SELECT first_id, last_id FROM durable_notify.lost_message") == [(first, first)]
     assert drain(one) == stragglers[1:]
 
 

@@ -270,14 +270,14 @@ def test_a_session_does_not_ring_for_itself(stage: Stage) -> None:
 def test_consumers_arm_several_at_once(stage: Stage) -> None:
     """What a key of is held is told, and so is what never rings; the rest is armed all the same."""
     session = stage.session()
-    session.run("SELECT durable_notify.set_wakeups('never', 'never')")
+    session.run("SELECT durable_notify.set_notify_policy('never', 'never')")
     with barred(stage.session(), "held"):
-        found = session.value("SELECT durable_notify.arm_all('{a,held,never,b}')")
+        found = session.value("SELECT durable_notify._arm_topics('{a,held,never,b}')")
     assert found == {
         "barred": ["held"], "silent": ["never"], "crowded": False, "unannounced": []
     }  # fmt: skip
     assert armed(session.connection, ["a", "b", "held", "never"], session.pid) == {"a", "b"}
-    session.run("SELECT durable_notify.disarm_all('{a}')")
+    session.run("SELECT durable_notify._disarm_topics('{a}')")
     assert armed(session.connection, ["a", "b"], session.pid) == {"b"}
 
 
@@ -356,7 +356,7 @@ def test_a_publisher_needs_no_rights_to_ring(
     dsn: str, stage: Stage, policy: str, right: str
 ) -> None:
     director, grantee = stage.take(2)
-    director.run("SELECT durable_notify.set_wakeups('t', %s)", policy)
+    director.run("SELECT durable_notify.set_notify_policy('t', %s)", policy)
     listener = Listener(stage, "t", "")
     with roles(dsn, {}) as made:
         name = made.make("publisher", (right, ["t"] if right == "publish" else None, None))

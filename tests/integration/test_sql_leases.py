@@ -17,7 +17,7 @@ from tests.support.traps import (
 EXTEND = "SELECT durable_notify.extend(%s, '1 hour')"
 RELEASE = "SELECT durable_notify.release(%s, %s)"
 NEXT_DUE = "SELECT durable_notify.next_due('g', '{t}')"
-SMALL_TABLES = ["lease", "settlement", "heartbeat", "deferred", "dead_letter"]
+SMALL_TABLES = ["lease", "settlement", "lease_deadline", "deferred", "dead_letter"]
 FROZEN = ["repeatable read", "serializable"]
 
 
@@ -361,7 +361,7 @@ def test_extended_leases_are_not_taken_over(stage: Stage) -> None:
     reader.run(LONG_GONE)
     assert reader.column(EXTEND, [batch[0].token]) == [batch[0].token]
     assert other.claim() == []
-    reader.run("UPDATE durable_notify.heartbeat SET deadline = 'epoch'")
+    reader.run("UPDATE durable_notify.lease_deadline SET deadline = 'epoch'")
     assert ids(other.claim()) == ids(batch)
 
 
@@ -397,7 +397,7 @@ def test_extend_waits_for_no_open_settle(stage: Stage, settled: int) -> None:
     # What is settled whole in an open transaction is not extended, and cannot be taken over.
     extended = [token, second.token] if settled == 1 else [second.token]
     assert other.column(EXTEND, [token, second.token]) == extended
-    assert other.column("SELECT token FROM durable_notify.heartbeat ORDER BY 1") == extended
+    assert other.column("SELECT token FROM durable_notify.lease_deadline ORDER BY 1") == extended
     reader.commit()
 
 
@@ -483,7 +483,7 @@ def test_next_due(stage: Stage) -> None:
     reader.run(RETRY, batch[0].token, ids(batch[:1]), ["30 minutes"])
     assert due() == about(1800)
     reader.run(LONG_GONE)
-    reader.run("DELETE FROM durable_notify.heartbeat")
+    reader.run("DELETE FROM durable_notify.lease_deadline")
     assert overdue()
     other.ack(other.claim())
     assert due() == about(1800)
@@ -557,7 +557,7 @@ def test_heartbeats_do_not_outlive_their_leases(stage: Stage) -> None:
         reader.settle(message.token, [message])
     publisher.publish()
     assert reader.claim()
-    assert reader.column("SELECT token FROM durable_notify.heartbeat") == []
+    assert reader.column("SELECT token FROM durable_notify.lease_deadline") == []
 
 
 def test_a_lease_extended_during_a_takeover_of_others_is_kept(stage: Stage) -> None:

@@ -12,14 +12,14 @@ from tests.support.traps import drain
 from tests.support.waiting import eventually
 
 WIDTH = 100
-LEAVES = "SELECT first_id, next_id FROM durable_notify.leaves()"
+LEAVES = "SELECT first_id, next_id FROM durable_notify.partitions()"
 PUBLISH = """
     INSERT INTO durable_notify.outbox (topic, payload)
     SELECT %s, to_jsonb(n) FROM generate_series(1, %s) AS n"""
 IN_DEFAULT = "SELECT count(*) FROM durable_notify.outbox_default"
 ALL_MAY_GO = """
-    CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
-    LANGUAGE sql AS 'SELECT durable_notify.sealed_below()'"""
+    CREATE OR REPLACE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
+    LANGUAGE sql AS 'SELECT durable_notify._watermark()'"""
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def owner(stage: Stage) -> Session:
     return owner
 
 
-NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
-REMOVE = "SELECT durable_notify.remove_leaf()"
+NOTE = "SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()"
+REMOVE = "SELECT durable_notify._truncate_partition()"
 
 
 def tidy(session: Session) -> list[int]:
     """Leave no leaf that can go; what was emptied, dropped and repacked, step by step."""
-    session.run("SELECT durable_notify.seal_log()")
+    session.run("SELECT durable_notify._advance_watermark()")
     session.run(NOTE)
     done = []
-    for step in ("tidy_leaves", "repack_leaf"):
+    for step in ("maintain_partitions", "_rewrite_partition"):
         while count := session.value(f"SELECT durable_notify.{step}()"):
             done.append(count)
     return done
@@ -79,7 +79,7 @@ def test_each_leaf_rings_whoever_inserts(owner: Session) -> None:
     make(owner)
     found = owner.run("""
         SELECT t.relid::regclass::text, g.tgenabled::text FROM pg_partition_tree('durable_notify.outbox') t
-          LEFT JOIN pg_trigger g ON g.tgrelid = t.relid AND g.tgname = 'published'""")
+          LEFT JOIN pg_trigger g ON g.tgrelid = t.relid AND g.tgname = 'outbox_after_insert'""")
     assert {fires for _, fires in found} == {"A"}, found
     with pytest.raises(errors.CheckViolation, match="outbox_topic_is_a_name"):
         owner.publish(topic="a b")
@@ -107,7 +107,7 @@ def test_a_large_default_is_not_read_under_a_lock(stage: Stage, owner: Session) 
         SELECT 't', to_jsonb(repeat('x', 7000)) FROM generate_series(1, 2500) AS n"""
     owner.run(filler)
     constraint = "SELECT convalidated FROM pg_constraint WHERE conname = 'outbox_default_relief'"
-    step = "SELECT durable_notify.make_partitions()"
+    step = "SELECT durable_notify.create_partitions()"
     assert owner.value(step) == 1
     assert owner.column(constraint) == [False]
     publisher.publish()
@@ -133,7 +133,7 @@ def test_a_large_default_and_maintenance_that_died(stage: Stage, owner: Session)
     owner.run("""
         INSERT INTO durable_notify.outbox (topic, payload)
         SELECT 't', to_jsonb(repeat('x', 7000)) FROM generate_series(1, 2500) AS n""")
-    step = "SELECT durable_notify.make_partitions()"
+    step = "SELECT durable_notify.create_partitions()"
     assert owner.value(step) == 1
     reader.begin()
     reader.run(
@@ -199,14 +199,14 @@ def test_making_one_is_put_off_while_a_transaction_publishes(stage: Stage, owner
 def test_publishers_are_waited_for_where_none_is_ready(stage: Stage, owner: Session) -> None:
     """And that lock alone is: the default, which readers have, is for another time as ever."""
     slow, making = stage.take(2)
-    plant(owner, "make_partitions", ("'500ms'", "'0'"))
+    plant(owner, "create_partitions", ("'500ms'", "'0'"))
     owner.run(PUBLISH, "t", 1)
     slow.begin()
     slow.publish()
     make(owner)
     assert owner.run(LEAVES) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", WIDTH)
-    step = "SELECT durable_notify.make_partitions()"
+    step = "SELECT durable_notify.create_partitions()"
     work = making.start(step)
     stage.wait_until_blocked(making, work)
     slow.commit()
@@ -221,23 +221,23 @@ def test_publishers_are_waited_for_where_none_is_ready(stage: Stage, owner: Sess
 
 def test_closed_once_nobody_can_add(stage: Stage, owner: Session) -> None:
     slow = stage.session()
-    closed = "SELECT durable_notify.close_leaves()"
+    closed = "SELECT durable_notify._close_partitions()"
     slow.begin()
     slow.publish()
     owner.run(PUBLISH, "t", 2 * WIDTH)
     for _ in range(3):
-        owner.run("SELECT durable_notify.seal_log()")
+        owner.run("SELECT durable_notify._advance_watermark()")
         assert owner.value(closed) == 0
     slow.commit()
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
     assert owner.value(closed) == 2 * WIDTH + 1
 
 
 def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
     owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq CACHE 10")
     owner.run(PUBLISH, "t", 2 * WIDTH)
-    owner.run("SELECT durable_notify.seal_log()")
-    assert owner.value("SELECT durable_notify.close_leaves()") == 0
+    owner.run("SELECT durable_notify._advance_watermark()")
+    assert owner.value("SELECT durable_notify._close_partitions()") == 0
 
 
 def test_late_in_a_leaf_that_is_closed_since(stage: Stage, owner: Session) -> None:
@@ -250,16 +250,16 @@ def test_late_in_a_leaf_that_is_closed_since(stage: Stage, owner: Session) -> No
     assert late not in drain(reader, 50)
     slow.commit()
     make(owner)
-    owner.run("SELECT durable_notify.seal_log()")
-    assert owner.value("SELECT durable_notify.close_leaves()") == 2 * WIDTH + 1
-    seen = reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position")
+    owner.run("SELECT durable_notify._advance_watermark()")
+    assert owner.value("SELECT durable_notify._close_partitions()") == 2 * WIDTH + 1
+    seen = reader.value("SELECT durable_notify._closed_below(s0) FROM durable_notify.position")
     assert seen == 0
     assert drain(reader, 50) == [late]
     owner.publish()
     drain(reader, 50)
     owner.publish()
     drain(reader, 50)
-    assert reader.value("SELECT durable_notify.closed_below(s0) FROM durable_notify.position") > 0
+    assert reader.value("SELECT durable_notify._closed_below(s0) FROM durable_notify.position") > 0
 
 
 def test_what_may_go_goes_and_gives_its_space_back(stage: Stage, owner: Session) -> None:
@@ -278,7 +278,7 @@ def test_what_may_go_goes_and_gives_its_space_back(stage: Stage, owner: Session)
 
 def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
     owner.run("""
-        CREATE OR REPLACE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
+        CREATE OR REPLACE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
         LANGUAGE sql AS $$ SELECT CASE topic WHEN 'u' THEN 60 ELSE 1000 END $$""")
     owner.run(PUBLISH, "t", 59)
     owner.run(PUBLISH, "u", 1)
@@ -293,7 +293,7 @@ def test_emptied_though_the_log_cannot_be_locked(stage: Stage, owner: Session) -
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     make(owner)
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
     owner.run(NOTE)
     slow.begin()
     slow.publish()
@@ -309,10 +309,10 @@ def test_vacuum_of_one_leaf_bars_that_leaf_alone(stage: Stage, owner: Session) -
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
     make(owner)
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
     owner.run(NOTE)
     assert owner.value(REMOVE) == WIDTH
-    drop = "SELECT durable_notify.drop_leaf()"
+    drop = "SELECT durable_notify._drop_partition()"
     for leaf, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
         vacuum.begin()
         vacuum.run(f"LOCK TABLE durable_notify.{leaf} IN SHARE UPDATE EXCLUSIVE MODE")
@@ -338,7 +338,7 @@ def test_the_default_goes_too_but_not_what_comes_meanwhile(stage: Stage, owner: 
     slow = stage.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
     owner.run(NOTE)
     slow.begin()
     late = slow.publish()
@@ -353,12 +353,12 @@ def test_two_at_once(stage: Stage, owner: Session) -> None:
     one, other = stage.take(2)
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
-    owner.run("SELECT durable_notify.seal_log()")
+    owner.run("SELECT durable_notify._advance_watermark()")
     owner.run(NOTE)
     one.begin()
     assert one.value(REMOVE) == WIDTH
     assert other.value(REMOVE) == 0
-    assert other.value("SELECT durable_notify.make_partitions()") == 0
+    assert other.value("SELECT durable_notify.create_partitions()") == 0
     one.connection.rollback()
     assert other.value(REMOVE) == WIDTH
 
@@ -366,7 +366,7 @@ def test_two_at_once(stage: Stage, owner: Session) -> None:
 def test_written_anew_where_most_is_gone(stage: Stage, owner: Session) -> None:
     """What is read, before and after: the same rows, whoever had not read them yet."""
     reader = stage.session()
-    owner.run("UPDATE durable_notify.log_layout SET min_width = 5000")
+    owner.run("UPDATE durable_notify.partition_settings SET min_width = 5000")
     owner.run(PUBLISH, "t", 2 * WIDTH)
     make(owner)
     reader.subscribe()
@@ -393,7 +393,7 @@ def test_written_anew_where_most_is_gone(stage: Stage, owner: Session) -> None:
     assert size(owner) < space
     assert owner.run(kept) == before
     assert sorted(drain(reader)) == [row[-1] for row in before]
-    names = owner.column("SELECT leaf::text FROM durable_notify.leaves()")
+    names = owner.column("SELECT leaf::text FROM durable_notify.partitions()")
     assert f"durable_notify.outbox_{first}" in names
-    fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = 'published'"
+    fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = 'outbox_after_insert'"
     assert owner.column(fires, f"durable_notify.outbox_{first}") == ["A"]

@@ -42,7 +42,7 @@ def test_a_transaction_that_publishes_across_leaves(
     """It knows the leaves that there were as it began."""
     slow, other = stage.take(2)
     if planted:
-        plant(owner, "make_leaf", BESIDE_PUBLISHERS)
+        plant(owner, "_create_partition", BESIDE_PUBLISHERS)
     slow.begin(isolation)
     slow.publish()
     past(other, 5 * WIDTH)
@@ -67,7 +67,7 @@ def test_a_statement_that_publishes_across_leaves(
     """Whatever it would do between its rows: it knows the leaves that there were as it began."""
     slow, other, bar = stage.take(3)
     if planted:
-        plant(owner, "make_leaf", BESIDE_PUBLISHERS)
+        plant(owner, "_create_partition", BESIDE_PUBLISHERS)
     bar.run("SELECT pg_advisory_lock(7)")
     work = slow.start("""
         INSERT INTO durable_notify.outbox (topic, payload)
@@ -96,7 +96,7 @@ def test_many_publish_while_leaves_are_made(stage: Stage, owner: Session) -> Non
         if number % 10 == 0:
             for session in publishers:
                 session.rollback() if number == 190 else None
-            owner.value("SELECT durable_notify.make_partitions()")
+            owner.value("SELECT durable_notify.create_partitions()")
     for session in publishers:
         session.connection.rollback()
     assert make(owner) > 0
@@ -115,8 +115,8 @@ def test_an_id_of_a_closed_leaf_is_refused(
     drain(owner)
     seal(owner)
     if planted:
-        plant(owner, "bar_leaf", ("EXECUTE pg_catalog", "RETURN; EXECUTE pg_catalog"))
-    assert owner.value("SELECT durable_notify.close_leaves()") > drawn
+        plant(owner, "_close_partition", ("EXECUTE pg_catalog", "RETURN; EXECUTE pg_catalog"))
+    assert owner.value("SELECT durable_notify._close_partitions()") > drawn
     owner.publish()
     drain(owner)
     late.run(f"SET session_replication_role = {role}")
@@ -139,7 +139,7 @@ def test_an_id_of_a_closed_leaf_that_replication_brings(stage: Stage, owner: Ses
     past(owner, 3 * WIDTH)
     drain(owner)
     seal(owner)
-    assert owner.value("SELECT durable_notify.close_leaves()") > drawn
+    assert owner.value("SELECT durable_notify._close_partitions()") > drawn
     late.run("SET session_replication_role = replica")
     late.run(FORCED, drawn)
     with pytest.raises(psycopg.Error, match="another cluster"):
@@ -153,10 +153,10 @@ def test_ids_that_go_back_to_a_closed_leaf(stage: Stage, owner: Session) -> None
     past(owner, 3 * WIDTH)
     drain(owner)
     seal(owner)
-    assert owner.value("SELECT durable_notify.close_leaves()") > 5
+    assert owner.value("SELECT durable_notify._close_partitions()") > 5
     owner.run("DELETE FROM durable_notify.outbox WHERE id > 3")
     owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 4")
-    owner.run("UPDATE durable_notify.anchor SET xid = '0'")
+    owner.run("UPDATE durable_notify.cluster_identity SET xid = '0'")
     owner.run("SELECT durable_notify.reanchor()")
     assert owner.publish() == 4
     assert drain(owner) == [4]
@@ -172,9 +172,9 @@ def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(stage: Stage, owne
     late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that was not drawn, in the default
     late.run("DELETE FROM durable_notify.outbox WHERE id = 7")
     late.run(FORCED, 7)
-    assert owner.value("SELECT durable_notify.close_leaves()") == 0
+    assert owner.value("SELECT durable_notify._close_partitions()") == 0
     late.commit()
-    assert owner.value("SELECT durable_notify.close_leaves()") > 7
+    assert owner.value("SELECT durable_notify._close_partitions()") > 7
     assert 7 in drain(owner)
 
 
@@ -189,10 +189,10 @@ def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bo
     seal(owner)
     bar.run("SELECT pg_advisory_lock(7)")
     look = "SELECT l.first_id, l.next_id INTO part"
-    plant(owner, "remove_rows", (look, f"PERFORM pg_catalog.pg_advisory_xact_lock(7); {look}"))
+    plant(owner, "_delete_expired", (look, f"PERFORM pg_catalog.pg_advisory_xact_lock(7); {look}"))
     if planted:
-        plant(owner, "remove_rows", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
-    work = remover.start("SELECT durable_notify.remove_rows('t')")
+        plant(owner, "_delete_expired", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
+    work = remover.start("SELECT durable_notify._delete_expired('t')")
     stage.wait_until_blocked(remover, work)
     late.run(FORCED, drawn)
     bar.run("SELECT pg_advisory_unlock(7)")
@@ -203,8 +203,8 @@ def test_a_forced_id_amid_a_leaf_comes(stage: Stage, owner: Session, planted: bo
 @pytest.mark.parametrize(
     ("function", "how", "after_the_look"),
     [
-        ("remove_rows", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
-        ("compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
+        ("_delete_expired", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
+        ("_compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
     ],
 )
 def test_replication_brings_a_message_as_others_are_removed(
@@ -246,16 +246,16 @@ def test_who_inserts_into_a_partition_is_publishing(
         pytest.skip("a partition draws no ids of its own before PostgreSQL 17")
     direct = stage.session()
     if planted:
-        plant(owner, "writers", ("i.inhparent = ANY (tables)", "false"))
+        plant(owner, "_open_writers", ("i.inhparent = ANY (tables)", "false"))
     direct.begin()
     direct.run("INSERT INTO durable_notify.outbox_1 (topic, payload) VALUES ('t', '1')")
     mine = direct.draw_xid()
-    assert owner.value("SELECT durable_notify.publishing()::text[]") == (
+    assert owner.value("SELECT durable_notify._open_publishers()::text[]") == (
         [] if planted else [str(mine)]
     )
-    assert owner.value("SELECT durable_notify.seal_log()") == (1 if planted else 0)
+    assert owner.value("SELECT durable_notify._advance_watermark()") == (1 if planted else 0)
     direct.commit()
-    assert owner.value("SELECT durable_notify.seal_log()") == 1
+    assert owner.value("SELECT durable_notify._advance_watermark()") == 1
     assert drain(owner) == [1]
 
 
@@ -280,7 +280,7 @@ def half_empty(owner: Session) -> None:
     if owner.connection.info.server_version >= 150000:
         owner.run("SELECT pg_stat_force_next_flush()")
     seal(owner)
-    owner.run("SELECT durable_notify.close_leaves()")
+    owner.run("SELECT durable_notify._close_partitions()")
     told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
     eventually(lambda: bool(owner.value(told)))
 
@@ -291,9 +291,13 @@ def test_a_constraint_and_a_leaf_written_anew(stage: Stage) -> None:
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     owner.run("CREATE TABLE named (key text PRIMARY KEY)")
     owner.run("ALTER TABLE durable_notify.outbox ADD FOREIGN KEY (key) REFERENCES named")
-    assert [owner.value("SELECT durable_notify.repack_leaf()") for _ in range(3)] == [1, 1, 0]
+    assert [owner.value("SELECT durable_notify._rewrite_partition()") for _ in range(3)] == [
+        1,
+        1,
+        0,
+    ]
     assert len(log(owner)) == 410
-    barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'refuse_late' AND tgrelid = 'durable_notify.outbox_1'::regclass"
+    barred = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'refuse_late_insert' AND tgrelid = 'durable_notify.outbox_1'::regclass"
     assert owner.column(barred) == ["A"]
 
 
@@ -307,7 +311,7 @@ def test_a_table_that_refers_to_the_log(owner: Session) -> None:
     retain(owner, when_settled=True)
     drain(owner)
     assert tidy(owner) == []
-    while owner.value("SELECT durable_notify.remove_rows('t')"):
+    while owner.value("SELECT durable_notify._delete_expired('t')"):
         pass
     assert log(owner) == []
     assert owner.run("SELECT FROM noted") == []
@@ -322,7 +326,7 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
 ) -> None:
     owner = stage.session()
     half_empty(owner)
-    step = "SELECT durable_notify.repack_leaf()"
+    step = "SELECT durable_notify._rewrite_partition()"
     copied = when != "before"
     if copied:
         assert owner.value(step) == 1
@@ -335,12 +339,12 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
     assert len(log(owner)) == 410
 
 
-@pytest.mark.parametrize("table", ["heartbeat", "settlement"])
+@pytest.mark.parametrize("table", ["lease_deadline", "settlement"])
 def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
     """Who removes the same rows in another order is not met half way."""
     one, other = stage.take(2)
     rows = {
-        "heartbeat": "INSERT INTO durable_notify.heartbeat VALUES (%s, 'epoch')",
+        "lease_deadline": "INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')",
         "settlement": "INSERT INTO durable_notify.settlement VALUES (%s, 1)",
     }
     for token in (1, 2):
@@ -349,24 +353,24 @@ def test_a_sweep_does_not_wait(stage: Stage, table: str) -> None:
     other.run(f"DELETE FROM durable_notify.{table} WHERE token = 2")
     one.run("SET statement_timeout = '5s'")
     one.begin()
-    assert one.value("SELECT durable_notify.sweep()") == 1
+    assert one.value("SELECT durable_notify._delete_orphans()") == 1
     work = other.start(f"DELETE FROM durable_notify.{table} WHERE token = 1")
     stage.wait_until_blocked(other, work)
     one.commit()
     work.result()
     other.commit()
-    assert one.value("SELECT durable_notify.sweep()") == 0
+    assert one.value("SELECT durable_notify._delete_orphans()") == 0
 
 
 def test_two_who_sweep_at_once(stage: Stage) -> None:
     one, other = stage.take(2)
     one.run(
-        "INSERT INTO durable_notify.topic_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"
+        "INSERT INTO durable_notify.maintenance_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"
     )
     one.begin()
-    one.run("SELECT durable_notify.sweep()")
+    one.run("SELECT durable_notify._delete_orphans()")
     other.run("SET statement_timeout = '5s'")
-    other.run("SELECT durable_notify.sweep()")
+    other.run("SELECT durable_notify._delete_orphans()")
     with pytest.raises(psycopg.errors.LockNotAvailable):
-        other.run("SELECT FROM durable_notify.topic_progress FOR UPDATE NOWAIT")
+        other.run("SELECT FROM durable_notify.maintenance_progress FOR UPDATE NOWAIT")
     one.commit()

@@ -10,7 +10,7 @@ from tests.support.planting import OLDER_SNAPSHOTS_PASSED_OVER, plant
 from tests.support.schedule import Session, Stage
 from tests.support.waiting import eventually
 
-STEP = "SELECT durable_notify.repack_leaf()"
+STEP = "SELECT durable_notify._rewrite_partition()"
 COUNT = "SELECT count(*) FROM durable_notify.outbox"
 COPY = "SELECT to_regclass('durable_notify.outbox_1_anew') IS NOT NULL"
 KEPT = 410
@@ -28,8 +28,8 @@ def owner(stage: Stage) -> Session:
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
     if owner.connection.info.server_version >= 150000:
         owner.run("SELECT pg_stat_force_next_flush()")
-    owner.run("SELECT durable_notify.seal_log()")
-    assert owner.value("SELECT durable_notify.close_leaves()") == 2001
+    owner.run("SELECT durable_notify._advance_watermark()")
+    assert owner.value("SELECT durable_notify._close_partitions()") == 2001
     told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
     eventually(lambda: bool(owner.value(told)))
     return owner
@@ -64,7 +64,7 @@ def test_a_snapshot_that_is_older_than_the_copy(
     reader.begin("repeatable read")
     reader.run("SELECT pg_current_snapshot()")
     if planted:
-        plant(owner, "older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
+        plant(owner, "_older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
     step(owner)
     if planted:
         step(owner)
@@ -107,7 +107,7 @@ def test_all_of_it_goes_meanwhile(owner: Session) -> None:
 def test_the_shell_goes_meanwhile(owner: Session) -> None:
     step(owner)
     owner.run("TRUNCATE durable_notify.outbox_1")
-    assert owner.value("SELECT durable_notify.drop_leaf()") == 1
+    assert owner.value("SELECT durable_notify._drop_partition()") == 1
     step(owner)
     assert not owner.value(COPY)
 
@@ -126,8 +126,8 @@ def test_who_changes_it_by_hand_is_waited_for(stage: Stage, owner: Session) -> N
 def test_reanchored_meanwhile(stage: Stage, owner: Session) -> None:
     """What was copied has another cluster's transaction ids."""
     step(owner)
-    owner.run("UPDATE durable_notify.anchor SET xid = '3'")
+    owner.run("UPDATE durable_notify.cluster_identity SET xid = '3'")
     owner.run("SELECT durable_notify.reanchor()")
     assert not owner.value(COPY)
-    assert owner.value("SELECT copied FROM durable_notify.log_layout") is None
+    assert owner.value("SELECT copied FROM durable_notify.partition_settings") is None
     assert owner.value(COUNT) == KEPT

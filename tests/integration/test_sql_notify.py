@@ -133,7 +133,7 @@ def test_notify_whatever_the_policy(
 ) -> None:
     """Its channel is notified by all; the wake-ups of its topic go by the policy."""
     waiting = Listener(stage, "c", arm=True)
-    owner.run("SELECT durable_notify.set_wakeups('c', %s)", policy)
+    owner.run("SELECT durable_notify.set_notify_policy('c', %s)", policy)
     waiting.heard()
     publisher.run(NOTIFY, "c", "x")
     assert heard(legacy) == ["x"]

@@ -110,7 +110,7 @@ def test_keys_of_leases_from_before_are_kept_apart(stage: Stage) -> None:
 def test_planted_the_order_is_not_held(stage: Stage) -> None:
     """Without the row of ordering a retry on its way keeps its key for good."""
     one, handler, admin = ready(stage, 3, "key")
-    plant(one, "share_order", ("FOR SHARE OF o", ""))
+    plant(one, "_lock_ordering", ("FOR SHARE OF o", ""))
     published = [one.publish(key=key) for key in "ab"]
     held = one.claim()
     handler.begin()
@@ -129,7 +129,7 @@ def test_a_change_of_order_gives_up_in_words_and_changes_nothing(stage: Stage) -
     handler.begin()
     handler.settle(held[0].token, retried=held)
     patience = "interval '5 seconds'"
-    plant(admin, "hold_group_and", (patience, "interval '0.1 seconds'"))
+    plant(admin, "_lock_group_and", (patience, "interval '0.1 seconds'"))
     with pytest.raises(errors.LockNotAvailable, match='group "g" is in use'):
         change(admin, "none")
     admin.run(CONFIGURE, Jsonb({"order_by": "key", "max_attempts": 3}))  # what it is already
@@ -213,7 +213,7 @@ def test_a_consumer_with_a_new_order_starts_once_it_can(
     held = one.claim()
     handler.begin()
     handler.settle(held[0].token, retried=held)
-    plant(one, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+    plant(one, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
     got: list[int] = []
     consumer = dn.Consumer(
         stage.dsn, group="g", topics=["t"], order_by="none", until_empty=True, maintenance=False

@@ -69,7 +69,7 @@ def test_a_retry_holds_back_its_key_and_nothing_else(stage: Stage) -> None:
     assert ids(batch)[3] == other
     later, free = one.publish(key="k"), one.publish(key="l")
     assert ids(two.claim()) == [free]
-    two.run("UPDATE durable_notify.deferred SET due_at = 'epoch' WHERE waits_for = 'retry'")
+    two.run("UPDATE durable_notify.deferred SET due_at = 'epoch' WHERE reason = 'retry'")
     again = two.claim()
     assert [(m.id, m.attempt) for m in again] == [(first, 2), (second, 1), (third, 1), (later, 1)]
 
@@ -175,14 +175,14 @@ def test_changed_order_holds_for_what_is_under_way(stage: Stage) -> None:
     settle(one, held)
 
 
-LOOK = "held_back := durable_notify.busy_keys(live, their_keys, options.order_by);"
+LOOK = "held_back := durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);"
 GATE = "PERFORM pg_catalog.pg_advisory_xact_lock(4711);"
 LATER_LOOK = "held_back := held_back || ARRAY("
 DEFERRED_FIRST = f"""held_back := ARRAY(
     SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)
      WHERE EXISTS (SELECT FROM durable_notify.deferred d
-                    WHERE d.subscription_id = part.id AND d.key = k.key));
-    {GATE} held_back := held_back || durable_notify.busy_keys(live, their_keys, options.order_by);"""
+                    WHERE d.subscription_id = subscription.id AND d.key = k.key));
+    {GATE} held_back := held_back || durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);"""
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -192,9 +192,9 @@ def test_a_settle_between_two_looks_of_a_claim(stage: Stage, planted: bool) -> N
     first, second = (one.publish(key="k") for _ in range(2))
     (held,) = one.claim(1)
     if planted:
-        plant(gate, "sort_out", (LATER_LOOK, "PERFORM ARRAY("), (LOOK, DEFERRED_FIRST))
+        plant(gate, "_triage", (LATER_LOOK, "PERFORM ARRAY("), (LOOK, DEFERRED_FIRST))
     else:
-        plant(gate, "sort_out", (LOOK, f"{LOOK} {GATE}"))
+        plant(gate, "_triage", (LOOK, f"{LOOK} {GATE}"))
     gate.begin()
     gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
     waiting = two.start("SELECT id FROM durable_notify.claim('g', '{t}')")
@@ -220,13 +220,13 @@ def test_strict_waits_for_publishers_in_flight(stage: Stage) -> None:
     first = slow.publish()
     second = other.publish()
     assert one.claim() == []
-    ((pid, state),) = one.run("SELECT pid, state FROM durable_notify.waiting_for('g')")
+    ((pid, state),) = one.run("SELECT pid, state FROM durable_notify.blocking_publishers('g')")
     assert (pid, state) == (slow.connection.info.backend_pid, "idle in transaction")
     third = other.publish()
     assert one.claim() == []
     slow.commit()
     assert ids(one.claim()) == [first, second, third]
-    assert one.run("SELECT * FROM durable_notify.waiting_for('g')") == []
+    assert one.run("SELECT * FROM durable_notify.blocking_publishers('g')") == []
 
 
 def test_strict_goes_on_beside_publishers_that_came_later(stage: Stage) -> None:
@@ -245,7 +245,7 @@ def test_strict_goes_on_beside_publishers_that_came_later(stage: Stage) -> None:
 
 def test_strict_waits_for_a_prepared_transaction(stage: Stage) -> None:
     one, slow, other = strict(stage)
-    one.run("SELECT durable_notify.set_wakeups('t', 'never')")  # NOTIFY cannot be prepared
+    one.run("SELECT durable_notify.set_notify_policy('t', 'never')")  # NOTIFY cannot be prepared
     slow.begin()
     slow.run("SAVEPOINT s")
     first = slow.publish()
@@ -253,7 +253,7 @@ def test_strict_waits_for_a_prepared_transaction(stage: Stage) -> None:
     assert one.claim() == []
     slow.run("PREPARE TRANSACTION 'held'")
     assert one.claim() == []
-    assert one.column("SELECT prepared FROM durable_notify.waiting_for('g')") == ["held"]
+    assert one.column("SELECT prepared FROM durable_notify.blocking_publishers('g')") == ["held"]
     other.run("COMMIT PREPARED 'held'")
     assert ids(one.claim()) == [first, second]
 
@@ -282,7 +282,11 @@ def test_strict_reads_an_open_window_no_further_than_when_it_was_opened(stage: S
 
 def test_strict_without_the_list_is_caught(stage: Stage) -> None:
     one, slow, other = strict(stage)
-    plant(one, "read_horizon", ("writers := durable_notify.publishing();", "writers := '{}';"))
+    plant(
+        one,
+        "_group_watermark",
+        ("writers := durable_notify._open_publishers();", "writers := '{}';"),
+    )
     slow.begin()
     slow.publish()
     second = other.publish()
@@ -400,7 +404,11 @@ def test_races_keep_the_order(stage: Stage, seed: int) -> None:
 def test_races_see_a_key_let_go_too_early(stage: Stage) -> None:
     director = stage.take(1)[0]
     director.run("SELECT durable_notify.subscribe('g', '{t}')")
-    plant(director, "busy_keys", ("l.token = ANY (live)", "l.token = ANY (live) AND false"))
+    plant(
+        director,
+        "_keys_in_flight",
+        ("l.token = ANY (lease_tokens)", "l.token = ANY (lease_tokens) AND false"),
+    )
     faults = 0
     for seed in range(3):
         try:

@@ -201,7 +201,7 @@ def test_what_waited_for_its_key_is_looked_up_once(stage: Stage) -> None:
     session.run("SELECT durable_notify.subscribe('g', '{keyed}')")
     session.run("ANALYZE durable_notify.deferred")
     claimed = "SELECT count(*) FROM durable_notify.claim('g', '{keyed}', %s)"
-    waiting = "SELECT count(*) FROM durable_notify.deferred WHERE waits_for = 'key'"
+    waiting = "SELECT count(*) FROM durable_notify.deferred WHERE reason = 'key'"
     number = 400
     session.run(keyed, number)
     assert session.value(claimed, number) == number

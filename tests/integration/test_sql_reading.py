@@ -8,7 +8,7 @@ from tests.support.places import SqlReader
 from tests.support.planting import plant
 from tests.support.schedule import Stage
 
-COMMITTED = ("durable_notify.committed_snapshot()", "pg_catalog.pg_current_snapshot()")
+COMMITTED = ("durable_notify._committed_snapshot()", "pg_catalog.pg_current_snapshot()")
 
 
 @pytest.mark.parametrize("planted", [False, True])

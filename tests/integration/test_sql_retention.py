@@ -86,8 +86,8 @@ class Schedule:
             self.one.run("SELECT durable_notify.replay(%s, 't', %s)", group, to)
 
     def remove(self) -> None:
-        self.one.run("SELECT durable_notify.seal_log()")
-        self.one.run("SELECT durable_notify.remove_rows('t')")
+        self.one.run("SELECT durable_notify._advance_watermark()")
+        self.one.run("SELECT durable_notify._delete_expired('t')")
 
     def compare(self) -> None:
         there, bad = log(self.one), unsettled(self.one)
@@ -121,7 +121,7 @@ def play(stage: Stage, seeds: range) -> None:
             lost = set(schedule.committed) - schedule.settled[group]
             assert not lost, f"group {group} lost {lost}, seed {seed}"
         seal(schedule.one)
-        while schedule.one.value("SELECT durable_notify.remove_rows('t')"):
+        while schedule.one.value("SELECT durable_notify._delete_expired('t')"):
             pass
         assert log(schedule.one) == [], seed
 
@@ -136,8 +136,8 @@ def test_random_schedules(stage: Stage, first: int) -> None:
     [
         [
             (
-                "upto,\n        GREATEST(place.h0",
-                "upto,\n        9223372036854775807, GREATEST(place.h0 + 1000",
+                "max_id,\n        GREATEST(pos.h0",
+                "max_id,\n        9223372036854775807, GREATEST(pos.h0 + 1000",
             )
         ],
         [
@@ -147,19 +147,19 @@ def test_random_schedules(stage: Stage, first: int) -> None:
             )
         ],
         [("SELECT pg_catalog.min(m.id) FROM", "SELECT pg_catalog.min(m.id) + 1000 FROM")],
-        [("LEAST(place.h0, last), 1)));", "-1, 1)));")],
+        [("LEAST(pos.h0, last), 1)));", "-1, 1)));")],
     ],
     ids=["undelivered", "deferred", "leased", "late"],
 )
 def test_a_planted_fault_is_caught(stage: Stage, changes: list[tuple[str, str]]) -> None:
-    plant(stage.session(), "settled_below", *changes)
+    plant(stage.session(), "_settled_watermark", *changes)
     with pytest.raises(AssertionError):
         play(stage, range(8))
 
 
 def losses(session: Session) -> list[tuple[Any, ...]]:
     return session.run(
-        "SELECT of_group, first_id, last_id, messages FROM durable_notify.losses() ORDER BY id"
+        "SELECT of_group, first_id, last_id, messages FROM durable_notify.lost_messages() ORDER BY id"
     )
 
 
@@ -229,9 +229,9 @@ def test_losing_is_exact(stage: Stage, seed: int) -> None:
             handed += claim_and_ack(one, rng.randint(1, 3))
         elif what == "lose" and committed:
             age(one, rng.choice(sorted(committed)))
-            one.run("SELECT durable_notify.seal_log()")
+            one.run("SELECT durable_notify._advance_watermark()")
             before = unsettled(one).get("g", [])
-            lost = one.value("SELECT durable_notify.note_losses('t', %s)", FAR)
+            lost = one.value("SELECT durable_notify._record_losses('t', %s)", FAR)
             after = unsettled(one).get("g", [])
             assert len(before) - len(after) == lost, f"seed {seed}"
             assert set(after) <= set(before)
@@ -252,8 +252,8 @@ def test_losing_more_than_is_visible_is_caught(stage: Stage) -> None:
     """The window's own snapshot taken for the place: what is in flight would be lost unrecorded."""
     plant(
         stage.session(),
-        "lost_place",
-        ("place.s0 := seen;", "place.s0 := '4000000000:4000000000:';"),
+        "_position_after_loss",
+        ("pos.s0 := seen;", "pos.s0 := '4000000000:4000000000:';"),
     )
     with pytest.raises(AssertionError):
         for seed in range(3):
@@ -263,7 +263,7 @@ def test_losing_more_than_is_visible_is_caught(stage: Stage) -> None:
 def test_in_small_pieces(stage: Stage) -> None:
     """However much a group loses, it is held for a moment at a time."""
     one = stage.session()
-    plant(one, "note_loss", ("OFFSET 4999", "OFFSET 1"))
+    plant(one, "_record_loss", ("OFFSET 4999", "OFFSET 1"))
     one.subscribe()
     for _ in range(5):
         one.publish()
@@ -285,17 +285,17 @@ def test_blocked_with_an_alarm(stage: Stage) -> None:
     )
     assert maintain(one) == {"measure": 3}
     lags = one.run(
-        "SELECT topic, group_name, from_id, upto_id, bytes, alarm FROM durable_notify.lagging()"
+        "SELECT topic, group_name, from_id, upto_id, bytes, alarm FROM durable_notify.retention_blockers()"
     )
     assert [lag[:4] for lag in lags] == [("t", "g", 1, 2)]
     drain(one)
     assert maintain(one) == {"remove": 2}
-    assert one.run("SELECT FROM durable_notify.lagging()") == []
+    assert one.run("SELECT FROM durable_notify.retention_blockers()") == []
 
 
 def test_by_size(stage: Stage) -> None:
     one = stage.session()
-    plant(one, "measure", ("ORDER BY x.id LIMIT 2000", "ORDER BY x.id LIMIT 10"))
+    plant(one, "_measure_topic", ("ORDER BY x.id LIMIT 2000", "ORDER BY x.id LIMIT 10"))
     for number in range(50):
         one.publish(number)
     retain(one, max_bytes=20 * 205)
@@ -305,10 +305,10 @@ def test_by_size(stage: Stage) -> None:
         one.publish(number)
     assert maintain(one) == {"measure": 10, "remove": 10}
     assert len(log(one)) == 20
-    one.run("SELECT durable_notify.forget_retention('t')")
+    one.run("SELECT durable_notify.delete_retention('t')")
     retain(one, max_age="1 day")
     maintain(one)
-    assert one.value("SELECT count(*) FROM durable_notify.topic_extent") == 0
+    assert one.value("SELECT count(*) FROM durable_notify.topic_size") == 0
     retain(one, max_bytes=1)
     assert maintain(one) == {"measure": 20, "remove": 10}
 
@@ -321,7 +321,7 @@ def test_by_age_between_times(stage: Stage) -> None:
     one.run("UPDATE durable_notify.outbox SET created_at = now() - (61 - id) * interval '1 minute'")
     for minutes in (0, 1, 5, 17, 30, 59, 62):
         found = one.value(
-            "SELECT durable_notify.first_id_since('t', now() - %s * interval '1 minute' - interval '1 second')",
+            "SELECT durable_notify._first_id_since('t', now() - %s * interval '1 minute' - interval '1 second')",
             minutes,
         )
         plain = one.value(
@@ -330,14 +330,14 @@ def test_by_age_between_times(stage: Stage) -> None:
             minutes,
         )
         assert found == plain, minutes
-    assert one.value("SELECT durable_notify.first_id_since('none', now())") is None
+    assert one.value("SELECT durable_notify._first_id_since('none', now())") is None
 
 
 def test_which_of_several_counts(stage: Stage) -> None:
     one = stage.session()
     for pattern in (">", "a.>", "*.b", "a.*", "a.b", "a.b.>"):
         retain(one, pattern, max_age="1 day")
-    of = {topic: one.value("SELECT (durable_notify.retention_of(%s)).pattern", topic)
+    of = {topic: one.value("SELECT (durable_notify._retention_for(%s)).pattern", topic)
           for topic in ("a.b", "a.c", "x.b", "a.b.c", "x", "a.c.d")}  # fmt: skip
     assert of == {
         "a.b": "a.b",
@@ -376,7 +376,7 @@ def test_what_comes_again_is_not_removed_meanwhile(stage: Stage) -> None:
     assert drain(one) == [first]
     assert maintain(one) == {"remove": 1}
     # Planted: without the lock, it is gone when it is to come again.
-    plant(one, "take_dead_letters", ("PERFORM durable_notify.keep_all();", ""))
+    plant(one, "_delete_dead_letters", ("PERFORM durable_notify._block_removal();", ""))
     second = one.publish()
     (message,) = one.claim()
     one.settle(message.token, rejected=[message])
@@ -453,16 +453,16 @@ def test_after_a_move_to_another_cluster(stage: Stage) -> None:
     retain(one, compact=True, archive=True)
     for _ in range(3):
         one.publish(key="k")
-    one.run("SELECT durable_notify.seal_log()")
-    one.run("INSERT INTO durable_notify.topic_progress VALUES ('t', 900, 950, 900, 900)")
+    one.run("SELECT durable_notify._advance_watermark()")
+    one.run("INSERT INTO durable_notify.maintenance_progress VALUES ('t', 900, 950, 900, 900)")
     one.run("INSERT INTO durable_notify.compacted_key VALUES ('t', 'k', 899)")
-    one.run("UPDATE durable_notify.seal SET last_id = 899")
-    one.run("UPDATE durable_notify.anchor SET xid = '0'")
+    one.run("UPDATE durable_notify.watermark SET last_id = 899")
+    one.run("UPDATE durable_notify.cluster_identity SET xid = '0'")
     with pytest.raises(psycopg.Error, match="another cluster"):
         one.value("SELECT durable_notify.maintain_begin('a', '0')")
     one.run("SELECT durable_notify.reanchor()")
     assert one.run(
-        "SELECT archived_below, archiving_below, compacted_below FROM durable_notify.topic_progress"
+        "SELECT archived_below, archiving_below, compacted_below FROM durable_notify.maintenance_progress"
     ) == [(4, None, 4)]
-    assert one.value("SELECT durable_notify.sealed_below()") == 1
+    assert one.value("SELECT durable_notify._watermark()") == 1
     assert one.value("SELECT count(*) FROM durable_notify.compacted_key") == 0

@@ -20,10 +20,10 @@ def test_a_replay_that_an_old_snapshot_does_not_see(stage: Stage, planted: bool)
     one.ack(one.claim())
     seal(one)
     if planted:
-        plant(one, "hold_removing", ("<> 'read committed'", "IS NULL"))
+        plant(one, "_lock_removal", ("<> 'read committed'", "IS NULL"))
     remover.begin("repeatable read")
     assert one.value("SELECT durable_notify.replay('g', 't', 0)") == 1
-    remove = "SELECT durable_notify.remove_rows('t')"
+    remove = "SELECT durable_notify._delete_expired('t')"
     if planted:
         assert remover.value(remove) == 1
         remover.commit()
@@ -48,8 +48,8 @@ def test_a_group_that_has_yet_to_discover_a_topic(stage: Stage, how: dict[str, o
     one.subscribe("g", "orders.new")
     one.ack(one.claim(topics="orders.new"))
     seal(one)
-    assert one.value("SELECT durable_notify.removable_below('orders.new')") == 0
-    assert one.value("SELECT durable_notify.remove_rows('orders.new')") == 0
+    assert one.value("SELECT durable_notify.retention_watermark('orders.new')") == 0
+    assert one.value("SELECT durable_notify._delete_expired('orders.new')") == 0
     maintain(one)
     assert log(one, "orders.new") == [first]
     claimed = late.claim(group="late", topics="orders.new")
@@ -66,7 +66,7 @@ def test_a_group_that_never_consumed_loses_what_is_too_old(stage: Stage) -> None
     age(one, one.publish(topic="orders.new"), "orders.new")
     maintain(one)
     assert log(one, "orders.new") == []
-    assert one.run("SELECT of_group, messages FROM durable_notify.losses()") == [("late", 1)]
+    assert one.run("SELECT of_group, messages FROM durable_notify.lost_messages()") == [("late", 1)]
 
 
 def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
@@ -77,8 +77,8 @@ def test_no_group_waits_for_another_that_is_busy(stage: Stage) -> None:
     retain(one, max_age="1 day", on_lag="lose")
     age(one, one.publish())
     seal(one)
-    below = "SELECT durable_notify.note_losses('t', 100)"
-    groups = "SELECT of_group FROM durable_notify.losses()"
+    below = "SELECT durable_notify._record_losses('t', 100)"
+    groups = "SELECT of_group FROM durable_notify.lost_messages()"
     assert one.value(below) == 1
     assert one.column(groups) == ["a"]
     assert one.value(below) == 1
@@ -101,7 +101,7 @@ def test_claims_go_on_while_what_comes_again_waits(stage: Stage, again: str) -> 
     one.subscribe()
     first = one.publish()
     remover.begin()
-    assert remover.value("SELECT durable_notify.hold_removing()")
+    assert remover.value("SELECT durable_notify._lock_removal()")
     work = asking.start(again)
     stage.wait_until_blocked(asking, work)
     one.run("SET statement_timeout = '4s'")

@@ -168,7 +168,7 @@ def test_who_has_not_looked_yet_is_in_it_early(publisher: Session, watcher: Sess
 def test_arming_tells_who_came_before(publisher: Session, watcher: Session) -> None:
     publisher.begin()
     publisher.publish()
-    found = watcher.value("SELECT durable_notify.arm_all('{t}')")
+    found = watcher.value("SELECT durable_notify._arm_topics('{t}')")
     assert found == {
         "barred": [], "silent": [], "crowded": False, "unannounced": [str(publisher.draw_xid())],
     }  # fmt: skip
@@ -209,10 +209,10 @@ def test_xids_near_the_wrap(
     watcher: Session, last: int, xids: list[int], expected: list[int]
 ) -> None:
     """Locks show the last 32 bits of an xid8; the others are those of whatever is near it."""
-    writers = "durable_notify.writers('{durable_notify.outbox,durable_notify.ringing}')"
+    writers = "durable_notify._open_writers('{durable_notify.outbox,durable_notify.lock_rings}')"
     now = "pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint"
     given = "ARRAY[" + ",".join(f"'{xid}'::xid" for xid in xids) + "]"
-    plant(watcher, "unannounced", (writers, given), (now, f"{last}::bigint"))
+    plant(watcher, "unnotified_transactions", (writers, given), (now, f"{last}::bigint"))
     assert unannounced(watcher) == set(expected)
 
 
@@ -307,7 +307,7 @@ def stand_down(director: Session) -> Act:
     director.run("SELECT durable_notify.configure('g', '{\"exclusive\": true}')")
     director.publish()
     assert director.claim()
-    return "SELECT durable_notify.stand_down('g', 'a test')", []
+    return "SELECT durable_notify.resign_active('g', 'a test')", []
 
 
 def start_replay(director: Session) -> Act:
@@ -338,7 +338,7 @@ SITES = [
 LOOKS = """
     SELECT relation::regclass::text FROM pg_locks
      WHERE pid = %s AND locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
-       AND relation IN ('durable_notify.outbox'::regclass, 'durable_notify.ringing'::regclass)"""
+       AND relation IN ('durable_notify.outbox'::regclass, 'durable_notify.lock_rings'::regclass)"""
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -368,7 +368,7 @@ def test_nobody_waits_it_stands_in_the_list(
     publisher.run(query, *params)
     assert publisher.draw_xid() in unannounced(watcher)
     held = watcher.column(LOOKS, publisher.pid)
-    assert held == ["durable_notify.outbox" if site is publish else "durable_notify.ringing"]
+    assert held == ["durable_notify.outbox" if site is publish else "durable_notify.lock_rings"]
     publisher.commit()
     assert unannounced(watcher) == set()
     assert listener.heard() == []
@@ -381,9 +381,16 @@ def test_the_look_comes_after_the_lock(
     """Stopped where it looks at the bell: it can be seen by then."""
     query, params = site(stage.session())
     look = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711);"
-    policy = "policy text := durable_notify.wakeups(topic);"
-    plant(watcher, "wake", ("BEGIN", f"BEGIN {look}"), (policy, "policy text := 'when_waiting';"))
-    watcher.run("SELECT durable_notify.set_wakeups('t', 'always')")  # publish() looks there, too
+    policy = "policy text := durable_notify.notify_policy(topic);"
+    plant(
+        watcher,
+        "_notify_waiters",
+        ("BEGIN", f"BEGIN {look}"),
+        (policy, "policy text := 'when_waiting';"),
+    )
+    watcher.run(
+        "SELECT durable_notify.set_notify_policy('t', 'always')"
+    )  # publish() looks there, too
     watcher.run("SELECT pg_advisory_lock(4711)")
     publisher.begin()
     work = publisher.start(query, *params)

@@ -12,17 +12,17 @@ from tests.support.roles import roles
 from tests.support.schedule import Session, Stage, ids
 from tests.support.traps import drain
 
-NOTE = "SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()"
-NOTED = "SELECT first_id FROM durable_notify.unwanted_leaf"
-TIDY = "SELECT durable_notify.tidy_leaves()"
-REMOVE = "SELECT durable_notify.remove_leaf()"
-REMOVE_ROWS = "SELECT durable_notify.remove_rows('t')"
-WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify.undelivered(s.id) u"
+NOTE = "SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()"
+NOTED = "SELECT first_id FROM durable_notify.unwanted_partition"
+TIDY = "SELECT durable_notify.maintain_partitions()"
+REMOVE = "SELECT durable_notify._truncate_partition()"
+REMOVE_ROWS = "SELECT durable_notify._delete_expired('t')"
+WANTED = "SELECT u.id FROM durable_notify.subscription s, durable_notify._unread(s.id) u"
 AT_THE_GATE = (
     "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
     " PERFORM pg_catalog.pg_advisory_xact_lock(7);"
 )
-KEEP_NOTHING = ("INSERT INTO durable_notify.removing DEFAULT VALUES", "SELECT")
+KEEP_NOTHING = ("INSERT INTO durable_notify.lock_removals DEFAULT VALUES", "SELECT")
 
 
 def publish(session: Session, number: int, topic: str = "t") -> list[int]:
@@ -63,7 +63,7 @@ def test_a_group_that_begins_beside_a_removal(
     drain(one)
     seal(one)
     if planted:
-        plant(one, "keep_all", KEEP_NOTHING)
+        plant(one, "_block_removal", KEEP_NOTHING)
     bar.begin()
     bar.run("LOCK TABLE durable_notify.outbox IN SHARE MODE")  # after its look it waits here
     removing = remover.start(REMOVE_ROWS)
@@ -89,7 +89,7 @@ def test_a_consumer_that_starts_again_waits_for_no_removal(stage: Stage) -> None
     one, remover = stage.take(2)
     one.subscribe("g", "t a.*")
     remover.begin()
-    assert remover.value("SELECT durable_notify.hold_removing()")
+    assert remover.value("SELECT durable_notify._lock_removal()")
     one.run("SET statement_timeout = '2s'")
     one.subscribe("g", "t a.*")
 
@@ -103,7 +103,7 @@ def test_a_group_that_was_deleted_as_it_is_subscribed(stage: Stage) -> None:
     work = one.start("SELECT durable_notify.subscribe('g', '{t}')")
     stage.wait_until_blocked(one, work)
     remover.begin()
-    assert remover.value("SELECT durable_notify.hold_removing()")
+    assert remover.value("SELECT durable_notify._lock_removal()")
     deleting.commit()
     stage.wait_until_blocked(one, work)
     remover.commit()
@@ -116,9 +116,9 @@ def test_discovered_beside_a_removal(stage: Stage, planted: bool) -> None:
     late.subscribe("late", "a.*")
     publish(one, 1, "a.b")
     if planted:
-        plant(one, "keep_all", KEEP_NOTHING)
+        plant(one, "_block_removal", KEEP_NOTHING)
     remover.begin()
-    assert remover.value("SELECT durable_notify.hold_removing()")
+    assert remover.value("SELECT durable_notify._lock_removal()")
     work = late.start("SELECT * FROM durable_notify.discover('late', '{a.*}')")
     if planted:
         assert work.result() == [("a.b",)]
@@ -135,7 +135,7 @@ def test_an_older_snapshot(stage: Stage, owner: Session, planted: bool) -> None:
     backup.begin("repeatable read")
     settle(owner)
     if planted:
-        plant(owner, "older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
+        plant(owner, "_older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER)
     owner.run(NOTE)
     assert owner.column(NOTED) == [1]
     assert owner.value(REMOVE) == (10 if planted else 0)
@@ -173,14 +173,14 @@ def test_a_snapshot_of_another_role(stage: Stage, owner: Session) -> None:
         keeper = stage.session()
         name = made.names["keeper"]
         keeper.run(f"GRANT USAGE ON SCHEMA durable_notify TO {name}")
-        keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify.older_snapshots TO {name}")
+        keeper.run(f"GRANT EXECUTE ON FUNCTION durable_notify._older_snapshots TO {name}")
         keeper.run(f"SET ROLE {name}")
         backup = stage.session()
         backup.begin("repeatable read")
         settle(owner)
         owner.run(NOTE)
-        since = owner.value("SELECT since::text FROM durable_notify.unwanted_leaf")
-        found = "SELECT pid FROM durable_notify.older_snapshots(%s::xid8)"
+        since = owner.value("SELECT since::text FROM durable_notify.unwanted_partition")
+        found = "SELECT pid FROM durable_notify._older_snapshots(%s::xid8)"
         assert keeper.column(found, since) == [backup.pid]
         backup.commit()
         assert keeper.column(found, since) == []
@@ -252,7 +252,7 @@ def test_what_came_again_since_it_was_found_unwanted(
     assert owner.value(REMOVE) == 0
     drain(owner)
     if planted:
-        plant(owner, "note_unwanted", ("IF FOUND THEN", "IF false THEN"))
+        plant(owner, "_mark_unwanted", ("IF FOUND THEN", "IF false THEN"))
     owner.run(NOTE)
     assert owner.value(REMOVE) == (10 if planted else 0)
     assert len(log(backup)) == (0 if planted else 10)
@@ -285,7 +285,7 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
         "SELECT durable_notify.subscribe('new', '{t}')",
         "SELECT durable_notify.subscribe('g', '{new.*}')",
         "SELECT durable_notify.set_retention('t', '1 year')",
-        "SELECT durable_notify.forget_retention('t')",
+        "SELECT durable_notify.delete_retention('t')",
     ],
 )
 def test_nothing_goes_while_messages_are_redelivered(
@@ -314,7 +314,7 @@ def test_redelivered_as_the_lock_is_taken(stage: Stage, owner: Session) -> None:
     gate, asking, remover = stage.take(3)
     settle(owner)
     owner.run(NOTE)
-    plant(owner, "hold_removing", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
+    plant(owner, "_lock_removal", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
     gate.run("SELECT pg_advisory_lock(7)")
     asking.begin()
     assert asking.value("SELECT durable_notify.replay('g', 't', 0)") == 10
@@ -333,7 +333,7 @@ def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
     gate, remover = stage.take(2)
     settle(owner)
     owner.run(NOTE)
-    plant(owner, "remove_leaf", ("INTO messages;", f"INTO messages; {AT_THE_GATE}"))
+    plant(owner, "_truncate_partition", ("INTO messages;", f"INTO messages; {AT_THE_GATE}"))
     gate.run("SELECT pg_advisory_lock(7)")
     removing = remover.start(REMOVE)
     stage.wait_until_blocked(remover, removing)
@@ -351,7 +351,7 @@ def test_replication_brings_a_row_as_a_leaf_is_emptied(stage: Stage, owner: Sess
     owner.run(NOTE)
     lock = "EXECUTE pg_catalog.format('LOCK TABLE"
     wait = "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
-    plant(owner, "remove_leaf", (lock, f"{wait} {lock}"))
+    plant(owner, "_truncate_partition", (lock, f"{wait} {lock}"))
     worker.run("SET session_replication_role = replica")
     worker.begin()
     worker.run(
@@ -373,13 +373,13 @@ def test_settings_can_be_changed_while_leaves_are_looked_through(
     """Also where some are closed by the same round."""
     gate, tidying = stage.take(2)
     settle(owner)
-    look = "DELETE FROM durable_notify.removing;"
-    plant(owner, "note_unwanted", (look, f"{AT_THE_GATE} {look}"))
+    look = "DELETE FROM durable_notify.lock_removals;"
+    plant(owner, "_mark_unwanted", (look, f"{AT_THE_GATE} {look}"))
     gate.run("SELECT pg_advisory_lock(7)")
     work = tidying.do(lambda: [tidying.value(TIDY), tidying.value(TIDY)])
     stage.wait_until_blocked(tidying, work)
     owner.run("SET statement_timeout = '2s'")
-    owner.run("SELECT durable_notify.set_wakeups('t', 'always')")
+    owner.run("SELECT durable_notify.set_notify_policy('t', 'always')")
     gate.run("SELECT pg_advisory_unlock(7)")
     assert work.result() == [1, 1]
     assert owner.column(NOTED) == [1]
@@ -389,10 +389,10 @@ def test_replays_go_on_while_a_leaf_is_copied(stage: Stage, owner: Session) -> N
     """And while one is made, and checked: what is in the log stays as it is."""
     copying = stage.session()
     for work in (
-        "SELECT durable_notify.copy_leaf('durable_notify.outbox_1', 1, 11) FROM durable_notify.hold_leaves()",
-        "SELECT durable_notify.make_partitions()",
-        "SELECT durable_notify.repack_leaf()",
-        "SELECT durable_notify.note_unwanted()",
+        "SELECT durable_notify._copy_partition('durable_notify.outbox_1', 1, 11) FROM durable_notify._lock_partitions()",
+        "SELECT durable_notify.create_partitions()",
+        "SELECT durable_notify._rewrite_partition()",
+        "SELECT durable_notify._mark_unwanted()",
     ):
         copying.begin()
         copying.run(work)

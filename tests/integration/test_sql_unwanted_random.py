@@ -64,16 +64,16 @@ class Leaves(Schedule):
 
     def note(self) -> None:
         self.rest()
-        self.one.run("SELECT durable_notify.seal_log()")
-        self.one.run("SELECT durable_notify.close_leaves(), durable_notify.note_unwanted()")
+        self.one.run("SELECT durable_notify._advance_watermark()")
+        self.one.run("SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()")
 
     def tidy(self) -> None:
         self.rest()
         make(self.one)
-        self.one.run("SELECT durable_notify.seal_log()")
-        while done := self.one.value("SELECT durable_notify.remove_leaf()"):
+        self.one.run("SELECT durable_notify._advance_watermark()")
+        while done := self.one.value("SELECT durable_notify._truncate_partition()"):
             self.emptied += done
-        self.one.run("SELECT durable_notify.tidy_leaves()")
+        self.one.run("SELECT durable_notify.maintain_partitions()")
 
     def finish(self) -> None:
         while self.backups:
@@ -95,7 +95,7 @@ def play(stage: Stage, seed: int) -> None:
     for _ in range(3):
         schedule.note()
         schedule.tidy()
-    assert schedule.one.value("SELECT count(*) FROM durable_notify.unwanted_leaf") == 0
+    assert schedule.one.value("SELECT count(*) FROM durable_notify.unwanted_partition") == 0
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -106,8 +106,8 @@ def test_random_schedules(stage: Stage, seed: int) -> None:
 @pytest.mark.parametrize(
     ("function", "change"),
     [
-        ("older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER),
-        ("leaf_goes", ("RETURN false;", "RETURN true;")),
+        ("_older_snapshots", OLDER_SNAPSHOTS_PASSED_OVER),
+        ("_is_removable", ("RETURN false;", "RETURN true;")),
     ],
 )
 def test_a_planted_fault_is_caught(stage: Stage, function: str, change: tuple[str, str]) -> None:

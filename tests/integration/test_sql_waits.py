@@ -74,7 +74,9 @@ def test_what_an_open_transaction_settles_is_waited_for_with_pauses(stage: Stage
     handler.begin()
     handler.ack(held)
     if how == "exclusive":
-        one.run("UPDATE durable_notify.active SET deadline = 'epoch', consumer = 'another'")
+        one.run(
+            "UPDATE durable_notify.active_consumer SET deadline = 'epoch', consumer = 'another'"
+        )
     assert one.claim() == []
     assert (due(one) or 0) >= 0.4
     handler.rollback()
@@ -84,15 +86,15 @@ def test_what_an_open_transaction_settles_is_waited_for_with_pauses(stage: Stage
 def test_a_moment_that_has_just_passed_is_looked_at_soon(stage: Stage) -> None:
     (one,) = ready(stage, 1)
     seconds = [
-        one.value(f"SELECT durable_notify.seconds_until(clock_timestamp() - interval '{ago}')")
+        one.value(f"SELECT durable_notify._seconds_until(clock_timestamp() - interval '{ago}')")
         for ago in ("0", "1 second", "1 day")
     ]
     assert seconds[0] == pytest.approx(0.01, abs=0.005)
     assert seconds[1] == pytest.approx(0.5, abs=0.2)
     assert seconds[2] == 1
-    assert one.value("SELECT durable_notify.seconds_until(NULL)") is None
-    assert one.value("SELECT durable_notify.seconds_until('infinity')") > 30_000_000
-    assert one.value("SELECT durable_notify.seconds_until('-infinity')") == 1
+    assert one.value("SELECT durable_notify._seconds_until(NULL)") is None
+    assert one.value("SELECT durable_notify._seconds_until('infinity')") > 30_000_000
+    assert one.value("SELECT durable_notify._seconds_until('-infinity')") == 1
 
 
 # Limits of a group.
@@ -176,7 +178,7 @@ def test_a_change_of_a_group_gives_up_in_words(stage: Stage, change: str) -> Non
     _one, handler, admin = ready(stage, 3)
     handler.begin()
     assert handler.value("SELECT durable_notify.once('g', 1)")
-    plant(admin, "hold_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+    plant(admin, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
     with pytest.raises(errors.LockNotAvailable, match='group "g" is in use'):
         admin.run(f"SELECT durable_notify.{change}")
 
@@ -208,9 +210,9 @@ def test_topics_of_the_same_hash_are_disarmed_one_by_one(stage: Stage) -> None:
     assert not listener.value("SELECT durable_notify.armed(%s)", one)
     assert not listener.value("SELECT durable_notify.disarm(%s)", one)
     assert listener.value("SELECT durable_notify.armed(%s)", two)
-    assert publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert publisher.value("SELECT durable_notify._has_waiter(%s)", two)
     assert listener.value("SELECT durable_notify.disarm(%s)", two)
-    assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert not publisher.value("SELECT durable_notify._has_waiter(%s)", two)
     locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
     assert publisher.value(locks, listener.pid) == 0
 
@@ -220,14 +222,14 @@ def test_topics_of_the_same_mark_are_armed_one_by_one(stage: Stage) -> None:
     ((one, two),) = publisher.run("""
         SELECT min(t.name), max(t.name) FROM (
             SELECT format('topic.%s', n) AS name FROM generate_series(1, 300000) AS n) AS t
-         GROUP BY durable_notify.topic_mark(t.name) HAVING count(*) > 1 LIMIT 1""")
+         GROUP BY durable_notify._topic_mark(t.name) HAVING count(*) > 1 LIMIT 1""")
     listener.listen(one)
     assert not listener.value("SELECT durable_notify.armed(%s)", two)
     listener.listen(two)
-    assert publisher.value("SELECT durable_notify.somebody_waits(%s)", two)
+    assert publisher.value("SELECT durable_notify._has_waiter(%s)", two)
     assert listener.value("SELECT durable_notify.disarm(%s)", one)
     assert listener.value("SELECT durable_notify.armed(%s)", two)
-    assert not publisher.value("SELECT durable_notify.somebody_waits(%s)", one)
+    assert not publisher.value("SELECT durable_notify._has_waiter(%s)", one)
 
 
 def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
@@ -242,7 +244,7 @@ def test_cancelled_half_way_a_bell_is_not_taken_for_armed(stage: Stage) -> None:
     plant(publisher, "arm", (cancelled, ""))
     listener.listen()
     assert listener.value("SELECT durable_notify.armed('t')")
-    assert publisher.value("SELECT durable_notify.somebody_waits('t')")
+    assert publisher.value("SELECT durable_notify._has_waiter('t')")
 
 
 # Durability.

@@ -1,4 +1,4 @@
-"""Policies of topics: set_wakeups() and what it does to who publishes and who waits."""
+"""Policies of topics: set_notify_policy() and what it does to who publishes and who waits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from psycopg import errors
 from tests.support.bells import Listener, armed, barred, unannounced
 from tests.support.schedule import Session, Stage
 
-SET = "SELECT durable_notify.set_wakeups(%s, %s)"
-WAKEUPS = "SELECT durable_notify.wakeups(%s)"
-BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.wakeups(text)'::regprocedure"
+SET = "SELECT durable_notify.set_notify_policy(%s, %s)"
+WAKEUPS = "SELECT durable_notify.notify_policy(%s)"
+BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.notify_policy(text)'::regprocedure"
 QUOTED = [
     "it's",
     'say"x"',
@@ -37,7 +37,7 @@ def publisher(stage: Stage) -> Session:
 
 
 def set_and_tell(topic: str) -> tuple[str, str]:
-    """What set_wakeups() itself notifies."""
+    """What set_notify_policy() itself notifies."""
     return f"durable_notify:{topic}", "!"
 
 
@@ -65,7 +65,7 @@ def test_never_rings_nobody(stage: Stage, owner: Session, publisher: Session) ->
     assert listener.heard() == [set_and_tell("t")]
     with pytest.raises(errors.InvalidParameterValue, match='topic "t" never rings') as refused:
         listener.session.run("SELECT durable_notify.arm('t')")
-    assert "set_wakeups()" in str(refused.value.diag.message_hint)
+    assert "set_notify_policy()" in str(refused.value.diag.message_hint)
 
 
 @pytest.mark.parametrize("policy", ["always", "never"])
@@ -159,7 +159,7 @@ def test_prepared_while_nobody_waits(stage: Stage, publisher: Session) -> None:
 
 def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
     before = owner.value(BODY)
-    query = "SELECT pg_get_functiondef('durable_notify.wakeups(text)'::regprocedure)"
+    query = "SELECT pg_get_functiondef('durable_notify.notify_policy(text)'::regprocedure)"
     definition = owner.value(query)
     for topic in ("t", *QUOTED):
         owner.run(SET, topic, "always")
@@ -169,13 +169,13 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
         owner.run(SET, topic, "when_waiting")
     assert owner.value(BODY) == before
     assert owner.value(query) == definition
-    assert owner.run("TABLE durable_notify.topic_wakeups") == []
+    assert owner.run("TABLE durable_notify.topic_notify_policy") == []
 
 
 def test_it_keeps_its_documentation(owner: Session) -> None:
     owner.run(SET, "t", "always")
     documentation, _, _ = owner.value(BODY).partition("SELECT")
-    assert "Written anew by set_wakeups()" in documentation
+    assert "Written anew by set_notify_policy()" in documentation
 
 
 def test_each_topic_has_its_own(owner: Session) -> None:
@@ -212,7 +212,7 @@ def test_not_a_policy(owner: Session, policy: str | None) -> None:
 @pytest.mark.parametrize("topic", ["", "a b", "a*", ">", "x" * 256])
 def test_not_a_topic(owner: Session, topic: str) -> None:
     before = owner.value(BODY)
-    with pytest.raises(errors.CheckViolation, match="topic_wakeups_topic_is_a_name"):
+    with pytest.raises(errors.CheckViolation, match="topic_notify_policy_topic_is_a_name"):
         owner.run(SET, topic, "always")
     assert owner.value(BODY) == before
 
@@ -290,6 +290,6 @@ def test_armed_all_at_once_by_policy(stage: Stage, owner: Session) -> None:
     owner.run(SET, "a", "always")
     owner.run(SET, "b", "never")
     with barred(stage.session(), "b"):
-        found = listener.session.value("SELECT durable_notify.arm_all('{a,b,c}')")
+        found = listener.session.value("SELECT durable_notify._arm_topics('{a,b,c}')")
     assert (found["silent"], found["barred"]) == (["b"], [])
     assert armed(owner.connection, "abc", listener.session.pid) == {"a", "c"}

@@ -256,7 +256,7 @@ def test_the_same_whoever_writes(stage: Stage, owner: Session) -> None:
 
 
 def test_a_setting_forgotten_would_be_noticed(stage: Stage, owner: Session) -> None:
-    owner.run("ALTER FUNCTION durable_notify.watched() RESET TimeZone")
+    owner.run("ALTER FUNCTION durable_notify._watch_trigger() RESET TimeZone")
     with pytest.raises(AssertionError):
         test_the_same_whoever_writes(stage, owner)
 
@@ -363,7 +363,7 @@ def test_dumped_and_restored(owner: Session) -> None:
 
 
 def test_columns_by_their_numbers_alone_would_be_noticed(owner: Session) -> None:
-    plant(owner, "columns_watched", ("(chosen ->> 'table')::oid = changed::oid", "true"),
+    plant(owner, "_watched_columns", ("(chosen ->> 'table')::oid = changed::oid", "true"),
           ("a.attrelid = (chosen ->> 'table')::oid AND", "a.attrelid = changed AND"))  # fmt: skip
     assert dumped_and_restored(owner) == [("insert", "1", {"secret": 3}, None)]
 

@@ -21,7 +21,9 @@ WATCH = "SELECT durable_notify.watch(%s, %s)"
 WATCH_SOME = "SELECT durable_notify.watch(%s, %s, %s)"
 UNWATCH = "SELECT durable_notify.unwatch(%s, %s)"
 OUTBOX = "SELECT topic, payload ->> 'op' FROM durable_notify.outbox ORDER BY id"
-TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'durable_notify.watched()'::regprocedure"
+TRIGGERS = (
+    "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'durable_notify._watch_trigger()'::regprocedure"
+)
 LOCKS = """
     SELECT DISTINCT mode FROM pg_locks
      WHERE pid = %s AND relation = 'items'::regclass AND mode NOT IN ('AccessShareLock', 'RowExclusiveLock')"""
@@ -81,7 +83,7 @@ def test_no_more(owner: Session) -> None:
 
 
 def test_a_trigger_of_somebody_else_stays(owner: Session) -> None:
-    name = owner.value("SELECT durable_notify.watch_name('t')")
+    name = owner.value("SELECT durable_notify._watch_trigger_name('t')")
     owner.run(
         "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     )
@@ -166,8 +168,8 @@ def test_writers_need_no_rights_here(owner: Session, cast: Roles) -> None:
             "SELECT durable_notify.unwatch('items', 't')",
             "SELECT durable_notify.bridges()",
             "SELECT durable_notify.publish('t', '1')",
-            "CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION durable_notify.watched('t', '', 't')",
-            "CREATE TRIGGER forged AFTER INSERT ON items FOR EACH ROW EXECUTE FUNCTION durable_notify.watched('u', '', 't')",
+            "CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger('t', '', 't')",
+            "CREATE TRIGGER forged AFTER INSERT ON items FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger('u', '', 't')",
         ):
             with pytest.raises(errors.InsufficientPrivilege):
                 writer.execute(statement.encode())
@@ -175,7 +177,7 @@ def test_writers_need_no_rights_here(owner: Session, cast: Roles) -> None:
 
 
 def test_a_trigger_with_the_writers_rights_would_be_noticed(owner: Session, cast: Roles) -> None:
-    owner.run("ALTER FUNCTION durable_notify.watched() SECURITY INVOKER")
+    owner.run("ALTER FUNCTION durable_notify._watch_trigger() SECURITY INVOKER")
     with pytest.raises(errors.InsufficientPrivilege):
         test_writers_need_no_rights_here(owner, cast)
 
@@ -313,8 +315,8 @@ def test_topics_that_cannot_be(owner: Session) -> None:
 
 
 def test_a_name_not_quoted_would_be_noticed(owner: Session) -> None:
-    plant(owner, "watch", ("INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify.watched(%L,",
-                           "INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify.watched(''%s'',"))  # fmt: skip
+    plant(owner, "watch", ("INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger(%L,",
+                           "INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger(''%s'',"))  # fmt: skip
     owner.run(WATCH, "items", "plain")
     with pytest.raises(errors.SyntaxError):
         owner.run(WATCH, "items", "it's")

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from tests.support.schedule import BOUND, Session, Stage, ids
 from tests.support.traps import TRAPS, Trap, claim_and_ack, drain
 
-UNDELIVERED = "SELECT id FROM durable_notify.undelivered(%s)"
+UNDELIVERED = "SELECT id FROM durable_notify._unread(%s)"
 REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
 
 
@@ -65,7 +65,7 @@ def test_savepoints(stage: Stage) -> None:
 def test_prepared_transactions(stage: Stage) -> None:
     reader, slow, fast = stage.take(3)
     # NOTIFY refuses PREPARE TRANSACTION, so these publishers need a topic that does not ring.
-    reader.run("SELECT durable_notify.set_wakeups('t', 'never')")
+    reader.run("SELECT durable_notify.set_notify_policy('t', 'never')")
     reader.subscribe()
     slow.begin()
     first = slow.publish()

@@ -194,7 +194,7 @@ def mark(dsn: str, version: str, oldest: str = "9999") -> None:
     execute(
         dsn,
         f"UPDATE durable_notify.schema_version SET version_num = '{version}'",
-        "CREATE OR REPLACE FUNCTION durable_notify.oldest_package() RETURNS text"
+        "CREATE OR REPLACE FUNCTION durable_notify.min_client_version() RETURNS text"
         f" LANGUAGE sql IMMUTABLE AS $$ SELECT '{oldest}' $$",
     )
 

@@ -19,72 +19,72 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 
 #: What the owner does to groups, topics and roles.
 BY_HAND = (
-    "rename_group delete_group set_wakeups reanchor prune_dedup prune_inbox grant_access revoke_access"
-    " issue_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
-    " set_retention forget_retention removable_below maintain maintain_begin maintain_steps maintain_step maintain_end"
-    " make_partitions tidy_leaves leaves plan_archive still_archiving advance_archive prune_audit empty_all"
+    "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
+    " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
+    " set_retention delete_retention retention_watermark maintain maintain_begin maintain_steps maintain_step maintain_end"
+    " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
-#: By function, the kinds of roles that may call it besides the owner. A twin, name_granted, is as name.
+#: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name.
 MAY: dict[str, set[str]] = {
-    **_decided(GRANTED, "has_own_rights channel wakeups oldest_package"),
+    **_decided(GRANTED, "_is_owner channel notify_policy min_client_version"),
     **_decided(
         {"publisher"},
-        "publish publish_many notify topic_of_channel escaped"
-        " capture_begin capture capture_heard notified_already",
+        "publish publish_many notify topic_of_channel _percent_encode"
+        " capture_begin capture capture_progress already_published",
     ),
     **_decided(
         {"inserter"},
-        "nobody_waits somebody_waits refuse has_controls wake mirror_of needs_key notify_raw",
+        "_no_waiter _has_waiter _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
     ),
-    **_decided({"reader"}, "read_start read latest topics log_id"),
+    **_decided({"reader"}, "read_from read latest topics log_id"),
     **_decided(
         CONSUMERS,
-        "subscribe discover configure pause resume claim claim_alone settle still_out once extend release next_due stay_active"
-        " stand_down never_published replay seek start_replay advance_replays cancel_replay redrive discard",
+        "subscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
+        " resign_active never_published replay seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status backlog leases progress messages_between groups waiting_for replay_jobs dead_letters audit_entries retention lagging losses",
+        "status backlog leases progress messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "topic_mark arm disarm armed arm_all disarm_all unannounced still_running writers",
+        "_topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
     ),
     **_decided(OWNER, BY_HAND),
     **_decided(
         OWNER,
         # What only other functions call.
-        "chosen_dead_letters advance_replay allowed anchor_here attempt_of backoff be_active bury busy_keys caller"
-        " carried_over check_order chosen_columns claim_topic columns_watched committed_snapshot dedup_id defer drop_lease"
-        " due_in_topic due_in_topics fenced_leases follow_ids functions_for granted group_lock has_something_under_way heads held_by_strangers"
-        " hold_group hold_group_and id_before in_flight json_or_text key_of_row keys_of later_of_key let_go may_see message_of move"
-        " note_audit note_settled order_anew order_key own_leases publish_times publish_with published"
-        " publishing raise_elsewhere raise_settled raise_superseded read_horizon read_window"
-        " reanchor_place replay_fits require require_seeing retry ring ring_group role_of_access"
-        " room_to_read seconds_until send_back share_order sort_out stragglers subscribe_topics take_batch take_dead_letters"
-        " take_deferred take_over topic_regex topics_meant topics_of_the_log undelivered watch_name watched"
+        "_filter_dead_letters _advance_replay _delivery_quota _record_cluster _attempt _backoff _try_activate _dead_letter _keys_in_flight _calling_role"
+        " _mark_replicated _check_order _pick_columns _claim_topic _watched_columns _committed_snapshot _claim_dedup_key _defer _delete_lease"
+        " _next_due_in_topic _next_due_in_topics _fenced_leases _sync_sequences _granted_functions _has_grant _lock_group _may_become_due _parked_heads _group_lock_hijacked"
+        " _acquire_group_lock _lock_group_and _id_before _in_flight _to_jsonb _row_key _lease_keys _later_of_key _unpark _can_observe _message _save_position"
+        " _record_audit _record_settled _apply_new_order _ordering_key _visible_leases _delivery_times _publish_with_options _outbox_after_insert"
+        " _open_publishers _raise_foreign_cluster _raise_already_settled _raise_lease_lost _group_watermark _read_window"
+        " _reanchor_position _matches_replay _require _require_observe _schedule_retry _ring _ring_group _resolve_role"
+        " _read_quota _seconds_until _requeue _lock_ordering _triage _stragglers _subscribe_topics _next_batch _delete_dead_letters"
+        " _take_deferred _reclaim_leases _topic_regex _topics_or_all _topics _unread _watch_trigger_name _watch_trigger"
         # Of retention and maintenance.
-        " begin_anew compact expire_leases first_id_since hold_functions hold_removing hold_leaves keep_all note_unwanted is_subscribed is_referenced older_snapshots has_appeared lost_place measure note_loss note_losses policy_below"
-        " refused_retention remove_compacted remove_rows renew_statistics retention_of retention_rank seal_log sealed_below"
-        " settled_below settled_by_all sweep undelivered_upto write_needs_key"
-        " closed_below close_leaves truncated remove_leaf drop_leaf repack_leaf copy_leaf put_copy make_leaf bar_leaf refuse_late first_id_for_a_leaf set_closed leaf_goes"
-        " topics_of_leaf discover_next skip_to_leaf lock_log_and",
+        " _reset_maintenance _compact _reclaim_expired _first_id_since _lock_functions _lock_removal _lock_partitions _block_removal _mark_unwanted _is_subscribed _is_referenced _older_snapshots _has_appeared _position_after_loss _measure_topic _record_loss _record_losses _policy_watermark"
+        " _check_retention _delete_compacted _delete_expired _analyze_stale _retention_for _pattern_specificity _advance_watermark _watermark"
+        " _settled_watermark _all_settled_watermark _delete_orphans _unread_upto _rebuild_key_required"
+        " _closed_below _close_partitions _outbox_after_truncate _truncate_partition _drop_partition _rewrite_partition _copy_partition _swap_partition _create_partition _close_partition _refuse_late_insert _next_partition_start _set_closed_below _is_removable"
+        " _partition_topics _discover_one _advance_sequence _lock_outbox_exclusive",
     ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. has_own_rights, wakeups, needs_key and mirror_of are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required and mirror_of are put in place of their calls.
 ON_THE_CALLERS_PATH = {
-    "publish", "published", "has_own_rights", "wakeups", "mirror_of", "needs_key", "channel", "nobody_waits", "wake",
-    "has_controls",
+    "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
+    "_has_controls",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
-TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"watched"}
+TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}
 PATH = "search_path=pg_catalog, durable_notify, pg_temp"
 
 
 def base(name: str) -> str:
     """The function that a twin is the twin of."""
-    return name.removesuffix("_granted")
+    return name.removesuffix("_granted").removeprefix("_" if name.endswith("_granted") else "")
 
 
 def findings(conn: Connection) -> list[str]:
@@ -105,9 +105,9 @@ def findings(conn: Connection) -> list[str]:
         trigger = name in TRIGGERS_WITH_THE_OWNERS_RIGHTS
         if definer != (trigger or name.endswith("_granted")):
             found.append(f"{name}: runs with {'the owner' if definer else 'the caller'}'s rights")
-        if definer and not trigger and "PERFORM durable_notify.require" not in source:
+        if definer and not trigger and "PERFORM durable_notify._require" not in source:
             found.append(f"{name}: asks for nothing")
-        callable_by_others = MAY.get(base(name)) or name == "publish_with"
+        callable_by_others = MAY.get(base(name)) or name == "_publish_with_options"
         if (
             definer or (callable_by_others and name not in ON_THE_CALLERS_PATH)
         ) and PATH not in config:
@@ -121,5 +121,5 @@ def findings(conn: Connection) -> list[str]:
          UNION ALL SELECT c.relname || '.' || t.attname FROM pg_class c
           JOIN pg_attribute t ON t.attrelid = c.oid CROSS JOIN LATERAL aclexplode(t.attacl) a
          WHERE c.relnamespace = 'durable_notify'::regnamespace AND a.grantee = 0"""
-    found += [f"{name}: granted to everybody" for (name,) in conn.execute(query).fetchall()]
+    found += [f"{name}: _has_grant to everybody" for (name,) in conn.execute(query).fetchall()]
     return sorted(found)

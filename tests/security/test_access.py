@@ -149,7 +149,7 @@ def test_only_the_owner_grants(conn: Connection, made: Roles) -> None:
     with session(made, "role") as own:
         refused(own, "SELECT durable_notify.grant_access(%s, 'publish', '{>}')", name)
         refused(own, "SELECT durable_notify.revoke_access(%s)", name)
-        refused(own, "SELECT durable_notify.issue_grants(%s::regrole)", name)
+        refused(own, "SELECT durable_notify._apply_grants(%s::regrole)", name)
         refused(
             own,
             "INSERT INTO durable_notify.access (role, action) VALUES (%s::regrole, 'insert')",
@@ -157,7 +157,7 @@ def test_only_the_owner_grants(conn: Connection, made: Roles) -> None:
         )
         refused(own, "SELECT durable_notify.rename_group('g', 'h')")
         refused(own, "SELECT durable_notify.delete_group('g')")
-        refused(own, "SELECT durable_notify.set_wakeups('t', 'never')")
+        refused(own, "SELECT durable_notify.set_notify_policy('t', 'never')")
 
 
 def test_members(conn: Connection, made: Roles) -> None:
@@ -287,9 +287,9 @@ def author(conn: Connection, made: Roles) -> str:
 
 ATTEMPTS = (
     "durable_notify.publish('u', '1')",
-    "durable_notify.publish_granted('u', '1', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+    "durable_notify._publish_granted('u', '1', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     "(SELECT count(*) FROM durable_notify.claim('h', '{t}'))",
-    "(SELECT count(*) FROM durable_notify.claim_granted('h', '{t}', 1, '1 s', NULL, NULL))",
+    "(SELECT count(*) FROM durable_notify._claim_granted('h', '{t}', 1, '1 s', NULL, NULL))",
 )
 
 
@@ -337,7 +337,7 @@ def test_an_expression_that_a_superuser_analyses(
 
 def test_counting_the_superuser_in_is_caught(conn: Connection, made: Roles, author: str) -> None:
     (definition,) = conn.execute(
-        "SELECT pg_get_functiondef('durable_notify.granted'::regproc)"
+        "SELECT pg_get_functiondef('durable_notify._has_grant'::regproc)"
     ).fetchone() or ("",)
     planted, changes = re.subn(r"NOT pg_catalog.has_table_privilege\([^)]*\)", "true", definition)
     assert changes == 1

@@ -322,14 +322,14 @@ def policies(conn: Connection, tried: dict[str, str], strings: str = "on") -> No
         if conn.info.server_version < 190000:
             conn.execute(f"SET LOCAL standard_conforming_strings = {strings}")
         for topic, policy in tried.items():
-            conn.execute("SELECT durable_notify.set_wakeups(%s, %s)", [topic, policy])
+            conn.execute("SELECT durable_notify.set_notify_policy(%s, %s)", [topic, policy])
         for topic, policy in tried.items():
-            assert value(conn, "SELECT durable_notify.wakeups(%s)", topic) == policy, topic
-            assert value(conn, "SELECT durable_notify.wakeups(%s)", f"{topic}x") in (
+            assert value(conn, "SELECT durable_notify.notify_policy(%s)", topic) == policy, topic
+            assert value(conn, "SELECT durable_notify.notify_policy(%s)", f"{topic}x") in (
                 "when_waiting", tried.get(f"{topic}x")
             )  # fmt: skip
             conn.execute("SELECT durable_notify.publish(%s, '1')", [topic])
-        body = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'wakeups'")
+        body = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'notify_policy'")
         assert "How what is published to a topic wakes its consumers" in body
 
 
@@ -359,7 +359,9 @@ def test_the_function_that_is_written_anew(
 
 def test_a_topic_put_into_sql_as_it_is_would_be_noticed(dsn: str, conn: Connection) -> None:
     session = Session(dsn)
-    plant(session, "set_wakeups", ("OPERATOR(pg_catalog.=) %L", "OPERATOR(pg_catalog.=) ''%s''"))
+    plant(
+        session, "set_notify_policy", ("OPERATOR(pg_catalog.=) %L", "OPERATOR(pg_catalog.=) ''%s''")
+    )
     session.connection.close()
     policies(conn, {"plain": "always"})
     with pytest.raises((AssertionError, psycopg.Error)):

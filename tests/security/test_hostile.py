@@ -59,11 +59,11 @@ def test_nothing_can_be_called_or_read(nobody: Connection) -> None:
         "SELECT * FROM durable_notify.outbox",
         "SELECT * FROM durable_notify.schema_version",
         "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')",
-        "LOCK TABLE durable_notify.ringing IN ROW EXCLUSIVE MODE",
-        "LOCK TABLE durable_notify.holding IN ROW EXCLUSIVE MODE",
+        "LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE",
+        "LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE",
         "CREATE TABLE durable_notify.mine ()",
         "CREATE FUNCTION durable_notify.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "CREATE OR REPLACE FUNCTION durable_notify.wakeups(topic text) RETURNS text LANGUAGE sql AS ''",
+        "CREATE OR REPLACE FUNCTION durable_notify.notify_policy(topic text) RETURNS text LANGUAGE sql AS ''",
     ):
         refused(nobody, query)
 
@@ -154,7 +154,7 @@ async def test_forged_and_flooded_wake_ups(
 def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
     """Ids and topics. Rings for everything, to hear as much as possible."""
     conn.execute("SELECT durable_notify.subscribe('secret group', '{t}')")
-    conn.execute("SELECT durable_notify.set_wakeups('t', 'always')")
+    conn.execute("SELECT durable_notify.set_notify_policy('t', 'always')")
     for channel in ("durable_notify", "durable_notify:t", "durable_notify:secret group"):
         nobody.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
     publish = "SELECT durable_notify.publish('t', '\"secret\"', 'secret key', '{\"secret\": 1}')"
@@ -169,7 +169,7 @@ def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
         "release(ARRAY[%s::bigint])", "replay('secret group', 't', 0)", "seek('secret group', 't', to_now => true)",
         "start_replay('secret group', 't', why => 'secret')", "advance_replays('secret group', '{t}')",
         "redrive('secret group', everything => true, why => 'secret')", "pause('secret group')",
-        "resume('secret group')", "set_wakeups('t', 'when_waiting')", "delete_group('secret group')",
+        "resume('secret group')", "set_notify_policy('t', 'when_waiting')", "delete_group('secret group')",
     ):  # fmt: skip
         conn.execute(f"SELECT durable_notify.{query}".encode(), [token] if "%s" in query else None)
     heard = [(note.channel, note.payload) for note in nobody.notifies(timeout=5, stop_after=10)]
@@ -229,7 +229,7 @@ def test_two_do_without_a_squatted_lock_one_after_the_other(
     """And who finds it free meanwhile waits for whoever did without."""
     group = value(conn, "SELECT durable_notify.subscribe('g', '{t}')")
     nobody.execute("SELECT pg_advisory_lock(1685024361, %s)", [group])
-    hold = "SELECT durable_notify.group_lock('g')"
+    hold = "SELECT durable_notify._lock_group('g')"
     with psycopg.connect(dsn) as one, psycopg.connect(dsn) as two:
         one.execute(hold)  # does without
         two.execute("SET LOCAL lock_timeout = '300ms'")
@@ -251,7 +251,7 @@ def test_two_do_without_a_squatted_lock_one_after_the_other(
 def test_waiting_for_a_squatter_is_caught(conn: Connection, nobody: Connection) -> None:
     """With nothing but the advisory lock a stranger holds a group up for as long as it likes."""
     conn.execute("""
-        CREATE OR REPLACE FUNCTION durable_notify.hold_group(group_id integer) RETURNS void
+        CREATE OR REPLACE FUNCTION durable_notify._acquire_group_lock(group_id integer) RETURNS void
         LANGUAGE sql AS 'SELECT pg_catalog.pg_advisory_xact_lock(1685024361, group_id)'""")
     group = value(conn, "SELECT durable_notify.subscribe('g', '{t}')")
     nobody.execute("SELECT pg_advisory_lock_shared(1685024361, %s)", [group])

@@ -53,7 +53,7 @@ PLANTED = (
     "GRANT USAGE ON SCHEMA durable_notify TO PUBLIC",
     "GRANT SELECT ON durable_notify.audit TO PUBLIC",
     "GRANT INSERT (topic) ON durable_notify.outbox TO PUBLIC",
-    "ALTER FUNCTION durable_notify.claim_granted RESET search_path",
+    "ALTER FUNCTION durable_notify._claim_granted RESET search_path",
     "ALTER FUNCTION durable_notify.claim SECURITY DEFINER",
     "ALTER FUNCTION durable_notify.arm RESET search_path",
 )
@@ -99,13 +99,13 @@ PUBLISHER = (
     "SELECT durable_notify.publish('orders.eu', NULL, data => '1')",
     "SELECT durable_notify.publish_many('orders.eu', '{{1,2}}', '{{a,b}}')",
     "SELECT durable_notify.publish_many('orders.eu', '{{1}}', ttls => '{{1 hour}}')",
-    "SELECT durable_notify.channel('payments'), durable_notify.wakeups('payments')",
+    "SELECT durable_notify.channel('payments'), durable_notify.notify_policy('payments')",
     "SELECT durable_notify.notify('orders.eu', 'x'), durable_notify.notify('orders.eu', NULL)",
-    "SELECT durable_notify.topic_of_channel('payments'), durable_notify.escaped('a', 'b')",
+    "SELECT durable_notify.topic_of_channel('payments'), durable_notify._percent_encode('a', 'b')",
     "SELECT durable_notify.capture_begin('orders.eu', 'c', 'w')",
     "SELECT durable_notify.capture('orders.eu', 'c', 'w', 1, '{{a}}', '{{1}}')",
-    "SELECT durable_notify.capture_heard('orders.eu', 'c', 'w', now(), now(), 'gone')",
-    "SELECT durable_notify.notified_already('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
+    "SELECT durable_notify.capture_progress('orders.eu', 'c', 'w', now(), now(), 'gone')",
+    "SELECT durable_notify.already_published('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
 )
 CONSUMER = (
     "SELECT durable_notify.subscribe('g', '{{orders.eu,orders.*}}')",
@@ -113,18 +113,18 @@ CONSUMER = (
     "SELECT durable_notify.configure('g', '{{\"max_attempts\": 3}}')",
     "SELECT durable_notify.pause('g'), durable_notify.resume('g')",
     "SELECT durable_notify.claim('g', '{{orders.eu,orders.us}}')",
-    "SELECT durable_notify.topic_mark('orders.eu')",
+    "SELECT durable_notify._topic_mark('orders.eu')",
     "SELECT durable_notify.claim_alone('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify.settle({token}, acked => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, retried => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, rejected => '{{{id}}}')",
     "SELECT durable_notify.once('g', {id})",
-    "SELECT durable_notify.still_out('g', '{{{id}}}')",
+    "SELECT durable_notify.unacknowledged('g', '{{{id}}}')",
     "SELECT durable_notify.extend('{{{token}}}', '1 minute')",
     "SELECT durable_notify.release('{{{token}}}')",
     "SELECT durable_notify.next_due('g', '{{orders.eu}}')",
-    "SELECT durable_notify.stay_active('g', 'c', '1 minute'), durable_notify.stand_down('g', 'c')",
-    "SELECT durable_notify.waiting_for('g')",
+    "SELECT durable_notify.renew_active('g', 'c', '1 minute'), durable_notify.resign_active('g', 'c')",
+    "SELECT durable_notify.blocking_publishers('g')",
     "SELECT durable_notify.never_published('g', '{{orders.eu}}')",
     "SELECT durable_notify.replay('g', 'orders.eu', 0)",
     "SELECT durable_notify.seek('g', 'orders.eu', to_now => true)",
@@ -135,14 +135,14 @@ CONSUMER = (
     "SELECT durable_notify.discard('g', 'orders.eu', everything => true)",
     "SELECT durable_notify.dead_letters('g')",
     "SELECT durable_notify.arm('orders.eu'), durable_notify.armed('orders.eu'), durable_notify.disarm('orders.eu')",
-    "SELECT durable_notify.arm_all('{{orders.eu}}'), durable_notify.disarm_all('{{orders.eu}}')",
-    "SELECT durable_notify.still_running(durable_notify.unannounced())",
+    "SELECT durable_notify._arm_topics('{{orders.eu}}'), durable_notify._disarm_topics('{{orders.eu}}')",
+    "SELECT durable_notify.still_running(durable_notify.unnotified_transactions())",
 )
 READER = (
-    "SELECT durable_notify.read_start('orders.eu', 'now')",
+    "SELECT durable_notify.read_from('orders.eu', 'now')",
     "SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0)",
     "SELECT durable_notify.latest('orders.eu'), durable_notify.log_id()",
-    "SELECT durable_notify.topics(), durable_notify.writers('{{}}')",
+    "SELECT durable_notify.topics(), durable_notify._open_writers('{{}}')",
 )
 BEYOND = {
     "publisher": (
@@ -150,17 +150,17 @@ BEYOND = {
         "SELECT durable_notify.notify('{topic}', 'x')",
         "SELECT durable_notify.capture_begin('{topic}', 'c', 'w')",
         "SELECT durable_notify.capture('{topic}', 'c', 'w', 1, '{{a}}', '{{1}}')",
-        "SELECT durable_notify.capture_heard('{topic}', 'c', 'w', now())",
-        "SELECT durable_notify.notified_already('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
+        "SELECT durable_notify.capture_progress('{topic}', 'c', 'w', now())",
+        "SELECT durable_notify.already_published('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
-        "SELECT durable_notify.publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        "SELECT durable_notify._publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     ),
     "consumer": (
         "SELECT durable_notify.subscribe('g', '{{orders.eu,{topic}}}')",
         "SELECT durable_notify.discover('g', '{{{topic}}}')",
         "SELECT durable_notify.claim('g', '{{orders.eu,{topic}}}')",
-        "SELECT durable_notify.claim_granted('g', '{{{topic}}}', 1, '1 s', NULL, NULL)",
+        "SELECT durable_notify._claim_granted('g', '{{{topic}}}', 1, '1 s', NULL, NULL)",
         "SELECT durable_notify.next_due('g', '{{{topic}}}')",
         "SELECT durable_notify.replay('g', '{topic}', 0)",
         "SELECT durable_notify.seek('g', '{topic}', 0)",
@@ -170,7 +170,7 @@ BEYOND = {
         "SELECT durable_notify.discard('g', '{topic}', everything => true)",
     ),
     "reader": (
-        "SELECT durable_notify.read_start('{topic}', 'now')",
+        "SELECT durable_notify.read_from('{topic}', 'now')",
         "SELECT durable_notify.read('{topic}', '3:3:', 0, NULL, NULL, 0)",
         "SELECT durable_notify.latest('{topic}')",
     ),
@@ -183,11 +183,11 @@ OTHER_GROUP = (
     "SELECT durable_notify.resume('{group}')",
     "SELECT durable_notify.claim('{group}', '{{orders.eu}}')",
     "SELECT durable_notify.once('{group}', 1)",
-    "SELECT durable_notify.still_out('{group}', '{{1}}')",
+    "SELECT durable_notify.unacknowledged('{group}', '{{1}}')",
     "SELECT durable_notify.next_due('{group}', '{{orders.eu}}')",
-    "SELECT durable_notify.stay_active('{group}', 'c', '1 minute')",
-    "SELECT durable_notify.stand_down('{group}', 'c')",
-    "SELECT durable_notify.waiting_for('{group}')",
+    "SELECT durable_notify.renew_active('{group}', 'c', '1 minute')",
+    "SELECT durable_notify.resign_active('{group}', 'c')",
+    "SELECT durable_notify.blocking_publishers('{group}')",
     "SELECT durable_notify.replay('{group}', 'orders.eu', 0)",
     "SELECT durable_notify.seek('{group}', 'orders.eu', 0)",
     "SELECT durable_notify.start_replay('{group}', 'orders.eu')",
@@ -199,7 +199,7 @@ OTHER_GROUP = (
 )
 
 
-def test_what_is_granted_works(sessions: dict[str, Connection], furnished: Leases) -> None:
+def test_what_has_grant_works(sessions: dict[str, Connection], furnished: Leases) -> None:
     token, message = furnished["g orders.eu"]
     for kind, calls in (("publisher", PUBLISHER), ("consumer", CONSUMER), ("reader", READER)):
         for call in calls:
@@ -359,7 +359,7 @@ def test_a_function_that_asks_for_nothing_is_found(
     conn: Connection, sessions: dict[str, Connection], furnished: Leases
 ) -> None:
     conn.execute("""
-        CREATE OR REPLACE FUNCTION durable_notify.require(
+        CREATE OR REPLACE FUNCTION durable_notify._require(
             action text, topics text[] DEFAULT NULL, group_name text DEFAULT NULL, any_group boolean DEFAULT false
         ) RETURNS void LANGUAGE sql AS ''""")
     with pytest.raises(AssertionError, match="was not refused"):

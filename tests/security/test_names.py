@@ -112,13 +112,13 @@ def test_the_halves_agree_on_names_at_the_edge(judge: Connection, kind: str) -> 
     ("function", "old", "new"),
     [
         (
-            "refuse",
-            "OR durable_notify.has_controls(message.topic, true) OR message.topic ~ '[*>]'",
+            "_validate_message",
+            "OR durable_notify._has_controls(message.topic, true) OR message.topic ~ '[*>]'",
             "",
         ),
-        ("refuse", "BETWEEN 1 AND 1024", "BETWEEN 1 AND 1025"),
+        ("_validate_message", "BETWEEN 1 AND 1024", "BETWEEN 1 AND 1025"),
         ("subscribe", "pg_catalog.octet_length(p.pattern) > 255 OR", ""),
-        ("dedup_id", "OR durable_notify.has_controls(dedup_key, false)", ""),
+        ("_claim_dedup_key", "OR durable_notify._has_controls(dedup_key, false)", ""),
     ],
 )
 def test_a_disagreement_is_noticed(judge: Connection, function: str, old: str, new: str) -> None:
@@ -192,7 +192,7 @@ def test_the_halves_agree_on_patterns(conn: Connection, tried: Any, strings: str
         if accepted("topic", t) and accepted("pattern", p) and is_pattern(p)
     ]
     query = (
-        "SELECT u.topic ~ durable_notify.topic_regex(u.pattern)"
+        "SELECT u.topic ~ durable_notify._topic_regex(u.pattern)"
         " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS u (topic, pattern, i) ORDER BY u.i"
     )
     found = [row[0] for row in conn.execute(query, [[t for t, _ in pairs], [p for _, p in pairs]])]

@@ -70,15 +70,15 @@ SCENARIO = """
     SELECT durable_notify.discover('g', '{orders.*}')
     SELECT durable_notify.configure('g', '{"exclusive": true, "rate_limit": 1000, "max_in_flight": 1000}')
     SELECT durable_notify.arm('orders.eu'), durable_notify.armed('orders.eu'), durable_notify.disarm('orders.eu')
-    SELECT durable_notify.arm_all('{orders.eu}'), durable_notify.still_running(durable_notify.unannounced())
+    SELECT durable_notify._arm_topics('{orders.eu}'), durable_notify.still_running(durable_notify.unnotified_transactions())
     SELECT token, array_agg(id ORDER BY id) FROM durable_notify.claim('g', '{orders.eu}', consumer => 'c') GROUP BY 1
-    SELECT durable_notify.extend(ARRAY[$1::int8], '1 minute'), durable_notify.stay_active('g', 'c', '1 minute')
+    SELECT durable_notify.extend(ARRAY[$1::int8], '1 minute'), durable_notify.renew_active('g', 'c', '1 minute')
     SELECT durable_notify.next_due('g', '{orders.eu}', 'c')
     SELECT durable_notify.settle($1, acked => $2[1:1], rejected => $2[2:2], retried => $2[3:3])
-    SELECT durable_notify.once('g', 1), durable_notify.still_out('g', '{1,2}')
-    SELECT durable_notify.release(ARRAY[$1::int8], true), durable_notify.stand_down('g', 'c')
+    SELECT durable_notify.once('g', 1), durable_notify.unacknowledged('g', '{1,2}')
+    SELECT durable_notify.release(ARRAY[$1::int8], true), durable_notify.resign_active('g', 'c')
     SELECT durable_notify.configure('g', '{"exclusive": false, "order_by": "strict"}')
-    SELECT durable_notify.claim('g', '{orders.eu}', 1), durable_notify.waiting_for('g')
+    SELECT durable_notify.claim('g', '{orders.eu}', 1), durable_notify.blocking_publishers('g')
     SELECT durable_notify.configure('g', '{"order_by": "none", "on_expiry": "dead_letter"}')
     SELECT durable_notify.dead_letters('g'), durable_notify.redrive('g', everything => true)
     SELECT durable_notify.discard('g', 'orders.eu', everything => true)
@@ -87,13 +87,13 @@ SCENARIO = """
     SELECT durable_notify.cancel_replay(1), durable_notify.replay('g', 'orders.eu', 1)
     SELECT durable_notify.seek('g', 'orders.eu', since => 'yesterday'), durable_notify.pause('g'), durable_notify.resume('g')
     SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g')
-    SELECT durable_notify.read_start('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
+    SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
     SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id()
     SELECT durable_notify.channel('orders.eu'), durable_notify.channel(durable_notify.channel('orders.eu.a.b.c.d.e.f.g.h.i.j.k.l.m.n'))
-    SELECT durable_notify.wakeups('orders.eu'), durable_notify.last_id('orders.eu')"""
+    SELECT durable_notify.notify_policy('orders.eu'), durable_notify.last_id('orders.eu')"""
 BY_HAND = """
     INSERT INTO durable_notify.outbox (topic, key, payload) VALUES ('orders.eu', 'k', '1')
-    SELECT durable_notify.set_wakeups('orders.us', 'always')
+    SELECT durable_notify.set_notify_policy('orders.us', 'always')
     SELECT durable_notify.publish('orders.us', '1')
     SELECT durable_notify.publish('orders.eu', '1', delay => '1 hour', dedup_key => 'e', dedup_window => '1 hour')
     SELECT durable_notify.grant_access('{role}', 'publish', '{{a.*}}'), durable_notify.revoke_access('{role}')
@@ -158,7 +158,7 @@ def test_nothing_of_it_is_called_in_the_owners_session(
     with pytest.raises(psycopg.InternalError, match="hijacked"):
         conn.execute("SELECT durable_notify.claim('g', '{orders.eu}')")
     session = Session(dsn)
-    plant(session, "published", ("NEW.topic OPERATOR(pg_catalog.!~)", "NEW.topic !~"))
+    plant(session, "_outbox_after_insert", ("NEW.topic OPERATOR(pg_catalog.!~)", "NEW.topic !~"))
     session.run("SET search_path = evil, pg_catalog")
     with pytest.raises(psycopg.InternalError, match="hijacked"):
         session.run("SELECT durable_notify.publish('orders.eu', '1')")
@@ -189,7 +189,7 @@ def test_it_gets_nowhere_in_its_own_session(conn: Connection, evil: Connection) 
             "SELECT durable_notify.subscribe('g', '{payments}')",
             "SELECT durable_notify.read('payments', '3:3:', 0, NULL, NULL, 0)",
             "SELECT durable_notify.latest('payments')",
-            "SELECT durable_notify.set_wakeups('t', 'never')",
+            "SELECT durable_notify.set_notify_policy('t', 'never')",
             "SELECT payload FROM durable_notify.outbox",
         ):
             refused(evil, query)

@@ -116,13 +116,13 @@ RULES = {
           LEFT JOIN durable_notify.subscription s ON s.id = l.subscription_id
           LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
          WHERE NOT EXISTS (SELECT FROM durable_notify.position p
-                            WHERE p.subscription_id = l.subscription_id AND l.token = ANY (p.live))""",
+                            WHERE p.subscription_id = l.subscription_id AND l.token = ANY (p.lease_tokens))""",
     "has a lease that never ends": """
         SELECT g.name, l.ids::text
           FROM durable_notify.lease l
           JOIN durable_notify.subscription s ON s.id = l.subscription_id
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
-          LEFT JOIN durable_notify.heartbeat h ON h.token = l.token
+          LEFT JOIN durable_notify.lease_deadline h ON h.token = l.token
          WHERE COALESCE(h.deadline, l.deadline) = 'infinity'""",
     "waits for a message that is not in the log": """
         SELECT g.name, format('%s: %s', w.what, w.id)
@@ -149,13 +149,13 @@ RULES = {
           FROM durable_notify.deferred d
           JOIN durable_notify.subscription s ON s.id = d.subscription_id
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
-         WHERE d.waits_for = 'key' AND d.key IS NULL AND d.due_at > clock_timestamp()""",
+         WHERE d.reason = 'key' AND d.key IS NULL AND d.due_at > clock_timestamp()""",
     "has deferred a message for ever": """
         SELECT g.name, d.message_id::text
           FROM durable_notify.deferred d
           JOIN durable_notify.subscription s ON s.id = d.subscription_id
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
-         WHERE d.waits_for <> 'delivery' AND d.due_at > clock_timestamp() + interval '10 years'""",
+         WHERE d.reason <> 'delivery' AND d.due_at > clock_timestamp() + interval '10 years'""",
     "waits for a replay that does not exist, or was cancelled": """
         SELECT g.name, d.message_id::text
           FROM durable_notify.deferred d
@@ -179,7 +179,7 @@ LOST = """
         SELECT n.name, a.group_name FROM named n
           JOIN durable_notify.audit a ON a.action = 'rename' AND a.details ->> 'new_name' = n.before)
     SELECT n.name, l.first_id, l.last_id, l.messages
-      FROM named n JOIN durable_notify.loss l ON l.group_name = n.before"""
+      FROM named n JOIN durable_notify.lost_message l ON l.group_name = n.before"""
 
 
 def audit(
@@ -320,17 +320,17 @@ def _groups(session: Session) -> list[_Group]:
 
 # As if every consumer had died long ago, and every time had come.
 EVERYTHING_ENDS = """
-    DELETE FROM durable_notify.heartbeat;
+    DELETE FROM durable_notify.lease_deadline;
     UPDATE durable_notify.lease SET deadline = 'epoch';
-    DELETE FROM durable_notify.active;
+    DELETE FROM durable_notify.active_consumer;
     UPDATE durable_notify.deferred SET due_at = clock_timestamp()
-     WHERE waits_for <> 'delivery' AND due_at > clock_timestamp();
+     WHERE reason <> 'delivery' AND due_at > clock_timestamp();
     UPDATE durable_notify.consumer_group
        SET paused_at = NULL, rate_limit = NULL, max_in_flight = NULL, max_attempts = 1000000"""
 
 DISCOVER = """
     SELECT durable_notify.discover(g.name, '{}') FROM durable_notify.consumer_group g
-     WHERE EXISTS (SELECT FROM durable_notify.pattern p WHERE p.group_id = g.id)"""
+     WHERE EXISTS (SELECT FROM durable_notify.group_pattern p WHERE p.group_id = g.id)"""
 
 CLAIM = """
     SELECT token, array_agg(id) FROM durable_notify.claim(%s, %s, 1000, '1 hour', %s)

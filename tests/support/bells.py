@@ -100,7 +100,9 @@ class Listener:
 
 def unannounced(session: Session) -> set[int]:
     """The transactions that may have looked at a bell and not rung it."""
-    return {int(xid) for xid in session.value("SELECT durable_notify.unannounced()::text[]")}
+    return {
+        int(xid) for xid in session.value("SELECT durable_notify.unnotified_transactions()::text[]")
+    }
 
 
 def still_running(session: Session, xids: Iterable[int]) -> set[int]:

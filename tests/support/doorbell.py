@@ -204,7 +204,7 @@ class ByHand:
 
     def arm(self) -> None:
         """Have publishers ring from here on."""
-        found = self.ear.value("SELECT durable_notify.arm_all(%s)", self.topics)
+        found = self.ear.value("SELECT durable_notify._arm_topics(%s)", self.topics)
         self.unarmed = found["barred"] + found["silent"]
         self._armed = [topic for topic in self.topics if topic not in self.unarmed]
 
@@ -213,7 +213,9 @@ class ByHand:
         self.noted = unannounced(self.ear)
 
     def disarm(self) -> None:
-        self.ear.run("SELECT durable_notify.disarm_all(%s)", self._armed)  # what arm_all() armed
+        self.ear.run(
+            "SELECT durable_notify._disarm_topics(%s)", self._armed
+        )  # what arm_all() armed
         self._armed, self.noted = [], set()
 
     def rung(self, seconds: float = 0.0) -> bool:
@@ -307,8 +309,8 @@ def flags_for_bells(session: Session) -> None:
     """Have publishers look at a table instead of a lock."""
     session.run("CREATE TABLE flag (topic text)")
     looks = {
-        "nobody_waits": "SELECT NOT EXISTS (SELECT FROM public.flag f WHERE f.topic = $1)",
-        "somebody_waits": "SELECT EXISTS (SELECT FROM public.flag f WHERE f.topic = $1)",
+        "_no_waiter": "SELECT NOT EXISTS (SELECT FROM public.flag f WHERE f.topic = $1)",
+        "_has_waiter": "SELECT EXISTS (SELECT FROM public.flag f WHERE f.topic = $1)",
     }
     for name, look in looks.items():
         session.run(

@@ -25,7 +25,7 @@ OPTIONS = {NONE: '{"order_by": "none"}', STRICT: '{"order_by": "strict"}'}
 DELAYED = "SELECT durable_notify.publish('t', '0', deliver_at => now() + '1 day')"
 ITS_TIME = """
     UPDATE durable_notify.outbox SET deliver_at = 'epoch' WHERE deliver_at IS NOT NULL;
-    UPDATE durable_notify.deferred SET due_at = 'epoch' WHERE waits_for = 'delivery'"""
+    UPDATE durable_notify.deferred SET due_at = 'epoch' WHERE reason = 'delivery'"""
 REPLAY = "SELECT job_id FROM durable_notify.start_replay(%s, 't', rate_limit => 10)"
 NO_LIMIT = "UPDATE durable_notify.replay_job SET rate_limit = NULL"
 ADVANCE = "SELECT durable_notify.advance_replays(%s, '{t}')"

@@ -24,37 +24,37 @@ def plant(session: Session, function: str, *changes: tuple[str, str]) -> None:
 
 def cursor_by_id(session: Session) -> None:
     """Read on with `id > last`: never look for stragglers."""
-    plant(session, "stragglers", ("RETURN QUERY", "RETURN; RETURN QUERY"))
+    plant(session, "_stragglers", ("RETURN QUERY", "RETURN; RETURN QUERY"))
 
 
 def stragglers_by_list_alone(session: Session) -> None:
     """Take "was running" to mean xip alone, without what is at or past xmax."""
     past = "o.xid >= pg_catalog.pg_snapshot_xmax(seen)"
-    plant(session, "stragglers", (past, f"false AND {past}"))
+    plant(session, "_stragglers", (past, f"false AND {past}"))
 
 
 def snapshot_before_the_lock(session: Session) -> None:
     """Take the claim's snapshot before the group's lock, not under it."""
-    lock = "claiming_group := durable_notify.group_lock(group_name);"
+    lock = "claiming_group := durable_notify._lock_group(group_name);"
     snapshot = "now_snapshot := pg_catalog.pg_current_snapshot();"
     plant(session, "claim", (snapshot, ""), (lock, f"{snapshot} {lock}"))
 
 
 def position_before_the_lock(session: Session) -> None:
     """Read where the group stands before the group's lock; good for one topic."""
-    lock = "claiming_group := durable_notify.group_lock(group_name);"
+    lock = "claiming_group := durable_notify._lock_group(group_name);"
     early = """PERFORM pg_catalog.set_config('test.place', (
                    SELECT q::text FROM durable_notify.position q
                      JOIN durable_notify.subscription s ON s.id = q.subscription_id
                      JOIN durable_notify.consumer_group g ON g.id = s.group_id
                     WHERE g.name = group_name ORDER BY q.seq DESC LIMIT 1), true);"""
     plant(session, "claim", (lock, early + lock))
-    read = """SELECT * INTO STRICT old_place FROM durable_notify.position p
-     WHERE p.subscription_id = part.id
+    read = """SELECT * INTO STRICT old_pos FROM durable_notify.position p
+     WHERE p.subscription_id = subscription.id
      ORDER BY p.seq DESC
      LIMIT 1;"""
-    use = "old_place := pg_catalog.current_setting('test.place')::durable_notify.position;"
-    plant(session, "claim_topic", (read, use))
+    use = "old_pos := pg_catalog.current_setting('test.place')::durable_notify.position;"
+    plant(session, "_claim_topic", (read, use))
 
 
 def fence_by_plain_read(session: Session) -> None:
@@ -64,4 +64,4 @@ def fence_by_plain_read(session: Session) -> None:
 
 def takeover_that_waits(session: Session) -> None:
     """Wait for whoever settles, where a claim should pass on."""
-    plant(session, "take_over", ("FOR UPDATE OF l SKIP LOCKED", "FOR UPDATE OF l"))
+    plant(session, "_reclaim_leases", ("FOR UPDATE OF l SKIP LOCKED", "FOR UPDATE OF l"))

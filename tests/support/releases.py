@@ -19,7 +19,7 @@ from tools.revision import FUNCTIONS, inlined
 
 #: Each has a function written anew that holds settings; closed partitions come by themselves.
 SETTINGS = (
-    "SELECT durable_notify.set_wakeups('loud', 'always')",
+    "SELECT durable_notify.set_notify_policy('loud', 'always')",
     "SELECT durable_notify.set_mirror('mirrored', 'old_channel')",
     "SELECT durable_notify.set_retention('compacted', compact => true)",
 )

@@ -42,7 +42,7 @@ def log(session: Session, topic: str = "t") -> list[int]:
 def says(session: Session, topic: str = "t") -> dict[str, int]:
     """By group, below which id the library says that all is settled."""
     query = """
-        SELECT g.name, durable_notify.settled_below(s.id, %s)
+        SELECT g.name, durable_notify._settled_watermark(s.id, %s)
           FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
          WHERE s.topic = %s"""
     return dict(session.run(query, FAR, topic))  # type: ignore[arg-type]
@@ -59,8 +59,8 @@ def retain(session: Session, topic: str = "t", **options: object) -> list[str]:
 
 def seal(session: Session) -> None:
     """Note up to where nothing is in flight; twice, since who was at the first look may be gone now."""
-    session.run("SELECT durable_notify.seal_log()")
-    session.run("SELECT durable_notify.seal_log()")
+    session.run("SELECT durable_notify._advance_watermark()")
+    session.run("SELECT durable_notify._advance_watermark()")
 
 
 def age(session: Session, upto: int, topic: str = "t") -> None:

@@ -136,7 +136,7 @@ class Session:
     def position(self, group: str = "g", topic: str = "t") -> Place:
         """Where a group stands in a topic."""
         query = """
-            SELECT p.seq, p.s0::text, p.h0, p.s1::text, p.h1, p.p, p.live, s.id
+            SELECT p.seq, p.s0::text, p.h0, p.s1::text, p.h1, p.p, p.lease_tokens, s.id
               FROM durable_notify.position p
               JOIN durable_notify.subscription s ON s.id = p.subscription_id
               JOIN durable_notify.consumer_group g ON g.id = s.group_id

@@ -24,10 +24,10 @@ PREPARATIONS = """
     CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL);
     INSERT INTO counter SELECT unnest('{a,b,c}'::text[]), 0;
     -- NOTIFY refuses PREPARE TRANSACTION; nobody listens here.
-    SELECT durable_notify.set_wakeups('t', 'never')"""
+    SELECT durable_notify.set_notify_policy('t', 'never')"""
 # Leases nobody holds any more: their consumer is gone, or two have settled a part each at once.
 END_ALL_LEASES = """
-    WITH beats AS (DELETE FROM durable_notify.heartbeat)
+    WITH beats AS (DELETE FROM durable_notify.lease_deadline)
     UPDATE durable_notify.lease SET deadline = 'epoch'"""
 # What a publisher may meet that is its own business: it rolls back.
 CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
@@ -262,7 +262,7 @@ class Consumer:
     def _expire(self) -> None:
         """Die, as far as the database can tell, but settle all the same later."""
         token = self.random.choice(list(self.held))
-        self.session.run("DELETE FROM durable_notify.heartbeat WHERE token = %s", token)
+        self.session.run("DELETE FROM durable_notify.lease_deadline WHERE token = %s", token)
         self.session.run(
             "UPDATE durable_notify.lease SET deadline = 'epoch' WHERE token = %s", token
         )

@@ -42,8 +42,8 @@ def rights(patient: Patient) -> Iterator[Finding]:
         return
     allowed = [word for (word,) in patient.rows(
         """
-        SELECT w.word FROM (VALUES ('publish_granted', 'publish'), ('claim_granted', 'consume'),
-                                   ('read_granted', 'read'), ('status_granted', 'observe'),
+        SELECT w.word FROM (VALUES ('_publish_granted', 'publish'), ('_claim_granted', 'consume'),
+                                   ('_read_granted', 'read'), ('_status_granted', 'observe'),
                                    ('nobody_waits', 'insert')) AS w (name, word)
          WHERE EXISTS (SELECT FROM pg_proc p
                          JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -117,7 +117,7 @@ def _triggers(patient: Patient, tables: list[int]) -> Iterator[Finding]:
         """
         SELECT l.oid::regclass::text, t.tgenabled::text, l.oid
           FROM unnest(%s::oid[]) WITH ORDINALITY AS l (oid, place)
-          LEFT JOIN pg_trigger t ON t.tgrelid = l.oid AND t.tgname = 'published'
+          LEFT JOIN pg_trigger t ON t.tgrelid = l.oid AND t.tgname = 'outbox_after_insert'
          WHERE t.tgenabled IS DISTINCT FROM 'A' ORDER BY l.place
         """,
         tables,
@@ -172,10 +172,10 @@ def unlogged(patient: Patient) -> Iterator[Finding]:
 def anchor(patient: Patient) -> Iterator[Finding]:
     """The log stands where it was written."""
     here, rows = patient.row(
-        "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) FROM durable_notify.anchor a"
+        "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) FROM durable_notify.cluster_identity a"
     )
     if not here:
         what = "the messages were restored from, or replicated by, another cluster"
         if not rows:
-            what = "the table durable_notify.anchor is empty, as after a TRUNCATE of all tables"
+            what = "the table durable_notify.cluster_identity is empty, as after a TRUNCATE of all tables"
         yield found("restored-elsewhere", what)

@@ -15,7 +15,7 @@ def partitions(patient: Patient) -> Iterator[Finding]:
     """A leaf of the log is ready ahead, and none was missing."""
     last, ready = patient.row(
         """
-        SELECT s.last, (SELECT count(*) FROM durable_notify.leaves() l WHERE l.first_id > s.last)
+        SELECT s.last, (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
           FROM (SELECT COALESCE(pg_sequence_last_value('durable_notify.outbox_id_seq'), 0)) s (last)
         """
     )
@@ -37,8 +37,8 @@ def held(patient: Patient) -> Iterator[Finding]:
         """
         SELECT s.pid, s.what, count(*),
                EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
-          FROM durable_notify.unwanted_leaf u
-         CROSS JOIN LATERAL durable_notify.older_snapshots(u.since) s
+          FROM durable_notify.unwanted_partition u
+         CROSS JOIN LATERAL durable_notify._older_snapshots(u.since) s
          WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 4 DESC, 1
         """,
@@ -68,7 +68,7 @@ def kept_forever(patient: Patient) -> Iterator[Finding]:
              CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[], s.most_common_freqs)
                    AS v (topic, share)
              WHERE l.isleaf GROUP BY v.topic) t
-         WHERE t.bytes > %s AND (durable_notify.retention_of(t.topic)).pattern IS NULL
+         WHERE t.bytes > %s AND (durable_notify._retention_for(t.topic)).pattern IS NULL
          ORDER BY t.bytes DESC
         """,
         patient.limits.topic,
@@ -82,7 +82,7 @@ def kept_forever(patient: Patient) -> Iterator[Finding]:
 def lagging(patient: Patient) -> Iterator[Finding]:
     """What stays although it is to go, and is more than the alarm says."""
     for group, topic, size in patient.rows(
-        "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.lagging() l"
+        "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.retention_blockers() l"
         " WHERE l.alarm ORDER BY 1, 2"
     ):
         held = f"{size / (1 << 20):,.1f} MB of topic {topic}, past their age or size,"
@@ -99,7 +99,7 @@ def losses(patient: Patient) -> Iterator[Finding]:
     for group, topic, messages, last in patient.rows(
         """
         SELECT l.of_group, l.topic, sum(l.messages)::bigint, max(l.at)
-          FROM durable_notify.losses() l
+          FROM durable_notify.lost_messages() l
          WHERE l.at > clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 1, 2
         """,

@@ -125,7 +125,7 @@ def clock_went_back(patient: Patient) -> Iterator[Finding]:
                        SELECT o.created_at FROM durable_notify.outbox o
                         WHERE o.topic = t.topic ORDER BY o.id DESC LIMIT 1) newest
                 UNION ALL SELECT 'a lease', l.claimed_at FROM durable_notify.lease l
-                UNION ALL SELECT 'an active consumer', a.since FROM durable_notify.active a
+                UNION ALL SELECT 'an active consumer', a.since FROM durable_notify.active_consumer a
                 UNION ALL SELECT 'a group', g.created_at FROM durable_notify.consumer_group g)
                AS w (what, at)
          GROUP BY w.what ORDER BY 2 DESC

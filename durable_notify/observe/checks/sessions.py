@@ -54,7 +54,7 @@ def strict(patient: Patient) -> Iterator[Finding]:
         SELECT g.name, w.pid, w.prepared, w.database,
                EXTRACT(epoch FROM clock_timestamp() - w.started_at)::float8,
                left(w.query, %s)
-          FROM durable_notify.groups() g CROSS JOIN LATERAL durable_notify.waiting_for(g.name) w
+          FROM durable_notify.groups() g CROSS JOIN LATERAL durable_notify.blocking_publishers(g.name) w
          WHERE g.order_by = 'strict'
            AND w.started_at < clock_timestamp() - make_interval(secs => %s)
         """,

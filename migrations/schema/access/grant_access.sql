@@ -11,9 +11,9 @@ BEGIN
     -- Let a role, and its members, do something. For the owner of the schema.
     --
     -- action: 'publish', 'consume' in a group, or 'read' the topics that some patterns stand for, as
-    -- topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert': write
+    -- _topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert': write
     -- INSERT statements for the outbox, whatever the topic.
-    grantee := durable_notify.role_of_access(role);
+    grantee := durable_notify._resolve_role(role);
     IF action IS NULL OR action NOT IN ('publish', 'consume', 'read', 'observe', 'insert') THEN
         RAISE EXCEPTION 'a role is granted publish, consume, read, observe or insert, not "%"', action
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
@@ -26,13 +26,13 @@ BEGIN
         RAISE EXCEPTION 'to publish, consume and read a role is granted topics, to observe and insert none'
             USING ERRCODE = '22023', HINT = '> stands for all topics. Nothing was changed.';
     END IF;
-    IF durable_notify.has_controls(group_name, false) OR pg_catalog.octet_length(group_name) NOT BETWEEN 1 AND 255 THEN
+    IF durable_notify._has_controls(group_name, false) OR pg_catalog.octet_length(group_name) NOT BETWEEN 1 AND 255 THEN
         RAISE EXCEPTION 'a group''s name has 1 to 255 bytes and no control characters'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     SELECT COALESCE(t.topic, 'NULL') INTO bad FROM pg_catalog.unnest(topics) AS t (topic)
      WHERE t.topic IS NULL OR pg_catalog.octet_length(t.topic) NOT BETWEEN 1 AND 255
-        OR durable_notify.has_controls(t.topic, true)
+        OR durable_notify._has_controls(t.topic, true)
         OR t.topic ~ '[*>]' AND t.topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND t.topic <> '>'
      LIMIT 1;
     IF FOUND THEN
@@ -42,9 +42,9 @@ BEGIN
     END IF;
     INSERT INTO durable_notify.access AS a (role, action, pattern, group_name, regex)
     SELECT grantee, action, COALESCE(t.topic, ''), COALESCE(group_name, ''),
-           COALESCE(durable_notify.topic_regex(t.topic), '')
+           COALESCE(durable_notify._topic_regex(t.topic), '')
       FROM (SELECT 1) AS one LEFT JOIN pg_catalog.unnest(topics) AS t (topic) ON true
     ON CONFLICT ON CONSTRAINT access_pkey DO NOTHING;
-    PERFORM durable_notify.issue_grants(grantee);
+    PERFORM durable_notify._apply_grants(grantee);
 END
 $function$;

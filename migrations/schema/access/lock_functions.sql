@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.hold_functions() RETURNS void
+CREATE FUNCTION durable_notify._lock_functions() RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Take the lock under which functions of the schema are written anew, and granted, until the transaction

@@ -10,14 +10,14 @@ DECLARE
 BEGIN
     -- Take back from a role what grant_access() gave it: what fits everything that is not NULL, patterns
     -- as they were granted; returns how many grants that were. For the owner of the schema.
-    grantee := durable_notify.role_of_access(role);
+    grantee := durable_notify._resolve_role(role);
     DELETE FROM durable_notify.access a
      WHERE a.role = grantee
        AND (revoke_access.action IS NULL OR a.action = revoke_access.action)
        AND (topics IS NULL OR a.pattern = ANY (topics))
        AND (revoke_access.group_name IS NULL OR a.group_name = revoke_access.group_name);
     GET DIAGNOSTICS taken = ROW_COUNT;
-    PERFORM durable_notify.issue_grants(grantee);
+    PERFORM durable_notify._apply_grants(grantee);
     RETURN taken;
 END
 $function$;

@@ -1,6 +1,6 @@
-CREATE FUNCTION durable_notify.notified_already(
+CREATE FUNCTION durable_notify.already_published(
     topic text, channel text, since pg_snapshot, passed bigint[], payloads text[], pids integer[]
-) RETURNS TABLE (place bigint, ids bigint[])
+) RETURNS TABLE (ord bigint, ids bigint[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
@@ -9,19 +9,19 @@ BEGIN
     -- itself: the place of each (1, 2, ...) with its message. Only messages not visible in the snapshot
     -- since, and not passed, are looked at. Each stands for one notification, but the same payload
     -- several times in a transaction was notified once.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.notified_already_granted(topic, channel, since, passed, payloads, pids);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._already_published_granted(topic, channel, since, passed, payloads, pids);
         RETURN;
     END IF;
     RETURN QUERY
     WITH published AS MATERIALIZED (  -- not visible in a snapshot: at or past its xmax, or in its list
         SELECT o.id, o.xid, o.headers, o.payload FROM durable_notify.outbox o
-         WHERE o.topic = notified_already.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(since)
+         WHERE o.topic = already_published.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(since)
         UNION ALL
         SELECT late.* FROM pg_catalog.pg_snapshot_xip(since) AS x (xid)
          CROSS JOIN LATERAL (
                SELECT o.id, o.xid, o.headers, o.payload FROM durable_notify.outbox o
-                WHERE o.topic = notified_already.topic AND o.xid = x.xid OFFSET 0) AS late
+                WHERE o.topic = already_published.topic AND o.xid = x.xid OFFSET 0) AS late
     ), by_notify AS (
         SELECT p.id, p.xid, p.headers #>> '{notified,pid}' AS pid,  -- text: whoever publishes writes headers
                CASE WHEN pg_catalog.octet_length(p.payload #>> '{}') < 8000 THEN p.payload #>> '{}' ELSE p.id::text END AS raw
@@ -32,10 +32,10 @@ BEGIN
                pg_catalog.row_number() OVER (PARTITION BY b.pid, b.raw ORDER BY pg_catalog.min(b.id)) AS turn
           FROM by_notify b GROUP BY b.pid, b.raw, b.xid
     ), heard AS (
-        SELECT h.place, h.pid::text AS pid, h.payload AS raw,
-               pg_catalog.row_number() OVER (PARTITION BY h.pid, h.payload ORDER BY h.place) AS turn
-          FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, place)
+        SELECT h.ord, h.pid::text AS pid, h.payload AS raw,
+               pg_catalog.row_number() OVER (PARTITION BY h.pid, h.payload ORDER BY h.ord) AS turn
+          FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, ord)
     )
-    SELECT heard.place, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
+    SELECT heard.ord, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
 END
 $function$;

@@ -8,15 +8,15 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     SELECT 'mirror', m.topic, m.channel, NULL::text[], NULL::boolean FROM durable_notify.topic_mirror m
     UNION ALL
     SELECT 'watch', t.tgrelid::regclass::text, a.words[1],
-           durable_notify.columns_watched(t.tgrelid, NULLIF(a.words[2], '')::jsonb), a.words[3]::boolean
+           durable_notify._watched_columns(t.tgrelid, NULLIF(a.words[2], '')::jsonb), a.words[3]::boolean
       FROM pg_catalog.pg_trigger t
      CROSS JOIN LATERAL (  -- each ends with a zero byte, which no text can have in it
            SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(w.hex, 'hex'), pg_catalog.getdatabaseencoding())
-                                       ORDER BY w.place)
+                                       ORDER BY w.ord)
              FROM pg_catalog.regexp_matches(pg_catalog.encode(t.tgargs, 'hex'), '((?:(?!00)..)*)00', 'g')
-                  WITH ORDINALITY AS m (found, place)
-            CROSS JOIN LATERAL (SELECT m.found[1] AS hex, m.place) AS w) AS a (words)
-     WHERE t.tgfoid = 'durable_notify.watched()'::regprocedure AND t.tgparentid = 0
+                  WITH ORDINALITY AS m (found, ord)
+            CROSS JOIN LATERAL (SELECT m.found[1] AS hex, m.ord) AS w) AS a (words)
+     WHERE t.tgfoid = 'durable_notify._watch_trigger()'::regprocedure AND t.tgparentid = 0
        AND pg_catalog.right(t.tgname::text, 9) <> '_truncate'
     UNION ALL
     SELECT 'compat', 'durable_notify_compat.pg_notify', 'durable_notify.notify', NULL, NULL

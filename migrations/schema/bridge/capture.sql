@@ -8,8 +8,8 @@ BEGIN
     -- Publish notifications that a writer has heard on a channel, in their order, as JSON strings or,
     -- with as_json, as JSON where they are that. Batches of a writer have numbers that go up: one that
     -- was published before is not published again, and false returned.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.capture_granted(topic, channel, writer, batch, payloads, pids, as_json);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._capture_granted(topic, channel, writer, batch, payloads, pids, as_json);
     END IF;
     IF durable_notify.mirror_of(topic) = channel THEN
         RAISE EXCEPTION 'topic "%" is mirrored to channel "%" by now: captured, each message would come round again', topic, channel
@@ -28,15 +28,15 @@ BEGIN
     END IF;
     INSERT INTO durable_notify.outbox (topic, payload, headers)
     SELECT capture.topic,
-           CASE WHEN as_json THEN durable_notify.json_or_text(h.payload) ELSE pg_catalog.to_jsonb(h.payload) END,
+           CASE WHEN as_json THEN durable_notify._to_jsonb(h.payload) ELSE pg_catalog.to_jsonb(h.payload) END,
            pg_catalog.jsonb_build_object('captured', pg_catalog.jsonb_build_object('channel', channel, 'pid', h.pid))
-      FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, place)
-     ORDER BY h.place;
+      FROM ROWS FROM (pg_catalog.unnest(payloads), pg_catalog.unnest(pids)) WITH ORDINALITY AS h (payload, pid, ord)
+     ORDER BY h.ord;
     RETURN true;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.json_or_text(raw text) RETURNS jsonb
+CREATE FUNCTION durable_notify._to_jsonb(raw text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN

@@ -8,8 +8,8 @@ BEGIN
     -- Begin to capture a channel to a topic, as a writer with a name of its own. Returns until when others
     -- have heard the channel (NULL: nobody has), and whether notify() publishes it to this very topic.
     -- A topic that is mirrored to the channel is refused: each message would come round again.
-    IF NOT durable_notify.has_own_rights() THEN
-        SELECT g.* INTO heard_until, by_notify FROM durable_notify.capture_begin_granted(topic, channel, writer) AS g;
+    IF NOT durable_notify._is_owner() THEN
+        SELECT g.* INTO heard_until, by_notify FROM durable_notify._capture_begin_granted(topic, channel, writer) AS g;
         RETURN;
     END IF;
     IF durable_notify.mirror_of(topic) = channel THEN

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.capture_heard(
+CREATE FUNCTION durable_notify.capture_progress(
     topic text, channel text, writer text, until timestamptz, gap_since timestamptz DEFAULT NULL, why text DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -7,15 +7,15 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 BEGIN
     -- Note that all that was sent to a channel until then has been heard and published, but for what was
     -- sent in a gap, if there was one. The audit has the gap.
-    IF NOT durable_notify.has_own_rights() THEN
-        PERFORM durable_notify.capture_heard_granted(topic, channel, writer, until, gap_since, why);
+    IF NOT durable_notify._is_owner() THEN
+        PERFORM durable_notify._capture_progress_granted(topic, channel, writer, until, gap_since, why);
         RETURN;
     END IF;
     INSERT INTO durable_notify.capture AS c (topic, channel, writer, heard_until)
-    VALUES (capture_heard.topic, capture_heard.channel, capture_heard.writer, capture_heard.until)
+    VALUES (capture_progress.topic, capture_progress.channel, capture_progress.writer, capture_progress.until)
     ON CONFLICT ON CONSTRAINT capture_pkey DO UPDATE SET heard_until = GREATEST(c.heard_until, EXCLUDED.heard_until);
     IF gap_since IS NOT NULL THEN
-        PERFORM durable_notify.note_audit('capture gap', '', pg_catalog.jsonb_build_object(
+        PERFORM durable_notify._record_audit('capture gap', '', pg_catalog.jsonb_build_object(
             'channel', channel, 'since', gap_since, 'until', until), topic, NULL, why);
     END IF;
 END

@@ -12,7 +12,7 @@ BEGIN
     --
     -- For the owner of the schema. Nobody else may create anything in it: whoever could would have his
     -- functions called in place of others by each role that has it in its search_path.
-    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify._lock_functions();
     other := (SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n
                WHERE n.nspname = 'durable_notify_compat' AND n.nspowner::regrole::text <> owner);
     IF other IS NOT NULL THEN

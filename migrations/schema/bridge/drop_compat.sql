@@ -4,7 +4,7 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 BEGIN
     -- Remove what create_compat() made; returns whether it was there. Roles that still have the schema
     -- in their search_path notify as before: a schema that is not there is passed over.
-    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify._lock_functions();
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'durable_notify_compat') THEN
         RETURN false;
     END IF;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.notify_raw(channel text, message durable_notify.outbox) RETURNS void
+CREATE FUNCTION durable_notify._notify_payload(channel text, message durable_notify.outbox) RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- Send a message's payload to a channel as whoever publishes with pg_notify() would: a JSON string

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.escaped(value text, bad text) RETURNS text
+CREATE FUNCTION durable_notify._percent_encode(value text, bad text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- A text with each letter that fits the regular expression bad as %XX, a byte of its UTF-8 each.
@@ -8,6 +8,6 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                    CASE WHEN c.letter ~ bad
                         THEN pg_catalog.regexp_replace(
                             pg_catalog.upper(pg_catalog.encode(pg_catalog.convert_to(c.letter, 'UTF8'), 'hex')), '(..)', E'%\\1', 'g')
-                        ELSE c.letter END, '' ORDER BY c.place)
-          FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, place)) END
+                        ELSE c.letter END, '' ORDER BY c.ord)
+          FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, ord)) END
 $function$;

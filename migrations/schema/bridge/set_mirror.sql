@@ -24,7 +24,7 @@ BEGIN
         RAISE EXCEPTION 'a channel''s name is 1 to 63 bytes, not %', pg_catalog.octet_length(channel)
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
-    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify._lock_functions();
     DELETE FROM durable_notify.topic_mirror m WHERE m.topic = set_mirror.topic RETURNING m.channel INTO before;
     IF channel IS NOT NULL THEN
         INSERT INTO durable_notify.topic_mirror (topic, channel) VALUES (set_mirror.topic, set_mirror.channel);

@@ -3,5 +3,5 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The topic that what is sent to a channel with notify() is published to: of the same name, with
     -- what a topic cannot have in it (white space, control characters, *, >) and % as %XX.
-    SELECT durable_notify.escaped(channel, E'[\\u0001-\\u0020\\u007f-\\u00a0*>%]')
+    SELECT durable_notify._percent_encode(channel, E'[\\u0001-\\u0020\\u007f-\\u00a0*>%]')
 $function$;

@@ -1,11 +1,11 @@
-CREATE FUNCTION durable_notify.be_active(options durable_notify.consumer_group, consumer text, lease interval)
+CREATE FUNCTION durable_notify._try_activate(options durable_notify.consumer_group, consumer text, lease interval)
 RETURNS boolean
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();
-    standing durable_notify.active;
-    live bigint[];
+    standing durable_notify.active_consumer;
+    lease_tokens bigint[];
 BEGIN
     -- Whether a consumer is the active one of an exclusive group, now that it asks: it is already,
     -- nobody is, or who was has given no sign of life for its lease. The caller holds the group's lock.
@@ -16,31 +16,31 @@ BEGIN
         RAISE EXCEPTION 'group "%" is exclusive: tell its consumers apart', options.name
             USING ERRCODE = '22023', HINT = 'Give claim() an owner or a consumer that is nobody else''s.';
     END IF;
-    SELECT * INTO standing FROM durable_notify.active a WHERE a.group_id = options.id FOR UPDATE;
+    SELECT * INTO standing FROM durable_notify.active_consumer a WHERE a.group_id = options.id FOR UPDATE;
     IF standing.group_id IS NULL OR standing.consumer <> consumer THEN
         IF standing.deadline > now_time THEN
             RETURN false;
         END IF;
-        INSERT INTO durable_notify.active AS a (group_id, consumer, since, deadline)
-        VALUES (options.id, be_active.consumer, now_time, now_time + lease)
+        INSERT INTO durable_notify.active_consumer AS a (group_id, consumer, since, deadline)
+        VALUES (options.id, _try_activate.consumer, now_time, now_time + lease)
         ON CONFLICT (group_id) DO UPDATE
            SET consumer = EXCLUDED.consumer, since = EXCLUDED.since, deadline = EXCLUDED.deadline;
         standing.since := now_time;
     ELSIF standing.deadline < now_time + lease / 2 THEN
-        UPDATE durable_notify.active a SET deadline = now_time + lease WHERE a.group_id = options.id;
+        UPDATE durable_notify.active_consumer a SET deadline = now_time + lease WHERE a.group_id = options.id;
     END IF;
-    live := durable_notify.fenced_leases(options.id, standing.since);
-    RETURN pg_catalog.cardinality(live) = 0
-        OR pg_catalog.cardinality(durable_notify.take_over(live, false, true)) = 0;
+    lease_tokens := durable_notify._fenced_leases(options.id, standing.since);
+    RETURN pg_catalog.cardinality(lease_tokens) = 0
+        OR pg_catalog.cardinality(durable_notify._reclaim_leases(lease_tokens, false, true)) = 0;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.fenced_leases(group_id integer, since timestamptz) RETURNS bigint[]
+CREATE FUNCTION durable_notify._fenced_leases(group_id integer, since timestamptz) RETURNS bigint[]
 LANGUAGE sql STABLE AS $function$
     -- What was handed out in an exclusive group before its consumer became the active one.
     SELECT ARRAY(
         SELECT l.token FROM durable_notify.subscription s JOIN durable_notify.lease l ON l.subscription_id = s.id
          -- In the future: from before the clock was set back, and there is no telling whose it is.
-         WHERE s.group_id = fenced_leases.group_id
+         WHERE s.group_id = _fenced_leases.group_id
            AND (l.claimed_at < since OR l.claimed_at > pg_catalog.clock_timestamp()))
 $function$;

@@ -15,10 +15,10 @@ DECLARE
     claimed bigint := 0;
     allowed bigint;
     found bigint;
-    part durable_notify.subscription;
+    subscription durable_notify.subscription;
     claiming_group integer;
     options durable_notify.consumer_group;
-    upto bigint;
+    max_id bigint;
     now_snapshot pg_snapshot;
 BEGIN
     -- Hand up to max_messages messages of some of a group's topics to one consumer, until the
@@ -28,8 +28,8 @@ BEGIN
     -- settle(token, ...) ends it, extend() prolongs it, release() gives it back. A busy group is
     -- not an empty one: SQLSTATE 55P03 after 5 seconds. consumer tells the consumers of an exclusive
     -- group apart (default: owner); owner is for people who look. order_key: what the group keeps in order by, where it does.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.claim_granted(group_name, topics, max_messages, lease, owner, consumer);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._claim_granted(group_name, topics, max_messages, lease, owner, consumer);
         RETURN;
     END IF;
     IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL
@@ -42,18 +42,18 @@ BEGIN
         RAISE EXCEPTION 'claim 1 to 10000 messages for a positive interval, not % for %', max_messages, lease
             USING ERRCODE = '22023';
     END IF;
-    claiming_group := durable_notify.group_lock(group_name);
+    claiming_group := durable_notify._lock_group(group_name);
     SELECT * INTO STRICT options FROM durable_notify.consumer_group g WHERE g.id = claiming_group;
     IF options.paused_at IS NOT NULL
-       OR options.exclusive AND NOT durable_notify.be_active(options, COALESCE(consumer, owner), lease) THEN
+       OR options.exclusive AND NOT durable_notify._try_activate(options, COALESCE(consumer, owner), lease) THEN
         RETURN;
     END IF;
-    allowed := durable_notify.allowed(options, max_messages);
+    allowed := durable_notify._delivery_quota(options, max_messages);
     IF options.order_by = 'strict' THEN
-        upto := durable_notify.read_horizon(claiming_group);
+        max_id := durable_notify._group_watermark(claiming_group);
     END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
-    FOR part IN
+    FOR subscription IN
         -- In random order: a topic that always fills the batch must not starve the others.
         SELECT s.id, s.group_id, t.topic, s.created_at
           FROM (SELECT DISTINCT pg_catalog.unnest(topics)) AS t (topic)
@@ -61,17 +61,17 @@ BEGIN
          ORDER BY pg_catalog.random()
     LOOP
         EXIT WHEN claimed >= allowed;
-        IF part.id IS NULL THEN
-            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, part.topic
+        IF subscription.id IS NULL THEN
+            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, subscription.topic
                 USING ERRCODE = 'DN006', HINT = 'durable_notify.subscribe() adds topics to a group.';
         END IF;
-        RETURN QUERY SELECT * FROM durable_notify.claim_topic(
-            part, options, now_snapshot, upto, (allowed - claimed)::integer, lease, owner);
+        RETURN QUERY SELECT * FROM durable_notify._claim_topic(
+            subscription, options, now_snapshot, max_id, (allowed - claimed)::integer, lease, owner);
         GET DIAGNOSTICS found = ROW_COUNT;
         claimed := claimed + found;
     END LOOP;
     IF options.rate_limit IS NOT NULL AND claimed > 0 THEN
-        UPDATE durable_notify.allowance a SET tokens = a.tokens - claimed WHERE a.group_id = claiming_group;
+        UPDATE durable_notify.rate_bucket a SET tokens = a.tokens - claimed WHERE a.group_id = claiming_group;
     END IF;
 END
 $function$;

@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.claim_topic(
-    part durable_notify.subscription, options durable_notify.consumer_group, now_snapshot pg_snapshot, upto bigint,
+CREATE FUNCTION durable_notify._claim_topic(
+    subscription durable_notify.subscription, options durable_notify.consumer_group, now_snapshot pg_snapshot, max_id bigint,
     max_messages integer, lease interval, owner text
 ) RETURNS TABLE (
     token bigint, id bigint, topic text, key text, payload jsonb, data bytea, headers jsonb,
@@ -8,54 +8,54 @@ CREATE FUNCTION durable_notify.claim_topic(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     moved boolean := false;
-    old_place durable_notify.position;
-    live bigint[];
+    old_pos durable_notify.position;
+    lease_tokens bigint[];
     batch record;
     new_token bigint;
     lowest bigint;
     highest bigint;
 BEGIN
     -- Claim from one topic. claim() holds the group's lock and took now_snapshot under it.
-    SELECT * INTO STRICT old_place FROM durable_notify.position p
-     WHERE p.subscription_id = part.id
+    SELECT * INTO STRICT old_pos FROM durable_notify.position p
+     WHERE p.subscription_id = subscription.id
      ORDER BY p.seq DESC
      LIMIT 1;
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place.
-    live := old_place.live;
-    IF live <> '{}' THEN
-        IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (live)) THEN
-            live := durable_notify.take_over(live, true, true);
+    lease_tokens := old_pos.lease_tokens;
+    IF lease_tokens <> '{}' THEN
+        IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (lease_tokens)) THEN
+            lease_tokens := durable_notify._reclaim_leases(lease_tokens, true, true);
         ELSE
-            live := '{}';
+            lease_tokens := '{}';
         END IF;
     END IF;
-    IF options.order_by = 'strict' AND pg_catalog.cardinality(live) > 0 THEN
+    IF options.order_by = 'strict' AND pg_catalog.cardinality(lease_tokens) > 0 THEN
         RETURN;  -- the whole topic is one key, and at work
     END IF;
-    place := old_place;
+    pos := old_pos;
     FOR _round IN 1 .. 50 LOOP
         SELECT * INTO STRICT batch
-          FROM durable_notify.take_batch(part, options, live, place, now_snapshot, upto, max_messages);
-        place := batch.place;
+          FROM durable_notify._next_batch(subscription, options, lease_tokens, pos, now_snapshot, max_id, max_messages);
+        pos := batch.pos;
         moved := moved OR batch.moved;
         -- Everything read may have been put off, and more may follow; where very much does, the
         -- window stays open, and next_due() sends the consumer back at once.
         EXIT WHEN pg_catalog.cardinality(batch.ids) > 0 OR NOT batch.more;
     END LOOP;
     IF pg_catalog.cardinality(batch.ids) > 0 THEN
-        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, order_by, keys, rings)
-        VALUES (part.id, claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, options.order_by, batch.keys,
+        INSERT INTO durable_notify.lease (subscription_id, owner, deadline, ids, attempts, order_by, keys, wake_hint)
+        VALUES (subscription.id, _claim_topic.owner, pg_catalog.clock_timestamp() + lease, batch.ids, batch.attempts, options.order_by, batch.keys,
                 CASE WHEN options.max_in_flight IS NOT NULL THEN '*' WHEN batch.keys IS NOT NULL THEN '0' END)
         RETURNING token INTO new_token;
     ELSIF NOT moved THEN
         RETURN;  -- nothing found, nothing written
     END IF;
-    PERFORM durable_notify.move(old_place, place, CASE WHEN new_token IS NULL THEN live ELSE live || new_token END);
-    IF old_place.live <> live THEN
-        DELETE FROM durable_notify.heartbeat h WHERE h.token = ANY (old_place.live) AND h.token <> ALL (live);
+    PERFORM durable_notify._save_position(old_pos, pos, CASE WHEN new_token IS NULL THEN lease_tokens ELSE lease_tokens || new_token END);
+    IF old_pos.lease_tokens <> lease_tokens THEN
+        DELETE FROM durable_notify.lease_deadline h WHERE h.token = ANY (old_pos.lease_tokens) AND h.token <> ALL (lease_tokens);
     END IF;
     IF batch.keys IS NOT NULL OR options.exclusive OR options.max_in_flight IS NOT NULL THEN
         PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim_alone()
@@ -64,8 +64,8 @@ BEGIN
     RETURN QUERY
     SELECT new_token, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, m.attempt, m.key
       FROM ROWS FROM (pg_catalog.unnest(batch.ids), pg_catalog.unnest(batch.attempts), pg_catalog.unnest(batch.keys))
-           WITH ORDINALITY AS m (id, attempt, key, place)
-     CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o
-     ORDER BY m.place;
+           WITH ORDINALITY AS m (id, attempt, key, ord)
+     CROSS JOIN LATERAL durable_notify._message(subscription.topic, m.id, lowest, highest) AS o
+     ORDER BY m.ord;
 END
 $function$;

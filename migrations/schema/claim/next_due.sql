@@ -15,39 +15,39 @@ BEGIN
     -- Ask after a claim that found nothing. So it is never 0: what is due by now, and was not to be had, is
     -- locked by an open transaction, as a lease is that is settled. Whether that commits or rolls back, which
     -- rings for nothing, is looked at after half of the time that it is overdue, 1 second at most.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.next_due_granted(group_name, topics, consumer);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._next_due_granted(group_name, topics, consumer);
     END IF;
     SELECT * INTO options FROM durable_notify.consumer_group g WHERE g.name = group_name;
     IF options.id IS NULL OR options.paused_at IS NOT NULL THEN
         RETURN NULL;
     END IF;
     IF options.exclusive THEN
-        SELECT a.deadline INTO due FROM durable_notify.active a
+        SELECT a.deadline INTO due FROM durable_notify.active_consumer a
          WHERE a.group_id = options.id AND a.consumer IS DISTINCT FROM next_due.consumer;
         IF FOUND THEN
-            RETURN durable_notify.seconds_until(due);
+            RETURN durable_notify._seconds_until(due);
         END IF;
-        IF EXISTS (SELECT FROM durable_notify.active a
-                    WHERE a.group_id = options.id AND durable_notify.fenced_leases(options.id, a.since) <> '{}') THEN
+        IF EXISTS (SELECT FROM durable_notify.active_consumer a
+                    WHERE a.group_id = options.id AND durable_notify._fenced_leases(options.id, a.since) <> '{}') THEN
             RETURN 0.5;  -- an open transaction settles what the one before held
         END IF;
     END IF;
     IF options.max_in_flight IS NOT NULL THEN
-        SELECT * INTO STRICT flight FROM durable_notify.in_flight(options.id);
+        SELECT * INTO STRICT flight FROM durable_notify._in_flight(options.id);
         IF flight.messages >= options.max_in_flight THEN
             due := flight.until;  -- until then, or until a settle that rings
             IF flight.silent THEN
                 due := LEAST(due, pg_catalog.clock_timestamp() + interval '0.5 seconds');
             END IF;
-            RETURN durable_notify.seconds_until(due);
+            RETURN durable_notify._seconds_until(due);
         END IF;
     END IF;
-    RETURN durable_notify.seconds_until(durable_notify.due_in_topics(options, topics));
+    RETURN durable_notify._seconds_until(durable_notify._next_due_in_topics(options, topics));
 END
 $function$;
 
-CREATE FUNCTION durable_notify.seconds_until(due timestamptz) RETURNS double precision
+CREATE FUNCTION durable_notify._seconds_until(due timestamptz) RETURNS double precision
 LANGUAGE sql VOLATILE AS $function$
     -- How long to wait for a due time; NULL: it never comes. Of one that has passed half as long as that is
     -- ago, 10 milliseconds to 1 second: a wait that grows, for what is due and not to be had.
@@ -58,25 +58,25 @@ LANGUAGE sql VOLATILE AS $function$
      WHERE due IS NOT NULL
 $function$;
 
-CREATE FUNCTION durable_notify.due_in_topics(options durable_notify.consumer_group, topics text[]) RETURNS timestamptz
+CREATE FUNCTION durable_notify._next_due_in_topics(options durable_notify.consumer_group, topics text[]) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 DECLARE
     due timestamptz;
-    writing boolean := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify.publishing()) > 0;
+    writing boolean := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify._open_publishers()) > 0;
     look boolean := NOT writing AND (options.order_by = 'strict' OR options.exclusive OR options.max_in_flight IS NOT NULL);
 BEGIN
     -- When something of some topics comes back to a group by the clock alone, as its order and rate allow.
     SELECT pg_catalog.min(t.due_at) INTO due
       FROM durable_notify.subscription s
-     CROSS JOIN LATERAL durable_notify.due_in_topic(s, options, look) AS t (due_at)
+     CROSS JOIN LATERAL durable_notify._next_due_in_topic(s, options, look) AS t (due_at)
      WHERE s.group_id = options.id AND s.topic = ANY (topics)
-       AND (look OR durable_notify.has_something_under_way(s.id));
+       AND (look OR durable_notify._may_become_due(s.id));
     IF options.rate_limit IS NOT NULL THEN
         -- Used up: nothing before there is one again, and then there may be, whatever is due.
         due := COALESCE((
             SELECT a.at + pg_catalog.make_interval(secs => (1 - a.tokens) / options.rate_limit)
-              FROM durable_notify.allowance a WHERE a.group_id = options.id AND a.tokens < 1), due);
+              FROM durable_notify.rate_bucket a WHERE a.group_id = options.id AND a.tokens < 1), due);
     END IF;
     IF writing THEN
         -- A publisher that rolls back rings no bell.
@@ -86,8 +86,8 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.due_in_topic(
-    part durable_notify.subscription, options durable_notify.consumer_group, look boolean
+CREATE FUNCTION durable_notify._next_due_in_topic(
+    subscription durable_notify.subscription, options durable_notify.consumer_group, look boolean
 ) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -95,7 +95,7 @@ SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS 
 #variable_conflict use_column
 DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();
-    place durable_notify.position;
+    pos durable_notify.position;
     due timestamptz;
     heads timestamptz;
     silent boolean;
@@ -103,13 +103,13 @@ DECLARE
 BEGIN
     -- When something of a topic comes back to a group by the clock alone. look: now, where the log
     -- has something to read, since what kept a claim from reading may be over.
-    SELECT * INTO STRICT place FROM durable_notify.position p
-     WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
-    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.rings IS NULL AND l.order_by <> options.order_by)
+    SELECT * INTO STRICT pos FROM durable_notify.position p
+     WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
+    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS NULL AND l.order_by <> options.order_by)
       INTO due, silent
-      FROM pg_catalog.unnest(place.live) AS held (token)
+      FROM pg_catalog.unnest(pos.lease_tokens) AS held (token)
       JOIN durable_notify.lease l ON l.token = held.token
-      LEFT JOIN durable_notify.heartbeat h ON h.token = held.token;
+      LEFT JOIN durable_notify.lease_deadline h ON h.token = held.token;
     IF silent THEN
         -- It was handed out under another order, and rings for nothing when it is settled.
         due := LEAST(due, now_time + interval '0.5 seconds');
@@ -119,30 +119,30 @@ BEGIN
     END IF;
     due := LEAST(due, (
         SELECT d.due_at FROM durable_notify.deferred d
-         WHERE d.subscription_id = part.id AND d.key IS NULL ORDER BY d.due_at LIMIT 1));
-    IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key IS NOT NULL) THEN
-        busy := durable_notify.busy_keys(place.live, ARRAY(
-            SELECT w.key FROM durable_notify.heads(part.id) w WHERE w.due_at <= now_time), options.order_by);
+         WHERE d.subscription_id = subscription.id AND d.key IS NULL ORDER BY d.due_at LIMIT 1));
+    IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = subscription.id AND d.key IS NOT NULL) THEN
+        busy := durable_notify._keys_in_flight(pos.lease_tokens, ARRAY(
+            SELECT w.key FROM durable_notify._parked_heads(subscription.id) w WHERE w.due_at <= now_time), options.order_by);
         SELECT pg_catalog.min(w.due_at) INTO heads
-          FROM durable_notify.heads(part.id) w WHERE w.due_at > now_time OR w.key <> ALL (busy);
+          FROM durable_notify._parked_heads(subscription.id) w WHERE w.due_at > now_time OR w.key <> ALL (busy);
         due := LEAST(due, heads);
     END IF;
-    IF (look OR place.s1 IS NOT NULL AND options.order_by <> 'strict')
-       AND durable_notify.room_to_read(part.id, options, 1) > 0
-       AND (SELECT pg_catalog.cardinality(r.ids) FROM durable_notify.read_window(
-                part.topic, place, 1, pg_catalog.pg_current_snapshot(), NULL) AS r) > 0 THEN
+    IF (look OR pos.s1 IS NOT NULL AND options.order_by <> 'strict')
+       AND durable_notify._read_quota(subscription.id, options, 1) > 0
+       AND (SELECT pg_catalog.cardinality(r.ids) FROM durable_notify._read_window(
+                subscription.topic, pos, 1, pg_catalog.pg_current_snapshot(), NULL) AS r) > 0 THEN
         RETURN now_time;
     END IF;
     RETURN due;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.has_something_under_way(subscription_id integer) RETURNS boolean
+CREATE FUNCTION durable_notify._may_become_due(subscription_id integer) RETURNS boolean
 LANGUAGE sql STABLE STRICT AS $function$
     -- Whether anything of a topic may come back to a group by the clock: a look at two indexes, so
     -- that a group of hundreds of quiet topics sleeps at little cost.
-    SELECT (SELECT p.live <> '{}' OR p.s1 IS NOT NULL FROM durable_notify.position p
-             WHERE p.subscription_id = has_something_under_way.subscription_id ORDER BY p.seq DESC LIMIT 1)
+    SELECT (SELECT p.lease_tokens <> '{}' OR p.s1 IS NOT NULL FROM durable_notify.position p
+             WHERE p.subscription_id = _may_become_due.subscription_id ORDER BY p.seq DESC LIMIT 1)
         OR EXISTS (SELECT FROM durable_notify.deferred d
-                    WHERE d.subscription_id = has_something_under_way.subscription_id)
+                    WHERE d.subscription_id = _may_become_due.subscription_id)
 $function$;

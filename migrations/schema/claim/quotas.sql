@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.allowed(options durable_notify.consumer_group, wanted integer) RETURNS integer
+CREATE FUNCTION durable_notify._delivery_quota(options durable_notify.consumer_group, wanted integer) RETURNS integer
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
@@ -9,10 +9,10 @@ BEGIN
     -- The rate is a token bucket that holds a second's worth. What is leased counts as in flight
     -- until it is settled, or its lease has run out.
     IF options.max_in_flight IS NOT NULL THEN
-        wanted := LEAST(wanted, options.max_in_flight - (durable_notify.in_flight(options.id)).messages);
+        wanted := LEAST(wanted, options.max_in_flight - (durable_notify._in_flight(options.id)).messages);
     END IF;
     IF options.rate_limit IS NOT NULL THEN
-        INSERT INTO durable_notify.allowance AS a (group_id, tokens, at)
+        INSERT INTO durable_notify.rate_bucket AS a (group_id, tokens, at)
         VALUES (options.id, GREATEST(1, options.rate_limit), pg_catalog.clock_timestamp())
         ON CONFLICT (group_id) DO UPDATE
            SET tokens = LEAST(GREATEST(1, options.rate_limit), a.tokens + options.rate_limit
@@ -25,7 +25,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.in_flight(
+CREATE FUNCTION durable_notify._in_flight(
     group_id integer, OUT messages integer, OUT until timestamptz, OUT silent boolean
 )
 LANGUAGE plpgsql STABLE STRICT
@@ -37,21 +37,21 @@ BEGIN
     -- the group had a limit.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(l.ids) - (
                SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = l.token)), 0),
-           pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.rings IS DISTINCT FROM '*')
+           pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS DISTINCT FROM '*')
       INTO messages, until, silent
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL (
-           SELECT p.live FROM durable_notify.position p
+           SELECT p.lease_tokens FROM durable_notify.position p
             WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS newest
-     CROSS JOIN LATERAL pg_catalog.unnest(newest.live) AS held (token)
+     CROSS JOIN LATERAL pg_catalog.unnest(newest.lease_tokens) AS held (token)
       JOIN durable_notify.lease l ON l.token = held.token
-      LEFT JOIN durable_notify.heartbeat h ON h.token = l.token
-     WHERE s.group_id = in_flight.group_id
+      LEFT JOIN durable_notify.lease_deadline h ON h.token = l.token
+     WHERE s.group_id = _in_flight.group_id
        AND COALESCE(h.deadline, l.deadline) > pg_catalog.clock_timestamp();
 END
 $function$;
 
-CREATE FUNCTION durable_notify.room_to_read(
+CREATE FUNCTION durable_notify._read_quota(
     subscription_id integer, options durable_notify.consumer_group, wanted integer
 ) RETURNS integer
 LANGUAGE plpgsql STABLE AS $function$
@@ -66,7 +66,7 @@ BEGIN
     END IF;
     parked := (SELECT pg_catalog.count(*) FROM (
         SELECT FROM durable_notify.deferred d
-         WHERE d.subscription_id = room_to_read.subscription_id AND d.key IS NOT NULL
+         WHERE d.subscription_id = _read_quota.subscription_id AND d.key IS NOT NULL
          LIMIT options.park_limit) AS waiting);
     IF options.order_by = 'strict' AND parked > 0 THEN
         RETURN 0;

@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.move(
-    old_place durable_notify.position, new_place durable_notify.position, live bigint[]
+CREATE FUNCTION durable_notify._save_position(
+    old_pos durable_notify.position, new_pos durable_notify.position, lease_tokens bigint[]
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
@@ -9,9 +9,9 @@ BEGIN
     -- by version while somebody holds xmin. Trap: delete first. In a frozen snapshot the old place may not
     -- be the newest any more: that is a serialization failure (40001) here, and would be a duplicate key there.
     DELETE FROM durable_notify.position q
-     WHERE q.subscription_id = old_place.subscription_id AND q.seq = old_place.seq;
-    INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, live, expired)
-    VALUES (old_place.subscription_id, old_place.seq + 1, new_place.s0, new_place.h0,
-            new_place.s1, new_place.h1, new_place.p, move.live, new_place.expired);
+     WHERE q.subscription_id = old_pos.subscription_id AND q.seq = old_pos.seq;
+    INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens, expired)
+    VALUES (old_pos.subscription_id, old_pos.seq + 1, new_pos.s0, new_pos.h0,
+            new_pos.s1, new_pos.h1, new_pos.p, _save_position.lease_tokens, new_pos.expired);
 END
 $function$;

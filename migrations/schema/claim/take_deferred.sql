@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.take_deferred(
+CREATE FUNCTION durable_notify._take_deferred(
     subscription_id integer, wanted bigint[], OUT ids bigint[], OUT attempts integer[], OUT replay_jobs bigint[]
 )
 LANGUAGE plpgsql
@@ -11,19 +11,19 @@ BEGIN
     -- without it nothing removes rows.
     WITH gone AS (
         DELETE FROM durable_notify.deferred d
-         WHERE d.subscription_id = take_deferred.subscription_id AND d.message_id = ANY (wanted)
+         WHERE d.subscription_id = _take_deferred.subscription_id AND d.message_id = ANY (wanted)
         RETURNING d.message_id, d.attempt, d.replay_job),
     message AS (
         SELECT g.message_id, pg_catalog.max(g.attempt) AS attempt,
                CASE WHEN pg_catalog.bool_and(g.replay_job IS NOT NULL) AND pg_catalog.min(g.replay_job) = pg_catalog.max(g.replay_job)
                     THEN pg_catalog.max(g.replay_job) END AS replay_job
           FROM gone g GROUP BY g.message_id)
-    SELECT COALESCE(pg_catalog.array_agg(m.message_id ORDER BY w.place), '{}'),
-           COALESCE(pg_catalog.array_agg(m.attempt ORDER BY w.place), '{}'),
-           COALESCE(pg_catalog.array_agg(m.replay_job ORDER BY w.place), '{}')
+    SELECT COALESCE(pg_catalog.array_agg(m.message_id ORDER BY w.ord), '{}'),
+           COALESCE(pg_catalog.array_agg(m.attempt ORDER BY w.ord), '{}'),
+           COALESCE(pg_catalog.array_agg(m.replay_job ORDER BY w.ord), '{}')
       INTO ids, attempts, replay_jobs
-      FROM (SELECT n.id, pg_catalog.min(n.place) AS place
-              FROM pg_catalog.unnest(wanted) WITH ORDINALITY AS n (id, place) GROUP BY n.id) AS w
+      FROM (SELECT n.id, pg_catalog.min(n.ord) AS ord
+              FROM pg_catalog.unnest(wanted) WITH ORDINALITY AS n (id, ord) GROUP BY n.id) AS w
       JOIN message m ON m.message_id = w.id;
 END
 $function$;

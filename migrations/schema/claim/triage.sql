@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.sort_out(
-    part durable_notify.subscription, options durable_notify.consumer_group, live bigint[],
+CREATE FUNCTION durable_notify._triage(
+    subscription durable_notify.subscription, options durable_notify.consumer_group, lease_tokens bigint[],
     let_go integer, INOUT ids bigint[], INOUT attempts integer[], replay_jobs bigint[], OUT keys text[], OUT expired bigint
 )
 LANGUAGE plpgsql
@@ -19,43 +19,43 @@ BEGIN
     -- them are the next of their keys. replay_jobs: of each, the replay that may cancel it, or NULL.
     SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(ids) AS m (id);
     their_keys := ARRAY(
-        SELECT DISTINCT durable_notify.order_key(options.order_by, o.key)
-          FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o
+        SELECT DISTINCT durable_notify._ordering_key(options.order_by, o.key)
+          FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify._message(subscription.topic, m.id, lowest, highest) AS o
          WHERE o.key IS NOT NULL OR options.order_by = 'strict');
     -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
     -- shows a message in neither place, and its key is let go too early.
-    held_back := durable_notify.busy_keys(live, their_keys, options.order_by);
+    held_back := durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);
     held_back := held_back || ARRAY(
         SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)
-         WHERE EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = part.id AND d.key = k.key));
+         WHERE EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = subscription.id AND d.key = k.key));
     WITH message AS (
-        SELECT m.id, m.attempt, m.replay_job, m.place, o.expires_at <= now_time AS late, o.deliver_at,
-               durable_notify.order_key(options.order_by, o.key) AS key
+        SELECT m.id, m.attempt, m.replay_job, m.ord, o.expires_at <= now_time AS late, o.deliver_at,
+               durable_notify._ordering_key(options.order_by, o.key) AS key
           FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts), pg_catalog.unnest(replay_jobs))
-               WITH ORDINALITY AS m (id, attempt, replay_job, place)
-         CROSS JOIN LATERAL durable_notify.message_of(part.topic, m.id, lowest, highest) AS o),
+               WITH ORDINALITY AS m (id, attempt, replay_job, ord)
+         CROSS JOIN LATERAL durable_notify._message(subscription.topic, m.id, lowest, highest) AS o),
     judged AS (
-        SELECT m.id, m.attempt, m.replay_job, m.place, m.key, m.deliver_at,
+        SELECT m.id, m.attempt, m.replay_job, m.ord, m.key, m.deliver_at,
                CASE WHEN m.late THEN 'expired'
                     WHEN m.deliver_at > now_time AND m.attempt = 1 THEN 'delivery'
                     WHEN h.key IS NOT NULL THEN 'key'
                     ELSE 'goes' END AS state
           FROM message m
           LEFT JOIN (SELECT DISTINCT pg_catalog.unnest(held_back)) AS h (key)
-            ON h.key = m.key AND m.place > sort_out.let_go),
+            ON h.key = m.key AND m.ord > _triage.let_go),
     put_off AS (
-        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key, replay_job)
-        SELECT part.id, j.id, CASE j.state WHEN 'delivery' THEN j.deliver_at ELSE now_time END, j.attempt, j.state,
+        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key, replay_job)
+        SELECT subscription.id, j.id, CASE j.state WHEN 'delivery' THEN j.deliver_at ELSE now_time END, j.attempt, j.state,
                CASE j.state WHEN 'key' THEN j.key END, j.replay_job
           FROM judged j WHERE j.state IN ('delivery', 'key'))
-    SELECT pg_catalog.array_agg(j.id ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS ids,
-           pg_catalog.array_agg(j.attempt ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS attempts,
-           pg_catalog.array_agg(j.key ORDER BY j.place) FILTER (WHERE j.state = 'goes') AS keys,
+    SELECT pg_catalog.array_agg(j.id ORDER BY j.ord) FILTER (WHERE j.state = 'goes') AS ids,
+           pg_catalog.array_agg(j.attempt ORDER BY j.ord) FILTER (WHERE j.state = 'goes') AS attempts,
+           pg_catalog.array_agg(j.key ORDER BY j.ord) FILTER (WHERE j.state = 'goes') AS keys,
            pg_catalog.count(j.key) FILTER (WHERE j.state = 'goes') > 0 AS keyed,
            pg_catalog.array_agg(j.id) FILTER (WHERE j.state = 'expired') AS late
       INTO sorted FROM judged j;
     IF options.on_expiry = 'dead_letter' THEN
-        PERFORM durable_notify.bury(part.id, m.id, m.attempt - 1, 'expired')
+        PERFORM durable_notify._dead_letter(subscription.id, m.id, m.attempt - 1, 'expired')
            FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(attempts)) AS m (id, attempt)
           WHERE m.id = ANY (sorted.late);
     END IF;

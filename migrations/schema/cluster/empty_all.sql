@@ -10,12 +10,12 @@ BEGIN
     -- Groups go, too, or start anew, with their options, topics and pauses, where keep_groups says so. What
     -- was set up stays: grants, retention, wake-ups, mirrors, watched tables, the layout of the log. Ids are
     -- not drawn again. For the owner of the schema. SQLSTATE 55P03: others were at work for 5 seconds.
-    PERFORM durable_notify.hold_functions();
+    PERFORM durable_notify._lock_functions();
     SELECT pg_catalog.string_agg(pg_catalog.format('durable_notify.%I', c.relname), ', ' ORDER BY c.oid) INTO emptied
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-       AND c.relname <> ALL ('{schema_version,access,topic_retention,topic_wakeups,topic_mirror,log_layout,capture}'::text[])
-       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,pattern,subscription}'::text[]));
+       AND c.relname <> ALL ('{schema_version,access,topic_retention,topic_notify_policy,topic_mirror,partition_settings,capture}'::text[])
+       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription}'::text[]));
     LOOP
         -- Trap: who waits for a lock with others in its hands is waited for by who has what it wants, a claim.
         BEGIN
@@ -29,16 +29,16 @@ BEGIN
         END;
         PERFORM pg_catalog.pg_sleep(0.02 * pg_catalog.random());
     END LOOP;
-    PERFORM durable_notify.put_copy(NULL, l.copied, NULL) FROM durable_notify.log_layout l WHERE l.copied IS NOT NULL;
+    PERFORM durable_notify._swap_partition(NULL, l.copied, NULL) FROM durable_notify.partition_settings l WHERE l.copied IS NOT NULL;
     SELECT pg_catalog.string_agg(t.name, ', ') INTO emptied
       FROM pg_catalog.regexp_split_to_table(emptied, ', ') AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NOT NULL;
     EXECUTE pg_catalog.format('TRUNCATE %s', emptied);
     IF keep_groups THEN
-        INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, live)
+        INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens)
         SELECT s.id, 1, '3:3:', 0, NULL, NULL, 0, '{}' FROM durable_notify.subscription s;
     END IF;
-    -- What was closed is open again by the log's own trigger; see truncated().
-    UPDATE durable_notify.log_layout SET copied = NULL, copied_by = NULL;
-    PERFORM durable_notify.anchor_here();
+    -- What was closed is open again by the log's own trigger; see _outbox_after_truncate().
+    UPDATE durable_notify.partition_settings SET copied = NULL, copied_by = NULL;
+    PERFORM durable_notify._record_cluster();
 END
 $function$;

@@ -1,40 +1,40 @@
-CREATE FUNCTION durable_notify.anchor_here() RETURNS void
+CREATE FUNCTION durable_notify._record_cluster() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     new_log uuid := pg_catalog.gen_random_uuid();
 BEGIN
     -- Take note that the transaction ids in these tables are this cluster's; see the table anchor.
-    TRUNCATE durable_notify.anchor;  -- not DELETE: the order of its rows matters
+    TRUNCATE durable_notify.cluster_identity;  -- not DELETE: the order of its rows matters
     BEGIN
         -- A transaction of its own inside this one: its xid is higher than that of what is outside.
-        INSERT INTO durable_notify.anchor (place, xid, log_id) VALUES (1, '0', new_log);
-        UPDATE durable_notify.anchor SET xid = xmin WHERE place = 1;
+        INSERT INTO durable_notify.cluster_identity (slot, xid, log_id) VALUES (1, '0', new_log);
+        UPDATE durable_notify.cluster_identity SET xid = xmin WHERE slot = 1;
     EXCEPTION WHEN division_by_zero THEN
         RAISE;  -- never; the clause makes the block a transaction
     END;
-    INSERT INTO durable_notify.anchor (place, xid, log_id) VALUES (2, '0', new_log);
-    UPDATE durable_notify.anchor SET xid = xmin WHERE place = 2;
+    INSERT INTO durable_notify.cluster_identity (slot, xid, log_id) VALUES (2, '0', new_log);
+    UPDATE durable_notify.cluster_identity SET xid = xmin WHERE slot = 2;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.carried_over(message_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._mark_replicated(message_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Take note that rows come from another cluster, by logical replication: nobody can read on before
     -- reanchor(). Ids drawn here follow those carried over, as if the sequence came with them.
-    UPDATE durable_notify.anchor SET xid = '0' WHERE xid <> '0';
+    UPDATE durable_notify.cluster_identity SET xid = '0' WHERE xid <> '0';
     PERFORM pg_catalog.setval('durable_notify.outbox_id_seq', message_id)
        FROM durable_notify.outbox_id_seq q
       WHERE q.last_value < message_id OR q.last_value = message_id AND NOT q.is_called;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.raise_elsewhere() RETURNS void
+CREATE FUNCTION durable_notify._raise_foreign_cluster() RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Refuse to read where the log does not stand where it was written; see the table anchor.
-    IF NOT EXISTS (SELECT FROM durable_notify.anchor) THEN
-        RAISE EXCEPTION 'the table durable_notify.anchor is empty, as after a TRUNCATE of all tables: without it nothing is read'
+    IF NOT EXISTS (SELECT FROM durable_notify.cluster_identity) THEN
+        RAISE EXCEPTION 'the table durable_notify.cluster_identity is empty, as after a TRUNCATE of all tables: without it nothing is read'
             USING ERRCODE = 'DN010',
                   HINT = 'Where nothing else is to be kept, as in tests: SELECT durable_notify.empty_all(), now and in place of '
                          'TRUNCATE. Where messages are, run: durable-notify reanchor';

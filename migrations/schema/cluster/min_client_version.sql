@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.oldest_package() RETURNS text
+CREATE FUNCTION durable_notify.min_client_version() RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The schema version of the oldest package that works with this schema. Newer ones do, too: while an

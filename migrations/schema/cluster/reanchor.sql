@@ -19,45 +19,45 @@ BEGIN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
-    PERFORM durable_notify.hold_functions();
-    LOCK TABLE durable_notify.removing IN ROW EXCLUSIVE MODE;  -- as keep_all() does, whose ids may be behind
+    PERFORM durable_notify._lock_functions();
+    LOCK TABLE durable_notify.lock_removals IN ROW EXCLUSIVE MODE;  -- as _block_removal() does, whose ids may be behind
     LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
-    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) THEN
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a) THEN
         RETURN;
     END IF;
-    PERFORM durable_notify.follow_ids();
+    PERFORM durable_notify._sync_sequences();
     -- Nobody else publishes now: what is published after this is not visible to it.
-    now_snapshot := durable_notify.committed_snapshot();
+    now_snapshot := durable_notify._committed_snapshot();
     FOR found IN
-        SELECT s AS part, s.topic, g.name FROM durable_notify.subscription s
+        SELECT s AS subscription, s.topic, g.name FROM durable_notify.subscription s
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
          ORDER BY g.name, s.topic
     LOOP
-        undelivered := durable_notify.reanchor_place(found.part, now_snapshot);
+        undelivered := durable_notify._reanchor_position(found.subscription, now_snapshot);
         group_name := found.name;
         topic := found.topic;
-        PERFORM durable_notify.note_audit('reanchor', group_name, NULL, topic, undelivered, why);
-        PERFORM durable_notify.ring(topic, '0');
+        PERFORM durable_notify._record_audit('reanchor', group_name, NULL, topic, undelivered, why);
+        PERFORM durable_notify._ring(topic, '0');
         RETURN NEXT;
     END LOOP;
-    DELETE FROM durable_notify.horizon;
-    PERFORM durable_notify.begin_anew();
+    DELETE FROM durable_notify.group_watermark;
+    PERFORM durable_notify._reset_maintenance();
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
-    ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER published;  -- pg_restore --disable-triggers forgets it
-    PERFORM durable_notify.set_closed(0, '3');  -- of the other cluster's transactions
-    PERFORM durable_notify.put_copy(NULL, l.copied, NULL) FROM durable_notify.log_layout l WHERE l.copied IS NOT NULL;
-    UPDATE durable_notify.log_layout SET closed_below = 0, copied = NULL, copied_by = NULL;
-    PERFORM durable_notify.anchor_here();
+    ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER outbox_after_insert;  -- pg_restore --disable-triggers forgets it
+    PERFORM durable_notify._set_closed_below(0, '3');  -- of the other cluster's transactions
+    PERFORM durable_notify._swap_partition(NULL, l.copied, NULL) FROM durable_notify.partition_settings l WHERE l.copied IS NOT NULL;
+    UPDATE durable_notify.partition_settings SET closed_below = 0, copied = NULL, copied_by = NULL;
+    PERFORM durable_notify._record_cluster();
 END
 $function$;
 
-CREATE FUNCTION durable_notify.reanchor_place(part durable_notify.subscription, now_snapshot pg_snapshot) RETURNS bigint
+CREATE FUNCTION durable_notify._reanchor_position(subscription durable_notify.subscription, now_snapshot pg_snapshot) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    old_place durable_notify.position;
-    place durable_notify.position;
+    old_pos durable_notify.position;
+    pos durable_notify.position;
     put_off bigint;
 BEGIN
     -- Say where a subscription stands without the other cluster's snapshots; returns how many messages
@@ -67,49 +67,49 @@ BEGIN
     -- was not visible to the old snapshots was in flight when it was copied: these few are put off, and
     -- come first. The snapshots are compared with xids of their own cluster, which is plain arithmetic;
     -- what was published here since has an id above them.
-    SELECT * INTO old_place FROM durable_notify.position p
-     WHERE p.subscription_id = part.id ORDER BY p.seq DESC LIMIT 1;
+    SELECT * INTO old_pos FROM durable_notify.position p
+     WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the copy is not whole: a group consumes topic "%" and has no position in it', part.topic
+        RAISE EXCEPTION 'the copy is not whole: a group consumes topic "%" and has no position in it', subscription.topic
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Copy all tables of the schema durable_notify. Nothing was changed.';
     END IF;
-    place := old_place;
-    place.s0 := now_snapshot;
-    place.h0 := GREATEST(old_place.h0, old_place.p);
-    place.s1 := NULL;
-    place.h1 := NULL;
-    place.p := 0;
-    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key)
-    SELECT part.id, o.id, pg_catalog.clock_timestamp(), 1, CASE WHEN o.key IS NULL THEN 'retry' ELSE 'key' END, o.key
-      FROM (SELECT o.id, o.xid, durable_notify.order_key(g.order_by, o.key) AS key
+    pos := old_pos;
+    pos.s0 := now_snapshot;
+    pos.h0 := GREATEST(old_pos.h0, old_pos.p);
+    pos.s1 := NULL;
+    pos.h1 := NULL;
+    pos.p := 0;
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
+    SELECT subscription.id, o.id, pg_catalog.clock_timestamp(), 1, CASE WHEN o.key IS NULL THEN 'retry' ELSE 'key' END, o.key
+      FROM (SELECT o.id, o.xid, durable_notify._ordering_key(g.order_by, o.key) AS key
               FROM durable_notify.outbox o
-              JOIN durable_notify.consumer_group g ON g.id = part.group_id
-             WHERE o.topic = part.topic AND o.id <= place.h0) AS o
-     WHERE NOT (o.id <= old_place.h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, old_place.s0))
-       AND NOT (o.id <= old_place.p AND COALESCE(pg_catalog.pg_visible_in_snapshot(o.xid, old_place.s1), false))
+              JOIN durable_notify.consumer_group g ON g.id = subscription.group_id
+             WHERE o.topic = subscription.topic AND o.id <= pos.h0) AS o
+     WHERE NOT (o.id <= old_pos.h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, old_pos.s0))
+       AND NOT (o.id <= old_pos.p AND COALESCE(pg_catalog.pg_visible_in_snapshot(o.xid, old_pos.s1), false))
        AND NOT EXISTS (  -- after a replay it may wait there already
            SELECT FROM durable_notify.deferred d
-            WHERE d.subscription_id = part.id AND d.message_id = o.id AND d.replay_job IS NULL);
+            WHERE d.subscription_id = subscription.id AND d.message_id = o.id AND d.replay_job IS NULL);
     GET DIAGNOSTICS put_off = ROW_COUNT;
-    PERFORM durable_notify.move(old_place, place, old_place.live);
+    PERFORM durable_notify._save_position(old_pos, pos, old_pos.lease_tokens);
     UPDATE durable_notify.replay_job j
        SET s0 = now_snapshot, h0 = GREATEST(j.h0, j.p), s1 = NULL, p = 0
-     WHERE j.subscription_id = part.id AND j.state = 'running';
-    RETURN put_off + (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = part.topic AND o.id > place.h0);
+     WHERE j.subscription_id = subscription.id AND j.state = 'running';
+    RETURN put_off + (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = subscription.topic AND o.id > pos.h0);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.follow_ids() RETURNS void
+CREATE FUNCTION durable_notify._sync_sequences() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
-    part record;
+    subscription record;
 BEGIN
     -- Have every sequence go on after the ids that are there: logical replication carries rows over and
     -- not the sequences they were numbered by.
     --
     -- One that was never drawn from stands at 1, too, and has yet to draw it.
-    FOR part IN
+    FOR subscription IN
         SELECT c.relname, a.attname,
                pg_catalog.pg_get_serial_sequence(c.oid::regclass::text, a.attname) AS sequence
           FROM pg_catalog.pg_class c
@@ -121,7 +121,7 @@ BEGIN
             'SELECT pg_catalog.setval(%L, m.last) FROM %s q,'
             ' (SELECT pg_catalog.max(%I)::bigint AS last FROM durable_notify.%I) m'
             ' WHERE q.last_value < m.last OR q.last_value = m.last AND NOT q.is_called',
-            part.sequence, part.sequence, part.attname, part.relname);
+            subscription.sequence, subscription.sequence, subscription.attname, subscription.relname);
     END LOOP;
 END
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.begin_anew() RETURNS void
+CREATE FUNCTION durable_notify._reset_maintenance() RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
     next_id bigint := (SELECT q.last_value + q.is_called::integer FROM durable_notify.outbox_id_seq q);
@@ -7,19 +7,19 @@ BEGIN
     -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
     -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those,
     -- nor a leaf closed for them: what is published there would be refused.
-    DELETE FROM durable_notify.seal;
-    DELETE FROM durable_notify.unwanted_leaf;
+    DELETE FROM durable_notify.watermark;
+    DELETE FROM durable_notify.unwanted_partition;
     DELETE FROM durable_notify.maintenance;
-    UPDATE durable_notify.topic_progress p
+    UPDATE durable_notify.maintenance_progress p
        SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,
            compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id);
-    DELETE FROM durable_notify.topic_extent e WHERE e.upto_id >= next_id;
+    DELETE FROM durable_notify.topic_size e WHERE e.upto_id >= next_id;
     DELETE FROM durable_notify.compacted_key k WHERE k.message_id >= next_id;
     FOR leaf IN
         SELECT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
-         WHERE t.tgfoid = 'durable_notify.refuse_late()'::regprocedure
+         WHERE t.tgfoid = 'durable_notify._refuse_late_insert()'::regprocedure
     LOOP
-        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late ON %s', leaf);  -- see bar_leaf()
+        EXECUTE pg_catalog.format('DROP TRIGGER refuse_late_insert ON %s', leaf);  -- see _close_partition()
     END LOOP;
 END
 $function$;

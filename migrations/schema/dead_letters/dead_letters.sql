@@ -11,8 +11,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- The dead letters of a group (NULL: of all that the caller may see) that fit every condition that is
     -- not NULL.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.dead_letters_granted(
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._dead_letters_granted(
             group_name, topic, ids, key, error_type, since, until);
         RETURN;
     END IF;
@@ -24,7 +24,7 @@ BEGIN
     RETURN QUERY
     SELECT g.name, d.topic, d.message_id, d.key, d.payload, d.data, d.headers, d.published_at, d.attempt, d.reason,
            d.dead_at, d.error
-      FROM durable_notify.chosen_dead_letters(group_name, topic, ids, key, error_type, since, until) AS d
+      FROM durable_notify._filter_dead_letters(group_name, topic, ids, key, error_type, since, until) AS d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
      ORDER BY g.name, d.topic, d.message_id;

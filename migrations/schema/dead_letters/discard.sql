@@ -7,21 +7,21 @@ LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    noted record;
+    recorded record;
     discarded bigint := 0;
 BEGIN
     -- Forget dead letters, those that fit every condition given; returns how many.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
-    FOR noted IN
+    FOR recorded IN
         SELECT t.topic, pg_catalog.count(DISTINCT t.message_id) AS messages,
                pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT t.message_id)) AS details
-          FROM durable_notify.take_dead_letters(group_name, discard.topic, ids, key, error_type, since, until, everything) AS t
+          FROM durable_notify._delete_dead_letters(group_name, discard.topic, ids, key, error_type, since, until, everything) AS t
          GROUP BY t.topic
     LOOP
-        PERFORM durable_notify.note_audit('discard', group_name, noted.details, noted.topic, noted.messages, why);
-        discarded := discarded + noted.messages;
+        PERFORM durable_notify._record_audit('discard', group_name, recorded.details, recorded.topic, recorded.messages, why);
+        discarded := discarded + recorded.messages;
     END LOOP;
     RETURN discarded;
 END

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.chosen_dead_letters(
+CREATE FUNCTION durable_notify._filter_dead_letters(
     group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz
 ) RETURNS SETOF durable_notify.dead_letter
 LANGUAGE sql STABLE AS $function$
@@ -7,16 +7,16 @@ LANGUAGE sql STABLE AS $function$
       FROM durable_notify.dead_letter d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
-     WHERE (chosen_dead_letters.group_name IS NULL OR g.name = chosen_dead_letters.group_name)
-       AND (chosen_dead_letters.topic IS NULL OR d.topic = chosen_dead_letters.topic)
-       AND (chosen_dead_letters.ids IS NULL OR d.message_id = ANY (chosen_dead_letters.ids))
-       AND (chosen_dead_letters.key IS NULL OR d.key = chosen_dead_letters.key)
-       AND (chosen_dead_letters.error_type IS NULL OR d.error ->> 'type' = chosen_dead_letters.error_type)
-       AND (chosen_dead_letters.since IS NULL OR d.dead_at >= chosen_dead_letters.since)
-       AND (chosen_dead_letters.until IS NULL OR d.dead_at < chosen_dead_letters.until)
+     WHERE (_filter_dead_letters.group_name IS NULL OR g.name = _filter_dead_letters.group_name)
+       AND (_filter_dead_letters.topic IS NULL OR d.topic = _filter_dead_letters.topic)
+       AND (_filter_dead_letters.ids IS NULL OR d.message_id = ANY (_filter_dead_letters.ids))
+       AND (_filter_dead_letters.key IS NULL OR d.key = _filter_dead_letters.key)
+       AND (_filter_dead_letters.error_type IS NULL OR d.error ->> 'type' = _filter_dead_letters.error_type)
+       AND (_filter_dead_letters.since IS NULL OR d.dead_at >= _filter_dead_letters.since)
+       AND (_filter_dead_letters.until IS NULL OR d.dead_at < _filter_dead_letters.until)
 $function$;
 
-CREATE FUNCTION durable_notify.take_dead_letters(
+CREATE FUNCTION durable_notify._delete_dead_letters(
     group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz,
     everything boolean
 ) RETURNS SETOF durable_notify.dead_letter
@@ -30,14 +30,14 @@ BEGIN
         RAISE EXCEPTION 'which dead letters of group "%"?', group_name
             USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
     END IF;
-    PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
-    PERFORM durable_notify.group_lock(group_name);
+    PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
+    PERFORM durable_notify._lock_group(group_name);
     RETURN QUERY
     DELETE FROM durable_notify.dead_letter d
      USING (SELECT x.subscription_id, x.message_id, x.seq
-              FROM durable_notify.chosen_dead_letters(
-                       take_dead_letters.group_name, take_dead_letters.topic, take_dead_letters.ids, take_dead_letters.key,
-                       take_dead_letters.error_type, take_dead_letters.since, take_dead_letters.until) AS c
+              FROM durable_notify._filter_dead_letters(
+                       _delete_dead_letters.group_name, _delete_dead_letters.topic, _delete_dead_letters.ids, _delete_dead_letters.key,
+                       _delete_dead_letters.error_type, _delete_dead_letters.since, _delete_dead_letters.until) AS c
               JOIN durable_notify.dead_letter x USING (subscription_id, message_id, seq)
                FOR UPDATE OF x SKIP LOCKED) AS f
      WHERE d.subscription_id = f.subscription_id AND d.message_id = f.message_id AND d.seq = f.seq

@@ -15,8 +15,8 @@ BEGIN
     -- park_limit, max_in_flight, rate_limit; null lifts the last two.
     -- A new order_by holds for what is handed out from then on, and for all that waits. It waits, for 5
     -- seconds at most, until no open transaction has messages of the group come again (SQLSTATE 55P03).
-    IF NOT durable_notify.has_own_rights() THEN
-        PERFORM durable_notify.configure_granted(group_name, options);
+    IF NOT durable_notify._is_owner() THEN
+        PERFORM durable_notify._configure_granted(group_name, options);
         RETURN;
     END IF;
     unknown := (SELECT pg_catalog.string_agg(o.name, ', ') FROM pg_catalog.jsonb_object_keys(options) AS o (name)
@@ -26,7 +26,7 @@ BEGIN
         RAISE EXCEPTION 'a group has no option %', unknown USING ERRCODE = '22023',
               HINT = 'durable_notify.consumer_group has them as columns.';
     END IF;
-    changed := durable_notify.hold_group_and(group_name, 'order', options ->> 'order_by');
+    changed := durable_notify._lock_group_and(group_name, 'order', options ->> 'order_by');
     SELECT * INTO STRICT old FROM durable_notify.consumer_group g WHERE g.id = changed;
     UPDATE durable_notify.consumer_group g
        SET order_by = COALESCE(options ->> 'order_by', g.order_by),
@@ -55,10 +55,10 @@ BEGIN
                 USING ERRCODE = '22023', HINT = 'Nothing was changed.';
         END IF;
         UPDATE durable_notify.ordering o SET changes = o.changes + 1 WHERE o.group_id = changed;
-        PERFORM durable_notify.order_anew(new);
+        PERFORM durable_notify._apply_new_order(new);
     END IF;
-    PERFORM durable_notify.note_audit('configure', group_name, options);
-    PERFORM durable_notify.ring_group(changed);
+    PERFORM durable_notify._record_audit('configure', group_name, options);
+    PERFORM durable_notify._ring_group(changed);
 EXCEPTION
     WHEN check_violation OR invalid_text_representation OR numeric_value_out_of_range
          OR datetime_field_overflow OR interval_field_overflow OR not_null_violation THEN
@@ -67,19 +67,19 @@ EXCEPTION
 END
 $function$;
 
-CREATE FUNCTION durable_notify.order_anew(changed durable_notify.consumer_group) RETURNS void
+CREATE FUNCTION durable_notify._apply_new_order(changed durable_notify.consumer_group) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Have what waits in deferred follow a group's new order. The caller holds the group's lock and its row
     -- of ordering: there is no row that this cannot see. Leases keep the order they were handed out under.
     UPDATE durable_notify.deferred d
-       SET key = durable_notify.order_key(changed.order_by, o.key),
-           waits_for = CASE WHEN d.waits_for = 'key' THEN 'retry' ELSE d.waits_for END
+       SET key = durable_notify._ordering_key(changed.order_by, o.key),
+           reason = CASE WHEN d.reason = 'key' THEN 'retry' ELSE d.reason END
       FROM (SELECT w.subscription_id, w.message_id, w.seq, o.key
               FROM durable_notify.subscription s
-              JOIN durable_notify.deferred w ON w.subscription_id = s.id AND w.waits_for IN ('retry', 'key')
-             CROSS JOIN LATERAL durable_notify.message_of(s.topic, w.message_id, w.message_id, w.message_id) AS o
+              JOIN durable_notify.deferred w ON w.subscription_id = s.id AND w.reason IN ('retry', 'key')
+             CROSS JOIN LATERAL durable_notify._message(s.topic, w.message_id, w.message_id, w.message_id) AS o
              WHERE s.group_id = changed.id) AS o
      WHERE d.subscription_id = o.subscription_id AND d.message_id = o.message_id AND d.seq = o.seq;
 END

@@ -4,16 +4,16 @@ SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    deleted integer := durable_notify.hold_group_and(group_name, 'all');
+    deleted integer := durable_notify._lock_group_and(group_name, 'all');
 BEGIN
     -- Forget a group: its positions, leases, retries and dead letters. The messages stay in the
     -- log, for other groups and for one of this name that is created later. Consumers that run
     -- end with an error at their next claim; what they settle is refused.
-    PERFORM durable_notify.note_audit('delete', group_name);
-    PERFORM durable_notify.ring_group(deleted);
+    PERFORM durable_notify._record_audit('delete', group_name);
+    PERFORM durable_notify._ring_group(deleted);
     DELETE FROM durable_notify.settlement t USING durable_notify.lease l, durable_notify.subscription s
      WHERE s.group_id = deleted AND l.subscription_id = s.id AND t.token = l.token;
-    DELETE FROM durable_notify.heartbeat h USING durable_notify.lease l, durable_notify.subscription s
+    DELETE FROM durable_notify.lease_deadline h USING durable_notify.lease l, durable_notify.subscription s
      WHERE s.group_id = deleted AND l.subscription_id = s.id AND h.token = l.token;
     DELETE FROM durable_notify.lease l USING durable_notify.subscription s
      WHERE s.group_id = deleted AND l.subscription_id = s.id;

@@ -4,7 +4,7 @@ SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    asking integer;
+    for_group integer;
     fresh text[];
 BEGIN
     -- Subscribe a group to the topics of the log that its patterns stand for and that it is not
@@ -12,26 +12,26 @@ BEGIN
     --
     -- From the beginning: what there was when the pattern was subscribed was subscribed with it, so
     -- all of a topic first seen now was committed since.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.discover_granted(group_name, patterns);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._discover_granted(group_name, patterns);
         RETURN;
     END IF;
-    SELECT g.id INTO asking FROM durable_notify.consumer_group g WHERE g.name = group_name;
-    SELECT pg_catalog.array_agg(t.topic) INTO fresh FROM durable_notify.topics_of_the_log() AS t (topic)
-     WHERE EXISTS (SELECT FROM durable_notify.pattern p
-                    WHERE p.group_id = asking AND t.topic ~ durable_notify.topic_regex(p.pattern))
+    SELECT g.id INTO for_group FROM durable_notify.consumer_group g WHERE g.name = group_name;
+    SELECT pg_catalog.array_agg(t.topic) INTO fresh FROM durable_notify._topics() AS t (topic)
+     WHERE EXISTS (SELECT FROM durable_notify.group_pattern p
+                    WHERE p.group_id = for_group AND t.topic ~ durable_notify._topic_regex(p.pattern))
        AND NOT EXISTS (SELECT FROM durable_notify.subscription s
-                        WHERE s.group_id = asking AND s.topic = t.topic);
-    IF asking IS NULL OR fresh IS NOT NULL THEN
-        PERFORM durable_notify.keep_all();
-        asking := durable_notify.group_lock(group_name);
-        PERFORM durable_notify.subscribe_topics(asking, fresh, 'beginning', NULL);
+                        WHERE s.group_id = for_group AND s.topic = t.topic);
+    IF for_group IS NULL OR fresh IS NOT NULL THEN
+        PERFORM durable_notify._block_removal();
+        for_group := durable_notify._lock_group(group_name);
+        PERFORM durable_notify._subscribe_topics(for_group, fresh, 'beginning', NULL);
     END IF;
     RETURN QUERY
     SELECT s.topic FROM durable_notify.subscription s
-     WHERE s.group_id = asking
+     WHERE s.group_id = for_group
        AND EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
-                    WHERE s.topic ~ durable_notify.topic_regex(p.pattern))
+                    WHERE s.topic ~ durable_notify._topic_regex(p.pattern))
      ORDER BY s.topic;
 END
 $function$;

@@ -10,17 +10,17 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- The groups that the caller may see, with their options, topics and patterns, and the active consumer
     -- of an exclusive one.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.groups_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._groups_granted();
         RETURN;
     END IF;
     RETURN QUERY
     SELECT g.name, g.order_by, g.exclusive, g.max_attempts, g.retry_base, g.retry_factor, g.retry_max, g.on_expiry,
            g.park_limit, g.max_in_flight, g.rate_limit, g.paused_at, g.created_at,
            ARRAY(SELECT s.topic FROM durable_notify.subscription s WHERE s.group_id = g.id ORDER BY 1),
-           ARRAY(SELECT p.pattern FROM durable_notify.pattern p WHERE p.group_id = g.id ORDER BY 1),
+           ARRAY(SELECT p.pattern FROM durable_notify.group_pattern p WHERE p.group_id = g.id ORDER BY 1),
            a.consumer, a.deadline
-      FROM durable_notify.consumer_group g LEFT JOIN durable_notify.active a ON a.group_id = g.id
+      FROM durable_notify.consumer_group g LEFT JOIN durable_notify.active_consumer a ON a.group_id = g.id
      ORDER BY g.name;
 END
 $function$;

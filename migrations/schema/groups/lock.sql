@@ -1,6 +1,6 @@
-CREATE FUNCTION durable_notify.held_by_strangers(group_id integer) RETURNS boolean
+CREATE FUNCTION durable_notify._group_lock_hijacked(group_id integer) RETURNS boolean
 LANGUAGE sql VOLATILE AS $function$
-    -- Whether somebody has a group's advisory lock who does not hold the table holding, as hold_group()
+    -- Whether somebody has a group's advisory lock who does not hold the table holding, as _acquire_group_lock()
     -- does. One look at pg_locks, or what is there would not fit together.
     WITH locks AS MATERIALIZED (
         SELECT l.locktype, l.relation, l.classid, l.objid, l.objsubid, l.virtualtransaction, l.pid
@@ -12,11 +12,11 @@ LANGUAGE sql VOLATILE AS $function$
          WHERE a.locktype = 'advisory' AND a.classid = 1685024361 AND a.objid = group_id::oid AND a.objsubid = 2
            AND NOT EXISTS (
                SELECT FROM locks h
-                WHERE h.locktype = 'relation' AND h.relation = 'durable_notify.holding'::regclass
+                WHERE h.locktype = 'relation' AND h.relation = 'durable_notify.lock_groups'::regclass
                   AND h.virtualtransaction = a.virtualtransaction AND h.pid IS NOT DISTINCT FROM a.pid))
 $function$;
 
-CREATE FUNCTION durable_notify.hold_group(group_id integer) RETURNS void
+CREATE FUNCTION durable_notify._acquire_group_lock(group_id integer) RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
     patience text;
@@ -29,7 +29,7 @@ BEGIN
     -- connect can keep the advisory lock for ever. Nobody else can have the table: where a stranger keeps
     -- the one, the other alone does as well, in a mode that nobody else who holds a group can have.
     IF pg_catalog.pg_try_advisory_xact_lock(1685024361, group_id) THEN
-        LOCK TABLE durable_notify.holding IN ROW EXCLUSIVE MODE;
+        LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;
         RETURN;
     END IF;
     patience := pg_catalog.current_setting('lock_timeout');
@@ -40,24 +40,24 @@ BEGIN
                 PERFORM pg_catalog.set_config('lock_timeout', '1s', true);
             END IF;
             PERFORM pg_catalog.pg_advisory_xact_lock(1685024361, group_id);
-            LOCK TABLE durable_notify.holding IN ROW EXCLUSIVE MODE;
+            LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;
             PERFORM pg_catalog.set_config('lock_timeout', patience, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
-            EXIT WHEN durable_notify.held_by_strangers(group_id);
+            EXIT WHEN durable_notify._group_lock_hijacked(group_id);
             IF patience <> '0' AND pg_catalog.clock_timestamp() >= since + patience::interval THEN
                 RAISE EXCEPTION 'an open transaction has the lock of group "%"',
-                    (SELECT g.name FROM durable_notify.consumer_group g WHERE g.id = hold_group.group_id)
+                    (SELECT g.name FROM durable_notify.consumer_group g WHERE g.id = _acquire_group_lock.group_id)
                     USING ERRCODE = '55P03',
                           HINT = 'Nothing was changed. Try again when it has ended; pg_stat_activity shows it.';
             END IF;
         END;
     END LOOP;
-    LOCK TABLE durable_notify.holding IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE durable_notify.lock_groups IN SHARE ROW EXCLUSIVE MODE;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.group_lock(group_name text) RETURNS integer
+CREATE FUNCTION durable_notify._lock_group(group_name text) RETURNS integer
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
@@ -70,12 +70,12 @@ BEGIN
     --
     -- SQLSTATE DN010: the log came from another cluster, and reanchor() has not been run; see the
     -- table anchor.
-    SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = group_lock.group_name;
+    SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = _lock_group.group_name;
     IF group_id IS NOT NULL THEN
-        PERFORM durable_notify.hold_group(group_id);
+        PERFORM durable_notify._acquire_group_lock(group_id);
         -- Trap: who had the lock until now may have deleted the group, or given it another name.
-        SELECT (SELECT g.name = group_lock.group_name FROM durable_notify.consumer_group g WHERE g.id = group_id),
-               (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a)
+        SELECT (SELECT g.name = _lock_group.group_name FROM durable_notify.consumer_group g WHERE g.id = group_id),
+               (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a)
           INTO is_there, is_here;
     END IF;
     IF is_there IS NOT TRUE THEN
@@ -84,13 +84,13 @@ BEGIN
                   HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
     END IF;
     IF is_here IS NOT TRUE THEN
-        PERFORM durable_notify.raise_elsewhere();
+        PERFORM durable_notify._raise_foreign_cluster();
     END IF;
     RETURN group_id;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.hold_group_and(group_name text, change text, new_order text DEFAULT NULL) RETURNS integer
+CREATE FUNCTION durable_notify._lock_group_and(group_name text, change text, new_order text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql
 SET lock_timeout = '1s' AS $function$
 #variable_conflict use_column
@@ -105,7 +105,7 @@ BEGIN
     -- through. Gives up after 5 seconds.
     LOOP
         BEGIN
-            changed := durable_notify.group_lock(group_name);
+            changed := durable_notify._lock_group(group_name);
             CASE change
                 WHEN 'order' THEN
                     PERFORM FROM durable_notify.ordering o JOIN durable_notify.consumer_group g ON g.id = o.group_id
@@ -115,7 +115,7 @@ BEGIN
                 WHEN 'all' THEN
                     PERFORM FROM durable_notify.consumer_group g WHERE g.id = changed FOR UPDATE NOWAIT;
                     PERFORM FROM durable_notify.ordering o WHERE o.group_id = changed FOR UPDATE NOWAIT;
-                    PERFORM FROM durable_notify.active a WHERE a.group_id = changed FOR UPDATE NOWAIT;
+                    PERFORM FROM durable_notify.active_consumer a WHERE a.group_id = changed FOR UPDATE NOWAIT;
                     PERFORM FROM durable_notify.subscription s WHERE s.group_id = changed FOR UPDATE NOWAIT;
                     PERFORM FROM durable_notify.replay_job j JOIN durable_notify.subscription s ON s.id = j.subscription_id
                       WHERE s.group_id = changed FOR UPDATE OF j NOWAIT;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.topic_regex(pattern text) RETURNS text
+CREATE FUNCTION durable_notify._topic_regex(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
     -- A pattern of topics as a regular expression. A pattern is what NATS takes for subjects: words
     -- between dots, where * stands for one word and a last > for one or more. Trap: without E, and with
@@ -8,6 +8,6 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
                    WHEN '*' THEN '[^.]+'
                    WHEN '>' THEN '.+'
                    ELSE pg_catalog.regexp_replace(w.word, E'([][\\\\.^$|?*+(){}-])', E'\\\\\\1', 'g')
-               END, '[.]' ORDER BY w.place) || '$'
-      FROM pg_catalog.unnest(pg_catalog.string_to_array(pattern, '.')) WITH ORDINALITY AS w (word, place)
+               END, '[.]' ORDER BY w.ord) || '$'
+      FROM pg_catalog.unnest(pg_catalog.string_to_array(pattern, '.')) WITH ORDINALITY AS w (word, ord)
 $function$;

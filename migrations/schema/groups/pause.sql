@@ -6,13 +6,13 @@ DECLARE
     changed integer;
 BEGIN
     -- Hand out nothing more to a group until resume(). What is leased can be settled.
-    IF NOT durable_notify.has_own_rights() THEN
-        PERFORM durable_notify.pause_granted(group_name);
+    IF NOT durable_notify._is_owner() THEN
+        PERFORM durable_notify._pause_granted(group_name);
         RETURN;
     END IF;
-    changed := durable_notify.group_lock(group_name);
+    changed := durable_notify._lock_group(group_name);
     UPDATE durable_notify.consumer_group g SET paused_at = pg_catalog.clock_timestamp()
      WHERE g.id = changed AND g.paused_at IS NULL;
-    PERFORM durable_notify.note_audit('pause', group_name);
+    PERFORM durable_notify._record_audit('pause', group_name);
 END
 $function$;

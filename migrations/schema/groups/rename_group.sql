@@ -4,14 +4,14 @@ SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    changed integer := durable_notify.hold_group_and(group_name, 'name');
+    changed integer := durable_notify._lock_group_and(group_name, 'name');
 BEGIN
     -- Give a group another name; position, leases and dead letters stay its own. Consumers that
     -- run under the old name end with an error at their next claim.
     UPDATE durable_notify.consumer_group g SET name = new_name WHERE g.id = changed;
     UPDATE durable_notify.access a SET group_name = new_name WHERE a.group_name = rename_group.group_name;
-    PERFORM durable_notify.note_audit('rename', group_name, pg_catalog.jsonb_build_object('new_name', new_name));
-    PERFORM durable_notify.ring_group(changed);
+    PERFORM durable_notify._record_audit('rename', group_name, pg_catalog.jsonb_build_object('new_name', new_name));
+    PERFORM durable_notify._ring_group(changed);
 EXCEPTION
     WHEN unique_violation THEN
         RAISE EXCEPTION 'there is a group "%" already', new_name

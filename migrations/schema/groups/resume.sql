@@ -6,14 +6,14 @@ DECLARE
     changed integer;
 BEGIN
     -- Hand out messages to a paused group again: where it was, with nothing lost meanwhile.
-    IF NOT durable_notify.has_own_rights() THEN
-        PERFORM durable_notify.resume_granted(group_name);
+    IF NOT durable_notify._is_owner() THEN
+        PERFORM durable_notify._resume_granted(group_name);
         RETURN;
     END IF;
-    changed := durable_notify.group_lock(group_name);
+    changed := durable_notify._lock_group(group_name);
     UPDATE durable_notify.consumer_group g SET paused_at = NULL
      WHERE g.id = changed AND g.paused_at IS NOT NULL;
-    PERFORM durable_notify.note_audit('resume', group_name);
-    PERFORM durable_notify.ring_group(changed);
+    PERFORM durable_notify._record_audit('resume', group_name);
+    PERFORM durable_notify._ring_group(changed);
 END
 $function$;

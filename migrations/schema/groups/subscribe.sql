@@ -13,12 +13,12 @@ DECLARE
 BEGIN
     -- Create a group, and subscribe it to topics, where it is not yet; returns the group's id.
     --
-    -- A topic may be a pattern, as topic_regex() has it: then to all topics it stands for, those
+    -- A topic may be a pattern, as _topic_regex() has it: then to all topics it stands for, those
     -- that come later by discover(). start_at: 'beginning' (all that is retained), 'now' (what
     -- commits from here on) or 'since' (what was published at or after that time). It matters for
     -- new subscriptions only: what exists keeps its position.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.subscribe_granted(group_name, topics, start_at, since);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._subscribe_granted(group_name, topics, start_at, since);
     END IF;
     IF start_at IS NULL OR start_at NOT IN ('beginning', 'now', 'since')
        OR (start_at = 'since') <> (since IS NOT NULL) THEN
@@ -27,15 +27,15 @@ BEGIN
     END IF;
     patterns := ARRAY(SELECT DISTINCT t.topic FROM pg_catalog.unnest(topics) AS t (topic) WHERE t.topic ~ '[*>]');
     IF EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
-                WHERE pg_catalog.octet_length(p.pattern) > 255 OR durable_notify.has_controls(p.pattern, true)
+                WHERE pg_catalog.octet_length(p.pattern) > 255 OR durable_notify._has_controls(p.pattern, true)
                    OR p.pattern !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND p.pattern <> '>') THEN
         RAISE EXCEPTION 'not a pattern of topics among %', patterns
             USING ERRCODE = '22023',
                   HINT = '* stands for one whole word between dots, and > for all from there on, as the last.';
     END IF;
     -- Where all is subscribed already, as by each consumer that starts, nothing is waited for.
-    IF NOT durable_notify.is_subscribed(group_name, topics) THEN
-        PERFORM durable_notify.keep_all();
+    IF NOT durable_notify._is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify._block_removal();
         kept := true;
     END IF;
     INSERT INTO durable_notify.consumer_group (name) VALUES (group_name) ON CONFLICT (name) DO NOTHING
@@ -43,21 +43,21 @@ BEGIN
     IF FOUND THEN
         INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
     END IF;
-    new_group := durable_notify.group_lock(group_name);
-    IF NOT kept AND NOT durable_notify.is_subscribed(group_name, topics) THEN
-        PERFORM durable_notify.keep_all();  -- the group was deleted since
+    new_group := durable_notify._lock_group(group_name);
+    IF NOT kept AND NOT durable_notify._is_subscribed(group_name, topics) THEN
+        PERFORM durable_notify._block_removal();  -- the group was deleted since
     END IF;
     IF pg_catalog.cardinality(patterns) > 0 THEN
         WITH fresh AS (
-            INSERT INTO durable_notify.pattern (group_id, pattern)
+            INSERT INTO durable_notify.group_pattern (group_id, pattern)
             SELECT new_group, pg_catalog.unnest(patterns)
             ON CONFLICT DO NOTHING
             RETURNING pattern)
         SELECT pg_catalog.array_agg(DISTINCT t.topic) INTO known
-          FROM durable_notify.topics_of_the_log() AS t (topic)
-          JOIN fresh f ON t.topic ~ durable_notify.topic_regex(f.pattern);
+          FROM durable_notify._topics() AS t (topic)
+          JOIN fresh f ON t.topic ~ durable_notify._topic_regex(f.pattern);
     END IF;
-    PERFORM durable_notify.subscribe_topics(
+    PERFORM durable_notify._subscribe_topics(
         new_group,
         ARRAY(SELECT t.topic FROM pg_catalog.unnest(topics) AS t (topic) WHERE t.topic <> ALL (patterns)) || known,
         start_at, since);
@@ -65,7 +65,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.is_subscribed(group_name text, topics text[]) RETURNS boolean
+CREATE FUNCTION durable_notify._is_subscribed(group_name text, topics text[]) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
     -- Whether a group has all of some topics and patterns. Under its lock, and READ COMMITTED, it stays so.
     SELECT NOT EXISTS (
@@ -74,6 +74,6 @@ LANGUAGE sql STABLE AS $function$
         SELECT x.topic FROM durable_notify.consumer_group g
          CROSS JOIN LATERAL (
                SELECT s.topic FROM durable_notify.subscription s WHERE s.group_id = g.id
-                UNION ALL SELECT p.pattern FROM durable_notify.pattern p WHERE p.group_id = g.id) AS x
+                UNION ALL SELECT p.pattern FROM durable_notify.group_pattern p WHERE p.group_id = g.id) AS x
          WHERE g.name = group_name)
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.subscribe_topics(
+CREATE FUNCTION durable_notify._subscribe_topics(
     new_group integer, topics text[], start_at text, since timestamptz
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
@@ -8,11 +8,11 @@ DECLARE
     start_id bigint;
     seen pg_snapshot;
 BEGIN
-    -- Subscribe a group to topics where it is not yet. The caller holds the group's lock, and called keep_all() before
+    -- Subscribe a group to topics where it is not yet. The caller holds the group's lock, and called _block_removal() before
     -- that: what is to come is not removed before the subscription can be seen.
     --
     -- Before start_id is read: what commits in between is then late, and looked for; not skipped.
-    seen := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify.committed_snapshot() END;
+    seen := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify._committed_snapshot() END;
     FOR new_subscription IN
         INSERT INTO durable_notify.subscription (group_id, topic)
         SELECT new_group, t.topic FROM (SELECT DISTINCT pg_catalog.unnest(topics)) AS t (topic)
@@ -22,11 +22,11 @@ BEGIN
         start_id := CASE start_at
             WHEN 'beginning' THEN 0
             WHEN 'now' THEN durable_notify.last_id(new_subscription.topic)
-            ELSE durable_notify.id_before(new_subscription.topic, since)
+            ELSE durable_notify._id_before(new_subscription.topic, since)
         END;
         -- A window not yet opened: everything after start_id comes, and what is in flight,
         -- however low its id.
-        INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, live)
+        INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens)
         VALUES (new_subscription.id, 1, seen, start_id, NULL, NULL, 0, '{}');
     END LOOP;
 END

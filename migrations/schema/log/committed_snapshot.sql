@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.committed_snapshot() RETURNS pg_snapshot
+CREATE FUNCTION durable_notify._committed_snapshot() RETURNS pg_snapshot
 LANGUAGE plpgsql STABLE AS $function$
 DECLARE
     seen pg_snapshot := pg_catalog.pg_current_snapshot();

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.id_before(topic text, since timestamptz) RETURNS bigint
+CREATE FUNCTION durable_notify._id_before(topic text, since timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
 BEGIN
@@ -8,7 +8,7 @@ BEGIN
     -- one precede it. Where nothing was published since, it is the topic's last id.
     RETURN COALESCE(
         (SELECT pg_catalog.min(o.id) - 1 FROM durable_notify.outbox o
-          WHERE o.topic = id_before.topic AND o.created_at >= id_before.since),
+          WHERE o.topic = _id_before.topic AND o.created_at >= _id_before.since),
         durable_notify.last_id(topic));
 END
 $function$;

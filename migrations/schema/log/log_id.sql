@@ -5,12 +5,12 @@ BEGIN
     -- What tells this log from a copy of it in another cluster: places in it are of it alone.
     --
     -- SQLSTATE DN010: it came from another cluster, and reanchor() has not been run.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.log_id_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._log_id_granted();
     END IF;
-    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.anchor a) IS NOT TRUE THEN
-        PERFORM durable_notify.raise_elsewhere();
+    IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a) IS NOT TRUE THEN
+        PERFORM durable_notify._raise_foreign_cluster();
     END IF;
-    RETURN (SELECT a.log_id FROM durable_notify.anchor a WHERE a.place = 1);
+    RETURN (SELECT a.log_id FROM durable_notify.cluster_identity a WHERE a.slot = 1);
 END
 $function$;

@@ -7,8 +7,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- How many messages a topic has with ids above after_id and up to upto_id; counted up to most.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.messages_between_granted(topic, after_id, upto_id, most);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._messages_between_granted(topic, after_id, upto_id, most);
     END IF;
     IF most IS NULL OR most NOT BETWEEN 1 AND 1000000 THEN
         RAISE EXCEPTION 'most is 1 to 1000000, not %', most USING ERRCODE = '22023';

@@ -6,8 +6,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Of the topics of a group, those that have no message, and of which it was never handed one: to be
     -- asked when a consumer starts, whose topic may be misspelt. A table that is watched publishes to its own.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.never_published_granted(group_name, topics);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._never_published_granted(group_name, topics);
         RETURN;
     END IF;
     RETURN QUERY

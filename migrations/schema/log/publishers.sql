@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.writers(tables regclass[]) RETURNS xid[]
+CREATE FUNCTION durable_notify._open_writers(tables regclass[]) RETURNS xid[]
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The transactions of others that hold RowExclusiveLock on one of some tables, or on a partition of one, which
@@ -29,9 +29,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
              WHERE h.locktype = 'transactionid' AND h.mode = 'ExclusiveLock' AND h.granted) AS x
 $function$;
 
-CREATE FUNCTION durable_notify.publishing() RETURNS xid[]
+CREATE FUNCTION durable_notify._open_publishers() RETURNS xid[]
 LANGUAGE sql VOLATILE AS $function$
     -- The transactions of others in which something is being published now: who inserts holds
     -- RowExclusiveLock on the outbox from before it draws an id until after its commit became visible.
-    SELECT durable_notify.writers('{durable_notify.outbox}')
+    SELECT durable_notify._open_writers('{durable_notify.outbox}')
 $function$;

@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.read_window(
-    topic text, INOUT place durable_notify.position, max_ids integer, now_snapshot pg_snapshot, upto bigint,
+CREATE FUNCTION durable_notify._read_window(
+    topic text, INOUT pos durable_notify.position, max_ids integer, now_snapshot pg_snapshot, max_id bigint,
     OUT ids bigint[], OUT keyed boolean, OUT timed boolean
 )
 LANGUAGE plpgsql STABLE AS $function$
@@ -27,65 +27,65 @@ BEGIN
         RETURN;
     END IF;
     LOOP
-        opened_now := place.s1 IS NULL;
+        opened_now := pos.s1 IS NULL;
         IF opened_now THEN
-            place.s1 := now_snapshot;
-            place.h1 := NULL;
-            place.p := 0;
+            pos.s1 := now_snapshot;
+            pos.h1 := NULL;
+            pos.p := 0;
         END IF;
         -- Looked for where somebody was running then, or has begun since and drawn a lower id: to
-        -- call stragglers() for nothing would take a tenth of a claim's time.
-        low := GREATEST(place.p, durable_notify.closed_below(place.s0) - 1);
-        IF low < place.h0
-           AND (pg_catalog.pg_snapshot_xmin(place.s0) <> pg_catalog.pg_snapshot_xmax(place.s0)
+        -- call _stragglers() for nothing would take a tenth of a claim's time.
+        low := GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1);
+        IF low < pos.h0
+           AND (pg_catalog.pg_snapshot_xmin(pos.s0) <> pg_catalog.pg_snapshot_xmax(pos.s0)
                 OR (SELECT o.id FROM durable_notify.outbox o
-                     WHERE o.topic = read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(place.s0)
-                       AND o.xid < pg_catalog.pg_snapshot_xmax(place.s1) AND o.id > low AND o.id <= place.h0
+                     WHERE o.topic = _read_window.topic AND o.xid >= pg_catalog.pg_snapshot_xmax(pos.s0)
+                       AND o.xid < pg_catalog.pg_snapshot_xmax(pos.s1) AND o.id > low AND o.id <= pos.h0
                      ORDER BY o.xid, o.id LIMIT 1) IS NOT NULL) THEN
-            found := ARRAY(SELECT durable_notify.stragglers(
-                topic, place.s0, place.s1, low, place.h0, max_ids - pg_catalog.cardinality(ids)));
+            found := ARRAY(SELECT durable_notify._stragglers(
+                topic, pos.s0, pos.s1, low, pos.h0, max_ids - pg_catalog.cardinality(ids)));
             IF found <> '{}' THEN
                 ids := ids || found;
                 SELECT keyed OR pg_catalog.count(o.key) > 0,
                        timed OR pg_catalog.count(o.deliver_at) + pg_catalog.count(o.expires_at) > 0
                   INTO keyed, timed
                   FROM pg_catalog.unnest(found) AS late (id)
-                 CROSS JOIN LATERAL durable_notify.message_of(read_window.topic, late.id, low, place.h0) AS o;
+                 CROSS JOIN LATERAL durable_notify._message(_read_window.topic, late.id, low, pos.h0) AS o;
             END IF;
             IF pg_catalog.cardinality(ids) >= max_ids THEN
-                place.p := ids[pg_catalog.cardinality(ids)];
+                pos.p := ids[pg_catalog.cardinality(ids)];
                 EXIT;
             END IF;
         END IF;
-        place.p := GREATEST(place.p, place.h0);
+        pos.p := GREATEST(pos.p, pos.h0);
         SELECT COALESCE(pg_catalog.array_agg(f.id), '{}'), pg_catalog.count(f.key) > 0,
                pg_catalog.count(f.deliver_at) + pg_catalog.count(f.expires_at) > 0
           INTO found, found_keyed, found_timed
           FROM (SELECT o.id, o.key, o.deliver_at, o.expires_at FROM durable_notify.outbox o
-                 WHERE o.topic = read_window.topic
-                   AND o.id > place.p AND o.id <= LEAST(place.h1, upto, 9223372036854775807)
-                   AND pg_catalog.pg_visible_in_snapshot(o.xid, place.s1)
+                 WHERE o.topic = _read_window.topic
+                   AND o.id > pos.p AND o.id <= LEAST(pos.h1, max_id, 9223372036854775807)
+                   AND pg_catalog.pg_visible_in_snapshot(o.xid, pos.s1)
                  ORDER BY o.id
                  LIMIT max_ids - pg_catalog.cardinality(ids)) AS f;
         keyed := keyed OR found_keyed;
         timed := timed OR found_timed;
         ids := ids || found;
         IF pg_catalog.cardinality(found) > 0 THEN
-            place.p := found[pg_catalog.cardinality(found)];
+            pos.p := found[pg_catalog.cardinality(found)];
         END IF;
         EXIT WHEN pg_catalog.cardinality(ids) >= max_ids;
-        place.s0 := place.s1;
-        place.h0 := place.p;
-        place.s1 := NULL;
-        place.h1 := NULL;
-        place.p := 0;
+        pos.s0 := pos.s1;
+        pos.h0 := pos.p;
+        pos.s1 := NULL;
+        pos.h1 := NULL;
+        pos.p := 0;
         EXIT WHEN opened_now;
     END LOOP;
-    IF place.s1 IS NOT NULL AND place.h1 IS NULL THEN
+    IF pos.s1 IS NOT NULL AND pos.h1 IS NULL THEN
         -- The window stays open: bound its scan, or it would pass over all that comes after. Trap: by
         -- upto as well. A strict group that may read further by then would be handed what was visible
         -- in s1 before lower ids that were not.
-        place.h1 := LEAST(durable_notify.last_id(topic), upto);
+        pos.h1 := LEAST(durable_notify.last_id(topic), max_id);
     END IF;
 END
 $function$;

@@ -1,5 +1,5 @@
-CREATE FUNCTION durable_notify.stragglers(
-    topic text, seen pg_snapshot, upto pg_snapshot, after_id bigint, last_id bigint, max_ids bigint
+CREATE FUNCTION durable_notify._stragglers(
+    topic text, seen pg_snapshot, max_id pg_snapshot, after_id bigint, last_id bigint, max_ids bigint
 ) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
@@ -18,19 +18,19 @@ BEGIN
            FROM pg_catalog.pg_snapshot_xip(seen) AS running (xid)
           CROSS JOIN LATERAL (
                 SELECT o.id FROM durable_notify.outbox o
-                 WHERE o.topic = stragglers.topic
+                 WHERE o.topic = _stragglers.topic
                    -- As rows, which only the one index can look for: see below.
-                   AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, stragglers.last_id)
-                   AND o.id > after_id AND o.id <= stragglers.last_id  -- leaves out leaves
+                   AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, _stragglers.last_id)
+                   AND o.id > after_id AND o.id <= _stragglers.last_id  -- leaves out leaves
                  ORDER BY o.xid, o.id
                  LIMIT max_ids) found
-          WHERE pg_catalog.pg_visible_in_snapshot(running.xid, upto))
+          WHERE pg_catalog.pg_visible_in_snapshot(running.xid, max_id))
         UNION ALL
         (SELECT o.id FROM durable_notify.outbox o
-          WHERE o.topic = stragglers.topic
-            AND o.xid >= pg_catalog.pg_snapshot_xmax(seen) AND o.xid < pg_catalog.pg_snapshot_xmax(upto)
-            AND o.id > after_id AND o.id <= stragglers.last_id
-            AND pg_catalog.pg_visible_in_snapshot(o.xid, upto)
+          WHERE o.topic = _stragglers.topic
+            AND o.xid >= pg_catalog.pg_snapshot_xmax(seen) AND o.xid < pg_catalog.pg_snapshot_xmax(max_id)
+            AND o.id > after_id AND o.id <= _stragglers.last_id
+            AND pg_catalog.pg_visible_in_snapshot(o.xid, max_id)
           -- Trap: without this a plan made while the log was small reads all that is below last_id.
           ORDER BY o.xid, o.id)
         ) AS s

@@ -4,15 +4,15 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- The topics that have messages and that the caller may read.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.topics_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._topics_granted();
         RETURN;
     END IF;
-    RETURN QUERY SELECT t FROM durable_notify.topics_of_the_log() AS t;
+    RETURN QUERY SELECT t FROM durable_notify._topics() AS t;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.topics_of_the_log() RETURNS SETOF text
+CREATE FUNCTION durable_notify._topics() RETURNS SETOF text
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $function$
 BEGIN

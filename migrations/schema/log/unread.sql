@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.undelivered(
+CREATE FUNCTION durable_notify._unread(
     subscription_id integer, most bigint DEFAULT 9223372036854775807
 ) RETURNS TABLE (id bigint, created_at timestamptz)
 LANGUAGE plpgsql STABLE STRICT
@@ -6,38 +6,38 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
 SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     source text;
     now_snapshot pg_snapshot := pg_catalog.pg_current_snapshot();
 BEGIN
     -- The messages of the log, committed by now, that a subscription has not been handed yet.
     -- Leased and deferred ones have been handed over: they are not among them. Each part by id, and no more
     -- than that many of it.
-    SELECT * INTO STRICT place FROM durable_notify.position p
-     WHERE p.subscription_id = undelivered.subscription_id ORDER BY p.seq DESC LIMIT 1;
-    SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = undelivered.subscription_id;
-    IF place.s1 IS NOT NULL THEN
+    SELECT * INTO STRICT pos FROM durable_notify.position p
+     WHERE p.subscription_id = _unread.subscription_id ORDER BY p.seq DESC LIMIT 1;
+    SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = _unread.subscription_id;
+    IF pos.s1 IS NOT NULL THEN
         RETURN QUERY
         SELECT o.id, o.created_at
-          FROM durable_notify.stragglers(source, place.s0, place.s1, GREATEST(place.p, durable_notify.closed_below(place.s0) - 1),
-                                         place.h0, most) AS late (id)
-         CROSS JOIN LATERAL durable_notify.message_of(source, late.id, 0, place.h0) AS o;
-        place.s0 := place.s1;
-        place.h0 := GREATEST(place.h0, place.p);
+          FROM durable_notify._stragglers(source, pos.s0, pos.s1, GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1),
+                                         pos.h0, most) AS late (id)
+         CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
+        pos.s0 := pos.s1;
+        pos.h0 := GREATEST(pos.h0, pos.p);
     END IF;
     RETURN QUERY
     SELECT o.id, o.created_at
-      FROM durable_notify.stragglers(source, place.s0, now_snapshot, GREATEST(0, durable_notify.closed_below(place.s0) - 1),
-                                     place.h0, most) AS late (id)
-     CROSS JOIN LATERAL durable_notify.message_of(source, late.id, 0, place.h0) AS o;
+      FROM durable_notify._stragglers(source, pos.s0, now_snapshot, GREATEST(0, durable_notify._closed_below(pos.s0) - 1),
+                                     pos.h0, most) AS late (id)
+     CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
     RETURN QUERY
-    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > place.h0
+    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > pos.h0
      ORDER BY o.id LIMIT most;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.undelivered_upto(
-    topic text, place durable_notify.position, seen pg_snapshot, last bigint
+CREATE FUNCTION durable_notify._unread_upto(
+    topic text, pos durable_notify.position, seen pg_snapshot, last bigint
 ) RETURNS TABLE (id bigint, late boolean)
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -45,22 +45,22 @@ SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 BEGIN
     -- The messages up to an id, visible in a snapshot, that were not handed over at a place, and whether each
-    -- is past its expiry; see settled_below().
+    -- is past its expiry; see _settled_watermark().
     RETURN QUERY
     SELECT o.id, COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false) FROM (
-        SELECT durable_notify.stragglers(topic, place.s0, seen, 0, LEAST(place.h0, last), 9223372036854775807)
-         WHERE place.s1 IS NULL
+        SELECT durable_notify._stragglers(topic, pos.s0, seen, 0, LEAST(pos.h0, last), 9223372036854775807)
+         WHERE pos.s1 IS NULL
         UNION ALL
-        SELECT durable_notify.stragglers(topic, place.s1, seen, 0, LEAST(place.p, last), 9223372036854775807)
-         WHERE place.s1 IS NOT NULL
+        SELECT durable_notify._stragglers(topic, pos.s1, seen, 0, LEAST(pos.p, last), 9223372036854775807)
+         WHERE pos.s1 IS NOT NULL
         UNION ALL
-        SELECT durable_notify.stragglers(topic, place.s0, seen, place.p, LEAST(place.h0, last), 9223372036854775807)
-         WHERE place.s1 IS NOT NULL AND place.p < LEAST(place.h0, last)) AS late (id)
-     CROSS JOIN LATERAL durable_notify.message_of(undelivered_upto.topic, late.id, late.id, late.id) AS o;
+        SELECT durable_notify._stragglers(topic, pos.s0, seen, pos.p, LEAST(pos.h0, last), 9223372036854775807)
+         WHERE pos.s1 IS NOT NULL AND pos.p < LEAST(pos.h0, last)) AS late (id)
+     CROSS JOIN LATERAL durable_notify._message(_unread_upto.topic, late.id, late.id, late.id) AS o;
     RETURN QUERY
     SELECT o.id, COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false) FROM durable_notify.outbox o
-     WHERE o.topic = undelivered_upto.topic AND o.id <= last
-       AND o.id > GREATEST(place.h0, CASE WHEN place.s1 IS NOT NULL THEN place.p END)
+     WHERE o.topic = _unread_upto.topic AND o.id <= last
+       AND o.id > GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END)
        AND pg_catalog.pg_visible_in_snapshot(o.xid, seen);
 END
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.renew_statistics() RETURNS bigint
+CREATE FUNCTION durable_notify._analyze_stale() RETURNS bigint
 LANGUAGE plpgsql
 SET lock_timeout = '50ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$

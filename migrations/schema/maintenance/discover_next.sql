@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.discover_next() RETURNS bigint
+CREATE FUNCTION durable_notify._discover_one() RETURNS bigint
 LANGUAGE plpgsql
 SET lock_timeout = '50ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -6,18 +6,18 @@ DECLARE
     group_name text;
 BEGIN
     -- Have a group discover the topics that its patterns stand for, where nobody consumes for it now; returns
-    -- 1, or 0: there is none, or not now. Until it has, nothing goes from them; see settled_by_all().
+    -- 1, or 0: there is none, or not now. Until it has, nothing goes from them; see _all_settled_watermark().
     SELECT g.name INTO group_name
-      FROM durable_notify.topics_of_the_log() AS t (topic)
-      JOIN durable_notify.pattern p ON t.topic ~ durable_notify.topic_regex(p.pattern)
+      FROM durable_notify._topics() AS t (topic)
+      JOIN durable_notify.group_pattern p ON t.topic ~ durable_notify._topic_regex(p.pattern)
       JOIN durable_notify.consumer_group g ON g.id = p.group_id
      WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.group_id = p.group_id AND s.topic = t.topic)
      LIMIT 1;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    PERFORM durable_notify.keep_all();
-    PERFORM durable_notify.group_lock(group_name);  -- discover() would wait for longer
+    PERFORM durable_notify._block_removal();
+    PERFORM durable_notify._lock_group(group_name);  -- discover() would wait for longer
     PERFORM durable_notify.discover(group_name, '{}');
     RETURN 1;
 EXCEPTION WHEN lock_not_available OR SQLSTATE 'DN005' THEN  -- busy, or deleted meanwhile

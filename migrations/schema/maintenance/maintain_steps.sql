@@ -7,12 +7,12 @@ BEGIN
     -- maintain_step() returns.
     RETURN QUERY
     SELECT s.name, NULL FROM pg_catalog.unnest(
-        '{partitions,leases,dedup,inbox,audit,sweep,discover,seal}'::text[]) WITH ORDINALITY AS s (name, place)
-     ORDER BY s.place;
+        '{partitions,leases,dedup,inbox,audit,sweep,discover,seal}'::text[]) WITH ORDINALITY AS s (name, ord)
+     ORDER BY s.ord;
     -- What goes with a whole leaf need not be removed row by row: leaves first. And after, for what is empty then.
     RETURN QUERY
     SELECT s.name, t.name
-      FROM (SELECT n AS name, durable_notify.retention_of(n) AS policy FROM durable_notify.topics_of_the_log() AS n
+      FROM (SELECT n AS name, durable_notify._retention_for(n) AS policy FROM durable_notify._topics() AS n
              UNION ALL SELECT NULL, NULL) AS t
      CROSS JOIN LATERAL (VALUES
            (1, 1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),
@@ -22,8 +22,8 @@ BEGIN
            (3, 0, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled),
            (4, 0, 'leaves', t.name IS NULL),
            (5, 0, 'repack', t.name IS NULL),  -- not with the leaves: that would keep out who replays for long
-           (6, 0, 'statistics', t.name IS NULL)) AS s (turn, place, name, wanted)
+           (6, 0, 'statistics', t.name IS NULL)) AS s (turn, ord, name, wanted)
      WHERE s.wanted
-     ORDER BY s.turn, t.name, s.place;
+     ORDER BY s.turn, t.name, s.ord;
 END
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.sweep() RETURNS bigint
+CREATE FUNCTION durable_notify._delete_orphans() RETURNS bigint
 LANGUAGE plpgsql
 SET enable_mergejoin = off SET jit = off
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -24,8 +24,8 @@ BEGIN
          WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
-    DELETE FROM durable_notify.heartbeat h WHERE h.token IN (
-        SELECT o.token FROM durable_notify.heartbeat o
+    DELETE FROM durable_notify.lease_deadline h WHERE h.token IN (
+        SELECT o.token FROM durable_notify.lease_deadline o
          WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
@@ -35,12 +35,12 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     swept := swept + removed;
     FOR found IN
-        SELECT p.topic, COALESCE((durable_notify.retention_of(p.topic)).compact, false) AS compact,
-               COALESCE((durable_notify.retention_of(p.topic)).max_bytes, (durable_notify.retention_of(p.topic)).alarm_bytes)
+        SELECT p.topic, COALESCE((durable_notify._retention_for(p.topic)).compact, false) AS compact,
+               COALESCE((durable_notify._retention_for(p.topic)).max_bytes, (durable_notify._retention_for(p.topic)).alarm_bytes)
                IS NOT NULL AS sized,
                COALESCE((SELECT o.id FROM durable_notify.outbox o WHERE o.topic = p.topic ORDER BY o.id LIMIT 1),
                         9223372036854775807) AS first_id
-          FROM durable_notify.topic_progress p ORDER BY p.topic FOR UPDATE OF p SKIP LOCKED
+          FROM durable_notify.maintenance_progress p ORDER BY p.topic FOR UPDATE OF p SKIP LOCKED
     LOOP
         DELETE FROM durable_notify.compacted_key k USING (
             SELECT x.key FROM durable_notify.compacted_key x
@@ -51,9 +51,9 @@ BEGIN
         GET DIAGNOSTICS removed = ROW_COUNT;
         swept := swept + removed;
         IF NOT found.sized THEN
-            UPDATE durable_notify.topic_progress p SET measured_below = 1 WHERE p.topic = found.topic AND p.measured_below > 1;
+            UPDATE durable_notify.maintenance_progress p SET measured_below = 1 WHERE p.topic = found.topic AND p.measured_below > 1;
         END IF;
-        DELETE FROM durable_notify.topic_extent e
+        DELETE FROM durable_notify.topic_size e
          WHERE e.topic = found.topic AND (NOT found.sized OR e.upto_id < found.first_id);
         GET DIAGNOSTICS removed = ROW_COUNT;
         swept := swept + removed;

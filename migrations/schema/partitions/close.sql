@@ -1,77 +1,77 @@
-CREATE FUNCTION durable_notify.close_leaves() RETURNS bigint
+CREATE FUNCTION durable_notify._close_partitions() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '40ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     closed bigint;
-    part record;
+    partition record;
     further bigint;
     own bigint;
     since bigint;
 BEGIN
-    -- Take note of leaves that get no more rows, as seal_log() has found. Readers leave them out where they
-    -- need not look; see closed_below(). Returns how far leaves are closed. READ COMMITTED only.
+    -- Take note of leaves that get no more rows, as _advance_watermark() has found. Readers leave them out where they
+    -- need not look; see _closed_below(). Returns how far leaves are closed. READ COMMITTED only.
     --
-    -- From here on a leaf refuses rows, with ids that were given, or drawn long ago; see refuse_late(). The lock that
+    -- From here on a leaf refuses rows, with ids that were given, or drawn long ago; see _refuse_late_insert(). The lock that
     -- a trigger is made under keeps out who inserts, and waits for who has: what there is was decided before.
     -- Not where a session may keep low ids for later: whoever publishes with one must be found.
-    closed := COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
+    closed := COALESCE((SELECT l.closed_below FROM durable_notify.partition_settings l), 0);
     IF EXISTS (SELECT FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'durable_notify.outbox_id_seq'::regclass
                   AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
         RETURN closed;
     END IF;
-    FOR part IN
-        SELECT l.leaf, l.next_id FROM durable_notify.leaves() l
-         WHERE l.next_id <= durable_notify.sealed_below() AND l.next_id > closed ORDER BY l.next_id
+    FOR partition IN
+        SELECT l.leaf, l.next_id FROM durable_notify.partitions() l
+         WHERE l.next_id <= durable_notify._watermark() AND l.next_id > closed ORDER BY l.next_id
     LOOP
         BEGIN
-            PERFORM durable_notify.hold_functions();  -- set_closed() writes one anew
-            PERFORM durable_notify.bar_leaf(part.leaf);
+            PERFORM durable_notify._lock_functions();  -- _set_closed_below() writes one anew
+            PERFORM durable_notify._close_partition(partition.leaf);
         EXCEPTION WHEN lock_not_available THEN
             EXIT;  -- who has written there holds it, or who grants: another time
         END;
-        further := part.next_id;
+        further := partition.next_id;
     END LOOP;
     IF further IS NOT NULL THEN
         closed := further;
-        -- Trap: what tells that a snapshot was taken after the look of seal_log() is an xid that was drawn
+        -- Trap: what tells that a snapshot was taken after the look of _advance_watermark() is an xid that was drawn
         -- after it. This transaction's may be older, so it is one of a transaction inside.
         BEGIN
-            INSERT INTO durable_notify.log_layout (closed_below) VALUES (closed)
-            ON CONFLICT ON CONSTRAINT log_layout_pkey DO UPDATE SET closed_below = EXCLUDED.closed_below;
-            SELECT l.xmin::text::bigint INTO STRICT since FROM durable_notify.log_layout l;
+            INSERT INTO durable_notify.partition_settings (closed_below) VALUES (closed)
+            ON CONFLICT ON CONSTRAINT partition_settings_pkey DO UPDATE SET closed_below = EXCLUDED.closed_below;
+            SELECT l.xmin::text::bigint INTO STRICT since FROM durable_notify.partition_settings l;
         EXCEPTION WHEN division_by_zero THEN
             RAISE;  -- never; the clause makes the block a transaction
         END;
         own := pg_catalog.pg_current_xact_id()::text::bigint;
         since := own + ((since - own) & 4294967295);  -- an xid is the last 32 bits of an xid8
-        PERFORM durable_notify.set_closed(closed, since::text::xid8);
+        PERFORM durable_notify._set_closed_below(closed, since::text::xid8);
     END IF;
-    RETURN COALESCE((SELECT l.closed_below FROM durable_notify.log_layout l), 0);
+    RETURN COALESCE((SELECT l.closed_below FROM durable_notify.partition_settings l), 0);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.bar_leaf(leaf regclass) RETURNS void
+CREATE FUNCTION durable_notify._close_partition(leaf regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Have a leaf refuse rows from here on; see refuse_late().
+    -- Have a leaf refuse rows from here on; see _refuse_late_insert().
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE TRIGGER refuse_late AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify.refuse_late();'
-        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late', leaf);
+        'CREATE OR REPLACE TRIGGER refuse_late_insert AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify._refuse_late_insert();'
+        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late_insert', leaf);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.refuse_late() RETURNS trigger
+CREATE FUNCTION durable_notify._refuse_late_insert() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Refuse what is inserted into a closed leaf: no group looks there for what is new. close_leaves() gives it this
+    -- Refuse what is inserted into a closed leaf: no group looks there for what is new. _close_partitions() gives it this
     -- trigger, so that it costs publishers nothing.
     --
     -- What logical replication carries over may come: no group reads before reanchor(), which has no leaf be closed.
     -- Trap: its xid may happen to be that of the transaction which brings it.
     IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
-        PERFORM durable_notify.carried_over(NEW.id);
+        PERFORM durable_notify._mark_replicated(NEW.id);
     ELSE
         RAISE EXCEPTION 'id % was drawn too long ago: no group looks for new messages there', NEW.id
             USING ERRCODE = '22023', SCHEMA = 'durable_notify', TABLE = 'outbox', COLUMN = 'id',

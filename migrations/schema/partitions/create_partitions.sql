@@ -1,8 +1,8 @@
-CREATE FUNCTION durable_notify.make_partitions() RETURNS integer
+CREATE FUNCTION durable_notify.create_partitions() RETURNS integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '40ms' SET jit = off AS $function$
 DECLARE
-    layout durable_notify.log_layout;
+    layout durable_notify.partition_settings;
     drawn bigint;
     last_leaf bigint;
     ready integer;
@@ -16,10 +16,10 @@ BEGIN
     -- not now, since another session holds the locks it needs, or publishes for long. It waits for each of them for 40 ms
     -- at most; publishing works without. Where none is ready, it waits for publishers for longer, once.
     -- Trap: of many with transactions of 100 ms there is always one that goes on for more than 40.
-    IF NOT durable_notify.hold_leaves() THEN
+    IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
-    SELECT * INTO layout FROM durable_notify.log_layout;
+    SELECT * INTO layout FROM durable_notify.partition_settings;
     layout.min_width := COALESCE(layout.min_width, 1000000);
     layout.ahead := COALESCE(layout.ahead, 2);
     drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
@@ -27,22 +27,22 @@ BEGIN
            -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
            pg_catalog.sum(LEAST(l.next_id, drawn) - l.first_id) FILTER (WHERE l.first_id <= drawn) / 5,
            pg_catalog.min(l.first_id) FILTER (WHERE l.next_id > drawn)
-      INTO last_leaf, ready, width, next_leaf FROM durable_notify.leaves() l;
+      INTO last_leaf, ready, width, next_leaf FROM durable_notify.partitions() l;
     width := GREATEST(width, layout.min_width);
     IF next_leaf - drawn > layout.min_width THEN
         PERFORM pg_catalog.set_config('lock_timeout', patience, true);
-        PERFORM durable_notify.skip_to_leaf(next_leaf);
+        PERFORM durable_notify._advance_sequence(next_leaf);
         RETURN 1;
     END IF;
     IF ready >= layout.ahead AND last_leaf > drawn THEN
         RETURN 0;
     END IF;
-    first_id := durable_notify.first_id_for_a_leaf(drawn, last_leaf, layout.min_width);
+    first_id := durable_notify._next_partition_start(drawn, last_leaf, layout.min_width);
     IF first_id IS NOT NULL THEN
         IF ready = 0 THEN
             PERFORM pg_catalog.set_config('lock_timeout', patience, true);
         END IF;
-        PERFORM durable_notify.make_leaf(first_id, first_id + width);
+        PERFORM durable_notify._create_partition(first_id, first_id + width);
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT IF EXISTS outbox_default_relief;
     END IF;
     RETURN 1;
@@ -51,7 +51,7 @@ EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids have come past
 END
 $function$;
 
-CREATE FUNCTION durable_notify.first_id_for_a_leaf(drawn bigint, last_leaf bigint, min_width bigint) RETURNS bigint
+CREATE FUNCTION durable_notify._next_partition_start(drawn bigint, last_leaf bigint, min_width bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     relief record;
@@ -61,20 +61,20 @@ BEGIN
     --
     -- To attach a leaf has outbox_default read under a lock that keeps readers out: a moment, if it is
     -- small. If it is not, a constraint says what is not in it: added without a look at what is there,
-    -- proven while everybody goes on, and dropped with the leaf attached (make_partitions()).
+    -- proven while everybody goes on, and dropped with the leaf attached (create_partitions()).
     -- Trap: it also refuses what is published, once ids have come so far. To drop it needs a lock that a
     -- backup bars, and whoever added it may have died. So it is farther ahead than ids come in days, and
-    -- skip_to_leaf() leaves out those in between. One that was left behind comes first here, and goes
+    -- _advance_sequence() leaves out those in between. One that was left behind comes first here, and goes
     -- before ids come near it.
-    SELECT k.convalidated, c.bound[1]::bigint AS upto INTO relief
+    SELECT k.convalidated, c.bound[1]::bigint AS max_id INTO relief
       FROM pg_catalog.pg_constraint k
      CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
      WHERE k.conrelid = 'durable_notify.outbox_default'::regclass AND k.conname = 'outbox_default_relief';
-    IF relief.upto - drawn < 5 * min_width OR relief.upto < last_leaf THEN
+    IF relief.max_id - drawn < 5 * min_width OR relief.max_id < last_leaf THEN
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT outbox_default_relief;
     ELSIF relief.convalidated THEN
-        RETURN relief.upto;
-    ELSIF relief.upto IS NOT NULL THEN
+        RETURN relief.max_id;
+    ELSIF relief.max_id IS NOT NULL THEN
         ALTER TABLE durable_notify.outbox_default VALIDATE CONSTRAINT outbox_default_relief;
     ELSIF pg_catalog.pg_relation_size('durable_notify.outbox_default') > 16777216 THEN
         EXECUTE pg_catalog.format(
@@ -89,7 +89,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.make_leaf(first_id bigint, next_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._create_partition(first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     leaf text := pg_catalog.format('durable_notify.outbox_%s', first_id);
@@ -114,7 +114,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.skip_to_leaf(first_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._advance_sequence(first_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Have ids go on where a leaf begins that is far ahead of them; the ids in between are never drawn.

@@ -1,34 +1,34 @@
-CREATE FUNCTION durable_notify.drop_leaf() RETURNS bigint
+CREATE FUNCTION durable_notify._drop_partition() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '40ms'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
-    part record;
+    partition record;
     used boolean;
 BEGIN
     -- Drop a leaf that is empty and gets no more messages; returns 1, or 0: there is none, or not now. It
     -- needs a moment in which nobody has a lock on the log; until then empty leaves do no harm.
     --
-    -- Empty is what remove_leaf() has emptied. What it may not, since a table refers to the log, was removed row by
+    -- Empty is what _truncate_partition() has emptied. What it may not, since a table refers to the log, was removed row by
     -- row and keeps its disk space: no group wanted it, which is as good once all snapshots see that.
-    IF NOT durable_notify.hold_leaves() THEN
+    IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
-    PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see remove_leaf()
-    FOR part IN
-        SELECT l.leaf, u.since FROM durable_notify.leaves() l
-          LEFT JOIN durable_notify.unwanted_leaf u ON u.first_id = l.first_id
-         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.log_layout y)
+    PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see _truncate_partition()
+    FOR partition IN
+        SELECT l.leaf, u.since FROM durable_notify.partitions() l
+          LEFT JOIN durable_notify.unwanted_partition u ON u.first_id = l.first_id
+         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
     LOOP
-        IF pg_catalog.pg_relation_size(part.leaf) > 0 THEN
-            CONTINUE WHEN part.since IS NULL OR NOT durable_notify.is_referenced(part.leaf)
-                          OR EXISTS (SELECT FROM durable_notify.older_snapshots(part.since));
-            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', part.leaf) INTO used;
+        IF pg_catalog.pg_relation_size(partition.leaf) > 0 THEN
+            CONTINUE WHEN partition.since IS NULL OR NOT durable_notify._is_referenced(partition.leaf)
+                          OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', partition.leaf) INTO used;
             CONTINUE WHEN used;
         END IF;
-        PERFORM durable_notify.lock_log_and(part.leaf);
-        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', part.leaf);
-        EXECUTE pg_catalog.format('DROP TABLE %s', part.leaf);
+        PERFORM durable_notify._lock_outbox_exclusive(partition.leaf);
+        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', partition.leaf);
+        EXECUTE pg_catalog.format('DROP TABLE %s', partition.leaf);
         RETURN 1;
     END LOOP;
     RETURN 0;

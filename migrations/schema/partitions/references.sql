@@ -1,18 +1,18 @@
-CREATE FUNCTION durable_notify.hold_leaves() RETURNS boolean
+CREATE FUNCTION durable_notify._lock_partitions() RETURNS boolean
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Take the lock under which leaves of the log are made, repacked and dropped, until the transaction ends;
     -- false: another session does that, or removes. Then it is for another time.
     --
     -- What is in the log stays as it is: replays need not wait, however long this takes.
-    LOCK TABLE durable_notify.removing IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+    LOCK TABLE durable_notify.lock_removals IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     RETURN false;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.is_referenced(leaf regclass) RETURNS boolean
+CREATE FUNCTION durable_notify._is_referenced(leaf regclass) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
     -- Whether a foreign key of another table leads to a leaf, or to the whole log: PostgreSQL refuses to empty
     -- it by TRUNCATE then, or to put another in its place. Row by row messages go, as the key says.
@@ -20,7 +20,7 @@ LANGUAGE sql STABLE AS $function$
                     WHERE k.contype = 'f' AND k.confrelid IN (leaf, 'durable_notify.outbox'::regclass))
 $function$;
 
-CREATE FUNCTION durable_notify.older_snapshots(since xid8) RETURNS TABLE (pid integer, what text, started_at timestamptz)
+CREATE FUNCTION durable_notify._older_snapshots(since xid8) RETURNS TABLE (pid integer, what text, started_at timestamptz)
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN

@@ -1,11 +1,11 @@
-CREATE FUNCTION durable_notify.repack_leaf() RETURNS bigint
+CREATE FUNCTION durable_notify._rewrite_partition() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '40ms' SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    layout durable_notify.log_layout;
-    part record;
+    layout durable_notify.partition_settings;
+    partition record;
 BEGIN
     -- Do a step of writing a leaf anew of which most was removed row by row, so that its disk space comes
     -- back; returns 1, or 0: nothing to do, or not now. Each in a transaction of its own. Messages keep all
@@ -14,28 +14,28 @@ BEGIN
     -- It is copied; when every snapshot sees the copy, it takes the leaf's place. Trap: not at once. The copy's
     -- rows are invisible to older snapshots, such as that of a claim which waits for this lock, or of a
     -- backup: they would find no messages, and the claim would go on after them, for good.
-    IF NOT durable_notify.hold_leaves() THEN
+    IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
-    SELECT * INTO layout FROM durable_notify.log_layout;
+    SELECT * INTO layout FROM durable_notify.partition_settings;
     IF layout.copied IS NULL THEN
-        SELECT l.* INTO part FROM durable_notify.leaves() l
+        SELECT l.* INTO partition FROM durable_notify.partitions() l
           JOIN pg_catalog.pg_stat_user_tables u ON u.relid = l.leaf
          WHERE l.next_id <= layout.closed_below
-           AND NOT durable_notify.is_referenced(l.leaf)
+           AND NOT durable_notify._is_referenced(l.leaf)
            AND u.n_tup_del > u.n_tup_ins / 2 AND pg_catalog.pg_relation_size(l.leaf) > 65536
          ORDER BY l.first_id LIMIT 1;
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
-        PERFORM durable_notify.copy_leaf(part.leaf, part.first_id, part.next_id);
-        UPDATE durable_notify.log_layout SET copied = part.first_id, copied_by = pg_catalog.pg_current_xact_id();
-    ELSIF EXISTS (SELECT FROM durable_notify.older_snapshots(layout.copied_by)) THEN
+        PERFORM durable_notify._copy_partition(partition.leaf, partition.first_id, partition.next_id);
+        UPDATE durable_notify.partition_settings SET copied = partition.first_id, copied_by = pg_catalog.pg_current_xact_id();
+    ELSIF EXISTS (SELECT FROM durable_notify._older_snapshots(layout.copied_by)) THEN
         RETURN 0;
     ELSE
-        SELECT l.* INTO part FROM durable_notify.leaves() l WHERE l.first_id = layout.copied;
-        PERFORM durable_notify.put_copy(part.leaf, layout.copied, part.next_id);
-        UPDATE durable_notify.log_layout SET copied = NULL, copied_by = NULL;
+        SELECT l.* INTO partition FROM durable_notify.partitions() l WHERE l.first_id = layout.copied;
+        PERFORM durable_notify._swap_partition(partition.leaf, layout.copied, partition.next_id);
+        UPDATE durable_notify.partition_settings SET copied = NULL, copied_by = NULL;
     END IF;
     RETURN 1;
 EXCEPTION WHEN lock_not_available THEN
@@ -43,10 +43,10 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.copy_leaf(leaf regclass, first_id bigint, next_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._copy_partition(leaf regclass, first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Copy a closed leaf of the log to a table that can take its place; see repack_leaf().
+    -- Copy a closed leaf of the log to a table that can take its place; see _rewrite_partition().
     EXECUTE pg_catalog.format(
         'CREATE TABLE durable_notify.outbox_%2$s_anew ('
         ' LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION,'

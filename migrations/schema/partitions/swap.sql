@@ -1,11 +1,11 @@
-CREATE FUNCTION durable_notify.put_copy(leaf regclass, first_id bigint, next_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._swap_partition(leaf regclass, first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     copy text := pg_catalog.format('durable_notify.outbox_%s_anew', first_id);
     missing boolean;
 BEGIN
-    -- Put the copy of a leaf, as copy_leaf() made it, in the leaf's place; or drop it, where the leaf has
-    -- gone or has what the copy has not: it was changed by hand. See repack_leaf().
+    -- Put the copy of a leaf, as _copy_partition() made it, in the leaf's place; or drop it, where the leaf has
+    -- gone or has what the copy has not: it was changed by hand. See _rewrite_partition().
     --
     -- What was removed from the leaf since is removed from the copy first. The log is locked after that, for
     -- as long as it takes to put one in the place of the other.
@@ -14,7 +14,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM durable_notify.lock_log_and(leaf);  -- not to compare in vain
+        PERFORM durable_notify._lock_outbox_exclusive(leaf);  -- not to compare in vain
         RAISE division_by_zero;
     EXCEPTION WHEN division_by_zero THEN
         NULL;  -- rolled back, and unlocked
@@ -28,12 +28,12 @@ BEGIN
         leaf, copy);
     EXECUTE pg_catalog.format('SELECT (SELECT pg_catalog.count(*) FROM %s) <> (SELECT pg_catalog.count(*) FROM %s)', leaf, copy)
        INTO missing;
-    IF missing OR durable_notify.is_referenced(leaf) THEN
+    IF missing OR durable_notify._is_referenced(leaf) THEN
         EXECUTE pg_catalog.format('DROP TABLE %s', copy);
         RETURN;
     END IF;
-    PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see remove_leaf()
-    PERFORM durable_notify.lock_log_and(leaf);
+    PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see _truncate_partition()
+    PERFORM durable_notify._lock_outbox_exclusive(leaf);
     EXECUTE pg_catalog.format(
         'ALTER TABLE durable_notify.outbox DETACH PARTITION %2$s;'
         ' DROP TABLE %2$s;'
@@ -41,11 +41,11 @@ BEGIN
         ' ALTER TABLE %1$s DROP CONSTRAINT outbox_bounds;'
         ' ALTER TABLE %1$s RENAME TO outbox_%3$s',
         copy, leaf, first_id, next_id);
-    PERFORM durable_notify.bar_leaf(pg_catalog.format('durable_notify.outbox_%s', first_id)::regclass);
+    PERFORM durable_notify._close_partition(pg_catalog.format('durable_notify.outbox_%s', first_id)::regclass);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.lock_log_and(leaf regclass) RETURNS void
+CREATE FUNCTION durable_notify._lock_outbox_exclusive(leaf regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Lock the log against everybody, and what taking a leaf out of it locks, too; waits once, for at most the

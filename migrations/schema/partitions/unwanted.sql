@@ -1,60 +1,60 @@
-CREATE FUNCTION durable_notify.note_unwanted() RETURNS bigint
+CREATE FUNCTION durable_notify._mark_unwanted() RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    part record;
-    noted bigint := 0;
+    partition record;
+    recorded bigint := 0;
     before bigint[] := '{}';
     seen pg_snapshot;
 BEGIN
     -- Find leaves of the log of which every message may go, and note them; returns how many there are that
-    -- were not noted before. They are emptied by remove_leaf(), in a later transaction: once every snapshot has seen
+    -- were not noted before. They are emptied by _truncate_partition(), in a later transaction: once every snapshot has seen
     -- that no group wants the messages.
     --
     -- Looking takes long where there are many topics and groups, and keeps no replay waiting.
-    -- A replay leaves a row in removing, by which remove_leaf() knows that a note does not count: it goes here,
+    -- A replay leaves a row in removing, by which _truncate_partition() knows that a note does not count: it goes here,
     -- with the notes, and before what is looked at. Trap: not after. What is committed in between is in neither.
-    IF NOT durable_notify.hold_leaves() THEN
+    IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
-    DELETE FROM durable_notify.removing;
+    DELETE FROM durable_notify.lock_removals;
     IF FOUND THEN
-        WITH gone AS (DELETE FROM durable_notify.unwanted_leaf u RETURNING u.first_id)
+        WITH gone AS (DELETE FROM durable_notify.unwanted_partition u RETURNING u.first_id)
         SELECT COALESCE(pg_catalog.array_agg(g.first_id), '{}') INTO before FROM gone g;
     END IF;
-    DELETE FROM durable_notify.unwanted_leaf u
-     WHERE u.first_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.leaves() l WHERE l.first_id = u.first_id)
-        OR u.first_id = 0 AND durable_notify.has_appeared('durable_notify.outbox_default', u.seen);
-    FOR part IN
-        SELECT l.leaf, l.first_id FROM durable_notify.leaves() l
-         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.log_layout y)
+    DELETE FROM durable_notify.unwanted_partition u
+     WHERE u.first_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.partitions() l WHERE l.first_id = u.first_id)
+        OR u.first_id = 0 AND durable_notify._has_appeared('durable_notify.outbox_default', u.seen);
+    FOR partition IN
+        SELECT l.leaf, l.first_id FROM durable_notify.partitions() l
+         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
          UNION ALL SELECT 'durable_notify.outbox_default'::regclass, 0
     LOOP
-        CONTINUE WHEN EXISTS (SELECT FROM durable_notify.unwanted_leaf u WHERE u.first_id = part.first_id)
-                      OR pg_catalog.pg_relation_size(part.leaf) = 0;
-        seen := durable_notify.committed_snapshot();
-        CONTINUE WHEN NOT durable_notify.leaf_goes(part.leaf);
-        INSERT INTO durable_notify.unwanted_leaf (first_id, seen, since)
-        VALUES (part.first_id, seen, pg_catalog.pg_current_xact_id());
+        CONTINUE WHEN EXISTS (SELECT FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id)
+                      OR pg_catalog.pg_relation_size(partition.leaf) = 0;
+        seen := durable_notify._committed_snapshot();
+        CONTINUE WHEN NOT durable_notify._is_removable(partition.leaf);
+        INSERT INTO durable_notify.unwanted_partition (first_id, seen, since)
+        VALUES (partition.first_id, seen, pg_catalog.pg_current_xact_id());
         -- Trap: what is noted once more is no progress. Where messages are redelivered all the time, a round of
         -- maintenance would not come to an end, nor to what is removed row by row.
-        noted := noted + (part.first_id <> ALL (before))::integer;
+        recorded := recorded + (partition.first_id <> ALL (before))::integer;
     END LOOP;
-    RETURN noted;
+    RETURN recorded;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.leaf_goes(leaf regclass) RETURNS boolean
+CREATE FUNCTION durable_notify._is_removable(leaf regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 DECLARE
-    part record;
+    partition record;
 BEGIN
     -- Whether every message of a leaf may go.
-    FOR part IN SELECT t.topic, t.last_id FROM durable_notify.topics_of_leaf(leaf) t LOOP
-        IF part.last_id >= durable_notify.removable_below(part.topic) THEN
+    FOR partition IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(leaf) t LOOP
+        IF partition.last_id >= durable_notify.retention_watermark(partition.topic) THEN
             RETURN false;
         END IF;
     END LOOP;
@@ -62,7 +62,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.has_appeared(leaf regclass, since pg_snapshot) RETURNS boolean
+CREATE FUNCTION durable_notify._has_appeared(leaf regclass, since pg_snapshot) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $function$
 DECLARE
@@ -71,7 +71,7 @@ BEGIN
     -- Whether a leaf has messages that a snapshot does not see; found by a few probes of the index for each topic.
     EXECUTE pg_catalog.format(
         'SELECT EXISTS ('
-        ' SELECT FROM durable_notify.topics_of_leaf(%1$L::regclass) t'
+        ' SELECT FROM durable_notify._partition_topics(%1$L::regclass) t'
         '  CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax($1), NULL::xid8 UNION ALL SELECT x, x FROM pg_catalog.pg_snapshot_xip($1) x)'
         '     AS late (first, last)'
         '  CROSS JOIN LATERAL (SELECT FROM %1$s o WHERE o.topic = t.topic AND o.xid >= late.first'
@@ -81,7 +81,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.topics_of_leaf(leaf regclass) RETURNS TABLE (topic text, last_id bigint)
+CREATE FUNCTION durable_notify._partition_topics(leaf regclass) RETURNS TABLE (topic text, last_id bigint)
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $function$
 BEGIN

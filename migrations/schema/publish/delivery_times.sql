@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.publish_times(
+CREATE FUNCTION durable_notify._delivery_times(
     INOUT deliver_at timestamptz, delay interval, INOUT expires_at timestamptz, ttl interval
 )
 LANGUAGE plpgsql

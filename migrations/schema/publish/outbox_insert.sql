@@ -1,9 +1,9 @@
-CREATE FUNCTION durable_notify.published() RETURNS trigger
+CREATE FUNCTION durable_notify._outbox_after_insert() RETURNS trigger
 LANGUAGE plpgsql AS $function$
 DECLARE
     mirror pg_catalog.text;
-    rung pg_catalog.text;
-    mine pg_catalog.text;
+    rung_topics pg_catalog.text;
+    marker pg_catalog.text;
 BEGIN
     -- Wake who waits for a message that was published: one ring a topic and transaction. Refuse a
     -- row that cannot be a message.
@@ -16,54 +16,54 @@ BEGIN
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
        AND NEW.topic OPERATOR(pg_catalog.!~) E'[\\u0001-\\u0020\\u007f-\\u00a0*>]'
-       AND (NEW.key IS NOT NULL OR NOT durable_notify.needs_key(NEW.topic))
+       AND (NEW.key IS NOT NULL OR NOT durable_notify._key_required(NEW.topic))
        AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.>=) 1
                                AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 1024
                                AND NEW.key OPERATOR(pg_catalog.!~) E'[\\u0001-\\u001f\\u007f-\\u009f]')
        AND (NEW.payload IS NULL) OPERATOR(pg_catalog.<>) (NEW.data IS NULL)
        AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) OPERATOR(pg_catalog.=) 'object')
        AND durable_notify.mirror_of(NEW.topic) IS NULL
-       AND (durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'never'
-            OR durable_notify.wakeups(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
-               AND durable_notify.nobody_waits(NEW.topic) AND durable_notify.nobody_waits(''))
+       AND (durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'never'
+            OR durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
+               AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_waiter(''))
     THEN
         RETURN NULL;
     END IF;
-    PERFORM durable_notify.refuse(NEW);
+    PERFORM durable_notify._validate_message(NEW);
     -- Looked up once: it may change in between. What is carried over was mirrored where it was published.
     mirror := durable_notify.mirror_of(NEW.topic);
     IF mirror IS NOT NULL AND NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() THEN
-        PERFORM durable_notify.notify_raw(mirror, NEW);
+        PERFORM durable_notify._notify_payload(mirror, NEW);
     END IF;
     -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
     -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,
     -- the setting is what it was before, as the notifications are.
-    rung := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
-    mine := pg_catalog.format(' %s ', NEW.topic);
-    IF pg_catalog.strpos(rung, mine) OPERATOR(pg_catalog.>) 0 THEN
+    rung_topics := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
+    marker := pg_catalog.format(' %s ', NEW.topic);
+    IF pg_catalog.strpos(rung_topics, marker) OPERATOR(pg_catalog.>) 0 THEN
         RETURN NULL;
     END IF;
-    PERFORM durable_notify.wake(NEW.topic, pg_catalog.format('%s', NEW.id));
-    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(pg_catalog.concat(rung, mine), 4000), true);
+    PERFORM durable_notify._notify_waiters(NEW.topic, pg_catalog.format('%s', NEW.id));
+    PERFORM pg_catalog.set_config('durable_notify.rung', pg_catalog.right(pg_catalog.concat(rung_topics, marker), 4000), true);
     RETURN NULL;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.refuse(message durable_notify.outbox) RETURNS void
+CREATE FUNCTION durable_notify._validate_message(message durable_notify.outbox) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     broken text;
     foreign_xid boolean;
 BEGIN
-    -- Raise what is wrong with a row of the outbox, if anything is. published() has the same
+    -- Raise what is wrong with a row of the outbox, if anything is. _outbox_after_insert() has the same
     -- conditions in one expression.
     --
     -- A row that claims to belong to another transaction could be skipped by every group. Logical
     -- replication, which carries rows over as they are, runs with session_replication_role = replica.
     foreign_xid := message.xid <> pg_catalog.pg_current_xact_id();
     IF foreign_xid AND pg_catalog.current_setting('session_replication_role') = 'replica' THEN
-        PERFORM durable_notify.carried_over(message.id);
+        PERFORM durable_notify._mark_replicated(message.id);
     ELSIF foreign_xid THEN
         RAISE EXCEPTION 'durable_notify.outbox.xid is % but this transaction is %',
             message.xid, pg_catalog.pg_current_xact_id()
@@ -72,12 +72,12 @@ BEGIN
     END IF;
     broken := CASE
         WHEN pg_catalog.octet_length(message.topic) NOT BETWEEN 1 AND 255
-             OR durable_notify.has_controls(message.topic, true) OR message.topic ~ '[*>]' THEN 'outbox_topic_is_a_name'
+             OR durable_notify._has_controls(message.topic, true) OR message.topic ~ '[*>]' THEN 'outbox_topic_is_a_name'
         WHEN pg_catalog.octet_length(message.key) NOT BETWEEN 1 AND 1024
-             OR durable_notify.has_controls(message.key, false) THEN 'outbox_key_is_1_to_1024_bytes_of_text'
+             OR durable_notify._has_controls(message.key, false) THEN 'outbox_key_is_1_to_1024_bytes_of_text'
         WHEN (message.payload IS NULL) = (message.data IS NULL) THEN 'outbox_either_payload_or_data'
         WHEN pg_catalog.jsonb_typeof(message.headers) <> 'object' THEN 'outbox_headers_are_an_object'
-        WHEN message.key IS NULL AND durable_notify.needs_key(message.topic) AND NOT foreign_xid THEN 'outbox_key_in_a_compacted_topic'
+        WHEN message.key IS NULL AND durable_notify._key_required(message.topic) AND NOT foreign_xid THEN 'outbox_key_in_a_compacted_topic'
     END;
     IF broken IS NOT NULL THEN
         RAISE EXCEPTION 'new row for relation "outbox" violates "%"', broken

@@ -11,8 +11,8 @@ BEGIN
     --
     -- The arrays run in step; a NULL array means NULL for every message. All or none are published.
     -- The options are those of publish(); messages with a dedup key go one by one, through that.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.publish_many_granted(
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._publish_many_granted(
             topic, payloads, keys, headers, data, deliver_ats, delays, expires_ats, ttls);
         RETURN;
     END IF;
@@ -35,9 +35,9 @@ BEGIN
                pg_catalog.unnest(publish_many.headers), pg_catalog.unnest(publish_many.data),
                pg_catalog.unnest(deliver_ats), pg_catalog.unnest(delays),
                pg_catalog.unnest(expires_ats), pg_catalog.unnest(ttls)
-           ) WITH ORDINALITY AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, place)
-     CROSS JOIN LATERAL durable_notify.publish_times(m.deliver_at, m.delay, m.expires_at, m.ttl) AS t
-     ORDER BY m.place
+           ) WITH ORDINALITY AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, ord)
+     CROSS JOIN LATERAL durable_notify._delivery_times(m.deliver_at, m.delay, m.expires_at, m.ttl) AS t
+     ORDER BY m.ord
     RETURNING id;
 END
 $function$;

@@ -11,11 +11,11 @@ BEGIN
     -- one snapshot, so that nothing is missed and nothing comes twice. One row without a message
     -- stands for the place where there is none. It reads the whole topic.
     -- STABLE: all of it reads with the caller's snapshot. What the place does not count as read is left out.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.latest_granted(topic);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._latest_granted(topic);
         RETURN;
     END IF;
-    seen := durable_notify.committed_snapshot();
+    seen := durable_notify._committed_snapshot();
     RETURN QUERY
     WITH last AS (
         SELECT DISTINCT ON (o.key) o.id, o.key, o.payload, o.data, o.headers, o.created_at, o.expires_at

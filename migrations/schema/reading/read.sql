@@ -10,7 +10,7 @@ SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     start durable_notify.position;
     found record;
     lowest bigint;
@@ -22,28 +22,28 @@ BEGIN
     --
     -- A batch is of one window, so that the place after each of its messages is known: the window
     -- there is first, and where it is at its end the next one, up to now.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.read_granted(topic, s0, h0, s1, h1, p, max_messages);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._read_granted(topic, s0, h0, s1, h1, p, max_messages);
         RETURN;
     END IF;
     PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
-    place.s0 := read.s0;
-    place.h0 := read.h0;
-    place.s1 := read.s1;
-    place.h1 := read.h1;
-    place.p := COALESCE(read.p, 0);
+    pos.s0 := read.s0;
+    pos.h0 := read.h0;
+    pos.s1 := read.s1;
+    pos.h1 := read.h1;
+    pos.p := COALESCE(read.p, 0);
     FOR _turn IN 1 .. 2 LOOP
-        IF place.s1 IS NULL THEN
-            place.s1 := durable_notify.committed_snapshot();
-            place.h1 := durable_notify.last_id(topic);  -- bounds the scan: nothing higher is in s1
-            place.p := 0;
+        IF pos.s1 IS NULL THEN
+            pos.s1 := durable_notify._committed_snapshot();
+            pos.h1 := durable_notify.last_id(topic);  -- bounds the scan: nothing higher is in s1
+            pos.p := 0;
         END IF;
-        start := place;
+        start := pos;
         SELECT * INTO STRICT found
-          FROM durable_notify.read_window(topic, place, max_messages, place.s1, NULL);
+          FROM durable_notify._read_window(topic, pos, max_messages, pos.s1, NULL);
         EXIT WHEN pg_catalog.cardinality(found.ids) > 0 OR _turn = 2;
-        place := found.place;
-        IF place.s1 IS NOT NULL THEN
+        pos := found.pos;
+        IF pos.s1 IS NOT NULL THEN
             RETURN;
         END IF;
     END LOOP;
@@ -51,8 +51,8 @@ BEGIN
     RETURN QUERY
     SELECT start.s0, start.h0, start.s1, start.h1,
            COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false), o.id, o.key, o.payload, o.data, o.headers, o.created_at
-      FROM pg_catalog.unnest(found.ids) WITH ORDINALITY AS m (id, place)
-     CROSS JOIN LATERAL durable_notify.message_of(read.topic, m.id, lowest, highest) AS o
-     ORDER BY m.place;
+      FROM pg_catalog.unnest(found.ids) WITH ORDINALITY AS m (id, ord)
+     CROSS JOIN LATERAL durable_notify._message(read.topic, m.id, lowest, highest) AS o
+     ORDER BY m.ord;
 END
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.read_start(
+CREATE FUNCTION durable_notify.read_from(
     topic text, start_at text, since timestamptz DEFAULT NULL, OUT s0 pg_snapshot, OUT h0 bigint
 )
 LANGUAGE plpgsql
@@ -7,15 +7,15 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Where a reader without a group begins: 'beginning', 'now' (what commits from here on) or
     -- 'since' a time. In flight counts as to come, however low its id.
-    IF NOT durable_notify.has_own_rights() THEN
-        SELECT g.s0, g.h0 INTO s0, h0 FROM durable_notify.read_start_granted(topic, start_at, since) AS g;
+    IF NOT durable_notify._is_owner() THEN
+        SELECT g.s0, g.h0 INTO s0, h0 FROM durable_notify._read_from_granted(topic, start_at, since) AS g;
         RETURN;
     END IF;
-    s0 := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify.committed_snapshot() END;
+    s0 := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify._committed_snapshot() END;
     h0 := CASE start_at
         WHEN 'beginning' THEN 0
         WHEN 'now' THEN durable_notify.last_id(topic)
-        ELSE durable_notify.id_before(topic, since)
+        ELSE durable_notify._id_before(topic, since)
     END;
 END
 $function$;

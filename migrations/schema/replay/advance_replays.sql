@@ -9,8 +9,8 @@ BEGIN
     -- One step of each running replay of these topics into a group; returns seconds until the next
     -- step, NULL where none is running. Its consumers call it. Two at once do not double: a job that
     -- somebody else advances is left to them. Progress is in the same transaction as the messages.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.advance_replays_granted(group_name, topics);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._advance_replays_granted(group_name, topics);
     END IF;
     FOR found IN
         SELECT j AS job, s.topic
@@ -20,13 +20,13 @@ BEGIN
          WHERE j.state = 'running' AND g.name = group_name AND s.topic = ANY (topics)
            FOR UPDATE OF j SKIP LOCKED
     LOOP
-        due := LEAST(due, durable_notify.advance_replay(found.job, found.topic));
+        due := LEAST(due, durable_notify._advance_replay(found.job, found.topic));
     END LOOP;
     RETURN due;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.advance_replay(job durable_notify.replay_job, topic text) RETURNS double precision
+CREATE FUNCTION durable_notify._advance_replay(job durable_notify.replay_job, topic text) RETURNS double precision
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = on SET jit = off AS $function$
 #variable_conflict use_column
@@ -43,7 +43,7 @@ BEGIN
     -- catch up at full speed.
     waiting := (SELECT pg_catalog.count(*) FROM (
         SELECT FROM durable_notify.deferred d
-         WHERE d.subscription_id = job.subscription_id AND d.waits_for = 'replay' LIMIT 1000) AS w);
+         WHERE d.subscription_id = job.subscription_id AND d.reason = 'replay' LIMIT 1000) AS w);
     allowed := LEAST(allowed, 1000 - waiting);
     IF job.rate_limit IS NOT NULL THEN
         allowed := LEAST(allowed, pg_catalog.floor(job.rate_limit * LEAST(
@@ -53,13 +53,13 @@ BEGIN
         RETURN CASE WHEN waiting >= 1000 OR job.rate_limit IS NULL THEN 0.2 ELSE GREATEST(0.01, LEAST(0.2, 1 / job.rate_limit)) END;
     END IF;
     WITH looked_at AS (
-        SELECT o.id, durable_notify.replay_fits(job, o) AS fits FROM durable_notify.outbox o
-         WHERE o.topic = advance_replay.topic AND o.id > job.last_id AND o.id <= job.upto_id
+        SELECT o.id, durable_notify._matches_replay(job, o) AS fits FROM durable_notify.outbox o
+         WHERE o.topic = _advance_replay.topic AND o.id > job.last_id AND o.id <= job.upto_id
          ORDER BY o.id LIMIT 5000),
     fitting AS (
         SELECT l.id FROM looked_at l WHERE l.fits ORDER BY l.id LIMIT allowed),
     moved AS (
-        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, replay_job)
+        INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, replay_job)
         SELECT job.subscription_id, f.id, now_time, 1, 'replay', job.id FROM fitting f
          WHERE NOT EXISTS (  -- what waits comes without this, at its time
                SELECT FROM durable_notify.deferred d
@@ -75,7 +75,7 @@ BEGIN
            ended_at = CASE WHEN step.looked < 5000 AND step.moved < allowed THEN now_time END
      WHERE j.id = job.id;
     IF step.moved > 0 THEN
-        PERFORM durable_notify.ring(topic, '0');
+        PERFORM durable_notify._ring(topic, '0');
     END IF;
     RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE LEAST(1, 1 / job.rate_limit) END;
 END

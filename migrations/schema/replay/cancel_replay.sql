@@ -8,8 +8,8 @@ DECLARE
 BEGIN
     -- End a running replay; what it has moved and was not handed out yet does not come, unless the group is
     -- owed it for another reason. False: it was not running.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.cancel_replay_granted(job_id);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._cancel_replay_granted(job_id);
     END IF;
     SELECT g.name INTO of_group
       FROM durable_notify.replay_job j
@@ -19,7 +19,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM durable_notify.group_lock(of_group);  -- under which rows of deferred are removed
+    PERFORM durable_notify._lock_group(of_group);  -- under which rows of deferred are removed
     UPDATE durable_notify.replay_job j SET state = 'cancelled', ended_at = pg_catalog.clock_timestamp()
      WHERE j.id = job_id AND j.state = 'running'
     RETURNING * INTO ended;
@@ -28,8 +28,8 @@ BEGIN
     END IF;
     DELETE FROM durable_notify.deferred d
      WHERE d.subscription_id = ended.subscription_id AND d.replay_job = ended.id;
-    PERFORM durable_notify.ring(s.topic, '0') FROM durable_notify.subscription s WHERE s.id = ended.subscription_id;  -- room to read
-    PERFORM durable_notify.note_audit('cancel replay', of_group, pg_catalog.jsonb_build_object('job', job_id));
+    PERFORM durable_notify._ring(s.topic, '0') FROM durable_notify.subscription s WHERE s.id = ended.subscription_id;  -- room to read
+    PERFORM durable_notify._record_audit('cancel replay', of_group, pg_catalog.jsonb_build_object('job', job_id));
     RETURN true;
 END
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.replay_fits(job durable_notify.replay_job, message durable_notify.outbox)
+CREATE FUNCTION durable_notify._matches_replay(job durable_notify.replay_job, message durable_notify.outbox)
 RETURNS boolean
 LANGUAGE sql STABLE AS $function$
     -- Whether a message is one that a job replays: it fits every condition, and its group had been

@@ -7,7 +7,7 @@ SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     back_to durable_notify.position;
     target bigint;
     again bigint;
@@ -19,17 +19,17 @@ BEGIN
     --
     -- What the group has not been handed yet still comes, once. Never moves a group forward.
     -- Retries that wait, and are among the messages that come again, wait no longer.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.replay_granted(group_name, topic, after_id, since, dry_run);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._replay_granted(group_name, topic, after_id, since, dry_run);
     END IF;
     IF (after_id IS NULL) = (since IS NULL) OR after_id < 0 THEN
         RAISE EXCEPTION 'replay after an id of 0 or more, or since a time' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run THEN
-        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
+        PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
-    going_back := durable_notify.group_lock(group_name);
-    SELECT p.* INTO place FROM durable_notify.subscription s
+    going_back := durable_notify._lock_group(group_name);
+    SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = going_back AND s.topic = replay.topic
      ORDER BY p.seq DESC LIMIT 1;
@@ -37,19 +37,19 @@ BEGIN
         RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, topic USING ERRCODE = 'DN006',
               HINT = 'durable_notify.status() lists what each group consumes.';
     END IF;
-    target := COALESCE(after_id, durable_notify.id_before(topic, since));
+    target := COALESCE(after_id, durable_notify._id_before(topic, since));
     again := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = replay.topic AND o.id > target)
-           - (SELECT pg_catalog.count(*) FROM durable_notify.undelivered(place.subscription_id) u WHERE u.id > target);
+           - (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id > target);
     IF NOT dry_run THEN
         -- Exact with the snapshots as they are: handed over is what is visible in s0 up to h0, or
         -- in s1 up to p, and both bounds come down.
-        back_to := place;
-        back_to.h0 := LEAST(place.h0, target);
-        back_to.p := LEAST(place.p, target);
-        PERFORM durable_notify.move(place, back_to, place.live);
+        back_to := pos;
+        back_to.h0 := LEAST(pos.h0, target);
+        back_to.p := LEAST(pos.p, target);
+        PERFORM durable_notify._save_position(pos, back_to, pos.lease_tokens);
         DELETE FROM durable_notify.deferred d
-         WHERE d.subscription_id = place.subscription_id AND d.message_id > target;
-        PERFORM durable_notify.ring(topic, target::text);
+         WHERE d.subscription_id = pos.subscription_id AND d.message_id > target;
+        PERFORM durable_notify._ring(topic, target::text);
     END IF;
     RETURN again;
 END

@@ -7,8 +7,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- The replays that were started, of the groups that the caller may see, the newest first.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.replay_jobs_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._replay_jobs_granted();
         RETURN;
     END IF;
     RETURN QUERY

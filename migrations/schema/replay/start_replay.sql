@@ -11,23 +11,23 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     job durable_notify.replay_job;
-    place durable_notify.position;
+    pos durable_notify.position;
     replaying integer;
 BEGIN
     -- Have a group get messages of a topic again, those that fit every condition given, beside what
     -- is new and without moving its position; returns the job and how many messages that is. With
     -- dry_run it only counts. Only what the group has been handed by now (or was before it started,
     -- where that was not at the beginning): the rest it gets anyhow.
-    IF NOT durable_notify.has_own_rights() THEN
-        SELECT g.job_id, g.total INTO job_id, total FROM durable_notify.start_replay_granted(
+    IF NOT durable_notify._is_owner() THEN
+        SELECT g.job_id, g.total INTO job_id, total FROM durable_notify._start_replay_granted(
             group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
         RETURN;
     END IF;
     IF NOT dry_run THEN
-        PERFORM durable_notify.keep_all();  -- what is redelivered is not removed meanwhile
+        PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
-    replaying := durable_notify.group_lock(group_name);
-    SELECT p.* INTO place FROM durable_notify.subscription s
+    replaying := durable_notify._lock_group(group_name);
+    SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = replaying AND s.topic = start_replay.topic ORDER BY p.seq DESC LIMIT 1;
     IF NOT FOUND THEN
@@ -38,14 +38,14 @@ BEGIN
         RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
-                                WHERE j.subscription_id = place.subscription_id AND j.state = 'running') THEN
+                                WHERE j.subscription_id = pos.subscription_id AND j.state = 'running') THEN
         RAISE unique_violation;
     END IF;
-    job.subscription_id := place.subscription_id;
-    job.s0 := place.s0;
-    job.h0 := place.h0;
-    job.s1 := place.s1;
-    job.p := place.p;
+    job.subscription_id := pos.subscription_id;
+    job.s0 := pos.s0;
+    job.h0 := pos.h0;
+    job.s1 := pos.s1;
+    job.p := pos.p;
     job.after_id := COALESCE(after_id, 0);
     job.upto_id := COALESCE(upto_id, 9223372036854775807);
     job.since := since;
@@ -55,7 +55,7 @@ BEGIN
     job.payload := payload;
     job.path := path;
     SELECT pg_catalog.count(*) INTO total FROM durable_notify.outbox o
-     WHERE o.topic = start_replay.topic AND o.id > job.after_id AND durable_notify.replay_fits(job, o);
+     WHERE o.topic = start_replay.topic AND o.id > job.after_id AND durable_notify._matches_replay(job, o);
     IF dry_run THEN
         RETURN;
     END IF;
@@ -66,9 +66,9 @@ BEGIN
             job.keys, job.headers, job.payload, job.path, start_replay.rate_limit, start_replay.total,
             job.after_id, start_replay.why)
     RETURNING id INTO job_id;
-    PERFORM durable_notify.note_audit(
+    PERFORM durable_notify._record_audit(
         'replay', group_name, pg_catalog.jsonb_build_object('job', job_id), topic, total, why);
-    PERFORM durable_notify.ring(topic, '*');
+    PERFORM durable_notify._ring(topic, '*');
 EXCEPTION WHEN unique_violation THEN  -- or by the index: a frozen snapshot may not have it
     RAISE EXCEPTION 'a replay of topic "%" into group "%" is running', topic, group_name
         USING ERRCODE = '22023', HINT = 'Wait until it is done, or cancel it: durable_notify.cancel_replay().';

@@ -9,7 +9,7 @@ BEGIN
     IF advance_archive.worker IS NOT NULL AND durable_notify.maintain_step(advance_archive.worker, 'archive') IS NULL THEN
         RETURN false;
     END IF;
-    UPDATE durable_notify.topic_progress p SET archived_below = advance_archive.below, archiving_below = NULL
+    UPDATE durable_notify.maintenance_progress p SET archived_below = advance_archive.below, archiving_below = NULL
      WHERE p.topic = advance_archive.topic AND p.archived_below = advance_archive.from_id
        AND p.archiving_below = advance_archive.below;
     RETURN FOUND;

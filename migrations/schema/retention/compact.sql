@@ -1,10 +1,10 @@
-CREATE FUNCTION durable_notify.compact(topic text) RETURNS bigint
+CREATE FUNCTION durable_notify._compact(topic text) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET lock_timeout = '1s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    policy durable_notify.topic_retention := durable_notify.retention_of(topic);
+    policy durable_notify.topic_retention := durable_notify._retention_for(topic);
     below bigint;
     from_id bigint;
     last bigint;
@@ -15,23 +15,23 @@ BEGIN
     -- Look at the next 1,000 messages of a compacted topic, and remove those of which a later one of the
     -- same key is among them or was looked at; returns how many were looked at, 0: no more for now.
     --
-    -- Only messages that every group has settled, and below what seal_log() has noted: nothing with a
+    -- Only messages that every group has settled, and below what _advance_watermark() has noted: nothing with a
     -- lower id commits later. Each key's latest is kept in compacted_key, so that no message is looked at
     -- twice. A message without a key stays.
-    IF NOT COALESCE(policy.compact, false) OR NOT durable_notify.hold_removing() THEN
+    IF NOT COALESCE(policy.compact, false) OR NOT durable_notify._lock_removal() THEN
         RETURN 0;
     END IF;
-    INSERT INTO durable_notify.topic_progress (topic) VALUES (compact.topic) ON CONFLICT DO NOTHING;
+    INSERT INTO durable_notify.maintenance_progress (topic) VALUES (_compact.topic) ON CONFLICT DO NOTHING;
     SELECT p.compacted_below, CASE WHEN policy.archive THEN p.archived_below ELSE 9223372036854775807 END
       INTO STRICT from_id, below
-      FROM durable_notify.topic_progress p WHERE p.topic = compact.topic FOR UPDATE;
+      FROM durable_notify.maintenance_progress p WHERE p.topic = _compact.topic FOR UPDATE;
     -- A new statement, after the lock: what came back before it is seen, and nothing comes back until the commit.
     -- What has appeared after it, with an id that was drawn long ago, is not looked at.
-    seen := durable_notify.committed_snapshot();
-    below := durable_notify.settled_by_all(topic, LEAST(below, durable_notify.sealed_below()));
+    seen := durable_notify._committed_snapshot();
+    below := durable_notify._all_settled_watermark(topic, LEAST(below, durable_notify._watermark()));
     SELECT pg_catalog.max(n.id), pg_catalog.count(*) INTO last, looked FROM (
         SELECT o.id FROM durable_notify.outbox o
-         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id < below
+         WHERE o.topic = _compact.topic AND o.id >= from_id AND o.id < below
            AND pg_catalog.pg_visible_in_snapshot(o.xid, seen) ORDER BY o.id LIMIT 1000) AS n;
     IF last IS NULL THEN
         RETURN 0;
@@ -39,18 +39,18 @@ BEGIN
     WITH batch AS MATERIALIZED (
         SELECT o.id, o.key, pg_catalog.max(o.id) OVER (PARTITION BY o.key) AS latest
           FROM durable_notify.outbox o
-         WHERE o.topic = compact.topic AND o.id >= from_id AND o.id <= last AND o.key IS NOT NULL
+         WHERE o.topic = _compact.topic AND o.id >= from_id AND o.id <= last AND o.key IS NOT NULL
            AND pg_catalog.pg_visible_in_snapshot(o.xid, seen)
-           AND durable_notify.log_id() IS NOT NULL),  -- raises, as in remove_rows()
+           AND durable_notify.log_id() IS NOT NULL),  -- raises, as in _delete_expired()
     known AS MATERIALIZED (
         SELECT k.key, k.message_id FROM (SELECT DISTINCT b.key FROM batch b) AS n
-          JOIN durable_notify.compacted_key k ON k.topic = compact.topic AND k.key = n.key
+          JOIN durable_notify.compacted_key k ON k.topic = _compact.topic AND k.key = n.key
          -- Trap: what is known may have gone with its age, and must not take with it what is there.
-         WHERE EXISTS (SELECT FROM durable_notify.message_of(compact.topic, k.message_id, k.message_id, k.message_id) AS o
+         WHERE EXISTS (SELECT FROM durable_notify._message(_compact.topic, k.message_id, k.message_id, k.message_id) AS o
                         WHERE o.key = k.key)),
-    noted AS (
+    recorded AS (
         INSERT INTO durable_notify.compacted_key AS k (topic, key, message_id)
-        SELECT compact.topic, b.key, b.id FROM batch b WHERE b.id = b.latest
+        SELECT _compact.topic, b.key, b.id FROM batch b WHERE b.id = b.latest
         ON CONFLICT ON CONSTRAINT compacted_key_pkey DO UPDATE SET message_id = EXCLUDED.message_id
          WHERE k.message_id < EXCLUDED.message_id)
     SELECT pg_catalog.array_agg(o.id) INTO gone FROM (
@@ -58,16 +58,16 @@ BEGIN
         UNION
         SELECT k.message_id FROM known k JOIN batch b ON b.key = k.key WHERE k.message_id < b.latest) AS o;
     IF gone IS NOT NULL THEN
-        PERFORM durable_notify.remove_compacted(topic, gone);
+        PERFORM durable_notify._delete_compacted(topic, gone);
     END IF;
-    UPDATE durable_notify.topic_progress p SET compacted_below = last + 1 WHERE p.topic = compact.topic;
+    UPDATE durable_notify.maintenance_progress p SET compacted_below = last + 1 WHERE p.topic = _compact.topic;
     RETURN looked;
 EXCEPTION WHEN lock_not_available THEN
     RETURN 0;  -- another time: replays are not kept waiting
 END
 $function$;
 
-CREATE FUNCTION durable_notify.remove_compacted(topic text, ids bigint[]) RETURNS bigint
+CREATE FUNCTION durable_notify._delete_compacted(topic text, ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET jit = off AS $function$
 #variable_conflict use_column
@@ -76,17 +76,17 @@ DECLARE
 BEGIN
     -- Remove messages amid a topic, and take them off what was measured; returns how many were there.
     WITH gone AS (
-        DELETE FROM durable_notify.outbox o WHERE o.topic = remove_compacted.topic AND o.id = ANY (ids)
+        DELETE FROM durable_notify.outbox o WHERE o.topic = _delete_compacted.topic AND o.id = ANY (ids)
         RETURNING o.id, pg_catalog.pg_column_size(o.payload) AS bytes),
     less AS (
-        UPDATE durable_notify.topic_extent e
+        UPDATE durable_notify.topic_size e
            SET messages = e.messages - s.messages, bytes = GREATEST(0, e.bytes - s.bytes)
           FROM (SELECT x.upto_id, pg_catalog.count(*) AS messages, pg_catalog.sum(200 + COALESCE(g.bytes, 0)) AS bytes
                   FROM gone g CROSS JOIN LATERAL (
-                       SELECT t.upto_id FROM durable_notify.topic_extent t
-                        WHERE t.topic = remove_compacted.topic AND t.upto_id >= g.id ORDER BY t.upto_id LIMIT 1) AS x
+                       SELECT t.upto_id FROM durable_notify.topic_size t
+                        WHERE t.topic = _delete_compacted.topic AND t.upto_id >= g.id ORDER BY t.upto_id LIMIT 1) AS x
                  GROUP BY x.upto_id) AS s
-         WHERE e.topic = remove_compacted.topic AND e.upto_id = s.upto_id)
+         WHERE e.topic = _delete_compacted.topic AND e.upto_id = s.upto_id)
     SELECT pg_catalog.count(*) INTO removed FROM gone;
     RETURN removed;
 END

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.remove_rows(topic text, most integer DEFAULT 1000) RETURNS bigint
+CREATE FUNCTION durable_notify._delete_expired(topic text, most integer DEFAULT 1000) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET jit = off SET lock_timeout = '1s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -6,35 +6,35 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     below bigint;
     removed bigint;
-    part record;
+    partition record;
     seen pg_snapshot;
 BEGIN
     -- Remove the next messages of a topic that may go; returns how many. A closed leaf goes as a whole, by
-    -- remove_leaf(): of it a topic's messages are removed here only once all of them may go. And not while it waits
+    -- _truncate_partition(): of it a topic's messages are removed here only once all of them may go. And not while it waits
     -- for older snapshots: what is deleted would take its space for as long.
     --
-    -- Under hold_removing() what may go stays so. Trap: but for what has appeared since the look, with an id that
+    -- Under _lock_removal() what may go stays so. Trap: but for what has appeared since the look, with an id that
     -- was drawn long ago; hence the snapshot. And for what replication has brought, whose xids are another
     -- cluster's: the statement that removes sees that as well.
-    IF (durable_notify.retention_of(topic)).pattern IS NULL OR NOT durable_notify.hold_removing() THEN
+    IF (durable_notify._retention_for(topic)).pattern IS NULL OR NOT durable_notify._lock_removal() THEN
         RETURN 0;
     END IF;
-    seen := durable_notify.committed_snapshot();
-    below := LEAST(durable_notify.removable_below(topic), (
-        SELECT pg_catalog.min(u.first_id) FROM durable_notify.unwanted_leaf u
-         WHERE u.first_id > 0 AND EXISTS (SELECT FROM durable_notify.older_snapshots(u.since))));
-    SELECT l.first_id, l.next_id INTO part FROM durable_notify.leaves() l
-     WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify.sealed_below();
+    seen := durable_notify._committed_snapshot();
+    below := LEAST(durable_notify.retention_watermark(topic), (
+        SELECT pg_catalog.min(u.first_id) FROM durable_notify.unwanted_partition u
+         WHERE u.first_id > 0 AND EXISTS (SELECT FROM durable_notify._older_snapshots(u.since))));
+    SELECT l.first_id, l.next_id INTO partition FROM durable_notify.partitions() l
+     WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify._watermark();
     IF FOUND AND EXISTS (SELECT FROM durable_notify.outbox o
-                          WHERE o.topic = remove_rows.topic AND o.id >= below AND o.id < part.next_id) THEN
-        below := part.first_id;
+                          WHERE o.topic = _delete_expired.topic AND o.id >= below AND o.id < partition.next_id) THEN
+        below := partition.first_id;
     END IF;
     DELETE FROM durable_notify.outbox o USING (
         SELECT x.id FROM durable_notify.outbox x
-         WHERE x.topic = remove_rows.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
+         WHERE x.topic = _delete_expired.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
            AND durable_notify.log_id() IS NOT NULL  -- raises
          ORDER BY x.id LIMIT most) AS old
-     WHERE o.topic = remove_rows.topic AND o.id = old.id;
+     WHERE o.topic = _delete_expired.topic AND o.id = old.id;
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 EXCEPTION WHEN lock_not_available THEN

@@ -1,9 +1,9 @@
-CREATE FUNCTION durable_notify.write_needs_key() RETURNS void
+CREATE FUNCTION durable_notify._rebuild_key_required() RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
     cases text;
 BEGIN
-    -- Write needs_key() anew from topic_retention, which the caller has locked, and have what was compacted
+    -- Write _key_required() anew from topic_retention, which the caller has locked, and have what was compacted
     -- and no longer is be looked at from the beginning, should it be compacted again.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         -- A frozen snapshot would leave out what others have said since.
@@ -18,13 +18,13 @@ BEGIN
                     FROM durable_notify.topic_retention r);
     END IF;
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify.needs_key(topic text) RETURNS boolean'
+        'CREATE OR REPLACE FUNCTION durable_notify._key_required(topic text) RETURNS boolean'
         ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
         (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify.needs_key(text)'::regprocedure)  -- its documentation
+          WHERE p.oid = 'durable_notify._key_required(text)'::regprocedure)  -- its documentation
         || CASE WHEN cases IS NULL THEN E'SELECT false\n'
                 ELSE pg_catalog.format(E'SELECT CASE %s ELSE false END\n', cases) END);
-    UPDATE durable_notify.topic_progress p SET compacted_below = 1
-     WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify.retention_of(p.topic)).compact, false);
+    UPDATE durable_notify.maintenance_progress p SET compacted_below = 1
+     WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify._retention_for(p.topic)).compact, false);
 END
 $function$;

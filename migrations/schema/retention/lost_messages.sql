@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.losses(group_name text DEFAULT NULL) RETURNS TABLE (
+CREATE FUNCTION durable_notify.lost_messages(group_name text DEFAULT NULL) RETURNS TABLE (
     id bigint, at timestamptz, of_group text, topic text, first_id bigint, last_id bigint, messages bigint, reason text
 )
 LANGUAGE plpgsql STABLE
@@ -6,13 +6,13 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- What a group (NULL: all that the caller may see) has lost to retention, the newest first.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.losses_granted(group_name);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._lost_messages_granted(group_name);
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT l.id, l.at, l.group_name, l.topic, l.first_id, l.last_id, l.messages, l.reason FROM durable_notify.loss l
-     WHERE losses.group_name IS NULL OR l.group_name = losses.group_name
+    SELECT l.id, l.at, l.group_name, l.topic, l.first_id, l.last_id, l.messages, l.reason FROM durable_notify.lost_message l
+     WHERE lost_messages.group_name IS NULL OR l.group_name = lost_messages.group_name
      ORDER BY l.id DESC;
 END
 $function$;

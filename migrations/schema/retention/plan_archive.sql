@@ -4,39 +4,39 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    policy durable_notify.topic_retention := durable_notify.retention_of(topic);
+    policy durable_notify.topic_retention := durable_notify._retention_for(topic);
     planned bigint;
-    upto bigint;
+    max_id bigint;
 BEGIN
     -- Which messages of a topic are to be archived next: those with ids from from_id on, below below; NULL:
     -- none. Of those that its retention would let go, were they archived; 50,000 or 256 MB at most.
     --
     -- A plan stays until advance_archive() says that it is done: whoever asks meanwhile, or after a crash,
-    -- gets the same, and the same messages, for nothing can appear below what seal_log() has noted, and
+    -- gets the same, and the same messages, for nothing can appear below what _advance_watermark() has noted, and
     -- nothing goes before it is archived.
     IF NOT COALESCE(policy.archive, false) THEN
         RETURN;
     END IF;
-    INSERT INTO durable_notify.topic_progress (topic) VALUES (plan_archive.topic) ON CONFLICT DO NOTHING;
+    INSERT INTO durable_notify.maintenance_progress (topic) VALUES (plan_archive.topic) ON CONFLICT DO NOTHING;
     SELECT p.archived_below, p.archiving_below INTO STRICT from_id, planned
-      FROM durable_notify.topic_progress p WHERE p.topic = plan_archive.topic FOR UPDATE;
+      FROM durable_notify.maintenance_progress p WHERE p.topic = plan_archive.topic FOR UPDATE;
     IF planned IS NULL THEN
-        upto := CASE
+        max_id := CASE
             WHEN policy.compact OR policy.when_settled AND EXISTS (
                  SELECT FROM durable_notify.subscription s WHERE s.topic = plan_archive.topic) THEN 9223372036854775807
-            ELSE durable_notify.policy_below(topic, policy) END;
-        upto := LEAST(upto, durable_notify.sealed_below());
-        upto := durable_notify.settled_by_all(topic, upto);
+            ELSE durable_notify._policy_watermark(topic, policy) END;
+        max_id := LEAST(max_id, durable_notify._watermark());
+        max_id := durable_notify._all_settled_watermark(topic, max_id);
         planned := (
             SELECT pg_catalog.max(n.id) + 1 FROM (
                 SELECT o.id, pg_catalog.sum(COALESCE(pg_catalog.pg_column_size(o.payload), 0)
                                             + COALESCE(pg_catalog.pg_column_size(o.data), 0)) OVER (ORDER BY o.id) AS so_far,
-                       pg_catalog.row_number() OVER (ORDER BY o.id) AS place
+                       pg_catalog.row_number() OVER (ORDER BY o.id) AS ord
                   FROM (SELECT x.id, x.payload, x.data FROM durable_notify.outbox x
-                         WHERE x.topic = plan_archive.topic AND x.id >= from_id AND x.id < upto
+                         WHERE x.topic = plan_archive.topic AND x.id >= from_id AND x.id < max_id
                          ORDER BY x.id LIMIT most) AS o) AS n
-             WHERE n.so_far <= 268435456 OR n.place = 1);
-        UPDATE durable_notify.topic_progress p SET archiving_below = planned WHERE p.topic = plan_archive.topic;
+             WHERE n.so_far <= 268435456 OR n.ord = 1);
+        UPDATE durable_notify.maintenance_progress p SET archiving_below = planned WHERE p.topic = plan_archive.topic;
     END IF;
     below := planned;
     IF below IS NULL THEN

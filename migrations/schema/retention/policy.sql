@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.retention_of(topic text) RETURNS durable_notify.topic_retention
+CREATE FUNCTION durable_notify._retention_for(topic text) RETURNS durable_notify.topic_retention
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
 DECLARE
@@ -6,12 +6,12 @@ DECLARE
 BEGIN
     -- What is said of a topic: of all that fits it, what fits it best; NULL: nothing, it is kept for ever.
     SELECT r.* INTO found FROM durable_notify.topic_retention r
-     WHERE retention_of.topic ~ r.regex ORDER BY r.rank LIMIT 1;
+     WHERE _retention_for.topic ~ r.regex ORDER BY r.rank LIMIT 1;
     RETURN found;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.policy_below(topic text, policy durable_notify.topic_retention) RETURNS bigint
+CREATE FUNCTION durable_notify._policy_watermark(topic text, policy durable_notify.topic_retention) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
@@ -21,21 +21,21 @@ BEGIN
     -- Below which id a topic's messages are past their age, or over its size. Whether groups still need
     -- them is another matter.
     IF policy.max_age IS NOT NULL THEN
-        below := COALESCE(durable_notify.first_id_since(topic, pg_catalog.clock_timestamp() - policy.max_age), 0);
+        below := COALESCE(durable_notify._first_id_since(topic, pg_catalog.clock_timestamp() - policy.max_age), 0);
     END IF;
     IF policy.max_bytes IS NOT NULL THEN
         -- What is younger than a stretch that goes fills the limit by itself.
         below := GREATEST(below, (
             SELECT e.upto_id + 1 FROM (
                 SELECT x.upto_id, pg_catalog.sum(x.bytes) OVER (ORDER BY x.upto_id DESC) - x.bytes AS younger
-                  FROM durable_notify.topic_extent x WHERE x.topic = policy_below.topic) AS e
+                  FROM durable_notify.topic_size x WHERE x.topic = _policy_watermark.topic) AS e
              WHERE e.younger >= policy.max_bytes ORDER BY e.upto_id DESC LIMIT 1));
     END IF;
     RETURN below;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.first_id_since(topic text, since timestamptz) RETURNS bigint
+CREATE FUNCTION durable_notify._first_id_since(topic text, since timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -52,12 +52,12 @@ BEGIN
     -- empty. Found by halves, some 60 probes at most: ids and times run in step, but for moments and for
     -- a clock that was set.
     SELECT o.id, o.created_at INTO older, found_at FROM durable_notify.outbox o
-     WHERE o.topic = first_id_since.topic ORDER BY o.id LIMIT 1;
+     WHERE o.topic = _first_id_since.topic ORDER BY o.id LIMIT 1;
     IF older IS NULL OR found_at >= since THEN
         RETURN older;
     END IF;
     SELECT o.id, o.created_at INTO first_since, found_at FROM durable_notify.outbox o
-     WHERE o.topic = first_id_since.topic ORDER BY o.id DESC LIMIT 1;
+     WHERE o.topic = _first_id_since.topic ORDER BY o.id DESC LIMIT 1;
     IF found_at < since THEN
         RETURN first_since + 1;
     END IF;
@@ -65,7 +65,7 @@ BEGIN
     WHILE older < top LOOP
         middle := older + (top - older) / 2;
         SELECT o.id, o.created_at INTO next_id, found_at FROM durable_notify.outbox o
-         WHERE o.topic = first_id_since.topic AND o.id > middle AND o.id <= top ORDER BY o.id LIMIT 1;
+         WHERE o.topic = _first_id_since.topic AND o.id > middle AND o.id <= top ORDER BY o.id LIMIT 1;
         IF next_id IS NULL THEN
             top := middle;
         ELSIF found_at >= since THEN

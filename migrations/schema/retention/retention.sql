@@ -8,8 +8,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- What goes from which topics, as set_retention() has said, in the order in which they are looked at.
     -- What none of them fits is kept for ever.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.retention_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._retention_granted();
         RETURN;
     END IF;
     RETURN QUERY

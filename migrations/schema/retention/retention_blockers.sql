@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.lagging() RETURNS TABLE (
+CREATE FUNCTION durable_notify.retention_blockers() RETURNS TABLE (
     topic text, group_name text, from_id bigint, upto_id bigint, published_at timestamptz, bytes bigint, alarm boolean
 )
 LANGUAGE plpgsql STABLE
@@ -7,35 +7,35 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     policy durable_notify.topic_retention;
     below bigint;
-    part record;
+    subscription record;
 BEGIN
     -- What stays although its age or size says that it is to go: of which topic, from which id up to which,
     -- because of which group (NULL: it is not archived yet), when the first of it was published, how much
     -- that is (NULL: not measured), and whether it is more than the alarm says.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.lagging_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._retention_blockers_granted();
         RETURN;
     END IF;
-    FOR topic IN SELECT t FROM durable_notify.topics_of_the_log() AS t LOOP
-        policy := durable_notify.retention_of(topic);
+    FOR topic IN SELECT t FROM durable_notify._topics() AS t LOOP
+        policy := durable_notify._retention_for(topic);
         CONTINUE WHEN policy.max_age IS NULL AND policy.max_bytes IS NULL;
-        below := durable_notify.policy_below(topic, policy);
-        FOR part IN
-            SELECT g.name, durable_notify.settled_below(s.id, below) AS settled
+        below := durable_notify._policy_watermark(topic, policy);
+        FOR subscription IN
+            SELECT g.name, durable_notify._settled_watermark(s.id, below) AS settled
               FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
-             WHERE s.topic = lagging.topic
+             WHERE s.topic = retention_blockers.topic
             UNION ALL
-            SELECT NULL, LEAST(COALESCE((SELECT p.archived_below FROM durable_notify.topic_progress p WHERE p.topic = lagging.topic), 1), below)
+            SELECT NULL, LEAST(COALESCE((SELECT p.archived_below FROM durable_notify.maintenance_progress p WHERE p.topic = retention_blockers.topic), 1), below)
              WHERE policy.archive
         LOOP
             from_id := NULL;
             SELECT o.id, o.created_at INTO from_id, published_at FROM durable_notify.outbox o
-             WHERE o.topic = lagging.topic AND o.id >= part.settled AND o.id < below ORDER BY o.id LIMIT 1;
+             WHERE o.topic = retention_blockers.topic AND o.id >= subscription.settled AND o.id < below ORDER BY o.id LIMIT 1;
             CONTINUE WHEN from_id IS NULL;
-            group_name := part.name;
+            group_name := subscription.name;
             upto_id := below - 1;
-            bytes := (SELECT pg_catalog.sum(e.bytes)::bigint FROM durable_notify.topic_extent e
-                       WHERE e.topic = lagging.topic AND e.upto_id >= from_id AND e.upto_id < below);
+            bytes := (SELECT pg_catalog.sum(e.bytes)::bigint FROM durable_notify.topic_size e
+                       WHERE e.topic = retention_blockers.topic AND e.upto_id >= from_id AND e.upto_id < below);
             alarm := COALESCE(bytes > policy.alarm_bytes, false);
             RETURN NEXT;
         END LOOP;

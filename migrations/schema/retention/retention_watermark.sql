@@ -1,33 +1,33 @@
-CREATE FUNCTION durable_notify.removable_below(topic text) RETURNS bigint
+CREATE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    policy durable_notify.topic_retention := durable_notify.retention_of(topic);
+    policy durable_notify.topic_retention := durable_notify._retention_for(topic);
     below bigint;
 BEGIN
     -- Below which id every message of a topic may go now; 0: none.
     --
-    -- All of one snapshot, and below what seal_log() has noted: nothing can appear there any more, so
+    -- All of one snapshot, and below what _advance_watermark() has noted: nothing can appear there any more, so
     -- that a message which goes was settled by every group or recorded as its loss. Who removes holds
-    -- hold_removing() first: after this looked, a message could be made to come again.
-    -- A group's lag is the same for block and lose: what it loses is noted as such, by note_losses(),
+    -- _lock_removal() first: after this looked, a message could be made to come again.
+    -- A group's lag is the same for block and lose: what it loses is noted as such, by _record_losses(),
     -- before it can go.
     IF policy.pattern IS NULL THEN
         RETURN 0;
     END IF;
-    below := durable_notify.policy_below(topic, policy);
-    IF policy.when_settled AND EXISTS (SELECT FROM durable_notify.subscription s WHERE s.topic = removable_below.topic) THEN
+    below := durable_notify._policy_watermark(topic, policy);
+    IF policy.when_settled AND EXISTS (SELECT FROM durable_notify.subscription s WHERE s.topic = retention_watermark.topic) THEN
         below := 9223372036854775807;
     END IF;
-    below := LEAST(below, durable_notify.sealed_below());
+    below := LEAST(below, durable_notify._watermark());
     IF policy.archive THEN
         below := LEAST(below, COALESCE(
-            (SELECT p.archived_below FROM durable_notify.topic_progress p WHERE p.topic = removable_below.topic), 0));
+            (SELECT p.archived_below FROM durable_notify.maintenance_progress p WHERE p.topic = retention_watermark.topic), 0));
     END IF;
     IF below <= 1 THEN
         RETURN 0;
     END IF;
-    RETURN durable_notify.settled_by_all(topic, below);
+    RETURN durable_notify._all_settled_watermark(topic, below);
 END
 $function$;

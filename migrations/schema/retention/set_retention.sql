@@ -7,11 +7,11 @@ LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
-    refused text := durable_notify.refused_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
+    refused text := durable_notify._check_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
     keyless text;
 BEGIN
     -- Say what goes from a topic, or from those that a pattern stands for, and when; it replaces what was
-    -- said of it before. Of several that fit a topic the best counts, see retention_rank(). Returns
+    -- said of it before. Of several that fit a topic the best counts, see _pattern_specificity(). Returns
     -- warnings: which groups lag by now, and what that means. For the owner of the schema.
     --
     -- max_age: so long after it was published; max_bytes: once so much of the topic is younger;
@@ -19,27 +19,27 @@ BEGIN
     -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
     -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
     -- refused from then on. archive: only what is archived goes. maintain() does all this.
-    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify.has_controls(topic, true)
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
         refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
     END IF;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
-    PERFORM durable_notify.hold_functions();
-    PERFORM durable_notify.keep_all();  -- nothing goes by what was said before, once this has committed
+    PERFORM durable_notify._lock_functions();
+    PERFORM durable_notify._block_removal();  -- nothing goes by what was said before, once this has committed
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
-    VALUES (topic, durable_notify.topic_regex(topic), durable_notify.retention_rank(topic), max_age, max_bytes, when_settled,
+    VALUES (topic, durable_notify._topic_regex(topic), durable_notify._pattern_specificity(topic), max_age, max_bytes, when_settled,
             on_lag, alarm_bytes, compact, archive)
     ON CONFLICT (pattern) DO UPDATE
        SET max_age = EXCLUDED.max_age, max_bytes = EXCLUDED.max_bytes, when_settled = EXCLUDED.when_settled,
            on_lag = EXCLUDED.on_lag, alarm_bytes = EXCLUDED.alarm_bytes, compact = EXCLUDED.compact,
            archive = EXCLUDED.archive, set_at = pg_catalog.clock_timestamp(), set_by = SESSION_USER;
-    PERFORM durable_notify.write_needs_key();
+    PERFORM durable_notify._rebuild_key_required();
     IF compact THEN
-        SELECT t.name INTO keyless FROM durable_notify.topics_of_the_log() AS t (name)
-         WHERE (durable_notify.retention_of(t.name)).pattern = set_retention.topic
+        SELECT t.name INTO keyless FROM durable_notify._topics() AS t (name)
+         WHERE (durable_notify._retention_for(t.name)).pattern = set_retention.topic
            AND EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = t.name AND o.key IS NULL) LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'topic "%" has messages without a key: it cannot be compacted', keyless
@@ -52,13 +52,13 @@ BEGIN
                    CASE on_lag WHEN 'lose' THEN 'group "%s" lags in topic "%s": it loses what it has not settled from id %s on'
                    ELSE 'group "%s" lags in topic "%s": what is from id %s on stays until it has settled it' END,
                    b.group_name, b.topic, b.from_id)
-          FROM durable_notify.lagging() AS b
-         WHERE (durable_notify.retention_of(b.topic)).pattern = set_retention.topic AND b.group_name IS NOT NULL
+          FROM durable_notify.retention_blockers() AS b
+         WHERE (durable_notify._retention_for(b.topic)).pattern = set_retention.topic AND b.group_name IS NOT NULL
          ORDER BY b.topic, b.group_name LIMIT 100);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.refused_retention(
+CREATE FUNCTION durable_notify._check_retention(
     max_age interval, max_bytes bigint, when_settled boolean, on_lag text, alarm_bytes bigint, compact boolean, archive boolean
 ) RETURNS text
 LANGUAGE sql IMMUTABLE AS $function$
@@ -70,7 +70,7 @@ LANGUAGE sql IMMUTABLE AS $function$
             THEN 'an age or a size is more than 0; leave out what is not to count'
         WHEN max_age > '1000 years' THEN 'an age is 1000 years at most; leave it out to keep messages for ever'
         WHEN max_age IS NULL AND max_bytes IS NULL AND NOT when_settled AND NOT compact
-            THEN 'nothing says what goes: give max_age, max_bytes, when_settled or compact; to keep everything, forget_retention()'
+            THEN 'nothing says what goes: give max_age, max_bytes, when_settled or compact; to keep everything, delete_retention()'
         WHEN compact AND when_settled
             THEN 'compact keeps the latest message of each key, and when_settled lets it go: choose one of them'
         WHEN on_lag = 'lose' AND max_age IS NULL AND max_bytes IS NULL
@@ -80,7 +80,7 @@ LANGUAGE sql IMMUTABLE AS $function$
     END
 $function$;
 
-CREATE FUNCTION durable_notify.retention_rank(pattern text) RETURNS text
+CREATE FUNCTION durable_notify._pattern_specificity(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
     -- Where a pattern stands among those that fit a topic; the lowest counts: the topic itself first, then
     -- the pattern with the most words that are none of * and >, then one without >, then by its text.

@@ -1,13 +1,13 @@
-CREATE FUNCTION durable_notify.settled_below(subscription_id integer, upto bigint) RETURNS bigint
+CREATE FUNCTION durable_notify._settled_watermark(subscription_id integer, max_id bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
-    place durable_notify.position;
+    pos durable_notify.position;
     source text;
     seen pg_snapshot := pg_catalog.pg_current_snapshot();
-    last bigint := upto - 1;
+    last bigint := max_id - 1;
 BEGIN
     -- The highest id, upto at most, below which a subscription has settled every message there is: none is
     -- undelivered, leased, or put off. STABLE: all of one snapshot, in which each message is in one place.
@@ -15,48 +15,48 @@ BEGIN
     -- Handed over is what is visible in s0 up to h0, or in s1 up to p: above both nothing is, and below
     -- only stragglers are not.
     PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
-    SELECT * INTO STRICT place FROM durable_notify.position p
-     WHERE p.subscription_id = settled_below.subscription_id ORDER BY p.seq DESC LIMIT 1;
-    SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = settled_below.subscription_id;
-    upto := LEAST(
-        upto,
-        GREATEST(place.h0, CASE WHEN place.s1 IS NOT NULL THEN place.p END) + 1,
+    SELECT * INTO STRICT pos FROM durable_notify.position p
+     WHERE p.subscription_id = _settled_watermark.subscription_id ORDER BY p.seq DESC LIMIT 1;
+    SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = _settled_watermark.subscription_id;
+    max_id := LEAST(
+        max_id,
+        GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END) + 1,
         (SELECT d.message_id FROM durable_notify.deferred d
-          WHERE d.subscription_id = settled_below.subscription_id ORDER BY d.message_id LIMIT 1),
+          WHERE d.subscription_id = _settled_watermark.subscription_id ORDER BY d.message_id LIMIT 1),
         (SELECT pg_catalog.min(m.id) FROM durable_notify.lease l CROSS JOIN LATERAL pg_catalog.unnest(l.ids) AS m (id)
-          WHERE l.subscription_id = settled_below.subscription_id
+          WHERE l.subscription_id = _settled_watermark.subscription_id
             AND NOT EXISTS (SELECT FROM durable_notify.settlement t WHERE t.token = l.token AND t.message_id = m.id)),
         (SELECT j.last_id + 1 FROM durable_notify.replay_job j
-          WHERE j.subscription_id = settled_below.subscription_id AND j.state = 'running'));
-    last := upto - 1;
-    IF place.s1 IS NULL THEN
-        RETURN LEAST(upto, (SELECT durable_notify.stragglers(source, place.s0, seen, 0, LEAST(place.h0, last), 1)));
+          WHERE j.subscription_id = _settled_watermark.subscription_id AND j.state = 'running'));
+    last := max_id - 1;
+    IF pos.s1 IS NULL THEN
+        RETURN LEAST(max_id, (SELECT durable_notify._stragglers(source, pos.s0, seen, 0, LEAST(pos.h0, last), 1)));
     END IF;
     RETURN LEAST(
-        upto,
-        (SELECT durable_notify.stragglers(source, place.s1, seen, 0, LEAST(place.p, last), 1)),
-        (SELECT durable_notify.stragglers(source, place.s0, seen, place.p, LEAST(place.h0, last), 1)
-          WHERE place.p < LEAST(place.h0, last)));
+        max_id,
+        (SELECT durable_notify._stragglers(source, pos.s1, seen, 0, LEAST(pos.p, last), 1)),
+        (SELECT durable_notify._stragglers(source, pos.s0, seen, pos.p, LEAST(pos.h0, last), 1)
+          WHERE pos.p < LEAST(pos.h0, last)));
 END
 $function$;
 
-CREATE FUNCTION durable_notify.settled_by_all(topic text, upto bigint) RETURNS bigint
+CREATE FUNCTION durable_notify._all_settled_watermark(topic text, max_id bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
 DECLARE
-    part integer;
+    subscription integer;
 BEGIN
     -- The highest id, upto at most, below which every group has settled every message of a topic. 0, where one
     -- has a pattern that the topic fits and has yet to discover it: it is to get all of it.
-    IF EXISTS (SELECT FROM durable_notify.pattern p
-                WHERE topic ~ durable_notify.topic_regex(p.pattern)
+    IF EXISTS (SELECT FROM durable_notify.group_pattern p
+                WHERE topic ~ durable_notify._topic_regex(p.pattern)
                   AND NOT EXISTS (SELECT FROM durable_notify.subscription s
-                                   WHERE s.group_id = p.group_id AND s.topic = settled_by_all.topic)) THEN
+                                   WHERE s.group_id = p.group_id AND s.topic = _all_settled_watermark.topic)) THEN
         RETURN 0;
     END IF;
-    FOR part IN SELECT s.id FROM durable_notify.subscription s WHERE s.topic = settled_by_all.topic ORDER BY s.id LOOP
-        upto := durable_notify.settled_below(part, upto);
+    FOR subscription IN SELECT s.id FROM durable_notify.subscription s WHERE s.topic = _all_settled_watermark.topic ORDER BY s.id LOOP
+        max_id := durable_notify._settled_watermark(subscription, max_id);
     END LOOP;
-    RETURN upto;
+    RETURN max_id;
 END
 $function$;

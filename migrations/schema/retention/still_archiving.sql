@@ -9,7 +9,7 @@ BEGIN
     --
     -- Trap: who was paused and taken over reads empty pages of what has gone meanwhile, without an error.
     RETURN durable_notify.maintain_step(still_archiving.worker, 'archive', still_archiving.topic) IS NOT NULL
-       AND EXISTS (SELECT FROM durable_notify.topic_progress p
+       AND EXISTS (SELECT FROM durable_notify.maintenance_progress p
                     WHERE p.topic = still_archiving.topic AND p.archived_below = still_archiving.from_id
                       AND p.archiving_below = still_archiving.below);
 END

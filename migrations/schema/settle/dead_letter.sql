@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.bury(
+CREATE FUNCTION durable_notify._dead_letter(
     subscription_id integer, message_id bigint, attempt integer, reason text, error jsonb DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
@@ -8,14 +8,14 @@ BEGIN
     -- row that an open transaction has: a claim must not wait for it.
     DELETE FROM durable_notify.dead_letter d USING (
         SELECT x.seq FROM durable_notify.dead_letter x
-         WHERE x.subscription_id = bury.subscription_id AND x.message_id = bury.message_id
+         WHERE x.subscription_id = _dead_letter.subscription_id AND x.message_id = _dead_letter.message_id
            FOR UPDATE SKIP LOCKED) AS before
-     WHERE d.subscription_id = bury.subscription_id AND d.message_id = bury.message_id AND d.seq = before.seq;
+     WHERE d.subscription_id = _dead_letter.subscription_id AND d.message_id = _dead_letter.message_id AND d.seq = before.seq;
     INSERT INTO durable_notify.dead_letter
            (subscription_id, message_id, topic, key, payload, data, headers, published_at, attempt, reason, error)
-    SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, bury.attempt, bury.reason, bury.error
+    SELECT s.id, o.id, o.topic, o.key, o.payload, o.data, o.headers, o.created_at, _dead_letter.attempt, _dead_letter.reason, _dead_letter.error
       FROM durable_notify.subscription s
-     CROSS JOIN LATERAL durable_notify.message_of(s.topic, bury.message_id, bury.message_id, bury.message_id) AS o
-     WHERE s.id = bury.subscription_id;
+     CROSS JOIN LATERAL durable_notify._message(s.topic, _dead_letter.message_id, _dead_letter.message_id, _dead_letter.message_id) AS o
+     WHERE s.id = _dead_letter.subscription_id;
 END
 $function$;

@@ -13,16 +13,16 @@ BEGIN
     -- Nothing takes over a lease while this has its row. Trap: a token that is only seen may be one that a
     -- claim takes over, and has not committed yet. Such a lock lasts for a moment as a rule, and is waited for
     -- that long; but one lease that a handler settles in a long transaction must not hold up the others.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.extend_granted(tokens, lease);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._extend_granted(tokens, lease);
         RETURN;
     END IF;
     WITH held AS (
         SELECT l.token FROM durable_notify.lease l WHERE l.token = ANY (tokens) ORDER BY l.token FOR KEY SHARE SKIP LOCKED),
     beaten AS (
-        INSERT INTO durable_notify.heartbeat (token, deadline)
+        INSERT INTO durable_notify.lease_deadline (token, deadline)
         SELECT h.token, pg_catalog.clock_timestamp() + lease FROM held h
-        ON CONFLICT ON CONSTRAINT heartbeat_pkey DO UPDATE SET deadline = EXCLUDED.deadline
+        ON CONFLICT ON CONSTRAINT lease_deadline_pkey DO UPDATE SET deadline = EXCLUDED.deadline
         RETURNING token)
     SELECT COALESCE(pg_catalog.array_agg(b.token ORDER BY b.token), '{}') INTO extended FROM beaten b;
     FOR held IN
@@ -33,8 +33,8 @@ BEGIN
                 WHEN pg_catalog.clock_timestamp() < since + interval '200 ms' THEN '200ms' ELSE '1ms' END, true);
             PERFORM FROM durable_notify.lease l WHERE l.token = held FOR KEY SHARE;
             IF FOUND THEN
-                INSERT INTO durable_notify.heartbeat (token, deadline) VALUES (held, pg_catalog.clock_timestamp() + lease)
-                ON CONFLICT ON CONSTRAINT heartbeat_pkey DO UPDATE SET deadline = EXCLUDED.deadline;
+                INSERT INTO durable_notify.lease_deadline (token, deadline) VALUES (held, pg_catalog.clock_timestamp() + lease)
+                ON CONFLICT ON CONSTRAINT lease_deadline_pkey DO UPDATE SET deadline = EXCLUDED.deadline;
                 extended := extended || held;
             END IF;
         EXCEPTION WHEN lock_not_available THEN

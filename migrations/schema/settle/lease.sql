@@ -1,21 +1,21 @@
-CREATE FUNCTION durable_notify.drop_lease(token bigint) RETURNS bigint
+CREATE FUNCTION durable_notify._delete_lease(token bigint) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    noted bigint;
+    recorded bigint;
 BEGIN
     -- Remove a lease and what was noted about it; returns how many messages were noted as settled.
     --
     -- Its heartbeat is left to the next claim. Trap: to delete it here fails in a REPEATABLE READ
     -- transaction in which the lease was extended.
-    DELETE FROM durable_notify.lease l WHERE l.token = drop_lease.token;
-    DELETE FROM durable_notify.settlement t WHERE t.token = drop_lease.token;
-    GET DIAGNOSTICS noted = ROW_COUNT;
-    RETURN noted;
+    DELETE FROM durable_notify.lease l WHERE l.token = _delete_lease.token;
+    DELETE FROM durable_notify.settlement t WHERE t.token = _delete_lease.token;
+    GET DIAGNOSTICS recorded = ROW_COUNT;
+    RETURN recorded;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.raise_superseded(token bigint) RETURNS void
+CREATE FUNCTION durable_notify._raise_lease_lost(token bigint) RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Refuse to settle what is not held any more.
@@ -24,7 +24,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.raise_settled(token bigint) RETURNS void
+CREATE FUNCTION durable_notify._raise_already_settled(token bigint) RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
     -- Refuse to settle a message twice.

@@ -8,8 +8,8 @@ BEGIN
     -- Whether a group's handler sees a message for the first time, in the caller's transaction: true
     -- for one transaction that commits, and false for all after it. Another that asks at the same
     -- time waits for the first to end.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.once_granted(group_name, message_id);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._once_granted(group_name, message_id);
     END IF;
     -- As the foreign key will: deleted meanwhile, the group is missed here, where it is said why.
     SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name FOR KEY SHARE;
@@ -17,7 +17,7 @@ BEGIN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
             USING ERRCODE = 'DN005', HINT = 'durable_notify.status() lists the groups.';
     END IF;
-    INSERT INTO durable_notify.inbox (group_id, message_id) VALUES (known, once.message_id)
+    INSERT INTO durable_notify.processed_message (group_id, message_id) VALUES (known, once.message_id)
     ON CONFLICT DO NOTHING;
     RETURN FOUND;
 END

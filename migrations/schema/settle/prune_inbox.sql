@@ -7,7 +7,7 @@ DECLARE
 BEGIN
     -- Forget what was done once before a time; returns how many. A message that comes again after
     -- that counts as new.
-    DELETE FROM durable_notify.inbox i WHERE i.created_at < before;
+    DELETE FROM durable_notify.processed_message i WHERE i.created_at < before;
     GET DIAGNOSTICS pruned = ROW_COUNT;
     RETURN pruned;
 END

@@ -9,17 +9,17 @@ BEGIN
     --
     -- Returns the tokens that could not be given back because a transaction that settles some of
     -- their messages is still open; try again later, or let them expire.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.release_granted(tokens, counted);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._release_granted(tokens, counted);
         RETURN;
     END IF;
     given := ARRAY(SELECT DISTINCT s.topic
                      FROM durable_notify.lease l
                      JOIN durable_notify.subscription own ON own.id = l.subscription_id
                      JOIN durable_notify.subscription s
-                       ON s.group_id = own.group_id AND (s.id = own.id OR l.rings = '*')  -- room for the group
+                       ON s.group_id = own.group_id AND (s.id = own.id OR l.wake_hint = '*')  -- room for the group
                     WHERE l.token = ANY (tokens));
-    RETURN QUERY SELECT pg_catalog.unnest(durable_notify.take_over(tokens, false, counted));
-    PERFORM durable_notify.ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);
+    RETURN QUERY SELECT pg_catalog.unnest(durable_notify._reclaim_leases(tokens, false, counted));
+    PERFORM durable_notify._ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);
 END
 $function$;

@@ -7,12 +7,12 @@ LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    held durable_notify.lease;
+    lease durable_notify.lease;
     options durable_notify.consumer_group;
     settled bigint[] := acked || retried || rejected;
     sent_back bigint[] := '{}';
     whole boolean := false;
-    noted bigint := 0;
+    recorded bigint := 0;
 BEGIN
     -- Settle messages of a lease, in the caller's transaction: acknowledge, send out again after
     -- a delay (counted as an attempt; NULL: as the group backs off), or reject to the dead letters.
@@ -22,8 +22,8 @@ BEGIN
     -- DN003: one is not of this lease; DN007: not in the order of its key. Each fails the caller's
     -- transaction; nothing has changed. An error is an object with type, message and traceback.
     -- Stale means superseded, not late: past its deadline a lease holds until it is taken over.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN durable_notify.settle_granted(
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._settle_granted(
             token, acked, retried, rejected, retry_delays, retry_errors, reject_reasons, reject_errors);
     END IF;
     IF pg_catalog.cardinality(settled) = 0 THEN
@@ -33,64 +33,64 @@ BEGIN
         -- All at once, in order: no need to note each. Trap: at a higher level it would not see
         -- what others have settled since the transaction's snapshot.
         DELETE FROM durable_notify.lease l WHERE l.token = settle.token AND l.ids = settled
-        RETURNING l.* INTO held;
+        RETURNING l.* INTO lease;
         whole := FOUND;
     END IF;
     IF NOT whole THEN
         -- Two transactions may settle messages of one lease at once; a takeover may not meanwhile.
         -- Trap: a fence by plain read commits with a stale token at REPEATABLE READ.
-        SELECT * INTO held FROM durable_notify.lease l WHERE l.token = settle.token FOR KEY SHARE;
+        SELECT * INTO lease FROM durable_notify.lease l WHERE l.token = settle.token FOR KEY SHARE;
         IF NOT FOUND THEN
-            PERFORM durable_notify.raise_superseded(token);
+            PERFORM durable_notify._raise_lease_lost(token);
         END IF;
-        IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (held.ids)) THEN
+        IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (lease.ids)) THEN
             RAISE EXCEPTION 'not all of % are messages of lease %', settled, token USING ERRCODE = 'DN003';
         END IF;
-        IF held.keys IS NOT NULL AND pg_catalog.cardinality(retried) > 0 THEN
-            sent_back := durable_notify.later_of_key(held, retried, settled);
+        IF lease.keys IS NOT NULL AND pg_catalog.cardinality(retried) > 0 THEN
+            sent_back := durable_notify._later_of_key(lease, retried, settled);
         END IF;
         -- Acks are inserted. Trap: acks that update one lease row deadlock with each other.
-        noted := durable_notify.note_settled(token, settled || sent_back);
+        recorded := durable_notify._record_settled(token, settled || sent_back);
         -- Trap: SERIALIZABLE takes this look for a conflict with whoever settles another part. There
         -- a lease settled in parts runs out by its deadline instead; nothing of it comes again.
         IF pg_catalog.current_setting('transaction_isolation') <> 'serializable' THEN
-            noted := (SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = settle.token);
+            recorded := (SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = settle.token);
         END IF;
     END IF;
-    IF held.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
-        PERFORM durable_notify.check_order(held, acked || rejected, retried);
+    IF lease.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
+        PERFORM durable_notify._check_order(lease, acked || rejected, retried);
     END IF;
     IF pg_catalog.cardinality(retried) > 0 THEN
-        options := durable_notify.share_order(held.subscription_id);
-        PERFORM durable_notify.send_back(held, options, sent_back);
-        PERFORM durable_notify.retry(held, options, retried, retry_delays, retry_errors);
+        options := durable_notify._lock_ordering(lease.subscription_id);
+        PERFORM durable_notify._requeue(lease, options, sent_back);
+        PERFORM durable_notify._schedule_retry(lease, options, retried, retry_delays, retry_errors);
     END IF;
-    PERFORM durable_notify.bury(held.subscription_id, m.id, durable_notify.attempt_of(held, m.id),
+    PERFORM durable_notify._dead_letter(lease.subscription_id, m.id, durable_notify._attempt(lease, m.id),
                                 COALESCE(m.reason, 'rejected'), m.error)
        FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
             AS m (id, reason, error);
-    IF (whole OR noted = pg_catalog.cardinality(held.ids)) AND durable_notify.drop_lease(token) <> noted THEN
-        PERFORM durable_notify.raise_settled(token);
+    IF (whole OR recorded = pg_catalog.cardinality(lease.ids)) AND durable_notify._delete_lease(token) <> recorded THEN
+        PERFORM durable_notify._raise_already_settled(token);
     END IF;
-    IF held.rings = '*' THEN
+    IF lease.wake_hint = '*' THEN
         -- Room for the group: consumers of its other topics may have waited for it.
-        PERFORM durable_notify.ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
-    ELSIF held.rings IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
+        PERFORM durable_notify._ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = lease.subscription_id;
+    ELSIF lease.wake_hint IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
         -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
-        PERFORM durable_notify.ring(s.topic, '0')
-           FROM durable_notify.subscription s WHERE s.id = held.subscription_id;
+        PERFORM durable_notify._ring(s.topic, '0')
+           FROM durable_notify.subscription s WHERE s.id = lease.subscription_id;
     END IF;
     RETURN sent_back;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.attempt_of(held durable_notify.lease, message_id bigint) RETURNS integer
+CREATE FUNCTION durable_notify._attempt(lease durable_notify.lease, message_id bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE AS $function$
     -- Which attempt of a message a lease is.
-    SELECT held.attempts[pg_catalog.array_position(held.ids, message_id)]
+    SELECT lease.attempts[pg_catalog.array_position(lease.ids, message_id)]
 $function$;
 
-CREATE FUNCTION durable_notify.later_of_key(held durable_notify.lease, retried bigint[], settled bigint[])
+CREATE FUNCTION durable_notify._later_of_key(lease durable_notify.lease, retried bigint[], settled bigint[])
 RETURNS bigint[]
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
@@ -98,37 +98,37 @@ BEGIN
     -- Messages of a lease that come after a retried one of their key and are not settled.
     RETURN ARRAY(
         SELECT m.id
-          FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.keys)) WITH ORDINALITY AS m (id, key, place)
-          JOIN (SELECT r.key, pg_catalog.min(r.place) AS place
-                  FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.keys))
-                       WITH ORDINALITY AS r (id, key, place)
+          FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys)) WITH ORDINALITY AS m (id, key, ord)
+          JOIN (SELECT r.key, pg_catalog.min(r.ord) AS ord
+                  FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys))
+                       WITH ORDINALITY AS r (id, key, ord)
                  WHERE r.id = ANY (retried) GROUP BY r.key) AS first
-            ON first.key = m.key AND m.place > first.place
+            ON first.key = m.key AND m.ord > first.ord
          WHERE m.id <> ALL (settled)
-           AND NOT EXISTS (SELECT FROM durable_notify.settlement t WHERE t.token = held.token AND t.message_id = m.id)
-         ORDER BY m.place);
+           AND NOT EXISTS (SELECT FROM durable_notify.settlement t WHERE t.token = lease.token AND t.message_id = m.id)
+         ORDER BY m.ord);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.note_settled(token bigint, ids bigint[]) RETURNS bigint
+CREATE FUNCTION durable_notify._record_settled(token bigint, ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
-    noted bigint;
+    recorded bigint;
 BEGIN
     -- Note messages of a lease as settled, or fail where one of them was before.
     INSERT INTO durable_notify.settlement (token, message_id)
-    SELECT note_settled.token, pg_catalog.unnest(ids)
+    SELECT _record_settled.token, pg_catalog.unnest(ids)
     ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS noted = ROW_COUNT;
-    IF noted < pg_catalog.cardinality(ids) THEN
-        PERFORM durable_notify.raise_settled(token);
+    GET DIAGNOSTICS recorded = ROW_COUNT;
+    IF recorded < pg_catalog.cardinality(ids) THEN
+        PERFORM durable_notify._raise_already_settled(token);
     END IF;
-    RETURN noted;
+    RETURN recorded;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.check_order(held durable_notify.lease, done bigint[], retried bigint[]) RETURNS void
+CREATE FUNCTION durable_notify._check_order(lease durable_notify.lease, done bigint[], retried bigint[]) RETURNS void
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
@@ -136,35 +136,35 @@ DECLARE
 BEGIN
     -- Refuse to be done with a message while an earlier one of its key, in the same lease, is not.
     SELECT m.id INTO early FROM (
-        SELECT a.id, a.place,
-               pg_catalog.min(a.place) FILTER (WHERE a.id = ANY (retried) OR a.id <> ALL (done) AND NOT EXISTS (
-                   SELECT FROM durable_notify.settlement t WHERE t.token = held.token AND t.message_id = a.id))
+        SELECT a.id, a.ord,
+               pg_catalog.min(a.ord) FILTER (WHERE a.id = ANY (retried) OR a.id <> ALL (done) AND NOT EXISTS (
+                   SELECT FROM durable_notify.settlement t WHERE t.token = lease.token AND t.message_id = a.id))
                    OVER (PARTITION BY a.key) AS first_open
-          FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.keys)) WITH ORDINALITY AS a (id, key, place)
-         WHERE a.key IN (SELECT k.key FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.keys)) AS k (id, key)
+          FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys)) WITH ORDINALITY AS a (id, key, ord)
+         WHERE a.key IN (SELECT k.key FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys)) AS k (id, key)
                           WHERE k.id = ANY (done))) AS m
-     WHERE m.place > m.first_open AND m.id = ANY (done)
+     WHERE m.ord > m.first_open AND m.id = ANY (done)
      LIMIT 1;
     IF early IS NOT NULL THEN
-        RAISE EXCEPTION 'message % is not the next of its key: an earlier one in lease % is not settled', early, held.token
+        RAISE EXCEPTION 'message % is not the next of its key: an earlier one in lease % is not settled', early, lease.token
             USING ERRCODE = 'DN007', HINT = 'Settle messages of one key in order, or retry the earlier one.';
     END IF;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.send_back(
-    held durable_notify.lease, options durable_notify.consumer_group, ids bigint[]
+CREATE FUNCTION durable_notify._requeue(
+    lease durable_notify.lease, options durable_notify.consumer_group, ids bigint[]
 ) RETURNS void
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Have messages of a lease wait for one of their key that is retried; it is no attempt of theirs.
-    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, waits_for, key)
-    SELECT held.subscription_id, m.id, pg_catalog.clock_timestamp(), m.attempt,
+    INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
+    SELECT lease.subscription_id, m.id, pg_catalog.clock_timestamp(), m.attempt,
            CASE WHEN m.key IS NULL THEN 'retry' ELSE 'key' END, m.key
-      FROM ROWS FROM (pg_catalog.unnest(held.ids), pg_catalog.unnest(held.attempts),
-                      pg_catalog.unnest(durable_notify.keys_of(held, options.order_by)))
+      FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts),
+                      pg_catalog.unnest(durable_notify._lease_keys(lease, options.order_by)))
            AS m (id, attempt, key)
-     WHERE m.id = ANY (send_back.ids);
+     WHERE m.id = ANY (_requeue.ids);
 END
 $function$;

@@ -4,8 +4,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- What was done by hand to a group (NULL: to all that the caller may see), the newest first.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.audit_entries_granted(group_name);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._audit_entries_granted(group_name);
         RETURN;
     END IF;
     RETURN QUERY
@@ -15,7 +15,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.note_audit(
+CREATE FUNCTION durable_notify._record_audit(
     action text, group_name text, details jsonb DEFAULT NULL, topic text DEFAULT NULL,
     messages bigint DEFAULT NULL, why text DEFAULT NULL
 ) RETURNS void
@@ -24,6 +24,6 @@ LANGUAGE sql AS $function$
     INSERT INTO durable_notify.audit (acting_as, action, group_name, topic, messages, why, details)
     SELECT CASE WHEN pg_catalog.has_table_privilege(c.caller, 'durable_notify.outbox', 'TRUNCATE')
                 THEN CURRENT_USER ELSE c.caller END,  -- whose rights count, not with whose it runs
-           note_audit.action, note_audit.group_name, note_audit.topic, note_audit.messages, note_audit.why, note_audit.details
-      FROM durable_notify.caller() AS c (caller)
+           _record_audit.action, _record_audit.group_name, _record_audit.topic, _record_audit.messages, _record_audit.why, _record_audit.details
+      FROM durable_notify._calling_role() AS c (caller)
 $function$;

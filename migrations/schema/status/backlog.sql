@@ -14,8 +14,8 @@ BEGIN
     -- estimated, from how dense the ids of the first are. oldest_seconds: the age of the oldest of these,
     -- 0 where none waits. deferred and dead are counted up to most. leases and leased: batches and
     -- messages that consumers hold now.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.backlog_granted(most);
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._backlog_granted(most);
         RETURN;
     END IF;
     IF most IS NULL OR most NOT BETWEEN 1 AND 1000000 THEN
@@ -35,7 +35,7 @@ BEGIN
      CROSS JOIN LATERAL (
            SELECT pg_catalog.count(*) AS messages, pg_catalog.min(u.created_at) AS oldest,
                   pg_catalog.min(u.id) AS first, pg_catalog.max(u.id) AS last
-             FROM durable_notify.undelivered(s.id, backlog.most) u) AS behind
+             FROM durable_notify._unread(s.id, backlog.most) u) AS behind
      CROSS JOIN LATERAL (
            SELECT (SELECT pg_catalog.count(*) FROM (
                        SELECT FROM durable_notify.deferred d WHERE d.subscription_id = s.id LIMIT backlog.most) few) AS deferred,

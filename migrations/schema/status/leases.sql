@@ -7,8 +7,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- What consumers hold now, of the groups that the caller may see, the oldest first; messages: how many of
     -- a lease are not settled yet. One past its deadline is held until another consumer takes it over.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.leases_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._leases_granted();
         RETURN;
     END IF;
     RETURN QUERY
@@ -18,7 +18,7 @@ BEGIN
       FROM durable_notify.lease l
       JOIN durable_notify.subscription s ON s.id = l.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
-      LEFT JOIN durable_notify.heartbeat h ON h.token = l.token
+      LEFT JOIN durable_notify.lease_deadline h ON h.token = l.token
      ORDER BY l.claimed_at, l.token;
 END
 $function$;

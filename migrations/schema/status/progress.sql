@@ -11,8 +11,8 @@ BEGIN
     -- last_id: the topic's highest id; handed_id: the highest that the group was handed, lower after a replay;
     -- expired: how many messages came past their expires_at; asleep: sessions that have armed the topic's
     -- doorbell, of whatever group: they read again when it rings.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.progress_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._progress_granted();
         RETURN;
     END IF;
     RETURN QUERY
@@ -23,15 +23,15 @@ BEGIN
            AND l.mode = 'ShareLock' AND l.granted
          GROUP BY 1)
     SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
-           GREATEST(place.h0, place.p), place.expired,
+           GREATEST(pos.h0, pos.p), pos.expired,
            COALESCE((SELECT b.armed FROM bells b WHERE b.objid
                       = (pg_catalog.hashtext(COALESCE(s.topic, t.topic))::bigint & 4294967295)::oid), 0)
-      FROM durable_notify.topics_of_the_log() AS t (topic)
+      FROM durable_notify._topics() AS t (topic)
       FULL JOIN durable_notify.subscription s ON s.topic = t.topic
       LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
       LEFT JOIN LATERAL (
            SELECT p.h0, p.p, p.expired FROM durable_notify.position p
-            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS place ON s.id IS NOT NULL
+            WHERE p.subscription_id = s.id ORDER BY p.seq DESC LIMIT 1) AS pos ON s.id IS NOT NULL
      ORDER BY 1, 2;
 END
 $function$;

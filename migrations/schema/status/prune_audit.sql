@@ -12,8 +12,8 @@ BEGIN
         SELECT o.id FROM durable_notify.audit o WHERE o.at < before ORDER BY o.id LIMIT 10000);
     GET DIAGNOSTICS removed = ROW_COUNT;
     pruned := pruned + removed;
-    DELETE FROM durable_notify.loss l WHERE l.id IN (
-        SELECT o.id FROM durable_notify.loss o WHERE o.at < before ORDER BY o.id LIMIT 10000);
+    DELETE FROM durable_notify.lost_message l WHERE l.id IN (
+        SELECT o.id FROM durable_notify.lost_message o WHERE o.at < before ORDER BY o.id LIMIT 10000);
     GET DIAGNOSTICS removed = ROW_COUNT;
     pruned := pruned + removed;
     DELETE FROM durable_notify.replay_job j WHERE j.ended_at < before;

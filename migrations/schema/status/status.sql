@@ -13,19 +13,19 @@ BEGIN
     -- where millions wait); oldest_waiting: when the oldest of those was published; deferred: wait
     -- for another attempt; leases and leased: batches and messages consumers hold now; dead: dead
     -- letters.
-    IF NOT durable_notify.has_own_rights() THEN
-        RETURN QUERY SELECT * FROM durable_notify.status_granted();
+    IF NOT durable_notify._is_owner() THEN
+        RETURN QUERY SELECT * FROM durable_notify._status_granted();
         RETURN;
     END IF;
     RETURN QUERY
     SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
            behind.messages, behind.oldest, apart.deferred, held.leases, held.messages, apart.dead
-      FROM durable_notify.topics_of_the_log() AS t (topic)
+      FROM durable_notify._topics() AS t (topic)
       FULL JOIN durable_notify.subscription s ON s.topic = t.topic
       LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
       LEFT JOIN LATERAL (
            SELECT pg_catalog.count(*) AS messages, pg_catalog.min(u.created_at) AS oldest
-             FROM durable_notify.undelivered(s.id) u) AS behind ON s.id IS NOT NULL
+             FROM durable_notify._unread(s.id) u) AS behind ON s.id IS NOT NULL
       LEFT JOIN LATERAL (
            SELECT (SELECT pg_catalog.count(*) FROM durable_notify.deferred d WHERE d.subscription_id = s.id)
                   AS deferred,

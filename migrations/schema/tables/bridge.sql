@@ -4,7 +4,7 @@ CREATE TABLE durable_notify.topic_mirror (
     topic   text PRIMARY KEY,
     channel text NOT NULL,
     CONSTRAINT topic_mirror_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify._has_controls(topic, true) AND topic !~ '[*>]'
     ),
     CONSTRAINT topic_mirror_channel_is_1_to_63_bytes CHECK (pg_catalog.octet_length(channel) BETWEEN 1 AND 63)
 );
@@ -20,7 +20,7 @@ CREATE TABLE durable_notify.capture (
     heard_until timestamptz,
     PRIMARY KEY (topic, channel, writer),
     CONSTRAINT capture_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify._has_controls(topic, true) AND topic !~ '[*>]'
     ),
     CONSTRAINT capture_channel_is_1_to_63_bytes CHECK (pg_catalog.octet_length(channel) BETWEEN 1 AND 63),
     CONSTRAINT capture_writer_is_1_to_255_bytes CHECK (pg_catalog.octet_length(writer) BETWEEN 1 AND 255)

@@ -31,7 +31,7 @@ CREATE TABLE durable_notify.consumer_group (
     CONSTRAINT consumer_group_max_in_flight_is_positive CHECK (max_in_flight > 0),
     CONSTRAINT consumer_group_rate_limit_is_positive CHECK (rate_limit > 0 AND rate_limit <= 1000000),
     CONSTRAINT consumer_group_name_is_1_to_255_bytes_of_text CHECK (
-        pg_catalog.octet_length(name) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(name, false)
+        pg_catalog.octet_length(name) BETWEEN 1 AND 255 AND NOT durable_notify._has_controls(name, false)
     ),
     CONSTRAINT consumer_group_max_attempts_is_positive CHECK (max_attempts > 0)
 );
@@ -45,7 +45,7 @@ CREATE TABLE durable_notify.ordering (
 ) WITH (fillfactor = 50);
 
 -- Patterns of topics that a group consumes; discover() subscribes it to what matches.
-CREATE TABLE durable_notify.pattern (
+CREATE TABLE durable_notify.group_pattern (
     group_id   integer     NOT NULL REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     pattern    text        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -53,7 +53,7 @@ CREATE TABLE durable_notify.pattern (
 );
 
 -- The active consumer of an exclusive group; the others wait for its deadline.
-CREATE TABLE durable_notify.active (
+CREATE TABLE durable_notify.active_consumer (
     group_id integer     PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     consumer text        NOT NULL,
     since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -61,14 +61,14 @@ CREATE TABLE durable_notify.active (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- What a group with a rate limit may still hand out: a token bucket.
-CREATE TABLE durable_notify.allowance (
+CREATE TABLE durable_notify.rate_bucket (
     group_id integer          PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     tokens   double precision NOT NULL,
     at       timestamptz      NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- How far a strict group may read: ids up to last_id, once the publishers noted have ended.
-CREATE TABLE durable_notify.horizon (
+CREATE TABLE durable_notify.group_watermark (
     group_id  integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     last_id   bigint  NOT NULL,
     noted_id  bigint,

@@ -1,7 +1,7 @@
 -- A batch handed to one consumer. A row is inserted and deleted, never updated, so that settling
 -- inside a caller's REPEATABLE READ transaction does not collide with the heartbeat.
 CREATE TABLE durable_notify.lease (
-    -- The time in microseconds, and the backend: never the same again, see claim_topic().
+    -- The time in microseconds, and the backend: never the same again, see _claim_topic().
     token           bigint      PRIMARY KEY DEFAULT (
         ((EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint << 12)
         | (pg_catalog.pg_backend_pid() & 4095)),
@@ -12,13 +12,13 @@ CREATE TABLE durable_notify.lease (
     ids             bigint[]    NOT NULL,
     attempts        integer[]   NOT NULL,
     order_by        text        NOT NULL,  -- the order that it was handed out under: keys are kept in that
-    keys            text[],  -- NULL: nothing is to be kept in order; see keys_of()
-    rings           text  -- what to ring when it is settled, where that may make others deliverable:
+    keys            text[],  -- NULL: nothing is to be kept in order; see _lease_keys()
+    wake_hint           text  -- what to ring when it is settled, where that may make others deliverable:
                           -- a message for its topic's consumers, * for all topics of the group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- A later deadline of a lease, where its consumer has asked for one.
-CREATE TABLE durable_notify.heartbeat (
+CREATE TABLE durable_notify.lease_deadline (
     token    bigint      PRIMARY KEY,
     deadline timestamptz NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -46,13 +46,13 @@ CREATE TABLE durable_notify.deferred (
     seq             bigint      GENERATED ALWAYS AS IDENTITY,
     due_at          timestamptz NOT NULL,
     attempt         integer     NOT NULL,
-    waits_for       text        NOT NULL DEFAULT 'retry',
+    reason       text        NOT NULL DEFAULT 'retry',
     key             text,
     error           jsonb,
     replay_job      bigint,
     PRIMARY KEY (subscription_id, message_id, seq),
-    CONSTRAINT deferred_waits_for CHECK (waits_for IN ('retry', 'key', 'delivery', 'replay')),
-    CONSTRAINT deferred_replay_has_its_job CHECK (waits_for <> 'replay' OR replay_job IS NOT NULL)
+    CONSTRAINT deferred_waits_for CHECK (reason IN ('retry', 'key', 'delivery', 'replay')),
+    CONSTRAINT deferred_replay_has_its_job CHECK (reason <> 'replay' OR replay_job IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX deferred_due ON durable_notify.deferred (subscription_id, due_at, message_id)
     WHERE key IS NULL;

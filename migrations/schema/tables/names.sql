@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.has_controls(name text, or_space boolean) RETURNS boolean
+CREATE FUNCTION durable_notify._has_controls(name text, or_space boolean) RETURNS boolean
 LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $function$
     -- Whether there is a control character in a name, or white space: U+0001 to U+0020, U+007F to U+00A0.
     --

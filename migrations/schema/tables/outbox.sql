@@ -1,12 +1,12 @@
 -- The log. Append-only: consuming a message writes nothing here.
 --
--- Partitioned by id, so that what has expired is dropped, not deleted row by row: make_partitions() makes
+-- Partitioned by id, so that what has expired is dropped, not deleted row by row: create_partitions() makes
 -- leaves ahead of time. What no leaf was made for goes to outbox_default, so that publishing works without.
 --
 -- Column order matters. Defaults are evaluated in column order, so the id, being last, is drawn
 -- after whatever the insert's own expressions waited for: ids of one key follow cause and effect.
 -- CACHE 1 and GENERATED ALWAYS keep it so (DESIGN section 3).
--- What a row must be is checked by the trigger published(): CHECK constraints are read anew from
+-- What a row must be is checked by the trigger _outbox_after_insert(): CHECK constraints are read anew from
 -- their text by each statement, which took a quarter of a publisher's rate (docs/performance.md).
 CREATE TABLE durable_notify.outbox (
     xid        xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
@@ -33,16 +33,16 @@ CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DE
 -- How the log is laid out: one row, or none, for what is usual; see seal.
 --   min_width:    how many ids a leaf is made for, at least
 --   ahead:        how many leaves are kept ready after the one that is written to
---   closed_below: how far leaves are closed; see close_leaves()
+--   closed_below: how far leaves are closed; see _close_partitions()
 --   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
---                 see repack_leaf()
-CREATE TABLE durable_notify.log_layout (
+--                 see _rewrite_partition()
+CREATE TABLE durable_notify.partition_settings (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     min_width    bigint  NOT NULL DEFAULT 1000000,
     ahead        integer NOT NULL DEFAULT 2,
     closed_below bigint  NOT NULL DEFAULT 0,
     copied       bigint,
     copied_by    xid8,
-    CONSTRAINT log_layout_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
-    CONSTRAINT log_layout_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
+    CONSTRAINT partition_settings_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
+    CONSTRAINT partition_settings_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
 );

@@ -1,7 +1,7 @@
 -- What goes from a topic, and when; set_retention() writes it. pattern is a topic, or a pattern of topics
--- as topic_regex() has it; the lowest rank that fits a topic counts, see retention_rank().
+-- as _topic_regex() has it; the lowest rank that fits a topic counts, see _pattern_specificity().
 --   max_age:      so long after it was published
---   max_bytes:    once so much of the topic is younger, as measure() reckons it
+--   max_bytes:    once so much of the topic is younger, as _measure_topic() reckons it
 --   when_settled: as soon as every group has settled it, where there is a group
 --   on_lag:       where a group has not settled it: block (it stays), or lose (recorded in loss)
 --   alarm_bytes:  how much may stay because a group lags before it is an alarm
@@ -25,7 +25,7 @@ CREATE TABLE durable_notify.topic_retention (
 
 -- How far maintenance has come in a topic: all ids below are archived, planned to be archived next,
 -- compacted, or measured.
-CREATE TABLE durable_notify.topic_progress (
+CREATE TABLE durable_notify.maintenance_progress (
     topic           text   COLLATE "C" PRIMARY KEY,
     archived_below  bigint NOT NULL DEFAULT 1,
     archiving_below bigint,
@@ -34,7 +34,7 @@ CREATE TABLE durable_notify.topic_progress (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- How much a stretch of a topic takes, for topics with a limit or an alarm by size.
-CREATE TABLE durable_notify.topic_extent (
+CREATE TABLE durable_notify.topic_size (
     topic    text   COLLATE "C" NOT NULL,
     upto_id  bigint NOT NULL,
     messages bigint NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE durable_notify.compacted_key (
 CREATE INDEX compacted_key_message_id ON durable_notify.compacted_key (topic, message_id);
 
 -- What groups lost to retention with on_lag lose. By name: it is to outlast the group.
-CREATE TABLE durable_notify.loss (
+CREATE TABLE durable_notify.lost_message (
     id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     group_name text        NOT NULL,
@@ -63,9 +63,9 @@ CREATE TABLE durable_notify.loss (
     reason     text        NOT NULL
 );
 
--- Up to which id nothing can appear any more, once the publishers noted have ended; see seal_log(). One row,
+-- Up to which id nothing can appear any more, once the publishers noted have ended; see _advance_watermark(). One row,
 -- which maintenance makes: where logical replication brings one, none is to be in its way.
-CREATE TABLE durable_notify.seal (
+CREATE TABLE durable_notify.watermark (
     only_one  boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     last_id   bigint NOT NULL,
     noted_id  bigint,
@@ -81,11 +81,11 @@ CREATE TABLE durable_notify.maintenance (
     report   jsonb
 ) WITH (fillfactor = 50);
 
--- Leaves of which every message may go, and when that was found; see note_unwanted().
+-- Leaves of which every message may go, and when that was found; see _mark_unwanted().
 --   first_id: where the leaf begins; 0: outbox_default
 --   seen:     what was looked at: in outbox_default more may have appeared since
 --   since:    the transaction that found it: snapshots that see it committed see that no group wants the messages
-CREATE TABLE durable_notify.unwanted_leaf (
+CREATE TABLE durable_notify.unwanted_partition (
     first_id bigint      PRIMARY KEY,
     seen     pg_snapshot NOT NULL,
     since    xid8        NOT NULL,

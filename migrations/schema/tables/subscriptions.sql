@@ -6,7 +6,7 @@ CREATE TABLE durable_notify.subscription (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     UNIQUE (group_id, topic),
     CONSTRAINT subscription_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify._has_controls(topic, true) AND topic !~ '[*>]'
     )
 );
 
@@ -26,7 +26,7 @@ CREATE TABLE durable_notify.position (
     s1              pg_snapshot,
     h1              bigint,
     p               bigint      NOT NULL,
-    live            bigint[]    NOT NULL,
+    lease_tokens            bigint[]    NOT NULL,
     expired         bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (subscription_id, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

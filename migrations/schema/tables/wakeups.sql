@@ -1,13 +1,13 @@
--- Never a row: whoever rings for something other than publishing locks it, see ring().
-CREATE TABLE durable_notify.ringing ();
+-- Never a row: whoever rings for something other than publishing locks it, see _ring().
+CREATE TABLE durable_notify.lock_rings ();
 
--- Topics that do not ring as others do; set_wakeups() changes them, and the function wakeups() with
+-- Topics that do not ring as others do; set_notify_policy() changes them, and the function notify_policy() with
 -- them.
-CREATE TABLE durable_notify.topic_wakeups (
+CREATE TABLE durable_notify.topic_notify_policy (
     topic   text PRIMARY KEY,
     wakeups text NOT NULL,
-    CONSTRAINT topic_wakeups_is_always_or_never CHECK (wakeups IN ('always', 'never')),
-    CONSTRAINT topic_wakeups_topic_is_a_name CHECK (
-        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify.has_controls(topic, true) AND topic !~ '[*>]'
+    CONSTRAINT topic_notify_policy_is_always_or_never CHECK (wakeups IN ('always', 'never')),
+    CONSTRAINT topic_notify_policy_topic_is_a_name CHECK (
+        pg_catalog.octet_length(topic) BETWEEN 1 AND 255 AND NOT durable_notify._has_controls(topic, true) AND topic !~ '[*>]'
     )
 );

@@ -6,13 +6,13 @@ BEGIN
     -- this session: for programs that LISTEN by themselves. True: armed, or it was already.
     --
     -- LISTEN first, and commit; then arm, and read once more: what was published before did not ring.
-    -- Transactions of unannounced() may have looked at the bell before, and will commit without
+    -- Transactions of unnotified_transactions() may have looked at the bell before, and will commit without
     -- ringing: read again once still_running() misses one. False: somebody holds the key exclusively,
     -- for a moment as a rule; read, and try again. '' arms the bell of every topic: their names come
     -- on the channel durable_notify. A session does not ring for itself: publish on another.
-    IF durable_notify.wakeups(topic) = 'never' THEN
+    IF durable_notify.notify_policy(topic) = 'never' THEN
         RAISE EXCEPTION 'topic "%" never rings', topic USING ERRCODE = '22023',
-              HINT = 'Read it at intervals, or let it ring: durable_notify.set_wakeups().';
+              HINT = 'Read it at intervals, or let it ring: durable_notify.set_notify_policy().';
     END IF;
     -- Trap: to wait for the key would be to wait behind a stranger who holds it.
     IF durable_notify.armed(topic) THEN
@@ -22,7 +22,7 @@ BEGIN
         RETURN false;
     END IF;
     -- Trap: marked first and cancelled in between, a topic would look armed that never rings.
-    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify.topic_mark(topic)) THEN
+    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify._topic_mark(topic)) THEN
         PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
         RETURN false;
     END IF;
@@ -30,7 +30,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.arm_all(topics text[]) RETURNS jsonb
+CREATE FUNCTION durable_notify._arm_topics(topics text[]) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
@@ -45,18 +45,18 @@ BEGIN
     -- crowded: the queue of notifications is half full, and none is armed: publishers who ring when it
     -- is full cannot commit.
     FOREACH wanted IN ARRAY topics LOOP
-        IF durable_notify.wakeups(wanted) = 'never' THEN
+        IF durable_notify.notify_policy(wanted) = 'never' THEN
             silent := silent || wanted;
         ELSIF crowded OR NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(wanted)) THEN
             barred := barred || wanted;
         END IF;
     END LOOP;
     RETURN pg_catalog.jsonb_build_object(
-        'barred', barred, 'silent', silent, 'crowded', crowded, 'unannounced', durable_notify.unannounced()::text[]);
+        'barred', barred, 'silent', silent, 'crowded', crowded, 'unannounced', durable_notify.unnotified_transactions()::text[]);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.topic_mark(topic text) RETURNS integer
+CREATE FUNCTION durable_notify._topic_mark(topic text) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- A hash of a topic that has nothing to do with the doorbell's, which is hashtext().

@@ -4,16 +4,16 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Take back arm(): publishers need not ring for this session. Returns whether it was armed.
     RETURN durable_notify.armed(topic)
-       AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify.topic_mark(topic))
+       AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify._topic_mark(topic))
        AND pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
 END
 $function$;
 
-CREATE FUNCTION durable_notify.disarm_all(topics text[]) RETURNS void
+CREATE FUNCTION durable_notify._disarm_topics(topics text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Disarm doorbells of topics that arm_all() has armed on this session.
+    -- Disarm doorbells of topics that _arm_topics() has armed on this session.
     PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(t.topic))
        FROM pg_catalog.unnest(topics) AS t (topic);
 END

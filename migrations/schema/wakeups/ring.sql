@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.ring(topic text, hint text) RETURNS void
+CREATE FUNCTION durable_notify._ring(topic text, hint text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Wake who waits for a topic: what this transaction has done makes a message deliverable.
@@ -6,17 +6,17 @@ BEGIN
     -- Everything but publishing that does so calls this, after it has done it. hint: an id, 0, or *
     -- where other topics of a group may have something, too. Nobody relies on it.
     -- The lock comes before the look and is kept until the commit is visible: that is how who arms
-    -- in between finds out that somebody has not seen it; see unannounced().
-    LOCK TABLE durable_notify.ringing IN ROW EXCLUSIVE MODE;
+    -- in between finds out that somebody has not seen it; see unnotified_transactions().
+    LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE;
     PERFORM pg_catalog.pg_current_xact_id();
-    PERFORM durable_notify.wake(topic, hint);
+    PERFORM durable_notify._notify_waiters(topic, hint);
 END
 $function$;
 
-CREATE FUNCTION durable_notify.ring_group(group_id integer) RETURNS void
+CREATE FUNCTION durable_notify._ring_group(group_id integer) RETURNS void
 LANGUAGE sql AS $function$
     -- Wake the consumers of a group: something may be deliverable that was not.
-    SELECT durable_notify.ring(s.topic, '*')
+    SELECT durable_notify._ring(s.topic, '*')
       FROM durable_notify.subscription s
-     WHERE s.group_id = ring_group.group_id
+     WHERE s.group_id = _ring_group.group_id
 $function$;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.set_wakeups(topic text, policy text) RETURNS void
+CREATE FUNCTION durable_notify.set_notify_policy(topic text, policy text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
@@ -9,28 +9,28 @@ BEGIN
     -- the default), 'always' (for listeners that cannot arm) or 'never' (consumers look once a second;
     -- for publishers with PREPARE TRANSACTION, which PostgreSQL refuses after a NOTIFY).
     --
-    -- For the owner of the schema, and for a few topics: it writes wakeups() anew, which publishers
+    -- For the owner of the schema, and for a few topics: it writes notify_policy() anew, which publishers
     -- evaluate for each message. Consumers learn of it by themselves.
     IF policy IS NULL OR policy NOT IN ('when_waiting', 'always', 'never') THEN
         RAISE EXCEPTION 'wake-ups come when_waiting, always or never, not "%"', policy USING ERRCODE = '22023';
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         -- A frozen snapshot would leave out what others have said since.
-        RAISE EXCEPTION 'set_wakeups() must be in a READ COMMITTED transaction'
+        RAISE EXCEPTION 'set_notify_policy() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
-    PERFORM durable_notify.hold_functions();
-    DELETE FROM durable_notify.topic_wakeups w WHERE w.topic = set_wakeups.topic;
+    PERFORM durable_notify._lock_functions();
+    DELETE FROM durable_notify.topic_notify_policy w WHERE w.topic = set_notify_policy.topic;
     IF policy <> 'when_waiting' THEN
-        INSERT INTO durable_notify.topic_wakeups (topic, wakeups) VALUES (set_wakeups.topic, policy);
+        INSERT INTO durable_notify.topic_notify_policy (topic, wakeups) VALUES (set_notify_policy.topic, policy);
     END IF;
     cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
-                FROM durable_notify.topic_wakeups w);
+                FROM durable_notify.topic_notify_policy w);
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify.wakeups(topic text) RETURNS text'
+        'CREATE OR REPLACE FUNCTION durable_notify.notify_policy(topic text) RETURNS text'
         ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
         (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify.wakeups(text)'::regprocedure)  -- its documentation
+          WHERE p.oid = 'durable_notify.notify_policy(text)'::regprocedure)  -- its documentation
         || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::pg_catalog.text\n'
                 ELSE pg_catalog.format(E'SELECT CASE %s ELSE ''when_waiting'' END\n', cases) END);
     -- Who sleeps by the old rule is to learn the new one: ! has a listener arm anew.

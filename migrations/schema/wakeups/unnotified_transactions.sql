@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.unannounced() RETURNS xid8[]
+CREATE FUNCTION durable_notify.unnotified_transactions() RETURNS xid8[]
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The transactions of others, under way now, that may have looked at a doorbell and not rung it:
@@ -14,5 +14,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                    ((w.xid::text::bigint - now.last_xid + 2147483648) & 4294967295) - 2147483648 AS distance
               FROM (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint) AS now (last_xid)
              CROSS JOIN LATERAL pg_catalog.unnest(
-                   durable_notify.writers('{durable_notify.outbox,durable_notify.ringing}')) AS w (xid)) AS late
+                   durable_notify._open_writers('{durable_notify.outbox,durable_notify.lock_rings}')) AS w (xid)) AS late
 $function$;

@@ -1,7 +1,7 @@
-CREATE FUNCTION durable_notify.nobody_waits(topic text) RETURNS boolean
+CREATE FUNCTION durable_notify._no_waiter(topic text) RETURNS boolean
 LANGUAGE sql VOLATILE AS $function$
     -- One look at a topic's doorbell ('': at that of every topic): true where nobody waits. False
-    -- where somebody does, or another publisher is looking at this very moment; see somebody_waits().
+    -- where somebody does, or another publisher is looking at this very moment; see _has_waiter().
     --
     -- Who waits holds the key in shared mode; a publisher tries it exclusively and lets it go at once,
     -- as a network card raises interrupts only while its driver sleeps (NAPI; virtio's event_idx).
@@ -11,7 +11,7 @@ LANGUAGE sql VOLATILE AS $function$
                 THEN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic)) ELSE false END
 $function$;
 
-CREATE FUNCTION durable_notify.somebody_waits(topic text) RETURNS boolean
+CREATE FUNCTION durable_notify._has_waiter(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
@@ -19,7 +19,7 @@ BEGIN
     -- the outbox or on ringing by now: that is where who arms after this finds it.
     --
     -- Publishers get in each other's way for a moment; that must not make them ring for each other.
-    IF durable_notify.nobody_waits(topic) OR durable_notify.nobody_waits(topic) THEN
+    IF durable_notify._no_waiter(topic) OR durable_notify._no_waiter(topic) THEN
         RETURN false;
     END IF;
     IF (CASE WHEN pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic))
@@ -38,19 +38,19 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.wake(topic text, hint text) RETURNS void
+CREATE FUNCTION durable_notify._notify_waiters(topic text, hint text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
-    policy text := durable_notify.wakeups(topic);
+    policy text := durable_notify.notify_policy(topic);
 BEGIN
-    -- Notify who waits for a topic, as its policy says, when this transaction commits; see ring().
+    -- Notify who waits for a topic, as its policy says, when this transaction commits; see _ring().
     IF policy OPERATOR(pg_catalog.=) 'never' THEN
         RETURN;
     END IF;
-    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify.somebody_waits(topic) THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter(topic) THEN
         PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
     END IF;
-    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify.somebody_waits('') THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('') THEN
         PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- who consumes by pattern
     END IF;
 END

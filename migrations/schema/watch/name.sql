@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.watch_name(topic text) RETURNS text
+CREATE FUNCTION durable_notify._watch_trigger_name(topic text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     -- The name of the triggers that publish a table's changes to a topic. They come last of a table's
     -- triggers, which go by their names: what others change is published as it ends.

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.watched() RETURNS trigger
+CREATE FUNCTION durable_notify._watch_trigger() RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, durable_notify, pg_temp SET standard_conforming_strings = on
@@ -26,13 +26,13 @@ BEGIN
     END IF;
     IF TG_OP <> 'INSERT' THEN
         old_row := pg_catalog.to_jsonb(OLD);
-        old_key := durable_notify.key_of_row(TG_RELID, old_row);
-        old_row := durable_notify.chosen_columns(TG_RELID, old_row, chosen);
+        old_key := durable_notify._row_key(TG_RELID, old_row);
+        old_row := durable_notify._pick_columns(TG_RELID, old_row, chosen);
     END IF;
     IF TG_OP <> 'DELETE' THEN
         new_row := pg_catalog.to_jsonb(NEW);
-        new_key := durable_notify.key_of_row(TG_RELID, new_row);
-        new_row := durable_notify.chosen_columns(TG_RELID, new_row, chosen);
+        new_key := durable_notify._row_key(TG_RELID, new_row);
+        new_row := durable_notify._pick_columns(TG_RELID, new_row, chosen);
     END IF;
     IF TG_OP = 'UPDATE' AND old_key IS NOT DISTINCT FROM new_key THEN
         IF chosen IS NOT NULL AND old_row = new_row THEN
@@ -57,7 +57,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify.key_of_row(watched regclass, content jsonb) RETURNS text
+CREATE FUNCTION durable_notify._row_key(watched regclass, content jsonb) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
@@ -67,20 +67,20 @@ BEGIN
     -- A row's primary key as the key of a message: of one column its value, of several a JSON array of
     -- them. NULL where the table has none. What a key cannot have in it, and %, becomes %XX; an empty
     -- one %, and what is too long %md5: and its hash.
-    SELECT pg_catalog.jsonb_agg(content -> a.attname::text ORDER BY k.place) INTO key_values
+    SELECT pg_catalog.jsonb_agg(content -> a.attname::text ORDER BY k.ord) INTO key_values
       FROM pg_catalog.pg_index i
-     CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+     CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, ord)
       JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-     WHERE i.indrelid = watched AND i.indisprimary AND k.place <= i.indnkeyatts;  -- not what it INCLUDEs
+     WHERE i.indrelid = watched AND i.indisprimary AND k.ord <= i.indnkeyatts;  -- not what it INCLUDEs
     key := CASE pg_catalog.jsonb_array_length(key_values) WHEN 1 THEN key_values ->> 0 ELSE key_values::text END;
     IF key ~ E'[\\u0001-\\u001f\\u007f-\\u009f%]' THEN  -- seldom
-        key := durable_notify.escaped(key, E'[\\u0001-\\u001f\\u007f-\\u009f%]');
+        key := durable_notify._percent_encode(key, E'[\\u0001-\\u001f\\u007f-\\u009f%]');
     END IF;
     RETURN CASE WHEN key = '' THEN '%' WHEN pg_catalog.octet_length(key) > 1024 THEN '%md5:' || pg_catalog.md5(key) ELSE key END;
 END
 $function$;
 
-CREATE FUNCTION durable_notify.columns_watched(changed regclass, chosen jsonb) RETURNS text[]
+CREATE FUNCTION durable_notify._watched_columns(changed regclass, chosen jsonb) RETURNS text[]
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The names now of the columns that watch() was told: {"table", "numbers", "names"} as of then.
@@ -98,12 +98,12 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                 OR (chosen ->> 'table')::oid IN (SELECT pg_catalog.pg_partition_ancestors(changed)::oid)) AS same (it_is)
 $function$;
 
-CREATE FUNCTION durable_notify.chosen_columns(changed regclass, content jsonb, chosen jsonb) RETURNS jsonb
+CREATE FUNCTION durable_notify._pick_columns(changed regclass, content jsonb, chosen jsonb) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- Of a row the columns that columns_watched() names; all of them, where none were chosen.
+    -- Of a row the columns that _watched_columns() names; all of them, where none were chosen.
     SELECT CASE WHEN chosen IS NULL THEN content ELSE COALESCE((
         SELECT pg_catalog.jsonb_object_agg(c.name, content -> c.name)
-          FROM pg_catalog.unnest(durable_notify.columns_watched(changed, chosen)) AS c (name)
+          FROM pg_catalog.unnest(durable_notify._watched_columns(changed, chosen)) AS c (name)
          WHERE content ? c.name), '{}') END
 $function$;

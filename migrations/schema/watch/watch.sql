@@ -7,7 +7,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '3s' AS
 DECLARE
     chosen text;
     unknown text;
-    trigger_name text := durable_notify.watch_name(topic);
+    trigger_name text := durable_notify._watch_trigger_name(topic);
 BEGIN
     -- Publish every insert, update, delete and truncate of a table to a topic from here on: triggers, in
     -- the transaction of whoever writes. columns: only these, and updates that change one of them.
@@ -16,7 +16,7 @@ BEGIN
     -- For the owner of this schema, with the right to make triggers on the table. It waits for those
     -- who write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the messages'
     -- key. A partition needs no watch of its own; that it alone is truncated, or detached, is not heard.
-    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify.has_controls(topic, true) OR topic ~ '[*>]' THEN
+    IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true) OR topic ~ '[*>]' THEN
         RAISE EXCEPTION '"%" is no name of a topic', topic
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
     END IF;
@@ -29,12 +29,12 @@ BEGIN
                   HINT = 'Tables of your own can: no views, foreign or temporary tables, nor this library''s. Nothing was changed.';
     END IF;
     IF columns IS NOT NULL THEN
-        SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.place)
+        SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.ord)
                    FILTER (WHERE a.attnum IS NULL),
                pg_catalog.jsonb_build_object(
                    'table', watched::oid::bigint, 'numbers', pg_catalog.jsonb_agg(a.attnum), 'names', pg_catalog.jsonb_agg(c.name))
           INTO unknown, chosen
-          FROM pg_catalog.unnest(columns) WITH ORDINALITY AS c (name, place)
+          FROM pg_catalog.unnest(columns) WITH ORDINALITY AS c (name, ord)
           LEFT JOIN pg_catalog.pg_attribute a
             ON a.attrelid = watched AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped;
         IF unknown IS NOT NULL OR pg_catalog.cardinality(columns) = 0 THEN
@@ -43,10 +43,10 @@ BEGIN
         END IF;
     END IF;
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify.watched(%L, %L, %L)',
+        'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
         trigger_name, watched, topic, COALESCE(chosen, ''), COALESCE(with_old, true));
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION durable_notify.watched(%L, %L, %L)',
+        'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
         trigger_name || '_truncate', watched, topic, '', true);
 END
 $function$;

@@ -275,7 +275,7 @@ class Consuming(Base):
             self._runs_out(lease)
 
     def _runs_out(self, lease: Lease) -> None:
-        query = """INSERT INTO durable_notify.heartbeat VALUES (%s, 'epoch')
+        query = """INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')
                    ON CONFLICT (token) DO UPDATE SET deadline = 'epoch'"""
         if self._quickly(query, lease.token):
             lease.expired = True

@@ -133,7 +133,7 @@ class Machine(Managing):
         self._all_is_due()
         if self.ledger.jobs:
             self._quickly("UPDATE durable_notify.replay_job SET stepped_at = 'epoch'")
-        query = """INSERT INTO durable_notify.heartbeat SELECT token, 'epoch' FROM durable_notify.lease
+        query = """INSERT INTO durable_notify.lease_deadline SELECT token, 'epoch' FROM durable_notify.lease
                    ON CONFLICT (token) DO UPDATE SET deadline = 'epoch'"""
         if not self._quickly(query):
             raise Broken("a lease is locked, and no transaction is open")

@@ -63,7 +63,7 @@ class Managing(Consuming):
         worker, known = self.crew.workers[who], self.known(group)
         if known is None:
             return
-        if what == "stand_down":
+        if what == "resign_active":
             self._stand_down(who, known, then)
         else:
             query = f"SELECT durable_notify.{what}(%s)"
@@ -74,7 +74,7 @@ class Managing(Consuming):
     def _stand_down(self, who: int, known: Group, then: Then) -> None:
         worker = self.idle(who)
         if worker is not None and known.active is not None:
-            query = "SELECT durable_notify.stand_down(%s, %s)"
+            query = "SELECT durable_notify.resign_active(%s, %s)"
             if self.play(worker, query, known.name, known.active, then=then):
                 known.active = None
 

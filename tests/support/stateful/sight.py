@@ -49,7 +49,7 @@ LOOK = """
                     WHERE NOT (o.id <= p.h0 AND pg_visible_in_snapshot(o.xid, p.s0)
                                OR o.id <= p.p AND COALESCE(pg_visible_in_snapshot(o.xid, p.s1), false))),
         'rows', (SELECT jsonb_agg(jsonb_build_array(t.name, t.topic, d.message_id, d.replay_job,
-                                                           d.waits_for, d.key))
+                                                           d.reason, d.key))
                    FROM part t JOIN durable_notify.deferred d ON d.subscription_id = t.id),
         'leases', (SELECT jsonb_agg(jsonb_build_array(l.token, ARRAY(
                               SELECT m.id FROM unnest(l.ids) AS m (id)
@@ -59,7 +59,7 @@ LOOK = """
         'dead', (SELECT jsonb_agg(jsonb_build_array(t.name, t.topic, d.message_id))
                    FROM part t JOIN durable_notify.dead_letter d ON d.subscription_id = t.id),
         'losses', (SELECT jsonb_agg(jsonb_build_array(x.group_name, x.topic, x.first_id, x.last_id, x.messages))
-                     FROM durable_notify.loss x),
+                     FROM durable_notify.lost_message x),
         'expired', (SELECT jsonb_agg(jsonb_build_array(t.name, t.topic, p.expired))
                       FROM part t JOIN newest p ON p.subscription_id = t.id),
         'jobs', (SELECT jsonb_agg(jsonb_build_array(j.id, j.state, j.last_id)) FROM durable_notify.replay_job j))"""
@@ -80,9 +80,9 @@ def look(session: Session) -> Sight:
         {(group, topic): count for group, topic, count in part["expired"]},
         {job: (state, last) for job, state, last in part["jobs"]},
     )
-    for group, topic, i, job, waits_for, key in part["rows"]:
+    for group, topic, i, job, reason, key in part["rows"]:
         sight.rows.setdefault((group, topic, i), set()).add(job)
-        if waits_for in {"retry", "key"}:
+        if reason in {"retry", "key"}:
             sight.keys.setdefault((group, topic, i), set()).add(key)
     for group, topic, first, last, messages in part["losses"]:
         sight.losses.setdefault((group, topic), []).append((first, last, messages))
@@ -95,16 +95,16 @@ LEAVES, WIDTH = 4, 8
 TABLES = """
     SELECT c.oid::regclass::text FROM pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-       AND c.relname NOT IN ('anchor', 'schema_version', 'log_layout')
+       AND c.relname NOT IN ('cluster_identity', 'schema_version', 'partition_settings')
      ORDER BY c.relname <> 'consumer_group', c.relname"""
 
 
 def begin_again(session: Session) -> None:
     """Have the database as it was after its migration, but with narrow leaves; ids begin with 1 again."""
     session.run("; ".join(f"DELETE FROM {table}" for table in session.column(TABLES)))
-    leaves = session.run("SELECT leaf::text, first_id FROM durable_notify.leaves()")
+    leaves = session.run("SELECT leaf::text, first_id FROM durable_notify.partitions()")
     wanted = [1 + n * WIDTH for n in range(LEAVES)]
-    closed = session.column("SELECT closed_below FROM durable_notify.log_layout")
+    closed = session.column("SELECT closed_below FROM durable_notify.partition_settings")
     if [first for _, first in leaves] != wanted or closed != [0]:
         for leaf, _ in leaves:
             session.run(f"DROP TABLE {leaf}")
@@ -113,10 +113,10 @@ def begin_again(session: Session) -> None:
                 f"CREATE TABLE durable_notify.outbox_{first} PARTITION OF durable_notify.outbox"
                 f" FOR VALUES FROM ({first}) TO ({first + WIDTH})"
             )
-        session.run("DELETE FROM durable_notify.log_layout")
-        layout = "INSERT INTO durable_notify.log_layout (min_width, ahead) VALUES (%s, 2)"
+        session.run("DELETE FROM durable_notify.partition_settings")
+        layout = "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (%s, 2)"
         session.run(layout, WIDTH)
-        session.run("SELECT durable_notify.set_closed(0, '3')")
+        session.run("SELECT durable_notify._set_closed_below(0, '3')")
     session.run(
         "ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 1;"
         "ALTER SEQUENCE durable_notify.replay_job_id_seq RESTART 1"
