@@ -25,7 +25,7 @@ import psycopg
 
 from benchmarks.common import PAYLOAD, RESULTS
 from durable_notify import schema
-from durable_notify.bridge.relay import AsyncRelay
+from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.embedded import Server
 from tests.support.outlets import OUTLETS
 

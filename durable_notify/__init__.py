@@ -6,41 +6,41 @@ consumers, which read, acknowledge and replay from the table.
 
 from ._async.admin import AsyncAdmin
 from ._async.bridge import AsyncBridge
-from ._async.consumer import AsyncConsumer
+from ._async.consumer.consumer import AsyncConsumer
+from ._async.consumer.message import AsyncMessage
 from ._async.maintenance import AsyncMaintenance
-from ._async.message import AsyncMessage
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
 from ._core.leases import Ack, Reject, Retry
 from ._core.tracing import context_of
 from ._sync.admin import Admin
 from ._sync.bridge import Bridge
-from ._sync.consumer import Consumer
+from ._sync.consumer.consumer import Consumer
+from ._sync.consumer.message import Message
 from ._sync.maintenance import Maintenance
-from ._sync.message import Message
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
 from ._version import __version__
 from .archive import Archive, ArchivedMessage, NdjsonFiles, ParquetFiles
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
-from .messages import DeadLetter, Outgoing, ReadMessage, TopicStatus
-from .options import ConsumerOptions, GroupSettings
-from .reports import (
+from .models import (
     AccessGrant,
     AuditEntry,
     BridgeInfo,
-    Conditions,
+    DeadLetterFilter,
     GroupInfo,
     Health,
-    InFlight,
-    Lagging,
-    Loss,
-    ReplayConditions,
+    LostMessages,
+    OpenPublisher,
+    ReplayFilter,
     ReplayJob,
     Retention,
-    Sought,
+    RetentionBlocker,
+    SeekResult,
 )
+from .options import ConsumerOptions, GroupSettings
+from .payloads import DeadLetter, NewMessage, ReadMessage, TopicStatus
 from .topics import channel
 
 __all__ = [
@@ -59,30 +59,30 @@ __all__ = [
     "AuditEntry",
     "Bridge",
     "BridgeInfo",
-    "Conditions",
+    "DeadLetterFilter",
     "Consumer",
     "ConsumerOptions",
     "DeadLetter",
     "GroupInfo",
     "GroupSettings",
     "Health",
-    "InFlight",
-    "Lagging",
-    "Loss",
+    "OpenPublisher",
+    "RetentionBlocker",
+    "LostMessages",
     "Maintenance",
     "Message",
     "NdjsonFiles",
-    "Outgoing",
+    "NewMessage",
     "ParquetFiles",
     "Publisher",
     "ReadMessage",
     "Reader",
     "Reject",
-    "ReplayConditions",
+    "ReplayFilter",
     "ReplayJob",
     "Retention",
     "Retry",
-    "Sought",
+    "SeekResult",
     "TopicStatus",
     "__version__",
     "channel",

@@ -15,10 +15,10 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     │   ├── SchemaTooOld                  the database is behind this package
     │   ├── SchemaTooNew                  this package is behind the database
     │   ├── EncodingUnsupported           the database's encoding does not say what its bytes mean
-    │   └── RestoredElsewhere             the messages came from another cluster
+    │   └── ForeignCluster             the messages came from another cluster
     ├── UnknownGroup (LookupError)        no such consumer group
     ├── UnknownTopic (LookupError)        the group has no such topic
-    ├── MessageGone (LookupError)         a message is not in the log any more
+    ├── MessageNotFound (LookupError)         a message is not in the log any more
     ├── SettleError                       an acknowledgement, retry or rejection was refused
     │   ├── LeaseLost                     the lease was superseded: somebody else has the message
     │   ├── AlreadySettled                this message was settled before
@@ -31,7 +31,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── WorkNotDone                       a handler returned a coroutine or the like, not run
     ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
     ├── CaptureIncomplete                 not all that a capture had heard could be published
-    ├── ListenerDeaf                      wake-ups do not arrive and polling is switched off
+    ├── ListenUnavailable                      wake-ups do not arrive and polling is switched off
     └── EmbeddedError                     the embedded PostgreSQL cannot be started or used
 """
 
@@ -47,15 +47,15 @@ __all__ = [
     "DurableNotifyError",
     "EmbeddedError",
     "EncodingUnsupported",
+    "ForeignCluster",
     "HandlerTimeout",
     "InvalidArgument",
     "LeaseLost",
-    "ListenerDeaf",
-    "MessageGone",
+    "ListenUnavailable",
+    "MessageNotFound",
     "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
-    "RestoredElsewhere",
     "SchemaError",
     "SchemaMissing",
     "SchemaTooNew",
@@ -112,7 +112,7 @@ class EncodingUnsupported(SchemaError):
     """
 
 
-class RestoredElsewhere(SchemaError):
+class ForeignCluster(SchemaError):
     """The messages were restored from, or replicated by, another cluster.
 
     Nothing is lost. Once everything has been copied, run ``durable-notify reanchor``: every group
@@ -131,7 +131,7 @@ class UnknownTopic(DurableNotifyError, LookupError):
     """The group does not consume this topic. ``durable-notify status`` lists what it consumes."""
 
 
-class MessageGone(DurableNotifyError, LookupError):
+class MessageNotFound(DurableNotifyError, LookupError):
     """A message is not in the log any more. Its dead letter has it whole: publish it anew."""
 
 
@@ -200,7 +200,7 @@ class WorkNotDone(DurableNotifyError):
     """
 
 
-class ListenerDeaf(DurableNotifyError):
+class ListenUnavailable(DurableNotifyError):
     """Wake-ups do not reach the listening connection and polling is off.
 
     A pooler in transaction mode does this. Give a direct ``listen_dsn``, or allow ``poll``.

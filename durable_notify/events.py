@@ -18,22 +18,22 @@ from typing import ClassVar
 
 __all__ = [
     "EVENTS",
+    "ClaimFailed",
+    "ClaimRecovered",
     "Claimed",
     "DeadLettered",
-    "Deaf",
     "Disconnected",
     "Event",
-    "Failing",
     "Handled",
-    "Hearing",
+    "ListenFailed",
+    "ListenVerified",
     "LostLease",
+    "Notified",
     "OnEvent",
     "OptionDiffers",
     "Polled",
     "Published",
-    "Rang",
     "Reconnected",
-    "Recovered",
     "Retried",
     "Settled",
 ]  # fmt: skip
@@ -156,7 +156,7 @@ class LostLease(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rang(Event):
+class Notified(Event):
     """A wake-up came. ``topics``: those it was about, as far as it told."""
 
     name = "rang"
@@ -173,7 +173,7 @@ class Polled(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Failing(Event):
+class ClaimFailed(Event):
     """Claiming has failed so many times in a row, and is tried again in ``delay`` seconds."""
 
     name = "failing"
@@ -185,7 +185,7 @@ class Failing(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered(Event):
+class ClaimRecovered(Event):
     """Claiming works again, after so many ``seconds``."""
 
     name = "recovered"
@@ -215,7 +215,7 @@ class Reconnected(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Deaf(Event):
+class ListenFailed(Event):
     """Wake-ups were proven not to arrive: the consumer polls."""
 
     name = "deaf"
@@ -224,7 +224,7 @@ class Deaf(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Hearing(Event):
+class ListenVerified(Event):
     """Wake-ups were proven to arrive, on the connection there is now."""
 
     name = "hearing"
@@ -248,8 +248,8 @@ class OptionDiffers(Event):
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
-        Published, Claimed, Handled, Settled, Retried, DeadLettered, LostLease, Rang, Polled,
-        Failing, Recovered, Disconnected, Reconnected, Deaf, Hearing,
+        Published, Claimed, Handled, Settled, Retried, DeadLettered, LostLease, Notified, Polled,
+        ClaimFailed, ClaimRecovered, Disconnected, Reconnected, ListenFailed, ListenVerified,
         OptionDiffers,
     )
 }  # fmt: skip

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from ._core.callables import is_async, left_undone
-from ._core.failures import describe, storable, text_of
 from ._core.leases import Ack, Outcome, Reject, Retry
+from ._core.sanitize import describe, text_of, to_storable
 from .errors import InvalidArgument
 from .events import OnEvent, subscribers
 from .topics import check_group, check_topics
@@ -157,7 +157,7 @@ class ConsumerOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", check_group(self.group))
         object.__setattr__(self, "topics", check_topics(self.topics))
-        if not isinstance(self.owner, str) or self.owner != storable(self.owner):
+        if not isinstance(self.owner, str) or self.owner != to_storable(self.owner):
             raise InvalidArgument(
                 f"owner is a str without NUL and lone surrogates, not {self.owner!r}"
             )

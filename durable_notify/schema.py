@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 from psycopg.rows import tuple_row
 
-from durable_notify.adapting import NO_ENCODING, PLAIN, AsyncOwnCursor, OwnCursor, check_encoding
-from durable_notify.connecting import unquoted
+from durable_notify.adapters import NO_ENCODING, PLAIN, AsyncOwnCursor, OwnCursor, check_encoding
+from durable_notify.dsn import unquoted
 from durable_notify.errors import (
     EncodingUnsupported,
     InvalidArgument,
@@ -30,7 +30,7 @@ from durable_notify.errors import (
     SchemaTooNew,
     SchemaTooOld,
 )
-from durable_notify.splitting import statements
+from durable_notify.statements import statements
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -372,15 +372,15 @@ def _compare(row: tuple[Any, ...] | None, *, known: bool) -> None:
     if row is None:
         msg = (
             "This database has no durable_notify schema. Run `durable-notify migrate`, or call "
-            "durable_notify.contrib.alembic.upgrade(op) in a revision of your own."
+            "durable_notify.integrations.alembic.upgrade(op) in a revision of your own."
         )
         raise SchemaMissing(msg)
     found = row[0]
     if found < SCHEMA_VERSION:
         msg = (
             f"The durable_notify schema is at {found}, this package needs {SCHEMA_VERSION}. Run "
-            "`durable-notify migrate`, or call durable_notify.contrib.alembic.upgrade(op) in a "
-            "revision of your own."
+            "`durable-notify migrate`, or call durable_notify.integrations.alembic.upgrade(op) in "
+            "a revision of your own."
         )
         raise SchemaTooOld(msg)
     refuse_newer((found,))

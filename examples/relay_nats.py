@@ -15,7 +15,7 @@ import nats
 import psycopg
 
 import durable_notify as dn
-from durable_notify.bridge.relay import AsyncRelay
+from durable_notify.brokers.relay import AsyncRelay
 
 DSN = os.environ["DURABLE_NOTIFY_DSN"]
 BROKER = os.environ["DURABLE_NOTIFY_BROKER"]

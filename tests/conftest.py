@@ -14,7 +14,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from durable_notify import schema
-from durable_notify._core.pacing import BatchPacer
+from durable_notify._core.pacing import BatchSizer
 from durable_notify.embedded import Server
 from tests.support.schedule import Stage
 from tests.support.servers import Postgres, find_postgres, local_binaries, own_server
@@ -98,4 +98,4 @@ def private_server() -> Iterator[Server]:
 @pytest.fixture
 def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consumers claim more than they can begin, as those do that have been fast."""
-    monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
+    monkeypatch.setattr(BatchSizer, "to_claim", lambda *_: 10)

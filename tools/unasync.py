@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "durable_notify"
-BY_HAND = "compat.py"  # waiting and starting tasks: each half has its own
+BY_HAND = "concurrency.py"  # waiting and starting tasks: each half has its own
 HEADER = "# Generated from durable_notify/_async by tools/unasync.py. Do not edit.\n"
 
 RULES = [
@@ -44,15 +44,16 @@ def generate() -> dict[str, str]:
     """Return the generated files by name."""
     used = set()
     files = {}
-    for source in sorted((PACKAGE / "_async").glob("*.py")):
-        if source.name == BY_HAND:
+    for source in sorted((PACKAGE / "_async").rglob("*.py")):
+        name = str(source.relative_to(PACKAGE / "_async"))
+        if name == BY_HAND:
             continue
         text = source.read_text()
         for pattern, replacement in RULES:
             text, count = re.subn(pattern, replacement, text)
             if count:
                 used.add(pattern)
-        files[source.name] = HEADER + text if text else ""
+        files[name] = HEADER + text if text else ""
     if unused := {pattern for pattern, _ in RULES} - used:
         sys.exit(f"these rules match nothing: {sorted(unused)}")
     return {name: formatted(text, name) for name, text in files.items()}
@@ -62,7 +63,8 @@ def formatted(text: str, name: str) -> str:
     """Return the text as the formatter leaves it: shorter names give other line breaks."""
     command = [sys.executable, "-m", "ruff"]
     where = ["--stdin-filename", str(PACKAGE / "_sync" / name), "-"]
-    for step in (["check", "--fix-only", "--quiet", "--select", "I,F401"], ["format", "--quiet"]):
+    sorting = ["check", "--fix-only", "--quiet", "--select", "I,F401,RUF022"]
+    for step in (sorting, ["format", "--quiet"]):
         text = subprocess.run(
             [*command, *step, *where], input=text, capture_output=True, text=True, check=True
         ).stdout
@@ -72,7 +74,8 @@ def formatted(text: str, name: str) -> str:
 def main() -> None:
     files = generate()
     target = PACKAGE / "_sync"
-    current = {path.name: path.read_text() for path in target.glob("*.py") if path.name != BY_HAND}
+    current = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*.py")}
+    del current[BY_HAND]
     if "--check" in sys.argv[1:]:
         stale = {
             name for name in files.keys() | current.keys() if files.get(name) != current.get(name)
@@ -83,6 +86,7 @@ def main() -> None:
     for name in current.keys() - files.keys():
         (target / name).unlink()
     for name, text in files.items():
+        (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_text(text)
 
 

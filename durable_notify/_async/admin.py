@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ..connecting import said
+from ..dsn import said
 from ..errors import InvalidArgument
-from ..messages import DeadLetter, TopicStatus, as_json, readable
+from ..models import (
+    AccessGrant,
+    AuditEntry,
+    GroupInfo,
+    OpenPublisher,
+    ReanchorResult,
+    ReplayJob,
+    SeekResult,
+)
 from ..options import check_group_settings
-from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
+from ..payloads import DeadLetter, TopicStatus, as_json, readable
 from ..topics import check_group, check_topic, check_topics
-from .connections import fetch_alone
+from .database.callers import fetch_alone
 from .retention import AsyncRetentionAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import LiteralString, Unpack
 
+    from ..models import DeadLetterFilter, ReplayFilter
     from ..options import GroupSettings
-    from ..reports import Conditions, ReplayConditions
-    from .connections import Publishable
+    from .database.callers import Publishable
 
 __all__ = ["AsyncAdmin"]
 
@@ -153,10 +161,10 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         await self._call(connection, "SELECT durable_notify.delete_group(%s)", group)
 
-    async def waiting_for(self, connection: Publishable, group: str) -> list[InFlight]:
+    async def waiting_for(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
         rows = await fetch_alone(connection, _WAITING_FOR, (check_group(group),))
-        return [InFlight(*row) for row in rows]
+        return [OpenPublisher(*row) for row in rows]
 
     async def grant(
         self,
@@ -217,7 +225,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         group: str | None = None,
         *,
         limit: int | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> list[DeadLetter]:
         """Return the messages given up, of one group or of all, by group, topic and id.
 
@@ -240,7 +248,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         *,
         everything: bool = False,
         why: str | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> int:
         """Send dead letters to the group that gave them up again, and return how many.
 
@@ -250,7 +258,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         Raises:
             InvalidArgument: neither a condition nor ``everything`` was given.
             UnknownGroup: there is no group of this name.
-            MessageGone: one of them is not in the log any more; nothing was sent.
+            MessageNotFound: one of them is not in the log any more; nothing was sent.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
         return int((await fetch_alone(connection, _REDRIVE, params))[0][0])
@@ -262,7 +270,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         *,
         everything: bool = False,
         why: str | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> int:
         """Forget dead letters of a group, and return how many; chosen as ``redrive`` does.
 
@@ -323,7 +331,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         now: bool = False,
         why: str | None = None,
         dry_run: bool = False,
-    ) -> Sought:
+    ) -> SeekResult:
         """Move a group in a topic, back or forward, and return what comes again or is skipped.
 
         No straggler is lost: what is in flight comes when it commits, and going back, what was
@@ -343,7 +351,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
-        return Sought(*(await fetch_alone(connection, _SEEK, params))[0])
+        return SeekResult(*(await fetch_alone(connection, _SEEK, params))[0])
 
     async def start_replay(
         self,
@@ -354,7 +362,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         rate_limit: float | None = None,
         why: str | None = None,
         dry_run: bool = False,
-        **conditions: Unpack[ReplayConditions],
+        **conditions: Unpack[ReplayFilter],
     ) -> int:
         """Have a group get messages of a topic again, beside what is new; return the job's id.
 
@@ -366,7 +374,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             rate_limit: the most messages a second.
             why: kept in the audit.
             dry_run: start nothing, and return how many messages it would be.
-            conditions: see ``ReplayConditions``.
+            conditions: see ``ReplayFilter``.
 
         Raises:
             InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
@@ -414,7 +422,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
     async def reanchor(
         self, connection: Publishable, *, why: str | None = None
-    ) -> list[Reanchored]:
+    ) -> list[ReanchorResult]:
         """Go on where the messages were restored from, or replicated by, another cluster.
 
         For the owner of the schema, once everything has been copied. Every group goes on with
@@ -423,7 +431,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         wait; nothing where nothing was to be done.
         """
         rows = await fetch_alone(connection, _REANCHOR, (why,))
-        return [Reanchored(*row) for row in rows]
+        return [ReanchorResult(*row) for row in rows]
 
 
 def _as_json(value: Any, what: str) -> str | None:
@@ -440,7 +448,7 @@ def _check_time(name: str, time: datetime | None) -> None:
         raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
 
 
-def _chosen(conditions: Conditions) -> tuple[Any, ...]:
+def _chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
     """Return conditions in the order of ``chosen_dead_letters``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..archive import ArchivedMessage
-from ..connecting import said
+from ..dsn import said
 from ..errors import InvalidArgument
 from ..options import check_period
-from .compat import Event, aside, checkpoint, on_signals
-from .connections import fetch
-from .links import TRANSIENT, connect
+from .concurrency import Event, aside, checkpoint, on_signals
+from .database.callers import fetch
+from .database.connection import TRANSIENT, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..archive import Archive
-    from .links import AsyncOpen, AsyncOwnConnection
-    from .store import AsyncStore
+    from .database.connection import AsyncConnectionRegistry, AsyncTimeoutConnection
+    from .database.queries import AsyncQueries
 
 __all__ = ["AsyncMaintenance", "keep_up"]
 
@@ -100,7 +100,7 @@ class AsyncMaintenance:
         self._ages = (inbox_age, audit_age)
         self._told = told
         self._stopping = Event()
-        self._opened: AsyncOpen | None = None
+        self._opened: AsyncConnectionRegistry | None = None
         # Tells it from all others.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
@@ -154,7 +154,7 @@ class AsyncMaintenance:
 
     async def _repeat(
         self,
-        connection: AsyncOwnConnection,
+        connection: AsyncTimeoutConnection,
         step: str,
         topic: str | None,
         report: dict[str, int | str],
@@ -182,7 +182,7 @@ class AsyncMaintenance:
         return False
 
     async def _archive_all(
-        self, connection: AsyncOwnConnection, archive: Archive, report: dict[str, int | str]
+        self, connection: AsyncTimeoutConnection, archive: Archive, report: dict[str, int | str]
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
@@ -205,7 +205,7 @@ class AsyncMaintenance:
                 report["archive failed"] = said(error)
 
     async def _archive_part(
-        self, connection: AsyncOwnConnection, archive: Archive, topic: str
+        self, connection: AsyncTimeoutConnection, archive: Archive, topic: str
     ) -> int:
         """Archive the next stretch; returns how many messages that was.
 
@@ -251,7 +251,7 @@ def _pause(every: float) -> float:
 
 
 async def keep_up(
-    store: AsyncStore, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+    store: AsyncQueries, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
 ) -> None:
     """Maintain beside a consumer, where its role may, and nobody else does."""
     maintenance = AsyncMaintenance(dsn, every=every)

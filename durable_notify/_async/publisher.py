@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._core.telling import Teller
+from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
-from ..messages import Encoded, Outgoing, dedup_of, encode, times_of
 from ..options import check_on_event
+from ..payloads import Encoded, NewMessage, dedup_of, encode, times_of
 from ..topics import check_topic
-from .connections import fetch
+from .database.callers import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
     from ..events import OnEvent
-    from ..messages import Dumps, Seconds
-    from .connections import Publishable
+    from ..payloads import Dumps, Seconds
+    from .database.callers import Publishable
 
 __all__ = ["AsyncPublisher"]
 
@@ -74,7 +74,7 @@ class AsyncPublisher:
         check_on_event(on_event)
         self._dumps = dumps
         self._trace = trace
-        self._teller = Teller(on_event)
+        self._teller = EventEmitter(on_event)
 
     async def publish(
         self,
@@ -116,8 +116,8 @@ class AsyncPublisher:
             UnsupportedConnection: not a connection this can publish through.
         """
         message = payload
-        if not isinstance(payload, Outgoing):
-            message = Outgoing(
+        if not isinstance(payload, NewMessage):
+            message = NewMessage(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
         topic = check_topic(topic)
@@ -142,7 +142,7 @@ class AsyncPublisher:
         topic = check_topic(topic)
         encoded = []
         for place, payload in enumerate(payloads):
-            message = payload if isinstance(payload, Outgoing) else Outgoing(payload)
+            message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
             try:
                 encoded.append(self._encode(message))
             except Exception as error:
@@ -166,7 +166,7 @@ class AsyncPublisher:
             seconds = time.monotonic() - before
             self._teller.tell(Published(topic=topic, messages=messages, seconds=seconds))
 
-    def _encode(self, message: Outgoing) -> tuple[Any, ...]:
+    def _encode(self, message: NewMessage) -> tuple[Any, ...]:
         """Return a message's columns: the plain ones, and as many more as it needs."""
         if self._trace:
             message = with_trace(message)

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
-from .._core.allowing import allowing, to_read
-from .._core.attention import Attention, after
-from .._core.complaints import Complaints
-from .._core.pacing import Linger, backoff
-from .._core.places import BEGINNING, Place, decode, encode
-from .._core.telling import Teller
-from .._core.trail import Trail, closed
-from ..connecting import said
+from .._core.checkpoints import Checkpoints, closed
+from .._core.emitter import EventEmitter
+from .._core.grant_hints import allowing, to_read
+from .._core.log_throttle import LogThrottle
+from .._core.pacing import BusyPoller, backoff
+from .._core.position import BEGINNING, Place, decode, encode
+from .._core.topic_set import TopicSet, after
+from ..dsn import said
 from ..errors import ConsumerClosed, InvalidArgument
-from ..messages import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
+from ..payloads import ReadMessage
 from ..topics import check_topics, matches
-from .compat import Event
-from .connections import fetch
-from .ear import DEAF_POLL
-from .links import HEARTBEAT, TRANSIENT, connect
-from .listener import listen
+from .concurrency import Event
+from .database.callers import fetch
+from .database.connection import HEARTBEAT, TRANSIENT, connect
+from .wakeups.listener import listen
+from .wakeups.subscription import DEAF_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from ..events import OnEvent
-    from .ear import AsyncEar
-    from .links import AsyncOwnConnection
+    from .database.connection import AsyncTimeoutConnection
+    from .wakeups.subscription import AsyncSubscription
 
 __all__ = ["AsyncReader"]
 
@@ -110,14 +110,14 @@ class AsyncReader:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._wanted = check_topics(topics)
-        self._attention = Attention(self._wanted)
+        self._attention = TopicSet(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
         self._log = ""  # which log the places are of
         self._places: dict[str, Place] = {}
         if known:
             self._log, self._places = decode(start)  # type: ignore[arg-type]
-        self._trails: dict[str, Trail] = {}
+        self._trails: dict[str, Checkpoints] = {}
         self._from_token = known
         self._poll = poll
         self._idle_poll = idle_poll
@@ -125,14 +125,14 @@ class AsyncReader:
         self._last = ""  # the topic read last
         self._batch_size = batch_size
         self._until_empty = until_empty
-        self._connection: AsyncOwnConnection | None = None
-        self._ear: AsyncEar | None = None
+        self._connection: AsyncTimeoutConnection | None = None
+        self._ear: AsyncSubscription | None = None
         self._ready: deque[tuple[ReadMessage | None, str, Place]] = deque()
         self._stopping = Event()
-        self._linger = Linger()
+        self._linger = BusyPoller()
         self._failures = 0
-        self._complaints = Complaints()
-        self._teller = Teller(on_event)
+        self._complaints = LogThrottle()
+        self._teller = EventEmitter(on_event)
 
     async def __aenter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -204,7 +204,7 @@ class AsyncReader:
             if message is not None:  # else it had expired
                 return message
 
-    async def _fill(self, ear: AsyncEar) -> bool:
+    async def _fill(self, ear: AsyncSubscription) -> bool:
         """Read more, or wait for it; False: it is to end."""
         try:
             if self._connection is None:
@@ -238,7 +238,7 @@ class AsyncReader:
         await self._sleep(ear)
         return True
 
-    async def _sleep(self, ear: AsyncEar) -> None:
+    async def _sleep(self, ear: AsyncSubscription) -> None:
         pause = self._linger.pause(time.monotonic())
         if pause is not None:
             await ear.woken.wait(pause)
@@ -286,7 +286,7 @@ class AsyncReader:
             if topic not in self._trails:
                 place = self._places[topic]
                 published_at = await self._published_at(topic, closed(place).h0)
-                self._trails[topic] = Trail(place, published_at)
+                self._trails[topic] = Checkpoints(place, published_at)
         if (channels := self._attention.add(wanted)) and self._ear is not None:
             self._ear.listen(channels)
 

@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
-from ..reports import Lagging, Loss, Retention
+from ..models import LostMessages, Retention, RetentionBlocker
 from ..topics import check_pattern
-from .connections import fetch_alone
+from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from .connections import Publishable
+    from .database.callers import Publishable
 
 __all__ = ["AsyncRetentionAdmin"]
 
@@ -92,12 +92,14 @@ class AsyncRetentionAdmin:
         """Return what goes from which topics, the most specific first."""
         return [Retention(*row) for row in await fetch_alone(connection, _RETENTION, ())]
 
-    async def lagging(self, connection: Publishable) -> list[Lagging]:
+    async def lagging(self, connection: Publishable) -> list[RetentionBlocker]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
-        return [Lagging(*row) for row in await fetch_alone(connection, _LAGGING, ())]
+        return [RetentionBlocker(*row) for row in await fetch_alone(connection, _LAGGING, ())]
 
     async def losses(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
-    ) -> list[Loss]:
+    ) -> list[LostMessages]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""
-        return [Loss(*row) for row in await fetch_alone(connection, _LOSSES, (group, limit))]
+        return [
+            LostMessages(*row) for row in await fetch_alone(connection, _LOSSES, (group, limit))
+        ]

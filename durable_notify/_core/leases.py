@@ -9,16 +9,22 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadySettled, InvalidArgument, LeaseLost
-from .failures import kept, storable
+from .sanitize import kept, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .failures import Failure
     from .ordering import Delivery, Place
+    from .sanitize import Failure
 
 __all__ = [
-    "Ack", "HeldLease", "Outcome", "Outcomes", "Reject", "Retry", "already_settled",
+    "Ack",
+    "Lease",
+    "Outcome",
+    "Reject",
+    "Retry",
+    "Settlement",
+    "already_settled",
 ]  # fmt: skip
 
 
@@ -61,14 +67,14 @@ class Reject:
     def __post_init__(self) -> None:
         if not isinstance(self.reason, str):
             raise InvalidArgument(f"a reason is a str, not {type(self.reason).__name__}")
-        object.__setattr__(self, "reason", storable(self.reason))
+        object.__setattr__(self, "reason", to_storable(self.reason))
         object.__setattr__(self, "error", kept(self.error))
 
 
 Outcome = Ack | Retry | Reject
 
 
-class Outcomes:
+class Settlement:
     """Outcomes of one lease, collected to be settled in one statement."""
 
     __slots__ = ("acked", "error", "flushed", "refused", "rejected", "retried", "uncertain")
@@ -86,10 +92,10 @@ class Outcomes:
         """Return what became of a message's outcome; None: it is settled."""
         return self.refused.get(message_id, self.error)
 
-    def pop(self, rank: Callable[[int], int]) -> tuple[int, Outcomes]:
+    def pop(self, rank: Callable[[int], int]) -> tuple[int, Settlement]:
         """Take out the outcome of the message that ranks first, as a collection of its own."""
         message_id = min(self.ids(), key=rank)
-        one = Outcomes()
+        one = Settlement()
         one.acked = [i for i in self.acked if i == message_id]
         one.retried = [pair for pair in self.retried if pair[0] == message_id]
         one.rejected = [pair for pair in self.rejected if pair[0] == message_id]
@@ -102,7 +108,7 @@ class Outcomes:
         """Return the messages whose outcomes these are."""
         return {*self.acked, *(i for i, _ in self.retried), *(i for i, _ in self.rejected)}
 
-    def add(self, other: Outcomes) -> None:
+    def add(self, other: Settlement) -> None:
         """Put outcomes in again."""
         self.acked += other.acked
         self.retried += other.retried
@@ -116,7 +122,7 @@ def already_settled(message_id: int) -> AlreadySettled:
     return AlreadySettled(f"message {message_id} was already settled")
 
 
-class HeldLease:
+class Lease:
     """A lease this consumer holds, and how far its messages have come.
 
     A message is *open* until it is *settled* (an outcome was recorded) or *finished* (its handler
@@ -148,8 +154,8 @@ class HeldLease:
         self._done = done  # called for each message that is over
         self._sent_back: dict[int, list[int]] = {}  # with which one
         self.open = set(self.ids)
-        self.pending = Outcomes()
-        self._unsent: list[Outcomes] = []
+        self.pending = Settlement()
+        self._unsent: list[Settlement] = []
         # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
         self.tried: dict[int, str | None] = {}
         self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
@@ -161,7 +167,7 @@ class HeldLease:
         self.sure_at = claimed_at  # when it was last known to be ours
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
-    def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Outcomes:
+    def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Settlement:
         """Take note of an outcome; returns the collection it will be flushed with.
 
         Args:
@@ -201,19 +207,19 @@ class HeldLease:
             if message_id not in self.open:  # else it was refused, and waits to be settled
                 self._tell(message_id)
 
-    def take(self) -> Outcomes | None:
+    def take(self) -> Settlement | None:
         """Take outcomes collected so far, to flush them; None where there are none."""
         with self._mutex:
             if self._unsent:
                 return self._unsent.pop(0)
             if not len(self.pending):
                 return None
-            taken, self.pending = self.pending, Outcomes()
+            taken, self.pending = self.pending, Settlement()
             if len(taken.acked) == len(self.ids):
                 taken.acked = list(self.ids)  # in this order the database settles it at one stroke
             return taken
 
-    def put_back(self, taken: Outcomes) -> None:
+    def put_back(self, taken: Settlement) -> None:
         """Return outcomes that could not be flushed."""
         with self._mutex:
             self._unsent.insert(0, taken)
@@ -232,7 +238,7 @@ class HeldLease:
                     outcomes.flushed = True
                     failed |= outcomes.ids()
             self._unsent = [outcomes for outcomes in self._unsent if outcomes.uncertain]
-            self.pending = Outcomes()
+            self.pending = Settlement()
         for message_id in failed:
             self._tell(message_id)
 

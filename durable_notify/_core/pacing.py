@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-__all__ = ["BatchPacer", "Linger", "backoff", "shortest"]
+__all__ = ["BatchSizer", "BusyPoller", "backoff", "shortest"]
 
 
 def backoff(attempt: int, base: float, most: float, rng: random.Random | None = None) -> float:
@@ -24,7 +24,7 @@ def shortest(*times: float | None) -> float | None:
     return min(known) if known else None
 
 
-class BatchPacer:
+class BatchSizer:
     """How many messages to claim: what can be begun at once, and more while they come fast.
 
     A fast handler wants large batches: about what is handled in a quarter of a second. A slow one
@@ -81,7 +81,7 @@ class BatchPacer:
         return self.size if idle > 0 or waiting <= self.size // 2 else 0
 
 
-class Linger:
+class BusyPoller:
     """Whether to look again soon where nothing is left, or to be rung for what comes.
 
     A wake-up costs its publisher much and comes at once; a look costs its consumer a little and

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..messages import Outgoing
+    from ..payloads import NewMessage
 
 __all__ = ["context_of", "with_trace"]
 
 
-def with_trace(message: Outgoing) -> Outgoing:
+def with_trace(message: NewMessage) -> NewMessage:
     """Return a message with the current span's context in its headers, unless it has one."""
     if "opentelemetry.trace" not in sys.modules:  # who has not imported it has no span
         return message

@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ..connecting import said
+from ..dsn import said
 from ..errors import InvalidArgument
-from ..messages import DeadLetter, TopicStatus, as_json, readable
+from ..models import (
+    AccessGrant,
+    AuditEntry,
+    GroupInfo,
+    OpenPublisher,
+    ReanchorResult,
+    ReplayJob,
+    SeekResult,
+)
 from ..options import check_group_settings
-from ..reports import AccessGrant, AuditEntry, GroupInfo, InFlight, Reanchored, ReplayJob, Sought
+from ..payloads import DeadLetter, TopicStatus, as_json, readable
 from ..topics import check_group, check_topic, check_topics
-from .connections import fetch_alone
+from .database.callers import fetch_alone
 from .retention import RetentionAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import LiteralString, Unpack
 
+    from ..models import DeadLetterFilter, ReplayFilter
     from ..options import GroupSettings
-    from ..reports import Conditions, ReplayConditions
-    from .connections import Publishable
+    from .database.callers import Publishable
 
 __all__ = ["Admin"]
 
@@ -154,10 +162,10 @@ class Admin(RetentionAdmin):
         """
         self._call(connection, "SELECT durable_notify.delete_group(%s)", group)
 
-    def waiting_for(self, connection: Publishable, group: str) -> list[InFlight]:
+    def waiting_for(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
         rows = fetch_alone(connection, _WAITING_FOR, (check_group(group),))
-        return [InFlight(*row) for row in rows]
+        return [OpenPublisher(*row) for row in rows]
 
     def grant(
         self,
@@ -216,7 +224,7 @@ class Admin(RetentionAdmin):
         group: str | None = None,
         *,
         limit: int | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> list[DeadLetter]:
         """Return the messages given up, of one group or of all, by group, topic and id.
 
@@ -239,7 +247,7 @@ class Admin(RetentionAdmin):
         *,
         everything: bool = False,
         why: str | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> int:
         """Send dead letters to the group that gave them up again, and return how many.
 
@@ -249,7 +257,7 @@ class Admin(RetentionAdmin):
         Raises:
             InvalidArgument: neither a condition nor ``everything`` was given.
             UnknownGroup: there is no group of this name.
-            MessageGone: one of them is not in the log any more; nothing was sent.
+            MessageNotFound: one of them is not in the log any more; nothing was sent.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
         return int((fetch_alone(connection, _REDRIVE, params))[0][0])
@@ -261,7 +269,7 @@ class Admin(RetentionAdmin):
         *,
         everything: bool = False,
         why: str | None = None,
-        **conditions: Unpack[Conditions],
+        **conditions: Unpack[DeadLetterFilter],
     ) -> int:
         """Forget dead letters of a group, and return how many; chosen as ``redrive`` does.
 
@@ -322,7 +330,7 @@ class Admin(RetentionAdmin):
         now: bool = False,
         why: str | None = None,
         dry_run: bool = False,
-    ) -> Sought:
+    ) -> SeekResult:
         """Move a group in a topic, back or forward, and return what comes again or is skipped.
 
         No straggler is lost: what is in flight comes when it commits, and going back, what was
@@ -342,7 +350,7 @@ class Admin(RetentionAdmin):
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
-        return Sought(*(fetch_alone(connection, _SEEK, params))[0])
+        return SeekResult(*(fetch_alone(connection, _SEEK, params))[0])
 
     def start_replay(
         self,
@@ -353,7 +361,7 @@ class Admin(RetentionAdmin):
         rate_limit: float | None = None,
         why: str | None = None,
         dry_run: bool = False,
-        **conditions: Unpack[ReplayConditions],
+        **conditions: Unpack[ReplayFilter],
     ) -> int:
         """Have a group get messages of a topic again, beside what is new; return the job's id.
 
@@ -365,7 +373,7 @@ class Admin(RetentionAdmin):
             rate_limit: the most messages a second.
             why: kept in the audit.
             dry_run: start nothing, and return how many messages it would be.
-            conditions: see ``ReplayConditions``.
+            conditions: see ``ReplayFilter``.
 
         Raises:
             InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
@@ -411,7 +419,7 @@ class Admin(RetentionAdmin):
         rows = fetch_alone(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
         return bool(rows[0][0])
 
-    def reanchor(self, connection: Publishable, *, why: str | None = None) -> list[Reanchored]:
+    def reanchor(self, connection: Publishable, *, why: str | None = None) -> list[ReanchorResult]:
         """Go on where the messages were restored from, or replicated by, another cluster.
 
         For the owner of the schema, once everything has been copied. Every group goes on with
@@ -420,7 +428,7 @@ class Admin(RetentionAdmin):
         wait; nothing where nothing was to be done.
         """
         rows = fetch_alone(connection, _REANCHOR, (why,))
-        return [Reanchored(*row) for row in rows]
+        return [ReanchorResult(*row) for row in rows]
 
 
 def _as_json(value: Any, what: str) -> str | None:
@@ -437,7 +445,7 @@ def _check_time(name: str, time: datetime | None) -> None:
         raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
 
 
-def _chosen(conditions: Conditions) -> tuple[Any, ...]:
+def _chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
     """Return conditions in the order of ``chosen_dead_letters``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from ..connecting import said
+from ..dsn import said
 from ..errors import InvalidArgument
-from ..reports import BridgeInfo
+from ..models import BridgeInfo
 from ..topics import check_channel, check_topic
-from .connections import fetch_alone
+from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .connections import Publishable
+    from .database.callers import Publishable
 
 __all__ = ["Bridge"]
 

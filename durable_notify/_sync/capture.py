@@ -13,21 +13,28 @@ import psycopg
 from psycopg import sql
 
 from .. import schema
-from .._core.capturing import Backlog, Gap, Heard, Mark
-from .._core.complaints import Complaints
+from .._core.capture_buffer import Backlog, Gap, Heard, Mark
+from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
-from ..connecting import said
-from ..errors import CaptureIncomplete, InvalidArgument, ListenerDeaf
+from ..dsn import said
+from ..errors import CaptureIncomplete, InvalidArgument, ListenUnavailable
 from ..topics import check_channel, check_topic
-from .compat import Event, Waiter, on_signals, spawn
-from .links import HEARTBEAT, TRANSIENT, Link, NoAnswer, Open, connect
+from .concurrency import Event, Waiter, on_signals, spawn
+from .database.connection import (
+    HEARTBEAT,
+    TRANSIENT,
+    ConnectionRegistry,
+    ReconnectingConnection,
+    StatementTimeout,
+    connect,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from .._core.capturing import Item
-    from .links import OwnConnection
+    from .._core.capture_buffer import Item
+    from .database.connection import TimeoutConnection
 
 __all__ = ["Capture"]
 
@@ -129,13 +136,15 @@ class Capture:
         self._say = say
         self._writer = uuid.uuid4().hex
         self._probe = f"durable_notify?{self._writer}"
-        self._complaints = Complaints()
+        self._complaints = LogThrottle()
         self._waiter = Waiter()
-        opened = Open()
-        self._publishing = Link(dsn, "capture publisher", opened, heartbeat, 2 * heartbeat)
-        self._asking = Link(dsn, "capture probe", opened, heartbeat, self._answer)
+        opened = ConnectionRegistry()
+        self._publishing = ReconnectingConnection(
+            dsn, "capture publisher", opened, heartbeat, 2 * heartbeat
+        )
+        self._asking = ReconnectingConnection(dsn, "capture probe", opened, heartbeat, self._answer)
         # What the listening side has.
-        self._connection: OwnConnection | None = None
+        self._connection: TimeoutConnection | None = None
         self._session = (0, "")
         self._awaited: tuple[str, Mark | None] | None = None
         self._has_heard = False  # something since the last beat
@@ -163,7 +172,7 @@ class Capture:
 
         Raises:
             InvalidArgument: the topic is mirrored to the channel.
-            ListenerDeaf: notifications do not arrive here.
+            ListenUnavailable: notifications do not arrive here.
             CaptureIncomplete: not all that was heard could be published.
             SchemaError: the migrations do not fit this package.
             psycopg.Error: the database cannot be reached or used.
@@ -269,10 +278,10 @@ class Capture:
         self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._probe)))
         try:
             self._await_ring(self._ring_from_elsewhere, None)
-        except NoAnswer as error:
+        except StatementTimeout as error:
             if self._was_settled:
                 raise
-            raise ListenerDeaf(
+            raise ListenUnavailable(
                 "notifications do not arrive on the listening connection (a pooler in transaction "
                 "mode does this): give a direct listen_dsn"
             ) from error
@@ -366,7 +375,7 @@ class Capture:
         until = time.monotonic() + self._answer
         while self._awaited is not None:
             if time.monotonic() >= until:
-                raise NoAnswer(
+                raise StatementTimeout(
                     f"a notification of its own did not arrive within {self._answer:g} s"
                 )
             self._waiter.wait(until - time.monotonic())
@@ -390,7 +399,7 @@ class Capture:
         self._receive()
         return rows
 
-    def _live(self) -> OwnConnection:
+    def _live(self) -> TimeoutConnection:
         if self._connection is None or self._connection.pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError("the connection is closed")
         return self._connection

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..archive import ArchivedMessage
-from ..connecting import said
+from ..dsn import said
 from ..errors import InvalidArgument
 from ..options import check_period
-from .compat import Event, aside, checkpoint, on_signals
-from .connections import fetch
-from .links import TRANSIENT, connect
+from .concurrency import Event, aside, checkpoint, on_signals
+from .database.callers import fetch
+from .database.connection import TRANSIENT, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..archive import Archive
-    from .links import Open, OwnConnection
-    from .store import Store
+    from .database.connection import ConnectionRegistry, TimeoutConnection
+    from .database.queries import Queries
 
 __all__ = ["Maintenance", "keep_up"]
 
@@ -101,7 +101,7 @@ class Maintenance:
         self._ages = (inbox_age, audit_age)
         self._told = told
         self._stopping = Event()
-        self._opened: Open | None = None
+        self._opened: ConnectionRegistry | None = None
         # Tells it from all others.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
@@ -155,7 +155,7 @@ class Maintenance:
 
     def _repeat(
         self,
-        connection: OwnConnection,
+        connection: TimeoutConnection,
         step: str,
         topic: str | None,
         report: dict[str, int | str],
@@ -183,7 +183,7 @@ class Maintenance:
         return False
 
     def _archive_all(
-        self, connection: OwnConnection, archive: Archive, report: dict[str, int | str]
+        self, connection: TimeoutConnection, archive: Archive, report: dict[str, int | str]
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
@@ -205,7 +205,7 @@ class Maintenance:
                 log.warning("archiving topic %r failed: %s", topic, said(error))
                 report["archive failed"] = said(error)
 
-    def _archive_part(self, connection: OwnConnection, archive: Archive, topic: str) -> int:
+    def _archive_part(self, connection: TimeoutConnection, archive: Archive, topic: str) -> int:
         """Archive the next stretch; returns how many messages that was.
 
         Raises:
@@ -250,7 +250,7 @@ def _pause(every: float) -> float:
 
 
 def keep_up(
-    store: Store, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+    store: Queries, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
 ) -> None:
     """Maintain beside a consumer, where its role may, and nobody else does."""
     maintenance = Maintenance(dsn, every=every)

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
-from .._core.allowing import allowing, to_read
-from .._core.attention import Attention, after
-from .._core.complaints import Complaints
-from .._core.pacing import Linger, backoff
-from .._core.places import BEGINNING, Place, decode, encode
-from .._core.telling import Teller
-from .._core.trail import Trail, closed
-from ..connecting import said
+from .._core.checkpoints import Checkpoints, closed
+from .._core.emitter import EventEmitter
+from .._core.grant_hints import allowing, to_read
+from .._core.log_throttle import LogThrottle
+from .._core.pacing import BusyPoller, backoff
+from .._core.position import BEGINNING, Place, decode, encode
+from .._core.topic_set import TopicSet, after
+from ..dsn import said
 from ..errors import ConsumerClosed, InvalidArgument
-from ..messages import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
+from ..payloads import ReadMessage
 from ..topics import check_topics, matches
-from .compat import Event
-from .connections import fetch
-from .ear import DEAF_POLL
-from .links import HEARTBEAT, TRANSIENT, connect
-from .listener import listen
+from .concurrency import Event
+from .database.callers import fetch
+from .database.connection import HEARTBEAT, TRANSIENT, connect
+from .wakeups.listener import listen
+from .wakeups.subscription import DEAF_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from ..events import OnEvent
-    from .ear import Ear
-    from .links import OwnConnection
+    from .database.connection import TimeoutConnection
+    from .wakeups.subscription import Subscription
 
 __all__ = ["Reader"]
 
@@ -111,14 +111,14 @@ class Reader:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._wanted = check_topics(topics)
-        self._attention = Attention(self._wanted)
+        self._attention = TopicSet(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
         self._log = ""  # which log the places are of
         self._places: dict[str, Place] = {}
         if known:
             self._log, self._places = decode(start)  # type: ignore[arg-type]
-        self._trails: dict[str, Trail] = {}
+        self._trails: dict[str, Checkpoints] = {}
         self._from_token = known
         self._poll = poll
         self._idle_poll = idle_poll
@@ -126,14 +126,14 @@ class Reader:
         self._last = ""  # the topic read last
         self._batch_size = batch_size
         self._until_empty = until_empty
-        self._connection: OwnConnection | None = None
-        self._ear: Ear | None = None
+        self._connection: TimeoutConnection | None = None
+        self._ear: Subscription | None = None
         self._ready: deque[tuple[ReadMessage | None, str, Place]] = deque()
         self._stopping = Event()
-        self._linger = Linger()
+        self._linger = BusyPoller()
         self._failures = 0
-        self._complaints = Complaints()
-        self._teller = Teller(on_event)
+        self._complaints = LogThrottle()
+        self._teller = EventEmitter(on_event)
 
     def __enter__(self) -> Self:
         """Check the schema, begin to listen, and fix where to start.
@@ -205,7 +205,7 @@ class Reader:
             if message is not None:  # else it had expired
                 return message
 
-    def _fill(self, ear: Ear) -> bool:
+    def _fill(self, ear: Subscription) -> bool:
         """Read more, or wait for it; False: it is to end."""
         try:
             if self._connection is None:
@@ -239,7 +239,7 @@ class Reader:
         self._sleep(ear)
         return True
 
-    def _sleep(self, ear: Ear) -> None:
+    def _sleep(self, ear: Subscription) -> None:
         pause = self._linger.pause(time.monotonic())
         if pause is not None:
             ear.woken.wait(pause)
@@ -287,7 +287,7 @@ class Reader:
             if topic not in self._trails:
                 place = self._places[topic]
                 published_at = self._published_at(topic, closed(place).h0)
-                self._trails[topic] = Trail(place, published_at)
+                self._trails[topic] = Checkpoints(place, published_at)
         if (channels := self._attention.add(wanted)) and self._ear is not None:
             self._ear.listen(channels)
 

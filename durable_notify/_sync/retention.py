@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
-from ..reports import Lagging, Loss, Retention
+from ..models import LostMessages, Retention, RetentionBlocker
 from ..topics import check_pattern
-from .connections import fetch_alone
+from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from .connections import Publishable
+    from .database.callers import Publishable
 
 __all__ = ["RetentionAdmin"]
 
@@ -93,12 +93,12 @@ class RetentionAdmin:
         """Return what goes from which topics, the most specific first."""
         return [Retention(*row) for row in fetch_alone(connection, _RETENTION, ())]
 
-    def lagging(self, connection: Publishable) -> list[Lagging]:
+    def lagging(self, connection: Publishable) -> list[RetentionBlocker]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
-        return [Lagging(*row) for row in fetch_alone(connection, _LAGGING, ())]
+        return [RetentionBlocker(*row) for row in fetch_alone(connection, _LAGGING, ())]
 
     def losses(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
-    ) -> list[Loss]:
+    ) -> list[LostMessages]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""
-        return [Loss(*row) for row in fetch_alone(connection, _LOSSES, (group, limit))]
+        return [LostMessages(*row) for row in fetch_alone(connection, _LOSSES, (group, limit))]

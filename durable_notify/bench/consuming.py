@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 
-from .._async.consumer import AsyncConsumer
-from .._async.message import AsyncMessage
-from .._sync.consumer import Consumer
-from .._sync.message import Message
+from .._async.consumer.consumer import AsyncConsumer
+from .._async.consumer.message import AsyncMessage
+from .._sync.consumer.consumer import Consumer
+from .._sync.consumer.message import Message
 from .harness import Figure, Report, machine, server, timed
 
 __all__ = ["measure"]

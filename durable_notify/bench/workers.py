@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 
-from .._async.consumer import AsyncConsumer
-from .._async.message import AsyncMessage
+from .._async.consumer.consumer import AsyncConsumer
+from .._async.consumer.message import AsyncMessage
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@
 """
 
 from .._async.capture import AsyncCapture
-from .._core.capturing import not_promised
+from .._core.capture_buffer import not_promised
 from .._sync.capture import Capture
 
 __all__ = ["AsyncCapture", "Capture", "not_promised"]

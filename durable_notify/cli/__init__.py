@@ -22,7 +22,6 @@ from . import (
     groups,
     ingest,
     maintain,
-    problems,
     publish,
     read,
     reanchor,
@@ -34,6 +33,7 @@ from . import (
     wakeups,
     watch,
 )
+from . import errors as problems
 from .common import common
 
 __all__ = ["cli", "main"]

@@ -9,8 +9,8 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
+from .params import json_line
 from .tables import print_table, table_of
-from .values import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import click
 from ..bridge.capture import Capture, not_promised
 from ..topics import check_channel, check_topic
 from .common import common, listen_dsn, pass_database
-from .values import shown
+from .params import shown
 
 if TYPE_CHECKING:
     from .database import Database

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import database
-from .values import shown
+from .params import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._core.signals import told_of_signals
-from .._sync.consumer import Consumer
+from .._sync.consumer.consumer import Consumer
 from .common import common, listen_dsn, pass_database
+from .errors import Failure
 from .handler import Handler, run_handler
 from .output import Closed, Output
-from .problems import Failure
+from .params import AsWritten, Moment, json_line, resolve
 from .service import Observed, health_options
-from .values import AsWritten, Moment, json_line, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from .._sync.message import Message
+    from .._sync.consumer.message import Message
     from .._sync.reader import Reader
     from ..options import ConsumerSettings
     from .database import Database

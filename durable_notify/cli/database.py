@@ -11,9 +11,9 @@ import click
 import psycopg
 
 from .. import embedded, schema
-from .._sync.links import OwnConnection, settings
-from ..adapting import OwnCursor
-from ..connecting import check_dsn, plain
+from .._sync.database.connection import TimeoutConnection, settings
+from ..adapters import OwnCursor
+from ..dsn import check_dsn, plain
 from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
 
 if TYPE_CHECKING:
@@ -89,6 +89,6 @@ def _embedded_dsn() -> str:
 @contextmanager
 def _connect(dsn: str, purpose: str) -> Iterator[Connection]:
     wanted = settings(dsn, purpose, name="durable-notify")
-    with OwnConnection.connect(dsn, cursor_factory=OwnCursor, **wanted) as connection:
+    with TimeoutConnection.connect(dsn, cursor_factory=OwnCursor, **wanted) as connection:
         connection.look_at_default()
         yield connection

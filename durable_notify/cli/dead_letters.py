@@ -11,12 +11,12 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .problems import Failure
+from .errors import Failure
+from .params import Moment, as_text, json_line, resolve, shown, shown_age
 from .tables import print_table, table_of
-from .values import Moment, as_text, json_line, resolve, shown, shown_age
 
 if TYPE_CHECKING:
-    from ..messages import DeadLetter
+    from ..payloads import DeadLetter
     from .database import Connection, Database
 
 __all__ = ["audit", "dead_letters"]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import common, listen_dsn, pass_database
-from .values import json_line, shown
+from .params import json_line, shown
 
 if TYPE_CHECKING:
-    from ..observe.findings import Finding
+    from ..diagnostics.findings import Finding
     from .database import Database
 
 __all__ = ["doctor"]
@@ -31,7 +31,7 @@ def doctor(database: Database, *, listen_dsn: str | None, as_json: bool) -> None
 
     It changes nothing, and takes a few seconds at most. Exit status 1 if an error is found.
     """
-    from ..observe.doctor import diagnose
+    from ..diagnostics.doctor import diagnose
 
     findings = diagnose(database.dsn, listen_dsn)
     if as_json:

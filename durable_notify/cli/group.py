@@ -11,9 +11,9 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .problems import Failure
+from .errors import Failure
+from .params import json_line
 from .tables import print_table, table_of
-from .values import json_line
 
 if TYPE_CHECKING:
     from .database import Database

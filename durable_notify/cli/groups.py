@@ -10,15 +10,15 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .problems import Failure
+from .errors import Failure
+from .params import Moment, json_line, resolve, shown_age
 from .tables import add_row, new_table, print_table
-from .values import Moment, json_line, resolve, shown_age
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..messages import TopicStatus
-    from ..reports import InFlight
+    from ..models import OpenPublisher
+    from ..payloads import TopicStatus
     from .database import Database
 
 __all__ = ["replay", "status"]
@@ -40,7 +40,7 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
     another attempt) and those leased (that consumers hold now).
     """
     if watch:
-        from .live import watch as show
+        from .status_watch import watch as show
 
         show(database, interval or 2.0, as_json=as_json)
         return
@@ -64,7 +64,7 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
             click.echo(_held_up(name, one, now))
 
 
-def _held_up(group: str, publisher: InFlight, now: datetime) -> str:
+def _held_up(group: str, publisher: OpenPublisher, now: datetime) -> str:
     who = f"process {publisher.pid}"
     if publisher.prepared is not None:
         who = f"prepared transaction {publisher.prepared!r}"

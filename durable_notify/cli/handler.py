@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._async.consumer import AsyncConsumer
+from .._async.consumer.consumer import AsyncConsumer
 from .._core.callables import is_async
-from .._sync.consumer import Consumer
-from .problems import Failure
+from .._sync.consumer.consumer import Consumer
+from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ def run_handler(
 ) -> None:
     """Consume with a handler until stopped: in an event loop where it is async, else in threads."""
     if "opentelemetry.trace" in sys.modules:  # as with publishers: who has it wants to see it
-        from ..observe.otel import traced
+        from ..integrations.otel import traced
 
         handler = traced(handler)
     # Of a decorator that is a plain function, around one that is not, too.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..bridge.ingest import AsyncIngest
+from ..brokers.ingest import AsyncIngest
 from .common import common, pass_database
-from .values import Length
+from .params import Length
 
 if TYPE_CHECKING:
     from .database import Database

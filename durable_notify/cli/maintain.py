@@ -8,8 +8,8 @@ import click
 
 from .._sync.maintenance import Maintenance
 from .common import common, pass_database
-from .problems import Failure
-from .values import Length, json_line, shown
+from .errors import Failure
+from .params import Length, json_line, shown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._core.callables import GiveBack
-from .problems import Failure
+from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

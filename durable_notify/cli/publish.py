@@ -10,12 +10,12 @@ import click
 import psycopg
 
 from .._sync.publisher import Publisher
-from ..messages import Outgoing, dedup_of, encode, times_of
+from ..payloads import NewMessage, dedup_of, encode, times_of
 from ..topics import check_key, check_topic
 from .common import common, interruptible, pass_database
-from .lines import BadLine, Form, batches, parse_json, parse_line
-from .problems import Failure, mute_stdout
-from .values import Length, Moment
+from .errors import Failure, mute_stdout
+from .ndjson import BadLine, Form, batches, parse_json, parse_line
+from .params import Length, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .database import Connection, Database
-    from .lines import Batch
+    from .ndjson import Batch
 
 __all__ = ["publish"]
 
@@ -160,7 +160,7 @@ class _Run:
 
     def publish(self, batch: Batch) -> None:
         """Publish a batch in a transaction: whole, or up to its first bad line, which is raised."""
-        good: list[tuple[int, Outgoing]] = []
+        good: list[tuple[int, NewMessage]] = []
         bad: BadLine | None = None
         try:
             for number, line in batch.lines:
@@ -175,7 +175,7 @@ class _Run:
             raise bad
         self.next_line = batch.lines[-1][0] + 1 if batch.lines else self.next_line
 
-    def _commit(self, lines: Sequence[tuple[int, Outgoing]]) -> None:
+    def _commit(self, lines: Sequence[tuple[int, NewMessage]]) -> None:
         if not lines:
             return
         with self._connection.transaction():
@@ -190,7 +190,7 @@ class _Run:
             self._print(found)
 
     def _commit_up_to_bad(
-        self, lines: Sequence[tuple[int, Outgoing]], error: psycopg.Error
+        self, lines: Sequence[tuple[int, NewMessage]], error: psycopg.Error
     ) -> BadLine:
         """Find the line that PostgreSQL refused, and commit those before it."""
         for place, (number, message) in enumerate(lines):

@@ -10,9 +10,9 @@ import click
 from .._sync.reader import Reader
 from .common import common, listen_dsn, pass_database
 from .consume import ended_by_signals
+from .errors import Failure
 from .output import Closed, Output
-from .problems import Failure
-from .values import Moment, json_line, resolve
+from .params import Moment, json_line, resolve
 
 if TYPE_CHECKING:
     from .database import Database

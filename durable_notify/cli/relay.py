@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bridge.relay import AsyncRelay
-from ..bridge.routes import parse_routes
+from ..brokers.relay import AsyncRelay
+from ..brokers.routes import parse_routes
 from .common import common, listen_dsn, pass_database
-from .values import Moment, resolve
+from .params import Moment, resolve
 
 if TYPE_CHECKING:
     from .database import Database

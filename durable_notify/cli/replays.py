@@ -12,12 +12,12 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .problems import Failure
+from .errors import Failure
+from .params import Moment, json_line, resolve
 from .tables import print_table, table_of
-from .values import Moment, json_line, resolve
 
 if TYPE_CHECKING:
-    from ..reports import ReplayJob
+    from ..models import ReplayJob
     from .database import Database
 
 __all__ = ["replay_job", "seek"]

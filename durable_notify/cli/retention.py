@@ -11,12 +11,12 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .problems import Failure
+from .errors import Failure
+from .params import Length, json_line, shown
 from .tables import print_table, table_of
-from .values import Length, json_line, shown
 
 if TYPE_CHECKING:
-    from ..reports import Retention
+    from ..models import Retention
     from .database import Database
 
 __all__ = ["losses", "retention"]

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..observe.probes import Probes
-from .problems import Failure
+from ..diagnostics.probes import Probes
+from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client import CollectorRegistry
 
+    from ..diagnostics.probes import HealthSource
     from ..events import OnEvent
-    from ..observe.probes import Healthy
 
 __all__ = ["Observed", "health_options"]
 
@@ -63,7 +63,7 @@ class Observed:
                 disable_created_metrics,
             )
 
-            from ..observe.prometheus import Metrics
+            from ..integrations.prometheus import Metrics
         except ModuleNotFoundError:
             return  # /metrics says what to install
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ class Observed:
         self.on_event = [Metrics(self._registry)]
 
     @contextmanager
-    def answering(self, *watched: Healthy, dsn: str) -> Iterator[None]:
+    def answering(self, *watched: HealthSource, dsn: str) -> Iterator[None]:
         """Answer meanwhile how those watched are."""
         if self._port is None:
             yield
@@ -82,7 +82,7 @@ class Observed:
         page = None
         backlog = None
         if self._registry is not None:
-            from ..observe import prometheus
+            from ..integrations import prometheus
 
             backlog = prometheus.Backlog(dsn)
             self._registry.register(backlog)

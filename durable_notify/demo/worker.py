@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 
-from .._sync.consumer import Consumer
+from .._sync.consumer.consumer import Consumer
 from .names import GROUP, LEASE, TOPIC, UNACKNOWLEDGED
 
 

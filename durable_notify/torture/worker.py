@@ -21,11 +21,11 @@ from typing import Any, TextIO
 
 import psycopg
 
-from .._async.consumer import AsyncConsumer
-from .._sync.consumer import Consumer
+from .._async.consumer.consumer import AsyncConsumer
+from .._sync.consumer.consumer import Consumer
 from .._sync.publisher import Publisher
 from ..errors import SettleError
-from ..messages import Outgoing
+from ..payloads import NewMessage
 from .history import Event
 
 __all__ = ["main"]
@@ -140,7 +140,7 @@ def published(
     publisher = Publisher()
     if form == 1:
         return [publisher.publish(connection, topic, {"n": n}, key=key) for n in numbers]
-    outgoing = [Outgoing({"n": n}, key) for n in numbers]
+    outgoing = [NewMessage({"n": n}, key) for n in numbers]
     return publisher.publish_many(connection, topic, outgoing)
 
 

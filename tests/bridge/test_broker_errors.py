@@ -15,10 +15,10 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify.bridge import relay as relays
-from durable_notify.bridge.relay import AsyncRelay
+from durable_notify.brokers import relay as relays
+from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
-from durable_notify.messages import Outgoing
+from durable_notify.payloads import NewMessage
 from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
 from tests.support.waiting import eventually
 
@@ -52,7 +52,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def publish(dsn: str, topic: str, *payloads: Any) -> None:
     with psycopg.connect(dsn) as connection:
         dn.Publisher().publish_many(
-            connection, topic, [Outgoing(payload, key="k") for payload in payloads]
+            connection, topic, [NewMessage(payload, key="k") for payload in payloads]
         )
 
 

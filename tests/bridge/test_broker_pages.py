@@ -6,10 +6,10 @@ import asyncio
 import re
 from pathlib import Path
 
-from durable_notify.bridge.broker import Later, Outcome, Refused, Unsure
+from durable_notify.brokers.broker import Outcome, Refused, RetryLater, Unconfirmed
 
 DOCS = Path(__file__).parents[2] / "docs"
-VERDICTS = {"dead letter": Refused, "the relay waits": Unsure, "comes again": Later}
+VERDICTS = {"dead letter": Refused, "the relay waits": Unconfirmed, "comes again": RetryLater}
 
 
 def rows(page: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_the_page_of_redis() -> None:
     import redis.exceptions
     from redis._parsers.base import BaseParser
 
-    from durable_notify.bridge import redis as module
+    from durable_notify.brokers import redis as module
 
     table = rows("redis")
     assert set(module.FINAL) | {"BUSY", "NOREPLICAS", "MISCONF", "ERR", "EXECABORT"} <= set(table)
@@ -54,7 +54,7 @@ def test_the_page_of_rabbitmq() -> None:
     from aiormq import channel
     from pamqp import commands
 
-    from durable_notify.bridge import rabbitmq
+    from durable_notify.brokers import rabbitmq
     from tests.bridge.test_sending import parcel_of
 
     table = rows("rabbitmq")
@@ -73,7 +73,7 @@ def test_the_page_of_rabbitmq() -> None:
 def test_the_page_of_nats() -> None:
     from nats.js import errors
 
-    from durable_notify.bridge import nats
+    from durable_notify.brokers import nats
 
     table = rows("nats")
     assert {str(code) for code in (*nats.FINAL, *nats.FULL)} <= set(table)
@@ -88,8 +88,8 @@ def test_the_page_of_nats() -> None:
 def test_the_page_of_kafka() -> None:
     import confluent_kafka
 
-    from durable_notify.bridge import kafka
-    from durable_notify.bridge.broker import Worked
+    from durable_notify.brokers import kafka
+    from durable_notify.brokers.broker import Worked
 
     table = rows("kafka")
     assert {*kafka.FINAL, *kafka.FORBIDDEN} <= set(table)

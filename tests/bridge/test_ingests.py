@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify.bridge import nats
-from durable_notify.bridge.ingest import AsyncIngest
+from durable_notify.brokers import nats
+from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.errors import InvalidArgument
 from tests.support.inlets import INLETS, Given
 

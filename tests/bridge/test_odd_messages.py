@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import durable_notify as dn
-from durable_notify.bridge import nats as bridge_nats
-from durable_notify.bridge.amqp import connection_class
-from durable_notify.bridge.ingest import AsyncIngest
-from durable_notify.bridge.relay import AsyncRelay
-from durable_notify.messages import JsonText, Outgoing
+from durable_notify.brokers import nats as bridge_nats
+from durable_notify.brokers.amqp import connection_class
+from durable_notify.brokers.ingest import AsyncIngest
+from durable_notify.brokers.relay import AsyncRelay
+from durable_notify.payloads import JsonText, NewMessage
 from tests.support.brokers import Nats, RabbitMQ, kafka
 from tests.support.inlets import INLETS, Given, KafkaInlet
 
@@ -138,13 +138,15 @@ STEERING = {
 @given(messages=MESSAGES)
 def test_there_and_back(dsn: str, broker: Any, messages: list[tuple[Any, Any, Any]]) -> None:
     made = [
-        Outgoing(DEEP if body == "deep" else body, key=key, headers={**headers, "no": str(number)})
+        NewMessage(
+            DEEP if body == "deep" else body, key=key, headers={**headers, "no": str(number)}
+        )
         for number, (body, key, headers) in enumerate(messages)
     ]
     asyncio.run(there_and_back(dsn, broker, made))
 
 
-async def there_and_back(dsn: str, broker: Any, messages: list[Outgoing]) -> None:
+async def there_and_back(dsn: str, broker: Any, messages: list[NewMessage]) -> None:
     name = f"p{uuid.uuid4().hex}"
     place = await made(broker, name)
     url, route, _ = places(broker, place)
@@ -396,7 +398,7 @@ def test_any_properties_are_read_or_said_to_be_none(content: bytes, flags: int) 
     import pamqp.decode
     import pamqp.header
 
-    from durable_notify.bridge import amqp
+    from durable_notify.brokers import amqp
 
     data = struct.pack(">HHQ", 60, 0, 1) + struct.pack(">H", flags & ~1) + content
     whole = struct.pack(">BHI", 2, 1, len(data)) + data + b"\xce"

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify.bridge.relay import AsyncRelay
+from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
-from durable_notify.messages import Outgoing
+from durable_notify.payloads import NewMessage
 from tests.support.command import end, start
 from tests.support.outlets import OUTLETS, Arrived, all_arrive
 from tests.support.waiting import eventually
@@ -41,8 +41,8 @@ def publish(dsn: str, topic: str, *messages: Any) -> list[int]:
         return dn.Publisher().publish_many(connection, topic, messages)
 
 
-def numbered(numbers: Any) -> list[Outgoing]:
-    return [Outgoing(n, key=f"k{n % KEYS}") for n in numbers]
+def numbered(numbers: Any) -> list[NewMessage]:
+    return [NewMessage(n, key=f"k{n % KEYS}") for n in numbers]
 
 
 def dead_letters(dsn: str) -> dict[int, str]:
@@ -80,7 +80,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
     event = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "made", "data": {"a": 1}}
     (first, *_) = publish(
         dsn, "orders.eu",
-        Outgoing({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
+        NewMessage({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
         b"\x00\xff",
         dn.cloudevents.from_event(event),
         "line\nbreak ä",
@@ -121,8 +121,8 @@ async def test_cloudevents(dsn: str, outlet: Any) -> None:
 
 async def test_one_that_is_refused_stops_no_other(dsn: str, outlet: Any) -> None:
     before = publish(dsn, "orders.eu", *numbered(range(20)))
-    (large,) = publish(dsn, "orders.eu", Outgoing("x" * 1_500_000, key="k1"))
-    (lost,) = publish(dsn, "nowhere", Outgoing(0, key="k1"))
+    (large,) = publish(dsn, "orders.eu", NewMessage("x" * 1_500_000, key="k1"))
+    (lost,) = publish(dsn, "nowhere", NewMessage(0, key="k1"))
     publish(dsn, "orders.eu", *numbered(range(20, 40)))
     relay = relay_to(dsn, outlet)
     await relay.run()
@@ -206,7 +206,7 @@ async def test_the_relay_is_killed(dsn: str, outlet: Any) -> None:
 async def test_a_broker_that_is_not_there(
     dsn: str, outlet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durable_notify.bridge import kafka
+    from durable_notify.brokers import kafka
     from tests.support.brokers import free_port
 
     publish(dsn, "orders.eu", 1)

@@ -13,23 +13,23 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify.bridge import broker as brokers
-from durable_notify.bridge import nats
-from durable_notify.bridge import relay as relays
-from durable_notify.bridge.broker import (
-    Later,
+from durable_notify.brokers import broker as brokers
+from durable_notify.brokers import nats
+from durable_notify.brokers import relay as relays
+from durable_notify.brokers.broker import (
+    BrokerMessage,
     Outcome,
-    Parcel,
     Refused,
+    RetryLater,
     Sent,
     Told,
-    Unsure,
-    in_lanes,
+    Unconfirmed,
+    by_ordering_key,
 )
-from durable_notify.bridge.relay import AsyncRelay
-from durable_notify.bridge.routes import Routes, parse_routes
+from durable_notify.brokers.relay import AsyncRelay
+from durable_notify.brokers.routes import Routes, parse_routes
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
-from durable_notify.messages import Outgoing
+from durable_notify.payloads import NewMessage
 from tests.support.waiting import eventually
 
 
@@ -38,7 +38,7 @@ class Broker:
 
     fields: ClassVar = {"place": "{topic}"}
 
-    def __init__(self, judge: Callable[[Parcel], Awaitable[Outcome] | Outcome]) -> None:
+    def __init__(self, judge: Callable[[BrokerMessage], Awaitable[Outcome] | Outcome]) -> None:
         self._judge = judge
         self.took: list[str] = []
         self.down = False
@@ -47,14 +47,14 @@ class Broker:
     async def connect(self, routes: Any) -> None: ...
     async def close(self) -> None: ...
 
-    async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
         if self.down:
             raise BrokerUnavailable("it is down")
-        return await in_lanes(parcels, self._take, told)
+        return await by_ordering_key(parcels, self._take, told)
 
-    async def _take(self, parcel: Parcel) -> Outcome:
+    async def _take(self, parcel: BrokerMessage) -> Outcome:
         outcome = self._judge(parcel)
-        if not isinstance(outcome, Sent | Refused | Later | Unsure):
+        if not isinstance(outcome, Sent | Refused | RetryLater | Unconfirmed):
             outcome = await outcome
         if isinstance(outcome, Sent):
             self.took.append(parcel.body.decode())
@@ -79,13 +79,13 @@ def status(dsn: str) -> dn.TopicStatus:
 
 
 async def test_the_next_of_a_key_waits(dsn: str) -> None:
-    refusals = {"1": Unsure("no answer"), "4": Later("full")}
+    refusals = {"1": Unconfirmed("no answer"), "4": RetryLater("full")}
 
-    def judge(parcel: Parcel) -> Outcome:
+    def judge(parcel: BrokerMessage) -> Outcome:
         return refusals.pop(parcel.body.decode(), Sent())
 
-    publish(dsn, *(Outgoing(n, key="a") for n in (1, 2)), Outgoing(3, key="b"))
-    publish(dsn, *(Outgoing(n, key="c") for n in (4, 5)), Outgoing(6))
+    publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"))
+    publish(dsn, *(NewMessage(n, key="c") for n in (4, 5)), NewMessage(6))
     broker = Broker(judge)
     await relay_to(broker, dsn, until_empty=True, retry_base=0.01).run()
     assert sorted(broker.took) == ["1", "2", "3", "4", "5", "6"]
@@ -97,12 +97,12 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
 async def test_all_at_once_is_caught() -> None:
     """The planted fault: the parcels of a lane under way at once."""
 
-    async def planted(parcels: Sequence[Parcel], send: Any, _: Any) -> list[Outcome]:
+    async def planted(parcels: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
         return list(await asyncio.gather(*map(send, parcels)))
 
     async def order_of(way: Any) -> list[str]:
         took: list[str] = []
-        refusals = [Unsure("")]
+        refusals = [Unconfirmed("")]
 
         async def send(parcel: Any) -> Outcome:
             if refusals and parcel.body == b"1":
@@ -113,16 +113,16 @@ async def test_all_at_once_is_caught() -> None:
         left = [parcel_of(b"1", "lane"), parcel_of(b"2", "lane")]
         while left:
             outcomes = await way(left, send, lambda *_: None)
-            left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unsure)]
+            left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unconfirmed)]
         return took
 
-    assert await order_of(in_lanes) == ["1", "2"]
+    assert await order_of(by_ordering_key) == ["1", "2"]
     assert await order_of(planted) == ["2", "1"]
 
 
-def parcel_of(body: bytes, lane: object = None, **more: Any) -> Parcel:
+def parcel_of(body: bytes, lane: object = None, **more: Any) -> BrokerMessage:
     fields: dict[str, Any] = {"id": "1-1", "topic": "t", "key": None, "headers": {}} | more
-    return Parcel(
+    return BrokerMessage(
         body=body, lane=lane, content_type="", to={},
         published_at=datetime(2026, 1, 1, tzinfo=UTC), **fields,
     )  # fmt: skip
@@ -131,11 +131,11 @@ def parcel_of(body: bytes, lane: object = None, **more: Any) -> Parcel:
 async def test_what_is_not_confirmed_is_given_back(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durable_notify.bridge.relay.GRACE", 0.05)
-    publish(dsn, Outgoing(1, key="a"), Outgoing(2, key="b"))
+    monkeypatch.setattr("durable_notify.brokers.relay.GRACE", 0.05)
+    publish(dsn, NewMessage(1, key="a"), NewMessage(2, key="b"))
     under_way = asyncio.Event()
 
-    async def judge(parcel: Parcel) -> Outcome:
+    async def judge(parcel: BrokerMessage) -> Outcome:
         if parcel.key == "b":
             under_way.set()
             await asyncio.Event().wait()  # never confirmed
@@ -179,14 +179,14 @@ async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
     publish(dsn, 1)
     sent: list[int] = []
 
-    def judge(parcel: Parcel) -> Outcome:
+    def judge(parcel: BrokerMessage) -> Outcome:
         sent.append(1)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("UPDATE durable_notify.lease SET deadline = '-infinity'")
             connection.execute("SELECT durable_notify.claim('g', '{t}', lease => '1 hour')")
         for lease in relay._consumer._settler._leases.values():
             lease.sure_at = float("-inf")  # it has slept
-        return Unsure("no answer")
+        return Unconfirmed("no answer")
 
     relay = relay_to(Broker(judge), dsn)
     running = asyncio.create_task(relay.run())
@@ -299,12 +299,12 @@ async def test_what_is_not_known_waits(
     dsn: str, hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error that nobody knows, for all of them: none is a dead letter, no attempt is counted."""
-    publish(dsn, *(Outgoing(n, key=f"k{n}") for n in range(5)))
+    publish(dsn, *(NewMessage(n, key=f"k{n}") for n in range(5)))
     tries: list[int] = []
 
-    def judge(_: Parcel) -> Outcome:
+    def judge(_: BrokerMessage) -> Outcome:
         tries.append(1)
-        return Sent() if len(tries) > 200 else Unsure("E4711 of next year")
+        return Sent() if len(tries) > 200 else Unconfirmed("E4711 of next year")
 
     relay = relay_to(Broker(judge), dsn, max_attempts=1)
     async with relaying(relay):
@@ -315,17 +315,17 @@ async def test_what_is_not_known_waits(
 
 async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     """It comes again as its group backs off, and in the end is a dead letter, whole."""
-    publish(dsn, Outgoing("poison", key="a"))
+    publish(dsn, NewMessage("poison", key="a"))
 
-    def judge(parcel: Parcel) -> Outcome:
-        return Unsure("nobody knows why") if b"poison" in parcel.body else Sent()
+    def judge(parcel: BrokerMessage) -> Outcome:
+        return Unconfirmed("nobody knows why") if b"poison" in parcel.body else Sent()
 
     relay = relay_to(Broker(judge), dsn, max_attempts=2, retry_base=0.01, batch=10)
     number = itertools.count()
     async with relaying(relay):
         async with asyncio.timeout(30):
             while not await asyncio.to_thread(dead, dsn):
-                await asyncio.to_thread(publish, dsn, Outgoing(next(number), key="b"))
+                await asyncio.to_thread(publish, dsn, NewMessage(next(number), key="b"))
     (letter,) = dead(dsn)
     assert letter.payload == "poison"
     assert "nobody knows why" in (letter.error or {})["message"] + letter.reason
@@ -342,12 +342,12 @@ async def test_one_that_breaks_all(dsn: str, hasty: None, caplog: pytest.LogCapt
     """What the client raises for one message fails the batch: it is found, and its text not said."""
 
     class Fragile(Broker):
-        async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
             if any(b"poison" in parcel.body for parcel in parcels):
                 raise RuntimeError(f"cannot encode {parcels[0].body!r}")
             return await super().send(parcels, told)
 
-    publish(dsn, 1, "poison", 3, Outgoing("poison too", key="k"), Outgoing(5, key="k"), 6)
+    publish(dsn, 1, "poison", 3, NewMessage("poison too", key="k"), NewMessage(5, key="k"), 6)
     broker = Fragile(lambda _: Sent())
     caplog.set_level("DEBUG", "durable_notify")
     relay = relay_to(broker, dsn)
@@ -362,7 +362,7 @@ async def test_who_let_us_in_may_think_again(dsn: str, hasty: None) -> None:
     refusals = [InvalidArgument("RabbitMQ refuses user or password of the URL")] * 3
 
     class Changed(Broker):
-        async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
             if refusals:
                 raise refusals.pop()
             return await super().send(parcels, told)
@@ -379,9 +379,9 @@ async def test_one_confirmation_that_is_missing(
     """What is confirmed is settled at once, and what is behind goes: while it runs, and stopped."""
     monkeypatch.setattr(relays, "GRACE", 0.05)
     monkeypatch.setattr(relays, "SILENCE", 0.01)
-    publish(dsn, Outgoing("stuck", key="stuck"), *(Outgoing(n, key=f"k{n}") for n in range(5)))
+    publish(dsn, NewMessage("stuck", key="stuck"), *(NewMessage(n, key=f"k{n}") for n in range(5)))
 
-    async def judge(parcel: Parcel) -> Outcome:
+    async def judge(parcel: BrokerMessage) -> Outcome:
         if parcel.key == "stuck":
             await asyncio.Event().wait()
         return Sent()
@@ -389,8 +389,8 @@ async def test_one_confirmation_that_is_missing(
     relay = relay_to(Broker(judge), dsn)
     async with relaying(relay):
         await until(lambda: relay.sent == 5)
-        await asyncio.to_thread(publish, dsn, *(Outgoing(n, key="k") for n in range(3)))
-        await asyncio.to_thread(publish, dsn, Outgoing("stuck", key="stuck"))
+        await asyncio.to_thread(publish, dsn, *(NewMessage(n, key="k") for n in range(3)))
+        await asyncio.to_thread(publish, dsn, NewMessage("stuck", key="stuck"))
         await until(lambda: relay.sent == 8)
     with psycopg.connect(dsn) as connection:
         left = connection.execute("SELECT payload, attempt FROM durable_notify.claim('g', '{t}')")
@@ -405,7 +405,7 @@ async def test_a_broker_that_is_silent_is_said(
     monkeypatch.setattr(relays, "GRACE", 0.01)
     publish(dsn, 1)
 
-    async def judge(_: Parcel) -> Outcome:
+    async def judge(_: BrokerMessage) -> Outcome:
         await asyncio.Event().wait()
         return Sent()
 
@@ -417,7 +417,7 @@ async def test_outcomes_told_in_any_order(dsn: str) -> None:
     """A client may know at once that one is too large, and only later that the one before is sent."""
 
     class Backwards(Broker):
-        async def send(self, parcels: Sequence[Parcel], told: Told) -> list[Outcome]:
+        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
             outcomes: list[Outcome] = [
                 Refused("too large") if b"large" in parcel.body else Sent() for parcel in parcels
             ]
@@ -425,7 +425,7 @@ async def test_outcomes_told_in_any_order(dsn: str) -> None:
                 told(place, outcomes[place])
             return outcomes
 
-    publish(dsn, *(Outgoing(what, key="k") for what in (1, "large", 3)))
+    publish(dsn, *(NewMessage(what, key="k") for what in (1, "large", 3)))
     relay = relay_to(Backwards(lambda _: Sent()), dsn, until_empty=True)
     await relay.run()
     assert (relay.sent, relay.refused) == (2, 1)
@@ -445,9 +445,9 @@ async def test_every_digit_however_deep(dsn: str, cloudevents: bool) -> None:
             connection.execute(
                 "SELECT durable_notify.publish('t', %s::jsonb, headers => %s)", [payload, headers]
             )
-    parcels: list[Parcel] = []
+    parcels: list[BrokerMessage] = []
 
-    def judge(parcel: Parcel) -> Outcome:
+    def judge(parcel: BrokerMessage) -> Outcome:
         parcels.append(parcel)
         return Sent()
 

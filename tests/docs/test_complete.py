@@ -10,7 +10,7 @@ import psycopg
 
 import durable_notify as dn
 from durable_notify import errors
-from durable_notify._core import translate
+from durable_notify._core import sqlstate as translate
 from tests.docs.pages import CHECKOUT
 
 

@@ -22,8 +22,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from durable_notify.cli import cli
-from durable_notify.observe import prometheus
-from durable_notify.observe.probes import Probes
+from durable_notify.diagnostics.probes import Probes
+from durable_notify.integrations import prometheus
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
 from tests.integration.test_observe import Stub, examples

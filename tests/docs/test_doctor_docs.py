@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from durable_notify.observe.findings import KINDS
+from durable_notify.diagnostics.findings import KINDS
 from tests.docs.test_complete import page, section
 
 LEVELS = {"Errors": "error", "Warnings": "warning", "Notes": "note"}

@@ -34,7 +34,7 @@ def test_publisher(as_role: dict[str, str]) -> None:
         publisher = dn.Publisher()
         publisher.publish(connection, "orders.eu", {"a": 1}, key="k", headers={"h": 1})
         publisher.publish(connection, "orders.eu", 1, delay=1, ttl=60, dedup_key="d")
-        publisher.publish_many(connection, "orders.eu", [1, b"2", dn.Outgoing(3, "k", ttl=5)])
+        publisher.publish_many(connection, "orders.eu", [1, b"2", dn.NewMessage(3, "k", ttl=5)])
         for refused in (
             "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('orders.eu', '1')",
             "SELECT payload FROM durable_notify.outbox",

@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify import adapting, schema
-from durable_notify._async import links as async_links
-from durable_notify._sync import links as sync_links
+from durable_notify import adapters as adapting
+from durable_notify import schema
+from durable_notify._async.database import connection as async_links
+from durable_notify._sync.database import connection as sync_links
 from tests.support import errands
 from tests.support.servers import Postgres
 from tests.support.settings import LEFT_OUT, Setting, hostile, put
@@ -129,7 +130,7 @@ def as_the_program_adapts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told_no_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (async_links.AsyncOwnConnection, sync_links.OwnConnection):
+    for kind in (async_links.AsyncTimeoutConnection, sync_links.TimeoutConnection):
         monkeypatch.setattr(kind, "must_begin", property(lambda _: False, lambda *_: None))
 
 

@@ -30,9 +30,9 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import schema
-from durable_notify._async import consumer as async_consumer
-from durable_notify._core.complaints import Complaints
-from durable_notify._sync import consumer as sync_consumer
+from durable_notify._async.consumer import consumer as async_consumer
+from durable_notify._core.log_throttle import LogThrottle
+from durable_notify._sync.consumer import consumer as sync_consumer
 from durable_notify.embedded import Server
 from tests.support.auditor import audit_handled
 from tests.support.crew import DDL, Crew, make_worker
@@ -104,7 +104,7 @@ def overcome(conn: Connection, crew: Crew, complaint: str | None) -> None:
     if complaint is not None:
         assert any(re.search(complaint, text) for text in warnings), warnings
     # Each says each trouble once; a restart has several kinds.
-    assert len(warnings) <= 20 * (1 + SECONDS / Complaints.EVERY), warnings
+    assert len(warnings) <= 20 * (1 + SECONDS / LogThrottle.EVERY), warnings
 
 
 def linger() -> None:

@@ -15,8 +15,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.clusters import (
     REPLICATING,

@@ -21,9 +21,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from durable_notify._async import consumer as async_consumer
-from durable_notify._core.complaints import Complaints
-from durable_notify._sync import consumer as sync_consumer
+from durable_notify._async.consumer import consumer as async_consumer
+from durable_notify._core.log_throttle import LogThrottle
+from durable_notify._sync.consumer import consumer as sync_consumer
 from tests.support.crew import DDL, Crew, make_worker
 from tests.support.halves import Half, Seen, running
 from tests.support.waiting import eventually
@@ -93,7 +93,7 @@ def everybody_goes_on(
         crew.drain(conn)
         crew.judge(conn)
         warnings = crew.said.warnings()
-        assert len(warnings) <= 20 * (1 + SECONDS / Complaints.EVERY), f"a flood: {warnings}"
+        assert len(warnings) <= 20 * (1 + SECONDS / LogThrottle.EVERY), f"a flood: {warnings}"
         assert all(isinstance(error, psycopg.Error) for error in crew.errors)
 
 
@@ -112,7 +112,7 @@ def test_a_consumer_that_gives_up_is_seen(
 def test_a_flood_of_complaints_is_seen(
     conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Complaints, "level", lambda *_: logging.WARNING)
+    monkeypatch.setattr(LogThrottle, "level", lambda *_: logging.WARNING)
     with pytest.raises(AssertionError, match="a flood"):
         everybody_goes_on(conn, worker, "statement_timeout", "1ms", None)
 

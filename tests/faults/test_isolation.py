@@ -15,9 +15,9 @@ import pytest
 from psycopg import sql
 
 import durable_notify as dn
-from durable_notify._async.links import AsyncOwnConnection
-from durable_notify._async.listener import AsyncListener
-from durable_notify._sync.links import OwnConnection
+from durable_notify._async.database.connection import AsyncTimeoutConnection
+from durable_notify._async.wakeups.listener import AsyncListener
+from durable_notify._sync.database.connection import TimeoutConnection
 from durable_notify.errors import ClaimRefused, InvalidArgument
 from tests.support.command import good, payloads, run
 from tests.support.halves import Half, Seen, running
@@ -68,7 +68,7 @@ async def test_a_consumer(half: Half, dsn: str, conn: Connection, level: str) ->
 def test_planted_statements_are_told_nothing(
     dsn: str, conn: Connection, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OwnConnection, "look_at_default", lambda _: None)
+    monkeypatch.setattr(TimeoutConnection, "look_at_default", lambda _: None)
     send(conn, [1])
     with pytest.raises(ClaimRefused):
         dn.Consumer(dsn, group="g", topics=["t"], until_empty=True).run(print)
@@ -85,7 +85,7 @@ async def test_a_pooler_in_transaction_mode(
         async def set_for_the_session(self: Any) -> None:
             await self.execute("SET default_transaction_isolation = 'read committed'")
 
-        monkeypatch.setattr(AsyncOwnConnection, "look_at_default", set_for_the_session)
+        monkeypatch.setattr(AsyncTimeoutConnection, "look_at_default", set_for_the_session)
     refused = False
     with pgbouncer(dsn) as between:
         got = []

@@ -31,8 +31,8 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async import links as async_links
-from durable_notify._sync import links as sync_links
+from durable_notify._async.database import connection as async_links
+from durable_notify._sync.database import connection as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
 from tests.support.auditor import audit_handled
 from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
@@ -211,7 +211,7 @@ async def test_planted_nobody_looks(
         beat(monkeypatch, 3600.0)
     else:
         dsns.reverse()
-        for own in (async_links.AsyncOwnConnection, sync_links.OwnConnection):
+        for own in (async_links.AsyncTimeoutConnection, sync_links.TimeoutConnection):
             monkeypatch.setattr(own, "wait", super(own, own).wait)
     seen = Seen()
     consumer = half.consumer(dsns[0], listen_dsn=dsns[1], heartbeat=HEARTBEAT, lease=LEASE)

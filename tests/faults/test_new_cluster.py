@@ -108,7 +108,7 @@ async def test_a_consumer_at_work_ends_with_the_remedy(half: Half, servers: Clus
     with psycopg.connect(target, autocommit=True) as conn:
         send(conn, ["new"])
     old.stop("immediate")
-    with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
+    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
         await soon(work)
     with psycopg.connect(target, autocommit=True) as conn:
         conn.execute("SELECT durable_notify.reanchor()")

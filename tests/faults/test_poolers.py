@@ -26,8 +26,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
 from tests.support.pooler import Mode, Pooler, pooler
 from tests.support.watching import asleep, outstanding, send

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from durable_notify._async.settler import AsyncSettler
-from durable_notify._sync.settler import Settler
+from durable_notify._async.consumer.leases import AsyncLeaseManager
+from durable_notify._sync.consumer.leases import LeaseManager
 from durable_notify.torture.proxy import Proxy
 from tests.conftest import Connection
 from tests.faults.test_unknown_outcomes import taken_over_and_settled
@@ -70,7 +70,7 @@ async def test_handed_out_unawares_is_caught(
     half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: to believe that a lease is still there."""
-    for settler in (AsyncSettler, Settler):
+    for settler in (AsyncLeaseManager, LeaseManager):
         monkeypatch.setattr(settler, "is_sure", lambda _self, _lease: True)
     got = await delivered(half, dsn, conn, taken=True)
     assert got[:3] == ["first", "second", "third"]

@@ -134,9 +134,9 @@ async def test_consumers_and_readers_end_with_the_remedy(
 ) -> None:
     send(conn, [1])
     written_anew(conn)
-    with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
+    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
         await soon(half.consumer(dsn, group="g", until_empty=True).run(print))
-    with pytest.raises(dn.RestoredElsewhere, match="durable-notify reanchor"):
+    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
         await everything(half, dsn)
     async with half.connect(dsn, autocommit=True) as own:
         assert await go(half.Admin().reanchor(own)) == []

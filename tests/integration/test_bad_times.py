@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from tests.support.halves import Half, Seen, go, running, soon, take, until
 from tests.support.watching import asleep, leased, outstanding, send, sessions, value
 

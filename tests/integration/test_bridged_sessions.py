@@ -41,7 +41,7 @@ async def test_a_session_of_run_sync(engine: AsyncEngine, conn: Connection) -> N
     async with AsyncSession(engine) as session:
         message_id = await session.run_sync(publish)
         await session.run_sync(
-            lambda inner: publisher.publish_many(inner, "t", [dn.Outgoing("many", delay=1.0)])
+            lambda inner: publisher.publish_many(inner, "t", [dn.NewMessage("many", delay=1.0)])
         )
         assert payloads(conn) == []
         await session.commit()

@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from durable_notify import cloudevents
+from durable_notify.brokers import cloudevents
 from durable_notify.errors import InvalidArgument
-from durable_notify.messages import JsonText, Outgoing, encode, members
+from durable_notify.payloads import JsonText, NewMessage, encode, members
 from tests.support.command import fails, good, objects, run, start
 from tests.support.retaining import age, retain
 from tests.support.schedule import Stage
@@ -101,7 +101,7 @@ def test_members() -> None:
     for bad in ("", "[]", "{", '{"a"}', '{"a":}', '{"a":1', '{"a":1}x', '{"a":[1}', "{a:1}"):
         with pytest.raises(ValueError, match="character"):
             members(bad)
-    assert encode(Outgoing(JsonText("1.10"), headers={"a": JsonText("2.50"), "b": 1})) == (
+    assert encode(NewMessage(JsonText("1.10"), headers={"a": JsonText("2.50"), "b": 1})) == (
         "1.10", None, '{"a":2.50,"b":1}', None,
     )  # fmt: skip
 

@@ -568,7 +568,7 @@ async def test_payloads_stay_out_of_the_logs(
     half: Half, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "durable_notify")
-    send(conn, [dn.Outgoing("s3cret", headers={"token": "s3cret"})])
+    send(conn, [dn.NewMessage("s3cret", headers={"token": "s3cret"})])
 
     def fail(_: Any) -> None:
         raise ZeroDivisionError

@@ -15,13 +15,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import Admin, schema
+from durable_notify.diagnostics import doctor
+from durable_notify.diagnostics.checks import CHECKS, FIRST
+from durable_notify.diagnostics.checks import server as server_checks
+from durable_notify.diagnostics.context import CheckContext
+from durable_notify.diagnostics.doctor import Finding, Thresholds, diagnose
+from durable_notify.diagnostics.findings import KINDS
 from durable_notify.embedded import Server
-from durable_notify.observe import doctor
-from durable_notify.observe.checks import CHECKS, FIRST
-from durable_notify.observe.checks import server as server_checks
-from durable_notify.observe.doctor import Finding, Limits, diagnose
-from durable_notify.observe.findings import KINDS
-from durable_notify.observe.patient import Patient
 from tests.support.clusters import freeze, thaw
 from tests.support.command import run
 from tests.support.pooler import pgbouncer
@@ -37,7 +37,7 @@ OURS = {"fsync-off", "full-page-writes-off"}
 
 def findings(dsn: str, listen_dsn: str | None = None, **limits: Any) -> dict[str, Finding]:
     """What is not well, by name."""
-    found = diagnose(dsn, listen_dsn, limits=Limits(**limits))
+    found = diagnose(dsn, listen_dsn, limits=Thresholds(**limits))
     return {f.name: f for f in found if f.level != "ok" and f.name not in OURS}
 
 
@@ -105,12 +105,14 @@ def test_a_server_that_does_not_answer(private_server: Server) -> None:
         thaw(private_server)
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, check: Callable[[Patient], Iterator[Finding]]) -> None:
+def plant(
+    monkeypatch: pytest.MonkeyPatch, check: Callable[[CheckContext], Iterator[Finding]]
+) -> None:
     monkeypatch.setitem(CHECKS, "log", (check, "well"))
 
 
 def test_the_connection_is_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(patient: Patient) -> Iterator[Finding]:
+    def lose(patient: CheckContext) -> Iterator[Finding]:
         patient.rows("SELECT pg_terminate_backend(pg_backend_pid())")
         yield from ()
 
@@ -121,7 +123,7 @@ def test_the_connection_is_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_server_hangs_meanwhile(
     private_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(patient: Patient) -> Iterator[Finding]:
+    def hang(patient: CheckContext) -> Iterator[Finding]:
         freeze(private_server)
         patient.rows("SELECT")
         yield from ()

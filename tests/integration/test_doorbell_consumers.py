@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._core.attention import FEW
+from durable_notify._core.topic_set import FEW
 from tests.support.bells import Listener, armed, count, unannounced
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant

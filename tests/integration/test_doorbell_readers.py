@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable_notify._core.attention import FEW
+from durable_notify._core.topic_set import FEW
 from tests.integration.test_readers import Reading
 from tests.support.bells import Listener, armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until

@@ -215,7 +215,7 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     truncate(conn, how, frozenset({"schema_version"}))
     publisher.publish(conn, "t", 1)
     for call in (lambda: consumed(dsn), lambda: next(dn.Reader(dsn, ["t"]).__enter__())):
-        with pytest.raises(dn.RestoredElsewhere) as error:
+        with pytest.raises(dn.ForeignCluster) as error:
             call()
         for words in (
             "cluster_identity is empty",

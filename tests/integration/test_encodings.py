@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify.bridge.ingest import AsyncIngest
+from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.errors import EncodingUnsupported, InvalidArgument, UnsupportedConnection
 from tests.support import errands
 from tests.support.planting import plant
@@ -195,9 +195,9 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         url = "amqp://127.0.0.1:1"
         ingest = AsyncIngest(make_conninfo(dsn), source=url, place="p", to="t")
         messages = [
-            dn.Outgoing('"\u00fc"', key="k"),
-            dn.Outgoing('"\u20ac"', key="k"),
-            dn.Outgoing('"x"', key="\u20ac", headers={"h": "\u20ac"}),
+            dn.NewMessage('"\u00fc"', key="k"),
+            dn.NewMessage('"\u20ac"', key="k"),
+            dn.NewMessage('"x"', key="\u20ac", headers={"h": "\u20ac"}),
         ]
         arrival: Any = None  # looked at only where none of it can be published
         await ingest._publish_all([(arrival, message) for message in messages])
@@ -275,7 +275,7 @@ def test_named_by_a_kind_of_str(dsn: str, name: str) -> None:
         )
         dn.Publisher().publish(connection, name, 1, key=name)
         dn.Publisher().publish_many(
-            connection, name, [dn.Outgoing(2, key=name), dn.Outgoing(3, key="k")]
+            connection, name, [dn.NewMessage(2, key=name), dn.NewMessage(3, key="k")]
         )
         consumer.run(got.append)
         found = sorted((message.topic, message.key) for message in got)

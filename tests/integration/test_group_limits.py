@@ -243,7 +243,7 @@ def test_what_was_there_before_now_is_not_handed_out(stage: Stage) -> None:
     assert ids(one.claim(group="p", topics="a.b")) == [second]
 
 
-@pytest.mark.parametrize("group_pattern", ["a*", "a.>.b", "*>", ".>", "a..*", "a.b>"])
+@pytest.mark.parametrize("pattern", ["a*", "a.>.b", "*>", ".>", "a..*", "a.b>"])
 def test_not_a_pattern(stage: Stage, pattern: str) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="not a pattern"):
         stage.session().run("SELECT durable_notify.subscribe('p', ARRAY[%s])", pattern)

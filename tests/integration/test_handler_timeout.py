@@ -129,7 +129,7 @@ async def test_by_the_rules_for_errors(half: Half, dsn: str, conn: Connection) -
 
 
 async def test_the_next_of_its_key_comes_after_it(half: Half, dsn: str, conn: Connection) -> None:
-    rows = [dn.Outgoing(n, key="k") for n in range(2)]
+    rows = [dn.NewMessage(n, key="k") for n in range(2)]
     first, second = dn.Publisher().publish_many(conn, "t", rows)
     handler = Hanging(half)
     await handler.run(dsn)

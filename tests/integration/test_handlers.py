@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async.dispatcher import AsyncDispatcher
+from durable_notify._async.consumer.dispatcher import AsyncDispatcher
 from tests.support.command import run as command
 from tests.support.halves import Half, in_thread, soon, until
 from tests.support.watching import dead_letters, outstanding, send, value
@@ -208,7 +208,9 @@ async def test_planted_a_result_that_is_not_looked_at(
     dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done of a lambda that returns a generator is not seen by its looks."""
-    monkeypatch.setattr("durable_notify._async.dispatcher.left_undone", lambda _result: None)
+    monkeypatch.setattr(
+        "durable_notify._async.consumer.dispatcher.left_undone", lambda _result: None
+    )
     send(conn, [1])
     ran = Ran()
     await consume(Half("async"), dsn, "run", ran.kinds()["undone generator lambda"])
@@ -520,7 +522,7 @@ async def test_the_transaction_of_one_that_was_sent_back(
 ) -> None:
     """Nothing of its body stays: the message is redelivered, behind the one before it."""
     conn.execute("CREATE TABLE effect (id int)")
-    dn.Publisher().publish_many(conn, "t", [dn.Outgoing(n, key="k") for n in range(2)])
+    dn.Publisher().publish_many(conn, "t", [dn.NewMessage(n, key="k") for n in range(2)])
     refused = []
 
     async def handle(batch: list[Any]) -> None:
@@ -551,5 +553,5 @@ async def test_the_transaction_of_one_that_was_sent_back(
 
 def test_names_of_what_is_used_here() -> None:
     """The planted fault is where it is looked for."""
-    assert AsyncDispatcher.__module__ == "durable_notify._async.dispatcher"
+    assert AsyncDispatcher.__module__ == "durable_notify._async.consumer.dispatcher"
     assert logging.getLogger("durable_notify")

@@ -12,8 +12,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.halves import Half, Seen, in_thread, running, soon, take, until
 from tests.support.planting import plant
@@ -287,9 +287,9 @@ async def test_deaf_and_polling(
 
 @pytest.mark.usefixtures("impatient")
 async def test_deaf_and_not_allowed_to_poll(half: Half, pooled: str, conn: Connection) -> None:
-    with pytest.raises(dn.ListenerDeaf, match="give a direct listen_dsn, or allow poll"):
+    with pytest.raises(dn.ListenUnavailable, match="give a direct listen_dsn, or allow poll"):
         await soon(half.consumer(pooled).run(Seen()))
-    with pytest.raises(dn.ListenerDeaf):
+    with pytest.raises(dn.ListenUnavailable):
         async with half.consumer(pooled) as consumer:
             await take(consumer, 1)
 

@@ -108,14 +108,14 @@ def test_a_step_that_fails_keeps_none_from_going_on(stage: Stage, dsn: str) -> N
 
 def test_consumers_maintain(stage: Stage, dsn: str) -> None:
     """Of some consumers one does; a role without the rights leaves it."""
-    from durable_notify._sync.compat import Event
+    from durable_notify._sync.concurrency import Event
+    from durable_notify._sync.database.queries import Queries
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
-    from durable_notify._sync.store import Store
 
     one = stage.session()
     one.subscribe()
     options = dn.ConsumerOptions(group="g", topics=("t",))
-    store = Store(dsn, options)
+    store = Queries(dsn, options)
     store.open()
     try:
         stopping = Event()
@@ -139,7 +139,7 @@ def test_consumers_maintain(stage: Stage, dsn: str) -> None:
     finally:
         store.close()
     with roles(dsn, {"consumer": [("consume", ["t"], "g")]}) as made:
-        theirs = Store(made.login("consumer"), options)
+        theirs = Queries(made.login("consumer"), options)
         theirs.open()
         try:
             assert theirs.maintenance_due(60) is None

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import durable_notify as dn
-from durable_notify.messages import encode
+from durable_notify.payloads import encode
 
 Connection = psycopg.Connection[Any]
 
@@ -103,4 +103,4 @@ def test_numbers_that_no_float_is(conn: Connection) -> None:
 def test_large_texts_take_no_quadratic_time(made: str) -> None:
     """What is no JSON is PostgreSQL's to refuse."""
     with contextlib.suppress(dn.PayloadError):
-        encode(dn.Outgoing(None), lambda _: made)
+        encode(dn.NewMessage(None), lambda _: made)

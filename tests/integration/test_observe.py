@@ -27,11 +27,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import durable_notify as dn
 from durable_notify import events, schema
+from durable_notify.diagnostics.probes import Probes
 from durable_notify.embedded import Server
-from durable_notify.observe import otel, prometheus
-from durable_notify.observe.logs import LogEvents
-from durable_notify.observe.probes import Probes
-from durable_notify.observe.structlog import StructlogEvents
+from durable_notify.integrations import otel, prometheus
+from durable_notify.integrations.logs import LogEvents
+from durable_notify.integrations.structlog import StructlogEvents
 from tests.support.halves import Half, Seen, go, running, until
 from tests.support.waiting import eventually
 from tests.support.watching import send
@@ -158,7 +158,7 @@ def test_every_event_is_counted() -> None:
     """But for those that another metric tells of."""
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)
-    metrics(events.Hearing(group="g"))
+    metrics(events.ListenVerified(group="g"))
     silent = set()
     for event in sorted(examples(), key=lambda event: event.name == "hearing"):
         before = scrape(registry)

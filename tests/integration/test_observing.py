@@ -14,8 +14,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._core import vitals
-from durable_notify._core.telling import Teller
+from durable_notify._core import health as vitals
+from durable_notify._core.emitter import EventEmitter
 from tests.support.halves import Half, Seen, go, running, take, until
 from tests.support.waiting import eventually
 from tests.support.watching import LISTENER, WORKERS, asleep, dead_letters, send, terminate
@@ -64,7 +64,7 @@ async def test_from_publishing_to_settling(half: Half, dsn: str, conn: Connectio
     assert {(event.retried, event.rejected) for event in told.of(events.Settled)} == {(0, 0)}
     for kind in (events.Published, events.Claimed, events.Handled, events.Settled):
         assert all(0 < event.seconds < 60 for event in told.of(kind)), kind
-    assert told.of(events.Hearing)
+    assert told.of(events.ListenVerified)
     assert not told.of(events.LostLease)
 
 
@@ -142,7 +142,7 @@ async def test_rung_or_polling(half: Half, dsn: str, conn: Connection) -> None:
         told.all.clear()
         send(conn, [0], "u")
         await handler.got(1)
-        assert told.of(events.Rang) == [events.Rang(group="g", topics=("u",))]
+        assert told.of(events.Notified) == [events.Notified(group="g", topics=("u",))]
         assert not told.of(events.Polled)
     polling = half.consumer(dsn, on_event=told, poll=0.05)
     async with running(polling, handler):
@@ -160,24 +160,24 @@ async def test_connections_that_go_and_come(half: Half, dsn: str, conn: Connecti
         try:
             terminate(conn, LISTENER)
             terminate(conn, WORKERS)
-            await until(told.has(events.Disconnected, events.Failing))
+            await until(told.has(events.Disconnected, events.ClaimFailed))
             health = consumer.health()
             assert health.live
             assert not health.ready
             assert any("claiming fails" in reason for reason in health.why)
         finally:
             conn.execute(allowed, [True])
-        told_before = len(told.of(events.Hearing))
-        await until(told.has(events.Reconnected, events.Recovered))
-        await until(lambda: len(told.of(events.Hearing)) > told_before)
+        told_before = len(told.of(events.ListenVerified))
+        await until(told.has(events.Reconnected, events.ClaimRecovered))
+        await until(lambda: len(told.of(events.ListenVerified)) > told_before)
         await until(lambda: consumer.health().ready)
         assert consumer.health().why == ()
-    failing = told.of(events.Failing)
+    failing = told.of(events.ClaimFailed)
     assert [event.failures for event in failing][:1] == [1]
     assert all(
         event.error.startswith("durable_notify") or "psycopg" in event.error for event in failing
     )
-    for kind in (events.Reconnected, events.Recovered):
+    for kind in (events.Reconnected, events.ClaimRecovered):
         assert all(0 < event.seconds < 60 for event in told.of(kind))
 
 
@@ -191,13 +191,13 @@ async def test_deaf(half: Half, dsn: str, monkeypatch: pytest.MonkeyPatch) -> No
     told = Told()
     consumer = half.consumer(dsn, on_event=told, poll=1.0, **QUICK)
     async with running(consumer, Seen()):
-        await until(told.has(events.Deaf))
+        await until(told.has(events.ListenFailed))
         assert consumer.health().ready  # it polls
     monkeypatch.undo()
 
 
 async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
-    vital = vitals.Vitals(1.0)
+    vital = vitals.HealthTracker(1.0)
     vital.beat(0.0)
     known: dict[str, Any] = {"held": 0, "group": "g"}
     assert vital.health(1.0, hears=True, deaf=False, polls=False, **known).ready
@@ -243,9 +243,9 @@ def test_an_async_subscriber_is_refused() -> None:
 
 
 def test_nobody_listens() -> None:
-    assert not Teller(None)
-    assert not Teller([])
-    assert Teller(print)
+    assert not EventEmitter(None)
+    assert not EventEmitter([])
+    assert EventEmitter(print)
 
 
 async def test_events_have_no_secrets(half: Half, dsn: str, conn: Connection) -> None:
@@ -275,8 +275,8 @@ async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
         send(conn, [1])
         async with asyncio.timeout(20):
             await coming
-    assert told.of(events.Rang) == [events.Rang(group="", topics=("t",))]
-    assert told.of(events.Hearing)
+    assert told.of(events.Notified) == [events.Notified(group="", topics=("t",))]
+    assert told.of(events.ListenVerified)
 
 
 # Health

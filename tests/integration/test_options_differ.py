@@ -10,8 +10,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._async import settler as async_settler
-from durable_notify._sync import settler as sync_settler
+from durable_notify._async.consumer import leases as async_settler
+from durable_notify._sync.consumer import leases as sync_settler
 from tests.support.halves import Half, until
 from tests.support.watching import value
 

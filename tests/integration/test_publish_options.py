@@ -12,7 +12,7 @@ from cloudevents.v1.conversion import to_dict as event_to_dict
 from cloudevents.v1.http import CloudEvent
 
 import durable_notify as dn
-from durable_notify import cloudevents
+from durable_notify.brokers import cloudevents
 from tests.support.command import good, objects, run
 from tests.support.halves import Half, Seen, go, running, soon
 from tests.support.planting import plant
@@ -39,8 +39,8 @@ async def test_a_delayed_message_wakes_its_consumer(
         before = dt.datetime.now(UTC)
         if many:
             outgoing = [
-                dn.Outgoing("later", delay=dt.timedelta(seconds=1.5)),
-                dn.Outgoing("at once"),
+                dn.NewMessage("later", delay=dt.timedelta(seconds=1.5)),
+                dn.NewMessage("at once"),
             ]
             await go(half.Publisher().publish_many(mine, "t", outgoing))
         else:
@@ -98,7 +98,7 @@ async def test_what_cannot_be(half: Half, dsn: str, conn: Connection, options: A
         with pytest.raises(dn.InvalidArgument):
             await go(half.Publisher().publish(mine, "t", 1, **options))
         with pytest.raises(dn.InvalidArgument) as caught:
-            await go(half.Publisher().publish_many(mine, "t", [0, dn.Outgoing(1, **options)]))
+            await go(half.Publisher().publish_many(mine, "t", [0, dn.NewMessage(1, **options)]))
         assert "message 1" in caught.value.__notes__[0]
     assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
 
@@ -121,8 +121,8 @@ async def test_published_once(half: Half, dsn: str, conn: Connection) -> None:
         first = await go(publisher.publish(mine, "t", 1, dedup_key="k"))
         assert await go(publisher.publish(mine, "t", 2, dedup_key="k")) == first
         other = await go(publisher.publish(mine, "u", 3, dedup_key="k"))
-        many = [dn.Outgoing(4, dedup_key="k"), 5, dn.Outgoing(6, dedup_key="l"),
-                dn.Outgoing(7, dedup_key="l", delay=1)]  # fmt: skip
+        many = [dn.NewMessage(4, dedup_key="k"), 5, dn.NewMessage(6, dedup_key="l"),
+                dn.NewMessage(7, dedup_key="l", delay=1)]  # fmt: skip
         ids = await go(publisher.publish_many(mine, "t", many))
         assert ids == [first, ids[1], ids[2], ids[2]]
         assert len({first, other, *ids}) == 4
@@ -273,7 +273,7 @@ async def test_the_span_is_carried(half: Half, dsn: str, conn: Connection) -> No
             await go(half.Publisher().publish(mine, "t", "inside", headers={"a": 1}))
             await go(half.Publisher(trace=False).publish(mine, "t", "off"))
             own = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
-            await go(half.Publisher().publish_many(mine, "t", [dn.Outgoing("own", headers=own)]))
+            await go(half.Publisher().publish_many(mine, "t", [dn.NewMessage("own", headers=own)]))
     seen = Seen()
     await soon(half.consumer(dsn, until_empty=True).run(seen))
     headers = {m.payload: m.headers for m in seen.messages}

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import durable_notify as dn
 import durable_notify.topics
-from durable_notify import messages
+from durable_notify import payloads as messages
 from tests.support.halves import Half, go, within
 from tests.support.names import NASTY_NAMES
 from tests.support.watching import value
@@ -372,9 +372,9 @@ async def test_messages_of_all_kinds_in_one_go(half: Half, dsn: str, conn: Conne
         1,
         None,
         b"\x00\xff",
-        dn.Outgoing({"a": 1}, key="k", headers={"h": 1}),
-        dn.Outgoing(b"", headers={}),
-        dn.Outgoing([2], "other"),
+        dn.NewMessage({"a": 1}, key="k", headers={"h": 1}),
+        dn.NewMessage(b"", headers={}),
+        dn.NewMessage([2], "other"),
     ]
     async with half.connect(dsn, autocommit=True) as connection:
         await go(half.Publisher().publish_many(connection, "t", outgoing))
@@ -393,8 +393,8 @@ async def test_messages_of_all_kinds_in_one_go(half: Half, dsn: str, conn: Conne
     ("bad", "kind"),
     [
         (math.nan, dn.PayloadError), ("\x00", dn.PayloadError), ("\ud800", dn.PayloadError),
-        (dt.datetime.now(dt.UTC), dn.PayloadError), (dn.Outgoing(1, key=""), dn.InvalidArgument),
-        (dn.Outgoing(1, headers={"a": object()}), dn.PayloadError),
+        (dt.datetime.now(dt.UTC), dn.PayloadError), (dn.NewMessage(1, key=""), dn.InvalidArgument),
+        (dn.NewMessage(1, headers={"a": object()}), dn.PayloadError),
     ],
 )  # fmt: skip
 async def test_a_bad_one_in_the_middle(

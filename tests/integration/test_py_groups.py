@@ -21,7 +21,7 @@ def half(request: pytest.FixtureRequest) -> Half:
 
 
 def send_keyed(conn: Connection, *pairs: tuple[Any, str | None], topic: str = "t") -> list[int]:
-    outgoing = [dn.Outgoing(payload, key) for payload, key in pairs]
+    outgoing = [dn.NewMessage(payload, key) for payload, key in pairs]
     return dn.Publisher().publish_many(conn, topic, outgoing)
 
 

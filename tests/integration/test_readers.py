@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._core.places import decode, encode
+from durable_notify._core.position import decode, encode
 from tests.support.command import good, objects, run
 from tests.support.halves import Half, until
 from tests.support.planting import plant

@@ -16,8 +16,8 @@ from psycopg import errors
 
 import durable_notify as dn
 from durable_notify import events, options
-from durable_notify._core import allowing
-from durable_notify.observe.logs import LogEvents
+from durable_notify._core import grant_hints as allowing
+from durable_notify.integrations.logs import LogEvents
 from tests.security.decisions import MAY
 from tests.support.command import good
 from tests.support.roles import roles

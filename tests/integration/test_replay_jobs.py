@@ -13,8 +13,8 @@ import pytest
 from psycopg import errors
 
 import durable_notify as dn
-from durable_notify._async import ear as async_ear
-from durable_notify._sync import ear as sync_ear
+from durable_notify._async.wakeups import subscription as async_ear
+from durable_notify._sync.wakeups import subscription as sync_ear
 from tests.support.command import PATIENCE, good, on_a_terminal, run, start
 from tests.support.halves import Half, Seen, go, running, soon
 from tests.support.planting import plant
@@ -117,7 +117,7 @@ async def test_started_just_before_it_asks_to_be_rung(
     """Nobody waits yet, so nothing rings: what is looked at after the bell is armed must find it."""
     sent = history(conn)
     started: list[Any] = []
-    for ear in (async_ear.AsyncEar, sync_ear.Ear):
+    for ear in (async_ear.AsyncSubscription, sync_ear.Subscription):
 
         def rest(self: Any, rests: Any = ear.rest) -> None:
             if not started and len(seen.ids) == 10:
@@ -275,13 +275,15 @@ async def test_seek(half: Half, dsn: str, conn: Connection) -> None:
         middle = value(
             conn, "SELECT created_at FROM durable_notify.outbox ORDER BY id OFFSET 4 LIMIT 1"
         )
-        assert await go(admin.seek(mine, "g", "t", since=middle, dry_run=True)) == dn.Sought(0, 4)
-        assert await go(admin.seek(mine, "g", "t", after=sent[6])) == dn.Sought(0, 7)
+        assert await go(admin.seek(mine, "g", "t", since=middle, dry_run=True)) == dn.SeekResult(
+            0, 4
+        )
+        assert await go(admin.seek(mine, "g", "t", after=sent[6])) == dn.SeekResult(0, 7)
         seen = Seen()
         await soon(half.consumer(dsn, until_empty=True).run(seen))
         assert seen.ids == sent[7:]
-        assert await go(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.Sought(1, 0)
-        assert await go(admin.seek(mine, "g", "t", now=True)) == dn.Sought(0, 1)
+        assert await go(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.SeekResult(1, 0)
+        assert await go(admin.seek(mine, "g", "t", now=True)) == dn.SeekResult(0, 1)
         (entry,) = [entry for entry in await go(admin.audit(mine, "g")) if entry.why == "w"]
         assert (entry.action, entry.details["again"]) == ("seek", 1)
 

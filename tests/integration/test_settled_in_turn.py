@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._core.leases import HeldLease
+from durable_notify._core.leases import Lease
 from tests.integration.test_settling import steal
 from tests.support.consumers import consumer_process
 from tests.support.halves import Half, Seen, go, running, soon, take, until, within
@@ -37,7 +37,7 @@ def order(request: pytest.FixtureRequest) -> str:
 
 def publish(conn: Connection, number: int) -> list[int]:
     """Several messages of one key."""
-    rows = [dn.Outgoing(n, key="k") for n in range(number)]
+    rows = [dn.NewMessage(n, key="k") for n in range(number)]
     return dn.Publisher().publish_many(conn, "t", rows)
 
 
@@ -92,14 +92,14 @@ async def test_run(
 
 async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the next goes once an outcome is known to the process."""
-    record = HeldLease.record
+    record = Lease.record
 
-    def recorded(self: HeldLease, message_id: int, outcome: Any) -> Any:
+    def recorded(self: Lease, message_id: int, outcome: Any) -> Any:
         outcomes = record(self, message_id, outcome)
         self._tell(message_id)
         return outcomes
 
-    monkeypatch.setattr(HeldLease, "record", recorded)
+    monkeypatch.setattr(Lease, "record", recorded)
     publish(conn, 3)
     seen = InTurn(conn)
     await soon(Half("async").consumer(dsn, until_empty=True).run(seen, concurrency=3))
@@ -258,7 +258,7 @@ async def test_several_of_a_key_in_one_transaction(
 
 async def test_several_keys_go_together(half: Half, dsn: str, conn: Connection) -> None:
     """Group commit: of many keys at once there are far fewer transactions than messages."""
-    rows = [dn.Outgoing(n, key=str(n % 50)) for n in range(200)]
+    rows = [dn.NewMessage(n, key=str(n % 50)) for n in range(200)]
     dn.Publisher().publish_many(conn, "t", rows)
     counts: list[int] = []
     consumer = half.consumer(dsn, until_empty=True, on_event=lambda e: settled(e, counts))

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async import dispatcher as async_dispatcher
-from durable_notify._core.pacing import BatchPacer
-from durable_notify._sync import dispatcher as sync_dispatcher
+from durable_notify._async.consumer import dispatcher as async_dispatcher
+from durable_notify._core.pacing import BatchSizer
+from durable_notify._sync.consumer import dispatcher as sync_dispatcher
 from tests.support.halves import Half, running, soon, until
 from tests.support.watching import asleep, outstanding, send
 
@@ -96,7 +96,7 @@ async def test_one_key_of_many_messages_takes_one_handler(
 ) -> None:
     """The others get messages of other keys."""
     handler = Blocked()
-    rows = [dn.Outgoing(n, key="hot") for n in range(30)]
+    rows = [dn.NewMessage(n, key="hot") for n in range(30)]
     hot = dn.Publisher().publish_many(conn, "t", rows)
     others = send(conn, range(3))
     async with running(half.consumer(dsn), handler, concurrency=4):
@@ -126,7 +126,7 @@ def claimed(event: Any, sizes: list[int]) -> None:
 
 async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: ten messages at once, whatever can be begun."""
-    monkeypatch.setattr(BatchPacer, "to_claim", lambda *_: 10)
+    monkeypatch.setattr(BatchSizer, "to_claim", lambda *_: 10)
     half = Half("async")
     handlers = [Blocked(), Blocked()]
     one, other = half.consumer(dsn), half.consumer(dsn)

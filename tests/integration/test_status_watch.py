@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from durable_notify.cli.live import screen
-from durable_notify.observe import standing
-from durable_notify.observe.standing import Lease, Look, Standing, look
+from durable_notify.cli.status_watch import screen
+from durable_notify.diagnostics import status as standing
+from durable_notify.diagnostics.status import GroupStatus, Lease, StatusSnapshot, look
 from tests.support.command import COMMAND, PATIENCE, environment, fails, run, start
 from tests.support.roles import roles
 from tests.support.watching import send
@@ -122,17 +122,19 @@ def test_an_observer_sees_it_and_a_publisher_is_refused(conn: Connection, dsn: s
 # what is shown
 
 
-def many(count: int) -> Look:
+def many(count: int) -> StatusSnapshot:
     standings = [
-        Standing(f"a-topic-of-some-length-{i}", "a-group-of-some-length", 10**9, 10**9, i * 10**7, i < 3, 1e5,
+        GroupStatus(f"a-topic-of-some-length-{i}", "a-group-of-some-length", 10**9, 10**9, i * 10**7, i < 3, 1e5,
                  12, 3, 300, 7, 5, 2, 12345.6, 0.25)
         for i in range(count)
     ]  # fmt: skip
     leases = [Lease("t", "g", f"worker-{i} \x1b[31m[bold]", 3.0, i - 1.0, 7) for i in range(10)]
-    return Look(datetime.now(UTC), standings, leases)
+    return StatusSnapshot(datetime.now(UTC), standings, leases)
 
 
-def lines(seen: Look, width: int, height: int | None, trouble: str | None = None) -> list[str]:
+def lines(
+    seen: StatusSnapshot, width: int, height: int | None, trouble: str | None = None
+) -> list[str]:
     console = Console(
         width=width, height=height or 100, force_terminal=True, no_color=True, color_system=None
     )

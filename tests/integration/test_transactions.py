@@ -175,7 +175,7 @@ async def test_once(half: Half, dsn: str, effects: Connection) -> None:
     assert sorted(again) == ids
     assert value(effects, "SELECT durable_notify.prune_inbox(clock_timestamp())") == 4
     with pytest.raises(dn.UnknownGroup), psycopg.connect(dsn) as mine:
-        from durable_notify._sync.connections import fetch
+        from durable_notify._sync.database.callers import fetch
 
         fetch(mine, "SELECT durable_notify.once('nobody', 1)", ())
 
@@ -237,7 +237,7 @@ async def test_outcomes_in_part(half: Half, dsn: str, conn: Connection) -> None:
 async def test_a_batch_has_several_of_a_key_in_order(
     half: Half, dsn: str, conn: Connection
 ) -> None:
-    outgoing = [dn.Outgoing(n, "k") for n in range(20)]
+    outgoing = [dn.NewMessage(n, "k") for n in range(20)]
     ids = dn.Publisher().publish_many(conn, "t", outgoing)
     got: list[int] = []
     failed = False

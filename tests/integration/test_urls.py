@@ -9,7 +9,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import schema
-from durable_notify.observe.doctor import diagnose
+from durable_notify.diagnostics.doctor import diagnose
 from tests.schema.test_alembic_drivers import url
 from tests.support.command import good
 

@@ -20,7 +20,7 @@ import os
 import psycopg
 import sqlalchemy as sa
 from alembic import context
-from durable_notify.contrib.alembic import include_name
+from durable_notify.integrations.alembic import include_name
 
 metadata = sa.MetaData()
 sa.Table("customer", metadata, sa.Column("id", sa.Integer, primary_key=True))
@@ -42,7 +42,7 @@ else:
 REVISION = """
 import sqlalchemy as sa
 from alembic import op
-from durable_notify.contrib import alembic as durable_notify
+from durable_notify.integrations import alembic as durable_notify
 
 revision = "a1b2"
 down_revision = None

@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from durable_notify import cli
-from durable_notify.cli import problems
+from durable_notify.cli import errors as problems
 from tests.support.logs import own_log
 
 

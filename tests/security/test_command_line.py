@@ -164,7 +164,7 @@ def test_an_escape_on_a_terminal_would_be_noticed(
 @fuzz(100)
 @given(text=st.one_of(names, texts))
 def test_text_is_shown_without_control_characters(text: str) -> None:
-    from durable_notify.cli.values import json_line, shown
+    from durable_notify.cli.params import json_line, shown
 
     for line in (shown(text), json_line({text: text})):
         assert not any((ord(c) < 0x20 and c not in "\t\n") or 0x7F <= ord(c) < 0xA0 for c in line)

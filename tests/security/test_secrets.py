@@ -17,8 +17,9 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.exc import DBAPIError
 
 import durable_notify as dn
-from durable_notify import connecting, schema
-from durable_notify._core import failures
+from durable_notify import dsn as connecting
+from durable_notify import schema
+from durable_notify._core import sanitize as failures
 from tests.security.inside import invoke
 from tests.support.command import run
 from tests.support.halves import Half, go, soon
@@ -170,7 +171,7 @@ def test_the_command_line_does_not_quote_arguments_it_cannot_use(
 
 
 def publish(conn: Connection, *, times: int = 1) -> list[int]:
-    outgoing = dn.Outgoing({"a": PAYLOAD}, KEY, {"h": HEADER}, dedup_key=None)
+    outgoing = dn.NewMessage({"a": PAYLOAD}, KEY, {"h": HEADER}, dedup_key=None)
     return dn.Publisher().publish_many(conn, "t", [outgoing] * times)
 
 
@@ -191,7 +192,7 @@ async def test_a_message_that_is_refused_is_not_quoted(
     async with half.connect(dsn) as mine:
         publisher = half.Publisher()
         assert leak(await caught(lambda: publisher.publish(mine, "t", payload, **options))) is None
-        many = [dn.Outgoing(payload, **options)]
+        many = [dn.NewMessage(payload, **options)]
         assert leak(await caught(lambda: publisher.publish_many(mine, "t", many))) is None
         if not options:
             admin = half.Admin()
@@ -206,7 +207,12 @@ async def test_reprs(half: Half, dsn: str, conn: Connection) -> None:
     consumer = half.consumer(secret, max_attempts=1, until_empty=True)
     seen: list[Any] = [half.Publisher(), half.Admin(), consumer, consumer.options]
     reader = (dn.AsyncReader if half.is_async else dn.Reader)(secret, ["t"])
-    seen += [reader, dn.Outgoing(PAYLOAD, KEY, {"h": HEADER}, dedup_key=KEY), dn.Ack(), dn.Retry()]
+    seen += [
+        reader,
+        dn.NewMessage(PAYLOAD, KEY, {"h": HEADER}, dedup_key=KEY),
+        dn.Ack(),
+        dn.Retry(),
+    ]
 
     async def handle(message: Any) -> None:
         seen.extend([message, message._lease, message._settler, message._settler._store])
@@ -328,7 +334,7 @@ def test_what_is_kept_of_a_handler_s_error_has_no_password() -> None:
         assert leak(repr(kept)) is None, kept
         assert kept["message"].startswith("no connection: ")
     harmless = "see https://example.org/a@b and user@host: no password was given"
-    assert failures.unsecret(harmless) == harmless
+    assert failures.redact(harmless) == harmless
 
 
 async def test_a_leak_is_noticed(
@@ -348,5 +354,5 @@ async def test_a_leak_is_noticed(
         patch.setattr(settler, "said", str)
         with pytest.raises(AssertionError, match="0f-mine"):
             await test_a_row_that_postgresql_quotes_is_not_logged(Half("sync"), dsn, conn, log)
-    assert leak(repr(dn.Outgoing(PAYLOAD).payload))
+    assert leak(repr(dn.NewMessage(PAYLOAD).payload))
     assert connecting.said(ValueError("x")) == "x"

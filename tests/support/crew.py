@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 import durable_notify as dn
-from durable_notify.messages import Outgoing
+from durable_notify.payloads import NewMessage
 from tests.support.waiting import eventually
 from tests.support.watching import outstanding
 
@@ -185,7 +185,7 @@ class Crew:
                         numbers = list(range(first, number))
                         keys = [self._key() for _ in numbers]
                         messages = [
-                            Outgoing(n, key=key) for n, key in zip(numbers, keys, strict=True)
+                            NewMessage(n, key=key) for n, key in zip(numbers, keys, strict=True)
                         ]
                         ids = publisher.publish_many(conn, "t", messages)
                         conn.execute(BUSINESS, [numbers, ids, keys])

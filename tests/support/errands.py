@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 
 import durable_notify as dn
-from durable_notify.adapting import PLAIN
-from durable_notify.observe.doctor import diagnose
-from durable_notify.observe.standing import look
+from durable_notify.adapters import PLAIN
+from durable_notify.diagnostics.doctor import diagnose
+from durable_notify.diagnostics.status import look
 from tests.support.watching import asleep
 
 __all__ = ["run"]
@@ -22,9 +22,9 @@ Connection = psycopg.Connection[Any]
 NAME = "Zoë Größe"
 PAYLOADS: list[Any] = [
     {"name": NAME, "ratio": 0.1 + 0.2, "many": [1, None, "NULL"]},
-    dn.Outgoing({"n": 1}, key="NULL"),
-    dn.Outgoing({"n": 2}, key=None, headers={"h": "ü\\"}),
-    dn.Outgoing(b"\x00\\\xff", key='a"b\\c,{}'),
+    dn.NewMessage({"n": 1}, key="NULL"),
+    dn.NewMessage({"n": 2}, key=None, headers={"h": "ü\\"}),
+    dn.NewMessage(b"\x00\\\xff", key='a"b\\c,{}'),
     None,
 ]
 
@@ -51,11 +51,11 @@ def _publish(connection: Connection) -> Any:
     with connection.transaction():
         one = publisher.publish(connection, "t", {"n": 0}, key="k", headers={"x": 1.5})
         many = publisher.publish_many(connection, "t", PAYLOADS)
-        keyless = publisher.publish_many(connection, "t", [dn.Outgoing(1, key=None)] * 2)
+        keyless = publisher.publish_many(connection, "t", [dn.NewMessage(1, key=None)] * 2)
         at = datetime(2020, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
         options = {"deliver_at": at, "ttl": timedelta(days=10_000, seconds=1.5)}
         timed = publisher.publish_many(
-            connection, "t", [dn.Outgoing("timed", **options), dn.Outgoing("plain")]
+            connection, "t", [dn.NewMessage("timed", **options), dn.NewMessage("plain")]
         )
         again = [
             publisher.publish(connection, "t", "once", dedup_key="d", dedup_window=3600.5)

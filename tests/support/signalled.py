@@ -18,8 +18,8 @@ import time
 from typing import Any
 
 import durable_notify as dn
-from durable_notify._async.store import AsyncStore
-from durable_notify._sync.store import Store
+from durable_notify._async.database.queries import AsyncQueries
+from durable_notify._sync.database.queries import Queries
 
 METHODS = {"starting": "open", "claiming": "claim", "settling": "settle", "closing": "close"}
 
@@ -62,7 +62,7 @@ def main() -> None:
 
         setattr(store, method, planted if args.half == "async" else planted_now)
 
-    plant(AsyncStore if args.half == "async" else Store)
+    plant(AsyncQueries if args.half == "async" else Queries)
     options = {"topics": ["t"], "poll": None, "lease": 600}
 
     def make(group: str) -> Any:

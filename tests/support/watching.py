@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async import listener as async_listener
-from durable_notify._sync import listener as sync_listener
+from durable_notify._async.wakeups import listener as async_listener
+from durable_notify._sync.wakeups import listener as sync_listener
 from tests.support.halves import until
 
 _IDLE = """

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_notify._core.attention import FEW, Attention
-from durable_notify._core.bells import GRACE, LOOK, RETRY, Bells
-from durable_notify._core.pacing import Linger
+from durable_notify._core.doorbells import GRACE, LOOK, RETRY, ArmedTopics
+from durable_notify._core.pacing import BusyPoller
+from durable_notify._core.topic_set import FEW, TopicSet
 from durable_notify.topics import ANY_TOPIC, channel
 
 TOPICS = ["", "a", "b", "c"]
 
 
-def armed_with(*topics: str, now: float = 0.0) -> Bells:
+def armed_with(*topics: str, now: float = 0.0) -> ArmedTopics:
     """Bells of these topics, all armed."""
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(topics, [], [], now)
     return bells
 
@@ -29,7 +29,7 @@ def armed_with(*topics: str, now: float = 0.0) -> Bells:
 
 
 def test_nothing_is_armed_at_first() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     assert bells.armed == bells.refused == frozenset()
     assert bells.to_arm({"b", "a"}, 0.0) == ["a", "b"]
     assert bells.next_at() is None
@@ -126,7 +126,7 @@ def test_a_rule_that_changes_while_bells_are_disarmed_and_armed() -> None:
 
 
 def test_a_rule_that_changes_while_a_bell_is_refused_leaves_nothing_to_disarm() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     bells.arming(["a"])
     bells.expire(["a"])
     bells.tried(["a"], ["a"], [], 0.0)
@@ -138,7 +138,7 @@ def test_a_rule_that_changes_while_a_bell_is_refused_leaves_nothing_to_disarm() 
 
 
 def test_a_refused_bell_is_tried_less_and_less_often() -> None:
-    bells, now, delays = Bells(), 100.0, []
+    bells, now, delays = ArmedTopics(), 100.0, []
     for _ in range(12):
         assert bells.to_arm({"a"}, now) == ["a"]
         bells.tried(["a"], ["a"], [], now)
@@ -157,7 +157,7 @@ def test_a_refused_bell_is_tried_less_and_less_often() -> None:
 
 
 def test_a_bell_that_was_refused_can_be_armed_later() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(["a", "b"], ["a"], [], 0.0)
     assert (bells.armed, bells.refused) == ({"b"}, {"a"})
     bells.tried(["a"], [], [], 1.0)
@@ -166,7 +166,7 @@ def test_a_bell_that_was_refused_can_be_armed_later() -> None:
 
 
 def test_a_refused_bell_that_nobody_wants_is_forgotten() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     for _ in range(9):
         bells.tried(["a"], ["a"], [], 0.0)
     assert bells.to_disarm(set(), 0.0) == []
@@ -180,7 +180,7 @@ def test_a_refused_bell_that_nobody_wants_is_forgotten() -> None:
 
 
 def test_unannounced_transactions_are_looked_at_less_and_less_often() -> None:
-    bells, now, delays = Bells(), 50.0, []
+    bells, now, delays = ArmedTopics(), 50.0, []
     bells.tried(["a"], [], ["9", "10"], now)
     for _ in range(12):
         due = bells.next_at()
@@ -195,7 +195,7 @@ def test_unannounced_transactions_are_looked_at_less_and_less_often() -> None:
 
 
 def test_what_has_ended_is_said_once_and_no_longer_watched() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(["a"], [], ["1", "2"], 0.0)
     assert bells.looked(["1", "2"], ["2"], 1.0) is True
     assert bells.to_look(math.inf) == ["2"]
@@ -206,7 +206,7 @@ def test_what_has_ended_is_said_once_and_no_longer_watched() -> None:
 
 
 def test_another_one_is_looked_at_soon_though_old_ones_are_not() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(["a"], [], ["1"], 0.0)
     for _ in range(20):
         bells.looked(["1"], ["1"], 0.0)
@@ -218,7 +218,7 @@ def test_another_one_is_looked_at_soon_though_old_ones_are_not() -> None:
 
 
 def test_one_noted_after_the_look_was_taken_is_not_taken_for_ended() -> None:
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(["a"], [], ["1"], 0.0)
     looked_at = bells.to_look(1.0)
     bells.tried(["b"], [], ["2"], 1.0)
@@ -228,7 +228,7 @@ def test_one_noted_after_the_look_was_taken_is_not_taken_for_ended() -> None:
 
 def test_disarming_forgets_no_unannounced_transaction() -> None:
     """Another consumer of the process may have armed the bell of another topic."""
-    bells = Bells()
+    bells = ArmedTopics()
     bells.tried(["a"], [], ["1"], 0.0)
     bells.to_disarm(set(), 1.0)
     bells.to_disarm(set(), 2.0)
@@ -274,7 +274,7 @@ def test_the_books_agree_with_the_session(steps: list[tuple[Any, ...]]) -> None:
 
     And what is wanted is armed, or to be armed at a time that is known, whatever rule changes when.
     """
-    bells, held, now = Bells(), Counter[str](), 0.0
+    bells, held, now = ArmedTopics(), Counter[str](), 0.0
     for wanted, refused, unannounced, rung, changed, seconds in steps:
         now += seconds
         bells.rung(rung)
@@ -299,7 +299,9 @@ def test_the_books_agree_with_the_session(steps: list[tuple[Any, ...]]) -> None:
 # Whether to look again soon, or to be rung
 
 
-def looks(linger: Linger, arrivals: list[float], until: float) -> tuple[list[float], list[float]]:
+def looks(
+    linger: BusyPoller, arrivals: list[float], until: float
+) -> tuple[list[float], list[float]]:
     """A consumer with this many arrivals: when it looked and went on looking, and when it slept.
 
     It is woken by the next arrival, at once.
@@ -323,37 +325,37 @@ def looks(linger: Linger, arrivals: list[float], until: float) -> tuple[list[flo
 
 
 def test_before_anything_was_found() -> None:
-    assert Linger().pause(0.0) is None
-    assert Linger().pause(1e9) is None
+    assert BusyPoller().pause(0.0) is None
+    assert BusyPoller().pause(1e9) is None
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_one_message_a_second_is_always_rung(batch: int) -> None:
-    looked, slept = looks(Linger(), [float(s) for s in range(1, 60)] * batch, 60.0)
+    looked, slept = looks(BusyPoller(), [float(s) for s in range(1, 60)] * batch, 60.0)
     assert looked == []
     assert len(slept) >= 59
 
 
 def test_a_steady_thousand_a_second_are_looked_for() -> None:
-    looked, slept = looks(Linger(), [n / 1000 for n in range(5000)], 5.0)
-    assert len(looked) * Linger.STEP > 4.0, "most of the time it waits for the next look"
+    looked, slept = looks(BusyPoller(), [n / 1000 for n in range(5000)], 5.0)
+    assert len(looked) * BusyPoller.STEP > 4.0, "most of the time it waits for the next look"
     assert all(at < 0.5 for at in slept), "it slept once it knew the rate"
 
 
 def test_after_a_burst_it_soon_sleeps() -> None:
     """It has seen very many, and goes on looking, but not for long."""
-    linger = Linger()
+    linger = BusyPoller()
     for n in range(20):
         linger.found(500, n * 0.002)
     last, now = 19 * 0.002, 19 * 0.002
     while (pause := linger.pause(now)) is not None:
         now += pause
-    assert now == pytest.approx(last + Linger.MOST)
+    assert now == pytest.approx(last + BusyPoller.MOST)
     assert linger.pause(last + 1000.0) is None
 
 
 def test_a_single_large_batch_out_of_the_blue_is_no_rate() -> None:
-    linger = Linger()
+    linger = BusyPoller()
     linger.found(10_000, 5.0)
     assert linger.pause(5.0) is None
 
@@ -363,27 +365,29 @@ def test_a_single_large_batch_out_of_the_blue_is_no_rate() -> None:
     st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.0, 5.0)), max_size=30), st.floats(0, 1)
 )
 def test_it_never_lingers_longer_than_it_may(found: list[tuple[int, float]], later: float) -> None:
-    linger, now = Linger(), 0.0
+    linger, now = BusyPoller(), 0.0
     for messages, gap in found:
         now += gap
         linger.found(messages, now)
     pause = linger.pause(now + later)
-    assert pause is None or (0 < pause <= Linger.STEP and later + pause <= Linger.MOST + 1e-9)
+    assert pause is None or (
+        0 < pause <= BusyPoller.STEP and later + pause <= BusyPoller.MOST + 1e-9
+    )
 
 
 # What to pay attention to
 
 
-def many() -> Attention:
+def many() -> TopicSet:
     """Of more topics than are claimed from at once; none has anything."""
-    attention = Attention(f"t{n}" for n in range(FEW + 4))
+    attention = TopicSet(f"t{n}" for n in range(FEW + 4))
     attention.exhausted(attention.topics)
     assert attention.to_claim() == []
     return attention
 
 
 def test_a_few_topics_are_all_claimed_from() -> None:
-    attention = Attention(["a", "b"])
+    attention = TopicSet(["a", "b"])
     attention.exhausted(["a", "b"])
     assert attention.to_claim() == ["a", "b"]
 
@@ -412,8 +416,8 @@ def test_anything_may_have_come(rung: dict[str, set[str]] | None) -> None:
 
 
 def test_channels_of_topics_and_of_patterns() -> None:
-    assert Attention(["a"]).channels == {channel("a"): "a"}
-    assert Attention(["a", "b.*"]).channels == {channel("a"): "a", ANY_TOPIC: ""}
+    assert TopicSet(["a"]).channels == {channel("a"): "a"}
+    assert TopicSet(["a", "b.*"]).channels == {channel("a"): "a", ANY_TOPIC: ""}
 
 
 @pytest.mark.parametrize(
@@ -422,14 +426,14 @@ def test_channels_of_topics_and_of_patterns() -> None:
 )
 def test_when_to_look_for_new_topics(payload: str, look: bool) -> None:
     """Rung with the name of a topic that is new; or with "", which says that some may be."""
-    attention = Attention(["a", "b.*"])
+    attention = TopicSet(["a", "b.*"])
     attention.add(["b.known"])
     assert attention.heard({ANY_TOPIC: {payload}}) is look
 
 
 def test_without_patterns_there_are_no_new_topics() -> None:
-    assert Attention(["a"]).heard(None) is False
-    assert Attention(["b.*"]).heard(None) is True
+    assert TopicSet(["a"]).heard(None) is False
+    assert TopicSet(["b.*"]).heard(None) is True
 
 
 def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
@@ -441,7 +445,7 @@ def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
 
 def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
     """Now and then, while it has no time to rest."""
-    attention = Attention(["a", "b.*"])
+    attention = TopicSet(["a", "b.*"])
     looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, told=False)]
     assert looked == pytest.approx([10.0, 11.0, 12.0, 13.0], abs=0.11)
     assert not any(attention.look_for_topics(20.0 + n, told=True) for n in range(9))
@@ -449,7 +453,7 @@ def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
 
 def test_new_topics_are_looked_for_where_all_is_looked_at() -> None:
     """As who looks at intervals does: a topic may never ring."""
-    attention = Attention(["b.*"])
+    attention = TopicSet(["b.*"])
     attention.all()
     assert attention.look_for_topics(10.0, told=True) is True
     assert attention.look_for_topics(20.0, told=True) is False
@@ -458,6 +462,6 @@ def test_new_topics_are_looked_for_where_all_is_looked_at() -> None:
 
 
 def test_without_patterns_none_are_looked_for() -> None:
-    attention = Attention(["a"])
+    attention = TopicSet(["a"])
     attention.all()
     assert attention.look_for_topics(10.0, told=False) is False

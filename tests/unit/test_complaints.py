@@ -6,11 +6,11 @@ import logging
 
 import psycopg
 
-from durable_notify._core.complaints import Complaints
+from durable_notify._core.log_throttle import LogThrottle
 
 
 def test_a_trouble_is_said_once_and_then_once_a_minute() -> None:
-    complaints = Complaints()
+    complaints = LogThrottle()
     said = [
         now
         for now in range(0, 200, 5)
@@ -20,7 +20,7 @@ def test_a_trouble_is_said_once_and_then_once_a_minute() -> None:
 
 
 def test_another_trouble_is_said_at_once() -> None:
-    complaints = Complaints()
+    complaints = LogThrottle()
     for about, error in (
         ("claiming", psycopg.errors.DiskFull("full")),
         ("claiming", psycopg.OperationalError("refused")),

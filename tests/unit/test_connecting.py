@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from durable_notify.connecting import check_dsn, plain, unquoted
+from durable_notify.dsn import check_dsn, plain, unquoted
 from durable_notify.errors import InvalidArgument
 
 HERE = "postgresql://app:secret@127.0.0.1:1/app"

@@ -9,7 +9,7 @@ import pytest
 
 import durable_notify
 from durable_notify import errors
-from durable_notify._core.translate import translated
+from durable_notify._core.sqlstate import map_errors
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 
@@ -66,7 +66,7 @@ class FromTheDatabase(Exception):
 )  # fmt: skip
 def test_sqlstates(sqlstate: str, kind: type[Exception]) -> None:
     original = FromTheDatabase(sqlstate, "Do this.")
-    with pytest.raises(kind, match=r"^what happened\. Do this\.$") as caught, translated():
+    with pytest.raises(kind, match=r"^what happened\. Do this\.$") as caught, map_errors():
         raise original
     assert type(caught.value) is kind
     assert caught.value.__cause__ is original
@@ -76,15 +76,15 @@ def test_sqlstates(sqlstate: str, kind: type[Exception]) -> None:
     "error", [FromTheDatabase("40001"), FromTheDatabase(None), ValueError("x")]
 )
 def test_others_pass_as_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, translated():
+    with pytest.raises(type(error)) as caught, map_errors():
         raise error
     assert caught.value is error
 
 
 def test_no_hint_and_no_diagnostics() -> None:
-    with pytest.raises(errors.LeaseLost, match=r"^what happened$"), translated():
+    with pytest.raises(errors.LeaseLost, match=r"^what happened$"), map_errors():
         raise FromTheDatabase("DN001")
     bare = FromTheDatabase("DN002")
     del bare.diag
-    with pytest.raises(errors.AlreadySettled, match=r"^the whole text"), translated():
+    with pytest.raises(errors.AlreadySettled, match=r"^the whole text"), map_errors():
         raise bare

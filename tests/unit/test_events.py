@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durable_notify._sync.compat import Event
+from durable_notify._sync.concurrency import Event
 
 FILES = {inspect.getsourcefile(Event), threading.__file__}
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from durable_notify import AlreadySettled, LeaseLost
-from durable_notify._core.failures import storable
-from durable_notify._core.leases import Ack, HeldLease, Reject, Retry, already_settled
+from durable_notify._core.leases import Ack, Lease, Reject, Retry, already_settled
+from durable_notify._core.sanitize import to_storable
 
 
 @pytest.fixture
-def lease() -> HeldLease:
-    return HeldLease(7, dict.fromkeys([1, 2, 3]), 0.0)
+def lease() -> Lease:
+    return Lease(7, dict.fromkeys([1, 2, 3]), 0.0)
 
 
-def test_outcomes_are_collected_and_taken_together(lease: HeldLease) -> None:
+def test_outcomes_are_collected_and_taken_together(lease: Lease) -> None:
     collection = lease.record(2, Ack())
     assert lease.record(1, Retry(5.0, "why")) is collection
     assert lease.record(3, Reject("no")) is collection
@@ -26,7 +26,7 @@ def test_outcomes_are_collected_and_taken_together(lease: HeldLease) -> None:
     assert lease.take() is None
 
 
-def test_a_lease_acknowledged_as_a_whole_goes_in_the_order_it_came(lease: HeldLease) -> None:
+def test_a_lease_acknowledged_as_a_whole_goes_in_the_order_it_came(lease: Lease) -> None:
     for message_id in (3, 1, 2):
         lease.record(message_id, Ack())
     taken = lease.take()
@@ -34,7 +34,7 @@ def test_a_lease_acknowledged_as_a_whole_goes_in_the_order_it_came(lease: HeldLe
     assert taken.acked == [1, 2, 3]
 
 
-def test_each_message_once(lease: HeldLease) -> None:
+def test_each_message_once(lease: Lease) -> None:
     lease.record(1, Ack())
     for outcome in (Ack(), Retry(1.0), Reject("no")):
         with pytest.raises(AlreadySettled, match="message 1"):
@@ -43,7 +43,7 @@ def test_each_message_once(lease: HeldLease) -> None:
         lease.finish(1)
 
 
-def test_what_could_not_be_sent_goes_first_and_as_it_was(lease: HeldLease) -> None:
+def test_what_could_not_be_sent_goes_first_and_as_it_was(lease: Lease) -> None:
     lease.record(1, Ack())
     first = lease.take()
     assert first is not None
@@ -55,7 +55,7 @@ def test_what_could_not_be_sent_goes_first_and_as_it_was(lease: HeldLease) -> No
     assert second.acked == [2]
 
 
-def test_held_counts_what_is_not_known_to_be_settled(lease: HeldLease) -> None:
+def test_held_counts_what_is_not_known_to_be_settled(lease: Lease) -> None:
     assert lease.held == 3
     lease.record(1, Ack())
     assert lease.held == 3
@@ -67,7 +67,7 @@ def test_held_counts_what_is_not_known_to_be_settled(lease: HeldLease) -> None:
     assert lease.held == 2
 
 
-def test_settled_when_all_is_sent(lease: HeldLease) -> None:
+def test_settled_when_all_is_sent(lease: Lease) -> None:
     for message_id in (1, 2, 3):
         assert not lease.settled
         lease.record(message_id, Ack())
@@ -76,7 +76,7 @@ def test_settled_when_all_is_sent(lease: HeldLease) -> None:
     assert lease.settled
 
 
-def test_finished_elsewhere(lease: HeldLease) -> None:
+def test_finished_elsewhere(lease: Lease) -> None:
     for message_id in (1, 2, 3):
         lease.tried[message_id] = None
         lease.finish(message_id)
@@ -85,7 +85,7 @@ def test_finished_elsewhere(lease: HeldLease) -> None:
     assert lease.take() is None
 
 
-def test_lost(lease: HeldLease) -> None:
+def test_lost(lease: Lease) -> None:
     waiting = lease.record(1, Ack())
     lease.lose()
     assert waiting.flushed
@@ -97,14 +97,14 @@ def test_lost(lease: HeldLease) -> None:
         lease.check(3)
 
 
-def test_presumed_settled(lease: HeldLease) -> None:
+def test_presumed_settled(lease: Lease) -> None:
     assert not lease.presumed_settled
     lease.record(1, Ack())
     lease.tried |= {2: None, 3: None}
     assert lease.presumed_settled
 
 
-def test_outcomes_one_by_one(lease: HeldLease) -> None:
+def test_outcomes_one_by_one(lease: Lease) -> None:
     lease.record(1, Ack())
     lease.record(2, Retry(1.0))
     together = lease.record(3, Reject("no"))
@@ -123,7 +123,7 @@ def test_outcomes_one_by_one(lease: HeldLease) -> None:
     )  # fmt: skip
 
 
-def test_what_became_of_each(lease: HeldLease) -> None:
+def test_what_became_of_each(lease: Lease) -> None:
     together = lease.record(1, Ack())
     lease.record(2, Ack())
     together.refused[1] = already_settled(1)
@@ -134,7 +134,7 @@ def test_what_became_of_each(lease: HeldLease) -> None:
 
 
 def test_a_lease_with_a_message_settled_in_a_transaction_is_not_simply_over(
-    lease: HeldLease,
+    lease: Lease,
 ) -> None:
     """However the message is settled after all, the lease may be left standing."""
     lease.tried[2] = None
@@ -154,10 +154,10 @@ def test_a_lease_with_a_message_settled_in_a_transaction_is_not_simply_over(
     ],
 )
 def test_text_that_postgresql_can_store(text: str, stored: str) -> None:
-    assert storable(text) == stored
+    assert to_storable(text) == stored
 
 
-def test_what_may_have_arrived_outlives_the_lease(lease: HeldLease) -> None:
+def test_what_may_have_arrived_outlives_the_lease(lease: Lease) -> None:
     """Where the connection broke while it was sent, the database is asked what became of it."""
     lease.record(1, Ack())
     sent = lease.take()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import durable_notify
-from durable_notify._core.failures import describe, text_of, unsecret
-from durable_notify.cli.problems import _unquoted
+from durable_notify._core.sanitize import describe, redact, text_of
+from durable_notify.cli.errors import _unquoted
 from durable_notify.topics import matches
 
 PACKAGE = Path(durable_notify.__file__).parent
@@ -88,7 +88,7 @@ def test_patterns(where: str, pattern: str, method: str) -> None:
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
-    "unsecret": unsecret,
+    "redact": redact,
     "an exception's text": lambda text: text_of(ValueError(text)),
     "an exception": lambda text: describe(ValueError(text)),
     "what click says": _unquoted,
@@ -124,7 +124,7 @@ def test_planted(pattern: str) -> None:
     ],
 )
 def test_passwords_go(text: str, shown: str) -> None:
-    assert unsecret(text) == shown
+    assert redact(text) == shown
 
 
 @pytest.mark.parametrize("length", range(1_900, 2_100, 7))

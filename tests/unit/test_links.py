@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_notify._sync.links import settings
+from durable_notify._sync.database.connection import settings
 
 TCP = ["keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"]
 

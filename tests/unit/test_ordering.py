@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from durable_notify._core.attention import FEW, Attention
-from durable_notify._core.failures import describe
 from durable_notify._core.ordering import KeyGate
+from durable_notify._core.sanitize import describe
+from durable_notify._core.topic_set import FEW, TopicSet
 from durable_notify.topics import channel, check_pattern, matches
 
 PLACE = ("t", "k")
@@ -145,7 +145,7 @@ def test_at_random(seed: int) -> None:
 
 
 def test_few_topics_are_all_claimed() -> None:
-    attention = Attention(["a", "b"])
+    attention = TopicSet(["a", "b"])
     attention.exhausted(["a", "b"])
     assert attention.to_claim() == ["a", "b"]
     assert attention.channels == {channel("a"): "a", channel("b"): "b"}
@@ -153,7 +153,7 @@ def test_few_topics_are_all_claimed() -> None:
 
 def test_of_many_topics_those_that_rang() -> None:
     topics = [f"t{n}" for n in range(FEW + 1)]
-    attention = Attention(topics)
+    attention = TopicSet(topics)
     assert sorted(attention.to_claim()) == sorted(topics)
     attention.exhausted(topics)
     assert attention.to_claim() == []
@@ -168,7 +168,7 @@ def test_of_many_topics_those_that_rang() -> None:
 
 
 def test_patterns_ask_for_new_topics() -> None:
-    attention = Attention(["orders.*", "t"])
+    attention = TopicSet(["orders.*", "t"])
     assert attention.to_claim() == ["t"]
     assert attention.heard(None)
     assert attention.heard({"durable_notify": {"orders.eu"}})

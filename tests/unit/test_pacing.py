@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from durable_notify._core.pacing import BatchPacer, backoff, shortest
+from durable_notify._core.pacing import BatchSizer, backoff, shortest
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3, 10, 60, 61, 1000, 2**31])
@@ -33,7 +33,7 @@ def test_shortest() -> None:
     assert shortest(0.0, None) == 0.0
 
 
-def paced(pacer: BatchPacer, each: float, claims: int = 12) -> list[int]:
+def paced(pacer: BatchSizer, each: float, claims: int = 12) -> list[int]:
     """The sizes after some claims of a backlog, whose messages take so long."""
     sizes = []
     for _ in range(claims):
@@ -44,13 +44,13 @@ def paced(pacer: BatchPacer, each: float, claims: int = 12) -> list[int]:
 
 
 def test_a_fast_handler_gets_more_and_more() -> None:
-    pacer = BatchPacer(1, 500)
+    pacer = BatchSizer(1, 500)
     assert pacer.size == 1
     assert paced(pacer, 0.00001) == [2, 4, 8, 16, 32, 64, 128, 256, 500, 500, 500, 500]
 
 
 def test_it_is_not_known_whether_a_handler_is_fast_before_it_has_handled_some() -> None:
-    pacer = BatchPacer(4, 500)
+    pacer = BatchSizer(4, 500)
     for _ in range(5):
         pacer.claimed(full=True)
     assert pacer.size == 4
@@ -63,7 +63,7 @@ def test_it_is_not_known_whether_a_handler_is_fast_before_it_has_handled_some() 
 
 
 def test_a_slow_handler_gets_few_at_once() -> None:
-    pacer = BatchPacer(1, 500)
+    pacer = BatchSizer(1, 500)
     paced(pacer, 0.00001)
     for _ in range(100):
         pacer.took(1, 6.0)
@@ -72,15 +72,15 @@ def test_a_slow_handler_gets_few_at_once() -> None:
 
 
 def test_as_many_as_are_handled_in_a_quarter_of_a_second() -> None:
-    pacer = BatchPacer(1, 500)
+    pacer = BatchSizer(1, 500)
     assert 90 <= paced(pacer, 1 / 400)[-1] <= 100  # 400 a second
-    pacer = BatchPacer(1, 500)
+    pacer = BatchSizer(1, 500)
     pacer.can_begin(4, 4)
     assert 380 <= paced(pacer, 1 / 400)[-1] <= 400  # four times as many
 
 
 def test_what_is_handed_out_in_batches() -> None:
-    pacer = BatchPacer(1, 500)
+    pacer = BatchSizer(1, 500)
     pacer.can_begin(100, 1)
     for _ in range(5):
         pacer.took(100, 0.1)
@@ -89,14 +89,14 @@ def test_what_is_handed_out_in_batches() -> None:
 
 
 def test_never_fewer_than_are_handled_at_once() -> None:
-    pacer = BatchPacer(32, 500)
+    pacer = BatchSizer(32, 500)
     paced(pacer, 600.0)
     assert pacer.size == 32
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 1), (100, 5), (1, 10_000)])
 def test_never_more_than_allowed(least: int, most: int) -> None:
-    pacer = BatchPacer(least, most)
+    pacer = BatchSizer(least, most)
     for seconds in (0.0, 1e-9, 1e9):
         assert all(1 <= size <= most for size in paced(pacer, seconds))
 
@@ -105,12 +105,12 @@ def test_never_more_than_allowed(least: int, most: int) -> None:
     ("begun", "queued", "wanted"), [(0, 0, 4), (3, 0, 1), (4, 0, 0), (2, 2, 0), (4, 9, 0)]
 )
 def test_at_first_only_what_can_be_begun(begun: int, queued: int, wanted: int) -> None:
-    pacer = BatchPacer(4, 500)
+    pacer = BatchSizer(4, 500)
     assert pacer.to_claim(begun, queued, queued) == wanted
 
 
 def test_of_a_backlog_the_next_batch_before_the_last_is_over() -> None:
-    pacer = BatchPacer(4, 500)
+    pacer = BatchSizer(4, 500)
     paced(pacer, 0.00001)
     assert pacer.to_claim(4, 251, 251) == 0
     assert pacer.to_claim(4, 250, 250) == 500
@@ -120,6 +120,6 @@ def test_of_a_backlog_the_next_batch_before_the_last_is_over() -> None:
 
 def test_smaller_batches_than_there_are_handlers() -> None:
     """Each handler gets its message, by a claim of its own."""
-    pacer = BatchPacer(1, 2)
+    pacer = BatchSizer(1, 2)
     pacer.can_begin(5, 5)
     assert [pacer.to_claim(begun, 0, 0) for begun in range(6)] == [2, 2, 2, 2, 1, 0]

@@ -13,12 +13,13 @@ from typing import Any
 import pydantic
 import pytest
 
-from durable_notify import InvalidArgument, Outgoing, PayloadError, PayloadTooLarge, messages
-from durable_notify.messages import encode
+from durable_notify import InvalidArgument, NewMessage, PayloadError, PayloadTooLarge
+from durable_notify import payloads as messages
+from durable_notify.payloads import encode
 
 
 def as_json(payload: Any) -> Any:
-    text = encode(Outgoing(payload)).payload
+    text = encode(NewMessage(payload)).payload
     assert text is not None
     return json.loads(text)
 
@@ -36,21 +37,21 @@ def test_json_stays_what_it_is(payload: Any) -> None:
 
 @pytest.mark.parametrize("of", [bytes, bytearray, memoryview])
 def test_bytes_have_a_place_of_their_own(of: Any) -> None:
-    encoded = encode(Outgoing(of(b"\x00\xff")))
+    encoded = encode(NewMessage(of(b"\x00\xff")))
     assert encoded.payload is None
     assert encoded.data == b"\x00\xff"
     assert type(encoded.data) is bytes
 
 
 def test_no_bytes_are_bytes() -> None:
-    assert encode(Outgoing(b"")) == (None, None, None, b"")
+    assert encode(NewMessage(b"")) == (None, None, None, b"")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"a": {"b": x}}])
 def test_what_is_no_number_in_json(number: float, wrap: Any) -> None:
     with pytest.raises(PayloadError, match="payload is not JSON"):
-        encode(Outgoing(wrap(number)))
+        encode(NewMessage(wrap(number)))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_what_is_no_number_in_json(number: float, wrap: Any) -> None:
 )
 def test_nul_is_refused(payload: Any) -> None:
     with pytest.raises(PayloadError, match="NUL"):
-        encode(Outgoing(payload))
+        encode(NewMessage(payload))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_the_letters_of_an_escaped_nul_are_no_nul(payload: Any) -> None:
 @pytest.mark.parametrize("payload", ["\ud800", "\udfff", "a\ud83d", ["\udc00"], {"\ud800": 1}])
 def test_lone_surrogates_are_refused(payload: Any) -> None:
     with pytest.raises(PayloadError, match="lone surrogate"):
-        encode(Outgoing(payload))
+        encode(NewMessage(payload))
 
 
 def test_too_deep() -> None:
@@ -79,7 +80,7 @@ def test_too_deep() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(PayloadError, match="deep"):
-        encode(Outgoing(deep))
+        encode(NewMessage(deep))
     while deep:  # freeing it at one stroke would go as deep
         deep = deep.pop()
 
@@ -88,12 +89,12 @@ def test_what_contains_itself() -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = [loop]
     with pytest.raises(PayloadError, match=r"[Cc]ircular"):
-        encode(Outgoing(loop))
+        encode(NewMessage(loop))
 
 
 def test_a_number_nobody_can_read_back() -> None:
     with pytest.raises(PayloadError, match="4300"):
-        encode(Outgoing(10**5000))
+        encode(NewMessage(10**5000))
 
 
 class Colour(enum.Enum):
@@ -109,12 +110,12 @@ class Colour(enum.Enum):
 )  # fmt: skip
 def test_what_has_no_json_form_says_how_to_give_it_one(payload: Any) -> None:
     with pytest.raises(PayloadError, match="convert it, or give the publisher a dumps"):
-        encode(Outgoing(payload))
+        encode(NewMessage(payload))
 
 
 def test_keys_that_are_no_strings() -> None:
     with pytest.raises(PayloadError):
-        encode(Outgoing({(1, 2): 3}))
+        encode(NewMessage({(1, 2): 3}))
 
 
 class Line(pydantic.BaseModel):
@@ -159,35 +160,35 @@ def test_a_model_that_has_no_json_form() -> None:
         value: float
 
     with pytest.raises(PayloadError, match="not JSON"):
-        encode(Outgoing(Odd(value=float("nan"))))
+        encode(NewMessage(Odd(value=float("nan"))))
 
 
 def test_custom_dumps() -> None:
-    encoded = encode(Outgoing({"at": dt.date(2026, 1, 2)}), lambda v: json.dumps(v, default=str))
+    encoded = encode(NewMessage({"at": dt.date(2026, 1, 2)}), lambda v: json.dumps(v, default=str))
     assert encoded.payload == '{"at": "2026-01-02"}'
 
 
 def test_custom_dumps_to_bytes() -> None:
     """As orjson and msgspec do."""
-    assert encode(Outgoing([1]), lambda v: json.dumps(v).encode()).payload == "[1]"
+    assert encode(NewMessage([1]), lambda v: json.dumps(v).encode()).payload == "[1]"
 
 
 @pytest.mark.parametrize("made", [None, 7, b"\xff", bytearray(b"[]")])
 def test_custom_dumps_to_something_else(made: Any) -> None:
     with pytest.raises(PayloadError):
-        encode(Outgoing([1]), lambda _: made)
+        encode(NewMessage([1]), lambda _: made)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud800\ud800", "\udc00\ud800"])
 def test_custom_dumps_that_escape_lone_surrogates(text: str) -> None:
     """As the standard library's does."""
     with pytest.raises(PayloadError, match="lone surrogate"):
-        encode(Outgoing([text]), json.dumps)
+        encode(NewMessage([text]), json.dumps)
 
 
 @pytest.mark.parametrize("text", ["😀", "\\ud800", "a\U0010ffff\U00010000"])
 def test_custom_dumps_that_escape_whole_characters(text: str) -> None:
-    payload = encode(Outgoing(text), json.dumps).payload
+    payload = encode(NewMessage(text), json.dumps).payload
     assert payload == json.dumps(text)
 
 
@@ -196,20 +197,20 @@ def test_custom_dumps_that_fail() -> None:
         raise TypeError("no such thing")
 
     with pytest.raises(PayloadError, match="no such thing"):
-        encode(Outgoing(1), fail)
+        encode(NewMessage(1), fail)
 
 
 @pytest.mark.parametrize("payload", ["x" * 99, b"x" * 101, "ü" * 50, ["x" * 99]])
 def test_too_large(payload: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 100)
-    with pytest.raises(PayloadTooLarge, match=r"the most is 100\. Store it elsewhere"):
-        encode(Outgoing(payload))
+    with pytest.raises(PayloadTooLarge, match=r"the most is 100\. Queries it elsewhere"):
+        encode(NewMessage(payload))
 
 
 @pytest.mark.parametrize("payload", ["x" * 98, b"x" * 100, "ü" * 49])
 def test_just_not_too_large(payload: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 100)
-    encode(Outgoing(payload))
+    encode(NewMessage(payload))
 
 
 def test_the_most_is_what_postgresql_takes() -> None:
@@ -217,24 +218,24 @@ def test_the_most_is_what_postgresql_takes() -> None:
 
 
 def test_headers() -> None:
-    assert encode(Outgoing(1, headers={"a": [1], "b": None})).headers == '{"a":[1],"b":null}'
-    assert encode(Outgoing(1, headers={})).headers == "{}"
-    assert encode(Outgoing(1)).headers is None
+    assert encode(NewMessage(1, headers={"a": [1], "b": None})).headers == '{"a":[1],"b":null}'
+    assert encode(NewMessage(1, headers={})).headers == "{}"
+    assert encode(NewMessage(1)).headers is None
 
 
 @pytest.mark.parametrize("headers", [[("a", 1)], "a=1", 7, {1: "a"}, {None: 1}])
 def test_headers_of_the_wrong_kind(headers: Any) -> None:
     with pytest.raises(PayloadError, match="mapping from str"):
-        encode(Outgoing(1, headers=headers))
+        encode(NewMessage(1, headers=headers))
 
 
 @pytest.mark.parametrize("value", [float("nan"), "\x00", "\ud800", b"", object()])
 def test_headers_that_are_not_json(value: Any) -> None:
     with pytest.raises(PayloadError, match="headers"):
-        encode(Outgoing(1, headers={"a": value}))
+        encode(NewMessage(1, headers={"a": value}))
 
 
 @pytest.mark.parametrize("key", ["", "a\nb", "x" * 1025, 7])
 def test_bad_keys(key: Any) -> None:
     with pytest.raises(InvalidArgument, match="key"):
-        encode(Outgoing(1, key=key))
+        encode(NewMessage(1, key=key))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from durable_notify import schema
-from durable_notify.splitting import statements
+from durable_notify.statements import statements
 
 MIGRATIONS = schema.migrations_path()
 FILES = sorted([*MIGRATIONS.glob("schema/*/*.sql"), *MIGRATIONS.glob("revisions/*.sql")])

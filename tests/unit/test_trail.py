@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from durable_notify._core.places import BEGINNING, Place
-from durable_notify._core.trail import LENGTH, Trail, closed
+from durable_notify._core.checkpoints import LENGTH, Checkpoints, closed
+from durable_notify._core.position import BEGINNING, Place
 
 NOW = datetime.now(UTC)
 
@@ -27,7 +27,7 @@ def test_closed(place: Place, after: Place) -> None:
 
 
 def test_back() -> None:
-    trail = Trail(BEGINNING, None)
+    trail = Checkpoints(BEGINNING, None)
     for message_id in (3, 5):
         trail.note(NOW, Place("3:3:", 0, "9:9:", 12, message_id))
     trail.note(NOW, Place("9:9:", 5, "11:11:", 12, 2))  # late
@@ -39,7 +39,7 @@ def test_back() -> None:
 
 
 def test_it_is_not_kept_for_ever() -> None:
-    trail = Trail(BEGINNING, None)
+    trail = Checkpoints(BEGINNING, None)
     for message_id in range(1, LENGTH + 10):
         trail.note(NOW, Place("3:3:", 0, "9:9:", 999, message_id))
     assert len(list(trail.back())) == LENGTH

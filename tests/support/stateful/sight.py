@@ -66,7 +66,7 @@ LOOK = """
 
 
 def look(session: Session) -> Sight:
-    """Look, once: all of it is of one moment."""
+    """A look, once: all of it is of one moment."""
     found: dict[str, list[list[Any]] | None] = session.value(LOOK)
     part = {name: found[name] or [] for name in found}
     sight = Sight(

@@ -1,0 +1,221 @@
+"""What differs between the asynchronous and the synchronous half: waiting and starting tasks.
+
+``_sync/compat.py`` is its twin and is written by hand; everything else there is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
+from .._core.signals import told_of_signals
+from ..adapters import AsyncOwnCursor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+__all__ = [
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
+    "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
+    "usable",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+Lock = asyncio.Lock
+#: Whether what handlers return is awaited.
+AWAITS = True
+#: What ends a task from outside: nothing more can be waited for in it.
+CANCELLED = (asyncio.CancelledError, GeneratorExit)
+
+
+class Event:
+    """A flag that can be waited for."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set = self._event.set
+        self.clear = self._event.clear
+        self.is_set = self._event.is_set
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, for ``timeout`` seconds at most; returns whether it is set."""
+        if timeout is None:
+            return await self._event.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._event.wait()
+        except TimeoutError:
+            return self._event.is_set()
+
+
+class Queue(Generic[T]):
+    """An unbounded queue."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[T] = asyncio.Queue()
+        self.put = self._queue.put_nowait
+        self.get_nowait = self._queue.get_nowait  # raises EMPTY
+        self.get = self._queue.get
+        self.size = self._queue.qsize
+
+    EMPTY = asyncio.QueueEmpty
+
+    async def get_within(self, seconds: float) -> T:
+        """Return the next entry, or raise EMPTY where none comes in time."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._queue.get()
+        except TimeoutError:
+            raise asyncio.QueueEmpty from None
+
+
+class Task:
+    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    async def join(self) -> None:
+        """Wait until it has ended. Cancelled, as all are where a loop ends, it has ended."""
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """Cancel it where it waits, and wait until it has ended."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def cancel(self, patience: float) -> bool:
+        """Cancel it where it waits; returns whether it has ended within so many seconds."""
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=patience)
+        return self._task.done()
+
+
+def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
+    """Run a function beside the caller."""
+
+    async def body() -> None:
+        await function(*args)
+
+    return Task(asyncio.get_running_loop().create_task(body(), name=name))
+
+
+async def shielded(function: Callable[[], Awaitable[T]]) -> T:
+    """Run a function to its end, even where the caller is cancelled meanwhile."""
+    return await asyncio.shield(asyncio.ensure_future(function()))
+
+
+async def aside(
+    function: Callable[..., T], *args: Any, meanwhile: Callable[[], Awaitable[Any]], every: float
+) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        while not (await asyncio.wait([running], timeout=every))[0]:
+            await meanwhile()
+    finally:
+        await asyncio.wait([running])  # a thread cannot be cancelled
+    return running.result()
+
+
+async def checkpoint() -> None:
+    """Let others run: a handler that never waits would starve them."""
+    await asyncio.sleep(0)
+
+
+async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+    """Call a handler, synchronous or not; returns what it returns in the end."""
+    task = asyncio.current_task()
+    try:
+        result = handler(argument)
+        return await result if inspect.isawaitable(result) else result
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the handler was cancelled, and not by its consumer") from error
+    except GeneratorExit as error:
+        with contextlib.suppress(RuntimeError):  # none runs any more
+            if asyncio.current_task() is task:
+                raise TypeError("the handler raised GeneratorExit") from error
+        raise
+
+
+class Waiter:
+    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._watched: int | None = None
+        self.wake = self._event.set
+
+    def watch(self, descriptor: int) -> None:
+        self.unwatch()
+        asyncio.get_running_loop().add_reader(descriptor, self._event.set)
+        self._watched = descriptor
+
+    def unwatch(self) -> None:
+        if self._watched is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched = None
+
+    async def wait(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._event.clear()
+
+    def close(self) -> None:
+        self.unwatch()
+
+
+def scope() -> object:
+    """What a listening connection can be shared within: here, an event loop."""
+    return asyncio.get_running_loop()
+
+
+_sharing: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def sharing_lock() -> asyncio.Lock:
+    """Return the lock under which things shared within a scope come and go."""
+    return _sharing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+@contextlib.contextmanager
+def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None) -> Iterator[None]:
+    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
+    loop = asyncio.get_running_loop()
+
+    def soon(action: Callable[[], None]) -> Callable[[], None]:
+        def call_soon() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(action)
+
+        return call_soon
+
+    with told_of_signals(soon(stop), hurry and soon(hurry)):
+        yield
+
+
+def usable(driver: object) -> AsyncConnection[Any] | None:
+    """Return a driver's connection, where statements of ours can be run on it; None: on another."""
+    return driver if isinstance(driver, AsyncConnection) else None
+
+
+def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:
+    """Return a cursor of ours."""
+    return AsyncOwnCursor(driver, row_factory=tuple_row)

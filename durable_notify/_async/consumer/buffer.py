@@ -1,0 +1,191 @@
+"""What a consumer has claimed, on its way to whoever handles it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..._core.leases import Reject
+from ..._core.ordering import KeyGate
+from ..concurrency import Event, Queue
+from .message import AsyncMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..._core.ordering import Delivery, Place
+    from .leases import AsyncLeaseManager
+
+__all__ = ["AsyncPrefetchBuffer"]
+
+log = logging.getLogger("durable_notify")
+
+
+class AsyncPrefetchBuffer:
+    """Hands messages out in their turn, and only while they are still this consumer's.
+
+    Args:
+        stopping: set once nothing more is to be handled.
+        room: set where another batch may be claimed.
+        loads: what becomes of the text of a payload.
+    """
+
+    settler: AsyncLeaseManager  # which is made with ``done``, and so after this
+
+    def __init__(self, stopping: Event, room: Event, loads: Callable[[str], Any]) -> None:
+        self._stopping = stopping
+        self._room = room
+        self._loads = loads
+        self._gate: KeyGate[AsyncMessage] = KeyGate()
+        self._queue: Queue[AsyncMessage | None] = Queue()
+        self._queued_now = 0
+        self._mutex = threading.Lock()  # sync handlers run in several threads
+        self.low_water = 0  # so few messages left, and there is room
+        self.largest = 0  # the size of the largest payload of the last batch
+        self.failure: BaseException | None = None  # what ended it
+
+    @property
+    def size(self) -> int:
+        """How many messages wait, those that wait for their keys included."""
+        return self._queued_now + self._gate.kept
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for nothing but a handler.
+
+        Trap: one that a thread has taken, and not begun to handle, is one of them. Were it not, a
+        consumer would claim another for the handler that this one is for.
+        """
+        return self._queued_now
+
+    def begun(self, messages: int) -> None:
+        """Note that messages that were taken are being handled, or will not be."""
+        self._put(-messages)
+        if self.size <= self.low_water:
+            self._room.set()
+
+    def _put(self, messages: int) -> None:
+        with self._mutex:
+            self._queued_now += messages
+
+    @property
+    def keys(self) -> int:
+        """Of how many keys messages wait for the one before: each is for one handler."""
+        return self._gate.keys
+
+    def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take in what was claimed."""
+        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
+            batch = list(part)
+            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
+            sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
+            self.largest = max(sizes.values())
+            lease = self.settler.hold(token, places, sizes)
+            if self.settler.tells:
+                lease.topic = batch[0][2]
+                lease.attempts = {row[1]: row[8] for row in batch}
+            for row in batch:
+                message = AsyncMessage(row, lease, self.settler, self._loads)
+                # Trap: threads that take two messages of a key out of the queue in order may come
+                # to the gate in the other.
+                self._gate.expect(message._place, message._delivery)
+                self._put(1)
+                self._queue.put(message)
+
+    def end(self) -> None:
+        """Hand out nothing more."""
+        self._queue.put(None)
+
+    async def next(self, owner: object = None, until: float | None = None) -> AsyncMessage | None:
+        """Return the next message, or None once it has ended, or it is too late for one."""
+        while True:
+            try:
+                message = self._of_its_key(owner) or await self._queued(until)
+            except self._queue.EMPTY:
+                return None
+            if message is None:
+                self._queue.put(None)  # for whoever else waits
+                if self.failure is not None:
+                    raise self.failure
+                return None
+            await self.make_sure(message)
+            if not self._admitted(message, message if owner is None else owner):
+                self.begun(1)
+                continue
+            if message._flaw is not None:
+                self.begun(1)
+                self._refuse(message, message._flaw)
+                continue
+            return message
+
+    async def batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
+        """Return up to so many messages, none once it has ended; the first is waited for longer."""
+        batch: list[AsyncMessage] = []
+        until = None
+        while len(batch) < size:
+            message = await self.next(batch, until)
+            if message is None:
+                break
+            batch.append(message)
+            until = until or time.monotonic() + max_wait
+        return batch
+
+    async def _queued(self, until: float | None) -> AsyncMessage | None:
+        try:
+            return self._queue.get_nowait()
+        except self._queue.EMPTY:
+            self._room.set()
+            if self._gate.kept:
+                self.settler.hurry()  # they wait for what is settled to be durable
+            if until is None:
+                return await self._queue.get()
+            return await self._queue.get_within(until - time.monotonic())
+
+    def _of_its_key(self, batch: object) -> AsyncMessage | None:
+        """Return what a batch may have at once: the next of the key of its last message."""
+        if not (isinstance(batch, list) and batch):
+            return None
+        following = self._gate.following(batch[-1]._place, batch)
+        if following is not None:
+            self._put(1)
+        return following
+
+    def hinders(self, place: Place | None) -> bool:
+        """Whether an outcome that is not durable yet keeps a handler from its next message."""
+        return not self._queue.size() and self.next_waits(place)
+
+    def next_waits(self, place: Place | None) -> bool:
+        """Whether the next of a key is here already."""
+        return place is not None and self._gate.waits(place)
+
+    async def make_sure(self, message: AsyncMessage) -> None:
+        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        lease = message._lease
+        while not (self.settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
+            await self.settler.confirm(lease)
+            if not (lease.lost or self.settler.is_sure(lease)):
+                await self._stopping.wait(0.5)
+
+    def _admitted(self, message: AsyncMessage, owner: object) -> bool:
+        """Whether a message may be handled now: it is ours still, and the next of its key."""
+        lease, place, delivery = message._lease, message._place, message._delivery
+        if self._stopping.is_set() or lease.lost or message.id not in lease.open:
+            # It is given back, gone to another consumer, or sent back with an earlier one.
+            self.done(place, delivery)
+            return False
+        return self._gate.enter(place, delivery, message, owner)
+
+    def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
+        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
+        reason = f"Python cannot decode it: {flaw}"
+        self.settler.settle_soon(message._lease, message.id, Reject(reason))
+
+    def done(self, place: Place | None, delivery: Delivery) -> None:
+        """A message's outcome is durable: the next of its key may go."""
+        following = self._gate.leave(place, delivery)
+        if following is not None:
+            self._put(1)
+            self._queue.put(following)

@@ -1,0 +1,64 @@
+"""What a reader has read lately, to find back to where the log still has it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from .position import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+__all__ = ["Checkpoints", "Step", "closed"]
+
+#: How many batches a fail-over may lose of what was read.
+LENGTH = 100
+
+
+class Step(NamedTuple):
+    """The highest id read, when that message was published, and the place after it."""
+
+    id: int
+    published_at: datetime | None
+    place: Place
+
+
+def closed(place: Place) -> Place:
+    """Return a place with no window open: its rest is read with the next one.
+
+    A window's end is a snapshot of the server there was; another has transactions of its own in it.
+    In the midst of late messages, those of the window come again.
+    """
+    if place.s1 is None:
+        return place
+    if place.p < place.h0:
+        return Place(place.s0, place.h0, None, None, 0)
+    return Place(place.s1, place.p, None, None, 0)
+
+
+class Checkpoints:
+    """Places in a topic, one a batch.
+
+    A server that has the message with the highest id that was read draws no id below it any more.
+    One that does not, because it was lost in a fail-over, uses these ids again for others, and the
+    transaction ids as well: from there on nothing can be told by them.
+    """
+
+    def __init__(self, start: Place, published_at: datetime | None) -> None:
+        place = closed(start)
+        self._steps = deque([Step(place.h0, published_at, place)], maxlen=LENGTH)
+
+    def note(self, published_at: datetime, after: Place) -> None:
+        """Take note of the place after a message; a late one says nothing of what is above it."""
+        if after.p >= after.h0:
+            self._steps.append(Step(after.p, published_at, closed(after)))
+
+    def back(self) -> Iterator[Step]:
+        """Go back, the newest step first."""
+        return iter(list(reversed(self._steps)))
+
+    def forget_after(self, step: Step) -> None:
+        while self._steps[-1] is not step:
+            self._steps.pop()

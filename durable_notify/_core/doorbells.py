@@ -1,0 +1,149 @@
+"""Which doorbells a listening session has armed, and what it waits for: pure bookkeeping.
+
+A sleeping consumer holds its topics' doorbells *armed*: publishers ring while one is. Whoever
+published before that did not ring. Those transactions are *unannounced*, and watched until they
+end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+__all__ = ["ArmedTopics"]
+
+#: How soon to try again to arm a bell that could not be, at first and at most, in seconds.
+RETRY = (0.005, 1.0)
+#: How soon to look whether unannounced transactions have ended, at first and at most, in seconds.
+LOOK = (0.001, 0.25)
+#: How long a bell that nobody needs stays armed, in seconds: who reads a single message is back
+#: at rest by then, and neither disarms nor arms. A second ring ends it.
+GRACE = 0.008
+
+
+class ArmedTopics:
+    """The doorbells of one listening session, by topic. It has one writer; others only read."""
+
+    def __init__(self) -> None:
+        self.armed: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()  # they could not be armed, or never ring
+        self._spare: dict[str, float] = {}  # armed, not wanted: when to disarm it
+        self._stale: set[str] = set()  # armed by another rule, to be disarmed first
+        self._retries: dict[str, tuple[float, float]] = {}  # when next, and after which delay
+        self._arming: frozenset[str] = frozenset()  # it is being tried to arm them
+        self._unannounced: set[str] = set()
+        self._look_at = 0.0
+        self._delay = LOOK[0]
+
+    def reset(self) -> None:
+        """Take note that the session is another one."""
+        self.armed = self.refused = frozenset()
+        self._spare.clear()
+        self._stale.clear()
+        self._retries.clear()
+        self._arming = frozenset()
+        self._unannounced.clear()
+
+    def rung(self, topics: Iterable[str]) -> None:
+        """Take note of rings: much is published to what has rung while nobody waits for it."""
+        for topic in self._spare.keys() & set(topics):
+            self._spare[topic] = 0.0
+
+    def expire(self, topics: Iterable[str]) -> None:
+        """Take note that topics ring by another rule now: they have to be armed anew.
+
+        Those that are being armed just now may still be so by the old one.
+        """
+        stale = (self.armed | self._arming).intersection(topics)
+        self._stale |= stale
+        self.armed -= stale
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The topics whose locks the session has, for whatever rule."""
+        return self.armed | self._stale
+
+    @property
+    def stale(self) -> bool:
+        """Whether some have to be disarmed, for they ring by another rule."""
+        return bool(self._stale)
+
+    def hopeless(self, topics: Iterable[str]) -> bool:
+        """Whether topics are refused for so long that they will most likely never ring."""
+        return all(self._retries.get(topic, (0.0, 0.0))[1] >= RETRY[1] for topic in topics)
+
+    def to_disarm(self, wanted: Collection[str], now: float) -> list[str]:
+        """Return what is armed and has not been wanted for a while; it counts as disarmed now.
+
+        Before it is: a consumer that sees it armed may go to sleep.
+        """
+        unwanted = self.armed.difference(wanted)
+        self._spare = {t: self._spare.get(t, now + GRACE) for t in unwanted}
+        extra = [topic for topic, at in self._spare.items() if at <= now]
+        for topic in extra:
+            del self._spare[topic]
+        self.armed = self.armed.difference(extra)
+        extra += self._stale
+        self._stale.clear()
+        for topic in self.refused.difference(wanted):
+            del self._retries[topic]
+        self.refused = frozenset(self._retries)
+        return sorted(extra)
+
+    def to_arm(self, wanted: Collection[str], now: float) -> list[str]:
+        """Return what is wanted and not armed, and not to be disarmed first or tried later."""
+        missing = frozenset(wanted) - self.armed - self._stale
+        return sorted(t for t in missing if t not in self._retries or self._retries[t][0] <= now)
+
+    def arming(self, topics: Iterable[str]) -> None:
+        """Take note that it is tried to arm bells, until ``tried`` says what became of it."""
+        self._arming = frozenset(topics)
+
+    def tried(
+        self,
+        topics: Iterable[str],
+        refused: Collection[str],
+        unannounced: Iterable[str],
+        now: float,
+    ) -> None:
+        """Take note of what became of an attempt to arm bells of topics."""
+        for topic in topics:
+            if topic in refused:
+                _, last = self._retries.get(topic, (0.0, RETRY[0] / 2))
+                delay = min(RETRY[1], last * 2)
+                self._retries[topic] = (now + delay, delay)
+            else:
+                self._retries.pop(topic, None)
+        self.refused = frozenset(self._retries)
+        self._arming = frozenset()
+        self._stale -= self.refused  # it is not locked
+        self.armed = (self.armed | frozenset(topics)) - self.refused - self._stale
+        if fresh := set(unannounced) - self._unannounced:
+            self._unannounced |= fresh
+            self._delay = LOOK[0]
+            self._look_at = now + self._delay
+
+    def to_look(self, now: float) -> list[str]:
+        """Return the unannounced transactions, where it is time to see which have ended."""
+        return sorted(self._unannounced) if now >= self._look_at else []
+
+    def looked(self, looked_at: Iterable[str], running: Iterable[str], now: float) -> bool:
+        """Take note of those still running; whether one has ended, so that there may be something.
+
+        What is left is looked at less and less often: most end soon, some stay open for hours.
+        """
+        ended = set(looked_at).difference(running)
+        self._unannounced -= ended
+        self._delay = min(LOOK[1], self._delay * 2)
+        self._look_at = now + self._delay
+        return bool(ended)
+
+    def next_at(self, *, retries: bool = True) -> float | None:
+        """Return when there is next something to try or to look at."""
+        times = [*self._spare.values()]
+        times += [at for at, _ in self._retries.values()] if retries else []
+        if self._unannounced:
+            times.append(self._look_at)
+        return min(times, default=None)

@@ -1,0 +1,82 @@
+"""How a consumer is: whether it lives, and whether it does its work. No clock."""
+
+from __future__ import annotations
+
+from ..events import name_of
+from ..models import Health
+
+__all__ = ["HealthTracker"]
+
+#: After so many heartbeats without a sign of life a consumer counts as stuck: one may go by while a
+#: dead connection is found out, and another while the rest are closed.
+PATIENCE = 4
+
+
+class HealthTracker:
+    """Signs of life of a consumer's own loops, and how its claims fare."""
+
+    def __init__(self, heartbeat: float) -> None:
+        self._patience = heartbeat * PATIENCE
+        self._beat_at: float | None = None
+        self._worked_at: float | None = None
+        self._stopping = False
+        self._fault: BaseException | None = None
+        self._failing: tuple[float, str] | None = None
+
+    def beat(self, now: float) -> None:
+        """Take note that the consumer's loops turn."""
+        self._beat_at = now
+
+    def stop(self) -> None:
+        """Take note that it was told to stop."""
+        self._stopping = True
+
+    def end(self, error: BaseException) -> None:
+        """Take note of what ended it."""
+        self._fault = error
+
+    def fails(self, error: BaseException, now: float) -> None:
+        """Take note that claiming failed."""
+        since = now if self._failing is None else self._failing[0]
+        self._failing = (since, name_of(error))
+
+    def works(self, now: float) -> float | None:
+        """Take note that claiming works; returns for how long it had not, None: it had."""
+        self._beat_at = self._worked_at = now
+        if self._failing is None:
+            return None
+        since, self._failing = self._failing[0], None
+        return now - since
+
+    def health(
+        self,
+        now: float,
+        *,
+        hears: bool,
+        deaf: bool,
+        polls: bool,
+        held: int,
+        group: str,
+        lost_at: float | None = None,
+    ) -> Health:
+        """Return what to tell whoever asks; ``lost_at``: when the listening connection went."""
+        silent = None if self._beat_at is None else max(0.0, now - self._beat_at)
+        stuck = self._fault is not None or (silent is not None and silent > self._patience)
+        why = []
+        if self._fault is not None:
+            why.append(f"it has ended: {name_of(self._fault)}")
+        elif silent is None:
+            why.append("it has not started")
+        elif stuck:
+            why.append(f"no sign of life for {silent:.0f} s")
+        if self._stopping:
+            why.append("it is stopping")
+        if self._failing is not None:
+            why.append(f"claiming fails for {now - self._failing[0]:.0f} s: {self._failing[1]}")
+        if lost_at is not None and (self._worked_at is None or self._worked_at < lost_at):
+            # One that sleeps claims nothing: this is how it learns that the database is gone.
+            why.append("the listening connection is gone, and nothing was claimed since")
+        elif silent is not None and not (hears or polls):
+            heard = "wake-ups do not arrive" if deaf else "it does not listen"
+            why.append(f"{heard}, and it does not poll")
+        return Health(not stuck, not why, tuple(why), group, held, hears, silent)

@@ -1,0 +1,32 @@
+"""How often to say that something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+__all__ = ["LogThrottle"]
+
+
+class LogThrottle:
+    """Says what is wrong once, and then once a minute for as long as it is, not at every attempt.
+
+    Two errors of one kind about one thing are the same trouble, whatever their words: those name
+    addresses and process ids.
+    """
+
+    EVERY = 60.0
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, type, str | None], float] = {}
+        self._mutex = threading.Lock()  # handlers run in several threads
+
+    def level(self, about: str, error: BaseException | None, now: float) -> int:
+        """Return the level to log it at: WARNING, or DEBUG where it was said not long ago."""
+        trouble = (about, type(error), getattr(error, "sqlstate", None))
+        with self._mutex:
+            said = self._said.get(trouble)
+            if said is not None and now - said < self.EVERY:
+                return logging.DEBUG
+            self._said[trouble] = now
+        return logging.WARNING

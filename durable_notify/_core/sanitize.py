@@ -1,0 +1,93 @@
+"""What is kept of an exception: for those who look at a retry or a dead letter."""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+from ..errors import InvalidArgument
+
+__all__ = ["Failure", "describe", "kept", "redact", "text_of", "to_storable"]
+
+#: As jsonb in the database: type, message and traceback.
+Failure = dict[str, str]
+
+_MOST_TEXT = 2_000
+_MOST_TRACE = 8_000
+#: How much of a text is looked at for passwords beyond what is kept: they go before it is cut.
+_MARGIN = 4_000
+#: A password in a URI, behind the scheme, and in a connection string of libpq's. Trap: text from
+#: outside may be long and without a break; what goes back over it takes time by the square.
+_USER = re.compile(r"://[^\s:/@'\"]*:")
+_IN_PAIRS = re.compile(
+    r"(\b(?:ssl)?password\s*=\s*)('(?:[^'\\\n]|\\.)*+'?|[^\s'\",)]+)", re.IGNORECASE
+)
+_BREAKS = re.compile(r"([\s'\"]+)")
+
+
+def to_storable(text: str) -> str:
+    """Replace what a ``text`` of PostgreSQL cannot hold: NUL characters and lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def redact(text: str) -> str:
+    """Replace passwords in connection strings: source lines in tracebacks have them."""
+    if "://" in text:
+        text = "".join(map(_without_password, _BREAKS.split(text)))
+    return _IN_PAIRS.sub(r"\1***", text)
+
+
+def _without_password(word: str) -> str:
+    end = word.rfind("@")
+    user = _USER.search(word) if end >= 0 else None
+    if user is None or user.end() > end:
+        return word
+    return f"{word[: user.end()]}***{word[end:]}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, without passwords, and not more than is kept of it."""
+    try:
+        text = str(error)[: _MOST_TEXT + _MARGIN]
+    except Exception as flaw:  # noqa: BLE001 - it runs code of its class's
+        return f"(its text cannot be had: {type(flaw).__name__})"
+    return redact(text)[:_MOST_TEXT]
+
+
+def kept(error: object) -> Failure | None:
+    """Return a failure as the database can keep it: text for text, and nothing that is no JSON."""
+    if error is None:
+        return None
+    if isinstance(error, str):
+        error = {"type": "", "message": error}
+    if not isinstance(error, dict):
+        raise InvalidArgument(f"an error is a str or a dict of them, not {type(error).__name__}")
+    return {to_storable(str(name)): to_storable(str(text)) for name, text in error.items()}
+
+
+def describe(error: BaseException) -> Failure:
+    """Return an exception's type, message and traceback; the end of that, where it is long."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    return {
+        "type": to_storable(name),
+        "message": to_storable(text_of(error)),
+        "traceback": to_storable(_trace_of(error)),
+    }
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except Exception as flaw:  # noqa: BLE001
+        return f"(its traceback cannot be had: {type(flaw).__name__})"
+    if len(trace) > _MOST_TRACE + _MARGIN:
+        # What is cut in the midst of a password is no password to a pattern.
+        trace = re.split(r"\s", trace[-_MOST_TRACE - _MARGIN :], maxsplit=1)[-1]
+        trace = "...\n" + trace
+    trace = redact(trace)
+    if len(trace) > _MOST_TRACE:
+        trace = "...\n" + trace[-_MOST_TRACE:]
+    return trace

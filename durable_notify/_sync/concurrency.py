@@ -1,0 +1,237 @@
+"""What differs between the asynchronous and the synchronous half: waiting and starting threads.
+
+The twin of ``_async/compat.py``; the one file of this folder that is written by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import queue
+import select
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import tuple_row
+
+from .._core.signals import told_of_signals
+from ..adapters import OwnCursor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
+    "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
+    "usable",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+Lock = threading.Lock
+#: Whether what handlers return is awaited.
+AWAITS = False
+#: What ends a thread from outside: nothing does.
+CANCELLED: tuple[type[BaseException], ...] = ()
+
+
+class Event:
+    """A flag that can be waited for, and set in a signal's handler.
+
+    Trap: ``threading.Event`` takes a lock to be set. A signal's handler runs in the midst of
+    whatever its thread does, which may have that lock, and would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._waiters: collections.deque[threading.Lock] = collections.deque()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+        # In this order: who waits is either found here or finds the flag.
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiters.popleft().release()
+
+    def clear(self) -> None:
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, for ``timeout`` seconds at most; returns whether it was set."""
+        if self._flag:
+            return True
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if self._flag:
+            timeout = 0.0
+        rung = waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
+        return rung or self._flag
+
+
+class Queue(Generic[T]):
+    """An unbounded queue."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self.put = self._queue.put
+        self.get_nowait = self._queue.get_nowait  # raises EMPTY
+        self.get = self._queue.get
+        self.size = self._queue.qsize
+
+    EMPTY = queue.Empty
+
+    def get_within(self, seconds: float) -> T:
+        """Return the next entry, or raise EMPTY where none comes in time."""
+        return self._queue.get(timeout=max(0.0, seconds))
+
+
+class Task:
+    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+
+    def __init__(self, function: Callable[..., None], args: tuple[Any, ...], name: str) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._body, args=(function, args), name=name, daemon=True
+        )
+        self._thread.start()
+
+    def _body(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        try:
+            function(*args)
+        except BaseException as error:
+            self._error = error
+
+    def join(self) -> None:
+        while self._thread.is_alive():
+            # In turns: a signal that comes just as the wait begins is handled only after it.
+            self._thread.join(1.0)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Wait until it has ended: a thread cannot be cancelled, it has been told to end."""
+        self._thread.join()
+
+    def cancel(self, patience: float) -> bool:  # noqa: ARG002 - it would be in vain
+        """Return whether it has ended: a thread cannot be cancelled."""
+        return not self._thread.is_alive()
+
+
+def spawn(function: Callable[..., None], *args: Any, name: str) -> Task:
+    """Run a function beside the caller."""
+    return Task(function, args, name)
+
+
+def shielded(function: Callable[[], T]) -> T:
+    """Run a function to its end."""
+    return function()
+
+
+def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], every: float) -> T:
+    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *args)
+        while not wait([running], timeout=every).done:
+            meanwhile()
+        return running.result()
+
+
+def checkpoint() -> None:
+    """Let others run: threads do so by themselves."""
+
+
+def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+    """Call a handler; returns what it returns."""
+    try:
+        return handler(argument)
+    except asyncio.CancelledError as error:
+        raise RuntimeError("the handler was cancelled, and not by its consumer") from error
+    except GeneratorExit as error:
+        raise TypeError("the handler raised GeneratorExit") from error
+
+
+class Waiter:
+    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+
+    def __init__(self) -> None:
+        self._wakes, self._waker = socket.socketpair()
+        self._wakes.setblocking(False)
+        self._waker.setblocking(False)
+        self._watched: int | None = None
+
+    def watch(self, descriptor: int) -> None:
+        self._watched = descriptor
+
+    def unwatch(self) -> None:
+        self._watched = None
+
+    def wake(self) -> None:
+        # Full: it will wake anyhow. Closed: nobody waits any more.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"!")
+
+    def wait(self, timeout: float | None) -> None:
+        # poll(), not select(): descriptors over 1023 are common in servers.
+        poller = select.poll()
+        poller.register(self._wakes, select.POLLIN)
+        if self._watched is not None:
+            poller.register(self._watched, select.POLLIN)
+        poller.poll(None if timeout is None else max(0.0, timeout * 1000))
+        with contextlib.suppress(BlockingIOError):
+            while self._wakes.recv(4096):
+                pass
+
+    def close(self) -> None:
+        self._wakes.close()
+        self._waker.close()
+
+
+def scope() -> object:
+    """What a listening connection can be shared within: here, a process."""
+    return os.getpid()
+
+
+_sharing = threading.Lock()
+
+
+def sharing_lock() -> threading.Lock:
+    """Return the lock under which things shared within a scope come and go."""
+    return _sharing
+
+
+def on_signals(
+    stop: Callable[[], None], hurry: Callable[[], None] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
+    return told_of_signals(stop, hurry)
+
+
+def usable(driver: object) -> Connection[Any] | None:
+    """Return a driver's connection, where statements of ours can be run on it; None: on another.
+
+    One of asyncio's is under a plain Session in the events of an AsyncSession.
+    """
+    if isinstance(driver, AsyncConnection):
+        from ..callers import Bridged  # which needs SQLAlchemy: here it is in use
+
+        bridged: Any = Bridged(driver)
+        return cast("Connection[Any]", bridged)
+    return driver if isinstance(driver, Connection) else None
+
+
+def own_cursor(driver: Connection[Any]) -> OwnCursor:
+    """Return a cursor of ours."""
+    if isinstance(driver, Connection):
+        return OwnCursor(driver, row_factory=tuple_row)
+    return cast("Any", driver).cursor()

@@ -1,0 +1,323 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""Handing messages to handlers, and settling what these leave unsettled."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..._core.callables import GiveBack, left_undone
+from ..._core.leases import Ack
+from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
+from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..._core.emitter import EventEmitter
+    from ...options import ConsumerOptions
+    from ..concurrency import Task
+    from .buffer import PrefetchBuffer
+    from .leases import LeaseManager
+    from .message import Message
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger("durable_notify")
+
+#: After how many messages a handler that never waits lets others run.
+BREATH = 64
+#: How long a handler that was cancelled may take to clean up, in seconds.
+GRACE = 1.0
+#: How long handlers are waited for without a word, in seconds.
+PATIENCE = 1.0
+#: How often to say that handlers are waited for, in seconds.
+REMINDER = 10.0
+#: So many messages are named in the log.
+NAMED = 5
+
+
+class Call:
+    """A handler at work, and the messages that it was given."""
+
+    __slots__ = ("began", "messages", "number")
+
+    def __init__(self, number: int, messages: list[Message]) -> None:
+        self.number = number
+        self.messages = messages
+        self.began = time.monotonic()
+
+
+class Dispatcher:
+    """Runs workers, which take messages and call the handler.
+
+    A worker does not end before the consumer is told to stop, but by a fault, which ends the
+    consumer; or it is given up with its handler: what was at work when ``handler_timeout`` was
+    over, or when nothing was to be waited for any more. Who takes a call out of ``_calls``,
+    its worker or who gives it up, settles its messages.
+
+    Args:
+        intake: where messages come from.
+        settler: where their outcomes go.
+        options: of the consumer.
+        teller: who is told of calls.
+        took: called with how many messages were handled, and how long that took.
+        stopping: set once nothing more is to be handled.
+        ended: called with what ends the consumer.
+    """
+
+    def __init__(
+        self,
+        intake: PrefetchBuffer,
+        settler: LeaseManager,
+        *,
+        options: ConsumerOptions,
+        teller: EventEmitter,
+        took: Callable[[int, float], None],
+        stopping: Event,
+        ended: Callable[[BaseException], None],
+    ) -> None:
+        self._intake = intake
+        self._settler = settler
+        self._options = options
+        self._teller = teller
+        self._took = took
+        self._stopping = stopping
+        self._ended = ended
+        self._over = Event()  # no worker is left, or none is to be waited for
+        self._hurried = False
+        self._calls: dict[int, Call] = {}  # by the worker's number
+        self._workers: dict[int, Task] = {}
+        self._living: set[int] = set()  # the numbers of the workers that are counted on
+        self._numbers = itertools.count()
+        self._work: Callable[[int], Any] = self._nothing
+        self.fault: BaseException | None = None
+
+    @property
+    def busy(self) -> int:
+        """How many messages are with handlers."""
+        return sum(len(one.messages) for one in list(self._calls.values()))
+
+    def singly(self, handler: Callable[[Any], Any]) -> None:
+        """Have the handler get one message at a time."""
+
+        def work(number: int) -> None:
+            for handled in itertools.count(1):
+                message = self._intake.next()
+                if message is None or not self._handle(number, handler, message, [message]):
+                    return
+                if handled % BREATH == 0:
+                    checkpoint()
+
+        self._work = work
+
+    def in_batches(self, handler: Callable[[Any], Any], size: int, max_wait: float) -> None:
+        """Have the handler get lists of messages."""
+
+        def work(number: int) -> None:
+            while batch := self._intake.batch(size, max_wait):
+                if not self._handle(number, handler, batch, batch):
+                    return
+                checkpoint()
+
+        self._work = work
+
+    def run(self, concurrency: int) -> None:
+        """Call the handler for messages until there are none any more."""
+        watch = spawn(self._watched, name="durable_notify watch")
+        try:
+            for _ in range(concurrency):
+                self._hire()
+            while not self._over.wait(1.0):
+                pass  # in turns: a signal that comes just as a wait begins is handled only after it
+        finally:
+            self._stopping.set()
+            self._intake.end()
+            if self._hurried and self._calls:
+                log.warning("%d handlers are waited for no more", len(self._calls))
+            for number, worker in list(self._workers.items()):
+                if self._hurried:
+                    self._give_up(number)
+                    worker.cancel(GRACE)
+                else:
+                    worker.stop()
+            self._over.set()
+            watch.join()
+
+    def hurry(self) -> None:
+        """Wait for no handler any more. May be called by a signal's handler."""
+        self._hurried = True
+        self._stopping.set()
+        self._over.set()
+
+    def _nothing(self, number: int) -> None:
+        del number
+
+    def _hire(self) -> None:
+        number = next(self._numbers)
+        self._living.add(number)  # before it can end
+        self._workers[number] = spawn(self._body, number, name=f"durable_notify worker {number}")
+
+    def _body(self, number: int) -> None:
+        try:
+            self._work(number)
+        except CANCELLED:
+            raise
+        except BaseException as error:
+            # Trap: two of them, SystemExit and KeyboardInterrupt, would end the event loop as well.
+            self._fail(error)
+        finally:
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        self._living.discard(number)
+        if not self._living:
+            self._over.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """End the consumer by an error: the others finish what they are at."""
+        if self.fault is None:
+            self.fault = error
+        self._ended(error)
+        self._intake.end()
+
+    def _handle(
+        self,
+        number: int,
+        handler: Callable[[Any], Any],
+        argument: Any,
+        messages: list[Message],
+    ) -> bool:
+        """Call a handler, and settle what it has not settled of the messages it was given.
+
+        Returns whether its worker is to go on.
+        """
+        made = self._calls[number] = Call(number, messages)
+        self._intake.begun(len(messages))
+        failure = self._failure_of(handler, argument)
+        if self._calls.pop(number, None) is None:
+            log.warning("the handler of %r has ended, after it was given up", argument)
+            return False
+        if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
+            raise failure
+        seconds = time.monotonic() - made.began
+        self._took(len(messages), seconds)
+        if self._teller:
+            self._teller.handled(messages, seconds, failure)
+        if failure is None:
+            for message in messages:
+                self._handled(message)
+        else:
+            _say(argument, failure)
+            self._failed(messages, failure)
+        for message in messages:
+            self._settler.tried.discard(message)
+        if not (failure is None or isinstance(failure, Exception)):
+            raise failure  # it asks for more than a message: the consumer ends
+        return True
+
+    def _failure_of(self, handler: Callable[[Any], Any], argument: Any) -> BaseException | None:
+        """Call a handler; returns what was wrong."""
+        try:
+            undone = left_undone(call(handler, argument))
+        except BaseException as error:
+            return error
+        return None if undone is None else WorkNotDone(undone)
+
+    def _failed(self, messages: Iterable[Message], error: BaseException) -> None:
+        for message in messages:
+            if message.id in message._lease.open:
+                self._settler.failed(message, message._lease, error)
+
+    def _handled(self, message: Message) -> None:
+        lease = message._lease
+        if message.id not in lease.open:
+            return
+        if (error := lease.rolled_back_by.get(message.id)) is not None:
+            log.warning("the handler of %r returned, but its transaction rolled back", message)
+            self._settler.failed(message, lease, error)
+        elif message.id in lease.tried:
+            self._settler.finish(lease, message)
+        else:
+            try:
+                self._settler.settle_soon(lease, message.id, Ack())
+            except (AlreadySettled, LeaseLost) as error:
+                log.warning("the handler of %r was done too late: %s", message, error)
+
+    # Handlers that take too long
+
+    def _give_up(self, number: int) -> list[Message]:
+        """Take a call from its worker; returns its messages, none where the worker was first."""
+        if (taken := self._calls.pop(number, None)) is None:
+            return []
+        for message in taken.messages:
+            message._lease.withdraw(message.id, "its handler was given up")
+        return taken.messages
+
+    def _watched(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            self._fail(error)
+
+    def _watch(self) -> None:
+        """Give up handlers that take longer than they may, and say who is waited for."""
+        say_at: float | None = None
+        while not self._over.is_set():
+            now = time.monotonic()
+            if self._stopping.is_set():
+                say_at = say_at or now + PATIENCE
+                if now >= say_at and self._calls:
+                    say_at = now + REMINDER
+                    self._say_who_is_at_work()
+            self._give_up_overdue(now)
+            pause = self._pause(now := time.monotonic())
+            if say_at is not None:
+                pause = max(0.001, min(pause, say_at - now)) if self._calls else pause
+            (self._over if self._stopping.is_set() else self._stopping).wait(pause)
+
+    def _pause(self, now: float) -> float:
+        timeout = self._options.handler_timeout
+        if timeout is None:
+            return REMINDER
+        ends = [one.began + timeout - now for one in list(self._calls.values())]
+        return max(0.001, min([*ends, timeout, REMINDER]))
+
+    def _say_who_is_at_work(self) -> None:
+        calls = list(self._calls.values())
+        ids = [message.id for one in calls for message in one.messages]
+        names = ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+        log.warning("stopping: waiting for %d handlers, of messages %s", len(calls), names)
+
+    def _give_up_overdue(self, now: float) -> None:
+        timeout = self._options.handler_timeout
+        if timeout is None:
+            return
+        overdue = [one for one in list(self._calls.values()) if now - one.began >= timeout]
+        for one in overdue:
+            if not (messages := self._give_up(one.number)):
+                continue
+            if not self._stopping.is_set():
+                self._hire()
+            worker = self._workers.pop(one.number, None)
+            ended = worker is not None and worker.cancel(GRACE)
+            self._leave(one.number)  # where it is still at work, it is not waited for
+            log.warning(
+                "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
+                "cancelled" if ended else "it was given up, and is at work still",
+            )  # fmt: skip
+            error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
+            if self._teller:
+                self._teller.handled(messages, now - one.began, error)
+            for message in messages:
+                self._settler.withdrawn(message, message._lease, error)
+
+
+def _say(argument: Any, failure: BaseException) -> None:
+    try:
+        log.warning("the handler of %r failed", argument, exc_info=failure)
+    except Exception as flaw:  # some exceptions cannot even be shown
+        kind, why = type(failure).__name__, type(flaw).__name__
+        log.warning("the handler of %r failed: %s, which cannot be shown: %s", argument, kind, why)

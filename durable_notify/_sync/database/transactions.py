@@ -1,0 +1,123 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""Connections for the handlers' own transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from ..._core.pacing import backoff
+from ..concurrency import Event
+from .connection import ReadOnlyServer, can_write, connect, was_closed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .connection import ConnectionRegistry, TimeoutConnection
+
+__all__ = ["TransactionPool"]
+
+
+class TransactionPool:
+    """As many connections as handlers are in a transaction at once, and no more.
+
+    Trap: psycopg_pool replaces each that broke and opens others for who waits meanwhile. After a
+    few restarts of a pooler in session mode a consumer of two handlers held nine, of the twenty
+    sessions that all share there.
+
+    Args:
+        dsn: where they lead.
+        purpose: what they are for, in their ``application_name``.
+        opened: where they are noted.
+        heartbeat: how long one may lie idle before it is asked for an answer, in seconds.
+    """
+
+    #: How long to go on trying to connect, in seconds.
+    PATIENCE = 10.0
+    #: How long one that is not used stays open, in seconds.
+    IDLE = 60.0
+
+    def __init__(
+        self, dsn: str, purpose: str, opened: ConnectionRegistry, heartbeat: float
+    ) -> None:
+        self._dsn = dsn
+        self._purpose = purpose
+        self._opened = opened
+        self._heartbeat = heartbeat
+        self._idle: deque[TimeoutConnection] = deque()  # used last is last
+        self._closing = Event()
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[TimeoutConnection]:
+        """Lend a connection.
+
+        Raises:
+            psycopg.OperationalError: none could be made, in the driver's own words.
+        """
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            status = connection.info.transaction_status
+            # What leads to where nothing can be written any more is given up, too.
+            if (
+                status == psycopg.pq.TransactionStatus.IDLE
+                and can_write(connection)
+                and not self._closing.is_set()
+            ):
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def check(self) -> None:
+        """Close connections that have not been used for long."""
+        for _ in range(len(self._idle)):
+            try:
+                connection = self._idle.popleft()
+            except IndexError:
+                return
+            if time.monotonic() - connection.used_at < self.IDLE and not was_closed(connection):
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connections that are not lent; the others are when they come back."""
+        self._closing.set()
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> TimeoutConnection:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._new()
+            try:
+                if not was_closed(connection):
+                    connection.prove(self._heartbeat)
+                    return connection
+            except psycopg.OperationalError:
+                pass  # it died while it was idle
+            connection.close()
+
+    def _new(self) -> TimeoutConnection:
+        until = time.monotonic() + self.PATIENCE
+        attempt = 0
+        while True:
+            try:
+                connection = connect(self._dsn, self._purpose, self._heartbeat, lent=True)
+                break
+            except ReadOnlyServer:
+                raise
+            except psycopg.OperationalError:
+                attempt += 1
+                delay = backoff(attempt, 0.1, 2.0)
+                if time.monotonic() + delay > until or self._closing.wait(delay):
+                    raise
+        self._opened.add(connection)
+        return connection

@@ -1,0 +1,1 @@
+"""Message brokers: relays out, and ingest in."""

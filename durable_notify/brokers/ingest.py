@@ -1,0 +1,365 @@
+"""The way in: what comes from a broker is published to a topic.
+
+::
+
+    await AsyncIngest(dsn, source="amqp://localhost", place="orders", to="orders").run()
+
+An ingest is a service that runs by itself, so there is no synchronous twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+
+from .. import schema
+from .._async.concurrency import on_signals
+from .._async.database.connection import (
+    HEARTBEAT,
+    TRANSIENT,
+    AsyncConnectionRegistry,
+    AsyncReconnectingConnection,
+    connect,
+)
+from .._async.publisher import AsyncPublisher
+from .._core.log_throttle import LogThrottle
+from .._core.pacing import backoff
+from ..dsn import said
+from ..errors import BrokerUnavailable, InvalidArgument
+from ..payloads import NewMessage, dedup_of, encode
+from ..topics import check_key, check_topic
+from .broker import broker_class, unless_set
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["AsyncIngest", "IncomingMessage", "Source", "put"]
+
+log = logging.getLogger("durable_notify")
+
+#: How long a message is known by its id, in seconds.
+WINDOW = 86400.0
+_PREFIXES = ("ce_", "ce-", "cloudEvents:", "cloudEvents_")
+_OWN = "durable-notify-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class IncomingMessage:
+    """A message as a broker hands it out; `id` is the same whenever it comes again."""
+
+    body: bytes
+    id: str | None
+    key: str | None
+    content_type: str
+    headers: Mapping[str, Any]  # text, as it came: what PostgreSQL cannot hold included
+    receipt: Any
+
+
+class Source(Protocol):
+    """Where messages come from."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        """Take note of where it is. Raises InvalidArgument for a URL that cannot work."""
+
+    async def connect(self) -> None:
+        """Connect. Raises BrokerUnavailable, or InvalidArgument where the place is not there."""
+
+    async def receive(self, most: int) -> list[IncomingMessage]:
+        """Return some messages; none, after a while without any. Raises BrokerUnavailable."""
+
+    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+        """Acknowledge all that was received last. Raises BrokerUnavailable."""
+
+    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+        """Have it not come again, where it goes is the broker's business; or `keep` it there."""
+
+    async def close(self) -> None:
+        """Disconnect; what was not acknowledged comes again."""
+
+
+class AsyncIngest:
+    """Publishes what comes from a broker to a topic.
+
+    It acknowledges to the broker what has committed, and nothing else: nothing is lost. What comes
+    again, since an acknowledgement was lost, is known by its id for ``window`` seconds and not
+    published twice.
+
+    Args:
+        dsn: a libpq connection string or URI.
+        source: the broker's URL: ``amqp://``, ``kafka://`` or ``nats://``.
+        place: RabbitMQ's queue, Kafka's topic, or NATS's stream.
+        to: the topic.
+        group: Kafka's consumer group, or the name of NATS's durable consumer.
+        batch: the most messages in one transaction.
+        window: how long ids are remembered, in seconds.
+        refused: the topic for what the database does not take under ``to``; ``TO.refused``.
+
+    Raises:
+        InvalidArgument: the URL, a name or an option cannot work.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        source: str,
+        place: str,
+        to: str,
+        group: str = "durable-notify",
+        batch: int = 500,
+        window: float = WINDOW,
+        refused: str | None = None,
+    ) -> None:
+        check_topic(to)
+        self._refused = check_topic(f"{to}.refused" if refused is None else refused)
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10_000:  # noqa: PLR2004
+            raise InvalidArgument(f"batch is a whole number from 1 to 10000, not {batch!r}")
+        for what, name in (("place", place), ("group", group)):
+            if not isinstance(name, str) or not name:
+                raise InvalidArgument(f"{what} is a str that is not empty, not {name!r}")
+        dedup_of(NewMessage(None, dedup_key="x", dedup_window=window))
+        self._source: Source = broker_class(source, "Source")(source, place, group)
+        self._dsn = dsn
+        self._to = to
+        self._batch = batch
+        self._window = window
+        # JSON goes on as it is: decoded and encoded again, a number of 20 digits is another one.
+        self._publisher = AsyncPublisher(dumps=str, trace=False)
+        self._link = AsyncReconnectingConnection(
+            dsn, "ingest", AsyncConnectionRegistry(), HEARTBEAT, 2 * HEARTBEAT
+        )
+        self._stopping = asyncio.Event()
+        self._complaints = LogThrottle()
+        self.published = 0
+        self.refused = 0
+
+    async def run(self) -> None:
+        """Ingest until stopped: by ``stop()``, SIGTERM or SIGINT.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached at the start; once started, an ingest
+                outlasts outages, of the database too.
+            InvalidArgument: the URL or the place cannot work, says the broker.
+            psycopg.Error, SchemaError: the database cannot be used.
+        """
+        try:
+            with on_signals(self.stop):
+                async with await connect(self._dsn, "start", HEARTBEAT) as connection:
+                    await schema.check_async(connection)
+                await self._source.connect()
+                await unless_set(self._stopping, self._ingest())
+        finally:
+            await self._source.close()
+            await self._link.close()
+
+    def stop(self) -> None:
+        """Take nothing more; what is not committed is given back."""
+        self._stopping.set()
+
+    async def _ingest(self) -> None:
+        failures = 0
+        while True:
+            try:
+                if failures:
+                    await self._source.connect()
+                arrivals = await self._source.receive(self._batch)
+                failures = 0
+                if arrivals:
+                    await self._publish(arrivals)
+                    await self._source.accept(arrivals)
+            # InvalidArgument: a queue that is not there, say. It was, and may be again.
+            except (BrokerUnavailable, InvalidArgument) as error:
+                failures += 1
+                await self._source.close()
+                await self._wait("ingesting waits for the broker", error, failures)
+
+    async def _wait(self, what: str, error: Exception, failures: int) -> None:
+        delay = backoff(failures, 0.1, 30.0)
+        level = self._complaints.level(what, error, time.monotonic())
+        log.log(level, "%s, next try in %.1f s: %s", what, delay, said(error))
+        await asyncio.sleep(delay)
+
+    async def _publish(self, arrivals: Sequence[IncomingMessage]) -> None:
+        """Publish messages; returns once they are committed, or are refused."""
+        messages: list[tuple[IncomingMessage, NewMessage]] = []
+        for arrival in arrivals:
+            message = self._message(arrival)
+            try:
+                encode(message, str)
+            except InvalidArgument as error:
+                log.warning("a message of the broker's is refused: %s", error)
+                await self._source.refuse(arrival)
+                self.refused += 1
+            else:
+                messages.append((arrival, message))
+        failures = 0
+        while messages:
+            try:
+                await self._publish_all(messages)
+            except TRANSIENT as error:
+                # The commit may have come through: the ids tell.
+                failures += 1
+                await self._wait("ingesting waits for the database", error, failures)
+            else:
+                return
+
+    async def _publish_all(self, messages: list[tuple[IncomingMessage, NewMessage]]) -> None:
+        """Publish messages together, and where one is not taken, one by one; each is taken out."""
+        try:
+            await self._publish_once(self._to, [message for _, message in messages])
+        except _NOT_TAKEN:
+            while messages:
+                await self._publish_alone(*messages[0])
+                del messages[0]
+        else:
+            self.published += len(messages)
+            messages.clear()
+
+    async def _publish_alone(self, arrival: IncomingMessage, message: NewMessage) -> None:
+        """Publish a message as it is; as bytes; or else where an operator finds it, whole."""
+        raw = message
+        try:
+            await self._publish_once(self._to, [message])
+        except _NOT_TAKEN as error:
+            refusal: Exception = error
+        else:
+            self.published += 1
+            return
+        if not isinstance(message.payload, bytes):
+            # JSON that PostgreSQL does not hold: a number out of range, nesting too deep.
+            raw = dataclasses.replace(message, payload=message.payload.encode())
+            with contextlib.suppress(*_NOT_TAKEN):
+                await self._publish_once(self._to, [raw])
+                log.warning("a message is published as bytes: %s", said(refusal))
+                self.published += 1
+                return
+        if isinstance(refusal, InvalidArgument):
+            # Of the database's encoding, which lacks a character of what is not the payload.
+            with contextlib.suppress(*_NOT_TAKEN):
+                bare = dataclasses.replace(raw, key=None, headers=_LACKING)
+                await self._publish_once(self._to, [bare])
+                log.warning("a message is published without its key and headers: %s", said(refusal))
+                self.published += 1
+                return
+        self.refused += 1
+        try:
+            await self._publish_once(self._refused, [self._whole(raw, refusal)])
+        except (*_NOT_TAKEN, psycopg.errors.InsufficientPrivilege) as error:
+            words = (
+                "a message stays with the broker: topic %r does not take it (%s), nor does %r (%s)"
+            )
+            log.error(words, self._to, said(refusal), self._refused, said(error))  # noqa: TRY400
+            await self._source.refuse(arrival, keep=True)
+        else:
+            words = "a message is published to %r, since %r does not take it: %s"
+            log.warning(words, self._refused, self._to, said(refusal))
+
+    def _whole(self, message: NewMessage, refusal: Exception) -> NewMessage:
+        """Return a message for the topic of those that were refused."""
+        headers = dict(message.headers or {})
+        headers |= {"ingest-error": said(refusal), "ingest-topic": self._to}
+        # A key: the topic may be one that is compacted as well.
+        return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
+
+    async def _publish_once(self, topic: str, messages: Sequence[NewMessage]) -> None:
+        async with self._link.use() as connection:
+            await self._publisher.publish_many(connection, topic, messages)
+
+    def _message(self, arrival: IncomingMessage) -> NewMessage:
+        headers: dict[str, Any] = {}
+        flaws: list[str] = []
+        for given, value in arrival.headers.items():
+            prefix = next((prefix for prefix in _PREFIXES if given.startswith(prefix)), None)
+            if prefix is None and given.startswith(_OWN):
+                continue
+            name = given if prefix is None else f"ce_{given[len(prefix) :]}"
+            kept, odd = _storable(value)
+            name, odd_name = _storable(name)
+            if odd or odd_name:
+                flaws.append(f"header {name!r} has characters that PostgreSQL cannot store")
+            headers[name] = kept
+        payload, is_json = _payload(arrival)
+        if arrival.content_type and not is_json:
+            headers["content-type"], _ = _storable(arrival.content_type)
+        key = arrival.key
+        try:
+            check_key(key)
+        except InvalidArgument as error:
+            log.warning("a message is published without its key: %s", error)
+            flaws.append(str(error))
+            headers["ingest-key"], key = _storable(key)[0], None
+        if flaws:
+            headers["ingest-error"] = "; ".join(flaws)
+        return NewMessage(
+            payload,
+            key=key,
+            headers=headers or None,
+            dedup_key=None if arrival.id is None else _fit(arrival.id),
+            dedup_window=self._window,
+        )
+
+
+#: A message that is not taken, whatever the others: by its type, its form, or a trigger.
+_NOT_TAKEN = (
+    InvalidArgument, psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex, psycopg.errors.RaiseException,
+)  # fmt: skip
+
+
+def _storable(value: Any) -> tuple[Any, bool]:
+    r"""Return text as PostgreSQL can store it, NUL as ``\x00``; and whether it was changed."""
+    if isinstance(value, list):
+        found = [_storable(one) for one in value]
+        return [one for one, _ in found], any(odd for _, odd in found)
+    if not isinstance(value, str):
+        return value, False
+    text = value.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text, text != value
+
+
+def put(headers: dict[str, Any], name: str, value: Any) -> None:
+    """Add a header; one that comes again has a list of values."""
+    if name not in headers:
+        headers[name] = value
+    elif isinstance(headers[name], list):
+        headers[name].append(value)
+    else:
+        headers[name] = [headers[name], value]
+
+
+def _payload(arrival: IncomingMessage) -> tuple[str | bytes, bool]:
+    """Return the text of JSON, or the bytes as they are; and whether it is JSON by its type."""
+    kind = arrival.content_type.partition(";")[0].strip().lower()
+    plain = kind in ("", "application/json")
+    if plain or kind.endswith("+json"):
+        with contextlib.suppress(ValueError, RecursionError):
+            text = arrival.body.decode()
+            json.loads(text, parse_constant=_no_json)
+            encode(NewMessage(text), str)  # NUL, lone surrogates
+            return text, plain
+    return bytes(arrival.body), False
+
+
+#: The headers of a message of which the database's encoding lacks a character.
+_LACKING = {"ingest-error": "the encoding of the database lacks a character of its key or headers"}
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _fit(name: str) -> str:
+    """Return a dedup key for an id of any kind."""
+    try:
+        check_key(name)
+    except InvalidArgument:
+        return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return name

@@ -1,0 +1,372 @@
+"""Kafka, with confluent-kafka: the extra ``kafka``.
+
+The producer is idempotent: it tries again by itself for as long as it takes, and neither doubles
+nor reorders. A mapping has ``topic`` (by default the topic) and ``key`` (by default the key). What
+stands in the URL's query are options of librdkafka's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from .._core.log_throttle import LogThrottle
+from .._core.sanitize import redact
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import UNCARRIED, Refused, RetryLater, Sent, Unconfirmed, Worked, client_of, kind_of
+from .ingest import IncomingMessage, put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .broker import BrokerMessage, Outcome, Told
+    from .routes import Routes
+
+__all__ = ["Relay", "Source", "settings_of"]
+
+log = logging.getLogger("durable_notify")
+
+#: How long to wait for an answer at the start, in seconds.
+PATIENCE = 10.0
+#: How often to ask for a topic that the broker may be making just now.
+ASKED = 5
+#: Errors that say that a message never will be taken. All that is in neither list waits.
+FINAL = (
+    "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC",
+    "TOPIC_EXCEPTION", "INVALID_RECORD", "POLICY_VIOLATION", "_INVALID_ARG", "INVALID_MSG_SIZE",
+    "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP", "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+)  # fmt: skip
+#: Those of them that say that its topic is not there.
+NOWHERE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC")
+#: Errors that are of one topic, and that an administrator mends.
+FORBIDDEN = ("TOPIC_AUTHORIZATION_FAILED",)
+_TOO_LARGE = "MSG_SIZE_TOO_LARGE"
+_FIXED = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0}
+#: Java's producers put a key in the same partition.
+_DEFAULTS = {"partitioner": "murmur2_random", "client.id": "durable-notify"}
+
+
+class Relay:
+    """Messages to Kafka."""
+
+    fields: Mapping[str, str] = {"topic": "{topic}", "key": "{key}"}
+
+    def __init__(self, url: str) -> None:
+        (self._kafka,) = client_of("kafka", "confluent_kafka")
+        self._settings = {**_DEFAULTS, **settings_of(url), **_FIXED}
+        self._producer: _Producer | None = None
+        self._worked = Worked()
+
+    def check(self, field: str, template: str) -> None:
+        """Nothing more is known of a mapping before the broker is asked."""
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the topics are there, or can be made."""
+        self._producer = _Producer(self._kafka, self._settings, self._worked)
+        await asyncio.to_thread(self._look, self._producer, sorted(routes.fixed("topic")))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await asyncio.to_thread(producer.close)
+
+    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        """Send parcels, all at once: the producer keeps their order."""
+        if self._producer is None:
+            self._producer = _Producer(self._kafka, self._settings, self._worked)
+        producer = self._producer
+        outcomes = await producer.send(parcels, told)
+        # Trap: records go in batches, and a broker refuses a whole batch as too large.
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, _TooLarge):
+                (alone,) = await producer.send([parcels[place]])
+                outcomes[place] = _final(alone)
+                if not isinstance(alone, Unconfirmed):
+                    told(place, outcomes[place])
+        if producer.is_broken:  # it cannot go on, and says so: the next one can
+            self._producer = None
+            await asyncio.to_thread(producer.close)
+        return outcomes
+
+    def _look(self, producer: _Producer, topics: list[str]) -> None:
+        """Ask for the topics, until the broker has made them where it does. In a thread."""
+        try:
+            there = producer.client.list_topics(timeout=PATIENCE).topics
+            for topic in topics:
+                for left in range(ASKED, -1, -1):
+                    if topic in there and there[topic].error is None:
+                        break
+                    if not left:
+                        error = there[topic].error if topic in there else "it is not there"
+                        raise InvalidArgument(
+                            f"Kafka says of topic {topic!r}: {error}. Make it, or correct the "
+                            "mapping"
+                        )
+                    there = producer.client.list_topics(topic, timeout=PATIENCE).topics
+                    time.sleep(0.2)
+        except self._kafka.KafkaException as error:
+            said = producer.last_error or error.args[0]
+            if said.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL"):
+                raise InvalidArgument(f"Kafka says: {said}. Correct the URL") from error
+            raise BrokerUnavailable(f"Kafka cannot be reached: {said}") from error
+
+
+class _TooLarge(Refused):
+    """It, or what was in one batch with it, is too large."""
+
+
+class _Producer:
+    """A producer, and a thread that hears what became of what was sent."""
+
+    def __init__(self, kafka: Any, settings: Mapping[str, Any], worked: Worked) -> None:
+        self._kafka = kafka
+        self.last_error: Any = None
+        self.is_broken = False
+        self._complaints = LogThrottle()
+        self._worked = worked
+        self._closing = False
+        try:
+            self.client = kafka.Producer({**settings, "error_cb": self._hear, "logger": log})
+        except (kafka.KafkaException, TypeError) as error:
+            raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
+        self._thread = threading.Thread(target=self._poll, name="durable_notify kafka", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give up what is not confirmed."""
+        self._closing = True
+        self.client.purge()
+        self.client.flush(1)
+        self._thread.join()
+
+    def _poll(self) -> None:
+        while not self._closing:
+            self.client.poll(0.2)
+
+    def _hear(self, error: Any) -> None:
+        self.last_error = error
+        self.is_broken |= error.fatal()
+        what = BrokerUnavailable(str(error))
+        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        log.log(level, "relaying waits for Kafka: %s", _said(error))
+
+    async def send(
+        self, parcels: Sequence[BrokerMessage], told: Told | None = None
+    ) -> list[Outcome]:
+        batch = _Batch(len(parcels), told)
+        for place, parcel in enumerate(parcels):
+            of = functools.partial(self._outcome_of, topic=parcel.to["topic"])
+            outcome = await self._produce(parcel, batch.putter(place, of))
+            if outcome is not None:
+                batch.put(place, outcome)
+        await batch.done
+        return batch.outcomes
+
+    async def _produce(
+        self, parcel: BrokerMessage, told: Callable[[Any, Any], None]
+    ) -> Outcome | None:
+        """Hand a parcel to the producer; what became of it at once, or None: it tells later."""
+        headers = {**parcel.all_headers("ce_"), "content-type": parcel.content_type}
+        while True:
+            try:
+                self.client.produce(
+                    parcel.to["topic"],
+                    parcel.body,
+                    parcel.to["key"].encode() or None,
+                    headers=[(name, value.encode()) for name, value in headers.items()],
+                    timestamp=int(parcel.published_at.timestamp() * 1000),
+                    on_delivery=told,
+                )
+            except BufferError:
+                await asyncio.sleep(0.01)  # its queue is full
+            except self._kafka.KafkaException as error:
+                return _final(self._outcome_of(error.args[0], topic=parcel.to["topic"]))
+            except UNCARRIED as error:
+                return Refused(f"Kafka cannot carry it: {kind_of(error)}")
+            else:
+                return None
+
+    def _outcome_of(self, error: Any, *, topic: str) -> Any:
+        if error is None:
+            self._worked.note(topic)
+            return Sent()
+        self.is_broken |= error.fatal()
+        name, words = error.name(), f"Kafka says: {_said(error)}"
+        if error.fatal():
+            return Unconfirmed(words)
+        if name == _TOO_LARGE:
+            return _TooLarge(words)
+        if name in NOWHERE:
+            return self._worked.outcome(topic, words)
+        if name in FORBIDDEN:
+            return RetryLater(words)
+        return Refused(words) if name in FINAL else Unconfirmed(words)
+
+
+def _final(outcome: Outcome) -> Outcome:
+    """Of one that was alone: it is it that is too large."""
+    return Refused(outcome.words) if isinstance(outcome, _TooLarge) else outcome
+
+
+class _Batch:
+    """What became of some parcels, heard in another thread."""
+
+    def __init__(self, size: int, told: Told | None) -> None:
+        self._told = told
+        self._loop = asyncio.get_running_loop()
+        self._mutex = threading.Lock()
+        self._left = size
+        self.outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * size
+        self.done: asyncio.Future[None] = self._loop.create_future()
+
+    def putter(self, place: int, outcome_of: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
+        return lambda error, _message: self.put(place, outcome_of(error))
+
+    def put(self, place: int, outcome: Outcome) -> None:
+        with self._mutex:
+            self.outcomes[place] = outcome
+            self._left -= 1
+            left = self._left
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, place, outcome, not left)
+
+    def _tell(self, place: int, outcome: Outcome, is_last: bool) -> None:
+        if self._told is not None and not isinstance(outcome, (Unconfirmed, _TooLarge)):
+            self._told(place, outcome)
+        if is_last and not self.done.done():
+            self.done.set_result(None)
+
+
+def settings_of(url: str) -> dict[str, str]:
+    """Return librdkafka's options for a URL: ``kafka://USER:PASSWORD@HOST:9092,HOST?OPTION=VALUE``.
+
+    Raises:
+        InvalidArgument: it names no host.
+    """
+    rest = url.partition("://")[2]
+    authority, _, query = rest.partition("?")
+    authority = authority.rstrip("/")
+    user, _, hosts = authority.rpartition("@")
+    if not all(host.partition(":")[0] for host in hosts.split(",")) or "/" in hosts:
+        raise InvalidArgument("the URL names no host: write kafka://HOST:9092,HOST:9092")
+    settings = {"bootstrap.servers": hosts}
+    if user:
+        name, _, password = user.partition(":")
+        settings |= {"sasl.username": unquote(name), "sasl.password": unquote(password)}
+    settings |= dict(parse_qsl(query))
+    if bad := settings.keys() & _FIXED.keys():
+        raise InvalidArgument(f"{min(bad)} is not to be chosen: without it messages are lost")
+    return settings
+
+
+def _said(error: Any) -> str:
+    if not hasattr(error, "str"):
+        error = error.args[0] if getattr(error, "args", None) else error
+    return redact(error.str() if hasattr(error, "str") else str(error))
+
+
+class Source:
+    """Records of a topic of Kafka's, as a member of a consumer group."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        (self._kafka,) = client_of("kafka", "confluent_kafka")
+        self._topic = place
+        self._settings = {
+            "client.id": "durable-notify",
+            "auto.offset.reset": "earliest",
+            **settings_of(url),
+            "group.id": group,
+            "enable.auto.commit": False,
+        }
+        self._consumer: Any = None
+        self._complaints = LogThrottle()
+
+    async def connect(self) -> None:
+        """Connect, and see that the topic is there."""
+        try:
+            self._consumer = self._kafka.Consumer(
+                {**self._settings, "logger": log, "error_cb": self._complain}
+            )
+        except (self._kafka.KafkaException, TypeError) as error:
+            raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
+        try:
+            there = await asyncio.to_thread(self._consumer.list_topics, timeout=PATIENCE)
+        except self._kafka.KafkaException as error:
+            raise BrokerUnavailable(f"Kafka cannot be reached: {_said(error)}") from error
+        if self._topic not in there.topics:
+            raise InvalidArgument(f"Kafka says: there is no topic {self._topic!r}")
+        self._consumer.subscribe([self._topic])
+
+    async def receive(self, most: int) -> list[IncomingMessage]:
+        """Return some records."""
+        return await asyncio.to_thread(self._receive, self._consumer, most)
+
+    def _receive(self, consumer: Any, most: int) -> list[IncomingMessage]:
+        first = consumer.poll(0.5)
+        if first is None:
+            return []
+        arrivals = []
+        for record in (first, *consumer.consume(most - 1, 0.01)) if most > 1 else (first,):
+            error = record.error()
+            if error is None:
+                arrivals.append(self._arrival(record))
+            elif error.fatal():
+                raise BrokerUnavailable(f"Kafka says: {_said(error)}")
+            else:
+                self._complain(error)
+        return arrivals
+
+    def _complain(self, error: Any) -> None:
+        """Say what Kafka says: its client tries again by itself."""
+        what = BrokerUnavailable(str(error))
+        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        log.log(level, "ingesting waits for Kafka: %s", _said(error))
+
+    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+        """Commit the offsets."""
+        last: dict[int, int] = {}
+        for arrival in arrivals:
+            partition, offset = arrival.receipt
+            last[partition] = offset + 1
+        offsets = [
+            self._kafka.TopicPartition(self._topic, partition, offset)
+            for partition, offset in last.items()
+        ]
+        try:
+            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+        except self._kafka.KafkaException as error:
+            # Not ours any more, or out of reach: what comes again is known by its offset.
+            log.info("offsets were not committed: %s", _said(error))
+
+    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+        """It stays in the log, and is passed over."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await asyncio.to_thread(consumer.close)
+
+    def _arrival(self, record: Any) -> IncomingMessage:
+        headers: dict[str, Any] = {}
+        for name, value in record.headers() or ():
+            text = None if value is None else value.decode(errors="backslashreplace")
+            put(headers, name, text)
+        kind = headers.pop("content-type", None)
+        key = record.key()
+        partition, offset = record.partition(), record.offset()
+        return IncomingMessage(
+            body=record.value() or b"",
+            # With the time: a topic that is made anew counts from 0.
+            id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
+            key=None if key is None else key.decode(errors="backslashreplace"),
+            content_type=kind if isinstance(kind, str) else "",
+            headers=headers,
+            receipt=(partition, offset),
+        )

@@ -1,0 +1,378 @@
+"""NATS JetStream, with nats-py: the extra ``nats``.
+
+Each message carries ``Nats-Msg-Id``, by which its stream drops what comes twice within its
+duplicate window. A mapping has ``subject``, by default the topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import (
+    UNCARRIED,
+    Refused,
+    RetryLater,
+    Sent,
+    Unconfirmed,
+    Worked,
+    by_ordering_key,
+    client_of,
+    error_text,
+    kind_of,
+    unless_set,
+    url_parts,
+)
+from .ingest import IncomingMessage, put
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .broker import BrokerMessage, Outcome, Told
+    from .routes import Routes
+
+__all__ = ["Relay", "Source", "connect"]
+
+#: How long to wait for an answer, in seconds.
+PATIENCE = 10.0
+#: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
+ACK_WAIT = 20.0
+#: What the client raises before it sends, of a header's name, the subject, or the size.
+_OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
+#: How long to wait for messages before it is looked whether any can come, in seconds.
+IDLE = 5.0
+_NAME = re.compile(r"[!-9;-~]+")
+_PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
+_NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
+#: Error codes of JetStream that say that a message never will be taken: it, or its headers, are too
+#: large for the stream. All that is in neither list waits.
+FINAL = (10054, 10097)
+#: The stream does not take this one now, and may another time: it is full.
+FULL = (10077,)
+
+
+class Relay:
+    """Messages to NATS."""
+
+    fields: Mapping[str, str] = {"subject": "{topic}"}
+
+    def __init__(self, url: str) -> None:
+        self._nats, self._errors, self._js = client_of(
+            "nats", "nats", "nats.errors", "nats.js.errors"
+        )
+        if not url_parts(url).hostname:
+            raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
+        self._url = url
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._broken = asyncio.Event()
+        self._worked = Worked()
+
+    def check(self, field: str, template: str) -> None:
+        """What is the same in each subject has to be one."""
+        plain = re.sub(r"\{\w+\}", "x", template)
+        if (flaw := _flaw_of_subject(plain)) is not None:
+            raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {flaw}")
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that there are streams for the subjects."""
+        stream = (await self._connected()).jetstream(timeout=PATIENCE)
+        try:
+            await stream.account_info()
+            for subject in sorted(routes.fixed("subject")):
+                await self._stream_of(stream, subject)
+        except self._js.NotFoundError as error:
+            raise InvalidArgument(
+                f"NATS says: no stream takes subject {subject!r}. Make one, or correct the mapping"
+            ) from error
+        except (self._js.ServiceUnavailableError, self._errors.NoRespondersError) as error:
+            raise InvalidArgument("NATS has no JetStream for this account: enable it") from error
+        except (self._errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable(f"NATS does not answer: {error_text(error)}") from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        """Send parcels, those of a lane one after the other."""
+        stream = (await self._connected()).jetstream(timeout=PATIENCE)
+        # Trap: what was under way on a connection that broke is not told, and times out.
+        return await by_ordering_key(
+            parcels, lambda each: self._publish(stream, each), told, self._broken
+        )
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._client is None or not self._client.is_connected:
+                await self.close()
+                self._broken = asyncio.Event()
+                self._client = await connect(self._nats, self._url, self._broken)
+            return self._client
+
+    async def _publish(self, stream: Any, parcel: BrokerMessage) -> Outcome:
+        subject = parcel.to["subject"]
+        headers = _headers(parcel)
+        most = self._client.max_payload if self._client is not None else 0
+        flaw = _flaw_of_subject(subject) or _flaw_of_headers(headers, len(parcel.body), most)
+        if flaw is not None:
+            return Refused(flaw)
+        try:
+            await stream.publish(subject, parcel.body, headers=headers, timeout=PATIENCE)
+        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+            return await self._outcome_of(error, stream, subject)
+        self._worked.note(subject)
+        return Sent()
+
+    async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
+        outcome: Outcome = Unconfirmed(f"NATS did not confirm: {error_text(error)}")
+        if isinstance(error, (self._js.NoStreamResponseError, TimeoutError)):
+            outcome = await self._no_stream(stream, subject)
+        elif isinstance(error, self._js.APIError):
+            words = f"NATS says: {error.description} ({error.err_code})"
+            if error.err_code in FINAL:
+                outcome = Refused(words)
+            else:
+                outcome = RetryLater(words) if error.err_code in FULL else Unconfirmed(words)
+        elif type(error).__name__ in _OF_CLIENT:
+            outcome = Refused(f"NATS cannot carry it, says its client: {error_text(error)}")
+        elif isinstance(error, UNCARRIED):
+            # It has answered: but not as a stream does. Whoever it is may have taken it.
+            outcome = Refused(f"what answers on subject {subject!r} is no stream: {kind_of(error)}")
+        elif not isinstance(error, (self._errors.Error, OSError)):
+            raise error
+        return outcome
+
+    async def _no_stream(self, stream: Any, subject: str) -> Outcome:
+        """Nobody has answered: there is no stream, or it has no leader just now."""
+        try:
+            await self._stream_of(stream, subject)
+        except self._js.NotFoundError:
+            words = f"NATS says: no response from stream; no stream takes subject {subject!r}"
+            return self._worked.outcome(subject, words)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            return Unconfirmed(f"NATS did not confirm: {error_text(error)}")
+        return Unconfirmed(f"NATS did not confirm: the stream of {subject!r} does not answer")
+
+    @staticmethod
+    async def _stream_of(stream: Any, subject: str) -> None:
+        await stream.find_stream_name_by_subject(subject)
+
+
+async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
+    """Connect, once: who uses it connects anew. `closed` is set when the connection is gone.
+
+    Raises:
+        BrokerUnavailable: the server is not there.
+        InvalidArgument: it is, and does not let us in.
+    """
+    last: list[str] = []
+
+    async def note(error: Exception) -> None:
+        last[:] = [error_text(error)]
+
+    async def gone() -> None:
+        closed.set()
+
+    try:
+        # Without these two the client tries for two minutes, reconnecting or not.
+        return await nats.connect(
+            url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1,
+            connect_timeout=PATIENCE, ping_interval=15, max_outstanding_pings=2, error_cb=note,
+            closed_cb=gone,
+        )  # fmt: skip
+    except nats.errors.AuthorizationError as error:
+        raise InvalidArgument("NATS refuses user, password or token of the URL") from error
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        if "authorization violation" in str(error).lower():
+            raise InvalidArgument("NATS refuses user, password or token of the URL") from error
+        words = ", ".join(dict.fromkeys([error_text(error), *last]))
+        raise BrokerUnavailable(f"NATS cannot be reached: {words}") from error
+
+
+def _headers(parcel: BrokerMessage) -> dict[str, str]:
+    headers = {}
+    for name, value in parcel.all_headers("ce-").items():
+        # Trap: Nats-Rollup of a publisher's would purge the stream, and who reads takes a message
+        # with a Status for the server's own and drops it.
+        steers = name.lower().startswith("nats-") or name.lower() == "status"
+        kept = f"x-{name}" if steers else name
+        headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
+    headers["content-type"] = parcel.content_type
+    headers["Nats-Msg-Id"] = parcel.id
+    return headers
+
+
+def _flaw_of_headers(headers: Mapping[str, str], body: int, most: int) -> str | None:
+    bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
+    if bad is not None:
+        return f"NATS cannot carry a header of the name {bad[:40]!r}"
+    # Trap: the client looks at the body alone, and the server closes the connection of who sends
+    # more than that, headers included.
+    size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    if most and size > most:
+        return (
+            f"NATS says: maximum payload exceeded; it has {size} bytes, and max_payload is {most}"
+        )
+    return None
+
+
+def _flaw_of_subject(subject: str) -> str | None:
+    if _NOT_IN_SUBJECT.search(subject) or "" in subject.split("."):
+        return (
+            f"{subject[:80]!r} is no subject of NATS's: words between dots, without white space, "
+            "* and >, and none of them empty"
+        )
+    return None
+
+
+class Source:
+    """Messages from a stream of NATS's, by a durable consumer."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        (self._nats, self._errors, self._js, self._api) = client_of(
+            "nats", "nats", "nats.errors", "nats.js.errors", "nats.js.api"
+        )
+        if not url_parts(url).hostname:
+            raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
+        if re.search(r"[\s.*>/\\]", group):
+            raise InvalidArgument("a durable consumer's name has no white space, . * > / and \\")
+        self._url, self._stream, self._group = url, place, group
+        self._client: Any = None
+        self._reading: Any = None
+        self._broken = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Connect, and make or find the durable consumer."""
+        self._broken = asyncio.Event()
+        self._client = await connect(self._nats, self._url, self._broken)
+        _read_all_headers(self._client)
+        stream = self._client.jetstream(timeout=PATIENCE)
+        try:
+            await stream.stream_info(self._stream)
+            config = self._api.ConsumerConfig(ack_wait=ACK_WAIT, max_ack_pending=20_000)
+            self._reading = await stream.pull_subscribe(
+                "", durable=self._group, stream=self._stream, config=config
+            )
+        except self._js.NotFoundError as error:
+            raise InvalidArgument(f"NATS says: there is no stream {self._stream!r}") from error
+        except self._js.BadRequestError as error:
+            raise InvalidArgument(f"NATS says: {error_text(error)}") from error
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"NATS does not answer: {error_text(error)}") from error
+
+    async def receive(self, most: int) -> list[IncomingMessage]:
+        """Return some messages."""
+        fetching = self._reading.fetch(most, timeout=IDLE)
+        try:
+            messages = await unless_set(self._broken, fetching)
+        except TimeoutError:
+            messages = []
+        except (self._errors.Error, OSError) as error:
+            raise BrokerUnavailable(f"the connection to NATS broke: {error_text(error)}") from error
+        if messages is None:
+            raise BrokerUnavailable("the connection to NATS broke")
+        if not messages:
+            await self._ask()
+        return [self._arrival(message) for message in messages]
+
+    async def _ask(self) -> None:
+        """See whether its consumer is there still: of a stream that was made anew it is not."""
+        try:
+            await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"NATS has no consumer: {error_text(error)}") from error
+
+    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+        """Acknowledge messages."""
+        try:
+            for arrival in arrivals:
+                if not arrival.receipt.is_acked:
+                    await arrival.receipt.ack()
+            await self._client.flush(PATIENCE)
+        except (self._errors.Error, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"the connection to NATS broke: {error_text(error)}") from error
+
+    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+        """Have it not come again; it stays in its stream. `keep`: it comes again before long."""
+        if keep:
+            arrival.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
+            return
+        with contextlib.suppress(self._errors.Error, OSError):
+            await arrival.receipt.term()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    def _arrival(self, message: Any) -> IncomingMessage:
+        headers: dict[str, Any] = {
+            name.removeprefix(_THEIRS): value for name, value in (message.headers or {}).items()
+        }
+        about = message.metadata
+        key = headers.pop("durable-notify-key", None)
+        if isinstance(key, list):
+            key = key[-1]
+        if key is not None and key.startswith('"'):
+            with contextlib.suppress(ValueError):
+                key = json.loads(key)
+        kind = headers.pop("content-type", "")
+        return IncomingMessage(
+            body=message.data,
+            # With the time: a stream that is made anew counts from 1.
+            id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
+            key=key,
+            content_type=kind if isinstance(kind, str) else kind[-1],
+            headers=headers,
+            receipt=message,
+        )
+
+
+#: Put before a name by which the client would take a message for one of the server's own.
+_THEIRS = "\0"
+
+
+def _read_all_headers(client: Any) -> None:
+    """Have a client keep every header of every message.
+
+    Trap: it drops a message with a header named Status, which it takes for the server's word that
+    there is none, and silently drops headers whose name has white space or is not ASCII.
+    """
+    of_server = client._process_headers  # noqa: SLF001 - it has no other
+
+    async def process(raw: bytes | None) -> dict[str, Any] | None:
+        if not raw or not raw.startswith(_FIRST_LINE):
+            return await of_server(raw)  # type: ignore[no-any-return]
+        return _headers_of(raw)
+
+    client._process_headers = process  # noqa: SLF001
+
+
+#: The first line of a publisher's headers; the server's own has a status in it.
+_FIRST_LINE = b"NATS/1.0\r\n"
+
+
+def _headers_of(raw: bytes) -> dict[str, Any] | None:
+    """Read headers; a name that comes again has a list of values."""
+    headers: dict[str, Any] = {}
+    for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
+        before, colon, after = line.partition(b":")
+        if not colon:
+            continue
+        name, value = (
+            part.decode(errors="backslashreplace").strip(" \t") for part in (before, after)
+        )
+        if name == "Status":
+            name = _THEIRS + name
+        put(headers, name, value)
+    return headers or None

@@ -1,0 +1,481 @@
+"""RabbitMQ, with aio-pika: the extra ``rabbitmq``.
+
+Messages are persistent and mandatory, and each is confirmed by the broker. A mapping has
+``exchange`` (by default ``amq.topic``, which every RabbitMQ has) and ``routing_key`` (by default
+the topic).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from .._core.sanitize import redact
+from ..errors import BrokerUnavailable, InvalidArgument
+from .amqp import connection_class, text_of
+from .broker import (
+    UNCARRIED,
+    Refused,
+    RetryLater,
+    Sent,
+    Unconfirmed,
+    Worked,
+    by_ordering_key,
+    client_of,
+    error_text,
+    kind_of,
+    url_parts,
+)  # fmt: skip
+from .ingest import IncomingMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .broker import BrokerMessage, Outcome, Told
+    from .routes import Routes
+
+__all__ = ["Relay", "Source", "connect"]
+
+#: How long connecting may take, and how often a connection shows that it is alive, in seconds.
+PATIENCE = 10.0
+HEARTBEAT = 15
+#: A frame of RabbitMQ's has 128 kB, and all headers stand in one.
+MOST_HEADERS = 100_000
+#: How many messages an ingest has in hand that are not acknowledged.
+PREFETCH = 2000
+_SHORT = 255  # bytes: what AMQP allows a routing key
+#: Bytes: what AMQP allows a header's name. The client cuts what is longer, without a word.
+_NAME = 128
+#: The code of a message that was returned: no queue is bound for it.
+NO_ROUTE = 312
+#: Codes with which a channel is closed for what never will be taken: content too large, no such
+#: exchange, a precondition that failed. All that is in neither list waits.
+FINAL = (311, 404, 406)
+NOT_FOUND = 404
+#: An administrator mends these: access refused, a resource that is locked.
+FORBIDDEN = (403, 405)
+#: Codes with which it closes a connection that may not be opened: its user, or its virtual host.
+NO_ENTRY = (403, 530)
+#: Headers by which RabbitMQ sends a message elsewhere as well: no business of a publisher's.
+_STEERING = ("CC", "BCC")
+
+
+class _Suspect(Unconfirmed):
+    """Under way when its channel was closed for one of those under way."""
+
+
+class _Alone(Unconfirmed):
+    """Its channel was closed for it, nobody knows why."""
+
+
+class Relay:
+    """Messages to RabbitMQ."""
+
+    fields: Mapping[str, str] = {"exchange": "amq.topic", "routing_key": "{topic}"}
+
+    def __init__(self, url: str) -> None:
+        self._pika, self._errors = client_of("rabbitmq", "aio_pika", "aio_pika.exceptions")
+        check_url(url)
+        self._url = url
+        self._connection: Any = None
+        self._connecting = asyncio.Lock()
+        self._idle: list[Any] = []  # open channels that nobody sends through
+        self._known: set[str] = set()  # exchanges that are there
+        self._worked = Worked()
+
+    def check(self, field: str, template: str) -> None:
+        """Nothing more is known of a mapping before the broker is asked."""
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the exchanges are there."""
+        for exchange in sorted(routes.fixed("exchange")):
+            if (problem := await self._missing(exchange)) is not None:
+                raise InvalidArgument(f"RabbitMQ says: {problem}. Make it, or correct the mapping")
+        self._put_back(await self._channel())
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            await self._drop(self._connection)
+
+    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        """Send parcels through a channel of their own; what closes it is found one by one.
+
+        A channel is closed by the broker for a message that is too large, say, and what else was
+        under way in it is not confirmed.
+        """
+        channel = await self._channel()
+        outcomes = await by_ordering_key(
+            parcels, lambda parcel: self._publish(channel, parcel), told
+        )
+        if not channel.is_closed:
+            self._put_back(channel)
+        if any(isinstance(outcome, _Suspect) for outcome in outcomes):
+            await self._one_by_one(parcels, outcomes, told)
+        return outcomes
+
+    async def _one_by_one(
+        self, parcels: Sequence[BrokerMessage], outcomes: list[Outcome], told: Told
+    ) -> None:
+        held: set[object] = {
+            parcel.lane
+            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            if isinstance(outcome, RetryLater)
+        }
+        channel = None
+        for place, parcel in enumerate(parcels):
+            if not isinstance(outcomes[place], Unconfirmed) or (
+                parcel.lane is not None and parcel.lane in held
+            ):
+                continue
+            if channel is None or channel.is_closed:
+                try:
+                    channel = await self._channel()
+                except BrokerUnavailable:
+                    return
+            outcome = await self._publish(channel, parcel, alone=True)
+            outcomes[place] = outcome
+            if isinstance(outcome, Unconfirmed):
+                # Closed for a reason that nobody knows: those after it are none the worse for it.
+                if not isinstance(outcome, _Alone):
+                    return
+                held.add(parcel.lane)
+                continue
+            told(place, outcome)
+            if isinstance(outcome, RetryLater):
+                held.add(parcel.lane)
+        if channel is not None and not channel.is_closed:
+            self._put_back(channel)
+
+    async def _publish(
+        self, channel: Any, parcel: BrokerMessage, *, alone: bool = False
+    ) -> Outcome:
+        name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+        headers = {
+            f"x-{name}" if name in _STEERING else name: value
+            for name, value in parcel.all_headers("cloudEvents:").items()
+        }
+        if (flaw := _flaw(routing_key, headers)) is not None:
+            return Refused(flaw)
+        try:
+            if name not in self._known and (problem := await self._missing(name)) is not None:
+                return self._worked.outcome(_route(parcel), f"RabbitMQ says: {problem}")
+            exchange = await channel.get_exchange(name, ensure=False)
+            await exchange.publish(self._message(parcel, headers), routing_key, mandatory=True)
+        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+            return self._outcome_of(error, parcel, alone=alone)
+        self._worked.note(_route(parcel))
+        return Sent()
+
+    def _outcome_of(self, error: Exception, parcel: BrokerMessage, *, alone: bool) -> Outcome:
+        """What became of a message that was not confirmed.
+
+        `alone`: what closed its channel was this one, and none of those beside it.
+        """
+        errors = self._errors
+        outcome: Outcome = Unconfirmed(f"the connection to RabbitMQ broke: {_said(error)}")
+        if isinstance(error, errors.PublishError):
+            said = error.frame
+            name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+            words = f"RabbitMQ says: {said.reply_code} {said.reply_text}"
+            outcome = Unconfirmed(words)
+            if said.reply_code == NO_ROUTE:
+                words += f"; no queue is bound to exchange {name!r} for routing key {routing_key!r}"
+                outcome = self._worked.outcome((name, routing_key), words)
+        elif isinstance(error, errors.DeliveryError):
+            kind = type(error.frame).__name__.lower()
+            outcome = RetryLater(f"RabbitMQ did not take it (basic.{kind}): is its queue full?")
+        elif isinstance(error, errors.ChannelClosed):
+            words = f"RabbitMQ says: {_said(error)}"
+            self._known.discard(parcel.to["exchange"])
+            outcome = _Suspect(words)
+            if alone:
+                code = _code(error)
+                outcome = RetryLater(words) if code in FORBIDDEN else _Alone(words)
+                if code == NOT_FOUND:
+                    outcome = self._worked.outcome(_route(parcel), words)
+                elif code in FINAL:
+                    outcome = Refused(words)
+        elif isinstance(error, UNCARRIED):
+            outcome = Refused(f"AMQP cannot carry it: {kind_of(error)}")
+        elif not isinstance(error, (BrokerUnavailable, *errors.CONNECTION_EXCEPTIONS)):
+            raise error
+        return outcome
+
+    def _message(self, parcel: BrokerMessage, headers: dict[str, str]) -> Any:
+        return self._pika.Message(
+            parcel.body,
+            headers=headers,
+            content_type=parcel.content_type,
+            delivery_mode=self._pika.DeliveryMode.PERSISTENT,
+            message_id=parcel.id,
+            timestamp=parcel.published_at,
+        )
+
+    async def _missing(self, exchange: str) -> str | None:
+        """Return what the broker says of an exchange that is not there."""
+        if not exchange:  # the default exchange, which always is
+            return None
+        if len(exchange.encode()) > _SHORT:
+            return f"the exchange's name has over {_SHORT} bytes"
+        channel = await self._channel()  # of its own: it is closed where there is none
+        try:
+            await channel.get_exchange(exchange, ensure=True)
+        except self._errors.ChannelNotFoundEntity as error:
+            return _said(error)
+        except self._errors.CONNECTION_EXCEPTIONS as error:
+            if isinstance(error, self._errors.ChannelClosed):
+                return _said(error)
+            raise BrokerUnavailable(f"the connection broke: {_said(error)}") from error
+        self._known.add(exchange)
+        self._put_back(channel)
+        return None
+
+    async def _channel(self) -> Any:
+        """Return an open channel that nobody sends through; connects anew where needed."""
+        while self._idle:
+            channel = self._idle.pop()
+            if not channel.is_closed:
+                return channel
+        for _ in range(2):
+            connection = await self._connected()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await connection.channel(on_return_raises=True)
+            except (*self._errors.CONNECTION_EXCEPTIONS, TimeoutError) as error:
+                # Trap: a connection that broke does not say that it is closed.
+                words = f"RabbitMQ opens no channel: {_said(error)}"
+                await self._drop(connection)
+        raise BrokerUnavailable(words)
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._connection is None or self._connection.is_closed:
+                self._idle.clear()
+                self._known.clear()
+                self._connection = await connect(self._pika, self._url)
+            return self._connection
+
+    async def _drop(self, connection: Any) -> None:
+        if self._connection is connection:
+            self._connection = None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await connection.close()
+
+    def _put_back(self, channel: Any) -> None:
+        self._idle.append(channel)
+
+
+def _route(parcel: BrokerMessage) -> tuple[str, str]:
+    return parcel.to["exchange"], parcel.to["routing_key"]
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidArgument for a URL that cannot work."""
+    parts = url_parts(url)
+    if not parts.hostname:
+        raise InvalidArgument("the URL names no host: write amqp://USER:PASSWORD@HOST:5672/VHOST")
+
+
+async def connect(pika: Any, url: str, way: Any = None) -> Any:
+    """Connect; `way`: how, where not with ``pika.connect``.
+
+    Raises:
+        BrokerUnavailable: the broker is not there.
+        InvalidArgument: it is, and does not let us in.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await (way or pika.connect)(url, heartbeat=HEARTBEAT)
+    except (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenticationError) as e:
+        raise InvalidArgument("RabbitMQ refuses user or password of the URL") from e
+    except pika.exceptions.CONNECTION_EXCEPTIONS as error:
+        words = _said(error)
+        if _code(error) in NO_ENTRY:
+            raise InvalidArgument(f"RabbitMQ says: {words}. Correct the URL") from error
+        if isinstance(error, pika.exceptions.InvalidFrameError):  # which keeps the code to itself
+            words = "it closes the connection; is the virtual host there, and for this user?"
+        raise BrokerUnavailable(f"RabbitMQ cannot be reached: {words or 'no answer'}") from error
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"RabbitMQ does not answer within {PATIENCE:g} s") from error
+
+
+def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
+    if len(routing_key.encode()) > _SHORT:
+        return f"its routing key has over {_SHORT} bytes, which AMQP does not allow"
+    size = 0
+    for name, value in headers.items():
+        length = len(name.encode())
+        if not 0 < length <= _NAME:
+            return f"a header's name has {length} bytes; AMQP allows 1 to {_NAME}"
+        size += length + len(value.encode())
+    if size > MOST_HEADERS:
+        return f"its headers have {size} bytes; {MOST_HEADERS} fit in a frame of RabbitMQ's"
+    return None
+
+
+#: The client has classes for some codes, and leaves the code out of what it says then.
+_CODES = {
+    "ChannelAccessRefused": 403, "ChannelNotFoundEntity": 404, "ChannelLockedResource": 405,
+    "ChannelPreconditionFailed": 406, "ConnectionNotAllowed": 530,
+}  # fmt: skip
+
+
+def _code(error: BaseException) -> int:
+    """The code with which RabbitMQ closed a channel or a connection; 0: it gave none."""
+    given = error.args[0] if error.args else None
+    return _CODES.get(type(error).__name__, given if isinstance(given, int) else 0)
+
+
+def _said(error: BaseException) -> str:
+    """What the broker, or the client, says."""
+    reason = getattr(error, "reason", None)
+    if reason and isinstance(reason, str) and "%" not in reason:
+        return redact(reason)
+    return error_text(error)
+
+
+class Source:
+    """Messages of a queue of RabbitMQ's."""
+
+    def __init__(self, url: str, place: str, group: str) -> None:
+        del group
+        self._pika, self._aiormq, self._pamqp, _ = client_of(
+            "rabbitmq", "aio_pika", "aiormq", "pamqp", "pamqp.decode"
+        )
+        check_url(url)
+        self._url, self._name = url, place
+        self._class = connection_class(self._aiormq, self._pamqp)
+        self._connection: Any = None
+        self._channel: Any = None
+        self._tag: str | None = None
+        self._kept: set[int] = set()  # delivery tags that are not acknowledged
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        """Connect, and take messages of the queue."""
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        self._arrived, self._kept = arrived, set()
+        self._connection = await connect(self._pika, self._url, self._open)
+        try:
+            self._channel = await self._connection.channel(publisher_confirms=False)
+            self._channel.closing.add_done_callback(lambda _: arrived.put_nowait(None))
+            # Its queue is deleted, or moves: this consumer gets nothing any more.
+            cancelled = getattr(self._channel, "on_consumer_cancel_callbacks", None)
+            if cancelled is not None:
+                cancelled.add(lambda *_: arrived.put_nowait(None))
+            await self._channel.basic_qos(prefetch_count=PREFETCH)
+            await self._channel.queue_declare(self._name, passive=True)
+            self._tag = (await self._channel.basic_consume(self._name, arrived.put)).consumer_tag
+        except self._aiormq.exceptions.ChannelClosed as error:
+            raise InvalidArgument(f"RabbitMQ says: {_said(error)}") from error
+        except self._pika.exceptions.CONNECTION_EXCEPTIONS as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    async def _open(self, url: str, heartbeat: int) -> Any:
+        from aio_pika.connection import make_url
+
+        connection = self._class(make_url(url, heartbeat=heartbeat))
+        await connection.connect()
+        return connection
+
+    async def receive(self, most: int) -> list[IncomingMessage]:
+        """Return some messages."""
+        try:
+            async with asyncio.timeout(5):
+                found = [await self._arrived.get()]
+        except TimeoutError:
+            await self._ask()
+            return []
+        while len(found) < most and not self._arrived.empty():
+            found.append(self._arrived.get_nowait())
+        if None in found:
+            raise BrokerUnavailable("the connection to RabbitMQ broke, or the queue was deleted")
+        return [self._arrival(message) for message in found]
+
+    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+        """Acknowledge messages: up to the last, at one stroke, where none of them is kept."""
+        tags = [one.receipt for one in arrivals if one.receipt not in self._kept]
+        if tags and not self._kept:
+            await self._acknowledge(tags[-1], multiple=True)
+            return
+        for tag in tags:
+            await self._acknowledge(tag)
+
+    async def _acknowledge(self, tag: int, *, multiple: bool = False) -> None:
+        try:
+            await self._channel.basic_ack(tag, multiple=multiple)
+        except self._pika.exceptions.CONNECTION_EXCEPTIONS as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+        """It goes to the queue's dead letter exchange; where it has none, it is gone.
+
+        `keep`: it stays in the queue, and comes again with the next connection.
+        """
+        # Trap: to acknowledge one that was rejected closes the channel.
+        self._kept.add(arrival.receipt)
+        if not keep:
+            with contextlib.suppress(*self._pika.exceptions.CONNECTION_EXCEPTIONS):
+                await self._channel.basic_reject(arrival.receipt, requeue=False)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await connection.close()
+
+    async def _ask(self) -> None:
+        """See whether it hears still: of a queue that was deleted and made anew it does not."""
+        if self._tag not in self._channel.consumers:
+            raise BrokerUnavailable("RabbitMQ has ended the consumer: was the queue deleted?")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._channel.queue_declare(self._name, passive=True)
+        except (*self._pika.exceptions.CONNECTION_EXCEPTIONS, TimeoutError) as error:
+            raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
+
+    def _arrival(self, message: Any) -> IncomingMessage:
+        properties = message.header.properties
+        headers = {
+            name: value
+            for name, property_ in _PROPERTIES.items()
+            if (value := getattr(properties, property_, None)) not in (None, "")
+        }
+        headers |= properties.headers or {}
+        key = headers.pop("durable-notify-key", None)
+        known = properties.message_id
+        return IncomingMessage(
+            body=bytes(message.body),
+            # RabbitMQ gives none: it is that of whoever has published it.
+            id=None if not known else f"rabbitmq/{self._name}/{known}",
+            key=None if key is None else _text(key),
+            content_type=properties.content_type or "",
+            headers={name: _text(value) for name, value in headers.items()},
+            receipt=message.delivery.delivery_tag,
+        )
+
+
+#: What else a message has; as headers, unless it has one of that name.
+_PROPERTIES = {
+    "content_encoding": "content_encoding", "correlation_id": "correlation_id",
+    "reply_to": "reply_to", "type": "message_type", "app_id": "app_id", "user_id": "user_id",
+}  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    """Return the value of a header as text: text as it is, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return text_of(value)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    return text_of(value) if isinstance(value, (bytes, bytearray)) else str(value)

@@ -1,0 +1,221 @@
+"""Redis Streams, with redis-py: the extra ``redis``.
+
+A batch is one transaction (MULTI, EXEC), so that it is there as a whole or not at all. A mapping
+has ``stream`` (by default the topic) and ``maxlen``: about how many entries the stream keeps; 0,
+the default, is all.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ..errors import BrokerUnavailable, InvalidArgument
+from .broker import (
+    UNCARRIED,
+    Refused,
+    Sent,
+    Unconfirmed,
+    client_of,
+    error_text,
+    kind_of,
+    url_parts,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .broker import BrokerMessage, Outcome, Told
+    from .routes import Routes
+
+__all__ = ["Relay"]
+
+#: How long to wait for an answer, in seconds.
+PATIENCE = 10.0
+#: How large the payloads of one transaction are together; one alone may be larger.
+MOST_AT_ONCE = 8 * 1024 * 1024
+#: What Redis takes as one value, unless it says otherwise.
+BULK = 512 * 1024 * 1024
+#: Codes by which Redis says that it never will take a message: all others wait.
+FINAL = ("WRONGTYPE",)
+#: Codes by which it says at the start that the URL is wrong.
+NO_ENTRY = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
+
+
+class _Broke(Unconfirmed):
+    """The connection broke: no other parcel gets through, either."""
+
+
+class Relay:
+    """Messages to Redis."""
+
+    fields: Mapping[str, str] = {"stream": "{topic}", "maxlen": "0"}
+
+    def __init__(self, url: str) -> None:
+        aio, self._errors, backoff, retry = client_of(
+            "redis", "redis.asyncio", "redis.exceptions", "redis.backoff", "redis.asyncio.retry"
+        )
+        url_parts(url)
+        try:
+            self._client = aio.from_url(
+                url,
+                socket_timeout=PATIENCE,
+                socket_connect_timeout=PATIENCE,
+                # Trap: tried again by the client, a transaction whose answer was lost is there
+                # twice, and nobody knows.
+                retry=retry.Retry(backoff.NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise InvalidArgument(
+                "the URL of Redis cannot work: write redis://:PASSWORD@HOST:6379/0"
+            ) from error
+        self._bulk = BULK
+
+    def check(self, field: str, template: str) -> None:
+        """``maxlen`` is a number."""
+        if field == "maxlen" and not template.isdecimal():
+            raise InvalidArgument(f"maxlen is a number of entries, not {template!r}")
+
+    async def connect(self, routes: Routes) -> None:
+        """Connect, and see that the streams are streams, where they are there."""
+        errors = self._errors
+        try:
+            await self._client.ping()
+            for stream in sorted(routes.fixed("stream")):
+                kind = (await self._client.type(stream)).decode()
+                if kind not in ("none", "stream"):
+                    raise InvalidArgument(f"Redis says: {stream!r} is a {kind}, not a stream")
+            async with self._client.pipeline(transaction=True) as pipe:
+                # Trap: where MULTI is refused, what follows it is done nevertheless, at each try.
+                await pipe.ping().execute()
+            try:
+                found = await self._client.config_get("proto-max-bulk-len")
+                self._bulk = int(found.get("proto-max-bulk-len", BULK))
+            except errors.ResponseError as error:
+                if _code(error) not in ("ERR", "NOPERM"):
+                    raise
+                self._bulk = BULK  # a managed Redis does not tell
+        except errors.AuthenticationError as error:
+            raise InvalidArgument(f"Redis says: {error_text(error)}. Correct the URL") from error
+        except (errors.ConnectionError, errors.TimeoutError) as error:
+            raise BrokerUnavailable(f"Redis cannot be reached: {error_text(error)}") from error
+        except errors.ResponseError as error:
+            if _code(error) in NO_ENTRY:
+                raise InvalidArgument(f"Redis says: {_said(error)}. Correct the URL") from error
+            raise BrokerUnavailable(f"Redis says: {_said(error)}") from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.aclose()
+
+    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        """Send parcels, some transactions one after the other."""
+        outcomes: list[Outcome] = []
+        for some in _parts(parcels):
+            if outcomes and isinstance(outcomes[-1], Unconfirmed):
+                outcomes += [outcomes[-1]] * len(some)  # in their order
+                continue
+            for outcome in await self._transaction(some):
+                if not isinstance(outcome, Unconfirmed):
+                    told(len(outcomes), outcome)
+                outcomes.append(outcome)
+        return outcomes
+
+    async def _transaction(self, parcels: Sequence[BrokerMessage]) -> list[Outcome]:
+        errors = self._errors
+        outcomes: list[Outcome] = [self._flaw(parcel) or Sent() for parcel in parcels]
+        places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Sent)]
+        if not places:
+            return outcomes
+        failed: Outcome
+        try:
+            async with self._client.pipeline(transaction=True) as pipe:
+                # Trap: it would write the command, payload included, into the error's text, and
+                # the code that Redis gave would not stand first any more.
+                pipe.annotate_exception = lambda *_: None
+                for place in places:
+                    parcel = parcels[place]
+                    most = int(parcel.to["maxlen"]) or None
+                    pipe.xadd(parcel.to["stream"], _entry(parcel), maxlen=most, approximate=True)
+                results = await pipe.execute(raise_on_error=False)
+        except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            failed = _Broke(f"the connection to Redis broke: {_said(error)}")
+        except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was done
+            failed = self._of_error(error)
+            if len(places) > 1:
+                return await self._one_by_one(parcels)
+        else:
+            for place, result in zip(places, results, strict=True):
+                if isinstance(result, Exception):
+                    outcomes[place] = self._of_error(result)
+            return outcomes
+        for place in places:
+            outcomes[place] = failed
+        return outcomes
+
+    async def _one_by_one(self, parcels: Sequence[BrokerMessage]) -> list[Outcome]:
+        """Find out which of some parcels Redis does not take: it took none of them together."""
+        outcomes: list[Outcome] = []
+        held: dict[object, Outcome] = {}
+        for parcel in parcels:
+            if outcomes and isinstance(outcomes[-1], _Broke):
+                outcomes.append(outcomes[-1])
+            elif parcel.lane is not None and parcel.lane in held:
+                outcomes.append(held[parcel.lane])
+            else:
+                outcomes += await self._transaction([parcel])
+                if isinstance(outcomes[-1], Unconfirmed):
+                    held[parcel.lane] = outcomes[-1]
+        return outcomes
+
+    def _of_error(self, error: Exception) -> Outcome:
+        if isinstance(error, (self._errors.DataError, *UNCARRIED)):
+            return Refused(f"Redis cannot carry it: {kind_of(error)}")
+        words = f"Redis says: {_said(error)}"
+        return Refused(words) if _code(error) in FINAL else Unconfirmed(words)
+
+    def _flaw(self, parcel: BrokerMessage) -> Outcome | None:
+        size = len(parcel.body)
+        if size <= self._bulk:
+            return None
+        return Refused(
+            f"Redis says: Protocol error: invalid bulk length; it has {size} bytes, and "
+            f"proto-max-bulk-len is {self._bulk}"
+        )
+
+
+def _code(error: Exception) -> str:
+    """The first word of what Redis said: its code. The client leaves it out of some texts."""
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+
+
+def _said(error: Exception) -> str:
+    """What Redis said, with its code, and without what it quotes of a command."""
+    text, code = error_text(error), _code(error)
+    text = text.partition(", with args beginning with")[0]
+    return text if text.startswith(code) else f"{code} {text}"
+
+
+def _entry(parcel: BrokerMessage) -> dict[str, str | bytes]:
+    entry: dict[str, str | bytes] = {
+        "id": parcel.id,
+        "topic": parcel.topic,
+        "payload": parcel.body,
+        "content-type": parcel.content_type,
+        "headers": json.dumps(dict(parcel.headers), ensure_ascii=False),
+        "published_at": parcel.published_at.isoformat(),
+    }
+    if parcel.key is not None:
+        entry["key"] = parcel.key
+    return entry
+
+
+def _parts(parcels: Sequence[BrokerMessage]) -> Iterator[Sequence[BrokerMessage]]:
+    """Divide parcels, in their order, by size."""
+    first = size = 0
+    for place, parcel in enumerate(parcels):
+        if place > first and size + len(parcel.body) > MOST_AT_ONCE:
+            yield parcels[first:place]
+            first, size = place, 0
+        size += len(parcel.body)
+    yield parcels[first:]

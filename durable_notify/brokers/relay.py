@@ -1,0 +1,393 @@
+"""The bridge out: a consumer group whose handler is a broker.
+
+::
+
+    await AsyncRelay(dsn, to="amqp://localhost", group="relay", topics=["orders.*"]).run()
+
+A relay is a service that runs by itself, so there is no synchronous twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import time
+import traceback
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .._async.concurrency import on_signals
+from .._async.consumer.consumer import AsyncConsumer
+from .._core.leases import Ack, Reject, Retry
+from .._core.log_throttle import LogThrottle
+from .._core.pacing import backoff
+from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
+from ..payloads import JsonText, ReadMessage, members
+from ..topics import check_topics
+from .broker import (
+    BrokerMessage,
+    Refused,
+    RetryLater,
+    Sent,
+    Unconfirmed,
+    broker_class,
+    kind_of,
+    unless_set,
+)
+from .cloudevents import to_event
+from .routes import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeAlias, Unpack
+
+    from .._async.consumer.message import AsyncMessage
+    from ..options import ConsumerSettings
+    from .broker import Broker, Outcome, Told
+
+    _Left: TypeAlias = list[tuple[AsyncMessage, BrokerMessage]]
+
+__all__ = ["AsyncRelay"]
+
+log = logging.getLogger("durable_notify")
+
+#: How long a relay that is told to stop waits for what it has sent to be confirmed, in seconds.
+GRACE = 5.0
+#: How many batches are under way at once: while one is confirmed, the next is sent.
+WORKERS = 2
+#: After how many seconds the batches after it are sent while one waits, and how many may wait so.
+ASIDE = 1.0
+MOST_ASIDE = 8
+#: How often a message fails while others pass before it comes again as its group backs off.
+PASSED = 10
+#: How many in a row fail, one by one, before the rest is not tried.
+ENOUGH = 5
+#: For how long a broker may be silent before that is said, in seconds.
+SILENCE = 10.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Text:
+    """Payloads and headers as they are written; headers that are text are decoded.
+
+    Trap: decoded and encoded again, a number of 20 digits is another one.
+    """
+
+    def __call__(self, payload: str) -> str:
+        return payload
+
+    @staticmethod
+    def of_headers(headers: str) -> dict[str, Any]:
+        found = members(headers)
+        return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
+
+
+class _Consumer(AsyncConsumer):
+    _loads = staticmethod(_Text())
+
+
+class AsyncRelay:
+    """Relays topics to a broker, as a member of a consumer group.
+
+    A message is settled once the broker has confirmed it. While the broker is down, or says what is
+    not known to be final, the relay holds what it has claimed and tries again, later each time, 30
+    seconds at most; no attempt is counted. What the broker will never take becomes a dead letter
+    with the broker's words as its reason. What it does not take now, a queue being full, or not for
+    long while it takes others, comes again as the group backs off. Messages of
+    one key arrive in their order: the next is sent when the one before is confirmed.
+
+    Args:
+        dsn: a libpq connection string or URI.
+        to: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
+        group: the consumer group.
+        topics: the topics relayed, or patterns.
+        routes: by topic or pattern, what to fill in for each of the broker's fields, such as
+            ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
+            ``Routes``.
+        cloudevents: send each message as a CloudEvent in the JSON format.
+        batch: the most messages under way in one batch.
+        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        options: those of ``ConsumerOptions``.
+
+    Raises:
+        InvalidArgument: the URL, the mapping or an option cannot work.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        to: str,
+        group: str,
+        topics: Iterable[str],
+        routes: Mapping[str, Mapping[str, str]] | None = None,
+        cloudevents: bool = False,
+        batch: int = 500,
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None:
+        names = check_topics(topics)
+        self._broker: Broker = broker_class(to, "Relay")(to)
+        self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
+        # No more than is under way: what waits behind a key in flight is parked, at a cost.
+        options.setdefault("prefetch", WORKERS * batch)
+        self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
+        self._consumer._check_batches(batch, 0, WORKERS)  # noqa: SLF001 - ours
+        self._batch = batch
+        self._cloudevents = cloudevents
+        self._stopping = asyncio.Event()
+        self._complaints = LogThrottle()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self.sent = 0
+        self.refused = 0
+
+    async def run(self) -> None:
+        """Relay until stopped: by ``stop()``, SIGTERM or SIGINT.
+
+        On stopping, what was sent may be confirmed for 5 seconds; the rest is given back.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached at the start. Nothing was claimed; once
+                started, a relay outlasts outages.
+            InvalidArgument: the URL or the mapping cannot work, says the broker.
+            psycopg.Error, SchemaError: as with a consumer.
+        """
+        workers: list[asyncio.Task[None]] = []
+        try:
+            with on_signals(self.stop):
+                await unless_set(self._stopping, self._broker.connect(self._routes))
+                if self._stopping.is_set():
+                    return
+                await self._consumer.start()
+                workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+                await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            self.stop()
+            try:
+                results = await asyncio.gather(*workers, return_exceptions=True)
+                while self._under_way:
+                    await asyncio.wait(self._under_way)
+            finally:
+                try:
+                    await self._consumer.close()
+                finally:
+                    await self._broker.close()
+        for result in (self._failure, *results):
+            if isinstance(result, BaseException):
+                raise result
+
+    def stop(self) -> None:
+        """Claim nothing more; ``run`` returns once what is under way is confirmed or given back."""
+        self._stopping.set()
+        self._consumer.stop()
+
+    async def _work(self) -> None:
+        async for batch in self._consumer.batches(size=self._batch):
+            task = asyncio.create_task(self._relay(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._over)
+            # One that waits does not hold up the rest, for as long as there are not many.
+            await asyncio.wait([task], timeout=ASIDE)
+            while len(self._under_way) > MOST_ASIDE:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self.stop()
+
+    async def _relay(self, batch: list[AsyncMessage]) -> None:
+        """See a batch through: until each message is settled, or the relay is to stop."""
+        left: _Left = []
+        for message in batch:
+            try:
+                left.append((message, self._pack(message)))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is this one
+                self._settle(message, Refused(f"it cannot be sent: {kind_of(error)}"))
+        failures = 0
+        passed_over: dict[int, int] = {}
+        while left:
+            before = self.sent
+            outcomes = await self._send(left, alone=failures > 1)
+            if outcomes is None:
+                return
+            trouble = None
+            for (message, _), outcome in zip(left, outcomes, strict=True):
+                if not isinstance(outcome, Unconfirmed) or message.is_settled:
+                    continue
+                trouble = trouble or outcome
+                passed_over[message.id] = passed_over.get(message.id, 0) + (self.sent > before)
+                if passed_over[message.id] >= PASSED:
+                    self._settle(message, RetryLater(outcome.words))
+            if trouble is None:
+                return
+            moved = any(isinstance(outcome, Sent) for outcome in outcomes)
+            failures = 1 if moved else failures + 1
+            if not await self._pause(failures, trouble):
+                return
+            held = set(await self._consumer.still_held(message for message, _ in left))
+            left = [(message, parcel) for message, parcel in left if message in held]
+
+    async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
+        """Send parcels; None where the relay was to stop meanwhile, and it took too long.
+
+        What is confirmed is settled at once, whatever becomes of the others.
+
+        `alone`: one after the other, for one of them may be what breaks the connection for all.
+        """
+        told = self._in_order(left)
+        parcels = [parcel for _, parcel in left]
+        sending = self._one_by_one(parcels, told) if alone else self._tried(parcels, told)
+        waiting = asyncio.create_task(self._say_it_waits(len(parcels)))
+        try:
+            return await unless_set(self._stopping, sending, GRACE)
+        finally:
+            waiting.cancel()
+
+    def _in_order(self, left: _Left) -> Told:
+        """Return what settles messages as soon as all before them of their lane are."""
+        known: dict[int, Outcome] = {}
+        lanes: dict[object, deque[int]] = {}
+        for place, (_, parcel) in enumerate(left):
+            lanes.setdefault(parcel.lane, deque()).append(place)
+
+        def told(place: int, outcome: Outcome) -> None:
+            lane = left[place][1].lane
+            known[place] = outcome
+            queue = deque([place]) if lane is None else lanes[lane]
+            while queue and queue[0] in known:
+                message = left[queue[0]][0]
+                if not message.is_settled:  # with one before it of its key
+                    self._settle(message, known[queue[0]])
+                queue.popleft()
+
+        return told
+
+    async def _tried(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        try:
+            return await self._broker.send(parcels, told)
+        except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
+            return [Unconfirmed(str(error))] * len(parcels)
+        except Exception as error:  # noqa: BLE001
+            # Of what is not known nobody knows that it is final.
+            # Trap: with its text, which may quote the message, a traceback is not to be logged.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)
+            words = f"unexpected {kind_of(error)} of the broker's client"
+            return [Unconfirmed(words)] * len(parcels)
+
+    async def _one_by_one(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        held: dict[object, Outcome] = {}
+        in_a_row = 0
+        for place, parcel in enumerate(parcels):
+            if in_a_row >= ENOUGH:  # it is not these: nothing gets through
+                outcomes.append(outcomes[-1])
+                continue
+            if parcel.lane is not None and parcel.lane in held:
+                outcomes.append(held[parcel.lane])
+                continue
+            outcomes += await self._tried([parcel], functools.partial(_told_at, told, place))
+            if isinstance(outcomes[-1], Sent):
+                in_a_row = 0
+            elif isinstance(outcomes[-1], (Unconfirmed, RetryLater)):
+                in_a_row += isinstance(outcomes[-1], Unconfirmed)
+                held[parcel.lane] = outcomes[-1]
+        return outcomes
+
+    async def _say_it_waits(self, many: int) -> None:
+        """Say that a broker does not answer: its client may try for long, and says nothing."""
+        await asyncio.sleep(SILENCE)
+        error = BrokerUnavailable("no answer")
+        while True:
+            level = self._complaints.level("relaying, without an answer", error, time.monotonic())
+            words = "relaying waits: of %d messages the broker has not confirmed all for %g s"
+            log.log(level, words, many, SILENCE)
+            await asyncio.sleep(self._complaints.EVERY)
+
+    async def _pause(self, failures: int, trouble: Unconfirmed) -> bool:
+        """Wait before the next try; returns whether there is to be one."""
+        delay = backoff(failures, 0.1, 30.0)
+        error = BrokerUnavailable(trouble.words)
+        level = self._complaints.level("relaying", error, time.monotonic())
+        log.log(level, "relaying waits, next try in %.1f s: %s", delay, trouble.words)
+        try:
+            async with asyncio.timeout(delay):
+                await self._stopping.wait()
+        except TimeoutError:
+            return not self._stopping.is_set()
+        return False
+
+    def _settle(self, message: AsyncMessage, outcome: Outcome) -> None:
+        try:
+            if isinstance(outcome, Sent):
+                self._consumer.settle_soon(message, Ack())
+                self.sent += 1
+            elif isinstance(outcome, Refused):
+                log.warning("message %s is a dead letter now: %s", message.id, outcome.words)
+                self._consumer.settle_soon(message, Reject(outcome.words[:2000]))
+                self.refused += 1
+            elif isinstance(outcome, RetryLater):
+                log.info("message %s comes again: %s", message.id, outcome.words)
+                failure = {"type": "", "message": outcome.words[:2000]}
+                self._consumer.settle_soon(message, Retry(error=failure))
+        except (AlreadySettled, LeaseLost) as error:
+            log.warning("message %s was sent, and comes again: %s", message.id, error)
+
+    def _pack(self, message: AsyncMessage) -> BrokerMessage:
+        """Turn a message into what is sent. Raises ValueError where it has no such form."""
+        headers = dict(message.headers)
+        if self._cloudevents:
+            body = _event(message)
+            kind = "application/cloudevents+json"
+            headers.pop("content-type", None)
+            headers = {k: v for k, v in headers.items() if not k.startswith("ce_")}
+        else:
+            is_data = isinstance(message.payload, bytes)
+            body = message.payload if is_data else message.payload.encode()
+            plain = "application/octet-stream" if is_data else "application/json"
+            kind = str(headers.pop("content-type", plain))
+        published = message.published_at.astimezone(UTC)
+        micros = (published - _EPOCH) // timedelta(microseconds=1)
+        return BrokerMessage(
+            id=f"{message.id}-{micros}",
+            topic=message.topic,
+            key=message.key,
+            body=body,
+            content_type=kind,
+            headers={name: str(value) for name, value in headers.items()},
+            published_at=published,
+            to=self._routes.of(message.topic, message.key, message.id),
+            lane=message._place,  # noqa: SLF001 - what its group keeps in order
+        )
+
+
+def _told_at(told: Told, place: int, _: int, outcome: Outcome) -> None:
+    told(place, outcome)
+
+
+def _event(message: AsyncMessage) -> bytes:
+    """Return a message as a CloudEvent; its JSON as it is, with every digit, however deep."""
+    is_data = isinstance(message.payload, bytes)
+    headers = {
+        name: json.loads(value) if isinstance(value, JsonText) else value
+        for name, value in message.headers.items()
+        if name == "content-type" or name.startswith("ce_")
+    }
+    event = to_event(
+        ReadMessage(
+            message.id, message.topic, message.key, message.payload if is_data else None,
+            headers, message.published_at, str,
+        )
+    )  # fmt: skip
+    event.pop("data", None)  # of a header
+    if is_data or message.payload == "null":
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    event.pop("data_base64", None)
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f'{text[:-1]},"data":{message.payload}}}'.encode()

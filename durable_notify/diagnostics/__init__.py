@@ -1,0 +1,1 @@
+"""What looks at a database and its consumers: the doctor, its checks, status, probes."""

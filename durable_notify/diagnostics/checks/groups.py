@@ -1,0 +1,103 @@
+"""Groups: what they leave lying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..context import CheckContext
+from ..findings import Finding, found
+
+#: Up to so many messages are counted; beyond that they are estimated.
+MOST = 10_000
+#: So many handlers are named, those at work for longest.
+MOST_HANDLERS = 5
+
+
+def unused(patient: CheckContext) -> Iterator[Finding]:
+    """Groups for which messages wait for long, and nobody takes them."""
+    for group, topic, waiting, exact, seconds in patient.rows(
+        """
+        SELECT b.group_name, b.topic, b.waiting, b.is_exact, b.oldest_seconds
+          FROM durable_notify.backlog(%s) b
+         WHERE b.leases = 0 AND b.waiting > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
+        """,
+        MOST,
+        patient.limits.unused,
+    ):
+        held = _held(patient, waiting)
+        about = "" if exact else "about "
+        size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
+        what = (
+            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, "
+            f"the oldest for {seconds / 86_400:.1f} days"
+        )
+        yield found(
+            "group-unused", what,
+            group=group, topic=topic, waiting=waiting, seconds=round(seconds), bytes=held,
+        )  # fmt: skip
+
+
+def _held(patient: CheckContext, messages: int) -> int | None:
+    """Return what so many messages take, by the log's average; None where it is not known yet."""
+    ((size, rows),) = patient.rows(
+        """
+        SELECT sum(pg_table_size(c.oid))::bigint, sum(c.reltuples)::bigint
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'durable_notify' AND c.relkind = 'r' AND c.relname LIKE 'outbox%%'
+           AND c.reltuples > 0
+        """
+    )
+    return messages * size // rows if rows else None
+
+
+def paused(patient: CheckContext) -> Iterator[Finding]:
+    """Groups that were paused long ago."""
+    for group, since in patient.rows(
+        """
+        SELECT g.name, g.paused_at FROM durable_notify.groups() g
+         WHERE g.paused_at < clock_timestamp() - make_interval(secs => %s)
+         ORDER BY 1
+        """,
+        patient.limits.paused,
+    ):
+        what = f"group {group} is paused since {since:%Y-%m-%d %H:%M}"
+        yield found("group-paused", what, group=group, since=since)
+
+
+def handlers(patient: CheckContext) -> Iterator[Finding]:
+    """Handlers that do not return: leases that their consumers have prolonged for very long."""
+    for group, topic, owner, messages, seconds in patient.rows(
+        """
+        SELECT l.group_name, l.topic, l.owner, l.messages,
+               extract(epoch FROM clock_timestamp() - l.claimed_at)::float8
+          FROM durable_notify.leases() l
+         WHERE l.claimed_at < clock_timestamp() - make_interval(secs => %s)
+           AND l.deadline > clock_timestamp() AND l.messages > 0
+         ORDER BY l.claimed_at, 1, 2, 3 LIMIT %s
+        """,
+        patient.limits.handler,
+        MOST_HANDLERS,
+    ):
+        what = (
+            f"{owner} has held {messages:,} messages of {topic} in group {group} for "
+            f"{seconds / 3600:.1f} hours, and keeps them"
+        )
+        yield found(
+            "handler-at-work-for-long", what,
+            group=group, topic=topic, owner=owner, messages=messages, seconds=round(seconds),
+        )  # fmt: skip
+
+
+def dead_letters(patient: CheckContext) -> Iterator[Finding]:
+    """Dead letters that pile up."""
+    for group, dead in patient.rows(
+        """
+        SELECT b.group_name, sum(b.dead)::bigint FROM durable_notify.backlog(%s) b
+         GROUP BY 1 HAVING sum(b.dead) > %s ORDER BY 1
+        """,
+        max(MOST, patient.limits.dead_letters + 1),
+        patient.limits.dead_letters,
+    ):
+        more = " or more" if dead >= MOST else ""
+        what = f"group {group} has {dead:,}{more} dead letters"
+        yield found("dead-letters", what, group=group, dead=dead)

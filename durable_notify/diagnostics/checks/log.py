@@ -1,0 +1,185 @@
+"""The schema: its version, what the role may do, and how the log is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ... import schema
+from ...errors import SchemaError, SchemaMissing, SchemaTooNew, SchemaTooOld
+from ..context import CheckContext
+from ..findings import Finding, found
+
+_KINDS: dict[type[SchemaError], str] = {
+    SchemaMissing: "schema-missing",
+    SchemaTooOld: "schema-too-old",
+    SchemaTooNew: "schema-too-new",
+}
+
+
+def schema_version(patient: CheckContext) -> Iterator[Finding]:
+    """The version that this package works with."""
+    try:
+        schema.check(patient.connection)
+    except SchemaError as error:
+        name = _KINDS.get(type(error), "schema-missing")
+        yield found(name, str(error).split(". ")[0].split(" Run ")[0])
+
+
+def rights(patient: CheckContext) -> Iterator[Finding]:
+    """What the role may do; the owner may do everything."""
+    patient.role, patient.owns, patient.sees_sessions = patient.row(
+        """
+        SELECT CURRENT_USER::text,
+               (SELECT has_table_privilege(c.oid, 'TRUNCATE') FROM pg_class c
+                  JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = 'durable_notify' AND c.relname = 'outbox'),
+               pg_has_role('pg_read_all_stats', 'USAGE')
+        """
+    )
+    if patient.owns is None:
+        yield found("schema-missing", "This database has no durable_notify schema")
+    if patient.owns is not False:
+        return
+    allowed = [word for (word,) in patient.rows(
+        """
+        SELECT w.word FROM (VALUES ('_publish_granted', 'publish'), ('_claim_granted', 'consume'),
+                                   ('_read_granted', 'read'), ('_status_granted', 'observe'),
+                                   ('nobody_waits', 'insert')) AS w (name, word)
+         WHERE EXISTS (SELECT FROM pg_proc p
+                         JOIN pg_namespace n ON n.oid = p.pronamespace
+                        WHERE n.nspname = 'durable_notify' AND p.proname = w.name
+                          AND has_function_privilege(p.oid, 'EXECUTE'))
+        """
+    )]  # fmt: skip
+    if not allowed:
+        yield found("no-rights", f"role {patient.role} was granted nothing", role=patient.role)
+    else:
+        yield Finding(
+            "rights", "ok", f"role {patient.role} may {', '.join(allowed)}",
+            data={"role": patient.role, "allowed": allowed},
+        )  # fmt: skip
+
+
+def build(patient: CheckContext) -> Iterator[Finding]:
+    """Columns, ids, triggers and indexes of the log are as what is promised needs them."""
+    tables = _tables(patient)
+    yield from _identity(patient, tables)
+    yield from _triggers(patient, tables)
+    yield from _indexes(patient, tables)
+
+
+def _tables(patient: CheckContext) -> list[int]:
+    """Return the log and its partitions, by oid."""
+    rows = patient.rows(
+        """
+        SELECT l.oid FROM (
+            SELECT c.oid, 0 AS place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'durable_notify' AND c.relname = 'outbox'
+            UNION ALL
+            SELECT t.relid::oid, t.level FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+             CROSS JOIN LATERAL pg_partition_tree(c.oid) t
+             WHERE n.nspname = 'durable_notify' AND c.relname = 'outbox' AND t.level > 0) l
+         ORDER BY l.place, l.oid
+        """
+    )
+    return [oid for (oid,) in rows]
+
+
+def _identity(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
+    identity, last, cache, sequence = patient.row(
+        """
+        SELECT id.attidentity::text,
+               (SELECT a.attname::text FROM pg_attribute a
+                 WHERE a.attrelid = id.attrelid AND NOT a.attisdropped
+                 ORDER BY a.attnum DESC LIMIT 1),
+               s.seqcache, s.seqrelid::regclass::text
+          FROM pg_attribute id
+          LEFT JOIN (pg_sequence s JOIN pg_depend d ON d.objid = s.seqrelid
+                     AND d.classid = 'pg_class'::regclass AND d.deptype IN ('i', 'a'))
+               ON d.refobjid = id.attrelid AND d.refobjsubid = id.attnum
+         WHERE id.attrelid = %s AND id.attname = 'id'
+        """,
+        tables[0],
+    )
+    if identity != "a":
+        yield found("id-not-always", "ids of the log are not GENERATED ALWAYS")
+    if last != "id":
+        yield found("id-not-last", f"column {last} of the log comes after id", column=last)
+    if cache is not None and cache != 1:
+        yield found(
+            "id-cache", f"the sequence of ids has CACHE {cache}", sequence=sequence, cache=cache
+        )
+
+
+def _triggers(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
+    wrong = patient.rows(
+        """
+        SELECT l.oid::regclass::text, t.tgenabled::text, l.oid
+          FROM unnest(%s::oid[]) WITH ORDINALITY AS l (oid, place)
+          LEFT JOIN pg_trigger t ON t.tgrelid = l.oid AND t.tgname = 'outbox_after_insert'
+         WHERE t.tgenabled IS DISTINCT FROM 'A' ORDER BY l.place
+        """,
+        tables,
+    )
+    if wrong and wrong[0][2] == tables[0]:
+        del wrong[1:]  # what is to be run for the log puts its partitions right, too
+    for table, how, _ in wrong:
+        state = {"D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "is not ENABLE ALWAYS"}
+        what = f"the trigger published of {table} {state.get(how, 'is not there')}"
+        yield found("trigger-not-always", what, table=table, enabled=how)
+
+
+def _indexes(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
+    for index, table in patient.rows(
+        """
+        SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text FROM pg_index i
+          JOIN pg_class c ON c.oid = i.indrelid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'durable_notify' AND NOT (i.indisvalid AND i.indisready) ORDER BY 1
+        """
+    ):
+        yield found("index-invalid", f"index {index} of {table} is not valid", index=index)
+    present = {names for (names,) in patient.rows(
+        """
+        SELECT string_agg(a.attname, ', ' ORDER BY k.place) FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (number, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+         WHERE i.indrelid = %s GROUP BY i.indexrelid
+        """,
+        tables[0],
+    )}  # fmt: skip
+    for names in ("topic, id", "topic, xid, id"):
+        if names not in present:
+            yield found(
+                "index-invalid", f"the log has no index on ({names})", index=f"on ({names})"
+            )
+
+
+def unlogged(patient: CheckContext) -> Iterator[Finding]:
+    """All tables survive a crash."""
+    for (table,) in patient.rows(
+        """
+        SELECT c.oid::regclass::text FROM pg_class c
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'durable_notify' AND c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
+         ORDER BY 1
+        """
+    ):
+        yield found("unlogged", f"{table} is unlogged", table=table)
+
+
+def anchor(patient: CheckContext) -> Iterator[Finding]:
+    """The log stands where it was written."""
+    here, rows = patient.row(
+        "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) "
+        "FROM durable_notify.cluster_identity a"
+    )
+    if not here:
+        what = "the messages were restored from, or replicated by, another cluster"
+        if not rows:
+            what = (
+                "the table durable_notify.cluster_identity is empty, as after a TRUNCATE of all "
+                "tables"
+            )
+        yield found("restored-elsewhere", what)

@@ -1,0 +1,139 @@
+"""Retention: room ahead in the log, what is never removed, what keeps it, and who removes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..context import CheckContext
+from ..findings import Finding, found
+
+#: Up to so many messages are counted.
+MOST = 10_000
+
+
+def partitions(patient: CheckContext) -> Iterator[Finding]:
+    """A leaf of the log is ready ahead, and none was missing."""
+    last, ready = patient.row(
+        """
+        SELECT s.last,
+               (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
+          FROM (SELECT COALESCE(pg_sequence_last_value('durable_notify.outbox_id_seq'), 0)) s (last)
+        """
+    )
+    if not ready:
+        what = f"no partition of the log is ready for ids after those of now, {last:,}"
+        yield found("no-partition-ahead", what, last_id=last)
+    (messages,) = patient.row(
+        "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MOST + 1
+    )
+    if messages:
+        counted = f"{messages:,}" if messages <= MOST else f"more than {MOST:,}"
+        what = f"{counted} message{'' if messages == 1 else 's'} are in outbox_default"
+        yield found("default-partition-used", what, messages=messages)
+
+
+def held(patient: CheckContext) -> Iterator[Finding]:
+    """Who may read with a snapshot in which a leaf is wanted that is to be emptied."""
+    for pid, who, leaves, seconds in patient.rows(
+        """
+        SELECT s.pid, s.what, count(*),
+               EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
+          FROM durable_notify.unwanted_partition u
+         CROSS JOIN LATERAL durable_notify._older_snapshots(u.since) s
+         WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)
+         GROUP BY 1, 2 ORDER BY 4 DESC, 1
+        """,
+        patient.limits.transaction,
+    ):
+        process = "" if pid is None else f" (process {pid})"
+        what = (
+            f"{leaves} partition{'' if leaves == 1 else 's'} of the log wait for {who}{process}"
+            f" for {seconds / 60:,.0f} minutes"
+        )
+        yield found("partition-held", what, pid=pid, who=who, leaves=leaves, seconds=seconds)
+
+
+def kept_forever(patient: CheckContext) -> Iterator[Finding]:
+    """Large topics of which nothing is ever removed.
+
+    By the planner's statistics of each leaf: autovacuum renews these, and nothing is counted.
+    """
+    for topic, size in patient.rows(
+        """
+        SELECT t.topic, t.bytes FROM (
+            SELECT v.topic, sum(pg_total_relation_size(l.relid) * v.share)::bigint AS bytes
+              FROM pg_partition_tree('durable_notify.outbox') l
+              JOIN pg_class c ON c.oid = l.relid
+              JOIN pg_stats s ON s.schemaname = 'durable_notify' AND s.tablename = c.relname
+                             AND s.attname = 'topic' AND NOT s.inherited
+             CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[], s.most_common_freqs)
+                   AS v (topic, share)
+             WHERE l.isleaf GROUP BY v.topic) t
+         WHERE t.bytes > %s AND (durable_notify._retention_for(t.topic)).pattern IS NULL
+         ORDER BY t.bytes DESC
+        """,
+        patient.limits.topic,
+    ):
+        what = (
+            f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and nothing ever goes from it"
+        )
+        yield found("topic-kept-forever", what, topic=topic, bytes=size)
+
+
+def lagging(patient: CheckContext) -> Iterator[Finding]:
+    """What stays although it is to go, and is more than the alarm says."""
+    for group, topic, size in patient.rows(
+        "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.retention_blockers() l"
+        " WHERE l.alarm ORDER BY 1, 2"
+    ):
+        held = f"{size / (1 << 20):,.1f} MB of topic {topic}, past their age or size,"
+        if group is None:
+            what = f"{held} wait to be archived"
+            yield found("archive-behind", what, topic=topic, bytes=size)
+        else:
+            what = f"{held} stay because group {group} has not settled them"
+            yield found("retention-blocked", what, group=group, topic=topic, bytes=size)
+
+
+def losses(patient: CheckContext) -> Iterator[Finding]:
+    """What groups lost of late."""
+    for group, topic, messages, last in patient.rows(
+        """
+        SELECT l.of_group, l.topic, sum(l.messages)::bigint, max(l.at)
+          FROM durable_notify.lost_messages() l
+         WHERE l.at > clock_timestamp() - make_interval(secs => %s)
+         GROUP BY 1, 2 ORDER BY 1, 2
+        """,
+        patient.limits.lost,
+    ):
+        what = (
+            f"group {group} lost {messages:,} message{'' if messages == 1 else 's'} of {topic} to "
+            f"retention, the last on {last:%Y-%m-%d %H:%M}"
+        )
+        yield found("messages-lost", what, group=group, topic=topic, messages=messages, last=last)
+
+
+def maintenance(patient: CheckContext) -> Iterator[Finding]:
+    """Somebody maintains, where something is to be done, and nothing keeps a step from it."""
+    since_done, report, waiting = patient.row(
+        """
+        SELECT EXTRACT(epoch FROM clock_timestamp() - m.done_at)::float8, m.report,
+               EXTRACT(epoch FROM clock_timestamp() - LEAST(
+                   (SELECT min(r.set_at) FROM durable_notify.topic_retention r),
+                   (SELECT min(d.until) FROM durable_notify.dedup d)))::float8
+          FROM (SELECT) one LEFT JOIN durable_notify.maintenance m ON true
+        """
+    )
+    late = patient.limits.maintenance
+    if waiting is not None and waiting > late and (since_done is None or since_done > late):
+        done = (
+            "was never done"
+            if since_done is None
+            else f"was last done {since_done / 3600:,.1f} hours ago"
+        )
+        yield found("maintenance-late", f"maintenance {done}", seconds=since_done)
+    for name, why in sorted((report or {}).items()):
+        step, _, ending = name.rpartition(" ")
+        if ending == "failed":
+            what = f"step {step} of the last round of maintenance failed: {why}"
+            yield found("maintenance-failed", what, step=step, reason=why)

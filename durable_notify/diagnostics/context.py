@@ -1,0 +1,92 @@
+"""What the doctor's checks look at, and within which limits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .findings import Finding
+
+if TYPE_CHECKING:
+    from typing import LiteralString
+
+    from .._sync.database.connection import TimeoutConnection
+
+__all__ = ["Check", "CheckContext", "Thresholds"]
+
+#: A check yields what it has found, and nothing where all is well; it returns what is well.
+Check = Callable[["CheckContext"], Iterator[Finding]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From where on something counts; times in seconds.
+
+    Attributes:
+        transaction: the age of a transaction, prepared or not.
+        unused: how long a group has handed out nothing, while messages wait for it.
+        paused: how long a group is paused.
+        handler: how long a consumer holds a batch that it keeps alive.
+        dead_letters: of a group.
+        dead_rows: of a small table.
+        queue: the share of the queue of notifications that is full.
+        connections: the share of the connections that are taken.
+        clock: how far clocks may lie apart.
+        topic: the bytes of a topic without retention.
+        lost: how long what a group lost to retention is told.
+        maintenance: how long nobody maintains, while something is to be done.
+        oldest: the oldest major version of PostgreSQL that is tested.
+        newest: the newest.
+        statement: how long one look may take.
+        hearing: how long a ring is waited for.
+    """
+
+    transaction: float = 300
+    unused: float = 7 * 86_400
+    paused: float = 86_400
+    handler: float = 3_600
+    dead_letters: int = 1000
+    dead_rows: int = 50_000
+    queue: float = 0.5
+    connections: float = 0.9
+    clock: float = 5
+    topic: int = 10 << 30
+    lost: float = 7 * 86_400
+    maintenance: float = 86_400
+    oldest: int = 14
+    newest: int = 18
+    statement: float = 5
+    hearing: float = 2
+
+
+@dataclasses.dataclass(slots=True)
+class CheckContext:
+    """A database that is examined."""
+
+    connection: TimeoutConnection
+    dsn: str
+    listen_dsn: str
+    limits: Thresholds = dataclasses.field(default_factory=Thresholds)
+    role: str = ""
+    owns: bool | None = None
+    sees_sessions: bool = False
+
+    def rows(self, query: LiteralString, *params: Any) -> list[tuple[Any, ...]]:
+        """Run a query in a transaction of its own, within the limits."""
+        with self.connection.transaction():
+            patience = int(self.limits.statement * 1000)
+            # In one statement with the transaction: behind a pooler the next has another session.
+            self.connection.execute(
+                "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
+                " pg_catalog.set_config('lock_timeout', %s, true),"
+                " pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),"
+                " pg_catalog.set_config('transaction_read_only', 'on', true)",
+                [str(patience), str(min(patience, 1000))],
+            )
+            return self.connection.execute(query, params).fetchall()
+
+    def row(self, query: LiteralString, *params: Any) -> tuple[Any, ...]:
+        """Run a query that has one row."""
+        (row,) = self.rows(query, *params)
+        return row

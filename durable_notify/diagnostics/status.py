@@ -1,0 +1,182 @@
+"""How groups stand now, and how fast they get on: what ``status --watch`` shows.
+
+A look costs the same whatever waits: more than so many messages are estimated, not counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row, tuple_row
+
+from ..adapters import OwnCursor
+
+__all__ = ["GroupStatus", "Lease", "StatusSnapshot", "look"]
+
+#: Up to so many messages are counted.
+MOST = 10_000
+#: Up to so many leases are shown, the oldest first.
+MOST_LEASES = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group in a topic; of a topic that nobody consumes all but the first three are None.
+
+    Attributes:
+        topic: its name.
+        group: its name.
+        last_id: the topic's highest id.
+        handed_id: the highest id that the group was handed.
+        unread: committed and not handed out yet; estimated unless ``exact``.
+        exact: whether it was counted.
+        oldest_unread_seconds: how old the oldest of them is; None where there is none.
+        deferred: messages that wait for another attempt, counted up to 10,000.
+        live_leases: batches that consumers hold.
+        leased: messages in them.
+        dead_letters: given up, counted up to 10,000.
+        expired: came past their time.
+        asleep: sessions that wait for the topic's doorbell.
+        rate_in: messages published a second since the look before; None at the first.
+        rate_out: messages handed to the group a second; None after a replay, too.
+    """
+
+    topic: str
+    group: str | None
+    last_id: int
+    handed_id: int | None
+    unread: int | None
+    exact: bool | None
+    oldest_unread_seconds: float | None
+    deferred: int | None
+    live_leases: int | None
+    leased: int | None
+    dead_letters: int | None
+    expired: int | None
+    asleep: int
+    rate_in: float | None = None
+    rate_out: float | None = None
+
+    @property
+    def lag(self) -> int | None:
+        """What the group has not acknowledged."""
+        if self.unread is None:
+            return None
+        return self.unread + (self.deferred or 0) + (self.leased or 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lease:
+    """A batch that a consumer holds."""
+
+    topic: str
+    group: str
+    owner: str | None
+    seconds: float
+    seconds_left: float
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StatusSnapshot:
+    """All of it, at a time of the database's clock."""
+
+    at: datetime
+    standings: list[GroupStatus]
+    leases: list[Lease]
+
+
+def look(
+    connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
+) -> StatusSnapshot:
+    """Look at every group and topic that the role may see; rates are since the snapshot before.
+
+    `connection` is in autocommit mode.
+    """
+    with OwnCursor(connection, row_factory=tuple_row) as cursor:
+        cursor.execute("SELECT pg_catalog.clock_timestamp()")
+        ((at,),) = cursor.fetchall()
+    with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
+        standings = cursor.execute(
+            """
+            SELECT p.topic, p.group_name AS "group", p.last_id, p.handed_id, b.waiting AS unread,
+                   b.is_exact AS exact,
+                   CASE WHEN b.waiting > 0 THEN b.oldest_seconds END AS oldest_unread_seconds,
+                   b.deferred, b.leases AS live_leases, b.leased, b.dead AS dead_letters,
+                   p.expired, p.asleep
+              FROM durable_notify.progress() p
+              LEFT JOIN durable_notify.backlog(%s) b
+                     ON b.topic = p.topic AND b.group_name = p.group_name
+             ORDER BY p.topic, p.group_name
+            """,
+            (MOST,),
+        ).fetchall()
+    with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
+        leases = cursor.execute(
+            """
+            SELECT l.topic, l.group_name AS "group", l.owner,
+                   EXTRACT(epoch FROM %s - l.claimed_at)::float8 AS seconds,
+                   EXTRACT(epoch FROM l.deadline - %s)::float8 AS seconds_left, l.messages
+              FROM durable_notify.leases() l LIMIT %s
+            """,
+            (at, at, MOST_LEASES),
+        ).fetchall()
+    if before is not None:
+        standings = _with_rates(connection, StatusSnapshot(at, standings, leases), before)
+    return StatusSnapshot(at, standings, leases)
+
+
+def _with_rates(
+    connection: psycopg.Connection[Any], now: StatusSnapshot, before: StatusSnapshot
+) -> list[GroupStatus]:
+    seconds = (now.at - before.at).total_seconds()
+    earlier = {(s.topic, s.group): s for s in before.standings}
+    ids = {s.topic: s.last_id for s in before.standings}
+    stretches: dict[tuple[str, int, int], float | None] = {}
+
+    def stretch(topic: str, after: int | None, upto: int | None) -> tuple[str, int, int] | None:
+        if after is None or upto is None or upto < after:
+            return None
+        found = (topic, after, upto)
+        stretches.setdefault(found, None)
+        return found
+
+    wanted = []
+    for one in now.standings:
+        was = earlier.get((one.topic, one.group))
+        came = stretch(one.topic, ids.get(one.topic, 0), one.last_id)
+        went = stretch(one.topic, was.handed_id, one.handed_id) if was else None
+        wanted.append((one, came, went))
+    if seconds > 0:
+        stretches.update(_counted(connection, list(stretches), seconds))
+    return [
+        dataclasses.replace(
+            one,
+            rate_in=None if came is None else stretches[came],
+            rate_out=None if went is None else stretches[went],
+        )
+        for one, came, went in wanted
+    ]
+
+
+def _counted(
+    connection: psycopg.Connection[Any], stretches: list[tuple[str, int, int]], seconds: float
+) -> dict[tuple[str, int, int], float]:
+    """Return how many messages a second each stretch of a topic is."""
+    topics, after, upto = (
+        (list(part) for part in zip(*stretches, strict=True)) if stretches else ([], [], [])
+    )
+    with OwnCursor(connection, row_factory=tuple_row) as cursor:
+        rows = cursor.execute(
+            """
+            SELECT durable_notify.messages_between(s.topic, s.after_id, s.upto_id)
+              FROM ROWS FROM (unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]))
+                   WITH ORDINALITY AS s (topic, after_id, upto_id, place)
+             ORDER BY s.place
+            """,
+            (topics, after, upto),
+        ).fetchall()
+    return {key: count / seconds for key, (count,) in zip(stretches, rows, strict=True)}

@@ -1,0 +1,1 @@
+"""Modules for other libraries. Each is imported only by its name."""

@@ -1,0 +1,225 @@
+"""Metrics for Prometheus: counted from events, and how far groups are behind from the database.
+
+Needs the extra ``prometheus``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from .. import events
+from .._core.log_throttle import LogThrottle
+from .._sync.database.connection import ConnectionRegistry, ReconnectingConnection
+from ..dsn import check_dsn, said
+from ..errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["Backlog", "Metrics", "page"]
+
+log = logging.getLogger("durable_notify")
+
+#: From a claim of an idle database to a handler that calls others.
+BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+_BACKLOG = (
+    "SELECT topic, group_name, waiting, oldest_seconds, deferred, leases, leased, dead"
+    " FROM durable_notify.backlog(%s)"
+)
+#: What a scrape asks the database for, in the order of the query's columns.
+GAUGES = {
+    "waiting_messages": "Messages that were never handed out; estimated above 10,000.",
+    "oldest_waiting_seconds": "The age of the oldest of these.",
+    "deferred_messages": "Messages that wait for a retry, their time or their key; at most 10,000.",
+    "leases": "Batches that consumers hold.",
+    "leased_messages": "Messages that consumers hold.",
+    "dead_letters": "Dead letters; at most 10,000.",
+}
+
+
+class Metrics:
+    """Counts events; give it as ``on_event``, to all consumers and publishers of the process.
+
+    Args:
+        registry: where its metrics are registered, once: a registry has one of these.
+        buckets: of the histograms, in seconds.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, buckets: Sequence[float] = BUCKETS
+    ) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"durable_notify_{name}", text, labels, registry=registry)
+
+        def seconds(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(
+                f"durable_notify_{name}_seconds", text, labels, registry=registry, buckets=buckets
+            )
+
+        by_topic = ("group", "topic")
+        self._published = counter("published_messages", "Messages published.", "topic")
+        self._publish = seconds("publish", "How long publishing took the database.", "topic")
+        self._claimed = counter("claimed_messages", "Messages claimed.", *by_topic)
+        self._bytes = counter("claimed_bytes", "The size of their payloads.", *by_topic)
+        self._claim = seconds("claim", "How long claims that found something took.", "group")
+        self._handled = counter("handled_messages", "Handlers' calls.", *by_topic, "result")
+        self._handle = seconds("handle", "How long handlers' calls took.", *by_topic)
+        self._settled = counter("settled_messages", "Messages settled.", *by_topic, "outcome")
+        self._settle = seconds("settle", "How long settling took the database.", "group")
+        self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
+        self._lost = counter("lost_leases", "Leases that others have taken over.", *by_topic)
+        self._rings = counter("rings", "Wake-ups that came.", "group")
+        self._polls = counter("polls", "Looks without a wake-up.", "group")
+        self._failures = counter("claim_failures", "Claims that failed.", "group")
+        self._reconnects = counter("reconnects", "New listening connections.", "group")
+        self._differs = counter("differing_options", "Options found to be others.", "group")
+        self._hearing = Gauge(
+            "durable_notify_hearing", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
+            registry=registry,
+        )  # fmt: skip
+        self._count: dict[type[events.Event], Callable[[Any], None]] = {
+            events.Published: self._count_published,
+            events.Claimed: self._count_claimed,
+            events.Handled: self._count_handled,
+            events.Settled: self._count_settled,
+            events.DeadLettered: lambda e: self._dead.labels(e.group, e.topic).inc(),
+            events.LostLease: lambda e: self._lost.labels(e.group, e.topic).inc(),
+            events.Notified: lambda e: self._rings.labels(e.group).inc(),
+            events.Polled: lambda e: self._polls.labels(e.group).inc(),
+            events.ClaimFailed: lambda e: self._failures.labels(e.group).inc(),
+            events.Reconnected: lambda e: self._reconnects.labels(e.group).inc(),
+            events.OptionDiffers: lambda e: self._differs.labels(e.group).inc(),
+            events.ListenVerified: lambda e: self._hearing.labels(e.group).set(1),
+            events.ListenFailed: lambda e: self._hearing.labels(e.group).set(0),
+            events.Disconnected: lambda e: self._hearing.labels(e.group).set(0),
+        }
+
+    def __call__(self, event: events.Event) -> None:
+        """Count an event."""
+        count = self._count.get(type(event))
+        if count is not None:
+            count(event)
+
+    def _count_published(self, event: events.Published) -> None:
+        self._published.labels(event.topic).inc(event.messages)
+        self._publish.labels(event.topic).observe(event.seconds)
+
+    def _count_claimed(self, event: events.Claimed) -> None:
+        self._claimed.labels(event.group, event.topic).inc(event.messages)
+        self._bytes.labels(event.group, event.topic).inc(event.bytes)
+        self._claim.labels(event.group).observe(event.seconds)
+
+    def _count_handled(self, event: events.Handled) -> None:
+        result = "ok" if event.error is None else "error"
+        self._handled.labels(event.group, event.topic, result).inc()
+        self._handle.labels(event.group, event.topic).observe(event.seconds)
+
+    def _count_settled(self, event: events.Settled) -> None:
+        for outcome, messages in (
+            ("ack", event.acked),
+            ("retry", event.retried),
+            ("reject", event.rejected),
+        ):
+            if messages:
+                self._settled.labels(event.group, event.topic, outcome).inc(messages)
+        if not event.in_transaction:
+            self._settle.labels(event.group).observe(event.seconds)
+
+
+class Backlog(Collector):
+    """Asks the database, at each scrape, how far every group is behind: ``registry.register(it)``.
+
+    While the database does not answer, a scrape has ``durable_notify_up 0`` and all else that the
+    process knows, within ``timeout`` seconds; the log says so once a minute. One process that asks
+    is enough; where several do, they say the same.
+
+    Args:
+        dsn: a libpq connection string or URI, of a role that may see the groups.
+        timeout: how many seconds the database may take for an answer.
+    """
+
+    def __init__(self, dsn: str, *, timeout: float = 3.0, most: int = 10_000) -> None:
+        if not 0 < timeout <= 60:  # noqa: PLR2004
+            raise InvalidArgument(f"timeout is more than 0 and up to 60 seconds, not {timeout!r}")
+        check_dsn(dsn)
+        self._timeout = timeout
+        self._most = most
+        self._link = ReconnectingConnection(dsn, "metrics", ConnectionRegistry(), timeout, timeout)
+        self._mutex = threading.Lock()
+        self._asked: Future[list[tuple[Any, ...]]] | None = None
+        self._complaints = LogThrottle()
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Return the names of its metrics, without asking the database."""
+        return list(self._families(None))
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Ask the database."""
+        try:
+            rows = self._ask().result(self._timeout)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the scrape goes on
+            now = time.monotonic()
+            level = self._complaints.level("scraping", error, now)
+            what = said(error) or f"no answer within {self._timeout:g} s"
+            log.log(level, "metrics: the database does not say how far groups are behind: %s", what)
+            return self._families(None)
+        return self._families(rows)
+
+    def close(self) -> None:
+        """Close its connection."""
+        self._link.close()
+
+    def _ask(self) -> Future[list[tuple[Any, ...]]]:
+        """Ask in a thread; while an answer is out, whoever asks waits for that one.
+
+        Trap: what bounds a connection bounds each of a host's addresses, and each in turn.
+        """
+        with self._mutex:
+            if self._asked is None or self._asked.done():
+                self._asked = Future()
+                threading.Thread(
+                    target=self._fetch,
+                    args=(self._asked,),
+                    name="durable_notify metrics",
+                    daemon=True,
+                ).start()
+            return self._asked
+
+    def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
+        try:
+            answer.set_result(self._link.fetch(_BACKLOG, (self._most,)))
+        except Exception as error:  # noqa: BLE001
+            answer.set_exception(error)
+
+    def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
+        up = "Whether the database has said how far groups are behind."
+        yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
+        for place, (name, text) in enumerate(GAUGES.items(), 2):
+            family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
+            for row in rows or ():
+                family.add_metric([row[1], row[0]], float(row[place]))
+            yield family
+
+
+def page(registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
+    """Return a scrape: its content type, and the text."""
+    return CONTENT_TYPE_LATEST, generate_latest(registry)

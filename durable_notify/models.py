@@ -1,0 +1,256 @@
+"""What administration reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypedDict
+
+__all__ = [
+    "AccessGrant",
+    "AuditEntry",
+    "BridgeInfo",
+    "DeadLetterFilter",
+    "GroupInfo",
+    "Health",
+    "LostMessages",
+    "OpenPublisher",
+    "ReanchorResult",
+    "ReplayFilter",
+    "ReplayJob",
+    "Retention",
+    "RetentionBlocker",
+    "SeekResult",
+]  # fmt: skip
+
+
+class ReplayFilter(TypedDict, total=False):
+    """Which messages are replayed: those that fit all that are given.
+
+    Attributes:
+        after: with a higher id.
+        upto: with this id or a lower one.
+        since: published at or after that time; aware.
+        until: published before that time; aware.
+        keys: with this key, or one of these.
+        headers: whose headers contain these (``@>`` of jsonb).
+        payload: whose payload contains this (``@>`` of jsonb).
+        path: for whose payload this SQL/JSON path finds something.
+    """
+
+    after: int | None
+    upto: int | None
+    since: datetime | None
+    until: datetime | None
+    keys: str | Iterable[str] | None
+    headers: Mapping[str, Any] | None
+    payload: Any
+    path: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """A replay: ``done`` of ``total`` messages are on their way; state running, done, cancelled."""
+
+    id: int
+    group_name: str
+    topic: str
+    state: str
+    total: int
+    done: int
+    last_id: int
+    rate_limit: float | None
+    created_at: datetime
+    created_by: str
+    why: str | None
+    ended_at: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retention:
+    """What goes from the topics of a pattern, and when; ``max_age`` in seconds."""
+
+    pattern: str
+    max_age: float | None
+    max_bytes: int | None
+    when_settled: bool
+    on_lag: str
+    alarm_bytes: int | None
+    compact: bool
+    archive: bool
+    set_at: datetime
+    set_by: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetentionBlocker:
+    """What stays although it is to go: because of a group, or, where None, not archived yet."""
+
+    topic: str
+    group_name: str | None
+    from_id: int
+    upto_id: int
+    published_at: datetime
+    bytes: int | None
+    alarm: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LostMessages:
+    """Messages that a group lost to retention: between two ids, how many, and by which limit."""
+
+    id: int
+    at: datetime
+    group_name: str
+    topic: str
+    first_id: int
+    last_id: int
+    messages: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReanchorResult:
+    """A topic of a group after a move to another cluster; ``undelivered``: what it still gets."""
+
+    group_name: str
+    topic: str
+    undelivered: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SeekResult:
+    """What moving a group did: messages that come again, and ones that it will not get."""
+
+    again: int
+    skipped: int
+
+
+class DeadLetterFilter(TypedDict, total=False):
+    """Which dead letters: those that fit all that are given.
+
+    Attributes:
+        topic: of this topic.
+        ids: with one of these ids, or this one.
+        key: with this key.
+        error_type: whose last exception was of this type, as in ``error["type"]``.
+        since: dead from then on; aware.
+        until: dead before then; aware.
+    """
+
+    topic: str | None
+    ids: int | Iterable[int] | None
+    key: str | None
+    error_type: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AccessGrant:
+    """What a role may do: ``action`` on the topics of a pattern, where it has one, in a group."""
+
+    role: str
+    action: str
+    pattern: str | None
+    group: str | None
+    granted_at: datetime
+    granted_by: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What somebody has done to a group: ``who`` logged in, ``acting_as`` whom, when and why."""
+
+    id: int
+    at: datetime
+    who: str
+    acting_as: str
+    application: str | None
+    action: str
+    group_name: str
+    topic: str | None
+    messages: int | None
+    why: str | None
+    details: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A group and its options; times in seconds. See ``GroupSettings`` for what each does.
+
+    ``active`` is the active consumer of an exclusive group, until ``active_until`` or its next
+    sign of life.
+    """
+
+    name: str
+    order_by: str
+    exclusive: bool
+    max_attempts: int
+    retry_base: float
+    retry_factor: float
+    retry_max: float
+    on_expiry: str
+    park_limit: int
+    max_in_flight: int | None
+    rate_limit: float | None
+    paused_at: datetime | None
+    created_at: datetime
+    topics: list[str]
+    patterns: list[str]
+    active: str | None
+    active_until: datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenPublisher:
+    """A transaction that publishes, and has not ended: a session's, or a prepared one.
+
+    ``state`` and ``query`` of another role's are None without ``pg_read_all_stats``.
+    """
+
+    pid: int | None
+    database: str
+    prepared: str | None
+    started_at: datetime | None
+    query_started_at: datetime | None
+    state: str | None
+    query: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BridgeInfo:
+    """A ``mirror`` (a topic to a channel), a ``watch`` (a table to a topic), or ``compat``.
+
+    Of a watch ``columns`` are those chosen, None for all; ``with_old``: updates have old values.
+    """
+
+    kind: str
+    source: str
+    target: str
+    columns: list[str] | None
+    with_old: bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """How a consumer is.
+
+    Attributes:
+        live: its loops turn. One that does not live is to be started anew.
+        ready: it was started, its claims work, and it will notice new messages.
+        why: what keeps it from either, for people.
+        group: its group.
+        held: how many messages it holds.
+        hears: whether wake-ups were proven to arrive; else it polls.
+        silent: how many seconds ago its last sign of life was; None: it has not started.
+    """
+
+    live: bool
+    ready: bool
+    why: tuple[str, ...]
+    group: str
+    held: int
+    hears: bool
+    silent: float | None

@@ -1,1 +1,0 @@
-"""See it: what is watched, measured and examined of a database and its consumers."""

@@ -1,0 +1,418 @@
+"""Payloads: what can be published, and how it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any, NamedTuple, TypedDict
+
+from .errors import InvalidArgument, PayloadError, PayloadTooLarge
+from .topics import check_key
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "DeadLetter",
+    "Dumps",
+    "Encoded",
+    "JsonText",
+    "NewMessage",
+    "NewMessageOptions",
+    "ReadMessage",
+    "Seconds",
+    "Times",
+    "TopicStatus",
+    "as_json",
+    "dedup_of",
+    "encode",
+    "members",
+    "readable",
+    "times_of",
+]
+
+#: PostgreSQL holds no JSON string or array over 256 MB.
+MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
+
+#: Whether to look closer; then what is passed over, strings and plain numbers, and what is not.
+#: Trap: what can be matched in part, a string that does not end or a part of a number, is tried
+#: again from each place in it, which takes quadratic time.
+_MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
+_WITH_EXPONENT = re.compile(
+    r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
+)
+_MOST_EXPONENT = 400  # no float has one so large
+
+_LONGEST = 1e9  # seconds, about 30 years
+type_of_bytes = (bytes, bytearray, memoryview)
+#: A length of time: a number of seconds, or a timedelta.
+Seconds = float | timedelta
+Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
+
+
+class JsonText(str):
+    """JSON to be published as it is, as a payload or a header's value.
+
+    Decoded and encoded again, a number of 20 digits is another one, and what is nested deep fails.
+    """
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message for ``publish_many`` with a key, headers or options of its own.
+
+    They are those of ``publish``.
+    """
+
+    # Not in its repr: these do not belong in logs.
+    payload: Any = dataclasses.field(repr=False)
+    key: str | None = dataclasses.field(default=None, repr=False)
+    headers: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
+    deliver_at: datetime | None = None
+    delay: Seconds | None = None
+    expires_at: datetime | None = None
+    ttl: Seconds | None = None
+    dedup_key: str | None = dataclasses.field(default=None, repr=False)
+    dedup_window: Seconds = 3600.0
+
+
+class NewMessageOptions(TypedDict, total=False):
+    """The options of ``Outgoing``, but the headers."""
+
+    key: str | None
+    deliver_at: datetime | None
+    delay: Seconds | None
+    expires_at: datetime | None
+    ttl: Seconds | None
+    dedup_key: str | None
+    dedup_window: Seconds
+
+
+class Times(NamedTuple):
+    """When a message is delivered and expires, checked: two times, and two intervals."""
+
+    deliver_at: datetime | None
+    delay: timedelta | None
+    expires_at: datetime | None
+    ttl: timedelta | None
+
+
+class Encoded(NamedTuple):
+    """A message as the outbox stores it: JSON text or bytes, never both."""
+
+    payload: str | None
+    key: str | None
+    headers: str | None
+    data: bytes | None
+
+
+def encode(message: NewMessage, dumps: Dumps | None = None) -> Encoded:
+    """Check a message and turn it into what the outbox stores.
+
+    Raises:
+        PayloadError: it is not JSON (NaN, infinities, NUL characters, lone surrogates, types JSON
+            does not know), or the headers are not a mapping of str.
+        PayloadTooLarge: it is over ``MAX_PAYLOAD_BYTES``.
+        InvalidArgument: the key is empty, over-long or has control characters.
+    """
+    key = check_key(message.key)
+    headers = None if message.headers is None else _headers(message.headers)
+    if isinstance(message.payload, type_of_bytes):
+        data = bytes(message.payload)
+        if len(data) > MAX_PAYLOAD_BYTES:
+            raise _too_large(len(data))
+        return Encoded(None, key, headers, data)
+    return Encoded(_json(message.payload, "payload", dumps), key, headers, None)
+
+
+def times_of(message: NewMessage) -> Times | None:
+    """Check when a message is delivered and expires; None where it has no such times.
+
+    Raises:
+        InvalidArgument: a time has no zone, a length of time is not one, both forms were given, or
+            it would expire before its delivery.
+    """
+    given = (message.deliver_at, message.delay, message.expires_at, message.ttl)
+    if given == (None, None, None, None):
+        return None
+    for name, time, length_name, length in (
+        ("deliver_at", message.deliver_at, "delay", message.delay),
+        ("expires_at", message.expires_at, "ttl", message.ttl),
+    ):
+        if time is not None and length is not None:
+            raise InvalidArgument(f"give {name} or {length_name}, not both")
+        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+            raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+    if message.deliver_at and message.expires_at and message.expires_at <= message.deliver_at:
+        raise InvalidArgument("the message would expire before its delivery")
+    return Times(
+        message.deliver_at,
+        _length("delay", message.delay, zero=True),
+        message.expires_at,
+        _length("ttl", message.ttl),
+    )
+
+
+def dedup_of(message: NewMessage) -> tuple[str, timedelta] | None:
+    """Check a message's dedup key and window; None where it has none.
+
+    Raises:
+        InvalidArgument: the key is not one, or the window not positive.
+    """
+    if message.dedup_key is None:
+        return None
+    window = _length("dedup_window", message.dedup_window)
+    if window is None:
+        raise InvalidArgument("a dedup_key has a dedup_window, in seconds")
+    key = check_key(message.dedup_key)
+    return (message.dedup_key if key is None else key, window)
+
+
+def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelta | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds <= _LONGEST or (seconds == 0 and not zero):
+        least = "0 or more" if zero else "a positive number of"
+        raise InvalidArgument(f"{name} is {least} seconds, 30 years at most, not {value!r}")
+    return timedelta(seconds=seconds)
+
+
+def readable(text: str) -> Any:
+    """Decode stored JSON for people to look at; what Python cannot decode stays text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def members(text: str) -> dict[str, JsonText]:
+    """Return the members of a JSON object, each as it is written.
+
+    It finds where each ends; whether what stands there is JSON, PostgreSQL says.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    found: dict[str, JsonText] = {}
+    place = _after(text, 0, "{")
+    if text[place : place + 1] == "}":
+        _after_all(text, place + 1)
+        return found
+    while True:
+        if text[place : place + 1] != '"':
+            raise ValueError(f"a name is expected at character {place + 1}")
+        name, place = scanstring(text, place + 1)
+        place = _after(text, place, ":")
+        end = _end_of(text, place)
+        found[name] = JsonText(text[place:end])
+        place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if text[place : place + 1] == "}":
+            _after_all(text, place + 1)
+            return found
+        place = _after(text, place, ",")
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\]}{\["]+', re.DOTALL)
+#: What opens and closes, and the strings in which it does neither.
+_NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _after(text: str, place: int, mark: str) -> int:
+    """Return the place of what follows a mark."""
+    place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+    if text[place : place + 1] != mark:
+        raise ValueError(f"{mark} is expected at character {place + 1}")
+    return _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+
+
+def _after_all(text: str, place: int) -> None:
+    if _SPACE.match(text, place).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError(f"nothing more is expected at character {place + 1}")
+
+
+def _end_of(text: str, place: int) -> int:
+    """Return where a value ends, however deep it is."""
+    if text[place : place + 1] not in ("[", "{"):
+        scalar = _SCALAR.match(text, place)
+        if scalar is None:
+            raise ValueError(f"a value is expected at character {place + 1}")
+        return scalar.end()
+    depth = 0
+    for found in _NESTING.finditer(text, place):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.end()
+    raise ValueError(f"what begins at character {place + 1} does not end")
+
+
+def as_json(value: Any, what: str) -> str:
+    """Return a value as JSON that PostgreSQL can hold. Raises PayloadError."""
+    return _json(value, what, None)
+
+
+def _headers(headers: Mapping[str, Any]) -> str:
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise PayloadError("headers are a mapping from str to JSON values")
+    if any(isinstance(value, JsonText) for value in headers.values()):
+        parts = (
+            f"{json.dumps(name, ensure_ascii=False)}:{_json(value, 'headers', None)}"
+            for name, value in headers.items()
+        )
+        return _json(JsonText(f"{{{','.join(parts)}}}"), "headers", None)
+    return _json(dict(headers), "headers", None)
+
+
+def _json(value: Any, what: str, dumps: Dumps | None) -> str:
+    try:
+        if isinstance(value, JsonText):
+            text = _dumped(str(value))
+        elif dumps is not None:
+            text = _dumped(dumps(value))
+        else:
+            text = json.dumps(
+                value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+            )
+            if "e+" in text:
+                text = _floats_kept(text)
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"the {what} has a lone surrogate: {error.reason}") from None
+    except RecursionError:
+        raise PayloadError(f"the {what} is nested too deeply, or contains itself") from None
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"the {what} is not JSON: {error}") from error
+    # JSON writes NUL as an escape; the same letters after an escaped backslash are no NUL.
+    if "\\u0000" in text and "\\u0000" in text.replace("\\\\", ""):
+        raise PayloadError(f"the {what} has a NUL character, which PostgreSQL cannot store in JSON")
+    if size > MAX_PAYLOAD_BYTES:
+        raise _too_large(size)
+    return text
+
+
+def _floats_kept(text: str) -> str:
+    """Write numbers with an exponent such that jsonb gives them back with a fraction.
+
+    Trap: jsonb keeps ``1e+16`` as ``10000000000000000``, which is an int when it comes back, and
+    for large ones another number. What has a fraction keeps it, also one of zeros.
+    """
+    return _WITH_EXPONENT.sub(_plainly, text)
+
+
+def _plainly(token: re.Match[str]) -> str:
+    exponent = token["exponent"]
+    if exponent is None or not -_MOST_EXPONENT < int(exponent) < _MOST_EXPONENT:
+        return token[0]  # a string; or a number that no float is, for PostgreSQL to judge
+    written = f"{Decimal(token[0]):f}"
+    return written if "." in written else f"{written}.0"
+
+
+def _dumped(made: str | bytes) -> str:
+    """Check what a ``dumps`` of the user's has returned."""
+    text = made.decode() if isinstance(made, bytes) else made
+    if not isinstance(text, str):
+        raise TypeError(f"dumps returned {type(made).__name__}, not str or bytes")
+    if _MAYBE_EXPONENT.search(text):
+        text = _floats_kept(text)
+    if "\\ud" in text or "\\uD" in text:  # surrogates written as escapes, maybe lone ones
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Turn what is nearly JSON, pydantic models and dataclasses, into JSON."""
+    model_dump = getattr(value, "model_dump", None)
+    if model_dump is not None and not isinstance(value, type):
+        return model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(
+        f"{type(value).__name__} has no JSON form; convert it, or give the publisher a dumps"
+    )
+
+
+def _too_large(size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the payload has {size} bytes; the most is {MAX_PAYLOAD_BYTES}. "
+        "Queries it elsewhere and publish a reference to it"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class ReadMessage:
+    """A message as a reader gets it; there is nothing to acknowledge.
+
+    ``payload`` is text where Python cannot decode it.
+    """
+
+    id: int
+    topic: str
+    key: str | None
+    payload: Any
+    headers: Mapping[str, Any]
+    published_at: datetime
+    _token: Callable[[], str]
+
+    @classmethod
+    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
+        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
+        message_id, key, payload, data, headers, published_at = row
+        content = data if payload is None else readable(payload)
+        kept = {} if headers is None else readable(headers)
+        return cls(message_id, topic, key, content, kept, published_at, token)
+
+    @property
+    def token(self) -> str:
+        """Where to start a reader that goes on right after this message."""
+        return self._token()
+
+    def __repr__(self) -> str:
+        # Neither payload nor headers: they do not belong in logs.
+        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicStatus:
+    """How a group stands in a topic; ``group_name`` and the counts are None where none reads it.
+
+    ``waiting``: committed and never handed out; ``oldest_waiting``: when the oldest of those was
+    published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
+    messages that consumers hold now; ``dead``: dead letters.
+    """
+
+    topic: str
+    group_name: str | None
+    last_id: int
+    waiting: int | None
+    oldest_waiting: datetime | None
+    deferred: int | None
+    leases: int | None
+    leased: int | None
+    dead: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a group has given up: rejected, or failed too often.
+
+    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
+    """
+
+    group_name: str
+    topic: str
+    id: int
+    key: str | None = dataclasses.field(repr=False)
+    payload: Any = dataclasses.field(repr=False)
+    headers: Mapping[str, Any] = dataclasses.field(repr=False)
+    published_at: datetime
+    attempt: int
+    reason: str = dataclasses.field(repr=False)
+    dead_at: datetime
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
