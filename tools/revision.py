@@ -32,7 +32,12 @@ SUMS = REVISIONS / "SHA256SUMS"
 #: What a developer writes, beside the functions.
 UP, DOWN = "pending.sql", "pending.down.sql"
 #: Files that name the newest revision.
-NAMES = ("durable_notify/schema.py", "durable_notify/contrib/alembic.py", "README.md", "docs/*.md")
+NAMES = (
+    "durable_notify/schema.py",
+    "durable_notify/integrations/alembic.py",
+    "README.md",
+    "docs/*.md",
+)
 
 FUNCTIONS = """
     SELECT p.oid::regprocedure::text COLLATE "C", p.proname, pg_get_functiondef(p.oid),

@@ -13,7 +13,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
 from durable_notify import schema
-from durable_notify.contrib import alembic
+from durable_notify.integrations import alembic
 from tests.schema.test_migrations import run_psql
 from tests.support.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.support.roles import roles
