@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durable_notify.schema import SCHEMA_VERSION
-from tests.support.upgrading import after
+from tests.schema.live_upgrade import after
 
 CHECKOUT = Path(__file__).parents[2]
 ONE_TEST = ("tests/sql/status/test_backlog.py", "-k", "agrees")
