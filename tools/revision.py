@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 from mako.template import Template
-from tests.support.servers import find_postgres
 
 from durable_notify import schema
+from tests.support.postgres import find_postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "migrations"
