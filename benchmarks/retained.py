@@ -6,8 +6,7 @@ import statistics
 
 import psycopg
 
-from benchmarks.common import claims, fill, new_group, percentile
-from durable_notify.bench.harness import Figure, Report, machine, server
+from benchmarks.harness import Figure, Report, claims, fill, machine, new_group, percentile, server
 
 
 def at_the_end(connection: psycopg.Connection, last: int, number: int) -> list[float]:

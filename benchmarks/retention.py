@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.common import CLAIM, PAYLOAD, SETTLE, percentile
-from durable_notify.bench.harness import Figure, Report, machine, server
+from benchmarks.harness import CLAIM, PAYLOAD, SETTLE, Figure, Report, machine, percentile, server
 
 BATCH = 100_000
 FILL = f"""

@@ -13,7 +13,6 @@ import click
 from .._version import __version__
 from . import (
     access,
-    bench,
     bridge,
     consume,
     dead_letters,
@@ -57,7 +56,6 @@ def cli() -> None:
 
 for _command in (
     server.demo,
-    bench.bench,
     torture.torture,
     server.migrate,
     publish.publish,
