@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import psycopg
 
-from ..diagnostics.status import GroupStatus, StatusSnapshot, look
+from ..diagnostics.status import GroupStatus, StatusSnapshot, take_snapshot
 from ..dsn import said
 from .common import interruptible
 from .errors import mute_stdout
@@ -129,7 +129,7 @@ def _looks(
             with database.connect("status") as connection:
                 while True:
                     started = time.monotonic()
-                    seen = look(connection, seen)
+                    seen = take_snapshot(connection, seen)
                     yield seen, None
                     if not wait(max(0.05, interval - (time.monotonic() - started))):
                         return
@@ -179,7 +179,7 @@ def screen(
     head = f"{seen.at.astimezone():%H:%M:%S}  q: quit"
     if trouble is not None:
         head = f"no news since {seen.at.astimezone():%H:%M:%S}: {trouble}"
-    rows = len(seen.standings)
+    rows = len(seen.groups)
     # But for what stands around the rows; a table takes four lines more than it has rows.
     room = 10_000 if height is None else max(1, height - 1 - 4)
     if rows > room:
@@ -187,7 +187,7 @@ def screen(
     leases = min(len(seen.leases), max(0, room - min(rows, room) - 4))
     parts: list[RenderableType] = [Text(shown(head), no_wrap=True, overflow="ellipsis")]
     if rows:
-        parts.append(_standings(seen.standings, width, min(rows, room)))
+        parts.append(_groups(seen.groups, width, min(rows, room)))
     else:
         parts.append(Text("No topics yet."))
     if rows > room:
@@ -199,9 +199,9 @@ def screen(
     return Group(*parts)
 
 
-def _standings(standings: list[GroupStatus], width: int, most: int) -> Table:
-    if len(standings) > most:
-        standings = sorted(standings, key=lambda s: -(s.lag or 0))[:most]
+def _groups(groups: list[GroupStatus], width: int, most: int) -> Table:
+    if len(groups) > most:
+        groups = sorted(groups, key=lambda s: -(s.lag or 0))[:most]
     taken = 0
     columns = set()
     for column in sorted(_COLUMNS, key=lambda c: c.rank):
@@ -211,7 +211,7 @@ def _standings(standings: list[GroupStatus], width: int, most: int) -> Table:
         columns.add(column.name)
     chosen = [column for column in _COLUMNS if column.name in columns]
     cells = [["-" if (c := column.cell(one)) is None else str(c) for column in chosen]
-             for one in standings]  # fmt: skip
+             for one in groups]  # fmt: skip
     widths = [max(map(len, [column.name, *cut])) for column, cut in
               zip(chosen, zip(*cells, strict=True), strict=True)]  # fmt: skip
     # Names take what numbers leave: they are cut, not those.
@@ -247,9 +247,9 @@ def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
 
 
 def _json(seen: StatusSnapshot) -> dict[str, Any]:
-    standings = [{**dataclasses.asdict(one), "lag": one.lag} for one in seen.standings]
+    groups = [{**dataclasses.asdict(one), "lag": one.lag} for one in seen.groups]
     return {
         "at": seen.at,
-        "groups": standings,
+        "groups": groups,
         "leases": list(map(dataclasses.asdict, seen.leases)),
     }

@@ -67,7 +67,7 @@ class CheckContext:
     connection: TimeoutConnection
     dsn: str
     listen_dsn: str
-    limits: Thresholds = dataclasses.field(default_factory=Thresholds)
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     role: str = ""
     owns: bool | None = None
     sees_sessions: bool = False
@@ -75,7 +75,7 @@ class CheckContext:
     def rows(self, query: LiteralString, *params: Any) -> list[tuple[Any, ...]]:
         """Run a query in a transaction of its own, within the limits."""
         with self.connection.transaction():
-            patience = int(self.limits.statement * 1000)
+            patience = int(self.thresholds.statement * 1000)
             # In one statement with the transaction: behind a pooler the next has another session.
             self.connection.execute(
                 "SELECT pg_catalog.set_config('statement_timeout', %s, true),"

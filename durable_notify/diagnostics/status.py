@@ -14,7 +14,7 @@ from psycopg.rows import class_row, tuple_row
 
 from ..adapters import OwnCursor
 
-__all__ = ["GroupStatus", "Lease", "StatusSnapshot", "look"]
+__all__ = ["GroupStatus", "Lease", "StatusSnapshot", "take_snapshot"]
 
 #: Up to so many messages are counted.
 MOST = 10_000
@@ -85,11 +85,11 @@ class StatusSnapshot:
     """All of it, at a time of the database's clock."""
 
     at: datetime
-    standings: list[GroupStatus]
+    groups: list[GroupStatus]
     leases: list[Lease]
 
 
-def look(
+def take_snapshot(
     connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
 ) -> StatusSnapshot:
     """Look at every group and topic that the role may see; rates are since the snapshot before.
@@ -100,7 +100,7 @@ def look(
         cursor.execute("SELECT pg_catalog.clock_timestamp()")
         ((at,),) = cursor.fetchall()
     with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
-        standings = cursor.execute(
+        groups = cursor.execute(
             """
             SELECT p.topic, p.group_name AS "group", p.last_id, p.handed_id, b.waiting AS unread,
                    b.is_exact AS exact,
@@ -125,16 +125,16 @@ def look(
             (at, at, MOST_LEASES),
         ).fetchall()
     if before is not None:
-        standings = _with_rates(connection, StatusSnapshot(at, standings, leases), before)
-    return StatusSnapshot(at, standings, leases)
+        groups = _with_rates(connection, StatusSnapshot(at, groups, leases), before)
+    return StatusSnapshot(at, groups, leases)
 
 
 def _with_rates(
     connection: psycopg.Connection[Any], now: StatusSnapshot, before: StatusSnapshot
 ) -> list[GroupStatus]:
     seconds = (now.at - before.at).total_seconds()
-    earlier = {(s.topic, s.group): s for s in before.standings}
-    ids = {s.topic: s.last_id for s in before.standings}
+    earlier = {(s.topic, s.group): s for s in before.groups}
+    ids = {s.topic: s.last_id for s in before.groups}
     stretches: dict[tuple[str, int, int], float | None] = {}
 
     def stretch(topic: str, after: int | None, upto: int | None) -> tuple[str, int, int] | None:
@@ -145,7 +145,7 @@ def _with_rates(
         return found
 
     wanted = []
-    for one in now.standings:
+    for one in now.groups:
         was = earlier.get((one.topic, one.group))
         came = stretch(one.topic, ids.get(one.topic, 0), one.last_id)
         went = stretch(one.topic, was.handed_id, one.handed_id) if was else None

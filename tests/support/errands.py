@@ -13,7 +13,7 @@ import psycopg
 import durable_notify as dn
 from durable_notify.adapters import PLAIN
 from durable_notify.diagnostics.doctor import diagnose
-from durable_notify.diagnostics.status import look
+from durable_notify.diagnostics.status import take_snapshot
 from tests.support.watching import asleep
 
 __all__ = ["run"]
@@ -121,11 +121,11 @@ def _consume(dsn: str, connection: Connection) -> Any:
 
 
 def _look_at(connection: Connection) -> Any:
-    first = look(connection)
-    found = look(connection, first)
+    first = take_snapshot(connection)
+    found = take_snapshot(connection, first)
     admin = dn.Admin()
     return _plain((
-        [(one.topic, one.group, one.lag, one.dead_letters) for one in found.standings],
+        [(one.topic, one.group, one.lag, one.dead_letters) for one in found.groups],
         admin.status(connection), admin.lagging(connection), admin.losses(connection),
         admin.grants(connection),
     ))  # fmt: skip

@@ -18,7 +18,7 @@ FIRST: dict[str, tuple[Check, str]] = {
 CHECKS: dict[str, tuple[Check, str]] = {
     "log": (log.build, "columns, ids, triggers and indexes of the log are as they must be"),
     "unlogged": (log.unlogged, "all tables survive a crash"),
-    "anchor": (log.anchor, "the log stands in the cluster it was written in"),
+    "cluster": (log.cluster, "the log stands in the cluster it was written in"),
     "pooler": (listening.pooler, "no pooler stands in between"),
     "listening": (listening.hearing, "a ring from another connection arrives"),
     "queue": (listening.queue, "the queue of notifications has room"),
@@ -40,8 +40,8 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "partitions": (retention.partitions, "partitions of the log are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),
     "kept": (retention.kept_forever, "no large topic is without retention"),
-    "lagging": (retention.lagging, "nothing keeps retention from removing more than its alarm"),
-    "losses": (retention.losses, "no group lost anything of late"),
+    "blockers": (retention.blockers, "nothing keeps retention from removing more than its alarm"),
+    "lost-messages": (retention.lost_messages, "no group lost anything of late"),
     "maintenance": (retention.maintenance, "maintenance is done, and does all it is to do"),
 }
 #: What these look at is shown whole only to roles with pg_read_all_stats.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 #: Up to so many messages are counted; beyond that they are estimated.
 MOST = 10_000
@@ -13,33 +13,33 @@ MOST = 10_000
 MOST_HANDLERS = 5
 
 
-def unused(patient: CheckContext) -> Iterator[Finding]:
+def unused(context: CheckContext) -> Iterator[Finding]:
     """Groups for which messages wait for long, and nobody takes them."""
-    for group, topic, waiting, exact, seconds in patient.rows(
+    for group, topic, waiting, exact, seconds in context.rows(
         """
         SELECT b.group_name, b.topic, b.waiting, b.is_exact, b.oldest_seconds
           FROM durable_notify.backlog(%s) b
          WHERE b.leases = 0 AND b.waiting > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
         """,
         MOST,
-        patient.limits.unused,
+        context.thresholds.unused,
     ):
-        held = _held(patient, waiting)
+        held = _held(context, waiting)
         about = "" if exact else "about "
         size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
             f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, "
             f"the oldest for {seconds / 86_400:.1f} days"
         )
-        yield found(
+        yield finding(
             "group-unused", what,
             group=group, topic=topic, waiting=waiting, seconds=round(seconds), bytes=held,
         )  # fmt: skip
 
 
-def _held(patient: CheckContext, messages: int) -> int | None:
+def _held(context: CheckContext, messages: int) -> int | None:
     """Return what so many messages take, by the log's average; None where it is not known yet."""
-    ((size, rows),) = patient.rows(
+    ((size, rows),) = context.rows(
         """
         SELECT sum(pg_table_size(c.oid))::bigint, sum(c.reltuples)::bigint
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -50,23 +50,23 @@ def _held(patient: CheckContext, messages: int) -> int | None:
     return messages * size // rows if rows else None
 
 
-def paused(patient: CheckContext) -> Iterator[Finding]:
+def paused(context: CheckContext) -> Iterator[Finding]:
     """Groups that were paused long ago."""
-    for group, since in patient.rows(
+    for group, since in context.rows(
         """
         SELECT g.name, g.paused_at FROM durable_notify.groups() g
          WHERE g.paused_at < clock_timestamp() - make_interval(secs => %s)
          ORDER BY 1
         """,
-        patient.limits.paused,
+        context.thresholds.paused,
     ):
         what = f"group {group} is paused since {since:%Y-%m-%d %H:%M}"
-        yield found("group-paused", what, group=group, since=since)
+        yield finding("group-paused", what, group=group, since=since)
 
 
-def handlers(patient: CheckContext) -> Iterator[Finding]:
+def handlers(context: CheckContext) -> Iterator[Finding]:
     """Handlers that do not return: leases that their consumers have prolonged for very long."""
-    for group, topic, owner, messages, seconds in patient.rows(
+    for group, topic, owner, messages, seconds in context.rows(
         """
         SELECT l.group_name, l.topic, l.owner, l.messages,
                extract(epoch FROM clock_timestamp() - l.claimed_at)::float8
@@ -75,29 +75,29 @@ def handlers(patient: CheckContext) -> Iterator[Finding]:
            AND l.deadline > clock_timestamp() AND l.messages > 0
          ORDER BY l.claimed_at, 1, 2, 3 LIMIT %s
         """,
-        patient.limits.handler,
+        context.thresholds.handler,
         MOST_HANDLERS,
     ):
         what = (
             f"{owner} has held {messages:,} messages of {topic} in group {group} for "
             f"{seconds / 3600:.1f} hours, and keeps them"
         )
-        yield found(
+        yield finding(
             "handler-at-work-for-long", what,
             group=group, topic=topic, owner=owner, messages=messages, seconds=round(seconds),
         )  # fmt: skip
 
 
-def dead_letters(patient: CheckContext) -> Iterator[Finding]:
+def dead_letters(context: CheckContext) -> Iterator[Finding]:
     """Dead letters that pile up."""
-    for group, dead in patient.rows(
+    for group, dead in context.rows(
         """
         SELECT b.group_name, sum(b.dead)::bigint FROM durable_notify.backlog(%s) b
          GROUP BY 1 HAVING sum(b.dead) > %s ORDER BY 1
         """,
-        max(MOST, patient.limits.dead_letters + 1),
-        patient.limits.dead_letters,
+        max(MOST, context.thresholds.dead_letters + 1),
+        context.thresholds.dead_letters,
     ):
         more = " or more" if dead >= MOST else ""
         what = f"group {group} has {dead:,}{more} dead letters"
-        yield found("dead-letters", what, group=group, dead=dead)
+        yield finding("dead-letters", what, group=group, dead=dead)
