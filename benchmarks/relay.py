@@ -164,7 +164,11 @@ async def relayed(dsn: str, outlet: Any, number: int) -> float:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
     relay = AsyncRelay(
-        there, to=outlet.url, group="relay", topics=["orders.*", "nowhere"], routes=outlet.routes
+        there,
+        broker_url=outlet.url,
+        group="relay",
+        topics=["orders.*", "nowhere"],
+        routes=outlet.routes,
     )
     begun = time.perf_counter()
     running = asyncio.create_task(relay.run())

@@ -50,7 +50,7 @@ def ingest(
     the broker, and nothing else; what comes again is published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
-        AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window,
+        AsyncIngest, source=source, queue=place, topic=to, group=group, batch=batch, window=window,
         refused=refused,
     )  # fmt: skip
     make("")  # refuses what cannot work, before a database is looked for

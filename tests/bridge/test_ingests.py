@@ -37,7 +37,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ingest_of(dsn: str, inlet: Any, **options: Any) -> AsyncIngest:
     return AsyncIngest(
-        dsn, source=inlet.url, place=inlet.place, to="in", group=inlet.group, **options
+        dsn, source=inlet.url, queue=inlet.place, topic="in", group=inlet.group, **options
     )
 
 
@@ -154,7 +154,7 @@ async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, inl
 
 
 async def test_a_place_that_is_not_there(dsn: str, inlet: Any) -> None:
-    ingest = AsyncIngest(dsn, source=inlet.url, place="nowhere", to="in")
+    ingest = AsyncIngest(dsn, source=inlet.url, queue="nowhere", topic="in")
     with pytest.raises(InvalidArgument, match="nowhere"):
         await ingest.run()
 
@@ -162,7 +162,7 @@ async def test_a_place_that_is_not_there(dsn: str, inlet: Any) -> None:
 def test_what_cannot_work() -> None:
     for source in ("redis://h", "http://h", "amqp:///"):
         with pytest.raises(InvalidArgument):
-            AsyncIngest("", source=source, place="p", to="t")
+            AsyncIngest("", source=source, queue="p", topic="t")
     for options in ({"to": ""}, {"place": ""}, {"group": ""}, {"batch": 0}, {"window": 0}):
         with pytest.raises(InvalidArgument):
             AsyncIngest("", **{"source": "nats://h", "place": "p", "to": "t", **options})  # type: ignore[arg-type]

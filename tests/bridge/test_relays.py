@@ -61,7 +61,7 @@ def outstanding(dsn: str) -> int:
 
 def relay_to(dsn: str, outlet: Any, **options: Any) -> AsyncRelay:
     options = {"topics": ["orders.*", "nowhere"], "until_empty": True} | options
-    return AsyncRelay(dsn, to=outlet.url, group="relay", routes=outlet.routes, **options)
+    return AsyncRelay(dsn, broker_url=outlet.url, group="relay", routes=outlet.routes, **options)
 
 
 def in_order(found: list[Arrived]) -> None:
@@ -91,7 +91,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
         )
     relay = relay_to(dsn, outlet)
     await relay.run()
-    assert (relay.sent, relay.refused) == (5, 0)
+    assert (relay.sent, relay.rejected) == (5, 0)
     found = {one.body: one for one in await outlet.arrived()}
     one = found[b'{"n": 1}']
     assert one.key == "ä b"
@@ -221,4 +221,4 @@ async def test_a_broker_that_is_not_there(
 @pytest.mark.parametrize("url", ["http://h", "orders", "", "amqp://h:x", "amqp:///", "redis://h:x"])
 def test_urls_that_cannot_work(url: str) -> None:
     with pytest.raises(InvalidArgument):
-        AsyncRelay("", to=url, group="g", topics=["t"])
+        AsyncRelay("", broker_url=url, group="g", topics=["t"])

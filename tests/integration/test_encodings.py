@@ -193,7 +193,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         dsn = server.dsn(name)
         schema.migrate(dsn)
         url = "amqp://127.0.0.1:1"
-        ingest = AsyncIngest(make_conninfo(dsn), source=url, place="p", to="t")
+        ingest = AsyncIngest(make_conninfo(dsn), source=url, queue="p", topic="t")
         messages = [
             dn.NewMessage('"\u00fc"', key="k"),
             dn.NewMessage('"\u20ac"', key="k"),
