@@ -54,7 +54,7 @@ class ReplayJob:
     """A replay: ``done`` of ``total`` messages are on their way; state running, done, cancelled."""
 
     id: int
-    group_name: str
+    group: str
     topic: str
     state: str
     total: int
@@ -88,7 +88,7 @@ class RetentionBlocker:
     """What stays although it is to go: because of a group, or, where None, not archived yet."""
 
     topic: str
-    group_name: str | None
+    group: str | None
     from_id: int
     upto_id: int
     published_at: datetime
@@ -102,7 +102,7 @@ class LostMessages:
 
     id: int
     at: datetime
-    group_name: str
+    group: str
     topic: str
     first_id: int
     last_id: int
@@ -112,18 +112,18 @@ class LostMessages:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReanchorResult:
-    """A topic of a group after a move to another cluster; ``undelivered``: what it still gets."""
+    """A topic of a group after a move to another cluster; ``unread``: what it still gets."""
 
-    group_name: str
+    group: str
     topic: str
-    undelivered: int
+    unread: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SeekResult:
     """What moving a group did: messages that come again, and ones that it will not get."""
 
-    again: int
+    redelivered: int
     skipped: int
 
 
@@ -169,7 +169,7 @@ class AuditEntry:
     acting_as: str
     application: str | None
     action: str
-    group_name: str
+    group: str
     topic: str | None
     messages: int | None
     why: str | None

@@ -380,18 +380,18 @@ class ReadMessage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """How a group stands in a topic; ``group_name`` and the counts are None where none reads it.
+    """How a group stands in a topic; ``group`` and the counts are None where none reads it.
 
-    ``waiting``: committed and never handed out; ``oldest_waiting``: when the oldest of those was
+    ``unread``: committed and never handed out; ``oldest_unread``: when the oldest of those was
     published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
     messages that consumers hold now; ``dead``: dead letters.
     """
 
     topic: str
-    group_name: str | None
+    group: str | None
     last_id: int
-    waiting: int | None
-    oldest_waiting: datetime | None
+    unread: int | None
+    oldest_unread: datetime | None
     deferred: int | None
     leases: int | None
     leased: int | None
@@ -405,7 +405,7 @@ class DeadLetter:
     ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
     """
 
-    group_name: str
+    group: str
     topic: str
     id: int
     key: str | None = dataclasses.field(repr=False)

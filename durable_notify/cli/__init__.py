@@ -80,7 +80,7 @@ for _command in (
     watch.watch,
     reanchor.reanchor,
     retention.retention,
-    retention.losses,
+    retention.lost_messages,
     maintain.maintain,
 ):
     cli.add_command(_command)

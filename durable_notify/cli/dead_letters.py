@@ -75,7 +75,7 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
         letters = Admin().dead_letters(connection, group, **given)
     if as_json:
         rows = [dataclasses.asdict(letter) for letter in letters]
-        click.echo(json_line([{"group": row.pop("group_name"), **row} for row in rows]))
+        click.echo(json_line(rows))
     elif not letters:
         click.echo("No dead letters.", err=True)
     else:
@@ -86,7 +86,7 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
 
 def _row(letter: DeadLetter, now: datetime) -> tuple[object, ...]:
     age = f"{shown_age(letter.dead_at, now)} ago"
-    about = (letter.group_name, letter.topic, letter.id, letter.key, letter.attempt)
+    about = (letter.group, letter.topic, letter.id, letter.key, letter.attempt)
     return (*about, age, letter.reason, as_text(letter.payload, 60))
 
 
@@ -102,7 +102,7 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     if not letters:
         raise Failure(f"message {message_id} is no dead letter")
     for letter in letters:
-        click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}"))
+        click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
         about = f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}"
         click.echo(shown(about))
@@ -183,7 +183,7 @@ def audit(database: Database, group: str | None, limit: int, as_json: bool) -> N
     columns = ("at", "who", "action", "group", "topic", "messages", "why", "details")
     rows = [
         (
-            f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.who, entry.action, entry.group_name,
+            f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.who, entry.action, entry.group,
             entry.topic, entry.messages, entry.why,
             None if entry.details is None else as_text(entry.details, 60),
         )

@@ -152,15 +152,15 @@ def delete(database: Database, name: str, yes: bool) -> None:
     click.echo(f"group {name} is forgotten")
 
 
-@group.command("waiting-for")
+@group.command("blocking-publishers")
 @common
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
-def waiting_for(database: Database, name: str, as_json: bool) -> None:
+def blocking_publishers(database: Database, name: str, as_json: bool) -> None:
     """Show the publishers in flight that the strict group NAME waits for."""
     with database.connect("group") as connection:
-        flying = Admin().waiting_for(connection, name)
+        flying = Admin().blocking_publishers(connection, name)
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in flying]))
     elif not flying:

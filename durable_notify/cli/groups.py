@@ -50,7 +50,9 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
     with database.connect("status") as connection:
         rows = admin.status(connection)
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
-        held_up = [(name, one) for name in strict for one in admin.waiting_for(connection, name)]
+        held_up = [
+            (name, one) for name in strict for one in admin.blocking_publishers(connection, name)
+        ]
         now = resolve(timedelta(), connection)
     if as_json:
         click.echo(json_line([_status_json(row, now) for row in rows]))
@@ -76,19 +78,19 @@ def _held_up(group: str, publisher: OpenPublisher, now: datetime) -> str:
 
 
 def _lag(row: TopicStatus) -> int | None:
-    if row.waiting is None:
+    if row.unread is None:
         return None
-    return row.waiting + (row.deferred or 0) + (row.leased or 0)
+    return row.unread + (row.deferred or 0) + (row.leased or 0)
 
 
 def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
-    oldest = row.oldest_waiting
+    oldest = row.oldest_unread
     return {
         "topic": row.topic,
-        "group": row.group_name,
+        "group": row.group,
         "last_id": row.last_id,
         "lag": _lag(row),
-        "unread": row.waiting,
+        "unread": row.unread,
         "oldest_unread": oldest,
         "oldest_unread_seconds": oldest and max(0.0, (now - oldest).total_seconds()),
         "deferred": row.deferred,
@@ -113,9 +115,9 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         numbers = (row.deferred, row.leases, row.leased, row.dead)
-        age = shown_age(row.oldest_waiting, now)
-        cells = [row.last_id, _lag(row), row.waiting, age, *numbers]
-        add_row(table, row.topic, row.group_name, *cells)
+        age = shown_age(row.oldest_unread, now)
+        cells = [row.last_id, _lag(row), row.unread, age, *numbers]
+        add_row(table, row.topic, row.group, *cells)
     return table
 
 

@@ -35,7 +35,7 @@ def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(place) for place in places]))
     elif places:
-        rows = ((place.group_name, place.topic, place.undelivered) for place in places)
+        rows = ((place.group, place.topic, place.unread) for place in places)
         print_table(table_of(("group", "topic", "undelivered"), rows))
     else:
         click.echo("Nothing was to be done, or there is no group.", err=True)

@@ -60,14 +60,14 @@ def seek(
         if since is not None:
             place["since"] = resolve(since, connection)
         found = admin.seek(connection, group, topic, **place, dry_run=True)
-        question = f"{found.again} would come again, {found.skipped} be skipped. Go ahead?"
+        question = f"{found.redelivered} would come again, {found.skipped} be skipped. Go ahead?"
         if dry_run:
-            click.echo(f"{found.again} would come again, {found.skipped} be skipped")
+            click.echo(f"{found.redelivered} would come again, {found.skipped} be skipped")
             return
         if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
             raise Failure("cancelled; nothing has changed")
         done = admin.seek(connection, group, topic, **place)
-    click.echo(f"{done.again} come again, {done.skipped} are skipped")
+    click.echo(f"{done.redelivered} come again, {done.skipped} are skipped")
 
 
 @click.group("replay-job")
@@ -166,7 +166,7 @@ def list_jobs(database: Database, as_json: bool) -> None:
         return
     columns = ("id", "group", "topic", "state", "done", "of", "rate", "why")
     rows = [
-        (job.id, job.group_name, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
+        (job.id, job.group, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
         for job in jobs
     ]
     print_table(table_of(columns, rows))

@@ -326,8 +326,8 @@ KINDS: dict[str, Kind] = {
     "messages-lost": Kind(
         "note",
         "With --on-lag lose the group is never handed them.",
-        "See durable-notify losses --group {group}. Have more consumers, or keep topic {topic} "
-        "longer.",
+        "See durable-notify lost-messages --group {group}. Have more consumers, or keep topic "
+        "{topic} longer.",
     ),
     "maintenance-late": Kind(
         "warning",

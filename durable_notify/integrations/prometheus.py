@@ -42,13 +42,13 @@ BUCKETS = (
 )  # fmt: skip
 
 _BACKLOG = (
-    "SELECT topic, group_name, waiting, oldest_seconds, deferred, leases, leased, dead"
+    "SELECT topic, group_name, unread, oldest_seconds, deferred, leases, leased, dead"
     " FROM durable_notify.backlog(%s)"
 )
 #: What a scrape asks the database for, in the order of the query's columns.
 GAUGES = {
-    "waiting_messages": "Messages that were never handed out; estimated above 10,000.",
-    "oldest_waiting_seconds": "The age of the oldest of these.",
+    "unread_messages": "Messages that were never delivered; estimated above 10,000.",
+    "oldest_unread_seconds": "The age of the oldest of these.",
     "deferred_messages": "Messages that wait for a retry, their time or their key; at most 10,000.",
     "leases": "Batches that consumers hold.",
     "leased_messages": "Messages that consumers hold.",
@@ -157,12 +157,12 @@ class Backlog(Collector):
         timeout: how many seconds the database may take for an answer.
     """
 
-    def __init__(self, dsn: str, *, timeout: float = 3.0, most: int = 10_000) -> None:
+    def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
             raise InvalidArgument(f"timeout is more than 0 and up to 60 seconds, not {timeout!r}")
         check_dsn(dsn)
         self._timeout = timeout
-        self._most = most
+        self._max_count = max_count
         self._link = ReconnectingConnection(dsn, "metrics", ConnectionRegistry(), timeout, timeout)
         self._mutex = threading.Lock()
         self._asked: Future[list[tuple[Any, ...]]] | None = None
@@ -206,7 +206,7 @@ class Backlog(Collector):
 
     def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
         try:
-            answer.set_result(self._link.fetch(_BACKLOG, (self._most,)))
+            answer.set_result(self._link.fetch(_BACKLOG, (self._max_count,)))
         except Exception as error:  # noqa: BLE001
             answer.set_exception(error)
 

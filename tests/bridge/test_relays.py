@@ -53,9 +53,9 @@ def dead_letters(dsn: str) -> dict[int, str]:
 def outstanding(dsn: str) -> int:
     with psycopg.connect(dsn) as connection:
         return sum(
-            (line.waiting or 0) + (line.deferred or 0) + (line.leased or 0)
+            (line.unread or 0) + (line.deferred or 0) + (line.leased or 0)
             for line in dn.Admin().status(connection)
-            if line.group_name == "relay"
+            if line.group == "relay"
         )
 
 
@@ -215,7 +215,7 @@ async def test_a_broker_that_is_not_there(
     with pytest.raises(BrokerUnavailable):
         await relay_to(dsn, outlet).run()
     with psycopg.connect(dsn) as connection:
-        assert all(line.group_name is None for line in dn.Admin().status(connection))
+        assert all(line.group is None for line in dn.Admin().status(connection))
 
 
 @pytest.mark.parametrize("url", ["http://h", "orders", "", "amqp://h:x", "amqp:///", "redis://h:x"])

@@ -339,7 +339,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
 
 def dead(dsn: str) -> list[dn.DeadLetter]:
     with psycopg.connect(dsn) as connection:
-        if not any(line.group_name for line in dn.Admin().status(connection)):
+        if not any(line.group for line in dn.Admin().status(connection)):
             return []
         return list(dn.Admin().dead_letters(connection, "g"))
 

@@ -157,7 +157,7 @@ def test_a_connection_that_dies(
         record.getMessage().replace("Z", "+00:00") for record in caplog.records
     )
     (entry,) = dn.Admin().audit(conn)
-    assert (entry.action, entry.topic, entry.group_name) == ("capture gap", "t", "")
+    assert (entry.action, entry.topic, entry.group) == ("capture gap", "t", "")
     assert entry.details is not None
     assert entry.details["channel"] == "c"
 

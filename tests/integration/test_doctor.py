@@ -423,7 +423,7 @@ def test_a_group_that_nobody_uses(dsn: str, conn: Connection) -> None:
     conn.execute("ANALYZE durable_notify.outbox")
     finding = one("group-unused", dsn)
     assert 0 < finding.data["bytes"] < 1 << 20
-    assert (finding.data["group"], finding.data["topic"], finding.data["waiting"]) == ("g", "t", 2)
+    assert (finding.data["group"], finding.data["topic"], finding.data["unread"]) == ("g", "t", 2)
 
 
 def test_a_group_is_paused(dsn: str, conn: Connection) -> None:

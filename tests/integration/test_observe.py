@@ -147,10 +147,10 @@ async def test_what_is_counted(half: Half, dsn: str, conn: Connection) -> None:
     assert 0 < found[f"{name}claim_seconds_sum", ""] < 60
     assert found[f"{name}up", ""] == 1
     assert found[f"{name}dead_letters", "t"] == 1
-    assert found[f"{name}waiting_messages", "t"] == 0
+    assert found[f"{name}unread_messages", "t"] == 0
     send(conn, range(3))
-    assert scrape(registry)[f"{name}waiting_messages", "t"] == 3
-    assert 0 < scrape(registry)[f"{name}oldest_waiting_seconds", "t"] < 60
+    assert scrape(registry)[f"{name}unread_messages", "t"] == 3
+    assert 0 < scrape(registry)[f"{name}oldest_unread_seconds", "t"] < 60
     backlog.close()
 
 

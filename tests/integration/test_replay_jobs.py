@@ -285,7 +285,7 @@ async def test_seek(half: Half, dsn: str, conn: Connection) -> None:
         assert await go(admin.seek(mine, "g", "t", after=sent[8], why="w")) == dn.SeekResult(1, 0)
         assert await go(admin.seek(mine, "g", "t", now=True)) == dn.SeekResult(0, 1)
         (entry,) = [entry for entry in await go(admin.audit(mine, "g")) if entry.why == "w"]
-        assert (entry.action, entry.details["again"]) == ("seek", 1)
+        assert (entry.action, entry.details["redelivered"]) == ("seek", 1)
 
 
 def seek_at_random(stage: Stage, seed: int) -> tuple[set[int], set[int], set[int]]:

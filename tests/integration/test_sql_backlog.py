@@ -15,7 +15,7 @@ Connection = psycopg.Connection[Any]
 
 def backlog(conn: Connection, most: int = 10_000) -> list[tuple[Any, ...]]:
     query = """
-        SELECT topic, group_name, waiting, is_exact, deferred, leases, leased, dead
+        SELECT topic, group_name, unread, is_exact, deferred, leases, leased, dead
           FROM durable_notify.backlog(%s)"""
     return conn.execute(query, [most]).fetchall()
 
@@ -45,7 +45,7 @@ def test_it_agrees_with_status(conn: Connection) -> None:
         ("t", "other", 10, True, 0, 0, 0, 0),
         ("u", "g", 3, True, 0, 0, 0, 0),
     ]
-    query = "SELECT topic, group_name, waiting, true, deferred, leases, leased, dead FROM durable_notify.status()"
+    query = "SELECT topic, group_name, unread, true, deferred, leases, leased, dead FROM durable_notify.status()"
     assert backlog(conn) == conn.execute(query).fetchall()
 
 
@@ -114,4 +114,4 @@ def test_a_group_that_is_new(conn: Connection) -> None:
     assert backlog(conn) == []
     subscribe(conn, "g", "t")
     assert backlog(conn) == [("t", "g", 0, True, 0, 0, 0, 0)]
-    assert dn.Admin().status(conn)[0].waiting == 0
+    assert dn.Admin().status(conn)[0].unread == 0

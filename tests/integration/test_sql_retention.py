@@ -159,7 +159,7 @@ def test_a_planted_fault_is_caught(stage: Stage, changes: list[tuple[str, str]])
 
 def losses(session: Session) -> list[tuple[Any, ...]]:
     return session.run(
-        "SELECT of_group, first_id, last_id, messages FROM durable_notify.lost_messages() ORDER BY id"
+        "SELECT group_name, first_id, last_id, messages FROM durable_notify.lost_messages() ORDER BY id"
     )
 
 

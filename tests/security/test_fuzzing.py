@@ -148,7 +148,7 @@ async def there_and_back(
                 check(message, sent[number])
             await read(half, dsn, topics, sent)
             status = await go(half.Admin().status(mine))
-            assert {(one.topic, one.group_name) for one in status} == {(t, group) for t in topics}
+            assert {(one.topic, one.group) for one in status} == {(t, group) for t in topics}
             await go(half.Admin().delete_group(mine, group))
 
 
@@ -188,7 +188,7 @@ async def dead_letters(
         why = None
     assert await go(admin.redrive(mine, group, everything=True, why=why)) == len(sent)
     audit = [one for one in await go(admin.audit(mine, group)) if one.action == "redrive"]
-    assert {(one.group_name, one.topic, one.why) for one in audit} == {
+    assert {(one.group, one.topic, one.why) for one in audit} == {
         (group, one.topic, why) for one in sent.values()
     }
 
@@ -304,7 +304,7 @@ async def administration(half: Half, dsn: str, text: str, payload: Any, which: s
         lambda c: admin.start_replay(c, group, topic, why=why, **conditions),
         lambda c: admin.set_wakeups(c, topic, text if which == "policy" else "always"),
         lambda c: admin.wakeups(c, topic),
-        lambda c: admin.waiting_for(c, group),
+        lambda c: admin.blocking_publishers(c, group),
     ]
     async with half.connect(dsn) as mine:
         await go(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))

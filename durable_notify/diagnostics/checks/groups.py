@@ -15,25 +15,25 @@ MOST_HANDLERS = 5
 
 def unused(context: CheckContext) -> Iterator[Finding]:
     """Groups for which messages wait for long, and nobody takes them."""
-    for group, topic, waiting, exact, seconds in context.rows(
+    for group, topic, unread, exact, seconds in context.rows(
         """
-        SELECT b.group_name, b.topic, b.waiting, b.is_exact, b.oldest_seconds
+        SELECT b.group_name, b.topic, b.unread, b.is_exact, b.oldest_seconds
           FROM durable_notify.backlog(%s) b
-         WHERE b.leases = 0 AND b.waiting > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
+         WHERE b.leases = 0 AND b.unread > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
         """,
         MOST,
         context.thresholds.unused,
     ):
-        held = _held(context, waiting)
+        held = _held(context, unread)
         about = "" if exact else "about "
         size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
-            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, "
+            f"nobody consumes {topic} in group {group}: {about}{unread:,} messages wait{size}, "
             f"the oldest for {seconds / 86_400:.1f} days"
         )
         yield finding(
             "group-unused", what,
-            group=group, topic=topic, waiting=waiting, seconds=round(seconds), bytes=held,
+            group=group, topic=topic, unread=unread, seconds=round(seconds), bytes=held,
         )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def lost_messages(context: CheckContext) -> Iterator[Finding]:
     """What groups lost of late."""
     for group, topic, messages, last in context.rows(
         """
-        SELECT l.of_group, l.topic, sum(l.messages)::bigint, max(l.at)
+        SELECT l.group_name, l.topic, sum(l.messages)::bigint, max(l.at)
           FROM durable_notify.lost_messages() l
          WHERE l.at > clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 1, 2
