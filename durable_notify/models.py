@@ -1,27 +1,32 @@
-"""What administration reports."""
+"""What reading and administration return."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypedDict
+
+from .payloads import readable
 
 __all__ = [
     "AccessGrant",
     "AuditEntry",
     "BridgeInfo",
+    "DeadLetter",
     "DeadLetterFilter",
     "GroupInfo",
     "Health",
     "LostMessages",
     "OpenPublisher",
+    "ReadMessage",
     "ReanchorResult",
     "ReplayFilter",
     "ReplayJob",
     "Retention",
     "RetentionBlocker",
     "SeekResult",
+    "TopicStatus",
 ]  # fmt: skip
 
 
@@ -254,3 +259,76 @@ class Health:
     held: int
     hears: bool
     silent: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class ReadMessage:
+    """A message as a reader gets it; there is nothing to acknowledge.
+
+    ``payload`` is text where Python cannot decode it.
+    """
+
+    id: int
+    topic: str
+    key: str | None
+    payload: Any
+    headers: Mapping[str, Any]
+    published_at: datetime
+    _token: Callable[[], str]
+
+    @classmethod
+    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
+        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
+        message_id, key, payload, data, headers, published_at = row
+        content = data if payload is None else readable(payload)
+        kept = {} if headers is None else readable(headers)
+        return cls(message_id, topic, key, content, kept, published_at, token)
+
+    @property
+    def token(self) -> str:
+        """Where to start a reader that goes on right after this message."""
+        return self._token()
+
+    def __repr__(self) -> str:
+        # Neither payload nor headers: they do not belong in logs.
+        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicStatus:
+    """How a group stands in a topic; ``group`` and the counts are None where none reads it.
+
+    ``unread``: committed and never handed out; ``oldest_unread``: when the oldest of those was
+    published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
+    messages that consumers hold now; ``dead``: dead letters.
+    """
+
+    topic: str
+    group: str | None
+    last_id: int
+    unread: int | None
+    oldest_unread: datetime | None
+    deferred: int | None
+    leases: int | None
+    leased: int | None
+    dead: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a group has given up: rejected, or failed too often.
+
+    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
+    """
+
+    group: str
+    topic: str
+    id: int
+    key: str | None = dataclasses.field(repr=False)
+    payload: Any = dataclasses.field(repr=False)
+    headers: Mapping[str, Any] = dataclasses.field(repr=False)
+    published_at: datetime
+    attempt: int
+    reason: str = dataclasses.field(repr=False)
+    dead_at: datetime
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

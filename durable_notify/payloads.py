@@ -16,16 +16,13 @@ from .topics import check_key
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
-    "DeadLetter",
     "Dumps",
     "Encoded",
     "JsonText",
     "NewMessage",
     "NewMessageOptions",
-    "ReadMessage",
     "Seconds",
     "Times",
-    "TopicStatus",
     "as_json",
     "dedup_of",
     "encode",
@@ -82,7 +79,7 @@ class NewMessage:
 
 
 class NewMessageOptions(TypedDict, total=False):
-    """The options of ``Outgoing``, but the headers."""
+    """The options of ``NewMessage``, without the headers."""
 
     key: str | None
     deliver_at: datetime | None
@@ -341,78 +338,5 @@ def _plain(value: Any) -> Any:
 def _too_large(size: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         f"the payload has {size} bytes; the most is {MAX_PAYLOAD_BYTES}. "
-        "Queries it elsewhere and publish a reference to it"
+        "Store it elsewhere and publish a reference to it"
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class ReadMessage:
-    """A message as a reader gets it; there is nothing to acknowledge.
-
-    ``payload`` is text where Python cannot decode it.
-    """
-
-    id: int
-    topic: str
-    key: str | None
-    payload: Any
-    headers: Mapping[str, Any]
-    published_at: datetime
-    _token: Callable[[], str]
-
-    @classmethod
-    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
-        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
-        message_id, key, payload, data, headers, published_at = row
-        content = data if payload is None else readable(payload)
-        kept = {} if headers is None else readable(headers)
-        return cls(message_id, topic, key, content, kept, published_at, token)
-
-    @property
-    def token(self) -> str:
-        """Where to start a reader that goes on right after this message."""
-        return self._token()
-
-    def __repr__(self) -> str:
-        # Neither payload nor headers: they do not belong in logs.
-        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TopicStatus:
-    """How a group stands in a topic; ``group`` and the counts are None where none reads it.
-
-    ``unread``: committed and never handed out; ``oldest_unread``: when the oldest of those was
-    published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
-    messages that consumers hold now; ``dead``: dead letters.
-    """
-
-    topic: str
-    group: str | None
-    last_id: int
-    unread: int | None
-    oldest_unread: datetime | None
-    deferred: int | None
-    leases: int | None
-    leased: int | None
-    dead: int | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that a group has given up: rejected, or failed too often.
-
-    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
-    """
-
-    group: str
-    topic: str
-    id: int
-    key: str | None = dataclasses.field(repr=False)
-    payload: Any = dataclasses.field(repr=False)
-    headers: Mapping[str, Any] = dataclasses.field(repr=False)
-    published_at: datetime
-    attempt: int
-    reason: str = dataclasses.field(repr=False)
-    dead_at: datetime
-    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

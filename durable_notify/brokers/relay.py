@@ -25,7 +25,8 @@ from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
-from ..payloads import JsonText, ReadMessage, members
+from ..models import ReadMessage
+from ..payloads import JsonText, members
 from ..topics import check_topics
 from .broker import (
     BrokerMessage,

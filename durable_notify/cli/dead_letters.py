@@ -16,7 +16,7 @@ from .params import Moment, as_text, json_line, resolve, shown, shown_age
 from .tables import print_table, table_of
 
 if TYPE_CHECKING:
-    from ..payloads import DeadLetter
+    from ..models import DeadLetter
     from .database import Connection, Database
 
 __all__ = ["audit", "dead_letters"]

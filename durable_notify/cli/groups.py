@@ -17,8 +17,7 @@ from .tables import add_row, new_table, print_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..models import OpenPublisher
-    from ..payloads import TopicStatus
+    from ..models import OpenPublisher, TopicStatus
     from .database import Database
 
 __all__ = ["replay", "status"]
