@@ -297,7 +297,7 @@ def _run(dsn: str, command_name: str, revision: str) -> None:
             locked = isinstance(error.orig, psycopg.errors.LockNotAvailable)
             if not locked or time.monotonic() >= until:
                 raise
-            log.info("others hold a lock that a migration needs; trying again")
+            log.info("another session holds a lock that the migration needs; trying again")
             time.sleep(random.uniform(*PAUSE))  # noqa: S311
         else:
             return

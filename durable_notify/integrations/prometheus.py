@@ -159,7 +159,9 @@ class Backlog(Collector):
 
     def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
-            raise InvalidArgument(f"timeout is more than 0 and up to 60 seconds, not {timeout!r}")
+            raise InvalidArgument(
+                f"timeout must be more than 0 and at most 60 seconds, not {timeout!r}"
+            )
         check_dsn(dsn)
         self._timeout = timeout
         self._max_count = max_count
@@ -180,7 +182,9 @@ class Backlog(Collector):
             now = time.monotonic()
             level = self._complaints.level("scraping", error, now)
             what = said(error) or f"no answer within {self._timeout:g} s"
-            log.log(level, "metrics: the database does not say how far groups are behind: %s", what)
+            log.log(
+                level, "metrics: the database did not answer how far groups are behind: %s", what
+            )
             return self._families(None)
         return self._families(rows)
 
@@ -211,7 +215,7 @@ class Backlog(Collector):
             answer.set_exception(error)
 
     def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
-        up = "Whether the database has said how far groups are behind."
+        up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
         for place, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])

@@ -1,4 +1,4 @@
-"""Listening: whether rings arrive, and what keeps them from arriving."""
+"""Listening: whether wake-ups arrive, and what prevents it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pooler(context: CheckContext) -> Iterator[Finding]:
 
 
 def hearing(context: CheckContext) -> Iterator[Finding]:
-    """A ring from another connection arrives where consumers would listen."""
+    """A wake-up from another connection arrives where consumers would listen."""
     try:
         listener = TimeoutConnection.connect(
             context.listen_dsn,
@@ -57,11 +57,11 @@ def hearing(context: CheckContext) -> Iterator[Finding]:
         listener.answer = None
         # Trap: left before its end, notifies() keeps the connection, and closing it hangs.
         if not list(listener.notifies(timeout=context.thresholds.hearing, stop_after=1)):
-            yield finding("listener-deaf", "a ring did not arrive on a connection that listens")
+            yield finding("listener-deaf", "a wake-up did not arrive on a listening connection")
 
 
 def queue(context: CheckContext) -> Iterator[Finding]:
-    """The queue of notifications is not full, and who may keep it from shrinking."""
+    """The queue of notifications is not full; else, which session keeps it from shrinking."""
     (share,) = context.row("SELECT pg_notification_queue_usage()")
     if share <= context.thresholds.queue:
         return

@@ -1,4 +1,4 @@
-"""The schema: its version, what the role may do, and how the log is built."""
+"""The schema: its version, what the role may do, and how the outbox is built."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rights(context: CheckContext) -> Iterator[Finding]:
 
 
 def build(context: CheckContext) -> Iterator[Finding]:
-    """Columns, ids, triggers and indexes of the log are as what is promised needs them."""
+    """Columns, ids, triggers and indexes of the outbox are as the guarantees need them."""
     tables = _tables(context)
     yield from _identity(context, tables)
     yield from _triggers(context, tables)
@@ -69,7 +69,7 @@ def build(context: CheckContext) -> Iterator[Finding]:
 
 
 def _tables(context: CheckContext) -> list[int]:
-    """Return the log and its partitions, by oid."""
+    """Return the outbox and its partitions, by oid."""
     rows = context.rows(
         """
         SELECT l.oid FROM (
@@ -103,9 +103,9 @@ def _identity(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
         tables[0],
     )
     if identity != "a":
-        yield finding("id-not-always", "ids of the log are not GENERATED ALWAYS")
+        yield finding("id-not-always", "ids of the outbox are not GENERATED ALWAYS")
     if last != "id":
-        yield finding("id-not-last", f"column {last} of the log comes after id", column=last)
+        yield finding("id-not-last", f"column {last} of the outbox comes after id", column=last)
     if cache is not None and cache != 1:
         yield finding(
             "id-cache", f"the sequence of ids has CACHE {cache}", sequence=sequence, cache=cache
@@ -126,7 +126,7 @@ def _triggers(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
         del wrong[1:]  # what is to be run for the log puts its partitions right, too
     for table, how, _ in wrong:
         state = {"D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "is not ENABLE ALWAYS"}
-        what = f"the trigger published of {table} {state.get(how, 'is not there')}"
+        what = f"the trigger outbox_after_insert of {table} {state.get(how, 'is missing')}"
         yield finding("trigger-not-always", what, table=table, enabled=how)
 
 
@@ -152,7 +152,7 @@ def _indexes(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
     for names in ("topic, id", "topic, xid, id"):
         if names not in present:
             yield finding(
-                "index-invalid", f"the log has no index on ({names})", index=f"on ({names})"
+                "index-invalid", f"the outbox has no index on ({names})", index=f"on ({names})"
             )
 
 
@@ -170,7 +170,7 @@ def unlogged(context: CheckContext) -> Iterator[Finding]:
 
 
 def cluster(context: CheckContext) -> Iterator[Finding]:
-    """The log stands where it was written."""
+    """The outbox is in the cluster where it was written."""
     here, rows = context.row(
         "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) "
         "FROM durable_notify.cluster_identity a"

@@ -33,7 +33,7 @@ def standby(context: CheckContext) -> Iterator[Finding]:
 
 
 def durability(context: CheckContext) -> Iterator[Finding]:
-    """Whether what is committed survives a crash."""
+    """Whether committed data survives a crash."""
     fsync, pages, here = context.row(
         "SELECT current_setting('fsync')::boolean,"
         " current_setting('full_page_writes')::boolean,"
@@ -102,7 +102,7 @@ def dead_rows(context: CheckContext) -> Iterator[Finding]:
 
 
 def clocks(context: CheckContext) -> Iterator[Finding]:
-    """How far the server's clock and ours lie apart."""
+    """How much the server's clock and ours differ."""
     before = time.time()
     (theirs,) = context.row("SELECT EXTRACT(epoch FROM clock_timestamp())::float8")
     after = time.time()
@@ -136,5 +136,5 @@ def clock_went_back(context: CheckContext) -> Iterator[Finding]:
     if rows and rows[0][1] > context.thresholds.clock:
         what, seconds = rows[0]
         yield finding(
-            "clock-went-back", f"{what} is from {seconds:.0f} s in the future", seconds=seconds
+            "clock-went-back", f"{what} is {seconds:.0f} s in the future", seconds=seconds
         )
