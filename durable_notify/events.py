@@ -148,7 +148,7 @@ class DeadLettered(Event):
 class LostLease(Event):
     """Another consumer has so many messages by now that this one had not settled."""
 
-    name = "lease_lost"
+    name = "lost_lease"
     level = logging.WARNING
     group: str
     topic: str
@@ -159,7 +159,7 @@ class LostLease(Event):
 class Notified(Event):
     """A wake-up came. ``topics``: those it was about, as far as it told."""
 
-    name = "rang"
+    name = "notified"
     group: str
     topics: tuple[str, ...]
 
@@ -176,7 +176,7 @@ class Polled(Event):
 class ClaimFailed(Event):
     """Claiming has failed so many times in a row, and is tried again in ``delay`` seconds."""
 
-    name = "failing"
+    name = "claim_failed"
     level = logging.WARNING
     group: str
     failures: int
@@ -188,7 +188,7 @@ class ClaimFailed(Event):
 class ClaimRecovered(Event):
     """Claiming works again, after so many ``seconds``."""
 
-    name = "recovered"
+    name = "claim_recovered"
     level = logging.INFO
     group: str
     seconds: float
@@ -218,7 +218,7 @@ class Reconnected(Event):
 class ListenFailed(Event):
     """Wake-ups were proven not to arrive: the consumer polls."""
 
-    name = "deaf"
+    name = "listen_failed"
     level = logging.WARNING
     group: str
 
@@ -227,7 +227,7 @@ class ListenFailed(Event):
 class ListenVerified(Event):
     """Wake-ups were proven to arrive, on the connection there is now."""
 
-    name = "hearing"
+    name = "listen_verified"
     level = logging.INFO
     group: str
 

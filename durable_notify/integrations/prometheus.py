@@ -87,13 +87,13 @@ class Metrics:
         self._settle = seconds("settle", "How long settling took the database.", "group")
         self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
         self._lost = counter("lost_leases", "Leases that others have taken over.", *by_topic)
-        self._rings = counter("rings", "Wake-ups that came.", "group")
+        self._notifications = counter("notifications", "Wake-ups that came.", "group")
         self._polls = counter("polls", "Looks without a wake-up.", "group")
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
         self._differs = counter("differing_options", "Options found to be others.", "group")
-        self._hearing = Gauge(
-            "durable_notify_hearing", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
+        self._listening = Gauge(
+            "durable_notify_listening", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
             registry=registry,
         )  # fmt: skip
         self._count: dict[type[events.Event], Callable[[Any], None]] = {
@@ -103,14 +103,14 @@ class Metrics:
             events.Settled: self._count_settled,
             events.DeadLettered: lambda e: self._dead.labels(e.group, e.topic).inc(),
             events.LostLease: lambda e: self._lost.labels(e.group, e.topic).inc(),
-            events.Notified: lambda e: self._rings.labels(e.group).inc(),
+            events.Notified: lambda e: self._notifications.labels(e.group).inc(),
             events.Polled: lambda e: self._polls.labels(e.group).inc(),
             events.ClaimFailed: lambda e: self._failures.labels(e.group).inc(),
             events.Reconnected: lambda e: self._reconnects.labels(e.group).inc(),
             events.OptionDiffers: lambda e: self._differs.labels(e.group).inc(),
-            events.ListenVerified: lambda e: self._hearing.labels(e.group).set(1),
-            events.ListenFailed: lambda e: self._hearing.labels(e.group).set(0),
-            events.Disconnected: lambda e: self._hearing.labels(e.group).set(0),
+            events.ListenVerified: lambda e: self._listening.labels(e.group).set(1),
+            events.ListenFailed: lambda e: self._listening.labels(e.group).set(0),
+            events.Disconnected: lambda e: self._listening.labels(e.group).set(0),
         }
 
     def __call__(self, event: events.Event) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify.brokers.cloudevents import from_event
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
@@ -82,7 +83,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
         dsn, "orders.eu",
         NewMessage({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
         b"\x00\xff",
-        dn.cloudevents.from_event(event),
+        from_event(event),
         "line\nbreak ä",
     )  # fmt: skip
     with psycopg.connect(dsn) as connection:

@@ -85,7 +85,7 @@ def test_logging_costs_nothing_where_it_is_off(caplog: pytest.LogCaptureFixture)
         for event in examples():
             LogEvents()(event)
     assert {record.event for record in caplog.records} == {  # type: ignore[attr-defined]
-        "dead_lettered", "lease_lost", "failing", "disconnected", "deaf", "option_differs",
+        "dead_lettered", "lost_lease", "claim_failed", "disconnected", "listen_failed", "option_differs",
     }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ async def test_what_is_counted(half: Half, dsn: str, conn: Connection) -> None:
     assert found[f"{name}settled_messages_total", "retry t"] == 1
     assert found[f"{name}settled_messages_total", "reject t"] == 1
     assert found[f"{name}dead_lettered_messages_total", "t"] == 1
-    assert found[f"{name}hearing", ""] == 1
+    assert found[f"{name}listening", ""] == 1
     assert 0 < found[f"{name}claim_seconds_sum", ""] < 60
     assert found[f"{name}up", ""] == 1
     assert found[f"{name}dead_letters", "t"] == 1
@@ -160,13 +160,13 @@ def test_every_event_is_counted() -> None:
     metrics = prometheus.Metrics(registry)
     metrics(events.ListenVerified(group="g"))
     silent = set()
-    for event in sorted(examples(), key=lambda event: event.name == "hearing"):
+    for event in sorted(examples(), key=lambda event: event.name == "listen_verified"):
         before = scrape(registry)
         metrics(event)
         if scrape(registry) == before:
             silent.add(event.name)
     # Disconnected comes first, so that deaf finds the gauge at 0.
-    assert silent == {"retried", "recovered", "deaf"}
+    assert silent == {"retried", "claim_recovered", "listen_failed"}
 
 
 def test_the_database_goes_and_comes_back(
