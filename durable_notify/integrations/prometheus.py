@@ -93,8 +93,8 @@ class Metrics:
         self._reconnects = counter("reconnects", "New listening connections.", "group")
         self._differs = counter("differing_options", "Options found to be others.", "group")
         self._listening = Gauge(
-            "durable_notify_listening", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
-            registry=registry,
+            "durable_notify_listening", "1: wake-ups arrive; 0: they do not, and it polls.",
+            ["group"], registry=registry,
         )  # fmt: skip
         self._count: dict[type[events.Event], Callable[[Any], None]] = {
             events.Published: self._count_published,
