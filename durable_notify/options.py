@@ -312,10 +312,12 @@ def _check_rules(rules: ErrorRules) -> None:
             raise InvalidArgument(f"on_error maps to Ack(), Retry() or Reject(), not {outcome!r}")
 
 
-def _check_number(name: str, value: float, least: float, most: float) -> None:
+def _check_number(name: str, value: float, least: float, greatest: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value <= most:
-        raise InvalidArgument(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
+    if not number or not least <= value <= greatest:
+        raise InvalidArgument(
+            f"{name} must be a number from {least:g} to {greatest:g}, not {value!r}"
+        )
 
 
 def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
@@ -325,6 +327,6 @@ def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
         raise InvalidArgument(f"{name} must be a positive number of seconds, not {value!r}")
 
 
-def _check_count(name: str, value: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InvalidArgument(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+def _check_count(name: str, value: int, greatest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= greatest:
+        raise InvalidArgument(f"{name} must be a whole number from 1 to {greatest}, not {value!r}")

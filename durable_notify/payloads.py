@@ -41,7 +41,7 @@ _MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
 _WITH_EXPONENT = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
 )
-_MOST_EXPONENT = 400  # no float has one so large
+_MAX_EXPONENT = 400  # no float has one so large
 
 _LONGEST = 1e9  # seconds, about 30 years
 type_of_bytes = (bytes, bytearray, memoryview)
@@ -305,7 +305,7 @@ def _floats_kept(text: str) -> str:
 
 def _plainly(token: re.Match[str]) -> str:
     exponent = token["exponent"]
-    if exponent is None or not -_MOST_EXPONENT < int(exponent) < _MOST_EXPONENT:
+    if exponent is None or not -_MAX_EXPONENT < int(exponent) < _MAX_EXPONENT:
         return token[0]  # a string; or a number that no float is, for PostgreSQL to judge
     written = f"{Decimal(token[0]):f}"
     return written if "." in written else f"{written}.0"

@@ -31,8 +31,8 @@ __all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
 PRINTED = ("id", "topic", "published_at", "attempt")
 #: What else an envelope may have beside payload, key and headers.
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
-MOST_LINES = 1000
-MOST_BYTES = 8 << 20
+MAX_LINES = 1000
+MAX_BYTES = 8 << 20
 CHUNK = 1 << 20
 
 
@@ -190,7 +190,7 @@ def batches(descriptor: int) -> Iterator[Batch]:
             size += waiting + 1
             number += 1
             pieces, waiting = [following], len(following)
-            if len(lines) >= MOST_LINES or size >= MOST_BYTES:
+            if len(lines) >= MAX_LINES or size >= MAX_BYTES:
                 yield Batch(lines, size)
                 lines, size = [], 0
         if lines and not select.select([descriptor], [], [], 0)[0]:

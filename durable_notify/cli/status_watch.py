@@ -199,9 +199,9 @@ def screen(
     return Group(*parts)
 
 
-def _groups(groups: list[GroupStatus], width: int, most: int) -> Table:
-    if len(groups) > most:
-        groups = sorted(groups, key=lambda s: -(s.lag or 0))[:most]
+def _groups(groups: list[GroupStatus], width: int, limit: int) -> Table:
+    if len(groups) > limit:
+        groups = sorted(groups, key=lambda s: -(s.lag or 0))[:limit]
     taken = 0
     columns = set()
     for column in sorted(_COLUMNS, key=lambda c: c.rank):
@@ -229,7 +229,7 @@ def _groups(groups: list[GroupStatus], width: int, most: int) -> Table:
     return table
 
 
-def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
+def _leases(seen: StatusSnapshot, width: int, limit: int) -> Table:
     table = new_table()
     wide = width >= _WIDE
     names = ("group", "topic") if wide else ()
@@ -239,7 +239,7 @@ def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
             name, no_wrap=True, overflow="ellipsis", justify="right" if right else "left",
             max_width=None if right else max(8, (width - 40) // (1 + len(names))),
         )  # fmt: skip
-    for lease in seen.leases[:most]:
+    for lease in seen.leases[:limit]:
         left = _seconds(lease.seconds_left) if lease.seconds_left > 0 else "expired"
         where = (lease.group, lease.topic) if wide else ()
         add_row(table, lease.owner, *where, lease.messages, _seconds(lease.seconds), left)

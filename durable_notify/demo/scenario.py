@@ -46,11 +46,11 @@ class Results:
 
 
 def run(
-    *, repository: Path | None, file: Path | None, most: int, console: Console | None = None
+    *, repository: Path | None, file: Path | None, limit: int, console: Console | None = None
 ) -> int:
     """Run the demo; returns the exit status: 1 if durable_notify broke its promise."""
     narrator = Narrator(console)
-    events = find(repository, file, most)
+    events = find(repository, file, limit)
     narrator.title(f"{len(events.payloads)} events: {events.origin}")
     # Not a folder below it: run by root the server is nobody's, who may not enter root's folders.
     with tempfile.TemporaryDirectory(

@@ -17,9 +17,9 @@ from ..adapters import OwnCursor
 __all__ = ["GroupStatus", "Lease", "StatusSnapshot", "take_snapshot"]
 
 #: Up to so many messages are counted.
-MOST = 10_000
+MAX_COUNT = 10_000
 #: Up to so many leases are shown, the oldest first.
-MOST_LEASES = 1000
+MAX_LEASES = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def take_snapshot(
                      ON b.topic = p.topic AND b.group_name = p.group_name
              ORDER BY p.topic, p.group_name
             """,
-            (MOST,),
+            (MAX_COUNT,),
         ).fetchall()
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(
@@ -122,7 +122,7 @@ def take_snapshot(
                    EXTRACT(epoch FROM l.deadline - %s)::float8 AS seconds_left, l.messages
               FROM durable_notify.leases() l LIMIT %s
             """,
-            (at, at, MOST_LEASES),
+            (at, at, MAX_LEASES),
         ).fetchall()
     if before is not None:
         groups = _with_rates(connection, StatusSnapshot(at, groups, leases), before)

@@ -75,7 +75,7 @@ def played(monkeypatch: pytest.MonkeyPatch, lines: Path, spoil: Any) -> tuple[in
     monkeypatch.setattr(Worker, "finish", spoiled)
     output = io.StringIO()
     console = Console(file=output, width=100)
-    return demo.run(repository=None, file=lines, most=LINES, console=console), output.getvalue()
+    return demo.run(repository=None, file=lines, limit=LINES, console=console), output.getvalue()
 
 
 def test_loss_makes_it_fail(monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_look(conn: Connection) -> None:
 def test_what_is_handed_out_is_seen_among_many(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MOST", 10)
+    monkeypatch.setattr(status, "MAX_COUNT", 10)
     subscribe(conn)
     send(conn, range(100))
     first = take_snapshot(conn)

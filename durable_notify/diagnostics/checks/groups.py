@@ -8,9 +8,9 @@ from ..context import CheckContext
 from ..findings import Finding, finding
 
 #: Up to so many messages are counted; beyond that they are estimated.
-MOST = 10_000
+MAX_COUNT = 10_000
 #: So many handlers are named, those at work for longest.
-MOST_HANDLERS = 5
+MAX_HANDLERS = 5
 
 
 def unused(context: CheckContext) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def unused(context: CheckContext) -> Iterator[Finding]:
           FROM durable_notify.backlog(%s) b
          WHERE b.leases = 0 AND b.unread > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
         """,
-        MOST,
+        MAX_COUNT,
         context.thresholds.unused,
     ):
         held = _held(context, unread)
@@ -76,7 +76,7 @@ def handlers(context: CheckContext) -> Iterator[Finding]:
          ORDER BY l.claimed_at, 1, 2, 3 LIMIT %s
         """,
         context.thresholds.handler,
-        MOST_HANDLERS,
+        MAX_HANDLERS,
     ):
         what = (
             f"{owner} has held {messages:,} messages of {topic} in group {group} for "
@@ -95,9 +95,9 @@ def dead_letters(context: CheckContext) -> Iterator[Finding]:
         SELECT b.group_name, sum(b.dead)::bigint FROM durable_notify.backlog(%s) b
          GROUP BY 1 HAVING sum(b.dead) > %s ORDER BY 1
         """,
-        max(MOST, context.thresholds.dead_letters + 1),
+        max(MAX_COUNT, context.thresholds.dead_letters + 1),
         context.thresholds.dead_letters,
     ):
-        more = " or more" if dead >= MOST else ""
+        more = " or more" if dead >= MAX_COUNT else ""
         what = f"group {group} has {dead:,}{more} dead letters"
         yield finding("dead-letters", what, group=group, dead=dead)

@@ -8,7 +8,7 @@ from ..context import CheckContext
 from ..findings import Finding, finding
 
 #: Up to so many messages are counted.
-MOST = 10_000
+MAX_COUNT = 10_000
 
 
 def partitions(context: CheckContext) -> Iterator[Finding]:
@@ -24,10 +24,10 @@ def partitions(context: CheckContext) -> Iterator[Finding]:
         what = f"no partition of the outbox is ready for ids after the current one, {last:,}"
         yield finding("no-partition-ahead", what, last_id=last)
     (messages,) = context.row(
-        "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MOST + 1
+        "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MAX_COUNT + 1
     )
     if messages:
-        counted = f"{messages:,}" if messages <= MOST else f"more than {MOST:,}"
+        counted = f"{messages:,}" if messages <= MAX_COUNT else f"more than {MAX_COUNT:,}"
         what = f"{counted} message{'' if messages == 1 else 's'} are in outbox_default"
         yield finding("default-partition-used", what, messages=messages)
 

@@ -8,7 +8,7 @@ from ..context import CheckContext
 from ..findings import Finding, finding
 
 #: How much of a query is shown.
-MOST = 200
+MAX_QUERY = 200
 
 
 def transactions(context: CheckContext) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def transactions(context: CheckContext) -> Iterator[Finding]:
            AND a.pid <> pg_backend_pid()
          ORDER BY a.xact_start
         """,
-        MOST,
+        MAX_QUERY,
         context.thresholds.transaction,
     ):
         pid, database, application, state, seconds, query, publishes = row
@@ -59,7 +59,7 @@ def strict(context: CheckContext) -> Iterator[Finding]:
          WHERE g.order_by = 'strict'
            AND w.started_at < clock_timestamp() - make_interval(secs => %s)
         """,
-        MOST,
+        MAX_QUERY,
         context.thresholds.transaction,
     ):
         who = f"process {pid}" if gid is None else f"prepared transaction {gid!r}"
@@ -110,7 +110,7 @@ def slots(context: CheckContext) -> Iterator[Finding]:
 
 def connections(context: CheckContext) -> Iterator[Finding]:
     """Connections that are left for roles other than superusers."""
-    taken, most = context.row(
+    taken, available = context.row(
         """
         SELECT (SELECT sum(d.numbackends)::integer FROM pg_stat_database d),
                (SELECT sum(CASE s.name WHEN 'max_connections' THEN 1 ELSE -1 END
@@ -120,9 +120,9 @@ def connections(context: CheckContext) -> Iterator[Finding]:
                                   'reserved_connections'))
         """
     )
-    if taken >= context.thresholds.connections * most:
-        what = f"{taken} of {most} connections are in use"
-        yield finding("connections-nearly-used", what, taken=taken, most=most)
+    if taken >= context.thresholds.connections * available:
+        what = f"{taken} of {available} connections are in use"
+        yield finding("connections-nearly-used", what, taken=taken, available=available)
 
 
 def _age(seconds: float) -> str:
