@@ -103,12 +103,16 @@ def consume(
     consumer = _AsWritten(
         database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings
     )
+    _print(consumer, limit, observed, database.dsn)
+
+
+def _print(consumer: Consumer, limit: int | None, observed: Observed, dsn: str) -> None:
     output = Output()
     output.when_closed(consumer.stop)
     printer = _Printer(consumer, output, limit)
     # Closed: messages that were not written are released.
     with (
-        observed.answering(consumer, dsn=database.dsn),
+        observed.answering(consumer, dsn=dsn),
         told_of_signals(output.stop),  # the consumer is told as well
         suppress(Closed),
     ):

@@ -1,8 +1,7 @@
-"""``status`` and ``replay``: how far groups have read, and rewinding them."""
+"""``status``: how far each group has read."""
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .errors import Failure
-from .params import Moment, json_line, resolve, shown_age
+from .params import json_line, resolve, shown_age
 from .tables import add_row, new_table, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from ..models import OpenPublisher, TopicStatus
     from .database import Database
 
-__all__ = ["replay", "status"]
+__all__ = ["status"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -118,51 +116,3 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
         cells = [row.last_id, _lag(row), row.unread, age, *numbers]
         add_row(table, row.topic, row.group, *cells)
     return table
-
-
-@click.command()
-@common
-@click.option("--group", required=True, help="The group to rewind.")
-@click.option("--topic", required=True, help="The topic in which to rewind it.")
-@click.option("--from-beginning", is_flag=True, help="Redeliver all messages that are retained.")
-@click.option("--since", type=Moment(), help="Redeliver messages published since then: ISO 8601, "
-              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Redeliver messages with higher ids.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
-@pass_database
-def replay(
-    database: Database,
-    *,
-    group: str,
-    topic: str,
-    from_beginning: bool,
-    since: Any,
-    after: int | None,
-    yes: bool,
-    dry_run: bool,
-) -> None:
-    """Rewind a group, so that messages are redelivered to it.
-
-    It prints their number first. On a terminal it then asks; otherwise it does it.
-    """
-    if from_beginning + (since is not None) + (after is not None) != 1:
-        raise click.UsageError("give one of --from-beginning, --since TIME and --after ID")
-    admin = Admin()
-    with database.connect("replay") as connection:
-        place: dict[str, Any] = {"after": 0 if from_beginning else after}
-        if since is not None:
-            place = {"since": resolve(since, connection)}
-        count = admin.replay(connection, group, topic, **place, dry_run=True)
-        verb = "would be" if dry_run else "are" if count != 1 else "is"
-        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} redelivered to {group}")
-        sys.stdout.flush()
-        if dry_run or not count:
-            return
-        # Not in one transaction with the counting: the group's consumers would wait meanwhile.
-        if not yes and sys.stdin.isatty() and not click.confirm("Continue?", err=True):
-            raise Failure("cancelled; nothing has changed")
-        done = admin.replay(connection, group, topic, **place)
-    if done != count:
-        click.echo(f"{done} messages, because more were consumed meanwhile")
