@@ -30,7 +30,7 @@ __all__ = ["maintain"]
 )
 @click.option("--archive", metavar="DIR", type=click.Path(file_okay=False),
               help="Where to archive messages before they are removed.")  # fmt: skip
-@click.option("--format", "archive_format", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
+@click.option("--format", "file_format", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
               show_default=True, help="The files of the archive.")  # fmt: skip
 @click.option("--inbox-age", type=Length(), help="Delete records of once() older than that: 30d.")
 @click.option(
@@ -44,7 +44,7 @@ def maintain(
     once: bool,
     every: float | None,
     archive: str | None,
-    archive_format: str,
+    file_format: str,
     inbox_age: float | None,
     audit_age: float | None,
     as_json: bool,
@@ -69,7 +69,7 @@ def maintain(
     maintenance = _Reporting(
         database.dsn,
         every=0.0 if every is None else every,
-        archive=None if archive is None else _files(archive, archive_format),
+        archive=None if archive is None else _files(archive, file_format),
         inbox_age=inbox_age,
         audit_age=audit_age,
         told=told,
@@ -119,7 +119,7 @@ class _Reporting(Maintenance):
         return report
 
 
-def _files(folder: str | Path, archive_format: str) -> Archive:
+def _files(folder: str | Path, file_format: str) -> Archive:
     from ..archive import NdjsonFiles, ParquetFiles
 
-    return NdjsonFiles(folder) if archive_format == "ndjson" else ParquetFiles(folder)
+    return NdjsonFiles(folder) if file_format == "ndjson" else ParquetFiles(folder)
