@@ -10,7 +10,7 @@ from benchmarks.harness import Figure, Report, claims, fill, machine, new_group,
 
 
 def at_the_end(connection: psycopg.Connection, last: int, number: int) -> list[float]:
-    """Seconds of claims near the end of the log: all but those messages have been handed over."""
+    """Seconds of claims near the end of the log: all but those messages were delivered."""
     group = new_group(connection)
     # Forward by hand, for the measurement.
     connection.execute(

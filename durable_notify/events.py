@@ -1,9 +1,9 @@
-"""What happens, told to whoever wants to count it: a vocabulary that stays.
+"""What happens in consumers and publishers: events with stable names and fields.
 
 A consumer or publisher is given ``on_event``: one function, or several, each called with every
-event where it happens, in the thread or event loop of whoever caused it. They must be quick, and
+event where it happens, in the thread or event loop that caused it. They must be quick, and
 must not wait. What they raise is logged, once a minute, and disturbs nothing. Nothing is measured
-while nobody listens.
+without a subscriber.
 
 Durations are in seconds, by the clock of this process. Events are never about payloads, and name
 exceptions by their type alone. An event may get more fields; fields and names stay.
@@ -166,7 +166,7 @@ class Notified(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Polled(Event):
-    """A consumer looks without having been woken: it is time to, or something is due."""
+    """A consumer polls without a wake-up: ``poll`` has passed, or something is due."""
 
     name = "polled"
     group: str

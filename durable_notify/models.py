@@ -126,7 +126,7 @@ class ReanchorResult:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SeekResult:
-    """What moving a group did: messages that come again, and ones that it will not get."""
+    """What moving a group did: how many messages are redelivered, and how many skipped."""
 
     redelivered: int
     skipped: int
@@ -166,7 +166,7 @@ class AccessGrant:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What somebody has done to a group: ``who`` logged in, ``acting_as`` whom, when and why."""
+    """A change made to a group by hand: ``who`` logged in, ``acting_as`` whom, when and why."""
 
     id: int
     at: datetime
@@ -243,7 +243,7 @@ class Health:
     """How a consumer is.
 
     Attributes:
-        live: its loops turn. One that does not live is to be started anew.
+        live: its loops turn. If not, start it again.
         ready: it was started, its claims work, and it will notice new messages.
         why: what keeps it from either, for people.
         group: its group.
@@ -286,7 +286,7 @@ class ReadMessage:
 
     @property
     def token(self) -> str:
-        """Where to start a reader that goes on right after this message."""
+        """Where to start a reader that continues right after this message."""
         return self._token()
 
     def __repr__(self) -> str:
@@ -298,7 +298,7 @@ class ReadMessage:
 class TopicStatus:
     """How a group stands in a topic; ``group`` and the counts are None where none reads it.
 
-    ``unread``: committed and never handed out; ``oldest_unread``: when the oldest of those was
+    ``unread``: committed and never delivered; ``oldest_unread``: when the oldest of those was
     published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
     messages that consumers hold now; ``dead``: dead letters.
     """

@@ -36,7 +36,7 @@ MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
 
 #: Whether to look closer; then what is passed over, strings and plain numbers, and what is not.
 #: Trap: what can be matched in part, a string that does not end or a part of a number, is tried
-#: again from each place in it, which takes quadratic time.
+#: again from each character of it, which takes quadratic time.
 _MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
 _WITH_EXPONENT = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
@@ -182,7 +182,7 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
 
 
 def readable(text: str) -> Any:
-    """Decode stored JSON for people to look at; what Python cannot decode stays text."""
+    """Decode stored JSON for people to read; what Python cannot decode stays text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -198,22 +198,22 @@ def members(text: str) -> dict[str, JsonText]:
         ValueError: it is no object.
     """
     found: dict[str, JsonText] = {}
-    place = _after(text, 0, "{")
-    if text[place : place + 1] == "}":
-        _after_all(text, place + 1)
+    pos = _after(text, 0, "{")
+    if text[pos : pos + 1] == "}":
+        _after_all(text, pos + 1)
         return found
     while True:
-        if text[place : place + 1] != '"':
-            raise ValueError(f"a name is expected at character {place + 1}")
-        name, place = scanstring(text, place + 1)
-        place = _after(text, place, ":")
-        end = _end_of(text, place)
-        found[name] = JsonText(text[place:end])
-        place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-        if text[place : place + 1] == "}":
-            _after_all(text, place + 1)
+        if text[pos : pos + 1] != '"':
+            raise ValueError(f"a name is expected at character {pos + 1}")
+        name, pos = scanstring(text, pos + 1)
+        pos = _after(text, pos, ":")
+        end = _end_of(text, pos)
+        found[name] = JsonText(text[pos:end])
+        pos = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if text[pos : pos + 1] == "}":
+            _after_all(text, pos + 1)
             return found
-        place = _after(text, place, ",")
+        pos = _after(text, pos, ",")
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -222,32 +222,32 @@ _SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\]}{\["]+', re.DOTALL)
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
 
-def _after(text: str, place: int, mark: str) -> int:
-    """Return the place of what follows a mark."""
-    place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
-    if text[place : place + 1] != mark:
-        raise ValueError(f"{mark} is expected at character {place + 1}")
-    return _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+def _after(text: str, pos: int, mark: str) -> int:
+    """Return the position after a mark."""
+    pos = _SPACE.match(text, pos).end()  # type: ignore[union-attr]
+    if text[pos : pos + 1] != mark:
+        raise ValueError(f"{mark} is expected at character {pos + 1}")
+    return _SPACE.match(text, pos + 1).end()  # type: ignore[union-attr]
 
 
-def _after_all(text: str, place: int) -> None:
-    if _SPACE.match(text, place).end() != len(text):  # type: ignore[union-attr]
-        raise ValueError(f"nothing more is expected at character {place + 1}")
+def _after_all(text: str, pos: int) -> None:
+    if _SPACE.match(text, pos).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError(f"nothing more is expected at character {pos + 1}")
 
 
-def _end_of(text: str, place: int) -> int:
+def _end_of(text: str, pos: int) -> int:
     """Return where a value ends, however deep it is."""
-    if text[place : place + 1] not in ("[", "{"):
-        scalar = _SCALAR.match(text, place)
+    if text[pos : pos + 1] not in ("[", "{"):
+        scalar = _SCALAR.match(text, pos)
         if scalar is None:
-            raise ValueError(f"a value is expected at character {place + 1}")
+            raise ValueError(f"a value is expected at character {pos + 1}")
         return scalar.end()
     depth = 0
-    for found in _NESTING.finditer(text, place):
+    for found in _NESTING.finditer(text, pos):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth == 0:
             return found.end()
-    raise ValueError(f"what begins at character {place + 1} does not end")
+    raise ValueError(f"what begins at character {pos + 1} does not end")
 
 
 def as_json(value: Any, what: str) -> str:

@@ -23,7 +23,7 @@ _NUL = re.compile("\x00")
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-#: The channel on which every topic's name is told, for whoever consumes by pattern.
+#: The channel on which every new topic's name is notified, for consumers by pattern.
 ANY_TOPIC = "durable_notify"
 
 
@@ -129,7 +129,7 @@ def _check(kind: str, name: str, max_bytes: int, forbidden: re.Pattern[str], wha
 
 
 def _quoted(kind: str, name: str) -> str:
-    """Name what is wrong; a key, which may be somebody's name or address, is not repeated."""
+    """Name what is wrong; a key, which may be a person's name or address, is not repeated."""
     if kind == "key":
         return "the key"
     return f"{kind} {name[:40]!r}{'...' if len(name) > 40 else ''}"  # noqa: PLR2004

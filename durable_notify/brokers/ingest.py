@@ -53,7 +53,7 @@ _OWN = "durable-notify-"
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class IncomingMessage:
-    """A message as a broker hands it out; `id` is the same whenever it comes again."""
+    """A message as a broker delivers it; `id` is the same each time."""
 
     body: bytes
     id: str | None
@@ -79,10 +79,10 @@ class Source(Protocol):
         """Acknowledge all that was received last. Raises BrokerUnavailable."""
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """Have it not come again, where it goes is the broker's business; or `keep` it there."""
+        """Remove it: the broker drops or dead-letters it; or `keep` it there."""
 
     async def close(self) -> None:
-        """Disconnect; what was not acknowledged comes again."""
+        """Disconnect; the broker redelivers what was not acknowledged."""
 
 
 class AsyncIngest:
@@ -131,7 +131,7 @@ class AsyncIngest:
         self._topic = topic
         self._batch = batch
         self._window = window
-        # JSON goes on as it is: decoded and encoded again, a number of 20 digits is another one.
+        # JSON is passed on unchanged: decoded and encoded again, a number of 20 digits differs.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
         self._link = AsyncReconnectingConnection(
             dsn, "ingest", AsyncConnectionRegistry(), HEARTBEAT, 2 * HEARTBEAT
@@ -326,7 +326,7 @@ def _storable(value: Any) -> tuple[Any, bool]:
 
 
 def put(headers: dict[str, Any], name: str, value: Any) -> None:
-    """Add a header; one that comes again has a list of values."""
+    """Add a header; a repeated one has a list of values."""
     if name not in headers:
         headers[name] = value
     elif isinstance(headers[name], list):

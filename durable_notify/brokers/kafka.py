@@ -350,7 +350,7 @@ class Source:
         try:
             await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
         except self._kafka.KafkaException as error:
-            # Not ours any more, or out of reach: what comes again is known by its offset.
+            # Not ours any more, or out of reach: redelivered messages are known by their offset.
             log.info("offsets were not committed: %s", _said(error))
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
@@ -372,7 +372,7 @@ class Source:
         partition, offset = record.partition(), record.offset()
         return IncomingMessage(
             body=record.value() or b"",
-            # With the time: a topic that is made anew counts from 0.
+            # With the time: a topic that is made again counts from 0.
             id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
             key=None if key is None else key.decode(errors="backslashreplace"),
             content_type=kind if isinstance(kind, str) else "",

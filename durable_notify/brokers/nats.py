@@ -39,7 +39,7 @@ __all__ = ["Relay", "Source", "connect"]
 
 #: How long to wait for an answer, in seconds.
 PATIENCE = 10.0
-#: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
+#: After how long NATS redelivers what an ingest has not acknowledged, in seconds.
 ACK_WAIT = 20.0
 #: What the client raises before it sends, of a header's name, the subject, or the size.
 _OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
@@ -147,7 +147,7 @@ class Relay:
         elif type(error).__name__ in _OF_CLIENT:
             outcome = Rejected(f"NATS cannot carry it, says its client: {error_text(error)}")
         elif isinstance(error, UNCARRIED):
-            # It has answered: but not as a stream does. Whoever it is may have taken it.
+            # It has answered: but not as a stream does. It may have taken it.
             outcome = Rejected(
                 f"what answers on subject {subject!r} is not a stream: {kind_of(error)}"
             )
@@ -156,7 +156,7 @@ class Relay:
         return outcome
 
     async def _no_stream(self, stream: Any, subject: str) -> Outcome:
-        """Nobody has answered: there is no stream, or it has no leader just now."""
+        """No answer: there is no stream, or it has no leader just now."""
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
@@ -172,7 +172,7 @@ class Relay:
 
 
 async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
-    """Connect, once: who uses it connects anew. `closed` is set when the connection is gone.
+    """Connect, once: the caller reconnects. `closed` is set when the connection is gone.
 
     Raises:
         BrokerUnavailable: the server is not there.
@@ -219,8 +219,8 @@ def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) ->
     bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
     if bad is not None:
         return f"NATS cannot carry a header of the name {bad[:40]!r}"
-    # Trap: the client looks at the body alone, and the server closes the connection of who sends
-    # more than that, headers included.
+    # Trap: the client checks the body alone. The server counts headers too, and closes the
+    # connection of a client that sends more.
     size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
     if max_payload and size > max_payload:
         return (
@@ -290,7 +290,7 @@ class Source:
         return [self._incoming(message) for message in messages]
 
     async def _check_consumer(self) -> None:
-        """See whether its consumer is there still: of a stream that was made anew it is not."""
+        """See whether its consumer is there still: after a stream was made again it is not."""
         try:
             await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
         except (self._errors.Error, TimeoutError, OSError) as error:
@@ -307,7 +307,7 @@ class Source:
             raise BrokerUnavailable(f"the connection to NATS broke: {error_text(error)}") from error
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """Have it not come again; it stays in its stream. `keep`: it comes again before long."""
+        """It is not redelivered, and stays in its stream. `keep`: it is redelivered soon."""
         if keep:
             message.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
             return
@@ -335,7 +335,7 @@ class Source:
         kind = headers.pop("content-type", "")
         return IncomingMessage(
             body=message.data,
-            # With the time: a stream that is made anew counts from 1.
+            # With the time: a stream that is made again counts from 1.
             id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
             key=key,
             content_type=kind if isinstance(kind, str) else kind[-1],
@@ -369,7 +369,7 @@ _FIRST_LINE = b"NATS/1.0\r\n"
 
 
 def _headers_of(raw: bytes) -> dict[str, Any] | None:
-    """Read headers; a name that comes again has a list of values."""
+    """Read headers; a repeated name has a list of values."""
     headers: dict[str, Any] = {}
     for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
         before, colon, after = line.partition(b":")

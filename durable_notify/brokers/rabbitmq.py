@@ -67,7 +67,7 @@ class _Suspect(Unconfirmed):
 
 
 class _Alone(Unconfirmed):
-    """Its channel was closed for it, nobody knows why."""
+    """Its channel was closed for it, for an unknown reason."""
 
 
 class Relay:
@@ -81,7 +81,7 @@ class Relay:
         self._url = url
         self._connection: Any = None
         self._connecting = asyncio.Lock()
-        self._idle: list[Any] = []  # open channels that nobody sends through
+        self._idle: list[Any] = []  # open channels that are not in use
         self._known: set[str] = set()  # exchanges that are there
         self._working = WorkingRoutes()
 
@@ -140,7 +140,7 @@ class Relay:
             outcome = await self._publish(channel, message, alone=True)
             outcomes[index] = outcome
             if isinstance(outcome, Unconfirmed):
-                # Closed for a reason that nobody knows: those after it are none the worse for it.
+                # Closed for an unknown reason: the messages after it are not to blame.
                 if not isinstance(outcome, _Alone):
                     return
                 held.add(message.ordering_key)
@@ -236,7 +236,7 @@ class Relay:
         return None
 
     async def _channel(self) -> Any:
-        """Return an open channel that nobody sends through; connects anew where needed."""
+        """Return an open channel that is not in use; reconnect if needed."""
         while self._idle:
             channel = self._idle.pop()
             if not channel.is_closed:
@@ -416,7 +416,7 @@ class Source:
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
         """It goes to the queue's dead letter exchange; where it has none, it is gone.
 
-        `keep`: it stays in the queue, and comes again with the next connection.
+        `keep`: it stays in the queue, and is redelivered on the next connection.
         """
         # Trap: to acknowledge one that was rejected closes the channel.
         self._kept.add(message.receipt)
@@ -433,7 +433,7 @@ class Source:
                     await connection.close()
 
     async def _check_consumer(self) -> None:
-        """See whether it hears still: of a queue that was deleted and made anew it does not."""
+        """Check that messages can arrive: if the queue was deleted and made again, they cannot."""
         if self._tag not in self._channel.consumers:
             raise BrokerUnavailable("RabbitMQ has ended the consumer: was the queue deleted?")
         try:
@@ -454,7 +454,7 @@ class Source:
         known = properties.message_id
         return IncomingMessage(
             body=bytes(message.body),
-            # RabbitMQ gives none: it is that of whoever has published it.
+            # RabbitMQ gives none: it is the publisher's.
             id=None if not known else f"rabbitmq/{self._name}/{known}",
             key=None if key is None else _text(key),
             content_type=properties.content_type or "",

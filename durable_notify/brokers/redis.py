@@ -62,7 +62,7 @@ class Relay:
                 socket_timeout=PATIENCE,
                 socket_connect_timeout=PATIENCE,
                 # Trap: tried again by the client, a transaction whose answer was lost is there
-                # twice, and nobody knows.
+                # twice, and we would not know.
                 retry=retry.Retry(backoff.NoBackoff(), 0),
             )
         except ValueError as error:

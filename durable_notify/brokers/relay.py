@@ -62,7 +62,7 @@ WORKERS = 2
 #: After how many seconds the batches after it are sent while one waits, and how many may wait so.
 ASIDE = 1.0
 MAX_ASIDE = 8
-#: How often a message fails while others pass before it comes again as its group backs off.
+#: How often a message fails while others pass before it is retried as its group backs off.
 PASSED = 10
 #: How many in a row fail, one by one, before the rest is not tried.
 ENOUGH = 5
@@ -97,7 +97,7 @@ class AsyncRelay:
     not known to be final, the relay holds what it has claimed and tries again, later each time, 30
     seconds at most; no attempt is counted. What the broker will never take becomes a dead letter
     with the broker's words as its reason. What it does not take now, a queue being full, or not for
-    long while it takes others, comes again as the group backs off. Messages of
+    long while it takes others, is retried as the group backs off. Messages of
     one key arrive in their order: the next is sent when the one before is confirmed.
 
     Args:
@@ -275,7 +275,7 @@ class AsyncRelay:
         except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
             return [Unconfirmed(str(error))] * len(messages)
         except Exception as error:  # noqa: BLE001
-            # Of what is not known nobody knows that it is final.
+            # An unknown error is not known to be final.
             # Trap: with its text, which may quote the message, a traceback is not to be logged.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)

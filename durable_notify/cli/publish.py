@@ -197,12 +197,12 @@ class _Run:
         self, lines: Sequence[tuple[int, NewMessage]], error: psycopg.Error
     ) -> BadLine:
         """Find the line that PostgreSQL refused, and commit those before it."""
-        for place, (number, message) in enumerate(lines):
+        for index, (number, message) in enumerate(lines):
             try:
                 with self._connection.transaction(force_rollback=True):
                     self._publisher.publish_many(self._connection, self._topic, [message])
             except _REFUSED as refused:
-                self._commit(lines[:place])
+                self._commit(lines[:index])
                 return BadLine(number, f"PostgreSQL refuses it: {refused.diag.message_primary}")
         raise error
 

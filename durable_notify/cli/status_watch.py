@@ -69,7 +69,7 @@ _COLUMNS = (
     _Column("expired", 5, 7, lambda s: _count(s.expired)),
     _Column("asleep", 5, 6, lambda s: _count(s.asleep)),
 )
-_NAMES = (0, 1)  # the places of topic and group
+_NAMES = (0, 1)  # the indexes of topic and group
 _WIDE = 80
 _GAP = 3  # between columns
 
@@ -81,7 +81,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
     console = Console()
     with interruptible(), contextlib.suppress(KeyboardInterrupt), _readers():
         if as_json:
-            for seen, trouble in _looks(database, interval, _wait):
+            for seen, trouble in _snapshots(database, interval, _wait):
                 if trouble is None:
                     click.echo(json_line(_json(seen)))
                     sys.stdout.flush()
@@ -89,7 +89,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
             _on_a_terminal(console, database, interval)
         else:
             console.width = 400
-            for seen, trouble in _looks(database, interval, _wait):
+            for seen, trouble in _snapshots(database, interval, _wait):
                 console.print(screen(seen, 400, None, trouble))
 
 
@@ -111,12 +111,12 @@ def _on_a_terminal(console: Console, database: Database, interval: float) -> Non
     from rich.live import Live
 
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
-        for seen, trouble in _looks(database, interval, wait):
+        for seen, trouble in _snapshots(database, interval, wait):
             width, height = console.size
             live.update(screen(seen, width, height, trouble), refresh=True)
 
 
-def _looks(
+def _snapshots(
     database: Database, interval: float, wait: Callable[[float], bool]
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
     """Look at intervals until `wait` is false; reconnect if the connection breaks.
@@ -217,12 +217,12 @@ def _groups(groups: list[GroupStatus], width: int, limit: int) -> Table:
     # Names take what numbers leave: they are cut, not those.
     rest = max(8, width - sum(widths[2:]) - _GAP * len(chosen))
     table = new_table()
-    for place, column in enumerate(chosen):
+    for index, column in enumerate(chosen):
         # One line each, so that the height is known.
         table.add_column(
             column.name, no_wrap=True, overflow="ellipsis",
-            justify="left" if place in _NAMES else "right",
-            max_width=rest // 2 if place in _NAMES else None,
+            justify="left" if index in _NAMES else "right",
+            max_width=rest // 2 if index in _NAMES else None,
         )  # fmt: skip
     for row in cells:
         add_row(table, *row)

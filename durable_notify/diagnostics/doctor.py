@@ -1,6 +1,6 @@
-"""The doctor: looks a database over, and says what is wrong, why it matters and what to do.
+"""The doctor: says what is wrong with a database, why it matters and how to fix it.
 
-It changes nothing, and never hangs: connecting, each look and each answer are bounded.
+It changes nothing, and never hangs: connecting, each query and each answer are bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Finding", "Thresholds", "diagnose"]
 
 log = logging.getLogger("durable_notify")
 
-#: A connection counts as dead when an answer takes so much longer than a look may, in seconds.
+#: A connection counts as dead when an answer takes that much longer than a query may, in seconds.
 GRACE = 5.0
 #: With this heartbeat connecting takes no longer than so many seconds.
 CONNECTING = 5.0
@@ -39,7 +39,7 @@ def diagnose(
     Args:
         dsn: what libpq takes.
         listen_dsn: where consumers listen, if elsewhere.
-        thresholds: from where on something counts.
+        thresholds: when something becomes a finding.
 
     Raises:
         InvalidArgument: libpq cannot read a DSN.
@@ -81,7 +81,7 @@ def _examine(context: CheckContext) -> Iterator[Finding]:
 def _carried_out(
     context: CheckContext, name: str, check: Check, unseen: list[str]
 ) -> Iterator[Finding]:
-    """Run a check; record it as unseen if it may not look, or not in time."""
+    """Run a check; record it as unseen if it lacks a privilege, or takes too long."""
     try:
         yield from check(context)
     except (

@@ -1,6 +1,6 @@
 """How groups stand now, and how fast they get on: what ``status --watch`` shows.
 
-A look costs the same whatever waits: more than so many messages are estimated, not counted.
+A snapshot costs the same however many messages are unread: above a limit they are estimated.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_LEASES = 1000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group in a topic; of a topic that nobody consumes all but the first three are None.
+    """A group in a topic; without a group, only topic, last_id and asleep are set.
 
     Attributes:
         topic: its name.
         group: its name.
         last_id: the topic's highest id.
-        delivered_id: the highest id that the group was handed.
-        unread: committed and not handed out yet; estimated unless ``exact``.
+        delivered_id: the highest id delivered to the group.
+        unread: committed and not delivered yet; estimated unless ``exact``.
         exact: whether it was counted.
         oldest_unread_seconds: how old the oldest of them is; None where there is none.
         deferred: messages that wait for another attempt, counted up to 10,000.
@@ -40,8 +40,8 @@ class GroupStatus:
         dead_letters: given up, counted up to 10,000.
         expired: came past their time.
         asleep: sessions that wait for the topic's doorbell.
-        rate_in: messages published a second since the look before; None at the first.
-        rate_out: messages handed to the group a second; None after a replay, too.
+        rate_in: messages published a second since the snapshot before; None in the first.
+        rate_out: messages delivered to the group a second; None after a replay, too.
     """
 
     topic: str
@@ -174,8 +174,8 @@ def _counted(
             """
             SELECT durable_notify.messages_between(s.topic, s.after_id, s.upto_id)
               FROM ROWS FROM (unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]))
-                   WITH ORDINALITY AS s (topic, after_id, upto_id, place)
-             ORDER BY s.place
+                   WITH ORDINALITY AS s (topic, after_id, upto_id, ord)
+             ORDER BY s.ord
             """,
             (topics, after, upto),
         ).fetchall()

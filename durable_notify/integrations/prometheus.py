@@ -178,7 +178,7 @@ class Backlog(Collector):
         """Ask the database."""
         try:
             rows = self._ask().result(self._timeout)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the scrape goes on
+        except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
             level = self._complaints.level("scraping", error, now)
             what = said(error) or f"no answer within {self._timeout:g} s"
@@ -193,7 +193,7 @@ class Backlog(Collector):
         self._link.close()
 
     def _ask(self) -> Future[list[tuple[Any, ...]]]:
-        """Ask in a thread; while an answer is out, whoever asks waits for that one.
+        """Ask in a thread; until it answers, other scrapes wait for the same answer.
 
         Trap: what bounds a connection bounds each of a host's addresses, and each in turn.
         """
@@ -217,10 +217,10 @@ class Backlog(Collector):
     def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
         up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
-        for place, (name, text) in enumerate(GAUGES.items(), 2):
+        for index, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
             for row in rows or ():
-                family.add_metric([row[1], row[0]], float(row[place]))
+                family.add_metric([row[1], row[0]], float(row[index]))
             yield family
 
 

@@ -277,7 +277,7 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
                 eventually(all_find_data, 60)
             except AssertionError:
                 pytest.fail(f"without data: {missing}")
-            (waiting,) = ask(base, queries()["Waiting A"])
+            (waiting,) = ask(base, queries()["Unread A"])
             assert waiting["value"][1] == "3"
             assert ask(base, "durable_notify_of_no_such_name") == []
     finally:

@@ -19,7 +19,7 @@ from ..findings import Finding, finding
 if TYPE_CHECKING:
     from typing import LiteralString
 
-#: Between the two looks at sessions that may be stuck: whoever reads has read meanwhile.
+#: Seconds between the two queries for stuck sessions: a session that reads has read meanwhile.
 PAUSE = 0.2
 #: Which server, and which database of it.
 WHERE: LiteralString = "SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.current_database()"
@@ -46,8 +46,8 @@ def hearing(context: CheckContext) -> Iterator[Finding]:
         return
     with listener:
         listener.answer = context.thresholds.statement
-        place = listener.execute(WHERE).fetchone()
-        if place != context.row(WHERE):
+        there = listener.execute(WHERE).fetchone()
+        if there != context.row(WHERE):
             what = "the DSN for listening leads to another database, or to another server"
             yield finding("listener-elsewhere", what)
             return

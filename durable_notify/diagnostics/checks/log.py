@@ -73,14 +73,14 @@ def _tables(context: CheckContext) -> list[int]:
     rows = context.rows(
         """
         SELECT l.oid FROM (
-            SELECT c.oid, 0 AS place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            SELECT c.oid, 0 AS ord FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'durable_notify' AND c.relname = 'outbox'
             UNION ALL
             SELECT t.relid::oid, t.level FROM pg_class c
               JOIN pg_namespace n ON n.oid = c.relnamespace
              CROSS JOIN LATERAL pg_partition_tree(c.oid) t
              WHERE n.nspname = 'durable_notify' AND c.relname = 'outbox' AND t.level > 0) l
-         ORDER BY l.place, l.oid
+         ORDER BY l.ord, l.oid
         """
     )
     return [oid for (oid,) in rows]
@@ -116,9 +116,9 @@ def _triggers(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
     wrong = context.rows(
         """
         SELECT l.oid::regclass::text, t.tgenabled::text, l.oid
-          FROM unnest(%s::oid[]) WITH ORDINALITY AS l (oid, place)
+          FROM unnest(%s::oid[]) WITH ORDINALITY AS l (oid, ord)
           LEFT JOIN pg_trigger t ON t.tgrelid = l.oid AND t.tgname = 'outbox_after_insert'
-         WHERE t.tgenabled IS DISTINCT FROM 'A' ORDER BY l.place
+         WHERE t.tgenabled IS DISTINCT FROM 'A' ORDER BY l.ord
         """,
         tables,
     )
@@ -142,8 +142,8 @@ def _indexes(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
         yield finding("index-invalid", f"index {index} of {table} is not valid", index=index)
     present = {names for (names,) in context.rows(
         """
-        SELECT string_agg(a.attname, ', ' ORDER BY k.place) FROM pg_index i
-         CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (number, place)
+        SELECT string_agg(a.attname, ', ' ORDER BY k.ord) FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (number, ord)
           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
          WHERE i.indrelid = %s GROUP BY i.indexrelid
         """,

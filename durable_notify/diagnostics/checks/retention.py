@@ -34,7 +34,7 @@ def partitions(context: CheckContext) -> Iterator[Finding]:
 
 def held(context: CheckContext) -> Iterator[Finding]:
     """Which snapshots still need a partition that is to be emptied."""
-    for pid, who, leaves, seconds in context.rows(
+    for pid, who, count, seconds in context.rows(
         """
         SELECT s.pid, s.what, count(*),
                EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
@@ -47,16 +47,16 @@ def held(context: CheckContext) -> Iterator[Finding]:
     ):
         process = "" if pid is None else f" (process {pid})"
         what = (
-            f"{leaves} partition{'' if leaves == 1 else 's'} of the outbox wait for {who}{process}"
+            f"{count} partition{'' if count == 1 else 's'} of the outbox wait for {who}{process}"
             f" for {seconds / 60:,.0f} minutes"
         )
-        yield finding("partition-held", what, pid=pid, who=who, leaves=leaves, seconds=seconds)
+        yield finding("partition-held", what, pid=pid, who=who, partitions=count, seconds=seconds)
 
 
 def kept_forever(context: CheckContext) -> Iterator[Finding]:
     """Large topics without retention.
 
-    By the planner's statistics of each leaf: autovacuum renews these, and nothing is counted.
+    By the planner's statistics of each partition: autovacuum updates them, and nothing is counted.
     """
     for topic, size in context.rows(
         """

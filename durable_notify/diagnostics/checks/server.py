@@ -43,8 +43,8 @@ def durability(context: CheckContext) -> Iterator[Finding]:
         yield finding("fsync-off", "fsync is off")
     if not pages:
         yield finding("full-page-writes-off", "full_page_writes is off")
-    places = ["this session"] if here == "off" else []
-    places += [place for (place,) in context.rows(
+    scopes = ["this session"] if here == "off" else []
+    scopes += [scope for (scope,) in context.rows(
         """
         SELECT concat_ws(' ', 'role ' || r.rolname, 'database ' || d.datname)
           FROM pg_db_role_setting s
@@ -56,8 +56,8 @@ def durability(context: CheckContext) -> Iterator[Finding]:
          ORDER BY 1
         """
     )]  # fmt: skip
-    if places:
-        where = ", ".join(places)
+    if scopes:
+        where = ", ".join(scopes)
         yield finding(
             "synchronous-commit-off", f"synchronous_commit is off for {where}", where=where
         )
