@@ -133,11 +133,11 @@ class AsyncIngest:
         self._window = window
         # JSON is passed on unchanged: decoded and encoded again, a number of 20 digits differs.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
-        self._link = AsyncReconnectingConnection(
+        self._connection = AsyncReconnectingConnection(
             dsn, "ingest", AsyncConnectionRegistry(), HEARTBEAT, 2 * HEARTBEAT
         )
         self._stopping = asyncio.Event()
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
         self.published = 0
         self.refused = 0
 
@@ -158,7 +158,7 @@ class AsyncIngest:
                 await unless_set(self._stopping, self._ingest())
         finally:
             await self._source.close()
-            await self._link.close()
+            await self._connection.close()
 
     def stop(self) -> None:
         """Take nothing more; what is not committed is given back."""
@@ -183,7 +183,7 @@ class AsyncIngest:
 
     async def _wait(self, what: str, error: Exception, failures: int) -> None:
         delay = backoff(failures, 0.1, 30.0)
-        level = self._complaints.level(what, error, time.monotonic())
+        level = self._throttle.level(what, error, time.monotonic())
         log.log(level, "%s, next try in %.1f s: %s", what, delay, said(error))
         await asyncio.sleep(delay)
 
@@ -270,7 +270,7 @@ class AsyncIngest:
         return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
 
     async def _publish_once(self, topic: str, messages: Sequence[NewMessage]) -> None:
-        async with self._link.use() as connection:
+        async with self._connection.use() as connection:
             await self._publisher.publish_many(connection, topic, messages)
 
     def _message(self, incoming: IncomingMessage) -> NewMessage:

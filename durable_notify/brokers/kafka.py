@@ -137,7 +137,7 @@ class _Producer:
         self._kafka = kafka
         self.last_error: Any = None
         self.is_broken = False
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
         self._working = working
         self._closing = False
         try:
@@ -162,7 +162,7 @@ class _Producer:
         self.last_error = error
         self.is_broken |= error.fatal()
         what = BrokerUnavailable(str(error))
-        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        level = self._throttle.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "relaying waits for Kafka: %s", _said(error))
 
     async def send(
@@ -294,13 +294,13 @@ class Source:
             "enable.auto.commit": False,
         }
         self._consumer: Any = None
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
 
     async def connect(self) -> None:
         """Connect, and see that the topic is there."""
         try:
             self._consumer = self._kafka.Consumer(
-                {**self._settings, "logger": log, "error_cb": self._complain}
+                {**self._settings, "logger": log, "error_cb": self._log_error}
             )
         except (self._kafka.KafkaException, TypeError) as error:
             raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
@@ -328,13 +328,13 @@ class Source:
             elif error.fatal():
                 raise BrokerUnavailable(f"Kafka says: {_said(error)}")
             else:
-                self._complain(error)
+                self._log_error(error)
         return messages
 
-    def _complain(self, error: Any) -> None:
+    def _log_error(self, error: Any) -> None:
         """Say what Kafka says: its client tries again by itself."""
         what = BrokerUnavailable(str(error))
-        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        level = self._throttle.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "ingesting waits for Kafka: %s", _said(error))
 
     async def ack(self, messages: Sequence[IncomingMessage]) -> None:

@@ -140,7 +140,7 @@ class AsyncRelay:
         self._batch = batch
         self._cloudevents = cloudevents
         self._stopping = asyncio.Event()
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
         self._under_way: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self.sent = 0
@@ -306,16 +306,16 @@ class AsyncRelay:
         await asyncio.sleep(SILENCE)
         error = BrokerUnavailable("no answer")
         while True:
-            level = self._complaints.level("relaying, without an answer", error, time.monotonic())
+            level = self._throttle.level("relaying, without an answer", error, time.monotonic())
             words = "relaying waits: of %d messages the broker has not confirmed all for %g s"
             log.log(level, words, many, SILENCE)
-            await asyncio.sleep(self._complaints.EVERY)
+            await asyncio.sleep(self._throttle.EVERY)
 
     async def _pause(self, failures: int, trouble: Unconfirmed) -> bool:
         """Wait before the next try; returns whether there is to be one."""
         delay = backoff(failures, 0.1, 30.0)
         error = BrokerUnavailable(trouble.reason)
-        level = self._complaints.level("relaying", error, time.monotonic())
+        level = self._throttle.level("relaying", error, time.monotonic())
         log.log(level, "relaying waits, next try in %.1f s: %s", delay, trouble.reason)
         try:
             async with asyncio.timeout(delay):

@@ -32,7 +32,7 @@ from ..errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Backlog", "Metrics", "page"]
+__all__ = ["Metrics", "StatusCollector", "page"]
 
 log = logging.getLogger("durable_notify")
 
@@ -41,7 +41,7 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-_BACKLOG = (
+_STATUS = (
     "SELECT topic, group_name, unread, oldest_seconds, deferred, leases, leased, dead"
     " FROM durable_notify.backlog(%s)"
 )
@@ -145,7 +145,7 @@ class Metrics:
             self._settle.labels(event.group).observe(event.seconds)
 
 
-class Backlog(Collector):
+class StatusCollector(Collector):
     """Asks the database, at each scrape, how far every group is behind: ``registry.register(it)``.
 
     While the database does not answer, a scrape has ``durable_notify_up 0`` and all else that the
@@ -165,10 +165,12 @@ class Backlog(Collector):
         check_dsn(dsn)
         self._timeout = timeout
         self._max_count = max_count
-        self._link = ReconnectingConnection(dsn, "metrics", ConnectionRegistry(), timeout, timeout)
+        self._connection = ReconnectingConnection(
+            dsn, "metrics", ConnectionRegistry(), timeout, timeout
+        )
         self._mutex = threading.Lock()
         self._asked: Future[list[tuple[Any, ...]]] | None = None
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return the names of its metrics, without asking the database."""
@@ -180,7 +182,7 @@ class Backlog(Collector):
             rows = self._ask().result(self._timeout)
         except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
-            level = self._complaints.level("scraping", error, now)
+            level = self._throttle.level("scraping", error, now)
             what = said(error) or f"no answer within {self._timeout:g} s"
             log.log(
                 level, "metrics: the database did not answer how far groups are behind: %s", what
@@ -190,7 +192,7 @@ class Backlog(Collector):
 
     def close(self) -> None:
         """Close its connection."""
-        self._link.close()
+        self._connection.close()
 
     def _ask(self) -> Future[list[tuple[Any, ...]]]:
         """Ask in a thread; until it answers, other scrapes wait for the same answer.
@@ -210,7 +212,7 @@ class Backlog(Collector):
 
     def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
         try:
-            answer.set_result(self._link.fetch(_BACKLOG, (self._max_count,)))
+            answer.set_result(self._connection.fetch(_STATUS, (self._max_count,)))
         except Exception as error:  # noqa: BLE001
             answer.set_exception(error)
 

@@ -248,7 +248,7 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
         pytest.skip("There is no prometheus here.")
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)
-    registry.register(backlog := prometheus.Backlog(dsn))
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     send(conn, range(3))
     ended = threading.Event()

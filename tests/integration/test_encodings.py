@@ -201,7 +201,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         ]
         arrival: Any = None  # looked at only where none of it can be published
         await ingest._publish_all([(arrival, message) for message in messages])
-        await ingest._link.close()
+        await ingest._connection.close()
         with dn.Reader(dsn, ["t"], until_empty=True) as reader:
             found = [(message.key, message.payload, message.headers) for message in reader]
     lacking = {

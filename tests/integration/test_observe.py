@@ -130,7 +130,7 @@ async def test_what_is_counted(half: Half, dsn: str, conn: Connection) -> None:
 
     options = {"retry_base": 0.01, "until_empty": True, "order_by": "none"}
     await half.consumer(dsn, on_event=metrics, **options).run(handler)
-    registry.register(backlog := prometheus.Backlog(dsn))
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     found = scrape(registry)
     name = "durable_notify_"
     assert found[f"{name}published_messages_total", "t"] == 5
@@ -177,7 +177,7 @@ def test_the_database_goes_and_comes_back(
     schema.migrate(dsn)
     registry = CollectorRegistry()
     prometheus.Metrics(registry)(events.Polled(group="g"))
-    backlog = prometheus.Backlog(dsn)
+    backlog = prometheus.StatusCollector(dsn)
     registry.register(backlog)
     up = ("durable_notify_up", "")
     assert scrape(registry)[up] == 1
@@ -201,7 +201,7 @@ def test_a_database_that_never_answers(caplog: pytest.LogCaptureFixture) -> None
         # Connecting alone takes 2 s an address.
         hosts = ",".join(["127.0.0.1"] * 30)
         ports = ",".join([str(port)] * 30)
-        registry.register(prometheus.Backlog(f"host={hosts} port={ports}", timeout=0.2))
+        registry.register(prometheus.StatusCollector(f"host={hosts} port={ports}", timeout=0.2))
         for _ in range(2):
             began = time.monotonic()
             assert scrape(registry)["durable_notify_up", ""] == 0
@@ -211,7 +211,7 @@ def test_a_database_that_never_answers(caplog: pytest.LogCaptureFixture) -> None
 
 def test_a_database_without_the_schema(empty_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     registry = CollectorRegistry()
-    registry.register(backlog := prometheus.Backlog(empty_dsn))
+    registry.register(backlog := prometheus.StatusCollector(empty_dsn))
     assert scrape(registry)["durable_notify_up", ""] == 0
     assert "This database has no durable_notify schema" in caplog.text
     backlog.close()
@@ -220,15 +220,15 @@ def test_a_database_without_the_schema(empty_dsn: str, caplog: pytest.LogCapture
 def test_registering_asks_nothing() -> None:
     """An application starts while its database is down."""
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(prometheus.Backlog("host=/nowhere"))
+    registry.register(prometheus.StatusCollector("host=/nowhere"))
     with pytest.raises(ValueError, match="Duplicated"):
-        registry.register(prometheus.Backlog("host=/nowhere"))
+        registry.register(prometheus.StatusCollector("host=/nowhere"))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 61])
 def test_bad_timeouts(timeout: float) -> None:
     with pytest.raises(dn.InvalidArgument, match="timeout"):
-        prometheus.Backlog("", timeout=timeout)
+        prometheus.StatusCollector("", timeout=timeout)
 
 
 # OpenTelemetry
