@@ -87,11 +87,11 @@ class Metrics:
         self._settle = seconds("settle", "How long settling took the database.", "group")
         self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
         self._lost = counter("lost_leases", "Leases that others have taken over.", *by_topic)
-        self._notifications = counter("notifications", "Wake-ups that came.", "group")
-        self._polls = counter("polls", "Looks without a wake-up.", "group")
+        self._notifications = counter("notifications", "Wake-ups that arrived.", "group")
+        self._polls = counter("polls", "Polls without a wake-up.", "group")
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
-        self._differs = counter("differing_options", "Options found to be others.", "group")
+        self._differs = counter("differing_options", "Options that differ from those given.", "group")
         self._listening = Gauge(
             "durable_notify_listening", "1: wake-ups arrive; 0: they do not, and it polls.",
             ["group"], registry=registry,
