@@ -91,7 +91,7 @@ class Metrics:
         self._polls = counter("polls", "Polls without a wake-up.", "group")
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
-        self._differs = counter("differing_options", "Options that differ from those given.", "group")
+        self._differs = counter("differing_options", "Options that differ.", "group")
         self._listening = Gauge(
             "durable_notify_listening", "1: wake-ups arrive; 0: they do not, and it polls.",
             ["group"], registry=registry,
