@@ -27,7 +27,7 @@ from benchmarks.harness import PAYLOAD, RESULTS, summary
 from durable_notify import schema
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.embedded import Server
-from tests.support.outlets import OUTLETS
+from tests.support.broker_io import OUTLETS
 
 BATCH = 500
 

@@ -37,8 +37,8 @@ async def words() -> asyncio.StreamReader:
 
 
 async def asleep(consumer: AsyncConsumer) -> None:
-    """Wait until a consumer is rung for."""
-    while (ear := consumer._ear) is None or ear.unarmed or not ear.resting:  # noqa: ASYNC110
+    """Wait until the next message wakes a consumer."""
+    while consumer.health().state != "sleeping":  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

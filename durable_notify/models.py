@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from .payloads import readable
 
@@ -28,6 +28,8 @@ __all__ = [
     "SeekResult",
     "TopicStatus",
 ]  # fmt: skip
+
+ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
 
 
 class ReplayFilter(TypedDict, total=False):
@@ -250,6 +252,9 @@ class Health:
         held: how many messages it holds.
         hears: whether wake-ups were proven to arrive; else it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
+        state: what it does: ``new``, ``fetching``, ``full`` (it holds all that it may),
+            ``sleeping`` (nothing is left, and the next message wakes it), ``polling`` (nothing is
+            left, and it looks again after a while) or ``stopping``.
     """
 
     live: bool
@@ -259,6 +264,7 @@ class Health:
     held: int
     hears: bool
     silent: float | None
+    state: ConsumerState
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
