@@ -76,7 +76,7 @@ def test_a_second_signal(half: Half, dsn: str, conn: Connection, moment: str) ->
     said = signalled(half, dsn, moment, signal.SIGTERM, "g")
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
     if moment == "never returns twice":
-        assert "1 handlers are waited for no more" in said
+        assert "1 handlers do not end: no longer waiting for them" in said
         query = "SELECT array_agg(id ORDER BY id) FROM durable_notify.claim('g', '{t}', 9)"
         assert value(conn, query) == ids
         assert value(conn, "SELECT max(attempt) FROM durable_notify.claim('g', '{t}', 9)") is None
