@@ -9,6 +9,7 @@ python3 tasks.py format    run ruff's formatter
 python3 tasks.py lint      run ruff, mypy, import-linter, and check words and generated files
 python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
 python3 tasks.py snapshot  write migrations/snapshot.txt
+python3 tasks.py revision  write the revision that a change of the schema needs, or freeze it
 python3 tasks.py lock      write requirements/dev.lock, with the newest releases
 python3 tasks.py audit     check these for known vulnerabilities, if a service can be asked
 python3 tasks.py versions  run the tests on every supported PostgreSQL (arguments: some of them)
@@ -110,6 +111,10 @@ def snapshot() -> None:
     run("python", "-m", "tests.schema.renew_snapshot")
 
 
+def revision(*arguments: str) -> None:
+    run("python", "-m", "tools.revision", *arguments)
+
+
 def lock() -> None:
     if (found := tool("uv")) is None:
         sys.exit("uv could not be installed; it is needed to update requirements/dev.lock")
@@ -199,8 +204,8 @@ def ci() -> None:
 
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
-    "sync": sync, "snapshot": snapshot, "lock": lock, "audit": audit, "versions": versions,
-    "upgrade": upgrade, "bench": bench, "ci": ci,
+    "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
+    "versions": versions, "upgrade": upgrade, "bench": bench, "ci": ci,
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class NewMessage:
 
 
 class NewMessageOptions(TypedDict, total=False):
-    """The options of ``Outgoing``, but the headers."""
+    """The options of ``NewMessage``, but the headers."""
 
     key: str | None
     deliver_at: datetime | None
