@@ -316,7 +316,7 @@ async def test_it_does_not_run_twice_at_once(half: Half, dsn: str, conn: Connect
     consumer = half.consumer(dsn)
     async with running(consumer, nothing):
         await asleep(consumer)
-        with pytest.raises(dn.ConsumerClosed, match="at work"):
+        with pytest.raises(dn.ConsumerClosed, match="runs already"):
             await soon(consumer.run(nothing))
         assert send(conn, [1])
         await until(lambda: outstanding(conn) == 0)
