@@ -27,7 +27,7 @@ from benchmarks.common import PAYLOAD, RESULTS
 from durable_notify import schema
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.embedded import Server
-from tests.support.outlets import OUTLETS
+from tests.support.broker_io import OUTLETS
 
 BATCH = 500
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 __all__ = [
     "AccessGrant",
@@ -23,6 +23,8 @@ __all__ = [
     "RetentionBlocker",
     "SeekResult",
 ]  # fmt: skip
+
+ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
 
 
 class ReplayFilter(TypedDict, total=False):
@@ -245,6 +247,9 @@ class Health:
         held: how many messages it holds.
         hears: whether wake-ups were proven to arrive; else it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
+        state: what it does: ``new``, ``fetching``, ``full`` (it holds all that it may),
+            ``sleeping`` (nothing is left, and the next message wakes it), ``polling`` (nothing is
+            left, and it looks again after a while) or ``stopping``.
     """
 
     live: bool
@@ -254,3 +259,4 @@ class Health:
     held: int
     hears: bool
     silent: float | None
+    state: ConsumerState

@@ -185,6 +185,11 @@ class AsyncReader:
         await self._disconnect()
 
     @property
+    def sleeping(self) -> bool:
+        """Whether nothing is left to read, and the next message wakes it. From any thread."""
+        return self._ear is not None and self._ear.asleep
+
+    @property
     def token(self) -> str:
         """Where the reader stands, right after the last message it has handed out."""
         return encode(self._log, self._places)

@@ -36,7 +36,7 @@ from psycopg import sql
 
 import durable_notify as dn
 from durable_notify._sync import capture as sync_capture
-from tests.support.adopting import (
+from tests.faults.application import (
     DDL,
     ORDERS,
     PRICES,
@@ -46,10 +46,10 @@ from tests.support.adopting import (
     OldListener,
     application,
 )
-from tests.support.capturing import capturing, messages
-from tests.support.node import node_with_pg
+from tests.support.capture import capturing, messages
+from tests.support.missing import node_with_pg
 from tests.support.roles import Roles, roles
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 Windows = list[tuple[float, float]]
@@ -259,6 +259,7 @@ def role_of(made: Roles) -> sql.Identifier:
     return sql.Identifier(made.names["app"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 @pytest.mark.parametrize("old_command", ["node", "psycopg"], indirect=True)
 def test_adoption(dsn: str, conn: Connection, old_command: list[str], tmp_path: Path) -> None:
