@@ -205,10 +205,10 @@ def bench(*arguments: str) -> None:
 def ci() -> None:
     lint()
     tested()  # on the newest PostgreSQL
-    # On the oldest, what says most of the server; all of it takes too long for twice.
+    # On the oldest, the tests that depend most on the server; all would take too long.
     tested(*OF_THE_SERVER, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
-    upgrade()  # says so where there is no release yet
-    audit()  # says so where it could not be done
+    upgrade()  # says so if there is no release yet
+    audit()  # says so if it could not be done
 
 
 TASKS = {

@@ -477,5 +477,5 @@ def test_the_command(dsn: str, conn: Connection) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = end(process)
     assert process.returncode == 0
-    assert "warning: gap: what was sent to channel c from 2" in errors
+    assert "warning: gap: notifications of channel c from 2" in errors
     assert "capture gap" in good("audit", dsn=dsn)

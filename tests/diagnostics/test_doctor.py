@@ -422,7 +422,7 @@ def test_command(dsn: str, conn: Connection, healthy: Server) -> None:
     done = run("doctor", dsn=healthy.dsn())
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(
-        r"^ok +listening: a ring from another connection arrives$", done.stdout, re.MULTILINE
+        r"^ok +listening: a wake-up from another connection arrives$", done.stdout, re.MULTILINE
     )
     done = run("doctor", "--json", dsn=healthy.dsn())
     assert {finding["level"] for finding in json.loads(done.stdout)} == {"ok"}

@@ -55,7 +55,7 @@ Connection = psycopg.Connection[Any]
 Windows = list[tuple[float, float]]
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "0"))
-SUPPORT = Path(__file__).parents[1] / "support"
+PROGRAMS = Path(__file__).parents[1] / "programs"
 PATH = sql.SQL('"$user", public, durable_notify_compat, pg_catalog')
 
 
@@ -232,10 +232,10 @@ def judge(steps: Adoption, old: OldListener, patience: float = 20.0) -> str:
 @pytest.fixture
 def old_command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     if request.param == "psycopg":
-        return [sys.executable, str(SUPPORT / "old_listener.py")]
+        return [sys.executable, str(PROGRAMS / "old_listener.py")]
     node_with_pg(tmp_path)
     script = tmp_path / "old_listener.mjs"
-    script.write_text((SUPPORT / "old_listener.mjs").read_text())
+    script.write_text((PROGRAMS / "old_listener.mjs").read_text())
     return ["node", str(script)]
 
 

@@ -144,12 +144,12 @@ def a_settle_that_loses_what_it_retries(session: Session) -> None:
     plant(
         session,
         "settle",
-        ("PERFORM durable_notify._schedule_retry(held", "PERFORM pg_catalog.concat(held"),
+        ("PERFORM durable_notify._schedule_retry(", "PERFORM pg_catalog.concat("),
     )
 
 
 def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "_claim_topic", ("ELSE live || new_token END", "ELSE live END"))
+    plant(session, "_claim_topic", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END"))
 
 
 def an_expiry_that_loses(session: Session) -> None:

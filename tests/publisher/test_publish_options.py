@@ -159,9 +159,9 @@ def test_looking_first_is_caught(dsn: str) -> None:
         one, two = sessions.take(2)
         plant(
             one, "_claim_dedup_key",
-            ("IF NOT FOUND THEN", "IF EXISTS (SELECT FROM durable_notify.dedup d WHERE d.topic = dedup_id.topic AND d.dedup_key = dedup_id.dedup_key AND d.message_id IS NOT NULL) THEN"),
+            ("IF NOT FOUND THEN", "IF EXISTS (SELECT FROM durable_notify.dedup d WHERE d.topic = _claim_dedup_key.topic AND d.dedup_key = _claim_dedup_key.dedup_key AND d.message_id IS NOT NULL) THEN"),
             ("ON CONFLICT (topic, dedup_key) DO UPDATE SET until = EXCLUDED.until, message_id = NULL\n     WHERE d.until <= pg_catalog.clock_timestamp();", "ON CONFLICT DO NOTHING;"),
-            ("INSERT INTO durable_notify.dedup AS d (topic, dedup_key, until)\n    VALUES (dedup_id.topic, dedup_id.dedup_key, pg_catalog.clock_timestamp() + dedup_window)", "INSERT INTO durable_notify.dedup AS d (topic, dedup_key, until) SELECT dedup_id.topic, dedup_id.dedup_key || pg_catalog.txid_current(), pg_catalog.clock_timestamp()"),
+            ("INSERT INTO durable_notify.dedup AS d (topic, dedup_key, until)\n    VALUES (_claim_dedup_key.topic, _claim_dedup_key.dedup_key, pg_catalog.clock_timestamp() + dedup_window)", "INSERT INTO durable_notify.dedup AS d (topic, dedup_key, until) SELECT _claim_dedup_key.topic, _claim_dedup_key.dedup_key || pg_catalog.txid_current(), pg_catalog.clock_timestamp()"),
         )  # fmt: skip
         one.begin()
         first = one.value(ONCE)

@@ -188,7 +188,7 @@ _FAKE = """
     BEGIN
         RETURN (SELECT COALESCE(s.frozen, pg_catalog.clock_timestamp() + s.off) FROM clocks.setting s);
     END $$;"""
-_FUNCTIONS = """
+_WITH_A_CLOCK = """
     SELECT pg_get_functiondef(p.oid) FROM pg_proc p
      WHERE p.pronamespace = 'durable_notify'::regnamespace AND p.prosrc LIKE '%clock_timestamp()%'"""
 _DEFAULTS = """
@@ -205,7 +205,7 @@ class DatabaseClock:
     def __init__(self, session: Session) -> None:
         self._session = session
         session.run(_FAKE)
-        functions, defaults = session.column(_FUNCTIONS), session.column(_DEFAULTS)
+        functions, defaults = session.column(_WITH_A_CLOCK), session.column(_DEFAULTS)
         assert functions
         assert defaults
         for statement in functions:

@@ -10,6 +10,7 @@ import pytest
 from psycopg import errors
 
 from tests.sql.claim.test_windows import REPLAY, UNDELIVERED
+from tests.support.missing import slow_but
 from tests.support.schedules import claim_and_ack, drain
 from tests.support.sessions import Session, Sessions, ids
 
@@ -69,7 +70,7 @@ def test_replay_in_every_state(
     assert sorted(handed) == sorted(left | again)
 
 
-@pytest.mark.parametrize("trial", range(40))
+@pytest.mark.parametrize("trial", slow_but(range(40), *range(10)))
 def test_replay_at_random(sessions: Sessions, trial: int) -> None:
     """What is undelivered is always exactly what was committed and not handed over."""
     seed = secrets.randbits(32)
