@@ -20,8 +20,8 @@ from .._core.position import BEGINNING, Place, decode, encode
 from .._core.topic_set import TopicSet, after
 from ..dsn import said
 from ..errors import ConsumerClosed, InvalidArgument
+from ..models import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
-from ..payloads import ReadMessage
 from ..topics import check_topics, matches
 from .concurrency import Event
 from .database.callers import fetch

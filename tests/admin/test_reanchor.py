@@ -246,7 +246,7 @@ def test_a_dump_restored_beside_it(private_server: Server, tmp_path: Path) -> No
     subprocess.run(restore, input=text, check=True, capture_output=True)
     fails(run(*consume, dsn=copy), 1, "durable-notify reanchor")
     assert json.loads(good("reanchor", "--json", dsn=copy)) == [
-        {"group_name": "g", "topic": "t", "undelivered": 1}
+        {"group": "g", "topic": "t", "unread": 1}
     ]
     assert good("reanchor", dsn=copy) == ""
     assert payloads(good(*consume, dsn=copy)) == [2]

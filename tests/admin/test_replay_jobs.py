@@ -284,7 +284,7 @@ async def test_seek(api: Api, dsn: str, conn: Connection) -> None:
         (entry,) = [
             entry for entry in await maybe_await(admin.audit(mine, "g")) if entry.why == "w"
         ]
-        assert (entry.action, entry.details["again"]) == ("seek", 1)
+        assert (entry.action, entry.details["redelivered"]) == ("seek", 1)
 
 
 def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], set[int]]:

@@ -157,7 +157,7 @@ def test_a_connection_that_dies(
         record.getMessage().replace("Z", "+00:00") for record in caplog.records
     )
     (entry,) = dn.Admin().audit(conn)
-    assert (entry.action, entry.topic, entry.group_name) == ("capture gap", "t", "")
+    assert (entry.action, entry.topic, entry.group) == ("capture gap", "t", "")
     assert entry.details is not None
     assert entry.details["channel"] == "c"
 
@@ -477,5 +477,5 @@ def test_the_command(dsn: str, conn: Connection) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = end(process)
     assert process.returncode == 0
-    assert "warning: gap: what was sent to channel c from 2" in errors
+    assert "warning: gap: notifications of channel c from 2" in errors
     assert "capture gap" in good("audit", dsn=dsn)

@@ -73,7 +73,7 @@ async def until(what: Callable[[], Any], seconds: float = 30) -> None:
 async def relaying(dsn: str, to: str, **options: Any) -> AsyncIterator[AsyncRelay]:
     """A relay at work: one message has come through."""
     options = {"topics": [">"], "poll": 0.2} | options
-    relay = AsyncRelay(dsn, to=to, group="relay", **options)
+    relay = AsyncRelay(dsn, broker_url=to, group="relay", **options)
     publish(dsn, "first", 0)
     running = asyncio.create_task(relay.run())
     try:
@@ -89,7 +89,7 @@ async def waits(dsn: str, relay: AsyncRelay, caplog: pytest.LogCaptureFixture, w
     before = relay.sent
     publish(dsn, "first", SECRET)
     await until(lambda: words in caplog.text)
-    assert (relay.sent, relay.refused) == (before, 0)
+    assert (relay.sent, relay.rejected) == (before, 0)
     assert dead(dsn) == []
     assert SECRET not in caplog.text
 
@@ -213,7 +213,7 @@ async def test_redis_asks_for_a_password(
         try:
             await waits(dsn, relay, caplog, "Redis")
             with pytest.raises(InvalidArgument, match="Correct the URL"):
-                await AsyncRelay(dsn, to=redis_server.url, group="x", topics=["t"]).run()
+                await AsyncRelay(dsn, broker_url=redis_server.url, group="x", topics=["t"]).run()
         finally:
             client.config_set("requirepass", "")
         await until(lambda: relay.sent == 2)
@@ -227,7 +227,7 @@ async def test_redis_is_loading_at_the_start(
     back = await asyncio.to_thread(busy, client)
     try:
         with pytest.raises(BrokerUnavailable, match="BUSY"):
-            await AsyncRelay(dsn, to=redis_server.url, group="x", topics=["t"]).run()
+            await AsyncRelay(dsn, broker_url=redis_server.url, group="x", topics=["t"]).run()
     finally:
         await asyncio.to_thread(back)
 
@@ -238,7 +238,7 @@ async def test_redis_refuses_one_stream(dsn: str, redis_server: Redis) -> None:
     client.set("string", "x")
     async with relaying(dsn, redis_server.url) as relay:
         publish(dsn, "string", SECRET)
-        await until(lambda: relay.refused == 1)
+        await until(lambda: relay.rejected == 1)
     (letter,) = dead(dsn)
     assert letter.reason.startswith("Redis says: WRONGTYPE")
     assert letter.payload == SECRET
@@ -288,7 +288,7 @@ async def test_a_route_that_was_there(
     await queue_of(rabbit, "first")
     async with relaying(dsn, rabbit.url, max_attempts=1) as relay:
         publish(dsn, "nowhere", 1)
-        await until(lambda: relay.refused == 1)
+        await until(lambda: relay.rejected == 1)
         await deleted(rabbit, "first")
         publish(dsn, "first", SECRET)
         await until(lambda: "an earlier message was accepted there" in caplog.text)
@@ -317,7 +317,7 @@ async def test_a_queue_whose_node_is_down(
             publish(dsn, "first", SECRET)
             await until(lambda: "312 NO_ROUTE" in caplog.text)
             await asyncio.sleep(0.5)
-            assert (relay.sent, relay.refused) == (1, 0)
+            assert (relay.sent, relay.rejected) == (1, 0)
         finally:
             await asyncio.to_thread(
                 ctl, rabbit, "eval", f"[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), "
@@ -400,9 +400,9 @@ def failures(dsn: str) -> dict[str, str]:
 async def test_rabbitmq_lets_nobody_in(dsn: str, rabbit: RabbitMQ) -> None:
     wrong = rabbit.url.replace("guest:guest", "guest:wrong")
     with pytest.raises(InvalidArgument, match="refuses user or password"):
-        await AsyncRelay(dsn, to=wrong, group="x", topics=["t"]).run()
+        await AsyncRelay(dsn, broker_url=wrong, group="x", topics=["t"]).run()
     with pytest.raises(BrokerUnavailable, match="is the virtual host there"):
-        await AsyncRelay(dsn, to=f"{rabbit.url}nowhere", group="x", topics=["t"]).run()
+        await AsyncRelay(dsn, broker_url=f"{rabbit.url}nowhere", group="x", topics=["t"]).run()
 
 
 # ------------------------------------------------------------------------ NATS
@@ -437,7 +437,7 @@ async def test_what_nats_refuses(dsn: str, nats_server: Nats) -> None:
         publish(dsn, "first", SECRET + "x" * 2_000_000)
         publish(dsn, "first", 1, 2)
         await until(lambda: relay.sent == 4)
-        await until(lambda: relay.refused == 3)
+        await until(lambda: relay.rejected == 3)
         await until(lambda: len(failures(dsn)) == 1)
     letters = {letter.topic: letter.reason for letter in dead(dsn)}
     assert letters.keys() == {"nowhere", "small", "first"}

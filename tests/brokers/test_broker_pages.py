@@ -6,10 +6,10 @@ import asyncio
 import re
 from pathlib import Path
 
-from durable_notify.brokers.broker import Outcome, Refused, RetryLater, Unconfirmed
+from durable_notify.brokers.broker import Outcome, Rejected, RetryLater, Unconfirmed
 
 DOCS = Path(__file__).parents[2] / "docs"
-VERDICTS = {"dead letter": Refused, "the relay waits": Unconfirmed, "redelivered": RetryLater}
+VERDICTS = {"dead letter": Rejected, "the relay waits": Unconfirmed, "redelivered": RetryLater}
 
 
 def rows(page: str) -> dict[str, str]:
@@ -47,7 +47,7 @@ def test_the_page_of_redis() -> None:
             continue
         outcome = relay._of_error(error)
         assert isinstance(outcome, verdict_of(words)), code
-        assert outcome.words == f"Redis says: {code} 1 h:1"
+        assert outcome.reason == f"Redis says: {code} 1 h:1"
 
 
 def test_the_page_of_rabbitmq() -> None:
@@ -55,18 +55,18 @@ def test_the_page_of_rabbitmq() -> None:
     from pamqp import commands
 
     from durable_notify.brokers import rabbitmq
-    from tests.brokers.test_sending import parcel_of
+    from tests.brokers.test_sending import broker_message
 
     table = rows("rabbitmq")
     assert {str(code) for code in (*rabbitmq.FINAL, *rabbitmq.FORBIDDEN, 312)} <= set(table)
     relay = rabbitmq.Relay("amqp://h")
-    parcel = parcel_of(b"")
-    parcel.to.update({"exchange": "e", "routing_key": "r"})  # type: ignore[attr-defined]
+    message = broker_message(b"")
+    message.route.update({"exchange": "e", "routing_key": "r"})  # type: ignore[attr-defined]
     for code, words in table.items():
         if not code.isdigit() or code == "312" or int(code) in (320, 501, 541):
             continue
         error = channel.exception_by_code(commands.Channel.Close(int(code), "words", 0, 0))
-        outcome = relay._outcome_of(error, parcel, alone=True)
+        outcome = relay._outcome_of(error, message, alone=True)
         assert isinstance(outcome, verdict_of(words)), code
 
 
@@ -89,11 +89,13 @@ def test_the_page_of_kafka() -> None:
     import confluent_kafka
 
     from durable_notify.brokers import kafka
-    from durable_notify.brokers.broker import Worked
+    from durable_notify.brokers.broker import WorkingRoutes
 
     table = rows("kafka")
     assert {*kafka.FINAL, *kafka.FORBIDDEN} <= set(table)
-    producer = kafka._Producer(confluent_kafka, {"bootstrap.servers": "127.0.0.1:1"}, Worked())
+    producer = kafka._Producer(
+        confluent_kafka, {"bootstrap.servers": "127.0.0.1:1"}, WorkingRoutes()
+    )
     try:
         for code, words in table.items():
             error = confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))

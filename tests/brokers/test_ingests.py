@@ -39,7 +39,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ingest_of(dsn: str, inlet: Any, **options: Any) -> AsyncIngest:
     return AsyncIngest(
-        dsn, source=inlet.url, place=inlet.place, to="in", group=inlet.group, **options
+        dsn, source=inlet.url, queue=inlet.place, topic="in", group=inlet.group, **options
     )
 
 
@@ -115,7 +115,7 @@ async def test_it_dies_between_commit_and_acknowledgement(
         raise ZeroDivisionError
 
     ingest = ingest_of(dsn, inlet)
-    monkeypatch.setattr(ingest._source, "accept", die)
+    monkeypatch.setattr(ingest._source, "ack", die)
     with pytest.raises(ZeroDivisionError):
         await ingest.run()
     assert 0 < count(dsn) <= 50
@@ -155,8 +155,8 @@ async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, inl
     assert [row[0] for row in published(dsn)] == [str(n) for n in range(350)]
 
 
-async def test_a_place_that_is_not_there(dsn: str, inlet: Any) -> None:
-    ingest = AsyncIngest(dsn, source=inlet.url, place="nowhere", to="in")
+async def test_a_queue_that_is_not_there(dsn: str, inlet: Any) -> None:
+    ingest = AsyncIngest(dsn, source=inlet.url, queue="nowhere", topic="in")
     with pytest.raises(InvalidArgument, match="nowhere"):
         await ingest.run()
 
@@ -164,7 +164,7 @@ async def test_a_place_that_is_not_there(dsn: str, inlet: Any) -> None:
 def test_what_cannot_work() -> None:
     for source in ("redis://h", "http://h", "amqp:///"):
         with pytest.raises(InvalidArgument):
-            AsyncIngest("", source=source, place="p", to="t")
-    for options in ({"to": ""}, {"place": ""}, {"group": ""}, {"batch": 0}, {"window": 0}):
+            AsyncIngest("", source=source, queue="p", topic="t")
+    for options in ({"topic": ""}, {"queue": ""}, {"group": ""}, {"batch": 0}, {"window": 0}):
         with pytest.raises(InvalidArgument):
-            AsyncIngest("", **{"source": "nats://h", "place": "p", "to": "t", **options})  # type: ignore[arg-type]
+            AsyncIngest("", **{"source": "nats://h", "queue": "p", "topic": "t", **options})  # type: ignore[arg-type]

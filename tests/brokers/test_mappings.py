@@ -9,7 +9,7 @@ from durable_notify.brokers import nats
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.brokers.routes import Routes, parse_routes
 from durable_notify.errors import InvalidArgument
-from tests.brokers.test_sending import parcel_of
+from tests.brokers.test_sending import broker_message
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,9 @@ from tests.brokers.test_sending import parcel_of
 )
 def test_mappings_that_cannot_work(line: str, words: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        AsyncRelay("", to="nats://h", group="g", topics=["orders"], routes=parse_routes([line]))
+        AsyncRelay(
+            "", broker_url="nats://h", group="g", topics=["orders"], routes=parse_routes([line])
+        )
     assert words in str(refused.value)
 
 
@@ -50,7 +52,11 @@ def test_mappings_that_cannot_work(line: str, words: str) -> None:
 def test_brokers_that_cannot_work(to: str, line: str) -> None:
     with pytest.raises(InvalidArgument):
         AsyncRelay(
-            "", to=to, group="g", topics=["orders"], routes=parse_routes([line] if line else [])
+            "",
+            broker_url=to,
+            group="g",
+            topics=["orders"],
+            routes=parse_routes([line] if line else []),
         )
 
 
@@ -67,7 +73,7 @@ def test_what_a_mapping_fills_in() -> None:
 def test_a_publisher_does_not_steer_the_broker() -> None:
     """Nats-Rollup would purge the stream."""
     headers = nats._headers(
-        parcel_of(b"", headers={"Nats-Rollup": "all", "nats-msg-id": "x", "a": "1"})
+        broker_message(b"", headers={"Nats-Rollup": "all", "nats-msg-id": "x", "a": "1"})
     )
     assert headers["x-Nats-Rollup"] == "all"
     assert {name for name in headers if name.lower().startswith("nats-")} == {"Nats-Msg-Id"}
@@ -76,7 +82,7 @@ def test_a_publisher_does_not_steer_the_broker() -> None:
 
 def test_headers_of_nats_hold_one_line() -> None:
     headers = nats._headers(
-        parcel_of(b"", headers={"a": "x\r\nNats-Rollup: all", "b": "ä", "c": '"q"'})
+        broker_message(b"", headers={"a": "x\r\nNats-Rollup: all", "b": "ä", "c": '"q"'})
     )
     assert all(value.isascii() and value.isprintable() for value in headers.values())
     assert nats._flaw_of_headers({"a\r\nb": ""}, 0, 0)

@@ -64,7 +64,7 @@ async def until(what: Callable[[], Any], seconds: float = 40) -> None:
 async def ingesting(
     dsn: str, url: str, place: str, to: str, **options: Any
 ) -> AsyncIterator[AsyncIngest]:
-    ingest = AsyncIngest(dsn, source=url, place=place, to=to, **options)
+    ingest = AsyncIngest(dsn, source=url, queue=place, topic=to, **options)
     running = asyncio.create_task(ingest.run())
     try:
         yield ingest
@@ -158,13 +158,18 @@ async def there_and_back(dsn: str, broker: Any, messages: list[NewMessage]) -> N
         ids = dn.Publisher().publish_many(connection, name, messages)
     group = f"g{name}"
     relay = AsyncRelay(
-        dsn, to=broker.url, group=group, topics=[name], routes={name: route}, until_empty=True
+        dsn,
+        broker_url=broker.url,
+        group=group,
+        topics=[name],
+        routes={name: route},
+        until_empty=True,
     )
     await relay.run()
     with psycopg.connect(dsn) as connection:
         refused = {one.id: one.reason for one in dn.Admin().dead_letters(connection, group)}
-    assert relay.sent + relay.refused == len(messages)
-    assert len(refused) == relay.refused
+    assert relay.sent + relay.rejected == len(messages)
+    assert len(refused) == relay.rejected
     back = f"b{name}"
     async with ingesting(dsn, url, place, back, group=f"i{name}") as ingest:
         await until(lambda: len(rows(dsn, back)) == relay.sent)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify.brokers.cloudevents import from_event
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
@@ -55,15 +56,15 @@ def dead_letters(dsn: str) -> dict[int, str]:
 def outstanding(dsn: str) -> int:
     with psycopg.connect(dsn) as connection:
         return sum(
-            (line.waiting or 0) + (line.deferred or 0) + (line.leased or 0)
+            (line.unread or 0) + (line.deferred or 0) + (line.leased or 0)
             for line in dn.Admin().status(connection)
-            if line.group_name == "relay"
+            if line.group == "relay"
         )
 
 
 def relay_to(dsn: str, outlet: Any, **options: Any) -> AsyncRelay:
     options = {"topics": ["orders.*", "nowhere"], "until_empty": True} | options
-    return AsyncRelay(dsn, to=outlet.url, group="relay", routes=outlet.routes, **options)
+    return AsyncRelay(dsn, broker_url=outlet.url, group="relay", routes=outlet.routes, **options)
 
 
 def in_order(found: list[Arrived]) -> None:
@@ -84,7 +85,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
         dsn, "orders.eu",
         NewMessage({"n": 1}, key="ä b", headers={"traceparent": trace, "n": {"a": [1]}}),
         b"\x00\xff",
-        dn.cloudevents.from_event(event),
+        from_event(event),
         "line\nbreak ä",
     )  # fmt: skip
     with psycopg.connect(dsn) as connection:
@@ -93,7 +94,7 @@ async def test_what_is_carried(dsn: str, outlet: Any) -> None:
         )
     relay = relay_to(dsn, outlet)
     await relay.run()
-    assert (relay.sent, relay.refused) == (5, 0)
+    assert (relay.sent, relay.rejected) == (5, 0)
     found = {one.body: one for one in await outlet.arrived()}
     one = found[b'{"n": 1}']
     assert one.key == "ä b"
@@ -219,10 +220,10 @@ async def test_a_broker_that_is_not_there(
     with pytest.raises(BrokerUnavailable):
         await relay_to(dsn, outlet).run()
     with psycopg.connect(dsn) as connection:
-        assert all(line.group_name is None for line in dn.Admin().status(connection))
+        assert all(line.group is None for line in dn.Admin().status(connection))
 
 
 @pytest.mark.parametrize("url", ["http://h", "orders", "", "amqp://h:x", "amqp:///", "redis://h:x"])
 def test_urls_that_cannot_work(url: str) -> None:
     with pytest.raises(InvalidArgument):
-        AsyncRelay("", to=url, group="g", topics=["t"])
+        AsyncRelay("", broker_url=url, group="g", topics=["t"])

@@ -19,10 +19,10 @@ from durable_notify.brokers import relay as relays
 from durable_notify.brokers.broker import (
     BrokerMessage,
     Outcome,
-    Refused,
+    Rejected,
+    Report,
     RetryLater,
     Sent,
-    Told,
     Unconfirmed,
     by_ordering_key,
 )
@@ -34,7 +34,7 @@ from tests.support.wait import eventually
 
 
 class Broker:
-    """Says of each parcel what `judge` says, and takes note of what it was sent."""
+    """Says of each message what `judge` says, and takes note of what it was sent."""
 
     fields: ClassVar = {"place": "{topic}"}
 
@@ -47,22 +47,22 @@ class Broker:
     async def connect(self, routes: Any) -> None: ...
     async def close(self) -> None: ...
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         if self.down:
             raise BrokerUnavailable("it is down")
-        return await by_ordering_key(parcels, self._take, told)
+        return await by_ordering_key(messages, self._take, report)
 
-    async def _take(self, parcel: BrokerMessage) -> Outcome:
-        outcome = self._judge(parcel)
-        if not isinstance(outcome, Sent | Refused | RetryLater | Unconfirmed):
+    async def _take(self, message: BrokerMessage) -> Outcome:
+        outcome = self._judge(message)
+        if not isinstance(outcome, Sent | Rejected | RetryLater | Unconfirmed):
             outcome = await outcome
         if isinstance(outcome, Sent):
-            self.took.append(parcel.body.decode())
+            self.took.append(message.body.decode())
         return outcome
 
 
 def relay_to(broker: Broker, dsn: str, **options: Any) -> AsyncRelay:
-    relay = AsyncRelay(dsn, to="nats://h", group="g", topics=["t"], **options)
+    relay = AsyncRelay(dsn, broker_url="nats://h", group="g", topics=["t"], **options)
     relay._broker, relay._routes = broker, Routes(broker.fields, {}, ["t"], broker.check)
     return relay
 
@@ -81,8 +81,8 @@ def status(dsn: str) -> dn.TopicStatus:
 async def test_the_next_of_a_key_waits(dsn: str) -> None:
     refusals = {"1": Unconfirmed("no answer"), "4": RetryLater("full")}
 
-    def judge(parcel: BrokerMessage) -> Outcome:
-        return refusals.pop(parcel.body.decode(), Sent())
+    def judge(message: BrokerMessage) -> Outcome:
+        return refusals.pop(message.body.decode(), Sent())
 
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"))
     publish(dsn, *(NewMessage(n, key="c") for n in (4, 5)), NewMessage(6))
@@ -95,22 +95,22 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
 
 
 async def test_all_at_once_is_caught() -> None:
-    """The planted fault: the parcels of a lane under way at once."""
+    """The planted fault: the messages of a lane under way at once."""
 
-    async def planted(parcels: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
-        return list(await asyncio.gather(*map(send, parcels)))
+    async def planted(messages: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
+        return list(await asyncio.gather(*map(send, messages)))
 
     async def order_of(way: Any) -> list[str]:
         took: list[str] = []
         refusals = [Unconfirmed("")]
 
-        async def send(parcel: Any) -> Outcome:
-            if refusals and parcel.body == b"1":
+        async def send(message: Any) -> Outcome:
+            if refusals and message.body == b"1":
                 return refusals.pop()
-            took.append(parcel.body.decode())
+            took.append(message.body.decode())
             return Sent()
 
-        left = [parcel_of(b"1", "lane"), parcel_of(b"2", "lane")]
+        left = [broker_message(b"1", "lane"), broker_message(b"2", "lane")]
         while left:
             outcomes = await way(left, send, lambda *_: None)
             left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unconfirmed)]
@@ -120,10 +120,10 @@ async def test_all_at_once_is_caught() -> None:
     assert await order_of(planted) == ["2", "1"]
 
 
-def parcel_of(body: bytes, lane: object = None, **more: Any) -> BrokerMessage:
+def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:
     fields: dict[str, Any] = {"id": "1-1", "topic": "t", "key": None, "headers": {}} | more
     return BrokerMessage(
-        body=body, lane=lane, content_type="", to={},
+        body=body, ordering_key=ordering_key, content_type="", route={},
         published_at=datetime(2026, 1, 1, tzinfo=UTC), **fields,
     )  # fmt: skip
 
@@ -135,8 +135,8 @@ async def test_what_is_not_confirmed_is_given_back(
     publish(dsn, NewMessage(1, key="a"), NewMessage(2, key="b"))
     under_way = asyncio.Event()
 
-    async def judge(parcel: BrokerMessage) -> Outcome:
-        if parcel.key == "b":
+    async def judge(message: BrokerMessage) -> Outcome:
+        if message.key == "b":
             under_way.set()
             await asyncio.Event().wait()  # never confirmed
         return Sent()
@@ -179,7 +179,7 @@ async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
     publish(dsn, 1)
     sent: list[int] = []
 
-    def judge(parcel: BrokerMessage) -> Outcome:
+    def judge(message: BrokerMessage) -> Outcome:
         sent.append(1)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("UPDATE durable_notify.lease SET deadline = '-infinity'")
@@ -233,7 +233,7 @@ async def test_what_is_not_known_waits(
     relay = relay_to(Broker(judge), dsn, max_attempts=1)
     async with relaying(relay):
         await until(lambda: relay.sent == 5)
-    assert relay.refused == 0
+    assert relay.rejected == 0
     assert "E4711 of next year" in caplog.text
 
 
@@ -241,8 +241,8 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     """It comes again as its group backs off, and in the end is a dead letter, whole."""
     publish(dsn, NewMessage("poison", key="a"))
 
-    def judge(parcel: BrokerMessage) -> Outcome:
-        return Unconfirmed("nobody knows why") if b"poison" in parcel.body else Sent()
+    def judge(message: BrokerMessage) -> Outcome:
+        return Unconfirmed("nobody knows why") if b"poison" in message.body else Sent()
 
     relay = relay_to(Broker(judge), dsn, max_attempts=2, retry_base=0.01, batch=10)
     number = itertools.count()
@@ -257,7 +257,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
 
 def dead(dsn: str) -> list[dn.DeadLetter]:
     with psycopg.connect(dsn) as connection:
-        if not any(line.group_name for line in dn.Admin().status(connection)):
+        if not any(line.group for line in dn.Admin().status(connection)):
             return []
         return list(dn.Admin().dead_letters(connection, "g"))
 
@@ -266,10 +266,10 @@ async def test_one_that_breaks_all(dsn: str, hasty: None, caplog: pytest.LogCapt
     """What the client raises for one message fails the batch: it is found, and its text not said."""
 
     class Fragile(Broker):
-        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-            if any(b"poison" in parcel.body for parcel in parcels):
-                raise RuntimeError(f"cannot encode {parcels[0].body!r}")
-            return await super().send(parcels, told)
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+            if any(b"poison" in message.body for message in messages):
+                raise RuntimeError(f"cannot encode {messages[0].body!r}")
+            return await super().send(messages, report)
 
     publish(dsn, 1, "poison", 3, NewMessage("poison too", key="k"), NewMessage(5, key="k"), 6)
     broker = Fragile(lambda _: Sent())
@@ -286,10 +286,10 @@ async def test_who_let_us_in_may_think_again(dsn: str, hasty: None) -> None:
     refusals = [InvalidArgument("RabbitMQ refuses user or password of the URL")] * 3
 
     class Changed(Broker):
-        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
             if refusals:
                 raise refusals.pop()
-            return await super().send(parcels, told)
+            return await super().send(messages, report)
 
     publish(dsn, 1)
     broker = Changed(lambda _: Sent())
@@ -305,8 +305,8 @@ async def test_one_confirmation_that_is_missing(
     monkeypatch.setattr(relays, "SILENCE", 0.01)
     publish(dsn, NewMessage("stuck", key="stuck"), *(NewMessage(n, key=f"k{n}") for n in range(5)))
 
-    async def judge(parcel: BrokerMessage) -> Outcome:
-        if parcel.key == "stuck":
+    async def judge(message: BrokerMessage) -> Outcome:
+        if message.key == "stuck":
             await asyncio.Event().wait()
         return Sent()
 
@@ -341,18 +341,19 @@ async def test_outcomes_told_in_any_order(dsn: str) -> None:
     """A client may know at once that one is too large, and only later that the one before is sent."""
 
     class Backwards(Broker):
-        async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
             outcomes: list[Outcome] = [
-                Refused("too large") if b"large" in parcel.body else Sent() for parcel in parcels
+                Rejected("too large") if b"large" in message.body else Sent()
+                for message in messages
             ]
-            for place in reversed(range(len(parcels))):
-                told(place, outcomes[place])
+            for place in reversed(range(len(messages))):
+                report(place, outcomes[place])
             return outcomes
 
     publish(dsn, *(NewMessage(what, key="k") for what in (1, "large", 3)))
     relay = relay_to(Backwards(lambda _: Sent()), dsn, until_empty=True)
     await relay.run()
-    assert (relay.sent, relay.refused) == (2, 1)
+    assert (relay.sent, relay.rejected) == (2, 1)
     assert [letter.payload for letter in dead(dsn)] == ["large"]
     assert [letter.attempt for letter in dead(dsn)] == [1]
 
@@ -369,25 +370,25 @@ async def test_every_digit_however_deep(dsn: str, cloudevents: bool) -> None:
             connection.execute(
                 "SELECT durable_notify.publish('t', %s::jsonb, headers => %s)", [payload, headers]
             )
-    parcels: list[BrokerMessage] = []
+    messages: list[BrokerMessage] = []
 
-    def judge(parcel: BrokerMessage) -> Outcome:
-        parcels.append(parcel)
+    def judge(message: BrokerMessage) -> Outcome:
+        messages.append(message)
         return Sent()
 
     await relay_to(Broker(judge), dsn, until_empty=True, cloudevents=cloudevents).run()
-    bodies = [parcel.body.decode() for parcel in parcels]
+    bodies = [message.body.decode() for message in messages]
     assert len(bodies) == 4
     if cloudevents:
         assert bodies[0].endswith(',"data":12345678901234567890.10}')
         assert bodies[1].endswith(f',"data":{DEEP}}}')
         assert bodies[2].endswith(',"data":{"a": 1.10, "data": 2}}')
         assert '"n":5' in bodies[0]
-        assert parcels[0].headers["n"] == "12345678901234567890.10"
+        assert messages[0].headers["n"] == "12345678901234567890.10"
     else:
         assert bodies[0] == "12345678901234567890.10"
         assert bodies[1] == DEEP
-        assert parcels[0].headers == {
+        assert messages[0].headers == {
             "n": "12345678901234567890.10", "deep": '[1.10, {"a": 100}]', "t": "1.10", "ce_n": "5",
         }  # fmt: skip
 
@@ -413,7 +414,7 @@ async def test_what_cannot_be_packed_is_one_dead_letter(
 
 def test_a_publisher_gives_no_status() -> None:
     """Who reads would take the message for the server's own word, and drop it."""
-    headers = nats._headers(parcel_of(b"", headers={"Status": "503", "status": "x"}))
+    headers = nats._headers(broker_message(b"", headers={"Status": "503", "status": "x"}))
     assert {name.lower() for name in headers} & {"status"} == set()
     assert headers["x-Status"] == "503"
 

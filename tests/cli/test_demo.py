@@ -78,7 +78,7 @@ def played(monkeypatch: pytest.MonkeyPatch, lines: Path, spoil: Any) -> tuple[in
     monkeypatch.setattr(Worker, "finish", spoiled)
     output = io.StringIO()
     console = Console(file=output, width=100)
-    return demo.run(repository=None, file=lines, most=LINES, console=console), output.getvalue()
+    return demo.run(repository=None, file=lines, limit=LINES, console=console), output.getvalue()
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_status_names_the_publishers_a_strict_group_waits_for(dsn: str, conn: Co
     good("consume", "t", "--group", "g", "--until-empty", dsn=dsn)
     good("group", "configure", "g", "--order-by", "strict", dsn=dsn)
     assert "waits for" not in good("status", dsn=dsn)
-    assert "waits for no publisher" in run("group", "waiting-for", "g", dsn=dsn).stderr
+    assert "waits for no publisher" in run("group", "blocking-publishers", "g", dsn=dsn).stderr
     with psycopg.connect(dsn) as slow:
         dn.Publisher().publish(slow, "t", 1)
         pid = slow.info.backend_pid
@@ -84,6 +84,6 @@ def test_status_names_the_publishers_a_strict_group_waits_for(dsn: str, conn: Co
         shown = good("status", dsn=dsn)
         assert f"Strict group g waits for process {pid} in database {slow.info.dbname}" in shown
         assert "durable_notify.publish" in shown
-        (found,) = json.loads(good("group", "waiting-for", "g", "--json", dsn=dsn))
+        (found,) = json.loads(good("group", "blocking-publishers", "g", "--json", dsn=dsn))
         assert (found["pid"], found["state"]) == (pid, "idle in transaction")
-        assert str(pid) in good("group", "waiting-for", "g", dsn=dsn)
+        assert str(pid) in good("group", "blocking-publishers", "g", dsn=dsn)

@@ -366,7 +366,7 @@ def test_dead_letters(dsn: str) -> None:
             break
     with psycopg.connect(dsn) as connection:
         (letter,) = Admin().dead_letters(connection)
-        assert (letter.group_name, letter.topic, letter.payload) == ("g", "t", {"a": 1})
+        assert (letter.group, letter.topic, letter.payload) == ("g", "t", {"a": 1})
     (row,) = json.loads(good("dead-letters", "--json", "--group", "g", dsn=dsn))
     assert (row["group"], row["id"], row["key"], row["attempt"]) == ("g", 1, "k", 1)
     assert row["reason"] == "[b]no such customer"

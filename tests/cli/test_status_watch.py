@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from durable_notify.cli.status_watch import screen
-from durable_notify.diagnostics import status as standing
-from durable_notify.diagnostics.status import GroupStatus, Lease, StatusSnapshot, look
+from durable_notify.diagnostics import status
+from durable_notify.diagnostics.status import GroupStatus, Lease, StatusSnapshot, take_snapshot
 from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, run, start
 from tests.support.observe import send
 from tests.support.roles import roles
@@ -41,8 +41,8 @@ def test_a_look(conn: Connection) -> None:
     subscribe(conn, "other")
     send(conn, range(10))
     send(conn, range(3), "nobody")
-    first = look(conn)
-    nobody, mine, other = first.standings
+    first = take_snapshot(conn)
+    nobody, mine, other = first.groups
     assert (nobody.topic, nobody.group, nobody.lag, nobody.rate_out) == ("nobody", None, None, None)
     assert (mine.group, other.group) == ("g", "other")
     assert (mine.unread, mine.exact, mine.lag, mine.rate_in) == (10, True, 10, None)
@@ -50,9 +50,9 @@ def test_a_look(conn: Connection) -> None:
     ((token, message), *_) = claim(conn, 4)
     conn.execute("SELECT durable_notify.settle(%s, ARRAY[%s]::bigint[])", [token, message])
     send(conn, range(20))
-    second = look(conn, first)
+    second = take_snapshot(conn, first)
     seconds = (second.at - first.at).total_seconds()
-    nobody, mine, other = second.standings
+    nobody, mine, other = second.groups
     assert (mine.unread, mine.leased, mine.live_leases, mine.lag) == (26, 3, 1, 29)
     (lease,) = second.leases
     assert (lease.topic, lease.group, lease.owner, lease.messages) == ("t", "g", "worker", 3)
@@ -63,22 +63,22 @@ def test_a_look(conn: Connection) -> None:
     assert nobody.rate_in == 0
     # Taken back, what it was handed goes down: there is no rate.
     conn.execute("SELECT durable_notify.replay('g', 't', 0)")
-    third = look(conn, second)
-    assert third.standings[1].rate_out is None
+    third = take_snapshot(conn, second)
+    assert third.groups[1].rate_out is None
 
 
 def test_what_is_handed_out_is_seen_among_many(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "MOST", 10)
+    monkeypatch.setattr(status, "MAX_COUNT", 10)
     subscribe(conn)
     send(conn, range(100))
-    first = look(conn)
-    assert first.standings[0].exact is False
+    first = take_snapshot(conn)
+    assert first.groups[0].exact is False
     claim(conn, 7)
-    second = look(conn, first)
+    second = take_snapshot(conn, first)
     seconds = (second.at - first.at).total_seconds()
-    assert round((second.standings[0].rate_out or 0) * seconds) == 7
+    assert round((second.groups[0].rate_out or 0) * seconds) == 7
 
 
 def test_messages_between(conn: Connection) -> None:
@@ -103,7 +103,7 @@ def test_sessions_asleep_and_expired(conn: Connection, dsn: str) -> None:
     assert claim(conn, 5) == []
     with psycopg.connect(dsn, autocommit=True) as other:
         other.execute("SELECT durable_notify.arm('t')")
-        (found,) = look(conn).standings
+        (found,) = take_snapshot(conn).groups
         assert (found.expired, found.asleep) == (1, 1)
     claim(conn, 1, "0.001 s")
 
@@ -115,7 +115,7 @@ def test_an_observer_sees_it_and_a_publisher_is_refused(conn: Connection, dsn: s
         dsn, {"observer": [("observe", None, None)], "publisher": [("publish", ["t"], None)]}
     ) as made:
         with psycopg.connect(made.login("observer"), autocommit=True) as session:
-            assert look(session, look(session)).standings[0].unread == 2
+            assert take_snapshot(session, take_snapshot(session)).groups[0].unread == 2
         fails(run("status", "--watch", dsn=made.login("publisher")), 1, "--observe")
 
 
@@ -123,13 +123,13 @@ def test_an_observer_sees_it_and_a_publisher_is_refused(conn: Connection, dsn: s
 
 
 def many(count: int) -> StatusSnapshot:
-    standings = [
+    groups = [
         GroupStatus(f"a-topic-of-some-length-{i}", "a-group-of-some-length", 10**9, 10**9, i * 10**7, i < 3, 1e5,
                  12, 3, 300, 7, 5, 2, 12345.6, 0.25)
         for i in range(count)
     ]  # fmt: skip
     leases = [Lease("t", "g", f"worker-{i} \x1b[31m[bold]", 3.0, i - 1.0, 7) for i in range(10)]
-    return StatusSnapshot(datetime.now(UTC), standings, leases)
+    return StatusSnapshot(datetime.now(UTC), groups, leases)
 
 
 def lines(

@@ -37,7 +37,7 @@ OURS = {"fsync-off", "full-page-writes-off"}
 
 def findings(dsn: str, listen_dsn: str | None = None, **limits: Any) -> dict[str, Finding]:
     """What is not well, by name."""
-    found = diagnose(dsn, listen_dsn, limits=Thresholds(**limits))
+    found = diagnose(dsn, listen_dsn, thresholds=Thresholds(**limits))
     return {f.name: f for f in found if f.level != "ok" and f.name not in OURS}
 
 
@@ -151,7 +151,7 @@ def test_what_is_locked_is_not_waited_for(dsn: str, conn: Connection) -> None:
 
 def test_a_schema_changed_by_hand(dsn: str, conn: Connection) -> None:
     conn.execute("ALTER TABLE durable_notify.cluster_identity RENAME TO anchored")
-    assert one("check-failed", dsn).data["check"] == "anchor"
+    assert one("check-failed", dsn).data["check"] == "cluster"
 
 
 @pytest.mark.parametrize("limits", [{"newest": 13}, {"oldest": 99}])
@@ -202,7 +202,7 @@ def test_roles(dsn: str) -> None:
             names = {f.name for f in found if f.level != "ok"} - OURS
             assert names == {"not-looked-at"}, (kind, names)
             unseen = set(said["not-looked-at"].data["checks"])
-            assert unseen >= {"anchor", "transactions", "stuck"}
+            assert unseen >= {"cluster", "transactions", "stuck"}
             assert ("groups" in unseen) is (kind == "publisher")
 
 
@@ -422,7 +422,7 @@ def test_command(dsn: str, conn: Connection, healthy: Server) -> None:
     done = run("doctor", dsn=healthy.dsn())
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(
-        r"^ok +listening: a ring from another connection arrives$", done.stdout, re.MULTILINE
+        r"^ok +listening: a wake-up from another connection arrives$", done.stdout, re.MULTILINE
     )
     done = run("doctor", "--json", dsn=healthy.dsn())
     assert {finding["level"] for finding in json.loads(done.stdout)} == {"ok"}

@@ -22,7 +22,7 @@ def test_a_group_that_nobody_uses(dsn: str, conn: Connection) -> None:
     conn.execute("ANALYZE durable_notify.outbox")
     finding = one("group-unused", dsn)
     assert 0 < finding.data["bytes"] < 1 << 20
-    assert (finding.data["group"], finding.data["topic"], finding.data["waiting"]) == ("g", "t", 2)
+    assert (finding.data["group"], finding.data["topic"], finding.data["unread"]) == ("g", "t", 2)
 
 
 def test_a_group_is_paused(dsn: str, conn: Connection) -> None:
@@ -99,7 +99,7 @@ def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
             INSERT INTO durable_notify.unwanted_partition (first_id, seen, since, noted_at)
             VALUES (1, '3:3:', pg_current_xact_id(), now() - interval '1 hour')""")
         finding = one("partition-held", dsn)
-        assert (finding.data["pid"], finding.data["leaves"]) == (other.info.backend_pid, 1)
+        assert (finding.data["pid"], finding.data["partitions"]) == (other.info.backend_pid, 1)
         assert "backup" in finding.what
     assert not findings(dsn)
 

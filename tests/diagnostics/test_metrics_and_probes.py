@@ -80,7 +80,7 @@ def test_logging_costs_nothing_where_it_is_off(caplog: pytest.LogCaptureFixture)
         for event in examples():
             LogEvents()(event)
     assert {record.event for record in caplog.records} == {  # type: ignore[attr-defined]
-        "dead_lettered", "lease_lost", "failing", "disconnected", "deaf", "option_differs",
+        "dead_lettered", "lost_lease", "claim_failed", "disconnected", "listen_failed", "option_differs",
     }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
 
     options = {"retry_base": 0.01, "until_empty": True, "order_by": "none"}
     await api.consumer(dsn, on_event=metrics, **options).run(handler)
-    registry.register(backlog := prometheus.Backlog(dsn))
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     found = scrape(registry)
     name = "durable_notify_"
     assert found[f"{name}published_messages_total", "t"] == 5
@@ -138,14 +138,14 @@ async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
     assert found[f"{name}settled_messages_total", "retry t"] == 1
     assert found[f"{name}settled_messages_total", "reject t"] == 1
     assert found[f"{name}dead_lettered_messages_total", "t"] == 1
-    assert found[f"{name}hearing", ""] == 1
+    assert found[f"{name}listening", ""] == 1
     assert 0 < found[f"{name}claim_seconds_sum", ""] < 60
     assert found[f"{name}up", ""] == 1
     assert found[f"{name}dead_letters", "t"] == 1
-    assert found[f"{name}waiting_messages", "t"] == 0
+    assert found[f"{name}unread_messages", "t"] == 0
     send(conn, range(3))
-    assert scrape(registry)[f"{name}waiting_messages", "t"] == 3
-    assert 0 < scrape(registry)[f"{name}oldest_waiting_seconds", "t"] < 60
+    assert scrape(registry)[f"{name}unread_messages", "t"] == 3
+    assert 0 < scrape(registry)[f"{name}oldest_unread_seconds", "t"] < 60
     backlog.close()
 
 
@@ -155,13 +155,13 @@ def test_every_event_is_counted() -> None:
     metrics = prometheus.Metrics(registry)
     metrics(events.ListenVerified(group="g"))
     silent = set()
-    for event in sorted(examples(), key=lambda event: event.name == "hearing"):
+    for event in sorted(examples(), key=lambda event: event.name == "listen_verified"):
         before = scrape(registry)
         metrics(event)
         if scrape(registry) == before:
             silent.add(event.name)
     # Disconnected comes first, so that deaf finds the gauge at 0.
-    assert silent == {"retried", "recovered", "deaf"}
+    assert silent == {"retried", "claim_recovered", "listen_failed"}
 
 
 def test_the_database_goes_and_comes_back(
@@ -172,7 +172,7 @@ def test_the_database_goes_and_comes_back(
     schema.migrate(dsn)
     registry = CollectorRegistry()
     prometheus.Metrics(registry)(events.Polled(group="g"))
-    backlog = prometheus.Backlog(dsn)
+    backlog = prometheus.StatusCollector(dsn)
     registry.register(backlog)
     up = ("durable_notify_up", "")
     assert scrape(registry)[up] == 1
@@ -196,7 +196,7 @@ def test_a_database_that_never_answers(caplog: pytest.LogCaptureFixture) -> None
         # Connecting alone takes 2 s an address.
         hosts = ",".join(["127.0.0.1"] * 30)
         ports = ",".join([str(port)] * 30)
-        registry.register(prometheus.Backlog(f"host={hosts} port={ports}", timeout=0.2))
+        registry.register(prometheus.StatusCollector(f"host={hosts} port={ports}", timeout=0.2))
         for _ in range(2):
             began = time.monotonic()
             assert scrape(registry)["durable_notify_up", ""] == 0
@@ -206,7 +206,7 @@ def test_a_database_that_never_answers(caplog: pytest.LogCaptureFixture) -> None
 
 def test_a_database_without_the_schema(empty_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     registry = CollectorRegistry()
-    registry.register(backlog := prometheus.Backlog(empty_dsn))
+    registry.register(backlog := prometheus.StatusCollector(empty_dsn))
     assert scrape(registry)["durable_notify_up", ""] == 0
     assert "This database has no durable_notify schema" in caplog.text
     backlog.close()
@@ -215,15 +215,15 @@ def test_a_database_without_the_schema(empty_dsn: str, caplog: pytest.LogCapture
 def test_registering_asks_nothing() -> None:
     """An application starts while its database is down."""
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(prometheus.Backlog("host=/nowhere"))
+    registry.register(prometheus.StatusCollector("host=/nowhere"))
     with pytest.raises(ValueError, match="Duplicated"):
-        registry.register(prometheus.Backlog("host=/nowhere"))
+        registry.register(prometheus.StatusCollector("host=/nowhere"))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 61])
 def test_bad_timeouts(timeout: float) -> None:
     with pytest.raises(dn.InvalidArgument, match="timeout"):
-        prometheus.Backlog("", timeout=timeout)
+        prometheus.StatusCollector("", timeout=timeout)
 
 
 # OpenTelemetry

@@ -247,7 +247,7 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     program = need_program("prometheus")
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)
-    registry.register(backlog := prometheus.Backlog(dsn))
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     send(conn, range(3))
     ended = threading.Event()
@@ -276,7 +276,7 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
                 eventually(all_find_data, 60)
             except AssertionError:
                 pytest.fail(f"without data: {missing}")
-            (waiting,) = ask(base, queries()["Waiting A"])
+            (waiting,) = ask(base, queries()["Unread A"])
             assert waiting["value"][1] == "3"
             assert ask(base, "durable_notify_of_no_such_name") == []
     finally:

@@ -273,8 +273,8 @@ def reanchor(company: Company, sessions: Sessions, rng: random.Random) -> None:
     rows = session.run("SELECT * FROM durable_notify.reanchor('moved')")
     assert {group for group, _, _ in rows} == {*CHECKED, REPLAYING}
     assert session.run("SELECT * FROM durable_notify.reanchor()") == []
-    undelivered = {group: count for group, _, count in rows}
-    assert undelivered[IDLE] == len(company.history.sent)
+    unread = {group: count for group, _, count in rows}
+    assert unread[IDLE] == len(company.history.sent)
     session.subscribe("another", "u")  # which draws ids of its own
     company.work(rng.randrange(40))
     company.end_transactions()
@@ -282,7 +282,7 @@ def reanchor(company: Company, sessions: Sessions, rng: random.Random) -> None:
 
 def still_to_come(session: Session) -> int:
     """How many deliveries are to come, by what the log itself says."""
-    query = "SELECT sum(waiting + deferred + leased) FROM durable_notify.status()"
+    query = "SELECT sum(unread + deferred + leased) FROM durable_notify.status()"
     return int(session.value(query) or 0)
 
 

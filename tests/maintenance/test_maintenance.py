@@ -358,12 +358,12 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
     assert 'warning: group "g" lags in topic "t"' in done.stderr
     (shown,) = json.loads(good("retention", "--json", dsn=dsn))
     assert (shown["pattern"], shown["max_age"], shown["max_bytes"]) == ("t", 604800, 10**10)
-    (lag,) = json.loads(good("retention", "--lag", "--json", dsn=dsn))
-    assert (lag["group_name"], lag["from_id"]) == ("g", 1)
+    (lag,) = json.loads(good("retention", "--blockers", "--json", dsn=dsn))
+    assert (lag["group"], lag["from_id"]) == ("g", 1)
     good("retention", "t", "--age", "7d", "--on-lag", "lose", dsn=dsn)
     assert "lose: 1" in good("maintain", dsn=dsn)
-    assert "max_age 7 days" in good("losses", dsn=dsn)
-    (loss,) = json.loads(good("losses", "--group", "g", "--json", dsn=dsn))
+    assert "max_age 7 days" in good("lost-messages", dsn=dsn)
+    (loss,) = json.loads(good("lost-messages", "--group", "g", "--json", dsn=dsn))
     assert (loss["messages"], loss["first_id"], loss["last_id"]) == (1, 1, 1)
     assert json.loads(good("maintain", "--json", dsn=dsn)) == {}
     assert drain_command(dsn) == []

@@ -193,7 +193,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         dsn = server.dsn(name)
         schema.migrate(dsn)
         url = "amqp://127.0.0.1:1"
-        ingest = AsyncIngest(make_conninfo(dsn), source=url, place="p", to="t")
+        ingest = AsyncIngest(make_conninfo(dsn), source=url, queue="p", topic="t")
         messages = [
             dn.NewMessage('"\u00fc"', key="k"),
             dn.NewMessage('"\u20ac"', key="k"),
@@ -201,7 +201,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         ]
         arrival: Any = None  # looked at only where none of it can be published
         await ingest._publish_all([(arrival, message) for message in messages])
-        await ingest._link.close()
+        await ingest._connection.close()
         with dn.Reader(dsn, ["t"], until_empty=True) as reader:
             found = [(message.key, message.payload, message.headers) for message in reader]
     lacking = {

@@ -91,10 +91,10 @@ def test_every_function_that_can_be_granted_has_its_command(name: str) -> None:
     wanted = allowing.to_call(f"SELECT durable_notify.{name}(%s)", ("x",))
     if MAY[name] & {"inserter"} or wanted is None:
         assert name in {
-            "_is_owner", "channel", "wakeups", "min_client_version", "_no_waiter", "_has_waiter",
-            "refuse", "_has_controls", "wake", "mirror_of", "_key_required", "_notify_payload", "topic_of_channel",
-            "escaped", "already_published", "_topic_mark", "arm", "disarm", "armed", "_arm_topics",
-            "_disarm_topics", "unannounced", "still_running", "writers",
+            "_is_owner", "channel", "notify_policy", "min_client_version", "_no_waiter", "_has_waiter",
+            "_validate_message", "_has_controls", "_notify_waiters", "mirror_of", "_key_required", "_notify_payload", "topic_of_channel",
+            "_percent_encode", "already_published", "_topic_mark", "arm", "disarm", "armed", "_arm_topics",
+            "_disarm_topics", "unnotified_transactions", "still_running", "_open_writers",
         }  # fmt: skip
         return
     assert any(kind in MAY[name] and option in wanted for kind, option in ours.items())

@@ -146,7 +146,7 @@ async def there_and_back(
                 check(message, sent[number])
             await read(api, dsn, topics, sent)
             status = await maybe_await(api.Admin().status(mine))
-            assert {(one.topic, one.group_name) for one in status} == {(t, group) for t in topics}
+            assert {(one.topic, one.group) for one in status} == {(t, group) for t in topics}
             await maybe_await(api.Admin().delete_group(mine, group))
 
 
@@ -186,7 +186,7 @@ async def dead_letters(
         why = None
     assert await maybe_await(admin.redrive(mine, group, everything=True, why=why)) == len(sent)
     audit = [one for one in await maybe_await(admin.audit(mine, group)) if one.action == "redrive"]
-    assert {(one.group_name, one.topic, one.why) for one in audit} == {
+    assert {(one.group, one.topic, one.why) for one in audit} == {
         (group, one.topic, why) for one in sent.values()
     }
 
@@ -302,7 +302,7 @@ async def administration(api: Api, dsn: str, text: str, payload: Any, which: str
         lambda c: admin.start_replay(c, group, topic, why=why, **conditions),
         lambda c: admin.set_wakeups(c, topic, text if which == "policy" else "always"),
         lambda c: admin.wakeups(c, topic),
-        lambda c: admin.waiting_for(c, group),
+        lambda c: admin.blocking_publishers(c, group),
     ]
     async with api.connect(dsn) as mine:
         await maybe_await(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))

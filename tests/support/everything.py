@@ -13,7 +13,7 @@ import psycopg
 import durable_notify as dn
 from durable_notify.adapters import PLAIN
 from durable_notify.diagnostics.doctor import diagnose
-from durable_notify.diagnostics.status import look
+from durable_notify.diagnostics.status import take_snapshot
 from tests.support.observe import asleep
 
 __all__ = ["run"]
@@ -82,7 +82,7 @@ def _administer(connection: Connection) -> Any:
     connection.execute("INSERT INTO public.things VALUES (1, E'x\\\\y')")
     found = (
         admin.groups(connection), admin.retention(connection), admin.wakeups(connection, "loud"),
-        bridge.bridges(connection), watched, admin.waiting_for(connection, "g"),
+        bridge.bridges(connection), watched, admin.blocking_publishers(connection, "g"),
     )  # fmt: skip
     bridge.create_compat(connection)
     connection.execute("SELECT durable_notify_compat.pg_notify('c', E'\\\\')")
@@ -90,7 +90,7 @@ def _administer(connection: Connection) -> Any:
     assert bridge.drop_compat(connection)
     assert bridge.unwatch(connection, "public.things", "things")
     assert bridge.unmirror(connection, "t") == "raw channel"
-    assert admin.forget_retention(connection, "kept.>")
+    assert admin.delete_retention(connection, "kept.>")
     # A name may be in quotes; it is the same then.
     return _plain(found, leave_out='"')
 
@@ -121,12 +121,12 @@ def _consume(dsn: str, connection: Connection) -> Any:
 
 
 def _look_at(connection: Connection) -> Any:
-    first = look(connection)
-    found = look(connection, first)
+    first = take_snapshot(connection)
+    found = take_snapshot(connection, first)
     admin = dn.Admin()
     return _plain((
-        [(one.topic, one.group, one.lag, one.dead_letters) for one in found.standings],
-        admin.status(connection), admin.lagging(connection), admin.losses(connection),
+        [(one.topic, one.group, one.lag, one.dead_letters) for one in found.groups],
+        admin.status(connection), admin.retention_blockers(connection), admin.lost_messages(connection),
         admin.grants(connection),
     ))  # fmt: skip
 

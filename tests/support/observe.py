@@ -101,8 +101,8 @@ def leased(connection: Connection) -> int:
 
 
 def outstanding(connection: Connection) -> int:
-    """How many messages some group has not settled: waiting, deferred or leased."""
-    query = "SELECT sum(waiting + deferred + leased) FROM durable_notify.status()"
+    """How many messages some group has not settled: unread, deferred or leased."""
+    query = "SELECT sum(unread + deferred + leased) FROM durable_notify.status()"
     return int(value(connection, query) or 0)
 
 

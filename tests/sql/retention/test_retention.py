@@ -168,7 +168,7 @@ def test_a_planted_fault_is_caught(sessions: Sessions, changes: list[tuple[str, 
 
 def losses(session: Session) -> list[tuple[Any, ...]]:
     return session.run(
-        "SELECT of_group, first_id, last_id, messages FROM durable_notify.lost_messages() ORDER BY id"
+        "SELECT group_name, first_id, last_id, messages FROM durable_notify.lost_messages() ORDER BY id"
     )
 
 

@@ -68,7 +68,9 @@ def test_a_group_that_never_consumed_loses_what_is_too_old(sessions: Sessions) -
     age(one, one.publish(topic="orders.new"), "orders.new")
     maintain(one)
     assert outbox_ids(one, "orders.new") == []
-    assert one.run("SELECT of_group, messages FROM durable_notify.lost_messages()") == [("late", 1)]
+    assert one.run("SELECT group_name, messages FROM durable_notify.lost_messages()") == [
+        ("late", 1)
+    ]
 
 
 def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
@@ -80,7 +82,7 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
     age(one, one.publish())
     seal(one)
     below = "SELECT durable_notify._record_losses('t', 100)"
-    groups = "SELECT of_group FROM durable_notify.lost_messages()"
+    groups = "SELECT group_name FROM durable_notify.lost_messages()"
     assert one.value(below) == 1
     assert one.column(groups) == ["a"]
     assert one.value(below) == 1

@@ -13,20 +13,20 @@ from tests.support.observe import send, value
 Connection = psycopg.Connection[Any]
 
 
-def backlog(conn: Connection, most: int = 10_000) -> list[tuple[Any, ...]]:
+def backlog(conn: Connection, max_count: int = 10_000) -> list[tuple[Any, ...]]:
     query = """
-        SELECT topic, group_name, waiting, is_exact, deferred, leases, leased, dead
+        SELECT topic, group_name, unread, is_exact, deferred, leases, leased, dead
           FROM durable_notify.backlog(%s)"""
-    return conn.execute(query, [most]).fetchall()
+    return conn.execute(query, [max_count]).fetchall()
 
 
 def subscribe(conn: Connection, group: str, *topics: str) -> None:
     conn.execute("SELECT durable_notify.subscribe(%s, %s::text[])", [group, list(topics)])
 
 
-def claim(conn: Connection, group: str, most: int) -> list[tuple[int, int]]:
+def claim(conn: Connection, group: str, max_count: int) -> list[tuple[int, int]]:
     query = "SELECT token, id FROM durable_notify.claim(%s, '{t}', %s)"
-    return conn.execute(query, [group, most]).fetchall()
+    return conn.execute(query, [group, max_count]).fetchall()
 
 
 def test_it_agrees_with_status(conn: Connection) -> None:
@@ -45,7 +45,7 @@ def test_it_agrees_with_status(conn: Connection) -> None:
         ("t", "other", 10, True, 0, 0, 0, 0),
         ("u", "g", 3, True, 0, 0, 0, 0),
     ]
-    query = "SELECT topic, group_name, waiting, true, deferred, leases, leased, dead FROM durable_notify.status()"
+    query = "SELECT topic, group_name, unread, true, deferred, leases, leased, dead FROM durable_notify.status()"
     assert backlog(conn) == conn.execute(query).fetchall()
 
 
@@ -104,14 +104,14 @@ def test_its_cost_is_bounded(conn: Connection) -> None:
     assert read[1] < 5_000
 
 
-@pytest.mark.parametrize("most", [0, -1, None, 1_000_001])
-def test_bad_bounds(conn: Connection, most: int | None) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="most is 1 to 1000000"):
-        conn.execute("SELECT * FROM durable_notify.backlog(%s)", [most])
+@pytest.mark.parametrize("max_count", [0, -1, None, 1_000_001])
+def test_bad_bounds(conn: Connection, max_count: int | None) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_count is 1 to 1000000"):
+        conn.execute("SELECT * FROM durable_notify.backlog(%s)", [max_count])
 
 
 def test_a_group_that_is_new(conn: Connection) -> None:
     assert backlog(conn) == []
     subscribe(conn, "g", "t")
     assert backlog(conn) == [("t", "g", 0, True, 0, 0, 0, 0)]
-    assert dn.Admin().status(conn)[0].waiting == 0
+    assert dn.Admin().status(conn)[0].unread == 0

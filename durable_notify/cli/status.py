@@ -1,8 +1,7 @@
-"""``status`` and ``replay``: how far groups have read, and rewinding them."""
+"""``status``: how far each group has read."""
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +9,16 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .errors import Failure
-from .params import Moment, json_line, resolve, shown_age
+from .params import json_line, resolve, shown_age
 from .tables import add_row, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..models import OpenPublisher
-    from ..payloads import TopicStatus
+    from ..models import OpenPublisher, TopicStatus
     from .database import Database
 
-__all__ = ["replay", "status"]
+__all__ = ["status"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -50,7 +47,9 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
     with database.connect("status") as connection:
         rows = admin.status(connection)
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
-        held_up = [(name, one) for name in strict for one in admin.waiting_for(connection, name)]
+        held_up = [
+            (name, one) for name in strict for one in admin.blocking_publishers(connection, name)
+        ]
         now = resolve(timedelta(), connection)
     if as_json:
         click.echo(json_line([_status_json(row, now) for row in rows]))
@@ -76,19 +75,19 @@ def _held_up(group: str, publisher: OpenPublisher, now: datetime) -> str:
 
 
 def _lag(row: TopicStatus) -> int | None:
-    if row.waiting is None:
+    if row.unread is None:
         return None
-    return row.waiting + (row.deferred or 0) + (row.leased or 0)
+    return row.unread + (row.deferred or 0) + (row.leased or 0)
 
 
 def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
-    oldest = row.oldest_waiting
+    oldest = row.oldest_unread
     return {
         "topic": row.topic,
-        "group": row.group_name,
+        "group": row.group,
         "last_id": row.last_id,
         "lag": _lag(row),
-        "unread": row.waiting,
+        "unread": row.unread,
         "oldest_unread": oldest,
         "oldest_unread_seconds": oldest and max(0.0, (now - oldest).total_seconds()),
         "deferred": row.deferred,
@@ -113,55 +112,7 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         numbers = (row.deferred, row.leases, row.leased, row.dead)
-        age = shown_age(row.oldest_waiting, now)
-        cells = [row.last_id, _lag(row), row.waiting, age, *numbers]
-        add_row(table, row.topic, row.group_name, *cells)
+        age = shown_age(row.oldest_unread, now)
+        cells = [row.last_id, _lag(row), row.unread, age, *numbers]
+        add_row(table, row.topic, row.group, *cells)
     return table
-
-
-@click.command()
-@common
-@click.option("--group", required=True, help="The group to rewind.")
-@click.option("--topic", required=True, help="The topic in which to rewind it.")
-@click.option("--from-beginning", is_flag=True, help="Redeliver all messages that are retained.")
-@click.option("--since", type=Moment(), help="Redeliver messages published since then: ISO 8601, "
-              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Redeliver messages with higher ids.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
-@pass_database
-def replay(
-    database: Database,
-    *,
-    group: str,
-    topic: str,
-    from_beginning: bool,
-    since: Any,
-    after: int | None,
-    yes: bool,
-    dry_run: bool,
-) -> None:
-    """Rewind a group, so that messages are redelivered to it.
-
-    It prints their number first. On a terminal it then asks; otherwise it does it.
-    """
-    if from_beginning + (since is not None) + (after is not None) != 1:
-        raise click.UsageError("give one of --from-beginning, --since TIME and --after ID")
-    admin = Admin()
-    with database.connect("replay") as connection:
-        place: dict[str, Any] = {"after": 0 if from_beginning else after}
-        if since is not None:
-            place = {"since": resolve(since, connection)}
-        count = admin.replay(connection, group, topic, **place, dry_run=True)
-        verb = "would be" if dry_run else "are" if count != 1 else "is"
-        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} redelivered to {group}")
-        sys.stdout.flush()
-        if dry_run or not count:
-            return
-        # Not in one transaction with the counting: the group's consumers would wait meanwhile.
-        if not yes and sys.stdin.isatty() and not click.confirm("Continue?", err=True):
-            raise Failure("cancelled; nothing has changed")
-        done = admin.replay(connection, group, topic, **place)
-    if done != count:
-        click.echo(f"{done} messages, because more were consumed meanwhile")

@@ -10,9 +10,7 @@ from typing import Any
 
 import psycopg
 
-from .harness import Figure, Report, Worker, machine, server
-
-__all__ = ["latencies", "measure"]
+from benchmarks.harness import Figure, Report, Worker, machine, server
 
 BARE = """
     CREATE TABLE IF NOT EXISTS bare (

@@ -9,10 +9,18 @@ from typing import Any
 
 import psycopg
 
-from ..embedded import Server
-from .harness import INSERT, PLAIN, Figure, Report, Worker, machine, pgbench, server, timed
-
-__all__ = ["measure", "measure_bulk"]
+from benchmarks.harness import (
+    INSERT,
+    PLAIN,
+    Figure,
+    Report,
+    Worker,
+    machine,
+    pgbench,
+    server,
+    timed,
+)
+from durable_notify.embedded import Server
 
 _ROW_NOTIFY = """
     CREATE TABLE row_notify (LIKE plain INCLUDING ALL);

@@ -8,13 +8,11 @@ from typing import Any
 
 import psycopg
 
-from .._async.consumer.consumer import AsyncConsumer
-from .._async.consumer.message import AsyncMessage
-from .._sync.consumer.consumer import Consumer
-from .._sync.consumer.message import Message
-from .harness import Figure, Report, machine, server, timed
-
-__all__ = ["measure"]
+from benchmarks.harness import Figure, Report, machine, server, timed
+from durable_notify._async.consumer.consumer import AsyncConsumer
+from durable_notify._async.consumer.message import AsyncMessage
+from durable_notify._sync.consumer.consumer import Consumer
+from durable_notify._sync.consumer.message import Message
 
 _QUERY = (
     "SELECT id, topic, key, payload, data, headers, created_at FROM durable_notify.outbox"
@@ -39,7 +37,7 @@ async def _read(dsn: str, messages: int, page: int) -> None:
 
 
 async def _consume(dsn: str, messages: int, page: int, topic: str = "orders") -> None:
-    """A new group from the beginning; every message handed to a no-op handler, and settled."""
+    """A new group from the beginning; every message is handled by a no-op, and settled."""
     seen = 0
 
     async def handler(_message: AsyncMessage) -> None:

@@ -14,10 +14,8 @@ from typing import Any
 
 import psycopg
 
-from .._async.consumer.consumer import AsyncConsumer
-from .._async.consumer.message import AsyncMessage
-
-__all__ = ["main"]
+from durable_notify._async.consumer.consumer import AsyncConsumer
+from durable_notify._async.consumer.message import AsyncMessage
 
 #: How a message is published by hand, and its listener told.
 BARE_PUBLISH = (
@@ -28,7 +26,7 @@ PUBLISH = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, %s)"
 
 
 def say(what: Any) -> None:
-    print(json.dumps(what), flush=True)  # noqa: T201
+    print(json.dumps(what), flush=True)
 
 
 async def words() -> asyncio.StreamReader:
@@ -39,8 +37,8 @@ async def words() -> asyncio.StreamReader:
 
 
 async def asleep(consumer: AsyncConsumer) -> None:
-    """Wait until a consumer is rung for."""
-    while (ear := consumer._ear) is None or ear.unarmed or not ear.resting:  # noqa: ASYNC110
+    """Wait until the next message wakes a consumer."""
+    while consumer.health().state != "sleeping":  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""``seek`` and ``replay-job``: move a group's position, and redeliver selected messages."""
+"""``replay``, ``seek`` and ``replay-job``: redeliver messages to a group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.admin import Admin
-from .common import common, pass_database
+from .common import common, confirm, pass_database
 from .errors import Failure
 from .params import Moment, json_line, resolve
 from .tables import print_table, table_of
@@ -20,7 +20,54 @@ if TYPE_CHECKING:
     from ..models import ReplayJob
     from .database import Database
 
-__all__ = ["replay_job", "seek"]
+__all__ = ["replay", "replay_job", "seek"]
+
+
+@click.command()
+@common
+@click.option("--group", required=True, help="The group to rewind.")
+@click.option("--topic", required=True, help="The topic in which to rewind it.")
+@click.option("--from-beginning", is_flag=True, help="Redeliver all messages that are retained.")
+@click.option("--since", type=Moment(), help="Redeliver messages published since then: ISO 8601, "
+              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
+              help="Redeliver messages with higher ids.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
+@pass_database
+def replay(
+    database: Database,
+    *,
+    group: str,
+    topic: str,
+    from_beginning: bool,
+    since: Any,
+    after: int | None,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Rewind a group, so that messages are redelivered to it.
+
+    It prints their number first. On a terminal it then asks; otherwise it does it.
+    """
+    if from_beginning + (since is not None) + (after is not None) != 1:
+        raise click.UsageError("give one of --from-beginning, --since TIME and --after ID")
+    admin = Admin()
+    with database.connect("replay") as connection:
+        position: dict[str, Any] = {"after": 0 if from_beginning else after}
+        if since is not None:
+            position = {"since": resolve(since, connection)}
+        count = admin.replay(connection, group, topic, **position, dry_run=True)
+        verb = "would be" if dry_run else "are" if count != 1 else "is"
+        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} redelivered to {group}")
+        sys.stdout.flush()
+        if dry_run or not count:
+            return
+        # Not in one transaction with the counting: the group's consumers would wait meanwhile.
+        confirm("Continue?", yes=yes)
+        done = admin.replay(connection, group, topic, **position)
+    if done != count:
+        click.echo(f"{done} messages, because more were consumed meanwhile")
 
 
 @click.command("seek")
@@ -57,18 +104,17 @@ def seek(
         raise click.UsageError("give one of --after ID, --since TIME and --now")
     admin = Admin()
     with database.connect("seek") as connection:
-        place: dict[str, Any] = {"after": after, "now": now, "why": why}
+        position: dict[str, Any] = {"after": after, "now": now, "why": why}
         if since is not None:
-            place["since"] = resolve(since, connection)
-        found = admin.seek(connection, group, topic, **place, dry_run=True)
-        question = f"{found.again} would be redelivered, {found.skipped} skipped. Continue?"
+            position["since"] = resolve(since, connection)
+        found = admin.seek(connection, group, topic, **position, dry_run=True)
+        question = f"{found.redelivered} would be redelivered, {found.skipped} skipped. Continue?"
         if dry_run:
-            click.echo(f"{found.again} would be redelivered, {found.skipped} skipped")
+            click.echo(f"{found.redelivered} would be redelivered, {found.skipped} skipped")
             return
-        if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
-            raise Failure("cancelled; nothing has changed")
-        done = admin.seek(connection, group, topic, **place)
-    click.echo(f"{done.again} redelivered, {done.skipped} skipped")
+        confirm(question, yes=yes)
+        done = admin.seek(connection, group, topic, **position)
+    click.echo(f"{done.redelivered} redelivered, {done.skipped} skipped")
 
 
 @click.group("replay-job")
@@ -171,7 +217,7 @@ def list_jobs(database: Database, as_json: bool) -> None:
         return
     columns = ("id", "group", "topic", "state", "done", "of", "rate", "why")
     rows = [
-        (job.id, job.group_name, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
+        (job.id, job.group, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
         for job in jobs
     ]
     print_table(table_of(columns, rows))
