@@ -245,6 +245,10 @@ class Health:
         held: how many messages it holds.
         hears: whether wake-ups were proven to arrive; else it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
+        state: ``"starting"``; ``"working"``; ``"sleeping"``: it has found nothing, and the next
+            message wakes it; ``"polling"``: it has found nothing, and not every message would wake
+            it; ``"full"``: a loop has all the messages that it can handle; ``"stopping"``;
+            ``"ended"``, by an error.
     """
 
     live: bool
@@ -254,3 +258,4 @@ class Health:
     held: int
     hears: bool
     silent: float | None
+    state: str = "starting"

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from .. import schema
-from .._core.capture_buffer import Backlog, Gap, Heard, Mark
+from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..dsn import said
@@ -101,7 +101,7 @@ class AsyncCapture:
         channel: any name, 1 to 63 bytes.
         topic: where it goes; the payload as a JSON string.
         as_json: as JSON, where the payload is that.
-        most: how many notifications are kept while they cannot be published; more, and it
+        max_waiting: how many notifications are kept while they cannot be published; more, and it
             stops listening until half of them are.
         heartbeat: how often to check that it still hears, in seconds.
         grace: how long it goes on trying to publish what was heard once it is told to stop.
@@ -116,7 +116,7 @@ class AsyncCapture:
         topic: str,
         *,
         as_json: bool = False,
-        most: int = 10_000,
+        max_waiting: int = 10_000,
         heartbeat: float = HEARTBEAT,
         grace: float = 10.0,
         listen_dsn: str | None = None,
@@ -124,8 +124,10 @@ class AsyncCapture:
     ) -> None:
         self.channel = check_channel(channel)
         self.topic = check_topic(topic)
-        if most < 1 or heartbeat <= 0 or grace < 0:
-            raise InvalidArgument("most is at least 1, heartbeat positive, grace not negative")
+        if max_waiting < 1 or heartbeat <= 0 or grace < 0:
+            raise InvalidArgument(
+                "max_waiting is at least 1, heartbeat positive, grace not negative"
+            )
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._as_json = as_json
@@ -135,14 +137,14 @@ class AsyncCapture:
         self._say = say
         self._writer = uuid.uuid4().hex
         self._probe = f"durable_notify?{self._writer}"
-        self._complaints = LogThrottle()
+        self._log_throttle = LogThrottle()
         self._waiter = Waiter()
-        opened = AsyncConnectionRegistry()
+        registry = AsyncConnectionRegistry()
         self._publishing = AsyncReconnectingConnection(
-            dsn, "capture publisher", opened, heartbeat, 2 * heartbeat
+            dsn, "capture publisher", registry, heartbeat, 2 * heartbeat
         )
         self._asking = AsyncReconnectingConnection(
-            dsn, "capture probe", opened, heartbeat, self._answer
+            dsn, "capture probe", registry, heartbeat, self._answer
         )
         # What the listening side has.
         self._connection: AsyncTimeoutConnection | None = None
@@ -154,7 +156,7 @@ class AsyncCapture:
         self._was_settled = False
         self._why = "nobody captured it"
         # What lies between the two sides.
-        self._backlog = Backlog(most)
+        self._buffer = CaptureBuffer(max_waiting)
         self._more = Event()
         self._by_notify = False
         self._stopped_at: float | None = None
@@ -244,7 +246,7 @@ class AsyncCapture:
 
     async def _lost(self, error: Exception, delay: float) -> None:
         self._why = " ".join(said(error).split())
-        level = self._complaints.level("listening", error, time.monotonic())
+        level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
             level, "channel %s is not listened to, next try in %.1f s: %s",
             self.channel, delay, self._why,
@@ -303,7 +305,7 @@ class AsyncCapture:
             try:
                 await self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
-                level = self._complaints.level("ending", error, time.monotonic())
+                level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(level, "the active capture is silent and cannot be ended: %s", said(error))
             await self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
         return False
@@ -311,7 +313,7 @@ class AsyncCapture:
     async def _start_listening(self) -> None:
         heard_by_others = await self._begin()
         ((snapshot, _),) = await self._execute(_MARK)
-        self._backlog.add(Mark(snapshot, None))
+        self._buffer.add(Mark(snapshot, None))
         await self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
         at = await self._beat()
         known = [time for time in (self._hears_until, heard_by_others) if time is not None]
@@ -323,7 +325,7 @@ class AsyncCapture:
 
     def _report(self, gap: Gap) -> None:
         self.gaps += 1
-        self._backlog.add(gap)
+        self._buffer.add(gap)
         log.warning(
             "gap: what was sent to channel %s from %s to %s may be lost: %s",
             self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
@@ -332,7 +334,7 @@ class AsyncCapture:
     async def _listen(self) -> None:
         """Hear until told to stop, or the session is lost, or too much waits to be published."""
         while not self._stopping:
-            if self._backlog.full:
+            if self._buffer.full:
                 await self._wait_for_room()
                 return
             beat = min(BUSY_BEAT, self._heartbeat) if self._has_heard else self._heartbeat
@@ -347,13 +349,13 @@ class AsyncCapture:
         await self._execute("UNLISTEN *")
 
     async def _wait_for_room(self) -> None:
-        self._why = f"{self._backlog.most} notifications waited to be published"
+        self._why = f"{self._buffer.limit} notifications waited to be published"
         log.warning(
             "channel %s is not listened to: %s; it is again once half of them are published",
             self.channel, self._why,
         )  # fmt: skip
         await self._disconnect()
-        while not self._stopping and not self._backlog.roomy:
+        while not self._stopping and not self._buffer.roomy:
             await self._waiter.wait(None)
 
     async def _beat(self) -> datetime:
@@ -417,7 +419,7 @@ class AsyncCapture:
             part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
         )
         if channel == self.channel:
-            self._backlog.add(Heard(payload, notify.be_pid))
+            self._buffer.add(Heard(payload, notify.be_pid))
             self._has_heard = True
         elif channel == self._probe and self._awaited is not None:
             name, mark = self._awaited
@@ -425,7 +427,7 @@ class AsyncCapture:
                 return
             self._awaited = None
             if mark is not None:
-                self._backlog.add(mark)
+                self._buffer.add(mark)
         self._more.set()
 
     # Publishing.
@@ -434,10 +436,10 @@ class AsyncCapture:
         while True:
             self._more.clear()
             ended = self._heard_all
-            items = self._backlog.take(BATCH)
+            items = self._buffer.take(BATCH)
             if items:
                 await self._publish(items)
-                self._backlog.done(items)
+                self._buffer.done(items)
                 self._waiter.wake()  # there is room
             elif ended:
                 return
@@ -490,10 +492,10 @@ class AsyncCapture:
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 failures += 1
                 delay = backoff(failures, 0.2, 5.0)
-                level = self._complaints.level("publishing", error, time.monotonic())
+                level = self._log_throttle.level("publishing", error, time.monotonic())
                 log.log(
                     level, "%d notifications of channel %s wait, next try in %.1f s: %s",
-                    self._backlog.waiting, self.channel, delay, said(error),
+                    self._buffer.waiting, self.channel, delay, said(error),
                 )  # fmt: skip
                 await self._wait_to_retry(delay, error)
 
@@ -506,7 +508,7 @@ class AsyncCapture:
                 left = min(left, self._stopped_at + self._grace - time.monotonic())
                 if left <= 0:
                     raise CaptureIncomplete(
-                        f"{self._backlog.waiting} notifications of channel {self.channel} were "
+                        f"{self._buffer.waiting} notifications of channel {self.channel} were "
                         f"heard and could not be published: {said(error)}"
                     ) from error
             await self._hurry.wait(left)

@@ -100,7 +100,7 @@ class AsyncMaintenance:
         self._ages = (inbox_age, audit_age)
         self._told = told
         self._stopping = Event()
-        self._opened: AsyncConnectionRegistry | None = None
+        self._registry: AsyncConnectionRegistry | None = None
         # Tells it from all others.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
@@ -129,8 +129,8 @@ class AsyncMaintenance:
             psycopg.Error: the database cannot be reached or used. The next round goes on.
         """
         async with await connect(self._dsn, "maintenance") as connection:
-            if self._opened is not None:
-                await self._opened.add(connection)
+            if self._registry is not None:
+                await self._registry.add(connection)
             if not (await fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
                 return None
             report: dict[str, int | str] = {}
@@ -251,17 +251,21 @@ def _pause(every: float) -> float:
 
 
 async def keep_up(
-    store: AsyncQueries, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+    queries: AsyncQueries,
+    dsn: str,
+    stopping: Event,
+    suspended: Callable[[], bool],
+    every: float = EVERY,
 ) -> None:
     """Maintain beside a consumer, where its role may, and nobody else does."""
     maintenance = AsyncMaintenance(dsn, every=every)
-    maintenance._opened = store.opened
+    maintenance._registry = queries.registry
     maintenance._stopping = stopping
     while not await stopping.wait(_pause(every)):
-        if quiet():
+        if suspended():
             continue  # the database is to sleep
         try:
-            due = await store.maintenance_due(every)
+            due = await queries.maintenance_due(every)
             if due is None:
                 log.info("this role is not the owner of the schema: others maintain it")
                 return

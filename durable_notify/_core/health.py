@@ -35,12 +35,12 @@ class HealthTracker:
         """Take note of what ended it."""
         self._fault = error
 
-    def fails(self, error: BaseException, now: float) -> None:
+    def claim_failed(self, error: BaseException, now: float) -> None:
         """Take note that claiming failed."""
         since = now if self._failing is None else self._failing[0]
         self._failing = (since, name_of(error))
 
-    def works(self, now: float) -> float | None:
+    def claim_succeeded(self, now: float) -> float | None:
         """Take note that claiming works; returns for how long it had not, None: it had."""
         self._beat_at = self._worked_at = now
         if self._failing is None:
@@ -58,8 +58,20 @@ class HealthTracker:
         held: int,
         group: str,
         lost_at: float | None = None,
+        waits: str | None = None,
     ) -> Health:
-        """Return what to tell whoever asks; ``lost_at``: when the listening connection went."""
+        """Return how it is.
+
+        Args:
+            now: the time.
+            hears: whether wake-ups were proven to arrive.
+            deaf: whether they were proven not to.
+            polls: whether it polls.
+            held: how many messages it holds.
+            group: its group.
+            lost_at: when the listening connection was lost; None: it is there.
+            waits: what claiming waits for, as a state; None: it is at work.
+        """
         silent = None if self._beat_at is None else max(0.0, now - self._beat_at)
         stuck = self._fault is not None or (silent is not None and silent > self._patience)
         why = []
@@ -79,4 +91,12 @@ class HealthTracker:
         elif silent is not None and not (hears or polls):
             heard = "wake-ups do not arrive" if deaf else "it does not listen"
             why.append(f"{heard}, and it does not poll")
-        return Health(not stuck, not why, tuple(why), group, held, hears, silent)
+        state = self._state(waits, started=silent is not None)
+        return Health(not stuck, not why, tuple(why), group, held, hears, silent, state)
+
+    def _state(self, waits: str | None, *, started: bool) -> str:
+        if self._fault is not None:
+            return "ended"
+        if self._stopping:
+            return "stopping"
+        return (waits or "working") if started else "starting"

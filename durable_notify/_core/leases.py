@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadySettled, InvalidArgument, LeaseLost
-from .sanitize import kept, to_storable
+from .sanitize import sanitize_error, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .ordering import Delivery, Place
+    from .ordering import Delivery, OrderingKey
     from .sanitize import Failure
 
 __all__ = [
@@ -49,7 +49,7 @@ class Retry:
             object.__setattr__(self, "delay", delay := delay.total_seconds())
         if delay is not None and not 0 <= delay < 10**9:
             raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
-        object.__setattr__(self, "error", kept(self.error))
+        object.__setattr__(self, "error", sanitize_error(self.error))
 
     @property
     def seconds(self) -> float | None:
@@ -68,7 +68,7 @@ class Reject:
         if not isinstance(self.reason, str):
             raise InvalidArgument(f"a reason is a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "reason", to_storable(self.reason))
-        object.__setattr__(self, "error", kept(self.error))
+        object.__setattr__(self, "error", sanitize_error(self.error))
 
 
 Outcome = Ack | Retry | Reject
@@ -132,32 +132,32 @@ class Lease:
     """
 
     __slots__ = (
-        "_done", "_mutex", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at", "given_up",
-        "ids", "lost", "open", "pending", "places", "rolled_back_by", "sure_at", "token", "topic",
-        "tried", "unconfirmed", "withdrawn",
+        "_mutex", "_on_durable", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at",
+        "given_up", "ids", "in_transaction", "lost", "open", "ordering_keys", "pending",
+        "rolled_back_by", "sure_at", "token", "topic", "unconfirmed", "withdrawn",
     )  # fmt: skip
 
     def __init__(
         self,
         token: int,
-        places: Mapping[int, Place | None],
+        ordering_keys: Mapping[int, OrderingKey | None],
         claimed_at: float,
-        done: Callable[[Place, Delivery], None] = lambda _place, _delivery: None,
+        on_durable: Callable[[OrderingKey, Delivery], None] = lambda _key, _delivery: None,
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
         self.topic = ""  # this and the attempts are known where somebody is told of events
         self.attempts: Mapping[int, int] = {}
-        self.places = places
-        self.ids = tuple(places)
+        self.ordering_keys = ordering_keys
+        self.ids = tuple(ordering_keys)
         self._sizes = sizes or {}
-        self._done = done  # called for each message that is over
+        self._on_durable = on_durable  # called for each message that is over
         self._sent_back: dict[int, list[int]] = {}  # with which one
         self.open = set(self.ids)
         self.pending = Settlement()
         self._unsent: list[Settlement] = []
         # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
-        self.tried: dict[int, str | None] = {}
+        self.in_transaction: dict[int, str | None] = {}
         self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
         self.withdrawn: dict[int, str] = {}  # what is not its handler's to settle any more, and why
         self.unconfirmed = False
@@ -201,11 +201,11 @@ class Lease:
         with self._mutex:
             self.withdrawn[message_id] = why
 
-    def over(self, message_ids: Iterable[int]) -> None:
+    def mark_durable(self, message_ids: Iterable[int]) -> None:
         """Note that what became of messages is durable: the next of their keys may go."""
         for message_id in message_ids:
             if message_id not in self.open:  # else it was refused, and waits to be settled
-                self._tell(message_id)
+                self._report_durable(message_id)
 
     def take(self) -> Settlement | None:
         """Take outcomes collected so far, to flush them; None where there are none."""
@@ -240,7 +240,7 @@ class Lease:
             self._unsent = [outcomes for outcomes in self._unsent if outcomes.uncertain]
             self.pending = Settlement()
         for message_id in failed:
-            self._tell(message_id)
+            self._report_durable(message_id)
 
     def reopen(self, message_id: int) -> None:
         """Take note that an outcome was refused as out of order: it may be settled later.
@@ -259,7 +259,7 @@ class Lease:
                 return
             self.open |= ids
             for message_id in ids:
-                self.tried.pop(message_id, None)
+                self.in_transaction.pop(message_id, None)
         for message_id in self.ids:
             # Trap: one that is sent back with an earlier one of its key has its outcome by that.
             if message_id in ids and message_id in self.open:
@@ -298,22 +298,24 @@ class Lease:
     @property
     def presumed_settled(self) -> bool:
         """Whether every open message was acknowledged in some transaction, over or not."""
-        return self.open <= self.tried.keys()
+        return self.open <= self.in_transaction.keys()
 
-    def _tell(self, message_id: int) -> None:
+    def _report_durable(self, message_id: int) -> None:
         for each in (message_id, *self._sent_back.pop(message_id, ())):
-            if (place := self.places[each]) is not None:
-                self._done(place, (self.token, each))
+            if (ordering_key := self.ordering_keys[each]) is not None:
+                self._on_durable(ordering_key, (self.token, each))
 
     def _send_back(self, message_id: int) -> None:
         """Close what follows a retried message of its key: the database sends it back with it."""
-        place = self.places[message_id]
-        if place is None:
+        ordering_key = self.ordering_keys[message_id]
+        if ordering_key is None:
             return
         later = [
             other
             for other in self.ids[self.ids.index(message_id) + 1 :]
-            if self.places[other] == place and other in self.open and other not in self.tried
+            if self.ordering_keys[other] == ordering_key
+            and other in self.open
+            and other not in self.in_transaction
         ]
         self.open.difference_update(later)
         self.withdrawn.update(dict.fromkeys(later, "it was sent back with one before it"))
@@ -323,7 +325,7 @@ class Lease:
         self.check(message_id, withdrawn=withdrawn)
         self.open.discard(message_id)
         # Two transactions that settle the last two messages at once leave the lease standing.
-        self.unconfirmed |= message_id in self.tried
+        self.unconfirmed |= message_id in self.in_transaction
 
     def _lost_error(self) -> LeaseLost:
         return LeaseLost(f"lease {self.token} was superseded: another consumer has its messages")

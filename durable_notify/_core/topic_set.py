@@ -48,14 +48,14 @@ class TopicSet:
         self._open.update(fresh)
         return {channel(topic): topic for topic in fresh}
 
-    def heard(self, rung: Mapping[str, Collection[str]] | None) -> bool:
+    def mark_ready(self, rung: Mapping[str, Collection[str]] | None) -> bool:
         """Take note of rings (None: perhaps all there are); whether new topics may be there."""
         if rung is None:
-            self.all()
+            self.mark_all()
             return bool(self.patterns)
         for name, payloads in rung.items():
             if "*" in payloads:
-                self.all()
+                self.mark_all()
             self._open.update(self._by_channel.get(name, ()))
         return any(
             not topic  # perhaps some have appeared
@@ -63,7 +63,7 @@ class TopicSet:
             for topic in rung.get(ANY_TOPIC, ())
         )
 
-    def all(self) -> None:
+    def mark_all(self) -> None:
         """Take note that something may be in any topic."""
         self._open.update(self.topics)
         self._in_doubt = True
@@ -83,12 +83,12 @@ class TopicSet:
         """Return the topics to claim from."""
         return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
 
-    def exhausted(self, topics: Iterable[str]) -> None:
+    def mark_empty(self, topics: Iterable[str]) -> None:
         """Take note that a read found nothing in topics whose publishers rang by then."""
         self._open.difference_update(topics)
 
 
 def after(last: str, topics: list[str]) -> list[str]:
     """Return topics in turn, those after the last one first: else the first starves the others."""
-    place = topics.index(last) + 1 if last in topics else 0
-    return topics[place:] + topics[:place]
+    index = topics.index(last) + 1 if last in topics else 0
+    return topics[index:] + topics[:index]

@@ -101,7 +101,7 @@ class Maintenance:
         self._ages = (inbox_age, audit_age)
         self._told = told
         self._stopping = Event()
-        self._opened: ConnectionRegistry | None = None
+        self._registry: ConnectionRegistry | None = None
         # Tells it from all others.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
@@ -130,8 +130,8 @@ class Maintenance:
             psycopg.Error: the database cannot be reached or used. The next round goes on.
         """
         with connect(self._dsn, "maintenance") as connection:
-            if self._opened is not None:
-                self._opened.add(connection)
+            if self._registry is not None:
+                self._registry.add(connection)
             if not (fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
                 return None
             report: dict[str, int | str] = {}
@@ -250,17 +250,21 @@ def _pause(every: float) -> float:
 
 
 def keep_up(
-    store: Queries, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+    queries: Queries,
+    dsn: str,
+    stopping: Event,
+    suspended: Callable[[], bool],
+    every: float = EVERY,
 ) -> None:
     """Maintain beside a consumer, where its role may, and nobody else does."""
     maintenance = Maintenance(dsn, every=every)
-    maintenance._opened = store.opened
+    maintenance._registry = queries.registry
     maintenance._stopping = stopping
     while not stopping.wait(_pause(every)):
-        if quiet():
+        if suspended():
             continue  # the database is to sleep
         try:
-            due = store.maintenance_due(every)
+            due = queries.maintenance_due(every)
             if due is None:
                 log.info("this role is not the owner of the schema: others maintain it")
                 return

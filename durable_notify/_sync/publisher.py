@@ -75,7 +75,7 @@ class Publisher:
         check_on_event(on_event)
         self._dumps = dumps
         self._trace = trace
-        self._teller = EventEmitter(on_event)
+        self._emitter = EventEmitter(on_event)
 
     def publish(
         self,
@@ -128,7 +128,7 @@ class Publisher:
             rows = fetch(connection, _PUBLISH, (topic, *row))
         else:
             rows = fetch(connection, _PUBLISH_WITH, (topic, *row, *_REST[len(row) :]))
-        self._tell(topic, 1, before)
+        self._emit_published(topic, 1, before)
         return int(rows[0][0])
 
     def publish_many(
@@ -142,12 +142,12 @@ class Publisher:
         """
         topic = check_topic(topic)
         encoded = []
-        for place, payload in enumerate(payloads):
+        for index, payload in enumerate(payloads):
             message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
             try:
                 encoded.append(self._encode(message))
             except Exception as error:
-                error.add_note(f"message {place} of the list; none was published")
+                error.add_note(f"message {index} of the list; none was published")
                 raise
         if not encoded:
             return []
@@ -159,13 +159,13 @@ class Publisher:
         )
         before = time.monotonic()
         rows = fetch(connection, _MANY[longest], (topic, *columns))
-        self._tell(topic, len(rows), before)
+        self._emit_published(topic, len(rows), before)
         return [row[0] for row in rows]
 
-    def _tell(self, topic: str, messages: int, before: float) -> None:
-        if self._teller:
+    def _emit_published(self, topic: str, messages: int, before: float) -> None:
+        if self._emitter:
             seconds = time.monotonic() - before
-            self._teller.tell(Published(topic=topic, messages=messages, seconds=seconds))
+            self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
     def _encode(self, message: NewMessage) -> tuple[Any, ...]:
         """Return a message's columns: the plain ones, and as many more as it needs."""

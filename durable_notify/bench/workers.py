@@ -40,7 +40,7 @@ async def words() -> asyncio.StreamReader:
 
 async def asleep(consumer: AsyncConsumer) -> None:
     """Wait until a consumer is rung for."""
-    while (ear := consumer._ear) is None or ear.unarmed or not ear.resting:  # noqa: ASYNC110
+    while (ear := consumer._subscription) is None or ear.some_unarmed or not ear.wanted:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -30,9 +30,9 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import schema
-from durable_notify._async.consumer import consumer as async_consumer
+from durable_notify._async.consumer import fetcher as async_fetcher
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer import consumer as sync_consumer
+from durable_notify._sync.consumer import fetcher as sync_fetcher
 from durable_notify.embedded import Server
 from tests.support.auditor import audit_handled
 from tests.support.crew import DDL, Crew, make_worker
@@ -285,7 +285,7 @@ def test_backends_are_killed(small_server: Server) -> None:
 # Faults planted in what holds all this
 
 
-@pytest.mark.parametrize("module", [async_consumer, sync_consumer])
+@pytest.mark.parametrize("module", [async_fetcher, sync_fetcher])
 def test_a_consumer_that_gives_up_is_seen(
     small_server: Server, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:

@@ -34,7 +34,7 @@ from durable_notify.torture.proxy import Proxy
 from tests.support.halves import Half, Seen, in_thread, running, until
 from tests.support.reading import Reading
 from tests.support.servers import local_binaries, own_server
-from tests.support.watching import outstanding, send
+from tests.support.watching import listener_of, outstanding, send
 
 Connection = psycopg.Connection[Any]
 
@@ -112,8 +112,13 @@ async def quiet(consumer: Any) -> None:
     """Wait until a consumer sleeps, and leaves the database alone."""
 
     def it_is() -> bool:
-        ear = consumer._ear
-        return ear is not None and ear.quiet and ear._listener.quiet and not ear.woken.is_set()
+        ear = consumer._subscription
+        return (
+            ear is not None
+            and ear.suspended
+            and listener_of(consumer).suspended
+            and not ear.woken.is_set()
+        )
 
     await until(it_is)
 
@@ -147,11 +152,15 @@ async def test_nothing_is_sent_while_it_waits(
         async with running(consumer, seen):
             for number in (1, 2):
                 if idle_poll is not None:
-                    await until(lambda: outstanding(conn) == len(consumer._settler._leases) == 0)
+                    await until(
+                        lambda: outstanding(conn) == len(consumer._lease_manager._leases) == 0
+                    )
                     await quiet(consumer)
                     assert not await sends(proxy)
                 else:
-                    await until(lambda: consumer._ear is not None and consumer._ear.armed)
+                    await until(
+                        lambda: consumer._subscription is not None and consumer._subscription.armed
+                    )
                     assert await sends(proxy)  # planted
                 send(conn, [number])
                 await seen.got(number)
@@ -205,7 +214,7 @@ async def test_it_is_left_asleep(half: Half, compute: Compute) -> None:
 async def test_planted_a_consumer_that_keeps_it_awake(half: Half, compute: Compute) -> None:
     consumer = half.consumer(compute.dsn, heartbeat=HEARTBEAT)
     async with running(consumer, Seen()):
-        await until(lambda: consumer._ear is not None and consumer._ear.armed)
+        await until(lambda: consumer._subscription is not None and consumer._subscription.armed)
         connections = compute.proxy.connections
         await in_thread(compute.suspend)
         await until(lambda: compute.proxy.connections > connections)
@@ -228,7 +237,7 @@ async def test_what_was_published_while_nobody_listened_comes_within_the_bound(
         # It listens again: awake, it is rung for, long before the bound.
         object.__setattr__(consumer.options, "idle_poll", FOR_EVER)
         await until(lambda: compute.outstanding() == 0)
-        await until(lambda: consumer._ear.hears)
+        await until(lambda: consumer._subscription.hears)
         await quiet(consumer)
         await in_thread(compute.publish, 3)
         await seen.got(3)

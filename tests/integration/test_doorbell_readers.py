@@ -39,7 +39,7 @@ async def test_it_is_rung_for_while_it_waits(
     """Not before it reads, not while its caller is at work, and not once it is closed."""
     hears = Listener(stage, "t", "u")
     async with Reading(half, dsn, "t", "u") as reading:
-        await until(lambda: reading.reader._ear.hears)
+        await until(lambda: reading.reader._subscription.hears)
         send(conn, [1])
         assert hears.heard() == []
         await reading.next()
@@ -115,7 +115,7 @@ async def test_a_stranger_at_the_key(half: Half, dsn: str, conn: Connection, sta
     async with Reading(half, dsn) as reading:
         with barred(stage.session(), "t"):
             following = asyncio.ensure_future(reading.next())
-            await until(lambda: reading.reader._ear._listener.bells.refused == {"t"})
+            await until(lambda: reading.reader._subscription._state.doorbells.refused == {"t"})
             send(conn, [1])
             assert (await soon(following, LOOKS)).payload == 1
         following = await rests(reading)
@@ -127,7 +127,7 @@ async def test_a_topic_that_never_rings(half: Half, dsn: str, conn: Connection) 
     conn.execute("SELECT durable_notify.set_notify_policy('t', 'never')")
     async with Reading(half, dsn) as reading:
         following = asyncio.ensure_future(reading.next())
-        await until(lambda: reading.reader._ear._listener.bells.refused == {"t"})
+        await until(lambda: reading.reader._subscription._state.doorbells.refused == {"t"})
         send(conn, [1])
         assert (await soon(following, LOOKS)).payload == 1
 

@@ -15,7 +15,16 @@ from tests.support.bells import armed, barred, count
 from tests.support.halves import Half, Seen, running, soon, until
 from tests.support.planting import plant
 from tests.support.schedule import Stage
-from tests.support.watching import LISTENER, asleep, beat, send, sessions, terminate, value
+from tests.support.watching import (
+    LISTENER,
+    asleep,
+    beat,
+    listener_of,
+    send,
+    sessions,
+    terminate,
+    value,
+)
 
 Connection = psycopg.Connection[Any]
 SET = "SELECT durable_notify.set_notify_policy(%s, %s)"
@@ -30,8 +39,8 @@ def half(request: pytest.FixtureRequest) -> Half:
 
 def unarmed(consumer: Any) -> bool:
     """Whether a consumer knows that some topic does not ring."""
-    ear = consumer._ear
-    return ear is not None and ear.hears and bool(ear._listener.bells.refused) and not ear.arming
+    ear = consumer._subscription
+    return ear is not None and ear.hears and bool(ear._state.doorbells.refused) and not ear.arming
 
 
 # A stranger holds a key
@@ -201,7 +210,7 @@ async def test_a_session_that_has_lost_something(
         insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')"
         with psycopg.connect(dsn) as slow:
             slow.execute(insert)  # rings, but is not heard
-            lost = swapped(half, consumer._ear._listener, monkeypatch, *losses)
+            lost = swapped(half, listener_of(consumer), monkeypatch, *losses)
             await until(lambda: lost)
         await seen.got(1)
         await asleep(consumer)
@@ -218,8 +227,8 @@ async def test_a_session_that_has_lost_nothing_is_left_alone(
     consumer = half.consumer(dsn, topics=["t", "u", "v.*"])
     async with running(consumer, Seen()):
         await asleep(consumer)
-        checked = consumer._ear._listener._checked_at
-        await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        checked = listener_of(consumer)._checked_at
+        await until(lambda: listener_of(consumer)._checked_at > checked + 0.5)
         assert count(conn) == 3
     assert "lost its locks" not in caplog.text
 
@@ -236,8 +245,8 @@ async def test_the_session_is_looked_at_though_there_is_something_to_do(
             send(slow, ["not yet"])
         consumer = half.consumer(dsn, topics=["t", "u"])
         async with running(consumer, Seen()):
-            await until(lambda: consumer._ear is not None and consumer._ear.hears)
-            looked = swapped(half, consumer._ear._listener, monkeypatch, "SELECT")
+            await until(lambda: consumer._subscription is not None and consumer._subscription.hears)
+            looked = swapped(half, listener_of(consumer), monkeypatch, "SELECT")
             await until(lambda: looked, LOOKS)
 
 
@@ -257,7 +266,7 @@ async def test_a_full_table_of_locks(
         for number in (1, 2):
             send(conn, [number])
             await soon(seen.got(number), LOOKS)
-        assert consumer._ear._listener.reconnects == 0
+        assert listener_of(consumer).reconnects == 0
     assert "consumers poll" in caplog.text
 
 
@@ -282,7 +291,7 @@ async def test_two_topics_with_one_key(
         await asleep(idle)
         send(conn, [1], twins[0])
         await at_work.got(1)
-        await until(lambda: busy._ear._listener.bells.armed == {twins[1]})
+        await until(lambda: busy._subscription._state.doorbells.armed == {twins[1]})
         send(conn, [1], twins[1])
         await seen.got(1)
         go_on.set()
@@ -295,6 +304,6 @@ async def test_two_topics_with_one_key_have_lost_nothing(
     consumer = half.consumer(dsn, topics=twins)
     async with running(consumer, Seen()):
         await asleep(consumer)
-        checked = consumer._ear._listener._checked_at
-        await until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        checked = listener_of(consumer)._checked_at
+        await until(lambda: listener_of(consumer)._checked_at > checked + 0.5)
     assert "lost its locks" not in caplog.text

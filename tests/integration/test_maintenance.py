@@ -154,8 +154,8 @@ def test_consumers_maintain(stage: Stage, dsn: str) -> None:
 async def test_a_consumer_does(
     stage: Stage, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durable_notify._async import consumer as source
-    from durable_notify._sync import consumer as generated
+    from durable_notify._async.consumer import consumer as source
+    from durable_notify._sync.consumer import consumer as generated
 
     module: Any = source if colour == "async" else generated
     kept = module.keep_up

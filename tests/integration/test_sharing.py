@@ -136,8 +136,8 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
             await asleep(other)
             send(conn, range(8))
             await until(lambda: any(len(handler.got) == 4 for handler in handlers))
-            await until(lambda: one._settler.held + other._settler.held == 8)
-            assert 8 in (one._settler.held, other._settler.held)
+            await until(lambda: one._lease_manager.held + other._lease_manager.held == 8)
+            assert 8 in (one._lease_manager.held, other._lease_manager.held)
             for handler in handlers:
                 handler.free.set()
 

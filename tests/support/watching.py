@@ -52,21 +52,17 @@ async def asleep(consumer: Any) -> None:
     """
 
     def listens_and_sleeps() -> bool:
-        if getattr(consumer, "_out", 0) and consumer._to_claim() == 0:
-            return True
-        ear = consumer._ear
-        if ear is None or not ear.hears or ear.arming or ear.unarmed:
-            return False
-        # Trap: one that reads some of its topics rests for the others.
-        if ear.resting != frozenset(ear.channels.values()):
-            return False
-        if not ear.channels.keys() <= ear._listener._listening:
-            return False
-        event = ear.woken
-        waiters = event._event._waiters if hasattr(event, "_event") else event._waiters
-        return bool(waiters) and not event.is_set()
+        if hasattr(consumer, "health"):
+            return consumer.health().state in ("sleeping", "full")
+        subscription = consumer._subscription  # a reader's
+        return subscription is not None and subscription.waits == "sleeping"
 
     await until(listens_and_sleeps)
+
+
+def listener_of(consumer: Any) -> Any:
+    """The listening session of a consumer or reader, which others may share."""
+    return consumer._subscription._changed.__self__
 
 
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -266,13 +266,13 @@ class AsyncReconnectingConnection:
         self,
         dsn: str,
         purpose: str,
-        opened: AsyncConnectionRegistry,
+        registry: AsyncConnectionRegistry,
         heartbeat: float,
         answer: float,
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._answer = answer
         self._connection: AsyncTimeoutConnection | None = None
@@ -339,7 +339,7 @@ class AsyncReconnectingConnection:
                 self._connection = await connect(self._dsn, self._purpose, self._heartbeat)
             except psycopg.OperationalError as error:
                 raise ConnectFailed(str(error)) from error
-            await self._opened.add(self._connection)
+            await self._registry.add(self._connection)
             if self._direct:
                 self.direct()
         return self._connection

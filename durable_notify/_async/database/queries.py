@@ -112,16 +112,18 @@ class AsyncQueries:
         self.exclusive = False
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
-        self.opened = opened = AsyncConnectionRegistry()
-        self._claiming = AsyncReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
-        self._settling = AsyncReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
+        self.registry = registry = AsyncConnectionRegistry()
+        self._claiming = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
+        self._settling = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         # Where it is dead, there is time to try again before a lease runs out.
         self._keeping = AsyncReconnectingConnection(
-            dsn, purpose, opened, beat, min(2 * beat, lease / 3)
+            dsn, purpose, registry, beat, min(2 * beat, lease / 3)
         )
-        self._links = (self._claiming, self._settling, self._keeping)
+        self._connections = (self._claiming, self._settling, self._keeping)
         # Settling never waits for a handler's connection, nor handlers for one another's.
-        self.transactions = AsyncTransactionPool(dsn, f"handler {options.group}"[:45], opened, beat)
+        self.transactions = AsyncTransactionPool(
+            dsn, f"handler {options.group}"[:45], registry, beat
+        )
 
     async def open(self) -> dict[str, tuple[Any, Any]]:
         """Check the schema, and subscribe the group; returns what options it had that we change.
@@ -193,14 +195,14 @@ class AsyncQueries:
 
     async def check(self) -> None:
         """See whether the connections that lie idle are alive, and close those that are not."""
-        for link in self._links:
+        for link in self._connections:
             if not await link.check():
-                for other in self._links:  # they have most likely died together
+                for other in self._connections:  # they have most likely died together
                     await other.drop()
         await self.transactions.check()
 
     async def close(self) -> None:
-        for link in self._links:
+        for link in self._connections:
             await link.close()
         await self.transactions.close()
 
@@ -210,7 +212,7 @@ class AsyncQueries:
         rows = await self._claiming.fetch(query, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
-    async def claim(self, topics: Iterable[str], most: int) -> list[tuple[Any, ...]]:
+    async def claim(self, topics: Iterable[str], limit: int) -> list[tuple[Any, ...]]:
         """Claim messages; the columns are those of ``claim()``.
 
         Raises:
@@ -218,7 +220,7 @@ class AsyncQueries:
         """
         options = self._options
         owner, consumer = options.owner, self._consumer
-        params = (options.group, list(topics), most, options.lease, owner, consumer)
+        params = (options.group, list(topics), limit, options.lease, owner, consumer)
         try:
             return await self._claiming.fetch(_CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
@@ -241,12 +243,12 @@ class AsyncQueries:
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
         return {row[0] for row in await self._settling.fetch(query, (list(tokens), counted))}
 
-    async def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
+    async def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
         query = "SELECT message_id, is_dead FROM durable_notify.unacknowledged(%s, %s::bigint[])"
         return dict(await self._settling.fetch(query, (self._options.group, list(ids))))
 
-    async def over(self, transactions: Iterable[str]) -> set[str]:
+    async def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
         """Return those of some transactions that have ended, committed or not."""
         query = (
             "SELECT t.name FROM pg_catalog.unnest(%s::text[]) AS t (name)"
@@ -275,13 +277,13 @@ class AsyncQueries:
         due: float | None = rows[0][0]
         return due
 
-    async def stay_active(self) -> None:
+    async def renew_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
         query = "SELECT durable_notify.renew_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         params = (self._options.group, self._consumer, self._options.lease)
         await self._keeping.fetch(query, params)
 
-    async def stand_down(self) -> None:
+    async def resign_active(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.resign_active(%s, %s)"
         await self._settling.fetch(query, (self._options.group, self._consumer))

@@ -41,11 +41,11 @@ class AsyncTransactionPool:
     IDLE = 60.0
 
     def __init__(
-        self, dsn: str, purpose: str, opened: AsyncConnectionRegistry, heartbeat: float
+        self, dsn: str, purpose: str, registry: AsyncConnectionRegistry, heartbeat: float
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._idle: deque[AsyncTimeoutConnection] = deque()  # used last is last
         self._closing = Event()
@@ -118,5 +118,5 @@ class AsyncTransactionPool:
                 delay = backoff(attempt, 0.1, 2.0)
                 if time.monotonic() + delay > until or await self._closing.wait(delay):
                     raise
-        await self._opened.add(connection)
+        await self._registry.add(connection)
         return connection

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from ..._core.doorbells import ArmedTopics
 from ..._core.listen_check import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
+from ..._core.listener_state import ListenerState
 from ..._core.log_throttle import LogThrottle
 from ..._core.pacing import backoff, shortest
 from ...adapters import PLAIN
@@ -54,8 +54,7 @@ class AsyncListener:
     def __init__(self, dsn: str, heartbeat: float = HEARTBEAT) -> None:
         self._dsn = dsn
         self._heartbeat = heartbeat
-        self._ears: set[AsyncSubscription] = set()
-        self._listening: set[str] = set()
+        self._subscriptions: set[AsyncSubscription] = set()
         # What the database calls the channels. Trap: computed here alone, a name that is another
         # there is never rung, and nothing says so.
         self._names: dict[str, str] = {}
@@ -67,13 +66,9 @@ class AsyncListener:
         self._probe_heard = False
         self._could_write = False
         self._checked_at = 0.0
-        self.bells = ArmedTopics()
-        self._complaints = LogThrottle()
-        self.deaf = False
-        self.hears = False
-        self.failures = 0  # so many attempts to listen have failed, one after the other
+        self._log_throttle = LogThrottle()
+        self.state = ListenerState()
         self.reconnects = 0
-        self.lost_at: float | None = None  # since when there is no connection
 
     async def start(self) -> None:
         """Connect, and listen from here on.
@@ -95,48 +90,50 @@ class AsyncListener:
             await self._task.join()
         self._waiter.close()
 
-    def look(self) -> None:
-        """Take notice of what the ears want."""
+    def notify_changed(self) -> None:
+        """Look at what the subscriptions want now."""
         self._waiter.wake()
 
     def add(
         self,
         channels: Mapping[str, str],
         heartbeat: float = HEARTBEAT,
-        teller: EventEmitter | None = None,
+        emitter: EventEmitter | None = None,
     ) -> AsyncSubscription:
-        """Listen to channels; the ear's ``woken`` is set once the session does."""
-        ear = AsyncSubscription(self, channels, heartbeat)
-        if teller:
-            ear.teller = teller
-            if self.hears or self.deaf:  # it was told of before there was this ear
-                teller.tell((ListenVerified if self.hears else ListenFailed)(group=teller.group))
-        self._ears.add(ear)
+        """Listen to channels; the subscription's ``woken`` is set once the session does."""
+        subscription = AsyncSubscription(
+            self.state, channels, heartbeat, changed=self.notify_changed, leave=self.remove
+        )
+        if emitter:
+            subscription.emitter = emitter
+            if self.state.hears or self.state.deaf:  # this subscription missed the event
+                kind = ListenVerified if self.state.hears else ListenFailed
+                emitter.emit(kind(group=emitter.group))
+        self._subscriptions.add(subscription)
         self._waiter.wake()
-        return ear
+        return subscription
 
-    def extend(self, ear: AsyncSubscription, channels: Mapping[str, str]) -> None:
-        ear.channels = {**ear.channels, **channels}
-        self._waiter.wake()
-
-    async def remove(self, ear: AsyncSubscription) -> None:
-        self._ears.discard(ear)
+    async def remove(self, subscription: AsyncSubscription) -> None:
+        self._subscriptions.discard(subscription)
         self._waiter.wake()
         await _release(self)
 
     @property
     def abandoned(self) -> bool:
-        return not self._ears
+        return not self._subscriptions
 
     @property
-    def quiet(self) -> bool:
+    def suspended(self) -> bool:
         """Whether the database is to be left alone: all who listen sleep quietly."""
-        return all(ear.quiet for ear in list(self._ears))
+        return all(subscription.suspended for subscription in list(self._subscriptions))
 
     @property
     def heartbeat(self) -> float:
         """How often to check that the session still listens: as often as anybody wants."""
-        return min((ear.heartbeat for ear in list(self._ears)), default=self._heartbeat)
+        return min(
+            (subscription.heartbeat for subscription in list(self._subscriptions)),
+            default=self._heartbeat,
+        )
 
     @property
     def _answer(self) -> float:
@@ -147,14 +144,14 @@ class AsyncListener:
         connection = await connect(self._dsn, "listener", self.heartbeat)
         self._connection = connection
         self._could_write = can_write(connection)
-        self._listening = set()
-        self.bells.reset()
+        self.state.listening = set()
+        self.state.doorbells.reset()
         self._checked_at = time.monotonic()
         self._waiter.watch(connection.fileno())
 
     async def _disconnect(self) -> None:
-        self.hears = False
-        self.bells.reset()
+        self.state.hears = False
+        self.state.doorbells.reset()
         self._waiter.unwatch()
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -173,64 +170,68 @@ class AsyncListener:
                     await self._connect()
                     self.reconnects += 1
                     log.info("listening again")
-                    gone = time.monotonic() - (self.lost_at or time.monotonic())
-                    self.lost_at = None
-                    for teller in self._tellers():
-                        teller.tell(Reconnected(group=teller.group, seconds=gone))
+                    gone = time.monotonic() - (self.state.lost_at or time.monotonic())
+                    self.state.lost_at = None
+                    for emitter in self._emitters():
+                        emitter.emit(Reconnected(group=emitter.group, seconds=gone))
                 await self._check_hearing()
-                self.failures = 0
+                self.state.failures = 0
                 await self._listen()
             except (*TRANSIENT, psycopg.Error, OSError) as error:
-                self.failures += 1
-                self.lost_at = self.lost_at or time.monotonic()
-                delay = backoff(self.failures, 0.2, 10.0)
-                for teller in self._tellers():
-                    teller.tell(Disconnected(group=teller.group, error=name_of(error)))
-                if self.quiet:
+                self.state.failures += 1
+                self.state.lost_at = self.state.lost_at or time.monotonic()
+                delay = backoff(self.state.failures, 0.2, 10.0)
+                for emitter in self._emitters():
+                    emitter.emit(Disconnected(group=emitter.group, error=name_of(error)))
+                if self.suspended:
                     log.info("the listening connection went while all sleep: %s", said(error))
                 else:
                     log.log(
-                        self._complaints.level("listening", error, time.monotonic()),
+                        self._log_throttle.level("listening", error, time.monotonic()),
                         "the listening connection was lost, next try in %.1f s: %s",
                         delay, said(error),
                     )  # fmt: skip
                 await self._disconnect()
                 if isinstance(error, (StatementTimeout, psycopg.errors.ConnectionTimeout)):
-                    self._tell_it_hangs()
+                    self._on_timeout()
                 await self._pause(delay)
 
-    def _tellers(self) -> list[EventEmitter]:
+    def _emitters(self) -> list[EventEmitter]:
         """Return who is to be told of events: those of the ears there are."""
-        return [ear.teller for ear in list(self._ears) if ear.teller]
+        return [
+            subscription.emitter
+            for subscription in list(self._subscriptions)
+            if subscription.emitter
+        ]
 
-    def _tell_it_hangs(self) -> None:
+    def _on_timeout(self) -> None:
         """The server hangs: nobody is to wait for it on the connections beside this one."""
-        for ear in list(self._ears):
-            if ear.when_it_hangs is not None:
-                ear.when_it_hangs()
+        for subscription in list(self._subscriptions):
+            if subscription.on_timeout is not None:
+                subscription.on_timeout()
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt to connect, in any case until somebody does not sleep."""
         until = time.monotonic() + seconds
-        while not self._stopping and (self.quiet or time.monotonic() < until):
+        while not self._stopping and (self.suspended or time.monotonic() < until):
             left = max(0.0, until - time.monotonic())
-            await self._waiter.wait(None if self.quiet else left)
+            await self._waiter.wait(None if self.suspended else left)
 
     async def _listen(self) -> None:
         """Hear rings until told to stop, or the connection turns out to be dead."""
         while not self._stopping:
             await self._sync_channels()
-            await self._sync_bells()
+            await self._sync_doorbells()
             if self._stopping or not self._in_sync():
                 continue  # a command's own wait has taken the wake-up that told of it
             now = time.monotonic()
-            quiet = self.quiet
-            beat = None if quiet else self._checked_at + self.heartbeat
-            until = shortest(beat, self.bells.next_at(retries=not quiet))
+            suspended = self.suspended
+            beat = None if suspended else self._checked_at + self.heartbeat
+            until = shortest(beat, self.state.doorbells.next_at(retries=not suspended))
             await self._waiter.wait(None if until is None else max(0.0, until - now))
             self._receive()
-            await self._look_for_unannounced()
-            if not self.quiet and time.monotonic() >= self._checked_at + self.heartbeat:
+            await self._recheck_unannounced()
+            if not self.suspended and time.monotonic() >= self._checked_at + self.heartbeat:
                 await self._check_session()
 
     async def _check_session(self) -> None:
@@ -239,55 +240,57 @@ class AsyncListener:
         On this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
         self._checked_at = time.monotonic()
-        present = await self._command(_with_list(PRESENT, sorted(self.bells.held)))
+        present = await self._command(_with_list(PRESENT, sorted(self.state.doorbells.held)))
         if self._could_write and not can_write(self._live()):
             raise ReadOnlyServer  # a primary fenced under its sessions
         there = {name for name, *_ in present}
-        missing = {name for name in self._listening if self._called(name) not in there}
-        if self.bells.armed and any(crowded == "t" for *_, crowded in present):
+        missing = {name for name in self.state.listening if self._called(name) not in there}
+        if self.state.doorbells.armed and any(crowded == "t" for *_, crowded in present):
             await self._disarm()  # and find that none can be armed
         elif missing or any(lost == "t" for _, lost, _ in present):
             log.warning(
                 "the session had stopped listening to %d channels, or lost its locks", len(missing)
             )
-            self._listening -= missing
+            self.state.listening -= missing
             await self._disarm()
-        if self.deaf:
+        if self.state.deaf:
             await self._check_hearing()
 
     def _in_sync(self) -> bool:
-        wanted = self._wanted_bells()
-        if self._wanted() != self._listening - {self._probe} or self.bells.stale:
+        wanted = self._wanted_doorbells()
+        if self._wanted() != self.state.listening - {self._probe} or self.state.doorbells.stale:
             return False
-        return self.quiet or not self.bells.to_arm(wanted, time.monotonic())
+        return self.suspended or not self.state.doorbells.to_arm(wanted, time.monotonic())
 
-    def _wanted_bells(self) -> set[str]:
+    def _wanted_doorbells(self) -> set[str]:
         """Return the topics to be rung for; only where that was proven to be heard.
 
         Trap: through a pooler the bell of somebody else's session would stay armed for ever.
         """
-        if not self.hears:
+        if not self.state.hears:
             return set()
-        return {topic for ear in list(self._ears) for topic in ear.resting}
+        return {
+            topic for subscription in list(self._subscriptions) for topic in subscription.wanted
+        }
 
-    async def _sync_bells(self) -> None:
+    async def _sync_doorbells(self) -> None:
         """Disarm the bells of those that read, and arm those of whoever rests.
 
         LISTEN stands before this. Who rests reads once more after it, which is what makes a
         message found that was published in between without a ring.
         """
-        wanted = self._wanted_bells()
-        if extra := self.bells.to_disarm(wanted, time.monotonic()):
+        wanted = self._wanted_doorbells()
+        if extra := self.state.doorbells.to_disarm(wanted, time.monotonic()):
             await self._command(_with_list("SELECT durable_notify._disarm_topics({})", extra))
-        missing = self.bells.to_arm(wanted, time.monotonic())
+        missing = self.state.doorbells.to_arm(wanted, time.monotonic())
         if not missing:
             return
-        self.bells.arming(missing)
+        self.state.doorbells.arming(missing)
         try:
             rows = await self._command(_with_list("SELECT durable_notify._arm_topics({})", missing))
         except psycopg.errors.OutOfMemory as error:
             # The server's table of locks is full. What was taken of it before that stays taken.
-            level = self._complaints.level("arming", error, time.monotonic())
+            level = self._log_throttle.level("arming", error, time.monotonic())
             log.log(level, "doorbells could not be armed, consumers poll: %s", said(error))
             await self._disarm()
             missing = sorted(wanted)
@@ -295,28 +298,28 @@ class AsyncListener:
         else:
             result = json.loads(rows[0][0])
         if result.get("crowded"):
-            level = self._complaints.level("crowded", None, time.monotonic())
+            level = self._log_throttle.level("crowded", None, time.monotonic())
             log.log(level, CROWDED)
         refused = {*result["barred"], *result["silent"]}
-        self.bells.tried(missing, refused, result["unannounced"], time.monotonic())
-        for ear in list(self._ears):
-            ear.reread(frozenset(missing))
+        self.state.doorbells.tried(missing, refused, result["unannounced"], time.monotonic())
+        for subscription in list(self._subscriptions):
+            subscription.recheck(frozenset(missing))
 
     async def _disarm(self) -> None:
         await self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
-        self.bells.reset()
+        self.state.doorbells.reset()
 
-    async def _look_for_unannounced(self) -> None:
+    async def _recheck_unannounced(self) -> None:
         """Have those who rest read again once a transaction that may not have rung has ended."""
-        looked_at = self.bells.to_look(time.monotonic())
+        looked_at = self.state.doorbells.to_look(time.monotonic())
         if not looked_at:
             return
         query = "SELECT pg_catalog.unnest(durable_notify.still_running({}::xid8[]))"
         rows = await self._command(_with_list(query, looked_at))
         running = [row[0] for row in rows]
-        if self.bells.looked(looked_at, running, time.monotonic()):
-            for ear in list(self._ears):
-                ear.reread(frozenset(ear.channels.values()))
+        if self.state.doorbells.looked(looked_at, running, time.monotonic()):
+            for subscription in list(self._subscriptions):
+                subscription.recheck(frozenset(subscription.channels.values()))
 
     async def _sync_channels(self) -> None:
         """LISTEN to what is wanted and not yet heard; wake whoever waited for it.
@@ -324,28 +327,32 @@ class AsyncListener:
         Each statement commits by itself before anybody reads: LISTEN, commit, then read.
         """
         wanted = self._wanted()
-        fresh = wanted - self._listening
+        fresh = wanted - self.state.listening
         if fresh:
             await self._ask_for_names(fresh)
         for channel in sorted(fresh):
             await self._command(_identified("LISTEN {}", self._called(channel)))
-            self._listening.add(channel)
-        for channel in sorted(self._listening - wanted - {self._probe}):
+            self.state.listening.add(channel)
+        for channel in sorted(self.state.listening - wanted - {self._probe}):
             await self._command(_identified("UNLISTEN {}", self._called(channel)))
-            self._listening.discard(channel)
+            self.state.listening.discard(channel)
             self._names.pop(channel, None)
-        if fresh and self.hears and await self._rings_would_be_missed(fresh):
+        if fresh and self.state.hears and await self._rings_would_be_missed(fresh):
             await self._check_hearing()
-        for ear in list(self._ears):
-            if not fresh.isdisjoint(ear.channels):
-                ear.wake()
+        for subscription in list(self._subscriptions):
+            if not fresh.isdisjoint(subscription.channels):
+                subscription.wake()
 
     def _wanted(self) -> set[str]:
         return set(self._topics())
 
     def _topics(self) -> dict[str, str]:
         """Return the topics that are wanted, by what is taken here for their channels' names."""
-        return {name: topic for ear in list(self._ears) for name, topic in ear.channels.items()}
+        return {
+            name: topic
+            for subscription in list(self._subscriptions)
+            for name, topic in subscription.channels.items()
+        }
 
     def _called(self, channel: str) -> str:
         return self._names.get(channel, channel)
@@ -369,9 +376,9 @@ class AsyncListener:
         That the session listens to those, as the one who rings calls them, it is asked for.
         """
         await self._command(_identified("LISTEN {}", self._probe))
-        self._listening.add(self._probe)
+        self.state.listening.add(self._probe)
         await self._sync_channels()
-        topics = [topic for name, topic in self._topics().items() if name in self._listening]
+        topics = [topic for name, topic in self._topics().items() if name in self.state.listening]
         self._probe_heard = False
         async with await connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
@@ -388,7 +395,7 @@ class AsyncListener:
             listening = {row[0] for row in await self._command(LISTENING)}
             heard = listening.issuperset(name for (name,) in names)
         deaf = not heard and not self._stopping
-        if deaf and not self.deaf:
+        if deaf and not self.state.deaf:
             log.warning(
                 "wake-ups do not reach the listening connection (a pooler in transaction mode does "
                 "this): consumers poll. Give a direct listen_dsn"
@@ -400,13 +407,13 @@ class AsyncListener:
                 "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
                 " pg_catalog.set_config('default_transaction_isolation', 'read committed', false)"
             )
-        if (deaf, heard) != (self.deaf, self.hears) and not self._stopping:
+        if (deaf, heard) != (self.state.deaf, self.state.hears) and not self._stopping:
             kind = ListenFailed if deaf else ListenVerified
-            for teller in self._tellers():
-                teller.tell(kind(group=teller.group))
-        self.deaf, self.hears = deaf, heard
-        for ear in list(self._ears):
-            ear.wake()
+            for emitter in self._emitters():
+                emitter.emit(kind(group=emitter.group))
+        self.state.deaf, self.state.hears = deaf, heard
+        for subscription in list(self._subscriptions):
+            subscription.wake()
 
     async def _command(self, statement: str) -> list[tuple[str, ...]]:
         """Run one statement; the session is given up where the answer takes too long."""
@@ -457,12 +464,14 @@ class AsyncListener:
             rung.setdefault(known.get(channel, channel), set()).add(notify.extra.decode())
         if self._probe in rung:
             self._probe_heard = True
-        for ear in list(self._ears):
-            if mine := {channel: rung[channel] for channel in ear.channels.keys() & rung.keys()}:
-                self.bells.rung(ear.channels[channel] for channel in mine)
-                changed = (ear.channels[name] for name in mine if "!" in mine[name])
-                self.bells.expire(changed)
-                ear.ring(mine)
+        for subscription in list(self._subscriptions):
+            if mine := {
+                channel: rung[channel] for channel in subscription.channels.keys() & rung.keys()
+            }:
+                self.state.doorbells.rung(subscription.channels[channel] for channel in mine)
+                changed = (subscription.channels[name] for name in mine if "!" in mine[name])
+                self.state.doorbells.expire(changed)
+                subscription.ring(mine)
 
 
 def _with_list(statement: str, items: list[str]) -> str:
@@ -480,7 +489,7 @@ async def listen(
     dsn: str,
     channels: Mapping[str, str],
     heartbeat: float = HEARTBEAT,
-    teller: EventEmitter | None = None,
+    emitter: EventEmitter | None = None,
 ) -> AsyncSubscription:
     """Hear channels on the one listening connection that this process has for a DSN."""
     here = scope()
@@ -490,7 +499,7 @@ async def listen(
             listener = AsyncListener(dsn, heartbeat)
             await listener.start()
             _shared[here, dsn] = listener
-        return listener.add(channels, heartbeat, teller)
+        return listener.add(channels, heartbeat, emitter)
 
 
 async def _release(listener: AsyncListener) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
-from ..._core.sanitize import describe, kept
+from ..._core.sanitize import describe, sanitize_error
 from ...errors import InvalidArgument, LeaseLost
 from ..database.callers import fetch
 from ..database.queries import settle
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..._core.leases import Lease, Outcome
-    from ..._core.ordering import Delivery, Place
+    from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
     from ..database.callers import Publishable
     from .leases import LeaseManager
@@ -30,7 +30,7 @@ class Message:
     """A message, held under a lease until it is settled: acknowledged, retried or rejected."""
 
     __slots__ = (
-        "_flaw", "_lease", "_settler",
+        "_flaw", "_lease", "_lease_manager",
         "attempt", "headers", "id", "key", "payload", "published_at", "topic",
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ class Message:
         self,
         row: tuple[Any, ...],
         lease: Lease,
-        settler: LeaseManager,
+        lease_manager: LeaseManager,
         loads: Callable[[str], Any] = json.loads,
     ) -> None:
         (
@@ -72,15 +72,15 @@ class Message:
             # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
             self._flaw = error
         self._lease = lease
-        self._settler = settler
+        self._lease_manager = lease_manager
 
     def __repr__(self) -> str:
         # Neither payload nor headers: they do not belong in logs.
         return f"<{type(self).__name__} {self.id} of {self.topic!r}, attempt {self.attempt}>"
 
     @property
-    def _place(self) -> Place | None:
-        return self._lease.places[self.id]
+    def _ordering_key(self) -> OrderingKey | None:
+        return self._lease.ordering_keys[self.id]
 
     @property
     def _delivery(self) -> Delivery:
@@ -101,17 +101,17 @@ class Message:
         if connection is None:
             self._settle(Ack())
             return
-        self._settler.check_open()
+        self._lease_manager.check_open()
         self._lease.check(self.id)
-        if self._place is not None:
-            self._settler.flush()  # those before it of its key are settled first
+        if self._ordering_key is not None:
+            self._lease_manager.flush()  # those before it of its key are settled first
         outcomes = Settlement()
         outcomes.acked.append(self.id)
-        again = self.id in self._lease.tried
-        self._lease.tried[self.id] = None
-        self._settler.tried.add(self)
+        again = self.id in self._lease.in_transaction
+        self._lease.in_transaction[self.id] = None
+        self._lease_manager.pending_in_transaction.add((self._lease, self.id))
         try:
-            self._lease.tried[self.id] = settle(connection, self._lease.token, outcomes)
+            self._lease.in_transaction[self.id] = settle(connection, self._lease.token, outcomes)
         except LeaseLost as error:
             if again and self._lease.presumed_settled:
                 raise already_settled(self.id) from error  # which ended the lease
@@ -134,30 +134,30 @@ class Message:
             LeaseLost: somebody else has the message by now; all was rolled back.
         """
         if source is None:
-            source = self._settler.transactions
+            source = self._lease_manager.transactions
         if hasattr(source, "begin"):
-            opened = source.begin()
+            registry = source.begin()
         elif hasattr(source, "connection"):
-            opened = _begun(source)
+            registry = _begun(source)
         else:
             raise InvalidArgument(
                 "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
                 f"not {type(source).__name__}"
             )
         lease = self._lease
-        self._settler.check_open()
+        self._lease_manager.check_open()
         lease.check(self.id)
-        tried, over = lease.tried.get(self.id, ""), False
+        before, over = lease.in_transaction.get(self.id, ""), False
         # Till it has committed it counts as rolled back. Trap: what ended it may be swallowed,
         # outside by the handler or inside by the transaction (psycopg.Rollback).
         lease.rolled_back_by[self.id] = RuntimeError("the transaction of the message rolled back")
         try:
-            with opened as connection:
+            with registry as connection:
                 yield connection
                 if self.id in lease.withdrawn:
                     lease.check(self.id)  # others may have it: nothing of the body is to stay
                 # Trap: an acknowledgement of an earlier transaction has been rolled back with it.
-                if self.id in lease.open and lease.tried.get(self.id, "") == tried:
+                if self.id in lease.open and lease.in_transaction.get(self.id, "") == before:
                     self.ack(connection)
                 over = True
         except BaseException as error:
@@ -165,7 +165,7 @@ class Message:
             raise
         if over:
             del lease.rolled_back_by[self.id]
-            self._settler.finish(lease, self, committed=True)
+            self._lease_manager.settled_in_transaction(lease, self.id, committed=True)
 
     def once(self, connection: Publishable) -> bool:
         """Return whether the group has this message for the first time, in a transaction.
@@ -176,7 +176,7 @@ class Message:
         transaction that asks at the same time waits for the first.
         """
         query = "SELECT durable_notify.once(%s, %s)"
-        rows = fetch(connection, query, (self._settler.group, self.id))
+        rows = fetch(connection, query, (self._lease_manager.group, self.id))
         return bool(rows[0][0])
 
     def retry(
@@ -210,18 +210,18 @@ class Message:
         """
         if not 0 < seconds < 10**9:
             raise InvalidArgument(f"extend by a positive number of seconds, not {seconds!r}")
-        self._settler.check_open()
+        self._lease_manager.check_open()
         self._lease.check(self.id)
-        self._settler.extend(self._lease, seconds)
+        self._lease_manager.extend(self._lease, seconds)
 
     @property
     def is_settled(self) -> bool:
         """Whether the message was settled, or an ack was tried in a transaction."""
-        return self.id in self._lease.tried or self.id not in self._lease.open
+        return self.id in self._lease.in_transaction or self.id not in self._lease.open
 
     def _settle(self, outcome: Outcome) -> None:
-        self._settler.check_open()
-        self._settler.settle(self._lease, self.id, outcome)
+        self._lease_manager.check_open()
+        self._lease_manager.settle(self._lease, self.id, outcome)
 
 
 def _failure(error: str | BaseException | None) -> Failure | None:
@@ -229,7 +229,7 @@ def _failure(error: str | BaseException | None) -> Failure | None:
         return None
     if isinstance(error, BaseException):
         return describe(error)
-    return kept(error)
+    return sanitize_error(error)
 
 
 @contextlib.contextmanager

@@ -274,13 +274,13 @@ class ReconnectingConnection:
         self,
         dsn: str,
         purpose: str,
-        opened: ConnectionRegistry,
+        registry: ConnectionRegistry,
         heartbeat: float,
         answer: float,
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._answer = answer
         self._connection: TimeoutConnection | None = None
@@ -347,7 +347,7 @@ class ReconnectingConnection:
                 self._connection = connect(self._dsn, self._purpose, self._heartbeat)
             except psycopg.OperationalError as error:
                 raise ConnectFailed(str(error)) from error
-            self._opened.add(self._connection)
+            self._registry.add(self._connection)
             if self._direct:
                 self.direct()
         return self._connection

@@ -113,14 +113,16 @@ class Queries:
         self.exclusive = False
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
-        self.opened = opened = ConnectionRegistry()
-        self._claiming = ReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
-        self._settling = ReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
+        self.registry = registry = ConnectionRegistry()
+        self._claiming = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
+        self._settling = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         # Where it is dead, there is time to try again before a lease runs out.
-        self._keeping = ReconnectingConnection(dsn, purpose, opened, beat, min(2 * beat, lease / 3))
-        self._links = (self._claiming, self._settling, self._keeping)
+        self._keeping = ReconnectingConnection(
+            dsn, purpose, registry, beat, min(2 * beat, lease / 3)
+        )
+        self._connections = (self._claiming, self._settling, self._keeping)
         # Settling never waits for a handler's connection, nor handlers for one another's.
-        self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], opened, beat)
+        self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], registry, beat)
 
     def open(self) -> dict[str, tuple[Any, Any]]:
         """Check the schema, and subscribe the group; returns what options it had that we change.
@@ -192,14 +194,14 @@ class Queries:
 
     def check(self) -> None:
         """See whether the connections that lie idle are alive, and close those that are not."""
-        for link in self._links:
+        for link in self._connections:
             if not link.check():
-                for other in self._links:  # they have most likely died together
+                for other in self._connections:  # they have most likely died together
                     other.drop()
         self.transactions.check()
 
     def close(self) -> None:
-        for link in self._links:
+        for link in self._connections:
             link.close()
         self.transactions.close()
 
@@ -209,7 +211,7 @@ class Queries:
         rows = self._claiming.fetch(query, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
-    def claim(self, topics: Iterable[str], most: int) -> list[tuple[Any, ...]]:
+    def claim(self, topics: Iterable[str], limit: int) -> list[tuple[Any, ...]]:
         """Claim messages; the columns are those of ``claim()``.
 
         Raises:
@@ -217,7 +219,7 @@ class Queries:
         """
         options = self._options
         owner, consumer = options.owner, self._consumer
-        params = (options.group, list(topics), most, options.lease, owner, consumer)
+        params = (options.group, list(topics), limit, options.lease, owner, consumer)
         try:
             return self._claiming.fetch(_CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
@@ -240,12 +242,12 @@ class Queries:
         query = "SELECT durable_notify.release(%s::bigint[], %s)"
         return {row[0] for row in self._settling.fetch(query, (list(tokens), counted))}
 
-    def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
+    def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
         query = "SELECT message_id, is_dead FROM durable_notify.unacknowledged(%s, %s::bigint[])"
         return dict(self._settling.fetch(query, (self._options.group, list(ids))))
 
-    def over(self, transactions: Iterable[str]) -> set[str]:
+    def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
         """Return those of some transactions that have ended, committed or not."""
         query = (
             "SELECT t.name FROM pg_catalog.unnest(%s::text[]) AS t (name)"
@@ -272,13 +274,13 @@ class Queries:
         due: float | None = rows[0][0]
         return due
 
-    def stay_active(self) -> None:
+    def renew_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
         query = "SELECT durable_notify.renew_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         params = (self._options.group, self._consumer, self._options.lease)
         self._keeping.fetch(query, params)
 
-    def stand_down(self) -> None:
+    def resign_active(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
         query = "SELECT durable_notify.resign_active(%s, %s)"
         self._settling.fetch(query, (self._options.group, self._consumer))

@@ -42,11 +42,11 @@ class TransactionPool:
     IDLE = 60.0
 
     def __init__(
-        self, dsn: str, purpose: str, opened: ConnectionRegistry, heartbeat: float
+        self, dsn: str, purpose: str, registry: ConnectionRegistry, heartbeat: float
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._idle: deque[TimeoutConnection] = deque()  # used last is last
         self._closing = Event()
@@ -119,5 +119,5 @@ class TransactionPool:
                 delay = backoff(attempt, 0.1, 2.0)
                 if time.monotonic() + delay > until or self._closing.wait(delay):
                     raise
-        self._opened.add(connection)
+        self._registry.add(connection)
         return connection
