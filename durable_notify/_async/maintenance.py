@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from .._core import sql
 from ..archive import ArchivedMessage
 from ..dsn import said
 from ..errors import InvalidArgument
@@ -36,25 +37,6 @@ EVERY = 60.0
 #: How many messages are read from the log at once, to archive them.
 PAGE = 1000
 
-_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
-_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
-_STEP = (
-    "SELECT durable_notify.maintain_step(%s, %s, %s,"
-    " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
-)
-_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
-_ARCHIVED = (
-    "SELECT r.topic FROM durable_notify._topics() AS r (topic)"
-    " WHERE (durable_notify._retention_for(r.topic)).archive"
-)
-_PLAN = "SELECT from_id, below FROM durable_notify.plan_archive(%s)"
-_PAGE = (
-    "SELECT id, topic, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
-    " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
-)
-_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
-_STILL = "SELECT durable_notify.still_archiving(%s, %s, %s, %s)"
-_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s, %s)"
 #: How often to give a sign of life while an archive writes, in seconds.
 BEAT = 5.0
 
@@ -131,10 +113,10 @@ class AsyncMaintenance:
         async with await connect(self._dsn, "maintenance") as connection:
             if self._registry is not None:
                 await self._registry.add(connection)
-            if not (await fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
+            if not (await fetch(connection, sql.MAINTAIN_BEGIN, (self._worker, self._every)))[0][0]:
                 return None
             report: dict[str, int | str] = {}
-            for step, topic in await fetch(connection, _STEPS, ()):
+            for step, topic in await fetch(connection, sql.MAINTAIN_STEPS, ()):
                 if not await self._repeat(connection, step, topic, report):
                     return report
                 if step == "seal" and self._archive is not None:
@@ -143,10 +125,10 @@ class AsyncMaintenance:
                     except _TakenOver:
                         log.warning("another process has taken over maintenance meanwhile")
                         return report
-            for alarm in await fetch(connection, _ALARMS, ()):
+            for alarm in await fetch(connection, sql.RETENTION_ALARMS, ()):
                 log.warning("group %r lags: %s bytes of topic %r stay because of it", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
-            await fetch(connection, _END, (self._worker, json.dumps(report)))
+            await fetch(connection, sql.MAINTAIN_END, (self._worker, json.dumps(report)))
         for name, done in report.items():
             level = logging.WARNING if name.endswith("failed") else logging.INFO
             log.log(level, "maintenance: %s: %s", name, done)
@@ -163,7 +145,7 @@ class AsyncMaintenance:
         while not self._stopping.is_set():
             try:
                 params = (self._worker, step, topic, *self._ages)
-                done = (await fetch(connection, _STEP, params))[0][0]
+                done = (await fetch(connection, sql.MAINTAIN_STEP, params))[0][0]
             except TRANSIENT:
                 if connection.closed:
                     raise
@@ -186,7 +168,7 @@ class AsyncMaintenance:
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
-        for (topic,) in await fetch(connection, _ARCHIVED, ()):
+        for (topic,) in await fetch(connection, sql.ARCHIVED_TOPICS, ()):
             try:
                 while not self._stopping.is_set():
                     archived = await self._archive_part(connection, archive, topic)
@@ -212,23 +194,23 @@ class AsyncMaintenance:
         Raises:
             _TakenOver: somebody else maintains now. Nothing was kept.
         """
-        from_id, below = (await fetch(connection, _PLAN, (topic,)))[0]
+        from_id, below = (await fetch(connection, sql.PLAN_ARCHIVE, (topic,)))[0]
         if below is None:
             return 0
         stretch = (topic, from_id, below)
 
         async def still_ours() -> None:
             """Give a sign of life, or somebody else takes over."""
-            if not (await fetch(connection, _STILL, (self._worker, *stretch)))[0][0]:
+            if not (await fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch)))[0][0]:
                 raise _TakenOver
 
         async def beat() -> None:
-            await fetch(connection, _STILL, (self._worker, *stretch))
+            await fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch))
 
         part = await aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
-            while page := await fetch(connection, _PAGE, (topic, next_id, below, PAGE)):
+            while page := await fetch(connection, sql.ARCHIVE_PAGE, (topic, next_id, below, PAGE)):
                 messages = [ArchivedMessage(*row) for row in page]
                 await aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
@@ -240,7 +222,7 @@ class AsyncMaintenance:
         except BaseException:
             part.abandon()
             raise
-        if not (await fetch(connection, _ADVANCE, (*stretch, self._worker)))[0][0]:
+        if not (await fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
             raise _TakenOver  # what is kept is whole, and what they keep is the same
         return max(written, 1)
 

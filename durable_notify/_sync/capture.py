@@ -10,9 +10,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from .. import schema
+from .._core import sql
 from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
@@ -54,40 +55,6 @@ SILENCE = 4
 #: The first key of two-key advisory locks of captures: 'dntk'.
 LOCKS = 1685024363
 
-_SETTINGS = (
-    "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
-    " pg_catalog.set_config('tcp_keepalives_idle', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_interval', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_count', '3', false)"
-)
-_WHO = (
-    "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity"
-    " WHERE pid = pg_catalog.pg_backend_pid()"
-)
-_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(%s, pg_catalog.hashtext(%s))"
-# Who has it is ended where that is an older session of this very capture, or has been silent for so
-# many of the heartbeats that it has in its name. Trap: a dead peer's session stays for hours.
-_END_DEAD = """
-    SELECT pg_catalog.pg_terminate_backend(a.pid)
-      FROM pg_catalog.pg_locks l
-      JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
-       AND l.objid = (pg_catalog.hashtext(%s)::bigint & 4294967295)::oid
-       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
-                          WHERE d.datname = pg_catalog.current_database())
-       AND (a.pid = %s AND a.backend_start::text = %s
-            OR a.state_change < pg_catalog.clock_timestamp() - %s * pg_catalog.make_interval(
-               secs => pg_catalog.substring(a.application_name, ' capture ([0-9.]+)$')::float8))"""
-_MARK = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.clock_timestamp()"
-_RING = "SELECT pg_catalog.pg_notify(%s, %s)"
-_BEGIN = "SELECT heard_until, by_notify FROM durable_notify.capture_begin(%s, %s, %s)"
-_ALREADY = (
-    "SELECT ord, ids FROM durable_notify.already_published("
-    "%s, %s, %s::pg_snapshot, %s::bigint[], %s::text[], %s::int[])"
-)
-_CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
-_HEARD = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
-
 
 class Capture:
     """Publishes what is sent to a channel to a topic, in its order, for as long as it runs.
@@ -109,6 +76,21 @@ class Capture:
         listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
         say: is told what becomes of it, in words.
     """
+
+    #: How many notifications were published, how many notify() had published, and how many gaps
+    #: there were.
+    published = passed_over = gaps = 0
+
+    # The listening side.
+    _session = (0, "")
+    _has_heard = False  # something since the last beat
+    _beat_at = 0.0
+    _was_settled = False
+    _heard_all = False
+    # The publishing side.
+    _by_notify = False
+    _batch = 0
+    _since: str | None = None
 
     def __init__(
         self,
@@ -147,29 +129,15 @@ class Capture:
         self._asking = ReconnectingConnection(
             dsn, "capture probe", registry, heartbeat, self._answer
         )
-        # What the listening side has.
         self._connection: TimeoutConnection | None = None
-        self._session = (0, "")
         self._awaited: tuple[str, Mark | None] | None = None
-        self._has_heard = False  # something since the last beat
-        self._beat_at = 0.0
         self._hears_until: datetime | None = None
-        self._was_settled = False
         self._why = "nobody captured it"
-        # What lies between the two sides.
-        self._buffer = CaptureBuffer(max_waiting)
+        self._buffer = CaptureBuffer(max_waiting)  # between the two sides
         self._more = Event()
-        self._by_notify = False
-        self._stopped_at: float | None = None
         self._hurry = Event()
-        self._heard_all = False
-        # What the publishing side has.
-        self._batch = 0
-        self._since: str | None = None
+        self._stopped_at: float | None = None
         self._passed: list[int] = []
-        self.published = 0
-        self.passed_over = 0
-        self.gaps = 0
 
     def run(self) -> None:
         """Capture until stopped; SIGTERM and SIGINT stop it, unless the application handles them.
@@ -218,7 +186,7 @@ class Capture:
     def _begin(self) -> datetime | None:
         """Return until when others have heard the channel; refuses what cannot be captured."""
         params = (self.topic, self.channel, self._writer)
-        ((until, by_notify),) = self._asking.fetch(_BEGIN, params)
+        ((until, by_notify),) = self._asking.fetch(sql.CAPTURE_BEGIN, params)
         self._by_notify = by_notify
         heard: datetime | None = until
         return heard
@@ -279,7 +247,7 @@ class Capture:
 
         Trap: through a pooler the lock would stay for ever, with somebody else's session.
         """
-        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._probe)))
+        self._execute(SQL("LISTEN {}").format(Identifier(self._probe)))
         try:
             self._await_ring(self._ring_from_elsewhere, None)
         except StatementTimeout as error:
@@ -290,21 +258,21 @@ class Capture:
                 "mode does this): give a direct listen_dsn"
             ) from error
         self._was_settled = True
-        self._execute(_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
+        self._execute(sql.CAPTURE_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
 
     def _become_active(self) -> bool:
         """Take the lock of this channel and topic, or stand by until it is free; False: stopped."""
         name = f"{self.channel} {self.topic}"
         told = False
         while not self._stopping:
-            if (self._execute(_LOCK, (LOCKS, name)))[0][0]:
-                self._session = (self._execute(_WHO))[0]
+            if (self._execute(sql.TRY_CAPTURE_LOCK, (LOCKS, name)))[0][0]:
+                self._session = (self._execute(sql.THIS_SESSION))[0]
                 return True
             if not told:
                 self._say(f"another capture of channel {self.channel} is active: standing by")
                 told = True
             try:
-                self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
+                self._execute(sql.END_DEAD_CAPTURE, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
                 level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(level, "the active capture is silent and cannot be ended: %s", said(error))
@@ -313,9 +281,9 @@ class Capture:
 
     def _start_listening(self) -> None:
         heard_by_others = self._begin()
-        ((snapshot, _),) = self._execute(_MARK)
+        ((snapshot, _),) = self._execute(sql.SNAPSHOT)
         self._buffer.add(Mark(snapshot, None))
-        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
+        self._execute(SQL("LISTEN {}").format(Identifier(self.channel)))
         at = self._beat()
         known = [time for time in (self._hears_until, heard_by_others) if time is not None]
         self._hears_until = at
@@ -364,7 +332,7 @@ class Capture:
 
         By a notification of its own, which comes behind all that was sent before.
         """
-        ((snapshot, at),) = self._execute(_MARK)
+        ((snapshot, at),) = self._execute(sql.SNAPSHOT)
         self._has_heard = False
         self._await_ring(self._ring, Mark(snapshot, at))
         self._beat_at = time.monotonic()
@@ -386,11 +354,11 @@ class Capture:
             self._receive()
 
     def _ring(self, name: str) -> None:
-        self._execute(_RING, (self._probe, name))
+        self._execute(sql.NOTIFY, (self._probe, name))
 
     def _ring_from_elsewhere(self, name: str) -> None:
         """Prove that what others send arrives."""
-        self._asking.fetch(_RING, (self._probe, name))
+        self._asking.fetch(sql.NOTIFY, (self._probe, name))
         self._receive()
 
     def _execute(self, query: Any, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -463,12 +431,12 @@ class Capture:
         self, until: datetime, gap_since: datetime | None = None, why: str | None = None
     ) -> None:
         params = (self.topic, self.channel, self._writer, until, gap_since, why)
-        self._fetch(_HEARD, params)
+        self._fetch(sql.CAPTURE_PROGRESS, params)
 
     def _new(self, heard: list[Heard]) -> list[Heard]:
         """Leave out what notify() has published to this topic itself."""
         params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
-        rows = self._fetch(_ALREADY, params)
+        rows = self._fetch(sql.ALREADY_PUBLISHED, params)
         for _, ids in rows:
             self._passed += ids
         places = {place for place, _ in rows}
@@ -481,7 +449,7 @@ class Capture:
         self._batch += 1  # numbered, so that it is not published twice where an answer was lost
         columns = _columns(heard)
         params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
-        self._fetch(_CAPTURE, params)
+        self._fetch(sql.CAPTURE, params)
         self.published += len(heard)
 
     def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:

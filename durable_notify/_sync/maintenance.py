@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from .._core import sql
 from ..archive import ArchivedMessage
 from ..dsn import said
 from ..errors import InvalidArgument
@@ -37,25 +38,6 @@ EVERY = 60.0
 #: How many messages are read from the log at once, to archive them.
 PAGE = 1000
 
-_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
-_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
-_STEP = (
-    "SELECT durable_notify.maintain_step(%s, %s, %s,"
-    " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
-)
-_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
-_ARCHIVED = (
-    "SELECT r.topic FROM durable_notify._topics() AS r (topic)"
-    " WHERE (durable_notify._retention_for(r.topic)).archive"
-)
-_PLAN = "SELECT from_id, below FROM durable_notify.plan_archive(%s)"
-_PAGE = (
-    "SELECT id, topic, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
-    " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
-)
-_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
-_STILL = "SELECT durable_notify.still_archiving(%s, %s, %s, %s)"
-_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s, %s)"
 #: How often to give a sign of life while an archive writes, in seconds.
 BEAT = 5.0
 
@@ -132,10 +114,10 @@ class Maintenance:
         with connect(self._dsn, "maintenance") as connection:
             if self._registry is not None:
                 self._registry.add(connection)
-            if not (fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
+            if not (fetch(connection, sql.MAINTAIN_BEGIN, (self._worker, self._every)))[0][0]:
                 return None
             report: dict[str, int | str] = {}
-            for step, topic in fetch(connection, _STEPS, ()):
+            for step, topic in fetch(connection, sql.MAINTAIN_STEPS, ()):
                 if not self._repeat(connection, step, topic, report):
                     return report
                 if step == "seal" and self._archive is not None:
@@ -144,10 +126,10 @@ class Maintenance:
                     except _TakenOver:
                         log.warning("another process has taken over maintenance meanwhile")
                         return report
-            for alarm in fetch(connection, _ALARMS, ()):
+            for alarm in fetch(connection, sql.RETENTION_ALARMS, ()):
                 log.warning("group %r lags: %s bytes of topic %r stay because of it", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
-            fetch(connection, _END, (self._worker, json.dumps(report)))
+            fetch(connection, sql.MAINTAIN_END, (self._worker, json.dumps(report)))
         for name, done in report.items():
             level = logging.WARNING if name.endswith("failed") else logging.INFO
             log.log(level, "maintenance: %s: %s", name, done)
@@ -164,7 +146,7 @@ class Maintenance:
         while not self._stopping.is_set():
             try:
                 params = (self._worker, step, topic, *self._ages)
-                done = (fetch(connection, _STEP, params))[0][0]
+                done = (fetch(connection, sql.MAINTAIN_STEP, params))[0][0]
             except TRANSIENT:
                 if connection.closed:
                     raise
@@ -187,7 +169,7 @@ class Maintenance:
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
-        for (topic,) in fetch(connection, _ARCHIVED, ()):
+        for (topic,) in fetch(connection, sql.ARCHIVED_TOPICS, ()):
             try:
                 while not self._stopping.is_set():
                     archived = self._archive_part(connection, archive, topic)
@@ -211,23 +193,23 @@ class Maintenance:
         Raises:
             _TakenOver: somebody else maintains now. Nothing was kept.
         """
-        from_id, below = (fetch(connection, _PLAN, (topic,)))[0]
+        from_id, below = (fetch(connection, sql.PLAN_ARCHIVE, (topic,)))[0]
         if below is None:
             return 0
         stretch = (topic, from_id, below)
 
         def still_ours() -> None:
             """Give a sign of life, or somebody else takes over."""
-            if not (fetch(connection, _STILL, (self._worker, *stretch)))[0][0]:
+            if not (fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch)))[0][0]:
                 raise _TakenOver
 
         def beat() -> None:
-            fetch(connection, _STILL, (self._worker, *stretch))
+            fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch))
 
         part = aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
-            while page := fetch(connection, _PAGE, (topic, next_id, below, PAGE)):
+            while page := fetch(connection, sql.ARCHIVE_PAGE, (topic, next_id, below, PAGE)):
                 messages = [ArchivedMessage(*row) for row in page]
                 aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
@@ -239,7 +221,7 @@ class Maintenance:
         except BaseException:
             part.abandon()
             raise
-        if not (fetch(connection, _ADVANCE, (*stretch, self._worker)))[0][0]:
+        if not (fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
             raise _TakenOver  # what is kept is whole, and what they keep is the same
         return max(written, 1)
 

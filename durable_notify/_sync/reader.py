@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
+from .._core import sql
 from .._core.checkpoints import Checkpoints, closed
 from .._core.emitter import EventEmitter
 from .._core.grant_hints import allowing, to_read
@@ -44,18 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 log = logging.getLogger("durable_notify")
-
-# JSON as text, as consumers read it.
-_READ = (
-    "SELECT window_s0::text, window_h0, window_s1::text, window_h1, expired, id, key,"
-    " payload::text, data, headers::text, published_at"
-    " FROM durable_notify.read(%s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"
-)
-_START = "SELECT s0::text, h0 FROM durable_notify.read_from(%s, %s, %s::timestamptz)"
-_LATEST = (
-    "SELECT s0::text, h0, id, key, payload::text, data, headers::text, published_at"
-    " FROM durable_notify.latest(%s)"
-)
 
 
 class Reader:
@@ -253,7 +242,7 @@ class Reader:
 
     def _read(self, topic: str) -> bool:
         position = self._positions[topic]
-        rows = self._fetch(_READ, (topic, *position, self._batch_size))
+        rows = self._fetch(sql.READ, (topic, *position, self._batch_size))
         known = dict(self._positions)
         for window_s0, window_h0, window_s1, window_h1, expired, *row in rows:
             after = Position(window_s0, window_h0, window_s1, window_h1, row[0])
@@ -275,7 +264,7 @@ class Reader:
         """Find new topics of the patterns, and fix where each begins."""
         wanted = list(self._topic_set.topics)
         if self._topic_set.patterns:
-            rows = self._fetch("SELECT topic FROM durable_notify.topics()", ())
+            rows = self._fetch(sql.TOPICS, ())
             wanted += [
                 topic
                 for (topic,) in rows
@@ -296,7 +285,7 @@ class Reader:
         if wanted == "beginning":
             self._positions[topic] = BEGINNING
         elif wanted == "latest":
-            rows = self._fetch(_LATEST, (topic,))
+            rows = self._fetch(sql.LATEST, (topic,))
             s0, h0 = rows[0][:2]
             after = self._positions[topic] = Position(s0, h0, None, None, 0)
             # A token given out in their midst would leave out the rest: it stands for all of them.
@@ -306,7 +295,7 @@ class Reader:
         else:
             since = wanted if isinstance(wanted, datetime) else None
             kind = "since" if since else "now"
-            rows = self._fetch(_START, (topic, kind, since))
+            rows = self._fetch(sql.READ_FROM, (topic, kind, since))
             s0, h0 = rows[0]
             self._positions[topic] = Position(s0, h0, None, None, 0)
 
@@ -314,9 +303,9 @@ class Reader:
         """When a message was published; None where there is none of this id."""
         if message_id == 0:
             return None
-        ((s0, _h0),) = self._fetch(_START, (topic, "now", None))
+        ((s0, _h0),) = self._fetch(sql.READ_FROM, (topic, "now", None))
         before = Position(s0, message_id - 1, None, None, 0)
-        rows = self._fetch(_READ, (topic, *before, 1))
+        rows = self._fetch(sql.READ, (topic, *before, 1))
         return rows[0][-1] if rows and rows[0][5] == message_id else None
 
     def _connect_again(self) -> None:
@@ -350,7 +339,7 @@ class Reader:
         if self._connection is None:
             raise psycopg.OperationalError("the connection is closed")
         # The latest of every key are found by reading whole topics, which takes its time.
-        self._connection.answer = None if query is _LATEST else 2 * self._heartbeat
+        self._connection.answer = None if query is sql.LATEST else 2 * self._heartbeat
         try:
             return fetch(self._connection, query, params)
         except psycopg.DataError as error:
@@ -358,7 +347,7 @@ class Reader:
 
     def _check_log(self, connection: Connection[tuple[Any, ...]]) -> None:
         """Raise where the places are of another log than this connection leads to."""
-        ((log_id,),) = fetch(connection, "SELECT durable_notify.log_id()::text", ())
+        ((log_id,),) = fetch(connection, sql.LOG_ID, ())
         if self._log not in ("", log_id):
             raise InvalidArgument(
                 "the token is of another log: this one was restored from it, or is not it at all; "

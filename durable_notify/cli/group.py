@@ -160,7 +160,7 @@ def delete(database: Database, name: str, yes: bool) -> None:
 def waiting_for(database: Database, name: str, as_json: bool) -> None:
     """Show the publishers in flight that the strict group NAME waits for."""
     with database.connect("group") as connection:
-        flying = Admin().waiting_for(connection, name)
+        flying = Admin().blocking_publishers(connection, name)
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in flying]))
     elif not flying:

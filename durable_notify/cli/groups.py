@@ -50,7 +50,9 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
     with database.connect("status") as connection:
         rows = admin.status(connection)
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
-        held_up = [(name, one) for name in strict for one in admin.waiting_for(connection, name)]
+        held_up = [
+            (name, one) for name in strict for one in admin.blocking_publishers(connection, name)
+        ]
         now = resolve(timedelta(), connection)
     if as_json:
         click.echo(json_line([_status_json(row, now) for row in rows]))

@@ -78,10 +78,12 @@ def retention(
         raise click.UsageError("give TOPIC, and what goes from it; --forever goes alone")
     with database.connect("retention") as connection:
         if topic is None:
-            found: Any = Admin().lagging(connection) if lag else Admin().retention(connection)
+            found: Any = (
+                Admin().retention_blockers(connection) if lag else Admin().retention(connection)
+            )
             _show(found, as_json=as_json, lag=lag)
         elif forever:
-            if not Admin().forget_retention(connection, topic):
+            if not Admin().delete_retention(connection, topic):
                 raise Failure(
                     f"nothing was said of {shown(topic)}", "durable-notify retention lists it."
                 )
@@ -130,7 +132,7 @@ def _row(one: Retention) -> tuple[object, ...]:
 def losses(database: Database, group: str | None, as_json: bool) -> None:
     """Show what groups lost to retention with --on-lag lose, the newest first."""
     with database.connect("losses") as connection:
-        found = Admin().losses(connection, group)
+        found = Admin().lost_messages(connection, group)
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in found]))
     elif not found:

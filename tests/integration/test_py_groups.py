@@ -260,7 +260,7 @@ async def test_changed_while_it_runs(half: Half, dsn: str, conn: Connection) -> 
         admin.configure(conn, "g", rate_limit=None)
         assert admin.groups(conn)[0].rate_limit is None
     admin.rename_group(conn, "g", "h")
-    assert admin.waiting_for(conn, "h") == []
+    assert admin.blocking_publishers(conn, "h") == []
     admin.delete_group(conn, "h")
     assert admin.groups(conn) == []
     with pytest.raises(dn.UnknownGroup):

@@ -302,9 +302,9 @@ async def administration(half: Half, dsn: str, text: str, payload: Any, which: s
         lambda c: admin.replay(c, group, topic, after=0),
         lambda c: admin.seek(c, group, topic, now=True, why=why),
         lambda c: admin.start_replay(c, group, topic, why=why, **conditions),
-        lambda c: admin.set_wakeups(c, topic, text if which == "policy" else "always"),
-        lambda c: admin.wakeups(c, topic),
-        lambda c: admin.waiting_for(c, group),
+        lambda c: admin.set_notify_policy(c, topic, text if which == "policy" else "always"),
+        lambda c: admin.notify_policy(c, topic),
+        lambda c: admin.blocking_publishers(c, group),
     ]
     async with half.connect(dsn) as mine:
         await go(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))

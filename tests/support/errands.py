@@ -71,7 +71,7 @@ def _administer(connection: Connection) -> Any:
     admin, bridge = dn.Admin(), dn.Bridge()
     connection.execute("SELECT durable_notify.subscribe('g', '{t,p.*}')")
     admin.configure(connection, "g", retry_base=0.001, retry_max=0.002, max_attempts=2)
-    admin.set_wakeups(connection, "loud", "always")
+    admin.set_notify_policy(connection, "loud", "always")
     admin.pause(connection, "g")
     admin.resume(connection, "g")
     admin.set_retention(connection, "gone", max_age=86_400.5, when_settled=True)
@@ -81,8 +81,8 @@ def _administer(connection: Connection) -> Any:
     watched = bridge.watch(connection, "public.things", "things", columns=["b"])
     connection.execute("INSERT INTO public.things VALUES (1, E'x\\\\y')")
     found = (
-        admin.groups(connection), admin.retention(connection), admin.wakeups(connection, "loud"),
-        bridge.bridges(connection), watched, admin.waiting_for(connection, "g"),
+        admin.groups(connection), admin.retention(connection), admin.notify_policy(connection, "loud"),
+        bridge.bridges(connection), watched, admin.blocking_publishers(connection, "g"),
     )  # fmt: skip
     bridge.create_compat(connection)
     connection.execute("SELECT durable_notify_compat.pg_notify('c', E'\\\\')")
@@ -90,7 +90,7 @@ def _administer(connection: Connection) -> Any:
     assert bridge.drop_compat(connection)
     assert bridge.unwatch(connection, "public.things", "things")
     assert bridge.unmirror(connection, "t") == "raw channel"
-    assert admin.forget_retention(connection, "kept.>")
+    assert admin.delete_retention(connection, "kept.>")
     # A name may be in quotes; it is the same then.
     return _plain(found, leave_out='"')
 
@@ -126,7 +126,7 @@ def _look_at(connection: Connection) -> Any:
     admin = dn.Admin()
     return _plain((
         [(one.topic, one.group, one.lag, one.dead_letters) for one in found.standings],
-        admin.status(connection), admin.lagging(connection), admin.losses(connection),
+        admin.status(connection), admin.retention_blockers(connection), admin.lost_messages(connection),
         admin.grants(connection),
     ))  # fmt: skip
 

@@ -7,6 +7,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
 from ...errors import InvalidArgument, LeaseLost
@@ -176,8 +177,7 @@ class AsyncMessage:
         commit with it, give them the message's id as their idempotency key as well. Another
         transaction that asks at the same time waits for the first.
         """
-        query = "SELECT durable_notify.once(%s, %s)"
-        rows = await fetch(connection, query, (self._lease_manager.group, self.id))
+        rows = await fetch(connection, sql.ONCE, (self._lease_manager.group, self.id))
         return bool(rows[0][0])
 
     async def retry(

@@ -10,16 +10,16 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg.sql import SQL, Identifier, Literal
 
-from ..._core.listen_check import CHANNELS, CROWDED, LISTENING, MISSED, NAMES, PRESENT
+from ..._core import sql
 from ..._core.listener_state import ListenerState
 from ..._core.log_throttle import LogThrottle
 from ..._core.pacing import backoff, shortest
 from ...adapters import PLAIN
 from ...dsn import said
 from ...events import Disconnected, ListenFailed, ListenVerified, Reconnected, name_of
-from ..concurrency import Waiter, scope, sharing_lock, spawn
+from ..concurrency import scope, sharing_lock, spawn
 from ..database.connection import (
     HEARTBEAT,
     TRANSIENT,
@@ -28,6 +28,7 @@ from ..database.connection import (
     can_write,
     connect,
 )
+from .session import ListeningSession
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -40,36 +41,37 @@ __all__ = ["Listener", "listen"]
 
 log = logging.getLogger("durable_notify")
 
+CROWDED = (
+    "the queue of notifications is half full, so that nothing is to ring: consumers poll. A "
+    "session that listens sits in a transaction; see pg_stat_activity"
+)
 #: How long the session may take for an answer, in seconds; no longer than from beat to beat.
 ANSWER = 10.0
 
 
-class Listener:
-    """A listening session, shared by all consumers of a process (or event loop) with its DSN.
+class Listener(ListeningSession):
+    """The listening session that all consumers of a process (or event loop) with one DSN share.
 
-    Nothing of the user's runs on it, and it never publishes. It is driven by hand, below psycopg's
-    ``notifies()``: that would hold the connection's lock while it waits, drop the rest of a batch
-    when left, and could not bound how long an answer takes.
+    Nothing of the user's runs on it, and it never publishes.
     """
 
     def __init__(self, dsn: str, heartbeat: float = HEARTBEAT) -> None:
+        super().__init__()
         self._dsn = dsn
         self._heartbeat = heartbeat
+        self.state = ListenerState()
+        self.reconnects = 0
         self._subscriptions: set[Subscription] = set()
         # What the database calls the channels. Trap: computed here alone, a name that is another
         # there is never rung, and nothing says so.
         self._names: dict[str, str] = {}
-        self._waiter = Waiter()
         self._stopping = False
         self._task: Task | None = None
-        self._connection: Connection[Any] | None = None
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
         self._probe_heard = False
         self._could_write = False
         self._checked_at = 0.0
         self._log_throttle = LogThrottle()
-        self.state = ListenerState()
-        self.reconnects = 0
 
     def start(self) -> None:
         """Connect, and listen from here on.
@@ -85,6 +87,7 @@ class Listener:
         self._task = spawn(self._run, name="durable_notify listener")
 
     def stop(self) -> None:
+        """Stop listening, and close the connection."""
         self._stopping = True
         self._waiter.wake()
         if self._task is not None:
@@ -115,6 +118,7 @@ class Listener:
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
+        """Serve a subscription no more; after the last one, stop."""
         self._subscriptions.discard(subscription)
         self._waiter.wake()
         _release(self)
@@ -125,12 +129,12 @@ class Listener:
 
     @property
     def suspended(self) -> bool:
-        """Whether the database is to be left alone: all who listen sleep quietly."""
+        """Whether the database is to be left alone: all subscriptions are suspended."""
         return all(subscription.suspended for subscription in list(self._subscriptions))
 
     @property
     def heartbeat(self) -> float:
-        """How often to check that the session still listens: as often as anybody wants."""
+        """How often to check that the session still listens: the shortest of all wishes."""
         return min(
             (subscription.heartbeat for subscription in list(self._subscriptions)),
             default=self._heartbeat,
@@ -143,20 +147,16 @@ class Listener:
 
     def _connect(self) -> None:
         connection = connect(self._dsn, "listener", self.heartbeat)
-        self._connection = connection
         self._could_write = can_write(connection)
         self.state.listening = set()
         self.state.doorbells.reset()
         self._checked_at = time.monotonic()
-        self._waiter.watch(connection.fileno())
+        self._attach(connection)
 
     def _disconnect(self) -> None:
         self.state.hears = False
         self.state.doorbells.reset()
-        self._waiter.unwatch()
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+        self._detach()
 
     def _run(self) -> None:
         try:
@@ -198,7 +198,6 @@ class Listener:
                 self._pause(delay)
 
     def _emitters(self) -> list[EventEmitter]:
-        """Return who is to be told of events: those of the ears there are."""
         return [
             subscription.emitter
             for subscription in list(self._subscriptions)
@@ -206,13 +205,13 @@ class Listener:
         ]
 
     def _on_timeout(self) -> None:
-        """The server hangs: nobody is to wait for it on the connections beside this one."""
+        """The server hangs: end all waits for it on the consumers' own connections."""
         for subscription in list(self._subscriptions):
             if subscription.on_timeout is not None:
                 subscription.on_timeout()
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt to connect, in any case until somebody does not sleep."""
+        """Wait before the next attempt to connect, and for as long as all are suspended."""
         until = time.monotonic() + seconds
         while not self._stopping and (self.suspended or time.monotonic() < until):
             left = max(0.0, until - time.monotonic())
@@ -236,18 +235,18 @@ class Listener:
                 self._check_session()
 
     def _check_session(self) -> None:
-        """See whether the session still has what it was given.
+        """Check that the session still listens and has its locks.
 
         On this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
         self._checked_at = time.monotonic()
-        present = self._command(_with_list(PRESENT, sorted(self.state.doorbells.held)))
+        present = self._command(_with_list(sql.LISTENER_CHECK, sorted(self.state.doorbells.held)))
         if self._could_write and not can_write(self._live()):
             raise ReadOnlyServer  # a primary fenced under its sessions
         there = {name for name, *_ in present}
         missing = {name for name in self.state.listening if self._called(name) not in there}
         if self.state.doorbells.armed and any(crowded == "t" for *_, crowded in present):
-            self._disarm()  # and find that none can be armed
+            self._disarm()  # arming is refused next
         elif missing or any(lost == "t" for _, lost, _ in present):
             log.warning(
                 "the session had stopped listening to %d channels, or lost its locks", len(missing)
@@ -264,9 +263,9 @@ class Listener:
         return self.suspended or not self.state.doorbells.to_arm(wanted, time.monotonic())
 
     def _wanted_doorbells(self) -> set[str]:
-        """Return the topics to be rung for; only where that was proven to be heard.
+        """Return the topics to be rung for: none unless rings were proven to arrive.
 
-        Trap: through a pooler the bell of somebody else's session would stay armed for ever.
+        Trap: through a pooler the doorbell of another program's session would stay armed for ever.
         """
         if not self.state.hears:
             return set()
@@ -275,20 +274,20 @@ class Listener:
         }
 
     def _sync_doorbells(self) -> None:
-        """Disarm the bells of those that read, and arm those of whoever rests.
+        """Disarm the doorbells of topics that are read, and arm those that are wanted.
 
-        LISTEN stands before this. Who rests reads once more after it, which is what makes a
-        message found that was published in between without a ring.
+        LISTEN comes before this. A consumer reads once more after it, and so finds a message that
+        was published in between without a ring.
         """
         wanted = self._wanted_doorbells()
         if extra := self.state.doorbells.to_disarm(wanted, time.monotonic()):
-            self._command(_with_list("SELECT durable_notify._disarm_topics({})", extra))
+            self._command(_with_list(sql.DISARM_TOPICS, extra))
         missing = self.state.doorbells.to_arm(wanted, time.monotonic())
         if not missing:
             return
         self.state.doorbells.arming(missing)
         try:
-            rows = self._command(_with_list("SELECT durable_notify._arm_topics({})", missing))
+            rows = self._command(_with_list(sql.ARM_TOPICS, missing))
         except psycopg.errors.OutOfMemory as error:
             # The server's table of locks is full. What was taken of it before that stays taken.
             level = self._log_throttle.level("arming", error, time.monotonic())
@@ -307,25 +306,24 @@ class Listener:
             subscription.recheck(frozenset(missing))
 
     def _disarm(self) -> None:
-        self._command("SELECT pg_catalog.pg_advisory_unlock_all()")
+        self._command(sql.UNLOCK_ALL)
         self.state.doorbells.reset()
 
     def _recheck_unannounced(self) -> None:
-        """Have those who rest read again once a transaction that may not have rung has ended."""
+        """Wake subscriptions once a transaction that may not have rung has ended."""
         looked_at = self.state.doorbells.to_look(time.monotonic())
         if not looked_at:
             return
-        query = "SELECT pg_catalog.unnest(durable_notify.still_running({}::xid8[]))"
-        rows = self._command(_with_list(query, looked_at))
+        rows = self._command(_with_list(sql.STILL_RUNNING, looked_at))
         running = [row[0] for row in rows]
         if self.state.doorbells.looked(looked_at, running, time.monotonic()):
             for subscription in list(self._subscriptions):
                 subscription.recheck(frozenset(subscription.channels.values()))
 
     def _sync_channels(self) -> None:
-        """LISTEN to what is wanted and not yet heard; wake whoever waited for it.
+        """LISTEN to channels that are new, UNLISTEN to others, and wake those who waited for it.
 
-        Each statement commits by itself before anybody reads: LISTEN, commit, then read.
+        Each statement commits by itself before a consumer reads: LISTEN, commit, then read.
         """
         wanted = self._wanted()
         fresh = wanted - self.state.listening
@@ -361,20 +359,20 @@ class Listener:
     def _ask_for_names(self, channels: set[str]) -> None:
         """Ask the database what it calls channels."""
         topics = {name: topic for name, topic in self._topics().items() if name in channels}
-        rows = self._command(_with_list(NAMES, list(topics.values())))
+        rows = self._command(_with_list(sql.CHANNELS_OF_TOPICS, list(topics.values())))
         called = {row[0]: row[1] for row in rows}
         self._names.update({name: called[topic] for name, topic in topics.items()})
 
     def _rings_would_be_missed(self, channels: set[str]) -> bool:
         """Whether the session does not listen to all channels, as the database calls them."""
         topics = [topic for name, topic in self._topics().items() if name in channels]
-        return bool(self._command(_with_list(MISSED, topics)))
+        return bool(self._command(_with_list(sql.MISSED_TOPICS, topics)))
 
     def _check_hearing(self) -> None:
         """Prove that a ring from another connection arrives here, and would on all that is needed.
 
-        What is proven to arrive is a ring on a channel of its own: others hear those of topics.
-        That the session listens to those, as the one who rings calls them, it is asked for.
+        The ring is on a channel of its own, because others hear those of topics. The session is
+        asked whether it listens to those, by the names that publishers use.
         """
         self._command(_identified("LISTEN {}", self._probe))
         self.state.listening.add(self._probe)
@@ -383,9 +381,9 @@ class Listener:
         self._probe_heard = False
         with connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
-            other.execute("SELECT pg_catalog.pg_notify(%s, '')", (self._probe,))
-            # Who rings decides on which channel: the names are those of its session.
-            names = (other.execute(CHANNELS, (topics,))).fetchall()
+            other.execute(sql.NOTIFY, (self._probe, ""))
+            # A publisher's session decides on which channel it rings.
+            names = (other.execute(sql.RING_CHANNELS, (topics,))).fetchall()
         until = time.monotonic() + self._answer / 2
         self._receive()
         while not self._probe_heard and not self._stopping and time.monotonic() < until:
@@ -393,7 +391,7 @@ class Listener:
             self._receive()
         heard = self._probe_heard
         if heard:
-            listening = {row[0] for row in self._command(LISTENING)}
+            listening = {row[0] for row in self._command(sql.LISTENING_CHANNELS)}
             heard = listening.issuperset(name for (name,) in names)
         deaf = not heard and not self._stopping
         if deaf and not self.state.deaf:
@@ -402,12 +400,8 @@ class Listener:
                 "this): consumers poll. Give a direct listen_dsn"
             )
         if heard:
-            # It is idle by nature, and who arms looks at what is there once it has. Trap: only
-            # where the session is ours, not behind a pooler.
-            self._command(
-                "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
-                " pg_catalog.set_config('default_transaction_isolation', 'read committed', false)"
-            )
+            # Trap: only if the session is ours, not behind a pooler.
+            self._command(sql.LISTENER_SETTINGS)
         if (deaf, heard) != (self.state.deaf, self.state.hears) and not self._stopping:
             kind = ListenFailed if deaf else ListenVerified
             for emitter in self._emitters():
@@ -416,47 +410,8 @@ class Listener:
         for subscription in list(self._subscriptions):
             subscription.wake()
 
-    def _command(self, statement: str) -> list[tuple[str, ...]]:
-        """Run one statement; the session is given up where the answer takes too long."""
-        connection = self._live()
-        connection.pgconn.send_query(statement.encode())
-        connection.pgconn.flush()
-        until = time.monotonic() + (answer := self._answer)
-        rows: list[tuple[str, ...]] = []
-        error: psycopg.Error | None = None
-        while True:
-            while not connection.pgconn.is_busy():
-                result = connection.pgconn.get_result()
-                if result is None:
-                    self._dispatch()
-                    if error is not None:
-                        raise error
-                    return rows
-                if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
-                    error = psycopg.errors.error_from_result(result)
-                rows += [
-                    tuple(
-                        (result.get_value(row, column) or b"").decode()
-                        for column in range(result.nfields)
-                    )
-                    for row in range(result.ntuples)
-                ]
-            if time.monotonic() >= until:
-                raise StatementTimeout(f"no answer within {answer:g} s")
-            self._waiter.wait(until - time.monotonic())
-            self._receive()
-
-    def _live(self) -> Connection[Any]:
-        if self._connection is None or self._connection.pgconn.status != psycopg.pq.ConnStatus.OK:
-            raise psycopg.OperationalError("the connection is closed")
-        return self._connection
-
-    def _receive(self) -> None:
-        self._live().pgconn.consume_input()  # raises OperationalError where the server is gone
-        self._dispatch()
-
     def _dispatch(self) -> None:
-        """Wake whoever a ring is for. All that has arrived is read, whoever stops listening."""
+        """Wake the subscriptions that a ring is for. All that has arrived is read."""
         connection = self._live()
         rung: dict[str, set[str]] = {}
         known = {called: name for name, called in self._names.items()}
@@ -476,11 +431,11 @@ class Listener:
 
 
 def _with_list(statement: str, items: list[str]) -> str:
-    return sql.SQL(statement).format(sql.Literal(items)).as_string(PLAIN)
+    return SQL(statement).format(Literal(items)).as_string(PLAIN)
 
 
 def _identified(statement: str, channel: str) -> str:
-    return sql.SQL(statement).format(sql.Identifier(channel)).as_string(None)
+    return SQL(statement).format(Identifier(channel)).as_string(None)
 
 
 _shared: dict[tuple[object, str], Listener] = {}
