@@ -46,7 +46,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
     async def status(self, connection: Publishable) -> list[TopicStatus]:
         """Return how each group stands in each of its topics, and the topics without a group.
 
-        Counts what waits: where millions do, that takes seconds.
+        Counts unread messages: millions take seconds.
         """
         rows = await fetch_alone(connection, sql.STATUS, ())
         return [TopicStatus(*row) for row in rows]
@@ -58,7 +58,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
     ) -> None:
-        """Change options of a group; its consumers obey at once. Those not given stay as they are.
+        """Change options of a group; running consumers apply them at once. Others stay as they are.
 
         Raises:
             InvalidArgument: there is no such option, or it cannot have that value.
@@ -74,11 +74,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
         return str(rows[0][0])
 
     async def set_notify_policy(self, connection: Publishable, topic: str, policy: str) -> None:
-        """Say how a topic wakes its consumers, in the transaction of a connection.
+        """Set how a topic wakes its consumers, in the transaction of a connection.
 
         ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
-        cannot arm its doorbell. ``"never"``: consumers look once a second; for publishers with
-        PREPARE TRANSACTION. For the owner of the schema; consumers learn of it by themselves.
+        cannot arm its doorbell. ``"never"``: consumers poll once a second; for publishers with
+        PREPARE TRANSACTION. For the owner of the schema; running consumers apply it at once.
 
         Raises:
             InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
@@ -86,11 +86,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
         await fetch_alone(connection, sql.SET_NOTIFY_POLICY, (check_topic(topic), policy))
 
     async def pause(self, connection: Publishable, group: str) -> None:
-        """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
+        """Deliver nothing more to a group until ``resume``; what is leased can be settled."""
         await self._call(connection, sql.PAUSE, group)
 
     async def resume(self, connection: Publishable, group: str) -> None:
-        """Go on with a paused group, where it was."""
+        """Continue a paused group at its position."""
         await self._call(connection, sql.RESUME, group)
 
     async def rename_group(self, connection: Publishable, group: str, new_name: str) -> None:
@@ -178,7 +178,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
         Args:
             limit: so many at most.
-            conditions: those that fit all of them (``Conditions``).
+            conditions: those that fit all of them (``DeadLetterFilter``).
 
         Raises:
             UnknownGroup: there is no group of this name.
@@ -247,11 +247,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
         since: datetime | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Take a group back in a topic, and return how many messages come again.
+        """Take a group back in a topic, and return how many messages are redelivered.
 
         Args:
-            after: every message with a higher id comes again; 0: from the beginning.
-            since: every message published at or after that time comes again.
+            after: every message with a higher id is redelivered; 0: from the beginning.
+            since: every message published at or after that time is redelivered.
             dry_run: only count.
 
         Raises:
@@ -281,11 +281,10 @@ class AsyncAdmin(AsyncRetentionAdmin):
         why: str | None = None,
         dry_run: bool = False,
     ) -> SeekResult:
-        """Move a group in a topic, back or forward, and return what comes again or is skipped.
+        """Move a group in a topic, back or forward, and return what is redelivered or skipped.
 
-        No straggler is lost: what is in flight comes when it commits, and going back, what was
-        committed and not handed over yet comes too. Retries that wait go on waiting when going
-        forward.
+        No straggler is lost. What is in flight is delivered when it commits. Going back, what was
+        committed and not delivered yet is delivered too. Going forward, retries keep waiting.
 
         Args:
             after: what has a higher id comes next; 0: the beginning.
@@ -315,9 +314,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
     ) -> int:
         """Have a group get messages of a topic again, beside what is new; return the job's id.
 
-        Those that fit all conditions, and that the group has been handed by now, or that were there
+        Those that fit all conditions, and that were delivered to the group by now, or were there
         before it started. Its position does not move. Its consumers advance the job; after a crash
-        it goes on where it was. Order by key holds for what is replayed, too.
+        the job continues at its own. Order by key holds for what is replayed, too.
 
         Args:
             rate_limit: the most messages a second.
@@ -345,19 +344,19 @@ class AsyncAdmin(AsyncRetentionAdmin):
         return [ReplayJob(*row) for row in await fetch_alone(connection, sql.REPLAY_JOBS, (limit,))]
 
     async def cancel_replay(self, connection: Publishable, job: int) -> bool:
-        """End a replay; what it has not handed out yet does not come. False: it was not running."""
+        """End a replay; what it has not delivered yet is not. False: it was not running."""
         rows = await fetch_alone(connection, sql.CANCEL_REPLAY, (job,))
         return bool(rows[0][0])
 
     async def reanchor(
         self, connection: Publishable, *, why: str | None = None
     ) -> list[ReanchorResult]:
-        """Go on where the messages were restored from, or replicated by, another cluster.
+        """Continue on a cluster to which the messages were restored or replicated.
 
-        For the owner of the schema, once everything has been copied. Every group goes on with
-        exactly what it had not been handed. It writes the log anew and keeps publishers and
+        For the owner of the schema, once everything has been copied. Every group continues with
+        exactly what had not been delivered to it. This rewrites the log, and keeps publishers and
         consumers out until the transaction ends. Returns each group's topics, and how many messages
-        wait; nothing where nothing was to be done.
+        are unread; nothing if nothing was to be done.
         """
         rows = await fetch_alone(connection, sql.REANCHOR, (why,))
         return [ReanchorResult(*row) for row in rows]
@@ -388,7 +387,7 @@ def _as_json(value: Any, what: str) -> str | None:
 
 
 def _patterns(topics: Iterable[str]) -> list[str] | None:
-    """Return checked topics or patterns, None where there are none."""
+    """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None
 
 

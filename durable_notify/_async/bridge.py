@@ -32,8 +32,8 @@ class AsyncBridge:
         """Have what is published to a topic from here on also notify a channel, raw.
 
         For programs that only LISTEN. A JSON string is notified as its text, other JSON as JSON,
-        bytes as base64; what has 8000 bytes or more as the message's id. Everybody who can connect
-        can listen to it. Returns the channel that the topic had before.
+        bytes as base64; what has 8000 bytes or more as the message's id. Every role that can
+        connect can listen to it. Returns the channel that the topic had before.
 
         Raises:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
@@ -55,12 +55,12 @@ class AsyncBridge:
         Roles that have it before pg_catalog in their search_path use it.
 
         Raises:
-            InvalidArgument: somebody else has a schema of this name.
+            InvalidArgument: another schema has this name.
         """
         await fetch_alone(connection, sql.CREATE_COMPAT, ())
 
     async def drop_compat(self, connection: Publishable) -> bool:
-        """Remove that schema: everybody notifies as before. Returns whether it was there."""
+        """Remove that schema: all programs notify as before. Returns whether it was there."""
         return bool((await fetch_alone(connection, sql.DROP_COMPAT, ()))[0][0])
 
     async def watch(
@@ -111,7 +111,7 @@ class AsyncBridge:
         return [BridgeInfo(*row) for row in await fetch_alone(connection, sql.BRIDGES, ())]
 
     async def _named(self, connection: Publishable, table: str) -> str:
-        """Return a table's name with its schema, in quotes where they are needed."""
+        """Return a table's name with its schema, in quotes if they are needed."""
         if not isinstance(table, str) or "\0" in table:
             raise InvalidArgument(f"a table is named as in SQL, not {table!r}")
         try:
@@ -124,7 +124,7 @@ class AsyncBridge:
             raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(
-                f"there is no table {table}: name it as in SQL, with its schema where that is not "
+                f"there is no table {table}: name it as in SQL, with its schema if that is not "
                 "in the search_path"
             )
         return str(rows[0][0])

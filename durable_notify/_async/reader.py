@@ -49,8 +49,8 @@ log = logging.getLogger("durable_notify")
 class AsyncReader:
     """Reads topics without a group: every reader gets everything, and nothing is written.
 
-    For caches, live pages and whatever wants all messages in every process. There is nothing to
-    acknowledge. Where to go on is the reader's own business: keep ``message.token``::
+    For caches, live pages and all that wants every message in every process. There is nothing to
+    acknowledge. Keep ``message.token`` to continue after that message::
 
         async with AsyncReader(dsn, ["prices"], start="latest") as reader:
             async for message in reader:
@@ -68,9 +68,9 @@ class AsyncReader:
             their beginning), or ``"latest"``: first the latest message of every key, then what
             follows. That reads the topics whole once; messages without a key come only afterwards,
             and tokens of these first messages stand for the end of them all.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         poll: how often to look without a wake-up, in seconds; None switches it off.
-        idle_poll: instead of ``poll``, where the database is to sleep: see ``ConsumerOptions``.
+        idle_poll: instead of ``poll``, if the database is to be suspended: see ``ConsumerOptions``.
         heartbeat: how often connections show that they are alive; a read that is not answered
             within two heartbeats is tried again on another connection.
         batch_size: the most messages read at once.
@@ -301,7 +301,7 @@ class AsyncReader:
             self._positions[topic] = Position(s0, h0, None, None, 0)
 
     async def _published_at(self, topic: str, message_id: int) -> datetime | None:
-        """When a message was published; None where there is none of this id."""
+        """When a message was published; None: there is none of this id."""
         if message_id == 0:
             return None
         ((s0, _h0),) = await self._fetch(sql.READ_FROM, (topic, "now", None))
@@ -310,7 +310,7 @@ class AsyncReader:
         return rows[0][-1] if rows and rows[0][5] == message_id else None
 
     async def _connect_again(self) -> None:
-        """Connect to the server there is now, and find the places in its log.
+        """Connect to the server there is now, and find the positions in its log.
 
         Trap: a standby that was promoted may lack what was read last, and use its ids again.
         """
@@ -347,7 +347,7 @@ class AsyncReader:
             raise InvalidArgument(f"the token is not one of this database: {error}") from error
 
     async def _check_log(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
-        """Raise where the places are of another log than this connection leads to."""
+        """Raise if the positions are of another log than this connection leads to."""
         ((log_id,),) = await fetch(connection, sql.LOG_ID, ())
         if self._log not in ("", log_id):
             raise InvalidArgument(

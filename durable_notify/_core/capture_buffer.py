@@ -76,7 +76,7 @@ class CaptureBuffer:
             return taken
 
     def done(self, items: list[Item]) -> None:
-        """Take note that these are published."""
+        """Forget what was published."""
         with self._mutex:
             self.waiting -= sum(isinstance(item, Heard) for item in items)
 
@@ -85,7 +85,7 @@ def not_promised(channel: str) -> list[str]:
     """Say what capturing a channel cannot promise, a line each."""
     return [
         f"What is sent to channel {channel} is durable from when it is heard here. Not promised:",
-        "- what is sent while nobody listens here; such gaps are said, with start and end;",
-        "- what was heard and is not yet published, where this process crashes;",
+        "- what is sent while no capture listens; such gaps are logged, with start and end;",
+        "- what was heard and is not yet published, if this process crashes;",
         "- the same payload several times in one transaction: PostgreSQL makes it one.",
     ]

@@ -1,4 +1,4 @@
-"""What a reader has read lately, to find back to where the log still has it."""
+"""What a reader has read lately, to find the last of it that the log still has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTH = 100
 
 
 class Step(NamedTuple):
-    """The highest id read, when that message was published, and the place after it."""
+    """The highest id read, when that message was published, and the position after it."""
 
     id: int
     published_at: datetime | None
@@ -26,10 +26,10 @@ class Step(NamedTuple):
 
 
 def closed(position: Position) -> Position:
-    """Return a place with no window open: its rest is read with the next one.
+    """Return a position with no window open: its rest is read with the next one.
 
     A window's end is a snapshot of the server there was; another has transactions of its own in it.
-    In the midst of late messages, those of the window come again.
+    In the midst of late messages, those of the window are read again.
     """
     if position.s1 is None:
         return position
@@ -39,7 +39,7 @@ def closed(position: Position) -> Position:
 
 
 class Checkpoints:
-    """Places in a topic, one a batch.
+    """Positions in a topic, one a batch.
 
     A server that has the message with the highest id that was read draws no id below it any more.
     One that does not, because it was lost in a fail-over, uses these ids again for others, and the
@@ -51,7 +51,7 @@ class Checkpoints:
         self._steps = deque([Step(position.h0, published_at, position)], maxlen=LENGTH)
 
     def note(self, published_at: datetime, after: Position) -> None:
-        """Take note of the place after a message; a late one says nothing of what is above it."""
+        """Note the position after a message; a late one says nothing of what is above it."""
         if after.p >= after.h0:
             self._steps.append(Step(after.p, published_at, closed(after)))
 

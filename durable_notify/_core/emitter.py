@@ -1,4 +1,4 @@
-"""Telling of events: to whoever wants to know, and never to anybody's harm."""
+"""Events: subscribers are told, and what they raise does no harm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("durable_notify")
 
 
 class EventEmitter:
-    """Tells subscribers; false where there are none, so that nothing need be measured."""
+    """Tells subscribers; false if there are none, so that nothing need be measured."""
 
     def __init__(self, on_event: OnEvent | Sequence[OnEvent] | None, group: str = "") -> None:
         self._subscribers = subscribers(on_event)
@@ -119,5 +119,5 @@ class EventEmitter:
         )  # fmt: skip
 
     def lost(self, lease: Lease, messages: int) -> None:
-        """Tell of a lease that somebody else has."""
+        """Tell of a lease that another consumer has."""
         self.emit(LostLease(group=self.group, topic=lease.topic, messages=messages))

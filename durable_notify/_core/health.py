@@ -24,24 +24,24 @@ class HealthTracker:
         self._failing: tuple[float, str] | None = None
 
     def beat(self, now: float) -> None:
-        """Take note that the consumer's loops turn."""
+        """Note that the consumer's loops turn."""
         self._beat_at = now
 
     def stop(self) -> None:
-        """Take note that it was told to stop."""
+        """Note that it was told to stop."""
         self._stopping = True
 
     def end(self, error: BaseException) -> None:
-        """Take note of what ended it."""
+        """Note what ended it."""
         self._fault = error
 
     def claim_failed(self, error: BaseException, now: float) -> None:
-        """Take note that claiming failed."""
+        """Note that claiming failed."""
         since = now if self._failing is None else self._failing[0]
         self._failing = (since, name_of(error))
 
     def claim_succeeded(self, now: float) -> float | None:
-        """Take note that claiming works; returns for how long it had not, None: it had."""
+        """Note that claiming works; returns for how long it had not, None: it had."""
         self._beat_at = self._worked_at = now
         if self._failing is None:
             return None

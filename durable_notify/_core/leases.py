@@ -35,7 +35,7 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """The message is to come again after ``delay`` seconds, or as its group backs off.
+    """The message is to be redelivered after ``delay`` seconds, or as its group backs off.
 
     ``error`` is what is kept of the reason: ``type``, ``message`` and ``traceback``.
     """
@@ -126,9 +126,9 @@ class Lease:
     """A lease this consumer holds, and how far its messages have come.
 
     A message is *open* until it is *settled* (an outcome was recorded) or *finished* (its handler
-    has acknowledged it in a transaction of its own). It is *over* once that is durable: flushed, or
-    known to have committed; then the next of its key may be handled. The lease is done once no
-    message is open and all outcomes are flushed.
+    has acknowledged it in a transaction of its own). Its outcome is *durable* once it was flushed,
+    or that transaction is known to have committed; then the next of its key may be handled. The
+    lease is done once no message is open and all outcomes are flushed.
     """
 
     __slots__ = (
@@ -146,17 +146,17 @@ class Lease:
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
-        self.topic = ""  # this and the attempts are known where somebody is told of events
+        self.topic = ""  # this and the attempts are known if anything subscribes to events
         self.attempts: Mapping[int, int] = {}
         self.ordering_keys = ordering_keys
         self.ids = tuple(ordering_keys)
         self._sizes = sizes or {}
-        self._on_durable = on_durable  # called for each message that is over
+        self._on_durable = on_durable  # called for each message whose outcome is durable
         self._sent_back: dict[int, list[int]] = {}  # with which one
         self.open = set(self.ids)
         self.pending = Settlement()
         self._unsent: list[Settlement] = []
-        # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
+        # Acknowledged in a transaction that may yet roll back; and in which, if that is known.
         self.in_transaction: dict[int, str | None] = {}
         self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
         self.withdrawn: dict[int, str] = {}  # what is not its handler's to settle any more, and why
@@ -168,7 +168,7 @@ class Lease:
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Settlement:
-        """Take note of an outcome; returns the collection it will be flushed with.
+        """Record an outcome; returns the settlement it will be flushed with.
 
         Args:
             message_id: the message.
@@ -192,7 +192,7 @@ class Lease:
         return pending
 
     def finish(self, message_id: int) -> None:
-        """Take note that a message was settled elsewhere, in a transaction not known to be over."""
+        """Finish a message that was settled in another transaction, not known to have ended."""
         with self._mutex:
             self._close(message_id, withdrawn=True)
 
@@ -202,13 +202,13 @@ class Lease:
             self.withdrawn[message_id] = why
 
     def mark_durable(self, message_ids: Iterable[int]) -> None:
-        """Note that what became of messages is durable: the next of their keys may go."""
+        """Mark the outcomes of messages as durable: the next of their keys may be handled."""
         for message_id in message_ids:
             if message_id not in self.open:  # else it was refused, and waits to be settled
                 self._report_durable(message_id)
 
     def take(self) -> Settlement | None:
-        """Take outcomes collected so far, to flush them; None where there are none."""
+        """Take outcomes recorded so far, to flush them; None if there are none."""
         with self._mutex:
             if self._unsent:
                 return self._unsent.pop(0)
@@ -225,9 +225,9 @@ class Lease:
             self._unsent.insert(0, taken)
 
     def lose(self) -> None:
-        """Take note that the lease was superseded; what waits to be flushed has failed.
+        """Mark the lease as superseded; what waits to be flushed has failed.
 
-        But for what may have arrived when the connection broke: the next flush finds out.
+        Except what may have arrived when the connection broke: the next flush finds out.
         """
         failed = set(self.open)
         with self._mutex:
@@ -243,9 +243,9 @@ class Lease:
             self._report_durable(message_id)
 
     def reopen(self, message_id: int) -> None:
-        """Take note that an outcome was refused as out of order: it may be settled later.
+        """Open a message again whose outcome was refused as out of order: it may be settled later.
 
-        Should nobody do so, the lease is left to run out, and what is open of it comes again.
+        If it is not, the lease runs out, and what is open of it is redelivered.
         """
         with self._mutex:
             self.open.add(message_id)
@@ -292,7 +292,7 @@ class Lease:
 
     @property
     def uncertain(self) -> bool:
-        """Whether outcomes wait to be flushed of which nobody knows whether they arrived."""
+        """Whether outcomes wait to be flushed that may have arrived already."""
         return any(outcomes.uncertain for outcomes in tuple(self._unsent))
 
     @property

@@ -10,7 +10,7 @@ __all__ = ["Delivery", "KeyGate", "KeyQueue", "OrderingKey"]
 M = TypeVar("M")
 #: What is kept in order: a topic and the key the database said it is kept in order by.
 OrderingKey = tuple[str, str]
-#: A message under a lease: the same one may come again under another.
+#: A message under a lease: it may be redelivered under another.
 Delivery = tuple[int, int]
 
 
@@ -40,7 +40,7 @@ class KeyGate(Generic[M]):
 
     def __init__(self) -> None:
         self._inside: dict[OrderingKey, _Holder] = {}
-        # Who has not gone through, in order, and the message where it was kept.
+        # What has not gone through, in order, and the message if it was kept.
         self._lines: dict[OrderingKey, dict[Delivery, M | None]] = {}
         self._kept: dict[OrderingKey, int] = {}  # how many of each were kept
         self.kept = 0  # how many all are
@@ -77,7 +77,7 @@ class KeyGate(Generic[M]):
             return True
 
     def leave(self, key: OrderingKey | None, delivery: Delivery) -> M | None:
-        """Take note that a message is done, or will not go through after all.
+        """Note that a message is done, or will not go through after all.
 
         Returns the next of its key, if one was kept that can go now: to be sent to ``enter`` again.
         """
@@ -102,7 +102,7 @@ class KeyGate(Generic[M]):
             return message
 
     def following(self, key: OrderingKey | None, owner: object) -> M | None:
-        """Return the next of a key that was kept, to who has the key: to be sent to ``enter``."""
+        """Return the next kept message of a key, for its owner to send it to ``enter``."""
         if key is None:
             return None
         with self._mutex:

@@ -19,7 +19,7 @@ def backoff(attempt: int, base: float, maximum: float, rng: random.Random | None
 
 
 def shortest(*times: float | None) -> float | None:
-    """Return the shortest of some waits, where None is for ever."""
+    """Return the shortest of some waits; None is for ever."""
     known = [time for time in times if time is not None]
     return min(known) if known else None
 
@@ -82,18 +82,18 @@ class BatchSizer:
 
 
 class BusyPoller:
-    """Whether to look again soon where nothing is left, or to be rung for what comes.
+    """Whether to poll again soon when nothing is left, or to sleep until publishers ring.
 
-    A wake-up costs its publisher much and comes at once; a look costs its consumer a little and
-    finds what has come together. At a steady thousand messages a second a consumer lives from
-    looking, at one a second every message rings. Drivers of network cards do so (NAPI).
+    A wake-up costs its publisher much and comes at once. A poll costs its consumer a little and
+    finds what has come together. At a steady thousand messages a second a consumer polls, at one a
+    second every message rings. Drivers of network cards do so (NAPI).
     """
 
-    #: How long nothing may come before it is better to be rung, in seconds.
+    #: How long nothing may come before it is better to sleep, in seconds.
     MAX_GAP = 0.02
-    #: How long to wait before the next look.
+    #: How long to wait before the next poll.
     STEP = 0.01
-    #: How many messages are expected within ``MOST``, where looking pays.
+    #: How many messages are expected within ``MAX_GAP`` if polling pays.
     ENOUGH = 2.0
     #: Over how long the rate of messages is averaged.
     MEMORY = 0.1
@@ -103,14 +103,14 @@ class BusyPoller:
         self._found_at = -math.inf
 
     def found(self, messages: int, now: float) -> None:
-        """Take note that a look has found messages."""
+        """Note that a claim has found messages."""
         gap = max(now - self._found_at, 1e-4)
         weight = 1.0 - math.exp(-gap / self.MEMORY)
         self._rate += (messages / gap - self._rate) * weight
         self._found_at = now
 
     def pause(self, now: float) -> float | None:
-        """Return how long to wait for the next look, or None: it is better to be rung."""
+        """Return how long to wait for the next poll, or None: it is better to sleep."""
         left = self._found_at + self.MAX_GAP - now
         if left <= 0 or self._rate * self.MAX_GAP < self.ENOUGH:
             return None

@@ -1,4 +1,4 @@
-"""Where a reader stands in its topics, and the token that says so."""
+"""A reader's position in its topics, and the token of it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["BEGINNING", "Position", "decode", "encode"]
 
 _SNAPSHOT = re.compile(r"\d{1,20}:\d{1,20}:[\d,]*")
 _VERSION = "r1."
-_MAX_BYTES = 8 << 20  # bytes; a place has about 100
+_MAX_BYTES = 8 << 20  # a position has about 100
 
 
 class Position(NamedTuple):
-    """A window of a topic, and the last id read in it; s1 is None where none is open."""
+    """A window of a topic, and the last id read in it; s1 is None if none is open."""
 
     s0: str
     h0: int
@@ -35,13 +35,13 @@ BEGINNING = Position("3:3:", 0, None, None, 0)
 
 
 def encode(log_id: str, positions: Mapping[str, Position]) -> str:
-    """Return the token of these places in a log."""
+    """Return the token of these positions in a log."""
     text = json.dumps([log_id, positions], separators=(",", ":"), ensure_ascii=False)
     return _VERSION + base64.urlsafe_b64encode(zlib.compress(text.encode())).decode().rstrip("=")
 
 
 def decode(token: str) -> tuple[str, dict[str, Position]]:
-    """Return the log and the places of a token.
+    """Return the log and the positions of a token.
 
     Raises:
         InvalidArgument: it is not a token.

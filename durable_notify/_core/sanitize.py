@@ -55,7 +55,7 @@ def text_of(error: BaseException) -> str:
 
 
 def sanitize_error(error: object) -> Failure | None:
-    """Return a failure as the database can keep it: text for text, and nothing that is no JSON."""
+    """Return a failure as the database can keep it: a dict of texts."""
     if error is None:
         return None
     if isinstance(error, str):
@@ -66,7 +66,7 @@ def sanitize_error(error: object) -> Failure | None:
 
 
 def describe(error: BaseException) -> Failure:
-    """Return an exception's type, message and traceback; the end of that, where it is long."""
+    """Return an exception's type, message and traceback; only its end, if it is long."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TopicSet", "after"]
 
-#: How often to look for new topics where nobody tells of them, in seconds.
+#: How often to look for new topics if no wake-up tells of them, in seconds.
 LOOK_FOR_TOPICS = 1.0
-#: Up to so many topics are claimed from at once; of more, those that something was heard of.
+#: Up to so many topics are claimed from at once; of more, those that rang.
 FEW = 16
 
 
@@ -40,7 +40,7 @@ class TopicSet:
         return {channel(topic): topic for topic in self.topics} | every
 
     def add(self, topics: Iterable[str]) -> dict[str, str]:
-        """Take topics in, and return the channels of those that are new."""
+        """Add topics, and return the channels of those that are new."""
         fresh = [topic for topic in topics if topic not in self.topics]
         for topic in fresh:
             self.topics[topic] = None
@@ -49,7 +49,7 @@ class TopicSet:
         return {channel(topic): topic for topic in fresh}
 
     def mark_ready(self, rung: Mapping[str, Collection[str]] | None) -> bool:
-        """Take note of rings (None: perhaps all there are); whether new topics may be there."""
+        """Mark topics that rang (None: perhaps all); returns whether there may be new topics."""
         if rung is None:
             self.mark_all()
             return bool(self.patterns)
@@ -64,14 +64,14 @@ class TopicSet:
         )
 
     def mark_all(self) -> None:
-        """Take note that something may be in any topic."""
+        """Mark all topics: something may be in any of them."""
         self._open.update(self.topics)
         self._in_doubt = True
 
     def look_for_topics(self, now: float, *, told: bool) -> bool:
-        """Whether to look for new topics: where nobody tells of them, and at a general look.
+        """Whether to look for new topics: if no wake-up tells of them, and after ``mark_all``.
 
-        Who reads without a pause does not rest, and so is not told of new topics.
+        A consumer that reads without a pause arms no doorbell, and no wake-up tells it.
         """
         if not self.patterns or (told and not self._in_doubt) or now < self._topics_at:
             return False
@@ -84,7 +84,7 @@ class TopicSet:
         return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
 
     def mark_empty(self, topics: Iterable[str]) -> None:
-        """Take note that a read found nothing in topics whose publishers rang by then."""
+        """Mark topics as empty: a read found nothing, and their publishers rang by then."""
         self._open.difference_update(topics)
 
 

@@ -33,8 +33,8 @@ class Bridge:
         """Have what is published to a topic from here on also notify a channel, raw.
 
         For programs that only LISTEN. A JSON string is notified as its text, other JSON as JSON,
-        bytes as base64; what has 8000 bytes or more as the message's id. Everybody who can connect
-        can listen to it. Returns the channel that the topic had before.
+        bytes as base64; what has 8000 bytes or more as the message's id. Every role that can
+        connect can listen to it. Returns the channel that the topic had before.
 
         Raises:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
@@ -54,12 +54,12 @@ class Bridge:
         Roles that have it before pg_catalog in their search_path use it.
 
         Raises:
-            InvalidArgument: somebody else has a schema of this name.
+            InvalidArgument: another schema has this name.
         """
         fetch_alone(connection, sql.CREATE_COMPAT, ())
 
     def drop_compat(self, connection: Publishable) -> bool:
-        """Remove that schema: everybody notifies as before. Returns whether it was there."""
+        """Remove that schema: all programs notify as before. Returns whether it was there."""
         return bool((fetch_alone(connection, sql.DROP_COMPAT, ()))[0][0])
 
     def watch(
@@ -108,7 +108,7 @@ class Bridge:
         return [BridgeInfo(*row) for row in fetch_alone(connection, sql.BRIDGES, ())]
 
     def _named(self, connection: Publishable, table: str) -> str:
-        """Return a table's name with its schema, in quotes where they are needed."""
+        """Return a table's name with its schema, in quotes if they are needed."""
         if not isinstance(table, str) or "\0" in table:
             raise InvalidArgument(f"a table is named as in SQL, not {table!r}")
         try:
@@ -121,7 +121,7 @@ class Bridge:
             raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(
-                f"there is no table {table}: name it as in SQL, with its schema where that is not "
+                f"there is no table {table}: name it as in SQL, with its schema if that is not "
                 "in the search_path"
             )
         return str(rows[0][0])

@@ -68,12 +68,12 @@ class Capture:
         dsn: the database.
         channel: any name, 1 to 63 bytes.
         topic: where it goes; the payload as a JSON string.
-        as_json: as JSON, where the payload is that.
+        as_json: as JSON, if the payload is that.
         max_waiting: how many notifications are kept while they cannot be published; more, and it
             stops listening until half of them are.
         heartbeat: how often to check that it still hears, in seconds.
-        grace: how long it goes on trying to publish what was heard once it is told to stop.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        grace: how long it tries to publish what was heard after it is told to stop.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         say: is told what becomes of it, in words.
     """
 
@@ -245,7 +245,7 @@ class Capture:
     def _prove_that_it_hears(self) -> None:
         """Have a notification come from another connection, before anything else is done.
 
-        Trap: through a pooler the lock would stay for ever, with somebody else's session.
+        Trap: through a pooler the lock would stay for ever, with another program's session.
         """
         self._execute(SQL("LISTEN {}").format(Identifier(self._probe)))
         try:
@@ -340,7 +340,7 @@ class Capture:
         return heard
 
     def _await_ring(self, ring: Callable[[str], Any], mark: Mark | None) -> None:
-        """Have a notification sent to this session, and note the mark where it comes."""
+        """Have a notification sent to this session, and add the mark when it comes."""
         name = uuid.uuid4().hex
         self._awaited = (name, mark)
         ring(name)
@@ -378,12 +378,12 @@ class Capture:
 
     def _receive(self) -> None:
         pgconn = self._live().pgconn
-        pgconn.consume_input()  # raises OperationalError where the server is gone
+        pgconn.consume_input()  # raises OperationalError if the server is gone
         while (notify := pgconn.notifies()) is not None:
             self._note(notify)
 
     def _note(self, notify: Any) -> None:
-        """Take note of a notification, in its order."""
+        """Add a notification, in its order."""
         channel, payload = (
             part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
         )
@@ -446,7 +446,7 @@ class Capture:
     def _publish_heard(self, heard: list[Heard]) -> None:
         if not heard:
             return
-        self._batch += 1  # numbered, so that it is not published twice where an answer was lost
+        self._batch += 1  # numbered, so that it is not published twice if an answer was lost
         columns = _columns(heard)
         params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
         self._fetch(sql.CAPTURE, params)

@@ -43,19 +43,19 @@ BEAT = 5.0
 
 
 class _TakenOver(Exception):
-    """Somebody else maintains now: whatever is under way is theirs."""
+    """Another process maintains now, and does what was under way."""
 
 
 class Maintenance:
     """Keeps the database half in shape: retention, compaction, archive, what is left over.
 
-    Of all who maintain a database one is at it at a time; when it dies, another goes on. For the
+    Only one process maintains a database at a time; when it dies, another takes over. For the
     owner of the schema. Its connection may lead through a pooler.
 
     Args:
         dsn: a libpq connection string or URI. A round opens a connection of its own.
-        every: how many seconds after a round the next is due, whoever did it; 0: at once.
-        archive: where messages go that are to be archived before they are removed.
+        every: how many seconds after a round the next is due, in whichever process; 0: at once.
+        archive: takes messages that are to be archived before they are removed.
         inbox_age: how many seconds ``once`` remembers, at least; None: for ever.
         audit_age: how many seconds the audit, losses and ended replays are kept; None: for ever.
         told: called after each step with its name, its topic and how much it did.
@@ -102,14 +102,14 @@ class Maintenance:
                 self._stopping.wait(_pause(max(1.0, self._every)))
 
     def run_once(self) -> dict[str, int | str] | None:
-        """Do a round, if one is due and nobody else is at it.
+        """Do a round, if one is due and no other process does it.
 
         Returns:
             How much was done by step, or what kept a step from it (``"remove failed"``); None:
-            nothing was due, or somebody else is at it.
+            nothing was due, or another process is at it.
 
         Raises:
-            psycopg.Error: the database cannot be reached or used. The next round goes on.
+            psycopg.Error: the database cannot be reached or used. The next round continues.
         """
         with connect(self._dsn, "maintenance") as connection:
             if self._registry is not None:
@@ -142,7 +142,7 @@ class Maintenance:
         topic: str | None,
         report: dict[str, int | str],
     ) -> bool:
-        """Do a step until nothing is left of it; False where the round is not to go on."""
+        """Do a step until nothing is left of it; returns whether to continue the round."""
         while not self._stopping.is_set():
             try:
                 params = (self._worker, step, topic, *self._ages)
@@ -150,10 +150,10 @@ class Maintenance:
             except TRANSIENT:
                 if connection.closed:
                     raise
-                return True  # a lock that was not to be had: another time
+                return True  # a lock was not available: another time
             except psycopg.Error as error:
                 report[f"{step} failed"] = said(error)
-                return True  # the others go on
+                return True  # the other steps continue
             if done is None:
                 return False
             if self._told is not None:
@@ -183,7 +183,7 @@ class Maintenance:
             except Exception as error:
                 if connection.closed:
                     raise
-                # The archive's: the messages stay, the others go on.
+                # An error of the archive: the messages stay, the other topics continue.
                 log.warning("archiving topic %r failed: %s", topic, said(error))
                 report["archive failed"] = said(error)
 
@@ -191,7 +191,7 @@ class Maintenance:
         """Archive the next stretch; returns how many messages that was.
 
         Raises:
-            _TakenOver: somebody else maintains now. Nothing was kept.
+            _TakenOver: another process maintains now. Nothing was kept.
         """
         from_id, below = (fetch(connection, sql.PLAN_ARCHIVE, (topic,)))[0]
         if below is None:
@@ -199,7 +199,7 @@ class Maintenance:
         stretch = (topic, from_id, below)
 
         def still_ours() -> None:
-            """Give a sign of life, or somebody else takes over."""
+            """Give a sign of life, so that no other process takes over."""
             if not (fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch)))[0][0]:
                 raise _TakenOver
 
@@ -214,8 +214,8 @@ class Maintenance:
                 aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
                 still_ours()
-            # Trap: after the last page, the empty one. What was read is whole only if nobody else
-            # has archived it, and had it removed, before it was read.
+            # Trap: after the last page, the empty one. What was read is whole only if no other
+            # process has archived it, and had it removed, before it was read.
             still_ours()
             aside(part.finish, meanwhile=beat, every=BEAT)
         except BaseException:
@@ -238,7 +238,7 @@ def keep_up(
     suspended: Callable[[], bool],
     every: float = EVERY,
 ) -> None:
-    """Maintain beside a consumer, where its role may, and nobody else does."""
+    """Maintain beside a consumer, if its role may and no other process does."""
     maintenance = Maintenance(dsn, every=every)
     maintenance._registry = queries.registry
     maintenance._stopping = stopping

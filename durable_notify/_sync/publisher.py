@@ -35,7 +35,7 @@ class Publisher:
 
     Args:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
-        trace: whether messages carry the current OpenTelemetry span, where there is one, in the
+        trace: whether messages carry the current OpenTelemetry span, if there is one, in the
             headers ``traceparent`` and ``tracestate``.
         on_event: a function, or several, called with every event (``durable_notify.events``).
     """
@@ -69,12 +69,12 @@ class Publisher:
     ) -> int:
         """Publish a message and return its id.
 
-        It is part of the caller's transaction: every group gets it once that commits, and nobody
+        It is part of the caller's transaction: every group gets it once that commits, and none
         if it rolls back. On a psycopg connection in autocommit mode it is committed on return.
         Take your own locks before you publish: the order of a key is that of its ids.
 
         Args:
-            payload: anything JSON, a pydantic model or a dataclass, or an ``Outgoing`` with all
+            payload: anything JSON, a pydantic model or a dataclass, or a ``NewMessage`` with all
                 that follows; or bytes, kept as they are.
             key: messages of one key belong together, and in order.
             headers: a mapping from str to JSON values, for what is not the payload's business.
@@ -113,7 +113,7 @@ class Publisher:
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
-        A payload is what ``publish`` takes; one with a key, headers or options is an ``Outgoing``.
+        A payload is what ``publish`` takes; one with a key, headers or options is a ``NewMessage``.
         All are checked before anything is written. Transaction and errors are those of ``publish``;
         an error names the message's place in the list by a note.
         """

@@ -1,4 +1,4 @@
-"""What a consumer has claimed, on its way to whoever handles it."""
+"""The messages that a consumer has claimed, on their way to handlers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger("durable_notify")
 
 
 class AsyncPrefetchBuffer:
-    """Hands messages out in their turn, and only while they are still this consumer's.
+    """Buffers claimed messages and hands them out in key order, while they are this consumer's.
 
     Args:
         stopping: set once nothing more is to be handled.
-        room: set where another batch may be claimed.
+        room: set when another batch may be claimed.
         loads: what becomes of the text of a payload.
     """
 
@@ -77,7 +77,7 @@ class AsyncPrefetchBuffer:
         return self._gate.keys
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Take in what was claimed."""
+        """Add what was claimed."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -100,14 +100,14 @@ class AsyncPrefetchBuffer:
         self._queue.put(None)
 
     async def next(self, owner: object = None, until: float | None = None) -> AsyncMessage | None:
-        """Return the next message, or None once it has ended, or it is too late for one."""
+        """Return the next message, or None once it has ended or the time is over."""
         while True:
             try:
                 message = self._of_its_key(owner) or await self._queued(until)
             except self._queue.EMPTY:
                 return None
             if message is None:
-                self._queue.put(None)  # for whoever else waits
+                self._queue.put(None)  # for other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
@@ -162,7 +162,10 @@ class AsyncPrefetchBuffer:
         return ordering_key is not None and self._gate.waits(ordering_key)
 
     async def verify_lease(self, message: AsyncMessage) -> None:
-        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        """Wait until a message's lease is known to be ours, or lost.
+
+        One may have run out without our noticing, and another consumer may have it by now.
+        """
         lease = message._lease
         while not (self.lease_manager.is_sure(lease) or lease.lost or self._stopping.is_set()):
             await self.lease_manager.confirm(lease)

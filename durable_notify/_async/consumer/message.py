@@ -65,7 +65,7 @@ class AsyncMessage:
         self.payload, self.headers = None, {}
         try:
             self.payload = loads(payload) if data is None else data
-            # Who takes payloads as text may take headers as text, too.
+            # A relay takes payloads as text, and headers too.
             of_headers = getattr(loads, "of_headers", json.loads)
             self.headers = {} if headers is None else of_headers(headers)
         except (ValueError, RecursionError) as error:
@@ -91,11 +91,11 @@ class AsyncMessage:
 
         Without a connection, it is durable on return. With one, it is part of that transaction,
         and takes effect if and when that commits: together with what the handler wrote in it, so
-        that the effect is exactly once. If it rolls back, the message comes again.
+        that the effect is exactly once. If it rolls back, the message is redelivered.
 
         Raises:
             AlreadySettled: it was settled before.
-            LeaseLost: somebody else has the message by now. A transaction given has failed.
+            LeaseLost: another consumer has the message by now. A transaction given has failed.
             ConsumerClosed: the consumer has given its leases back.
         """
         if connection is None:
@@ -124,16 +124,16 @@ class AsyncMessage:
         """Run the body in a transaction that acknowledges the message at its end.
 
         What the body writes through the connection it is given and the acknowledgement commit
-        together, or not at all: the effect is exactly once. Where the body raises, all is rolled
-        back and the exception goes on, to the rules for errors.
+        together, or not at all: the effect is exactly once. If the body raises, all is rolled
+        back and the exception passes on, to the rules for errors.
 
         Args:
-            source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
+            source: what the connection comes from: an engine or sessionmaker of SQLAlchemy (the
                 body gets a Connection or Session), or a psycopg pool; None: a psycopg connection
                 of the consumer's own.
 
         Raises:
-            LeaseLost: somebody else has the message by now; all was rolled back.
+            LeaseLost: another consumer has the message by now; all was rolled back.
         """
         if source is None:
             source = self._lease_manager.transactions
@@ -172,9 +172,9 @@ class AsyncMessage:
     async def once(self, connection: Publishable) -> bool:
         """Return whether the group has this message for the first time, in a transaction.
 
-        True in one transaction that commits, False in all after it: also when the message comes
-        again by a replay. For handlers whose effects are outside the database; as these cannot
-        commit with it, give them the message's id as their idempotency key as well. Another
+        True in one transaction that commits, False in all after it: also when the message is
+        redelivered or replayed. For handlers whose effects are outside the database. As these
+        cannot commit with it, give them the message's id as their idempotency key as well. Another
         transaction that asks at the same time waits for the first.
         """
         rows = await fetch(connection, sql.ONCE, (self._lease_manager.group, self.id))
@@ -185,9 +185,9 @@ class AsyncMessage:
         delay: float | timedelta | None = None,
         error: str | BaseException | None = None,
     ) -> None:
-        """Have the message come again, ``delay`` seconds from now or as the group backs off.
+        """Have the message redelivered, ``delay`` seconds from now or as the group backs off.
 
-        It comes with ``attempt`` one higher, or becomes a dead letter where that is one too many.
+        Its ``attempt`` is one higher then; if that is one too many, it becomes a dead letter.
         In a group that keeps order, later messages of its key come after it. ``error`` is kept with
         it. Durable on return; raises what ``ack`` raises.
         """
@@ -205,11 +205,11 @@ class AsyncMessage:
     async def extend(self, seconds: float) -> None:
         """Keep the lease for that long from now.
 
-        Needed only where the process may stop giving signs of life for longer than the consumer's
+        Needed only if the process may stop giving signs of life for longer than the consumer's
         ``lease``: while it gives them, leases are prolonged by themselves.
 
         Raises:
-            LeaseLost: somebody else has the message by now.
+            LeaseLost: another consumer has the message by now.
         """
         if not 0 < seconds < 10**9:
             raise InvalidArgument(f"extend by a positive number of seconds, not {seconds!r}")

@@ -94,7 +94,7 @@ class AsyncQueries:
         self.registry = registry = AsyncConnectionRegistry()
         self._claiming = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
-        # Where it is dead, there is time to try again before a lease runs out.
+        # If it is dead, there is time to try again before a lease runs out.
         self._keeping = AsyncReconnectingConnection(
             dsn, purpose, registry, beat, min(2 * beat, lease / 3)
         )

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""What a consumer has claimed, on its way to whoever handles it."""
+"""The messages that a consumer has claimed, on their way to handlers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = logging.getLogger("durable_notify")
 
 
 class PrefetchBuffer:
-    """Hands messages out in their turn, and only while they are still this consumer's.
+    """Buffers claimed messages and hands them out in key order, while they are this consumer's.
 
     Args:
         stopping: set once nothing more is to be handled.
-        room: set where another batch may be claimed.
+        room: set when another batch may be claimed.
         loads: what becomes of the text of a payload.
     """
 
@@ -78,7 +78,7 @@ class PrefetchBuffer:
         return self._gate.keys
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Take in what was claimed."""
+        """Add what was claimed."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -101,14 +101,14 @@ class PrefetchBuffer:
         self._queue.put(None)
 
     def next(self, owner: object = None, until: float | None = None) -> Message | None:
-        """Return the next message, or None once it has ended, or it is too late for one."""
+        """Return the next message, or None once it has ended or the time is over."""
         while True:
             try:
                 message = self._of_its_key(owner) or self._queued(until)
             except self._queue.EMPTY:
                 return None
             if message is None:
-                self._queue.put(None)  # for whoever else waits
+                self._queue.put(None)  # for other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
@@ -163,7 +163,10 @@ class PrefetchBuffer:
         return ordering_key is not None and self._gate.waits(ordering_key)
 
     def verify_lease(self, message: Message) -> None:
-        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+        """Wait until a message's lease is known to be ours, or lost.
+
+        One may have run out without our noticing, and another consumer may have it by now.
+        """
         lease = message._lease
         while not (self.lease_manager.is_sure(lease) or lease.lost or self._stopping.is_set()):
             self.lease_manager.confirm(lease)

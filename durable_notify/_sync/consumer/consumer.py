@@ -68,7 +68,7 @@ class Consumer:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
         group: the consumer group.
         topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         options: see ``ConsumerOptions``.
     """
 
@@ -298,7 +298,7 @@ class Consumer:
         """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
 
         A message whose handler returns without having settled it is acknowledged. One whose
-        handler raises comes again, later each time, up to the group's ``max_attempts``; then it
+        handler raises is redelivered, later each time, up to the group's ``max_attempts``; then it
         becomes a dead letter. On stopping, handlers at work finish, their acknowledgements are
         sent and what was not begun is given back. At a second signal they are not waited for.
 
@@ -345,8 +345,8 @@ class Consumer:
         """Hand batches of messages to a handler until stopped, as ``run`` does single ones.
 
         The handler may settle messages of a batch one by one: those it has not settled when it
-        returns are acknowledged; those it has not settled when it raises come again, by the rules
-        for errors. A batch may have several messages of a key, in their order.
+        returns are acknowledged; those it has not settled when it raises are redelivered, by the
+        rules for errors. A batch may have several messages of a key, in their order.
 
         Args:
             handler: called with lists of 1 to ``size`` messages.
@@ -392,7 +392,7 @@ class Consumer:
     def settle_soon(self, message: Message, outcome: Outcome) -> None:
         """Settle a message together with others, before long; not durable on return.
 
-        Should the process die first, the message comes again.
+        Should the process die first, the message is redelivered.
 
         Args:
             outcome: ``Ack()``, ``Retry()`` or ``Reject()``; messages kept in order get theirs in
@@ -400,7 +400,7 @@ class Consumer:
 
         Raises:
             AlreadySettled: it was settled before, or sent back with an earlier one of its key.
-            LeaseLost: somebody else has the message by now.
+            LeaseLost: another consumer has the message by now.
         """
         self._lease_manager.check_open()
         self._lease_manager.settle_soon(message._lease, message.id, outcome)
@@ -408,8 +408,8 @@ class Consumer:
     def filter_held(self, messages: Iterable[Message]) -> list[Message]:
         """Return which of some messages are unsettled and this consumer's still.
 
-        For who has waited long: a lease may have run out while the process was suspended or the
-        database out of reach, and what it held may be with another consumer.
+        Ask after a long wait. A lease may have run out while the process was suspended or the
+        database out of reach, and another consumer may have its messages.
         """
         held = []
         for message in messages:

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Handing messages to handlers, and settling what these leave unsettled."""
+"""Dispatching: handlers are called, and what they leave unsettled is settled."""
 
 from __future__ import annotations
 
@@ -55,16 +55,15 @@ class Call:
 class Dispatcher:
     """Runs workers, which take messages and call the handler.
 
-    A worker does not end before the consumer is told to stop, but by a fault, which ends the
-    consumer; or it is given up with its handler: what was at work when ``handler_timeout`` was
-    over, or when nothing was to be waited for any more. Who takes a call out of ``_calls``,
-    its worker or who gives it up, settles its messages.
+    A worker ends when the consumer is told to stop, or by a fault, which ends the consumer. Or it
+    is given up with its handler: after ``handler_timeout``, or when handlers are not waited for
+    any more. What takes a call out of ``_calls``, its worker or ``_give_up``, settles its messages.
 
     Args:
-        intake: where messages come from.
-        settler: where their outcomes go.
+        buffer: hands out messages.
+        lease_manager: takes their outcomes.
         options: of the consumer.
-        teller: who is told of calls.
+        emitter: tells subscribers of calls.
         took: called with how many messages were handled, and how long that took.
         stopping: set once nothing more is to be handled.
         ended: called with what ends the consumer.
@@ -194,7 +193,7 @@ class Dispatcher:
     ) -> bool:
         """Call a handler, and settle what it has not settled of the messages it was given.
 
-        Returns whether its worker is to go on.
+        Returns whether its worker is to continue.
         """
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
@@ -279,7 +278,7 @@ class Dispatcher:
             self._settle_failed(message, error)
 
     def _give_up(self, number: int) -> list[Message]:
-        """Take a call from its worker; returns its messages, none where the worker was first."""
+        """Take a call from its worker; returns its messages, none if the worker was first."""
         if (taken := self._calls.pop(number, None)) is None:
             return []
         for message in taken.messages:
@@ -333,7 +332,7 @@ class Dispatcher:
                 self._hire()
             worker = self._workers.pop(one.number, None)
             ended = worker is not None and worker.cancel(GRACE)
-            self._leave(one.number)  # where it is still at work, it is not waited for
+            self._leave(one.number)  # if it is still at work, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it was given up, and is at work still",

@@ -95,7 +95,7 @@ class Queries:
         self.registry = registry = ConnectionRegistry()
         self._claiming = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
-        # Where it is dead, there is time to try again before a lease runs out.
+        # If it is dead, there is time to try again before a lease runs out.
         self._keeping = ReconnectingConnection(
             dsn, purpose, registry, beat, min(2 * beat, lease / 3)
         )

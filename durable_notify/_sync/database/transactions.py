@@ -32,11 +32,11 @@ class TransactionPool:
     Args:
         dsn: where they lead.
         purpose: what they are for, in their ``application_name``.
-        opened: where they are noted.
+        registry: knows them, to cut them if the server hangs.
         heartbeat: how long one may lie idle before it is asked for an answer, in seconds.
     """
 
-    #: How long to go on trying to connect, in seconds.
+    #: How long to try to connect, in seconds.
     PATIENCE = 10.0
     #: How long one that is not used stays open, in seconds.
     IDLE = 60.0
@@ -63,7 +63,7 @@ class TransactionPool:
             yield connection
         finally:
             status = connection.info.transaction_status
-            # What leads to where nothing can be written any more is given up, too.
+            # One that leads to a server that takes no writes any more is closed, too.
             if (
                 status == psycopg.pq.TransactionStatus.IDLE
                 and can_write(connection)
