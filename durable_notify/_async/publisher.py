@@ -114,7 +114,7 @@ class AsyncPublisher:
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
-        A payload is what ``publish`` takes; one with a key, headers or options is a ``NewMessage``.
+        A payload is what ``publish`` takes, or a ``NewMessage`` with a key, headers or options.
         All are checked before anything is written. Transaction and errors are those of ``publish``;
         an error names the message's place in the list by a note.
         """

@@ -87,7 +87,7 @@ class Bridge:
             psycopg.errors.LockNotAvailable: others wrote to the table for 3 seconds.
         """
         if isinstance(columns, str):
-            raise InvalidArgument(f"columns is an iterable of names, not {columns!r}")
+            raise InvalidArgument(f"columns must be an iterable of names, not {columns!r}")
         chosen = None if columns is None else list(columns)
         full_name = self._named(connection, table)
         fetch_alone(connection, sql.WATCH, (full_name, check_topic(topic), chosen, with_old))
@@ -110,7 +110,7 @@ class Bridge:
     def _named(self, connection: Publishable, table: str) -> str:
         """Return a table's name with its schema, in quotes if they are needed."""
         if not isinstance(table, str) or "\0" in table:
-            raise InvalidArgument(f"a table is named as in SQL, not {table!r}")
+            raise InvalidArgument(f"name the table as in SQL, as a str, not {table!r}")
         try:
             rows = fetch_alone(connection, sql.FULL_NAME_OF_TABLE, (table,))
         except (
@@ -118,7 +118,7 @@ class Bridge:
             psycopg.errors.SyntaxError,
             psycopg.errors.FeatureNotSupported,
         ) as error:
-            raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
+            raise InvalidArgument(f"{table!r} is not the name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(
                 f"there is no table {table}: name it as in SQL, with its schema if that is not "

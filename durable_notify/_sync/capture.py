@@ -109,7 +109,7 @@ class Capture:
         self.topic = check_topic(topic)
         if max_waiting < 1 or heartbeat <= 0 or grace < 0:
             raise InvalidArgument(
-                "max_waiting is at least 1, heartbeat positive, grace not negative"
+                "max_waiting must be at least 1, heartbeat positive, grace 0 or more"
             )
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
@@ -132,7 +132,7 @@ class Capture:
         self._connection: TimeoutConnection | None = None
         self._awaited: tuple[str, Mark | None] | None = None
         self._hears_until: datetime | None = None
-        self._why = "nobody captured it"
+        self._why = "no capture was running"
         self._buffer = CaptureBuffer(max_waiting)  # between the two sides
         self._more = Event()
         self._hurry = Event()
@@ -217,7 +217,7 @@ class Capture:
         self._why = " ".join(said(error).split())
         level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
-            level, "channel %s is not listened to, next try in %.1f s: %s",
+            level, "not listening to channel %s, next try in %.1f s: %s",
             self.channel, delay, self._why,
         )  # fmt: skip
         self._disconnect()
@@ -275,7 +275,9 @@ class Capture:
                 self._execute(sql.END_DEAD_CAPTURE, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
                 level = self._log_throttle.level("ending", error, time.monotonic())
-                log.log(level, "the active capture is silent and cannot be ended: %s", said(error))
+                log.log(
+                    level, "the active capture is silent, and could not be ended: %s", said(error)
+                )
             self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
         return False
 
@@ -296,7 +298,7 @@ class Capture:
         self.gaps += 1
         self._buffer.add(gap)
         log.warning(
-            "gap: what was sent to channel %s from %s to %s may be lost: %s",
+            "gap: notifications of channel %s from %s to %s may be lost: %s",
             self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
         )  # fmt: skip
 
@@ -320,7 +322,7 @@ class Capture:
     def _wait_for_room(self) -> None:
         self._why = f"{self._buffer.limit} notifications waited to be published"
         log.warning(
-            "channel %s is not listened to: %s; it is again once half of them are published",
+            "stopped listening to channel %s: %s; it resumes once half of them are published",
             self.channel, self._why,
         )  # fmt: skip
         self._disconnect()

@@ -151,7 +151,7 @@ async def test_one_on_its_way_to_a_handler(
 
     class Call(async_dispatcher.Call):
         def __init__(self, *args: Any) -> None:
-            wanted.append(consumer._to_claim())
+            wanted.append(consumer._fetcher.wanted)
             super().__init__(*args)
 
     for module in (async_dispatcher, sync_dispatcher):

@@ -103,9 +103,11 @@ class AsyncLeaseManager:
     def check_open(self) -> None:
         """Raise ConsumerClosed if the leases were given back, UsedAfterFork in another process."""
         if os.getpid() != self._process:
-            raise UsedAfterFork("the message was taken before the fork: settle it where it was")
+            raise UsedAfterFork(
+                "the message was taken before the fork: settle it in the parent process"
+            )
         if self._closed:
-            raise ConsumerClosed("the consumer was closed; its unsettled messages come again")
+            raise ConsumerClosed("the consumer was closed; its unsettled messages are redelivered")
 
     # Settling
 
@@ -202,7 +204,7 @@ class AsyncLeaseManager:
         try:
             await self._prolong([lease.token])
         except TRANSIENT as error:
-            self._log_throttled("whether a lease has run out is not known", error)
+            self._log_throttled("could not verify the lease", error)
 
     async def heartbeat_loop(self) -> None:
         """Prolong the leases held, until closed."""
@@ -220,7 +222,7 @@ class AsyncLeaseManager:
                 await self._queries.renew_active()
                 await self._prolong(held)
             except TRANSIENT as error:
-                self._log_throttled("leases could not be prolonged", error)
+                self._log_throttled("leases could not be extended", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time for one more
 
     async def _prolong(self, tokens: list[int]) -> None:
@@ -261,7 +263,7 @@ class AsyncLeaseManager:
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases run out by themselves.
-                    log.warning("leases were not given back, they will run out: %s", said(error))
+                    log.warning("leases were not released, and will expire: %s", said(error))
                     break
                 await self.closing.wait(delay)
         self._closed = True

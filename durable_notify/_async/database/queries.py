@@ -125,7 +125,7 @@ class AsyncQueries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("group %r is waited for: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, said(error))
             ((_, self.exclusive, *_),) = await fetch(
                 connection, sql.GROUP_OPTIONS, (options.group,)
             )

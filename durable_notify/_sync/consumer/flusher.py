@@ -87,7 +87,7 @@ class Flusher:
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
                 level = self._log_throttle.level("settling", error, time.monotonic())
-                log.log(level, "settling failed, and is tried again: %s", said(error))
+                log.log(level, "settling failed, and will be retried: %s", said(error))
                 self._dirty.set()
                 self._closing.wait(0.5)
                 continue

@@ -124,7 +124,7 @@ class Queries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("group %r is waited for: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, said(error))
             ((_, self.exclusive, *_),) = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
             self._look_at_topics(connection)
         return before

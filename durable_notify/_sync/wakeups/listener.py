@@ -42,8 +42,8 @@ __all__ = ["Listener", "listen"]
 log = logging.getLogger("durable_notify")
 
 CROWDED = (
-    "the queue of notifications is half full, so that nothing is to ring: consumers poll. A "
-    "session that listens sits in a transaction; see pg_stat_activity"
+    "the queue of notifications is half full: consumers disarm their doorbells and poll. A "
+    "listening session stays in a transaction; see pg_stat_activity"
 )
 #: How long the session may take for an answer, in seconds; no longer than from beat to beat.
 ANSWER = 10.0
@@ -185,7 +185,10 @@ class Listener(ListeningSession):
                 for emitter in self._emitters():
                     emitter.emit(Disconnected(group=emitter.group, error=name_of(error)))
                 if self.suspended:
-                    log.info("the listening connection went while all sleep: %s", said(error))
+                    log.info(
+                        "the listening connection was lost while all consumers sleep: %s",
+                        said(error),
+                    )
                 else:
                     log.log(
                         self._log_throttle.level("listening", error, time.monotonic()),
@@ -397,7 +400,7 @@ class Listener(ListeningSession):
         if deaf and not self.state.deaf:
             log.warning(
                 "wake-ups do not reach the listening connection (a pooler in transaction mode does "
-                "this): consumers poll. Give a direct listen_dsn"
+                "this): consumers poll. Set a direct listen_dsn"
             )
         if heard:
             # Trap: only if the session is ours, not behind a pooler.
