@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..._core.callables import check_handler
 from ..._core.emitter import EventEmitter
 from ..._core.health import HealthTracker
-from ..._core.hints import Unsettled
 from ..._core.pacing import BatchSizer
 from ...errors import ConsumerClosed, InvalidArgument, UsedAfterFork
 from ...options import ConsumerOptions, check_known
@@ -24,6 +23,7 @@ from ..wakeups.subscription import LONGEST_SLEEP
 from .buffer import AsyncPrefetchBuffer
 from .dispatcher import AsyncDispatcher
 from .fetcher import AsyncFetcher
+from .iteration import AsyncIteration
 from .leases import AsyncLeaseManager
 from .upkeep import AsyncUpkeep
 
@@ -91,9 +91,6 @@ class AsyncConsumer:
         self._room = Event()  # there may be room for another batch
         self._emitter = EventEmitter(self.options.on_event, self.options.group)
         self._health = HealthTracker(self.options.heartbeat)
-        self._unsettled = Unsettled(until_empty=self.options.until_empty)
-        self._out = 0  # how many messages a loop has
-        self._out_at = 0.0
         self._started = self._running = self._closed = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
@@ -111,6 +108,12 @@ class AsyncConsumer:
         )
         self._buffer.lease_manager = self._lease_manager
         self._upkeep = AsyncUpkeep(self._queries, options, self._emitter)
+        self._iteration = AsyncIteration(
+            self._buffer,
+            self._lease_manager,
+            self._batch_sizer,
+            until_empty=options.until_empty,
+        )
         self._dispatcher = AsyncDispatcher(
             self._buffer,
             self._lease_manager,
@@ -128,7 +131,7 @@ class AsyncConsumer:
             batch_sizer=self._batch_sizer,
             emitter=self._emitter,
             health=self._health,
-            being_handled=lambda: self._dispatcher.busy + self._out,
+            being_handled=lambda: self._dispatcher.busy + self._iteration.out,
             stopping=self._stopping,
             room=self._room,
         )
@@ -208,8 +211,7 @@ class AsyncConsumer:
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""
         self._health.beat(time.monotonic())
-        handed_out = self._lease_manager.held - self._buffer.size
-        self._unsettled.look(handed_out, room=self._fetcher.free > 0)
+        self._iteration.warn_if_stuck(room=self._fetcher.free > 0)
         return self._subscription is not None and self._subscription.suspended
 
     def health(self) -> Health:
@@ -233,7 +235,7 @@ class AsyncConsumer:
     @property
     def _waits(self) -> str | None:
         """What claiming waits for, as ``Health.state`` names it; None: it is at work."""
-        if self._out and self._fetcher.wanted == 0:
+        if self._iteration.out and self._fetcher.wanted == 0:
             return "full"
         return None if self._subscription is None else self._subscription.waits
 
@@ -277,23 +279,10 @@ class AsyncConsumer:
         self._check_process()
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
-        self._lease_manager.finish_pending()  # the loop's body is over: so are its transactions
-        self._came_back()
-        with self._unsettled.waits():
-            message = await self._buffer.next()
+        message = await self._iteration.next()
         if message is None:
             raise StopAsyncIteration
-        self._went_out(1)
         return message
-
-    def _went_out(self, messages: int) -> None:
-        self._out, self._out_at = messages, time.monotonic()
-        self._buffer.begun(messages)
-
-    def _came_back(self) -> None:
-        if self._out:
-            self._batch_sizer.took(self._out, time.monotonic() - self._out_at)
-            self._out = 0
 
     async def run(self, handler: Callable[[AsyncMessage], Any], *, concurrency: int = 1) -> None:
         """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
@@ -377,20 +366,10 @@ class AsyncConsumer:
         self._check_process()
         self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
-        while batch := await self._next_batch(size, max_wait):
-            self._went_out(len(batch))
+        while batch := await self._iteration.next_batch(size, max_wait):
             yield batch
-            self._came_back()  # the body is over
-            pending = self._lease_manager.pending_in_transaction
-            for message in batch:
-                if (taken := (message._lease, message.id)) in pending:  # so is its transaction
-                    pending.discard(taken)
-                    self._lease_manager.settled_in_transaction(*taken)
+            self._iteration.end_batch(batch)
             await checkpoint()
-
-    async def _next_batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
-        with self._unsettled.waits():
-            return await self._buffer.batch(size, max_wait)
 
     def settle_soon(self, message: AsyncMessage, outcome: Outcome) -> None:
         """Settle a message together with others, before long; not durable on return.

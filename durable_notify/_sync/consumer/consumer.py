@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..._core.callables import check_handler
 from ..._core.emitter import EventEmitter
 from ..._core.health import HealthTracker
-from ..._core.hints import Unsettled
 from ..._core.pacing import BatchSizer
 from ...errors import ConsumerClosed, InvalidArgument, UsedAfterFork
 from ...options import ConsumerOptions, check_known
@@ -25,6 +24,7 @@ from ..wakeups.subscription import LONGEST_SLEEP
 from .buffer import PrefetchBuffer
 from .dispatcher import Dispatcher
 from .fetcher import Fetcher
+from .iteration import Iteration
 from .leases import LeaseManager
 from .upkeep import Upkeep
 
@@ -92,9 +92,6 @@ class Consumer:
         self._room = Event()  # there may be room for another batch
         self._emitter = EventEmitter(self.options.on_event, self.options.group)
         self._health = HealthTracker(self.options.heartbeat)
-        self._unsettled = Unsettled(until_empty=self.options.until_empty)
-        self._out = 0  # how many messages a loop has
-        self._out_at = 0.0
         self._started = self._running = self._closed = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
@@ -112,6 +109,12 @@ class Consumer:
         )
         self._buffer.lease_manager = self._lease_manager
         self._upkeep = Upkeep(self._queries, options, self._emitter)
+        self._iteration = Iteration(
+            self._buffer,
+            self._lease_manager,
+            self._batch_sizer,
+            until_empty=options.until_empty,
+        )
         self._dispatcher = Dispatcher(
             self._buffer,
             self._lease_manager,
@@ -129,7 +132,7 @@ class Consumer:
             batch_sizer=self._batch_sizer,
             emitter=self._emitter,
             health=self._health,
-            being_handled=lambda: self._dispatcher.busy + self._out,
+            being_handled=lambda: self._dispatcher.busy + self._iteration.out,
             stopping=self._stopping,
             room=self._room,
         )
@@ -207,8 +210,7 @@ class Consumer:
     def _beat(self) -> bool:
         """Give a sign of life; returns whether the database is to be left alone."""
         self._health.beat(time.monotonic())
-        handed_out = self._lease_manager.held - self._buffer.size
-        self._unsettled.look(handed_out, room=self._fetcher.free > 0)
+        self._iteration.warn_if_stuck(room=self._fetcher.free > 0)
         return self._subscription is not None and self._subscription.suspended
 
     def health(self) -> Health:
@@ -232,7 +234,7 @@ class Consumer:
     @property
     def _waits(self) -> str | None:
         """What claiming waits for, as ``Health.state`` names it; None: it is at work."""
-        if self._out and self._fetcher.wanted == 0:
+        if self._iteration.out and self._fetcher.wanted == 0:
             return "full"
         return None if self._subscription is None else self._subscription.waits
 
@@ -276,23 +278,10 @@ class Consumer:
         self._check_process()
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
-        self._lease_manager.finish_pending()  # the loop's body is over: so are its transactions
-        self._came_back()
-        with self._unsettled.waits():
-            message = self._buffer.next()
+        message = self._iteration.next()
         if message is None:
             raise StopIteration
-        self._went_out(1)
         return message
-
-    def _went_out(self, messages: int) -> None:
-        self._out, self._out_at = messages, time.monotonic()
-        self._buffer.begun(messages)
-
-    def _came_back(self) -> None:
-        if self._out:
-            self._batch_sizer.took(self._out, time.monotonic() - self._out_at)
-            self._out = 0
 
     def run(self, handler: Callable[[Message], Any], *, concurrency: int = 1) -> None:
         """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
@@ -374,20 +363,10 @@ class Consumer:
         self._check_process()
         self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
-        while batch := self._next_batch(size, max_wait):
-            self._went_out(len(batch))
+        while batch := self._iteration.next_batch(size, max_wait):
             yield batch
-            self._came_back()  # the body is over
-            pending = self._lease_manager.pending_in_transaction
-            for message in batch:
-                if (taken := (message._lease, message.id)) in pending:  # so is its transaction
-                    pending.discard(taken)
-                    self._lease_manager.settled_in_transaction(*taken)
+            self._iteration.end_batch(batch)
             checkpoint()
-
-    def _next_batch(self, size: int, max_wait: float) -> list[Message]:
-        with self._unsettled.waits():
-            return self._buffer.batch(size, max_wait)
 
     def settle_soon(self, message: Message, outcome: Outcome) -> None:
         """Settle a message together with others, before long; not durable on return.
