@@ -57,7 +57,7 @@ class AsyncMaintenance:
         archive: takes messages that are to be archived before they are removed.
         inbox_age: how many seconds ``once`` remembers, at least; None: for ever.
         audit_age: how many seconds the audit, losses and ended replays are kept; None: for ever.
-        told: called after each step with its name, its topic and how much it did.
+        on_step: called after each step with its name, its topic and how much it did.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AsyncMaintenance:
         archive: Archive | None = None,
         inbox_age: float | None = None,
         audit_age: float | None = None,
-        told: Callable[[str, str | None, int], Any] | None = None,
+        on_step: Callable[[str, str | None, int], Any] | None = None,
     ) -> None:
         check_period("every", every, least=0.0)
         for name, age in (("inbox_age", inbox_age), ("audit_age", audit_age)):
@@ -82,7 +82,7 @@ class AsyncMaintenance:
         self._every = every
         self._archive = archive
         self._ages = (inbox_age, audit_age)
-        self._told = told
+        self._on_step = on_step
         self._stopping = Event()
         self._registry: AsyncConnectionRegistry | None = None
         # Tells it from all others.
@@ -157,8 +157,8 @@ class AsyncMaintenance:
                 return True  # the other steps continue
             if done is None:
                 return False
-            if self._told is not None:
-                self._told(step, topic, done)
+            if self._on_step is not None:
+                self._on_step(step, topic, done)
             if done <= 0:
                 return True
             report[step] = int(report.get(step, 0)) + done
@@ -177,8 +177,8 @@ class AsyncMaintenance:
                     if archived == 0:
                         break
                     report["archive"] = int(report.get("archive", 0)) + archived
-                    if self._told is not None:
-                        self._told("archive", topic, archived)
+                    if self._on_step is not None:
+                        self._on_step("archive", topic, archived)
             except _TakenOver:
                 raise
             except Exception as error:

@@ -198,20 +198,20 @@ class AsyncReader:
         try:
             if self._connection is None:
                 await self._connect_again()
-            told = "" in subscription.armed
+            notified = "" in subscription.armed
             look = self._topic_set.mark_ready(subscription.take_notifications())
             if self._stopping.is_set():
                 return False  # stop() may have woken it just before
-            if look or self._topic_set.look_for_topics(time.monotonic(), told=told):
+            if look or self._topic_set.look_for_topics(time.monotonic(), notified=notified):
                 await self._discover()
             for topic in after(self._last, self._topic_set.to_claim()):
-                rings = subscription.armed  # before the read: what comes later is heard of
+                armed = subscription.armed  # before the read: what comes later rings
                 if await self._read(topic):
                     self._last = topic
                     self._busy_poller.found(len(self._ready), time.monotonic())
                     subscription.disarm([topic])
                     return True
-                self._topic_set.mark_empty(rings.intersection([topic]))
+                self._topic_set.mark_empty(armed.intersection([topic]))
             self._failures = 0
         except TRANSIENT as error:
             self._failures += 1
@@ -234,9 +234,8 @@ class AsyncReader:
             return
         subscription.arm()
         if subscription.arming:
-            await subscription.woken.wait(
-                DEAF_POLL
-            )  # and read once more, which is what the bell needs
+            # Read once more after it is armed: a message may have come just before.
+            await subscription.woken.wait(DEAF_POLL)
             return
         if not await subscription.sleep(self._poll, self._idle_poll):
             self._topic_set.mark_all()

@@ -68,12 +68,12 @@ class TopicSet:
         self._open.update(self.topics)
         self._in_doubt = True
 
-    def look_for_topics(self, now: float, *, told: bool) -> bool:
+    def look_for_topics(self, now: float, *, notified: bool) -> bool:
         """Whether to look for new topics: if no wake-up tells of them, and after ``mark_all``.
 
         A consumer that reads without a pause arms no doorbell, and no wake-up tells it.
         """
-        if not self.patterns or (told and not self._in_doubt) or now < self._topics_at:
+        if not self.patterns or (notified and not self._in_doubt) or now < self._topics_at:
             return False
         self._topics_at = now + LOOK_FOR_TOPICS
         self._in_doubt = False

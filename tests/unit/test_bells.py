@@ -446,22 +446,22 @@ def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
 def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
     """Now and then, while it has no time to rest."""
     attention = TopicSet(["a", "b.*"])
-    looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, told=False)]
+    looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, notified=False)]
     assert looked == pytest.approx([10.0, 11.0, 12.0, 13.0], abs=0.11)
-    assert not any(attention.look_for_topics(20.0 + n, told=True) for n in range(9))
+    assert not any(attention.look_for_topics(20.0 + n, notified=True) for n in range(9))
 
 
 def test_new_topics_are_looked_for_where_all_is_looked_at() -> None:
     """As who looks at intervals does: a topic may never ring."""
     attention = TopicSet(["b.*"])
     attention.mark_all()
-    assert attention.look_for_topics(10.0, told=True) is True
-    assert attention.look_for_topics(20.0, told=True) is False
+    assert attention.look_for_topics(10.0, notified=True) is True
+    assert attention.look_for_topics(20.0, notified=True) is False
     attention.mark_all()
-    assert attention.look_for_topics(20.5, told=True) is True
+    assert attention.look_for_topics(20.5, notified=True) is True
 
 
 def test_without_patterns_none_are_looked_for() -> None:
     attention = TopicSet(["a"])
     attention.mark_all()
-    assert attention.look_for_topics(10.0, told=False) is False
+    assert attention.look_for_topics(10.0, notified=False) is False

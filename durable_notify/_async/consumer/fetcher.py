@@ -160,9 +160,9 @@ class AsyncFetcher:
         # Trap: a replay that was started before the doorbell was armed did not ring.
         if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
             self._replay_at = 0.0  # one may have been started
-        told = "" in self.subscription.armed
+        notified = "" in self.subscription.armed
         return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
-            time.monotonic(), told=told
+            time.monotonic(), notified=notified
         )
 
     async def _discover_topics(self) -> None:
