@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
-from .._core.signals import told_of_signals
+from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
         return call_soon
 
-    with told_of_signals(soon(stop), hurry and soon(hurry)):
+    with handle_signals(soon(stop), hurry and soon(hurry)):
         yield
 
 
