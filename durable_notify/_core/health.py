@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..events import name_of
-from ..models import Health
+from ..models import ConsumerState, Health
 
 __all__ = ["HealthTracker"]
 
@@ -57,8 +57,8 @@ class HealthTracker:
         polls: bool,
         held: int,
         group: str,
+        state: ConsumerState,
         lost_at: float | None = None,
-        waits: str | None = None,
     ) -> Health:
         """Return how it is.
 
@@ -69,8 +69,8 @@ class HealthTracker:
             polls: whether it polls.
             held: how many messages it holds.
             group: its group.
+            state: what it does.
             lost_at: when the listening connection was lost; None: it is there.
-            waits: what claiming waits for, as a state; None: it is at work.
         """
         silent = None if self._beat_at is None else max(0.0, now - self._beat_at)
         stuck = self._fault is not None or (silent is not None and silent > self._patience)
@@ -91,12 +91,4 @@ class HealthTracker:
         elif silent is not None and not (hears or polls):
             heard = "wake-ups do not arrive" if deaf else "it does not listen"
             why.append(f"{heard}, and it does not poll")
-        state = self._state(waits, started=silent is not None)
         return Health(not stuck, not why, tuple(why), group, held, hears, silent, state)
-
-    def _state(self, waits: str | None, *, started: bool) -> str:
-        if self._fault is not None:
-            return "ended"
-        if self._stopping:
-            return "stopping"
-        return (waits or "working") if started else "starting"

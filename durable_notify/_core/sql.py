@@ -142,7 +142,7 @@ LATEST = (
 # Groups
 
 STATUS = (
-    "SELECT topic, group_name, last_id, waiting, oldest_waiting, deferred, leases, leased, dead"
+    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead"
     " FROM durable_notify.status()"
 )
 GROUPS = (
@@ -165,12 +165,12 @@ AUDIT_ENTRIES = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
     " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
 )
-REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
+REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
 # Replay
 
 SEEK = (
-    "SELECT again, skipped FROM durable_notify.seek("
+    "SELECT redelivered, skipped FROM durable_notify.seek("
     "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
 )
 REPLAY = "SELECT durable_notify.replay(%s, %s, %s::bigint, %s::timestamptz, %s)"
@@ -189,10 +189,10 @@ CANCEL_REPLAY = "SELECT durable_notify.cancel_replay(%s)"
 
 _FILTER = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 DEAD_LETTERS = (
-    "SELECT of_group, of_topic, message_id, message_key, payload::text, data, headers::text,"  # noqa: S608
+    "SELECT group_name, topic, message_id, key, payload::text, data, headers::text,"  # noqa: S608
     " published_at, attempt, reason, dead_at, error::text"
     f" FROM durable_notify.dead_letters({_FILTER})"
-    " ORDER BY of_group, of_topic, message_id LIMIT %s"
+    " ORDER BY group_name, topic, message_id LIMIT %s"
 )
 REDRIVE = f"SELECT durable_notify.redrive({_FILTER}, %s, %s)"
 DISCARD = f"SELECT durable_notify.discard({_FILTER}, %s, %s)"
@@ -225,7 +225,7 @@ RETENTION_ALARMS = (
     "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
 )
 LOST_MESSAGES = (
-    "SELECT id, at, of_group, topic, first_id, last_id, messages, reason"
+    "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 

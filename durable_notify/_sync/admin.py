@@ -15,14 +15,16 @@ from ..errors import InvalidArgument
 from ..models import (
     AccessGrant,
     AuditEntry,
+    DeadLetter,
     GroupInfo,
     OpenPublisher,
     ReanchorResult,
     ReplayJob,
     SeekResult,
+    TopicStatus,
 )
 from ..options import check_group_settings
-from ..payloads import DeadLetter, TopicStatus, as_json, readable
+from ..payloads import as_json, readable
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
 from .retention import RetentionAdmin

@@ -276,7 +276,7 @@ def test_leases_of_others(
 def test_what_each_sees(sessions: dict[str, Connection], furnished: Leases) -> None:
     columns = {
         "status": "group_name, topic", "groups": "name, NULL", "replay_jobs": "group_name, topic",
-        "dead_letters": "of_group, of_topic", "audit_entries": "group_name, topic",
+        "dead_letters": "group_name, topic", "audit_entries": "group_name, topic",
     }  # fmt: skip
     for function, what in columns.items():
         query = f"SELECT DISTINCT {what} FROM durable_notify.{function}()"

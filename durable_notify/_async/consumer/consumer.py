@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
-    from ...models import Health
+    from ...models import ConsumerState, Health
     from ...options import ConsumerSettings
     from ..concurrency import Task
     from ..wakeups.subscription import AsyncSubscription
@@ -226,18 +226,23 @@ class AsyncConsumer:
             hears=subscription is not None and subscription.hears,
             deaf=subscription is not None and subscription.deaf,
             lost_at=None if subscription is None else subscription.lost_at,
-            waits=self._waits,
             polls=options.poll is not None or options.idle_poll is not None,
             held=self._lease_manager.held,
             group=options.group,
+            state=self._state,
         )
 
     @property
-    def _waits(self) -> str | None:
-        """What claiming waits for, as ``Health.state`` names it; None: it is at work."""
-        if self._iteration.out and self._fetcher.wanted == 0:
+    def _state(self) -> ConsumerState:
+        if not self._started:
+            return "new"
+        if self._stopping.is_set():
+            return "stopping"
+        if self._fetcher.full:
             return "full"
-        return None if self._subscription is None else self._subscription.waits
+        if self._subscription is None or not self._subscription.waits:
+            return "fetching"
+        return "sleeping" if self._subscription.asleep else "polling"
 
     def stop(self) -> None:
         """Claim nothing more; iteration and ``run`` end once what is under way is done."""

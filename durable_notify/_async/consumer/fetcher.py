@@ -81,6 +81,7 @@ class AsyncFetcher:
         self._being_handled = being_handled
         self._stopping = stopping
         self._room = room
+        self._full = False
         self._busy_poller = BusyPoller()
         self._log_throttle = LogThrottle()
         self._replay_at = 0.0  # when to look for replays to advance
@@ -124,13 +125,23 @@ class AsyncFetcher:
         if self._note_wakeups(rung):
             await self._discover_topics()
         if (limit := min(self.free, self.wanted)) <= 0:
-            await self._room.wait()
+            await self._wait_for_room()
             return
         await self._advance_replays()
         if rows := await self._claim(limit):
             await self._pass_on(rows, limit)
         else:
             await self._idle()
+
+    async def _wait_for_room(self) -> None:
+        self._full = True
+        await self._room.wait()
+        self._full = False
+
+    @property
+    def full(self) -> bool:
+        """Whether it waits because as many messages are here as may be."""
+        return self._full and not self._room.is_set()
 
     @property
     def channels(self) -> dict[str, str]:

@@ -187,17 +187,16 @@ class AsyncSubscription:
         return self.woken.is_set()
 
     @property
-    def waits(self) -> str | None:
-        """``"sleeping"``, ``"polling"`` if not all its topics ring for it, None: it does not sleep.
+    def waits(self) -> bool:
+        """Whether nothing was left to read, and nothing has woken it since."""
+        return self._sleeping and not self.woken.is_set()
 
-        One that sleeps so has found nothing in any of its topics.
-        """
-        if not self._sleeping or self.woken.is_set():
-            return None
+    @property
+    def asleep(self) -> bool:
+        """Whether it waits, and publishers ring for each of its topics."""
         # Trap: one that reads some of its topics is armed for the others.
-        rings = self._wanted == frozenset(self.channels.values()) and not self.some_unarmed
-        listens = self.hears and self.channels.keys() <= self._state.listening
-        return "sleeping" if rings and listens else "polling"
+        every = self._wanted == frozenset(self.channels.values()) and not self.some_unarmed
+        return self.waits and every and self.hears and self.channels.keys() <= self._state.listening
 
     # Waking
 

@@ -82,6 +82,7 @@ class Fetcher:
         self._being_handled = being_handled
         self._stopping = stopping
         self._room = room
+        self._full = False
         self._busy_poller = BusyPoller()
         self._log_throttle = LogThrottle()
         self._replay_at = 0.0  # when to look for replays to advance
@@ -125,13 +126,23 @@ class Fetcher:
         if self._note_wakeups(rung):
             self._discover_topics()
         if (limit := min(self.free, self.wanted)) <= 0:
-            self._room.wait()
+            self._wait_for_room()
             return
         self._advance_replays()
         if rows := self._claim(limit):
             self._pass_on(rows, limit)
         else:
             self._idle()
+
+    def _wait_for_room(self) -> None:
+        self._full = True
+        self._room.wait()
+        self._full = False
+
+    @property
+    def full(self) -> bool:
+        """Whether it waits because as many messages are here as may be."""
+        return self._full and not self._room.is_set()
 
     @property
     def channels(self) -> dict[str, str]:

@@ -65,9 +65,9 @@ BEGIN
               ('groups', $$PERFORM durable_notify._require_observe();$$, $$durable_notify._can_observe(f.name, NULL)$$),
               ('blocking_publishers', $$PERFORM durable_notify._require_observe(group_name);$$, NULL),
               ('replay_jobs', $$PERFORM durable_notify._require_observe();$$, $$durable_notify._can_observe(f.group_name, f.topic)$$),
-              ('dead_letters', $$PERFORM durable_notify._require_observe(group_name);$$, $$durable_notify._can_observe(f.of_group, f.of_topic)$$),
+              ('dead_letters', $$PERFORM durable_notify._require_observe(for_group);$$, $$durable_notify._can_observe(f.group_name, f.topic)$$),
               ('audit_entries', $$PERFORM durable_notify._require_observe(group_name);$$, $$durable_notify._can_observe(f.group_name, f.topic)$$),
-              ('lost_messages', $$PERFORM durable_notify._require_observe(group_name);$$, $$durable_notify._can_observe(f.of_group, f.topic)$$),
+              ('lost_messages', $$PERFORM durable_notify._require_observe(for_group);$$, $$durable_notify._can_observe(f.group_name, f.topic)$$),
               ('retention_blockers', $$PERFORM durable_notify._require_observe();$$, $$durable_notify._can_observe(f.group_name, f.topic)$$),
               ('retention', $$PERFORM durable_notify._require_observe();$$, NULL)
           ) AS t (name, before, fits)

@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify._unread(
-    subscription_id integer, most bigint DEFAULT 9223372036854775807
+    subscription_id integer, max_messages bigint DEFAULT 9223372036854775807
 ) RETURNS TABLE (id bigint, created_at timestamptz)
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -10,8 +10,8 @@ DECLARE
     source text;
     now_snapshot pg_snapshot := pg_catalog.pg_current_snapshot();
 BEGIN
-    -- The messages of the log, committed by now, that a subscription has not been handed yet.
-    -- Leased and deferred ones have been handed over: they are not among them. Each part by id, and no more
+    -- The messages of the log, committed by now, that were not delivered to a subscription yet.
+    -- Leased and deferred ones were delivered: they are not among them. Each part by id, and no more
     -- than that many of it.
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = _unread.subscription_id ORDER BY p.seq DESC LIMIT 1;
@@ -20,7 +20,7 @@ BEGIN
         RETURN QUERY
         SELECT o.id, o.created_at
           FROM durable_notify._stragglers(source, pos.s0, pos.s1, GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1),
-                                         pos.h0, most) AS late (id)
+                                         pos.h0, max_messages) AS late (id)
          CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
         pos.s0 := pos.s1;
         pos.h0 := GREATEST(pos.h0, pos.p);
@@ -28,11 +28,11 @@ BEGIN
     RETURN QUERY
     SELECT o.id, o.created_at
       FROM durable_notify._stragglers(source, pos.s0, now_snapshot, GREATEST(0, durable_notify._closed_below(pos.s0) - 1),
-                                     pos.h0, most) AS late (id)
+                                     pos.h0, max_messages) AS late (id)
      CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
     RETURN QUERY
     SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > pos.h0
-     ORDER BY o.id LIMIT most;
+     ORDER BY o.id LIMIT max_messages;
 END
 $function$;
 

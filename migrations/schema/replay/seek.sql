@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.seek(
     group_name text, topic text, after_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
     to_now boolean DEFAULT false, why text DEFAULT NULL, dry_run boolean DEFAULT false,
-    OUT again bigint, OUT skipped bigint
+    OUT redelivered bigint, OUT skipped bigint
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
@@ -19,7 +19,7 @@ BEGIN
     -- what was committed and not handed over yet still comes, too. Retries that wait
     -- go on waiting, but those among what comes again.
     IF NOT durable_notify._is_owner() THEN
-        SELECT g.again, g.skipped INTO again, skipped FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run) AS g;
+        SELECT g.redelivered, g.skipped INTO redelivered, skipped FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run) AS g;
         RETURN;
     END IF;
     IF (after_id IS NOT NULL)::integer + (since IS NOT NULL)::integer + to_now::integer <> 1 OR after_id < 0 THEN
@@ -46,9 +46,9 @@ BEGIN
                       ELSE COALESCE(after_id, durable_notify._id_before(topic, since)) END;
     IF target.h0 < GREATEST(pos.h0, pos.p) THEN
         skipped := 0;
-        again := durable_notify.replay(group_name, topic, target.h0, NULL, dry_run);
+        redelivered := durable_notify.replay(group_name, topic, target.h0, NULL, dry_run);
     ELSE
-        again := 0;
+        redelivered := 0;
         skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id <= target.h0);
         IF NOT dry_run THEN
             PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
@@ -57,7 +57,7 @@ BEGIN
     END IF;
     IF NOT dry_run THEN
         PERFORM durable_notify._record_audit('seek', group_name, pg_catalog.jsonb_build_object(
-            'after_id', target.h0, 'again', again, 'skipped', skipped), topic, NULL, why);
+            'after_id', target.h0, 'redelivered', redelivered, 'skipped', skipped), topic, NULL, why);
     END IF;
 END
 $function$;

@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify.progress() RETURNS TABLE (
-    topic text, group_name text, last_id bigint, handed_id bigint, expired bigint, asleep bigint
+    topic text, group_name text, last_id bigint, delivered_id bigint, expired bigint, asleep bigint
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -8,7 +8,7 @@ BEGIN
     -- How far each group has come in each of its topics: two looks tell how fast, see messages_between().
     -- Topics nobody consumes have a NULL group.
     --
-    -- last_id: the topic's highest id; handed_id: the highest that the group was handed, lower after a replay;
+    -- last_id: the topic's highest id; delivered_id: the highest that was delivered to the group, lower after a replay;
     -- expired: how many messages came past their expires_at; asleep: sessions that have armed the topic's
     -- doorbell, of whatever group: they read again when it rings.
     IF NOT durable_notify._is_owner() THEN

@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify.status() RETURNS TABLE (
-    topic text, group_name text, last_id bigint, waiting bigint, oldest_waiting timestamptz,
+    topic text, group_name text, last_id bigint, unread bigint, oldest_unread timestamptz,
     deferred bigint, leases bigint, leased bigint, dead bigint
 )
 LANGUAGE plpgsql STABLE
@@ -9,8 +9,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- How each group stands in each of its topics; topics nobody consumes have a NULL group.
     --
-    -- waiting: committed and never handed out, as a retry or otherwise (it counts them: seconds
-    -- where millions wait); oldest_waiting: when the oldest of those was published; deferred: wait
+    -- unread: committed and never delivered, as a retry or otherwise (it counts them: seconds
+    -- where millions wait); oldest_unread: when the oldest of those was published; deferred: wait
     -- for another attempt; leases and leased: batches and messages consumers hold now; dead: dead
     -- letters.
     IF NOT durable_notify._is_owner() THEN
