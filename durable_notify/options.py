@@ -124,8 +124,8 @@ class ConsumerOptions:
         maintenance: run maintenance beside consuming, once a minute, if no other process does
             and the role owns the schema.
 
-        The others are the group's (``GroupSettings``). Those given are set for all its consumers; others
-        stay unchanged.
+    The others are the group's (``GroupSettings``). Those that are given are set for all its
+    consumers; the others stay unchanged.
     """
 
     group: str

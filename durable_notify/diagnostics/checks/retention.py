@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..context import CheckContext
 from ..findings import Finding, finding
 
-#: Up to so many messages are counted.
+#: The most messages to count.
 MAX_COUNT = 10_000
 
 
