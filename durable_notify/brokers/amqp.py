@@ -117,7 +117,7 @@ def _table(pamqp: Any, data: bytes, depth: int) -> tuple[int, dict[str, Any]]:
         pos += 1 + length
         try:
             used, table[name] = _value(pamqp, data[pos:size], depth + 1)
-        except Exception:  # noqa: BLE001 - where it ends is not known, and so not what follows
+        except Exception:  # noqa: BLE001 - its end is unknown, and so is what follows
             table[name] = text_of(data[pos:size])
             break
         pos += used

@@ -129,7 +129,7 @@ class Relay:
             return Rejected(flaw)
         try:
             await stream.publish(subject, message.body, headers=headers, timeout=PATIENCE)
-        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+        except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
             return await self._outcome_of(error, stream, subject)
         self._working.note(subject)
         return Sent()

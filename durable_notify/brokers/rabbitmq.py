@@ -165,7 +165,7 @@ class Relay:
                 return self._working.outcome(_route(message), f"RabbitMQ says: {problem}")
             exchange = await channel.get_exchange(name, ensure=False)
             await exchange.publish(self._message(message, headers), routing_key, mandatory=True)
-        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+        except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
             return self._outcome_of(error, message, alone=alone)
         self._working.note(_route(message))
         return Sent()

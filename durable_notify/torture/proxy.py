@@ -220,7 +220,7 @@ class Proxy:
         try:
             while not self._closed:
                 self._turn()
-        except Exception as error:  # noqa: BLE001  # there is nobody else to tell
+        except Exception as error:  # noqa: BLE001  # only close() can report it
             self._error = error
         finally:
             for pair in list(self._pairs):

@@ -247,8 +247,8 @@ class Run:
     def warm_up(self) -> None:
         """Start all processes, and wait until each has recorded something."""
         deadline = time.monotonic() + PATIENCE
-        everybody = [*self.publishers, *self.consumers]
-        while not all(worker.has_spoken() for worker in everybody):
+        workers = [*self.publishers, *self.consumers]
+        while not all(worker.has_spoken() for worker in workers):
             self._wait_until(time.monotonic() + 0.1)
             if time.monotonic() > deadline:
                 raise TortureFailed(f"not all processes started. Their log ends:\n{self.log()}")
