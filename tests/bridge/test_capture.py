@@ -264,7 +264,7 @@ def test_a_mirror_that_comes_later_ends_it(api: str, dsn: str, conn: Connection)
         running.listens()
         conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
         conn.execute("""SELECT durable_notify.publish('t', '"x"')""")
-        with pytest.raises(dn.InvalidArgument, match="by now"):
+        with pytest.raises(dn.InvalidArgument, match="is now mirrored"):
             running.ended()
     assert messages(conn, "t") == ["x"]
 

@@ -17,7 +17,7 @@ BEGIN
     -- who write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the messages'
     -- key. A partition needs no watch of its own; that it alone is truncated, or detached, is not heard.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true) OR topic ~ '[*>]' THEN
-        RAISE EXCEPTION '"%" is no name of a topic', topic
+        RAISE EXCEPTION 'invalid topic name "%"', topic
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
     END IF;
     IF NOT EXISTS (

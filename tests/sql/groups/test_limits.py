@@ -91,7 +91,7 @@ def test_standing_down_rings(sessions: Sessions, one: Session) -> None:
 
 def test_an_exclusive_consumer_has_a_name(one: Session) -> None:
     configure(one, exclusive=True)
-    with pytest.raises(errors.InvalidParameterValue, match="tell its consumers apart"):
+    with pytest.raises(errors.InvalidParameterValue, match="each of its consumers needs a name"):
         one.run("SELECT durable_notify.claim('g', '{t}')")
 
 
