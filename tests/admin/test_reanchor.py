@@ -184,7 +184,7 @@ def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     written_anew(conn)
     conn.execute("DELETE FROM durable_notify.position")
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is not whole") as seen:
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is incomplete") as seen:
         conn.execute("SELECT * FROM durable_notify.reanchor()")
     assert "Copy all tables" in str(seen.value.diag.message_hint)
     with pytest.raises(errors.Error, match="another cluster"):

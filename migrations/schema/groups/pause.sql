@@ -5,7 +5,7 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     changed integer;
 BEGIN
-    -- Hand out nothing more to a group until resume(). What is leased can be settled.
+    -- Deliver nothing more to a group until resume(). What is leased can be settled.
     IF NOT durable_notify._is_owner() THEN
         PERFORM durable_notify._pause_granted(group_name);
         RETURN;

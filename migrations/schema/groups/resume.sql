@@ -5,7 +5,7 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     changed integer;
 BEGIN
-    -- Hand out messages to a paused group again: where it was, with nothing lost meanwhile.
+    -- Deliver messages to a paused group again, from where it was; it has lost nothing meanwhile.
     IF NOT durable_notify._is_owner() THEN
         PERFORM durable_notify._resume_granted(group_name);
         RETURN;

@@ -10,9 +10,9 @@ DECLARE
     source text;
     now_snapshot pg_snapshot := pg_catalog.pg_current_snapshot();
 BEGIN
-    -- The messages of the log, committed by now, that were not delivered to a subscription yet.
-    -- Leased and deferred ones were delivered: they are not among them. Each part by id, and no more
-    -- than that many of it.
+    -- The messages of the outbox, committed by now, that were not delivered to a subscription yet.
+    -- Leased and deferred ones were delivered: they are not among them. Each part is in id order, with
+    -- at most that many messages.
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = _unread.subscription_id ORDER BY p.seq DESC LIMIT 1;
     SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = _unread.subscription_id;
@@ -44,8 +44,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
 SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 BEGIN
-    -- The messages up to an id, visible in a snapshot, that were not handed over at a place, and whether each
-    -- is past its expiry; see _settled_watermark().
+    -- The messages up to an id, visible in a snapshot, that were not delivered at a position, and
+    -- whether each is past its expiry; see _settled_watermark().
     RETURN QUERY
     SELECT o.id, COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false) FROM (
         SELECT durable_notify._stragglers(topic, pos.s0, seen, 0, LEAST(pos.h0, last), 9223372036854775807)

@@ -204,7 +204,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
     topics = ["t", "it's", '"', "$1", "%s", "\\';--", "SELECT", "{a,b}", "ü", "$function$"]
     for topic, channel in zip(topics, CHANNELS, strict=False):
         owner.run(MIRROR, topic, channel)
-    assert "Written anew by set_mirror()" in owner.value(BODY)
+    assert "Rewritten by set_mirror()" in owner.value(BODY)
     for topic, channel in zip(topics, CHANNELS, strict=False):
         assert owner.value("SELECT durable_notify.mirror_of(%s)", topic) == channel
     for topic in topics:

@@ -179,7 +179,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
 def test_it_keeps_its_documentation(owner: Session) -> None:
     owner.run(SET, "t", "always")
     documentation, _, _ = owner.value(BODY).partition("SELECT")
-    assert "Written anew by set_notify_policy()" in documentation
+    assert "Rewritten by set_notify_policy()" in documentation
 
 
 def test_each_topic_has_its_own(owner: Session) -> None:
