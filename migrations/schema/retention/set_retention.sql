@@ -10,15 +10,17 @@ DECLARE
     refused text := durable_notify._check_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
     keyless text;
 BEGIN
-    -- Say what goes from a topic, or from those that a pattern stands for, and when; it replaces what was
-    -- said of it before. Of several that fit a topic the best counts, see _pattern_specificity(). Returns
-    -- warnings: which groups lag by now, and what that means. For the owner of the schema.
+    -- Set what is removed from a topic, or from those that match a pattern, and when; it replaces what
+    -- was set for it before. Of several that match a topic the most specific counts, see
+    -- _pattern_specificity(). Returns warnings: which groups lag now, and what that means. For the
+    -- owner of the schema.
     --
     -- max_age: so long after it was published; max_bytes: once so much of the topic is younger;
-    -- when_settled: as soon as every group has settled it. Whichever comes first. on_lag: 'block', what a
-    -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
-    -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
-    -- refused from then on. archive: only what is archived goes. maintain() does all this.
+    -- when_settled: as soon as every group has settled it. The first of these counts.
+    -- on_lag: 'block', what a group has not settled stays (alarm_bytes: how much before it is an
+    -- alarm); or 'lose', it is removed by age or size, and recorded.
+    -- compact: the latest message of each key stays; messages without a key are refused from then on.
+    -- archive: only what is archived is removed. maintain() does all this.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
         refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
@@ -27,7 +29,7 @@ BEGIN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     PERFORM durable_notify._lock_functions();
-    PERFORM durable_notify._block_removal();  -- nothing goes by what was said before, once this has committed
+    PERFORM durable_notify._block_removal();  -- once this has committed, nothing is removed by the old setting
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
     VALUES (topic, durable_notify._topic_regex(topic), durable_notify._pattern_specificity(topic), max_age, max_bytes, when_settled,
@@ -43,7 +45,7 @@ BEGIN
            AND EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = t.name AND o.key IS NULL) LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'topic "%" has messages without a key: it cannot be compacted', keyless
-                USING ERRCODE = '22023', HINT = 'Have its publishers give each message a key, and let those without one go '
+                USING ERRCODE = '22023', HINT = 'Have its publishers give each message a key, and have those without one removed '
                     'first, by max_age. Nothing was changed.';
         END IF;
     END IF;
@@ -62,7 +64,7 @@ CREATE FUNCTION durable_notify._check_retention(
     max_age interval, max_bytes bigint, when_settled boolean, on_lag text, alarm_bytes bigint, compact boolean, archive boolean
 ) RETURNS text
 LANGUAGE sql IMMUTABLE AS $function$
-    -- What is wrong with a retention, and what to do about it; NULL: nothing.
+    -- What is wrong with a retention, and how to fix it; NULL: nothing.
     SELECT CASE
         WHEN when_settled IS NULL OR compact IS NULL OR archive IS NULL OR on_lag IS NULL OR on_lag NOT IN ('block', 'lose')
             THEN 'on_lag is ''block'' or ''lose'', and when_settled, compact and archive are true or false'
@@ -82,8 +84,9 @@ $function$;
 
 CREATE FUNCTION durable_notify._pattern_specificity(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
-    -- Where a pattern stands among those that fit a topic; the lowest counts: the topic itself first, then
-    -- the pattern with the most words that are none of * and >, then one without >, then by its text.
+    -- How specific a pattern is among those that match a topic; the lowest counts: the topic itself
+    -- first, then the pattern with the most words that are neither * nor >, then one without >, then by
+    -- its text.
     SELECT pg_catalog.concat(
         CASE WHEN pattern ~ '[*>]' THEN 1 ELSE 0 END, ' ',
         999 - pg_catalog.count(*) FILTER (WHERE w.word NOT IN ('*', '>')), ' ',
