@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .._core import sql
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import (
     AccessGrant,
@@ -335,7 +335,7 @@ class Admin(RetentionAdmin):
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
-            raise InvalidArgument(f"path is not an SQL/JSON path: {said(error)}") from error
+            raise InvalidArgument(f"path is not an SQL/JSON path: {safe_message(error)}") from error
         return int(total if dry_run else job)
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from .. import events
 from .._core.log_throttle import LogThrottle
 from .._sync.database.connection import ConnectionRegistry, ReconnectingConnection
-from ..dsn import check_dsn, said
+from ..dsn import check_dsn, safe_message
 from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class StatusCollector(Collector):
         except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
             level = self._throttle.level("scraping", error, now)
-            what = said(error) or f"no answer within {self._timeout:g} s"
+            what = safe_message(error) or f"no answer within {self._timeout:g} s"
             log.log(
                 level, "metrics: the database did not answer how far groups are behind: %s", what
             )
