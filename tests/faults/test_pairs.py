@@ -281,7 +281,7 @@ def a_retry_that_is_lost(session: Session) -> None:
 
 def a_lease_that_leaves_the_position(session: Session) -> None:
     """A seek that forgets who holds what."""
-    injection.plant(session, "replay", ("back_to, place.live)", "back_to, '{}')"))
+    injection.plant(session, "replay", ("back_to, pos.lease_tokens)", "back_to, '{}')"))
 
 
 def a_key_that_stays(session: Session) -> None:

@@ -25,7 +25,7 @@ def attempts_forgotten(session: Session) -> None:
 
 def sent_back_dropped(session: Session) -> None:
     """What follows a retried message of its key is settled, and put nowhere."""
-    sent_back = "PERFORM durable_notify._requeue(held, options, sent_back);"
+    sent_back = "PERFORM durable_notify._requeue(lease, options, sent_back);"
     plant(session, "settle", (sent_back, ""))
 
 
@@ -47,7 +47,7 @@ def settlements_ignored(session: Session) -> None:
 
 def seek_within_a_window(session: Session) -> None:
     """A seek forgets what was read of the window that is open."""
-    plant(session, "replay", ("back_to.p := LEAST(place.p, target);", ""))
+    plant(session, "replay", ("back_to.p := LEAST(pos.p, target);", ""))
 
 
 def retry_before_the_log(session: Session) -> None:
