@@ -95,7 +95,7 @@ def no_horizon(session: Session) -> None:
     planting.plant(
         session,
         "claim",
-        ("upto := durable_notify._group_watermark(claiming_group);", "upto := NULL;"),
+        ("max_id := durable_notify._advance_watermark(claiming_group);", "max_id := NULL;"),
     )
 
 

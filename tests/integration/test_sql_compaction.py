@@ -195,7 +195,7 @@ def test_a_late_commit(stage: Stage, planted: bool) -> None:
     """A lower id that commits later than the latest of its key goes, too. Passed over, it would stay."""
     one, slow = stage.take(2)
     if planted:
-        past = "COALESCE((SELECT s.last_id + 1 FROM durable_notify.watermark s), 1)"
+        past = "COALESCE((SELECT w.last_id + 1 FROM durable_notify.watermark w WHERE w.group_id = 0), 1)"
         plant(one, "_watermark", (past, "9223372036854775807"))
     retain(one, compact=True)
     slow.begin()

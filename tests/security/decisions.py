@@ -59,7 +59,7 @@ MAY: dict[str, set[str]] = {
         " _next_due_in_topic _next_due_in_topics _fenced_leases _sync_sequences _granted_functions _has_grant _lock_group _may_become_due _parked_heads _group_lock_hijacked"
         " _acquire_group_lock _lock_group_and _id_before _in_flight _to_jsonb _row_key _lease_keys _later_of_key _unpark _can_observe _message _save_position"
         " _record_audit _record_settled _apply_new_order _ordering_key _visible_leases _delivery_times _publish_with_options _outbox_after_insert"
-        " _open_publishers _raise_foreign_cluster _raise_already_settled _raise_lease_lost _group_watermark _read_window"
+        " _open_publishers _raise_foreign_cluster _raise_already_settled _raise_lease_lost _read_window"
         " _reanchor_position _matches_replay _require _require_observe _schedule_retry _ring _ring_group _resolve_role"
         " _read_quota _seconds_until _requeue _lock_ordering _triage _stragglers _subscribe_topics _next_batch _delete_dead_letters"
         " _take_deferred _reclaim_leases _topic_regex _topics_or_all _topics _unread _watch_trigger_name _watch_trigger"
