@@ -22,7 +22,7 @@ _OBSERVING = {
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
     "unacknowledged", "never_published", "once", "extend",
-    "release", "next_due", "renew_active", "resign_active", "replay",
+    "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
 }  # fmt: skip
 

@@ -40,7 +40,6 @@ _STATUS = (
     "SELECT topic, group_name, last_id, waiting, oldest_waiting, deferred, leases, leased, dead "
     "FROM durable_notify.status()"
 )
-_REPLAY = "SELECT durable_notify.replay(%s, %s, %s::bigint, %s::timestamptz, %s)"
 _GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
     " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
@@ -62,7 +61,7 @@ _JOBS = (
 )
 _SEEK = (
     "SELECT again, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
 )
 _REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
@@ -295,13 +294,17 @@ class Admin(RetentionAdmin):
         *,
         after: int | None = None,
         since: datetime | None = None,
+        why: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Take a group back in a topic, and return how many messages come again.
+        """Rewind a group in a topic, and return how many messages it redelivers.
+
+        A :meth:`seek` that never moves the group forward.
 
         Args:
-            after: every message with a higher id comes again; 0: from the beginning.
-            since: every message published at or after that time comes again.
+            after: every message with a higher id is redelivered; 0: from the beginning.
+            since: every message published at or after that time is redelivered.
+            why: kept in the audit.
             dry_run: only count.
 
         Raises:
@@ -316,8 +319,8 @@ class Admin(RetentionAdmin):
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        rows = fetch_alone(connection, _REPLAY, (group, topic, after, since, dry_run))
-        return int(rows[0][0])
+        params = (group, topic, after, since, False, why, dry_run, True)
+        return int((fetch_alone(connection, _SEEK, params))[0][0])
 
     def seek(
         self,
@@ -349,7 +352,7 @@ class Admin(RetentionAdmin):
             UnknownGroup, UnknownTopic: there is nothing of this name to move.
         """
         _check_time("since", since)
-        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
+        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
         return SeekResult(*(fetch_alone(connection, _SEEK, params))[0])
 
     def start_replay(

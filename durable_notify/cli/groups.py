@@ -128,6 +128,7 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
               "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
               help="Messages with higher ids come again.")  # fmt: skip
+@click.option("--why", help="Kept in the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say how many messages would come again.")
 @pass_database
@@ -139,6 +140,7 @@ def replay(
     from_beginning: bool,
     since: Any,
     after: int | None,
+    why: str | None,
     yes: bool,
     dry_run: bool,
 ) -> None:
@@ -162,6 +164,6 @@ def replay(
         # Not in one transaction with the counting: the group's consumers would wait meanwhile.
         if not yes and sys.stdin.isatty() and not click.confirm("Go ahead?", err=True):
             raise Failure("cancelled; nothing has changed")
-        done = admin.replay(connection, group, topic, **place)
+        done = admin.replay(connection, group, topic, **place, why=why)
     if done != count:
         click.echo(f"{done} messages, as more were consumed meanwhile")

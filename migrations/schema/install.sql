@@ -118,8 +118,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Replay: move a group's position, or deliver some of the past again
 \ir replay/seek.sql
-\ir replay/replay.sql
 \ir replay/start_replay.sql
+\ir replay/locked_position.sql
 \ir replay/matches.sql
 \ir replay/advance_replays.sql
 \ir replay/cancel_replay.sql

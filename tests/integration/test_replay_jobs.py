@@ -288,6 +288,24 @@ async def test_seek(half: Half, dsn: str, conn: Connection) -> None:
         assert (entry.action, entry.details["again"]) == ("seek", 1)
 
 
+async def test_replay_is_a_seek_that_never_goes_forward(
+    half: Half, dsn: str, conn: Connection
+) -> None:
+    sent = history(conn)
+    admin = half.Admin()
+    async with half.connect(dsn, autocommit=True) as mine:
+        await soon(half.consumer(dsn, until_empty=True).run(Seen()))
+        assert await go(admin.replay(mine, "g", "t", after=sent[7], dry_run=True)) == 2
+        assert await go(admin.replay(mine, "g", "t", after=sent[7], why="w")) == 2
+        assert await go(admin.replay(mine, "g", "t", after=sent[9])) == 0
+        seen = Seen()
+        await soon(half.consumer(dsn, until_empty=True).run(seen))
+        assert seen.ids == sent[8:]
+        ahead, back = await go(admin.audit(mine, "g"))
+    assert (back.action, back.details["again"], back.why) == ("seek", 2, "w")
+    assert (ahead.details["again"], ahead.details["skipped"]) == (0, 0)
+
+
 def seek_at_random(stage: Stage, seed: int) -> tuple[set[int], set[int], set[int]]:
     """Publishers with open transactions, claims, seeks; what must come, may come, and came."""
     dice = random.Random(seed)
@@ -338,8 +356,8 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(stage: Stage) -> None:
     one.subscribe()
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
-    everything = f"target.s0 := ({over} || ':' || {over} || ':')::pg_snapshot;"
-    plant(one, "seek", ("target.s0 := durable_notify._committed_snapshot();", everything))
+    everything = f"now_snapshot := ({over} || ':' || {over} || ':')::pg_snapshot;"
+    plant(one, "seek", ("now_snapshot := durable_notify._committed_snapshot();", everything))
     slow.begin()
     slow.publish()
     one.publish()

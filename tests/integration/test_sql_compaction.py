@@ -69,7 +69,10 @@ def play(stage: Stage, seed: int) -> None:  # noqa: PLR0912 - a kind of step eac
             else:
                 one.run("SELECT durable_notify.release(ARRAY[%s]::bigint[])", batch[0].token)
         elif what == "back" and rng.random() < 0.3:
-            one.run("SELECT durable_notify.replay('g', 't', %s)", rng.randint(0, 50))
+            one.run(
+                "SELECT again FROM durable_notify.seek('g', 't', %s, backward_only => true)",
+                rng.randint(0, 50),
+            )
         elif what == "compact":
             before = set(unsettled(one).get("g", []))
             one.run("SELECT durable_notify._advance_watermark()")

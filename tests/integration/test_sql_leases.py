@@ -499,7 +499,7 @@ def test_retries_releases_and_replays_ring(stage: Stage) -> None:
     other.listen()
     reader.settle(batch[0].token, retried=batch[:1])
     reader.column(RELEASE, [batch[0].token], False)
-    reader.run("SELECT durable_notify.replay('g', 't', 1)")
+    reader.run("SELECT again FROM durable_notify.seek('g', 't', 1)")
     rings = [n.payload for n in other.connection.notifies(timeout=BOUND, stop_after=3)]
     assert rings == ["0", "0", "1"]
 
@@ -525,7 +525,7 @@ def test_a_message_comes_once_in_a_batch(stage: Stage) -> None:
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     assert ids(reader.claim()) == published
-    reader.run("SELECT durable_notify.replay('g', 't', 0)")
+    reader.run("SELECT again FROM durable_notify.seek('g', 't', 0)")
     reader.run(LONG_GONE)
     batch = reader.claim()
     assert ids(batch) == published

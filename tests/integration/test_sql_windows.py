@@ -15,7 +15,7 @@ from tests.support.schedule import BOUND, Session, Stage, ids
 from tests.support.traps import TRAPS, Trap, claim_and_ack, drain
 
 UNDELIVERED = "SELECT id FROM durable_notify._unread(%s)"
-REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
+REPLAY = "SELECT again FROM durable_notify.seek('g', 't', %s, backward_only => true)"
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
@@ -357,8 +357,8 @@ def test_unknown_group_and_topic(stage: Stage) -> None:
         ("claim('nobody', '{t}')", "DN005"),
         ("claim('g', '{t,nothing}')", "DN006"),
         ("claim('g', '{NULL}')", "DN006"),
-        ("replay('nobody', 't', 0)", "DN005"),
-        ("replay('g', 'nothing', 0)", "DN006"),
+        ("seek('nobody', 't', 0)", "DN005"),
+        ("seek('g', 'nothing', 0)", "DN006"),
     ):
         with pytest.raises(errors.DatabaseError) as caught:
             reader.run(f"SELECT durable_notify.{call}")
@@ -472,9 +472,10 @@ def test_replay_in_every_state(
     left = set(reader.column(UNDELIVERED, place.subscription_id))
     everything = set(reader.column("SELECT id FROM durable_notify.outbox"))
     again = {i for i in everything - left if i > back}
-    assert reader.value("SELECT durable_notify.replay('g', 't', %s, dry_run => true)", back) == len(
-        again
-    )
+    assert reader.value(
+        "SELECT again FROM durable_notify.seek('g', 't', %s, dry_run => true, backward_only => true)",
+        back,
+    ) == len(again)
     assert reader.position() == place
     assert reader.value(REPLAY, back) == len(again)
     assert set(reader.column(UNDELIVERED, place.subscription_id)) == left | again
@@ -542,7 +543,7 @@ def test_replay_by_time(stage: Stage) -> None:
     late = slow.publish()
     published = [publisher.publish(), publisher.publish()]
     drain(reader)
-    query = "SELECT durable_notify.replay('g', 't', since => %s)"
+    query = "SELECT again FROM durable_notify.seek('g', 't', since => %s, backward_only => true)"
     assert reader.value(query, since) == 2
     slow.commit()
     assert drain(reader) == [late, *published]
@@ -577,7 +578,7 @@ def test_replays_that_make_no_sense(stage: Stage, call: str) -> None:
     reader = stage.session()
     reader.subscribe()
     with pytest.raises(errors.InvalidParameterValue):
-        reader.run(f"SELECT durable_notify.replay({call})")
+        reader.run(f"SELECT again FROM durable_notify.seek({call}, backward_only => true)")
 
 
 # The log itself.

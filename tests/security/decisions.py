@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published replay seek start_replay advance_replays cancel_replay redrive discard",
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
         CONSUMERS | {"observer"},
@@ -54,7 +54,7 @@ MAY: dict[str, set[str]] = {
     **_decided(
         OWNER,
         # What only other functions call.
-        "_filter_dead_letters _advance_replay _delivery_quota _record_cluster _attempt _backoff _try_activate _dead_letter _keys_in_flight _calling_role"
+        "_filter_dead_letters _advance_replay _locked_position _set_paused _delivery_quota _record_cluster _attempt _backoff _try_activate _dead_letter _keys_in_flight _calling_role"
         " _mark_replicated _check_order _pick_columns _claim_topic _watched_columns _committed_snapshot _claim_dedup_key _defer _delete_lease"
         " _next_due_in_topic _next_due_in_topics _fenced_leases _sync_sequences _granted_functions _has_grant _lock_group _may_become_due _parked_heads _group_lock_hijacked"
         " _acquire_group_lock _lock_group_and _id_before _in_flight _to_jsonb _row_key _lease_keys _later_of_key _unpark _can_observe _message _save_position"

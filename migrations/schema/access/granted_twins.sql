@@ -37,7 +37,6 @@ BEGIN
                            tokens := durable_notify._visible_leases(tokens);$$, NULL),
               ('release', $$PERFORM durable_notify._require('consume', NULL, NULL, true);
                             tokens := durable_notify._visible_leases(tokens);$$, NULL),
-              ('replay', $$PERFORM durable_notify._require('consume', ARRAY[topic], group_name);$$, NULL),
               ('seek', $$PERFORM durable_notify._require('consume', ARRAY[topic], group_name);$$, NULL),
               ('start_replay', $$PERFORM durable_notify._require('consume', ARRAY[topic], group_name);$$, NULL),
               ('advance_replays', $$PERFORM durable_notify._require('consume', topics, group_name);$$, NULL),

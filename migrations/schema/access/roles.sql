@@ -28,7 +28,7 @@ LANGUAGE sql STABLE AS $function$
                WHEN 'observe' THEN '{status,backlog,leases,progress,messages_between,groups,blocking_publishers,replay_jobs,dead_letters,audit_entries,retention,retention_blockers,lost_messages}'
                WHEN 'read' THEN '{read_from,read,latest,topics,log_id}'
                WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,claim_alone,settle,unacknowledged,once,extend,release,never_published,
-                   next_due,renew_active,resign_active,replay,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
+                   next_due,renew_active,resign_active,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
                    status,backlog,leases,progress,messages_between,groups,blocking_publishers,replay_jobs,dead_letters,audit_entries,retention,retention_blockers,lost_messages}' END
            || CASE WHEN action IN ('read', 'consume')
                THEN '{_topic_mark,arm,disarm,armed,_arm_topics,_disarm_topics,unnotified_transactions,still_running,_open_writers}' ELSE '{}'::text[] END)
