@@ -7,6 +7,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from tests.support.bells import Listener, armed, barred, count
+from tests.support.planting import plant
 from tests.support.roles import roles
 from tests.support.schedule import Session, Stage
 
@@ -259,6 +260,16 @@ def test_arming_does_not_wait_behind_a_stranger(stage: Stage) -> None:
     with barred(stage.session(), "t"):
         assert listener.session.value("SELECT durable_notify.arm('t')") is False
     assert listener.session.value("SELECT durable_notify.arm('t')") is True
+
+
+def test_nothing_is_armed_while_the_queue_of_notifications_is_half_full(
+    stage: Stage, publisher: Session
+) -> None:
+    """Publishers that ring when it is full cannot commit."""
+    listener = Listener(stage, "t")
+    plant(publisher, "_arm_topics", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
+    assert listener.session.value("SELECT durable_notify.arm('t')") is False
+    assert count(publisher.connection, listener.session.pid) == 0
 
 
 def test_a_session_does_not_ring_for_itself(stage: Stage) -> None:

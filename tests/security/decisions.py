@@ -48,7 +48,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "_topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
+        "_doorbell_class _topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
     ),
     **_decided(OWNER, BY_HAND),
     **_decided(

@@ -113,7 +113,7 @@ CONSUMER = (
     "SELECT durable_notify.configure('g', '{{\"max_attempts\": 3}}')",
     "SELECT durable_notify.pause('g'), durable_notify.resume('g')",
     "SELECT durable_notify.claim('g', '{{orders.eu,orders.us}}')",
-    "SELECT durable_notify._topic_mark('orders.eu')",
+    "SELECT durable_notify._topic_mark('orders.eu'), durable_notify._doorbell_class()",
     "SELECT durable_notify.claim_alone('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify.settle({token}, acked => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, retried => '{{{id}}}')",

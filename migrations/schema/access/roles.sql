@@ -31,7 +31,7 @@ LANGUAGE sql STABLE AS $function$
                    next_due,renew_active,resign_active,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
                    status,backlog,leases,progress,messages_between,groups,blocking_publishers,replay_jobs,dead_letters,audit_entries,retention,retention_blockers,lost_messages}' END
            || CASE WHEN action IN ('read', 'consume')
-               THEN '{_topic_mark,arm,disarm,armed,_arm_topics,_disarm_topics,unnotified_transactions,still_running,_open_writers}' ELSE '{}'::text[] END)
+               THEN '{_doorbell_class,_topic_mark,arm,disarm,armed,_arm_topics,_disarm_topics,unnotified_transactions,still_running,_open_writers}' ELSE '{}'::text[] END)
 $function$;
 
 CREATE FUNCTION durable_notify._apply_grants(grantee regrole) RETURNS void

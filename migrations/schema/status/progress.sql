@@ -19,7 +19,7 @@ BEGIN
     WITH bells AS MATERIALIZED (
         SELECT l.objid, pg_catalog.count(*) AS armed FROM pg_catalog.pg_locks l
           JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
-         WHERE l.locktype = 'advisory' AND l.classid = 1685024362 AND l.objsubid = 2
+         WHERE l.locktype = 'advisory' AND l.classid = durable_notify._doorbell_class()::oid AND l.objsubid = 2
            AND l.mode = 'ShareLock' AND l.granted
          GROUP BY 1)
     SELECT COALESCE(s.topic, t.topic), g.name, durable_notify.last_id(COALESCE(s.topic, t.topic)),
