@@ -452,7 +452,7 @@ def _check_time(name: str, time: datetime | None) -> None:
 
 
 def _chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
-    """Return conditions in the order of ``chosen_dead_letters``."""
+    """Return conditions in the order of ``dead_letters()``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):
         raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
