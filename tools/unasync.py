@@ -63,7 +63,8 @@ def formatted(text: str, name: str) -> str:
     """Return the text as the formatter leaves it: shorter names give other line breaks."""
     command = [sys.executable, "-m", "ruff"]
     where = ["--stdin-filename", str(PACKAGE / "_sync" / name), "-"]
-    for step in (["check", "--fix-only", "--quiet", "--select", "I,F401,RUF022"], ["format", "--quiet"]):
+    sorting = ["check", "--fix-only", "--quiet", "--select", "I,F401,RUF022"]
+    for step in (sorting, ["format", "--quiet"]):
         text = subprocess.run(
             [*command, *step, *where], input=text, capture_output=True, text=True, check=True
         ).stdout
