@@ -2,6 +2,9 @@
 -- Functions may call each other freely: their bodies are not checked while this runs.
 SET LOCAL check_function_bodies = off;
 
+-- How each function's file declares which roles may call it
+\ir access/grantable.sql
+
 -- Tables
 \ir tables/names.sql
 \ir tables/outbox.sql
@@ -208,9 +211,7 @@ SET LOCAL check_function_bodies = off;
 \ir watch/trigger.sql
 \ir watch/name.sql
 
--- Triggers, and the twins through which other roles than the owner call
 \ir triggers.sql
-\ir access/granted_twins.sql
 
 -- Rights, and what is there from the beginning
 \ir grants.sql

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.security.decisions import MAY, base, findings
+from tests.security.decisions import MAY, findings, may_call
 from tests.support.roles import KINDS, Roles, allowed, everything, refused
 
 Connection = psycopg.Connection[Any]
@@ -81,7 +81,7 @@ def test_every_function(
     }
     for name, call in signatures(conn):
         for kind, session in sessions.items():
-            may = kind in MAY[base(name)]
+            may = kind in may_call(name)
             role = roles[kind]
             assert role is not None
             row = conn.execute(privilege.encode(), [role[0], name]).fetchone()

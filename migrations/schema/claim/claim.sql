@@ -75,3 +75,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('claim', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -30,3 +30,6 @@ BEGIN
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('dead_letters', '{observe,consume}', $$_require_observe(group_name)$$,
+    visible => $$_can_observe(f.of_group, f.of_topic)$$);

@@ -15,3 +15,5 @@ BEGIN
         'discard', group_name, topic, ids, key, error_type, since, until, everything, why) AS t);
 END
 $function$;
+
+CALL durable_notify._grantable('discard', '{consume}', $$_require('consume', durable_notify._topics_or_all(group_name, topic), group_name)$$);

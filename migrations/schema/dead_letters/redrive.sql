@@ -41,3 +41,5 @@ BEGIN
     RETURN (SELECT pg_catalog.count(DISTINCT t.message_id) FROM pg_catalog.unnest(taken) AS t);
 END
 $function$;
+
+CALL durable_notify._grantable('redrive', '{consume}', $$_require('consume', durable_notify._topics_or_all(group_name, topic), group_name)$$);

@@ -25,3 +25,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('pause', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -10,3 +10,5 @@ BEGIN
     PERFORM durable_notify._set_paused(group_name, false);
 END
 $function$;
+
+CALL durable_notify._grantable('resume', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -67,3 +67,5 @@ BEGIN
         'after_id', target_id, 'again', again, 'skipped', skipped), topic, NULL, why);
 END
 $function$;
+
+CALL durable_notify._grantable('seek', '{consume}', $$_require('consume', ARRAY[topic], group_name)$$);

@@ -66,3 +66,5 @@ EXCEPTION WHEN unique_violation THEN  -- or by the index: a frozen snapshot may 
         USING ERRCODE = '22023', HINT = 'Wait until it is done, or cancel it: durable_notify.cancel_replay().';
 END
 $function$;
+
+CALL durable_notify._grantable('start_replay', '{consume}', $$_require('consume', ARRAY[topic], group_name)$$);

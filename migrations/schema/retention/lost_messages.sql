@@ -16,3 +16,6 @@ BEGIN
      ORDER BY l.id DESC;
 END
 $function$;
+
+CALL durable_notify._grantable('lost_messages', '{observe,consume}', $$_require_observe(group_name)$$,
+    visible => $$_can_observe(f.of_group, f.topic)$$);

@@ -50,3 +50,6 @@ BEGIN
      ORDER BY 1, 2;
 END
 $function$;
+
+CALL durable_notify._grantable('backlog', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -64,3 +64,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- A hash of a topic that has nothing to do with the doorbell's, which is hashtext().
     SELECT ('x' || pg_catalog.left(pg_catalog.md5(topic), 8))::bit(32)::integer
 $function$;
+
+CALL durable_notify._grantable('arm', '{read,consume}');
+CALL durable_notify._grantable('_arm_topics', '{read,consume}');
+CALL durable_notify._grantable('_topic_mark', '{read,consume}');

@@ -12,3 +12,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                (1685024363::oid, (durable_notify._topic_mark(topic)::bigint & 4294967295)::oid))
        AND l.mode = 'ShareLock' AND l.pid = pg_catalog.pg_backend_pid() AND l.granted
 $function$;
+
+CALL durable_notify._grantable('armed', '{read,consume}');

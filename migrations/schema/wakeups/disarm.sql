@@ -19,3 +19,6 @@ BEGIN
        FROM pg_catalog.unnest(topics) AS t (topic);
 END
 $function$;
+
+CALL durable_notify._grantable('disarm', '{read,consume}');
+CALL durable_notify._grantable('_disarm_topics', '{read,consume}');

@@ -61,3 +61,8 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('_no_waiter', '{insert}');
+CALL durable_notify._grantable('_doorbell_class', '{read,consume}');
+CALL durable_notify._grantable('_has_waiter', '{insert}');
+CALL durable_notify._grantable('_notify_waiters', '{insert}');
