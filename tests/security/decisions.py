@@ -54,10 +54,10 @@ MAY: dict[str, set[str]] = {
     **_decided(OWNER, BY_HAND),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. _is_owner, notify_policy, _key_required and mirror_of are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of and _doorbell_class are put in place of their calls.
 ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
-    "_has_controls",
+    "_has_controls", "_doorbell_class",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}
