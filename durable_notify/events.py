@@ -132,7 +132,7 @@ class DeadLettered(Event):
     """A message was given up by this consumer: rejected, or failed once too often.
 
     What becomes a dead letter by a lease that ran out, or past its expiry, is not seen by any
-    consumer: the database counts it, see ``backlog()``.
+    consumer: the database counts it, see ``status()``.
     """
 
     name = "dead_lettered"

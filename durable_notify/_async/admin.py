@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncAdmin"]
 
 _STATUS = (
-    "SELECT topic, group_name, last_id, waiting, oldest_waiting, deferred, leases, leased, dead "
-    "FROM durable_notify.status()"
+    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead,"
+    " is_exact, delivered_id, expired, asleep FROM durable_notify.status(%s::integer)"
 )
 _GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
@@ -92,12 +92,16 @@ class AsyncAdmin(AsyncRetentionAdmin):
     A connection is what ``AsyncPublisher`` takes, and what is changed is part of its transaction.
     """
 
-    async def status(self, connection: Publishable) -> list[TopicStatus]:
+    async def status(
+        self, connection: Publishable, *, max_count: int | None = 10_000
+    ) -> list[TopicStatus]:
         """Return how each group stands in each of its topics, and the topics without a group.
 
-        Counts what waits: where millions do, that takes seconds.
+        Args:
+            max_count: more messages than these are estimated, not counted. None counts all, which
+                takes seconds if millions are unread.
         """
-        rows = await fetch_alone(connection, _STATUS, ())
+        rows = await fetch_alone(connection, _STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
 
     async def groups(self, connection: Publishable) -> list[GroupInfo]:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Admin"]
 
 _STATUS = (
-    "SELECT topic, group_name, last_id, waiting, oldest_waiting, deferred, leases, leased, dead "
-    "FROM durable_notify.status()"
+    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead,"
+    " is_exact, delivered_id, expired, asleep FROM durable_notify.status(%s::integer)"
 )
 _GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
@@ -93,12 +93,16 @@ class Admin(RetentionAdmin):
     A connection is what ``Publisher`` takes, and what is changed is part of its transaction.
     """
 
-    def status(self, connection: Publishable) -> list[TopicStatus]:
+    def status(
+        self, connection: Publishable, *, max_count: int | None = 10_000
+    ) -> list[TopicStatus]:
         """Return how each group stands in each of its topics, and the topics without a group.
 
-        Counts what waits: where millions do, that takes seconds.
+        Args:
+            max_count: more messages than these are estimated, not counted. None counts all, which
+                takes seconds if millions are unread.
         """
-        rows = fetch_alone(connection, _STATUS, ())
+        rows = fetch_alone(connection, _STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
 
     def groups(self, connection: Publishable) -> list[GroupInfo]:

@@ -30,7 +30,7 @@ class GroupStatus:
         topic: its name.
         group: its name.
         last_id: the topic's highest id.
-        handed_id: the highest id that the group was handed.
+        delivered_id: the highest id that the group was delivered.
         unread: committed and not handed out yet; estimated unless ``exact``.
         exact: whether it was counted.
         oldest_unread_seconds: how old the oldest of them is; None where there is none.
@@ -47,7 +47,7 @@ class GroupStatus:
     topic: str
     group: str | None
     last_id: int
-    handed_id: int | None
+    delivered_id: int | None
     unread: int | None
     exact: bool | None
     oldest_unread_seconds: float | None
@@ -102,17 +102,16 @@ def look(
     with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
         standings = cursor.execute(
             """
-            SELECT p.topic, p.group_name AS "group", p.last_id, p.handed_id, b.waiting AS unread,
-                   b.is_exact AS exact,
-                   CASE WHEN b.waiting > 0 THEN b.oldest_seconds END AS oldest_unread_seconds,
-                   b.deferred, b.leases AS live_leases, b.leased, b.dead AS dead_letters,
-                   p.expired, p.asleep
-              FROM durable_notify.progress() p
-              LEFT JOIN durable_notify.backlog(%s) b
-                     ON b.topic = p.topic AND b.group_name = p.group_name
-             ORDER BY p.topic, p.group_name
+            SELECT s.topic, s.group_name AS "group", s.last_id, s.delivered_id, s.unread,
+                   s.is_exact AS exact,
+                   GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unread))::float8
+                       AS oldest_unread_seconds,
+                   s.deferred, s.leases AS live_leases, s.leased, s.dead AS dead_letters,
+                   s.expired, s.asleep
+              FROM durable_notify.status(%s) s
+             ORDER BY s.topic, s.group_name
             """,
-            (MOST,),
+            (at, MOST),
         ).fetchall()
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(
@@ -148,7 +147,7 @@ def _with_rates(
     for one in now.standings:
         was = earlier.get((one.topic, one.group))
         came = stretch(one.topic, ids.get(one.topic, 0), one.last_id)
-        went = stretch(one.topic, was.handed_id, one.handed_id) if was else None
+        went = stretch(one.topic, was.delivered_id, one.delivered_id) if was else None
         wanted.append((one, came, went))
     if seconds > 0:
         stretches.update(_counted(connection, list(stretches), seconds))

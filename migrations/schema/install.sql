@@ -135,8 +135,6 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
-\ir status/backlog.sql
-\ir status/progress.sql
 \ir status/leases.sql
 \ir status/audit_entries.sql
 \ir status/prune_audit.sql

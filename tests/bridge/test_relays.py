@@ -53,7 +53,7 @@ def dead_letters(dsn: str) -> dict[int, str]:
 def outstanding(dsn: str) -> int:
     with psycopg.connect(dsn) as connection:
         return sum(
-            (line.waiting or 0) + (line.deferred or 0) + (line.leased or 0)
+            (line.unread or 0) + (line.deferred or 0) + (line.leased or 0)
             for line in dn.Admin().status(connection)
             if line.group_name == "relay"
         )

@@ -47,7 +47,7 @@ def left(dsn: str, group: str) -> list[tuple[int | None, ...]]:
     """What a group has not handled: waiting, deferred, leased, dead."""
     with psycopg.connect(dsn) as connection:
         return [
-            (line.waiting, line.deferred, line.leased, line.dead)
+            (line.unread, line.deferred, line.leased, line.dead)
             for line in dn.Admin().status(connection)
             if line.group_name == group
         ]

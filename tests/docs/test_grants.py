@@ -100,7 +100,7 @@ def test_consumer(as_role: dict[str, str]) -> None:
     with psycopg.connect(as_role["consumer"]) as connection:
         assert dn.Admin().replay(connection, "billing", "orders.eu", after=0) == 6
         (status,) = dn.Admin().status(connection)
-        assert (status.waiting, status.dead) == (6, 2)
+        assert (status.unread, status.dead) == (6, 2)
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
     with refused, psycopg.connect(as_role["consumer"]) as connection:
         dn.Publisher().publish(connection, "orders.eu", 1)

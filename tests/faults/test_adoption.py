@@ -130,7 +130,7 @@ class Adoption:
         thread.start()
         try:
             yield
-            query = "SELECT bool_and(waiting + deferred + leased = 0) FROM durable_notify.status() WHERE group_name = %s"
+            query = "SELECT bool_and(unread + deferred + leased = 0) FROM durable_notify.status() WHERE group_name = %s"
             eventually(lambda: self.conn.execute(query, [group]).fetchone() == (True,), 60)
         finally:
             consumer.stop()

@@ -357,7 +357,7 @@ async def test_one_of_several_workers(half: Half, dsn: str, conn: Connection) ->
     assert sorted(finished) == [0, 1, 3]
     assert not consumer.health().live
     assert "Own" in consumer.health().why[0]
-    query = "SELECT array_agg((waiting, deferred, leased)) FROM durable_notify.status()"
+    query = "SELECT array_agg((unread, deferred, leased)) FROM durable_notify.status()"
     assert value(conn, query) == ["(4,1,0)"] or outstanding(conn) == 5
 
 

@@ -45,7 +45,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status backlog leases progress messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
+        "status leases messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
     ),
     **_decided(
         CONSUMERS | {"reader"},

@@ -133,7 +133,7 @@ async def test_times_without_end(dsn: str, conn: Connection) -> None:
         consumer = half.consumer(dsn)
         async with running(consumer, seen):
             await asleep(consumer)
-            waiting = "SELECT waiting FROM durable_notify.status()"
+            waiting = "SELECT unread FROM durable_notify.status()"
             insert = "INSERT INTO durable_notify.outbox (topic, key, payload, deliver_at, expires_at) VALUES ('t', 'k', '0', {})"
             for times in ("'infinity', NULL", "'294276-12-31', NULL", "NULL, 'infinity'", "NULL, '-infinity'",
                           "'-infinity', 'infinity'", "'infinity', 'infinity'", "'4713-01-01 BC', NULL"):  # fmt: skip

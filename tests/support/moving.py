@@ -278,7 +278,7 @@ def reanchor(company: Company, stage: Stage, rng: random.Random) -> None:
 
 def still_to_come(session: Session) -> int:
     """How many deliveries are to come, by what the log itself says."""
-    query = "SELECT sum(waiting + deferred + leased) FROM durable_notify.status()"
+    query = "SELECT sum(unread + deferred + leased) FROM durable_notify.status()"
     return int(session.value(query) or 0)
 
 

@@ -111,7 +111,7 @@ def leased(connection: Connection) -> int:
 
 def outstanding(connection: Connection) -> int:
     """How many messages some group has not settled: waiting, deferred or leased."""
-    query = "SELECT sum(waiting + deferred + leased) FROM durable_notify.status()"
+    query = "SELECT sum(unread + deferred + leased) FROM durable_notify.status()"
     return int(value(connection, query) or 0)
 
 
