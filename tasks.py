@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""The project's habits, one word each. Needs nothing but Python 3.11 or later.
+"""The project's tasks. Needs nothing but Python 3.11 or later.
 
 python3 tasks.py demo      watch messages survive what loses them with plain LISTEN/NOTIFY
-python3 tasks.py test      the tests, on a real PostgreSQL (arguments go to pytest)
+python3 tasks.py test      run the tests, on a real PostgreSQL (arguments go to pytest)
 
-python3 tasks.py setup     make .venv and install the project with all it is developed with
-python3 tasks.py format    ruff's formatter
-python3 tasks.py lint      ruff, mypy, import-linter, and whether the sync half is current
+python3 tasks.py setup     make .venv and install the project with its development packages
+python3 tasks.py format    run ruff's formatter
+python3 tasks.py lint      run ruff, mypy, import-linter, and check words and generated files
 python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
-python3 tasks.py snapshot  write migrations/snapshot.txt anew
-python3 tasks.py lock      write requirements/dev.lock anew, with the newest releases
-python3 tasks.py audit     whether these have known vulnerabilities, where somebody can be asked
-python3 tasks.py versions  the tests on every PostgreSQL supported (arguments: some of them)
-python3 tasks.py upgrade   the last release's tests, with its package, on this schema
-python3 tasks.py bench     the benchmarks (arguments go to benchmarks/run.py)
-python3 tasks.py ci        what CI runs
+python3 tasks.py snapshot  write migrations/snapshot.txt
+python3 tasks.py revision  write the revision that a change of the schema needs, or freeze it
+python3 tasks.py lock      write requirements/dev.lock, with the newest releases
+python3 tasks.py audit     check these for known vulnerabilities, if a service can be asked
+python3 tasks.py versions  run the tests on every supported PostgreSQL (arguments: some of them)
+python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
+python3 tasks.py bench     run the benchmarks (arguments go to benchmarks/run.py)
+python3 tasks.py ci        run what CI runs
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
-TOOLS = ROOT / ".cache" / "tools"  # what seldom is needed, apart from what is pinned
+TOOLS = ROOT / ".cache" / "tools"  # tools that are rarely needed, apart from the pinned ones
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
 MOST_LATE = 5  # tests that may be late in a run of CI
@@ -45,13 +46,13 @@ def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
 
 
 def run(*command: str, cwd: Path | None = None, **environment: str) -> None:
-    """Run a command of the virtual environment, and end where it fails."""
+    """Run a command of the virtual environment, and end if it fails."""
     if status := tried(*command, cwd=cwd, **environment):
         sys.exit(status)
 
 
 def setup() -> None:
-    """Make .venv where it is not there or not current."""
+    """Make .venv if it is missing or not current."""
     stamp = VENV / "installed"
     pyproject = (ROOT / "pyproject.toml").read_bytes()
     wanted = hashlib.sha256(pyproject + LOCK.read_bytes()).hexdigest()
@@ -62,15 +63,15 @@ def setup() -> None:
         venv.create(VENV, with_pip=True)
     install = ("python", "-m", "pip", "install", "--quiet")
     run(*install, "--require-hashes", "--requirement", str(LOCK.relative_to(ROOT)))
-    # Of itself only: all else, what builds it included, is what the lock says.
+    # Only the project itself: the lock has everything else, build tools included.
     run(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     stamp.write_text(wanted)
 
 
 def tool(name: str) -> dict[str, str] | None:
-    """Have a program that the project is not developed with; returns the PATH to find it on.
+    """Install a program that the lock does not have; return the PATH to find it on.
 
-    None where no package index answers.
+    None if no package index answers.
     """
     if not (TOOLS / "bin" / name).exists():
         venv.create(TOOLS, with_pip=True)
@@ -97,6 +98,7 @@ def lint() -> None:
     run("ruff", "format", "--check")
     run("mypy")
     run("lint-imports")
+    run("python", "tools/words.py")
     run("python", "tools/unasync.py", "--check")
     run("python", "tools/lock.py", "--check")
 
@@ -109,15 +111,19 @@ def snapshot() -> None:
     run("python", "-m", "tests.schema.renew_snapshot")
 
 
+def revision(*arguments: str) -> None:
+    run("python", "-m", "tools.revision", *arguments)
+
+
 def lock() -> None:
     if (found := tool("uv")) is None:
-        sys.exit("uv is not to be had, and without it there is no new lock")
+        sys.exit("uv could not be installed; it is needed to update requirements/dev.lock")
     run("python", "tools/lock.py", **found)
 
 
 def audit() -> None:
     if (found := tool("pip-audit")) is None:
-        print("audit: NOT DONE, pip-audit is not to be had")
+        print("audit: NOT DONE, pip-audit could not be installed")
     else:
         run("python", "tools/audit.py", **found)
 
@@ -130,10 +136,10 @@ def versions(*wanted: str) -> None:
 
 
 def tested(*arguments: str, **environment: str) -> None:
-    """Run tests. A few that fail beside others are run again, alone; those that pass are named.
+    """Run tests. Run a few that failed again, alone, and name those that then pass.
 
-    What fails in CI and nowhere else mostly is a test that a busy machine made late. It is a bug,
-    but none to keep a change out for; what is broken fails both times.
+    A test that fails only in CI was mostly late on a busy machine. That is a bug, but no reason to
+    refuse a change. A test of something broken fails both times.
     """
     failed = ROOT / ".cache" / "pytest" / "v" / "cache" / "lastfailed"
     failed.unlink(missing_ok=True)
@@ -158,7 +164,7 @@ def last_release() -> str | None:
 def upgrade(*arguments: str) -> None:
     """Run the last release's tests and package on the schema of this checkout.
 
-    Not those of its own schema, of its documents, and of who may do what, which may change.
+    It leaves out tests of the schema, the documents and the rights, which may change.
     """
     tag = last_release()
     if tag is None:
@@ -186,20 +192,20 @@ def bench(*arguments: str) -> None:
 def ci() -> None:
     lint()
     tested()  # on the newest PostgreSQL
-    # On the oldest, what says most of the server; all of it takes too long for twice.
+    # On the oldest, the tests that depend most on the server; all would take too long.
     files = [*ROOT.glob("tests/integration/test_sql_*.py"), *ROOT.glob("tests/schema/test_*.py")]
     names = ("anchor", "consumer", "maintenance", "publisher", "settling", "transactions")
     files += [ROOT / f"tests/integration/test_{name}.py" for name in names]
     files.append(ROOT / "tests/security/test_matrix.py")
     tested(*(str(file.relative_to(ROOT)) for file in files), DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
-    upgrade()  # says so where there is no release yet
-    audit()  # says so where it could not be done
+    upgrade()  # says so if there is no release yet
+    audit()  # says so if it could not be done
 
 
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
-    "sync": sync, "snapshot": snapshot, "lock": lock, "audit": audit, "versions": versions,
-    "upgrade": upgrade, "bench": bench, "ci": ci,
+    "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
+    "versions": versions, "upgrade": upgrade, "bench": bench, "ci": ci,
 }  # fmt: skip
 
 

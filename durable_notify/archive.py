@@ -182,7 +182,7 @@ class _File(abc.ABC):
             if filecmp.cmp(self.unfinished, name, shallow=False):
                 self.unfinished.unlink()
                 return name
-            log.warning("the archive has another %s already: that is kept, too", name)
+            log.warning("the archive already has another %s: it is kept, too", name)
         raise AssertionError("there is no end to numbers")
 
 

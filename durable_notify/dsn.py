@@ -55,7 +55,7 @@ def check_dsn(dsn: str) -> dict[str, Any]:
     """
     if not isinstance(dsn, str):
         of_url = " url.render_as_string(hide_password=False) is one." * hasattr(dsn, "drivername")
-        raise InvalidArgument(f"a DSN is a str, not {type(dsn).__name__}.{of_url}")
+        raise InvalidArgument(f"a DSN must be a str, not {type(dsn).__name__}.{of_url}")
     dsn = plain(dsn)
     try:
         found = dict(conninfo_to_dict(dsn))
@@ -71,7 +71,9 @@ def check_dsn(dsn: str) -> dict[str, Any]:
             hint = "Between the parts are spaces, not semicolons."
         elif unknown := _other_parameters(dsn):
             raise InvalidArgument(f"the DSN has {_advice(unknown)}") from None
-    raise InvalidArgument(f"the DSN is no connection string of PostgreSQL. {FORMS} {hint}".strip())
+    raise InvalidArgument(
+        f"the DSN is not a connection string of PostgreSQL. {FORMS} {hint}".strip()
+    )
 
 
 def _other_parameters(dsn: str) -> list[str]:

@@ -271,13 +271,13 @@ class Server:
             raise EmbeddedError(f"{error}. Choose another folder.") from error
         names = {path.name for path in self.base.iterdir()}
         if names and "lock" not in names:
-            raise EmbeddedError(f"{self.base} holds something else. Choose another folder.")
+            raise EmbeddedError(f"{self.base} contains other files. Choose another folder.")
         (self.base / "lock").touch(mode=0o600)
         _make_private(self.base, self._account)
         if not self._may_use(self.base):
             msg = (
-                f"User nobody, as whom PostgreSQL runs for root, cannot enter {self.base}. "
-                "Choose a folder whose parents everybody may enter, or do not run as root."
+                f"PostgreSQL runs as user nobody for root, and that user cannot enter {self.base}. "
+                "Choose a folder whose parents every user may enter, or do not run as root."
             )
             raise EmbeddedError(msg)
 
@@ -314,7 +314,9 @@ class Server:
         if self._may_use(self.bindir / "postgres"):
             return self.bindir
         if self._bindir is not None:
-            raise EmbeddedError(f"User nobody cannot run, or there is no, {self.bindir}/postgres.")
+            raise EmbeddedError(
+                f"{self.bindir}/postgres does not exist, or user nobody cannot run it."
+            )
         package = self.bindir.parents[1]
         copy = self.base / f"binaries-{(self.bindir / 'postgres').stat().st_mtime_ns}"
         if not copy.exists():
@@ -397,7 +399,7 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
     """Close `folder` to all but the server's user (and root)."""
     ours = {os.geteuid(), account.pw_uid} if account else {os.geteuid()}
     if folder.is_symlink() or folder.stat().st_uid not in ours:
-        raise EmbeddedError(f"{folder} belongs to somebody else. Choose another folder.")
+        raise EmbeddedError(f"{folder} belongs to another user. Choose another folder.")
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
     folder.chmod(0o700)

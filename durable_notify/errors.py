@@ -15,23 +15,23 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     │   ├── SchemaTooOld                  the database is behind this package
     │   ├── SchemaTooNew                  this package is behind the database
     │   ├── EncodingUnsupported           the database's encoding does not say what its bytes mean
-    │   └── ForeignCluster             the messages came from another cluster
+    │   └── ForeignCluster                the messages came from another cluster
     ├── UnknownGroup (LookupError)        no such consumer group
     ├── UnknownTopic (LookupError)        the group has no such topic
-    ├── MessageNotFound (LookupError)         a message is not in the log any more
+    ├── MessageNotFound (LookupError)     a message is no longer in the outbox
     ├── SettleError                       an acknowledgement, retry or rejection was refused
-    │   ├── LeaseLost                     the lease was superseded: somebody else has the message
+    │   ├── LeaseLost                     the lease was superseded: another consumer has the message
     │   ├── AlreadySettled                this message was settled before
     │   └── OutOfOrder                    an earlier message of its key is not settled yet
     ├── ClaimBusy                         other claims of the group held its lock for too long
     ├── ClaimRefused                      claim() ran where it would lose or repeat messages
-    ├── ConsumerClosed                    the consumer was closed; its leases are given back
-    ├── UsedAfterFork                     an object with connections was used in a forked process
+    ├── ConsumerClosed                    the consumer was closed; its leases were released
+    ├── UsedAfterFork                     an object with connections was used after a fork
     ├── HandlerTimeout (TimeoutError)     a handler took longer than ``handler_timeout``
-    ├── WorkNotDone                       a handler returned a coroutine or the like, not run
+    ├── WorkNotDone                       a handler returned a coroutine or generator, not run
     ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
-    ├── CaptureIncomplete                 not all that a capture had heard could be published
-    ├── ListenUnavailable                      wake-ups do not arrive and polling is switched off
+    ├── CaptureIncomplete                 a capture could not publish all it had heard
+    ├── ListenUnavailable                 wake-ups do not arrive and polling is switched off
     └── EmbeddedError                     the embedded PostgreSQL cannot be started or used
 """
 
@@ -106,9 +106,9 @@ class SchemaTooNew(SchemaError):
 
 
 class EncodingUnsupported(SchemaError):
-    """The encoding of the database does not say what its bytes mean, as SQL_ASCII does not.
+    """The encoding of the database, SQL_ASCII, does not say what its bytes mean.
 
-    Any other that PostgreSQL can convert to UTF-8 will do.
+    Use any other that PostgreSQL can convert to UTF-8.
     """
 
 
@@ -116,10 +116,10 @@ class ForeignCluster(SchemaError):
     """The messages were restored from, or replicated by, another cluster.
 
     Nothing is lost. Once everything has been copied, run ``durable-notify reanchor``: every group
-    then goes on with exactly what it had not been handed.
+    then continues with exactly what had not been delivered to it.
 
-    Or the table that says where they were written was emptied, as by a TRUNCATE of all tables: in
-    tests, ``schema.empty_all()`` does that instead.
+    A TRUNCATE of all tables also raises this, because it empties the table that identifies the
+    cluster. In tests, call ``schema.empty_all()`` instead.
     """
 
 
@@ -132,7 +132,7 @@ class UnknownTopic(DurableNotifyError, LookupError):
 
 
 class MessageNotFound(DurableNotifyError, LookupError):
-    """A message is not in the log any more. Its dead letter has it whole: publish it anew."""
+    """A message is no longer in the outbox. Publish it again: its dead letter has all of it."""
 
 
 class SettleError(DurableNotifyError):
@@ -140,10 +140,10 @@ class SettleError(DurableNotifyError):
 
 
 class LeaseLost(SettleError):
-    """The lease was superseded: the message goes, or went, to another consumer.
+    """The lease was superseded: another consumer has, or had, the message.
 
-    Roll back what the handler did in its transaction; its effect belongs to whoever has the
-    message now. Raise the consumer's ``lease`` if handlers are regularly paused for longer.
+    Roll back what the handler did in its transaction: the other consumer does the work. If handlers
+    are regularly paused for longer, raise the consumer's ``lease``.
     """
 
 
@@ -167,7 +167,7 @@ class BrokerUnavailable(DurableNotifyError):
 
 
 class CaptureIncomplete(DurableNotifyError):
-    """Not all that a capture had heard could be published when it was told to stop."""
+    """A capture was stopped before it could publish everything it had heard."""
 
 
 class ClaimBusy(DurableNotifyError):
@@ -179,13 +179,13 @@ class ClaimRefused(DurableNotifyError):
 
 
 class ConsumerClosed(DurableNotifyError):
-    """The consumer was closed and has given its leases back. Its messages come again."""
+    """The consumer was closed and has released its leases. Its messages are redelivered."""
 
 
 class UsedAfterFork(DurableNotifyError):
-    """It was made in the process that this one was forked from. Make a new one here.
+    """The object was made before this process was forked. Make a new one here.
 
-    Its threads are not in this process, and its connections are the other one's.
+    Its threads are not in this process, and its connections belong to the other one.
     """
 
 
@@ -194,16 +194,16 @@ class HandlerTimeout(DurableNotifyError, TimeoutError):
 
 
 class WorkNotDone(DurableNotifyError):
-    """A handler returned what would do the work, and did not do it. Its message is redelivered.
+    """A handler returned a coroutine or generator, and did no work. Its message is redelivered.
 
-    Give a handler that is ``async`` to an ``AsyncConsumer``, and one without ``yield`` to any.
+    Pass an ``async`` handler to an ``AsyncConsumer``, and do not ``yield`` in a handler.
     """
 
 
 class ListenUnavailable(DurableNotifyError):
     """Wake-ups do not reach the listening connection and polling is off.
 
-    A pooler in transaction mode does this. Give a direct ``listen_dsn``, or allow ``poll``.
+    A pooler in transaction mode does this. Set a direct ``listen_dsn``, or allow ``poll``.
     """
 
 

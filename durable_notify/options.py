@@ -159,14 +159,16 @@ class ConsumerOptions:
         object.__setattr__(self, "topics", check_topics(self.topics))
         if not isinstance(self.owner, str) or self.owner != to_storable(self.owner):
             raise InvalidArgument(
-                f"owner is a str without NUL and lone surrogates, not {self.owner!r}"
+                f"owner must be a str without NUL and lone surrogates, not {self.owner!r}"
             )
         object.__setattr__(self, "owner", str.__str__(self.owner))
         if isinstance(self.start, datetime):
             if self.start.tzinfo is None:
                 raise InvalidArgument("start has no time zone: give an aware datetime")
         elif self.start not in ("beginning", "now"):
-            raise InvalidArgument(f'start is "beginning", "now" or a datetime, not {self.start!r}')
+            raise InvalidArgument(
+                f'start must be "beginning", "now" or a datetime, not {self.start!r}'
+            )
         for name in ("lease", "heartbeat"):
             _check_seconds(name, getattr(self, name), optional=False)
         for name in ("poll", "idle_poll", "handler_timeout"):
@@ -178,7 +180,7 @@ class ConsumerOptions:
         _check_rules(self.on_error)
         check_on_event(self.on_event)
         if not isinstance(self.maintenance, bool):
-            raise InvalidArgument(f"maintenance is True or False, not {self.maintenance!r}")
+            raise InvalidArgument(f"maintenance must be True or False, not {self.maintenance!r}")
         check_group_settings(self.group_settings)
 
     @property
@@ -202,7 +204,7 @@ class ConsumerOptions:
             if not (outcome is None or isinstance(outcome, (Ack, Retry, Reject))):
                 left_undone(outcome)
                 raise InvalidArgument(
-                    "on_error returns Ack(), Retry(), Reject() or None, "
+                    "on_error must return Ack(), Retry(), Reject() or None, "
                     f"not {type(outcome).__name__}"
                 )
         if outcome is None:
@@ -228,9 +230,9 @@ def check_group_settings(settings: Mapping[str, Any]) -> None:
         elif name == "rate_limit":
             _check_number(name, value, 1e-6, 1_000_000)
         elif name in _WORDS and value not in _WORDS[name]:
-            raise InvalidArgument(f"{name} is one of {', '.join(_WORDS[name])}, not {value!r}")
+            raise InvalidArgument(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
         elif name == "exclusive" and not isinstance(value, bool):
-            raise InvalidArgument(f"exclusive is True or False, not {value!r}")
+            raise InvalidArgument(f"exclusive must be True or False, not {value!r}")
         elif name not in GroupSettings.__annotations__:
             raise _unknown("a group", name, GroupSettings.__annotations__)
 
@@ -269,7 +271,7 @@ def check_reading(start: str | datetime, poll: float | None, batch_size: int) ->
         if start.tzinfo is None:
             raise InvalidArgument("start has no time zone: give an aware datetime")
     elif not isinstance(start, str):
-        raise InvalidArgument(f"start is a word, a token or a datetime, not {start!r}")
+        raise InvalidArgument(f"start must be a word, a token or a datetime, not {start!r}")
     _check_seconds("poll", poll, optional=True)
     _check_count("batch_size", batch_size, 10_000)
 
@@ -291,7 +293,7 @@ def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
     known = on_event is None or callable(on_event) or isinstance(on_event, (list, tuple))
     for one in subscribers(on_event) if known else [on_event]:
         if not callable(one):
-            raise InvalidArgument(f"on_event is a function or a list of them, not {one!r}")
+            raise InvalidArgument(f"on_event must be a function or a list of them, not {one!r}")
         if is_async(one):
             raise InvalidArgument(f"on_event takes plain functions, and {one!r} is async")
 
@@ -299,7 +301,7 @@ def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
 def _check_rules(rules: ErrorRules) -> None:
     if not isinstance(rules, Mapping):
         if not callable(rules):
-            raise InvalidArgument(f"on_error is a mapping or a function, not {rules!r}")
+            raise InvalidArgument(f"on_error must be a mapping or a function, not {rules!r}")
         if is_async(rules):
             raise InvalidArgument(f"on_error takes a plain function, and {rules!r} is async")
         return
@@ -313,16 +315,16 @@ def _check_rules(rules: ErrorRules) -> None:
 def _check_number(name: str, value: float, least: float, most: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not least <= value <= most:
-        raise InvalidArgument(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
+        raise InvalidArgument(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
 
 
 def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
     if value is None and optional:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= _LONGEST:
-        raise InvalidArgument(f"{name} is a positive number of seconds, not {value!r}")
+        raise InvalidArgument(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 def _check_count(name: str, value: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InvalidArgument(f"{name} is a whole number from 1 to {most}, not {value!r}")
+        raise InvalidArgument(f"{name} must be a whole number from 1 to {most}, not {value!r}")

@@ -82,7 +82,7 @@ class NewMessage:
 
 
 class NewMessageOptions(TypedDict, total=False):
-    """The options of ``Outgoing``, but the headers."""
+    """The options of ``NewMessage``, but the headers."""
 
     key: str | None
     deliver_at: datetime | None
@@ -168,7 +168,7 @@ def dedup_of(message: NewMessage) -> tuple[str, timedelta] | None:
         return None
     window = _length("dedup_window", message.dedup_window)
     if window is None:
-        raise InvalidArgument("a dedup_key has a dedup_window, in seconds")
+        raise InvalidArgument("a dedup_key needs a dedup_window, in seconds")
     key = check_key(message.dedup_key)
     return (message.dedup_key if key is None else key, window)
 
@@ -180,7 +180,7 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not 0 <= seconds <= _LONGEST or (seconds == 0 and not zero):
         least = "0 or more" if zero else "a positive number of"
-        raise InvalidArgument(f"{name} is {least} seconds, 30 years at most, not {value!r}")
+        raise InvalidArgument(f"{name} must be from {least} seconds to 30 years, not {value!r}")
     return timedelta(seconds=seconds)
 
 
@@ -260,7 +260,7 @@ def as_json(value: Any, what: str) -> str:
 
 def _headers(headers: Mapping[str, Any]) -> str:
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
-        raise PayloadError("headers are a mapping from str to JSON values")
+        raise PayloadError("headers must be a mapping from str to JSON values")
     if any(isinstance(value, JsonText) for value in headers.values()):
         parts = (
             f"{json.dumps(name, ensure_ascii=False)}:{_json(value, 'headers', None)}"
@@ -340,7 +340,7 @@ def _plain(value: Any) -> Any:
 
 def _too_large(size: int) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"the payload has {size} bytes; the most is {MAX_PAYLOAD_BYTES}. "
+        f"the payload has {size} bytes; the maximum is {MAX_PAYLOAD_BYTES}. "
         "Queries it elsewhere and publish a reference to it"
     )
 

@@ -91,6 +91,11 @@ BOUNDED = """
 # How long it is tried for, and how long others are let through in between, in seconds.
 PATIENCE = 60.0
 PAUSE = (0.2, 1.0)
+# As Alembic itself creates it.
+CREATE_VERSION_TABLE = f"""CREATE TABLE IF NOT EXISTS {SCHEMA}.{VERSION_TABLE} (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)
+)"""
 # What comes after the last one has been taken back. No CASCADE: it must find nothing.
 REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
@@ -207,17 +212,21 @@ async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
     _compare(row, known=bool(exists and exists[0]))
 
 
-def snapshot(dsn: str) -> str:
+def snapshot(dsn: str, *, bodies: bool = True) -> str:
     """Describe the schema as the catalog has it, the same on every supported PostgreSQL.
 
-    ``migrations/snapshot.txt`` is its committed form, and what to read to see the whole schema.
+    ``migrations/snapshot.txt`` is its committed form, without the bodies of functions, which
+    stand in ``migrations/schema``.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
     with unquoted(dsn) as conninfo:
         connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(_PLAIN)
-        return "".join(f"{line}\n" for (line,) in connection.execute(query))
+        lines = [line for (line,) in connection.execute(query)]
+    if not bodies:
+        lines = [line.partition("\nAS $")[0] for line in lines]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def migrations_path() -> Path:
@@ -297,7 +306,7 @@ def _run(dsn: str, command_name: str, revision: str) -> None:
             locked = isinstance(error.orig, psycopg.errors.LockNotAvailable)
             if not locked or time.monotonic() >= until:
                 raise
-            log.info("others hold a lock that a migration needs; trying again")
+            log.info("another session holds a lock that the migration needs; trying again")
             time.sleep(random.uniform(*PAUSE))  # noqa: S311
         else:
             return

@@ -113,7 +113,7 @@ def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: st
     Trap: a member of ``class Topic(str, Enum)`` is a str, and is formatted as ``Topic.ORDERS``.
     """
     if not isinstance(name, str):
-        raise InvalidArgument(f"a {kind} is a str, not {type(name).__name__}")
+        raise InvalidArgument(f"a {kind} must be a str, not {type(name).__name__}")
     name = str.__str__(name)
     if not name:
         raise InvalidArgument(f"the {kind} is empty: give it a name")
@@ -122,7 +122,7 @@ def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: st
     except UnicodeEncodeError:
         raise InvalidArgument(f"{_quoted(kind, name)} has a lone surrogate") from None
     if size > most:
-        raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the most is {most}")
+        raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the maximum is {most}")
     if found := forbidden.search(name):
         raise InvalidArgument(f"{_quoted(kind, name)} has {found[0]!r}; leave out {what}")
     return name

@@ -2,19 +2,19 @@
 
 from alembic import op
 
-from durable_notify.schema import run_folder
+from durable_notify.schema import run_file
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+revision = "${up_revision}"
+down_revision = ${f'"{down_revision}"' if down_revision else None}
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """Run ``sql/${up_revision}``."""
-    run_folder(op, revision)
+    """Run what was generated."""
+    run_file(op, "revisions/${name}.sql")
 
 
 def downgrade() -> None:
-    """Run ``sql/${up_revision}/down``."""
-    run_folder(op, f"{revision}/down")
+    """Take it back."""
+    run_file(op, "revisions/${name}.down.sql")

@@ -1,6 +1,6 @@
-"""Ask whether what requirements/dev.lock pins has known vulnerabilities.
+"""Check the releases that requirements/dev.lock pins for known vulnerabilities.
 
-Exit status 1 where some were found. Where nobody could be asked it says so, and does not fail.
+Exit status 1 if some were found. If no service could be asked it says so, and does not fail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def verdict(output: str, errors: str) -> tuple[int, str]:
         return 0, f"audit: NOT DONE, the vulnerability service could not be asked: {why[0]}"
     asked = [package for package in packages if "skip_reason" not in package]
     found = [
-        f"{package['name']} {package['version']}: {vulnerability['id']}, mended in "
+        f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in "
         f"{', '.join(vulnerability['fix_versions']) or 'no release yet'}"
         for package in asked
         for vulnerability in package["vulns"]

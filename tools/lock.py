@@ -1,7 +1,7 @@
 """The lock: which release of everything the project is developed with, and its hashes.
 
-python tools/lock.py            write requirements/dev.lock anew (asks the package index)
-python tools/lock.py --check    whether it is current with pyproject.toml (asks nobody)
+python tools/lock.py            write requirements/dev.lock (asks the package index)
+python tools/lock.py --check    whether it is current with pyproject.toml (asks no index)
 
 For every platform and every Python supported at once: what is for one alone has a marker.
 """

@@ -6,5 +6,5 @@ from typing import Any
 
 
 def handle(message: Any) -> None:
-    """Handle a message; what it raises has the message come again."""
+    """Handle a message; if it raises, the message is redelivered."""
     print(message.id, message.topic, message.payload, flush=True)

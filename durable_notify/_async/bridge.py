@@ -92,7 +92,7 @@ class AsyncBridge:
             psycopg.errors.LockNotAvailable: others wrote to the table for 3 seconds.
         """
         if isinstance(columns, str):
-            raise InvalidArgument(f"columns is an iterable of names, not {columns!r}")
+            raise InvalidArgument(f"columns must be an iterable of names, not {columns!r}")
         chosen = None if columns is None else list(columns)
         full_name = await self._named(connection, table)
         await fetch_alone(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
@@ -117,7 +117,7 @@ class AsyncBridge:
     async def _named(self, connection: Publishable, table: str) -> str:
         """Return a table's name with its schema, in quotes where they are needed."""
         if not isinstance(table, str) or "\0" in table:
-            raise InvalidArgument(f"a table is named as in SQL, not {table!r}")
+            raise InvalidArgument(f"name the table as in SQL, as a str, not {table!r}")
         query = (
             "SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
             " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -130,10 +130,10 @@ class AsyncBridge:
             psycopg.errors.SyntaxError,
             psycopg.errors.FeatureNotSupported,
         ) as error:
-            raise InvalidArgument(f"{table!r} is no name of a table: {said(error)}") from error
+            raise InvalidArgument(f"{table!r} is not the name of a table: {said(error)}") from error
         if not rows:
             raise InvalidArgument(
-                f"there is no table {table}: name it as in SQL, with its schema where that is not "
+                f"there is no table {table}: name it as in SQL, with its schema if that is not "
                 "in the search_path"
             )
         return str(rows[0][0])

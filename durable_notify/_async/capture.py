@@ -125,7 +125,7 @@ class AsyncCapture:
         self.channel = check_channel(channel)
         self.topic = check_topic(topic)
         if most < 1 or heartbeat <= 0 or grace < 0:
-            raise InvalidArgument("most is at least 1, heartbeat positive, grace not negative")
+            raise InvalidArgument("most must be at least 1, heartbeat positive, grace 0 or more")
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._as_json = as_json
@@ -152,7 +152,7 @@ class AsyncCapture:
         self._beat_at = 0.0
         self._hears_until: datetime | None = None
         self._was_settled = False
-        self._why = "nobody captured it"
+        self._why = "no capture was running"
         # What lies between the two sides.
         self._backlog = Backlog(most)
         self._more = Event()
@@ -246,7 +246,7 @@ class AsyncCapture:
         self._why = " ".join(said(error).split())
         level = self._complaints.level("listening", error, time.monotonic())
         log.log(
-            level, "channel %s is not listened to, next try in %.1f s: %s",
+            level, "not listening to channel %s, next try in %.1f s: %s",
             self.channel, delay, self._why,
         )  # fmt: skip
         await self._disconnect()
@@ -304,7 +304,9 @@ class AsyncCapture:
                 await self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
                 level = self._complaints.level("ending", error, time.monotonic())
-                log.log(level, "the active capture is silent and cannot be ended: %s", said(error))
+                log.log(
+                    level, "the active capture is silent, and could not be ended: %s", said(error)
+                )
             await self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
         return False
 
@@ -325,7 +327,7 @@ class AsyncCapture:
         self.gaps += 1
         self._backlog.add(gap)
         log.warning(
-            "gap: what was sent to channel %s from %s to %s may be lost: %s",
+            "gap: notifications of channel %s from %s to %s may be lost: %s",
             self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
         )  # fmt: skip
 
@@ -349,7 +351,7 @@ class AsyncCapture:
     async def _wait_for_room(self) -> None:
         self._why = f"{self._backlog.most} notifications waited to be published"
         log.warning(
-            "channel %s is not listened to: %s; it is again once half of them are published",
+            "stopped listening to channel %s: %s; it resumes once half of them are published",
             self.channel, self._why,
         )  # fmt: skip
         await self._disconnect()

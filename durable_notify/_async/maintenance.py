@@ -93,7 +93,9 @@ class AsyncMaintenance:
             if age is not None:
                 check_period(name, age)
         if archive is not None and not hasattr(archive, "begin"):
-            raise InvalidArgument(f"archive has a method begin(topic, from_id, below): {archive!r}")
+            raise InvalidArgument(
+                f"archive needs a method begin(topic, from_id, below): {archive!r}"
+            )
         self._dsn = dsn
         self._every = every
         self._archive = archive
@@ -115,7 +117,7 @@ class AsyncMaintenance:
                 try:
                     await self.run_once()
                 except TRANSIENT as error:
-                    log.warning("maintenance failed, and is tried again: %s", said(error))
+                    log.warning("maintenance failed, and will be retried: %s", said(error))
                 await self._stopping.wait(_pause(max(1.0, self._every)))
 
     async def run_once(self) -> dict[str, int | str] | None:
@@ -141,10 +143,10 @@ class AsyncMaintenance:
                     try:
                         await self._archive_all(connection, self._archive, report)
                     except _TakenOver:
-                        log.warning("another process has taken over maintenance meanwhile")
+                        log.warning("another process has taken over maintenance")
                         return report
             for alarm in await fetch(connection, _ALARMS, ()):
-                log.warning("group %r lags: %s bytes of topic %r stay because of it", *alarm)
+                log.warning("group %r lags and keeps %s bytes of topic %r", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
             await fetch(connection, _END, (self._worker, json.dumps(report)))
         for name, done in report.items():
@@ -263,11 +265,11 @@ async def keep_up(
         try:
             due = await store.maintenance_due(every)
             if due is None:
-                log.info("this role is not the owner of the schema: others maintain it")
+                log.info("this role does not own the schema: it does not run maintenance")
                 return
             if due:
                 await maintenance.run_once()
         except TRANSIENT as error:
-            log.info("maintenance failed, and is tried again: %s", said(error))
+            log.info("maintenance failed, and will be retried: %s", said(error))
         except Exception as error:
-            log.warning("maintenance failed, and is tried again: %s", said(error))
+            log.warning("maintenance failed, and will be retried: %s", said(error))

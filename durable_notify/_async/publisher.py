@@ -98,7 +98,7 @@ class AsyncPublisher:
         Take your own locks before you publish: the order of a key is that of its ids.
 
         Args:
-            payload: anything JSON, a pydantic model or a dataclass, or an ``Outgoing`` with all
+            payload: anything JSON, a pydantic model or a dataclass, or a ``NewMessage`` with all
                 that follows; or bytes, kept as they are.
             key: messages of one key belong together, and in order.
             headers: a mapping from str to JSON values, for what is not the payload's business.
@@ -135,7 +135,7 @@ class AsyncPublisher:
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
-        A payload is what ``publish`` takes; one with a key, headers or options is an ``Outgoing``.
+        A payload is what ``publish`` takes, or a ``NewMessage`` with a key, headers or options.
         All are checked before anything is written. Transaction and errors are those of ``publish``;
         an error names the message's place in the list by a note.
         """

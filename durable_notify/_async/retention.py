@@ -71,12 +71,12 @@ class AsyncRetentionAdmin:
             try:
                 max_age = timedelta(seconds=max_age)
             except (OverflowError, ValueError):
-                raise InvalidArgument(f"max_age is no number of seconds: {max_age!r}") from None
+                raise InvalidArgument(f"max_age is not a number of seconds: {max_age!r}") from None
         if max_age is not None and not isinstance(max_age, timedelta):
-            raise InvalidArgument(f"max_age is seconds or a timedelta, not {max_age!r}")
+            raise InvalidArgument(f"max_age must be seconds or a timedelta, not {max_age!r}")
         for name, size in (("max_bytes", max_bytes), ("alarm_bytes", alarm_bytes)):
             if size is not None and (not isinstance(size, int) or not 0 < size < 2**63):
-                raise InvalidArgument(f"{name} is a positive whole number, not {size!r}")
+                raise InvalidArgument(f"{name} must be a positive whole number, not {size!r}")
         params = (
             check_pattern(topic), max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact,
             archive,

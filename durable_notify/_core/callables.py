@@ -59,7 +59,7 @@ def check_handler(handler: Any, *, awaited: bool) -> None:
         awaited: whether what it returns is awaited.
     """
     if not callable(handler):
-        raise InvalidArgument(f"a handler is a function, not {type(handler).__name__}")
+        raise InvalidArgument(f"a handler must be a function, not {type(handler).__name__}")
     called = _called(handler)
     kind = ""
     if inspect.isasyncgenfunction(called):

@@ -82,10 +82,10 @@ class Backlog:
 
 
 def not_promised(channel: str) -> list[str]:
-    """Say what capturing a channel cannot promise, a line each."""
+    """Return what capturing a channel cannot promise, a line each."""
     return [
-        f"What is sent to channel {channel} is durable from when it is heard here. Not promised:",
-        "- what is sent while nobody listens here; such gaps are said, with start and end;",
-        "- what was heard and is not yet published, where this process crashes;",
-        "- the same payload several times in one transaction: PostgreSQL makes it one.",
+        f"What is sent to channel {channel} is durable once it is heard here. Not promised:",
+        "- what is sent while no capture listens; it reports such gaps, with start and end;",
+        "- what was heard and is not published yet, if this process crashes;",
+        "- the same payload several times in one transaction: PostgreSQL merges it into one.",
     ]

@@ -75,7 +75,7 @@ class HealthTracker:
             why.append(f"claiming fails for {now - self._failing[0]:.0f} s: {self._failing[1]}")
         if lost_at is not None and (self._worked_at is None or self._worked_at < lost_at):
             # One that sleeps claims nothing: this is how it learns that the database is gone.
-            why.append("the listening connection is gone, and nothing was claimed since")
+            why.append("the listening connection was lost, and nothing was claimed since")
         elif silent is not None and not (hears or polls):
             heard = "wake-ups do not arrive" if deaf else "it does not listen"
             why.append(f"{heard}, and it does not poll")

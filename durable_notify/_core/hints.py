@@ -49,12 +49,12 @@ class Unsettled:
         if stuck and unsettled == self._before and not self._said:
             self._said = True
             log.warning(
-                "iteration waits: %d messages were handed out and are not settled, and %s. Settle "
-                "each one: ack(), retry() or reject(); run(handler) does it by itself",
+                "iteration waits: %d delivered messages are not settled, and %s. Settle "
+                "each one: ack(), retry() or reject(); run(handler) does that for you",
                 unsettled,
                 "until_empty ends it once they are"
                 if self._until_empty
-                else "prefetch lets no more be claimed before",
+                else "prefetch is reached, so no more are claimed",
             )
         self._before = unsettled if stuck else 0
 
@@ -66,7 +66,7 @@ def say_unpublished(group: str, unpublished: Iterable[str], others: Iterable[str
         near = difflib.get_close_matches(topic, known, 3, 0.7)
         meant = f". Is it {' or '.join(map(repr, near))} that is meant?" if near else ""
         log.warning(
-            "group %r waits for topic %r, to which nothing was published so far%s",
+            "group %r waits for topic %r, to which no message was published so far%s",
             group,
             topic,
             meant,

@@ -48,7 +48,7 @@ class Retry:
         if isinstance(delay, timedelta):
             object.__setattr__(self, "delay", delay := delay.total_seconds())
         if delay is not None and not 0 <= delay < 10**9:
-            raise InvalidArgument(f"delay is 0 or more seconds, not {delay!r}")
+            raise InvalidArgument(f"delay must be 0 or more seconds, not {delay!r}")
         object.__setattr__(self, "error", kept(self.error))
 
     @property
@@ -66,7 +66,7 @@ class Reject:
 
     def __post_init__(self) -> None:
         if not isinstance(self.reason, str):
-            raise InvalidArgument(f"a reason is a str, not {type(self.reason).__name__}")
+            raise InvalidArgument(f"a reason must be a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "reason", to_storable(self.reason))
         object.__setattr__(self, "error", kept(self.error))
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 __all__ = ["CHANNELS", "CROWDED", "LISTENING", "MISSED", "NAMES", "PRESENT"]
 
 CROWDED = (
-    "the queue of notifications is half full, so that nobody is to ring: consumers poll. A session "
-    "that listens sits in a transaction; see pg_stat_activity"
+    "the queue of notifications is half full: consumers disarm their doorbells and poll. A "
+    "listening session stays in a transaction; see pg_stat_activity"
 )
 
 _CHANNEL: LiteralString = (

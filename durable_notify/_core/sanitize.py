@@ -61,7 +61,9 @@ def kept(error: object) -> Failure | None:
     if isinstance(error, str):
         error = {"type": "", "message": error}
     if not isinstance(error, dict):
-        raise InvalidArgument(f"an error is a str or a dict of them, not {type(error).__name__}")
+        raise InvalidArgument(
+            f"an error must be a str or a dict of them, not {type(error).__name__}"
+        )
     return {to_storable(str(name)): to_storable(str(text)) for name, text in error.items()}
 
 

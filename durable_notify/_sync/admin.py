@@ -318,7 +318,7 @@ class Admin(RetentionAdmin):
         group = check_group(group)
         topic = check_topic(topic)
         if (after is None) == (since is None):
-            raise InvalidArgument("replay after an id (0: from the beginning), or since a time")
+            raise InvalidArgument("give after=ID (0: from the beginning) or since=TIME")
         if after is not None and not 0 <= after < 2**63:
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
@@ -390,7 +390,7 @@ class Admin(RetentionAdmin):
         topic = check_topic(topic)
         names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
         if unknown := set(conditions) - set(names):
-            raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
+            raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
         _check_time("since", conditions.get("since"))
         _check_time("until", conditions.get("until"))
         keys = conditions.get("keys")
@@ -414,7 +414,7 @@ class Admin(RetentionAdmin):
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
-            raise InvalidArgument(f"path is no SQL/JSON path: {said(error)}") from error
+            raise InvalidArgument(f"path is not an SQL/JSON path: {said(error)}") from error
         return int(total if dry_run else job)
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
@@ -456,7 +456,7 @@ def _chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
     """Return conditions in the order of ``dead_letters()``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):
-        raise InvalidArgument(f"no condition {sorted(unknown)}; there are {', '.join(names)}")
+        raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
     _check_time("since", conditions.get("since"))
     _check_time("until", conditions.get("until"))
     ids = conditions.get("ids")

@@ -141,7 +141,7 @@ class Reader:
         Raises:
             SchemaError: the migrations do not fit this package, or the messages came from another
                 cluster; the text says what to run.
-            InvalidArgument: the token is not one, or of another log.
+            InvalidArgument: the token is not one, or of another outbox.
             psycopg.Error: the database cannot be reached or used.
         """
         if self._ear is not None or self._stopping.is_set():
@@ -333,15 +333,15 @@ class Reader:
                     break
             else:
                 raise InvalidArgument(
-                    "the server has lost all that was read lately: start at a time, a little "
-                    "before the last message that is known to be there"
+                    "the server has lost everything that was read lately: start at a time, a "
+                    "little before the last message that is known to be there"
                 )
             if step is next(trail.back()):
                 self._places[topic] = closed(self._places[topic])
             else:
                 log.warning(
                     "the server has lost messages of topic %s that were read after message %d: "
-                    "going on after that one", topic, step.id,
+                    "continuing after that one", topic, step.id,
                 )  # fmt: skip
                 trail.forget_after(step)
                 self._places[topic] = step.place
@@ -361,8 +361,8 @@ class Reader:
         ((log_id,),) = fetch(connection, "SELECT durable_notify.log_id()::text", ())
         if self._log not in ("", log_id):
             raise InvalidArgument(
-                "the token is of another log: this one was restored from it, or is not it at all; "
-                "start at a time, a little before the last message that was read"
+                "the token belongs to another outbox: start at a time, a little before the last "
+                "message that was read"
             )
         self._log = log_id
 

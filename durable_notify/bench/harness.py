@@ -101,7 +101,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("a worker ended early; what it said stands above")
+            raise RuntimeError("a worker ended early; see its output above")
         return json.loads(line)
 
     def tell(self, word: str) -> Any:

@@ -151,7 +151,7 @@ class Worked:
     def outcome(self, route: object, words: str) -> Outcome:
         """What becomes of a message for which there is no place."""
         if route in self._routes:
-            return Unconfirmed(f"{words}; there was a place for it before")
+            return Unconfirmed(f"{words}; an earlier message was accepted there")
         return Refused(words)
 
 
@@ -198,11 +198,11 @@ def broker_class(url: str, what: str) -> type[Any]:
     scheme = url.partition("://")[0].lower() if isinstance(url, str) and "://" in url else ""
     name = _BROKERS.get(scheme)
     if name is None:
-        raise InvalidArgument(f"no broker has such a URL. Write {_FORMS}")
+        raise InvalidArgument(f"unknown kind of broker URL. Write {_FORMS}")
     found = importlib.import_module(f"{__package__}.{name}")
     broker: type[Any] | None = getattr(found, what, None)
     if broker is None:
-        raise InvalidArgument(f"there is no way in from {name}: only out, with a relay")
+        raise InvalidArgument(f"{name} cannot be a source of an ingest: it works only with a relay")
     return broker
 
 

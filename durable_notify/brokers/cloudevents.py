@@ -47,7 +47,7 @@ def from_event(event: Any, **options: Unpack[NewMessageOptions]) -> NewMessage:
         event: a mapping in the JSON format, with ``data`` or ``data_base64``; that format as text,
             whose data then is published with every digit; or an object of the ``cloudevents``
             package.
-        options: those of ``Outgoing``: key, delay, dedup_key and so on.
+        options: those of ``NewMessage``: key, delay, dedup_key and so on.
 
     Raises:
         InvalidArgument: it is not a CloudEvent 1.0.
@@ -66,7 +66,7 @@ def from_event(event: Any, **options: Unpack[NewMessageOptions]) -> NewMessage:
         if not isinstance(fields.get(name), str) or not fields[name]:
             raise InvalidArgument(f"a CloudEvent has a {name}, a str that is not empty")
     if fields["specversion"] != "1.0":
-        raise InvalidArgument(f"CloudEvents {fields['specversion']} are not known; 1.0 are")
+        raise InvalidArgument(f"CloudEvents {fields['specversion']} are not supported; use 1.0")
     headers = {}
     for name, value in fields.items():
         if value is None:

@@ -121,10 +121,10 @@ class AsyncIngest:
         check_topic(to)
         self._refused = check_topic(f"{to}.refused" if refused is None else refused)
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10_000:  # noqa: PLR2004
-            raise InvalidArgument(f"batch is a whole number from 1 to 10000, not {batch!r}")
+            raise InvalidArgument(f"batch must be a whole number from 1 to 10000, not {batch!r}")
         for what, name in (("place", place), ("group", group)):
             if not isinstance(name, str) or not name:
-                raise InvalidArgument(f"{what} is a str that is not empty, not {name!r}")
+                raise InvalidArgument(f"{what} must be a str that is not empty, not {name!r}")
         dedup_of(NewMessage(None, dedup_key="x", dedup_window=window))
         self._source: Source = broker_class(source, "Source")(source, place, group)
         self._dsn = dsn
@@ -195,7 +195,7 @@ class AsyncIngest:
             try:
                 encode(message, str)
             except InvalidArgument as error:
-                log.warning("a message of the broker's is refused: %s", error)
+                log.warning("a message of the broker is refused: %s", error)
                 await self._source.refuse(arrival)
                 self.refused += 1
             else:
@@ -259,7 +259,7 @@ class AsyncIngest:
             log.error(words, self._to, said(refusal), self._refused, said(error))  # noqa: TRY400
             await self._source.refuse(arrival, keep=True)
         else:
-            words = "a message is published to %r, since %r does not take it: %s"
+            words = "a message is published to %r, because %r does not accept it: %s"
             log.warning(words, self._refused, self._to, said(refusal))
 
     def _whole(self, message: NewMessage, refusal: Exception) -> NewMessage:
@@ -353,7 +353,7 @@ _LACKING = {"ingest-error": "the encoding of the database lacks a character of i
 
 
 def _no_json(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _fit(name: str) -> str:

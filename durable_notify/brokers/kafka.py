@@ -261,7 +261,7 @@ def settings_of(url: str) -> dict[str, str]:
         settings |= {"sasl.username": unquote(name), "sasl.password": unquote(password)}
     settings |= dict(parse_qsl(query))
     if bad := settings.keys() & _FIXED.keys():
-        raise InvalidArgument(f"{min(bad)} is not to be chosen: without it messages are lost")
+        raise InvalidArgument(f"{min(bad)} cannot be changed: messages would be lost")
     return settings
 
 

@@ -87,7 +87,8 @@ class Relay:
                 await self._stream_of(stream, subject)
         except self._js.NotFoundError as error:
             raise InvalidArgument(
-                f"NATS says: no stream takes subject {subject!r}. Make one, or correct the mapping"
+                f"NATS says: no stream accepts subject {subject!r}. Create one, or correct the "
+                "mapping"
             ) from error
         except (self._js.ServiceUnavailableError, self._errors.NoRespondersError) as error:
             raise InvalidArgument("NATS has no JetStream for this account: enable it") from error
@@ -145,7 +146,9 @@ class Relay:
             outcome = Refused(f"NATS cannot carry it, says its client: {error_text(error)}")
         elif isinstance(error, UNCARRIED):
             # It has answered: but not as a stream does. Whoever it is may have taken it.
-            outcome = Refused(f"what answers on subject {subject!r} is no stream: {kind_of(error)}")
+            outcome = Refused(
+                f"what answers on subject {subject!r} is not a stream: {kind_of(error)}"
+            )
         elif not isinstance(error, (self._errors.Error, OSError)):
             raise error
         return outcome
@@ -155,7 +158,7 @@ class Relay:
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
-            words = f"NATS says: no response from stream; no stream takes subject {subject!r}"
+            words = f"NATS says: no response from stream; no stream accepts subject {subject!r}"
             return self._worked.outcome(subject, words)
         except (self._errors.Error, TimeoutError, OSError) as error:
             return Unconfirmed(f"NATS did not confirm: {error_text(error)}")

@@ -92,7 +92,9 @@ class Relay:
         """Connect, and see that the exchanges are there."""
         for exchange in sorted(routes.fixed("exchange")):
             if (problem := await self._missing(exchange)) is not None:
-                raise InvalidArgument(f"RabbitMQ says: {problem}. Make it, or correct the mapping")
+                raise InvalidArgument(
+                    f"RabbitMQ says: {problem}. Create it, or correct the mapping"
+                )
         self._put_back(await self._channel())
 
     async def close(self) -> None:

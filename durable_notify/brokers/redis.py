@@ -74,7 +74,7 @@ class Relay:
     def check(self, field: str, template: str) -> None:
         """``maxlen`` is a number."""
         if field == "maxlen" and not template.isdecimal():
-            raise InvalidArgument(f"maxlen is a number of entries, not {template!r}")
+            raise InvalidArgument(f"maxlen must be a number of entries, not {template!r}")
 
     async def connect(self, routes: Routes) -> None:
         """Connect, and see that the streams are streams, where they are there."""

@@ -329,15 +329,15 @@ class AsyncRelay:
                 self._consumer.settle_soon(message, Ack())
                 self.sent += 1
             elif isinstance(outcome, Refused):
-                log.warning("message %s is a dead letter now: %s", message.id, outcome.words)
+                log.warning("message %s is now a dead letter: %s", message.id, outcome.words)
                 self._consumer.settle_soon(message, Reject(outcome.words[:2000]))
                 self.refused += 1
             elif isinstance(outcome, RetryLater):
-                log.info("message %s comes again: %s", message.id, outcome.words)
+                log.info("message %s will be redelivered: %s", message.id, outcome.words)
                 failure = {"type": "", "message": outcome.words[:2000]}
                 self._consumer.settle_soon(message, Retry(error=failure))
         except (AlreadySettled, LeaseLost) as error:
-            log.warning("message %s was sent, and comes again: %s", message.id, error)
+            log.warning("message %s was sent, and will be redelivered: %s", message.id, error)
 
     def _pack(self, message: AsyncMessage) -> BrokerMessage:
         """Turn a message into what is sent. Raises ValueError where it has no such form."""

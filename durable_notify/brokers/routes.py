@@ -44,7 +44,7 @@ class Routes:
             check_pattern(pattern)
             if not any(_overlap(pattern.split("."), topic.split(".")) for topic in topics):
                 raise InvalidArgument(
-                    f"the mapping for {pattern!r} fits none of the topics: {', '.join(topics)}"
+                    f"the mapping for {pattern!r} matches none of the topics: {', '.join(topics)}"
                 )
             for field, template in values.items():
                 if field not in fields:

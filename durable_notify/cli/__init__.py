@@ -1,6 +1,6 @@
 """The command line: ``durable-notify``.
 
-Standard output carries results and nothing else; what is said on the side goes to standard error.
+Results go to standard output, everything else to standard error.
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
 

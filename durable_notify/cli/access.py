@@ -21,7 +21,7 @@ __all__ = ["grant", "grants", "revoke"]
 
 
 def _rights(command: Any) -> Any:
-    """Give a command the options that name rights."""
+    """Add the options that name rights."""
     for option in reversed(
         (
             click.option("--publish", metavar="PATTERN", multiple=True,
@@ -34,7 +34,7 @@ def _rights(command: Any) -> Any:
             click.option("--observe", is_flag=True,
                          help="See status, audit and dead letters of everything."),
             click.option("--insert", is_flag=True,
-                         help="INSERT statements of its own, into all topics."),
+                         help="Run INSERT statements on the outbox, into all topics."),
         )
     ):  # fmt: skip
         command = option(command)
@@ -62,12 +62,14 @@ def grant(database: Database, /, *, role: str, **rights: Any) -> None:
     """Let a role of the database publish, consume, read or observe, and no more than that.
 
     A pattern is a topic, or stands for topics: orders.*, orders.>, or > for all. Put it in quotes.
-    All that is named is granted, or nothing where something is wrong. Run it as the owner of the
-    schema. What the role was granted before stays.
+    If one of the named rights cannot be granted, none is. The role keeps its earlier grants. Run it
+    as the owner of the schema.
     """
     named = list(_named(rights))
     if not named:
-        raise click.UsageError("grant what? Give --publish, --consume, --read, --observe, --insert")
+        raise click.UsageError(
+            "nothing to grant: give --publish, --consume, --read, --observe or --insert"
+        )
     with database.connect("grant") as connection, connection.transaction():
         for action, patterns, group in named:
             Admin().grant(connection, role, action, patterns, group=group)
@@ -79,16 +81,16 @@ def grant(database: Database, /, *, role: str, **rights: Any) -> None:
 @common
 @click.argument("role")
 @_rights
-@click.option("--all", "everything", is_flag=True, help="Take back all that it was granted.")
+@click.option("--all", "everything", is_flag=True, help="Take back everything that it was granted.")
 @pass_database
 def revoke(database: Database, /, *, role: str, everything: bool, **rights: Any) -> None:
-    """Take back from a role what it was granted: patterns and group as they were granted.
+    """Take back grants of a role. Name patterns and group as they were granted.
 
     Run it as the owner of the schema.
     """
     named = [] if everything else list(_named(rights))
     if everything == any(rights.values()):
-        raise click.UsageError("revoke what? Give --all, or what was granted")
+        raise click.UsageError("nothing to revoke: give --all, or what was granted")
     with database.connect("revoke") as connection, connection.transaction():
         taken = Admin().revoke(connection, role) if everything else 0
         for action, patterns, group in named:
@@ -101,7 +103,7 @@ def revoke(database: Database, /, *, role: str, everything: bool, **rights: Any)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def grants(database: Database, *, as_json: bool) -> None:
-    """List what roles were granted."""
+    """List the grants of all roles."""
     with database.connect("grants") as connection:
         found = Admin().grants(connection)
     if as_json:

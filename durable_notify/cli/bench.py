@@ -1,4 +1,4 @@
-"""``bench``: what this library costs, beside the same without it."""
+"""``bench``: measure what this library costs."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["bench"]
 @click.command()
 @common
 @click.argument("names", metavar="[MEASUREMENT]...", nargs=-1)
-@click.option("--short", is_flag=True, help="Only see that it runs; the figures mean little.")
+@click.option("--short", is_flag=True, help="Only check that it runs; the figures mean little.")
 @click.option("--json", "folder", metavar="FOLDER",
               type=click.Path(file_okay=False, path_type=Path),
-              help="Keep every round as JSON, a file a measurement.")  # fmt: skip
+              help="Save every round as JSON, one file a measurement.")  # fmt: skip
 def bench(names: tuple[str, ...], short: bool, folder: Path | None) -> None:
-    """Measure publishing, waking and consuming on this machine, beside the same without us.
+    """Measure publishing, waking and consuming on this machine, beside the same work without us.
 
-    On PostgreSQL servers of its own, gone afterwards, with fsync and synchronous_commit on. What is
-    compared takes turns; the table has the median of the rounds and their spread. Measurements:
-    publishing, bulk, waking, consuming; all of them take about ten minutes.
+    It runs PostgreSQL servers of its own, with fsync and synchronous_commit on, and removes them
+    afterwards. The candidates take turns; the table has the median of the rounds and their spread.
+    Measurements: publishing, bulk, waking, consuming; all of them take about ten minutes.
     """
     from ..bench import MEASUREMENTS
 
     if unknown := set(names) - MEASUREMENTS.keys():
         known = ", ".join(MEASUREMENTS)
         raise click.UsageError(
-            f"no such measurement: {', '.join(sorted(unknown))}; there are {known}"
+            f"no such measurement: {', '.join(sorted(unknown))}; choose from {known}"
         )
     for name in names or MEASUREMENTS:
         measure, little = MEASUREMENTS[name]
@@ -43,8 +43,8 @@ def bench(names: tuple[str, ...], short: bool, folder: Path | None) -> None:
              f"{min(f.rounds):.3f} to {max(f.rounds):.3f}", f.target)
             for f in report.figures
         ]  # fmt: skip
-        print_table(table_of((name, "median", "rounds", "wanted"), rows))
+        print_table(table_of((name, "median", "rounds", "target"), rows))
         about = ", ".join(f"{key} {value}" for key, value in report.about.items())
         click.echo(about, err=True)
         if folder is not None:
-            click.echo(f"kept in {report.save(folder)}", err=True)
+            click.echo(f"saved in {report.save(folder)}", err=True)

@@ -1,4 +1,4 @@
-"""``bridge``: programs with LISTEN and NOTIFY, adopted."""
+"""``bridge``: adopt programs that use LISTEN and NOTIFY."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEARCH_PATH = '"$user", public, durable_notify_compat, pg_catalog'
 @click.group("bridge")
 @common
 def bridge() -> None:
-    """Adopt programs that have LISTEN and NOTIFY, step by step; every step can be undone."""
+    """Adopt programs that use LISTEN and NOTIFY, step by step; you can undo each step."""
 
 
 bridge.add_command(capture)
@@ -35,16 +35,16 @@ bridge.add_command(capture)
 @common
 @click.argument("topic")
 @click.argument("channel", required=False)
-@click.option("--remove", is_flag=True, help="Notify the channel no more.")
+@click.option("--remove", is_flag=True, help="Stop notifying the channel.")
 @pass_database
 def mirror(database: Database, *, topic: str, channel: str | None, remove: bool) -> None:
-    """Have what is published to a topic also notify a channel, with the raw payload.
+    """Also notify a channel of every message of a topic, with the raw payload.
 
     For programs that only LISTEN. A payload of 8000 bytes or more is notified as the message's id.
-    Everybody who can connect to the database can listen. Run it as the owner of the schema.
+    Every role that can connect to the database can listen. Run it as the owner of the schema.
     """
     if channel is None and not remove:
-        raise click.UsageError("mirror it to which channel? Give TOPIC CHANNEL")
+        raise click.UsageError("a mirror needs a channel: give TOPIC CHANNEL")
     with database.connect("bridge") as connection, connection.transaction():
         if not remove:
             Bridge().mirror(connection, topic, channel or "")
@@ -59,29 +59,33 @@ def mirror(database: Database, *, topic: str, channel: str | None, remove: bool)
     if before is None:
         click.echo(f"Topic {topic} is not mirrored.", err=True)
     else:
-        click.echo(f"topic {topic} notifies channel {before} no more")
+        click.echo(f"topic {topic} no longer notifies channel {before}")
 
 
 @bridge.command()
 @common
-@click.option("--remove", is_flag=True, help="Remove it: everybody notifies as before.")
+@click.option(
+    "--remove", is_flag=True, help="Remove the schema: pg_notify() is PostgreSQL's own again."
+)
 @pass_database
 def compat(database: Database, *, remove: bool) -> None:
-    """Make the schema durable_notify_compat, whose pg_notify() publishes durably.
+    """Create the schema durable_notify_compat, whose pg_notify() publishes durably.
 
-    Roles that have it before pg_catalog in their search_path use it, with the statements that they
-    have. Not caught: NOTIFY, pg_catalog.pg_notify() by its full name, functions with a search_path
-    of their own. Run it as the owner of the schema.
+    Roles with this schema before pg_catalog in their search_path use it without changing their
+    statements. Not caught: NOTIFY, pg_catalog.pg_notify() by its full name, functions with their
+    own search_path. Run it as the owner of the schema.
     """
     with database.connect("bridge") as connection:
         if remove:
             if Bridge().drop_compat(connection):
-                click.echo("durable_notify_compat is gone: everybody notifies as before")
+                click.echo(
+                    "durable_notify_compat is removed: pg_notify() is PostgreSQL's own again"
+                )
             else:
                 click.echo("There is no durable_notify_compat.", err=True)
             return
         Bridge().create_compat(connection)
-    click.echo("durable_notify_compat.pg_notify() is there. For each role that is to use it:")
+    click.echo("durable_notify_compat.pg_notify() is ready. For each role that should use it:")
     click.echo("  durable-notify grant ROLE --publish TOPIC  # a topic has its channel's name")
     click.echo(f"  ALTER ROLE ... SET search_path = {_SEARCH_PATH};")
 
@@ -91,7 +95,7 @@ def compat(database: Database, *, remove: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def list_bridges(database: Database, *, as_json: bool) -> None:
-    """List what is mirrored and watched, and the compatibility schema where it is there."""
+    """List what is mirrored and watched, and the compatibility schema if it exists."""
     with database.connect("bridge") as connection:
         found = Bridge().bridges(connection)
     if as_json:

@@ -1,4 +1,4 @@
-"""``bridge capture``: a channel of NOTIFY made durable."""
+"""``bridge capture``: make a channel of NOTIFY durable."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["capture"]
 @click.command()
 @common
 @click.argument("channel")
-@click.option("--topic", required=True, help="Where it is published.")
+@click.option("--topic", required=True, help="The topic to publish to.")
 @click.option("--json", "as_json", is_flag=True,
-              help="Publish what is JSON as that, and not as a JSON string.")  # fmt: skip
+              help="Publish JSON payloads as JSON, not as a JSON string.")  # fmt: skip
 @click.option("--keep", type=click.IntRange(1), default=10_000, show_default=True, metavar="N",
-              help="How many are kept while they cannot be published; more, and it stops listening "
-              "until half of them are.")  # fmt: skip
+              help="How many notifications to keep while they cannot be published. Past that, it "
+              "stops listening until half of them are published.")  # fmt: skip
 @click.option("--heartbeat", type=click.FloatRange(0.1, 3600), default=15.0, show_default=True,
               metavar="SECONDS", help="How often to check that it still hears.")  # fmt: skip
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, where --dsn leads through a pooler.")  # fmt: skip
+              "listening, if --dsn leads through a pooler.")  # fmt: skip
 @pass_database
 def capture(
     database: Database,
@@ -44,13 +44,13 @@ def capture(
 ) -> None:
     """Publish what is sent to CHANNEL with NOTIFY to a topic, for as long as it runs.
 
-    Durable from when it is heard. Not promised: what is sent while nobody listens here, which is
-    said with its start and end, on standard error and in `durable-notify audit`; what was heard and
-    not yet published, where this process crashes; identical notifications of a transaction, which
-    PostgreSQL makes one.
+    A notification is durable once it is heard here. Lost are: notifications sent while no capture
+    listens (it reports such a gap with start and end, on standard error and in `durable-notify
+    audit`), and those heard and not yet published if this process crashes. PostgreSQL merges
+    identical notifications of a transaction into one.
 
-    Several at once: one is active, the others stand by. SIGTERM and Ctrl-C end it once what was
-    heard is published; a second time: at once.
+    If several run at once, one is active and the others stand by. SIGTERM and Ctrl-C end it once it
+    has published what it heard; a second signal ends it at once.
     """
     say = functools.partial(click.echo, err=True)
     check_channel(channel)  # before a database is looked for

@@ -1,4 +1,4 @@
-"""``durable-notify consume``: a JSON object a line."""
+"""``durable-notify consume``: print messages, a JSON object a line."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 @common
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
 @click.option("--group", required=True, help="The consumer group; created when first used.")
-@click.option("--until-empty", is_flag=True, help="End once nothing is left, with the consumer "
-              "group's retries and what its other consumers hold included.")  # fmt: skip
+@click.option("--until-empty", is_flag=True, help="End once no messages are left, including the "
+              "group's retries and messages that its other consumers hold.")  # fmt: skip
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
-              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). A "
-              "group that exists goes on where it was.")  # fmt: skip
+              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
+              "An existing group continues at its position.")  # fmt: skip
 @click.option("--max", "most", type=click.IntRange(1), help="End after that many messages.")
 @click.option(
     "--lease",
@@ -48,12 +48,12 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="After how long what a killed consumer held comes again.",
+    help="After how long the messages of a killed consumer are redelivered.",
 )
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, where --dsn leads through a pooler.")  # fmt: skip
-@click.option("--handler", type=Handler(), metavar="MODULE:FUNCTION", help="Give each message to a "
-              "Python function instead of printing it: a service.")  # fmt: skip
+              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@click.option("--handler", type=Handler(), metavar="MODULE:FUNCTION", help="Call a Python function "
+              "with each message instead of printing it: a service.")  # fmt: skip
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True,
               help="How many messages the handler gets at once.")  # fmt: skip
 @health_options
@@ -72,16 +72,17 @@ def consume(
     concurrency: int,
     observed: Observed,
 ) -> None:
-    """Print messages, a JSON object a line, or hand them to a handler.
+    """Print messages, a JSON object a line, or call a handler with them.
 
-    It has id, topic, key, payload, headers, published_at and attempt.
+    A line has id, topic, key, payload, headers, published_at and attempt.
 
-    Each is acknowledged once it is written out; what was not, comes again. A pipe is filled at the
-    pace of its reader: `| head -3` takes three. A payload of bytes is {"base64": "..."}. SIGTERM,
-    Ctrl-C and the end of the output's reader end it, with exit status 0.
+    A message is acknowledged once its line is written; otherwise it is redelivered. A pipe is
+    filled at the pace of its reader: `| head -3` takes three. A payload of bytes is
+    {"base64": "..."}. SIGTERM, Ctrl-C and the end of the output's reader end it, with exit
+    status 0.
 
-    A handler is called with each message, and acknowledges it by returning; by raising it has it
-    come again later. It may be async. On SIGTERM those at work finish.
+    A handler is called with each message. When it returns, the message is acknowledged; when it
+    raises, the message is redelivered later. It may be async. On SIGTERM running handlers finish.
     """
     if handler is None and concurrency != 1:
         raise click.UsageError("--concurrency is for a --handler: lines are printed one by one")
@@ -91,7 +92,7 @@ def consume(
         with database.connect("consume") as connection:
             start = resolve(start, connection)
     settings: ConsumerSettings = {"start": start, "lease": lease, "until_empty": until_empty}
-    if most is not None:  # do not take what will not be printed
+    if most is not None:  # claim no message that will not be printed
         settings["batch_size"] = min(most, 500)
         settings["prefetch"] = min(most, 2000)
     settings["on_event"] = observed.on_event
@@ -105,7 +106,7 @@ def consume(
     output = Output()
     output.when_closed(consumer.stop)
     printer = _Printer(consumer, output, most)
-    # Closed: what was not written is given back.
+    # Closed: messages that were not written are released.
     with (
         observed.answering(consumer, dsn=database.dsn),
         told_of_signals(output.stop),  # the consumer is told as well
@@ -113,7 +114,9 @@ def consume(
     ):
         consumer.run(printer)
     if printer.problem is not None:
-        raise Failure(f"standard output: {printer.problem}", "What was not written comes again.")
+        raise Failure(
+            f"standard output: {printer.problem}", "Messages that were not written are redelivered."
+        )
 
 
 class _AsWritten(Consumer):
@@ -123,7 +126,7 @@ class _AsWritten(Consumer):
 
 
 class _Printer:
-    """Prints messages. That it returns is what has a message acknowledged."""
+    """Prints messages. A message is acknowledged when this returns."""
 
     def __init__(self, consumer: Consumer, output: Output, most: int | None) -> None:
         self._consumer = consumer
@@ -148,7 +151,7 @@ class _Printer:
 
 @contextmanager
 def ended_by_signals(reader: Reader, output: Output) -> Iterator[None]:
-    """Have the first SIGTERM or SIGINT end it gracefully, and a second one at once."""
+    """End it gracefully at the first SIGTERM or SIGINT, and at once at the second."""
     numbers = (signal.SIGTERM, signal.SIGINT)
 
     def end(_number: int, _frame: FrameType | None) -> None:

@@ -37,7 +37,7 @@ class Database:
 
     @property
     def dsn(self) -> str:
-        """The DSN. The embedded server is started and migrated at the first look."""
+        """The DSN. The first use starts and migrates the embedded server."""
         if self._dsn is None:
             self._dsn = (
                 _embedded_dsn() if self.given is None else plain_dsn(self.given, self.source)
@@ -53,7 +53,7 @@ class Database:
 
 
 def find(dsn: str | None) -> Database:
-    """Return the database that was asked for, by option or environment."""
+    """Return the database that the option or the environment names."""
     if dsn is not None:
         return Database(dsn, "--dsn")
     for name in VARIABLES:
@@ -63,9 +63,9 @@ def find(dsn: str | None) -> Database:
 
 
 def plain_dsn(given: str, source: str) -> str:
-    """Return what libpq takes; accepts SQLAlchemy's URLs.
+    """Return a DSN for libpq; accepts SQLAlchemy's URLs.
 
-    What libpq says of a DSN it cannot read quotes it, password included: it is not repeated.
+    libpq quotes a DSN that it cannot read, password included, so its message is not repeated.
     """
     try:
         check_dsn(given)

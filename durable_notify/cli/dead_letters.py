@@ -1,4 +1,4 @@
-"""``dead-letters`` and ``audit``: what groups have given up, and what was done about it."""
+"""``dead-letters`` and ``audit``: messages that groups gave up, and what was done about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["audit", "dead_letters"]
 
 
 def _conditions(command: Any) -> Any:
-    """Give a command the options that choose dead letters."""
+    """Add the options that choose dead letters."""
     for option in reversed(
         (
             click.option("--topic", help="Those of one topic."),
@@ -53,7 +53,7 @@ def _given(connection: Connection, conditions: dict[str, Any]) -> dict[str, Any]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
-    """List the messages that groups have given up, and why; send them again, or forget them."""
+    """List the messages that groups have given up, and why; redrive or discard them."""
     if click.get_current_context().invoked_subcommand is None:
         _list(database, group, as_json, {})
 
@@ -65,7 +65,7 @@ def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def list_them(database: Database, /, group: str | None, as_json: bool, **conditions: Any) -> None:
-    """List dead letters, those that fit all conditions."""
+    """List the dead letters that match all conditions."""
     _list(database, group, as_json, conditions)
 
 
@@ -96,11 +96,11 @@ def _row(letter: DeadLetter, now: datetime) -> tuple[object, ...]:
 @click.option("--group", help="That of one group only.")
 @pass_database
 def show(database: Database, message_id: int, group: str | None) -> None:
-    """Show the dead letter of the message ID whole, with its exception."""
+    """Show the dead letter of the message ID with its whole content and its exception."""
     with database.connect("dead-letters") as connection:
         letters = Admin().dead_letters(connection, group, ids=[message_id])
     if not letters:
-        raise Failure(f"message {message_id} is no dead letter")
+        raise Failure(f"message {message_id} is not a dead letter")
     for letter in letters:
         click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
@@ -116,7 +116,7 @@ def show(database: Database, message_id: int, group: str | None) -> None:
 @click.option("--group", required=True, help="The group that gave them up.")
 @_conditions
 @click.option("--all", "everything", is_flag=True, help="All of the group's.")
-@click.option("--why", help="Kept in the audit.")
+@click.option("--why", help="A reason, for the audit.")
 @pass_database
 def redrive(
     database: Database, /, group: str, everything: bool, why: str | None, **conditions: Any
@@ -134,7 +134,7 @@ def redrive(
 @click.option("--group", required=True, help="The group that gave them up.")
 @_conditions
 @click.option("--all", "everything", is_flag=True, help="All of the group's.")
-@click.option("--why", help="Kept in the audit.")
+@click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_database
 def discard(
@@ -146,21 +146,23 @@ def discard(
     yes: bool,
     **conditions: Any,
 ) -> None:
-    """Forget dead letters of a group."""
+    """Delete dead letters of a group."""
     with database.connect("dead-letters") as connection:
         given = _given(connection, conditions)
         _check(given, everything)
         found = len(Admin().dead_letters(connection, group, **given))
-        question = f"Forget {_messages(found)} of {group}?"
+        question = f"Discard {_messages(found)} of {group}?"
         if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
             raise Failure("cancelled; nothing has changed")
         done = Admin().discard(connection, group, everything=everything, why=why, **given)
-    click.echo(f"{_messages(done)} of {group} forgotten")
+    click.echo(f"{_messages(done)} of {group} discarded")
 
 
 def _check(given: dict[str, Any], everything: bool) -> None:
     if bool(given) is everything:
-        raise click.UsageError("say which: by --id, --topic, --key, --error, --since, or --all")
+        raise click.UsageError(
+            "choose dead letters with --id, --topic, --key, --error, --since, or --all"
+        )
 
 
 def _messages(number: int) -> str:
@@ -169,12 +171,12 @@ def _messages(number: int) -> str:
 
 @click.command("audit")
 @common
-@click.option("--group", help="What was done to one group only.")
-@click.option("--limit", type=click.IntRange(1), default=100, help="So many at most; 100.")
+@click.option("--group", help="Only changes of this group.")
+@click.option("--limit", type=click.IntRange(1), default=100, help="At most that many; 100.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def audit(database: Database, group: str | None, limit: int, as_json: bool) -> None:
-    """Show what was done to groups by hand: by whom, when and why. The newest comes first."""
+    """Show changes made to groups: who, when and why. The newest comes first."""
     with database.connect("audit") as connection:
         entries = Admin().audit(connection, group, limit=limit)
     if as_json:

@@ -1,4 +1,4 @@
-"""``doctor``: what is wrong with a database, why it matters and what to do."""
+"""``doctor``: check a database."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, an array of findings.")
 @pass_database
 def doctor(database: Database, *, listen_dsn: str | None, as_json: bool) -> None:
-    """Examine the database, and say what is wrong, why it matters and what to do.
+    """Check the database: list each problem, why it matters and how to fix it.
 
-    It changes nothing, and takes a few seconds at most. Exit status 1 if an error is found.
+    It changes nothing, and takes a few seconds at most. Exit status 1 if it finds an error.
     """
     from ..diagnostics.doctor import diagnose
 

@@ -1,7 +1,7 @@
-"""What went wrong, in one line, and what to do about it.
+"""Errors in one line, with what to do.
 
-Neither DSNs nor payloads get into errors: of PostgreSQL's messages only the primary line is shown,
-whose DETAIL may quote rows, and of libpq's nothing where a malformed DSN may be quoted.
+Errors contain neither DSNs nor payloads. Only the primary line of PostgreSQL's messages is shown,
+because DETAIL may quote rows. Nothing of libpq's is shown if it may quote a malformed DSN.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CONNECTING = (
     (r"too many clients|remaining connection slots|no more connections",
      "The server has no connection left: close some, or raise max_connections."),
     (r"unsupported startup parameter",
-     "A pooler stands in between: leave `options` out of {source}, or connect directly."),
+     "There is a pooler in between: leave `options` out of {source}, or connect directly."),
     (r"starting up|shutting down|recovery mode", "Try again in a moment."),
     (r"session is not|read-only|not in hot standby|target_session_attrs",
      "No server in {source} is what target_session_attrs asks for."),
@@ -62,12 +62,12 @@ CONNECTING = (
      "The connection broke. Run it again once PostgreSQL answers."),
 )  # fmt: skip
 STANDBY = (
-    "This server only reads (a standby?). Give the primary, or target_session_attrs=read-write."
+    "This server is read-only (a standby?). Use the primary, or target_session_attrs=read-write."
 )
 AGAIN = "Run it again."
 BY_SQLSTATE = {
     "25006": STANDBY,
-    "55P03": "Others hold the lock. Run it again in a moment.",
+    "55P03": "Another session holds the lock. Run it again in a moment.",
     "57014": "It took longer than statement_timeout allows.",
     "57P01": AGAIN,
     "57P02": AGAIN,
@@ -79,7 +79,7 @@ BY_SQLSTATE = {
     "3F000": MIGRATE,
     "42P01": MIGRATE,
     "42883": MIGRATE,
-    "26000": "A pooler mixes sessions up: connect directly.",
+    "26000": "A pooler mixes up sessions: connect directly.",
 }
 
 
@@ -92,7 +92,7 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:  # noqa: ARG002
-        """Say it on standard error."""
+        """Print it on standard error."""
         click.echo(f"error: {shown(self.message)}", err=True)
         if self.remedy:
             click.echo(shown(self.remedy), err=True)
@@ -124,7 +124,7 @@ def status_of(run: Callable[[], object]) -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        mute_stdout()  # whoever read it has seen enough
+        mute_stdout()  # the reader has seen enough
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop
         failure = _failure(error)
@@ -149,14 +149,16 @@ def _failure(error: BaseException) -> click.ClickException:
 
 
 def _unquoted(message: str) -> str:
-    """Leave out of what click says the arguments that it has no use for, and connection strings."""
+    """Remove unused arguments and connection strings from click's message."""
     if message.startswith("Got unexpected extra argument"):
-        return "too many arguments: quote those with spaces, a payload as JSON in single quotes"
+        return (
+            "too many arguments: quote those with spaces, and put a JSON payload in single quotes"
+        )
     return re.sub(r"(?<![\w+])[\w+]++://[^\s'\"]*", "DSN", redact(message))
 
 
 def mute_stdout() -> None:
-    """Have nothing fail any more for a standard output that is closed or full."""
+    """Let nothing fail any more because standard output is closed or full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""What a role lacks for a command."""
+"""Which rights a role lacks for a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 __all__ = ["rights_remedy"]
 
 _CONSUME = "--consume TOPIC --group GROUP"
-#: What durable-notify grant is to be told; only the owner of the schema runs the commands not here.
+#: Options for durable-notify grant; only the owner of the schema runs the other commands.
 _RIGHTS = {
     "publish": "--publish TOPIC",
     "consume": _CONSUME,
@@ -27,14 +27,14 @@ _RIGHTS = {
 
 
 def rights_remedy(dsn: str, command: str | None, hint: str | None = None) -> str:
-    """Return what to run so that the role of `dsn` may run a command; `hint`: the database's."""
+    """Return how to let the role of `dsn` run a command; `hint`: the database's."""
     given = conninfo_to_dict(dsn)
     role = str(given.get("user") or os.environ.get("PGUSER") or "YOUR_ROLE")
     if command == "migrate":
         name = _identifier(str(given.get("dbname") or os.environ.get("PGDATABASE") or role))
         return (
-            "Run the migration as the owner of the schema durable_notify, or where there is none "
-            f"yet: GRANT CREATE ON DATABASE {name} TO {_identifier(role)};"
+            "Run the migration as the owner of the schema durable_notify. If there is none yet: "
+            f"GRANT CREATE ON DATABASE {name} TO {_identifier(role)};"
         )
     if hint is not None:
         return hint

@@ -1,4 +1,4 @@
-"""``group``: what groups there are, and what they are told."""
+"""``group``: list groups and change their options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def list_groups(database: Database, as_json: bool) -> None:
         click.echo(json_line([dataclasses.asdict(one) for one in groups]))
         return
     if not groups:
-        click.echo("No groups yet. A consumer makes its own.", err=True)
+        click.echo("No groups yet. A consumer creates its own.", err=True)
         return
     rows = [
         (
@@ -58,27 +58,28 @@ def list_groups(database: Database, as_json: bool) -> None:
 
 
 def _settings(command: Any) -> Any:
-    """Give a command the options of a group."""
+    """Add the options of a group."""
     for option in reversed(
         (
             click.option("--order-by", type=click.Choice(["none", "key", "strict"]),
-                         help="What is kept in order."),
+                         help="The order of delivery."),
             click.option("--exclusive/--shared", default=None,
                          help="One consumer at a time, or all of them."),
             click.option("--max-attempts", type=click.IntRange(1),
-                         help="After how many a message becomes a dead letter."),
-            click.option("--retry-base", type=float, help="Seconds after a first failed attempt."),
+                         help="After how many attempts a message becomes a dead letter."),
+            click.option("--retry-base", type=float,
+                         help="Seconds after the first failed attempt."),
             click.option("--retry-factor", type=float,
-                         help="What each further delay is multiplied by."),
+                         help="The factor of each further delay."),
             click.option("--retry-max", type=float, help="The longest delay, in seconds."),
             click.option("--on-expiry", type=click.Choice(["drop", "dead_letter"]),
-                         help="What becomes of messages past their expiry."),
+                         help="What to do with expired messages."),
             click.option("--park-limit", type=click.IntRange(1),
                          help="How many messages of a topic may wait for their keys."),
             click.option("--max-in-flight", type=click.IntRange(0),
-                         help="The most messages leased at once; 0: no limit."),
+                         help="The maximum of messages leased at once; 0: no limit."),
             click.option("--rate-limit", type=click.FloatRange(0),
-                         help="The most messages handed out a second; 0: no limit."),
+                         help="The maximum of messages delivered a second; 0: no limit."),
         )
     ):  # fmt: skip
         command = option(command)
@@ -91,7 +92,7 @@ def _settings(command: Any) -> Any:
 @_settings
 @pass_database
 def configure(database: Database, /, name: str, **settings: Any) -> None:
-    """Change options of the group NAME; those not given stay as they are."""
+    """Change options of the group NAME; the others stay unchanged."""
     given = {option: value for option, value in settings.items() if value is not None}
     if not given:
         raise click.UsageError("give at least one option to change")
@@ -100,7 +101,7 @@ def configure(database: Database, /, name: str, **settings: Any) -> None:
             given[limit] = None
     with database.connect("group") as connection:
         Admin().configure(connection, name, **given)
-    click.echo(f"group {name} is changed; its consumers obey from now on")
+    click.echo(f"group {name} is changed; running consumers apply it at once")
 
 
 @group.command("pause")
@@ -108,7 +109,7 @@ def configure(database: Database, /, name: str, **settings: Any) -> None:
 @click.argument("name")
 @pass_database
 def pause(database: Database, name: str) -> None:
-    """Hand out nothing more to the group NAME until it is resumed."""
+    """Stop delivery to the group NAME until you resume it."""
     with database.connect("group") as connection:
         Admin().pause(connection, name)
     click.echo(f"group {name} is paused")
@@ -119,10 +120,10 @@ def pause(database: Database, name: str) -> None:
 @click.argument("name")
 @pass_database
 def resume(database: Database, name: str) -> None:
-    """Go on with the paused group NAME, where it was."""
+    """Resume the paused group NAME, at its position."""
     with database.connect("group") as connection:
         Admin().resume(connection, name)
-    click.echo(f"group {name} goes on")
+    click.echo(f"group {name} is resumed")
 
 
 @group.command("rename")
@@ -131,10 +132,10 @@ def resume(database: Database, name: str) -> None:
 @click.argument("new_name")
 @pass_database
 def rename(database: Database, name: str, new_name: str) -> None:
-    """Give the group NAME another name. Consumers that run under the old one end."""
+    """Rename the group NAME. Consumers that run under the old name end."""
     with database.connect("group") as connection:
         Admin().rename_group(connection, name, new_name)
-    click.echo(f"group {name} is {new_name} now")
+    click.echo(f"group {name} is now {new_name}")
 
 
 @group.command("delete")
@@ -143,13 +144,13 @@ def rename(database: Database, name: str, new_name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_database
 def delete(database: Database, name: str, yes: bool) -> None:
-    """Forget the group NAME: its position, retries and dead letters. The messages stay."""
-    question = f"Forget group {name}, with its dead letters?"
+    """Delete the group NAME: its position, retries and dead letters. The messages stay."""
+    question = f"Delete group {name}, with its dead letters?"
     if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
         raise Failure("cancelled; nothing has changed")
     with database.connect("group") as connection:
         Admin().delete_group(connection, name)
-    click.echo(f"group {name} is forgotten")
+    click.echo(f"group {name} is deleted")
 
 
 @group.command("waiting-for")
@@ -164,7 +165,7 @@ def waiting_for(database: Database, name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in flying]))
     elif not flying:
-        click.echo("Nothing is waited for.", err=True)
+        click.echo("The group waits for no publisher.", err=True)
     else:
         columns = ("pid", "database", "prepared", "since", "query since", "state", "query")
         print_table(table_of(columns, [_cells(dataclasses.astuple(one)) for one in flying]))

@@ -1,4 +1,4 @@
-"""``status`` and ``replay``: how groups stand, and taking them back."""
+"""``status`` and ``replay``: how far groups have read, and rewinding them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common
 @as_json
 @click.option("--exact", is_flag=True, help="Count all; else more than 10,000 are estimated (~).")
-@click.option("--watch", is_flag=True, help="Show it again and again, with rates and leases.")
+@click.option("--watch", is_flag=True, help="Refresh it, with rates and leases.")
 @click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="With --watch: how often; 2.")  # fmt: skip
 @pass_database
 def status(
     database: Database, *, as_json: bool, exact: bool, watch: bool, interval: float | None
 ) -> None:
-    """Show how each group stands in each of its topics.
+    """Show how far each group has read each of its topics.
 
-    Lag is what a group has not yet acknowledged: unread messages, those deferred (that wait for
-    another attempt) and those leased (that consumers hold now).
+    Lag is what a group has not acknowledged yet: unread messages, deferred ones (that wait for
+    another attempt) and leased ones (that consumers hold now).
     """
     if watch:
         if exact:
@@ -131,16 +131,16 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
 
 @click.command()
 @common
-@click.option("--group", required=True, help="The group to take back.")
-@click.option("--topic", required=True, help="The topic in which it goes back.")
-@click.option("--from-beginning", is_flag=True, help="All messages that are retained come again.")
-@click.option("--since", type=Moment(), help="What was published since then comes again: ISO 8601, "
+@click.option("--group", required=True, help="The group to rewind.")
+@click.option("--topic", required=True, help="The topic in which to rewind it.")
+@click.option("--from-beginning", is_flag=True, help="Redeliver all messages that are retained.")
+@click.option("--since", type=Moment(), help="Redeliver messages published since then: ISO 8601, "
               "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Messages with higher ids come again.")  # fmt: skip
+              help="Redeliver messages with higher ids.")  # fmt: skip
 @click.option("--why", help="Kept in the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say how many messages would come again.")
+@click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
 @pass_database
 def replay(
     database: Database,
@@ -154,9 +154,9 @@ def replay(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Have messages come again to a group.
+    """Rewind a group, so that messages are redelivered to it.
 
-    Says first how many. On a terminal it then asks; otherwise it goes ahead.
+    It prints their number first. On a terminal it then asks; otherwise it does it.
     """
     if from_beginning + (since is not None) + (after is not None) != 1:
         raise click.UsageError("give one of --from-beginning, --since TIME and --after ID")
@@ -166,14 +166,14 @@ def replay(
         if since is not None:
             place = {"since": resolve(since, connection)}
         count = admin.replay(connection, group, topic, **place, dry_run=True)
-        verb = "would come" if dry_run else "come" if count != 1 else "comes"
-        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} again to {group}")
+        verb = "would be" if dry_run else "are" if count != 1 else "is"
+        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} redelivered to {group}")
         sys.stdout.flush()
         if dry_run or not count:
             return
         # Not in one transaction with the counting: the group's consumers would wait meanwhile.
-        if not yes and sys.stdin.isatty() and not click.confirm("Go ahead?", err=True):
+        if not yes and sys.stdin.isatty() and not click.confirm("Continue?", err=True):
             raise Failure("cancelled; nothing has changed")
         done = admin.replay(connection, group, topic, **place, why=why)
     if done != count:
-        click.echo(f"{done} messages, as more were consumed meanwhile")
+        click.echo(f"{done} messages, because more were consumed meanwhile")

@@ -25,7 +25,7 @@ __all__ = ["Handler", "run_handler"]
 
 
 class Handler(click.ParamType["Callable[[Any], Any]"]):
-    """``module:function``, imported from the current folder or wherever Python finds it."""
+    """``module:function``, imported from the current folder or from Python's path."""
 
     name = "MODULE:FUNCTION"
 
@@ -44,7 +44,9 @@ class Handler(click.ParamType["Callable[[Any], Any]"]):
             found = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-                self.fail(f"there is no module {name!r} here, or where Python looks", param, ctx)
+                self.fail(
+                    f"there is no module {name!r} in this folder or on Python's path", param, ctx
+                )
             raise _broken(name, error) from error
         except Exception as error:
             raise _broken(name, error) from error
@@ -53,7 +55,7 @@ class Handler(click.ParamType["Callable[[Any], Any]"]):
                 self.fail(f"module {name!r} has no {attribute!r}", param, ctx)
             found = getattr(found, part)
         if not callable(found):
-            self.fail(f"{value!r} is no function", param, ctx)
+            self.fail(f"{value!r} is not a function", param, ctx)
         return found
 
 
@@ -71,8 +73,9 @@ def run_handler(
     observed: Observed,
     options: dict[str, Any],
 ) -> None:
-    """Consume with a handler until stopped: in an event loop where it is async, else in threads."""
-    if "opentelemetry.trace" in sys.modules:  # as with publishers: who has it wants to see it
+    """Consume with a handler until stopped: in an event loop if it is async, else in threads."""
+    # As with publishers: a program that imports it wants its spans.
+    if "opentelemetry.trace" in sys.modules:
         from ..integrations.otel import traced
 
         handler = traced(handler)

@@ -1,4 +1,4 @@
-"""``ingest``: what comes from a broker, to a topic."""
+"""``ingest``: publish messages of a broker to a topic."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["ingest"]
 @click.argument("place")
 @click.option("--from", "source", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
               help="The broker: amqp://, kafka:// or nats://.")  # fmt: skip
-@click.option("--to", metavar="TOPIC", required=True, help="Where it is published.")
+@click.option("--to", metavar="TOPIC", required=True, help="The topic to publish to.")
 @click.option("--group", default="durable-notify", show_default=True,
               help="Kafka's consumer group, or the name of NATS's durable consumer.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, 10_000), default=500, show_default=True,
-              metavar="N", help="The most messages in one transaction.")  # fmt: skip
+              metavar="N", help="The maximum of messages in one transaction.")  # fmt: skip
 @click.option("--dedup-window", "window", type=Length(), default="1d", show_default=True,
               help="How long a message is known by its id: 90s, 10m, 2h, 1d.")  # fmt: skip
-@click.option("--refused", metavar="TOPIC", help="Where what the database does not take under "
-              "--to is published, with the reason; TOPIC.refused unless given.")  # fmt: skip
+@click.option("--refused", metavar="TOPIC", help="The topic for messages that the database does "
+              "not accept under --to, with the reason; TOPIC.refused by default.")  # fmt: skip
 @pass_database
 def ingest(
     database: Database,
@@ -44,16 +44,16 @@ def ingest(
     window: float,
     refused: str | None,
 ) -> None:
-    """Publish what comes from PLACE to a topic, for as long as it runs.
+    """Publish messages of PLACE to a topic, for as long as it runs.
 
-    PLACE is RabbitMQ's queue, Kafka's topic or NATS's stream. What has committed is acknowledged to
-    the broker, and nothing else; what comes again is published once. SIGTERM and Ctrl-C end it.
+    PLACE is a RabbitMQ queue, a Kafka topic or a NATS stream. Only committed messages are
+    acknowledged to the broker; redelivered ones are published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
         AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window,
         refused=refused,
     )  # fmt: skip
-    make("")  # refuses what cannot work, before a database is looked for
+    make("")  # refuses invalid arguments before it looks for a database
     ingesting = make(database.dsn)
     asyncio.run(ingesting.run())
     more = f", {ingesting.refused} refused" if ingesting.refused else ""

@@ -1,4 +1,4 @@
-"""``maintain``: keep the database half in shape, for cron or as a service."""
+"""``maintain``: run maintenance, from cron or as a service."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ __all__ = ["maintain"]
 
 @click.command()
 @common
-@click.option("--once", is_flag=True, help="One round now, and end; the default.")
-@click.option("--every", type=Length(), metavar="TIME", help="Go on, a round every 60s, 5m, 1h.")
+@click.option("--once", is_flag=True, help="Run one round now, and end; the default.")
+@click.option(
+    "--every", type=Length(), metavar="TIME", help="Keep running, with a round every 60s, 5m, 1h."
+)
 @click.option("--archive", metavar="DIR", type=click.Path(file_okay=False),
-              help="Where messages go that are to be archived before they go.")  # fmt: skip
+              help="Where to archive messages before they are removed.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
               show_default=True, help="The files of the archive.")  # fmt: skip
-@click.option("--inbox-age", type=Length(), help="Forget what once() noted so long ago: 30d.")
-@click.option("--audit-age", type=Length(), help="Forget audit, losses and ended replays: 365d.")
+@click.option("--inbox-age", type=Length(), help="Delete records of once() older than that: 30d.")
+@click.option(
+    "--audit-age", type=Length(), help="Delete older audit, losses and ended replays: 365d."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a round.")
 @pass_database
 def maintain(
@@ -43,18 +47,18 @@ def maintain(
     audit_age: float | None,
     as_json: bool,
 ) -> None:
-    """Remove what retention lets go, compact, archive, and clear away what is left over.
+    """Remove expired messages, compact, archive, and clean up.
 
-    Consumers do so by themselves, but for the archive, where their role is the owner of the schema.
-    One process is at it at a time; what a round was kept from is done by the next.
+    Consumers whose role owns the schema do the same by themselves, except for the archive. Only one
+    process runs maintenance at a time; what a round could not do, the next one does.
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     if once and every is not None:
-        raise click.UsageError("--once or --every, not both")
+        raise click.UsageError("give --once or --every, not both")
     with database.connect("maintain"):
-        pass  # its schema is checked, and errors are said, before anything is begun
+        pass  # checks its schema, and reports errors, before anything begins
     console = Console(stderr=True)
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"),
@@ -85,13 +89,13 @@ def maintain(
             return
     if failed := [name for name in report or {} if name.endswith(" failed")]:
         raise Failure(
-            f"the round was not done whole: {', '.join(failed)}",
-            "Mend what the lines above name, and run it again: the rest was done.",
+            f"some steps of the round failed: {', '.join(failed)}",
+            "Fix what the lines above name, and run it again: the other steps were done.",
         )
 
 
 class _Reporting(Maintenance):
-    """Says what each round did."""
+    """Prints what each round did."""
 
     as_json = False
 
@@ -100,12 +104,12 @@ class _Reporting(Maintenance):
         if self.as_json:
             click.echo(json_line(report))
         elif report is None:
-            click.echo("nothing was due, or another process maintains just now", err=True)
+            click.echo("nothing was due, or another process runs maintenance", err=True)
         else:
             for name, done in sorted(report.items()):
                 click.echo(f"{name}: {shown(done)}")
             if not report:
-                click.echo("nothing was to be done", err=True)
+                click.echo("there was nothing to do", err=True)
         return report
 
 

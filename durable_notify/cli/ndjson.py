@@ -1,4 +1,4 @@
-"""NDJSON: lines as they come in, and what each of them says."""
+"""NDJSON: read lines, and make messages of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
 
-#: What ``consume`` and archives print, and who publishes does not decide.
+#: Fields that ``consume`` and archives print, and that publishers do not set.
 PRINTED = ("id", "topic", "published_at", "attempt")
 #: What else an envelope may have beside payload, key and headers.
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
@@ -67,9 +67,9 @@ class Batch(NamedTuple):
 
 
 def parse_json(text: str) -> JsonText:
-    """Return JSON as it is, with every digit. Raises ValueError with a reason that quotes none.
+    """Return JSON unchanged, with every digit. Raises ValueError with a reason that quotes none.
 
-    What no consumer in Python could decode is refused: its author is told, and not its readers.
+    JSON that no consumer in Python can decode is refused: its author learns it, not its readers.
     """
     try:
         json.loads(text, parse_constant=_no_constant, parse_float=_finite)
@@ -87,17 +87,17 @@ def _finite(text: str) -> str:
 
 
 def _check_envelope(text: str) -> None:
-    """Raise ValueError where it is no JSON. What was stored can be published again."""
+    """Raise ValueError if it is not JSON. JSON that was stored can be published again."""
     try:
         json.loads(text, parse_constant=_no_constant, parse_float=str, parse_int=str)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
-        pass  # Python says nothing of it; PostgreSQL will
+        pass  # Python cannot tell; PostgreSQL will
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse_line(number: int, line: bytes, form: Form) -> tuple[int, NewMessage]:
@@ -124,10 +124,12 @@ def parse_line(number: int, line: bytes, form: Form) -> tuple[int, NewMessage]:
 def _open(text: str, form: Form) -> NewMessage:
     try:
         envelope = members(text)
-    except ValueError:  # it is JSON, but no object
+    except ValueError:  # it is JSON, but not an object
         envelope = {}
     if "payload" not in envelope:
-        raise InvalidArgument('it is no envelope: write {"payload": ...} and perhaps key, headers')
+        raise InvalidArgument(
+            'it is not an envelope: write {"payload": ...} and optionally key, headers'
+        )
     if unknown := set(envelope) - {"payload", "key", "headers", "encoding", *OPTIONS, *PRINTED}:
         raise InvalidArgument(f"the envelope has {', '.join(sorted(unknown))}, which is unknown")
     whole = {"payload", "headers", "encoding"}

@@ -1,4 +1,4 @@
-"""Standard output, written so that it is known what got out."""
+"""Standard output, written so that it is known which lines were taken."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Closed", "Output"]
 
-#: How long a pipe's reader is waited for after each line, in seconds.
+#: How long to wait for a pipe's reader after each line, in seconds.
 PATIENCE = 0.25
-#: A write of at most so much never waits where poll() says that there is room.
+#: A write of at most this size never waits if poll() says that there is room.
 PIECE = select.PIPE_BUF
 
 
 class Closed(GiveBack):
-    """Nobody reads the output any more, or it is not to be written any more.
+    """The reader of the output has ended, or nothing more may be written.
 
     A BaseException, so that a consumer takes it for its end and not for a handler's failure.
     """
@@ -38,9 +38,9 @@ class Closed(GiveBack):
 class Output:
     """Standard output, without a buffer.
 
-    Into a pipe a line is written when its reader has taken the one before, so that what a reader
-    that has seen enough (``head -3``) leaves behind is known, and can be given back. A reader that
-    takes its time is not waited for; the pipe then fills as any other.
+    A line is written into a pipe when its reader has taken the one before. So it is known which
+    lines a reader that ends (``head -3``) has not taken, and their messages can be released. It
+    does not wait for a slow reader; the pipe then fills as any other.
     """
 
     def __init__(self) -> None:
@@ -56,10 +56,10 @@ class Output:
         self._is_first = True
 
     def write(self, line: bytes) -> None:
-        """Write a line. Raises Closed where it was not taken, and not written whole.
+        """Write a line. Raises Closed if it was not taken, or not written whole.
 
         Raises:
-            OSError: it cannot be written; nothing of it stands in a file.
+            OSError: it cannot be written; no part of it is left in a file.
         """
         rest = memoryview(line)
         try:
@@ -79,15 +79,15 @@ class Output:
             self._wait_for_reader()
 
     def _take_back(self, written: int) -> None:
-        """Leave no half a line in a file: the next line, of another process, would go into it."""
+        """Leave no half a line in a file: another process would append its line to it."""
         if self._is_file and written:
             end = os.fstat(self._fd).st_size
-            if os.lseek(self._fd, 0, os.SEEK_CUR) == end:  # else others write there, too
+            if os.lseek(self._fd, 0, os.SEEK_CUR) == end:  # else another process writes there, too
                 os.ftruncate(self._fd, end - written)
                 os.lseek(self._fd, end - written, os.SEEK_SET)
 
     def _end_line(self) -> None:
-        """End the line that a process that was killed has left in the file we write on to."""
+        """End the line that a killed process has left in the file that we append to."""
         if not (self._is_file and os.fstat(self._fd).st_size):
             return
         with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._fd}").open("rb") as file:
@@ -97,12 +97,12 @@ class Output:
                 os.write(self._fd, b"\n")
 
     def when_closed(self, action: Callable[[], None]) -> None:
-        """Do something as soon as the output's reader is gone, even while nothing is written."""
+        """Call ``action`` when the output's reader has ended, even while nothing is written."""
         if self._has_reader:
             threading.Thread(target=self._watch, args=(action,), daemon=True).start()
 
     def stop(self) -> None:
-        """Have a write that waits for its reader raise Closed."""
+        """Make a write that waits for its reader raise Closed."""
         self._stopped = True
 
     def _watch(self, action: Callable[[], None]) -> None:
@@ -111,7 +111,7 @@ class Output:
         action()
 
     def _broken(self, timeout: float | None) -> bool:
-        """Wait until the reader is gone; returns whether it is."""
+        """Wait until the reader has ended; return whether it has."""
         poller = select.poll()
         poller.register(self._fd, 0)  # errors and hang-ups alone
         return bool(poller.poll(None if timeout is None else timeout * 1000))

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["AsWritten", "Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-#: What turns the direction of text: what is shown is then not what is there.
+#: Characters that turn the direction of text: a terminal then shows something else.
 _BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-# Within JSON these stand in strings only. Some readers end lines at them, terminals obey others.
+# In JSON these occur only in strings. Some readers end lines at them, terminals interpret others.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDI)}
 _CONTROL = set(range(0x20)) - {0x09, 0x0A}
 _SHOWN = {code: ascii(chr(code))[1:-1] for code in (*_CONTROL, *_ESCAPED, *range(0xD800, 0xE000))}
@@ -47,7 +47,7 @@ class Moment(click.ParamType[Any]):
         except (ValueError, OverflowError):
             words = "".join(f"{word}, " for word in self._words)
             self.fail(
-                f"{value!r} is no time: write {words}2026-01-31T09:00:00+01:00 (without a zone: "
+                f"{value!r} is not a time: write {words}2026-01-31T09:00:00+01:00 (without a zone: "
                 "local time), or how long ago, as in 90s, 10m, 2h, 1d",
                 param,
                 ctx,
@@ -70,11 +70,13 @@ class Length(click.ParamType[float]):
                 return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
             return float(value)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no length of time: write seconds, or 10m, 2h, 1d", param, ctx)
+            self.fail(
+                f"{value!r} is not a length of time: write seconds, or 10m, 2h, 1d", param, ctx
+            )
 
 
 def resolve(moment: datetime | timedelta, connection: Connection) -> datetime:
-    """Return a point in time, by the database's clock where it was given relative to now."""
+    """Return a point in time, by the database's clock if it was given relative to now."""
     if isinstance(moment, datetime):
         return moment
     row = connection.execute("SELECT pg_catalog.clock_timestamp()").fetchone()
@@ -86,12 +88,12 @@ def resolve(moment: datetime | timedelta, connection: Connection) -> datetime:
 
 
 def shown(value: object) -> str:
-    """Return a value as text for a terminal, which is not to obey what others have written."""
+    """Return a value as text for a terminal, with control characters escaped."""
     return str(value).translate(_SHOWN)
 
 
 class AsWritten:
-    """Takes JSON as it is written, of payloads and headers; see ``json_line``."""
+    """Keeps the JSON of payloads and headers as written; see ``json_line``."""
 
     def __call__(self, text: str) -> JsonText:
         return JsonText(text)
@@ -100,7 +102,7 @@ class AsWritten:
 
 
 def json_line(value: Any) -> str:
-    """Return JSON on one line; the members of a mapping that are ``JsonText``, as they are."""
+    """Return JSON on one line; members of a mapping that are ``JsonText`` stay unchanged."""
     if isinstance(value, dict) and any(isinstance(one, JsonText) for one in value.values()):
         parts = (
             f"{json.dumps(name, ensure_ascii=False)}: {_text(one)}" for name, one in value.items()
@@ -124,13 +126,13 @@ def _plain(value: Any) -> Any:
 
 
 def as_text(value: Any, most: int) -> str:
-    """Return a value as JSON, cut where it is longer than `most`."""
+    """Return a value as JSON, cut if it is longer than `most`."""
     text = json_line(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def shown_age(moment: datetime | None, now: datetime) -> str:
-    """Return how long ago something was, as people say it."""
+    """Return how long ago something was, in words."""
     if moment is None:
         return "-"
     seconds = max(0, int((now - moment).total_seconds()))

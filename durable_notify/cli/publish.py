@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["publish"]
 
-#: What PostgreSQL raises for a message that it does not take: nested too deep, say.
+#: What PostgreSQL raises for a message that it refuses, such as one that is nested too deep.
 _REFUSED = (
     psycopg.DataError, psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex,
 )  # fmt: skip
@@ -37,7 +37,7 @@ _REFUSED = (
 @common
 @click.argument("topic")
 @click.argument("payload", required=False)
-@click.option("--key", help="Messages of one key belong together, and in order.")
+@click.option("--key", help="Messages of one key belong together, and stay in order.")
 @click.option(
     "--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header; may be repeated."
 )
@@ -45,14 +45,14 @@ _REFUSED = (
 @click.option(
     "--envelope",
     is_flag=True,
-    help='Each line is {"payload": ..., "key": ..., "headers": {...}}; all but payload may lack.',
+    help='Each line is {"payload": ..., "key": ..., "headers": {...}}; only payload is required.',
 )
-@click.option("--delay", type=Length(), help="Groups get it so long from now: seconds, or 10m, 2h.")
-@click.option("--deliver-at", type=Moment(), help="Groups get it from then on: ISO 8601.")
-@click.option("--ttl", type=Length(), help="Groups get it for so long: seconds, or 10m, 2h, 1d.")
-@click.option("--expires-at", type=Moment(), help="Groups do not get it from then on: ISO 8601.")
+@click.option("--delay", type=Length(), help="Deliver it that long from now: seconds, or 10m, 2h.")
+@click.option("--deliver-at", type=Moment(), help="Deliver it from then on: ISO 8601.")
+@click.option("--ttl", type=Length(), help="Deliver it for that long: seconds, or 10m, 2h, 1d.")
+@click.option("--expires-at", type=Moment(), help="Do not deliver it from then on: ISO 8601.")
 @click.option("--dedup-key", help="Publish it only once under this key, within the window.")
-@click.option("--dedup-window", type=Length(), help="The window; 1h unless given.")
+@click.option("--dedup-window", type=Length(), help="The window; 1h by default.")
 @click.option("--ids", is_flag=True, help="Print the ids of messages read from standard input too.")
 @pass_database
 def publish(
@@ -70,8 +70,8 @@ def publish(
 ) -> None:
     """Publish a message and print its id.
 
-    PAYLOAD is JSON. Without it, standard input is read: one JSON payload a line, blank lines left
-    out. Lines are published in transactions of up to 1,000, and whenever the input pauses.
+    PAYLOAD is JSON. Without it, the command reads standard input: one JSON payload a line. It skips
+    blank lines. It publishes lines in transactions of up to 1,000, and whenever the input pauses.
 
     At a bad line it stops: the lines before it are published; it and those after it are not.
     """
@@ -81,7 +81,7 @@ def publish(
     if relative := [name for name, value in given.items() if isinstance(value, timedelta)]:
         option = relative[0].replace("_", "-")
         raise click.UsageError(
-            f"--{option} is a time in ISO 8601; so long from now: --delay, --ttl"
+            f"--{option} takes a time in ISO 8601; for a time from now use --delay or --ttl"
         )
     form = Form(check_key(key), _headers(headers), text=text, envelope=envelope, options=given)
     check_topic(topic)
@@ -90,7 +90,7 @@ def publish(
             _publish_lines(database, topic, form, ids)
         return
     message = form.outgoing(_argument(payload, text))
-    encode(message)  # before a database is looked for
+    encode(message)  # before it looks for a database
     times_of(message)
     dedup_of(message)
     with database.connect("publish") as connection:
@@ -103,7 +103,7 @@ def _headers(pairs: Iterable[str]) -> dict[str, str] | None:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{name!r} lacks a value: write --header name=value")
+            raise click.BadParameter(f"{name!r} has no value: write --header name=value")
         headers[name] = value
     return headers or None
 
@@ -146,7 +146,7 @@ def _publish_lines(database: Database, topic: str, form: Form, ids: bool) -> Non
 
 
 class _Run:
-    """What has become of the lines so far."""
+    """What happened to the lines so far."""
 
     def __init__(self, connection: Connection, topic: str, form: Form, ids: bool) -> None:
         self._connection = connection
@@ -205,21 +205,21 @@ class _Run:
     def _print(self, ids: Iterable[int]) -> None:
         try:
             click.echo("\n".join(map(str, ids)))
-        except BrokenPipeError:  # nobody reads the ids any more; the messages go on
+        except BrokenPipeError:  # the ids' reader has ended; publishing continues
             mute_stdout()
             self._ids = False
 
     def outcome(self, line: int) -> str:
-        """Say what became of the lines around the one where it ended."""
+        """Return what happened to the lines around the one where it ended."""
         if self._committing:
             return (
-                f"{_messages(self.published)} published: all before line {self.next_line}. Whether "
-                f"the {self._committing} from there on are, is not known: it ended "
-                "during their commit. Nothing after those is."
+                f"{_messages(self.published)} published: all before line {self.next_line}. The "
+                f"next {self._committing} may be published or not: it ended during their commit. "
+                "No line after those is published."
             )
         return (
             f"{_messages(self.published)} published: all before line {line}. Line {line} and "
-            f"everything after it is not. To go on: tail -n +{line} FILE | the same command"
+            f"everything after it is not. To continue: tail -n +{line} FILE | the same command"
         )
 
 
@@ -228,7 +228,7 @@ def _messages(number: int) -> str:
 
 
 def _bar() -> Progress:
-    """Show how far it is, on a terminal."""
+    """Show the progress, on a terminal."""
     import os
     import stat
 

@@ -1,4 +1,4 @@
-"""``durable-notify read``: everything of some topics, without a group."""
+"""``durable-notify read``: print every message of some topics, without a group."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "token")
               "of every key, then what follows), a time, or how long ago (10m, 2h).")  # fmt: skip
 @click.option("--after", "token", metavar="TOKEN", help="Start right after the message with this "
               "token.")  # fmt: skip
-@click.option("--until-empty", is_flag=True, help="End once nothing is left.")
+@click.option("--until-empty", is_flag=True, help="End once no messages are left.")
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, where --dsn leads through a pooler.")  # fmt: skip
+              "listening, if --dsn leads through a pooler.")  # fmt: skip
 @pass_database
 def read(
     database: Database,
@@ -45,9 +45,9 @@ def read(
 ) -> None:
     """Print all messages of topics, a JSON object a line, without a group.
 
-    It has id, topic, key, payload, headers, published_at and token. Nothing is acknowledged, and
-    everybody who reads gets everything. To go on another time: --after the last token. A topic may
-    be a pattern, as in 'orders.*' or 'orders.>'.
+    A line has id, topic, key, payload, headers, published_at and token. Nothing is acknowledged,
+    and every reader receives every message. To continue later, use --after with the last token. A
+    topic may be a pattern, as in 'orders.*' or 'orders.>'.
     """
     if token is not None:
         start = token

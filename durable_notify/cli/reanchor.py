@@ -1,4 +1,4 @@
-"""``reanchor``: go on after a move to another cluster."""
+"""``reanchor``: repair positions after a move to another cluster."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["reanchor"]
 
 @click.command()
 @common
-@click.option("--why", help="A reason, for the audit log.")
+@click.option("--why", help="A reason, for the audit.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
-    """Go on where the messages came from another cluster: by dump and restore, or replication.
+    """Repair positions after messages came from another cluster: by dump or replication.
 
     Run it as the owner of the schema, once everything has been copied and nothing copies any
-    more. Every group goes on with exactly what it had not been handed. It writes the log anew, and
-    publishers and consumers wait meanwhile. Where nothing is to be done it does nothing.
+    more. Every group continues with exactly what had not been delivered to it. It rewrites the
+    outbox; publishers and consumers wait meanwhile. If there is nothing to repair, it does nothing.
     """
     with database.connect("reanchor") as connection:
         places = Admin().reanchor(connection, why=why)
@@ -38,4 +38,4 @@ def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
         rows = ((place.group_name, place.topic, place.undelivered) for place in places)
         print_table(table_of(("group", "topic", "undelivered"), rows))
     else:
-        click.echo("Nothing was to be done, or there is no group.", err=True)
+        click.echo("There was nothing to repair, or there is no group.", err=True)

@@ -1,4 +1,4 @@
-"""``relay``: topics to a broker."""
+"""``relay``: forward topics to a broker."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["relay"]
               help="The broker: amqp://, kafka://, nats:// or redis://.")  # fmt: skip
 @click.option("--group", required=True, help="The consumer group; created when first used.")
 @click.option("--map", "routes", multiple=True, metavar="TOPIC=FIELD:VALUE,...",
-              help="Where a topic, or those of a pattern, goes; the first that fits counts. "
-              "{topic}, {key} and {id} are filled in.")  # fmt: skip
+              help="The broker's fields for a topic, or the topics of a pattern; the first that "
+              "matches applies. {topic}, {key} and {id} are replaced.")  # fmt: skip
 @click.option("--cloudevents", is_flag=True,
               help="Send each message as a CloudEvent in the JSON format.")  # fmt: skip
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
-              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). A "
-              "group that exists goes on where it was.")  # fmt: skip
+              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
+              "An existing group continues at its position.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, metavar="N",
-              help="The most messages of one batch; two are under way.")  # fmt: skip
+              help="The maximum of messages in one batch; two batches are in flight.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
               metavar="SECONDS",
-              help="After how long what a killed relay held comes again.")  # fmt: skip
-@click.option("--until-empty", is_flag=True, help="End once nothing is left, with the group's "
-              "retries and what its other consumers hold included.")  # fmt: skip
+              help="After how long the messages of a killed relay are redelivered.")  # fmt: skip
+@click.option("--until-empty", is_flag=True, help="End once no messages are left, including the "
+              "group's retries and messages that its other consumers hold.")  # fmt: skip
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, where --dsn leads through a pooler.")  # fmt: skip
+              "listening, if --dsn leads through a pooler.")  # fmt: skip
 @pass_database
 def relay(
     database: Database,
@@ -57,18 +57,18 @@ def relay(
     until_empty: bool,
     listen_dsn: str | None,
 ) -> None:
-    """Send messages on to a broker, as a consumer group, for as long as it runs.
+    """Forward messages to a broker, as a consumer group, for as long as it runs.
 
-    Each is settled once the broker has confirmed it. What the broker refuses becomes a dead letter
-    with the broker's words; while it is down, nothing is lost and no attempt counted. Of one key,
-    messages arrive in order. SIGTERM and Ctrl-C end it.
+    A message is settled once the broker has confirmed it. A message that the broker refuses becomes
+    a dead letter with the broker's error. While the broker is down, nothing is lost and no attempt
+    is counted. Messages of one key arrive in order. SIGTERM and Ctrl-C end it.
     """
-    given = parse_routes(routes)  # before a database is looked for
+    given = parse_routes(routes)  # before it looks for a database
     make = functools.partial(
         AsyncRelay, to=to, group=group, topics=topics, routes=given, cloudevents=cloudevents,
         batch=batch, listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
     )  # fmt: skip
-    make("")  # refuses what cannot work
+    make("")  # refuses invalid arguments
     if start not in ("beginning", "now"):
         with database.connect("consume") as connection:
             start = resolve(start, connection)

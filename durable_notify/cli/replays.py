@@ -1,4 +1,4 @@
-"""``seek`` and ``replay-job``: moving a group, and giving it messages again beside what is new."""
+"""``seek`` and ``replay-job``: move a group's position, and redeliver selected messages."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["replay_job", "seek"]
 @click.command("seek")
 @common
 @click.option("--group", required=True, help="The group to move.")
-@click.option("--topic", required=True, help="The topic in which it moves.")
+@click.option("--topic", required=True, help="The topic in which to move it.")
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Messages with higher ids come next.")  # fmt: skip
-@click.option("--since", type=Moment(), help="What was published since then comes next: ISO 8601, "
-              "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
-@click.option("--now", is_flag=True, help="Skip everything there is.")
-@click.option("--why", help="Kept in the audit.")
+              help="Deliver messages with higher ids next.")  # fmt: skip
+@click.option("--since", type=Moment(), help="Deliver messages published since then next: ISO "
+              "8601, or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
+@click.option("--now", is_flag=True, help="Skip all committed messages.")
+@click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would come again or be skipped.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be redelivered or skipped.")
 @pass_database
 def seek(
     database: Database,
@@ -48,9 +48,10 @@ def seek(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Move a group in a topic, back or forward.
+    """Move a group's position in a topic, back or forward.
 
-    Nothing in flight is lost: it comes when it commits. On a terminal it asks first.
+    Messages in flight are not lost: they are delivered when they commit. On a terminal it asks
+    first.
     """
     if (after is not None) + (since is not None) + now != 1:
         raise click.UsageError("give one of --after ID, --since TIME and --now")
@@ -60,20 +61,20 @@ def seek(
         if since is not None:
             place["since"] = resolve(since, connection)
         found = admin.seek(connection, group, topic, **place, dry_run=True)
-        question = f"{found.again} would come again, {found.skipped} be skipped. Go ahead?"
+        question = f"{found.again} would be redelivered, {found.skipped} skipped. Continue?"
         if dry_run:
-            click.echo(f"{found.again} would come again, {found.skipped} be skipped")
+            click.echo(f"{found.again} would be redelivered, {found.skipped} skipped")
             return
         if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
             raise Failure("cancelled; nothing has changed")
         done = admin.seek(connection, group, topic, **place)
-    click.echo(f"{done.again} come again, {done.skipped} are skipped")
+    click.echo(f"{done.again} redelivered, {done.skipped} skipped")
 
 
 @click.group("replay-job")
 @common
 def replay_job() -> None:
-    """Give a group messages again, those that fit, beside what is new."""
+    """Redeliver selected messages to a group, while new ones keep arriving."""
 
 
 def _json(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -87,20 +88,24 @@ def _json(_ctx: click.Context, _param: click.Parameter, value: str | None) -> An
 
 @replay_job.command("start")
 @common
-@click.option("--group", required=True, help="The group that gets them.")
-@click.option("--topic", required=True, help="The topic they are of.")
+@click.option("--group", required=True, help="The group that receives them.")
+@click.option("--topic", required=True, help="Their topic.")
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="Higher ids only.")
 @click.option("--upto", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="This id and lower.")
 @click.option("--since", type=Moment(), help="Published since then: ISO 8601, or 10m, 2h, 1d ago.")
 @click.option("--until", type=Moment(), help="Published before then.")
 @click.option("--key", "keys", multiple=True, help="With this key; may be repeated.")
-@click.option("--headers", callback=_json, metavar="JSON", help="Whose headers contain these.")
-@click.option("--payload", callback=_json, metavar="JSON", help="Whose payload contains this.")
-@click.option("--path", help="For whose payload this SQL/JSON path finds something.")
-@click.option("--rate-limit", type=float, metavar="N", help="The most messages a second.")
-@click.option("--why", help="Kept in the audit.")
-@click.option("--dry-run", is_flag=True, help="Only say how many messages it would be.")
-@click.option("--follow", is_flag=True, help="Wait until it is done, and show how far it is.")
+@click.option(
+    "--headers", callback=_json, metavar="JSON", help="Whose headers contain this object."
+)
+@click.option(
+    "--payload", callback=_json, metavar="JSON", help="Whose payload contains this value."
+)
+@click.option("--path", help="In whose payload this SQL/JSON path finds something.")
+@click.option("--rate-limit", type=float, metavar="N", help="The maximum of messages a second.")
+@click.option("--why", help="A reason, for the audit.")
+@click.option("--dry-run", is_flag=True, help="Only print how many messages match.")
+@click.option("--follow", is_flag=True, help="Wait until it is done, and show its progress.")
 @pass_database
 def start(
     database: Database,
@@ -122,10 +127,10 @@ def start(
             given[name] = resolve(given[name], connection)
         total = admin.start_replay(connection, group, topic, dry_run=True, **given)
         if dry_run:
-            click.echo(f"{total} messages of {topic} would come to {group} again")
+            click.echo(f"{total} messages of {topic} would be redelivered to {group}")
             return
         job = admin.start_replay(connection, group, topic, rate_limit=rate_limit, why=why, **given)
-    click.echo(f"replay {job}: {total} messages of {topic} come to {group} again")
+    click.echo(f"replay {job}: {total} messages of {topic} are redelivered to {group}")
     if follow:
         _follow(database, job)
 
@@ -177,7 +182,7 @@ def list_jobs(database: Database, as_json: bool) -> None:
 @click.argument("job", metavar="ID", type=int)
 @pass_database
 def cancel(database: Database, job: int) -> None:
-    """End the replay ID; what was not handed out yet does not come."""
+    """End the replay ID; messages that it has not delivered yet are not redelivered."""
     with database.connect("replay-job") as connection:
         done = Admin().cancel_replay(connection, job)
     if not done:

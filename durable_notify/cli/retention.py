@@ -1,4 +1,4 @@
-"""``retention``: what goes from topics, and when."""
+"""``retention``: when messages of topics are removed."""
 
 from __future__ import annotations
 
@@ -35,23 +35,34 @@ class Size(click.ParamType[int]):
             return value
         found = re.fullmatch(r"(\d+) ?([kmgt]?)b?", value.strip().lower())
         if not found:
-            self.fail(f"{value!r} is no size: write bytes, or 500MB, 10GB", param, ctx)
+            self.fail(f"{value!r} is not a size: write bytes, or 500MB, 10GB", param, ctx)
         return int(found[1]) * _UNITS[found[2]]
 
 
 @click.command()
 @common
 @click.argument("topic", required=False)
-@click.option("--age", type=Length(), help="So long after it was published: 12h, 7d, 4w.")
-@click.option("--size", type=Size(), help="Once so much of the topic is younger: 500MB, 10GB.")
-@click.option("--settled", is_flag=True, help="As soon as every group has settled it.")
+@click.option(
+    "--age", type=Length(), help="Remove messages that long after they were published: 12h, 7d, 4w."
+)
+@click.option(
+    "--size",
+    type=Size(),
+    help="Remove messages once that much of the topic is younger: 500MB, 10GB.",
+)
+@click.option("--settled", is_flag=True, help="Remove messages once every group has settled them.")
 @click.option("--on-lag", type=click.Choice(["block", "lose"]), default="block", show_default=True,
-              help="What a group has not settled stays, or goes and is recorded.")  # fmt: skip
-@click.option("--alarm", type=Size(), help="How much may stay because a group lags.")
-@click.option("--compact", is_flag=True, help="Of each key the latest message stays.")
-@click.option("--archive", is_flag=True, help="Only what is archived goes.")
-@click.option("--forever", is_flag=True, help="Forget what was said of TOPIC.")
-@click.option("--lag", is_flag=True, help="Show what stays although it is to go, and why.")
+              help="Messages that a group has not settled stay, or are removed and "
+              "recorded.")  # fmt: skip
+@click.option(
+    "--alarm", type=Size(), help="How much a lagging group may keep before that is an alarm."
+)
+@click.option("--compact", is_flag=True, help="Keep only the latest message of each key.")
+@click.option("--archive", is_flag=True, help="Remove only archived messages.")
+@click.option("--forever", is_flag=True, help="Delete the policy of TOPIC.")
+@click.option(
+    "--lag", is_flag=True, help="Show messages that are due for removal and stay, and why."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def retention(
@@ -64,10 +75,10 @@ def retention(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say what goes from TOPIC, or a pattern of topics, and when; without TOPIC, list it.
+    """Set when messages of TOPIC, or of a pattern of topics, are removed. Without TOPIC, list it.
 
-    What nothing is said of is kept for ever. Consumers remove what is to go, or
-    durable-notify maintain does. Of several that fit a topic the most specific counts.
+    Topics without a policy keep their messages for ever. Consumers remove expired messages, or
+    durable-notify maintain does. If several policies match a topic, the most specific applies.
     """
     names = {"age": "max_age", "size": "max_bytes", "settled": "when_settled",
              "alarm": "alarm_bytes"}  # fmt: skip
@@ -75,7 +86,7 @@ def retention(
     said = given != {**dict.fromkeys(given, None), "when_settled": False, "on_lag": "block",
                      "compact": False, "archive": False}  # fmt: skip
     if (topic is None or forever) and said:
-        raise click.UsageError("give TOPIC, and what goes from it; --forever goes alone")
+        raise click.UsageError("give TOPIC and a policy; --forever takes no other option")
     with database.connect("retention") as connection:
         if topic is None:
             found: Any = Admin().lagging(connection) if lag else Admin().retention(connection)
@@ -83,12 +94,12 @@ def retention(
         elif forever:
             if not Admin().forget_retention(connection, topic):
                 raise Failure(
-                    f"nothing was said of {shown(topic)}", "durable-notify retention lists it."
+                    f"{shown(topic)} has no policy", "durable-notify retention lists them."
                 )
             click.echo(f"{shown(topic)} is kept, unless a pattern says otherwise")
         elif not said:
             raise click.UsageError(
-                "say what goes: --age, --size, --settled or --compact; or --forever"
+                "give a policy: --age, --size, --settled or --compact; or --forever"
             )
         else:
             for warning in Admin().set_retention(connection, topic, **given):
@@ -100,9 +111,7 @@ def _show(found: list[Any], *, as_json: bool, lag: bool) -> None:
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in found]))
     elif not found:
-        click.echo(
-            "Nothing is kept from going." if lag else "Everything is kept for ever.", err=True
-        )
+        click.echo("No removal is held up." if lag else "Everything is kept for ever.", err=True)
     elif lag:
         columns = ("topic", "group", "from id", "up to id", "published", "bytes", "alarm")
         lags = [

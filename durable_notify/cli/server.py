@@ -21,7 +21,7 @@ __all__ = ["demo", "embedded", "migrate"]
 @click.command()
 @common
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
-@click.option("--revision", default="head", show_default=True, help="Up to this revision.")
+@click.option("--revision", default="head", show_default=True, help="Migrate up to this revision.")
 @click.option(
     "--downgrade",
     metavar="REVISION",
@@ -32,9 +32,9 @@ __all__ = ["demo", "embedded", "migrate"]
 def migrate(
     database: Database, *, sql: bool, revision: str, downgrade: str | None, yes: bool
 ) -> None:
-    """Create the schema durable_notify, or bring it up to date; where it is, nothing changes."""
+    """Create the schema durable_notify, or bring it up to date. If it is, nothing changes."""
     if downgrade is not None and (sql or revision != "head"):
-        raise click.UsageError("--downgrade stands alone")
+        raise click.UsageError("--downgrade takes neither --sql nor --revision")
     if sql:
         click.echo(schema.migration_sql(revision), nl=False)
     elif downgrade is None:
@@ -45,11 +45,11 @@ def migrate(
         if not yes and not sys.stdin.isatty():
             raise click.UsageError("a downgrade may delete messages: confirm it with --yes")
         if not yes:
-            click.confirm("A downgrade may delete messages. Go ahead?", abort=True, err=True)
+            click.confirm("A downgrade may delete messages. Continue?", abort=True, err=True)
         schema.downgrade(database.dsn, downgrade)
         gone = downgrade == "base"
         click.echo(
-            f"The schema durable_notify is {'gone' if gone else f'at {downgrade}'}.", err=True
+            f"The schema durable_notify is {'removed' if gone else f'at {downgrade}'}.", err=True
         )
 
 
@@ -61,7 +61,7 @@ def embedded() -> None:
 
 @embedded.command("status")
 def embedded_status() -> None:
-    """Say where it is and whether it runs."""
+    """Show where it is and whether it runs."""
     found = servers.shared_status()
     click.echo(f"folder   {found.folder}")
     click.echo(f"running  {f'yes, process {found.pid}' if found.running else 'no'}")
@@ -93,13 +93,14 @@ def embedded_stop() -> None:
     help="Take the lines of this file.",
 )
 @click.option("--events", type=click.IntRange(12, 100_000), default=2000, show_default=True,
-              help="The most events to take.")  # fmt: skip
+              help="The maximum of events to take.")  # fmt: skip
 def demo(repository: Path | None, file: Path | None, events: int) -> None:
     """Watch messages survive what loses them with plain LISTEN/NOTIFY; takes half a minute.
 
-    On a PostgreSQL of its own, gone afterwards: publishes real events, beside a plain listener
-    that is away for a part; kills the consumer and PostgreSQL with SIGKILL; replays; and counts
-    what arrived. Events are the commits of the git repository in this folder, or what you name.
+    It uses a PostgreSQL of its own, and removes it afterwards. It publishes real events, beside a
+    plain listener that is away for a part of the time. It kills the consumer and PostgreSQL with
+    SIGKILL, replays messages, and counts what arrived. The events are the commits of the git
+    repository in this folder, or what you name.
 
     Exit status 1 if durable_notify lost a message.
     """

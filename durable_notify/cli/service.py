@@ -1,4 +1,4 @@
-"""What a command that runs as a service tells the platform: its health, and its metrics."""
+"""Health and metrics of a command that runs as a service."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def health_options(function: F) -> F:
 
     host = click.option(
         "--health-host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
-        help="Where; 0.0.0.0 in a container.",
+        help="The address to serve them on; 0.0.0.0 in a container.",
     )  # fmt: skip
     port = click.option(
         "--health-port", type=click.IntRange(0, 65535), metavar="PORT",
-        help="Answer /live, /ready and /metrics there, over HTTP.",
+        help="Serve /live, /ready and /metrics on this port, over HTTP.",
     )  # fmt: skip
     return port(host(command))  # type: ignore[return-value]
 
 
 class Observed:
-    """What is to be seen of a service: nothing, where no port was given."""
+    """Serves the health and metrics of a service, if a port was given."""
 
     def __init__(self, port: int | None, host: str) -> None:
         self._port, self._host = port, host
         self._registry: CollectorRegistry | None = None
-        #: What its consumers and publishers are given.
+        #: For its consumers and publishers.
         self.on_event: list[OnEvent] = []
         if port is not None:
             self._count()
@@ -75,7 +75,7 @@ class Observed:
 
     @contextmanager
     def answering(self, *watched: HealthSource, dsn: str) -> Iterator[None]:
-        """Answer meanwhile how those watched are."""
+        """Serve the health of ``watched`` meanwhile."""
         if self._port is None:
             yield
             return
@@ -92,7 +92,7 @@ class Observed:
         except OSError as error:
             where = f"{self._host}:{self._port}"
             raise Failure(
-                f"nothing can be answered on {where}: {error.strerror or error}",
+                f"cannot serve health on {where}: {error.strerror or error}",
                 "Give another --health-port or --health-host.",
             ) from error
         with probes:

@@ -1,4 +1,4 @@
-"""``status --watch``: how groups stand, again and again."""
+"""``status --watch``: how far groups have read, refreshed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _GAP = 3  # between columns
 
 
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
-    """Show it until q or Ctrl-C, or until whoever reads it has seen enough."""
+    """Show it until q or Ctrl-C, or until the reader of the output ends."""
     from rich.console import Console
 
     console = Console()
@@ -95,7 +95,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _readers() -> Iterator[None]:
-    """End quietly where nobody reads the output any more."""
+    """End quietly if the reader of the output has ended."""
     try:
         yield
     except BrokenPipeError:
@@ -119,9 +119,9 @@ def _on_a_terminal(console: Console, database: Database, interval: float) -> Non
 def _looks(
     database: Database, interval: float, wait: Callable[[float], bool]
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
-    """Look at intervals until `wait` is false; a connection that broke is made anew.
+    """Look at intervals until `wait` is false; reconnect if the connection breaks.
 
-    The first look must work out. Later the last one is shown, with what is wrong.
+    The first look must succeed. Later ones that fail show the last result, with the error.
     """
     seen: StatusSnapshot | None = None
     while True:

@@ -38,7 +38,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal:  # nothing is cut or wrapped for who reads it by program
+    if not console.is_terminal:  # do not cut or wrap lines for programs
         console.width = 400
     console.print(table)
 

@@ -26,17 +26,17 @@ SHOWN = 5
 @click.option(
     "--seconds", type=float, default=30.0, show_default=True, help="How long to break things."
 )
-@click.option("--seed", help="Repeat the decisions of a run: it is printed by each.")
-@click.option("--faults", metavar="NAME,...", help="Only these faults; --faults list shows all.")
+@click.option("--seed", help="Repeat the decisions of a run; each run prints its seed.")
+@click.option("--faults", metavar="NAME,...", help="Only these faults; --faults list lists them.")
 @click.option(
     "--publishers", type=int, default=2, show_default=True, help="How many processes publish."
 )
 @click.option("--rate", type=float, default=40.0, show_default=True,
-              help="Transactions a second of each, about.")  # fmt: skip
+              help="Roughly how many transactions a second each publishes.")  # fmt: skip
 @click.option("--bindir", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="The programs of the PostgreSQL to run; default: the embedded one.")  # fmt: skip
 @click.option("--keep", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
-              help="Keep what was recorded, a file of JSON lines a process.")  # fmt: skip
+              help="Save the recorded history, a file of JSON lines a process.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def torture(
     *, seconds: float, seed: str | None, faults: str | None, publishers: int, rate: float,
@@ -44,11 +44,12 @@ def torture(
 ) -> None:  # fmt: skip
     """Break everything at random under load, and check from its history that nothing was lost.
 
-    On a PostgreSQL of its own, gone afterwards. Publishers and consumers are processes, each behind
-    a network of its own; all is killed, stopped, cut off and restarted, the server too. In the end
-    everything is drained, and checkers look for messages that were lost, came out of nowhere, took
-    effect twice, out of order, or again after they were settled. Exit status 1 if one finds
-    something; the stretch of history that shows it is printed.
+    It uses a PostgreSQL of its own, and removes it afterwards. Publishers and consumers are
+    processes, each behind a network of its own. It kills, stops, cuts off and restarts these and
+    the server. At the end it drains all topics. Checkers look for messages that were lost, that
+    were never published, that took effect twice, that were out of order, or that were redelivered
+    after they were settled. Exit status 1 if one finds something; it prints the part of the history
+    that shows it.
     """
     from ..torture.nemesis import FAULTS
     from ..torture.run import Plan

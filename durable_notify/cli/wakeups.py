@@ -21,11 +21,11 @@ __all__ = ["wakeups"]
 @click.argument("policy", required=False)
 @pass_database
 def wakeups(database: Database, *, topic: str, policy: str | None) -> None:
-    """Say how a topic wakes its consumers: when_waiting, always or never.
+    """Set how a topic wakes its consumers: when_waiting, always or never.
 
     when_waiting: only while one waits, the default. always: for listeners that cannot arm its
-    doorbell. never: consumers look once a second, for publishers with PREPARE TRANSACTION. Without
-    a policy it prints the one there is.
+    doorbell. never: consumers poll once a second, for publishers with PREPARE TRANSACTION. Without
+    a policy it prints the current one.
     """
     with database.connect("wakeups") as connection:
         if policy is None:

@@ -1,4 +1,4 @@
-"""``watch``: the changes of a table, published."""
+"""``watch``: publish the changes of a table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["watch"]
 @click.command()
 @common
 @click.argument("table")
-@click.option("--topic", required=True, help="Where the changes are published.")
+@click.option("--topic", required=True, help="The topic to publish to.")
 @click.option(
     "--columns",
     metavar="NAME,...",
     help="Only these columns, and updates that change one of them.",
 )
-@click.option("--no-old", is_flag=True, help="Updates without the old values.")
-@click.option("--remove", is_flag=True, help="Publish its changes no more.")
+@click.option("--no-old", is_flag=True, help="Leave the old values out of updates.")
+@click.option("--remove", is_flag=True, help="Stop publishing its changes.")
 @pass_database
 def watch(
     database: Database,
@@ -39,16 +39,16 @@ def watch(
 ) -> None:
     """Publish every insert, update, delete and truncate of a table, in the writer's transaction.
 
-    TABLE is named as in SQL. The messages' key is the primary key. Given again for the same topic,
-    what is said now counts. Run it as the owner of the schema durable_notify, with the right to
-    make triggers on the table; --remove needs the table's ownership.
+    Name TABLE as in SQL. The messages' key is the primary key. If you run it again for the same
+    topic, the last options apply. Run it as the owner of the schema durable_notify, with the right
+    to make triggers on the table; --remove needs ownership of the table.
     """
     if remove and (columns is not None or no_old):
         raise click.UsageError("--remove takes neither --columns nor --no-old")
     with database.connect("watch") as connection:
         if remove:
             if Bridge().unwatch(connection, table, topic):
-                click.echo(f"changes of {table} do not go to topic {topic} any more")
+                click.echo(f"changes of {table} no longer go to topic {topic}")
             else:
                 click.echo(f"{table} is not watched for topic {topic}.", err=True)
             return

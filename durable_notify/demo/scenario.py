@@ -56,7 +56,7 @@ def run(
     with tempfile.TemporaryDirectory(
         prefix="durable-notify-demo-", ignore_cleanup_errors=True
     ) as folder:
-        narrator.say("Starting a PostgreSQL for this demo alone ...")
+        narrator.say("Starting a PostgreSQL for this demo ...")
         with Server(Path(folder)) as server:
             results = _Scenario(server, narrator, events.payloads).play()
     return show(narrator.console, results)
@@ -92,7 +92,7 @@ class _Scenario:
         return self._results
 
     def _both_listen(self, stack: ExitStack) -> None:
-        self._narrator.step("A plain LISTEN client and a durable_notify consumer are both there.")
+        self._narrator.step("A plain LISTEN client and a durable_notify consumer both run.")
         first, second = _committed(self._parts[0]), _committed(self._parts[1][:-1])
         self._worker = Worker(self._dsn, stop_at=first + max(1, second // 2))
         stack.callback(self._worker.kill)
@@ -106,7 +106,7 @@ class _Scenario:
         )
 
     def _killed_in_mid_batch(self) -> None:
-        self._narrator.step("The LISTEN client is away, as in a deployment. Events go on.")
+        self._narrator.step("The LISTEN client is away, as in a deployment. Publishing continues.")
         self._publish(self._parts[1][:-1])
         self._worker.wait_for("mid-batch")
         self._worker.kill()
@@ -114,7 +114,7 @@ class _Scenario:
         with psycopg.connect(self._dsn) as connection:
             held = sum(row.leased or 0 for row in Admin().status(connection))
         self._narrator.step(
-            f"The consumer, process {self._worker.pid}, is killed in mid-batch (SIGKILL)."
+            f"The consumer, process {self._worker.pid}, is killed within a batch (SIGKILL)."
         )
         self._narrator.say(f"It held {held} messages that it had not acknowledged.")
 
@@ -133,16 +133,16 @@ class _Scenario:
         )
 
     def _back_again(self, stack: ExitStack) -> None:
-        self._narrator.step("Both come back; events go on.")
+        self._narrator.step("Both come back; publishing continues.")
         self._plain.come()
         self._publish(self._parts[2])
-        self._narrator.say(f"What the killed consumer held is free after {LEASE:g} s.")
+        self._narrator.say(f"The killed consumer's messages are free after {LEASE:g} s.")
         worker = Worker(self._dsn, until_empty=True)
         stack.callback(worker.kill)
         worker.finish()
         self._results.durable += worker.arrived
         self._plain.leave()
-        self._narrator.say(f"The new consumer got {len(worker.arrived)}; nothing is left.")
+        self._narrator.say(f"The new consumer got {len(worker.arrived)}; no messages are left.")
 
     def _replay(self, stack: ExitStack) -> None:
         numbers = sorted(self._results.sent.committed)
@@ -157,13 +157,13 @@ class _Scenario:
         self._results.announced = announced
         self._results.to_replay = set(again)
         self._narrator.step(
-            f"Replay: the group goes back to after id {place}; {announced} messages come again."
+            f"Replay: rewind the group to id {place}; {announced} messages are redelivered."
         )
         worker = Worker(self._dsn, until_empty=True)
         stack.callback(worker.kill)
         worker.finish()
         self._results.replayed += worker.arrived
-        self._narrator.say(f"{len(worker.arrived)} came.")
+        self._narrator.say(f"{len(worker.arrived)} arrived.")
 
     def _publish(self, transactions: list[Transaction]) -> None:
         committed = rolled_back = 0

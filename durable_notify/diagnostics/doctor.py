@@ -31,10 +31,10 @@ CONNECTING = 5.0
 def diagnose(
     dsn: str, listen_dsn: str | None = None, *, limits: Thresholds | None = None
 ) -> list[Finding]:
-    """Examine a database, and return what was found, the worst first.
+    """Check a database, and return what was found, the worst first.
 
-    Where all is well each check has one finding of level ``ok``. A database that cannot be reached
-    is one finding, too. Nothing is written.
+    A check that finds no problem has one finding of level ``ok``. A database that cannot be reached
+    is one finding, too. It writes nothing.
 
     Args:
         dsn: what libpq takes.
@@ -74,14 +74,14 @@ def _examine(patient: CheckContext) -> Iterator[Finding]:
     except TRANSIENT as error:
         yield found("connection-lost", f"the connection was lost: {_text(error)}")
     if unseen:
-        what = f"role {patient.role} was not shown, or not in time: {', '.join(unseen)}"
+        what = f"role {patient.role} could not see, or not in time: {', '.join(unseen)}"
         yield found("not-looked-at", what, role=patient.role, checks=unseen)
 
 
 def _carried_out(
     patient: CheckContext, name: str, check: Check, unseen: list[str]
 ) -> Iterator[Finding]:
-    """Carry out a check; what it may not see, or not in time, is noted."""
+    """Run a check; record it as unseen if it may not look, or not in time."""
     try:
         yield from check(patient)
     except (

@@ -63,34 +63,38 @@ KINDS: dict[str, Kind] = {
     ),
     "connection-lost": Kind(
         "error",
-        "What was not examined by then is not known.",
-        "Run it again once PostgreSQL answers; if it ends there again, look into its log.",
+        "Checks that had not run by then have no result.",
+        "Run it again once PostgreSQL answers. If the connection breaks at the same point "
+        "again, read the server's log.",
     ),
     "not-looked-at": Kind(
         "note",
-        "What this role may not see, or could not be seen in time, may be well or not.",
-        "Run the doctor as the owner of the schema, with pg_read_all_stats: "
-        "GRANT pg_read_all_stats TO {role};",
+        "This role may not see something, or it did not answer in time. It may be in order or not.",
+        "Run the doctor as the owner of the schema, with pg_read_all_stats: GRANT "
+        "pg_read_all_stats TO {role};",
     ),
     "server-version": Kind(
         "warning",
-        "The library is tested on PostgreSQL {oldest} to {newest}, and relies on how these work.",
-        "Upgrade the server, or the library where the server is newer.",
+        "The library is tested on PostgreSQL {oldest} to {newest}, and depends on how these "
+        "versions work.",
+        "Upgrade the server. If the server is newer, upgrade the library.",
     ),
     "standby": Kind(
         "error",
-        "A standby takes no publishing, no claims and no LISTEN.",
-        "Give the primary, or all hosts with target_session_attrs=read-write.",
+        "A standby accepts no publishing, no claims and no LISTEN.",
+        "Use the DSN of the primary, or list all hosts with target_session_attrs=read-write.",
     ),
     "read-only": Kind(
         "error",
-        "Sessions cannot publish or claim where they begin read-only.",
-        "Take default_transaction_read_only back where it is set: postgresql.conf, ALTER DATABASE, "
+        "Sessions that begin read-only cannot publish or claim.",
+        "Reset default_transaction_read_only where it is set: postgresql.conf, ALTER DATABASE, "
         "ALTER ROLE, or the DSN.",
     ),
     # the schema
     "schema-missing": Kind(
-        "error", "There is nothing to publish to.", "Run: durable-notify migrate"
+        "error",
+        "There is no outbox to publish to.",
+        "Run: durable-notify migrate",
     ),
     "schema-too-old": Kind(
         "error",
@@ -99,249 +103,254 @@ KINDS: dict[str, Kind] = {
     ),
     "schema-too-new": Kind(
         "error",
-        "A newer release has migrated the database; this one does not know its schema.",
+        "A newer release has migrated the database. This release does not know its schema.",
         "Run: pip install --upgrade durable-notify",
     ),
     "no-rights": Kind(
         "error",
         "The role can neither publish nor consume.",
-        "Let the owner of the schema grant it something: "
-        "durable-notify grant {role} --publish TOPIC",
+        "Ask the owner of the schema for a grant: durable-notify grant {role} --publish TOPIC",
     ),
     "id-cache": Kind(
         "error",
-        "Sessions that draw ids ahead break the order of keys: a later message has a lower id.",
+        "Sessions that draw ids ahead break the order of keys: a later message gets a lower id.",
         "ALTER SEQUENCE durable_notify.outbox_id_seq CACHE 1;",
     ),
     "id-not-last": Kind(
         "error",
-        "Defaults are evaluated in column order: an id drawn before another column's default has "
-        "waited for a lock breaks the order of keys.",
-        "Do not add columns to the log. Take the column away: ALTER TABLE durable_notify.outbox "
+        "PostgreSQL evaluates defaults in column order. If a later column's default waits for a"
+        " lock after the id is drawn, the order of keys breaks.",
+        "Do not add columns to the outbox. Drop the column: ALTER TABLE durable_notify.outbox "
         "DROP COLUMN {column};",
     ),
     "id-not-always": Kind(
         "error",
-        "An id that a publisher chooses may lie behind what groups have read, and is lost to them.",
+        "An id that a publisher chooses may lie behind what groups have read. They never "
+        "receive that message.",
         "ALTER TABLE durable_notify.outbox ALTER COLUMN id SET GENERATED ALWAYS;",
     ),
     "trigger-not-always": Kind(
         "error",
-        "Where the trigger does not fire, nobody is woken and bad rows are let in.",
-        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER outbox_after_insert; where there is none, "
+        "If the trigger does not fire, no consumer is woken and invalid rows are accepted.",
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER outbox_after_insert; if the trigger is missing, "
         "restore it from durable-notify migrate --sql.",
     ),
     "index-invalid": Kind(
         "error",
-        "Claims scan the log instead of the index, or the log takes the same id twice.",
-        "REINDEX INDEX CONCURRENTLY {index}; where there is none, restore it from "
+        "Claims scan the outbox instead of the index, or the outbox accepts the same id twice.",
+        "REINDEX INDEX CONCURRENTLY {index}; if the index is missing, restore it from "
         "durable-notify migrate --sql.",
     ),
     "unlogged": Kind(
         "error",
-        "PostgreSQL empties unlogged tables after a crash: all messages would be gone.",
+        "PostgreSQL empties unlogged tables after a crash: all messages would be lost.",
         "ALTER TABLE {table} SET LOGGED;",
     ),
     "restored-elsewhere": Kind(
         "error",
-        "Transaction ids of another cluster mean nothing here: groups do not claim until it is put "
-        "right. Nothing is lost.",
-        "Once everything has been copied: durable-notify reanchor",
+        "Transaction ids of another cluster mean nothing here. Groups do not claim until this "
+        "is repaired. Nothing is lost.",
+        "Once everything has been copied, run: durable-notify reanchor",
     ),
     # listening
     "listener-no-connection": Kind(
         "error",
-        "Consumers cannot listen, and look for messages once a second instead.",
+        "Consumers cannot listen, and poll once a second instead.",
         "Check the DSN for listening, and whether PostgreSQL runs there.",
     ),
     "listener-elsewhere": Kind(
         "error",
-        "Rings stay within one database: nobody who listens there is woken by what is published "
-        "here.",
-        "Give a DSN for listening that leads to the same database of the same server.",
+        "A notification stays within one database. A consumer that listens there is not woken "
+        "by messages published here.",
+        "Use a DSN for listening that leads to the same database of the same server.",
     ),
     "listener-deaf": Kind(
         "warning",
-        "Wake-ups do not arrive: consumers look for messages once a second instead, and those "
-        "with polling switched off refuse to run.",
+        "Wake-ups do not arrive. Consumers poll once a second instead; those with polling "
+        "switched off refuse to run.",
         "A pooler in transaction mode does this. Give consumers a direct listen_dsn, and the "
         "doctor --listen-dsn.",
     ),
     "pooler": Kind(
         "note",
-        "A pooler stands in between. Publishing and claiming work through it; listening needs its "
-        "session mode, or a direct connection.",
-        "Give consumers a direct listen_dsn where the pooler is in transaction mode.",
+        "There is a pooler in between. Publishing and claiming work through it. Listening needs"
+        " its session mode, or a direct connection.",
+        "If the pooler is in transaction mode, give consumers a direct listen_dsn.",
     ),
     "queue-crowded": Kind(
         "warning",
-        "When the queue of notifications is full, commits that ring fail. Half full, consumers "
-        "stop asking for rings and poll.",
-        "A session that has used LISTEN and sits in a transaction keeps it from shrinking: end the "
-        "oldest of them, as in SELECT pg_terminate_backend({pid});",
+        "When the queue of notifications is full, commits that ring fail. When it is half full,"
+        " consumers disarm their doorbells and poll.",
+        "A session that has used LISTEN and stays in a transaction keeps the queue from "
+        "shrinking. End the oldest one: SELECT pg_terminate_backend({pid});",
     ),
     "listener-stuck": Kind(
         "warning",
-        "A listener that does not read what is sent to it keeps the queue of notifications from "
-        "shrinking, and vacuum from removing dead rows.",
-        "End it, and have its program read or close: SELECT pg_terminate_backend({pid});",
+        "A listener that does not read its notifications keeps the queue from shrinking, and "
+        "keeps vacuum from removing dead rows.",
+        "End it, and make its program read or close: SELECT pg_terminate_backend({pid});",
     ),
     # sessions
     "long-transaction": Kind(
         "warning",
-        "Vacuum removes nothing that died since it began, and no partition is emptied that was "
-        "wanted then. If it publishes, strict groups wait for it, what it published comes late, "
-        "and no partition is made.",
-        "Have its program end it, or: SELECT pg_terminate_backend({pid});",
+        "While it is open, vacuum removes no rows that died since it began, and maintenance "
+        "empties no partition that was needed then. If it publishes, its messages are late, "
+        "strict groups wait for it, and no partition is created.",
+        "Make its program end it, or: SELECT pg_terminate_backend({pid});",
     ),
     "strict-group-waits": Kind(
         "warning",
-        "A strict group hands out nothing newer until this publisher has ended.",
-        "Have it end, or: SELECT pg_terminate_backend({pid}); for a prepared one COMMIT PREPARED "
-        "or ROLLBACK PREPARED.",
+        "A strict group delivers nothing newer until this publisher has ended.",
+        "Make it end, or: SELECT pg_terminate_backend({pid}); for a prepared transaction COMMIT"
+        " PREPARED or ROLLBACK PREPARED.",
     ),
     "prepared-transaction": Kind(
         "warning",
-        "A prepared transaction outlives its session and restarts: vacuum removes nothing that "
+        "A prepared transaction outlives its session and restarts. Vacuum removes no rows that "
         "died since, and strict groups wait for what it published.",
         "In database {database}: COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';",
     ),
     "slot-unused": Kind(
         "warning",
-        "A replication slot that nobody reads keeps WAL until the disk is full, and may hold back "
-        "vacuum.",
-        "Start what reads it, or: SELECT pg_drop_replication_slot('{slot}');",
+        "A replication slot without a reader keeps WAL until the disk is full, and may hold "
+        "back vacuum.",
+        "Start its reader, or: SELECT pg_drop_replication_slot('{slot}');",
     ),
     "connections-nearly-used": Kind(
         "warning",
-        "Soon nobody can connect any more, consumers that lost their connection included.",
-        "Close what is idle, put a pooler in front of the publishers, or raise max_connections.",
+        "Soon no program can connect any more. Consumers that lost their connection cannot "
+        "reconnect.",
+        "Close idle connections, put a pooler in front of the publishers, or raise "
+        "max_connections.",
     ),
     # the server
     "autovacuum-off": Kind(
         "warning",
-        "Small tables that change at each claim grow without bound, and claims slow down.",
+        "Small tables that every claim changes grow without bound, and claims slow down.",
         "In postgresql.conf: autovacuum = on and track_counts = on.",
     ),
     "autovacuum-off-table": Kind(
         "warning",
-        "The table grows without bound, and what reads it slows down.",
+        "The table grows without bound, and queries on it slow down.",
         "ALTER TABLE {table} RESET (autovacuum_enabled);",
     ),
     "dead-rows": Kind(
         "warning",
-        "Each claim walks over the dead rows of the small tables.",
-        "See what holds vacuum back: long transactions, prepared ones, replication slots. Then: "
-        "VACUUM {table};",
+        "Every claim reads past the dead rows of the small tables.",
+        "Check what holds vacuum back: long transactions, prepared ones, replication slots. "
+        "Then: VACUUM {table};",
     ),
     "fsync-off": Kind(
         "error",
-        "A crash of the machine may lose everything, committed messages included.",
+        "A crash of the machine may lose everything, including committed messages.",
         "In postgresql.conf: fsync = on",
     ),
     "full-page-writes-off": Kind(
         "error",
-        "A crash of the machine may leave torn pages: a damaged log.",
+        "A crash of the machine may leave torn pages: a damaged outbox.",
         "In postgresql.conf: full_page_writes = on, unless the file system writes pages whole.",
     ),
     "synchronous-commit-off": Kind(
         "warning",
-        "A crash loses what was published, and acknowledged, in the last moments before it.",
+        "A crash loses messages that were published, and acknowledgements, in the last moments "
+        "before it.",
         "SET synchronous_commit = on for publishers and consumers; see where it is off: {where}.",
     ),
     "clocks-differ": Kind(
         "note",
-        "Leases and due times are of the database's clock and do not suffer. Times that a program "
-        "computes, as in deliver_at, are off by as much.",
+        "Leases and due times use the database's clock and are not affected. Times that a "
+        "program computes, such as deliver_at, are wrong by the difference.",
         "Set both clocks by NTP.",
     ),
     "clock-went-back": Kind(
         "warning",
-        "The database's clock was set back, or stood wrong: leases and due times last longer by as "
-        "much, and replay by time is off.",
-        "Set the server's clock by NTP. What is late comes once the clock has caught up.",
+        "The database's clock was set back, or was wrong. Leases and due times last longer by "
+        "the difference, and replay by time is inexact.",
+        "Set the server's clock by NTP. Late messages are delivered once the clock has caught up.",
     ),
     # groups
     "group-unused": Kind(
         "warning",
-        "What a group has not read must be kept. Nobody consumes in it.",
-        "Start its consumers, or where nobody needs it any more: durable-notify group delete "
+        "Messages that a group has not read must be kept. No consumer of this group runs.",
+        "Start its consumers. If the group is not needed any more: durable-notify group delete "
         "{group}",
     ),
     "group-paused": Kind(
         "note",
-        "A paused group is handed nothing, and what it has not read must be kept.",
+        "A paused group receives nothing, and the messages it has not read must be kept.",
         "durable-notify group resume {group}",
     ),
     "handler-at-work-for-long": Kind(
         "warning",
-        "A handler that does not return keeps its message from all others, and the next of its "
-        "key, or it is slower than it should be.",
-        "See what {owner} is at. Give its consumer a handler_timeout, or end the process: what it "
-        "holds goes to another once the lease has run out.",
+        "A handler that does not return keeps its message from all other consumers, and the "
+        "next message of its key. Or it is slower than it should be.",
+        "Check what {owner} is doing. Give its consumer a handler_timeout, or end the process: "
+        "another consumer receives its messages once the lease has expired.",
     ),
     "dead-letters": Kind(
         "warning",
-        "Messages that were given up are kept, and wait for somebody to look at them.",
-        "See why with durable-notify dead-letters --group {group}; then durable-notify "
-        "dead-letters redrive, or discard.",
+        "Messages that were given up are kept until you redrive or discard them.",
+        "Find the reason with durable-notify dead-letters --group {group}; then run "
+        "durable-notify dead-letters redrive, or discard.",
     ),
     # retention
     "no-partition-ahead": Kind(
         "warning",
-        "Without a partition made ahead new messages go to outbox_default, of which nothing can be "
-        "dropped at once.",
-        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron. A "
-        "transaction that publishes for long puts it off.",
+        "Without a partition created ahead, new messages go to outbox_default. Maintenance "
+        "cannot drop these at once.",
+        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron. A "
+        "long transaction that publishes delays it.",
     ),
     "partition-held": Kind(
         "warning",
-        "No group wants what is in the partition, but a snapshot from before, a backup's say, may "
-        "still be read with. Until it has gone the disk space does not come back.",
-        "Have its program end it, or: SELECT pg_terminate_backend({pid}); a slot: SELECT "
+        "No group needs the messages of the partition, but an older snapshot, such as a "
+        "backup's, may still read them. Until it ends, the disk space is not free.",
+        "Make its program end it, or: SELECT pg_terminate_backend({pid}); for a slot: SELECT "
         "pg_drop_replication_slot('...');",
     ),
     "default-partition-used": Kind(
         "note",
-        "What was published while no partition was ready is removed row by row, not dropped.",
-        "Have maintenance done regularly, so that no more goes there. What is there goes by "
-        "retention.",
+        "Messages published while no partition was ready are removed row by row, not dropped.",
+        "Run maintenance regularly, so that no more messages go there. Retention removes those "
+        "that are there.",
     ),
     "topic-kept-forever": Kind(
         "note",
         "A topic without retention grows until the disk is full.",
-        "Say how long it is kept: durable-notify retention {topic} --age 30d",
+        "Set how long its messages are kept: durable-notify retention {topic} --age 30d",
     ),
     "retention-blocked": Kind(
         "warning",
-        "A group that lags keeps messages from going; the disk fills until it has settled them.",
-        "Start its consumers, or more of them. Where nobody needs them: durable-notify group "
-        "delete {group}, or --on-lag lose of durable-notify retention {topic}",
+        "A group that lags keeps messages from being removed. The disk fills until the group "
+        "has settled them.",
+        "Start its consumers, or more of them. If the group is not needed: durable-notify group"
+        " delete {group}, or --on-lag lose of durable-notify retention {topic}",
     ),
     "archive-behind": Kind(
         "warning",
-        "Only what is archived goes; until then the disk fills.",
+        "Only archived messages are removed. Until then the disk fills.",
         "Archive it: durable-notify maintain --archive DIR",
     ),
     "messages-lost": Kind(
         "note",
-        "With --on-lag lose the group is never handed them.",
-        "See durable-notify losses --group {group}. Have more consumers, or keep topic {topic} "
+        "With --on-lag lose the group never receives them.",
+        "See durable-notify losses --group {group}. Run more consumers, or keep topic {topic} "
         "longer.",
     ),
     "maintenance-late": Kind(
         "warning",
-        "Nothing is removed, and what is over is not cleared away, until somebody maintains.",
-        "Run: durable-notify maintain. Have consumers of the schema's owner do so, or cron.",
+        "Until maintenance runs, no message is removed and old bookkeeping is not deleted.",
+        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron.",
     ),
     "maintenance-failed": Kind(
         "warning",
-        "What the step is to do is left undone, until what keeps it from it is gone.",
-        "Put right what it says, then run: durable-notify maintain",
+        "The step is not done until the cause of its error is fixed.",
+        "Fix the error that it reports, then run: durable-notify maintain",
     ),
     "check-failed": Kind(
         "warning",
-        "A check could not be carried out: what it looks at is not as this release knows it.",
-        "See whether the schema was changed by hand: compare it with durable-notify migrate --sql.",
+        "A check could not run: what it examines is not as this release knows it.",
+        "Check whether the schema was changed by hand: compare it with durable-notify migrate "
+        "--sql.",
     ),
 }

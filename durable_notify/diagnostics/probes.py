@@ -55,7 +55,7 @@ class Probes:
         metrics: Callable[[], Page] | None = None,
     ) -> None:
         if not watched:
-            raise InvalidArgument("give what is watched: a consumer")
+            raise InvalidArgument("give at least one consumer to watch")
         self._server = _Server((host, port), watched, metrics)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="durable_notify probes", daemon=True

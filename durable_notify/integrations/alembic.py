@@ -29,11 +29,6 @@ from durable_notify import schema
 __all__ = ["downgrade", "include_name", "upgrade"]
 
 _TABLE = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
-# As Alembic itself creates it.
-_CREATE_TABLE = f"""CREATE TABLE IF NOT EXISTS {_TABLE} (
-    version_num VARCHAR(32) NOT NULL,
-    CONSTRAINT {schema.VERSION_TABLE}_pkc PRIMARY KEY (version_num)
-)"""
 
 
 def upgrade(op: Any, revision: str = "head", *, since: str = "base") -> None:
@@ -66,7 +61,7 @@ def include_name(name: str | None, kind: str, _parents: Mapping[str, Any]) -> bo
 
 def _prepare(op: Any, since: str) -> str:
     """Take the lock, see to schema and version table, and return the revision to start from."""
-    for statement in (*schema.PREPARE, _CREATE_TABLE):
+    for statement in (*schema.PREPARE, schema.CREATE_VERSION_TABLE):
         op.execute(statement)
     if op.get_context().as_sql:
         return since

@@ -49,7 +49,7 @@ _BACKLOG = (
 )
 #: What a scrape asks the database for, in the order of the query's columns.
 GAUGES = {
-    "waiting_messages": "Messages that were never handed out; estimated above 10,000.",
+    "waiting_messages": "Messages that were never delivered; estimated above 10,000.",
     "oldest_waiting_seconds": "The age of the oldest of these.",
     "deferred_messages": "Messages that wait for a retry, their time or their key; at most 10,000.",
     "leases": "Batches that consumers hold.",
@@ -161,7 +161,9 @@ class Backlog(Collector):
 
     def __init__(self, dsn: str, *, timeout: float = 3.0, most: int = 10_000) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
-            raise InvalidArgument(f"timeout is more than 0 and up to 60 seconds, not {timeout!r}")
+            raise InvalidArgument(
+                f"timeout must be more than 0 and at most 60 seconds, not {timeout!r}"
+            )
         check_dsn(dsn)
         self._timeout = timeout
         self._most = most
@@ -182,7 +184,9 @@ class Backlog(Collector):
             now = time.monotonic()
             level = self._complaints.level("scraping", error, now)
             what = said(error) or f"no answer within {self._timeout:g} s"
-            log.log(level, "metrics: the database does not say how far groups are behind: %s", what)
+            log.log(
+                level, "metrics: the database did not answer how far groups are behind: %s", what
+            )
             return self._families(None)
         return self._families(rows)
 
@@ -213,7 +217,7 @@ class Backlog(Collector):
             answer.set_exception(error)
 
     def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
-        up = "Whether the database has said how far groups are behind."
+        up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
         for place, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])

@@ -1,4 +1,4 @@
-"""Everything there is at first: the log, the groups, and the functions on them."""
+"""Initial"""
 
 from alembic import op
 

@@ -289,7 +289,7 @@ async def test_a_route_that_was_there(
         await until(lambda: relay.refused == 1)
         await deleted(rabbit, "first")
         publish(dsn, "first", SECRET)
-        await until(lambda: "there was a place for it before" in caplog.text)
+        await until(lambda: "an earlier message was accepted there" in caplog.text)
         assert relay.sent == 1
         await queue_of(rabbit, "first")
         await until(lambda: relay.sent == 2)
@@ -454,7 +454,7 @@ async def test_a_stream_that_was_there(
     await stream_of(nats_server, "first", "first")
     async with relaying(dsn, nats_server.url, max_attempts=1) as relay:
         await no_stream(nats_server, "first")
-        await waits(dsn, relay, caplog, "there was a place for it before")
+        await waits(dsn, relay, caplog, "an earlier message was accepted there")
         await stream_of(nats_server, "first", "first")
         await until(lambda: relay.sent == 2)
     await no_stream(nats_server, "first")

@@ -9,13 +9,13 @@ from pathlib import Path
 from durable_notify.brokers.broker import Outcome, Refused, RetryLater, Unconfirmed
 
 DOCS = Path(__file__).parents[2] / "docs"
-VERDICTS = {"dead letter": Refused, "the relay waits": Unconfirmed, "comes again": RetryLater}
+VERDICTS = {"dead letter": Refused, "the relay waits": Unconfirmed, "redelivered": RetryLater}
 
 
 def rows(page: str) -> dict[str, str]:
-    """By code, what the page of a broker says becomes of a message."""
+    """By code, what happens to a message, according to the page of a broker."""
     text = (DOCS / f"relay-{page}.md").read_text()
-    table = text[text.index("says | what becomes") :].split("\n\n")[0].splitlines()[2:]
+    table = text[text.index("reports | what happens") :].split("\n\n")[0].splitlines()[2:]
     found = {}
     for line in table:
         codes, verdict = line.strip("| ").split(" | ")

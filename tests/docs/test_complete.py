@@ -95,7 +95,7 @@ def test_tasks() -> None:
     assert spec.loader is not None
     tasks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tasks)
-    documented = first_column(section("CONTRIBUTING.md", "One word for each habit"))
+    documented = first_column(section("CONTRIBUTING.md", "Tasks"))
     assert documented == set(tasks.TASKS)
 
 

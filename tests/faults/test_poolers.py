@@ -37,7 +37,7 @@ Connection = psycopg.Connection[Any]
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 MODES: list[Mode] = ["session", "transaction"]
 KEYS = 6
-DEAF = "Give a direct listen_dsn"
+DEAF = "Set a direct listen_dsn"
 
 
 @pytest.fixture(params=["async", "sync"])

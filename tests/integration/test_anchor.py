@@ -149,7 +149,9 @@ async def test_a_token_of_another_log_is_refused(half: Half, dsn: str, conn: Con
     assert [message.payload for message in await everything(half, dsn, start=token)] == [2]
     written_anew(conn)
     conn.execute("SELECT durable_notify.reanchor()")
-    with pytest.raises(dn.InvalidArgument, match="token is of another log.*start at a time"):
+    with pytest.raises(
+        dn.InvalidArgument, match="token belongs to another outbox.*start at a time"
+    ):
         async with Reading(half, dsn, start=token):
             pass
 

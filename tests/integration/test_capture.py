@@ -216,7 +216,7 @@ def test_a_restart_says_the_gap_in_between(dsn: str, conn: Connection) -> None:
         running.stop()
     ((since, until, why),) = gaps(conn)
     assert since < stopped < until < started
-    assert why == "nobody captured it"
+    assert why == "no capture was running"
 
 
 def test_one_is_active_and_the_other_stands_by(dsn: str, conn: Connection) -> None:
@@ -466,7 +466,7 @@ def test_the_command(dsn: str, conn: Connection) -> None:
         assert line, said
         said.append(line)
     text = "".join(said)
-    for word in ("nobody listens", "crashes", "transaction", "durable from when it is heard"):
+    for word in ("no capture listens", "crashes", "transaction", "durable once it is heard"):
         assert word in text
     notify(conn, "c", *(str(n) for n in range(300)))
     process.send_signal(signal.SIGTERM)

@@ -237,7 +237,7 @@ def test_signal_ends_it_gracefully(dsn: str, number: signal.Signals) -> None:
     consumer.send_signal(number)
     rest, err = end(consumer)
     assert consumer.returncode == 0
-    assert "group 'g' waits for topic 't', to which nothing was published so far" in err
+    assert "group 'g' waits for topic 't', to which no message was published so far" in err
     taken += [message["payload"] for message in rest]
     (row,) = json.loads(good("status", "--json", dsn=dsn))
     assert (row["live_leases"], row["leased"]) == (0, 0)
@@ -287,11 +287,11 @@ def test_replay_says_how_many_first(dsn: str) -> None:
     ids = good("publish", "t", "--ids", dsn=dsn, given="1\n2\n3\n").split()
     drain(dsn)
     place = ["replay", "--group", "g", "--topic", "t"]
-    assert "3 messages of t would come again to g" in good(
+    assert "3 messages of t would be redelivered to g" in good(
         *place, "--from-beginning", "--dry-run", dsn=dsn
     )
     assert drain(dsn) == []
-    assert "2 messages of t come again to g" in good(*place, "--after", ids[0], dsn=dsn)
+    assert "2 messages of t are redelivered to g" in good(*place, "--after", ids[0], dsn=dsn)
     assert drain(dsn) == [2, 3]
     assert "3 messages" in good(*place, "--since", "10m", "--yes", dsn=dsn)
     assert drain(dsn) == [1, 2, 3]
@@ -307,7 +307,7 @@ def test_replay_asks_on_a_terminal(dsn: str) -> None:
     status, said = on_a_terminal(b"n\n", *replay, dsn=dsn)
     assert status == 1
     assert "cancelled; nothing has changed" in said
-    assert said.index("1 message of t comes again") < said.index("Go ahead? [y/N]")
+    assert said.index("1 message of t is redelivered") < said.index("Continue? [y/N]")
     assert drain(dsn) == []
     assert on_a_terminal(b"y\n", *replay, dsn=dsn)[0] == 0
     assert drain(dsn) == [1]

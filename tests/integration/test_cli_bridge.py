@@ -37,7 +37,7 @@ def test_mirror(dsn: str, conn: Connection) -> None:
           "topic orders is mirrored to channel My Channel, not to other", "Nothing was changed")  # fmt: skip
     assert len(bridges(dsn)) == 1
     removed = good("bridge", "mirror", "orders", "My Channel", "--remove", dsn=dsn)
-    assert removed == "topic orders notifies channel My Channel no more\n"
+    assert removed == "topic orders no longer notifies channel My Channel\n"
     done = run("bridge", "mirror", "orders", "--remove", dsn=dsn)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Topic orders is not mirrored." in done.stderr
@@ -56,7 +56,7 @@ def test_compat(dsn: str, conn: Connection) -> None:
     assert [one["kind"] for one in bridges(dsn)] == ["compat"]
     assert good("bridge", "compat", dsn=dsn) == shown
     removed = good("bridge", "compat", "--remove", dsn=dsn)
-    assert removed == "durable_notify_compat is gone: everybody notifies as before\n"
+    assert removed == "durable_notify_compat is removed: pg_notify() is PostgreSQL's own again\n"
     conn.execute("SELECT pg_notify('orders', 'y')")
     assert drain(dsn, "orders") == []
     done = run("bridge", "compat", "--remove", dsn=dsn)
@@ -82,7 +82,7 @@ def test_watch(dsn: str, conn: Connection) -> None:
         "kind": "watch", "source": 'public."Items"', "target": "t", "columns": ["name", "a,b"], "with_old": False,
     }  # fmt: skip
     removed = good("watch", 'public."Items"', "--topic", "t", "--remove", dsn=dsn)
-    assert removed == 'changes of public."Items" do not go to topic t any more\n'
+    assert removed == 'changes of public."Items" no longer go to topic t\n'
     done = run("watch", '"Items"', "--topic", "t", "--remove", dsn=dsn)
     assert (done.returncode, done.stdout) == (0, "")
     assert '"Items" is not watched for topic t.' in done.stderr
@@ -104,13 +104,13 @@ def test_list(dsn: str, conn: Connection) -> None:
 def test_errors(dsn: str, conn: Connection) -> None:
     conn.execute("CREATE TABLE items (id int)")
     for status, words, says in (
-        (2, "bridge mirror", "TOPIC"), (2, "bridge mirror t", "Give TOPIC CHANNEL"),
+        (2, "bridge mirror", "TOPIC"), (2, "bridge mirror t", "give TOPIC CHANNEL"),
         (2, "bridge mirror t durable_notify:t", "this library's own wake-ups"),
-        (2, f"bridge mirror t {'x' * 64}", "the most is 63"), (2, f"bridge mirror t {'ü' * 32}", "the most is 63"),
+        (2, f"bridge mirror t {'x' * 64}", "the maximum is 63"), (2, f"bridge mirror t {'ü' * 32}", "the maximum is 63"),
         (2, "bridge mirror * c", "topic"), (2, "bridge list nonsense", "too many arguments"),
         (2, "watch items", "--topic"), (2, "watch --topic t", "TABLE"), (2, "watch missing --topic t", "there is no table missing"),
         (2, "watch missing --topic t --remove", "there is no table missing"),
-        (2, "watch a.b.c.d --topic t", "no name of a table"), (2, "watch items --topic *", "topic"),
+        (2, "watch a.b.c.d --topic t", "not the name of a table"), (2, "watch items --topic *", "topic"),
         (2, "watch items --topic t --columns id,x", "has no column x"),
         (2, "watch items --topic t --columns=", "no columns to watch"),
         (2, "watch items --topic t --remove --no-old", "--remove takes neither"),

@@ -198,7 +198,7 @@ def test_server_that_only_reads(dsn: str) -> None:
     done = run(
         "publish", "t", "1", dsn=make_conninfo(dsn, options="-cdefault_transaction_read_only=on")
     )
-    fails(done, 1, "read-only", "Give the primary")
+    fails(done, 1, "read-only", "Use the primary")
 
 
 def test_connection_that_breaks_while_publishing(private_server: Server) -> None:

@@ -45,7 +45,7 @@ def test_a_group_through_its_life(dsn: str) -> None:
     good("group", "rename", "g", "h", dsn=dsn)
     status, shown = on_a_terminal(b"n\n", "group", "delete", "h", dsn=dsn)
     assert status == 1
-    assert "Forget group h" in shown
+    assert "Delete group h" in shown
     assert only(dsn)["name"] == "h"
     good("group", "delete", "h", "--yes", dsn=dsn)
     assert json.loads(good("group", "list", "--json", dsn=dsn)) == []
@@ -76,7 +76,7 @@ def test_status_names_the_publishers_a_strict_group_waits_for(dsn: str, conn: Co
     good("consume", "t", "--group", "g", "--until-empty", dsn=dsn)
     good("group", "configure", "g", "--order-by", "strict", dsn=dsn)
     assert "waits for" not in good("status", dsn=dsn)
-    assert "Nothing is waited for" in run("group", "waiting-for", "g", dsn=dsn).stderr
+    assert "waits for no publisher" in run("group", "waiting-for", "g", dsn=dsn).stderr
     with psycopg.connect(dsn) as slow:
         dn.Publisher().publish(slow, "t", 1)
         pid = slow.info.backend_pid

@@ -141,7 +141,7 @@ def test_a_handler_that_fails(dsn: str, conn: Connection, shop: Path) -> None:
         ("elsewhere:handle", "there is no module 'elsewhere' here"),
         ("shop.orders:handle", "module"),
         ("shop:nothing", "module 'shop' has no 'nothing'"),
-        ("shop:number", "is no function"),
+        ("shop:number", "is not a function"),
     ],
 )
 def test_no_such_handler(

@@ -1,4 +1,4 @@
-"""Dead letters: found, sent again, forgotten; atomically, once, and audited."""
+"""Dead letters: found, redriven, discarded; atomically, once, and audited."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_errors(half: Half, dsn: str, conn: Connection) -> None:
                 await go(action(mine, "g"))
             with pytest.raises(dn.UnknownGroup):
                 await go(action(mine, "nobody", everything=True))
-            with pytest.raises(dn.InvalidArgument, match="no condition"):
+            with pytest.raises(dn.InvalidArgument, match="unknown condition"):
                 await go(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):
                 await go(action(mine, "g", since=dt.datetime(2020, 1, 1)))  # noqa: DTZ001
@@ -209,7 +209,7 @@ async def test_on_the_command_line(dsn: str, conn: Connection) -> None:
     assert status == 1
     assert "Forget 3 messages of g?" in shown
     said = good("dead-letters", "discard", "--group", "g", "--all", "--yes", dsn=dsn)
-    assert said == "3 messages of g forgotten\n"
+    assert said == "3 messages of g discarded\n"
     audit = json.loads(good("audit", "--group", "g", "--json", "--limit", "5", dsn=dsn))
     assert [(entry["action"], entry["why"]) for entry in audit[:2]] == [
         ("discard", None),

@@ -177,7 +177,7 @@ def test_long_and_odd_folder_has_its_socket_elsewhere(folder: Path) -> None:
 
 def test_somebody_elses_folder_is_refused(folder: Path) -> None:
     (folder / "thesis.tex").touch()
-    with pytest.raises(EmbeddedError, match="holds something else"):
+    with pytest.raises(EmbeddedError, match="contains other files"):
         Server(folder, local_binaries()).start()
     assert {path.name for path in folder.iterdir()} == {"thesis.tex"}
 

@@ -104,7 +104,7 @@ async def test_it_is_given_up(
     if half.is_async and manner != "deaf to being cancelled":
         assert handler.ended == ["cancelled"] * 3
     else:
-        assert "at work still" in caplog.text
+        assert "it still runs" in caplog.text
         await until(lambda: len(handler.late) == 3)
         assert all("again" in said or "redelivered" in said for said in handler.late)
     assert value(conn, "SELECT count(*) FROM effect") == 0

@@ -176,7 +176,7 @@ async def test_kinds_of_callables(half: Half, dsn: str, conn: Connection, way: s
 
 @pytest.mark.parametrize("handler", [None, "print", 3])
 async def test_no_callables(half: Half, dsn: str, way: str, handler: Any) -> None:
-    with pytest.raises(dn.InvalidArgument, match="a handler is a function"):
+    with pytest.raises(dn.InvalidArgument, match="a handler must be a function"):
         await consume(half, dsn, way, handler)
 
 

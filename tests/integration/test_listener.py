@@ -279,7 +279,7 @@ async def test_deaf_and_polling(
     """It says so, and looks every second although asked to only every half a minute."""
     seen = Seen()
     async with running(half.consumer(pooled, poll=30), seen):
-        await until(lambda: "Give a direct listen_dsn" in caplog.text)
+        await until(lambda: "Set a direct listen_dsn" in caplog.text)
         for number in (1, 2):
             send(conn, [number])
             await seen.got(number)

@@ -335,7 +335,7 @@ def test_an_archive_that_fails(stage: Stage, dsn: str, tmp_path: Path) -> None:
 def test_what_cannot_be(dsn: str) -> None:
     with pytest.raises(InvalidArgument, match="every is a positive number of seconds"):
         Maintenance(dsn, every=-1)
-    with pytest.raises(InvalidArgument, match="archive has a method begin"):
+    with pytest.raises(InvalidArgument, match="archive needs a method begin"):
         Maintenance(dsn, archive=1)  # type: ignore[arg-type]
     fails(run("maintain", "--once", "--every", "5", dsn=dsn), 2, "not both")
 
@@ -392,8 +392,8 @@ def test_through_a_pooler(stage: Stage, dsn: str) -> None:
 
 def test_progress_is_shown_on_a_terminal_only(dsn: str) -> None:
     done = run("maintain", dsn=dsn)
-    assert (done.returncode, done.stderr) == (0, "nothing was to be done\n")
+    assert (done.returncode, done.stderr) == (0, "there was nothing to do\n")
     status, shown = on_a_terminal(b"", "maintain", dsn=dsn)
     assert status == 0
     assert "\x1b[" in shown  # drawn, and taken away
-    assert "nothing was to be done" in shown
+    assert "there was nothing to do" in shown

@@ -422,6 +422,6 @@ def test_metrics_that_fail_are_an_error_and_no_more() -> None:
 
 
 def test_nothing_to_watch() -> None:
-    with pytest.raises(dn.InvalidArgument, match="what is watched"):
+    with pytest.raises(dn.InvalidArgument, match="at least one consumer"):
         Probes(port=0)
     assert not [t for t in threading.enumerate() if t.name == "durable_notify probes"]

@@ -228,9 +228,9 @@ async def test_a_subscriber_that_fails_disturbs_nothing(
 
 @pytest.mark.parametrize("wrong", [5, "print", [5], {"a": 1}])
 def test_not_a_subscriber(wrong: Any) -> None:
-    with pytest.raises(dn.InvalidArgument, match="on_event is a function or a list"):
+    with pytest.raises(dn.InvalidArgument, match="on_event must be a function or a list"):
         dn.Publisher(on_event=wrong)
-    with pytest.raises(dn.InvalidArgument, match="on_event is a function or a list"):
+    with pytest.raises(dn.InvalidArgument, match="on_event must be a function or a list"):
         dn.Consumer("", group="g", topics=["t"], on_event=wrong)
 
 

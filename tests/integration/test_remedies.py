@@ -207,7 +207,7 @@ def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"until_empty": True}, "until_empty ends it"), ({"prefetch": 2}, "prefetch lets no more")],
+    [({"until_empty": True}, "until_empty ends it"), ({"prefetch": 2}, "prefetch is reached")],
 )
 def test_iteration_without_acknowledgements(
     dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture, options: Any, words: str
@@ -241,7 +241,7 @@ def test_a_topic_that_was_never_published_to(
     def start(*topics: str) -> list[str]:
         caplog.clear()
         dn.Consumer(dsn, group="g", topics=topics, until_empty=True).run(lambda _: None)
-        return said(caplog, "nothing was published")
+        return said(caplog, "no message was published")
 
     (message,) = start("ordrs", "orders")
     assert "'ordrs'" in message
@@ -262,5 +262,5 @@ def test_other_topics_names_are_for_the_owner(
             made.login("consumer"), group="g", topics=["orders.new"], until_empty=True
         )
         consumer.run(lambda _: None)
-    (message,) = said(caplog, "nothing was published")
+    (message,) = said(caplog, "no message was published")
     assert "orders.nev" not in message

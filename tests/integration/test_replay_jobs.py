@@ -385,9 +385,9 @@ def test_on_the_command_line(dsn: str, conn: Connection) -> None:
     good("consume", "t", "--group", "g", "--until-empty", dsn=dsn)
     words = ("replay-job", "start", "--group", "g", "--topic", "t")
     said = good(*words, "--payload", '{"tags": ["odd"]}', "--dry-run", dsn=dsn)
-    assert said == "5 messages of t would come to g again\n"
+    assert said == "5 messages of t would be redelivered to g\n"
     said = good(*words, "--key", "k1", "--key", "k2", "--since", "1h", "--why", "w", dsn=dsn)
-    assert said.endswith("6 messages of t come to g again\n")
+    assert said.endswith("6 messages of t are redelivered to g\n")
     (job,) = json.loads(good("replay-job", "list", "--json", dsn=dsn))
     assert (job["state"], job["total"], job["why"]) == ("running", 6, "w")
     assert (
@@ -400,10 +400,10 @@ def test_on_the_command_line(dsn: str, conn: Connection) -> None:
     seek = ("seek", "--group", "g", "--topic", "t")
     assert (
         good(*seek, "--after", str(sent[7]), "--dry-run", dsn=dsn)
-        == "2 would come again, 0 be skipped\n"
+        == "2 would be redelivered, 0 skipped\n"
     )
-    assert good(*seek, "--after", "0", "--yes", dsn=dsn) == "10 come again, 0 are skipped\n"
-    assert good(*seek, "--now", "--yes", dsn=dsn) == "0 come again, 10 are skipped\n"
+    assert good(*seek, "--after", "0", "--yes", dsn=dsn) == "10 redelivered, 0 skipped\n"
+    assert good(*seek, "--now", "--yes", dsn=dsn) == "0 redelivered, 10 skipped\n"
     assert run(*seek, dsn=dsn).returncode == 2
 
 

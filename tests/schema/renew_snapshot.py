@@ -6,5 +6,5 @@ from tests.support.servers import find_postgres
 if __name__ == "__main__":
     with find_postgres() as postgres, postgres.database() as name:
         schema.migrate(postgres.dsn(name))
-        text = schema.snapshot(postgres.dsn(name))
+        text = schema.snapshot(postgres.dsn(name), bodies=False)
     (schema.migrations_path() / "snapshot.txt").write_text(text, encoding="utf-8")

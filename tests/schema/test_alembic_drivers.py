@@ -67,10 +67,12 @@ def test_every_driver(
     monkeypatch.setenv("APPLICATION_URL", url(driver, empty_dsn))
     application = Application(tmp_path, empty_dsn)
     (tmp_path / "env.py").write_text(environment)
-    (tmp_path / "versions" / "a1b2_ours.py").write_text(REVISION.format(trouble=""))
+    (tmp_path / "versions" / "a1b2_ours.py").write_text(
+        REVISION.format(newest=schema.SCHEMA_VERSION, trouble="")
+    )
     application("upgrade", "head")
     assert schema.snapshot(empty_dsn) == schema.snapshot(dsn)
-    assert versions(empty_dsn) == [("ours", "0001"), ("theirs", "a1b2")]
+    assert versions(empty_dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
     application("downgrade", "base")
     assert schema.snapshot(empty_dsn) == ""
     application("upgrade", "head")

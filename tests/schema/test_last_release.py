@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from durable_notify.schema import SCHEMA_VERSION
+from tests.support.upgrading import after
+
 CHECKOUT = Path(__file__).parents[2]
 ONE_TEST = ("tests/integration/test_sql_backlog.py", "-k", "agrees")
 REVISION = """
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = {after!r}, {newest!r}
 def upgrade():
     op.execute({statement!r})
 """
@@ -59,20 +62,23 @@ def test_on_a_schema_that_adds_and_one_that_breaks(
 ) -> None:
     git(tmp_path, "tag", "v0.1.0")
     (tmp_path / ONE_TEST[0]).unlink()  # only the release has it by now
+    numbers = {"newest": SCHEMA_VERSION, "after": after(SCHEMA_VERSION)}
     schema = tmp_path / "durable_notify" / "schema.py"
-    schema.write_text(
-        schema.read_text().replace('SCHEMA_VERSION = "0001"', 'SCHEMA_VERSION = "0002"')
-    )
-    planted = tmp_path / "migrations" / "versions" / "0002_planted.py"
+    line = 'SCHEMA_VERSION = "{}"'
+    known, newer = (line.format(number) for number in numbers.values())
+    schema.write_text(schema.read_text().replace(known, newer))
+    planted = tmp_path / "migrations" / "versions" / f"{numbers['after']}_planted.py"
 
-    planted.write_text(REVISION.format(statement="CREATE TABLE durable_notify.mine ()"))
+    planted.write_text(REVISION.format(statement="CREATE TABLE durable_notify.mine ()", **numbers))
     tasks.upgrade(*ONE_TEST, "-p", "no:cacheprovider")
     said = capfd.readouterr()
     assert "the tests of v0.1.0" in said.out
     assert "1 passed" in said.out
 
     planted.write_text(
-        REVISION.format(statement="ALTER FUNCTION durable_notify.settle RENAME TO settle_v2")
+        REVISION.format(
+            statement="ALTER FUNCTION durable_notify.settle RENAME TO settle_v2", **numbers
+        )
     )
     with pytest.raises(SystemExit):
         tasks.upgrade(*ONE_TEST, "-p", "no:cacheprovider")

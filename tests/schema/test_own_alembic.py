@@ -49,7 +49,7 @@ down_revision = None
 
 def upgrade():
     op.create_table("customer", sa.Column("id", sa.Integer, primary_key=True))
-    durable_notify.upgrade(op, "0001")
+    durable_notify.upgrade(op, {newest!r})
     op.execute("INSERT INTO customer VALUES (1)")
     {trouble}
 
@@ -71,7 +71,9 @@ class Application:
         self.write_revision()
 
     def write_revision(self, trouble: str = "") -> None:
-        (self.folder / "versions" / "a1b2_ours.py").write_text(REVISION.format(trouble=trouble))
+        (self.folder / "versions" / "a1b2_ours.py").write_text(
+            REVISION.format(newest=schema.SCHEMA_VERSION, trouble=trouble)
+        )
 
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -106,7 +108,7 @@ def versions(dsn: str) -> list[tuple[str, str]]:
 def test_up_is_the_same_as_ours(application: Application, dsn: str) -> None:
     application("upgrade", "head")
     assert schema.snapshot(application.dsn) == schema.snapshot(dsn)
-    assert versions(application.dsn) == [("ours", "0001"), ("theirs", "a1b2")]
+    assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
     with psycopg.connect(application.dsn) as connection:
         schema.check(connection)
         assert connection.execute("SELECT id FROM customer").fetchall() == [(1,)]
@@ -125,7 +127,7 @@ def test_down_leaves_nothing_of_ours(application: Application) -> None:
 def test_offline_up_and_down(application: Application, server: Postgres, dsn: str) -> None:
     run_psql(server, application.dsn, application("upgrade", "head", "--sql"))
     assert schema.snapshot(application.dsn) == schema.snapshot(dsn)
-    assert versions(application.dsn) == [("ours", "0001"), ("theirs", "a1b2")]
+    assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
     run_psql(server, application.dsn, application("downgrade", "a1b2:base", "--sql"))
     assert schema.snapshot(application.dsn) == ""
 
@@ -133,7 +135,7 @@ def test_offline_up_and_down(application: Application, server: Postgres, dsn: st
 def test_where_ours_had_run_already(application: Application) -> None:
     schema.migrate(application.dsn)
     application("upgrade", "head")
-    assert versions(application.dsn) == [("ours", "0001"), ("theirs", "a1b2")]
+    assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
     schema.migrate(application.dsn)
 
 
@@ -141,7 +143,7 @@ def test_ours_leaves_their_version_alone(application: Application) -> None:
     application("upgrade", "head")
     schema.downgrade(application.dsn, "base")
     schema.migrate(application.dsn)
-    assert versions(application.dsn) == [("ours", "0001"), ("theirs", "a1b2")]
+    assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
 
 
 def test_failure_afterwards_undoes_all_of_it(application: Application) -> None:

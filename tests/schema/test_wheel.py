@@ -55,7 +55,9 @@ def python(installed: Path, code: str, *arguments: str) -> str:
 
 
 def test_wheel_has_all_of_the_migrations(wheel: Path) -> None:
-    ours = [p for p in (CHECKOUT / "migrations").rglob("*.*") if "__pycache__" not in p.parts]
+    found = [path for path in (CHECKOUT / "migrations").rglob("*") if path.is_file()]
+    ours = [path for path in found if "__pycache__" not in path.parts]
+    assert CHECKOUT / "migrations" / "revisions" / "SHA256SUMS" in ours
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     missing = {f"durable_notify/{p.relative_to(CHECKOUT)}" for p in ours} - names

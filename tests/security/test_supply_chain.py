@@ -60,7 +60,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found"}
     ("output", "errors", "status", "words"),
     [
         ([CLEAN, CLEAN], "", 0, "nothing known against 2 packages"),
-        ([CLEAN, BAD], "", 1, "b 2: CVE-1, mended in 3"),
+        ([CLEAN, BAD], "", 1, "b 2: CVE-1, fixed in 3"),
         ([UNKNOWN, BAD], "", 1, "b 2: CVE-1"),
         ([UNKNOWN, CLEAN], "", 0, "1 were NOT looked up"),
         (

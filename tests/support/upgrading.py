@@ -155,7 +155,8 @@ def load(dsn: str) -> Iterator[Load]:
             consumer.close()
     assert running.errors == []
     with psycopg.connect(dsn) as conn:  # all was settled
-        assert conn.execute("SELECT count(*) FROM durable_notify.lease").fetchone() == (0,)
+        query = "SELECT count(*) FROM durable_notify.leases() WHERE group_name = 'live'"
+        assert conn.execute(query).fetchone() == (0,)
 
 
 def wait_for(what: Any, running: Load) -> None:
@@ -212,11 +213,15 @@ def study(dsn: str, monkeypatch: pytest.MonkeyPatch, bound: float = 2.0) -> Stud
     return found
 
 
-def plant(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, *statements: str, revision: str = "0002"
-) -> None:
+def after(revision: str) -> str:
+    """The number of the revision after one."""
+    return f"{int(revision) + 1:04}"
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, folder: Path, *statements: str) -> None:
     """Put a revision of these statements after the newest."""
     newest = schema.steps("base", "head")[-1].revision
+    revision = after(newest)
     shutil.copytree(schema.migrations_path(), folder / "migrations")
     text = f"""
 from alembic import op

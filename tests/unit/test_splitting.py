@@ -9,7 +9,8 @@ import pytest
 from durable_notify import schema
 from durable_notify.statements import statements
 
-FILES = sorted((schema.migrations_path() / "schema").glob("*/*.sql"))
+MIGRATIONS = schema.migrations_path()
+FILES = sorted([*MIGRATIONS.glob("schema/*/*.sql"), *MIGRATIONS.glob("revisions/*.sql")])
 
 
 @pytest.mark.parametrize(
@@ -39,4 +40,6 @@ def test_of_our_files_nothing_is_lost(path: object) -> None:
     assert re.sub(r"[\s;]", "", "".join(found)) == re.sub(r"[\s;]", "", script)
     for statement in found:
         bare = re.sub(r"\A(--[^\n]*\n|\s)+", "", statement)
-        assert re.match("(CREATE|ALTER|DO|DROP|REVOKE|INSERT|SET) ", bare), bare[:80]
+        assert re.match(
+            "(CREATE|ALTER|DO|DROP|REVOKE|GRANT|INSERT|UPDATE|DELETE|SET|RESET|LOCK) ", bare
+        ), bare[:80]

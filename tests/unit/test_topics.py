@@ -33,7 +33,7 @@ def test_a_bad_name_is_refused(check: Any, name: Any) -> None:
 def test_length_counts_in_bytes(check: Any) -> None:
     most = MOST[check]
     assert check("a" * most)
-    with pytest.raises(InvalidArgument, match=f"has {most + 1} bytes; the most is {most}"):
+    with pytest.raises(InvalidArgument, match=f"has {most + 1} bytes; the maximum is {most}"):
         check("a" * (most + 1))
     with pytest.raises(InvalidArgument):
         check("ü" * (most // 2 + 1))

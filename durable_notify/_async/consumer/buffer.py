@@ -179,7 +179,7 @@ class AsyncPrefetchBuffer:
         return self._gate.enter(place, delivery, message, owner)
 
     def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
-        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
+        log.warning("message %s is rejected, because Python cannot decode it: %s", message.id, flaw)
         reason = f"Python cannot decode it: {flaw}"
         self.settler.settle_soon(message._lease, message.id, Reject(reason))
 

@@ -300,8 +300,8 @@ class AsyncConsumer:
     async def _run(self, concurrency: int, least: int) -> None:
         self._check_process()
         if self._closed or self._running:
-            state = "was closed" if self._closed else "is at work"
-            raise ConsumerClosed(f"this consumer {state}, and one is used once: make a new one")
+            state = "was closed" if self._closed else "runs already"
+            raise ConsumerClosed(f"this consumer {state}: make a new one")
         self._running = True
         self._pacer.can_begin(least, concurrency)
         with on_signals(self.stop, self._dispatcher.hurry):
@@ -402,11 +402,11 @@ class AsyncConsumer:
 
     def _check_batches(self, size: int, max_wait: float, concurrency: int) -> None:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InvalidArgument(f"size is 1 or more, not {size!r}")
+            raise InvalidArgument(f"size must be 1 or more, not {size!r}")
         if size * concurrency > self.options.prefetch:
-            raise InvalidArgument("size times concurrency is no more than prefetch: raise that")
+            raise InvalidArgument("size times concurrency is over prefetch: raise prefetch")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
-            raise InvalidArgument(f"max_wait is 0 or more seconds, not {max_wait!r}")
+            raise InvalidArgument(f"max_wait must be 0 or more seconds, not {max_wait!r}")
 
     def _finish_tried(self) -> None:
         """The loop's body is over: so are, as far as we can tell, its transactions."""
@@ -570,4 +570,4 @@ class AsyncConsumer:
 
 def _check_concurrency(concurrency: int) -> None:
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-        raise InvalidArgument(f"concurrency is 1 or more, not {concurrency!r}")
+        raise InvalidArgument(f"concurrency must be 1 or more, not {concurrency!r}")

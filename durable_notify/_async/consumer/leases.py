@@ -117,9 +117,11 @@ class AsyncLeaseManager:
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back; UsedAfterFork where we are not."""
         if os.getpid() != self._process:
-            raise UsedAfterFork("the message was taken before the fork: settle it where it was")
+            raise UsedAfterFork(
+                "the message was taken before the fork: settle it in the parent process"
+            )
         if self._closed:
-            raise ConsumerClosed("the consumer was closed; its unsettled messages come again")
+            raise ConsumerClosed("the consumer was closed; its unsettled messages are redelivered")
 
     async def settle(
         self, lease: Lease, message_id: int, outcome: Outcome, *, withdrawn: bool = False
@@ -228,7 +230,7 @@ class AsyncLeaseManager:
         try:
             await self._prolong([lease.token])
         except TRANSIENT as error:
-            self._complain("whether a lease has run out is not known", error)
+            self._complain("could not verify the lease", error)
 
     async def flush(self) -> None:
         """Send all outcomes collected; one transaction a lease, so that each stands for itself."""
@@ -345,7 +347,7 @@ class AsyncLeaseManager:
                 again |= await self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
-                self._complain("settling failed, and is tried again", error)
+                self._complain("settling failed, and will be retried", error)
                 self._dirty.set()
                 await self._closing.wait(0.5)
                 continue
@@ -449,7 +451,7 @@ class AsyncLeaseManager:
                 await self._store.stay_active()
                 await self._prolong(held)
             except TRANSIENT as error:
-                self._complain("leases could not be prolonged", error)
+                self._complain("leases could not be extended", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time for one more
 
     async def _prolong(self, tokens: list[int]) -> None:
@@ -484,7 +486,7 @@ class AsyncLeaseManager:
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases run out by themselves.
-                    log.warning("leases were not given back, they will run out: %s", said(error))
+                    log.warning("leases were not released, and will expire: %s", said(error))
                     break
                 await self._closing.wait(delay)
         self._closed = True

@@ -143,7 +143,7 @@ class AsyncQueries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("group %r is waited for: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (await fetch(connection, query, (options.group,)))[0][0]
             await self._look_at_topics(connection)
@@ -224,7 +224,7 @@ class AsyncQueries:
         except psycopg.errors.LockNotAvailable as error:
             raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
         except psycopg.errors.UniqueViolation as error:  # of the lease's name, which is the time
-            raise ClaimBusy("a moment twice: the database's clock was set back") from error
+            raise ClaimBusy("lease token already used: the database clock was set back") from error
 
     async def settle(self, token: int, outcomes: Settlement) -> None:
         """Settle messages of a lease; durable on return."""

@@ -187,7 +187,10 @@ class AsyncListener:
                 for teller in self._tellers():
                     teller.tell(Disconnected(group=teller.group, error=name_of(error)))
                 if self.quiet:
-                    log.info("the listening connection went while all sleep: %s", said(error))
+                    log.info(
+                        "the listening connection was lost while all consumers sleep: %s",
+                        said(error),
+                    )
                 else:
                     log.log(
                         self._complaints.level("listening", error, time.monotonic()),
@@ -391,7 +394,7 @@ class AsyncListener:
         if deaf and not self.deaf:
             log.warning(
                 "wake-ups do not reach the listening connection (a pooler in transaction mode does "
-                "this): consumers poll. Give a direct listen_dsn"
+                "this): consumers poll. Set a direct listen_dsn"
             )
         if heard:
             # It is idle by nature, and who arms looks at what is there once it has. Trap: only

@@ -180,7 +180,7 @@ class PrefetchBuffer:
         return self._gate.enter(place, delivery, message, owner)
 
     def _refuse(self, message: Message, flaw: Exception) -> None:
-        log.warning("message %s is rejected, Python cannot decode it: %s", message.id, flaw)
+        log.warning("message %s is rejected, because Python cannot decode it: %s", message.id, flaw)
         reason = f"Python cannot decode it: {flaw}"
         self.settler.settle_soon(message._lease, message.id, Reject(reason))
 

@@ -136,7 +136,7 @@ class Dispatcher:
             self._stopping.set()
             self._intake.end()
             if self._hurried and self._calls:
-                log.warning("%d handlers are waited for no more", len(self._calls))
+                log.warning("%d handlers do not end: no longer waiting for them", len(self._calls))
             for number, worker in list(self._workers.items()):
                 if self._hurried:
                     self._give_up(number)
@@ -198,7 +198,7 @@ class Dispatcher:
         self._intake.begun(len(messages))
         failure = self._failure_of(handler, argument)
         if self._calls.pop(number, None) is None:
-            log.warning("the handler of %r has ended, after it was given up", argument)
+            log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
         if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
             raise failure
@@ -244,7 +244,9 @@ class Dispatcher:
             try:
                 self._settler.settle_soon(lease, message.id, Ack())
             except (AlreadySettled, LeaseLost) as error:
-                log.warning("the handler of %r was done too late: %s", message, error)
+                log.warning(
+                    "the handler of %r finished after its lease was lost: %s", message, error
+                )
 
     # Handlers that take too long
 
@@ -306,7 +308,7 @@ class Dispatcher:
             self._leave(one.number)  # where it is still at work, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
-                "cancelled" if ended else "it was given up, and is at work still",
+                "cancelled" if ended else "it still runs, and its outcome will be refused",
             )  # fmt: skip
             error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
             if self._teller:

@@ -118,9 +118,11 @@ class LeaseManager:
     def check_open(self) -> None:
         """Raise ConsumerClosed where the leases were given back; UsedAfterFork where we are not."""
         if os.getpid() != self._process:
-            raise UsedAfterFork("the message was taken before the fork: settle it where it was")
+            raise UsedAfterFork(
+                "the message was taken before the fork: settle it in the parent process"
+            )
         if self._closed:
-            raise ConsumerClosed("the consumer was closed; its unsettled messages come again")
+            raise ConsumerClosed("the consumer was closed; its unsettled messages are redelivered")
 
     def settle(
         self, lease: Lease, message_id: int, outcome: Outcome, *, withdrawn: bool = False
@@ -229,7 +231,7 @@ class LeaseManager:
         try:
             self._prolong([lease.token])
         except TRANSIENT as error:
-            self._complain("whether a lease has run out is not known", error)
+            self._complain("could not verify the lease", error)
 
     def flush(self) -> None:
         """Send all outcomes collected; one transaction a lease, so that each stands for itself."""
@@ -346,7 +348,7 @@ class LeaseManager:
                 again |= self._confirm()
             except Exception as error:
                 # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
-                self._complain("settling failed, and is tried again", error)
+                self._complain("settling failed, and will be retried", error)
                 self._dirty.set()
                 self._closing.wait(0.5)
                 continue
@@ -450,7 +452,7 @@ class LeaseManager:
                 self._store.stay_active()
                 self._prolong(held)
             except TRANSIENT as error:
-                self._complain("leases could not be prolonged", error)
+                self._complain("leases could not be extended", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time for one more
 
     def _prolong(self, tokens: list[int]) -> None:
@@ -485,7 +487,7 @@ class LeaseManager:
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases run out by themselves.
-                    log.warning("leases were not given back, they will run out: %s", said(error))
+                    log.warning("leases were not released, and will expire: %s", said(error))
                     break
                 self._closing.wait(delay)
         self._closed = True

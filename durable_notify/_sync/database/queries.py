@@ -142,7 +142,7 @@ class Queries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("group %r is waited for: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, said(error))
             query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
             self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
             self._look_at_topics(connection)
@@ -223,7 +223,7 @@ class Queries:
         except psycopg.errors.LockNotAvailable as error:
             raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
         except psycopg.errors.UniqueViolation as error:  # of the lease's name, which is the time
-            raise ClaimBusy("a moment twice: the database's clock was set back") from error
+            raise ClaimBusy("lease token already used: the database clock was set back") from error
 
     def settle(self, token: int, outcomes: Settlement) -> None:
         """Settle messages of a lease; durable on return."""

@@ -1,4 +1,4 @@
-"""The doctor's checks: each looks at one thing, and says what is wrong with it."""
+"""The doctor's checks: each checks one thing, and yields what is wrong with it."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from . import groups, listening, log, retention, server, sessions
 
 __all__ = ["CHECKS", "FIRST", "SESSIONS"]
 
-#: Without these the others mean little: they stop where one finds an error. With what is said where
-#: all is well.
+#: These come first: if one finds an error, the others do not run. Each check has the text for the
+#: case that it finds no problem.
 FIRST: dict[str, tuple[Check, str]] = {
-    "server-version": (server.version, "a version of PostgreSQL that is tested"),
-    "standby": (server.standby, "a primary, which takes changes"),
+    "server-version": (server.version, "this version of PostgreSQL is tested"),
+    "standby": (server.standby, "the server is a primary, and accepts changes"),
     "rights": (log.rights, "the role owns the schema"),
     "schema": (log.schema_version, "the schema is this release's"),
 }
 CHECKS: dict[str, tuple[Check, str]] = {
-    "log": (log.build, "columns, ids, triggers and indexes of the log are as they must be"),
+    "log": (log.build, "columns, ids, triggers and indexes of the outbox are right"),
     "unlogged": (log.unlogged, "all tables survive a crash"),
-    "anchor": (log.anchor, "the log stands in the cluster it was written in"),
-    "pooler": (listening.pooler, "no pooler stands in between"),
-    "listening": (listening.hearing, "a ring from another connection arrives"),
+    "anchor": (log.anchor, "the outbox is in the cluster where it was written"),
+    "pooler": (listening.pooler, "there is no pooler in between"),
+    "listening": (listening.hearing, "a wake-up from another connection arrives"),
     "queue": (listening.queue, "the queue of notifications has room"),
-    "stuck": (listening.stuck, "nobody who listens is stuck"),
+    "stuck": (listening.stuck, "no listener is stuck"),
     "transactions": (sessions.transactions, "no transaction is open for long"),
     "strict": (sessions.strict, "no strict group waits for long"),
     "prepared": (sessions.prepared, "no prepared transaction waits for long"),
     "slots": (sessions.slots, "no replication slot is without a reader"),
     "connections": (sessions.connections, "connections are left"),
-    "durability": (server.durability, "what is committed survives a crash"),
+    "durability": (server.durability, "committed data survives a crash"),
     "autovacuum": (server.autovacuum, "autovacuum is on"),
     "dead-rows": (server.dead_rows, "the small tables are small"),
     "clocks": (server.clocks, "the server's clock and this machine's agree"),
-    "clock-back": (server.clock_went_back, "nothing is from the future"),
-    "groups": (groups.unused, "no group keeps messages that nobody consumes"),
+    "clock-back": (server.clock_went_back, "no stored time is in the future"),
+    "groups": (groups.unused, "no group without consumers keeps messages"),
     "paused": (groups.paused, "no group is paused for long"),
-    "handlers": (groups.handlers, "no handler is at work for very long"),
-    "dead-letters": (groups.dead_letters, "dead letters do not pile up"),
-    "partitions": (retention.partitions, "partitions of the log are ready ahead"),
+    "handlers": (groups.handlers, "no handler runs for very long"),
+    "dead-letters": (groups.dead_letters, "no group has many dead letters"),
+    "partitions": (retention.partitions, "partitions are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),
     "kept": (retention.kept_forever, "no large topic is without retention"),
-    "lagging": (retention.lagging, "nothing keeps retention from removing more than its alarm"),
-    "losses": (retention.losses, "no group lost anything of late"),
-    "maintenance": (retention.maintenance, "maintenance is done, and does all it is to do"),
+    "lagging": (retention.lagging, "no group blocks retention beyond its alarm"),
+    "losses": (retention.losses, "no group lost messages recently"),
+    "maintenance": (retention.maintenance, "maintenance runs, and all its steps succeed"),
 }
-#: What these look at is shown whole only to roles with pg_read_all_stats.
+#: Only roles with pg_read_all_stats see everything that these check.
 SESSIONS = frozenset({"stuck", "transactions"})

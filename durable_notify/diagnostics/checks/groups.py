@@ -1,4 +1,4 @@
-"""Groups: what they leave lying."""
+"""Groups: messages that they do not handle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_HANDLERS = 5
 
 
 def unused(patient: CheckContext) -> Iterator[Finding]:
-    """Groups for which messages wait for long, and nobody takes them."""
+    """Groups for which messages wait for long, without a consumer."""
     for group, topic, waiting, exact, seconds in patient.rows(
         """
         SELECT s.group_name, s.topic, s.unread, s.is_exact, a.seconds
@@ -29,7 +29,7 @@ def unused(patient: CheckContext) -> Iterator[Finding]:
         about = "" if exact else "about "
         size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
-            f"nobody consumes {topic} in group {group}: {about}{waiting:,} messages wait{size}, "
+            f"group {group} has no consumer of {topic}: {about}{waiting:,} messages wait{size}, "
             f"the oldest for {seconds / 86_400:.1f} days"
         )
         yield found(
@@ -39,7 +39,7 @@ def unused(patient: CheckContext) -> Iterator[Finding]:
 
 
 def _held(patient: CheckContext, messages: int) -> int | None:
-    """Return what so many messages take, by the log's average; None where it is not known yet."""
+    """Return the size of so many messages, by the outbox's average; None if it is unknown."""
     ((size, rows),) = patient.rows(
         """
         SELECT sum(pg_table_size(c.oid))::bigint, sum(c.reltuples)::bigint
@@ -66,7 +66,7 @@ def paused(patient: CheckContext) -> Iterator[Finding]:
 
 
 def handlers(patient: CheckContext) -> Iterator[Finding]:
-    """Handlers that do not return: leases that their consumers have prolonged for very long."""
+    """Handlers that do not return: leases that their consumers have extended for very long."""
     for group, topic, owner, messages, seconds in patient.rows(
         """
         SELECT l.group_name, l.topic, l.owner, l.messages,
@@ -81,7 +81,7 @@ def handlers(patient: CheckContext) -> Iterator[Finding]:
     ):
         what = (
             f"{owner} has held {messages:,} messages of {topic} in group {group} for "
-            f"{seconds / 3600:.1f} hours, and keeps them"
+            f"{seconds / 3600:.1f} hours, and extends its lease"
         )
         yield found(
             "handler-at-work-for-long", what,
@@ -90,7 +90,7 @@ def handlers(patient: CheckContext) -> Iterator[Finding]:
 
 
 def dead_letters(patient: CheckContext) -> Iterator[Finding]:
-    """Dead letters that pile up."""
+    """Groups with many dead letters."""
     for group, dead in patient.rows(
         """
         SELECT s.group_name, sum(s.dead)::bigint FROM durable_notify.status(%s) s

@@ -1,4 +1,4 @@
-"""Listening: whether rings arrive, and what keeps them from arriving."""
+"""Listening: whether wake-ups arrive, and what prevents it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pooler(patient: CheckContext) -> Iterator[Finding]:
 
 
 def hearing(patient: CheckContext) -> Iterator[Finding]:
-    """A ring from another connection arrives where consumers would listen."""
+    """A wake-up from another connection arrives where consumers would listen."""
     try:
         listener = TimeoutConnection.connect(
             patient.listen_dsn,
@@ -57,11 +57,11 @@ def hearing(patient: CheckContext) -> Iterator[Finding]:
         listener.answer = None
         # Trap: left before its end, notifies() keeps the connection, and closing it hangs.
         if not list(listener.notifies(timeout=patient.limits.hearing, stop_after=1)):
-            yield found("listener-deaf", "a ring did not arrive on a connection that listens")
+            yield found("listener-deaf", "a wake-up did not arrive on a listening connection")
 
 
 def queue(patient: CheckContext) -> Iterator[Finding]:
-    """The queue of notifications is not full, and who may keep it from shrinking."""
+    """The queue of notifications is not full; else, which session keeps it from shrinking."""
     (share,) = patient.row("SELECT pg_notification_queue_usage()")
     if share <= patient.limits.queue:
         return

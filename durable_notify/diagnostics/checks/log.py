@@ -1,4 +1,4 @@
-"""The schema: its version, what the role may do, and how the log is built."""
+"""The schema: its version, what the role may do, and how the outbox is built."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rights(patient: CheckContext) -> Iterator[Finding]:
 
 
 def build(patient: CheckContext) -> Iterator[Finding]:
-    """Columns, ids, triggers and indexes of the log are as what is promised needs them."""
+    """Columns, ids, triggers and indexes of the outbox are as the guarantees need them."""
     tables = _tables(patient)
     yield from _identity(patient, tables)
     yield from _triggers(patient, tables)
@@ -69,7 +69,7 @@ def build(patient: CheckContext) -> Iterator[Finding]:
 
 
 def _tables(patient: CheckContext) -> list[int]:
-    """Return the log and its partitions, by oid."""
+    """Return the outbox and its partitions, by oid."""
     rows = patient.rows(
         """
         SELECT l.oid FROM (
@@ -103,9 +103,9 @@ def _identity(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
         tables[0],
     )
     if identity != "a":
-        yield found("id-not-always", "ids of the log are not GENERATED ALWAYS")
+        yield found("id-not-always", "ids of the outbox are not GENERATED ALWAYS")
     if last != "id":
-        yield found("id-not-last", f"column {last} of the log comes after id", column=last)
+        yield found("id-not-last", f"column {last} of the outbox comes after id", column=last)
     if cache is not None and cache != 1:
         yield found(
             "id-cache", f"the sequence of ids has CACHE {cache}", sequence=sequence, cache=cache
@@ -126,7 +126,7 @@ def _triggers(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
         del wrong[1:]  # what is to be run for the log puts its partitions right, too
     for table, how, _ in wrong:
         state = {"D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "is not ENABLE ALWAYS"}
-        what = f"the trigger published of {table} {state.get(how, 'is not there')}"
+        what = f"the trigger outbox_after_insert of {table} {state.get(how, 'is missing')}"
         yield found("trigger-not-always", what, table=table, enabled=how)
 
 
@@ -152,7 +152,7 @@ def _indexes(patient: CheckContext, tables: list[int]) -> Iterator[Finding]:
     for names in ("topic, id", "topic, xid, id"):
         if names not in present:
             yield found(
-                "index-invalid", f"the log has no index on ({names})", index=f"on ({names})"
+                "index-invalid", f"the outbox has no index on ({names})", index=f"on ({names})"
             )
 
 
@@ -170,7 +170,7 @@ def unlogged(patient: CheckContext) -> Iterator[Finding]:
 
 
 def anchor(patient: CheckContext) -> Iterator[Finding]:
-    """The log stands where it was written."""
+    """The outbox is in the cluster where it was written."""
     here, rows = patient.row(
         "SELECT count(*) = 2 AND bool_and(a.xmin = a.xid), count(*) "
         "FROM durable_notify.cluster_identity a"

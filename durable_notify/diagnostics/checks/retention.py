@@ -1,4 +1,4 @@
-"""Retention: room ahead in the log, what is never removed, what keeps it, and who removes it."""
+"""Retention: partitions ahead, what is never removed, what blocks it, and maintenance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 10_000
 
 
 def partitions(patient: CheckContext) -> Iterator[Finding]:
-    """A leaf of the log is ready ahead, and none was missing."""
+    """A partition is ready ahead, and none was missing."""
     last, ready = patient.row(
         """
         SELECT s.last,
@@ -21,7 +21,7 @@ def partitions(patient: CheckContext) -> Iterator[Finding]:
         """
     )
     if not ready:
-        what = f"no partition of the log is ready for ids after those of now, {last:,}"
+        what = f"no partition of the outbox is ready for ids after the current one, {last:,}"
         yield found("no-partition-ahead", what, last_id=last)
     (messages,) = patient.row(
         "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MOST + 1
@@ -33,7 +33,7 @@ def partitions(patient: CheckContext) -> Iterator[Finding]:
 
 
 def held(patient: CheckContext) -> Iterator[Finding]:
-    """Who may read with a snapshot in which a leaf is wanted that is to be emptied."""
+    """Which snapshots still need a partition that is to be emptied."""
     for pid, who, leaves, seconds in patient.rows(
         """
         SELECT s.pid, s.what, count(*),
@@ -47,14 +47,14 @@ def held(patient: CheckContext) -> Iterator[Finding]:
     ):
         process = "" if pid is None else f" (process {pid})"
         what = (
-            f"{leaves} partition{'' if leaves == 1 else 's'} of the log wait for {who}{process}"
+            f"{leaves} partition{'' if leaves == 1 else 's'} of the outbox wait for {who}{process}"
             f" for {seconds / 60:,.0f} minutes"
         )
         yield found("partition-held", what, pid=pid, who=who, leaves=leaves, seconds=seconds)
 
 
 def kept_forever(patient: CheckContext) -> Iterator[Finding]:
-    """Large topics of which nothing is ever removed.
+    """Large topics without retention.
 
     By the planner's statistics of each leaf: autovacuum renews these, and nothing is counted.
     """
@@ -74,14 +74,12 @@ def kept_forever(patient: CheckContext) -> Iterator[Finding]:
         """,
         patient.limits.topic,
     ):
-        what = (
-            f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and nothing ever goes from it"
-        )
+        what = f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and has no retention"
         yield found("topic-kept-forever", what, topic=topic, bytes=size)
 
 
 def lagging(patient: CheckContext) -> Iterator[Finding]:
-    """What stays although it is to go, and is more than the alarm says."""
+    """Messages due for removal that stay, if they are over the alarm."""
     for group, topic, size in patient.rows(
         "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.retention_blockers() l"
         " WHERE l.alarm ORDER BY 1, 2"
@@ -96,7 +94,7 @@ def lagging(patient: CheckContext) -> Iterator[Finding]:
 
 
 def losses(patient: CheckContext) -> Iterator[Finding]:
-    """What groups lost of late."""
+    """What groups lost recently."""
     for group, topic, messages, last in patient.rows(
         """
         SELECT l.of_group, l.topic, sum(l.messages)::bigint, max(l.at)
@@ -114,7 +112,7 @@ def losses(patient: CheckContext) -> Iterator[Finding]:
 
 
 def maintenance(patient: CheckContext) -> Iterator[Finding]:
-    """Somebody maintains, where something is to be done, and nothing keeps a step from it."""
+    """Maintenance runs if there is something to do, and no step fails."""
     since_done, report, waiting = patient.row(
         """
         SELECT EXTRACT(epoch FROM clock_timestamp() - m.done_at)::float8, m.report,

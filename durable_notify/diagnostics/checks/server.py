@@ -33,7 +33,7 @@ def standby(patient: CheckContext) -> Iterator[Finding]:
 
 
 def durability(patient: CheckContext) -> Iterator[Finding]:
-    """Whether what is committed survives a crash."""
+    """Whether committed data survives a crash."""
     fsync, pages, here = patient.row(
         "SELECT current_setting('fsync')::boolean,"
         " current_setting('full_page_writes')::boolean,"
@@ -100,7 +100,7 @@ def dead_rows(patient: CheckContext) -> Iterator[Finding]:
 
 
 def clocks(patient: CheckContext) -> Iterator[Finding]:
-    """How far the server's clock and ours lie apart."""
+    """How much the server's clock and ours differ."""
     before = time.time()
     (theirs,) = patient.row("SELECT EXTRACT(epoch FROM clock_timestamp())::float8")
     after = time.time()
@@ -133,6 +133,4 @@ def clock_went_back(patient: CheckContext) -> Iterator[Finding]:
     )
     if rows and rows[0][1] > patient.limits.clock:
         what, seconds = rows[0]
-        yield found(
-            "clock-went-back", f"{what} is from {seconds:.0f} s in the future", seconds=seconds
-        )
+        yield found("clock-went-back", f"{what} is {seconds:.0f} s in the future", seconds=seconds)

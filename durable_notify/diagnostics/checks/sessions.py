@@ -38,7 +38,7 @@ def transactions(patient: CheckContext) -> Iterator[Finding]:
         pid, database, application, state, seconds, query, publishes = row
         what = (
             f"process {pid} ({application or 'unnamed'}) in database {database or '-'} is in a "
-            f"transaction for {_age(seconds)}{', and publishes in it' if publishes else ''}, "
+            f"transaction for {_age(seconds)}{', and publishes' if publishes else ''}, "
             f"{state or 'state unknown'}: {' '.join((query or '').split())}"
         )
         yield found(
@@ -95,7 +95,7 @@ def prepared(patient: CheckContext) -> Iterator[Finding]:
 
 
 def slots(patient: CheckContext) -> Iterator[Finding]:
-    """Replication slots that nobody reads."""
+    """Replication slots without a reader."""
     for slot, kind, status, kept in patient.rows(
         """
         SELECT s.slot_name::text, s.slot_type, s.wal_status,
@@ -104,12 +104,12 @@ def slots(patient: CheckContext) -> Iterator[Finding]:
          WHERE NOT s.active AND NOT s.temporary ORDER BY 1
         """
     ):
-        what = f"nobody reads the {kind} replication slot {slot}, which keeps {_size(kept or 0)}"
+        what = f"the {kind} replication slot {slot} has no reader, and keeps {_size(kept or 0)}"
         yield found("slot-unused", what, slot=slot, type=kind, wal_status=status, bytes=kept)
 
 
 def connections(patient: CheckContext) -> Iterator[Finding]:
-    """Connections that are left for others than superusers."""
+    """Connections that are left for roles other than superusers."""
     taken, most = patient.row(
         """
         SELECT (SELECT sum(d.numbackends)::integer FROM pg_stat_database d),
@@ -121,7 +121,7 @@ def connections(patient: CheckContext) -> Iterator[Finding]:
         """
     )
     if taken >= patient.limits.connections * most:
-        what = f"{taken} of {most} connections are taken"
+        what = f"{taken} of {most} connections are in use"
         yield found("connections-nearly-used", what, taken=taken, most=most)
 
 

@@ -1,0 +1,104 @@
+"""Find words that have a plain replacement; CONTRIBUTING.md has the rules and the same list.
+
+Checks the whole text of tracked files: documents, comments, docstrings, errors and names. Lines
+between ``words: off`` and ``words: on`` are left out.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: What to avoid, as a pattern for each word, and what to write.
+AVOID = {
+    "whoever": "who it is: a consumer, a session, a role",
+    "somebody": "who it is: a consumer, a session, a role",
+    "someone": "who it is: a consumer, a session, a role",
+    "nobody": "no consumer, no session, no role",
+    "everybody": "every consumer, every role",
+    "everyone": "every consumer, every role",
+    "anew": "again, rewrite, recreate, restart",
+    "(?:take|takes|took|taken|taking) note": "record",
+    "(?:go|goes|going|gone|went) on": "continue",
+    "(?:come|comes|coming|came) again": "is redelivered",
+    "to be had": "is available",
+    "at work": "runs, is in progress",
+    "obey(?:s|ed|ing)?": "apply, follow",
+    "mend(?:s|ed|ing)?": "fix, repair",
+    "(?:put|puts|putting) right": "fix, repair",
+    "amiss": "wrong",
+    "unawares": "unnoticed",
+    "reckon(?:s|ed|ing)?": "compute",
+}
+SUFFIXES = (".md", ".py", ".sql", ".mako", ".toml", ".yaml", ".yml", ".mjs", ".pml")
+#: Files and folders that are checked; once all files are clean, this goes.
+CLEAN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/",
+    "deploy/",
+    "examples/README.md",
+    "model/README.md",
+    "benchmarks/peers/README.md",
+    "durable_notify/cli/",
+    "durable_notify/errors.py",
+    "durable_notify/diagnostics/findings.py",
+    "tools/",
+)
+#: The list itself and its test, and what is generated or frozen.
+LEFT_OUT = (
+    "tools/words.py",
+    "tests/unit/test_words.py",
+    "durable_notify/_sync/",
+    "migrations/revisions/",
+)
+#: Between words there may be a line's end, and the sign of a comment in the next line.
+GAP = r"(?:\s|#|--|\*|//)+"
+_WORD = {
+    re.compile(rf"\b{pattern.replace(' ', GAP)}\b", re.IGNORECASE): instead
+    for pattern, instead in AVOID.items()
+}
+_OFF = re.compile(r"words: off.*?(?:words: on|\Z)", re.DOTALL)
+
+
+def found(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, word and replacement of each word to avoid."""
+    text = _OFF.sub(lambda part: "\n" * part[0].count("\n"), text)
+    for word, instead in _WORD.items():
+        for match in word.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield line, " ".join(match[0].split()), instead
+
+
+def files() -> list[str]:
+    """Return the tracked files to check."""
+    listing = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [
+        name
+        for name in done.stdout.splitlines()
+        if name.endswith(SUFFIXES) and name.startswith(CLEAN) and not name.startswith(LEFT_OUT)
+    ]
+
+
+def main() -> int:
+    """Print what was found; returns the exit status."""
+    status = 0
+    for name in files():
+        path = ROOT / name
+        if not path.exists():  # deleted, and not committed yet
+            continue
+        for line, word, instead in sorted(found(path.read_text(encoding="utf-8"))):
+            print(f'{name}:{line}: avoid "{word}"; write: {instead}')
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
