@@ -12,7 +12,7 @@ BEGIN
     -- row with a NULL group. For people, metrics and scaling: the cost is bounded by max_count, however much is unread.
     --
     -- last_id: the topic's highest id. unread: messages committed and never delivered; counted if they are fewer than
-    -- max_count (is_exact), else estimated from how dense the ids of the first are. oldest_unread: when the oldest of
+    -- max_count (is_exact), else estimated from how dense the ids of the first are. oldest_unread: when the first of
     -- those was published. deferred and dead: messages that wait for another attempt, and dead letters, counted up
     -- to max_count. leases and leased: batches and messages that consumers hold now.
     -- delivered_id: the highest id that the group was delivered, lower after a replay: with messages_between() two
@@ -46,7 +46,7 @@ BEGIN
                  UNION SELECT s.topic FROM durable_notify.subscription s) AS t)
     SELECT p.topic, g.name, p.last_id,
            CASE WHEN counted.unread >= max_count THEN counted.unread + GREATEST(0, (
-                     (p.last_id - counted.last)::numeric * counted.unread / (counted.last - counted.first + 1)))::bigint
+                     (p.last_id - counted.last_id)::numeric * counted.unread / (counted.last_id - counted.first_id + 1)))::bigint
                 ELSE counted.unread END,
            counted.oldest, apart.deferred, CASE WHEN s.id IS NOT NULL THEN COALESCE(h.leases, 0) END,
            CASE WHEN s.id IS NOT NULL THEN COALESCE(h.messages, 0) END, apart.dead,
@@ -56,12 +56,10 @@ BEGIN
       LEFT JOIN durable_notify.subscription s ON s.topic = p.topic
       LEFT JOIN durable_notify.consumer_group g ON g.id = s.group_id
       LEFT JOIN LATERAL (
-           SELECT q.h0, q.p, q.expired FROM durable_notify.position q
+           SELECT q AS whole, q.h0, q.p, q.expired FROM durable_notify.position q
             WHERE q.subscription_id = s.id ORDER BY q.seq DESC LIMIT 1) AS pos ON s.id IS NOT NULL
-      LEFT JOIN LATERAL (
-           SELECT pg_catalog.count(*) AS unread, pg_catalog.min(u.created_at) AS oldest,
-                  pg_catalog.min(u.id) AS first, pg_catalog.max(u.id) AS last
-             FROM durable_notify._unread(s.id, COALESCE(max_count, 9223372036854775807)) u) AS counted ON s.id IS NOT NULL
+      LEFT JOIN LATERAL durable_notify._count_unread(
+           p.topic, pos.whole, COALESCE(max_count, 9223372036854775807)) AS counted ON s.id IS NOT NULL
       LEFT JOIN LATERAL (
            SELECT (SELECT pg_catalog.count(*) FROM (
                        SELECT FROM durable_notify.deferred d WHERE d.subscription_id = s.id LIMIT max_count) few) AS deferred,
