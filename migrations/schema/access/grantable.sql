@@ -1,9 +1,9 @@
--- Which functions a role may call that was granted an action, as the functions' files declare.
--- No primary key: a dump or logical replication may bring the same rows.
-CREATE TABLE durable_notify.grantable (
-    function text NOT NULL,
-    action   text NOT NULL
-);
+CREATE FUNCTION durable_notify._grantable_functions() RETURNS TABLE (function text, actions text[])
+LANGUAGE sql IMMUTABLE AS $function$
+    -- What roles may call that were granted an action. _grantable() writes it, as each function's file declares.
+    -- Not a table: TRUNCATE would empty it, and a dump or logical replication bring it twice.
+    VALUES (NULL::text, NULL::text[])
+$function$;
 
 CREATE PROCEDURE durable_notify._grantable(
     function text, actions text[], guard text DEFAULT NULL, next text DEFAULT NULL, visible text DEFAULT NULL
@@ -18,14 +18,16 @@ DECLARE
     call text;
 BEGIN
     -- Declare which actions a role must be granted one of to call a function. This stands in the function's file;
-    -- only the owner may call a function without it. See grant_access().
+    -- only the owner may call a function without it. See grant_access(). Once all is created, this goes.
     --
     -- guard: what the function's twin _name_granted() asks for first; next: statements after that; visible: which of
     -- the rows f it returns. The twin runs with the owner's rights, and calls the function. Without a guard there is
     -- no twin: the function runs with the rights of its caller, or its twin is written by hand, as _publish_granted().
-    INSERT INTO durable_notify.grantable (function, action)
-    SELECT function, a.action FROM pg_catalog.unnest(actions) AS a (action)
-     WHERE NOT EXISTS (SELECT FROM durable_notify.grantable g WHERE g.function = _grantable.function AND g.action = a.action);
+    EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE FUNCTION durable_notify._grantable_functions() RETURNS TABLE (function text, actions text[])'
+        ' LANGUAGE sql IMMUTABLE AS %L',
+        (SELECT pg_catalog.rtrim(p.prosrc, E'\n') || pg_catalog.format(E',\n        (%L, %L)\n', function, actions)
+           FROM pg_catalog.pg_proc p WHERE p.oid = 'durable_notify._grantable_functions()'::regprocedure));
     IF guard IS NULL THEN
         RETURN;
     END IF;
@@ -38,7 +40,7 @@ BEGIN
            WITH ORDINALITY AS a (name, mode, ord);
     call := pg_catalog.format('durable_notify.%s(%s)', function, names);
     EXECUTE pg_catalog.format(
-        $$CREATE OR REPLACE FUNCTION durable_notify._%s_granted(%s) RETURNS %s LANGUAGE plpgsql %s SECURITY DEFINER
+        $$CREATE FUNCTION durable_notify._%s_granted(%s) RETURNS %s LANGUAGE plpgsql %s SECURITY DEFINER
           SET search_path = pg_catalog, durable_notify, pg_temp SET standard_conforming_strings = on AS %L$$,
         function, pg_catalog.pg_get_function_identity_arguments(granted.oid), pg_catalog.pg_get_function_result(granted.oid),
         CASE granted.provolatile WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END,

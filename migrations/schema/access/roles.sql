@@ -18,10 +18,10 @@ $function$;
 CREATE FUNCTION durable_notify._granted_functions(action text) RETURNS SETOF regprocedure
 LANGUAGE sql STABLE AS $function$
     -- The functions that a role needs for what it was granted, their twins included.
-    SELECT DISTINCT p.oid::regprocedure
-      FROM durable_notify.grantable g
+    SELECT p.oid::regprocedure
+      FROM durable_notify._grantable_functions() g
       JOIN pg_catalog.pg_proc p ON p.proname IN (g.function, '_' || g.function || '_granted')
-     WHERE p.pronamespace = 'durable_notify'::regnamespace AND g.action = _granted_functions.action
+     WHERE p.pronamespace = 'durable_notify'::regnamespace AND _granted_functions.action = ANY (g.actions)
 $function$;
 
 CREATE FUNCTION durable_notify._apply_grants(grantee regrole) RETURNS void
