@@ -2,7 +2,8 @@
 """The project's tasks. Needs nothing but Python 3.11 or later.
 
 python3 tasks.py demo      watch messages survive what loses them with plain LISTEN/NOTIFY
-python3 tasks.py test      run the tests, on a real PostgreSQL (arguments go to pytest)
+python3 tasks.py test      run the tests that are not slow, on a real PostgreSQL; all with --all
+                           (other arguments go to pytest)
 
 python3 tasks.py setup     make .venv and install the project with its development packages
 python3 tasks.py format    run ruff's formatter
@@ -35,6 +36,13 @@ TOOLS = ROOT / ".cache" / "tools"  # tools that are rarely needed, apart from th
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
 MOST_LATE = 5  # tests that may be late in a run of CI
+OF_THE_SERVER = (
+    "tests/sql", "tests/schema", "tests/admin/test_reanchor.py", "tests/consumer/test_consumer.py",
+    "tests/consumer/test_settling.py", "tests/consumer/test_transactions.py",
+    "tests/maintenance/test_maintenance.py", "tests/publisher/test_publisher.py",
+    "tests/security/test_matrix.py",
+)  # fmt: skip
+"""The tests that say most of what differs between versions of PostgreSQL."""
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
@@ -86,7 +94,12 @@ def demo(*arguments: str) -> None:
 
 
 def test(*arguments: str) -> None:
-    run("python", "-m", "pytest", *(arguments or ("-n", "2")))
+    wanted = [argument for argument in arguments if argument != "--all"]
+    if not arguments:
+        wanted = ["-m", "not slow"]
+    if arguments in {(), ("--all",)}:
+        wanted += ["-n", "2"]
+    run("python", "-m", "pytest", *wanted)
 
 
 def format_() -> None:
@@ -193,11 +206,7 @@ def ci() -> None:
     lint()
     tested()  # on the newest PostgreSQL
     # On the oldest, the tests that depend most on the server; all would take too long.
-    files = [*ROOT.glob("tests/integration/test_sql_*.py"), *ROOT.glob("tests/schema/test_*.py")]
-    names = ("anchor", "consumer", "maintenance", "publisher", "settling", "transactions")
-    files += [ROOT / f"tests/integration/test_{name}.py" for name in names]
-    files.append(ROOT / "tests/security/test_matrix.py")
-    tested(*(str(file.relative_to(ROOT)) for file in files), DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
+    tested(*OF_THE_SERVER, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
     upgrade()  # says so if there is no release yet
     audit()  # says so if it could not be done
 

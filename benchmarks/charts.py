@@ -45,12 +45,12 @@ def publishing(name: str, title: str) -> None:
     clients = sorted({int(key.rsplit("/", 1)[1]) for key in rates})
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for number, (variant, colour) in enumerate(zip(VARIANTS, COLOURS, strict=True)):
-        found = [[r["rate"] for r in rates[f"{variant}/{client}"]] for client in clients]
-        middles = [statistics.median(values) for values in found]
+        rounds = [rates[f"{variant}/{client}"]["rate"] for client in clients]
+        middles = [each["median"] for each in rounds]
         places = [place + (number - 2) * 0.16 for place in range(len(clients))]
         ends = [
-            [m - min(v) for m, v in zip(middles, found, strict=True)],
-            [max(v) - m for m, v in zip(middles, found, strict=True)],
+            [each["median"] - each["lowest"] for each in rounds],
+            [each["highest"] - each["median"] for each in rounds],
         ]
         axes.bar(places, middles, 0.15, label=variant, color=colour, yerr=ends, ecolor="#555")
     axes.set_xticks(range(len(clients)), [f"{client} clients" for client in clients])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from benchmarks.common import CLAIM, SETTLE, fill, wal_bytes
-from durable_notify.bench.harness import Figure, Report, machine, server
+from benchmarks.harness import CLAIM, SETTLE, Figure, Report, fill, machine, server, wal_bytes
 
 
 def consume(connection: psycopg.Connection, group: str, messages: int, batch: int) -> None:

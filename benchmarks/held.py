@@ -10,9 +10,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.common import CLAIM, SETTLE, percentile
-from durable_notify.bench.harness import Figure, Report, Worker, machine, server
-from durable_notify.bench.waking import latencies
+from benchmarks.harness import CLAIM, SETTLE, Figure, Report, Worker, machine, percentile, server
+from benchmarks.waking import latencies
 
 INSERT = (
     "INSERT INTO durable_notify.outbox (topic, payload) SELECT 'orders', to_jsonb(i)"

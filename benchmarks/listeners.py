@@ -7,7 +7,7 @@ import random
 
 import psycopg
 
-from durable_notify.bench.harness import INSERT, Figure, Report, Worker, machine, pgbench, server
+from benchmarks.harness import INSERT, Figure, Report, Worker, machine, pgbench, server
 
 
 def measure(

@@ -8,7 +8,7 @@ durable; medians of the rounds. Kafka is an emulation (librdkafka's mock cluster
 answers.
 """
 
-# ruff: noqa: PLC0415, SLF001, ASYNC110, PLC0206, PERF401
+# ruff: noqa: PLC0415, ASYNC110, PLC0206, PERF401
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.common import PAYLOAD, RESULTS
+from benchmarks.harness import PAYLOAD, RESULTS, summary
 from durable_notify import schema
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.embedded import Server
-from tests.support.outlets import OUTLETS
+from tests.support.broker_io import OUTLETS
 
 BATCH = 500
 
@@ -164,7 +164,11 @@ async def relayed(dsn: str, outlet: Any, number: int) -> float:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
     relay = AsyncRelay(
-        there, to=outlet.url, group="relay", topics=["orders.*", "nowhere"], routes=outlet.routes
+        there,
+        broker_url=outlet.url,
+        group="relay",
+        topics=["orders.*", "nowhere"],
+        routes=outlet.routes,
     )
     begun = time.perf_counter()
     running = asyncio.create_task(relay.run())
@@ -194,7 +198,7 @@ async def measure(broker: str, dsn: str, number: int, rounds: int) -> dict[str, 
         name = type(running).__name__
     client, relay = (statistics.median(found[what]) for what in found)
     print(f"{name:14} client {client:8.0f}/s  relay {relay:8.0f}/s  share {relay / client:.2f}")
-    return {"broker": name, "messages": number, "rounds": found, "share": relay / client}
+    return {"broker": name, "messages": number, "rounds": summary(found), "share": relay / client}
 
 
 def main() -> None:
@@ -202,7 +206,7 @@ def main() -> None:
     parser.add_argument("brokers", nargs="*", default=list(OUTLETS))
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--keep", action="store_true", help="keep the rounds in results/relay.json")
+    parser.add_argument("--keep", action="store_true", help="write results/relay.json")
     given = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:

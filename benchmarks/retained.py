@@ -6,12 +6,11 @@ import statistics
 
 import psycopg
 
-from benchmarks.common import claims, fill, new_group, percentile
-from durable_notify.bench.harness import Figure, Report, machine, server
+from benchmarks.harness import Figure, Report, claims, fill, machine, new_group, percentile, server
 
 
 def at_the_end(connection: psycopg.Connection, last: int, number: int) -> list[float]:
-    """Seconds of claims near the end of the log: all but those messages have been handed over."""
+    """Seconds of claims near the end of the log: all but those messages were delivered."""
     group = new_group(connection)
     # Forward by hand, for the measurement.
     connection.execute(

@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.common import CLAIM, PAYLOAD, SETTLE, percentile
-from durable_notify.bench.harness import Figure, Report, machine, server
+from benchmarks.harness import CLAIM, PAYLOAD, SETTLE, Figure, Report, machine, percentile, server
 
 BATCH = 100_000
 FILL = f"""
@@ -39,10 +38,12 @@ def one(connection: psycopg.Connection[Any], query: str) -> Any:
 
 
 def fill(dsn: str, messages: int) -> None:
-    """Publish what has expired: two at once; leaves are made ahead, at first a tenth of it each."""
+    """Publish expired messages from two sessions; partitions are made ahead, a tenth each."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for (leaf,) in connection.execute("SELECT leaf::text FROM durable_notify.partitions()"):
-            connection.execute(f"DROP TABLE {leaf}".encode())
+        for (partition,) in connection.execute(
+            "SELECT leaf::text FROM durable_notify.partitions()"
+        ):
+            connection.execute(f"DROP TABLE {partition}".encode())
         connection.execute(
             "INSERT INTO durable_notify.partition_settings (min_width) VALUES (%s)",
             (messages // 10,),
@@ -60,7 +61,7 @@ def fill(dsn: str, messages: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         sizes = [min(BATCH, messages - begun) for begun in range(0, messages, BATCH)]
         for future in [pool.submit(batch, size) for size in sizes]:
-            future.exception()  # make_partitions(): somebody else is at it
+            future.exception()  # create_partitions(): another session is at it
     with psycopg.connect(dsn, autocommit=True) as connection:
         there = one(connection, "SELECT count(*) FROM durable_notify.outbox")
         assert there == messages, there

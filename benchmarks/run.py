@@ -1,9 +1,9 @@
 """Run the benchmarks: ``python benchmarks/run.py [--short] [NAME]...``
 
-Each starts a PostgreSQL of its own, measures what it compares in turn, prints medians and spread,
-and keeps every round in ``benchmarks/results/NAME.json``. ``--short`` is for seeing that they run.
-Those of ``durable-notify bench`` are among them. The peers have a program of their own, see
-``benchmarks/peers``; ``benchmarks/charts.py`` draws what was kept.
+Each starts a PostgreSQL of its own with fsync and synchronous_commit on, and measures what it
+compares in turn. It prints medians and spread, and writes them to ``benchmarks/results/NAME.json``.
+``--short`` only shows that they run, and writes nothing. The peers have a program of their own, see
+``benchmarks/peers``; ``benchmarks/charts.py`` draws the results.
 """
 
 from __future__ import annotations
@@ -13,19 +13,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import groups, held, listeners, retained, retention
-from benchmarks.common import RESULTS
-from durable_notify.bench import MEASUREMENTS
-from durable_notify.bench.harness import FLUSH
-from durable_notify.bench.publishing import measure as publishing
+from benchmarks import (
+    consuming,
+    groups,
+    held,
+    listeners,
+    publishing,
+    retained,
+    retention,
+    waking,
+)  # fmt: skip
+from benchmarks.harness import FLUSH, Report
 
 
-def flush(**options: object) -> object:
+def flush(**options: object) -> Report:
     """Publishing with a flush of 1.5 ms, which stands for a real disk."""
-    return publishing(**{"clients": (8, 32), "name": "flush", **FLUSH, **options})  # type: ignore[arg-type]
+    given = {"clients": (8, 32), "name": "flush", **FLUSH, **options}
+    return publishing.measure(**given)  # type: ignore[arg-type]
 
 
-BENCHMARKS = MEASUREMENTS | {
+#: By name: the measurement, and its arguments for --short.
+BENCHMARKS = {
+    "publishing": (publishing.measure, {"clients": (1, 8), "rounds": 1, "seconds": 1}),
+    "bulk": (publishing.measure_bulk, {"rounds": 3, "rows": 1_000}),
+    "waking": (waking.measure, {"rounds": 1, "messages": 30}),
+    "consuming": (consuming.measure, {"messages": 5_000, "rounds": 2}),
     "flush": (flush, {"clients": (8,), "rounds": 1, "seconds": 1}),
     "listeners": (listeners.measure, {"processes": 2, "rounds": 1, "seconds": 1}),
     "retained": (retained.measure, {"many": 20_000, "rounds": 2, "claims": 20}),
@@ -40,22 +52,15 @@ BENCHMARKS = MEASUREMENTS | {
 def main() -> None:
     words = sys.argv[1:]
     short = "--short" in words
-    wanted = [word for word in words if word != "--short"] or list(BENCHMARKS)
-    if unknown := set(wanted) - BENCHMARKS.keys():
-        sys.exit(f"no such benchmark: {sorted(unknown)}\n\n{__doc__}")
-    for name in wanted:
-        function, little = BENCHMARKS[name]
-        report = function(**(little if short else {}))
-        for figure in report.figures:
-            spread = f"{min(figure.rounds):.3f} to {max(figure.rounds):.3f}"
-            wanted_is = f"; wanted {figure.target}" if figure.target else ""
-            unit = f" {figure.unit}" if figure.unit else ""
-            print(
-                f"{name}: {figure.name}: {figure.median:.3f}{unit} ({spread}{wanted_is})",
-                flush=True,
-            )
+    names = [word for word in words if word != "--short"] or list(BENCHMARKS)
+    if unknown := set(names) - BENCHMARKS.keys():
+        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}\n\n{__doc__}")
+    for name in names:
+        measure, little = BENCHMARKS[name]
+        report = measure(**(little if short else {}))
+        report.print()
         if not short:
-            report.save(RESULTS)
+            report.save()
 
 
 if __name__ == "__main__":

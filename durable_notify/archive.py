@@ -75,7 +75,7 @@ class Archive(Protocol):
     def begin(self, topic: str, from_id: int, below: int) -> Part:
         """Begin with the messages whose ids are from ``from_id`` on and below ``below``.
 
-        It comes again with the same messages where it was not known to have finished. What was kept
+        It is called again with the same messages if it may not have finished. What was kept
         of them then may be replaced once all of them are there again, and not before.
 
         An archive may have a method ``tidy()`` as well, called before each round: to clear away

@@ -1,9 +1,9 @@
-"""What happens, told to whoever wants to count it: a vocabulary that stays.
+"""What happens in consumers and publishers: events with stable names and fields.
 
 A consumer or publisher is given ``on_event``: one function, or several, each called with every
-event where it happens, in the thread or event loop of whoever caused it. They must be quick, and
+event where it happens, in the thread or event loop that caused it. They must be quick, and
 must not wait. What they raise is logged, once a minute, and disturbs nothing. Nothing is measured
-while nobody listens.
+without a subscriber.
 
 Durations are in seconds, by the clock of this process. Events are never about payloads, and name
 exceptions by their type alone. An event may get more fields; fields and names stay.
@@ -148,7 +148,7 @@ class DeadLettered(Event):
 class LostLease(Event):
     """Another consumer has so many messages by now that this one had not settled."""
 
-    name = "lease_lost"
+    name = "lost_lease"
     level = logging.WARNING
     group: str
     topic: str
@@ -159,14 +159,14 @@ class LostLease(Event):
 class Notified(Event):
     """A wake-up came. ``topics``: those it was about, as far as it told."""
 
-    name = "rang"
+    name = "notified"
     group: str
     topics: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Polled(Event):
-    """A consumer looks without having been woken: it is time to, or something is due."""
+    """A consumer polls without a wake-up: ``poll`` has passed, or something is due."""
 
     name = "polled"
     group: str
@@ -176,7 +176,7 @@ class Polled(Event):
 class ClaimFailed(Event):
     """Claiming has failed so many times in a row, and is tried again in ``delay`` seconds."""
 
-    name = "failing"
+    name = "claim_failed"
     level = logging.WARNING
     group: str
     failures: int
@@ -188,7 +188,7 @@ class ClaimFailed(Event):
 class ClaimRecovered(Event):
     """Claiming works again, after so many ``seconds``."""
 
-    name = "recovered"
+    name = "claim_recovered"
     level = logging.INFO
     group: str
     seconds: float
@@ -218,7 +218,7 @@ class Reconnected(Event):
 class ListenFailed(Event):
     """Wake-ups were proven not to arrive: the consumer polls."""
 
-    name = "deaf"
+    name = "listen_failed"
     level = logging.WARNING
     group: str
 
@@ -227,7 +227,7 @@ class ListenFailed(Event):
 class ListenVerified(Event):
     """Wake-ups were proven to arrive, on the connection there is now."""
 
-    name = "hearing"
+    name = "listen_verified"
     level = logging.INFO
     group: str
 

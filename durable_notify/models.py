@@ -1,28 +1,35 @@
-"""What administration reports."""
+"""What reading and administration return."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+from .payloads import readable
 
 __all__ = [
     "AccessGrant",
     "AuditEntry",
     "BridgeInfo",
+    "DeadLetter",
     "DeadLetterFilter",
     "GroupInfo",
     "Health",
     "LostMessages",
     "OpenPublisher",
+    "ReadMessage",
     "ReanchorResult",
     "ReplayFilter",
     "ReplayJob",
     "Retention",
     "RetentionBlocker",
     "SeekResult",
+    "TopicStatus",
 ]  # fmt: skip
+
+ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
 
 
 class ReplayFilter(TypedDict, total=False):
@@ -54,7 +61,7 @@ class ReplayJob:
     """A replay: ``done`` of ``total`` messages are on their way; state running, done, cancelled."""
 
     id: int
-    group_name: str
+    group: str
     topic: str
     state: str
     total: int
@@ -88,7 +95,7 @@ class RetentionBlocker:
     """What stays although it is to go: because of a group, or, where None, not archived yet."""
 
     topic: str
-    group_name: str | None
+    group: str | None
     from_id: int
     upto_id: int
     published_at: datetime
@@ -102,7 +109,7 @@ class LostMessages:
 
     id: int
     at: datetime
-    group_name: str
+    group: str
     topic: str
     first_id: int
     last_id: int
@@ -112,18 +119,18 @@ class LostMessages:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReanchorResult:
-    """A topic of a group after a move to another cluster; ``undelivered``: what it still gets."""
+    """A topic of a group after a move to another cluster; ``unread``: what it still gets."""
 
-    group_name: str
+    group: str
     topic: str
-    undelivered: int
+    unread: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SeekResult:
-    """What moving a group did: messages that come again, and ones that it will not get."""
+    """What moving a group did: how many messages are redelivered, and how many skipped."""
 
-    again: int
+    redelivered: int
     skipped: int
 
 
@@ -161,7 +168,7 @@ class AccessGrant:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What somebody has done to a group: ``who`` logged in, ``acting_as`` whom, when and why."""
+    """A change made to a group by hand: ``who`` logged in, ``acting_as`` whom, when and why."""
 
     id: int
     at: datetime
@@ -169,7 +176,7 @@ class AuditEntry:
     acting_as: str
     application: str | None
     action: str
-    group_name: str
+    group: str
     topic: str | None
     messages: int | None
     why: str | None
@@ -238,13 +245,16 @@ class Health:
     """How a consumer is.
 
     Attributes:
-        live: its loops turn. One that does not live is to be started anew.
+        live: its loops turn. If not, start it again.
         ready: it was started, its claims work, and it will notice new messages.
         why: what keeps it from either, for people.
         group: its group.
         held: how many messages it holds.
         hears: whether wake-ups were proven to arrive; else it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
+        state: what it does: ``new``, ``fetching``, ``full`` (it holds all that it may),
+            ``sleeping`` (nothing is left, and the next message wakes it), ``polling`` (nothing is
+            left, and it looks again after a while) or ``stopping``.
     """
 
     live: bool
@@ -254,3 +264,92 @@ class Health:
     held: int
     hears: bool
     silent: float | None
+    state: ConsumerState
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class ReadMessage:
+    """A message as a reader gets it; there is nothing to acknowledge.
+
+    ``payload`` is text where Python cannot decode it.
+    """
+
+    id: int
+    topic: str
+    key: str | None
+    payload: Any
+    headers: Mapping[str, Any]
+    published_at: datetime
+    _token: Callable[[], str]
+
+    @classmethod
+    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
+        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
+        message_id, key, payload, data, headers, published_at = row
+        content = data if payload is None else readable(payload)
+        kept = {} if headers is None else readable(headers)
+        return cls(message_id, topic, key, content, kept, published_at, token)
+
+    @property
+    def token(self) -> str:
+        """Where to start a reader that continues right after this message."""
+        return self._token()
+
+    def __repr__(self) -> str:
+        # Neither payload nor headers: they do not belong in logs.
+        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicStatus:
+    """How a group stands in a topic. If no group reads it, only its last id and sleepers are known.
+
+    Attributes:
+        topic: its name.
+        group: its name.
+        last_id: the topic's highest id.
+        unread: committed and never delivered; estimated unless ``is_exact``.
+        oldest_unread: when the first of those was published.
+        deferred: messages that wait for another attempt; counted up to ``max_count``.
+        leases: batches that consumers hold now.
+        leased: messages in them.
+        dead: dead letters; counted up to ``max_count``.
+        is_exact: whether ``unread`` was counted.
+        delivered_id: the highest id delivered to the group.
+        expired: how many messages were past their time.
+        asleep: sessions, of any group, that wait for the topic's doorbell.
+    """
+
+    topic: str
+    group: str | None
+    last_id: int
+    unread: int | None
+    oldest_unread: datetime | None
+    deferred: int | None
+    leases: int | None
+    leased: int | None
+    dead: int | None
+    is_exact: bool | None
+    delivered_id: int | None
+    expired: int | None
+    asleep: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a group has given up: rejected, or failed too often.
+
+    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
+    """
+
+    group: str
+    topic: str
+    id: int
+    key: str | None = dataclasses.field(repr=False)
+    payload: Any = dataclasses.field(repr=False)
+    headers: Mapping[str, Any] = dataclasses.field(repr=False)
+    published_at: datetime
+    attempt: int
+    reason: str = dataclasses.field(repr=False)
+    dead_at: datetime
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

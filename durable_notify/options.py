@@ -46,7 +46,7 @@ class GroupSettings(TypedDict, total=False):
         on_expiry: ``"drop"`` (counted) or ``"dead_letter"``, for messages past their expiry.
         park_limit: how many messages of a topic may wait for their keys before all do; 10,000.
         max_in_flight: the most messages leased at once, over all consumers; None: no limit.
-        rate_limit: the most messages handed out a second, over all consumers; None: no limit.
+        rate_limit: the most messages delivered a second, over all consumers; None: no limit.
     """
 
     order_by: OrderBy
@@ -106,7 +106,7 @@ class ConsumerOptions:
         batch_size: the most messages in one claim.
         prefetch: the most messages held unsettled, buffered ones included.
         prefetch_bytes: about how large the payloads of those may be together; None: as they are.
-        poll: how often to look without a wake-up, as a safety net; None switches it off.
+        poll: how often to poll without a wake-up, as a safety net; None switches it off.
         idle_poll: instead of ``poll``, where the database is to sleep while nothing happens: while
             it waits for messages, a consumer sends the database nothing at all, and does not
             connect again where its connections went, until it is woken or so many seconds are over.
@@ -115,7 +115,7 @@ class ConsumerOptions:
         handler_timeout: how long a handler may take. Then its message is retried, by the rules for
             errors; the handler is cancelled, or given up where it is a thread. None: for ever.
         until_empty: end once nothing is left: nothing waiting, leased or deferred.
-        owner: who holds the leases, for people who look; default ``host:pid``.
+        owner: who holds the leases, for people; default ``host:pid``.
         on_error: what becomes of a message whose handler raised, by kind of exception:
             ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
             the message that returns an outcome. What no rule is for is retried.
@@ -312,10 +312,12 @@ def _check_rules(rules: ErrorRules) -> None:
             raise InvalidArgument(f"on_error maps to Ack(), Retry() or Reject(), not {outcome!r}")
 
 
-def _check_number(name: str, value: float, least: float, most: float) -> None:
+def _check_number(name: str, value: float, least: float, greatest: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value <= most:
-        raise InvalidArgument(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
+    if not number or not least <= value <= greatest:
+        raise InvalidArgument(
+            f"{name} must be a number from {least:g} to {greatest:g}, not {value!r}"
+        )
 
 
 def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
@@ -325,6 +327,6 @@ def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
         raise InvalidArgument(f"{name} must be a positive number of seconds, not {value!r}")
 
 
-def _check_count(name: str, value: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InvalidArgument(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+def _check_count(name: str, value: int, greatest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= greatest:
+        raise InvalidArgument(f"{name} must be a whole number from 1 to {greatest}, not {value!r}")

@@ -16,16 +16,13 @@ from .topics import check_key
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
-    "DeadLetter",
     "Dumps",
     "Encoded",
     "JsonText",
     "NewMessage",
     "NewMessageOptions",
-    "ReadMessage",
     "Seconds",
     "Times",
-    "TopicStatus",
     "as_json",
     "dedup_of",
     "encode",
@@ -39,12 +36,12 @@ MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
 
 #: Whether to look closer; then what is passed over, strings and plain numbers, and what is not.
 #: Trap: what can be matched in part, a string that does not end or a part of a number, is tried
-#: again from each place in it, which takes quadratic time.
+#: again from each character of it, which takes quadratic time.
 _MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
 _WITH_EXPONENT = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
 )
-_MOST_EXPONENT = 400  # no float has one so large
+_MAX_EXPONENT = 400  # no float has one so large
 
 _LONGEST = 1e9  # seconds, about 30 years
 type_of_bytes = (bytes, bytearray, memoryview)
@@ -82,7 +79,7 @@ class NewMessage:
 
 
 class NewMessageOptions(TypedDict, total=False):
-    """The options of ``NewMessage``, but the headers."""
+    """The options of ``NewMessage``, without the headers."""
 
     key: str | None
     deliver_at: datetime | None
@@ -185,7 +182,7 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
 
 
 def readable(text: str) -> Any:
-    """Decode stored JSON for people to look at; what Python cannot decode stays text."""
+    """Decode stored JSON for people to read; what Python cannot decode stays text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -201,22 +198,22 @@ def members(text: str) -> dict[str, JsonText]:
         ValueError: it is no object.
     """
     found: dict[str, JsonText] = {}
-    place = _after(text, 0, "{")
-    if text[place : place + 1] == "}":
-        _after_all(text, place + 1)
+    pos = _after(text, 0, "{")
+    if text[pos : pos + 1] == "}":
+        _after_all(text, pos + 1)
         return found
     while True:
-        if text[place : place + 1] != '"':
-            raise ValueError(f"a name is expected at character {place + 1}")
-        name, place = scanstring(text, place + 1)
-        place = _after(text, place, ":")
-        end = _end_of(text, place)
-        found[name] = JsonText(text[place:end])
-        place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-        if text[place : place + 1] == "}":
-            _after_all(text, place + 1)
+        if text[pos : pos + 1] != '"':
+            raise ValueError(f"a name is expected at character {pos + 1}")
+        name, pos = scanstring(text, pos + 1)
+        pos = _after(text, pos, ":")
+        end = _end_of(text, pos)
+        found[name] = JsonText(text[pos:end])
+        pos = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if text[pos : pos + 1] == "}":
+            _after_all(text, pos + 1)
             return found
-        place = _after(text, place, ",")
+        pos = _after(text, pos, ",")
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -225,32 +222,32 @@ _SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\]}{\["]+', re.DOTALL)
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
 
-def _after(text: str, place: int, mark: str) -> int:
-    """Return the place of what follows a mark."""
-    place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
-    if text[place : place + 1] != mark:
-        raise ValueError(f"{mark} is expected at character {place + 1}")
-    return _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+def _after(text: str, pos: int, mark: str) -> int:
+    """Return the position after a mark."""
+    pos = _SPACE.match(text, pos).end()  # type: ignore[union-attr]
+    if text[pos : pos + 1] != mark:
+        raise ValueError(f"{mark} is expected at character {pos + 1}")
+    return _SPACE.match(text, pos + 1).end()  # type: ignore[union-attr]
 
 
-def _after_all(text: str, place: int) -> None:
-    if _SPACE.match(text, place).end() != len(text):  # type: ignore[union-attr]
-        raise ValueError(f"nothing more is expected at character {place + 1}")
+def _after_all(text: str, pos: int) -> None:
+    if _SPACE.match(text, pos).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError(f"nothing more is expected at character {pos + 1}")
 
 
-def _end_of(text: str, place: int) -> int:
+def _end_of(text: str, pos: int) -> int:
     """Return where a value ends, however deep it is."""
-    if text[place : place + 1] not in ("[", "{"):
-        scalar = _SCALAR.match(text, place)
+    if text[pos : pos + 1] not in ("[", "{"):
+        scalar = _SCALAR.match(text, pos)
         if scalar is None:
-            raise ValueError(f"a value is expected at character {place + 1}")
+            raise ValueError(f"a value is expected at character {pos + 1}")
         return scalar.end()
     depth = 0
-    for found in _NESTING.finditer(text, place):
+    for found in _NESTING.finditer(text, pos):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth == 0:
             return found.end()
-    raise ValueError(f"what begins at character {place + 1} does not end")
+    raise ValueError(f"what begins at character {pos + 1} does not end")
 
 
 def as_json(value: Any, what: str) -> str:
@@ -308,7 +305,7 @@ def _floats_kept(text: str) -> str:
 
 def _plainly(token: re.Match[str]) -> str:
     exponent = token["exponent"]
-    if exponent is None or not -_MOST_EXPONENT < int(exponent) < _MOST_EXPONENT:
+    if exponent is None or not -_MAX_EXPONENT < int(exponent) < _MAX_EXPONENT:
         return token[0]  # a string; or a number that no float is, for PostgreSQL to judge
     written = f"{Decimal(token[0]):f}"
     return written if "." in written else f"{written}.0"
@@ -341,93 +338,5 @@ def _plain(value: Any) -> Any:
 def _too_large(size: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         f"the payload has {size} bytes; the maximum is {MAX_PAYLOAD_BYTES}. "
-        "Queries it elsewhere and publish a reference to it"
+        "Store it elsewhere and publish a reference to it"
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class ReadMessage:
-    """A message as a reader gets it; there is nothing to acknowledge.
-
-    ``payload`` is text where Python cannot decode it.
-    """
-
-    id: int
-    topic: str
-    key: str | None
-    payload: Any
-    headers: Mapping[str, Any]
-    published_at: datetime
-    _token: Callable[[], str]
-
-    @classmethod
-    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
-        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
-        message_id, key, payload, data, headers, published_at = row
-        content = data if payload is None else readable(payload)
-        kept = {} if headers is None else readable(headers)
-        return cls(message_id, topic, key, content, kept, published_at, token)
-
-    @property
-    def token(self) -> str:
-        """Where to start a reader that goes on right after this message."""
-        return self._token()
-
-    def __repr__(self) -> str:
-        # Neither payload nor headers: they do not belong in logs.
-        return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TopicStatus:
-    """How a group stands in a topic. If no group reads it, its last id and sleepers are known.
-
-    Attributes:
-        topic: its name.
-        group_name: its name.
-        last_id: the topic's highest id.
-        unread: committed and never delivered; estimated unless ``is_exact``.
-        oldest_unread: when the oldest of those was published.
-        deferred: messages that wait for another attempt; counted up to ``max_count``.
-        leases: batches that consumers hold now.
-        leased: messages in them.
-        dead: dead letters; counted up to ``max_count``.
-        is_exact: whether ``unread`` was counted.
-        delivered_id: the highest id that the group was delivered.
-        expired: how many messages were past their time.
-        asleep: sessions, of any group, that wait for the topic's doorbell.
-    """
-
-    topic: str
-    group_name: str | None
-    last_id: int
-    unread: int | None
-    oldest_unread: datetime | None
-    deferred: int | None
-    leases: int | None
-    leased: int | None
-    dead: int | None
-    is_exact: bool | None
-    delivered_id: int | None
-    expired: int | None
-    asleep: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that a group has given up: rejected, or failed too often.
-
-    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
-    """
-
-    group_name: str
-    topic: str
-    id: int
-    key: str | None = dataclasses.field(repr=False)
-    payload: Any = dataclasses.field(repr=False)
-    headers: Mapping[str, Any] = dataclasses.field(repr=False)
-    published_at: datetime
-    attempt: int
-    reason: str = dataclasses.field(repr=False)
-    dead_at: datetime
-    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

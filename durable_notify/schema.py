@@ -165,7 +165,7 @@ def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = Fa
 
 
 def migration_sql(revision: str = "head") -> str:
-    """Return what :func:`migrate` runs on an empty database, for psql and for whoever runs it."""
+    """Return what :func:`migrate` runs on an empty database, for psql."""
     from alembic import command
 
     written = io.StringIO()

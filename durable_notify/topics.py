@@ -17,13 +17,13 @@ __all__ = [
 ]  # fmt: skip
 
 # The same rules stand as constraints in migrations/sql; a test compares the two.
-_MOST_IN_CHANNEL = 63  # what an identifier of PostgreSQL may have, in bytes
+_MAX_CHANNEL_BYTES = 63  # what an identifier of PostgreSQL may have, in bytes
 _NOT_IN_TOPIC = re.compile("[\x00-\x20\x7f-\xa0*>]")
 _NUL = re.compile("\x00")
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-#: The channel on which every topic's name is told, for whoever consumes by pattern.
+#: The channel on which every new topic's name is notified, for consumers by pattern.
 ANY_TOPIC = "durable_notify"
 
 
@@ -31,7 +31,7 @@ def channel(topic: str) -> str:
     """Return the NOTIFY channel of a topic, as ``durable_notify.channel(topic)`` does in SQL."""
     topic = str.__str__(topic)
     name = topic.encode()
-    if len(name) + len("durable_notify:") <= _MOST_IN_CHANNEL:
+    if len(name) + len("durable_notify:") <= _MAX_CHANNEL_BYTES:
         return f"durable_notify:{topic}"
     return f"durable_notify#{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
 
@@ -89,7 +89,7 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
 
 def check_channel(channel: str) -> str:
     """Return the channel, or raise InvalidArgument: 1 to 63 bytes, none of this library's own."""
-    channel = _check("channel", channel, _MOST_IN_CHANNEL, _NUL, "NUL")
+    channel = _check("channel", channel, _MAX_CHANNEL_BYTES, _NUL, "NUL")
     if re.match(f"{ANY_TOPIC}([:#?]|$)", channel):
         raise InvalidArgument(
             f"channel {channel!r} carries this library's own wake-ups: name one of your own"
@@ -107,7 +107,7 @@ def check_key(key: str | None) -> str | None:
     return None if key is None else _check("key", key, 1024, _NOT_IN_TEXT, "control characters")
 
 
-def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: str) -> str:
+def _check(kind: str, name: str, max_bytes: int, forbidden: re.Pattern[str], what: str) -> str:
     """Return a name as a plain str.
 
     Trap: a member of ``class Topic(str, Enum)`` is a str, and is formatted as ``Topic.ORDERS``.
@@ -121,15 +121,15 @@ def _check(kind: str, name: str, most: int, forbidden: re.Pattern[str], what: st
         size = len(name.encode())
     except UnicodeEncodeError:
         raise InvalidArgument(f"{_quoted(kind, name)} has a lone surrogate") from None
-    if size > most:
-        raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the maximum is {most}")
+    if size > max_bytes:
+        raise InvalidArgument(f"{_quoted(kind, name)} has {size} bytes; the maximum is {max_bytes}")
     if found := forbidden.search(name):
         raise InvalidArgument(f"{_quoted(kind, name)} has {found[0]!r}; leave out {what}")
     return name
 
 
 def _quoted(kind: str, name: str) -> str:
-    """Name what is wrong; a key, which may be somebody's name or address, is not repeated."""
+    """Name what is wrong; a key, which may be a person's name or address, is not repeated."""
     if kind == "key":
         return "the key"
     return f"{kind} {name[:40]!r}{'...' if len(name) > 40 else ''}"  # noqa: PLR2004

@@ -28,7 +28,7 @@ async def main() -> None:
 
     await AsyncRelay(
         DSN,
-        to=BROKER,
+        broker_url=BROKER,
         group="to-kafka",
         topics=["orders.*"],
         routes={"orders.*": {"topic": "orders"}},

@@ -32,7 +32,7 @@ async def main() -> None:
 
     await AsyncRelay(
         DSN,
-        to=BROKER,
+        broker_url=BROKER,
         group="to-nats",
         topics=["orders.*"],
         routes={"orders.*": {"subject": "shop.{topic}"}},

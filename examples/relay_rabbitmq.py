@@ -34,7 +34,7 @@ async def main() -> None:
 
         await AsyncRelay(
             DSN,
-            to=BROKER,
+            broker_url=BROKER,
             group="to-rabbitmq",
             topics=["orders.*"],
             routes={"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}},

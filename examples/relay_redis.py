@@ -28,7 +28,7 @@ async def main() -> None:
 
     await AsyncRelay(
         DSN,
-        to=BROKER,
+        broker_url=BROKER,
         group="to-redis",
         topics=["orders.*"],
         routes={"orders.*": {"stream": "orders", "maxlen": "1000000"}},

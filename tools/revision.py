@@ -22,7 +22,7 @@ import psycopg
 from mako.template import Template
 
 from durable_notify import schema
-from tests.support.servers import find_postgres
+from tests.support.postgres import find_postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "migrations"

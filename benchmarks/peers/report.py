@@ -23,13 +23,14 @@ Round = dict[str, Any]
 
 
 def keep(rounds: list[Round], about: dict[str, Any]) -> None:
-    """Write every round, a line each; a short run is not worth it."""
+    """Write a line a round, without the samples of its messages; a short run is not kept."""
     options = about["options"]
     if options["short"]:
         return
     RESULTS.mkdir(exist_ok=True)
     name = "peers.json" if options["flush"] is None else "peers-flush.json"
-    lines = ",\n    ".join(json.dumps(each) for each in rounds)
+    figures = [{k: v for k, v in each.items() if not k.startswith("all_")} for each in rounds]
+    lines = ",\n    ".join(json.dumps(each) for each in figures)
     head = json.dumps(about, indent=2).replace("\n", "\n  ")
     (RESULTS / name).write_text(f'{{\n  "about": {head},\n  "rounds": [\n    {lines}\n  ]\n}}\n')
 

@@ -1,7 +1,8 @@
 """Measure durable_notify and its peers, in rounds in which they take turns.
 
-Installs what it needs into .venv-bench, keeps every round in benchmarks/results/peers.json (or
-peers-flush.json), and prints tables. README.md beside this file says what is measured, and how.
+Installs what it needs into .venv-bench, writes the figures of each round to
+benchmarks/results/peers.json (or peers-flush.json), and prints tables. README.md beside this file
+says what is measured, and how.
 """
 
 from __future__ import annotations

@@ -13,14 +13,16 @@ from ..errors import InvalidArgument
 from ..models import (
     AccessGrant,
     AuditEntry,
+    DeadLetter,
     GroupInfo,
     OpenPublisher,
     ReanchorResult,
     ReplayJob,
     SeekResult,
+    TopicStatus,
 )
 from ..options import check_group_settings
-from ..payloads import DeadLetter, TopicStatus, as_json, readable
+from ..payloads import as_json, readable
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
 from .retention import AsyncRetentionAdmin
@@ -45,7 +47,7 @@ _GROUPS = (
     " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
     " FROM durable_notify.groups() ORDER BY name"
 )
-_WAITING_FOR = (
+_BLOCKING_PUBLISHERS = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
     " FROM durable_notify.blocking_publishers(%s)"
 )
@@ -59,17 +61,17 @@ _JOBS = (
     " created_by, why, ended_at FROM durable_notify.replay_jobs() ORDER BY job_id DESC LIMIT %s"
 )
 _SEEK = (
-    "SELECT again, skipped FROM durable_notify.seek("
+    "SELECT redelivered, skipped FROM durable_notify.seek("
     "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
 )
-_REANCHOR = "SELECT group_name, topic, undelivered FROM durable_notify.reanchor(%s)"
+_REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 _CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
 _DEAD_LETTERS = (
     # What is put in is a constant.
-    "SELECT of_group, of_topic, message_id, message_key, payload::text, data, headers::text,"  # noqa: S608
+    "SELECT group_name, topic, message_id, key, payload::text, data, headers::text,"  # noqa: S608
     " published_at, attempt, reason, dead_at, error::text"
     f" FROM durable_notify.dead_letters({_CHOICE})"
-    " ORDER BY of_group, of_topic, message_id LIMIT %s"
+    " ORDER BY group_name, topic, message_id LIMIT %s"
 )
 _REDRIVE = f"SELECT durable_notify.redrive({_CHOICE}, %s, %s)"
 _DISCARD = f"SELECT durable_notify.discard({_CHOICE}, %s, %s)"
@@ -164,9 +166,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         await self._call(connection, "SELECT durable_notify.delete_group(%s)", group)
 
-    async def waiting_for(self, connection: Publishable, group: str) -> list[OpenPublisher]:
+    async def blocking_publishers(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
-        rows = await fetch_alone(connection, _WAITING_FOR, (check_group(group),))
+        rows = await fetch_alone(connection, _BLOCKING_PUBLISHERS, (check_group(group),))
         return [OpenPublisher(*row) for row in rows]
 
     async def grant(

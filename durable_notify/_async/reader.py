@@ -20,8 +20,8 @@ from .._core.position import BEGINNING, Place, decode, encode
 from .._core.topic_set import TopicSet, after
 from ..dsn import said
 from ..errors import ConsumerClosed, InvalidArgument
+from ..models import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
-from ..payloads import ReadMessage
 from ..topics import check_topics, matches
 from .concurrency import Event
 from .database.callers import fetch
@@ -183,6 +183,11 @@ class AsyncReader:
         if ear is not None:
             await ear.close()
         await self._disconnect()
+
+    @property
+    def sleeping(self) -> bool:
+        """Whether nothing is left to read, and the next message wakes it. From any thread."""
+        return self._ear is not None and self._ear.asleep
 
     @property
     def token(self) -> str:

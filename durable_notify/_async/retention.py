@@ -27,7 +27,7 @@ _LAGGING = (
     " FROM durable_notify.retention_blockers()"
 )
 _LOSSES = (
-    "SELECT id, at, of_group, topic, first_id, last_id, messages, reason"
+    "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
@@ -83,7 +83,7 @@ class AsyncRetentionAdmin:
         )  # fmt: skip
         return list((await fetch_alone(connection, _SET, params))[0][0])
 
-    async def forget_retention(self, connection: Publishable, topic: str) -> bool:
+    async def delete_retention(self, connection: Publishable, topic: str) -> bool:
         """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
         query = "SELECT durable_notify.delete_retention(%s)"
         return bool((await fetch_alone(connection, query, (check_pattern(topic),)))[0][0])
@@ -92,11 +92,11 @@ class AsyncRetentionAdmin:
         """Return what goes from which topics, the most specific first."""
         return [Retention(*row) for row in await fetch_alone(connection, _RETENTION, ())]
 
-    async def lagging(self, connection: Publishable) -> list[RetentionBlocker]:
+    async def retention_blockers(self, connection: Publishable) -> list[RetentionBlocker]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
         return [RetentionBlocker(*row) for row in await fetch_alone(connection, _LAGGING, ())]
 
-    async def losses(
+    async def lost_messages(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[LostMessages]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..events import name_of
-from ..models import Health
+from ..models import ConsumerState, Health
 
 __all__ = ["HealthTracker"]
 
@@ -57,6 +57,7 @@ class HealthTracker:
         polls: bool,
         held: int,
         group: str,
+        state: ConsumerState,
         lost_at: float | None = None,
     ) -> Health:
         """Return what to tell whoever asks; ``lost_at``: when the listening connection went."""
@@ -79,4 +80,4 @@ class HealthTracker:
         elif silent is not None and not (hears or polls):
             heard = "wake-ups do not arrive" if deaf else "it does not listen"
             why.append(f"{heard}, and it does not poll")
-        return Health(not stuck, not why, tuple(why), group, held, hears, silent)
+        return Health(not stuck, not why, tuple(why), group, held, hears, silent, state)

@@ -28,7 +28,7 @@ _LAGGING = (
     " FROM durable_notify.retention_blockers()"
 )
 _LOSSES = (
-    "SELECT id, at, of_group, topic, first_id, last_id, messages, reason"
+    "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
@@ -84,7 +84,7 @@ class RetentionAdmin:
         )  # fmt: skip
         return list((fetch_alone(connection, _SET, params))[0][0])
 
-    def forget_retention(self, connection: Publishable, topic: str) -> bool:
+    def delete_retention(self, connection: Publishable, topic: str) -> bool:
         """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
         query = "SELECT durable_notify.delete_retention(%s)"
         return bool((fetch_alone(connection, query, (check_pattern(topic),)))[0][0])
@@ -93,11 +93,11 @@ class RetentionAdmin:
         """Return what goes from which topics, the most specific first."""
         return [Retention(*row) for row in fetch_alone(connection, _RETENTION, ())]
 
-    def lagging(self, connection: Publishable) -> list[RetentionBlocker]:
+    def retention_blockers(self, connection: Publishable) -> list[RetentionBlocker]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
         return [RetentionBlocker(*row) for row in fetch_alone(connection, _LAGGING, ())]
 
-    def losses(
+    def lost_messages(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[LostMessages]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""

@@ -110,17 +110,17 @@ def _fill_each(pamqp: Any, properties: Any, flags: int, data: bytes, odd: dict[s
 def _table(pamqp: Any, data: bytes, depth: int) -> tuple[int, dict[str, Any]]:
     size = 4 + struct.unpack_from(">I", data)[0]
     table: dict[str, Any] = {}
-    place = 4
-    while place < size:
-        length = data[place]
-        name = text_of(data[place + 1 : place + 1 + length])
-        place += 1 + length
+    pos = 4
+    while pos < size:
+        length = data[pos]
+        name = text_of(data[pos + 1 : pos + 1 + length])
+        pos += 1 + length
         try:
-            used, table[name] = _value(pamqp, data[place:size], depth + 1)
+            used, table[name] = _value(pamqp, data[pos:size], depth + 1)
         except Exception:  # noqa: BLE001 - where it ends is not known, and so not what follows
-            table[name] = text_of(data[place:size])
+            table[name] = text_of(data[pos:size])
             break
-        place += used
+        pos += used
     return size, table
 
 
@@ -143,11 +143,11 @@ def _value(pamqp: Any, data: bytes, depth: int) -> tuple[int, Any]:
 
 def _array(pamqp: Any, data: bytes, depth: int) -> tuple[int, list[Any]]:
     size = 4 + struct.unpack_from(">I", data)[0]
-    found, place = [], 4
-    while place < size:
-        used, value = _value(pamqp, data[place:size], depth + 1)
+    found, pos = [], 4
+    while pos < size:
+        used, value = _value(pamqp, data[pos:size], depth + 1)
         found.append(value)
-        place += used
+        pos += used
     return size, found
 
 

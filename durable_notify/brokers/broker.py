@@ -29,12 +29,12 @@ __all__ = [
     "Broker",
     "BrokerMessage",
     "Outcome",
-    "Refused",
+    "Rejected",
+    "Report",
     "RetryLater",
     "Sent",
-    "Told",
     "Unconfirmed",
-    "Worked",
+    "WorkingRoutes",
     "broker_class",
     "by_ordering_key",
     "client_of",
@@ -73,8 +73,9 @@ class BrokerMessage:
     content_type: str
     headers: Mapping[str, str]
     published_at: datetime
-    to: Mapping[str, str]  # what the mapping says, filled in
-    lane: object  # parcels of one lane are sent one after the other; None: in no order
+    route: Mapping[str, str]  # what the mapping says, filled in
+    #: Messages with the same one are sent one after the other; None: in no order.
+    ordering_key: object
 
     def all_headers(self, cloudevents: str) -> dict[str, str]:
         """Return the headers, and where it comes from; attributes of a CloudEvent by a prefix."""
@@ -95,64 +96,64 @@ class Sent:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refused:
-    """The broker will never take it; its own words.
+class Rejected:
+    """The broker will never take it; ``reason`` is what the broker said.
 
-    Only what is known to be final: an error that nobody knows is ``Unconfirmed``.
+    Only what is known to be final: an unknown error is ``Unconfirmed``.
     """
 
-    words: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RetryLater:
     """The broker did not take this one, and may another time: its queue is full, say."""
 
-    words: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unconfirmed:
     """It was not sent, or sent and not confirmed, or what the broker says is not known: it waits.
 
-    It is sent again; one that fails again and again while others pass is ``Later``, in the end.
+    It is sent again. One that fails again and again while others pass becomes ``RetryLater``.
     """
 
-    words: str
+    reason: str
 
 
-Outcome = Sent | Refused | RetryLater | Unconfirmed
-#: Told of a parcel's place what became of it, as soon as that is known for good.
-Told = Callable[[int, Outcome], None]
+Outcome = Sent | Rejected | RetryLater | Unconfirmed
+#: Called with a message's index and its outcome, as soon as that is final.
+Report = Callable[[int, Outcome], None]
 
 #: What clients raise, before they send, for what their protocol cannot carry.
 UNCARRIED = (TypeError, ValueError, OverflowError, LookupError, struct.error)
 
 
-class Worked:
-    """The routes by which messages have arrived, the latest of them.
+class WorkingRoutes:
+    """The latest routes by which messages have arrived.
 
-    Where there is no place for a message, that is final. Where there was one, its queue or stream
-    may be on a node that is down, or is deleted to be made again: the message waits.
+    A message without a queue or stream is rejected. If its route worked before, the queue may be on
+    a node that is down, or is deleted and made again: the message waits.
     """
 
-    MOST = 10_000
+    MAX = 10_000
 
     def __init__(self) -> None:
         self._routes: dict[object, None] = {}
 
     def note(self, route: object) -> None:
-        """Take note of a route that works."""
+        """Remember a route that works."""
         self._routes.pop(route, None)
         self._routes[route] = None
-        if len(self._routes) > self.MOST:
+        if len(self._routes) > self.MAX:
             del self._routes[next(iter(self._routes))]
 
     def outcome(self, route: object, words: str) -> Outcome:
-        """What becomes of a message for which there is no place."""
+        """Return the outcome of a message that no queue or stream takes."""
         if route in self._routes:
             return Unconfirmed(f"{words}; an earlier message was accepted there")
-        return Refused(words)
+        return Rejected(words)
 
 
 class Broker(Protocol):
@@ -175,11 +176,11 @@ class Broker(Protocol):
             InvalidArgument: it can, and the URL or the mapping cannot work.
         """
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-        """Send parcels, and say of each what became of it; connects anew where needed.
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        """Send messages and return the outcome of each; reconnect if needed.
 
-        After a parcel that was not sent, none of its lane is. What is confirmed is told at once:
-        the others may keep it waiting.
+        After a message that was not sent, none with its ordering key is. Report each final outcome
+        at once: the other messages may take long.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached; nothing was sent.
@@ -263,32 +264,34 @@ async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float
 
 
 async def by_ordering_key(
-    parcels: Sequence[BrokerMessage],
+    messages: Sequence[BrokerMessage],
     send: Callable[[BrokerMessage], Awaitable[Outcome]],
-    told: Told,
+    report: Report,
     broken: asyncio.Event | None = None,
 ) -> list[Outcome]:
-    """Send parcels one by one: those of a lane after one another, all else at once.
+    """Send messages: those of an ordering key one after another, all others at once.
 
-    `told`: what is known for good is said there at once.
-    `broken`: set where the connection is gone, and nothing will be confirmed any more.
+    `report`: called with each final outcome at once.
+    `broken`: set when the connection is gone, and nothing will be confirmed any more.
 
-    Trap: two parcels of a lane under way at once change places where the first fails and the second
-    does not.
+    Trap: two messages of an ordering key under way at once change places if the first fails and the
+    second does not.
     """
-    lanes: dict[object, list[int]] = {}
-    for place, parcel in enumerate(parcels):
-        lanes.setdefault(object() if parcel.lane is None else parcel.lane, []).append(place)
-    outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * len(parcels)
+    by_key: dict[object, list[int]] = {}
+    for index, message in enumerate(messages):
+        by_key.setdefault(
+            object() if message.ordering_key is None else message.ordering_key, []
+        ).append(index)
+    outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * len(messages)
 
-    async def lane(places: list[int]) -> None:
-        for place in places:
-            outcome = outcomes[place] = await send(parcels[place])
+    async def send_in_order(indexes: list[int]) -> None:
+        for index in indexes:
+            outcome = outcomes[index] = await send(messages[index])
             if not isinstance(outcome, Unconfirmed):
-                told(place, outcome)
+                report(index, outcome)
             if isinstance(outcome, (RetryLater, Unconfirmed)):
                 return
 
-    sending = asyncio.gather(*map(lane, lanes.values()))
+    sending = asyncio.gather(*map(send_in_order, by_key.values()))
     await (sending if broken is None else unless_set(broken, sending))
     return outcomes

@@ -2,7 +2,7 @@
 
 ::
 
-    await AsyncIngest(dsn, source="amqp://localhost", place="orders", to="orders").run()
+    await AsyncIngest(dsn, source="amqp://localhost", queue="orders", topic="orders").run()
 
 An ingest is a service that runs by itself, so there is no synchronous twin.
 """
@@ -53,7 +53,7 @@ _OWN = "durable-notify-"
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class IncomingMessage:
-    """A message as a broker hands it out; `id` is the same whenever it comes again."""
+    """A message as a broker delivers it; `id` is the same each time."""
 
     body: bytes
     id: str | None
@@ -66,23 +66,23 @@ class IncomingMessage:
 class Source(Protocol):
     """Where messages come from."""
 
-    def __init__(self, url: str, place: str, group: str) -> None:
+    def __init__(self, url: str, queue: str, group: str) -> None:
         """Take note of where it is. Raises InvalidArgument for a URL that cannot work."""
 
     async def connect(self) -> None:
-        """Connect. Raises BrokerUnavailable, or InvalidArgument where the place is not there."""
+        """Connect. Raises BrokerUnavailable, or InvalidArgument if the queue is not there."""
 
-    async def receive(self, most: int) -> list[IncomingMessage]:
+    async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some messages; none, after a while without any. Raises BrokerUnavailable."""
 
-    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+    async def ack(self, messages: Sequence[IncomingMessage]) -> None:
         """Acknowledge all that was received last. Raises BrokerUnavailable."""
 
-    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
-        """Have it not come again, where it goes is the broker's business; or `keep` it there."""
+    async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
+        """Remove it: the broker drops or dead-letters it; or `keep` it there."""
 
     async def close(self) -> None:
-        """Disconnect; what was not acknowledged comes again."""
+        """Disconnect; the broker redelivers what was not acknowledged."""
 
 
 class AsyncIngest:
@@ -95,12 +95,12 @@ class AsyncIngest:
     Args:
         dsn: a libpq connection string or URI.
         source: the broker's URL: ``amqp://``, ``kafka://`` or ``nats://``.
-        place: RabbitMQ's queue, Kafka's topic, or NATS's stream.
-        to: the topic.
+        queue: RabbitMQ's queue, Kafka's topic, or NATS's stream.
+        topic: the topic published to.
         group: Kafka's consumer group, or the name of NATS's durable consumer.
         batch: the most messages in one transaction.
         window: how long ids are remembered, in seconds.
-        refused: the topic for what the database does not take under ``to``; ``TO.refused``.
+        refused: the topic for what the database does not take under ``topic``; ``TOPIC.refused``.
 
     Raises:
         InvalidArgument: the URL, a name or an option cannot work.
@@ -111,33 +111,33 @@ class AsyncIngest:
         dsn: str,
         *,
         source: str,
-        place: str,
-        to: str,
+        queue: str,
+        topic: str,
         group: str = "durable-notify",
         batch: int = 500,
         window: float = WINDOW,
         refused: str | None = None,
     ) -> None:
-        check_topic(to)
-        self._refused = check_topic(f"{to}.refused" if refused is None else refused)
+        check_topic(topic)
+        self._refused = check_topic(f"{topic}.refused" if refused is None else refused)
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10_000:  # noqa: PLR2004
             raise InvalidArgument(f"batch must be a whole number from 1 to 10000, not {batch!r}")
-        for what, name in (("place", place), ("group", group)):
+        for what, name in (("queue", queue), ("group", group)):
             if not isinstance(name, str) or not name:
                 raise InvalidArgument(f"{what} must be a str that is not empty, not {name!r}")
         dedup_of(NewMessage(None, dedup_key="x", dedup_window=window))
-        self._source: Source = broker_class(source, "Source")(source, place, group)
+        self._source: Source = broker_class(source, "Source")(source, queue, group)
         self._dsn = dsn
-        self._to = to
+        self._topic = topic
         self._batch = batch
         self._window = window
-        # JSON goes on as it is: decoded and encoded again, a number of 20 digits is another one.
+        # JSON is passed on unchanged: decoded and encoded again, a number of 20 digits differs.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
-        self._link = AsyncReconnectingConnection(
+        self._connection = AsyncReconnectingConnection(
             dsn, "ingest", AsyncConnectionRegistry(), HEARTBEAT, 2 * HEARTBEAT
         )
         self._stopping = asyncio.Event()
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
         self.published = 0
         self.refused = 0
 
@@ -147,7 +147,7 @@ class AsyncIngest:
         Raises:
             BrokerUnavailable: the broker cannot be reached at the start; once started, an ingest
                 outlasts outages, of the database too.
-            InvalidArgument: the URL or the place cannot work, says the broker.
+            InvalidArgument: the URL or the queue cannot work, says the broker.
             psycopg.Error, SchemaError: the database cannot be used.
         """
         try:
@@ -158,7 +158,7 @@ class AsyncIngest:
                 await unless_set(self._stopping, self._ingest())
         finally:
             await self._source.close()
-            await self._link.close()
+            await self._connection.close()
 
     def stop(self) -> None:
         """Take nothing more; what is not committed is given back."""
@@ -170,11 +170,11 @@ class AsyncIngest:
             try:
                 if failures:
                     await self._source.connect()
-                arrivals = await self._source.receive(self._batch)
+                received = await self._source.receive(self._batch)
                 failures = 0
-                if arrivals:
-                    await self._publish(arrivals)
-                    await self._source.accept(arrivals)
+                if received:
+                    await self._publish(received)
+                    await self._source.ack(received)
             # InvalidArgument: a queue that is not there, say. It was, and may be again.
             except (BrokerUnavailable, InvalidArgument) as error:
                 failures += 1
@@ -183,23 +183,23 @@ class AsyncIngest:
 
     async def _wait(self, what: str, error: Exception, failures: int) -> None:
         delay = backoff(failures, 0.1, 30.0)
-        level = self._complaints.level(what, error, time.monotonic())
+        level = self._throttle.level(what, error, time.monotonic())
         log.log(level, "%s, next try in %.1f s: %s", what, delay, said(error))
         await asyncio.sleep(delay)
 
-    async def _publish(self, arrivals: Sequence[IncomingMessage]) -> None:
+    async def _publish(self, received: Sequence[IncomingMessage]) -> None:
         """Publish messages; returns once they are committed, or are refused."""
         messages: list[tuple[IncomingMessage, NewMessage]] = []
-        for arrival in arrivals:
-            message = self._message(arrival)
+        for incoming in received:
+            message = self._message(incoming)
             try:
                 encode(message, str)
             except InvalidArgument as error:
                 log.warning("a message of the broker is refused: %s", error)
-                await self._source.refuse(arrival)
+                await self._source.reject(incoming)
                 self.refused += 1
             else:
-                messages.append((arrival, message))
+                messages.append((incoming, message))
         failures = 0
         while messages:
             try:
@@ -214,7 +214,7 @@ class AsyncIngest:
     async def _publish_all(self, messages: list[tuple[IncomingMessage, NewMessage]]) -> None:
         """Publish messages together, and where one is not taken, one by one; each is taken out."""
         try:
-            await self._publish_once(self._to, [message for _, message in messages])
+            await self._publish_once(self._topic, [message for _, message in messages])
         except _NOT_TAKEN:
             while messages:
                 await self._publish_alone(*messages[0])
@@ -223,11 +223,11 @@ class AsyncIngest:
             self.published += len(messages)
             messages.clear()
 
-    async def _publish_alone(self, arrival: IncomingMessage, message: NewMessage) -> None:
+    async def _publish_alone(self, incoming: IncomingMessage, message: NewMessage) -> None:
         """Publish a message as it is; as bytes; or else where an operator finds it, whole."""
         raw = message
         try:
-            await self._publish_once(self._to, [message])
+            await self._publish_once(self._topic, [message])
         except _NOT_TAKEN as error:
             refusal: Exception = error
         else:
@@ -237,7 +237,7 @@ class AsyncIngest:
             # JSON that PostgreSQL does not hold: a number out of range, nesting too deep.
             raw = dataclasses.replace(message, payload=message.payload.encode())
             with contextlib.suppress(*_NOT_TAKEN):
-                await self._publish_once(self._to, [raw])
+                await self._publish_once(self._topic, [raw])
                 log.warning("a message is published as bytes: %s", said(refusal))
                 self.published += 1
                 return
@@ -245,7 +245,7 @@ class AsyncIngest:
             # Of the database's encoding, which lacks a character of what is not the payload.
             with contextlib.suppress(*_NOT_TAKEN):
                 bare = dataclasses.replace(raw, key=None, headers=_LACKING)
-                await self._publish_once(self._to, [bare])
+                await self._publish_once(self._topic, [bare])
                 log.warning("a message is published without its key and headers: %s", said(refusal))
                 self.published += 1
                 return
@@ -256,27 +256,27 @@ class AsyncIngest:
             words = (
                 "a message stays with the broker: topic %r does not take it (%s), nor does %r (%s)"
             )
-            log.error(words, self._to, said(refusal), self._refused, said(error))  # noqa: TRY400
-            await self._source.refuse(arrival, keep=True)
+            log.error(words, self._topic, said(refusal), self._refused, said(error))  # noqa: TRY400
+            await self._source.reject(incoming, keep=True)
         else:
             words = "a message is published to %r, because %r does not accept it: %s"
-            log.warning(words, self._refused, self._to, said(refusal))
+            log.warning(words, self._refused, self._topic, said(refusal))
 
     def _whole(self, message: NewMessage, refusal: Exception) -> NewMessage:
         """Return a message for the topic of those that were refused."""
         headers = dict(message.headers or {})
-        headers |= {"ingest-error": said(refusal), "ingest-topic": self._to}
+        headers |= {"ingest-error": said(refusal), "ingest-topic": self._topic}
         # A key: the topic may be one that is compacted as well.
         return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
 
     async def _publish_once(self, topic: str, messages: Sequence[NewMessage]) -> None:
-        async with self._link.use() as connection:
+        async with self._connection.use() as connection:
             await self._publisher.publish_many(connection, topic, messages)
 
-    def _message(self, arrival: IncomingMessage) -> NewMessage:
+    def _message(self, incoming: IncomingMessage) -> NewMessage:
         headers: dict[str, Any] = {}
         flaws: list[str] = []
-        for given, value in arrival.headers.items():
+        for given, value in incoming.headers.items():
             prefix = next((prefix for prefix in _PREFIXES if given.startswith(prefix)), None)
             if prefix is None and given.startswith(_OWN):
                 continue
@@ -286,10 +286,10 @@ class AsyncIngest:
             if odd or odd_name:
                 flaws.append(f"header {name!r} has characters that PostgreSQL cannot store")
             headers[name] = kept
-        payload, is_json = _payload(arrival)
-        if arrival.content_type and not is_json:
-            headers["content-type"], _ = _storable(arrival.content_type)
-        key = arrival.key
+        payload, is_json = _payload(incoming)
+        if incoming.content_type and not is_json:
+            headers["content-type"], _ = _storable(incoming.content_type)
+        key = incoming.key
         try:
             check_key(key)
         except InvalidArgument as error:
@@ -302,7 +302,7 @@ class AsyncIngest:
             payload,
             key=key,
             headers=headers or None,
-            dedup_key=None if arrival.id is None else _fit(arrival.id),
+            dedup_key=None if incoming.id is None else _fit(incoming.id),
             dedup_window=self._window,
         )
 
@@ -326,7 +326,7 @@ def _storable(value: Any) -> tuple[Any, bool]:
 
 
 def put(headers: dict[str, Any], name: str, value: Any) -> None:
-    """Add a header; one that comes again has a list of values."""
+    """Add a header; a repeated one has a list of values."""
     if name not in headers:
         headers[name] = value
     elif isinstance(headers[name], list):
@@ -335,17 +335,17 @@ def put(headers: dict[str, Any], name: str, value: Any) -> None:
         headers[name] = [headers[name], value]
 
 
-def _payload(arrival: IncomingMessage) -> tuple[str | bytes, bool]:
+def _payload(incoming: IncomingMessage) -> tuple[str | bytes, bool]:
     """Return the text of JSON, or the bytes as they are; and whether it is JSON by its type."""
-    kind = arrival.content_type.partition(";")[0].strip().lower()
+    kind = incoming.content_type.partition(";")[0].strip().lower()
     plain = kind in ("", "application/json")
     if plain or kind.endswith("+json"):
         with contextlib.suppress(ValueError, RecursionError):
-            text = arrival.body.decode()
+            text = incoming.body.decode()
             json.loads(text, parse_constant=_no_json)
             encode(NewMessage(text), str)  # NUL, lone surrogates
             return text, plain
-    return bytes(arrival.body), False
+    return bytes(incoming.body), False
 
 
 #: The headers of a message of which the database's encoding lacks a character.

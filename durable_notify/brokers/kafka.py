@@ -18,13 +18,22 @@ from urllib.parse import parse_qsl, unquote
 from .._core.log_throttle import LogThrottle
 from .._core.sanitize import redact
 from ..errors import BrokerUnavailable, InvalidArgument
-from .broker import UNCARRIED, Refused, RetryLater, Sent, Unconfirmed, Worked, client_of, kind_of
+from .broker import (
+    UNCARRIED,
+    Rejected,
+    RetryLater,
+    Sent,
+    Unconfirmed,
+    WorkingRoutes,
+    client_of,
+    kind_of,
+)
 from .ingest import IncomingMessage, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .broker import BrokerMessage, Outcome, Told
+    from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "settings_of"]
@@ -60,15 +69,15 @@ class Relay:
         (self._kafka,) = client_of("kafka", "confluent_kafka")
         self._settings = {**_DEFAULTS, **settings_of(url), **_FIXED}
         self._producer: _Producer | None = None
-        self._worked = Worked()
+        self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
         """Nothing more is known of a mapping before the broker is asked."""
 
     async def connect(self, routes: Routes) -> None:
         """Connect, and see that the topics are there, or can be made."""
-        self._producer = _Producer(self._kafka, self._settings, self._worked)
-        await asyncio.to_thread(self._look, self._producer, sorted(routes.fixed("topic")))
+        self._producer = _Producer(self._kafka, self._settings, self._working)
+        await asyncio.to_thread(self._check_topics, self._producer, sorted(routes.fixed("topic")))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -76,25 +85,25 @@ class Relay:
         if producer is not None:
             await asyncio.to_thread(producer.close)
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-        """Send parcels, all at once: the producer keeps their order."""
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        """Send messages, all at once: the producer keeps their order."""
         if self._producer is None:
-            self._producer = _Producer(self._kafka, self._settings, self._worked)
+            self._producer = _Producer(self._kafka, self._settings, self._working)
         producer = self._producer
-        outcomes = await producer.send(parcels, told)
+        outcomes = await producer.send(messages, report)
         # Trap: records go in batches, and a broker refuses a whole batch as too large.
-        for place, outcome in enumerate(outcomes):
+        for index, outcome in enumerate(outcomes):
             if isinstance(outcome, _TooLarge):
-                (alone,) = await producer.send([parcels[place]])
-                outcomes[place] = _final(alone)
+                (alone,) = await producer.send([messages[index]])
+                outcomes[index] = _final(alone)
                 if not isinstance(alone, Unconfirmed):
-                    told(place, outcomes[place])
+                    report(index, outcomes[index])
         if producer.is_broken:  # it cannot go on, and says so: the next one can
             self._producer = None
             await asyncio.to_thread(producer.close)
         return outcomes
 
-    def _look(self, producer: _Producer, topics: list[str]) -> None:
+    def _check_topics(self, producer: _Producer, topics: list[str]) -> None:
         """Ask for the topics, until the broker has made them where it does. In a thread."""
         try:
             there = producer.client.list_topics(timeout=PATIENCE).topics
@@ -117,22 +126,22 @@ class Relay:
             raise BrokerUnavailable(f"Kafka cannot be reached: {said}") from error
 
 
-class _TooLarge(Refused):
+class _TooLarge(Rejected):
     """It, or what was in one batch with it, is too large."""
 
 
 class _Producer:
     """A producer, and a thread that hears what became of what was sent."""
 
-    def __init__(self, kafka: Any, settings: Mapping[str, Any], worked: Worked) -> None:
+    def __init__(self, kafka: Any, settings: Mapping[str, Any], working: WorkingRoutes) -> None:
         self._kafka = kafka
         self.last_error: Any = None
         self.is_broken = False
-        self._complaints = LogThrottle()
-        self._worked = worked
+        self._throttle = LogThrottle()
+        self._working = working
         self._closing = False
         try:
-            self.client = kafka.Producer({**settings, "error_cb": self._hear, "logger": log})
+            self.client = kafka.Producer({**settings, "error_cb": self._on_error, "logger": log})
         except (kafka.KafkaException, TypeError) as error:
             raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
         self._thread = threading.Thread(target=self._poll, name="durable_notify kafka", daemon=True)
@@ -149,52 +158,52 @@ class _Producer:
         while not self._closing:
             self.client.poll(0.2)
 
-    def _hear(self, error: Any) -> None:
+    def _on_error(self, error: Any) -> None:
         self.last_error = error
         self.is_broken |= error.fatal()
         what = BrokerUnavailable(str(error))
-        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        level = self._throttle.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "relaying waits for Kafka: %s", _said(error))
 
     async def send(
-        self, parcels: Sequence[BrokerMessage], told: Told | None = None
+        self, messages: Sequence[BrokerMessage], report: Report | None = None
     ) -> list[Outcome]:
-        batch = _Batch(len(parcels), told)
-        for place, parcel in enumerate(parcels):
-            of = functools.partial(self._outcome_of, topic=parcel.to["topic"])
-            outcome = await self._produce(parcel, batch.putter(place, of))
+        batch = _Batch(len(messages), report)
+        for index, message in enumerate(messages):
+            of = functools.partial(self._outcome_of, topic=message.route["topic"])
+            outcome = await self._produce(message, batch.putter(index, of))
             if outcome is not None:
-                batch.put(place, outcome)
+                batch.put(index, outcome)
         await batch.done
         return batch.outcomes
 
     async def _produce(
-        self, parcel: BrokerMessage, told: Callable[[Any, Any], None]
+        self, message: BrokerMessage, report: Callable[[Any, Any], None]
     ) -> Outcome | None:
-        """Hand a parcel to the producer; what became of it at once, or None: it tells later."""
-        headers = {**parcel.all_headers("ce_"), "content-type": parcel.content_type}
+        """Hand a message to the producer; return an outcome, or None: it reports later."""
+        headers = {**message.all_headers("ce_"), "content-type": message.content_type}
         while True:
             try:
                 self.client.produce(
-                    parcel.to["topic"],
-                    parcel.body,
-                    parcel.to["key"].encode() or None,
+                    message.route["topic"],
+                    message.body,
+                    message.route["key"].encode() or None,
                     headers=[(name, value.encode()) for name, value in headers.items()],
-                    timestamp=int(parcel.published_at.timestamp() * 1000),
-                    on_delivery=told,
+                    timestamp=int(message.published_at.timestamp() * 1000),
+                    on_delivery=report,
                 )
             except BufferError:
                 await asyncio.sleep(0.01)  # its queue is full
             except self._kafka.KafkaException as error:
-                return _final(self._outcome_of(error.args[0], topic=parcel.to["topic"]))
+                return _final(self._outcome_of(error.args[0], topic=message.route["topic"]))
             except UNCARRIED as error:
-                return Refused(f"Kafka cannot carry it: {kind_of(error)}")
+                return Rejected(f"Kafka cannot carry it: {kind_of(error)}")
             else:
                 return None
 
     def _outcome_of(self, error: Any, *, topic: str) -> Any:
         if error is None:
-            self._worked.note(topic)
+            self._working.note(topic)
             return Sent()
         self.is_broken |= error.fatal()
         name, words = error.name(), f"Kafka says: {_said(error)}"
@@ -203,42 +212,42 @@ class _Producer:
         if name == _TOO_LARGE:
             return _TooLarge(words)
         if name in NOWHERE:
-            return self._worked.outcome(topic, words)
+            return self._working.outcome(topic, words)
         if name in FORBIDDEN:
             return RetryLater(words)
-        return Refused(words) if name in FINAL else Unconfirmed(words)
+        return Rejected(words) if name in FINAL else Unconfirmed(words)
 
 
 def _final(outcome: Outcome) -> Outcome:
     """Of one that was alone: it is it that is too large."""
-    return Refused(outcome.words) if isinstance(outcome, _TooLarge) else outcome
+    return Rejected(outcome.reason) if isinstance(outcome, _TooLarge) else outcome
 
 
 class _Batch:
-    """What became of some parcels, heard in another thread."""
+    """What became of some messages, heard in another thread."""
 
-    def __init__(self, size: int, told: Told | None) -> None:
-        self._told = told
+    def __init__(self, size: int, report: Report | None) -> None:
+        self._report = report
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._left = size
         self.outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * size
         self.done: asyncio.Future[None] = self._loop.create_future()
 
-    def putter(self, place: int, outcome_of: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
-        return lambda error, _message: self.put(place, outcome_of(error))
+    def putter(self, index: int, outcome_of: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
+        return lambda error, _message: self.put(index, outcome_of(error))
 
-    def put(self, place: int, outcome: Outcome) -> None:
+    def put(self, index: int, outcome: Outcome) -> None:
         with self._mutex:
-            self.outcomes[place] = outcome
+            self.outcomes[index] = outcome
             self._left -= 1
             left = self._left
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, place, outcome, not left)
+            self._loop.call_soon_threadsafe(self._tell, index, outcome, not left)
 
-    def _tell(self, place: int, outcome: Outcome, is_last: bool) -> None:
-        if self._told is not None and not isinstance(outcome, (Unconfirmed, _TooLarge)):
-            self._told(place, outcome)
+    def _tell(self, index: int, outcome: Outcome, is_last: bool) -> None:
+        if self._report is not None and not isinstance(outcome, (Unconfirmed, _TooLarge)):
+            self._report(index, outcome)
         if is_last and not self.done.done():
             self.done.set_result(None)
 
@@ -274,9 +283,9 @@ def _said(error: Any) -> str:
 class Source:
     """Records of a topic of Kafka's, as a member of a consumer group."""
 
-    def __init__(self, url: str, place: str, group: str) -> None:
+    def __init__(self, url: str, queue: str, group: str) -> None:
         (self._kafka,) = client_of("kafka", "confluent_kafka")
-        self._topic = place
+        self._topic = queue
         self._settings = {
             "client.id": "durable-notify",
             "auto.offset.reset": "earliest",
@@ -285,13 +294,13 @@ class Source:
             "enable.auto.commit": False,
         }
         self._consumer: Any = None
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
 
     async def connect(self) -> None:
         """Connect, and see that the topic is there."""
         try:
             self._consumer = self._kafka.Consumer(
-                {**self._settings, "logger": log, "error_cb": self._complain}
+                {**self._settings, "logger": log, "error_cb": self._log_error}
             )
         except (self._kafka.KafkaException, TypeError) as error:
             raise InvalidArgument(f"the URL of Kafka cannot work: {_said(error)}") from error
@@ -303,36 +312,36 @@ class Source:
             raise InvalidArgument(f"Kafka says: there is no topic {self._topic!r}")
         self._consumer.subscribe([self._topic])
 
-    async def receive(self, most: int) -> list[IncomingMessage]:
+    async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some records."""
-        return await asyncio.to_thread(self._receive, self._consumer, most)
+        return await asyncio.to_thread(self._receive, self._consumer, limit)
 
-    def _receive(self, consumer: Any, most: int) -> list[IncomingMessage]:
+    def _receive(self, consumer: Any, limit: int) -> list[IncomingMessage]:
         first = consumer.poll(0.5)
         if first is None:
             return []
-        arrivals = []
-        for record in (first, *consumer.consume(most - 1, 0.01)) if most > 1 else (first,):
+        messages = []
+        for record in (first, *consumer.consume(limit - 1, 0.01)) if limit > 1 else (first,):
             error = record.error()
             if error is None:
-                arrivals.append(self._arrival(record))
+                messages.append(self._incoming(record))
             elif error.fatal():
                 raise BrokerUnavailable(f"Kafka says: {_said(error)}")
             else:
-                self._complain(error)
-        return arrivals
+                self._log_error(error)
+        return messages
 
-    def _complain(self, error: Any) -> None:
+    def _log_error(self, error: Any) -> None:
         """Say what Kafka says: its client tries again by itself."""
         what = BrokerUnavailable(str(error))
-        level = self._complaints.level(f"Kafka {error.name()}", what, time.monotonic())
+        level = self._throttle.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "ingesting waits for Kafka: %s", _said(error))
 
-    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+    async def ack(self, messages: Sequence[IncomingMessage]) -> None:
         """Commit the offsets."""
         last: dict[int, int] = {}
-        for arrival in arrivals:
-            partition, offset = arrival.receipt
+        for message in messages:
+            partition, offset = message.receipt
             last[partition] = offset + 1
         offsets = [
             self._kafka.TopicPartition(self._topic, partition, offset)
@@ -341,10 +350,10 @@ class Source:
         try:
             await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
         except self._kafka.KafkaException as error:
-            # Not ours any more, or out of reach: what comes again is known by its offset.
+            # Not ours any more, or out of reach: redelivered messages are known by their offset.
             log.info("offsets were not committed: %s", _said(error))
 
-    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+    async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
         """It stays in the log, and is passed over."""
 
     async def close(self) -> None:
@@ -353,7 +362,7 @@ class Source:
         if consumer is not None:
             await asyncio.to_thread(consumer.close)
 
-    def _arrival(self, record: Any) -> IncomingMessage:
+    def _incoming(self, record: Any) -> IncomingMessage:
         headers: dict[str, Any] = {}
         for name, value in record.headers() or ():
             text = None if value is None else value.decode(errors="backslashreplace")
@@ -363,7 +372,7 @@ class Source:
         partition, offset = record.partition(), record.offset()
         return IncomingMessage(
             body=record.value() or b"",
-            # With the time: a topic that is made anew counts from 0.
+            # With the time: a topic that is made again counts from 0.
             id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
             key=None if key is None else key.decode(errors="backslashreplace"),
             content_type=kind if isinstance(kind, str) else "",

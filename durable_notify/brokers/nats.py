@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
     UNCARRIED,
-    Refused,
+    Rejected,
     RetryLater,
     Sent,
     Unconfirmed,
-    Worked,
+    WorkingRoutes,
     by_ordering_key,
     client_of,
     error_text,
@@ -32,14 +32,14 @@ from .ingest import IncomingMessage, put
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .broker import BrokerMessage, Outcome, Told
+    from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "connect"]
 
 #: How long to wait for an answer, in seconds.
 PATIENCE = 10.0
-#: After how long NATS hands out again what an ingest has not acknowledged, in seconds.
+#: After how long NATS redelivers what an ingest has not acknowledged, in seconds.
 ACK_WAIT = 20.0
 #: What the client raises before it sends, of a header's name, the subject, or the size.
 _OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
@@ -70,7 +70,7 @@ class Relay:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._broken = asyncio.Event()
-        self._worked = Worked()
+        self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
         """What is the same in each subject has to be one."""
@@ -102,12 +102,12 @@ class Relay:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-        """Send parcels, those of a lane one after the other."""
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        """Send messages, those of an ordering key one after the other."""
         stream = (await self._connected()).jetstream(timeout=PATIENCE)
-        # Trap: what was under way on a connection that broke is not told, and times out.
+        # Trap: what was under way on a connection that broke gets no answer, and times out.
         return await by_ordering_key(
-            parcels, lambda each: self._publish(stream, each), told, self._broken
+            messages, lambda each: self._publish(stream, each), report, self._broken
         )
 
     async def _connected(self) -> Any:
@@ -118,18 +118,20 @@ class Relay:
                 self._client = await connect(self._nats, self._url, self._broken)
             return self._client
 
-    async def _publish(self, stream: Any, parcel: BrokerMessage) -> Outcome:
-        subject = parcel.to["subject"]
-        headers = _headers(parcel)
-        most = self._client.max_payload if self._client is not None else 0
-        flaw = _flaw_of_subject(subject) or _flaw_of_headers(headers, len(parcel.body), most)
+    async def _publish(self, stream: Any, message: BrokerMessage) -> Outcome:
+        subject = message.route["subject"]
+        headers = _headers(message)
+        max_payload = self._client.max_payload if self._client is not None else 0
+        flaw = _flaw_of_subject(subject) or _flaw_of_headers(
+            headers, len(message.body), max_payload
+        )
         if flaw is not None:
-            return Refused(flaw)
+            return Rejected(flaw)
         try:
-            await stream.publish(subject, parcel.body, headers=headers, timeout=PATIENCE)
+            await stream.publish(subject, message.body, headers=headers, timeout=PATIENCE)
         except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
             return await self._outcome_of(error, stream, subject)
-        self._worked.note(subject)
+        self._working.note(subject)
         return Sent()
 
     async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
@@ -139,14 +141,14 @@ class Relay:
         elif isinstance(error, self._js.APIError):
             words = f"NATS says: {error.description} ({error.err_code})"
             if error.err_code in FINAL:
-                outcome = Refused(words)
+                outcome = Rejected(words)
             else:
                 outcome = RetryLater(words) if error.err_code in FULL else Unconfirmed(words)
         elif type(error).__name__ in _OF_CLIENT:
-            outcome = Refused(f"NATS cannot carry it, says its client: {error_text(error)}")
+            outcome = Rejected(f"NATS cannot carry it, says its client: {error_text(error)}")
         elif isinstance(error, UNCARRIED):
-            # It has answered: but not as a stream does. Whoever it is may have taken it.
-            outcome = Refused(
+            # It has answered: but not as a stream does. It may have taken it.
+            outcome = Rejected(
                 f"what answers on subject {subject!r} is not a stream: {kind_of(error)}"
             )
         elif not isinstance(error, (self._errors.Error, OSError)):
@@ -154,12 +156,12 @@ class Relay:
         return outcome
 
     async def _no_stream(self, stream: Any, subject: str) -> Outcome:
-        """Nobody has answered: there is no stream, or it has no leader just now."""
+        """No answer: there is no stream, or it has no leader just now."""
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
             words = f"NATS says: no response from stream; no stream accepts subject {subject!r}"
-            return self._worked.outcome(subject, words)
+            return self._working.outcome(subject, words)
         except (self._errors.Error, TimeoutError, OSError) as error:
             return Unconfirmed(f"NATS did not confirm: {error_text(error)}")
         return Unconfirmed(f"NATS did not confirm: the stream of {subject!r} does not answer")
@@ -170,7 +172,7 @@ class Relay:
 
 
 async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
-    """Connect, once: who uses it connects anew. `closed` is set when the connection is gone.
+    """Connect, once: the caller reconnects. `closed` is set when the connection is gone.
 
     Raises:
         BrokerUnavailable: the server is not there.
@@ -200,29 +202,30 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
         raise BrokerUnavailable(f"NATS cannot be reached: {words}") from error
 
 
-def _headers(parcel: BrokerMessage) -> dict[str, str]:
+def _headers(message: BrokerMessage) -> dict[str, str]:
     headers = {}
-    for name, value in parcel.all_headers("ce-").items():
+    for name, value in message.all_headers("ce-").items():
         # Trap: Nats-Rollup of a publisher's would purge the stream, and who reads takes a message
         # with a Status for the server's own and drops it.
         steers = name.lower().startswith("nats-") or name.lower() == "status"
         kept = f"x-{name}" if steers else name
         headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
-    headers["content-type"] = parcel.content_type
-    headers["Nats-Msg-Id"] = parcel.id
+    headers["content-type"] = message.content_type
+    headers["Nats-Msg-Id"] = message.id
     return headers
 
 
-def _flaw_of_headers(headers: Mapping[str, str], body: int, most: int) -> str | None:
+def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) -> str | None:
     bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
     if bad is not None:
         return f"NATS cannot carry a header of the name {bad[:40]!r}"
-    # Trap: the client looks at the body alone, and the server closes the connection of who sends
-    # more than that, headers included.
+    # Trap: the client checks the body alone. The server counts headers too, and closes the
+    # connection of a client that sends more.
     size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
-    if most and size > most:
+    if max_payload and size > max_payload:
         return (
-            f"NATS says: maximum payload exceeded; it has {size} bytes, and max_payload is {most}"
+            f"NATS says: maximum payload exceeded; it has {size} bytes, and max_payload is "
+            f"{max_payload}"
         )
     return None
 
@@ -239,7 +242,7 @@ def _flaw_of_subject(subject: str) -> str | None:
 class Source:
     """Messages from a stream of NATS's, by a durable consumer."""
 
-    def __init__(self, url: str, place: str, group: str) -> None:
+    def __init__(self, url: str, queue: str, group: str) -> None:
         (self._nats, self._errors, self._js, self._api) = client_of(
             "nats", "nats", "nats.errors", "nats.js.errors", "nats.js.api"
         )
@@ -247,7 +250,7 @@ class Source:
             raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
         if re.search(r"[\s.*>/\\]", group):
             raise InvalidArgument("a durable consumer's name has no white space, . * > / and \\")
-        self._url, self._stream, self._group = url, place, group
+        self._url, self._stream, self._group = url, queue, group
         self._client: Any = None
         self._reading: Any = None
         self._broken = asyncio.Event()
@@ -271,9 +274,9 @@ class Source:
         except (self._errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"NATS does not answer: {error_text(error)}") from error
 
-    async def receive(self, most: int) -> list[IncomingMessage]:
+    async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some messages."""
-        fetching = self._reading.fetch(most, timeout=IDLE)
+        fetching = self._reading.fetch(limit, timeout=IDLE)
         try:
             messages = await unless_set(self._broken, fetching)
         except TimeoutError:
@@ -283,33 +286,33 @@ class Source:
         if messages is None:
             raise BrokerUnavailable("the connection to NATS broke")
         if not messages:
-            await self._ask()
-        return [self._arrival(message) for message in messages]
+            await self._check_consumer()
+        return [self._incoming(message) for message in messages]
 
-    async def _ask(self) -> None:
-        """See whether its consumer is there still: of a stream that was made anew it is not."""
+    async def _check_consumer(self) -> None:
+        """See whether its consumer is there still: after a stream was made again it is not."""
         try:
             await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
         except (self._errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"NATS has no consumer: {error_text(error)}") from error
 
-    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+    async def ack(self, messages: Sequence[IncomingMessage]) -> None:
         """Acknowledge messages."""
         try:
-            for arrival in arrivals:
-                if not arrival.receipt.is_acked:
-                    await arrival.receipt.ack()
+            for message in messages:
+                if not message.receipt.is_acked:
+                    await message.receipt.ack()
             await self._client.flush(PATIENCE)
         except (self._errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"the connection to NATS broke: {error_text(error)}") from error
 
-    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
-        """Have it not come again; it stays in its stream. `keep`: it comes again before long."""
+    async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
+        """It is not redelivered, and stays in its stream. `keep`: it is redelivered soon."""
         if keep:
-            arrival.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
+            message.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
             return
         with contextlib.suppress(self._errors.Error, OSError):
-            await arrival.receipt.term()
+            await message.receipt.term()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -318,7 +321,7 @@ class Source:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    def _arrival(self, message: Any) -> IncomingMessage:
+    def _incoming(self, message: Any) -> IncomingMessage:
         headers: dict[str, Any] = {
             name.removeprefix(_THEIRS): value for name, value in (message.headers or {}).items()
         }
@@ -332,7 +335,7 @@ class Source:
         kind = headers.pop("content-type", "")
         return IncomingMessage(
             body=message.data,
-            # With the time: a stream that is made anew counts from 1.
+            # With the time: a stream that is made again counts from 1.
             id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
             key=key,
             content_type=kind if isinstance(kind, str) else kind[-1],
@@ -366,7 +369,7 @@ _FIRST_LINE = b"NATS/1.0\r\n"
 
 
 def _headers_of(raw: bytes) -> dict[str, Any] | None:
-    """Read headers; a name that comes again has a list of values."""
+    """Read headers; a repeated name has a list of values."""
     headers: dict[str, Any] = {}
     for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
         before, colon, after = line.partition(b":")

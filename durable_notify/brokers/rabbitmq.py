@@ -17,11 +17,11 @@ from ..errors import BrokerUnavailable, InvalidArgument
 from .amqp import connection_class, text_of
 from .broker import (
     UNCARRIED,
-    Refused,
+    Rejected,
     RetryLater,
     Sent,
     Unconfirmed,
-    Worked,
+    WorkingRoutes,
     by_ordering_key,
     client_of,
     error_text,
@@ -33,7 +33,7 @@ from .ingest import IncomingMessage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .broker import BrokerMessage, Outcome, Told
+    from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
 
 __all__ = ["Relay", "Source", "connect"]
@@ -42,7 +42,7 @@ __all__ = ["Relay", "Source", "connect"]
 PATIENCE = 10.0
 HEARTBEAT = 15
 #: A frame of RabbitMQ's has 128 kB, and all headers stand in one.
-MOST_HEADERS = 100_000
+MAX_HEADERS = 100_000
 #: How many messages an ingest has in hand that are not acknowledged.
 PREFETCH = 2000
 _SHORT = 255  # bytes: what AMQP allows a routing key
@@ -67,7 +67,7 @@ class _Suspect(Unconfirmed):
 
 
 class _Alone(Unconfirmed):
-    """Its channel was closed for it, nobody knows why."""
+    """Its channel was closed for it, for an unknown reason."""
 
 
 class Relay:
@@ -81,9 +81,9 @@ class Relay:
         self._url = url
         self._connection: Any = None
         self._connecting = asyncio.Lock()
-        self._idle: list[Any] = []  # open channels that nobody sends through
+        self._idle: list[Any] = []  # open channels that are not in use
         self._known: set[str] = set()  # exchanges that are there
-        self._worked = Worked()
+        self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
         """Nothing more is known of a mapping before the broker is asked."""
@@ -102,34 +102,34 @@ class Relay:
         if self._connection is not None:
             await self._drop(self._connection)
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-        """Send parcels through a channel of their own; what closes it is found one by one.
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        """Send messages through a channel of their own; what closes it is found one by one.
 
         A channel is closed by the broker for a message that is too large, say, and what else was
         under way in it is not confirmed.
         """
         channel = await self._channel()
         outcomes = await by_ordering_key(
-            parcels, lambda parcel: self._publish(channel, parcel), told
+            messages, lambda message: self._publish(channel, message), report
         )
         if not channel.is_closed:
             self._put_back(channel)
         if any(isinstance(outcome, _Suspect) for outcome in outcomes):
-            await self._one_by_one(parcels, outcomes, told)
+            await self._one_by_one(messages, outcomes, report)
         return outcomes
 
     async def _one_by_one(
-        self, parcels: Sequence[BrokerMessage], outcomes: list[Outcome], told: Told
+        self, messages: Sequence[BrokerMessage], outcomes: list[Outcome], report: Report
     ) -> None:
         held: set[object] = {
-            parcel.lane
-            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            message.ordering_key
+            for message, outcome in zip(messages, outcomes, strict=True)
             if isinstance(outcome, RetryLater)
         }
         channel = None
-        for place, parcel in enumerate(parcels):
-            if not isinstance(outcomes[place], Unconfirmed) or (
-                parcel.lane is not None and parcel.lane in held
+        for index, message in enumerate(messages):
+            if not isinstance(outcomes[index], Unconfirmed) or (
+                message.ordering_key is not None and message.ordering_key in held
             ):
                 continue
             if channel is None or channel.is_closed:
@@ -137,41 +137,41 @@ class Relay:
                     channel = await self._channel()
                 except BrokerUnavailable:
                     return
-            outcome = await self._publish(channel, parcel, alone=True)
-            outcomes[place] = outcome
+            outcome = await self._publish(channel, message, alone=True)
+            outcomes[index] = outcome
             if isinstance(outcome, Unconfirmed):
-                # Closed for a reason that nobody knows: those after it are none the worse for it.
+                # Closed for an unknown reason: the messages after it are not to blame.
                 if not isinstance(outcome, _Alone):
                     return
-                held.add(parcel.lane)
+                held.add(message.ordering_key)
                 continue
-            told(place, outcome)
+            report(index, outcome)
             if isinstance(outcome, RetryLater):
-                held.add(parcel.lane)
+                held.add(message.ordering_key)
         if channel is not None and not channel.is_closed:
             self._put_back(channel)
 
     async def _publish(
-        self, channel: Any, parcel: BrokerMessage, *, alone: bool = False
+        self, channel: Any, message: BrokerMessage, *, alone: bool = False
     ) -> Outcome:
-        name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+        name, routing_key = message.route["exchange"], message.route["routing_key"]
         headers = {
             f"x-{name}" if name in _STEERING else name: value
-            for name, value in parcel.all_headers("cloudEvents:").items()
+            for name, value in message.all_headers("cloudEvents:").items()
         }
         if (flaw := _flaw(routing_key, headers)) is not None:
-            return Refused(flaw)
+            return Rejected(flaw)
         try:
             if name not in self._known and (problem := await self._missing(name)) is not None:
-                return self._worked.outcome(_route(parcel), f"RabbitMQ says: {problem}")
+                return self._working.outcome(_route(message), f"RabbitMQ says: {problem}")
             exchange = await channel.get_exchange(name, ensure=False)
-            await exchange.publish(self._message(parcel, headers), routing_key, mandatory=True)
+            await exchange.publish(self._message(message, headers), routing_key, mandatory=True)
         except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
-            return self._outcome_of(error, parcel, alone=alone)
-        self._worked.note(_route(parcel))
+            return self._outcome_of(error, message, alone=alone)
+        self._working.note(_route(message))
         return Sent()
 
-    def _outcome_of(self, error: Exception, parcel: BrokerMessage, *, alone: bool) -> Outcome:
+    def _outcome_of(self, error: Exception, message: BrokerMessage, *, alone: bool) -> Outcome:
         """What became of a message that was not confirmed.
 
         `alone`: what closed its channel was this one, and none of those beside it.
@@ -180,40 +180,40 @@ class Relay:
         outcome: Outcome = Unconfirmed(f"the connection to RabbitMQ broke: {_said(error)}")
         if isinstance(error, errors.PublishError):
             said = error.frame
-            name, routing_key = parcel.to["exchange"], parcel.to["routing_key"]
+            name, routing_key = message.route["exchange"], message.route["routing_key"]
             words = f"RabbitMQ says: {said.reply_code} {said.reply_text}"
             outcome = Unconfirmed(words)
             if said.reply_code == NO_ROUTE:
                 words += f"; no queue is bound to exchange {name!r} for routing key {routing_key!r}"
-                outcome = self._worked.outcome((name, routing_key), words)
+                outcome = self._working.outcome((name, routing_key), words)
         elif isinstance(error, errors.DeliveryError):
             kind = type(error.frame).__name__.lower()
             outcome = RetryLater(f"RabbitMQ did not take it (basic.{kind}): is its queue full?")
         elif isinstance(error, errors.ChannelClosed):
             words = f"RabbitMQ says: {_said(error)}"
-            self._known.discard(parcel.to["exchange"])
+            self._known.discard(message.route["exchange"])
             outcome = _Suspect(words)
             if alone:
                 code = _code(error)
                 outcome = RetryLater(words) if code in FORBIDDEN else _Alone(words)
                 if code == NOT_FOUND:
-                    outcome = self._worked.outcome(_route(parcel), words)
+                    outcome = self._working.outcome(_route(message), words)
                 elif code in FINAL:
-                    outcome = Refused(words)
+                    outcome = Rejected(words)
         elif isinstance(error, UNCARRIED):
-            outcome = Refused(f"AMQP cannot carry it: {kind_of(error)}")
+            outcome = Rejected(f"AMQP cannot carry it: {kind_of(error)}")
         elif not isinstance(error, (BrokerUnavailable, *errors.CONNECTION_EXCEPTIONS)):
             raise error
         return outcome
 
-    def _message(self, parcel: BrokerMessage, headers: dict[str, str]) -> Any:
+    def _message(self, message: BrokerMessage, headers: dict[str, str]) -> Any:
         return self._pika.Message(
-            parcel.body,
+            message.body,
             headers=headers,
-            content_type=parcel.content_type,
+            content_type=message.content_type,
             delivery_mode=self._pika.DeliveryMode.PERSISTENT,
-            message_id=parcel.id,
-            timestamp=parcel.published_at,
+            message_id=message.id,
+            timestamp=message.published_at,
         )
 
     async def _missing(self, exchange: str) -> str | None:
@@ -236,7 +236,7 @@ class Relay:
         return None
 
     async def _channel(self) -> Any:
-        """Return an open channel that nobody sends through; connects anew where needed."""
+        """Return an open channel that is not in use; reconnect if needed."""
         while self._idle:
             channel = self._idle.pop()
             if not channel.is_closed:
@@ -271,8 +271,8 @@ class Relay:
         self._idle.append(channel)
 
 
-def _route(parcel: BrokerMessage) -> tuple[str, str]:
-    return parcel.to["exchange"], parcel.to["routing_key"]
+def _route(message: BrokerMessage) -> tuple[str, str]:
+    return message.route["exchange"], message.route["routing_key"]
 
 
 def check_url(url: str) -> None:
@@ -314,8 +314,8 @@ def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
         if not 0 < length <= _NAME:
             return f"a header's name has {length} bytes; AMQP allows 1 to {_NAME}"
         size += length + len(value.encode())
-    if size > MOST_HEADERS:
-        return f"its headers have {size} bytes; {MOST_HEADERS} fit in a frame of RabbitMQ's"
+    if size > MAX_HEADERS:
+        return f"its headers have {size} bytes; {MAX_HEADERS} fit in a frame of RabbitMQ's"
     return None
 
 
@@ -343,13 +343,13 @@ def _said(error: BaseException) -> str:
 class Source:
     """Messages of a queue of RabbitMQ's."""
 
-    def __init__(self, url: str, place: str, group: str) -> None:
+    def __init__(self, url: str, queue: str, group: str) -> None:
         del group
         self._pika, self._aiormq, self._pamqp, _ = client_of(
             "rabbitmq", "aio_pika", "aiormq", "pamqp", "pamqp.decode"
         )
         check_url(url)
-        self._url, self._name = url, place
+        self._url, self._name = url, queue
         self._class = connection_class(self._aiormq, self._pamqp)
         self._connection: Any = None
         self._channel: Any = None
@@ -384,23 +384,23 @@ class Source:
         await connection.connect()
         return connection
 
-    async def receive(self, most: int) -> list[IncomingMessage]:
+    async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some messages."""
         try:
             async with asyncio.timeout(5):
                 found = [await self._arrived.get()]
         except TimeoutError:
-            await self._ask()
+            await self._check_consumer()
             return []
-        while len(found) < most and not self._arrived.empty():
+        while len(found) < limit and not self._arrived.empty():
             found.append(self._arrived.get_nowait())
         if None in found:
             raise BrokerUnavailable("the connection to RabbitMQ broke, or the queue was deleted")
-        return [self._arrival(message) for message in found]
+        return [self._incoming(message) for message in found]
 
-    async def accept(self, arrivals: Sequence[IncomingMessage]) -> None:
+    async def ack(self, messages: Sequence[IncomingMessage]) -> None:
         """Acknowledge messages: up to the last, at one stroke, where none of them is kept."""
-        tags = [one.receipt for one in arrivals if one.receipt not in self._kept]
+        tags = [one.receipt for one in messages if one.receipt not in self._kept]
         if tags and not self._kept:
             await self._acknowledge(tags[-1], multiple=True)
             return
@@ -413,16 +413,16 @@ class Source:
         except self._pika.exceptions.CONNECTION_EXCEPTIONS as error:
             raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
 
-    async def refuse(self, arrival: IncomingMessage, *, keep: bool = False) -> None:
+    async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
         """It goes to the queue's dead letter exchange; where it has none, it is gone.
 
-        `keep`: it stays in the queue, and comes again with the next connection.
+        `keep`: it stays in the queue, and is redelivered on the next connection.
         """
         # Trap: to acknowledge one that was rejected closes the channel.
-        self._kept.add(arrival.receipt)
+        self._kept.add(message.receipt)
         if not keep:
             with contextlib.suppress(*self._pika.exceptions.CONNECTION_EXCEPTIONS):
-                await self._channel.basic_reject(arrival.receipt, requeue=False)
+                await self._channel.basic_reject(message.receipt, requeue=False)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -432,8 +432,8 @@ class Source:
                 async with asyncio.timeout(1):
                     await connection.close()
 
-    async def _ask(self) -> None:
-        """See whether it hears still: of a queue that was deleted and made anew it does not."""
+    async def _check_consumer(self) -> None:
+        """Check that messages can arrive: if the queue was deleted and made again, they cannot."""
         if self._tag not in self._channel.consumers:
             raise BrokerUnavailable("RabbitMQ has ended the consumer: was the queue deleted?")
         try:
@@ -442,7 +442,7 @@ class Source:
         except (*self._pika.exceptions.CONNECTION_EXCEPTIONS, TimeoutError) as error:
             raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
 
-    def _arrival(self, message: Any) -> IncomingMessage:
+    def _incoming(self, message: Any) -> IncomingMessage:
         properties = message.header.properties
         headers = {
             name: value
@@ -454,7 +454,7 @@ class Source:
         known = properties.message_id
         return IncomingMessage(
             body=bytes(message.body),
-            # RabbitMQ gives none: it is that of whoever has published it.
+            # RabbitMQ gives none: it is the publisher's.
             id=None if not known else f"rabbitmq/{self._name}/{known}",
             key=None if key is None else _text(key),
             content_type=properties.content_type or "",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
     UNCARRIED,
-    Refused,
+    Rejected,
     Sent,
     Unconfirmed,
     client_of,
@@ -25,7 +25,7 @@ from .broker import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .broker import BrokerMessage, Outcome, Told
+    from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
 
 __all__ = ["Relay"]
@@ -33,7 +33,7 @@ __all__ = ["Relay"]
 #: How long to wait for an answer, in seconds.
 PATIENCE = 10.0
 #: How large the payloads of one transaction are together; one alone may be larger.
-MOST_AT_ONCE = 8 * 1024 * 1024
+MAX_TRANSACTION = 8 * 1024 * 1024
 #: What Redis takes as one value, unless it says otherwise.
 BULK = 512 * 1024 * 1024
 #: Codes by which Redis says that it never will take a message: all others wait.
@@ -43,7 +43,7 @@ NO_ENTRY = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 
 
 class _Broke(Unconfirmed):
-    """The connection broke: no other parcel gets through, either."""
+    """The connection broke: no other message gets through, either."""
 
 
 class Relay:
@@ -62,7 +62,7 @@ class Relay:
                 socket_timeout=PATIENCE,
                 socket_connect_timeout=PATIENCE,
                 # Trap: tried again by the client, a transaction whose answer was lost is there
-                # twice, and nobody knows.
+                # twice, and we would not know.
                 retry=retry.Retry(backoff.NoBackoff(), 0),
             )
         except ValueError as error:
@@ -108,24 +108,24 @@ class Relay:
         """Disconnect."""
         await self._client.aclose()
 
-    async def send(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
-        """Send parcels, some transactions one after the other."""
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        """Send messages, some transactions one after the other."""
         outcomes: list[Outcome] = []
-        for some in _parts(parcels):
+        for some in _parts(messages):
             if outcomes and isinstance(outcomes[-1], Unconfirmed):
                 outcomes += [outcomes[-1]] * len(some)  # in their order
                 continue
             for outcome in await self._transaction(some):
                 if not isinstance(outcome, Unconfirmed):
-                    told(len(outcomes), outcome)
+                    report(len(outcomes), outcome)
                 outcomes.append(outcome)
         return outcomes
 
-    async def _transaction(self, parcels: Sequence[BrokerMessage]) -> list[Outcome]:
+    async def _transaction(self, messages: Sequence[BrokerMessage]) -> list[Outcome]:
         errors = self._errors
-        outcomes: list[Outcome] = [self._flaw(parcel) or Sent() for parcel in parcels]
-        places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Sent)]
-        if not places:
+        outcomes: list[Outcome] = [self._flaw(message) or Sent() for message in messages]
+        indexes = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Sent)]
+        if not indexes:
             return outcomes
         failed: Outcome
         try:
@@ -133,52 +133,54 @@ class Relay:
                 # Trap: it would write the command, payload included, into the error's text, and
                 # the code that Redis gave would not stand first any more.
                 pipe.annotate_exception = lambda *_: None
-                for place in places:
-                    parcel = parcels[place]
-                    most = int(parcel.to["maxlen"]) or None
-                    pipe.xadd(parcel.to["stream"], _entry(parcel), maxlen=most, approximate=True)
+                for index in indexes:
+                    message = messages[index]
+                    maxlen = int(message.route["maxlen"]) or None
+                    pipe.xadd(
+                        message.route["stream"], _entry(message), maxlen=maxlen, approximate=True
+                    )
                 results = await pipe.execute(raise_on_error=False)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
             failed = _Broke(f"the connection to Redis broke: {_said(error)}")
         except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was done
             failed = self._of_error(error)
-            if len(places) > 1:
-                return await self._one_by_one(parcels)
+            if len(indexes) > 1:
+                return await self._one_by_one(messages)
         else:
-            for place, result in zip(places, results, strict=True):
+            for index, result in zip(indexes, results, strict=True):
                 if isinstance(result, Exception):
-                    outcomes[place] = self._of_error(result)
+                    outcomes[index] = self._of_error(result)
             return outcomes
-        for place in places:
-            outcomes[place] = failed
+        for index in indexes:
+            outcomes[index] = failed
         return outcomes
 
-    async def _one_by_one(self, parcels: Sequence[BrokerMessage]) -> list[Outcome]:
-        """Find out which of some parcels Redis does not take: it took none of them together."""
+    async def _one_by_one(self, messages: Sequence[BrokerMessage]) -> list[Outcome]:
+        """Find out which of some messages Redis does not take: it took none of them together."""
         outcomes: list[Outcome] = []
         held: dict[object, Outcome] = {}
-        for parcel in parcels:
+        for message in messages:
             if outcomes and isinstance(outcomes[-1], _Broke):
                 outcomes.append(outcomes[-1])
-            elif parcel.lane is not None and parcel.lane in held:
-                outcomes.append(held[parcel.lane])
+            elif message.ordering_key is not None and message.ordering_key in held:
+                outcomes.append(held[message.ordering_key])
             else:
-                outcomes += await self._transaction([parcel])
+                outcomes += await self._transaction([message])
                 if isinstance(outcomes[-1], Unconfirmed):
-                    held[parcel.lane] = outcomes[-1]
+                    held[message.ordering_key] = outcomes[-1]
         return outcomes
 
     def _of_error(self, error: Exception) -> Outcome:
         if isinstance(error, (self._errors.DataError, *UNCARRIED)):
-            return Refused(f"Redis cannot carry it: {kind_of(error)}")
+            return Rejected(f"Redis cannot carry it: {kind_of(error)}")
         words = f"Redis says: {_said(error)}"
-        return Refused(words) if _code(error) in FINAL else Unconfirmed(words)
+        return Rejected(words) if _code(error) in FINAL else Unconfirmed(words)
 
-    def _flaw(self, parcel: BrokerMessage) -> Outcome | None:
-        size = len(parcel.body)
+    def _flaw(self, message: BrokerMessage) -> Outcome | None:
+        size = len(message.body)
         if size <= self._bulk:
             return None
-        return Refused(
+        return Rejected(
             f"Redis says: Protocol error: invalid bulk length; it has {size} bytes, and "
             f"proto-max-bulk-len is {self._bulk}"
         )
@@ -196,26 +198,26 @@ def _said(error: Exception) -> str:
     return text if text.startswith(code) else f"{code} {text}"
 
 
-def _entry(parcel: BrokerMessage) -> dict[str, str | bytes]:
+def _entry(message: BrokerMessage) -> dict[str, str | bytes]:
     entry: dict[str, str | bytes] = {
-        "id": parcel.id,
-        "topic": parcel.topic,
-        "payload": parcel.body,
-        "content-type": parcel.content_type,
-        "headers": json.dumps(dict(parcel.headers), ensure_ascii=False),
-        "published_at": parcel.published_at.isoformat(),
+        "id": message.id,
+        "topic": message.topic,
+        "payload": message.body,
+        "content-type": message.content_type,
+        "headers": json.dumps(dict(message.headers), ensure_ascii=False),
+        "published_at": message.published_at.isoformat(),
     }
-    if parcel.key is not None:
-        entry["key"] = parcel.key
+    if message.key is not None:
+        entry["key"] = message.key
     return entry
 
 
-def _parts(parcels: Sequence[BrokerMessage]) -> Iterator[Sequence[BrokerMessage]]:
-    """Divide parcels, in their order, by size."""
+def _parts(messages: Sequence[BrokerMessage]) -> Iterator[Sequence[BrokerMessage]]:
+    """Divide messages, in their order, by size."""
     first = size = 0
-    for place, parcel in enumerate(parcels):
-        if place > first and size + len(parcel.body) > MOST_AT_ONCE:
-            yield parcels[first:place]
-            first, size = place, 0
-        size += len(parcel.body)
-    yield parcels[first:]
+    for index, message in enumerate(messages):
+        if index > first and size + len(message.body) > MAX_TRANSACTION:
+            yield messages[first:index]
+            first, size = index, 0
+        size += len(message.body)
+    yield messages[first:]

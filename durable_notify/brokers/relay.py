@@ -2,7 +2,7 @@
 
 ::
 
-    await AsyncRelay(dsn, to="amqp://localhost", group="relay", topics=["orders.*"]).run()
+    await AsyncRelay(dsn, broker_url="amqp://localhost", group="relay", topics=["orders.*"]).run()
 
 A relay is a service that runs by itself, so there is no synchronous twin.
 """
@@ -25,11 +25,12 @@ from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
-from ..payloads import JsonText, ReadMessage, members
+from ..models import ReadMessage
+from ..payloads import JsonText, members
 from ..topics import check_topics
 from .broker import (
     BrokerMessage,
-    Refused,
+    Rejected,
     RetryLater,
     Sent,
     Unconfirmed,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from .._async.consumer.message import AsyncMessage
     from ..options import ConsumerSettings
-    from .broker import Broker, Outcome, Told
+    from .broker import Broker, Outcome, Report
 
     _Left: TypeAlias = list[tuple[AsyncMessage, BrokerMessage]]
 
@@ -54,14 +55,14 @@ __all__ = ["AsyncRelay"]
 
 log = logging.getLogger("durable_notify")
 
-#: How long a relay that is told to stop waits for what it has sent to be confirmed, in seconds.
+#: How long a relay that was stopped waits for what it has sent to be confirmed, in seconds.
 GRACE = 5.0
 #: How many batches are under way at once: while one is confirmed, the next is sent.
 WORKERS = 2
 #: After how many seconds the batches after it are sent while one waits, and how many may wait so.
 ASIDE = 1.0
-MOST_ASIDE = 8
-#: How often a message fails while others pass before it comes again as its group backs off.
+MAX_ASIDE = 8
+#: How often a message fails while others pass before it is retried as its group backs off.
 PASSED = 10
 #: How many in a row fail, one by one, before the rest is not tried.
 ENOUGH = 5
@@ -96,12 +97,12 @@ class AsyncRelay:
     not known to be final, the relay holds what it has claimed and tries again, later each time, 30
     seconds at most; no attempt is counted. What the broker will never take becomes a dead letter
     with the broker's words as its reason. What it does not take now, a queue being full, or not for
-    long while it takes others, comes again as the group backs off. Messages of
+    long while it takes others, is retried as the group backs off. Messages of
     one key arrive in their order: the next is sent when the one before is confirmed.
 
     Args:
         dsn: a libpq connection string or URI.
-        to: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
+        broker_url: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
         group: the consumer group.
         topics: the topics relayed, or patterns.
         routes: by topic or pattern, what to fill in for each of the broker's fields, such as
@@ -120,7 +121,7 @@ class AsyncRelay:
         self,
         dsn: str,
         *,
-        to: str,
+        broker_url: str,
         group: str,
         topics: Iterable[str],
         routes: Mapping[str, Mapping[str, str]] | None = None,
@@ -130,7 +131,7 @@ class AsyncRelay:
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
-        self._broker: Broker = broker_class(to, "Relay")(to)
+        self._broker: Broker = broker_class(broker_url, "Relay")(broker_url)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
         # No more than is under way: what waits behind a key in flight is parked, at a cost.
         options.setdefault("prefetch", WORKERS * batch)
@@ -139,11 +140,11 @@ class AsyncRelay:
         self._batch = batch
         self._cloudevents = cloudevents
         self._stopping = asyncio.Event()
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
         self._under_way: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self.sent = 0
-        self.refused = 0
+        self.rejected = 0
 
     async def run(self) -> None:
         """Relay until stopped: by ``stop()``, SIGTERM or SIGINT.
@@ -192,7 +193,7 @@ class AsyncRelay:
             task.add_done_callback(self._over)
             # One that waits does not hold up the rest, for as long as there are not many.
             await asyncio.wait([task], timeout=ASIDE)
-            while len(self._under_way) > MOST_ASIDE:
+            while len(self._under_way) > MAX_ASIDE:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -208,7 +209,7 @@ class AsyncRelay:
             try:
                 left.append((message, self._pack(message)))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is this one
-                self._settle(message, Refused(f"it cannot be sent: {kind_of(error)}"))
+                self._settle(message, Rejected(f"it cannot be sent: {kind_of(error)}"))
         failures = 0
         passed_over: dict[int, int] = {}
         while left:
@@ -223,7 +224,7 @@ class AsyncRelay:
                 trouble = trouble or outcome
                 passed_over[message.id] = passed_over.get(message.id, 0) + (self.sent > before)
                 if passed_over[message.id] >= PASSED:
-                    self._settle(message, RetryLater(outcome.words))
+                    self._settle(message, RetryLater(outcome.reason))
             if trouble is None:
                 return
             moved = any(isinstance(outcome, Sent) for outcome in outcomes)
@@ -231,73 +232,73 @@ class AsyncRelay:
             if not await self._pause(failures, trouble):
                 return
             held = set(await self._consumer.still_held(message for message, _ in left))
-            left = [(message, parcel) for message, parcel in left if message in held]
+            left = [(message, outgoing) for message, outgoing in left if message in held]
 
     async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
-        """Send parcels; None where the relay was to stop meanwhile, and it took too long.
+        """Send messages; None where the relay was to stop meanwhile, and it took too long.
 
         What is confirmed is settled at once, whatever becomes of the others.
 
         `alone`: one after the other, for one of them may be what breaks the connection for all.
         """
-        told = self._in_order(left)
-        parcels = [parcel for _, parcel in left]
-        sending = self._one_by_one(parcels, told) if alone else self._tried(parcels, told)
-        waiting = asyncio.create_task(self._say_it_waits(len(parcels)))
+        report = self._in_order(left)
+        messages = [outgoing for _, outgoing in left]
+        sending = self._one_by_one(messages, report) if alone else self._tried(messages, report)
+        waiting = asyncio.create_task(self._say_it_waits(len(messages)))
         try:
             return await unless_set(self._stopping, sending, GRACE)
         finally:
             waiting.cancel()
 
-    def _in_order(self, left: _Left) -> Told:
-        """Return what settles messages as soon as all before them of their lane are."""
+    def _in_order(self, left: _Left) -> Report:
+        """Return what settles messages as soon as all before them of their key are."""
         known: dict[int, Outcome] = {}
-        lanes: dict[object, deque[int]] = {}
-        for place, (_, parcel) in enumerate(left):
-            lanes.setdefault(parcel.lane, deque()).append(place)
+        queues: dict[object, deque[int]] = {}
+        for index, (_, outgoing) in enumerate(left):
+            queues.setdefault(outgoing.ordering_key, deque()).append(index)
 
-        def told(place: int, outcome: Outcome) -> None:
-            lane = left[place][1].lane
-            known[place] = outcome
-            queue = deque([place]) if lane is None else lanes[lane]
+        def report(index: int, outcome: Outcome) -> None:
+            key = left[index][1].ordering_key
+            known[index] = outcome
+            queue = deque([index]) if key is None else queues[key]
             while queue and queue[0] in known:
                 message = left[queue[0]][0]
                 if not message.is_settled:  # with one before it of its key
                     self._settle(message, known[queue[0]])
                 queue.popleft()
 
-        return told
+        return report
 
-    async def _tried(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+    async def _tried(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         try:
-            return await self._broker.send(parcels, told)
+            return await self._broker.send(messages, report)
         except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
-            return [Unconfirmed(str(error))] * len(parcels)
+            return [Unconfirmed(str(error))] * len(messages)
         except Exception as error:  # noqa: BLE001
-            # Of what is not known nobody knows that it is final.
+            # An unknown error is not known to be final.
             # Trap: with its text, which may quote the message, a traceback is not to be logged.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)
             words = f"unexpected {kind_of(error)} of the broker's client"
-            return [Unconfirmed(words)] * len(parcels)
+            return [Unconfirmed(words)] * len(messages)
 
-    async def _one_by_one(self, parcels: Sequence[BrokerMessage], told: Told) -> list[Outcome]:
+    async def _one_by_one(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         outcomes: list[Outcome] = []
         held: dict[object, Outcome] = {}
         in_a_row = 0
-        for place, parcel in enumerate(parcels):
+        for index, message in enumerate(messages):
             if in_a_row >= ENOUGH:  # it is not these: nothing gets through
                 outcomes.append(outcomes[-1])
                 continue
-            if parcel.lane is not None and parcel.lane in held:
-                outcomes.append(held[parcel.lane])
+            if message.ordering_key is not None and message.ordering_key in held:
+                outcomes.append(held[message.ordering_key])
                 continue
-            outcomes += await self._tried([parcel], functools.partial(_told_at, told, place))
+            outcomes += await self._tried([message], functools.partial(_report_at, report, index))
             if isinstance(outcomes[-1], Sent):
                 in_a_row = 0
             elif isinstance(outcomes[-1], (Unconfirmed, RetryLater)):
                 in_a_row += isinstance(outcomes[-1], Unconfirmed)
-                held[parcel.lane] = outcomes[-1]
+                held[message.ordering_key] = outcomes[-1]
         return outcomes
 
     async def _say_it_waits(self, many: int) -> None:
@@ -305,17 +306,17 @@ class AsyncRelay:
         await asyncio.sleep(SILENCE)
         error = BrokerUnavailable("no answer")
         while True:
-            level = self._complaints.level("relaying, without an answer", error, time.monotonic())
+            level = self._throttle.level("relaying, without an answer", error, time.monotonic())
             words = "relaying waits: of %d messages the broker has not confirmed all for %g s"
             log.log(level, words, many, SILENCE)
-            await asyncio.sleep(self._complaints.EVERY)
+            await asyncio.sleep(self._throttle.EVERY)
 
     async def _pause(self, failures: int, trouble: Unconfirmed) -> bool:
         """Wait before the next try; returns whether there is to be one."""
         delay = backoff(failures, 0.1, 30.0)
-        error = BrokerUnavailable(trouble.words)
-        level = self._complaints.level("relaying", error, time.monotonic())
-        log.log(level, "relaying waits, next try in %.1f s: %s", delay, trouble.words)
+        error = BrokerUnavailable(trouble.reason)
+        level = self._throttle.level("relaying", error, time.monotonic())
+        log.log(level, "relaying waits, next try in %.1f s: %s", delay, trouble.reason)
         try:
             async with asyncio.timeout(delay):
                 await self._stopping.wait()
@@ -328,13 +329,13 @@ class AsyncRelay:
             if isinstance(outcome, Sent):
                 self._consumer.settle_soon(message, Ack())
                 self.sent += 1
-            elif isinstance(outcome, Refused):
-                log.warning("message %s is now a dead letter: %s", message.id, outcome.words)
-                self._consumer.settle_soon(message, Reject(outcome.words[:2000]))
-                self.refused += 1
+            elif isinstance(outcome, Rejected):
+                log.warning("message %s is now a dead letter: %s", message.id, outcome.reason)
+                self._consumer.settle_soon(message, Reject(outcome.reason[:2000]))
+                self.rejected += 1
             elif isinstance(outcome, RetryLater):
-                log.info("message %s will be redelivered: %s", message.id, outcome.words)
-                failure = {"type": "", "message": outcome.words[:2000]}
+                log.info("message %s will be redelivered: %s", message.id, outcome.reason)
+                failure = {"type": "", "message": outcome.reason[:2000]}
                 self._consumer.settle_soon(message, Retry(error=failure))
         except (AlreadySettled, LeaseLost) as error:
             log.warning("message %s was sent, and will be redelivered: %s", message.id, error)
@@ -362,13 +363,13 @@ class AsyncRelay:
             content_type=kind,
             headers={name: str(value) for name, value in headers.items()},
             published_at=published,
-            to=self._routes.of(message.topic, message.key, message.id),
-            lane=message._place,  # noqa: SLF001 - what its group keeps in order
+            route=self._routes.of(message.topic, message.key, message.id),
+            ordering_key=message._place,  # noqa: SLF001 - what its group keeps in order
         )
 
 
-def _told_at(told: Told, place: int, _: int, outcome: Outcome) -> None:
-    told(place, outcome)
+def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:
+    report(index, outcome)
 
 
 def _event(message: AsyncMessage) -> bytes:

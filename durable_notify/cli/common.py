@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import database
+from .errors import Failure
 from .params import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["common", "interruptible", "listen_dsn", "pass_database"]
+__all__ = ["common", "confirm", "interruptible", "listen_dsn", "pass_database"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -79,3 +81,9 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal, unless `yes` was given."""
+    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+        raise Failure("cancelled; nothing has changed")

@@ -41,7 +41,7 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
               help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
               "An existing group continues at its position.")  # fmt: skip
-@click.option("--max", "most", type=click.IntRange(1), help="End after that many messages.")
+@click.option("--max", "limit", type=click.IntRange(1), help="End after that many messages.")
 @click.option(
     "--lease",
     type=click.FloatRange(0.1, 86400),
@@ -65,7 +65,7 @@ def consume(
     group: str,
     until_empty: bool,
     start: Any,
-    most: int | None,
+    limit: int | None,
     lease: float,
     listen_dsn: str | None,
     handler: Any,
@@ -86,15 +86,15 @@ def consume(
     """
     if handler is None and concurrency != 1:
         raise click.UsageError("--concurrency is for a --handler: lines are printed one by one")
-    if handler is not None and most is not None:
+    if handler is not None and limit is not None:
         raise click.UsageError("--max is for printing: a handler gets messages until it is stopped")
     if start not in ("beginning", "now"):
         with database.connect("consume") as connection:
             start = resolve(start, connection)
     settings: ConsumerSettings = {"start": start, "lease": lease, "until_empty": until_empty}
-    if most is not None:  # claim no message that will not be printed
-        settings["batch_size"] = min(most, 500)
-        settings["prefetch"] = min(most, 2000)
+    if limit is not None:  # claim no message that will not be printed
+        settings["batch_size"] = min(limit, 500)
+        settings["prefetch"] = min(limit, 2000)
     settings["on_event"] = observed.on_event
     if handler is not None:
         where = {"group": group, "topics": topics, "listen_dsn": listen_dsn}
@@ -103,12 +103,16 @@ def consume(
     consumer = _AsWritten(
         database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings
     )
+    _print(consumer, limit, observed, database.dsn)
+
+
+def _print(consumer: Consumer, limit: int | None, observed: Observed, dsn: str) -> None:
     output = Output()
     output.when_closed(consumer.stop)
-    printer = _Printer(consumer, output, most)
+    printer = _Printer(consumer, output, limit)
     # Closed: messages that were not written are released.
     with (
-        observed.answering(consumer, dsn=database.dsn),
+        observed.answering(consumer, dsn=dsn),
         told_of_signals(output.stop),  # the consumer is told as well
         suppress(Closed),
     ):
@@ -128,10 +132,10 @@ class _AsWritten(Consumer):
 class _Printer:
     """Prints messages. A message is acknowledged when this returns."""
 
-    def __init__(self, consumer: Consumer, output: Output, most: int | None) -> None:
+    def __init__(self, consumer: Consumer, output: Output, limit: int | None) -> None:
         self._consumer = consumer
         self._output = output
-        self._left = most
+        self._left = limit
         self.problem: OSError | None = None
 
     def __call__(self, message: Message) -> None:

@@ -1,25 +1,24 @@
-"""``dead-letters`` and ``audit``: messages that groups gave up, and what was done about them."""
+"""``dead-letters``: messages that groups have given up."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._sync.admin import Admin
-from .common import common, pass_database
+from .common import common, confirm, pass_database
 from .errors import Failure
 from .params import Moment, as_text, json_line, resolve, shown, shown_age
 from .tables import print_table, table_of
 
 if TYPE_CHECKING:
-    from ..payloads import DeadLetter
+    from ..models import DeadLetter
     from .database import Connection, Database
 
-__all__ = ["audit", "dead_letters"]
+__all__ = ["dead_letters"]
 
 
 def _conditions(command: Any) -> Any:
@@ -75,7 +74,7 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
         letters = Admin().dead_letters(connection, group, **given)
     if as_json:
         rows = [dataclasses.asdict(letter) for letter in letters]
-        click.echo(json_line([{"group": row.pop("group_name"), **row} for row in rows]))
+        click.echo(json_line(rows))
     elif not letters:
         click.echo("No dead letters.", err=True)
     else:
@@ -86,7 +85,7 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
 
 def _row(letter: DeadLetter, now: datetime) -> tuple[object, ...]:
     age = f"{shown_age(letter.dead_at, now)} ago"
-    about = (letter.group_name, letter.topic, letter.id, letter.key, letter.attempt)
+    about = (letter.group, letter.topic, letter.id, letter.key, letter.attempt)
     return (*about, age, letter.reason, as_text(letter.payload, 60))
 
 
@@ -102,7 +101,7 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     if not letters:
         raise Failure(f"message {message_id} is not a dead letter")
     for letter in letters:
-        click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group_name}"))
+        click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
         about = f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}"
         click.echo(shown(about))
@@ -152,8 +151,7 @@ def discard(
         _check(given, everything)
         found = len(Admin().dead_letters(connection, group, **given))
         question = f"Discard {_messages(found)} of {group}?"
-        if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
-            raise Failure("cancelled; nothing has changed")
+        confirm(question, yes=yes)
         done = Admin().discard(connection, group, everything=everything, why=why, **given)
     click.echo(f"{_messages(done)} of {group} discarded")
 
@@ -167,28 +165,3 @@ def _check(given: dict[str, Any], everything: bool) -> None:
 
 def _messages(number: int) -> str:
     return f"{number} message{'' if number == 1 else 's'}"
-
-
-@click.command("audit")
-@common
-@click.option("--group", help="Only changes of this group.")
-@click.option("--limit", type=click.IntRange(1), default=100, help="At most that many; 100.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@pass_database
-def audit(database: Database, group: str | None, limit: int, as_json: bool) -> None:
-    """Show changes made to groups: who, when and why. The newest comes first."""
-    with database.connect("audit") as connection:
-        entries = Admin().audit(connection, group, limit=limit)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(entry) for entry in entries]))
-        return
-    columns = ("at", "who", "action", "group", "topic", "messages", "why", "details")
-    rows = [
-        (
-            f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.who, entry.action, entry.group_name,
-            entry.topic, entry.messages, entry.why,
-            None if entry.details is None else as_text(entry.details, 60),
-        )
-        for entry in entries
-    ]  # fmt: skip
-    print_table(table_of(columns, rows))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._sync.admin import Admin
-from .common import common, pass_database
-from .errors import Failure
+from .common import common, confirm, pass_database
 from .params import json_line
 from .tables import print_table, table_of
 
@@ -146,22 +144,21 @@ def rename(database: Database, name: str, new_name: str) -> None:
 def delete(database: Database, name: str, yes: bool) -> None:
     """Delete the group NAME: its position, retries and dead letters. The messages stay."""
     question = f"Delete group {name}, with its dead letters?"
-    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
-        raise Failure("cancelled; nothing has changed")
+    confirm(question, yes=yes)
     with database.connect("group") as connection:
         Admin().delete_group(connection, name)
     click.echo(f"group {name} is deleted")
 
 
-@group.command("waiting-for")
+@group.command("blocking-publishers")
 @common
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
-def waiting_for(database: Database, name: str, as_json: bool) -> None:
+def blocking_publishers(database: Database, name: str, as_json: bool) -> None:
     """Show the publishers in flight that the strict group NAME waits for."""
     with database.connect("group") as connection:
-        flying = Admin().waiting_for(connection, name)
+        flying = Admin().blocking_publishers(connection, name)
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in flying]))
     elif not flying:

@@ -20,7 +20,7 @@ __all__ = ["ingest"]
 
 @click.command()
 @common
-@click.argument("place")
+@click.argument("queue")
 @click.option("--from", "source", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
               help="The broker: amqp://, kafka:// or nats://.")  # fmt: skip
 @click.option("--to", metavar="TOPIC", required=True, help="The topic to publish to.")
@@ -36,7 +36,7 @@ __all__ = ["ingest"]
 def ingest(
     database: Database,
     *,
-    place: str,
+    queue: str,
     source: str,
     to: str,
     group: str,
@@ -44,13 +44,13 @@ def ingest(
     window: float,
     refused: str | None,
 ) -> None:
-    """Publish messages of PLACE to a topic, for as long as it runs.
+    """Publish messages of QUEUE to a topic, for as long as it runs.
 
-    PLACE is a RabbitMQ queue, a Kafka topic or a NATS stream. Only committed messages are
+    QUEUE is a RabbitMQ queue, a Kafka topic or a NATS stream. Only committed messages are
     acknowledged to the broker; redelivered ones are published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
-        AsyncIngest, source=source, place=place, to=to, group=group, batch=batch, window=window,
+        AsyncIngest, source=source, queue=queue, topic=to, group=group, batch=batch, window=window,
         refused=refused,
     )  # fmt: skip
     make("")  # refuses invalid arguments before it looks for a database

@@ -14,6 +14,8 @@ from .params import Length, json_line, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.progress import Progress
+
     from ..archive import Archive
     from .database import Database
 
@@ -28,7 +30,7 @@ __all__ = ["maintain"]
 )
 @click.option("--archive", metavar="DIR", type=click.Path(file_okay=False),
               help="Where to archive messages before they are removed.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
+@click.option("--format", "file_format", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
               show_default=True, help="The files of the archive.")  # fmt: skip
 @click.option("--inbox-age", type=Length(), help="Delete records of once() older than that: 30d.")
 @click.option(
@@ -42,7 +44,7 @@ def maintain(
     once: bool,
     every: float | None,
     archive: str | None,
-    form: str,
+    file_format: str,
     inbox_age: float | None,
     audit_age: float | None,
     as_json: bool,
@@ -52,18 +54,11 @@ def maintain(
     Consumers whose role owns the schema do the same by themselves, except for the archive. Only one
     process runs maintenance at a time; what a round could not do, the next one does.
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
     if once and every is not None:
         raise click.UsageError("give --once or --every, not both")
     with database.connect("maintain"):
         pass  # checks its schema, and reports errors, before anything begins
-    console = Console(stderr=True)
-    bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
+    bar = _progress()
     steps: dict[str, int] = {}
 
     def told(step: str, topic: str | None, done: int) -> None:
@@ -74,7 +69,7 @@ def maintain(
     maintenance = _Reporting(
         database.dsn,
         every=0.0 if every is None else every,
-        archive=None if archive is None else _files(archive, form),
+        archive=None if archive is None else _files(archive, file_format),
         inbox_age=inbox_age,
         audit_age=audit_age,
         told=told,
@@ -92,6 +87,17 @@ def maintain(
             f"some steps of the round failed: {', '.join(failed)}",
             "Fix what the lines above name, and run it again: the other steps were done.",
         )
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
 
 
 class _Reporting(Maintenance):
@@ -113,7 +119,7 @@ class _Reporting(Maintenance):
         return report
 
 
-def _files(folder: str | Path, form: str) -> Archive:
+def _files(folder: str | Path, file_format: str) -> Archive:
     from ..archive import NdjsonFiles, ParquetFiles
 
-    return NdjsonFiles(folder) if form == "ndjson" else ParquetFiles(folder)
+    return NdjsonFiles(folder) if file_format == "ndjson" else ParquetFiles(folder)

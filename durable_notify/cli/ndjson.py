@@ -25,14 +25,14 @@ from ..payloads import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BadLine", "Batch", "Form", "batches", "parse_json", "parse_line"]
+__all__ = ["BadLine", "Batch", "LineFormat", "batches", "parse_json", "parse_line"]
 
 #: Fields that ``consume`` and archives print, and that publishers do not set.
 PRINTED = ("id", "topic", "published_at", "attempt")
 #: What else an envelope may have beside payload, key and headers.
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
-MOST_LINES = 1000
-MOST_BYTES = 8 << 20
+MAX_LINES = 1000
+MAX_BYTES = 8 << 20
 CHUNK = 1 << 20
 
 
@@ -45,7 +45,7 @@ class BadLine(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Form:
+class LineFormat:
     """How lines become messages."""
 
     key: str | None = None
@@ -54,7 +54,7 @@ class Form:
     envelope: bool = False
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def outgoing(self, payload: Any) -> NewMessage:
+    def message(self, payload: Any) -> NewMessage:
         """Return a payload as a message."""
         return NewMessage(payload, self.key, self.headers, **self.options)
 
@@ -100,15 +100,15 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def parse_line(number: int, line: bytes, form: Form) -> tuple[int, NewMessage]:
+def parse_line(number: int, line: bytes, line_format: LineFormat) -> tuple[int, NewMessage]:
     """Return a line's number and message. Raises BadLine."""
     try:
         text = line.decode()
-        if form.envelope:
+        if line_format.envelope:
             _check_envelope(text)
-            message = _open(text, form)
+            message = _open(text, line_format)
         else:
-            message = form.outgoing(text if form.text else parse_json(text))
+            message = line_format.message(text if line_format.text else parse_json(text))
         encode(message)
         times_of(message)
         dedup_of(message)
@@ -121,7 +121,7 @@ def parse_line(number: int, line: bytes, form: Form) -> tuple[int, NewMessage]:
     return number, message
 
 
-def _open(text: str, form: Form) -> NewMessage:
+def _open(text: str, line_format: LineFormat) -> NewMessage:
     try:
         envelope = members(text)
     except ValueError:  # it is JSON, but not an object
@@ -135,24 +135,24 @@ def _open(text: str, form: Form) -> NewMessage:
     whole = {"payload", "headers", "encoding"}
     given = {name: json.loads(value) for name, value in envelope.items() if name not in whole}
     given = {name: value for name, value in given.items() if value is not None}
-    options = form.options | {name: given[name] for name in OPTIONS if name in given}
+    options = line_format.options | {name: given[name] for name in OPTIONS if name in given}
     for name in {"deliver_at", "expires_at"} & given.keys():
         options[name] = _moment(name, given[name])
-    headers = _headers(envelope.get("headers", "null"), form)
+    headers = _headers(envelope.get("headers", "null"), line_format)
     payload: Any = envelope["payload"]
     if "encoding" in envelope:
         payload = _bytes(json.loads(payload), json.loads(envelope["encoding"]))
-    return NewMessage(payload, given.get("key", form.key), headers, **options)
+    return NewMessage(payload, given.get("key", line_format.key), headers, **options)
 
 
-def _headers(text: str, form: Form) -> dict[str, Any] | None:
+def _headers(text: str, line_format: LineFormat) -> dict[str, Any] | None:
     if text == "null":
-        return form.headers
+        return line_format.headers
     try:
         headers: dict[str, Any] = {**members(text)}
     except ValueError:
         raise InvalidArgument("headers are an object") from None
-    return {**(form.headers or {}), **headers}
+    return {**(line_format.headers or {}), **headers}
 
 
 def _bytes(payload: Any, encoding: Any) -> bytes:
@@ -190,7 +190,7 @@ def batches(descriptor: int) -> Iterator[Batch]:
             size += waiting + 1
             number += 1
             pieces, waiting = [following], len(following)
-            if len(lines) >= MOST_LINES or size >= MOST_BYTES:
+            if len(lines) >= MAX_LINES or size >= MAX_BYTES:
                 yield Batch(lines, size)
                 lines, size = [], 0
         if lines and not select.select([descriptor], [], [], 0)[0]:

@@ -125,10 +125,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def as_text(value: Any, most: int) -> str:
-    """Return a value as JSON, cut if it is longer than `most`."""
+def as_text(value: Any, limit: int) -> str:
+    """Return a value as JSON, cut if it is longer than `limit`."""
     text = json_line(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def shown_age(moment: datetime | None, now: datetime) -> str:

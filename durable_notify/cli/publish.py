@@ -14,7 +14,7 @@ from ..payloads import NewMessage, dedup_of, encode, times_of
 from ..topics import check_key, check_topic
 from .common import common, interruptible, pass_database
 from .errors import Failure, mute_stdout
-from .ndjson import BadLine, Form, batches, parse_json, parse_line
+from .ndjson import BadLine, LineFormat, batches, parse_json, parse_line
 from .params import Length, Moment
 
 if TYPE_CHECKING:
@@ -83,13 +83,15 @@ def publish(
         raise click.UsageError(
             f"--{option} takes a time in ISO 8601; for a time from now use --delay or --ttl"
         )
-    form = Form(check_key(key), _headers(headers), text=text, envelope=envelope, options=given)
+    line_format = LineFormat(
+        check_key(key), _headers(headers), text=text, envelope=envelope, options=given
+    )
     check_topic(topic)
     if payload is None:
         with interruptible():
-            _publish_lines(database, topic, form, ids)
+            _publish_lines(database, topic, line_format, ids)
         return
-    message = form.outgoing(_argument(payload, text))
+    message = line_format.message(_argument(payload, text))
     encode(message)  # before it looks for a database
     times_of(message)
     dedup_of(message)
@@ -122,11 +124,11 @@ def _argument(payload: str, text: bool) -> Any:
         ) from None
 
 
-def _publish_lines(database: Database, topic: str, form: Form, ids: bool) -> None:
+def _publish_lines(database: Database, topic: str, line_format: LineFormat, ids: bool) -> None:
     if sys.stdin.isatty():
         click.echo("Type one JSON payload a line; end with Ctrl-D.", err=True)
     with database.connect("publish") as connection, _bar() as bar:
-        run = _Run(connection, topic, form, ids)
+        run = _Run(connection, topic, line_format, ids)
         try:
             for batch in batches(sys.stdin.fileno()):
                 run.publish(batch)
@@ -148,11 +150,13 @@ def _publish_lines(database: Database, topic: str, form: Form, ids: bool) -> Non
 class _Run:
     """What happened to the lines so far."""
 
-    def __init__(self, connection: Connection, topic: str, form: Form, ids: bool) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, line_format: LineFormat, ids: bool
+    ) -> None:
         self._connection = connection
         self._publisher = Publisher()
         self._topic = topic
-        self._form = form
+        self._line_format = line_format
         self._ids = ids
         self.published = 0
         self.next_line = 1  # all before it is published
@@ -164,7 +168,7 @@ class _Run:
         bad: BadLine | None = None
         try:
             for number, line in batch.lines:
-                good.append(parse_line(number, line, self._form))
+                good.append(parse_line(number, line, self._line_format))
         except BadLine as error:
             bad = error
         try:
@@ -193,12 +197,12 @@ class _Run:
         self, lines: Sequence[tuple[int, NewMessage]], error: psycopg.Error
     ) -> BadLine:
         """Find the line that PostgreSQL refused, and commit those before it."""
-        for place, (number, message) in enumerate(lines):
+        for index, (number, message) in enumerate(lines):
             try:
                 with self._connection.transaction(force_rollback=True):
                     self._publisher.publish_many(self._connection, self._topic, [message])
             except _REFUSED as refused:
-                self._commit(lines[:place])
+                self._commit(lines[:index])
                 return BadLine(number, f"PostgreSQL refuses it: {refused.diag.message_primary}")
         raise error
 

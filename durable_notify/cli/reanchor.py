@@ -31,11 +31,11 @@ def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
     outbox; publishers and consumers wait meanwhile. If there is nothing to repair, it does nothing.
     """
     with database.connect("reanchor") as connection:
-        places = Admin().reanchor(connection, why=why)
+        results = Admin().reanchor(connection, why=why)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(place) for place in places]))
-    elif places:
-        rows = ((place.group_name, place.topic, place.undelivered) for place in places)
+        click.echo(json.dumps([dataclasses.asdict(each) for each in results]))
+    elif results:
+        rows = ((each.group, each.topic, each.unread) for each in results)
         print_table(table_of(("group", "topic", "undelivered"), rows))
     else:
         click.echo("There was nothing to repair, or there is no group.", err=True)

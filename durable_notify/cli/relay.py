@@ -65,8 +65,9 @@ def relay(
     """
     given = parse_routes(routes)  # before it looks for a database
     make = functools.partial(
-        AsyncRelay, to=to, group=group, topics=topics, routes=given, cloudevents=cloudevents,
-        batch=batch, listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
+        AsyncRelay, broker_url=to, group=group, topics=topics, routes=given,
+        cloudevents=cloudevents, batch=batch, listen_dsn=listen_dsn, lease=lease,
+        until_empty=until_empty,
     )  # fmt: skip
     make("")  # refuses invalid arguments
     if start not in ("beginning", "now"):
@@ -74,5 +75,5 @@ def relay(
             start = resolve(start, connection)
     relaying = make(database.dsn, start=start)
     asyncio.run(relaying.run())
-    more = f", {relaying.refused} refused" if relaying.refused else ""
+    more = f", {relaying.rejected} rejected" if relaying.rejected else ""
     click.echo(f"ended: {relaying.sent} sent{more}", err=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..models import Retention
     from .database import Database
 
-__all__ = ["losses", "retention"]
+__all__ = ["lost_messages", "retention"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -61,7 +61,7 @@ class Size(click.ParamType[int]):
 @click.option("--archive", is_flag=True, help="Remove only archived messages.")
 @click.option("--forever", is_flag=True, help="Delete the policy of TOPIC.")
 @click.option(
-    "--lag", is_flag=True, help="Show messages that are due for removal and stay, and why."
+    "--blockers", is_flag=True, help="Show messages that are due for removal and stay, and why."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
@@ -71,7 +71,7 @@ def retention(
     *,
     topic: str | None,
     forever: bool,
-    lag: bool,
+    blockers: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -89,10 +89,14 @@ def retention(
         raise click.UsageError("give TOPIC and a policy; --forever takes no other option")
     with database.connect("retention") as connection:
         if topic is None:
-            found: Any = Admin().lagging(connection) if lag else Admin().retention(connection)
-            _show(found, as_json=as_json, lag=lag)
+            found: Any = (
+                Admin().retention_blockers(connection)
+                if blockers
+                else Admin().retention(connection)
+            )
+            _show(found, as_json=as_json, blockers=blockers)
         elif forever:
-            if not Admin().forget_retention(connection, topic):
+            if not Admin().delete_retention(connection, topic):
                 raise Failure(
                     f"{shown(topic)} has no policy", "durable-notify retention lists them."
                 )
@@ -107,15 +111,17 @@ def retention(
             click.echo(f"retention of {shown(topic)} is set")
 
 
-def _show(found: list[Any], *, as_json: bool, lag: bool) -> None:
+def _show(found: list[Any], *, as_json: bool, blockers: bool) -> None:
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in found]))
     elif not found:
-        click.echo("No removal is held up." if lag else "Everything is kept for ever.", err=True)
-    elif lag:
+        click.echo(
+            "No removal is held up." if blockers else "Everything is kept for ever.", err=True
+        )
+    elif blockers:
         columns = ("topic", "group", "from id", "up to id", "published", "bytes", "alarm")
         lags = [
-            (one.topic, one.group_name or "(to be archived)", one.from_id, one.upto_id,
+            (one.topic, one.group or "(to be archived)", one.from_id, one.upto_id,
              f"{one.published_at:%Y-%m-%d %H:%M}", one.bytes, "yes" if one.alarm else "no")
             for one in found
         ]  # fmt: skip
@@ -136,10 +142,10 @@ def _row(one: Retention) -> tuple[object, ...]:
 @click.option("--group", help="Only what this group lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
-def losses(database: Database, group: str | None, as_json: bool) -> None:
+def lost_messages(database: Database, group: str | None, as_json: bool) -> None:
     """Show what groups lost to retention with --on-lag lose, the newest first."""
-    with database.connect("losses") as connection:
-        found = Admin().losses(connection, group)
+    with database.connect("lost-messages") as connection:
+        found = Admin().lost_messages(connection, group)
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in found]))
     elif not found:
@@ -147,7 +153,7 @@ def losses(database: Database, group: str | None, as_json: bool) -> None:
     else:
         columns = ("at", "group", "topic", "messages", "from id", "to id", "by")
         rows = [
-            (f"{one.at:%Y-%m-%d %H:%M:%S}", one.group_name, one.topic, one.messages, one.first_id,
+            (f"{one.at:%Y-%m-%d %H:%M:%S}", one.group, one.topic, one.messages, one.first_id,
              one.last_id, one.reason)
             for one in found
         ]  # fmt: skip

@@ -109,6 +109,6 @@ def demo(repository: Path | None, file: Path | None, events: int) -> None:
     if repository and file:
         raise click.UsageError("give --repository or --file")
     with interruptible():
-        status = run(repository=repository, file=file, most=events)
+        status = run(repository=repository, file=file, limit=events)
     if status:
         raise click.exceptions.Exit(status)

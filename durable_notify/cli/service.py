@@ -80,12 +80,12 @@ class Observed:
             yield
             return
         page = None
-        backlog = None
+        collector = None
         if self._registry is not None:
             from ..integrations import prometheus
 
-            backlog = prometheus.Backlog(dsn)
-            self._registry.register(backlog)
+            collector = prometheus.StatusCollector(dsn)
+            self._registry.register(collector)
             page = functools.partial(prometheus.page, self._registry)
         try:
             probes = Probes(*watched, port=self._port, host=self._host, metrics=page)
@@ -99,5 +99,5 @@ class Observed:
             if self._port == 0:
                 click.echo(f"health: http://{self._host}:{probes.port}/ready", err=True)
             yield
-        if backlog is not None:
-            backlog.close()
+        if collector is not None:
+            collector.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import psycopg
 
-from ..diagnostics.status import GroupStatus, StatusSnapshot, look
+from ..diagnostics.status import GroupStatus, StatusSnapshot, take_snapshot
 from ..dsn import said
 from .common import interruptible
 from .errors import mute_stdout
@@ -69,7 +69,7 @@ _COLUMNS = (
     _Column("expired", 5, 7, lambda s: _count(s.expired)),
     _Column("asleep", 5, 6, lambda s: _count(s.asleep)),
 )
-_NAMES = (0, 1)  # the places of topic and group
+_NAMES = (0, 1)  # the indexes of topic and group
 _WIDE = 80
 _GAP = 3  # between columns
 
@@ -81,7 +81,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
     console = Console()
     with interruptible(), contextlib.suppress(KeyboardInterrupt), _readers():
         if as_json:
-            for seen, trouble in _looks(database, interval, _wait):
+            for seen, trouble in _snapshots(database, interval, _wait):
                 if trouble is None:
                     click.echo(json_line(_json(seen)))
                     sys.stdout.flush()
@@ -89,7 +89,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
             _on_a_terminal(console, database, interval)
         else:
             console.width = 400
-            for seen, trouble in _looks(database, interval, _wait):
+            for seen, trouble in _snapshots(database, interval, _wait):
                 console.print(screen(seen, 400, None, trouble))
 
 
@@ -111,12 +111,12 @@ def _on_a_terminal(console: Console, database: Database, interval: float) -> Non
     from rich.live import Live
 
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
-        for seen, trouble in _looks(database, interval, wait):
+        for seen, trouble in _snapshots(database, interval, wait):
             width, height = console.size
             live.update(screen(seen, width, height, trouble), refresh=True)
 
 
-def _looks(
+def _snapshots(
     database: Database, interval: float, wait: Callable[[float], bool]
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
     """Look at intervals until `wait` is false; reconnect if the connection breaks.
@@ -129,7 +129,7 @@ def _looks(
             with database.connect("status") as connection:
                 while True:
                     started = time.monotonic()
-                    seen = look(connection, seen)
+                    seen = take_snapshot(connection, seen)
                     yield seen, None
                     if not wait(max(0.05, interval - (time.monotonic() - started))):
                         return
@@ -179,7 +179,7 @@ def screen(
     head = f"{seen.at.astimezone():%H:%M:%S}  q: quit"
     if trouble is not None:
         head = f"no news since {seen.at.astimezone():%H:%M:%S}: {trouble}"
-    rows = len(seen.standings)
+    rows = len(seen.groups)
     # But for what stands around the rows; a table takes four lines more than it has rows.
     room = 10_000 if height is None else max(1, height - 1 - 4)
     if rows > room:
@@ -187,7 +187,7 @@ def screen(
     leases = min(len(seen.leases), max(0, room - min(rows, room) - 4))
     parts: list[RenderableType] = [Text(shown(head), no_wrap=True, overflow="ellipsis")]
     if rows:
-        parts.append(_standings(seen.standings, width, min(rows, room)))
+        parts.append(_groups(seen.groups, width, min(rows, room)))
     else:
         parts.append(Text("No topics yet."))
     if rows > room:
@@ -199,9 +199,9 @@ def screen(
     return Group(*parts)
 
 
-def _standings(standings: list[GroupStatus], width: int, most: int) -> Table:
-    if len(standings) > most:
-        standings = sorted(standings, key=lambda s: -(s.lag or 0))[:most]
+def _groups(groups: list[GroupStatus], width: int, limit: int) -> Table:
+    if len(groups) > limit:
+        groups = sorted(groups, key=lambda s: -(s.lag or 0))[:limit]
     taken = 0
     columns = set()
     for column in sorted(_COLUMNS, key=lambda c: c.rank):
@@ -211,25 +211,25 @@ def _standings(standings: list[GroupStatus], width: int, most: int) -> Table:
         columns.add(column.name)
     chosen = [column for column in _COLUMNS if column.name in columns]
     cells = [["-" if (c := column.cell(one)) is None else str(c) for column in chosen]
-             for one in standings]  # fmt: skip
+             for one in groups]  # fmt: skip
     widths = [max(map(len, [column.name, *cut])) for column, cut in
               zip(chosen, zip(*cells, strict=True), strict=True)]  # fmt: skip
     # Names take what numbers leave: they are cut, not those.
     rest = max(8, width - sum(widths[2:]) - _GAP * len(chosen))
     table = new_table()
-    for place, column in enumerate(chosen):
+    for index, column in enumerate(chosen):
         # One line each, so that the height is known.
         table.add_column(
             column.name, no_wrap=True, overflow="ellipsis",
-            justify="left" if place in _NAMES else "right",
-            max_width=rest // 2 if place in _NAMES else None,
+            justify="left" if index in _NAMES else "right",
+            max_width=rest // 2 if index in _NAMES else None,
         )  # fmt: skip
     for row in cells:
         add_row(table, *row)
     return table
 
 
-def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
+def _leases(seen: StatusSnapshot, width: int, limit: int) -> Table:
     table = new_table()
     wide = width >= _WIDE
     names = ("group", "topic") if wide else ()
@@ -239,7 +239,7 @@ def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
             name, no_wrap=True, overflow="ellipsis", justify="right" if right else "left",
             max_width=None if right else max(8, (width - 40) // (1 + len(names))),
         )  # fmt: skip
-    for lease in seen.leases[:most]:
+    for lease in seen.leases[:limit]:
         left = _seconds(lease.seconds_left) if lease.seconds_left > 0 else "expired"
         where = (lease.group, lease.topic) if wide else ()
         add_row(table, lease.owner, *where, lease.messages, _seconds(lease.seconds), left)
@@ -247,9 +247,9 @@ def _leases(seen: StatusSnapshot, width: int, most: int) -> Table:
 
 
 def _json(seen: StatusSnapshot) -> dict[str, Any]:
-    standings = [{**dataclasses.asdict(one), "lag": one.lag} for one in seen.standings]
+    groups = [{**dataclasses.asdict(one), "lag": one.lag} for one in seen.groups]
     return {
         "at": seen.at,
-        "groups": standings,
+        "groups": groups,
         "leases": list(map(dataclasses.asdict, seen.leases)),
     }

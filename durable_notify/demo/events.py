@@ -29,23 +29,23 @@ class Events(NamedTuple):
     payloads: list[dict[str, Any]]
 
 
-def find(repository: Path | None, file: Path | None, most: int) -> Events:
+def find(repository: Path | None, file: Path | None, limit: int) -> Events:
     """Return the events of what was named, else of whatever is at hand.
 
     Raises:
         InvalidArgument: what was named has no events, or too few.
     """
     if file is not None:
-        return _enough(_lines(file, most, f"the lines of {file}"))
+        return _enough(_lines(file, limit, f"the lines of {file}"))
     if repository is not None:
-        return _enough(_commits(repository, most))
+        return _enough(_commits(repository, limit))
     try:
-        return _enough(_commits(Path.cwd(), most))
+        return _enough(_commits(Path.cwd(), limit))
     except InvalidArgument:
         source = Path(inspect.getfile(argparse))
         version = platform.python_version()
         origin = f"the lines of Python {version}'s own {source.name} (no git repository is here)"
-        return _enough(_lines(source, most, origin))
+        return _enough(_lines(source, limit, origin))
 
 
 def _enough(events: Events) -> Events:
@@ -57,25 +57,25 @@ def _enough(events: Events) -> Events:
     return events
 
 
-def _lines(file: Path, most: int, origin: str) -> Events:
+def _lines(file: Path, limit: int, origin: str) -> Events:
     try:
         # NUL is the one character that JSON in PostgreSQL cannot hold.
         with file.open(encoding="utf-8", errors="replace") as lines:
             payloads = [
                 {"line": number, "text": line.rstrip("\n").replace("\0", "\ufffd")}
-                for number, line in enumerate(itertools.islice(lines, most), 1)
+                for number, line in enumerate(itertools.islice(lines, limit), 1)
             ]
     except OSError as error:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from None
     return Events(origin, payloads)
 
 
-def _commits(repository: Path, most: int) -> Events:
+def _commits(repository: Path, limit: int) -> Events:
     """Return the newest commits and the file changes in them, oldest first."""
     git = shutil.which("git")
     if git is None:
         raise InvalidArgument("git is not installed")
-    command = [git, "-C", str(repository), "log", f"-{most}", "--name-status", "-z"]
+    command = [git, "-C", str(repository), "log", f"-{limit}", "--name-status", "-z"]
     done = subprocess.run(  # noqa: S603 - git, with a folder for an argument
         [*command, f"--format={_COMMIT}"], capture_output=True, check=False, timeout=60
     )
@@ -85,11 +85,11 @@ def _commits(repository: Path, most: int) -> Events:
     newest_last: deque[dict[str, Any]] = deque()
     commits = 0
     for record in done.stdout.decode(errors="replace").split("\x1e")[1:]:
-        if len(newest_last) >= most:
+        if len(newest_last) >= limit:
             break
         commits += 1
         newest_last.extendleft(reversed(_events_of(record)))
-    payloads = list(newest_last)[-most:]
+    payloads = list(newest_last)[-limit:]
     changes = sum("path" in payload for payload in payloads)
     where = f"the git repository {repository.resolve()}"
     return Events(f"{commits} commits and {changes} file changes in {where}", payloads)

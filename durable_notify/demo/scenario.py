@@ -46,11 +46,11 @@ class Results:
 
 
 def run(
-    *, repository: Path | None, file: Path | None, most: int, console: Console | None = None
+    *, repository: Path | None, file: Path | None, limit: int, console: Console | None = None
 ) -> int:
     """Run the demo; returns the exit status: 1 if durable_notify broke its promise."""
     narrator = Narrator(console)
-    events = find(repository, file, most)
+    events = find(repository, file, limit)
     narrator.title(f"{len(events.payloads)} events: {events.origin}")
     # Not a folder below it: run by root the server is nobody's, who may not enter root's folders.
     with tempfile.TemporaryDirectory(
@@ -152,12 +152,12 @@ class _Scenario:
                 "SELECT min(id) - 1 FROM durable_notify.outbox WHERE (payload->>'n')::int = %s",
                 (again[0],),
             ).fetchone()
-            place: int = row[0]  # type: ignore[index]
-            announced = Admin().replay(connection, GROUP, TOPIC, after=place)
+            position: int = row[0]  # type: ignore[index]
+            announced = Admin().replay(connection, GROUP, TOPIC, after=position)
         self._results.announced = announced
         self._results.to_replay = set(again)
         self._narrator.step(
-            f"Replay: rewind the group to id {place}; {announced} messages are redelivered."
+            f"Replay: rewind the group to id {position}; {announced} messages are redelivered."
         )
         worker = Worker(self._dsn, until_empty=True)
         stack.callback(worker.kill)
@@ -168,9 +168,9 @@ class _Scenario:
     def _publish(self, transactions: list[Transaction]) -> None:
         committed = rolled_back = 0
         with psycopg.connect(self._dsn) as connection:
-            for place, events in enumerate(transactions):
+            for index, events in enumerate(transactions):
                 too_long = notify_and_publish(connection, events)
-                if _rolls_back(place):
+                if _rolls_back(index):
                     connection.rollback()
                     self._results.sent.rolled_back |= events
                     rolled_back += len(events)
@@ -185,8 +185,8 @@ class _Scenario:
         )
 
 
-def _rolls_back(place: int) -> bool:
-    return place % ROLLBACK_EVERY == 1
+def _rolls_back(index: int) -> bool:
+    return index % ROLLBACK_EVERY == 1
 
 
 def _transactions(numbered: Transaction, first: int, last: int) -> list[Transaction]:
@@ -200,4 +200,4 @@ def _transactions(numbered: Transaction, first: int, last: int) -> list[Transact
 
 def _committed(transactions: list[Transaction]) -> int:
     """How many events of a part will be committed."""
-    return sum(len(part) for place, part in enumerate(transactions) if not _rolls_back(place))
+    return sum(len(part) for index, part in enumerate(transactions) if not _rolls_back(index))

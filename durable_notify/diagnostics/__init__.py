@@ -1,1 +1,1 @@
-"""What looks at a database and its consumers: the doctor, its checks, status, probes."""
+"""What examines a database and its consumers: the doctor, its checks, status, probes."""

@@ -1,4 +1,4 @@
-"""What the doctor's checks look at, and within which limits."""
+"""What the doctor's checks examine, and their thresholds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Check = Callable[["CheckContext"], Iterator[Finding]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From where on something counts; times in seconds.
+    """When something becomes a finding; times in seconds.
 
     Attributes:
         transaction: the age of a transaction, prepared or not.
-        unused: how long a group has handed out nothing, while messages wait for it.
+        unused: how long nothing was delivered to a group that has unread messages.
         paused: how long a group is paused.
         handler: how long a consumer holds a batch that it keeps alive.
         dead_letters: of a group.
@@ -35,10 +35,10 @@ class Thresholds:
         clock: how far clocks may lie apart.
         topic: the bytes of a topic without retention.
         lost: how long what a group lost to retention is told.
-        maintenance: how long nobody maintains, while something is to be done.
+        maintenance: how long no process runs maintenance that is due.
         oldest: the oldest major version of PostgreSQL that is tested.
         newest: the newest.
-        statement: how long one look may take.
+        statement: how long one query may take.
         hearing: how long a ring is waited for.
     """
 
@@ -67,7 +67,7 @@ class CheckContext:
     connection: TimeoutConnection
     dsn: str
     listen_dsn: str
-    limits: Thresholds = dataclasses.field(default_factory=Thresholds)
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     role: str = ""
     owns: bool | None = None
     sees_sessions: bool = False
@@ -75,7 +75,7 @@ class CheckContext:
     def rows(self, query: LiteralString, *params: Any) -> list[tuple[Any, ...]]:
         """Run a query in a transaction of its own, within the limits."""
         with self.connection.transaction():
-            patience = int(self.limits.statement * 1000)
+            patience = int(self.thresholds.statement * 1000)
             # In one statement with the transaction: behind a pooler the next has another session.
             self.connection.execute(
                 "SELECT pg_catalog.set_config('statement_timeout', %s, true),"

@@ -1,6 +1,6 @@
-"""The doctor: looks a database over, and says what is wrong, why it matters and what to do.
+"""The doctor: says what is wrong with a database, why it matters and how to fix it.
 
-It changes nothing, and never hangs: connecting, each look and each answer are bounded.
+It changes nothing, and never hangs: connecting, each query and each answer are bounded.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ..adapters import OwnCursor
 from ..dsn import said
 from .checks import CHECKS, FIRST, SESSIONS
 from .context import Check, CheckContext, Thresholds
-from .findings import Finding, found
+from .findings import Finding, finding
 
 __all__ = ["Finding", "Thresholds", "diagnose"]
 
 log = logging.getLogger("durable_notify")
 
-#: A connection counts as dead when an answer takes so much longer than a look may, in seconds.
+#: A connection counts as dead when an answer takes that much longer than a query may, in seconds.
 GRACE = 5.0
 #: With this heartbeat connecting takes no longer than so many seconds.
 CONNECTING = 5.0
 
 
 def diagnose(
-    dsn: str, listen_dsn: str | None = None, *, limits: Thresholds | None = None
+    dsn: str, listen_dsn: str | None = None, *, thresholds: Thresholds | None = None
 ) -> list[Finding]:
     """Check a database, and return what was found, the worst first.
 
@@ -39,7 +39,7 @@ def diagnose(
     Args:
         dsn: what libpq takes.
         listen_dsn: where consumers listen, if elsewhere.
-        limits: from where on something counts.
+        thresholds: when something becomes a finding.
 
     Raises:
         InvalidArgument: libpq cannot read a DSN.
@@ -50,40 +50,40 @@ def diagnose(
     try:
         connection = TimeoutConnection.connect(dsn, cursor_factory=OwnCursor, **wanted)
     except psycopg.OperationalError as error:
-        return [found("no-connection", _text(error))]
+        return [finding("no-connection", _text(error))]
     with connection:
-        patient = CheckContext(connection, dsn, listen_dsn or dsn, limits or Thresholds())
-        connection.answer = patient.limits.statement + GRACE
-        findings = list(_examine(patient))
+        context = CheckContext(connection, dsn, listen_dsn or dsn, thresholds or Thresholds())
+        connection.answer = context.thresholds.statement + GRACE
+        findings = list(_examine(context))
     order = ("error", "warning", "note", "ok")
-    return sorted(findings, key=lambda finding: order.index(finding.level))
+    return sorted(findings, key=lambda each: order.index(each.level))
 
 
-def _examine(patient: CheckContext) -> Iterator[Finding]:
+def _examine(context: CheckContext) -> Iterator[Finding]:
     unseen: list[str] = []
     try:
         for name, (check, well) in (FIRST | CHECKS).items():
-            if name in SESSIONS and not patient.sees_sessions:
+            if name in SESSIONS and not context.sees_sessions:
                 unseen.append(name)
-            seen = list(_carried_out(patient, name, check, unseen))
+            seen = list(_carried_out(context, name, check, unseen))
             if not seen and name not in unseen:
                 seen = [Finding(name, "ok", well)]
             yield from seen
-            if name in FIRST and any(finding.level == "error" for finding in seen):
+            if name in FIRST and any(each.level == "error" for each in seen):
                 break
     except TRANSIENT as error:
-        yield found("connection-lost", f"the connection was lost: {_text(error)}")
+        yield finding("connection-lost", f"the connection was lost: {_text(error)}")
     if unseen:
-        what = f"role {patient.role} could not see, or not in time: {', '.join(unseen)}"
-        yield found("not-looked-at", what, role=patient.role, checks=unseen)
+        what = f"role {context.role} could not see, or not in time: {', '.join(unseen)}"
+        yield finding("not-looked-at", what, role=context.role, checks=unseen)
 
 
 def _carried_out(
-    patient: CheckContext, name: str, check: Check, unseen: list[str]
+    context: CheckContext, name: str, check: Check, unseen: list[str]
 ) -> Iterator[Finding]:
-    """Run a check; record it as unseen if it may not look, or not in time."""
+    """Run a check; record it as unseen if it lacks a privilege, or takes too long."""
     try:
-        yield from check(patient)
+        yield from check(context)
     except (
         psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled,
         psycopg.errors.LockNotAvailable,
@@ -93,7 +93,7 @@ def _carried_out(
         raise
     except psycopg.Error as error:
         log.debug("check %s", name, exc_info=error)
-        yield found("check-failed", f"check {name}: {_text(error)}", check=name)
+        yield finding("check-failed", f"check {name}: {_text(error)}", check=name)
 
 
 def _text(error: BaseException) -> str:

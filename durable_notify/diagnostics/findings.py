@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["KINDS", "LEVELS", "Finding", "Kind", "found"]
+__all__ = ["KINDS", "LEVELS", "Finding", "Kind", "finding"]
 
 Level = Literal["ok", "note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
     remedy: str
 
 
-def found(name: str, what: str, **data: Any) -> Finding:
+def finding(name: str, what: str, **data: Any) -> Finding:
     """Return a finding of a kind."""
     kind = KINDS[name]
     shown = {key: "..." if value is None else value for key, value in data.items()}
@@ -334,8 +334,8 @@ KINDS: dict[str, Kind] = {
     "messages-lost": Kind(
         "note",
         "With --on-lag lose the group never receives them.",
-        "See durable-notify losses --group {group}. Run more consumers, or keep topic {topic} "
-        "longer.",
+        "See durable-notify lost-messages --group {group}. Run more consumers, or keep topic "
+        "{topic} longer.",
     ),
     "maintenance-late": Kind(
         "warning",

@@ -35,13 +35,13 @@ class Probes:
     """Answers HTTP in a thread: ``/live``, ``/ready`` and ``/metrics``.
 
     200 where all that is watched lives, or is ready; else 503. Why, and what of, is JSON in the
-    answer. There is neither encryption nor a password: let nobody but the platform reach it.
+    answer. There is neither encryption nor a password: let only the platform reach it.
 
     Args:
         watched: consumers, or what else has ``health()``.
         port: which port; 0 takes any that is free (see ``port``).
         host: on which address; by default only this machine reaches it.
-        metrics: what ``/metrics`` answers, such as ``observe.prometheus.page``.
+        metrics: what ``/metrics`` answers, such as ``integrations.prometheus.page``.
 
     Raises:
         OSError: the address cannot be had.

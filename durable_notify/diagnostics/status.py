@@ -1,6 +1,6 @@
 """How groups stand now, and how fast they get on: what ``status --watch`` shows.
 
-A look costs the same whatever waits: more than so many messages are estimated, not counted.
+A snapshot costs the same however many messages are unread: above a limit they are estimated.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from psycopg.rows import class_row, tuple_row
 
 from ..adapters import OwnCursor
 
-__all__ = ["GroupStatus", "Lease", "StatusSnapshot", "look"]
+__all__ = ["GroupStatus", "Lease", "StatusSnapshot", "take_snapshot"]
 
 #: Up to so many messages are counted.
-MOST = 10_000
+MAX_COUNT = 10_000
 #: Up to so many leases are shown, the oldest first.
-MOST_LEASES = 1000
+MAX_LEASES = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """A group in a topic; of a topic that nobody consumes all but the first three are None.
+    """A group in a topic; without a group, only topic, last_id and asleep are set.
 
     Attributes:
         topic: its name.
         group: its name.
         last_id: the topic's highest id.
-        delivered_id: the highest id that the group was delivered.
-        unread: committed and not handed out yet; estimated unless ``exact``.
+        delivered_id: the highest id delivered to the group.
+        unread: committed and not delivered yet; estimated unless ``exact``.
         exact: whether it was counted.
         oldest_unread_seconds: how old the oldest of them is; None where there is none.
         deferred: messages that wait for another attempt, counted up to 10,000.
@@ -40,8 +40,8 @@ class GroupStatus:
         dead_letters: given up, counted up to 10,000.
         expired: came past their time.
         asleep: sessions that wait for the topic's doorbell.
-        rate_in: messages published a second since the look before; None at the first.
-        rate_out: messages handed to the group a second; None after a replay, too.
+        rate_in: messages published a second since the snapshot before; None in the first.
+        rate_out: messages delivered to the group a second; None after a replay, too.
     """
 
     topic: str
@@ -85,11 +85,11 @@ class StatusSnapshot:
     """All of it, at a time of the database's clock."""
 
     at: datetime
-    standings: list[GroupStatus]
+    groups: list[GroupStatus]
     leases: list[Lease]
 
 
-def look(
+def take_snapshot(
     connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
 ) -> StatusSnapshot:
     """Look at every group and topic that the role may see; rates are since the snapshot before.
@@ -100,7 +100,7 @@ def look(
         cursor.execute("SELECT pg_catalog.clock_timestamp()")
         ((at,),) = cursor.fetchall()
     with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
-        standings = cursor.execute(
+        groups = cursor.execute(
             """
             SELECT s.topic, s.group_name AS "group", s.last_id, s.delivered_id, s.unread,
                    s.is_exact AS exact,
@@ -111,7 +111,7 @@ def look(
               FROM durable_notify.status(%s) s
              ORDER BY s.topic, s.group_name
             """,
-            (at, MOST),
+            (at, MAX_COUNT),
         ).fetchall()
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(
@@ -121,19 +121,19 @@ def look(
                    EXTRACT(epoch FROM l.deadline - %s)::float8 AS seconds_left, l.messages
               FROM durable_notify.leases() l LIMIT %s
             """,
-            (at, at, MOST_LEASES),
+            (at, at, MAX_LEASES),
         ).fetchall()
     if before is not None:
-        standings = _with_rates(connection, StatusSnapshot(at, standings, leases), before)
-    return StatusSnapshot(at, standings, leases)
+        groups = _with_rates(connection, StatusSnapshot(at, groups, leases), before)
+    return StatusSnapshot(at, groups, leases)
 
 
 def _with_rates(
     connection: psycopg.Connection[Any], now: StatusSnapshot, before: StatusSnapshot
 ) -> list[GroupStatus]:
     seconds = (now.at - before.at).total_seconds()
-    earlier = {(s.topic, s.group): s for s in before.standings}
-    ids = {s.topic: s.last_id for s in before.standings}
+    earlier = {(s.topic, s.group): s for s in before.groups}
+    ids = {s.topic: s.last_id for s in before.groups}
     stretches: dict[tuple[str, int, int], float | None] = {}
 
     def stretch(topic: str, after: int | None, upto: int | None) -> tuple[str, int, int] | None:
@@ -144,7 +144,7 @@ def _with_rates(
         return found
 
     wanted = []
-    for one in now.standings:
+    for one in now.groups:
         was = earlier.get((one.topic, one.group))
         came = stretch(one.topic, ids.get(one.topic, 0), one.last_id)
         went = stretch(one.topic, was.delivered_id, one.delivered_id) if was else None
@@ -173,8 +173,8 @@ def _counted(
             """
             SELECT durable_notify.messages_between(s.topic, s.after_id, s.upto_id)
               FROM ROWS FROM (unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]))
-                   WITH ORDINALITY AS s (topic, after_id, upto_id, place)
-             ORDER BY s.place
+                   WITH ORDINALITY AS s (topic, after_id, upto_id, ord)
+             ORDER BY s.ord
             """,
             (topics, after, upto),
         ).fetchall()

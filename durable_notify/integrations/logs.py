@@ -19,7 +19,7 @@ class LogEvents:
 
     A record's message is the event in words, ``claimed group=billing topic=orders ...``, for
     people; its attributes ``event`` and those of the event's fields are for formatters of JSON.
-    What goes on all the time is logged at DEBUG, what people want to know of at INFO, trouble at
+    Routine events are logged at DEBUG, what people want to know of at INFO, trouble at
     WARNING.
 
     Args:

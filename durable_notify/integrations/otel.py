@@ -2,7 +2,7 @@
 
 After the semantic conventions for messaging, which are in development: names may follow them. Needs
 the extra ``otel``, and an SDK that the application configures. Publishers put the span into the
-headers ``traceparent`` and ``tracestate``; whoever handles the message goes on from there.
+headers ``traceparent`` and ``tracestate``; the handler of the message continues it.
 """
 
 from __future__ import annotations

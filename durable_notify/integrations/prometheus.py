@@ -32,7 +32,7 @@ from ..errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Backlog", "Metrics", "page"]
+__all__ = ["Metrics", "StatusCollector", "page"]
 
 log = logging.getLogger("durable_notify")
 
@@ -41,7 +41,7 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-_BACKLOG = (
+_STATUS = (
     "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
     "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
     " deferred, leases, leased, dead"
@@ -49,8 +49,8 @@ _BACKLOG = (
 )
 #: What a scrape asks the database for, in the order of the query's columns.
 GAUGES = {
-    "waiting_messages": "Messages that were never delivered; estimated above 10,000.",
-    "oldest_waiting_seconds": "The age of the oldest of these.",
+    "unread_messages": "Messages that were never delivered; estimated above 10,000.",
+    "oldest_unread_seconds": "The age of the oldest of these.",
     "deferred_messages": "Messages that wait for a retry, their time or their key; at most 10,000.",
     "leases": "Batches that consumers hold.",
     "leased_messages": "Messages that consumers hold.",
@@ -89,14 +89,14 @@ class Metrics:
         self._settle = seconds("settle", "How long settling took the database.", "group")
         self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
         self._lost = counter("lost_leases", "Leases that others have taken over.", *by_topic)
-        self._rings = counter("rings", "Wake-ups that came.", "group")
-        self._polls = counter("polls", "Looks without a wake-up.", "group")
+        self._notifications = counter("notifications", "Wake-ups that arrived.", "group")
+        self._polls = counter("polls", "Polls without a wake-up.", "group")
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
-        self._differs = counter("differing_options", "Options found to be others.", "group")
-        self._hearing = Gauge(
-            "durable_notify_hearing", "Whether wake-ups arrive: 1, or 0, and it polls.", ["group"],
-            registry=registry,
+        self._differs = counter("differing_options", "Options that differ.", "group")
+        self._listening = Gauge(
+            "durable_notify_listening", "1: wake-ups arrive; 0: they do not, and it polls.",
+            ["group"], registry=registry,
         )  # fmt: skip
         self._count: dict[type[events.Event], Callable[[Any], None]] = {
             events.Published: self._count_published,
@@ -105,14 +105,14 @@ class Metrics:
             events.Settled: self._count_settled,
             events.DeadLettered: lambda e: self._dead.labels(e.group, e.topic).inc(),
             events.LostLease: lambda e: self._lost.labels(e.group, e.topic).inc(),
-            events.Notified: lambda e: self._rings.labels(e.group).inc(),
+            events.Notified: lambda e: self._notifications.labels(e.group).inc(),
             events.Polled: lambda e: self._polls.labels(e.group).inc(),
             events.ClaimFailed: lambda e: self._failures.labels(e.group).inc(),
             events.Reconnected: lambda e: self._reconnects.labels(e.group).inc(),
             events.OptionDiffers: lambda e: self._differs.labels(e.group).inc(),
-            events.ListenVerified: lambda e: self._hearing.labels(e.group).set(1),
-            events.ListenFailed: lambda e: self._hearing.labels(e.group).set(0),
-            events.Disconnected: lambda e: self._hearing.labels(e.group).set(0),
+            events.ListenVerified: lambda e: self._listening.labels(e.group).set(1),
+            events.ListenFailed: lambda e: self._listening.labels(e.group).set(0),
+            events.Disconnected: lambda e: self._listening.labels(e.group).set(0),
         }
 
     def __call__(self, event: events.Event) -> None:
@@ -147,7 +147,7 @@ class Metrics:
             self._settle.labels(event.group).observe(event.seconds)
 
 
-class Backlog(Collector):
+class StatusCollector(Collector):
     """Asks the database, at each scrape, how far every group is behind: ``registry.register(it)``.
 
     While the database does not answer, a scrape has ``durable_notify_up 0`` and all else that the
@@ -159,18 +159,20 @@ class Backlog(Collector):
         timeout: how many seconds the database may take for an answer.
     """
 
-    def __init__(self, dsn: str, *, timeout: float = 3.0, most: int = 10_000) -> None:
+    def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
             raise InvalidArgument(
                 f"timeout must be more than 0 and at most 60 seconds, not {timeout!r}"
             )
         check_dsn(dsn)
         self._timeout = timeout
-        self._most = most
-        self._link = ReconnectingConnection(dsn, "metrics", ConnectionRegistry(), timeout, timeout)
+        self._max_count = max_count
+        self._connection = ReconnectingConnection(
+            dsn, "metrics", ConnectionRegistry(), timeout, timeout
+        )
         self._mutex = threading.Lock()
         self._asked: Future[list[tuple[Any, ...]]] | None = None
-        self._complaints = LogThrottle()
+        self._throttle = LogThrottle()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return the names of its metrics, without asking the database."""
@@ -180,9 +182,9 @@ class Backlog(Collector):
         """Ask the database."""
         try:
             rows = self._ask().result(self._timeout)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the scrape goes on
+        except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
-            level = self._complaints.level("scraping", error, now)
+            level = self._throttle.level("scraping", error, now)
             what = said(error) or f"no answer within {self._timeout:g} s"
             log.log(
                 level, "metrics: the database did not answer how far groups are behind: %s", what
@@ -192,10 +194,10 @@ class Backlog(Collector):
 
     def close(self) -> None:
         """Close its connection."""
-        self._link.close()
+        self._connection.close()
 
     def _ask(self) -> Future[list[tuple[Any, ...]]]:
-        """Ask in a thread; while an answer is out, whoever asks waits for that one.
+        """Ask in a thread; until it answers, other scrapes wait for the same answer.
 
         Trap: what bounds a connection bounds each of a host's addresses, and each in turn.
         """
@@ -212,17 +214,17 @@ class Backlog(Collector):
 
     def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
         try:
-            answer.set_result(self._link.fetch(_BACKLOG, (self._most,)))
+            answer.set_result(self._connection.fetch(_STATUS, (self._max_count,)))
         except Exception as error:  # noqa: BLE001
             answer.set_exception(error)
 
     def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
         up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
-        for place, (name, text) in enumerate(GAUGES.items(), 2):
+        for index, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
             for row in rows or ():
-                family.add_metric([row[1], row[0]], float(row[place]))
+                family.add_metric([row[1], row[0]], float(row[index]))
             yield family
 
 

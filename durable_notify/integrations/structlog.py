@@ -16,7 +16,7 @@ class StructlogEvents:
     """Logs events by structlog; give it as ``on_event``.
 
     The event's name is structlog's, its fields are what is bound to it, at the levels of
-    ``observe.logs``.
+    ``integrations.logs``.
 
     Args:
         logger: where to; by default ``structlog.get_logger("durable_notify.events")``.

@@ -126,7 +126,7 @@ class History:
         """Yield what a group's consumers did of some kinds, in order of time."""
         return (event for event in self.events if event.group == group and event.what in what)
 
-    def about(self, numbers: Iterable[int], most: int = 40) -> tuple[Event, ...]:
+    def about(self, numbers: Iterable[int], limit: int = 40) -> tuple[Event, ...]:
         """Return the smallest stretch that shows what became of messages, faults meanwhile too."""
         wanted = set(numbers)
         theirs = [event for event in self.events if wanted & set(event.numbers)]
@@ -134,8 +134,8 @@ class History:
             return ()
         first, last = theirs[0].at, theirs[-1].at
         faults = [e for e in self.events if e.what == "fault" and first <= e.at <= last]
-        spare = max(most - len(theirs), 0)
-        return tuple(sorted((*theirs[:most], *faults[:spare]), key=lambda event: event.at))
+        spare = max(limit - len(theirs), 0)
+        return tuple(sorted((*theirs[:limit], *faults[:spare]), key=lambda event: event.at))
 
     def known(self) -> Mapping[str, int]:
         """Count the events of each kind."""

@@ -21,7 +21,7 @@ Direction = Literal["both", "to_server", "to_client"]
 
 _CHUNK = 65536
 #: How much is kept for a receiver that does not take it, before its sender has to wait.
-_MOST = 1_000_000
+_MAX_HELD = 1_000_000
 _END = b""  # stands in a flow for the end of what its sender had to say
 
 
@@ -46,7 +46,7 @@ class _Flow:
         """Return whether to read from the source, and whether to write to the sink."""
         if self.stalled:
             return False, False
-        reading = not self.read_all and sum(len(data) for _, data in self.held) < _MOST
+        reading = not self.read_all and sum(len(data) for _, data in self.held) < _MAX_HELD
         return reading, bool(self.held) and self.held[0][0] <= now
 
     def due(self) -> float | None:

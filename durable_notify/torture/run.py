@@ -45,7 +45,7 @@ _DDL = """
     SELECT durable_notify.set_notify_policy('quiet', 'never')"""
 _LEFT = """
     SELECT group_name, topic, unread, deferred, leased FROM durable_notify.status(NULL)
-     WHERE group_name IS NOT NULL AND waiting + deferred + leased > 0"""
+     WHERE group_name IS NOT NULL AND unread + deferred + leased > 0"""
 PATIENCE = 90.0
 
 
@@ -304,8 +304,8 @@ class Run:
                 break
             time.sleep(0.2)
         self.left += [
-            f"group {group}, topic {topic}: {waiting} waiting, {deferred} deferred, {leased} leased"
-            for group, topic, waiting, deferred, leased in left
+            f"group {group}, topic {topic}: {unread} unread, {deferred} deferred, {leased} leased"
+            for group, topic, unread, deferred, leased in left
         ]
         for worker in self.consumers:
             if (status := worker.stop(30)) != 0:

@@ -49,6 +49,26 @@ def test_errors() -> None:
     assert first_column(page("docs/errors.md")) == set(errors.__all__)
 
 
+def test_both_trees_of_errors_are_the_classes() -> None:
+    children: dict[str, set[str]] = {}
+    for name in errors.__all__:
+        for base in getattr(errors, name).__bases__:
+            children.setdefault(base.__name__, set()).add(name)
+    for text in (errors.__doc__ or "", page("docs/errors.md")):
+        drawn: dict[str, set[str]] = {}
+        above: list[str] = []
+        for indent, name, other in re.findall(
+            r"(?m)^ *([│├└─ ]*── )?(\w+)(?: \((\w+)\))?(?: .*)?$", text
+        ):
+            if name != "DurableNotifyError" and not indent:
+                continue
+            above[len(indent) // 4 :] = [name]
+            for base in (*above[-2:-1], *filter(None, [other])):
+                drawn.setdefault(base, set()).add(name)
+        drawn["Exception"] = {"DurableNotifyError"}
+        assert drawn == children
+
+
 def test_sqlstates() -> None:
     documented = first_column(section("docs/sql.md", "Errors"))
     assert documented - {"55P03", "23514", "42501"} == set(translate._BY_SQLSTATE)

@@ -24,12 +24,13 @@ from prometheus_client import CollectorRegistry
 from durable_notify.cli import cli
 from durable_notify.diagnostics.probes import Probes
 from durable_notify.integrations import prometheus
+from tests.diagnostics.test_metrics_and_probes import Stub, examples
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
-from tests.integration.test_observe import Stub, examples
-from tests.support.logs import own_log
-from tests.support.waiting import eventually
-from tests.support.watching import send
+from tests.support.cli import own_log
+from tests.support.missing import need_program
+from tests.support.observe import send
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 DEPLOY = CHECKOUT / "deploy"
@@ -105,10 +106,9 @@ def test_a_wrong_command_is_seen() -> None:
 # systemd, Docker, Kubernetes
 
 
+@pytest.mark.server
 def test_systemd(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("There is no systemd-analyze here.")
+    analyze = need_program("systemd-analyze", "systemd")
     unit = tmp_path / "durable-notify-consume@billing.service"
     text = (DEPLOY / "systemd" / "durable-notify-consume@.service").read_text()
     there = re.sub(r"/srv/durable-notify/venv/bin/durable-notify", "/bin/true", text)
@@ -241,14 +241,13 @@ def test_alerts_name_commands_that_there_are() -> None:
         subprocess.run([promtool, "check", "config", config], check=True, capture_output=True)
 
 
+@pytest.mark.server
 def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     """Each query of the dashboard and the alerts, asked of a Prometheus that scrapes a process."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("There is no prometheus here.")
+    program = need_program("prometheus")
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)
-    registry.register(backlog := prometheus.Backlog(dsn))
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     send(conn, range(3))
     ended = threading.Event()
@@ -277,7 +276,7 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
                 eventually(all_find_data, 60)
             except AssertionError:
                 pytest.fail(f"without data: {missing}")
-            (waiting,) = ask(base, queries()["Waiting A"])
+            (waiting,) = ask(base, queries()["Unread A"])
             assert waiting["value"][1] == "3"
             assert ask(base, "durable_notify_of_no_such_name") == []
     finally:

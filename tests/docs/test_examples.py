@@ -26,9 +26,9 @@ import durable_notify as dn
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
 from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
-from tests.support.node import install
-from tests.support.servers import Postgres
-from tests.support.waiting import eventually
+from tests.support.missing import install, need_package, need_program, skip_missing
+from tests.support.postgres import Postgres
+from tests.support.wait import eventually
 
 EXAMPLES = CHECKOUT / "examples"
 
@@ -44,12 +44,12 @@ def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
 
 
 def left(dsn: str, group: str) -> list[tuple[int | None, ...]]:
-    """What a group has not handled: waiting, deferred, leased, dead."""
+    """What a group has not handled: unread, deferred, leased, dead."""
     with psycopg.connect(dsn) as connection:
         return [
             (line.unread, line.deferred, line.leased, line.dead)
             for line in dn.Admin().status(connection)
-            if line.group_name == group
+            if line.group == group
         ]
 
 
@@ -127,8 +127,8 @@ def test_worker_stops_when_told(dsn: str) -> None:
 @pytest.fixture
 def shop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module of the FastAPI example, which reads its DSN when it is imported."""
-    pytest.importorskip("fastapi")
-    pytest.importorskip("httpx")
+    need_package("fastapi")
+    need_package("httpx")
     monkeypatch.setenv("DURABLE_NOTIFY_DSN", dsn)
     spec = importlib.util.spec_from_file_location("fastapi_app", EXAMPLES / "fastapi_app.py")
     assert spec is not None
@@ -181,8 +181,8 @@ def test_listener_in_psql(dsn: str, server: Postgres) -> None:
     psql, environ = "psql", dict(os.environ)
     if server.bindir is not None:
         psql, environ = str(server.bindir / "psql"), environment(server.bindir)
-    elif shutil.which("psql") is None:
-        pytest.skip("there is no psql")
+    else:
+        need_program("psql", "postgresql-client")
 
     def listen() -> str:
         done = subprocess.run(
@@ -215,7 +215,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("package.json", "listener.mjs"):
         shutil.copy(EXAMPLES / "node" / name, folder)
     if (reason := install(folder)) is not None:
-        pytest.skip(reason)
+        skip_missing(f"packages for node ({reason})", "apt-get install nodejs npm")
     return folder
 
 

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from tests.docs.pages import CHECKOUT, blocks
-from tests.support.command import good
+from tests.support.cli import good
 from tests.support.roles import roles
 
 

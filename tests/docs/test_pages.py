@@ -10,8 +10,8 @@ import pytest
 
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT, PAGES, Runner, blocks
-from tests.support.node import node_with_pg
-from tests.support.servers import Postgres
+from tests.support.missing import node_with_pg
+from tests.support.postgres import Postgres
 
 LINKING = [*PAGES, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]
 #: Pages whose programs need node, and the package pg.

@@ -36,7 +36,7 @@ from psycopg import sql
 
 import durable_notify as dn
 from durable_notify._sync import capture as sync_capture
-from tests.support.adopting import (
+from tests.faults.application import (
     DDL,
     ORDERS,
     PRICES,
@@ -46,16 +46,16 @@ from tests.support.adopting import (
     OldListener,
     application,
 )
-from tests.support.capturing import capturing, messages
-from tests.support.node import node_with_pg
+from tests.support.capture import capturing, messages
+from tests.support.missing import node_with_pg
 from tests.support.roles import Roles, roles
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 Windows = list[tuple[float, float]]
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "0"))
-SUPPORT = Path(__file__).parents[1] / "support"
+PROGRAMS = Path(__file__).parents[1] / "programs"
 PATH = sql.SQL('"$user", public, durable_notify_compat, pg_catalog')
 
 
@@ -232,10 +232,10 @@ def judge(steps: Adoption, old: OldListener, patience: float = 20.0) -> str:
 @pytest.fixture
 def old_command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     if request.param == "psycopg":
-        return [sys.executable, str(SUPPORT / "old_listener.py")]
+        return [sys.executable, str(PROGRAMS / "old_listener.py")]
     node_with_pg(tmp_path)
     script = tmp_path / "old_listener.mjs"
-    script.write_text((SUPPORT / "old_listener.mjs").read_text())
+    script.write_text((PROGRAMS / "old_listener.mjs").read_text())
     return ["node", str(script)]
 
 
@@ -259,6 +259,7 @@ def role_of(made: Roles) -> sql.Identifier:
     return sql.Identifier(made.names["app"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 @pytest.mark.parametrize("old_command", ["node", "psycopg"], indirect=True)
 def test_adoption(dsn: str, conn: Connection, old_command: list[str], tmp_path: Path) -> None:

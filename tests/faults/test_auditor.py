@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import auditor
-from tests.support.auditor import Facts, audit, look
-from tests.support.planting import plant
-from tests.support.schedule import LONG_GONE, Message, Session, Stage, ids
+from tests.faults import auditor
+from tests.faults.auditor import Facts, audit, look
+from tests.support.injection import plant
+from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 
 
 def publish(session: Session, *keys: str | None) -> list[int]:
@@ -27,8 +27,8 @@ def busy(session: Session) -> tuple[list[int], Facts]:
     return sent, Facts({sent[0]})
 
 
-def test_what_is_right(stage: Stage) -> None:
-    (session,) = stage.take(1)
+def test_what_is_right(sessions: Sessions) -> None:
+    (session,) = sessions.take(1)
     sent, facts = busy(session)
     places = {place.id: place for place in auditor.whereabouts(session)}
     assert [places[i].places for i in sent] == [0, 1, 1, 1, 1, 1]
@@ -38,8 +38,8 @@ def test_what_is_right(stage: Stage) -> None:
     assert audit(session, {"g": facts}, sent)["g"] == [sent[5], sent[2], sent[3], sent[4]]
 
 
-def test_paused_exclusive_limited_and_early(stage: Stage) -> None:
-    (session,) = stage.take(1)
+def test_paused_exclusive_limited_and_early(sessions: Sessions) -> None:
+    (session,) = sessions.take(1)
     session.subscribe("g")
     session.subscribe("h")
     sent = publish(session, None, None, None)
@@ -52,8 +52,8 @@ def test_paused_exclusive_limited_and_early(stage: Stage) -> None:
     assert {group: sorted(found) for group, found in came.items()} == {"g": sent, "h": sent}
 
 
-def test_replayed(stage: Stage) -> None:
-    (session,) = stage.take(1)
+def test_replayed(sessions: Sessions) -> None:
+    (session,) = sessions.take(1)
     session.subscribe()
     sent = publish(session, "a", "b", "a")
     session.ack(session.claim())
@@ -112,16 +112,16 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("statement", "said"), PLANTED.values(), ids=PLANTED.keys())
-def test_finds_what_is_wrong_in_the_tables(stage: Stage, statement: str, said: str) -> None:
-    (session,) = stage.take(1)
+def test_finds_what_is_wrong_in_the_tables(sessions: Sessions, statement: str, said: str) -> None:
+    (session,) = sessions.take(1)
     sent, facts = busy(session)
     assert look(session, {"g": facts}, sent) == []
     session.run(statement)
     assert said in "\n".join(look(session, {"g": facts}, sent))
 
 
-def test_finds_what_comes_again(stage: Stage) -> None:
-    (session,) = stage.take(1)
+def test_finds_what_comes_again(sessions: Sessions) -> None:
+    (session,) = sessions.take(1)
     sent, facts = busy(session)
     facts.acked.add(sent[5])
     assert "acknowledged, and came again: 1" in found(session, facts, sent)
@@ -144,12 +144,12 @@ def a_settle_that_loses_what_it_retries(session: Session) -> None:
     plant(
         session,
         "settle",
-        ("PERFORM durable_notify._schedule_retry(held", "PERFORM pg_catalog.concat(held"),
+        ("PERFORM durable_notify._schedule_retry(", "PERFORM pg_catalog.concat("),
     )
 
 
 def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "_claim_topic", ("ELSE live || new_token END", "ELSE live END"))
+    plant(session, "_claim_topic", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END"))
 
 
 def an_expiry_that_loses(session: Session) -> None:
@@ -175,12 +175,12 @@ def a_due_time_in_the_past(session: Session) -> None:
     ],
 )
 def test_finds_what_is_wrong_in_a_function(
-    stage: Stage,
+    sessions: Sessions,
     change: Callable[[Session], None],
     then: Callable[[Session, list[Message]], Facts],
     said: str,
 ) -> None:
-    (session,) = stage.take(1)
+    (session,) = sessions.take(1)
     session.subscribe()
     before = publish(session, "a", "b", None)
     facts = then(session, session.claim())

@@ -21,13 +21,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.auditor import audit_handled
-from tests.support.crew import DDL, Crew
-from tests.support.planting import Plant, plant
-from tests.support.schedule import LONG_GONE, Session, Stage
-from tests.support.servers import Postgres
-from tests.support.stepping import How, at_random, instrument, passed, stop_at
-from tests.support.waiting import eventually
+from tests.faults.auditor import audit_handled
+from tests.faults.workload import DDL, Workload
+from tests.support.injection import How, Plant, at_random, instrument, passed, plant, stop_at
+from tests.support.postgres import Postgres
+from tests.support.sessions import LONG_GONE, Session, Sessions
+from tests.support.wait import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 TABLES = """
@@ -35,13 +34,13 @@ TABLES = """
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind = 'r'"""
 
 
-def scene(stage: Stage, order_by: str = "key", *, exclusive: bool = False) -> dict[str, int]:
+def scene(sessions: Sessions, order_by: str = "key", *, exclusive: bool = False) -> dict[str, int]:
     """All that a claim can meet at once; returns the tokens of leases that are held.
 
     An expired lease, half of it settled; retries that are due, with a key and without; messages
     parked behind a key; a straggler; one to be delivered later, one past its expiry; limits.
     """
-    director, slow = stage.take(2)
+    director, slow = sessions.take(2)
     director.subscribe("g")
     director.subscribe("h")
     options = {"order_by": order_by, "exclusive": exclusive, "on_expiry": "dead_letter"}
@@ -90,9 +89,9 @@ def gone(watcher: Session, pid: int) -> None:
     eventually(lambda: not watcher.value(there, pid))
 
 
-def stopped_everywhere(stage: Stage, statement: str, how: How) -> tuple[int, list[Any]]:
+def stopped_everywhere(sessions: Sessions, statement: str, how: How) -> tuple[int, list[Any]]:
     """Stop a statement at each of its own; returns how many those are, and what it does at last."""
-    watcher, session = stage.take(2)
+    watcher, session = sessions.take(2)
     before = print_of(watcher)
     for number in range(1, 1000):
         stop_at(session, number, how)
@@ -103,7 +102,7 @@ def stopped_everywhere(stage: Stage, statement: str, how: How) -> tuple[int, lis
             assert stopped, "it failed in another way"
             if how == "terminate":
                 gone(watcher, session.pid)
-                session = stage.session()
+                session = sessions.session()
             assert print_of(watcher) == before, f"changed, although stopped at {number}"
             assert locks_left(watcher) == [], f"left behind, stopped at {number}"
             continue
@@ -121,7 +120,7 @@ OPERATIONS = {
     "release": (20, "SELECT durable_notify.release('{{{held}}}')"),
     "extend": (2, "SELECT durable_notify.extend('{{{held}}}', '1 hour') = {held}"),
     "publish": (10, "SELECT durable_notify.publish('t', '1', 'a')"),
-    "seek": (10, "SELECT again FROM durable_notify.seek('g', 't', 0)"),
+    "seek": (10, "SELECT redelivered FROM durable_notify.seek('g', 't', 0)"),
     "redrive": (10, "SELECT durable_notify.redrive('h', everything => true)"),
 }  # fmt: skip
 """Each with the fewest statements it is made of in the scene, so that it is known to do its work."""
@@ -142,22 +141,22 @@ def left_over(session: Session) -> dict[str, list[tuple[int, int]]]:
 
 def undisturbed(dsn: str, name: str, **options: Any) -> tuple[Any, Any]:
     """What an operation returns, and what is left after it, where nothing stops it."""
-    with Stage(dsn) as stage:
-        statement = OPERATIONS[name][1].format(**scene(stage, **options))
-        (session,) = stage.take(1)
+    with Sessions(dsn) as sessions:
+        statement = OPERATIONS[name][1].format(**scene(sessions, **options))
+        (session,) = sessions.take(1)
         return session.run(statement), left_over(session)
 
 
 def disturbed(dsn: str, name: str, how: How, *plants: Plant, **options: Any) -> tuple[Any, Any]:
     """The same where it is stopped at each statement before it is let through."""
     least, statement = OPERATIONS[name]
-    with Stage(dsn) as stage:
-        statement = statement.format(**scene(stage, **options))
-        (director,) = stage.take(1)
+    with Sessions(dsn) as sessions:
+        statement = statement.format(**scene(sessions, **options))
+        (director,) = sessions.take(1)
         for each in plants:
             each(director)
         instrument(director)
-        reached, rows = stopped_everywhere(stage, statement, how)
+        reached, rows = stopped_everywhere(sessions, statement, how)
         print(f"{name}: stopped at each of {reached} statements")
         assert reached >= least, "the scene has little in it"
         return rows, left_over(director)
@@ -184,6 +183,7 @@ def test_stopped_at_every_statement(dsn: str, twin: str, name: str, how: How) ->
     assert left == expected_left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"order_by": "strict"}, {"order_by": "none"}, {"exclusive": True}], ids=str
 )
@@ -245,21 +245,24 @@ def test_planted_faults_are_seen(dsn: str, name: str, fault: Plant, complaint: s
 # Everybody at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
 @pytest.mark.timeout(SECONDS + 110)
 def test_everybody_is_stopped_now_and_then(dsn: str, how: How) -> None:
-    with Stage(dsn) as stage:
-        (director,) = stage.take(1)
+    with Sessions(dsn) as sessions:
+        (director,) = sessions.take(1)
         director.run(DDL)
         instrument(director)
-        with Crew(dsn, pause=0.02) as crew:
+        with Workload(dsn, pause=0.02) as workload:
             began = time.monotonic()
             at_random(director, 0.002, how)
-            while time.monotonic() - began < SECONDS or not (crew.errors and crew.said.warnings()):
-                crew.progress(10)
+            while time.monotonic() - began < SECONDS or not (
+                workload.errors and workload.said.warnings()
+            ):
+                workload.progress(10)
             at_random(director, 0.0)
-            crew.progress(10)
-            crew.drain(director.connection)
-            crew.judge(director.connection)
-            assert all(isinstance(error, psycopg.OperationalError) for error in crew.errors)
+            workload.progress(10)
+            workload.drain(director.connection)
+            workload.judge(director.connection)
+            assert all(isinstance(error, psycopg.OperationalError) for error in workload.errors)
         audit_handled(dsn, {"g": director.column("SELECT message_id FROM handled")})

@@ -30,7 +30,7 @@ from durable_notify._async import capture as async_capture
 from durable_notify._sync import capture as sync_capture
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
-from tests.support.capturing import (
+from tests.support.capture import (
     capturing,
     end_listening,
     gaps,
@@ -39,10 +39,10 @@ from tests.support.capturing import (
     notify,
     now,
 )
-from tests.support.command import start
-from tests.support.pooler import pooler
-from tests.support.waiting import eventually
-from tests.support.watching import value
+from tests.support.cli import start
+from tests.support.observe import value
+from tests.support.pgbouncer import pooler
+from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 
@@ -118,13 +118,13 @@ def judge(conn: Connection, senders: Senders) -> str:
     return f"{len(senders.sent)} sent, {len(lost)} lost in {len(found)} gaps"
 
 
-@pytest.mark.parametrize("half", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 def test_a_connection_that_only_looks_alive(
-    half: str, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: str, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (sync_capture, async_capture):
         monkeypatch.setattr(module, "SILENCE", 10_000)  # it knows its own old session at once
-    with Proxy(dsn) as proxy, capturing(half, proxy.dsn(), "c", "t", heartbeat=0.5) as running:
+    with Proxy(dsn) as proxy, capturing(api, proxy.dsn(), "c", "t", heartbeat=0.5) as running:
         running.listens()
         notify(conn, "c", "before")
         eventually(lambda: messages(conn, "t") == ["before"])
@@ -143,9 +143,9 @@ def test_a_connection_that_only_looks_alive(
     assert since < last < until
 
 
-@pytest.mark.parametrize("half", ["sync", "async"])
-def test_what_is_on_its_way_when_it_is_stopped(half: str, dsn: str, conn: Connection) -> None:
-    with Proxy(dsn) as proxy, capturing(half, proxy.dsn(), "c", "t") as running:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_what_is_on_its_way_when_it_is_stopped(api: str, dsn: str, conn: Connection) -> None:
+    with Proxy(dsn) as proxy, capturing(api, proxy.dsn(), "c", "t") as running:
         running.listens()
         proxy.delay(0.3)
         notify(conn, "c", "a", "b")
@@ -168,12 +168,13 @@ def test_an_active_one_that_only_looks_alive_is_replaced(dsn: str, conn: Connect
         assert len(gaps(conn)) == 1
 
 
+@pytest.mark.slow
 def test_connections_are_cut_anywhere(dsn: str, conn: Connection) -> None:
     """Also between a batch's commit and the answer: it is not published twice."""
     rng = random.Random(SEED)
-    half = rng.choice(["sync", "async"])
+    api = rng.choice(["sync", "async"])
     print(f"DURABLE_NOTIFY_SEED={SEED}")
-    with Proxy(dsn) as proxy, capturing(half, proxy.dsn(), "c", "t", heartbeat=1.0) as running:
+    with Proxy(dsn) as proxy, capturing(api, proxy.dsn(), "c", "t", heartbeat=1.0) as running:
         running.listens()
         with sending(dsn) as senders:
             until = time.monotonic() + SECONDS
@@ -212,16 +213,17 @@ def test_an_answer_that_is_lost(
     assert gaps(conn) == []
 
 
-@pytest.mark.parametrize("half", ["sync", "async"])
-def test_through_a_pooler(half: str, dsn: str, conn: Connection) -> None:
+@pytest.mark.server
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_through_a_pooler(api: str, dsn: str, conn: Connection) -> None:
     """In transaction mode it cannot hear: refused, unless it listens directly. It leaves no lock."""
     with pooler(dsn, "transaction") as pooled:
-        with capturing(half, pooled.dsn, "c", "t", heartbeat=0.5) as running:
+        with capturing(api, pooled.dsn, "c", "t", heartbeat=0.5) as running:
             with pytest.raises(dn.ListenUnavailable, match="direct listen_dsn"):
                 running.ended()
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
         assert value(conn, locks, sync_capture.LOCKS) == 0
-        with capturing(half, pooled.dsn, "c", "t", listen_dsn=dsn) as running:
+        with capturing(api, pooled.dsn, "c", "t", listen_dsn=dsn) as running:
             running.listens()
             notify(conn, "c", "a")
             running.stop()
@@ -238,6 +240,7 @@ def wait_for(process: subprocess.Popen[bytes], word: bytes) -> None:
         assert line, "it ended"
 
 
+@pytest.mark.slow
 def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
     with contextlib.ExitStack() as stack:
         first, second = begin(dsn), None
@@ -260,6 +263,7 @@ def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
     assert len(gaps(conn)) == 1
 
 
+@pytest.mark.slow
 def test_the_server_is_killed(private_server: Server) -> None:
     dsn = private_server.dsn()
     schema.migrate(dsn)

@@ -21,25 +21,20 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.clocks import ProcessClock, patched
-from tests.support.consumers import CHECKOUT, Process, consumer_process
-from tests.support.halves import Half, Seen, go, running, until
-from tests.support.planting import plant
-from tests.support.schedule import Session
-from tests.support.waiting import eventually
-from tests.support.watching import LISTENER, outstanding, send, sessions, value
+from tests.programs.consumer import CHECKOUT, Process, consumer_process
+from tests.support.api import Api, Recorder, maybe_await, running
+from tests.support.injection import ProcessClock, patched, plant
+from tests.support.missing import skip_missing
+from tests.support.observe import LISTENER, backends, outstanding, send, value
+from tests.support.sessions import Session
+from tests.support.wait import eventually, wait_until
 
 HANDLED = "CREATE TABLE handled (grp text, message_id bigint, attempt int, n bigserial)"
-CONSUMER = [sys.executable, "-m", "tests.support.consumers"]
+CONSUMER = [sys.executable, "-m", "tests.programs.consumer"]
 FAR_OFF = """
     SELECT count(*) FROM durable_notify.lease l LEFT JOIN durable_notify.lease_deadline h USING (token)
      WHERE abs(extract(epoch FROM COALESCE(h.deadline, l.deadline) - clock_timestamp())) > 60"""
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture
@@ -52,36 +47,36 @@ def effects(conn: Connection) -> list[tuple[int, int]]:
     return list(conn.execute("SELECT message_id, attempt FROM handled ORDER BY n"))
 
 
-def recorder(half: Half, dsn: str) -> Seen:
+def recorder(api: Api, dsn: str) -> Recorder:
     """A handler that does its work and acknowledges in one transaction."""
 
     async def record(message: Any) -> None:
-        async with half.connect(dsn) as mine:
-            await go(
+        async with api.connect(dsn) as mine:
+            await maybe_await(
                 mine.execute(
                     "INSERT INTO handled VALUES ('g', %s, %s)", [message.id, message.attempt]
                 )
             )
             await message.ack(getattr(mine, "connection", mine))
-            await go(mine.commit())
+            await maybe_await(mine.commit())
 
-    return Seen(record)
+    return Recorder(record)
 
 
 # Stopped past its lease
 
 
-async def stopped_and_woken(half: Half, dsn: str, conn: Connection) -> list[tuple[int, int]]:
+async def stopped_and_woken(api: Api, dsn: str, conn: Connection) -> list[tuple[int, int]]:
     """One consumer is stopped in the midst of a transaction, another takes over; the effects."""
     publisher = dn.Publisher()
     ids = [publisher.publish(conn, "t", n, key="a") for n in range(3)]
-    with consumer_process(half, dsn, "records late", "--lease", "2") as stopped:
+    with consumer_process(api, dsn, "records late", "--lease", "2") as stopped:
         assert stopped.handled(1) == [{"id": ids[0], "attempt": 1}]
         stopped.signal(signal.SIGSTOP)
-        seen = recorder(half, dsn)
-        async with running(half.consumer(dsn, lease=5), seen):
+        seen = recorder(api, dsn)
+        async with running(api.consumer(dsn, lease=5), seen):
             await seen.got(3)
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
         stopped.say("go on")
         stopped.signal(signal.SIGCONT)
         assert stopped.handled(1) == [{"id": ids[0], "refused": "LeaseLost"}]
@@ -95,9 +90,9 @@ async def stopped_and_woken(half: Half, dsn: str, conn: Connection) -> list[tupl
 
 
 async def test_stopped_past_its_lease_and_woken(
-    half: Half, dsn: str, conn: Connection, handled: None
+    api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
-    done = await stopped_and_woken(half, dsn, conn)
+    done = await stopped_and_woken(api, dsn, conn)
     assert [attempt for _, attempt in done] == [2, 1, 1, 1]  # it had taken what it could begin
     assert [message_id for message_id, _ in done] == sorted({i for i, _ in done})
 
@@ -116,18 +111,18 @@ async def test_a_settle_without_the_fence_is_seen(
     settle_without_the_fence(session)
     session.close()
     ids = [dn.Publisher().publish(conn, "t", n) for n in range(1)]
-    half = Half("sync")
+    api = Api("sync")
     # With heartbeats it would often learn that its lease is gone before it settles.
     with (
         no_heartbeat_arrives(conn),
-        consumer_process(half, dsn, "records late", "--lease", "2") as stopped,
+        consumer_process(api, dsn, "records late", "--lease", "2") as stopped,
     ):
         stopped.handled(1)
         stopped.signal(signal.SIGSTOP)
-        seen = recorder(half, dsn)
-        async with running(half.consumer(dsn, lease=30), seen):
+        seen = recorder(api, dsn)
+        async with running(api.consumer(dsn, lease=30), seen):
             await seen.got(1)
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
         stopped.say("go on")
         stopped.signal(signal.SIGCONT)
         eventually(lambda: len(effects(conn)) == 2)
@@ -152,17 +147,17 @@ def no_heartbeat_arrives(conn: Connection) -> Iterator[None]:
 
 
 async def test_heartbeats_that_do_not_arrive(
-    half: Half, dsn: str, conn: Connection, handled: None
+    api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
     """Who works on, not knowing that its lease has run out, is refused, and goes on."""
     ids = send(conn, [1])
-    with consumer_process(half, dsn, "records late", "--lease", "2") as first:
+    with consumer_process(api, dsn, "records late", "--lease", "2") as first:
         with no_heartbeat_arrives(conn):
             assert first.handled(1) == [{"id": ids[0], "attempt": 1}]
-            seen = recorder(half, dsn)
-            async with running(half.consumer(dsn, lease=30), seen):
+            seen = recorder(api, dsn)
+            async with running(api.consumer(dsn, lease=30), seen):
                 await seen.got(1)
-                await until(lambda: outstanding(conn) == 0)
+                await wait_until(lambda: outstanding(conn) == 0)
         first.say("go on")
         assert first.handled(1) == [{"id": ids[0], "refused": "LeaseLost"}]
         ids += send(conn, [2])
@@ -174,13 +169,13 @@ async def test_heartbeats_that_do_not_arrive(
     assert attempt > 1
 
 
-async def held_for_longer_than_a_lease(half: Half, dsn: str, conn: Connection) -> list[int]:
+async def held_for_longer_than_a_lease(api: Api, dsn: str, conn: Connection) -> list[int]:
     """A consumer works for long; what another gets meanwhile of the same group."""
     send(conn, [1])
-    with consumer_process(half, dsn, "records late", "--lease", "3") as slow:
+    with consumer_process(api, dsn, "records late", "--lease", "3") as slow:
         slow.handled(1)
-        seen = recorder(half, dsn)
-        async with running(half.consumer(dsn, lease=3, poll=0.1), seen):
+        seen = recorder(api, dsn)
+        async with running(api.consumer(dsn, lease=3, poll=0.1), seen):
             beats = "SELECT deadline FROM durable_notify.lease_deadline"
             moved: set[Any] = set()
 
@@ -188,7 +183,7 @@ async def held_for_longer_than_a_lease(half: Half, dsn: str, conn: Connection) -
                 moved.update(conn.execute(beats))  # three beats a lease
                 return len(moved) >= 4 or bool(seen.ids)
 
-            await until(for_longer_than_a_lease_or_taken)
+            await wait_until(for_longer_than_a_lease_or_taken)
             taken = list(seen.ids)
         if not taken:
             slow.say("go on")
@@ -196,10 +191,11 @@ async def held_for_longer_than_a_lease(half: Half, dsn: str, conn: Connection) -
     return taken
 
 
+@pytest.mark.slow
 async def test_who_gives_signs_of_life_keeps_its_messages(
-    half: Half, dsn: str, conn: Connection, handled: None
+    api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
-    assert await held_for_longer_than_a_lease(half, dsn, conn) == []
+    assert await held_for_longer_than_a_lease(api, dsn, conn) == []
     assert [attempt for _, attempt in effects(conn)] == [1]
 
 
@@ -217,35 +213,36 @@ async def test_a_takeover_before_the_deadline_is_seen(
     session = Session(dsn)
     takeover_before_the_deadline(session)
     session.close()
-    assert await held_for_longer_than_a_lease(Half("sync"), dsn, conn) != []
+    assert await held_for_longer_than_a_lease(Api("sync"), dsn, conn) != []
 
 
 # Clocks of clients
 
 
-def wrong_by(half: Half, dsn: str, seconds: int, folder: Path, how: str) -> Process:
-    arguments = [half.name, dsn, "records", "--lease", "15"]
+def wrong_by(api: Api, dsn: str, seconds: int, folder: Path, how: str) -> Process:
+    arguments = [api.name, dsn, "records", "--lease", "15"]
     if how == "patched":
-        return Process([*patched("tests.support.consumers", seconds), *arguments])
+        return Process([*patched("tests.programs.consumer", seconds), *arguments])
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     folder.mkdir()
     clock = ProcessClock(folder)
     clock.set(seconds)
     return Process([*CONSUMER, *arguments], clock.environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["faketime", "patched"])
 def test_clients_whose_clocks_are_an_hour_off(
-    half: Half, dsn: str, conn: Connection, handled: None, tmp_path: Path, how: str
+    api: Api, dsn: str, conn: Connection, handled: None, tmp_path: Path, how: str
 ) -> None:
     """One before, one behind; nobody takes anything from anybody, whatever their clocks say."""
     with ExitStack() as stack:
         for seconds in (3600, -3600):
-            process = wrong_by(half, dsn, seconds, tmp_path / str(seconds), how)
+            process = wrong_by(api, dsn, seconds, tmp_path / str(seconds), how)
             stack.callback(process.close)
         ids = [dn.Publisher().publish(conn, "t", n, key=str(n % 3)) for n in range(20)]
-        eventually(lambda: len(sessions(conn, LISTENER)) == 2)
+        eventually(lambda: len(backends(conn, LISTENER)) == 2)
         for n in range(40):
             ids.append(dn.Publisher().publish(conn, "t", n, key=str(n % 3)))
             assert value(conn, FAR_OFF) == 0
@@ -262,13 +259,13 @@ def a_heartbeat_comes(conn: Connection) -> None:
 
 
 def test_a_client_whose_clock_jumps(
-    half: Half, dsn: str, conn: Connection, handled: None, tmp_path: Path
+    api: Api, dsn: str, conn: Connection, handled: None, tmp_path: Path
 ) -> None:
     """An hour forth and two back while it works: its leases go on, it is neither early nor late."""
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     clock = ProcessClock(tmp_path)
-    options = [half.name, dsn, "records late", "--lease", "3"]
+    options = [api.name, dsn, "records late", "--lease", "3"]
     process = Process([*CONSUMER, *options], clock.environment)
     try:
         for number, seconds in enumerate((3600, -3600, 0)):
@@ -289,7 +286,7 @@ def test_publishers_whose_clocks_are_an_hour_off(
 ) -> None:
     """A delay and a time to live are counted by the database's clock."""
     if ProcessClock.LIBRARY is None:
-        pytest.skip("libfaketime is not installed: apt install faketime")
+        skip_missing("faketime", "apt-get install faketime")
     for seconds in (3600, -3600):
         folder = tmp_path / str(seconds)
         folder.mkdir()

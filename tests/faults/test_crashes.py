@@ -21,11 +21,11 @@ import pytest
 
 from durable_notify import schema
 from durable_notify.embedded import Server
-from tests.support import crashing
-from tests.support.auditor import audit_handled
-from tests.support.consumers import Process
-from tests.support.waiting import eventually
-from tests.support.watching import LISTENER, outstanding, sessions
+from tests.faults.auditor import audit_handled
+from tests.programs import publisher
+from tests.programs.consumer import Process
+from tests.support.observe import LISTENER, backends, outstanding
+from tests.support.wait import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "10"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -45,7 +45,7 @@ class Crowd:
     def start(self, role: str) -> None:
         self.started += 1
         half = HALVES[self.started % 2]
-        module = {"p": "tests.support.crashing", "c": "tests.support.consumers"}[role[0]]
+        module = {"p": "tests.programs.publisher", "c": "tests.programs.consumer"}[role[0]]
         arguments = {
             "p": [f"{SEED}/{self.started}", str(self.started * 1_000_000)],
             "c": ["records", "--lease", "1", "--concurrency", "3", "--group", role.split()[1]],
@@ -82,6 +82,7 @@ def crowd(dsn: str, rng: random.Random) -> Iterator[Crowd]:
             everybody.kill(role)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 def test_everybody_crashes(private_server: Server) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
@@ -89,7 +90,7 @@ def test_everybody_crashes(private_server: Server) -> None:
     dsn = private_server.dsn()
     schema.migrate(dsn)
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(crashing.DDL.encode())
+        conn.execute(publisher.DDL.encode())
         conn.execute("CREATE TABLE handled (grp text, message_id bigint, attempt int)")
     publishers = ["p 1", "p 2"]
     consumers = ["c g 1", "c g 2", "c h 1"]
@@ -117,7 +118,7 @@ def test_everybody_crashes(private_server: Server) -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
             eventually(lambda: outstanding(conn) == 0, 60)
             # The one started last may still be starting.
-            eventually(lambda: len(sessions(conn, LISTENER)) == len(consumers))
+            eventually(lambda: len(backends(conn, LISTENER)) == len(consumers))
             for role in consumers:
                 everybody.stop(role)
             judge(conn, everybody)

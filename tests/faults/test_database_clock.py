@@ -17,12 +17,12 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.support.clocks import DatabaseClock
-from tests.support.crew import DDL, Crew
-from tests.support.halves import Half, Seen, running, until
-from tests.support.planting import plant
-from tests.support.schedule import Stage, ids
-from tests.support.watching import leased, outstanding, send
+from tests.faults.workload import DDL, Workload
+from tests.support.api import Api, Recorder, running
+from tests.support.injection import DatabaseClock, plant
+from tests.support.observe import leased, outstanding, send
+from tests.support.sessions import Sessions, ids
+from tests.support.wait import wait_until
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -30,29 +30,32 @@ EXCLUSIVE = """SELECT durable_notify.configure('g', '{"exclusive": true}')"""
 
 
 @pytest.fixture
-def clock(stage: Stage) -> DatabaseClock:
-    return DatabaseClock(stage.session())
+def clock(sessions: Sessions) -> DatabaseClock:
+    return DatabaseClock(sessions.session())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
-def test_it_is_set_while_everybody_works(dsn: str, clock: DatabaseClock, stage: Stage) -> None:
+def test_it_is_set_while_everybody_works(
+    dsn: str, clock: DatabaseClock, sessions: Sessions
+) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
     rng = random.Random(SEED)
-    (director,) = stage.take(1)
+    (director,) = sessions.take(1)
     director.run(DDL)
-    with Crew(dsn, pause=0.02, seed=SEED) as crew:
+    with Workload(dsn, pause=0.02, seed=SEED) as workload:
         until_then = time.monotonic() + SECONDS
         while time.monotonic() < until_then:
             clock.set(rng.choice(["1 hour", "-1 hour", "0", "10 seconds", "-3 seconds"]))
-            crew.progress(5)
+            workload.progress(5)
         clock.set("1 day")  # what was put off while it was ahead is due
-        crew.drain(director.connection)
-        crew.judge(director.connection)
+        workload.drain(director.connection)
+        workload.judge(director.connection)
 
 
-def test_back_by_an_hour(clock: DatabaseClock, stage: Stage) -> None:
+def test_back_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
     """Who is alive goes on; who died before that is found dead once its hour has come again."""
-    alive, dead, publisher = stage.take(3)
+    alive, dead, publisher = sessions.take(3)
     alive.subscribe()
     first, second = publisher.publish(), publisher.publish()
     mine, lost = alive.claim(1, lease="30 s"), dead.claim(1, lease="30 s")
@@ -73,9 +76,9 @@ def test_back_by_an_hour(clock: DatabaseClock, stage: Stage) -> None:
     alive.ack(again)
 
 
-def test_forth_by_an_hour(clock: DatabaseClock, stage: Stage) -> None:
+def test_forth_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
     """All leases have run out at once: whoever settles first wins, and only one does."""
-    first, second, publisher = stage.take(3)
+    first, second, publisher = sessions.take(3)
     first.subscribe()
     sent = [publisher.publish() for _ in range(2)]
     early = first.claim()
@@ -89,12 +92,12 @@ def test_forth_by_an_hour(clock: DatabaseClock, stage: Stage) -> None:
     assert leased(second.connection) == 0
 
 
-def exclusive_group_after_a_step_back(clock: DatabaseClock, stage: Stage) -> list[int]:
+def exclusive_group_after_a_step_back(clock: DatabaseClock, sessions: Sessions) -> list[int]:
     """A consumer has claimed, and says it is at it for long; the clock goes back; another is active.
 
     What is out under leases while that one works.
     """
-    old, new, publisher = stage.take(3)
+    old, new, publisher = sessions.take(3)
     old.subscribe()
     old.run(EXCLUSIVE)
     publisher.publish()
@@ -112,22 +115,22 @@ def exclusive_group_after_a_step_back(clock: DatabaseClock, stage: Stage) -> lis
 
 
 def test_the_active_consumer_is_fenced_whatever_the_clock(
-    clock: DatabaseClock, stage: Stage
+    clock: DatabaseClock, sessions: Sessions
 ) -> None:
-    assert len(exclusive_group_after_a_step_back(clock, stage)) == 1
+    assert len(exclusive_group_after_a_step_back(clock, sessions)) == 1
 
 
-def test_a_fence_that_trusts_the_clock_is_seen(clock: DatabaseClock, stage: Stage) -> None:
+def test_a_fence_that_trusts_the_clock_is_seen(clock: DatabaseClock, sessions: Sessions) -> None:
     later = " OR l.claimed_at > clocks.clock_timestamp()"
-    plant(stage.session(), "_fenced_leases", (later, ""))
-    assert len(exclusive_group_after_a_step_back(clock, stage)) == 2
+    plant(sessions.session(), "_fenced_leases", (later, ""))
+    assert len(exclusive_group_after_a_step_back(clock, sessions)) == 2
 
 
 def test_a_token_that_comes_again_settles_nothing_of_anothers(
-    clock: DatabaseClock, stage: Stage
+    clock: DatabaseClock, sessions: Sessions
 ) -> None:
     """The same session claims at the same moment once more; tokens have both in them."""
-    reader, other, publisher = stage.take(3)
+    reader, other, publisher = sessions.take(3)
     reader.subscribe()
     first = publisher.publish()
     clock.freeze()
@@ -151,11 +154,11 @@ async def test_a_token_that_comes_again_ends_no_consumer(
     caplog.set_level("INFO", "durable_notify")
     sent = send(conn, [1, 2])
     clock.freeze()
-    seen = Seen(lambda _message: until(lambda: "clock was set back" in caplog.text))
-    consumer = Half(name).consumer(dsn, batch_size=1)
+    seen = Recorder(lambda _message: wait_until(lambda: "clock was set back" in caplog.text))
+    consumer = Api(name).consumer(dsn, batch_size=1)
     async with running(consumer, seen, concurrency=2):
-        await until(lambda: "clock was set back" in caplog.text)
+        await wait_until(lambda: "clock was set back" in caplog.text)
         clock.set("0")
         await seen.got(2)
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
     assert sorted(seen.ids) == sent

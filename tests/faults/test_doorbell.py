@@ -22,9 +22,8 @@ import pytest
 from psycopg import errors
 
 import durable_notify as dn
-from tests.support import doorbell
-from tests.support.bells import Listener
-from tests.support.doorbell import (
+from tests.faults import doorbell_by_hand
+from tests.faults.doorbell_by_hand import (
     NEVER,
     ByFlag,
     ByFlagWithoutList,
@@ -36,10 +35,10 @@ from tests.support.doorbell import (
     WithoutSecondRead,
     interleavings,
 )
-from tests.support.planting import plant
-from tests.support.schedule import Session, Stage
-from tests.support.waiting import eventually
-from tests.support.watching import LISTENER, sessions
+from tests.support.injection import plant
+from tests.support.observe import LISTENER, Listener, backends
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 TIMES = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
@@ -116,10 +115,10 @@ WAYS: dict[str, Callable[[Session, str], list[Step]]] = {
 }
 
 
-def orders_that_lose(stage: Stage, kind: type[ByHand], way: str) -> Iterator[int]:
+def orders_that_lose(sessions: Sessions, kind: type[ByHand], way: str) -> Iterator[int]:
     """The orders of the steps of a publisher and a consumer in which it sleeps for ever."""
-    publisher = stage.session()
-    with closing(kind(stage.dsn, "g", [])) as consumer:
+    publisher = sessions.session()
+    with closing(kind(sessions.dsn, "g", [])) as consumer:
         own = [getattr(consumer, step) for step in ("read", *kind.STEPS)]
         for number in itertools.count():
             consumer.turn_to([topic := f"t{number}"])
@@ -139,56 +138,56 @@ def orders_that_lose(stage: Stage, kind: type[ByHand], way: str) -> Iterator[int
             consumer.rung()  # what it has not taken notice of is not to wake it next time
 
 
-def loses(stage: Stage, kind: type[ByHand], way: str) -> bool:
+def loses(sessions: Sessions, kind: type[ByHand], way: str) -> bool:
     """Whether there is such an order."""
-    return next(orders_that_lose(stage, kind, way), None) is not None
+    return next(orders_that_lose(sessions, kind, way), None) is not None
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_in_no_order_is_a_wake_up_lost(stage: Stage, way: str) -> None:
-    assert list(orders_that_lose(stage, ByHand, way)) == []
+def test_in_no_order_is_a_wake_up_lost(sessions: Sessions, way: str) -> None:
+    assert list(orders_that_lose(sessions, ByHand, way)) == []
 
 
 @pytest.mark.parametrize("kind", [WithoutList, ListTooEarly])
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "by itself"])
 def test_planted_without_a_list_or_with_an_early_one(
-    stage: Stage, kind: type[ByHand], way: str
+    sessions: Sessions, kind: type[ByHand], way: str
 ) -> None:
-    assert loses(stage, kind, way)
+    assert loses(sessions, kind, way)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_planted_without_a_second_read(stage: Stage, way: str) -> None:
-    assert loses(stage, WithoutSecondRead, way)
+def test_planted_without_a_second_read(sessions: Sessions, way: str) -> None:
+    assert loses(sessions, WithoutSecondRead, way)
 
 
 @pytest.mark.parametrize("way", ["repeatable read", "serializable"])
-def test_planted_with_a_flag_in_a_table(stage: Stage, way: str) -> None:
+def test_planted_with_a_flag_in_a_table(sessions: Sessions, way: str) -> None:
     """Seen through a frozen snapshot: the list does not help, for it has not looked yet."""
-    doorbell.flags_for_bells(stage.session())
-    assert loses(stage, ByFlag, way)
+    doorbell_by_hand.flags_for_bells(sessions.session())
+    assert loses(sessions, ByFlag, way)
 
 
-def test_planted_with_a_flag_and_no_list(stage: Stage) -> None:
-    doorbell.flags_for_bells(stage.session())
-    assert list(orders_that_lose(stage, ByFlag, "read committed")) == []
-    assert loses(stage, ByFlagWithoutList, "read committed")
+def test_planted_with_a_flag_and_no_list(sessions: Sessions) -> None:
+    doorbell_by_hand.flags_for_bells(sessions.session())
+    assert list(orders_that_lose(sessions, ByFlag, "read committed")) == []
+    assert loses(sessions, ByFlagWithoutList, "read committed")
 
 
-def test_planted_a_ring_that_locks_after_its_look(stage: Stage) -> None:
+def test_planted_a_ring_that_locks_after_its_look(sessions: Sessions) -> None:
     """Held up between the two, it stands in nobody's list."""
-    director, other = stage.take(2)
+    director, other = sessions.take(2)
     lock = "LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE;"
     look = "PERFORM durable_notify._notify_waiters(topic, hint);"
     gate = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711);"
     plant(director, "_ring", (lock, ""), (look, f"{look} {gate} {lock}"))
-    with closing(ByHand(stage.dsn, "g", ["t"])) as consumer:
+    with closing(ByHand(sessions.dsn, "g", ["t"])) as consumer:
         other.publish()
         (message,) = other.claim()
         director.run("SELECT pg_advisory_lock(4711)")
         query = "SELECT durable_notify.settle(%s, '{}', %s)"
         work = other.start(query, message.token, [message.id])
-        stage.wait_until_blocked(other, work)
+        sessions.wait_until_blocked(other, work)
         for step in consumer.STEPS:
             getattr(consumer, step)()
         director.run("SELECT pg_advisory_unlock(4711)")
@@ -206,7 +205,7 @@ class Lost(AssertionError):
 
 
 def rounds(
-    stage: Stage,
+    sessions: Sessions,
     got: dict[str, set[int]],
     check: Step,
     bound: float = BOUND,
@@ -214,9 +213,9 @@ def rounds(
 ) -> None:
     """Play for some seconds; after each round everybody must get all that is committed."""
     print(f"DURABLE_NOTIFY_SEED={FIRST_SEED}")
-    stage.session().run("SELECT durable_notify.set_notify_policy(%s, 'never')", NEVER)
+    sessions.session().run("SELECT durable_notify.set_notify_policy(%s, 'never')", NEVER)
     until, played = time.monotonic() + seconds, 0
-    with closing(Rounds(stage.dsn, FIRST_SEED, TOPICS)) as game:
+    with closing(Rounds(sessions.dsn, FIRST_SEED, TOPICS)) as game:
         while time.monotonic() < until:
             game.play()
             played += 1
@@ -246,10 +245,10 @@ def everybody_has(game: Rounds, got: dict[str, set[int]], check: Step, bound: fl
 
 
 def consume_by_hand(
-    stage: Stage, kind: type[ByHand], bound: float = BOUND, seconds: float = SECONDS
+    sessions: Sessions, kind: type[ByHand], bound: float = BOUND, seconds: float = SECONDS
 ) -> list[ByHand]:
     """Several publishers of all sorts, two consumers; these at the end."""
-    consumers = [kind(stage.dsn, group, [*TOPICS, NEVER]) for group in "gh"]
+    consumers = [kind(sessions.dsn, group, [*TOPICS, NEVER]) for group in "gh"]
     threads = [threading.Thread(target=consumer.run) for consumer in consumers]
 
     def raise_what_failed() -> None:
@@ -260,7 +259,7 @@ def consume_by_hand(
     for thread in threads:
         thread.start()
     try:
-        rounds(stage, {c.group: c.got for c in consumers}, raise_what_failed, bound, seconds)
+        rounds(sessions, {c.group: c.got for c in consumers}, raise_what_failed, bound, seconds)
     finally:
         for consumer, thread in zip(consumers, threads, strict=True):
             consumer.stop()
@@ -270,9 +269,10 @@ def consume_by_hand(
     return consumers
 
 
-def test_by_hand_at_random(stage: Stage) -> None:
+@pytest.mark.slow
+def test_by_hand_at_random(sessions: Sessions) -> None:
     """Once asleep only a ring wakes them, or the end of who was under way."""
-    for consumer in consume_by_hand(stage, ByHand):
+    for consumer in consume_by_hand(sessions, ByHand):
         counts = f"{consumer.sleeps} sleeps, {consumer.rings} rings, {consumer.ended} ended"
         print(f"{consumer.group}: {counts}")
         assert consumer.sleeps > 10 * TIMES
@@ -280,10 +280,11 @@ def test_by_hand_at_random(stage: Stage) -> None:
         assert consumer.ended > 0
 
 
-def test_planted_at_random(stage: Stage) -> None:
+@pytest.mark.slow
+def test_planted_at_random(sessions: Sessions) -> None:
     """It is caught within a second or two; by then it would long be a failure."""
     with pytest.raises(Lost):
-        consume_by_hand(stage, WithoutList, bound=0.5, seconds=40)
+        consume_by_hand(sessions, WithoutList, bound=0.5, seconds=40)
 
 
 HUNT = """
@@ -308,10 +309,10 @@ HUNT = """
     END $$"""
 
 
-def test_who_is_being_prepared_is_always_in_the_list(stage: Stage) -> None:
+def test_who_is_being_prepared_is_always_in_the_list(sessions: Sessions) -> None:
     """PostgreSQL moves the locks to a holder without a process, and a look may come in between."""
     stopping = threading.Event()
-    publisher, watcher = stage.take(2)
+    publisher, watcher = sessions.take(2)
     watcher.run(HUNT)
 
     def publish() -> None:
@@ -348,19 +349,20 @@ class AsyncRunner:
         self._loop.call_soon_threadsafe(self._consumer.stop)
 
 
-def test_consumers_at_random(stage: Stage) -> None:
+@pytest.mark.slow
+def test_consumers_at_random(sessions: Sessions) -> None:
     """The real ones, of both halves, without a poll; their listeners are killed, too."""
     got: dict[str, set[int]] = {group: set() for group in ("async", "sync", "patterns")}
     chance = random.Random(FIRST_SEED)
     options: dict[str, Any] = {"poll": None}
     everything = [*TOPICS, NEVER]
-    director = stage.session()
+    director = sessions.session()
     for topic in everything:  # a pattern stands for topics there are
         director.publish(topic=topic)
-    ears = Listener(stage, *TOPICS)
-    patterns = dn.Consumer(stage.dsn, group="patterns", topics=["*"], **options)
-    sync = dn.Consumer(stage.dsn, group="sync", topics=everything, **options)
-    beside = dn.AsyncConsumer(stage.dsn, group="async", topics=everything, **options)
+    ears = Listener(sessions, *TOPICS)
+    patterns = dn.Consumer(sessions.dsn, group="patterns", topics=["*"], **options)
+    sync = dn.Consumer(sessions.dsn, group="sync", topics=everything, **options)
+    beside = dn.AsyncConsumer(sessions.dsn, group="async", topics=everything, **options)
     at_work = AsyncRunner(beside, lambda message: got["async"].add(message.id))
     stops = [at_work.stop, sync.stop, patterns.stop]
     runs: list[Step] = [
@@ -374,7 +376,7 @@ def test_consumers_at_random(stage: Stage) -> None:
     def count_rings_and_kill_listeners() -> None:
         rings.extend(ears.heard())
         if chance.random() < 0.05:
-            for pid in sessions(director.connection, LISTENER):
+            for pid in backends(director.connection, LISTENER):
                 director.run("SELECT pg_terminate_backend(%s)", pid)
 
     with ExitStack() as ending:
@@ -382,6 +384,6 @@ def test_consumers_at_random(stage: Stage) -> None:
             thread.start()
             ending.callback(thread.join)
             ending.callback(stop)
-        rounds(stage, got, count_rings_and_kill_listeners)
+        rounds(sessions, got, count_rings_and_kill_listeners)
     print(f"{len(rings)} rings")
     assert len(rings) > 10 * TIMES

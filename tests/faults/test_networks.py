@@ -34,9 +34,10 @@ import durable_notify as dn
 from durable_notify._async.database import connection as async_links
 from durable_notify._sync.database import connection as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
-from tests.support.auditor import audit_handled
-from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
-from tests.support.watching import asleep, beat, outstanding, send
+from tests.faults.auditor import audit_handled
+from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
+from tests.support.observe import asleep, beat, outstanding, send
+from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -46,11 +47,6 @@ LEASE = 4
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 DIRECTIONS: list[Direction] = ["both", "to_server", "to_client"]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture(params=DIRECTIONS)
@@ -85,10 +81,10 @@ class Watch:
 
 
 async def test_the_listening_connection(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(dsn, listen_dsn=proxy.dsn(), heartbeat=HEARTBEAT, lease=LEASE)
+    seen = Recorder()
+    consumer = api.consumer(dsn, listen_dsn=proxy.dsn(), heartbeat=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, direction)
@@ -103,11 +99,11 @@ async def test_the_listening_connection(
 
 
 async def test_the_claiming_connection(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
     """Found at its next use, here at once. What was claimed and not heard of comes again."""
-    seen = Seen()
-    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=1)
+    seen = Recorder()
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=1)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, direction)
@@ -115,33 +111,33 @@ async def test_the_claiming_connection(
         send(conn, [1])
         await seen.got(1)
         watch.within_heartbeats(2 + 2)  # and the lease, where the claim had arrived
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
     assert len(seen.ids) == 1
 
 
 async def test_idle_connections(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
     """Found without being used, so that the next message does not wait for it."""
-    seen = Seen()
-    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
+    seen = Recorder()
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         send(conn, [0])
         await seen.got(1)
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
         await asleep(consumer)
         go_dead(proxy, direction)
         watch = Watch()
-        await until(lambda: all(link._connection is None for link in consumer._store._links))
+        await wait_until(lambda: all(link._connection is None for link in consumer._store._links))
         watch.within_heartbeats(2)
         send(conn, [1])
         await seen.got(2)
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
     assert seen.attempts[:2] == [1, 1]
 
 
 async def test_the_settling_connection(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
     """The acknowledgement goes over another one, also where the first one had arrived."""
     told = asyncio.Event()
@@ -151,26 +147,26 @@ async def test_the_settling_connection(
             await told.wait()
             await message.ack()
 
-    seen = Seen(handle)
-    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
+    seen = Recorder(handle)
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         send(conn, [0])
-        await until(lambda: outstanding(conn) == 0 and seen.ids)
+        await wait_until(lambda: outstanding(conn) == 0 and seen.ids)
         send(conn, [1])
         await seen.got(2)
         go_dead(proxy, direction)
         watch = Watch()
         told.set()
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
         watch.within_heartbeats(2)
         send(conn, [2])
         await seen.got(3)
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
     assert seen.attempts[:2] == [1, 1]
 
 
 async def test_the_lease_is_kept_though_its_connection_is_dead(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy
+    api: Api, dsn: str, conn: Connection, proxy: Proxy
 ) -> None:
     """There is time to try again on another before it runs out."""
     done = asyncio.Event()
@@ -178,19 +174,19 @@ async def test_the_lease_is_kept_though_its_connection_is_dead(
     async def handle(message: Any) -> None:
         await done.wait()
 
-    seen, other = Seen(handle), Seen()
+    seen, other = Recorder(handle), Recorder()
     # A heartbeat so long that only the lease's own can help.
-    consumer = half.consumer(proxy.dsn(), listen_dsn=dsn, lease=2)
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, lease=2)
     async with running(consumer, seen):
         send(conn, [1])
         await seen.got(1)
-        await until(lambda: consumer._store._keeping._connection is not None)
+        await wait_until(lambda: consumer._store._keeping._connection is not None)
         go_dead(proxy, "both")
         until_then = time.monotonic() + 4
-        async with running(half.consumer(dsn, lease=2), other):
-            await until(lambda: time.monotonic() > until_then)
+        async with running(api.consumer(dsn, lease=2), other):
+            await wait_until(lambda: time.monotonic() > until_then)
             done.set()
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
         proxy.cut()  # what claims would be waited for until its own heartbeats are over
     assert seen.attempts == [1]
     assert other.ids == []
@@ -198,7 +194,7 @@ async def test_the_lease_is_kept_though_its_connection_is_dead(
 
 @pytest.mark.parametrize("connection", ["listening", "claiming"])
 async def test_planted_nobody_looks(
-    half: Half,
+    api: Api,
     dsn: str,
     conn: Connection,
     proxy: Proxy,
@@ -213,14 +209,14 @@ async def test_planted_nobody_looks(
         dsns.reverse()
         for own in (async_links.AsyncTimeoutConnection, sync_links.TimeoutConnection):
             monkeypatch.setattr(own, "wait", super(own, own).wait)
-    seen = Seen()
-    consumer = half.consumer(dsns[0], listen_dsn=dsns[1], heartbeat=HEARTBEAT, lease=LEASE)
+    seen = Recorder()
+    consumer = api.consumer(dsns[0], listen_dsn=dsns[1], heartbeat=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, "both")
         send(conn, [1])
         with pytest.raises(AssertionError):
-            await until(lambda: seen.ids, HEARTBEAT * 4)
+            await wait_until(lambda: seen.ids, HEARTBEAT * 4)
         proxy.cut()
         await seen.got(1)
 
@@ -229,11 +225,11 @@ async def test_planted_nobody_looks(
 
 
 async def test_a_slow_network_is_not_a_dead_one(
-    half: Half, conn: Connection, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    api: Api, conn: Connection, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "durable_notify")
-    seen = Seen()
-    consumer = half.consumer(proxy.dsn(), heartbeat=2.0)
+    seen = Recorder()
+    consumer = api.consumer(proxy.dsn(), heartbeat=2.0)
     async with running(consumer, seen):
         await asleep(consumer)
         proxy.delay(0.1)
@@ -242,7 +238,7 @@ async def test_a_slow_network_is_not_a_dead_one(
             await seen.got(number)
         listener = consumer._ear._listener
         checked = listener._checked_at
-        await until(lambda: listener._checked_at > checked)
+        await wait_until(lambda: listener._checked_at > checked)
         assert listener.reconnects == 0
         proxy.delay(0.0)
     assert "lost" not in caplog.text
@@ -251,37 +247,39 @@ async def test_a_slow_network_is_not_a_dead_one(
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
 async def test_consumers_cut_in_the_midst_of_a_message(
-    half: Half, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
     """Whichever of its connections is, and whatever it says just then."""
-    seen = Seen()
-    consumer = half.consumer(proxy.dsn(), heartbeat=HEARTBEAT, lease=1)
+    seen = Recorder()
+    consumer = api.consumer(proxy.dsn(), heartbeat=HEARTBEAT, lease=1)
     async with running(consumer, seen):
         for number, after_bytes in enumerate((1, 30, 120, 400), 1):
             await asleep(consumer)
             proxy.cut(after_bytes, direction)
             send(conn, [number])
-            await until(lambda number=number: number in {m.payload for m in seen.messages})
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda number=number: number in {m.payload for m in seen.messages})
+            await wait_until(lambda: outstanding(conn) == 0)
     handled = [m.payload for m in seen.messages]
     assert set(handled) == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
 async def test_publishers_cut_at_any_byte(
-    half: Half, conn: Connection, proxy: Proxy, direction: Direction
+    api: Api, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
-    publisher = half.Publisher()
+    publisher = api.Publisher()
 
     async def publish(number: int, cut: int | None = None) -> int:
         """Publish, once more where it is not known to be published; how many bytes went through."""
         for attempt in range(2):
             with contextlib.suppress(psycopg.OperationalError):
-                async with half.connect(proxy.dsn(), autocommit=True) as connection:
+                async with api.connect(proxy.dsn(), autocommit=True) as connection:
                     if cut is not None and attempt == 0:
                         proxy.cut(cut, direction)
                     before = getattr(proxy, direction)
-                    await go(publisher.publish(connection, "t", number, dedup_key=str(number)))
+                    await maybe_await(
+                        publisher.publish(connection, "t", number, dedup_key=str(number))
+                    )
                     return int(getattr(proxy, direction) - before)
         raise AssertionError("it was cut only once")
 
@@ -338,8 +336,9 @@ async def one_fault(proxy: Proxy, rng: random.Random) -> None:
     proxy.forward(leave_dead=rng.random() < 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
-async def test_everything_at_random(half: Half, dsn: str, conn: Connection, proxy: Proxy) -> None:
+async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy: Proxy) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
     rng = random.Random(SEED)
     conn.execute("CREATE TABLE handled (number int)")
@@ -359,7 +358,7 @@ async def test_everything_at_random(half: Half, dsn: str, conn: Connection, prox
 
     options = {"heartbeat": HEARTBEAT, "lease": 2, "retry_base": 0.1, "retry_max": 1}
     options["max_attempts"] = 1000
-    one, two = (half.consumer(proxy.dsn(), **options) for _ in range(2))
+    one, two = (api.consumer(proxy.dsn(), **options) for _ in range(2))
     ending = threading.Event()
     async with running(one, handle, concurrency=3), running(two, handle, concurrency=3):
         for consumer in (one, two):
@@ -373,7 +372,7 @@ async def test_everything_at_random(half: Half, dsn: str, conn: Connection, prox
         # A statement of a handler's own is not bounded: half-open, it waits until TCP or whoever is
         # in between gives the connection up (docs/consuming.md, "Connections, and poolers").
         proxy.cut()
-        await until(lambda: outstanding(conn) == 0, 60)
+        await wait_until(lambda: outstanding(conn) == 0, 60)
     rows = conn.execute("SELECT number, count(*) FROM handled GROUP BY 1").fetchall()
     print(f"{published[0]} published, over {proxy.connections} connections")
     # One more may have been under way at the end, which nobody knows to have been published.

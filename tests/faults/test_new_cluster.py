@@ -25,6 +25,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify.embedded import Server
+from tests.faults.moving import carry_on, in_the_midst, judge, reanchor
+from tests.support.api import Api, Recorder
 from tests.support.clusters import (
     Clusters,
     advance,
@@ -34,11 +36,13 @@ from tests.support.clusters import (
     migrated,
     several_hosts,
 )
-from tests.support.halves import Half, Seen, soon, until
-from tests.support.moving import carry_on, in_the_midst, judge, reanchor
-from tests.support.planting import Plant, plant
-from tests.support.schedule import Session, Stage
-from tests.support.watching import asleep, leased, send
+from tests.support.injection import Plant, plant
+from tests.support.missing import slow_but
+from tests.support.observe import asleep, leased, send
+from tests.support.sessions import Session, Sessions
+from tests.support.wait import wait_until, with_timeout
+
+pytestmark = pytest.mark.server
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -64,7 +68,7 @@ def old(servers: Clusters) -> Server:
 
 
 @pytest.mark.timeout(100 + 20 * TRIALS)
-@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("counter", slow_but(COUNTERS, "lower"))
 def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
     new = servers.fresh(**COUNTERS[counter])
     for trial in range(TRIALS):
@@ -73,47 +77,43 @@ def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
         how = rng.choice(FORMATS)
         print(f"DURABLE_NOTIFY_SEED={SEED}, trial {trial}, {how}")
         source, target = database(old, "moving", "template"), database(new, "moved")
-        with Stage(source) as before:
+        with Sessions(source) as before:
             company = in_the_midst(before, seed, rng)
             copy_by_dump(servers, source, target, how)
-        with Stage(target) as after:
+        with Sessions(target) as after:
             reanchor(company, after, rng)
         if counter == "lower" and trial == TRIALS - 1:
             advance(new, OLD)  # until here the old ones were in the future; now they come again
-        with Stage(target) as after:
+        with Sessions(target) as after:
             carry_on(company, after, rng)
 
 
 # What it does to consumers.
 
 
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
-async def test_a_consumer_at_work_ends_with_the_remedy(half: Half, servers: Clusters) -> None:
+@pytest.mark.slow
+async def test_a_consumer_at_work_ends_with_the_remedy(api: Api, servers: Clusters) -> None:
     """The old server goes, and what its DSN leads to is a restored dump."""
     old, new = migrated(servers.fresh()), servers.fresh()
     source, target = database(old, "app", "template"), database(new, "app")
-    consumer = half.consumer(several_hosts(old, new, dbname="app"))
-    seen = Seen()
+    consumer = api.consumer(several_hosts(old, new, dbname="app"))
+    seen = Recorder()
     work = asyncio.ensure_future(consumer.run(seen))
     await asleep(consumer)
     with psycopg.connect(source, autocommit=True) as conn:
         send(conn, ["old"])
         await seen.got(1)
-        await until(lambda: leased(conn) == 0)
+        await wait_until(lambda: leased(conn) == 0)
     copy_by_dump(servers, source, target, "plain")
     with psycopg.connect(target, autocommit=True) as conn:
         send(conn, ["new"])
     old.stop("immediate")
     with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
-        await soon(work)
+        await with_timeout(work)
     with psycopg.connect(target, autocommit=True) as conn:
         conn.execute("SELECT durable_notify.reanchor()")
-    again = Seen()
-    await soon(half.consumer(target, until_empty=True).run(again))
+    again = Recorder()
+    await with_timeout(api.consumer(target, until_empty=True).run(again))
     assert [message.payload for message in again.messages] == ["new"]
 
 
@@ -155,6 +155,7 @@ def elsewhere(servers: Clusters) -> Server:
     return servers.fresh()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("planted", "fault"), PLANTED)
 def test_planted_fault_is_caught(
     servers: Clusters, old: Server, elsewhere: Server, planted: Plant, fault: str
@@ -171,11 +172,11 @@ def moved_with(
 ) -> str:
     rng = random.Random(trial)
     source, target = database(old, "moving", "template"), database(elsewhere, "moved")
-    with Stage(source) as before:
+    with Sessions(source) as before:
         planted(before.session())
         company = in_the_midst(before, trial, rng)
         copy_by_dump(servers, source, target, "plain")
-    with Stage(target) as after:
+    with Sessions(target) as after:
         if planted is no_anchor:
             company.go_to(after, prepared=False)
         else:

@@ -1,7 +1,7 @@
 """Every two public functions that write, at the same time: one in an open transaction, one beside it.
 
 The second ends, or says within a bound why not; it waits for the first only where it is declared
-to, in ``tests/support/pairs.py``; and in the end the auditor finds each message in one place.
+to, in ``tests/faults/operations.py``; and in the end the auditor finds each message in one place.
 
 At READ COMMITTED all pairs meet, and the first one commits or, where both concern a group, rolls
 back. Of the other isolation levels, and of a second operation that acts after the first in an older
@@ -19,10 +19,8 @@ from typing import get_args
 
 import pytest
 
-from tests.security.decisions import BY_HAND, MAY
-from tests.support import planting
-from tests.support.auditor import audit
-from tests.support.pairs import (
+from tests.faults.auditor import audit
+from tests.faults.operations import (
     ASIDE,
     OPS,
     PREPARATIONS,
@@ -36,7 +34,10 @@ from tests.support.pairs import (
     may_wait,
     refusals,
 )
-from tests.support.schedule import Session, Stage
+from tests.security.decisions import BY_HAND, MAY
+from tests.support import injection
+from tests.support.missing import slow_but
+from tests.support.sessions import Session, Sessions
 
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 ALL = os.environ.get("DURABLE_NOTIFY_PAIRS") == "all"
@@ -54,7 +55,7 @@ NO_PATIENCE = {
     "claim_alone",
 }  # fmt: skip
 # They look, or are called by others; the procedure maintain() is transactions of its own. empty_all() leaves
-# nothing to look at: see tests/integration/test_emptied.py.
+# nothing to look at: see tests/admin/test_emptied.py.
 NO_WRITERS = {
     "empty_all", "still_archiving",
     "armed", "_apply_grants", "maintain", "next_due", "_no_waiter", "_notify_payload", "read", "read_from",
@@ -65,8 +66,8 @@ Names = tuple[str, str]
 
 
 @pytest.fixture
-def actors(stage: Stage) -> Actors:
-    actors = Actors(stage)
+def actors(sessions: Sessions) -> Actors:
+    actors = Actors(sessions)
     actors.owner.run("""
         DO $$ BEGIN CREATE ROLE pairs; EXCEPTION WHEN duplicate_object THEN END $$""")
     actors.owner.run(PREPARATIONS)
@@ -115,7 +116,7 @@ def _fault(actors: Actors, pair: Pair, scene: Scene, outcome: Outcome) -> str | 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("one", OPS)
+@pytest.mark.parametrize("one", slow_but(OPS, "claim", "ack late", "publish", "configure order"))
 def test_every_pair(actors: Actors, one: str) -> None:
     """All that may be done beside each operation."""
     pairs = [
@@ -127,6 +128,7 @@ def test_every_pair(actors: Actors, one: str) -> None:
     report(faults(actors, pairs))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_wait_ends(actors: Actors) -> None:
     """The first one's transaction stays open. Each function sets its patience itself, here less."""
@@ -166,7 +168,7 @@ def be_impatient(session: Session) -> None:
              WHERE p.pronamespace = 'durable_notify'::regnamespace
                AND p.proconfig::text LIKE '%lock_timeout=%s%'"""):
         session.run(f"ALTER ROUTINE {name} SET lock_timeout = '50ms'")
-    planting.plant(session, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
+    injection.plant(session, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
 
 
 def test_every_writer_sets_its_patience(actors: Actors) -> None:
@@ -257,6 +259,7 @@ def sampled() -> list[tuple[Names, Pair]]:
 SAMPLE = sampled()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", range(0, len(SAMPLE), CHUNK))
 def test_pairs_at_other_levels(actors: Actors, chunk: int) -> None:
@@ -267,27 +270,27 @@ def test_pairs_at_other_levels(actors: Actors, chunk: int) -> None:
 
 
 def a_claim_that_waits_for_a_handler(session: Session) -> None:
-    planting.takeover_that_waits(session)
+    injection.takeover_that_waits(session)
 
 
 def a_retry_that_is_lost(session: Session) -> None:
-    planting.plant(
+    injection.plant(
         session, "settle", ("PERFORM durable_notify._schedule_retry(", "PERFORM pg_catalog.concat(")
     )
 
 
 def a_lease_that_leaves_the_position(session: Session) -> None:
     """A seek that forgets who holds what."""
-    planting.plant(session, "seek", ("target, pos.lease_tokens)", "target, '{}')"))
+    injection.plant(session, "seek", ("target, pos.lease_tokens)", "target, '{}')"))
 
 
 def a_key_that_stays(session: Session) -> None:
     """The order may change while a settle writes what it keeps in order by."""
-    planting.plant(session, "_lock_ordering", (" FOR SHARE OF o", ""))
+    injection.plant(session, "_lock_ordering", (" FOR SHARE OF o", ""))
 
 
 def a_cancel_that_takes_what_is_owed(session: Session) -> None:
-    planting.plant(session, "cancel_replay", ("d.replay_job = ended.id", "true"))
+    injection.plant(session, "cancel_replay", ("d.replay_job = ended.id", "true"))
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,12 @@ import pytest
 
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
-from tests.support.halves import Half, Seen, ThreadedMessage, go, in_thread, running, until
-from tests.support.pooler import Mode, Pooler, pooler
-from tests.support.watching import asleep, outstanding, send
+from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
+from tests.support.observe import asleep, outstanding, send
+from tests.support.pgbouncer import Mode, Pooler, pooler
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.server
 
 Connection = psycopg.Connection[Any]
 
@@ -38,11 +41,6 @@ SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
 MODES: list[Mode] = ["session", "transaction"]
 KEYS = 6
 DEAF = "Set a direct listen_dsn"
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture(params=MODES)
@@ -57,21 +55,21 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ANSWER", 1.0)
 
 
-async def publish(half: Half, dsn: str, numbers: range) -> None:
+async def publish(api: Api, dsn: str, numbers: range) -> None:
     """Publish each number once, in order, whatever becomes of the connection.
 
     Number n has key n modulo KEYS, and its own key for being published once.
     """
-    publisher, left = half.Publisher(), list(numbers)
+    publisher, left = api.Publisher(), list(numbers)
     while left:
         with contextlib.suppress(psycopg.OperationalError):
-            async with half.connect(
+            async with api.connect(
                 dsn, autocommit=True, prepare_threshold=None, connect_timeout=5
             ) as connection:
                 while left:
                     number = left[0]
                     options = {"key": str(number % KEYS), "dedup_key": str(number)}
-                    await go(publisher.publish(connection, "t", number, **options))
+                    await maybe_await(publisher.publish(connection, "t", number, **options))
                     left.pop(0)
                     await asyncio.sleep(0)
         await asyncio.sleep(0.02)
@@ -87,7 +85,7 @@ def check(numbers: list[int], published: int) -> None:
 
 @pytest.mark.parametrize("listening", ["direct", "through it"])
 async def test_through_a_pooler(
-    half: Half,
+    api: Api,
     dsn: str,
     conn: Connection,
     mode: Mode,
@@ -95,21 +93,21 @@ async def test_through_a_pooler(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     deaf = mode == "transaction" and listening == "through it"
-    seen = Seen()
+    seen = Recorder()
     with pooler(dsn, mode) as between:
         listen_dsn = dsn if listening == "direct" else between.dsn
         options = {"listen_dsn": listen_dsn, "poll": 30 if deaf else None, "batch_size": 7}
-        one, two = (half.consumer(between.dsn, **options) for _ in range(2))
+        one, two = (api.consumer(between.dsn, **options) for _ in range(2))
         async with running(one, seen, concurrency=3), running(two, seen, concurrency=3):
             if deaf:
-                await until(lambda: DEAF in caplog.text)
+                await wait_until(lambda: DEAF in caplog.text)
             for first in (0, 40, 80):
                 if not deaf:
                     await asleep(one)
                     await asleep(two)
-                await publish(half, between.dsn, range(first, first + 40))
-                await until(lambda first=first: len(seen.ids) >= first + 40)
-                await until(lambda: outstanding(conn) == 0)
+                await publish(api, between.dsn, range(first, first + 40))
+                await wait_until(lambda first=first: len(seen.ids) >= first + 40)
+                await wait_until(lambda: outstanding(conn) == 0)
             prepares = [
                 consumer._store._claiming._connection.prepare_threshold is not None
                 for consumer in (one, two)
@@ -120,9 +118,10 @@ async def test_through_a_pooler(
     assert any(prepares) == (mode == "session" and listening == "through it")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
 async def test_killed_and_started_again(
-    half: Half, dsn: str, conn: Connection, mode: Mode, caplog: pytest.LogCaptureFixture
+    api: Api, dsn: str, conn: Connection, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     conn.execute("CREATE TABLE handled (n bigserial, number int)")
     record = "INSERT INTO handled (number) VALUES (%s)"
@@ -143,20 +142,20 @@ async def test_killed_and_started_again(
     with pooler(dsn, mode) as between:
         poll = 30 if mode == "transaction" else None
         options = {"poll": poll, "batch_size": 5, "lease": 2, "retry_base": 0.1}
-        one, two = (half.consumer(between.dsn, **options) for _ in range(2))
+        one, two = (api.consumer(between.dsn, **options) for _ in range(2))
         async with running(one, handle, concurrency=2), running(two, handle, concurrency=2):
             if mode == "transaction":  # known before the pooler goes: then it never answers in time
-                await until(lambda: DEAF in caplog.text, 60)
+                await wait_until(lambda: DEAF in caplog.text, 60)
             began = time.monotonic()
             while published == 0 or time.monotonic() - began < SECONDS:
                 publishing = asyncio.ensure_future(
-                    publish(half, between.dsn, range(published, published + 60))
+                    publish(api, between.dsn, range(published, published + 60))
                 )
                 published += 60
                 await handled_beyond(conn, published - 50)
                 await restart(between)
                 await publishing
-            await until(lambda: outstanding(conn) == 0, 60)
+            await wait_until(lambda: outstanding(conn) == 0, 60)
     rows = conn.execute("SELECT number FROM handled ORDER BY n").fetchall()
     check([number for (number,) in rows], published)
     assert caplog.text.count(DEAF) == (1 if mode == "transaction" else 0)
@@ -164,7 +163,7 @@ async def test_killed_and_started_again(
 
 async def handled_beyond(conn: Connection, number: int) -> None:
     query = "SELECT count(*) FROM handled"
-    await until(lambda: (conn.execute(query).fetchone() or (0,))[0] >= number, 60)
+    await wait_until(lambda: (conn.execute(query).fetchone() or (0,))[0] >= number, 60)
 
 
 async def restart(between: Pooler) -> None:
@@ -174,28 +173,28 @@ async def restart(between: Pooler) -> None:
 
 
 async def test_statements_that_cannot_be_prepared_after_all(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
     """As where a pooler was put in between, or turned to transaction mode, under a consumer."""
-    seen = Seen()
+    seen = Recorder()
     with pooler(dsn, "transaction") as between:
-        consumer = half.consumer(between.dsn, listen_dsn=dsn, batch_size=3)
+        consumer = api.consumer(between.dsn, listen_dsn=dsn, batch_size=3)
         async with running(consumer, seen):
             for first in (0, 30, 60):
                 consumer._store._claiming.direct()
                 # Sessions change hands while many are in use.
                 await asyncio.gather(
                     *(
-                        publish(half, between.dsn, range(n, n + 5))
+                        publish(api, between.dsn, range(n, n + 5))
                         for n in range(first, first + 30, 5)
                     )
                 )
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
     assert sorted(message.payload for message in seen.messages) == list(range(90))
 
 
 async def test_planted_no_error_is_taken_for_hearing(
-    half: Half, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def believe(self: Any) -> None:
         self.deaf, self.hears = False, True
@@ -207,11 +206,11 @@ async def test_planted_no_error_is_taken_for_hearing(
 
     monkeypatch.setattr(async_listener.AsyncListener, "_check_hearing", abelieve)
     monkeypatch.setattr(sync_listener.Listener, "_check_hearing", believe)
-    seen = Seen()
+    seen = Recorder()
     with pooler(dsn, "transaction") as between:
-        consumer = half.consumer(between.dsn)
+        consumer = api.consumer(between.dsn)
         async with running(consumer, seen):
             await asleep(consumer)
             send(conn, [1])
             with pytest.raises(AssertionError):
-                await until(lambda: seen.ids, 2)
+                await wait_until(lambda: seen.ids, 2)

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from durable_notify.torture.proxy import Proxy
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 
 @pytest.fixture

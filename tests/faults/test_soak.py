@@ -23,11 +23,13 @@ import pytest
 
 from durable_notify import schema
 from durable_notify.embedded import Server
-from tests.support import crashing
-from tests.support.auditor import audit_handled
-from tests.support.consumers import Process
-from tests.support.waiting import eventually
-from tests.support.watching import outstanding
+from tests.faults.auditor import audit_handled
+from tests.programs import publisher
+from tests.programs.consumer import Process
+from tests.support.observe import outstanding
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SOAK", "24"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -76,8 +78,8 @@ def sample(conn: psycopg.Connection[Any], staying: list[Process]) -> Sample:
 class Coming:
     """A consumer that comes and goes, politely or not."""
 
-    def __init__(self, dsn: str, half: str, rng: random.Random) -> None:
-        self.command = consumer(dsn, half)
+    def __init__(self, dsn: str, api: str, rng: random.Random) -> None:
+        self.command = consumer(dsn, api)
         self.random = rng
         self.process: Process | None = None
 
@@ -98,15 +100,16 @@ class Coming:
             self.process = None
 
 
-def consumer(dsn: str, half: str) -> list[str]:
+def consumer(dsn: str, api: str) -> list[str]:
     options = ["records", "--lease", "2", "--concurrency", "3", "--group", "g"]
-    return [sys.executable, "-m", "tests.support.consumers", half, dsn, *options]
+    return [sys.executable, "-m", "tests.programs.consumer", api, dsn, *options]
 
 
 def median(values: list[int]) -> int:
     return sorted(values)[len(values) // 2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 200)
 def test_nothing_grows(private_server: Server) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
@@ -115,15 +118,15 @@ def test_nothing_grows(private_server: Server) -> None:
     schema.migrate(dsn)
     everybody: list[Any] = []
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(crashing.DDL.encode())
+        conn.execute(publisher.DDL.encode())
         conn.execute("CREATE TABLE handled (grp text, message_id bigint, attempt int)")
         try:
             publishers = [
-                Process([sys.executable, "-m", "tests.support.crashing", half, dsn, SEED, first])
-                for half, first in (("sync", "1"), ("async", "1000000000"))
+                Process([sys.executable, "-m", "tests.programs.publisher", api, dsn, SEED, first])
+                for api, first in (("sync", "1"), ("async", "1000000000"))
             ]
-            staying = [Process(consumer(dsn, half)) for half in ("sync", "async")]
-            coming = [Coming(dsn, half, rng) for half in ("sync", "async")]
+            staying = [Process(consumer(dsn, api)) for api in ("sync", "async")]
+            coming = [Coming(dsn, api, rng) for api in ("sync", "async")]
             everybody = [*publishers, *staying, *coming]
             eventually(lambda: all(process.has_spoken() for process in staying), 60)
             samples = soak(conn, staying, coming, rng)

@@ -21,13 +21,13 @@ from tests.support.clusters import (
     migrated,
     promote,
 )
-from tests.support.leaves import lay_out, make
-from tests.support.places import SqlReader
-from tests.support.planting import plant
-from tests.support.retaining import log, retain, seal
-from tests.support.schedule import Session, Stage
-from tests.support.traps import drain
-from tests.support.waiting import eventually
+from tests.support.injection import plant
+from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.schedules import drain
+from tests.support.sessions import Session, Sessions, SqlReader
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.server
 
 TOLD = "SELECT count(backend_xmin) > 0 FROM pg_stat_replication"
 LATEST = "SELECT s0::text, h0, id, key FROM durable_notify.latest('t')"
@@ -47,23 +47,23 @@ class Scene:
 
     def __init__(self, pair: tuple[Server, Server], name: str) -> None:
         primary, self.standby = pair
-        self.stage = Stage(database(primary, name, "template"))
+        self.sessions = Sessions(database(primary, name, "template"))
         self.watcher = connect(primary)
         self.name = name
 
     def __enter__(self) -> Scene:
-        self.stage.__enter__()
+        self.sessions.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stage.__exit__()
+        self.sessions.__exit__()
         self.watcher.close()
 
     def there(self) -> Session:
         """A session on the standby, which has all there is."""
         self.replicated()
         session = Session(self.standby.dsn(self.name))
-        self.stage.sessions.append(session)
+        self.sessions.sessions.append(session)
         return session
 
     def replicated(self) -> None:
@@ -73,7 +73,7 @@ class Scene:
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_late_commit(pair: tuple[Server, Server], planted: bool) -> None:
     with Scene(pair, "late") as scene:
-        slow, fast = scene.stage.take(2)
+        slow, fast = scene.sessions.take(2)
         if planted:
             plant(fast, "_committed_snapshot", ON_A_STANDBY)
         reader = SqlReader(scene.there())
@@ -93,7 +93,7 @@ def test_a_late_commit(pair: tuple[Server, Server], planted: bool) -> None:
 def test_the_latest_and_what_follows(pair: tuple[Server, Server], planted: bool) -> None:
     """What is left out of the one comes with the other."""
     with Scene(pair, "latest") as scene:
-        slow, fast = scene.stage.take(2)
+        slow, fast = scene.sessions.take(2)
         if planted:
             plant(fast, "_committed_snapshot", ON_A_STANDBY)
         known = fast.publish(key="a")
@@ -109,11 +109,12 @@ def test_the_latest_and_what_follows(pair: tuple[Server, Server], planted: bool)
         assert reader.rest() == ([] if planted else [late, new])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
     rng = random.Random(f"standby {seed}")
     with Scene(pair, f"random{seed}") as scene:
-        writers = scene.stage.take(4)
+        writers = scene.sessions.take(4)
         open_now: dict[Session, list[int]] = {}
         committed: list[int] = []
         found: list[int] = []
@@ -148,12 +149,12 @@ def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
 def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None:
     """A backup of the standby, say."""
     with Scene(pair, "wanted") as scene:
-        (owner,) = scene.stage.take(1)
-        lay_out(owner, 10)
+        (owner,) = scene.sessions.take(1)
+        lay_out_partitions(owner, 10)
         owner.subscribe()
         retain(owner, when_settled=True)
         sent = [owner.publish() for _ in range(10)]
-        make(owner)
+        make_partitions(owner)
         owner.publish(topic="other")
         eventually(lambda: bool(owner.value(TOLD)))
         backup = scene.there()
@@ -164,19 +165,20 @@ def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None
         remove = "SELECT durable_notify._truncate_partition()"
         assert owner.value(remove) == 0
         scene.replicated()
-        assert log(backup) == sent
+        assert outbox_ids(backup) == sent
         assert owner.value(remove) == 0
         backup.commit()
         eventually(lambda: owner.value(remove) == 10)
 
 
+@pytest.mark.slow
 def test_a_standby_that_is_promoted_meanwhile() -> None:
     """Its places hold on the primary that it becomes."""
     with clusters() as servers:
         primary = migrated(servers.fresh(REPLICATING))
         pair = primary, servers.standby(primary)
         with Scene(pair, "promoted") as scene:
-            slow, fast = scene.stage.take(2)
+            slow, fast = scene.sessions.take(2)
             first = fast.publish()
             slow.begin()
             late = slow.publish()

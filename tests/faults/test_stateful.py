@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.schedule import Session
-from tests.support.stateful.ledger import Broken
-from tests.support.stateful.machine import Machine
-from tests.support.stateful.planted import PLANTED, Planted
-from tests.support.stateful.workers import Crew
+from tests.faults.stateful.ledger import Broken
+from tests.faults.stateful.machine import Machine
+from tests.faults.stateful.planted import PLANTED, Planted
+from tests.faults.stateful.workers import Crew
+from tests.support.sessions import Session
 
 EXAMPLES = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_EXAMPLES", "150"))
 STEPS = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_STEPS", "40"))
@@ -44,16 +44,18 @@ def play(
     try:
         run_state_machine_as_test(machine, settings=options)
     finally:
-        for crew in kept:
-            crew.close()
+        for workload in kept:
+            workload.close()
 
 
 @pytest.mark.timeout(120 + 5 * EXAMPLES)
-def test_anything_in_any_order(dsn: str) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
+def test_anything_in_any_order(dsn: str, examples: int) -> None:
     print(f"DURABLE_NOTIFY_STATEFUL_SEED={SEED}")
-    play(dsn, EXAMPLES, SEED)
+    play(dsn, examples, SEED)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.plant.__name__)
 def test_a_planted_fault_is_found(dsn: str, planted: Planted) -> None:

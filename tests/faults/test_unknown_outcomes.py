@@ -16,20 +16,16 @@ import pytest
 import durable_notify as dn
 from durable_notify.torture.proxy import Direction, Proxy
 from tests.conftest import Connection
-from tests.support.halves import Half, running, until
-from tests.support.planting import plant
-from tests.support.schedule import Session
-from tests.support.traffic import END_ALL_LEASES
-from tests.support.watching import send, value
+from tests.faults.traffic import END_ALL_LEASES
+from tests.support.api import Api, running
+from tests.support.injection import plant
+from tests.support.observe import send, value
+from tests.support.sessions import Session
+from tests.support.wait import wait_until
 
 NOTED = "SELECT count(*) FROM durable_notify.settlement"
 AGAIN = "SELECT id FROM durable_notify.claim('g', '{t}')"
 pytestmark = pytest.mark.usefixtures("all_at_once")
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 def taken_over(conn: Connection) -> list[int]:
@@ -52,7 +48,7 @@ def forgotten(conn: Connection) -> list[int]:
 
 
 async def outcome(
-    half: Half, dsn: str, conn: Connection, direction: Direction,
+    api: Api, dsn: str, conn: Connection, direction: Direction,
     meanwhile: Callable[[Connection], list[int]] | None,
 ) -> tuple[BaseException | None, bool]:  # fmt: skip
     """What a handler is told of its ack, and whether its message comes again."""
@@ -68,9 +64,9 @@ async def outcome(
         proxy.blackhole(direction)
         acknowledging: Awaitable[None] = asyncio.ensure_future(message.ack())
         lease = message._lease
-        await until(lambda: first not in lease.open and not len(lease.pending))
+        await wait_until(lambda: first not in lease.open and not len(lease.pending))
         if direction == "to_client":
-            await until(lambda: value(conn, NOTED) == 2)
+            await wait_until(lambda: value(conn, NOTED) == 2)
         else:
             await asyncio.sleep(0.1)  # it is on its way: nothing tells when it is in the black hole
         if meanwhile is not None:
@@ -85,38 +81,38 @@ async def outcome(
             told.append(None)
 
     with Proxy(dsn) as proxy:
-        consumer = half.consumer(proxy.dsn(), group="g", batch_size=3, poll=0.2)
+        consumer = api.consumer(proxy.dsn(), group="g", batch_size=3, poll=0.2)
         async with running(consumer, handle):
-            await until(lambda: told)
+            await wait_until(lambda: told)
     return told[0], first in again
 
 
 @pytest.mark.parametrize("meanwhile", [None, taken_over, taken_over_and_settled])
 async def test_it_had_arrived(
-    half: Half, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]] | None
+    api: Api, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]] | None
 ) -> None:
-    assert await outcome(half, dsn, conn, "to_client", meanwhile) == (None, False)
+    assert await outcome(api, dsn, conn, "to_client", meanwhile) == (None, False)
 
 
-async def test_it_had_not_arrived(half: Half, dsn: str, conn: Connection) -> None:
-    assert await outcome(half, dsn, conn, "to_server", None) == (None, False)
+async def test_it_had_not_arrived(api: Api, dsn: str, conn: Connection) -> None:
+    assert await outcome(api, dsn, conn, "to_server", None) == (None, False)
 
 
 @pytest.mark.parametrize("meanwhile", [taken_over, forgotten])
 async def test_somebody_else_has_it(
-    half: Half, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]]
+    api: Api, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]]
 ) -> None:
-    told, comes_again = await outcome(half, dsn, conn, "to_server", meanwhile)
+    told, comes_again = await outcome(api, dsn, conn, "to_server", meanwhile)
     assert comes_again
     assert isinstance(told, dn.LeaseLost)
 
 
-async def test_a_guess_is_caught(half: Half, dsn: str, conn: Connection) -> None:
+async def test_a_guess_is_caught(api: Api, dsn: str, conn: Connection) -> None:
     """Planted: to take for settled whatever has no lease any more."""
     session = Session(dsn)
     plant(session, "unacknowledged", ("WHERE found.is_out OR found.is_dead", "WHERE false"))
     session.close()
-    assert await outcome(half, dsn, conn, "to_server", taken_over) == (None, True)
+    assert await outcome(api, dsn, conn, "to_server", taken_over) == (None, True)
 
 
 @pytest.mark.parametrize("how", ["retried", "rejected"])

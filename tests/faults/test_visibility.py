@@ -13,13 +13,12 @@ import random
 import pytest
 from psycopg import errors
 
-from tests.support import planting
-from tests.support.auditor import audit_handled
-from tests.support.checker import Faults, Handed, History, Sent, Settled, check, numbered
-from tests.support.schedule import Stage
-from tests.support.servers import Postgres
-from tests.support.traffic import GROUPS, concurrent, interleaved
-from tests.support.traps import (
+from tests.faults.auditor import audit_handled
+from tests.faults.history import Faults, Handed, History, Sent, Settled, check, numbered
+from tests.faults.traffic import GROUPS, concurrent, interleaved
+from tests.support import injection
+from tests.support.postgres import Postgres
+from tests.support.schedules import (
     Trap,
     position_read_too_early,
     settled_in_part_by_a_frozen_transaction_after_a_takeover,
@@ -28,6 +27,7 @@ from tests.support.traps import (
     straggler_past_the_list,
     takeover_beside_an_open_settle,
 )
+from tests.support.sessions import Sessions
 
 TIMES = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
@@ -36,79 +36,80 @@ FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
 # Numbered, not named by their seeds: the workers of pytest-xdist must agree on the names.
 @pytest.mark.parametrize("trial", range(4 * TIMES))
 @pytest.mark.parametrize("lapses", [False, True], ids=["kept", "lapsing"])
-def test_random_schedules(stage: Stage, trial: int, lapses: bool) -> None:
+def test_random_schedules(sessions: Sessions, trial: int, lapses: bool) -> None:
     seed = FIRST_SEED + trial
     print(f"DURABLE_NOTIFY_SEED={seed}")
-    judge(stage, seed, interleaved(stage, seed, 500, lapses=lapses), lapses)
+    judge(sessions, seed, interleaved(sessions, seed, 500, lapses=lapses), lapses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", range(TIMES))
 @pytest.mark.parametrize("lapses", [False, True], ids=["kept", "lapsing"])
-def test_all_at_once(stage: Stage, trial: int, lapses: bool) -> None:
+def test_all_at_once(sessions: Sessions, trial: int, lapses: bool) -> None:
     seed = FIRST_SEED + trial
     print(f"DURABLE_NOTIFY_SEED={seed}")
-    judge(stage, seed, concurrent(stage, seed, 150, lapses=lapses), lapses)
+    judge(sessions, seed, concurrent(sessions, seed, 150, lapses=lapses), lapses)
 
 
-def judge(stage: Stage, seed: int, history: History, lapses: bool) -> None:
+def judge(sessions: Sessions, seed: int, history: History, lapses: bool) -> None:
     faults = check(history, GROUPS, once=not lapses)
     assert not faults, f"seed {seed}: {faults}"
     acked = {group: {s.id for s in history.settled if s.group == group} for group in GROUPS}
-    audit_handled(stage.dsn, acked)
+    audit_handled(sessions.dsn, acked)
 
 
 def test_a_seed_says_it_all(server: Postgres, template: str) -> None:
     histories = []
     for _ in range(2):
-        with server.database(template) as name, Stage(server.dsn(name)) as stage:
-            histories.append(interleaved(stage, FIRST_SEED, 200, lapses=True))
+        with server.database(template) as name, Sessions(server.dsn(name)) as sessions:
+            histories.append(interleaved(sessions, FIRST_SEED, 200, lapses=True))
     assert numbered(histories[0]) == numbered(histories[1])
 
 
 # What the tests above are worth: each planted fault must be caught.
 
-EXPECTED: list[tuple[planting.Plant, Trap, str]] = [
-    (planting.cursor_by_id, straggler_in_the_list, "lost"),
-    (planting.cursor_by_id, straggler_past_the_list, "lost"),
-    (planting.stragglers_by_list_alone, straggler_past_the_list, "lost"),
-    (planting.position_before_the_lock, position_read_too_early, "twice"),
-    (planting.snapshot_before_the_lock, snapshot_taken_too_early, "twice"),
+EXPECTED: list[tuple[injection.Plant, Trap, str]] = [
+    (injection.cursor_by_id, straggler_in_the_list, "lost"),
+    (injection.cursor_by_id, straggler_past_the_list, "lost"),
+    (injection.stragglers_by_list_alone, straggler_past_the_list, "lost"),
+    (injection.position_before_the_lock, position_read_too_early, "twice"),
+    (injection.snapshot_before_the_lock, snapshot_taken_too_early, "twice"),
 ]
 
 
 @pytest.mark.parametrize(("plant", "trap", "fault"), EXPECTED)
 def test_planted_fault_is_caught_by_a_schedule(
-    stage: Stage, plant: planting.Plant, trap: Trap, fault: str
+    sessions: Sessions, plant: injection.Plant, trap: Trap, fault: str
 ) -> None:
-    plant(stage.session())
-    outcome = trap(stage)
+    plant(sessions.session())
+    outcome = trap(sessions)
     assert getattr(outcome, fault), outcome
 
 
-@pytest.mark.parametrize("plant", [planting.cursor_by_id, planting.stragglers_by_list_alone])
+@pytest.mark.parametrize("plant", [injection.cursor_by_id, injection.stragglers_by_list_alone])
 def test_planted_fault_is_caught_at_random(
-    server: Postgres, template: str, plant: planting.Plant
+    server: Postgres, template: str, plant: injection.Plant
 ) -> None:
     """One schedule in four does not see the second: together they miss it once in a million."""
     for trial in range(10):
-        with server.database(template) as name, Stage(server.dsn(name)) as stage:
-            faults = check(interleaved(stage, FIRST_SEED + trial, 300, plants=[plant]), GROUPS)
+        with server.database(template) as name, Sessions(server.dsn(name)) as sessions:
+            faults = check(interleaved(sessions, FIRST_SEED + trial, 300, plants=[plant]), GROUPS)
         if faults:
             assert faults.lost
             return
     pytest.fail(f"not caught by 10 schedules from seed {FIRST_SEED}")
 
 
-def test_planted_fence_by_plain_read_is_caught(stage: Stage) -> None:
-    planting.fence_by_plain_read(stage.session())
-    outcome = settled_in_part_by_a_frozen_transaction_after_a_takeover(stage)
+def test_planted_fence_by_plain_read_is_caught(sessions: Sessions) -> None:
+    injection.fence_by_plain_read(sessions.session())
+    outcome = settled_in_part_by_a_frozen_transaction_after_a_takeover(sessions)
     assert outcome is None
 
 
-def test_planted_takeover_that_waits_is_caught(stage: Stage) -> None:
-    planting.takeover_that_waits(stage.session())
+def test_planted_takeover_that_waits_is_caught(sessions: Sessions) -> None:
+    injection.takeover_that_waits(sessions.session())
     with pytest.raises(errors.QueryCanceled):
-        takeover_beside_an_open_settle(stage)
+        takeover_beside_an_open_settle(sessions)
 
 
 # The checker itself.

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.missing import need_program
+
+pytestmark = pytest.mark.server
 
 MODEL = Path(__file__).parents[2] / "model" / "doorbell.pml"
 LONG = os.environ.get("DURABLE_NOTIFY_MODEL") == "long"
@@ -64,9 +67,7 @@ class Verdict:
 def check(folder: Path, options: str, optimise: str = "-O2") -> Verdict:
     """Have Spin look at every state that there is, or at as many as it takes to find an error."""
     for program in ("spin", "gcc"):
-        if shutil.which(program) is None:
-            reason = f"there is no {program}: apt-get install spin gcc"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        need_program(program, fail_in_ci=True)
     macros = [f"-D{word}" for word in options.split()]
     compiler = ["gcc", optimise, "-DSAFETY", "-DMEMLIM=4000", "-w", "-o", "pan", "pan.c"]
     for command in (["spin", *macros, "-a", str(MODEL)], compiler):
@@ -86,6 +87,7 @@ def check(folder: Path, options: str, optimise: str = "-O2") -> Verdict:
     return Verdict(int(found[1]), int(states[1]), done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", RIGHT + (RIGHT_LONG if LONG else []))
 def test_no_wake_up_is_lost(tmp_path: Path, options: str) -> None:
     verdict = check(tmp_path, options)

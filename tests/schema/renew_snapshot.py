@@ -1,7 +1,7 @@
 """Write ``migrations/snapshot.txt`` anew: ``python -m tests.schema.renew_snapshot``."""
 
 from durable_notify import schema
-from tests.support.servers import find_postgres
+from tests.support.postgres import find_postgres
 
 if __name__ == "__main__":
     with find_postgres() as postgres, postgres.database() as name:

@@ -58,7 +58,12 @@ def url(driver: str, dsn: str) -> str:
 
 @pytest.mark.parametrize(
     ("driver", "environment"),
-    [("psycopg", PLAIN), ("psycopg_async", ASYNC), ("psycopg2", PLAIN), ("asyncpg", ASYNC)],
+    [
+        ("psycopg", PLAIN),
+        pytest.param("psycopg_async", ASYNC, marks=pytest.mark.slow),
+        pytest.param("psycopg2", PLAIN, marks=pytest.mark.slow),
+        ("asyncpg", ASYNC),
+    ],
 )
 def test_every_driver(
     driver: str, environment: str, tmp_path: Path, empty_dsn: str, dsn: str,

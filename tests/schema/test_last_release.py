@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from durable_notify.schema import SCHEMA_VERSION
-from tests.support.upgrading import after
+from tests.schema.live_upgrade import after
 
 CHECKOUT = Path(__file__).parents[2]
-ONE_TEST = ("tests/integration/test_sql_backlog.py", "-k", "agrees")
+ONE_TEST = ("tests/sql/status/test_backlog.py", "-k", "agrees")
 REVISION = """
 from alembic import op
 revision, down_revision = {after!r}, {newest!r}
@@ -57,6 +57,7 @@ def test_without_a_release(tasks: ModuleType, capfd: pytest.CaptureFixture[Any])
     assert "upgrade: NOT DONE, there is no release yet" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_on_a_schema_that_adds_and_one_that_breaks(
     tasks: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[Any]
 ) -> None:

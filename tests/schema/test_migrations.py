@@ -16,8 +16,7 @@ from psycopg.conninfo import make_conninfo
 from durable_notify import schema
 from durable_notify.embedded import environment
 from durable_notify.errors import InvalidArgument, SchemaMissing, SchemaTooNew, SchemaTooOld
-from tests.support.processes import checkout_environment
-from tests.support.servers import Postgres
+from tests.support.postgres import Postgres, checkout_environment
 
 REVISIONS = [step.revision for step in schema.steps("base", "head")]
 

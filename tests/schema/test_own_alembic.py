@@ -12,8 +12,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.errors import SchemaTooNew
 from tests.schema.test_migrations import everything, execute, run_psql
-from tests.support.processes import checkout_environment
-from tests.support.servers import Postgres
+from tests.support.postgres import Postgres, checkout_environment
 
 ENV = """
 import os

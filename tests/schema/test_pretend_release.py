@@ -14,12 +14,12 @@ from alembic.runtime.migration import MigrationContext
 
 from durable_notify import schema
 from durable_notify.integrations import alembic
+from tests.schema.live_upgrade import load, study
 from tests.schema.test_migrations import run_psql
+from tests.support.postgres import Postgres
 from tests.support.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.support.roles import roles
-from tests.support.schedule import Session
-from tests.support.servers import Postgres
-from tests.support.upgrading import load, study
+from tests.support.sessions import Session
 
 COLUMN = "ALTER TABLE durable_notify.consumer_group ADD COLUMN colour text;\n"
 NO_COLUMN = "ALTER TABLE durable_notify.consumer_group DROP COLUMN colour;\n"

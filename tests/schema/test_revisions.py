@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from durable_notify import schema
-from tests.support.processes import CHECKOUT
+from tests.support.postgres import CHECKOUT
 from tests.support.releases import set_all, settings, tagged_unfrozen
 from tools.revision import REVISIONS, SCHEMA, SUMS, describe, inlined, install
 

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from durable_notify import schema
-from tests.support.upgrading import after, plant, study
-from tests.support.waiting import eventually
+from tests.schema.live_upgrade import after, plant, study
+from tests.support.wait import eventually
 
 #: There are none before the first release. Then each is run on the schema before it.
 REVISIONS = [(step.down_revision, step.revision) for step in schema.steps("0001", "head")]

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 
 from durable_notify import schema
-from tests.support.processes import CHECKOUT
+from tests.support.missing import need_package
+from tests.support.postgres import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling")
+    need_package("hatchling")
     folder = tmp_path_factory.mktemp("dist")
     build = "import sys, hatchling.build; hatchling.build.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(folder)], cwd=CHECKOUT, check=True)

@@ -15,7 +15,7 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify.cli import cli
 from durable_notify.cli import errors as problems
-from tests.support.logs import own_log
+from tests.support.cli import own_log
 from tests.support.roles import PASSWORD, Roles, allowed, everything, refused, roles
 
 Connection = psycopg.Connection[Any]

@@ -9,11 +9,12 @@ import pytest
 
 import durable_notify as dn
 from tests.security.decisions import MAY
-from tests.support.halves import Half, Seen, running, until
-from tests.support.planting import plant
+from tests.support.api import Api, Recorder, running
+from tests.support.injection import plant
+from tests.support.observe import asleep, outstanding, value
 from tests.support.roles import Roles, allowed, everything, roles
-from tests.support.schedule import Session
-from tests.support.watching import asleep, outstanding, value
+from tests.support.sessions import Session
+from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
 Leases = dict[str, tuple[int, int]]
@@ -123,14 +124,14 @@ def test_hostile_arguments(conn: Connection, cast: Roles, furnished: Leases, kin
 
 async def test_times_without_end(dsn: str, conn: Connection) -> None:
     """A publisher's message for doomsday keeps nobody from the others, asleep or awake."""
-    half = Half("async")
+    api = Api("async")
     kinds: Any = {"publisher": [("publish", ["t"], None), ("insert", None, None)]}
     with (
         roles(dsn, kinds) as made,
         psycopg.connect(made.login("publisher"), autocommit=True) as own,
     ):
-        seen = Seen()
-        consumer = half.consumer(dsn)
+        seen = Recorder()
+        consumer = api.consumer(dsn)
         async with running(consumer, seen):
             await asleep(consumer)
             waiting = "SELECT unread FROM durable_notify.status()"
@@ -138,10 +139,12 @@ async def test_times_without_end(dsn: str, conn: Connection) -> None:
             for times in ("'infinity', NULL", "'294276-12-31', NULL", "NULL, 'infinity'", "NULL, '-infinity'",
                           "'-infinity', 'infinity'", "'infinity', 'infinity'", "'4713-01-01 BC', NULL"):  # fmt: skip
                 own.execute(insert.format(times).encode())
-                await until(lambda: value(conn, waiting) == 0)  # there is nothing else to wait for
+                await wait_until(
+                    lambda: value(conn, waiting) == 0
+                )  # there is nothing else to wait for
                 await asleep(consumer)
                 dn.Publisher().publish(own, "t", 1)
-                await until(lambda: [m.payload for m in seen.messages].count(1) >= wanted(own))
+                await wait_until(lambda: [m.payload for m in seen.messages].count(1) >= wanted(own))
             await asleep(consumer)
             assert conn.execute("SELECT durable_notify.status()").fetchall()
         assert outstanding(conn) == 3  # for doomsday

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 import durable_notify as dn
 from durable_notify.cli import tables
 from tests.security.hostile import any_name, fuzz, names, payloads, same, texts
-from tests.security.inside import invoke
-from tests.support.command import on_a_terminal, run
-from tests.support.watching import value
+from tests.support.cli import invoke, on_a_terminal, run
+from tests.support.observe import value
 
 Connection = psycopg.Connection[Any]
 ATTACKS = ("\x1b]0;pwned\x07", "\x1b[31m", "\x9b31m", "\x08", "\r", "\u202e", "\u2066")

@@ -31,20 +31,16 @@ from tests.security.hostile import (
     sendable,
     texts,
 )
-from tests.support.halves import Half, go, soon, take
+from tests.support.api import Api, collect, maybe_await
+from tests.support.injection import plant
 from tests.support.names import NASTY_NAMES
-from tests.support.planting import plant
-from tests.support.schedule import Session
-from tests.support.watching import asleep, value
+from tests.support.observe import asleep, value
+from tests.support.sessions import Session
+from tests.support.wait import with_timeout
 
 Connection = psycopg.Connection[Any]
 #: What a refusal in SQL may be: ours, a constraint's, data's, or an index entry's that is too long.
 OURS = ("22", "23514", "54000")
-
-
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +84,14 @@ def count(connection: Connection) -> int:
     return int(value(connection, "SELECT count(*) FROM durable_notify.outbox"))
 
 
-async def publish(half: Half, mine: Any, message: Given) -> int | None:
+async def publish(api: Api, mine: Any, message: Given) -> int | None:
     """Publish it; None where it was refused."""
     options = {"key": message.key, "headers": message.headers, "dedup_key": message.dedup_key}
     try:
         return int(
-            await go(half.Publisher().publish(mine, message.topic, message.content, **options))
+            await maybe_await(
+                api.Publisher().publish(mine, message.topic, message.content, **options)
+            )
         )
     except dn.InvalidArgument:
         return None
@@ -108,23 +106,23 @@ def check(message: Any, sent: Given) -> None:
 @fuzz(6)
 @given(tried=many, group=names, reason=texts, why=st.one_of(st.none(), texts), owner=any_name)
 def test_there_and_back(
-    half: Half, dsn: str, tried: list[Given], group: str, reason: str, why: Any, owner: str
+    api: Api, dsn: str, tried: list[Given], group: str, reason: str, why: Any, owner: str
 ) -> None:
-    asyncio.run(there_and_back(half, dsn, tried, group, reason, why, owner))
+    asyncio.run(there_and_back(api, dsn, tried, group, reason, why, owner))
 
 
 async def there_and_back(
-    half: Half, dsn: str, tried: list[Given], group: str, reason: str, why: Any, owner: str
+    api: Api, dsn: str, tried: list[Given], group: str, reason: str, why: Any, owner: str
 ) -> None:
     """Publish, consume, reject, look at the dead letters, send them again, replay, read."""
     sent: dict[int, Given] = {}
-    async with half.connect(dsn, autocommit=True) as mine:
+    async with api.connect(dsn, autocommit=True) as mine:
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute("TRUNCATE durable_notify.outbox")
             conn.execute("TRUNCATE durable_notify.dedup, durable_notify.audit")
             for message in tried:
                 before = count(conn)
-                new = await publish(half, mine, message)
+                new = await publish(api, mine, message)
                 assert count(conn) == before + (new is not None and new not in sent)
                 if new is not None:
                     sent.setdefault(new, message)
@@ -133,69 +131,69 @@ async def there_and_back(
                 return
             if not sendable(owner):
                 with pytest.raises(dn.InvalidArgument):
-                    half.consumer(dsn, group, topics, owner=owner)
+                    api.consumer(dsn, group, topics, owner=owner)
                 owner = "owner"
             options = {"until_empty": True, "owner": owner, "order_by": "none"}
-            await give_up(half, dsn, group, topics, sent, reason, options)
-            await dead_letters(half, mine, group, sent, reason, why)
-            again = await consumed(half.consumer(dsn, group, topics, **options))
+            await give_up(api, dsn, group, topics, sent, reason, options)
+            await dead_letters(api, mine, group, sent, reason, why)
+            again = await consumed(api.consumer(dsn, group, topics, **options))
             assert sorted(again) == sorted(sent)
             for topic in topics:
-                replayed = await go(half.Admin().replay(mine, group, topic, after=0))
+                replayed = await maybe_await(api.Admin().replay(mine, group, topic, after=0))
                 assert replayed == sum(one.topic == topic for one in sent.values())
-            again = await consumed(half.consumer(dsn, group, topics, **options))
+            again = await consumed(api.consumer(dsn, group, topics, **options))
             for number, message in again.items():
                 check(message, sent[number])
-            await read(half, dsn, topics, sent)
-            status = await go(half.Admin().status(mine))
-            assert {(one.topic, one.group_name) for one in status} == {(t, group) for t in topics}
-            await go(half.Admin().delete_group(mine, group))
+            await read(api, dsn, topics, sent)
+            status = await maybe_await(api.Admin().status(mine))
+            assert {(one.topic, one.group) for one in status} == {(t, group) for t in topics}
+            await maybe_await(api.Admin().delete_group(mine, group))
 
 
 async def give_up(
-    half: Half, dsn: str, group: str, topics: Any, sent: Any, reason: str, options: Any
+    api: Api, dsn: str, group: str, topics: Any, sent: Any, reason: str, options: Any
 ) -> None:
     async def reject(message: Any) -> None:
         check(message, sent[message.id])
         await message.reject(reason)
 
-    await soon(half.consumer(dsn, group, topics, **options).run(reject))
+    await with_timeout(api.consumer(dsn, group, topics, **options).run(reject))
 
 
 async def consumed(consumer: Any) -> dict[int, Any]:
     found: dict[int, Any] = {}
-    await soon(consumer.run(lambda message: found.__setitem__(message.id, message)))
+    await with_timeout(consumer.run(lambda message: found.__setitem__(message.id, message)))
     return found
 
 
 async def dead_letters(
-    half: Half, mine: Any, group: str, sent: dict[int, Given], reason: str, why: Any
+    api: Api, mine: Any, group: str, sent: dict[int, Given], reason: str, why: Any
 ) -> None:
     """What was rejected is there whole; it is found by its key; and the audit has why."""
-    admin = half.Admin()
-    found = {letter.id: letter for letter in await go(admin.dead_letters(mine, group))}
+    admin = api.Admin()
+    found = {letter.id: letter for letter in await maybe_await(admin.dead_letters(mine, group))}
     assert found.keys() == sent.keys()
     kept = reason.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
     for number, letter in found.items():
         check(letter, sent[number])
         assert letter.reason == kept
     for key in {one.key for one in sent.values() if one.key is not None}:
-        chosen = await go(admin.dead_letters(mine, group, key=key))
+        chosen = await maybe_await(admin.dead_letters(mine, group, key=key))
         assert {one.id for one in chosen} == {n for n, one in sent.items() if one.key == key}
     if why is not None and not sendable(why):
         with pytest.raises(dn.InvalidArgument):
-            await go(admin.redrive(mine, group, everything=True, why=why))
+            await maybe_await(admin.redrive(mine, group, everything=True, why=why))
         why = None
-    assert await go(admin.redrive(mine, group, everything=True, why=why)) == len(sent)
-    audit = [one for one in await go(admin.audit(mine, group)) if one.action == "redrive"]
-    assert {(one.group_name, one.topic, one.why) for one in audit} == {
+    assert await maybe_await(admin.redrive(mine, group, everything=True, why=why)) == len(sent)
+    audit = [one for one in await maybe_await(admin.audit(mine, group)) if one.action == "redrive"]
+    assert {(one.group, one.topic, one.why) for one in audit} == {
         (group, one.topic, why) for one in sent.values()
     }
 
 
-async def read(half: Half, dsn: str, topics: list[str], sent: dict[int, Given]) -> None:
+async def read(api: Api, dsn: str, topics: list[str], sent: dict[int, Given]) -> None:
     """A reader has the same, and goes on from any message's token."""
-    classes = dn.AsyncReader if half.is_async else dn.Reader
+    classes = dn.AsyncReader if api.is_async else dn.Reader
 
     def all_of(start: str) -> Any:
         return classes(dsn, topics, start=start, until_empty=True)
@@ -205,7 +203,7 @@ async def read(half: Half, dsn: str, topics: list[str], sent: dict[int, Given]) 
             return list(reader)
 
     async def later(start: str) -> list[Any]:
-        if not half.is_async:
+        if not api.is_async:
             return await asyncio.to_thread(now, start)
         async with all_of(start) as reader:
             return [message async for message in reader]
@@ -276,16 +274,16 @@ hostile_text = st.one_of(names, texts)
         ["group", "topic", "both", "why", "path", "payload", "policy", "key", "error"]
     ),
 )
-def test_administration(half: Half, dsn: str, text: str, payload: Any, which: str) -> None:
+def test_administration(api: Api, dsn: str, text: str, payload: Any, which: str) -> None:
     """Every call works on nothing but its own, or says InvalidArgument, or that there is no such."""
-    asyncio.run(administration(half, dsn, text, payload, which))
+    asyncio.run(administration(api, dsn, text, payload, which))
 
 
-async def administration(half: Half, dsn: str, text: str, payload: Any, which: str) -> None:
+async def administration(api: Api, dsn: str, text: str, payload: Any, which: str) -> None:
     group = text if which in ("group", "both") else "g"
     topic = text if which in ("topic", "both") else "t"
     why = text if which == "why" else None
-    admin = half.Admin()
+    admin = api.Admin()
     conditions = {
         "path": {"path": text}, "payload": {"payload": payload, "headers": {"a": payload}},
         "key": {"keys": [text, "other"]},
@@ -304,16 +302,16 @@ async def administration(half: Half, dsn: str, text: str, payload: Any, which: s
         lambda c: admin.start_replay(c, group, topic, why=why, **conditions),
         lambda c: admin.set_wakeups(c, topic, text if which == "policy" else "always"),
         lambda c: admin.wakeups(c, topic),
-        lambda c: admin.waiting_for(c, group),
+        lambda c: admin.blocking_publishers(c, group),
     ]
-    async with half.connect(dsn) as mine:
-        await go(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))
+    async with api.connect(dsn) as mine:
+        await maybe_await(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))
         for call in calls:
-            await go(mine.execute("SAVEPOINT before"))
+            await maybe_await(mine.execute("SAVEPOINT before"))
             with suppress(dn.InvalidArgument, dn.UnknownGroup, dn.UnknownTopic):
-                await go(call(mine))
-            await go(mine.execute("ROLLBACK TO before"))
-        await go(mine.rollback())
+                await maybe_await(call(mine))
+            await maybe_await(mine.execute("ROLLBACK TO before"))
+        await maybe_await(mine.rollback())
 
 
 def policies(conn: Connection, tried: dict[str, str], strings: str = "on") -> None:
@@ -373,7 +371,7 @@ SETTINGS = ["", "standard_conforming_strings=off", "client_encoding=latin1"]
 
 @pytest.mark.parametrize("setting", SETTINGS)
 async def test_every_topic_wakes_its_consumer(
-    half: Half, dsn: str, conn: Connection, setting: str
+    api: Api, dsn: str, conn: Connection, setting: str
 ) -> None:
     """The listening session writes names into LISTEN and its doorbells' SQL: each wakes, none other."""
     topics = [name for name in NASTY_NAMES if is_topic(name)]
@@ -395,11 +393,11 @@ async def test_every_topic_wakes_its_consumer(
     elif name and conn.info.server_version < 190000:
         database = conn.info.dbname
         conn.execute(f'ALTER DATABASE "{database}" SET {name} = {wanted}')
-    async with half.consumer(theirs, topics=topics) as consumer:
+    async with api.consumer(theirs, topics=topics) as consumer:
         for topic in topics:
             await asleep(consumer)
             number = dn.Publisher().publish(conn, topic, topic)
-            (message,) = await take(consumer, 1)
+            (message,) = await collect(consumer, 1)
             assert (message.id, message.topic, message.payload) == (number, topic, topic)
             await message.ack()
 
@@ -413,7 +411,7 @@ async def test_every_topic_wakes_its_consumer(
     ids=["reject", "retry"],
 )
 async def test_an_outcome_that_json_cannot_hold_holds_nobody_up(
-    half: Half, dsn: str, conn: Connection, outcome: Any
+    api: Api, dsn: str, conn: Connection, outcome: Any
 ) -> None:
     """It used to fail the settling of everything after it, for ever."""
     numbers = dn.Publisher().publish_many(conn, "t", ["bad", "good"])
@@ -426,7 +424,7 @@ async def test_an_outcome_that_json_cannot_hold_holds_nobody_up(
 
     rules = {ValueError: outcome}
     options = {"until_empty": True, "on_error": rules, "order_by": "none"}
-    await soon(half.consumer(dsn, topics=["t"], **options).run(handle))
+    await with_timeout(api.consumer(dsn, topics=["t"], **options).run(handle))
     assert numbers[1] in handled
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
     letters = await asyncio.to_thread(lambda: dn.Admin().dead_letters(conn, "g"))

@@ -15,16 +15,12 @@ from psycopg import sql
 
 import durable_notify as dn
 from tests.security.hostile import LOOK_ALIKES, TIMES
-from tests.support.halves import Half, Seen, running, until
+from tests.support.api import Api, Recorder, running
+from tests.support.observe import asleep, outstanding, send, value
 from tests.support.roles import Roles, refused, roles
-from tests.support.watching import asleep, outstanding, send, value
+from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(params=["async", "sync"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture
@@ -118,7 +114,7 @@ CALLS = "SELECT COALESCE(sum(calls), 0) FROM pg_stat_user_functions WHERE funcna
 
 
 async def test_forged_and_flooded_wake_ups(
-    half: Half, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection
+    api: Api, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection
 ) -> None:
     """Consumers look once for all that has come, and find what there is; afterwards they sleep."""
     conn.execute(
@@ -127,8 +123,8 @@ async def test_forged_and_flooded_wake_ups(
         )
     )
     send(conn, [0], "t.1")
-    seen = Seen()
-    consumer = half.consumer(cast.login("consumer"), topics=["t", "t.*"])
+    seen = Recorder()
+    consumer = api.consumer(cast.login("consumer"), topics=["t", "t.*"])
     async with running(consumer, seen):
         await seen.got(1)
         await asleep(consumer)
@@ -144,7 +140,7 @@ async def test_forged_and_flooded_wake_ups(
         assert set(consumer._ear.channels.values()) == {"", "t", "t.1", "t.2"}, (
             "forged topics are listened to"
         )
-        await until(lambda: outstanding(conn) == 0)
+        await wait_until(lambda: outstanding(conn) == 0)
     assert sorted(message.payload for message in seen.messages) == list(range(wanted))
     assert set(seen.attempts) == {1}
     # Each turn claims from two sides at most, whatever has come together.
@@ -187,17 +183,17 @@ KEYS = """
 
 
 @pytest.mark.parametrize(
-    ("half", "when", "mode"),
+    ("api", "when", "mode"),
     [
         ("async", "before", ""),
         ("sync", "before", "_shared"),
         ("sync", "meanwhile", ""),
         ("async", "meanwhile", "_shared"),
     ],
-    indirect=["half"],
+    indirect=["api"],
 )
 async def test_squatted_keys(
-    half: Half, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection,
+    api: Api, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection,
     mode: str, when: str,
 ) -> None:  # fmt: skip
     """Doorbells and groups' locks, held for ever: what is published arrives all the same.
@@ -207,8 +203,8 @@ async def test_squatted_keys(
     squat = f"SELECT pg_try_advisory_lock{mode}(a, b) FROM ({KEYS}) AS k (a, b)".encode()
     if when == "before":
         assert {row for (row,) in nobody.execute(squat)} == {True}
-    seen = Seen()
-    consumer = half.consumer(cast.login("consumer"), topics=["t", "t.*"])
+    seen = Recorder()
+    consumer = api.consumer(cast.login("consumer"), topics=["t", "t.*"])
     async with running(consumer, seen):
         if when == "meanwhile":
             await asleep(consumer)

@@ -126,7 +126,7 @@ CONSUMER = (
     "SELECT durable_notify.renew_active('g', 'c', '1 minute'), durable_notify.resign_active('g', 'c')",
     "SELECT durable_notify.blocking_publishers('g')",
     "SELECT durable_notify.never_published('g', '{{orders.eu}}')",
-    "SELECT again FROM durable_notify.seek('g', 'orders.eu', 0)",
+    "SELECT redelivered FROM durable_notify.seek('g', 'orders.eu', 0)",
     "SELECT durable_notify.seek('g', 'orders.eu', to_now => true)",
     "SELECT durable_notify.start_replay('g', 'orders.us')",
     "SELECT durable_notify.advance_replays('g', '{{orders.eu}}')",
@@ -274,7 +274,7 @@ def test_leases_of_others(
 def test_what_each_sees(sessions: dict[str, Connection], furnished: Leases) -> None:
     columns = {
         "status": "group_name, topic", "groups": "name, NULL", "replay_jobs": "group_name, topic",
-        "dead_letters": "of_group, of_topic", "audit_entries": "group_name, topic",
+        "dead_letters": "group_name, topic", "audit_entries": "group_name, topic",
     }  # fmt: skip
     for function, what in columns.items():
         query = f"SELECT DISTINCT {what} FROM durable_notify.{function}()"

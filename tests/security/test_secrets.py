@@ -20,11 +20,11 @@ import durable_notify as dn
 from durable_notify import dsn as connecting
 from durable_notify import schema
 from durable_notify._core import sanitize as failures
-from tests.security.inside import invoke
-from tests.support.command import run
-from tests.support.halves import Half, go, soon
-from tests.support.servers import local_binaries, own_server
-from tests.support.watching import value
+from tests.support.api import Api, maybe_await
+from tests.support.cli import invoke, run
+from tests.support.observe import value
+from tests.support.postgres import needed_binaries, own_server
+from tests.support.wait import with_timeout
 
 Connection = psycopg.Connection[Any]
 PASSWORD = "s3cr3t-0f-mine"
@@ -38,11 +38,6 @@ ANY = re.compile("0f-mine|s3cr3t")
 def leak(text: str) -> str | None:
     found = ANY.search(text)
     return None if found is None else text[max(0, found.start() - 80) : found.end() + 20]
-
-
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
 
 
 @pytest.fixture
@@ -100,25 +95,25 @@ def told(error: BaseException) -> str:
 
 async def caught(call: Callable[[], Any]) -> str:
     with pytest.raises((dn.InvalidArgument, psycopg.Error, DBAPIError)) as error:
-        await soon(go(call()))
+        await with_timeout(maybe_await(call()))
     return told(error.value)
 
 
 @pytest.mark.parametrize("bad", BAD_DSNS)
-async def test_a_dsn_that_does_not_work(half: Half, dsn: str, log: Any, bad: str) -> None:
+async def test_a_dsn_that_does_not_work(api: Api, dsn: str, log: Any, bad: str) -> None:
     """Neither what is raised nor what is logged quotes it, whoever is given it, as either DSN."""
-    reader = dn.AsyncReader if half.is_async else dn.Reader
+    reader = dn.AsyncReader if api.is_async else dn.Reader
 
     async def start(make: Callable[[], Any]) -> None:
         opened = make()
-        if half.is_async or hasattr(opened, "consumer"):
+        if api.is_async or hasattr(opened, "consumer"):
             await opened.__aenter__()
         else:
             await asyncio.to_thread(opened.__enter__)
 
     for make in (
-        lambda: half.consumer(bad),
-        lambda: half.consumer(dsn, listen_dsn=bad),
+        lambda: api.consumer(bad),
+        lambda: api.consumer(dsn, listen_dsn=bad),
         lambda: reader(bad, ["t"]),
         lambda: reader(dsn, ["t"], listen_dsn=bad),
     ):
@@ -186,27 +181,27 @@ BAD_MESSAGES: list[tuple[Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("number", range(len(BAD_MESSAGES)))
 async def test_a_message_that_is_refused_is_not_quoted(
-    half: Half, dsn: str, log: Any, number: int
+    api: Api, dsn: str, log: Any, number: int
 ) -> None:
     payload, options = BAD_MESSAGES[number]
-    async with half.connect(dsn) as mine:
-        publisher = half.Publisher()
+    async with api.connect(dsn) as mine:
+        publisher = api.Publisher()
         assert leak(await caught(lambda: publisher.publish(mine, "t", payload, **options))) is None
         many = [dn.NewMessage(payload, **options)]
         assert leak(await caught(lambda: publisher.publish_many(mine, "t", many))) is None
         if not options:
-            admin = half.Admin()
+            admin = api.Admin()
             call = lambda: admin.start_replay(mine, "g", "t", payload=payload)  # noqa: E731
             assert leak(await caught(call)) is None
     assert leak(log()) is None
 
 
-async def test_reprs(half: Half, dsn: str, conn: Connection) -> None:
+async def test_reprs(api: Api, dsn: str, conn: Connection) -> None:
     publish(conn)
     secret = make_conninfo(dsn, password=PASSWORD)
-    consumer = half.consumer(secret, max_attempts=1, until_empty=True)
-    seen: list[Any] = [half.Publisher(), half.Admin(), consumer, consumer.options]
-    reader = (dn.AsyncReader if half.is_async else dn.Reader)(secret, ["t"])
+    consumer = api.consumer(secret, max_attempts=1, until_empty=True)
+    seen: list[Any] = [api.Publisher(), api.Admin(), consumer, consumer.options]
+    reader = (dn.AsyncReader if api.is_async else dn.Reader)(secret, ["t"])
     seen += [
         reader,
         dn.NewMessage(PAYLOAD, KEY, {"h": HEADER}, dedup_key=KEY),
@@ -219,7 +214,7 @@ async def test_reprs(half: Half, dsn: str, conn: Connection) -> None:
         seen.extend([message._settler._store._settling, message._settler._store._claiming])
         await message.reject("no")
 
-    await soon(consumer.run(handle))
+    await with_timeout(consumer.run(handle))
     assert len(seen) > 10
     letters = dn.Admin().dead_letters(conn, "g")
     assert [letter.reason for letter in letters] == ["no"]
@@ -232,7 +227,7 @@ async def test_reprs(half: Half, dsn: str, conn: Connection) -> None:
 
 
 async def test_a_day_s_work_is_logged_and_seen_without_secrets(
-    half: Half, dsn: str, conn: Connection, log: Any
+    api: Api, dsn: str, conn: Connection, log: Any
 ) -> None:
     """Handlers that fail, retries, replays; every query of our sessions, and their names."""
     secret = make_conninfo(dsn, password=PASSWORD)
@@ -255,17 +250,17 @@ async def test_a_day_s_work_is_logged_and_seen_without_secrets(
         await asyncio.to_thread(look)
 
     options = {"until_empty": True, "retry_base": 0.01, "max_attempts": 5}
-    consumer = half.consumer(secret, **options)
-    async with half.connect(secret, autocommit=True) as mine:
-        await go(
-            half.Publisher().publish(mine, "t", {"a": PAYLOAD}, key=KEY, headers={"h": HEADER})
+    consumer = api.consumer(secret, **options)
+    async with api.connect(secret, autocommit=True) as mine:
+        await maybe_await(
+            api.Publisher().publish(mine, "t", {"a": PAYLOAD}, key=KEY, headers={"h": HEADER})
         )
         look()
-        await soon(consumer.run(handle))
+        await with_timeout(consumer.run(handle))
         look()
-        await go(half.Admin().seek(mine, "g", "t", after=0, why="a reason"))
+        await maybe_await(api.Admin().seek(mine, "g", "t", after=0, why="a reason"))
         job = {"payload": {"a": PAYLOAD}, "headers": {"h": HEADER}, "keys": KEY}
-        await go(half.Admin().start_replay(mine, "g", "t", **job))
+        await maybe_await(api.Admin().start_replay(mine, "g", "t", **job))
         look()
     assert len(queries) > 10
     assert any("listener" in query for query in queries)
@@ -277,7 +272,7 @@ async def test_a_day_s_work_is_logged_and_seen_without_secrets(
 
 
 async def test_a_row_that_postgresql_quotes_is_not_logged(
-    half: Half, dsn: str, conn: Connection, log: Any
+    api: Api, dsn: str, conn: Connection, log: Any
 ) -> None:
     """A constraint of somebody's on our tables: its DETAIL has the row, payload included."""
     conn.execute(
@@ -285,24 +280,23 @@ async def test_a_row_that_postgresql_quotes_is_not_logged(
     )
     publish(conn)
     stopped: list[str] = []
-    consumer = half.consumer(dsn, max_attempts=1, until_empty=True)
+    consumer = api.consumer(dsn, max_attempts=1, until_empty=True)
 
     def handle(message: Any) -> None:
         message._settler.settle_soon(message._lease, message.id, dn.Reject("no"))
         stopped.append("settled")
         consumer.stop()
 
-    await soon(consumer.run(handle))
+    await with_timeout(consumer.run(handle))
     assert stopped
     assert "violates check constraint" in log()
     assert leak(log()) is None
 
 
+@pytest.mark.server
 def test_a_wrong_password_and_a_missing_database() -> None:
     """With a server that asks for passwords."""
-    bindir = local_binaries()
-    if bindir is None:
-        pytest.skip("no programs to run a server with")
+    bindir = needed_binaries()
     with own_server(bindir, {"password_encryption": "scram-sha-256"}) as server:
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             admin.execute("CREATE ROLE u LOGIN PASSWORD 'another'")
@@ -353,6 +347,6 @@ async def test_a_leak_is_noticed(
 
         patch.setattr(settler, "said", str)
         with pytest.raises(AssertionError, match="0f-mine"):
-            await test_a_row_that_postgresql_quotes_is_not_logged(Half("sync"), dsn, conn, log)
+            await test_a_row_that_postgresql_quotes_is_not_logged(Api("sync"), dsn, conn, log)
     assert leak(repr(dn.NewMessage(PAYLOAD).payload))
     assert connecting.said(ValueError("x")) == "x"

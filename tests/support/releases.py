@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.leaves import lay_out
-from tests.support.processes import CHECKOUT
-from tests.support.schedule import Session
-from tests.support.waiting import eventually
+from tests.support.postgres import CHECKOUT
+from tests.support.retention import lay_out_partitions
+from tests.support.sessions import Session
+from tests.support.wait import eventually
 from tools.revision import FUNCTIONS, inlined
 
 #: Each has a function written anew that holds settings; closed partitions come by themselves.
@@ -36,7 +36,7 @@ def set_all(dsn: str) -> dict[str, str]:
     """Set everything that such a function holds."""
     before = settings(dsn)
     with closing(Session(dsn)) as session:
-        lay_out(session, width=10)
+        lay_out_partitions(session, width=10)
         for statement in SETTINGS:
             session.run(statement)
         for _ in range(25):

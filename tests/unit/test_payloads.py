@@ -203,7 +203,7 @@ def test_custom_dumps_that_fail() -> None:
 @pytest.mark.parametrize("payload", ["x" * 99, b"x" * 101, "ü" * 50, ["x" * 99]])
 def test_too_large(payload: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 100)
-    with pytest.raises(PayloadTooLarge, match=r"the maximum is 100\. Queries it elsewhere"):
+    with pytest.raises(PayloadTooLarge, match=r"the maximum is 100\. Store it elsewhere"):
         encode(NewMessage(payload))
 
 

@@ -251,7 +251,7 @@ def test_the_stretch_shows_the_message_and_the_faults_meanwhile(story: Story) ->
     (finding,) = check(story.history).findings
     assert {event.what for event in finding.events} >= {"publishing", "delivered", "fault"}
     assert all(9 in event.numbers or event.what == "fault" for event in finding.events)
-    assert len(story.history.about([9], most=3)) == 3
+    assert len(story.history.about([9], limit=3)) == 3
 
 
 def test_events_survive_their_file(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
-    from ...models import Health
+    from ...models import ConsumerState, Health
     from ...options import ConsumerSettings
     from ..concurrency import Task
     from ..wakeups.subscription import AsyncSubscription
@@ -97,6 +97,7 @@ class AsyncConsumer:
         self._store = AsyncQueries(dsn, self.options)
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
+        self._full = False  # it waits for that
         self._intake = AsyncPrefetchBuffer(self._stopping, self._room, self._loads)
         self._settler = AsyncLeaseManager(self._store, self.options, self._freed, self._intake)
         self._intake.settler = self._settler
@@ -215,7 +216,20 @@ class AsyncConsumer:
             polls=options.poll is not None or options.idle_poll is not None,
             held=self._settler.held,
             group=options.group,
+            state=self._state,
         )
+
+    @property
+    def _state(self) -> ConsumerState:
+        if not self._started:
+            return "new"
+        if self._stopping.is_set():
+            return "stopping"
+        if self._full and not self._room.is_set():
+            return "full"
+        if self._ear is None or not self._ear.waits:
+            return "fetching"
+        return "sleeping" if self._ear.asleep else "polling"
 
     def stop(self) -> None:
         """Claim nothing more; iteration and ``run`` end once what is under way is done."""
@@ -473,7 +487,9 @@ class AsyncConsumer:
         ):
             ear.listen(self._attention.add(await self._store.discover()))
         if (most := min(self._room_for(), self._to_claim())) <= 0:
+            self._full = True
             await self._room.wait()
+            self._full = False
             return
         await self._advance_replays()
         rows = await self._claim(ear, most)

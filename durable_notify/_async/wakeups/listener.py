@@ -95,6 +95,10 @@ class AsyncListener:
             await self._task.join()
         self._waiter.close()
 
+    def listens_to(self, channels: set[str]) -> bool:
+        """Whether the session listens to all of these."""
+        return channels <= self._listening
+
     def look(self) -> None:
         """Take notice of what the ears want."""
         self._waiter.wake()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
-    from ...models import Health
+    from ...models import ConsumerState, Health
     from ...options import ConsumerSettings
     from ..concurrency import Task
     from ..wakeups.subscription import Subscription
@@ -98,6 +98,7 @@ class Consumer:
         self._store = Queries(dsn, self.options)
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
+        self._full = False  # it waits for that
         self._intake = PrefetchBuffer(self._stopping, self._room, self._loads)
         self._settler = LeaseManager(self._store, self.options, self._freed, self._intake)
         self._intake.settler = self._settler
@@ -216,7 +217,20 @@ class Consumer:
             polls=options.poll is not None or options.idle_poll is not None,
             held=self._settler.held,
             group=options.group,
+            state=self._state,
         )
+
+    @property
+    def _state(self) -> ConsumerState:
+        if not self._started:
+            return "new"
+        if self._stopping.is_set():
+            return "stopping"
+        if self._full and not self._room.is_set():
+            return "full"
+        if self._ear is None or not self._ear.waits:
+            return "fetching"
+        return "sleeping" if self._ear.asleep else "polling"
 
     def stop(self) -> None:
         """Claim nothing more; iteration and ``run`` end once what is under way is done."""
@@ -472,7 +486,9 @@ class Consumer:
         ):
             ear.listen(self._attention.add(self._store.discover()))
         if (most := min(self._room_for(), self._to_claim())) <= 0:
+            self._full = True
             self._room.wait()
+            self._full = False
             return
         self._advance_replays()
         rows = self._claim(ear, most)

@@ -47,6 +47,7 @@ class Subscription:
         self.channels = dict(channels)  # with the topic of each
         self.heartbeat = heartbeat
         self.quiet = False  # it sleeps, and the database is to be left alone meanwhile
+        self._waits = False
         self._ending = False
         self.woken = Event()
         self.when_it_hangs: Callable[[], None] | None = None
@@ -143,8 +144,28 @@ class Subscription:
             poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
         elif not self.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
-        self.woken.wait(shortest(due, poll, LONGEST_SLEEP))
+        return self._wait(shortest(due, poll, LONGEST_SLEEP))
+
+    def _wait(self, seconds: float | None) -> bool:
+        self._waits = True
+        try:
+            self.woken.wait(seconds)
+        finally:
+            self._waits = False
         return self.woken.is_set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing was left to read, and nothing has woken it since."""
+        return self._waits and not self.woken.is_set()
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it waits, and publishers ring for each of its topics."""
+        # Trap: one that reads some of its topics rests for the others.
+        every = frozenset(self.channels.values())
+        rung_for = self.hears and self._resting == every and not self.unarmed
+        return self.waits and rung_for and self._listener.listens_to(set(self.channels))
 
     @property
     def _at_rest(self) -> bool:
@@ -157,12 +178,11 @@ class Subscription:
     def _sleep_quietly(self, seconds: float | None) -> bool:
         self.quiet = True
         try:
-            self.woken.wait(seconds)
+            return self._wait(seconds)
         finally:
             if not self._ending:
                 self.quiet = False
                 self._listener.look()  # a heartbeat may be due, or a connection to be made
-        return self.woken.is_set()
 
     def end(self) -> None:
         """Wake for good: a database that sleeps is left asleep."""

@@ -18,7 +18,7 @@ FIRST: dict[str, tuple[Check, str]] = {
 CHECKS: dict[str, tuple[Check, str]] = {
     "log": (log.build, "columns, ids, triggers and indexes of the outbox are right"),
     "unlogged": (log.unlogged, "all tables survive a crash"),
-    "anchor": (log.anchor, "the outbox is in the cluster where it was written"),
+    "cluster": (log.cluster, "the outbox is in the cluster where it was written"),
     "pooler": (listening.pooler, "there is no pooler in between"),
     "listening": (listening.hearing, "a wake-up from another connection arrives"),
     "queue": (listening.queue, "the queue of notifications has room"),
@@ -40,8 +40,8 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "partitions": (retention.partitions, "partitions are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),
     "kept": (retention.kept_forever, "no large topic is without retention"),
-    "lagging": (retention.lagging, "no group blocks retention beyond its alarm"),
-    "losses": (retention.losses, "no group lost messages recently"),
+    "blockers": (retention.blockers, "no group blocks retention beyond its alarm"),
+    "lost-messages": (retention.lost_messages, "no group lost messages recently"),
     "maintenance": (retention.maintenance, "maintenance runs, and all its steps succeed"),
 }
 #: Only roles with pg_read_all_stats see everything that these check.

@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 #: Up to so many messages are counted; beyond that they are estimated.
-MOST = 10_000
+MAX_COUNT = 10_000
 #: So many handlers are named, those at work for longest.
-MOST_HANDLERS = 5
+MAX_HANDLERS = 5
 
 
-def unused(patient: CheckContext) -> Iterator[Finding]:
+def unused(context: CheckContext) -> Iterator[Finding]:
     """Groups for which messages wait for long, without a consumer."""
-    for group, topic, waiting, exact, seconds in patient.rows(
+    for group, topic, unread, exact, seconds in context.rows(
         """
         SELECT s.group_name, s.topic, s.unread, s.is_exact, a.seconds
           FROM durable_notify.status(%s) s CROSS JOIN LATERAL (
                SELECT extract(epoch FROM clock_timestamp() - s.oldest_unread)) AS a (seconds)
          WHERE s.leases = 0 AND s.unread > 0 AND a.seconds > %s ORDER BY 1, 2
         """,
-        MOST,
-        patient.limits.unused,
+        MAX_COUNT,
+        context.thresholds.unused,
     ):
-        held = _held(patient, waiting)
+        held = _held(context, unread)
         about = "" if exact else "about "
         size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
         what = (
-            f"group {group} has no consumer of {topic}: {about}{waiting:,} messages wait{size}, "
+            f"group {group} has no consumer of {topic}: {about}{unread:,} messages wait{size}, "
             f"the oldest for {seconds / 86_400:.1f} days"
         )
-        yield found(
+        yield finding(
             "group-unused", what,
-            group=group, topic=topic, waiting=waiting, seconds=round(seconds), bytes=held,
+            group=group, topic=topic, unread=unread, seconds=round(seconds), bytes=held,
         )  # fmt: skip
 
 
-def _held(patient: CheckContext, messages: int) -> int | None:
+def _held(context: CheckContext, messages: int) -> int | None:
     """Return the size of so many messages, by the outbox's average; None if it is unknown."""
-    ((size, rows),) = patient.rows(
+    ((size, rows),) = context.rows(
         """
         SELECT sum(pg_table_size(c.oid))::bigint, sum(c.reltuples)::bigint
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -51,23 +51,23 @@ def _held(patient: CheckContext, messages: int) -> int | None:
     return messages * size // rows if rows else None
 
 
-def paused(patient: CheckContext) -> Iterator[Finding]:
+def paused(context: CheckContext) -> Iterator[Finding]:
     """Groups that were paused long ago."""
-    for group, since in patient.rows(
+    for group, since in context.rows(
         """
         SELECT g.name, g.paused_at FROM durable_notify.groups() g
          WHERE g.paused_at < clock_timestamp() - make_interval(secs => %s)
          ORDER BY 1
         """,
-        patient.limits.paused,
+        context.thresholds.paused,
     ):
         what = f"group {group} is paused since {since:%Y-%m-%d %H:%M}"
-        yield found("group-paused", what, group=group, since=since)
+        yield finding("group-paused", what, group=group, since=since)
 
 
-def handlers(patient: CheckContext) -> Iterator[Finding]:
+def handlers(context: CheckContext) -> Iterator[Finding]:
     """Handlers that do not return: leases that their consumers have extended for very long."""
-    for group, topic, owner, messages, seconds in patient.rows(
+    for group, topic, owner, messages, seconds in context.rows(
         """
         SELECT l.group_name, l.topic, l.owner, l.messages,
                extract(epoch FROM clock_timestamp() - l.claimed_at)::float8
@@ -76,29 +76,29 @@ def handlers(patient: CheckContext) -> Iterator[Finding]:
            AND l.deadline > clock_timestamp() AND l.messages > 0
          ORDER BY l.claimed_at, 1, 2, 3 LIMIT %s
         """,
-        patient.limits.handler,
-        MOST_HANDLERS,
+        context.thresholds.handler,
+        MAX_HANDLERS,
     ):
         what = (
             f"{owner} has held {messages:,} messages of {topic} in group {group} for "
             f"{seconds / 3600:.1f} hours, and extends its lease"
         )
-        yield found(
+        yield finding(
             "handler-at-work-for-long", what,
             group=group, topic=topic, owner=owner, messages=messages, seconds=round(seconds),
         )  # fmt: skip
 
 
-def dead_letters(patient: CheckContext) -> Iterator[Finding]:
+def dead_letters(context: CheckContext) -> Iterator[Finding]:
     """Groups with many dead letters."""
-    for group, dead in patient.rows(
+    for group, dead in context.rows(
         """
         SELECT s.group_name, sum(s.dead)::bigint FROM durable_notify.status(%s) s
          GROUP BY 1 HAVING sum(s.dead) > %s ORDER BY 1
         """,
-        max(MOST, patient.limits.dead_letters + 1),
-        patient.limits.dead_letters,
+        max(MAX_COUNT, context.thresholds.dead_letters + 1),
+        context.thresholds.dead_letters,
     ):
-        more = " or more" if dead >= MOST else ""
+        more = " or more" if dead >= MAX_COUNT else ""
         what = f"group {group} has {dead:,}{more} dead letters"
-        yield found("dead-letters", what, group=group, dead=dead)
+        yield finding("dead-letters", what, group=group, dead=dead)

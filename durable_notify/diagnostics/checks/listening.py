@@ -14,58 +14,58 @@ from ..._sync.database.connection import TimeoutConnection, settings
 from ...adapters import OwnCursor
 from ...dsn import said
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 if TYPE_CHECKING:
     from typing import LiteralString
 
-#: Between the two looks at sessions that may be stuck: whoever reads has read meanwhile.
+#: Seconds between the two queries for stuck sessions: a session that reads has read meanwhile.
 PAUSE = 0.2
 #: Which server, and which database of it.
 WHERE: LiteralString = "SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.current_database()"
 
 
-def pooler(patient: CheckContext) -> Iterator[Finding]:
+def pooler(context: CheckContext) -> Iterator[Finding]:
     """A pooler gives each client a process id of its own making."""
-    (pid,) = patient.row("SELECT pg_backend_pid()")
-    if pid != patient.connection.info.backend_pid:
-        yield found("pooler", "the DSN leads to a pooler")
+    (pid,) = context.row("SELECT pg_backend_pid()")
+    if pid != context.connection.info.backend_pid:
+        yield finding("pooler", "the DSN leads to a pooler")
 
 
-def hearing(patient: CheckContext) -> Iterator[Finding]:
+def hearing(context: CheckContext) -> Iterator[Finding]:
     """A wake-up from another connection arrives where consumers would listen."""
     try:
         listener = TimeoutConnection.connect(
-            patient.listen_dsn,
+            context.listen_dsn,
             cursor_factory=OwnCursor,
-            **settings(patient.listen_dsn, "doctor", 5),
+            **settings(context.listen_dsn, "doctor", 5),
         )
     except psycopg.OperationalError as error:
         what = " ".join(said(error).split())
-        yield found("listener-no-connection", f"no connection to listen on: {what}")
+        yield finding("listener-no-connection", f"no connection to listen on: {what}")
         return
     with listener:
-        listener.answer = patient.limits.statement
-        place = listener.execute(WHERE).fetchone()
-        if place != patient.row(WHERE):
+        listener.answer = context.thresholds.statement
+        there = listener.execute(WHERE).fetchone()
+        if there != context.row(WHERE):
             what = "the DSN for listening leads to another database, or to another server"
-            yield found("listener-elsewhere", what)
+            yield finding("listener-elsewhere", what)
             return
         probe = f"durable_notify?{uuid.uuid4().hex}"
         listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(probe)))
-        patient.connection.execute("SELECT pg_catalog.pg_notify(%s, '')", [probe])
+        context.connection.execute("SELECT pg_catalog.pg_notify(%s, '')", [probe])
         listener.answer = None
         # Trap: left before its end, notifies() keeps the connection, and closing it hangs.
-        if not list(listener.notifies(timeout=patient.limits.hearing, stop_after=1)):
-            yield found("listener-deaf", "a wake-up did not arrive on a listening connection")
+        if not list(listener.notifies(timeout=context.thresholds.hearing, stop_after=1)):
+            yield finding("listener-deaf", "a wake-up did not arrive on a listening connection")
 
 
-def queue(patient: CheckContext) -> Iterator[Finding]:
+def queue(context: CheckContext) -> Iterator[Finding]:
     """The queue of notifications is not full; else, which session keeps it from shrinking."""
-    (share,) = patient.row("SELECT pg_notification_queue_usage()")
-    if share <= patient.limits.queue:
+    (share,) = context.row("SELECT pg_notification_queue_usage()")
+    if share <= context.thresholds.queue:
         return
-    oldest = patient.rows(
+    oldest = context.rows(
         """
         SELECT a.pid, a.application_name FROM pg_stat_activity a
          WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
@@ -74,17 +74,17 @@ def queue(patient: CheckContext) -> Iterator[Finding]:
     )
     pid = oldest[0][0] if oldest else None
     what = f"the queue of notifications is {share:.1%} full"
-    yield found("queue-crowded", what, usage=share, pid=pid)
+    yield finding("queue-crowded", what, usage=share, pid=pid)
 
 
-def stuck(patient: CheckContext) -> Iterator[Finding]:
+def stuck(context: CheckContext) -> Iterator[Finding]:
     """Idle sessions that do not read what is sent to them."""
-    if not (first := _stuck(patient)):
+    if not (first := _stuck(context)):
         return
     time.sleep(PAUSE)
-    for pid, (application, seconds) in _stuck(patient).items():
+    for pid, (application, seconds) in _stuck(context).items():
         if pid in first:
-            yield found(
+            yield finding(
                 "listener-stuck",
                 f"process {pid} ({application or 'unnamed'}) listens and does not read; idle since "
                 f"{seconds:.0f} s",
@@ -92,8 +92,8 @@ def stuck(patient: CheckContext) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _stuck(patient: CheckContext) -> dict[int, tuple[str, float]]:
-    rows = patient.rows(
+def _stuck(context: CheckContext) -> dict[int, tuple[str, float]]:
+    rows = context.rows(
         """
         SELECT a.pid, a.application_name,
                EXTRACT(epoch FROM clock_timestamp() - a.state_change)::float8

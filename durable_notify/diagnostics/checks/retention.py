@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 #: Up to so many messages are counted.
-MOST = 10_000
+MAX_COUNT = 10_000
 
 
-def partitions(patient: CheckContext) -> Iterator[Finding]:
+def partitions(context: CheckContext) -> Iterator[Finding]:
     """A partition is ready ahead, and none was missing."""
-    last, ready = patient.row(
+    last, ready = context.row(
         """
         SELECT s.last,
                (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
@@ -22,19 +22,19 @@ def partitions(patient: CheckContext) -> Iterator[Finding]:
     )
     if not ready:
         what = f"no partition of the outbox is ready for ids after the current one, {last:,}"
-        yield found("no-partition-ahead", what, last_id=last)
-    (messages,) = patient.row(
-        "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MOST + 1
+        yield finding("no-partition-ahead", what, last_id=last)
+    (messages,) = context.row(
+        "SELECT count(*) FROM (SELECT FROM durable_notify.outbox_default LIMIT %s) o", MAX_COUNT + 1
     )
     if messages:
-        counted = f"{messages:,}" if messages <= MOST else f"more than {MOST:,}"
+        counted = f"{messages:,}" if messages <= MAX_COUNT else f"more than {MAX_COUNT:,}"
         what = f"{counted} message{'' if messages == 1 else 's'} are in outbox_default"
-        yield found("default-partition-used", what, messages=messages)
+        yield finding("default-partition-used", what, messages=messages)
 
 
-def held(patient: CheckContext) -> Iterator[Finding]:
+def held(context: CheckContext) -> Iterator[Finding]:
     """Which snapshots still need a partition that is to be emptied."""
-    for pid, who, leaves, seconds in patient.rows(
+    for pid, who, count, seconds in context.rows(
         """
         SELECT s.pid, s.what, count(*),
                EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
@@ -43,22 +43,22 @@ def held(patient: CheckContext) -> Iterator[Finding]:
          WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 4 DESC, 1
         """,
-        patient.limits.transaction,
+        context.thresholds.transaction,
     ):
         process = "" if pid is None else f" (process {pid})"
         what = (
-            f"{leaves} partition{'' if leaves == 1 else 's'} of the outbox wait for {who}{process}"
+            f"{count} partition{'' if count == 1 else 's'} of the outbox wait for {who}{process}"
             f" for {seconds / 60:,.0f} minutes"
         )
-        yield found("partition-held", what, pid=pid, who=who, leaves=leaves, seconds=seconds)
+        yield finding("partition-held", what, pid=pid, who=who, partitions=count, seconds=seconds)
 
 
-def kept_forever(patient: CheckContext) -> Iterator[Finding]:
+def kept_forever(context: CheckContext) -> Iterator[Finding]:
     """Large topics without retention.
 
-    By the planner's statistics of each leaf: autovacuum renews these, and nothing is counted.
+    By the planner's statistics of each partition: autovacuum updates them, and nothing is counted.
     """
-    for topic, size in patient.rows(
+    for topic, size in context.rows(
         """
         SELECT t.topic, t.bytes FROM (
             SELECT v.topic, sum(pg_total_relation_size(l.relid) * v.share)::bigint AS bytes
@@ -72,48 +72,48 @@ def kept_forever(patient: CheckContext) -> Iterator[Finding]:
          WHERE t.bytes > %s AND (durable_notify._retention_for(t.topic)).pattern IS NULL
          ORDER BY t.bytes DESC
         """,
-        patient.limits.topic,
+        context.thresholds.topic,
     ):
         what = f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and has no retention"
-        yield found("topic-kept-forever", what, topic=topic, bytes=size)
+        yield finding("topic-kept-forever", what, topic=topic, bytes=size)
 
 
-def lagging(patient: CheckContext) -> Iterator[Finding]:
+def blockers(context: CheckContext) -> Iterator[Finding]:
     """Messages due for removal that stay, if they are over the alarm."""
-    for group, topic, size in patient.rows(
+    for group, topic, size in context.rows(
         "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.retention_blockers() l"
         " WHERE l.alarm ORDER BY 1, 2"
     ):
         held = f"{size / (1 << 20):,.1f} MB of topic {topic}, past their age or size,"
         if group is None:
             what = f"{held} wait to be archived"
-            yield found("archive-behind", what, topic=topic, bytes=size)
+            yield finding("archive-behind", what, topic=topic, bytes=size)
         else:
             what = f"{held} stay because group {group} has not settled them"
-            yield found("retention-blocked", what, group=group, topic=topic, bytes=size)
+            yield finding("retention-blocked", what, group=group, topic=topic, bytes=size)
 
 
-def losses(patient: CheckContext) -> Iterator[Finding]:
+def lost_messages(context: CheckContext) -> Iterator[Finding]:
     """What groups lost recently."""
-    for group, topic, messages, last in patient.rows(
+    for group, topic, messages, last in context.rows(
         """
-        SELECT l.of_group, l.topic, sum(l.messages)::bigint, max(l.at)
+        SELECT l.group_name, l.topic, sum(l.messages)::bigint, max(l.at)
           FROM durable_notify.lost_messages() l
          WHERE l.at > clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 1, 2
         """,
-        patient.limits.lost,
+        context.thresholds.lost,
     ):
         what = (
             f"group {group} lost {messages:,} message{'' if messages == 1 else 's'} of {topic} to "
             f"retention, the last on {last:%Y-%m-%d %H:%M}"
         )
-        yield found("messages-lost", what, group=group, topic=topic, messages=messages, last=last)
+        yield finding("messages-lost", what, group=group, topic=topic, messages=messages, last=last)
 
 
-def maintenance(patient: CheckContext) -> Iterator[Finding]:
+def maintenance(context: CheckContext) -> Iterator[Finding]:
     """Maintenance runs if there is something to do, and no step fails."""
-    since_done, report, waiting = patient.row(
+    since_done, report, waiting = context.row(
         """
         SELECT EXTRACT(epoch FROM clock_timestamp() - m.done_at)::float8, m.report,
                EXTRACT(epoch FROM clock_timestamp() - LEAST(
@@ -122,16 +122,16 @@ def maintenance(patient: CheckContext) -> Iterator[Finding]:
           FROM (SELECT) one LEFT JOIN durable_notify.maintenance m ON true
         """
     )
-    late = patient.limits.maintenance
+    late = context.thresholds.maintenance
     if waiting is not None and waiting > late and (since_done is None or since_done > late):
         done = (
             "was never done"
             if since_done is None
             else f"was last done {since_done / 3600:,.1f} hours ago"
         )
-        yield found("maintenance-late", f"maintenance {done}", seconds=since_done)
+        yield finding("maintenance-late", f"maintenance {done}", seconds=since_done)
     for name, why in sorted((report or {}).items()):
         step, _, ending = name.rpartition(" ")
         if ending == "failed":
             what = f"step {step} of the last round of maintenance failed: {why}"
-            yield found("maintenance-failed", what, step=step, reason=why)
+            yield finding("maintenance-failed", what, step=step, reason=why)

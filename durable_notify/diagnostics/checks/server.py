@@ -6,45 +6,45 @@ import time
 from collections.abc import Iterator
 
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 
-def version(patient: CheckContext) -> Iterator[Finding]:
+def version(context: CheckContext) -> Iterator[Finding]:
     """A version that is tested."""
-    limits = patient.limits
-    major = patient.connection.info.server_version // 10_000
-    if not limits.oldest <= major <= limits.newest:
-        yield found(
+    thresholds = context.thresholds
+    major = context.connection.info.server_version // 10_000
+    if not thresholds.oldest <= major <= thresholds.newest:
+        yield finding(
             "server-version",
             f"PostgreSQL {major}",
-            version=major, oldest=limits.oldest, newest=limits.newest,
+            version=major, oldest=thresholds.oldest, newest=thresholds.newest,
         )  # fmt: skip
 
 
-def standby(patient: CheckContext) -> Iterator[Finding]:
+def standby(context: CheckContext) -> Iterator[Finding]:
     """Neither a standby, nor made read-only."""
-    recovers, read_only = patient.row(
+    recovers, read_only = context.row(
         "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
     )
     if recovers:
-        yield found("standby", "the server is a standby")
+        yield finding("standby", "the server is a standby")
     elif read_only:
-        yield found("read-only", "default_transaction_read_only is on")
+        yield finding("read-only", "default_transaction_read_only is on")
 
 
-def durability(patient: CheckContext) -> Iterator[Finding]:
+def durability(context: CheckContext) -> Iterator[Finding]:
     """Whether committed data survives a crash."""
-    fsync, pages, here = patient.row(
+    fsync, pages, here = context.row(
         "SELECT current_setting('fsync')::boolean,"
         " current_setting('full_page_writes')::boolean,"
         " current_setting('synchronous_commit')"
     )
     if not fsync:
-        yield found("fsync-off", "fsync is off")
+        yield finding("fsync-off", "fsync is off")
     if not pages:
-        yield found("full-page-writes-off", "full_page_writes is off")
-    places = ["this session"] if here == "off" else []
-    places += [place for (place,) in patient.rows(
+        yield finding("full-page-writes-off", "full_page_writes is off")
+    scopes = ["this session"] if here == "off" else []
+    scopes += [scope for (scope,) in context.rows(
         """
         SELECT concat_ws(' ', 'role ' || r.rolname, 'database ' || d.datname)
           FROM pg_db_role_setting s
@@ -56,20 +56,22 @@ def durability(patient: CheckContext) -> Iterator[Finding]:
          ORDER BY 1
         """
     )]  # fmt: skip
-    if places:
-        where = ", ".join(places)
-        yield found("synchronous-commit-off", f"synchronous_commit is off for {where}", where=where)
+    if scopes:
+        where = ", ".join(scopes)
+        yield finding(
+            "synchronous-commit-off", f"synchronous_commit is off for {where}", where=where
+        )
 
 
-def autovacuum(patient: CheckContext) -> Iterator[Finding]:
+def autovacuum(context: CheckContext) -> Iterator[Finding]:
     """Whether dead rows are removed."""
-    on, counts = patient.row(
+    on, counts = context.row(
         "SELECT current_setting('autovacuum')::boolean, current_setting('track_counts')::boolean"
     )
     if not (on and counts):
         off = "autovacuum" if not on else "track_counts"
-        yield found("autovacuum-off", f"{off} is off", setting=off)
-    for (table,) in patient.rows(
+        yield finding("autovacuum-off", f"{off} is off", setting=off)
+    for (table,) in context.rows(
         """
         SELECT c.oid::regclass::text
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -80,12 +82,12 @@ def autovacuum(patient: CheckContext) -> Iterator[Finding]:
          ORDER BY 1
         """
     ):
-        yield found("autovacuum-off-table", f"autovacuum is off for {table}", table=table)
+        yield finding("autovacuum-off-table", f"autovacuum is off for {table}", table=table)
 
 
-def dead_rows(patient: CheckContext) -> Iterator[Finding]:
+def dead_rows(context: CheckContext) -> Iterator[Finding]:
     """The small tables, which change at each claim, stay small."""
-    for table, dead, alive in patient.rows(
+    for table, dead, alive in context.rows(
         """
         SELECT s.relid::regclass::text, s.n_dead_tup, s.n_live_tup
           FROM pg_stat_user_tables s
@@ -93,30 +95,30 @@ def dead_rows(patient: CheckContext) -> Iterator[Finding]:
            AND s.relname NOT LIKE 'outbox%%'
          ORDER BY s.n_dead_tup DESC
         """,
-        patient.limits.dead_rows,
+        context.thresholds.dead_rows,
     ):
         what = f"{table} has {dead:,} dead rows, and {alive:,} live ones"
-        yield found("dead-rows", what, table=table, dead=dead, live=alive)
+        yield finding("dead-rows", what, table=table, dead=dead, live=alive)
 
 
-def clocks(patient: CheckContext) -> Iterator[Finding]:
+def clocks(context: CheckContext) -> Iterator[Finding]:
     """How much the server's clock and ours differ."""
     before = time.time()
-    (theirs,) = patient.row("SELECT EXTRACT(epoch FROM clock_timestamp())::float8")
+    (theirs,) = context.row("SELECT EXTRACT(epoch FROM clock_timestamp())::float8")
     after = time.time()
     difference = theirs - (before + after) / 2
-    if abs(difference) > patient.limits.clock + (after - before) / 2:
+    if abs(difference) > context.thresholds.clock + (after - before) / 2:
         way = "ahead of" if difference > 0 else "behind"
-        yield found(
+        yield finding(
             "clocks-differ",
             f"the server's clock is {abs(difference):.1f} s {way} this machine's",
             seconds=round(difference, 3),
         )
 
 
-def clock_went_back(patient: CheckContext) -> Iterator[Finding]:
+def clock_went_back(context: CheckContext) -> Iterator[Finding]:
     """Nothing that was written is from the future."""
-    rows = patient.rows(
+    rows = context.rows(
         """
         SELECT w.what, max(EXTRACT(epoch FROM w.at - clock_timestamp()))::float8
           FROM (SELECT 'a message of ' || t.topic, newest.created_at
@@ -131,6 +133,8 @@ def clock_went_back(patient: CheckContext) -> Iterator[Finding]:
          GROUP BY w.what ORDER BY 2 DESC
         """
     )
-    if rows and rows[0][1] > patient.limits.clock:
+    if rows and rows[0][1] > context.thresholds.clock:
         what, seconds = rows[0]
-        yield found("clock-went-back", f"{what} is {seconds:.0f} s in the future", seconds=seconds)
+        yield finding(
+            "clock-went-back", f"{what} is {seconds:.0f} s in the future", seconds=seconds
+        )

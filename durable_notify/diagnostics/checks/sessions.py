@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..context import CheckContext
-from ..findings import Finding, found
+from ..findings import Finding, finding
 
 #: How much of a query is shown.
-MOST = 200
+MAX_QUERY = 200
 
 
-def transactions(patient: CheckContext) -> Iterator[Finding]:
+def transactions(context: CheckContext) -> Iterator[Finding]:
     """Transactions of this database that are open for long."""
-    for row in patient.rows(
+    for row in context.rows(
         """
         SELECT a.pid, a.datname::text, a.application_name, a.state,
                EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::float8,
@@ -32,8 +32,8 @@ def transactions(patient: CheckContext) -> Iterator[Finding]:
            AND a.pid <> pg_backend_pid()
          ORDER BY a.xact_start
         """,
-        MOST,
-        patient.limits.transaction,
+        MAX_QUERY,
+        context.thresholds.transaction,
     ):
         pid, database, application, state, seconds, query, publishes = row
         what = (
@@ -41,15 +41,15 @@ def transactions(patient: CheckContext) -> Iterator[Finding]:
             f"transaction for {_age(seconds)}{', and publishes' if publishes else ''}, "
             f"{state or 'state unknown'}: {' '.join((query or '').split())}"
         )
-        yield found(
+        yield finding(
             "long-transaction", what, pid=pid, database=database, application=application,
             state=state, seconds=round(seconds), query=query, publishes=publishes,
         )  # fmt: skip
 
 
-def strict(patient: CheckContext) -> Iterator[Finding]:
+def strict(context: CheckContext) -> Iterator[Finding]:
     """Publishers that strict groups wait for."""
-    for group, pid, gid, database, seconds, query in patient.rows(
+    for group, pid, gid, database, seconds, query in context.rows(
         """
         SELECT g.name, w.pid, w.prepared, w.database,
                EXTRACT(epoch FROM clock_timestamp() - w.started_at)::float8,
@@ -59,23 +59,23 @@ def strict(patient: CheckContext) -> Iterator[Finding]:
          WHERE g.order_by = 'strict'
            AND w.started_at < clock_timestamp() - make_interval(secs => %s)
         """,
-        MOST,
-        patient.limits.transaction,
+        MAX_QUERY,
+        context.thresholds.transaction,
     ):
         who = f"process {pid}" if gid is None else f"prepared transaction {gid!r}"
         what = (
             f"strict group {group} waits for {who} in database {database}, which publishes since "
             f"{_age(seconds)}: {' '.join((query or 'query unknown').split())}"
         )
-        yield found(
+        yield finding(
             "strict-group-waits", what, group=group, pid=pid, prepared=gid, database=database,
             seconds=round(seconds), query=query,
         )  # fmt: skip
 
 
-def prepared(patient: CheckContext) -> Iterator[Finding]:
+def prepared(context: CheckContext) -> Iterator[Finding]:
     """Transactions that were prepared and neither committed nor rolled back."""
-    for gid, database, owner, seconds in patient.rows(
+    for gid, database, owner, seconds in context.rows(
         """
         SELECT p.gid, p.database::text, p.owner::text,
                EXTRACT(epoch FROM clock_timestamp() - p.prepared)::float8
@@ -83,20 +83,20 @@ def prepared(patient: CheckContext) -> Iterator[Finding]:
          WHERE p.prepared < clock_timestamp() - make_interval(secs => %s)
          ORDER BY p.prepared
         """,
-        patient.limits.transaction,
+        context.thresholds.transaction,
     ):
         what = (
             f"transaction {gid!r} of {owner} in database {database} is prepared for {_age(seconds)}"
         )
-        yield found(
+        yield finding(
             "prepared-transaction", what,
             gid=gid, database=database, owner=owner, seconds=round(seconds),
         )  # fmt: skip
 
 
-def slots(patient: CheckContext) -> Iterator[Finding]:
+def slots(context: CheckContext) -> Iterator[Finding]:
     """Replication slots without a reader."""
-    for slot, kind, status, kept in patient.rows(
+    for slot, kind, status, kept in context.rows(
         """
         SELECT s.slot_name::text, s.slot_type, s.wal_status,
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint
@@ -105,12 +105,12 @@ def slots(patient: CheckContext) -> Iterator[Finding]:
         """
     ):
         what = f"the {kind} replication slot {slot} has no reader, and keeps {_size(kept or 0)}"
-        yield found("slot-unused", what, slot=slot, type=kind, wal_status=status, bytes=kept)
+        yield finding("slot-unused", what, slot=slot, type=kind, wal_status=status, bytes=kept)
 
 
-def connections(patient: CheckContext) -> Iterator[Finding]:
+def connections(context: CheckContext) -> Iterator[Finding]:
     """Connections that are left for roles other than superusers."""
-    taken, most = patient.row(
+    taken, available = context.row(
         """
         SELECT (SELECT sum(d.numbackends)::integer FROM pg_stat_database d),
                (SELECT sum(CASE s.name WHEN 'max_connections' THEN 1 ELSE -1 END
@@ -120,9 +120,9 @@ def connections(patient: CheckContext) -> Iterator[Finding]:
                                   'reserved_connections'))
         """
     )
-    if taken >= patient.limits.connections * most:
-        what = f"{taken} of {most} connections are in use"
-        yield found("connections-nearly-used", what, taken=taken, most=most)
+    if taken >= context.thresholds.connections * available:
+        what = f"{taken} of {available} connections are in use"
+        yield finding("connections-nearly-used", what, taken=taken, available=available)
 
 
 def _age(seconds: float) -> str:

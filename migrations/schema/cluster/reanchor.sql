@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify.reanchor(why text DEFAULT NULL)
-RETURNS TABLE (group_name text, topic text, undelivered bigint)
+RETURNS TABLE (group_name text, topic text, unread bigint)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
@@ -33,10 +33,10 @@ BEGIN
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
          ORDER BY g.name, s.topic
     LOOP
-        undelivered := durable_notify._reanchor_position(found.subscription, now_snapshot);
+        unread := durable_notify._reanchor_position(found.subscription, now_snapshot);
         group_name := found.name;
         topic := found.topic;
-        PERFORM durable_notify._record_audit('reanchor', group_name, NULL, topic, undelivered, why);
+        PERFORM durable_notify._record_audit('reanchor', group_name, NULL, topic, unread, why);
         PERFORM durable_notify._ring(topic, '0');
         RETURN NEXT;
     END LOOP;

@@ -1,8 +1,8 @@
 CREATE FUNCTION durable_notify.dead_letters(
-    group_name text DEFAULT NULL, topic text DEFAULT NULL, ids bigint[] DEFAULT NULL, key text DEFAULT NULL,
+    for_group text DEFAULT NULL, for_topic text DEFAULT NULL, ids bigint[] DEFAULT NULL, for_key text DEFAULT NULL,
     error_type text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS TABLE (
-    of_group text, of_topic text, message_id bigint, message_key text, payload jsonb, data bytea, headers jsonb,
+    group_name text, topic text, message_id bigint, key text, payload jsonb, data bytea, headers jsonb,
     published_at timestamptz, attempt integer, reason text, dead_at timestamptz, error jsonb
 )
 LANGUAGE plpgsql STABLE
@@ -13,23 +13,23 @@ BEGIN
     -- not NULL.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._dead_letters_granted(
-            group_name, topic, ids, key, error_type, since, until);
+            for_group, for_topic, ids, for_key, error_type, since, until);
         RETURN;
     END IF;
-    IF group_name IS NOT NULL
-       AND NOT EXISTS (SELECT FROM durable_notify.consumer_group g WHERE g.name = dead_letters.group_name) THEN
-        RAISE EXCEPTION 'there is no consumer group "%"', group_name
+    IF for_group IS NOT NULL
+       AND NOT EXISTS (SELECT FROM durable_notify.consumer_group g WHERE g.name = for_group) THEN
+        RAISE EXCEPTION 'there is no consumer group "%"', for_group
             USING ERRCODE = 'DN005', HINT = 'durable_notify.status() lists the groups.';
     END IF;
     RETURN QUERY
     SELECT g.name, d.topic, d.message_id, d.key, d.payload, d.data, d.headers, d.published_at, d.attempt, d.reason,
            d.dead_at, d.error
-      FROM durable_notify._filter_dead_letters(group_name, topic, ids, key, error_type, since, until) AS d
+      FROM durable_notify._filter_dead_letters(for_group, for_topic, ids, for_key, error_type, since, until) AS d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;
 
-CALL durable_notify._grantable('dead_letters', '{observe,consume}', $$_require_observe(group_name)$$,
-    visible => $$_can_observe(f.of_group, f.of_topic)$$);
+CALL durable_notify._grantable('dead_letters', '{observe,consume}', $$_require_observe(for_group)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

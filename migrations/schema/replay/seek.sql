@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.seek(
     group_name text, topic text, after_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
     to_now boolean DEFAULT false, why text DEFAULT NULL, dry_run boolean DEFAULT false,
-    backward_only boolean DEFAULT false, OUT again bigint, OUT skipped bigint
+    backward_only boolean DEFAULT false, OUT redelivered bigint, OUT skipped bigint
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
@@ -14,14 +14,14 @@ DECLARE
     now_snapshot pg_snapshot;
 BEGIN
     -- Move a group in a topic, back or forward: to after an id, to a time, or to now. Returns how
-    -- many committed messages come again, and how many that it had not got are skipped. With
+    -- many committed messages are redelivered, and how many that it had not got are skipped. With
     -- backward_only it never moves forward, and skips nothing; with dry_run it only counts.
     --
     -- No straggler is lost: what is in flight comes when it commits, however low its id; going back,
     -- what was committed and not handed over yet still comes, too. Retries that wait
     -- go on waiting, but those among what comes again.
     IF NOT durable_notify._is_owner() THEN
-        SELECT g.again, g.skipped INTO again, skipped
+        SELECT g.redelivered, g.skipped INTO redelivered, skipped
           FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run, backward_only) AS g;
         RETURN;
     END IF;
@@ -39,7 +39,7 @@ BEGIN
     target := pos;
     IF backward_only OR target_id < GREATEST(pos.h0, pos.p) THEN
         skipped := 0;
-        again := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = seek.topic AND o.id > target_id)
+        redelivered := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = seek.topic AND o.id > target_id)
                - (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id > target_id);
         -- Exact with the snapshots as they are: handed over is what is visible in s0 up to h0, or
         -- in s1 up to p, and both bounds come down.
@@ -50,7 +50,7 @@ BEGIN
              WHERE d.subscription_id = pos.subscription_id AND d.message_id > target_id;
         END IF;
     ELSE
-        again := 0;
+        redelivered := 0;
         skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id <= target_id);
         target.s0 := now_snapshot;
         target.h0 := target_id;
@@ -64,7 +64,7 @@ BEGIN
     PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
     PERFORM durable_notify._ring(topic, '0');
     PERFORM durable_notify._record_audit('seek', group_name, pg_catalog.jsonb_build_object(
-        'after_id', target_id, 'again', again, 'skipped', skipped), topic, NULL, why);
+        'after_id', target_id, 'redelivered', redelivered, 'skipped', skipped), topic, NULL, why);
 END
 $function$;
 

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.plan_archive(topic text, most integer DEFAULT 50000, OUT from_id bigint, OUT below bigint)
+CREATE FUNCTION durable_notify.plan_archive(topic text, max_messages integer DEFAULT 50000, OUT from_id bigint, OUT below bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -34,7 +34,7 @@ BEGIN
                        pg_catalog.row_number() OVER (ORDER BY o.id) AS ord
                   FROM (SELECT x.id, x.payload, x.data FROM durable_notify.outbox x
                          WHERE x.topic = plan_archive.topic AND x.id >= from_id AND x.id < max_id
-                         ORDER BY x.id LIMIT most) AS o) AS n
+                         ORDER BY x.id LIMIT max_messages) AS o) AS n
              WHERE n.so_far <= 268435456 OR n.ord = 1);
         UPDATE durable_notify.maintenance_progress p SET archiving_below = planned WHERE p.topic = plan_archive.topic;
     END IF;

@@ -1,0 +1,66 @@
+"""Waking a consumer that sleeps, beside a NOTIFY and a SELECT written by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from benchmarks.harness import Figure, Report, Worker, machine, server
+
+BARE = """
+    CREATE TABLE IF NOT EXISTS bare (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload jsonb NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp())"""
+
+
+def latencies(listener: Worker, publisher: Worker, messages: int) -> list[float]:
+    """Publish messages one now and then; milliseconds from before that to the handler's entry."""
+    publisher.tell(str(messages))
+    found = listener.tell("count")["latencies"]
+    if len(found) != messages:
+        raise RuntimeError(f"{len(found)} of {messages} messages had come")
+    return [nanoseconds / 1e6 for nanoseconds in found]
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def measure(*, rounds: int = 7, messages: int = 200) -> Report:
+    """Compare the time from before a message is published to the entry of its handler."""
+    taken: dict[str, list[list[float]]] = {"ours": [], "bare": []}
+    with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
+        admin.execute(BARE)
+        dsn = running.dsn()
+        with contextlib.ExitStack() as stack:
+            start: Callable[..., Worker] = lambda *a, **k: stack.enter_context(Worker(*a, **k))  # noqa: E731
+            ours = start("consume", dsn, topics=["orders"], group="bench")
+            bare = start("bare", dsn)
+            publishers = {
+                "ours": start("publish", dsn, kind="ours"),
+                "bare": start("publish", dsn, kind="bare"),
+            }
+            pairs = {"ours": ours, "bare": bare}
+            for name, listener in pairs.items():  # warm
+                latencies(listener, publishers[name], 10)
+            for _ in range(rounds):
+                for name in random.sample(list(pairs), 2):
+                    taken[name].append(latencies(pairs[name], publishers[name], messages))
+        about = machine(admin) | {"messages": messages, "unit": "ms"}
+    figures = [_figure(taken, 50, "<= 1.2"), _figure(taken, 99, "<= 1.5")]
+    for name, rounds_of in taken.items():
+        for percent in (50, 99):
+            values = [_percentile(values, percent) for values in rounds_of]
+            figures.append(Figure(f"{name}: {percent}th percentile", "", values, "ms"))
+    return Report("waking", about, figures, taken)
+
+
+def _figure(taken: dict[str, list[list[float]]], percent: int, target: str) -> Figure:
+    pairs: Any = zip(taken["ours"], taken["bare"], strict=True)
+    ratios = [_percentile(ours, percent) / _percentile(bare, percent) for ours, bare in pairs]
+    return Figure(f"idle wake-up, {percent}th percentile, of bare", target, ratios)

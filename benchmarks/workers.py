@@ -1,0 +1,148 @@
+"""The processes that measurements run beside the one that measures: ``ROLE DSN OPTIONS``.
+
+They say a line of JSON when they are ready, and one for each word they are told on standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from typing import Any
+
+import psycopg
+
+from durable_notify._async.consumer.consumer import AsyncConsumer
+from durable_notify._async.consumer.message import AsyncMessage
+
+#: How a message is published by hand, and its listener told.
+BARE_PUBLISH = (
+    "WITH new AS (INSERT INTO bare (payload) VALUES (%s) RETURNING id)"
+    " SELECT pg_notify('bare', id::text) FROM new"
+)
+PUBLISH = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, %s)"
+
+
+def say(what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+async def words() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def asleep(consumer: AsyncConsumer) -> None:
+    """Wait until the next message wakes a consumer."""
+    while consumer.health().state != "sleeping":  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def consume(dsn: str, topics: list[str], group: str) -> None:
+    """Handle messages, and tell on ``count`` how many so far and how many wake-ups there were."""
+    handled = 0
+    latencies: list[int] = []
+
+    async def handler(message: AsyncMessage) -> None:
+        nonlocal handled
+        handled += 1
+        if isinstance(message.payload, dict) and "at" in message.payload:
+            latencies.append(time.monotonic_ns() - message.payload["at"])
+
+    consumer = AsyncConsumer(dsn, group=group, topics=topics, start="now", poll=None)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
+        for topic in topics[:1]:
+            await watcher.execute(f'LISTEN "durable_notify:{topic}"')
+        running = asyncio.ensure_future(consumer.run(handler))
+        await asleep(consumer)
+        told = await words()
+        say("ready")
+        while await told.readline():
+            rings = [n async for n in watcher.notifies(timeout=0)]
+            say({"handled": handled, "rings": len(rings), "latencies": latencies})
+            handled, latencies = 0, []
+        consumer.stop()
+        await running
+
+
+async def bare(dsn: str) -> None:
+    """LISTEN, and SELECT what was notified, by hand; tell on ``count`` what the latencies were."""
+    latencies: list[int] = []
+    told = await words()
+    async with (
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as listening,
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as working,
+    ):
+        await listening.execute("LISTEN bare")
+
+        async def listen() -> None:
+            async for notify in listening.notifies():
+                query = "SELECT id, payload FROM bare WHERE id = %s"
+                row = await (await working.execute(query, (int(notify.payload),))).fetchone()
+                assert row is not None
+                latencies.append(time.monotonic_ns() - row[1]["at"])
+
+        task = asyncio.ensure_future(listen())
+        say("ready")
+        while await told.readline():
+            say({"latencies": list(latencies)})
+            latencies.clear()
+        task.cancel()
+
+
+async def read(dsn: str) -> None:
+    """Keep up with the plain table by a paged SELECT, 200 times a second."""
+    told = asyncio.ensure_future((await words()).read())
+    seen = last = 0
+    query = "SELECT id, topic, key, payload, headers FROM plain WHERE id > %s ORDER BY id LIMIT 500"
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        say("ready")
+        while not told.done():
+            rows = await (await connection.execute(query, (last,))).fetchall()
+            seen += len(rows)
+            last = rows[-1][0] if rows else last
+            if len(rows) < 500:
+                await asyncio.sleep(0.005)
+
+
+def publish(dsn: str, kind: str) -> None:
+    """For each ``N`` told, publish so many messages, one now and then; say when that is done."""
+    rng = random.Random(7)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        say("ready")
+        for line in sys.stdin:
+            for _ in range(int(line)):
+                time.sleep(rng.uniform(0.02, 0.05))
+                payload = json.dumps({"at": time.monotonic_ns()})
+                if kind == "bare":
+                    connection.execute(BARE_PUBLISH, (payload,))
+                else:
+                    connection.execute(PUBLISH, ("orders", payload))
+            time.sleep(0.2)
+            say("published")
+
+
+async def sleep(dsn: str, topics: list[str], group: str) -> None:
+    """Be asleep on some topics."""
+    told = await words()
+    async with AsyncConsumer(dsn, group=group, topics=topics, poll=None) as consumer:
+        await asleep(consumer)
+        say("ready")
+        await told.read()
+
+
+def main() -> None:
+    role, dsn, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    if role == "publish":
+        publish(dsn, **options)
+    else:
+        roles: dict[str, Any] = {"consume": consume, "bare": bare, "read": read, "sleep": sleep}
+        asyncio.run(roles[role](dsn, **options))
+
+
+if __name__ == "__main__":
+    main()

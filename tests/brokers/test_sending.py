@@ -1,0 +1,426 @@
+"""Relays and a broker that does what the test says: what is sent when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+
+import durable_notify as dn
+from durable_notify.brokers import broker as brokers
+from durable_notify.brokers import nats
+from durable_notify.brokers import relay as relays
+from durable_notify.brokers.broker import (
+    BrokerMessage,
+    Outcome,
+    Rejected,
+    Report,
+    RetryLater,
+    Sent,
+    Unconfirmed,
+    by_ordering_key,
+)
+from durable_notify.brokers.relay import AsyncRelay
+from durable_notify.brokers.routes import Routes
+from durable_notify.errors import BrokerUnavailable, InvalidArgument
+from durable_notify.payloads import NewMessage
+from tests.support.wait import eventually
+
+
+class Broker:
+    """Says of each message what `judge` says, and takes note of what it was sent."""
+
+    fields: ClassVar = {"place": "{topic}"}
+
+    def __init__(self, judge: Callable[[BrokerMessage], Awaitable[Outcome] | Outcome]) -> None:
+        self._judge = judge
+        self.took: list[str] = []
+        self.down = False
+
+    def check(self, field: str, template: str) -> None: ...
+    async def connect(self, routes: Any) -> None: ...
+    async def close(self) -> None: ...
+
+    async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+        if self.down:
+            raise BrokerUnavailable("it is down")
+        return await by_ordering_key(messages, self._take, report)
+
+    async def _take(self, message: BrokerMessage) -> Outcome:
+        outcome = self._judge(message)
+        if not isinstance(outcome, Sent | Rejected | RetryLater | Unconfirmed):
+            outcome = await outcome
+        if isinstance(outcome, Sent):
+            self.took.append(message.body.decode())
+        return outcome
+
+
+def relay_to(broker: Broker, dsn: str, **options: Any) -> AsyncRelay:
+    relay = AsyncRelay(dsn, broker_url="nats://h", group="g", topics=["t"], **options)
+    relay._broker, relay._routes = broker, Routes(broker.fields, {}, ["t"], broker.check)
+    return relay
+
+
+def publish(dsn: str, *messages: Any) -> None:
+    with psycopg.connect(dsn) as connection:
+        dn.Publisher().publish_many(connection, "t", messages)
+
+
+def status(dsn: str) -> dn.TopicStatus:
+    with psycopg.connect(dsn) as connection:
+        (line,) = dn.Admin().status(connection)
+        return line
+
+
+async def test_the_next_of_a_key_waits(dsn: str) -> None:
+    refusals = {"1": Unconfirmed("no answer"), "4": RetryLater("full")}
+
+    def judge(message: BrokerMessage) -> Outcome:
+        return refusals.pop(message.body.decode(), Sent())
+
+    publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"))
+    publish(dsn, *(NewMessage(n, key="c") for n in (4, 5)), NewMessage(6))
+    broker = Broker(judge)
+    await relay_to(broker, dsn, until_empty=True, retry_base=0.01).run()
+    assert sorted(broker.took) == ["1", "2", "3", "4", "5", "6"]
+    assert broker.took.index("1") < broker.took.index("2")
+    assert broker.took.index("4") < broker.took.index("5")
+    assert set(broker.took[:2]) == {"3", "6"}  # strangers do not wait
+
+
+async def test_all_at_once_is_caught() -> None:
+    """The planted fault: the messages of a lane under way at once."""
+
+    async def planted(messages: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
+        return list(await asyncio.gather(*map(send, messages)))
+
+    async def order_of(way: Any) -> list[str]:
+        took: list[str] = []
+        refusals = [Unconfirmed("")]
+
+        async def send(message: Any) -> Outcome:
+            if refusals and message.body == b"1":
+                return refusals.pop()
+            took.append(message.body.decode())
+            return Sent()
+
+        left = [broker_message(b"1", "lane"), broker_message(b"2", "lane")]
+        while left:
+            outcomes = await way(left, send, lambda *_: None)
+            left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unconfirmed)]
+        return took
+
+    assert await order_of(by_ordering_key) == ["1", "2"]
+    assert await order_of(planted) == ["2", "1"]
+
+
+def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:
+    fields: dict[str, Any] = {"id": "1-1", "topic": "t", "key": None, "headers": {}} | more
+    return BrokerMessage(
+        body=body, ordering_key=ordering_key, content_type="", route={},
+        published_at=datetime(2026, 1, 1, tzinfo=UTC), **fields,
+    )  # fmt: skip
+
+
+async def test_what_is_not_confirmed_is_given_back(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_notify.brokers.relay.GRACE", 0.05)
+    publish(dsn, NewMessage(1, key="a"), NewMessage(2, key="b"))
+    under_way = asyncio.Event()
+
+    async def judge(message: BrokerMessage) -> Outcome:
+        if message.key == "b":
+            under_way.set()
+            await asyncio.Event().wait()  # never confirmed
+        return Sent()
+
+    relay = relay_to(Broker(judge), dsn)
+    running = asyncio.create_task(relay.run())
+    await under_way.wait()
+    relay.stop()
+    await running
+    with psycopg.connect(dsn) as connection:
+        left = connection.execute("SELECT key, attempt FROM durable_notify.claim('g', '{t}')")
+        rows = left.fetchall()
+    assert ("b", 1) in rows  # and not a second attempt
+
+
+async def test_a_broker_that_is_down_costs_no_attempt(dsn: str) -> None:
+    publish(dsn, *range(5))
+    broker = Broker(lambda _: Sent())
+    broker.down = True
+    relay = relay_to(broker, dsn, max_attempts=1)
+    running = asyncio.create_task(relay.run())
+    await asyncio.to_thread(eventually, lambda: status_or_none(dsn) == 5)
+    await asyncio.sleep(0)
+    broker.down = False
+    async with asyncio.timeout(20):
+        while len(broker.took) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    relay.stop()
+    await running
+    assert status(dsn).dead == 0
+
+
+def status_or_none(dsn: str) -> int | None:
+    with psycopg.connect(dsn) as connection:
+        return next((line.leased for line in dn.Admin().status(connection)), None)
+
+
+async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
+    """While it waits for the broker, its lease may go to another relay."""
+    publish(dsn, 1)
+    sent: list[int] = []
+
+    def judge(message: BrokerMessage) -> Outcome:
+        sent.append(1)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("UPDATE durable_notify.lease SET deadline = '-infinity'")
+            connection.execute("SELECT durable_notify.claim('g', '{t}', lease => '1 hour')")
+        for lease in relay._consumer._settler._leases.values():
+            lease.sure_at = float("-inf")  # it has slept
+        return Unconfirmed("no answer")
+
+    relay = relay_to(Broker(judge), dsn)
+    running = asyncio.create_task(relay.run())
+    await asyncio.to_thread(eventually, lambda: not relay._consumer._settler._leases and bool(sent))
+    relay.stop()
+    await running
+    assert sent == [1]
+
+
+@contextlib.asynccontextmanager
+async def relaying(relay: AsyncRelay) -> AsyncIterator[None]:
+    running = asyncio.create_task(relay.run())
+    try:
+        yield
+    finally:
+        relay.stop()
+        await running
+
+
+async def until(what: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "backoff", lambda *_: 0.01)
+    monkeypatch.setattr(relays, "PASSED", 3)
+    monkeypatch.setattr(relays, "ASIDE", 0.01)
+
+
+async def test_what_is_not_known_waits(
+    dsn: str, hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that nobody knows, for all of them: none is a dead letter, no attempt is counted."""
+    publish(dsn, *(NewMessage(n, key=f"k{n}") for n in range(5)))
+    tries: list[int] = []
+
+    def judge(_: BrokerMessage) -> Outcome:
+        tries.append(1)
+        return Sent() if len(tries) > 200 else Unconfirmed("E4711 of next year")
+
+    relay = relay_to(Broker(judge), dsn, max_attempts=1)
+    async with relaying(relay):
+        await until(lambda: relay.sent == 5)
+    assert relay.rejected == 0
+    assert "E4711 of next year" in caplog.text
+
+
+async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
+    """It comes again as its group backs off, and in the end is a dead letter, whole."""
+    publish(dsn, NewMessage("poison", key="a"))
+
+    def judge(message: BrokerMessage) -> Outcome:
+        return Unconfirmed("nobody knows why") if b"poison" in message.body else Sent()
+
+    relay = relay_to(Broker(judge), dsn, max_attempts=2, retry_base=0.01, batch=10)
+    number = itertools.count()
+    async with relaying(relay):
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(dead, dsn):
+                await asyncio.to_thread(publish, dsn, NewMessage(next(number), key="b"))
+    (letter,) = dead(dsn)
+    assert letter.payload == "poison"
+    assert "nobody knows why" in (letter.error or {})["message"] + letter.reason
+
+
+def dead(dsn: str) -> list[dn.DeadLetter]:
+    with psycopg.connect(dsn) as connection:
+        if not any(line.group for line in dn.Admin().status(connection)):
+            return []
+        return list(dn.Admin().dead_letters(connection, "g"))
+
+
+async def test_one_that_breaks_all(dsn: str, hasty: None, caplog: pytest.LogCaptureFixture) -> None:
+    """What the client raises for one message fails the batch: it is found, and its text not said."""
+
+    class Fragile(Broker):
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+            if any(b"poison" in message.body for message in messages):
+                raise RuntimeError(f"cannot encode {messages[0].body!r}")
+            return await super().send(messages, report)
+
+    publish(dsn, 1, "poison", 3, NewMessage("poison too", key="k"), NewMessage(5, key="k"), 6)
+    broker = Fragile(lambda _: Sent())
+    caplog.set_level("DEBUG", "durable_notify")
+    relay = relay_to(broker, dsn)
+    async with relaying(relay):
+        await until(lambda: sorted(broker.took) == ["1", "3", "6"])
+    assert "unexpected RuntimeError" in caplog.text
+    assert "cannot encode b'" not in caplog.text
+
+
+async def test_who_let_us_in_may_think_again(dsn: str, hasty: None) -> None:
+    """A password that was changed meanwhile: it waits, as for a broker that is down."""
+    refusals = [InvalidArgument("RabbitMQ refuses user or password of the URL")] * 3
+
+    class Changed(Broker):
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+            if refusals:
+                raise refusals.pop()
+            return await super().send(messages, report)
+
+    publish(dsn, 1)
+    broker = Changed(lambda _: Sent())
+    async with relaying(relay_to(broker, dsn)):
+        await until(lambda: broker.took == ["1"])
+
+
+async def test_one_confirmation_that_is_missing(
+    dsn: str, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is confirmed is settled at once, and what is behind goes: while it runs, and stopped."""
+    monkeypatch.setattr(relays, "GRACE", 0.05)
+    monkeypatch.setattr(relays, "SILENCE", 0.01)
+    publish(dsn, NewMessage("stuck", key="stuck"), *(NewMessage(n, key=f"k{n}") for n in range(5)))
+
+    async def judge(message: BrokerMessage) -> Outcome:
+        if message.key == "stuck":
+            await asyncio.Event().wait()
+        return Sent()
+
+    relay = relay_to(Broker(judge), dsn)
+    async with relaying(relay):
+        await until(lambda: relay.sent == 5)
+        await asyncio.to_thread(publish, dsn, *(NewMessage(n, key="k") for n in range(3)))
+        await asyncio.to_thread(publish, dsn, NewMessage("stuck", key="stuck"))
+        await until(lambda: relay.sent == 8)
+    with psycopg.connect(dsn) as connection:
+        left = connection.execute("SELECT payload, attempt FROM durable_notify.claim('g', '{t}')")
+        assert left.fetchall() == [("stuck", 1)] * 2
+
+
+async def test_a_broker_that_is_silent_is_said(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client may try for minutes by itself."""
+    monkeypatch.setattr(relays, "SILENCE", 0.01)
+    monkeypatch.setattr(relays, "GRACE", 0.01)
+    publish(dsn, 1)
+
+    async def judge(_: BrokerMessage) -> Outcome:
+        await asyncio.Event().wait()
+        return Sent()
+
+    async with relaying(relay_to(Broker(judge), dsn)):
+        await until(lambda: "of 1 messages the broker has not confirmed all" in caplog.text)
+
+
+async def test_outcomes_told_in_any_order(dsn: str) -> None:
+    """A client may know at once that one is too large, and only later that the one before is sent."""
+
+    class Backwards(Broker):
+        async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
+            outcomes: list[Outcome] = [
+                Rejected("too large") if b"large" in message.body else Sent()
+                for message in messages
+            ]
+            for place in reversed(range(len(messages))):
+                report(place, outcomes[place])
+            return outcomes
+
+    publish(dsn, *(NewMessage(what, key="k") for what in (1, "large", 3)))
+    relay = relay_to(Backwards(lambda _: Sent()), dsn, until_empty=True)
+    await relay.run()
+    assert (relay.sent, relay.rejected) == (2, 1)
+    assert [letter.payload for letter in dead(dsn)] == ["large"]
+    assert [letter.attempt for letter in dead(dsn)] == [1]
+
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize("cloudevents", [False, True])
+async def test_every_digit_however_deep(dsn: str, cloudevents: bool) -> None:
+    """Of payloads and headers. A payload that Python cannot decode ends no relay."""
+    headers = '{"n": 12345678901234567890.10, "deep": [1.10, {"a": 1e2}], "t": "1.10", "ce_n": 5}'
+    with psycopg.connect(dsn) as connection:
+        for payload in ("12345678901234567890.10", DEEP, '{"a": 1.10, "data": 2}', "null"):
+            connection.execute(
+                "SELECT durable_notify.publish('t', %s::jsonb, headers => %s)", [payload, headers]
+            )
+    messages: list[BrokerMessage] = []
+
+    def judge(message: BrokerMessage) -> Outcome:
+        messages.append(message)
+        return Sent()
+
+    await relay_to(Broker(judge), dsn, until_empty=True, cloudevents=cloudevents).run()
+    bodies = [message.body.decode() for message in messages]
+    assert len(bodies) == 4
+    if cloudevents:
+        assert bodies[0].endswith(',"data":12345678901234567890.10}')
+        assert bodies[1].endswith(f',"data":{DEEP}}}')
+        assert bodies[2].endswith(',"data":{"a": 1.10, "data": 2}}')
+        assert '"n":5' in bodies[0]
+        assert messages[0].headers["n"] == "12345678901234567890.10"
+    else:
+        assert bodies[0] == "12345678901234567890.10"
+        assert bodies[1] == DEEP
+        assert messages[0].headers == {
+            "n": "12345678901234567890.10", "deep": '[1.10, {"a": 100}]', "t": "1.10", "ce_n": "5",
+        }  # fmt: skip
+
+
+async def test_what_cannot_be_packed_is_one_dead_letter(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = AsyncRelay._pack
+
+    def failing(self: Any, message: Any) -> Any:
+        if message.payload == '"poison"':
+            raise RecursionError("maximum recursion depth exceeded: secret")
+        return pack(self, message)
+
+    monkeypatch.setattr(AsyncRelay, "_pack", failing)
+    publish(dsn, 1, "poison", 3)
+    broker = Broker(lambda _: Sent())
+    await relay_to(broker, dsn, until_empty=True).run()
+    assert broker.took == ["1", "3"]
+    (letter,) = dead(dsn)
+    assert (letter.payload, letter.reason) == ("poison", "it cannot be sent: RecursionError")
+
+
+def test_a_publisher_gives_no_status() -> None:
+    """Who reads would take the message for the server's own word, and drop it."""
+    headers = nats._headers(broker_message(b"", headers={"Status": "503", "status": "x"}))
+    assert {name.lower() for name in headers} & {"status"} == set()
+    assert headers["x-Status"] == "503"
+
+
+def test_what_clients_say_of_a_message_is_not_repeated() -> None:
+    with pytest.raises(UnicodeEncodeError) as refused:
+        "secret \ud800".encode()
+    assert brokers.kind_of(refused.value) == "UnicodeEncodeError: surrogates not allowed"
+    assert brokers.kind_of(ValueError("secret")) == "ValueError"

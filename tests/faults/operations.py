@@ -1,0 +1,483 @@
+"""What two sessions may do at the same time, and what becomes of it: see tests/faults/test_pairs.py.
+
+A scene is a group of its own with a message in every state there is. An operation is one call of a
+public function that writes, on a scene. Of a pair, the one that began holds its transaction open
+while the other acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from psycopg import errors
+
+from tests.faults.auditor import Facts
+from tests.support.sessions import Session, Sessions
+
+Rows = list[tuple[Any, ...]]
+
+# In CALL's own transactions, as claims need. A session of the owner runs it in autocommit mode.
+PREPARATIONS = """
+    CREATE TABLE watched (id integer PRIMARY KEY);
+    SELECT durable_notify.set_retention(
+        'kept.>', max_age => '1 microsecond', max_bytes => 1, on_lag => 'lose');
+    SELECT durable_notify.set_retention('keyed.>', compact => true);
+    SELECT durable_notify.set_retention('archived.>', max_age => '1 microsecond', archive => true);
+    CREATE PROCEDURE scene(
+        g text, t text, parts text[], INOUT ids bigint[], INOUT tokens bigint[], INOUT job bigint)
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        keys text[] := '{a,b,d,r,r,a,a,NULL,b,a,c,NULL}';
+    BEGIN
+        IF 'keyed' = ANY (parts) THEN
+            keys := '{a,b,d,r,r,a,a,y,b,a,c,z}';
+        END IF;
+        PERFORM durable_notify.subscribe(g, ARRAY[t]);
+        IF 'exclusive' = ANY (parts) THEN
+            PERFORM durable_notify.configure(g, '{"exclusive": true}');
+        END IF;
+        IF 'pattern' = ANY (parts) THEN
+            PERFORM durable_notify.subscribe(g, ARRAY['of.' || g || '.>']);
+            PERFORM durable_notify.publish('of.' || g || '.one', '1');
+        END IF;
+        ids := ARRAY(SELECT durable_notify.publish_many(
+            t, array_fill('1'::jsonb, ARRAY[12]), keys));
+        COMMIT;
+        tokens[3] := (SELECT min(c.token) FROM durable_notify.claim(g, ARRAY[t], 5, '1h', 'a') c);
+        COMMIT;
+        PERFORM durable_notify.settle(tokens[3], ids[1:2], ids[4:4], ids[3:3], '{1h}');
+        COMMIT;
+        tokens[1] := (SELECT min(c.token) FROM durable_notify.claim(g, ARRAY[t], 3, '1h', 'a') c);
+        COMMIT;
+        tokens[2] := (SELECT min(c.token) FROM durable_notify.claim(g, ARRAY[t], 1, '1h', 'a') c);
+        COMMIT;
+        UPDATE durable_notify.lease SET deadline = 'epoch' WHERE token = tokens[2];
+        -- What is to be pruned.
+        INSERT INTO durable_notify.audit (at, action, group_name) VALUES ('2000-01-01', 'x', g);
+        INSERT INTO durable_notify.dedup (topic, dedup_key, until) VALUES (t, 'old', '2000-01-01');
+        INSERT INTO durable_notify.processed_message (group_id, message_id, created_at)
+        SELECT c.id, ids[1], '2000-01-01' FROM durable_notify.consumer_group c WHERE c.name = g;
+        UPDATE durable_notify.deferred SET due_at = clock_timestamp() WHERE message_id = ids[4];
+        IF 'job' = ANY (parts) THEN
+            job := (SELECT j.job_id FROM durable_notify.start_replay(
+                        g, t, upto_id => ids[2], rate_limit => 1) j);
+            UPDATE durable_notify.replay_job SET stepped_at = 'epoch' WHERE id = job;
+            PERFORM durable_notify.advance_replays(g, ARRAY[t]);
+            UPDATE durable_notify.replay_job SET stepped_at = 'epoch' WHERE id = job;
+        END IF;
+        IF parts && '{kept,keyed,archived}' THEN
+            COMMIT;
+            PERFORM durable_notify._advance_watermark();
+            COMMIT;
+            PERFORM durable_notify._advance_watermark();
+        END IF;
+    END $$"""
+
+
+@dataclass
+class Scene:
+    """A group, and what is known of it: two of its messages are acknowledged, one is dead, one is
+    retried and one waits behind it, three are leased, one under a lease that has run out, three
+    are not read yet."""
+
+    number: int
+    group: str
+    topic: str
+    names: dict[str, Any]
+    facts: Facts
+    is_there: bool = True
+
+    def of(self, *places: int) -> set[int]:
+        """Ids of messages by their places, from 1."""
+        return {self.names[f"i{place}"] for place in places}
+
+
+def build(session: Session, number: int, parts: set[str]) -> Scene:
+    """Make a scene."""
+    group = f"g.{number}"
+    topic = f"{next((p for p in ('keyed', 'kept', 'archived') if p in parts), 'plain')}.{number}"
+    query = "CALL scene(%s, %s, %s, NULL, NULL, NULL)"
+    ((ids, tokens, job),) = session.run(query, group, topic, sorted(parts))
+    names: dict[str, Any] = {"g": group, "t": topic, "job": job, "L1": tokens[0], "L2": tokens[1]}
+    names |= {f"i{place}": i for place, i in enumerate(ids, 1)}
+    names |= {"more": f"more.{number}", "new": f"new.{number}"}
+    facts = Facts(acked=set(ids[:2]), committed=set(ids))
+    if "job" in parts:
+        facts.repeated = set(ids[:2])
+    return Scene(number, group, topic, names, facts)
+
+
+Effect = Callable[[Scene, Rows], None]
+
+
+def acked(*places: int) -> Effect:
+    return lambda scene, _rows: scene.facts.acked.update(scene.of(*places))
+
+
+def again(scene: Scene, _rows: Rows) -> None:
+    scene.facts.again = True
+
+
+def skipped(scene: Scene, _rows: Rows) -> None:
+    scene.facts.excused |= scene.of(10, 11, 12) | scene.facts.committed
+
+
+def discarded(scene: Scene, rows: Rows) -> None:
+    if rows[0][0]:
+        scene.facts.excused |= scene.of(3, 6)
+
+
+def published(scene: Scene, rows: Rows) -> None:
+    found = rows[0][0]
+    scene.facts.committed.update(found if isinstance(found, list) else [found])
+
+
+def renamed(scene: Scene, _rows: Rows) -> None:
+    scene.group = scene.names["new"]
+
+
+def deleted(scene: Scene, _rows: Rows) -> None:
+    scene.is_there = False
+
+
+class Op(NamedTuple):
+    """A call of a public function that writes.
+
+    `parts`: what it needs of the scene. `holds`: what it has locked until its transaction ends, and
+    `waits`: what of that it waits for where another has it (as a rule, all), alone where that is
+    marked with an exclamation mark. `ends`: what is no more once it has committed, and `needs`: what
+    it is refused without.
+    """
+
+    sql: str
+    holds: str = ""
+    waits: str | None = None
+    ends: str = ""
+    needs: str = ""
+    parts: str = ""
+    effect: Effect | None = None
+
+
+def call(function: str, holds: str = "", **about: Any) -> Op:
+    return Op(f"SELECT * FROM durable_notify.{function}", holds, **about)
+
+
+def of_group(function: str, holds: str = "", **about: Any) -> Op:
+    """What is done under the group's lock."""
+    return call(function, f"group! {holds}", **{"needs": "group", **about})
+
+
+def settle(arguments: str, holds: str, messages: str, effect: Effect | None = None) -> Op:
+    """A settle of messages, which cannot be settled by another then."""
+    function = f"settle({arguments})"
+    return call(function, holds, ends=messages, needs=f"{messages} group", effect=effect)
+
+
+ONE = "%(L1)s"
+ALL = "ARRAY[%(i6)s, %(i7)s, %(i8)s]"
+MANY = "SELECT array_agg(p) FROM durable_notify.publish_many(%(t)s, '{1,2}', '{a,b}') p"
+INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%(t)s, '1') RETURNING id"
+
+#: What is done to messages and groups.
+OPS: dict[str, Op] = {
+    "publish": call("publish(%(t)s, '1', 'a')", "log", effect=published),
+    "publish_many": Op(MANY, "log", effect=published),
+    "subscribe": of_group("subscribe(%(g)s, ARRAY[%(t)s, %(more)s])", "removing"),
+    "subscribe another": call("subscribe(%(new)s, ARRAY[%(t)s])", "new! removing", ends="new"),
+    "discover": of_group("discover(%(g)s, '{}')", "removing log", parts="pattern"),
+    "configure order": of_group("""configure(%(g)s, '{"order_by": "none"}')""", "order! log"),
+    "configure strict": of_group("""configure(%(g)s, '{"order_by": "strict"}')""", "order! log"),
+    "configure limit": of_group("""configure(%(g)s, '{"max_in_flight": 100}')"""),
+    "pause": of_group("pause(%(g)s)"),
+    "resume": of_group("resume(%(g)s)"),
+    "rename_group": of_group(
+        "rename_group(%(g)s, %(new)s)",
+        "row! new! access",
+        ends="group new",
+        needs="group new",
+        effect=renamed,
+    ),
+    "delete_group": of_group(
+        "delete_group(%(g)s)",
+        "row! L1! L2! beat! active! job! inbox! order!",
+        ends="group m6 m7 m8 m9 job",
+        effect=deleted,
+    ),
+    "claim": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
+        "active! L2! order log",
+        waits="group! active! log",
+        ends="m9",
+    ),
+    "claim one": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 1, '1 hour', 'a')",
+        "active! L2! order log",
+        waits="group! active! log",
+        ends="m9",
+    ),
+    "claim_alone": of_group(
+        "claim_alone(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
+        "active! L2! order log",
+        waits="group! active! log",
+        ends="m9",
+    ),
+    "claim of another": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')", "active!", parts="exclusive"
+    ),
+    "ack": settle(f"{ONE}, {ALL}", "L1!", "m6 m7 m8", acked(6, 7, 8)),
+    "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
+    "ack last": settle(f"{ONE}, ARRAY[%(i8)s]", "L1 m8!", "m8", acked(8)),
+    "ack late": settle("%(L2)s, ARRAY[%(i9)s]", "L2!", "m9", acked(9)),
+    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order", "m6 m7 m8"),
+    "retry first": settle(
+        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order", "m6 m7"
+    ),
+    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log", "m6"),
+    "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!"),
+    "release": call(
+        "release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log order", waits="log order", ends="m6 m7 m8 m9"
+    ),
+    "release late": call(
+        "release(ARRAY[%(L2)s], true)", "L2! log order", waits="log order", ends="m9"
+    ),
+    "_reclaim_expired": call("_reclaim_expired()", "L2! log order", waits="log order", ends="m9"),
+    "once": call("once(%(g)s, %(i6)s)", "row inbox!", needs="group"),
+    "renew_active": call("renew_active(%(g)s, 'a', '1 hour')", "active!", parts="exclusive"),
+    "resign_active": call("resign_active(%(g)s, 'a')", "active!", parts="exclusive"),
+    "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing log", effect=again),
+    "seek to now": of_group("seek(%(g)s, %(t)s, to_now => true)", "removing log", effect=skipped),
+    "start_replay": of_group(
+        "start_replay(%(g)s, %(t)s)",
+        "removing log",
+        ends="job",
+        needs="group job",
+        effect=again,
+    ),
+    "advance_replays": call(
+        "advance_replays(%(g)s, ARRAY[%(t)s])", "job! log", waits="log", parts="job"
+    ),
+    "cancel_replay": of_group("cancel_replay(%(job)s)", "job!", parts="job"),
+    "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
+    "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
+    "_discover_one": of_group("discover_next()", "removing log", parts="pattern"),
+    "_record_losses": call(
+        "note_losses(%(t)s, 9223372036854775807)",
+        "group! L2! job! order log",
+        ends="m9",
+        parts="kept",
+    ),
+    "_delete_expired": call(
+        "remove_rows(%(t)s)", "removing! log", waits="log", ends="log", parts="kept"
+    ),
+    "compact": call(
+        "compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
+    ),
+}
+
+#: The rest, that groups are not concerned with.
+ASIDE: dict[str, Op] = {
+    "publish once": call("publish(%(t)s, '1', 'a', dedup_key => 'k')", "log dedup!"),
+    "insert": Op(INSERT, "log", effect=published),
+    "notify": call("notify(%(t)s, '1')", "log"),
+    "capture_begin": call("capture_begin(%(t)s, 'old', 'w')", "capture!"),
+    "capture": call("capture(%(t)s, 'old', 'w', 1, '{x}', '{1}')", "capture! log"),
+    "capture_progress": call("capture_heard(%(t)s, 'old', 'w', clock_timestamp())", "capture!"),
+    "set_notify_policy": call("set_wakeups(%(t)s, 'always')", "access!"),
+    "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
+    "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
+    "delete_retention": call("forget_retention(%(more)s)", "access! removing"),
+    "arm": call("arm(%(t)s)"),
+    "disarm": call("disarm(%(t)s)"),
+    "_arm_topics": call("arm_all(ARRAY[%(t)s])"),
+    "_disarm_topics": call("disarm_all(ARRAY[%(t)s])"),
+    "sweep": call("sweep()", "log"),
+    "_advance_watermark": call("seal_log()", "seal!"),
+    "create_partitions": call("make_partitions()", "log"),
+    "maintain_partitions": call("tidy_leaves()", "removing! log", waits="log"),
+    "_analyze_stale": call("renew_statistics()"),
+    "measure": call("measure(%(t)s)", "progress! log", parts="kept"),
+    "plan_archive": call("plan_archive(%(t)s)", "progress! log", parts="archived"),
+    "advance_archive": call("advance_archive(%(t)s, 1, 1)", "progress!", parts="archived"),
+    "prune_dedup": call("prune_dedup()"),
+    "prune_inbox": call("prune_inbox('2001-01-01')", "inbox!"),
+    "prune_audit": call("prune_audit('2001-01-01')", "audit!"),
+    "maintain_begin": call("maintain_begin('w', '0')", "maintenance!"),
+    "maintain_step": call(
+        "maintain_step('w', 'sweep')", "maintenance! log", waits="log maintenance"
+    ),
+    "maintain_end": call("maintain_end('w', '{}')", "maintenance!"),
+    "reanchor": call("reanchor()", "log! access! removing"),
+    "watch": call("watch('watched', %(t)s)", "watched!"),
+    "unwatch": call("unwatch('watched', %(t)s)", "watched!"),
+    "create_compat": call("create_compat()", "access!"),
+    "drop_compat": call("drop_compat()", "access!"),
+    "grant_access": call("grant_access('pairs', 'publish', ARRAY[%(t)s])", "access!"),
+    "revoke_access": call("revoke_access('pairs')", "access!"),
+}
+OPS |= ASIDE
+
+#: How a call may be refused because of what the other has ended.
+REFUSALS = {
+    "group": {"DN005"},
+    "new": {"22023"},
+    "job": {"22023"},
+    "log": {"DN008"},
+    **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},
+}
+
+
+def may_wait(one: Op, other: Op) -> bool:
+    """Whether a call may wait for another's open transaction, at all."""
+    held = set(one.holds.split())
+    for wanted in (other.holds if other.waits is None else other.waits).split():
+        if f"{wanted.rstrip('!')}!" in held or (
+            wanted.endswith("!") and wanted.rstrip("!") in held
+        ):
+            return True
+    return False
+
+
+def refusals(one: Op, other: Op) -> set[str]:
+    """The SQLSTATEs that a call may end with since the other has committed."""
+    shared = set(one.ends.split()) & set(other.needs.split())
+    return {state for what in shared for state in REFUSALS[what]}
+
+
+How = Literal["beside", "after"]
+"""Begun while the first one's transaction is open; or when it has ended, in a snapshot from before."""
+End = Literal["commit", "rollback", "stay"]
+PATIENCE = 20.0
+"""Seconds that an operation may take at most, however slow the machine."""
+
+
+class Outcome(NamedTuple):
+    """What became of the second operation of a pair."""
+
+    waited: bool = False
+    """For the first one's transaction."""
+    endless: bool = False
+    """It would wait still."""
+    error: errors.Error | None = None
+    rows: Rows = ()  # type: ignore[assignment]
+
+    @property
+    def state(self) -> str:
+        if self.endless:
+            return "endless"
+        return (self.error.sqlstate or type(self.error).__name__) if self.error else "ok"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two operations on a scene, and how they meet."""
+
+    one: Op
+    other: Op
+    how: How = "beside"
+    end: End = "commit"
+    levels: tuple[str, str] = ("read committed", "read committed")
+    then: Op | None = None
+    """What the first session does as well, in the same transaction, when the second has begun."""
+
+    def __str__(self) -> str:
+        return f"{self.how}, {self.levels[0]} and {self.levels[1]}, {self.end}"
+
+    @property
+    def parts(self) -> set[str]:
+        ops = (self.one, self.other, self.then)
+        return {op.parts for op in ops if op and op.parts}
+
+
+class Actors:
+    """Two sessions that act, and one that looks on."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.first, self.second, self.owner = sessions.take(3)
+
+    def play(self, pair: Pair, scene: Scene) -> Outcome | None:
+        """What becomes of the second operation; None: the first was refused by itself."""
+        if pair.how == "after":
+            self.second.begin(pair.levels[1])
+        self.first.begin(pair.levels[0])
+        try:
+            rows = act(self.first, pair.one, scene)
+        except errors.Error:
+            self.first.rollback()
+            self.second.rollback()
+            return None
+        if pair.how == "after":
+            self._end(pair, scene, rows)
+            outcome = self._act_and_commit(pair.other, scene)
+        else:
+            outcome = self._beside(pair, scene, rows)
+        if outcome.state == "ok" and pair.other.effect:
+            pair.other.effect(scene, outcome.rows)
+        return outcome
+
+    def alone(self, pair: Pair, number: int) -> str:
+        """What becomes of the second operation where there is no first one."""
+        scene = build(self.owner, -number, pair.parts)
+        self.second.begin(pair.levels[1])
+        return self._act_and_commit(pair.other, scene).state
+
+    def _beside(self, pair: Pair, scene: Scene, rows: Rows) -> Outcome:
+        def whole() -> Outcome:
+            self.second.begin(pair.levels[1])
+            return self._act_and_commit(pair.other, scene)
+
+        work = self.second.do(whole)
+        waited = self._waits(work)
+        endless = False
+        if pair.end == "stay":
+            endless = not wait([work], timeout=PATIENCE / 2).done
+        deadlock = self._end(pair, scene, rows)
+        outcome = work.result(timeout=PATIENCE)._replace(waited=waited, endless=endless)
+        return outcome._replace(error=deadlock) if deadlock else outcome
+
+    def _end(self, pair: Pair, scene: Scene, rows: Rows) -> errors.Error | None:
+        """End the first one's transaction; returns a deadlock that it was the victim of."""
+        try:
+            more = act(self.first, pair.then, scene) if pair.then else []
+            if pair.end == "commit":
+                self.first.commit()
+            else:
+                self.first.rollback()
+        except errors.Error as error:
+            self.first.rollback()
+            return error if isinstance(error, errors.DeadlockDetected) else None
+        if pair.end == "commit":
+            for op, returned in ((pair.one, rows), (pair.then, more)):
+                if op and op.effect:
+                    op.effect(scene, returned)
+        return None
+
+    def _act_and_commit(self, op: Op, scene: Scene) -> Outcome:
+        try:
+            rows = act(self.second, op, scene)
+            self.second.commit()
+        except errors.Error as error:
+            self.second.rollback()
+            return Outcome(error=error)
+        return Outcome(rows=rows)
+
+    def _waits(self, work: Future[Any]) -> bool:
+        """Whether the second session waits for the first; returns when it does, or has ended."""
+        # Some look for a lock again and again, and sleep in between.
+        query = """
+            SELECT %s = ANY (pg_blocking_pids(pid)) OR wait_event = 'PgSleep'
+              FROM pg_stat_activity WHERE pid = %s"""
+        for _ in range(int(PATIENCE / 0.002)):
+            if wait([work], timeout=0.002).done:
+                return False
+            if self.owner.value(query, self.first.pid, self.second.pid):
+                return True
+        raise AssertionError("neither ended nor waited for the other")
+
+
+def act(session: Session, op: Op, scene: Scene) -> Rows:
+    """Have a session do an operation."""
+    cursor = session.connection.execute(op.sql.encode(), scene.names)
+    return cursor.fetchall()

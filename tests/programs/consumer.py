@@ -1,0 +1,253 @@
+"""Consumers as processes of their own, to be killed.
+
+As a program (``python -m tests.programs.consumer``) it runs a consumer that prints a JSON object
+a message when its handler begins, and then does what its manner says:
+
+- ``acks``: acknowledges.
+- ``acks some``: acknowledges two messages, then never settles another.
+- ``waits``: acknowledges once it has read a line from its standard input; it says when it is told
+  to stop.
+- ``dies at the second``: returns, and the process is killed as its second handler begins.
+- ``is cut short``: never settles; the event loop ends under it as its first handler begins.
+- ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
+- ``records late``: the same, but acknowledges once it has read a line from its standard input; it
+  says where that is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import durable_notify as dn
+from tests.support.api import Api
+from tests.support.wait import BOUND
+
+RECORD = "INSERT INTO handled VALUES (%s, %s, %s)"
+STOPPING = {"stopping": True}
+CHECKOUT = Path(__file__).parents[2]
+
+
+class Process:
+    """A consumer at work elsewhere."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT,
+            env=environment,
+        )  # fmt: skip
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.handled_in_all: list[dict[str, Any]] = []
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def handled(self, number: int) -> list[dict[str, Any]]:
+        """Wait until so many more handlers have begun; what they got."""
+        new = []
+        for _ in range(number):
+            line = self._lines.get(timeout=BOUND)
+            assert line is not None, "it ended"
+            new.append(json.loads(line))
+        self.handled_in_all += new
+        return new
+
+    def stopping(self) -> None:
+        """Wait until it has taken notice of a signal."""
+        line = self._lines.get(timeout=BOUND)
+        assert line is not None, "it ended"
+        assert json.loads(line) == STOPPING
+
+    def has_spoken(self) -> bool:
+        """Whether it has said something that nobody asked for yet."""
+        return not self._lines.empty()
+
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def say(self, text: str) -> None:
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(f"{text}\n")
+        self._popen.stdin.flush()
+
+    def ended(self) -> int:
+        """Wait until it has ended; its exit status."""
+        status = self._popen.wait(BOUND)
+        self._drain()
+        return status
+
+    def kill(self) -> None:
+        """End it hard, if it runs, and read what it had printed."""
+        self._popen.kill()
+        self._popen.wait()
+        self._drain()
+
+    def _drain(self) -> None:
+        self._reader.join()
+        while not self._lines.empty():
+            line = self._lines.get()
+            # SIGKILL may have cut the last line.
+            if line is not None and line.endswith("\n"):
+                self.handled_in_all.append(json.loads(line))
+
+    def close(self) -> None:
+        self.kill()
+        for stream in (self._popen.stdin, self._popen.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
+
+
+@contextmanager
+def consumer_process(api: Api, dsn: str, manner: str, *options: str) -> Iterator[Process]:
+    """Run a consumer in a process of its own; it is killed at the end if it runs."""
+    module = [sys.executable, "-m", "tests.programs.consumer"]
+    process = Process([*module, api.name, dsn, manner, *options])
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("api")
+    parser.add_argument("dsn")
+    parser.add_argument("manner")
+    parser.add_argument("--group", default="g")
+    parser.add_argument("--lease", type=float, default=30.0)
+    parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--poll", type=float, default=None)
+    args = parser.parse_args()
+    faulthandler.dump_traceback_later(BOUND - 5)  # says where it hangs, if it does
+    logging.disable()  # outages are expected here
+    options = {"group": args.group, "topics": ["t"], "poll": args.poll, "lease": args.lease}
+    mutex = threading.Lock()
+    begun = 0
+
+    def begin(message: Any) -> int:
+        nonlocal begun
+        with mutex:
+            begun += 1
+            print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
+            return begun
+
+    def dies_at(last: int, number: int) -> None:
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextmanager
+    def refusals(message: Any) -> Iterator[None]:
+        try:
+            yield
+        except dn.SettleError as error:
+            print(json.dumps({"id": message.id, "refused": type(error).__name__}), flush=True)
+            raise
+
+    def handle(message: dn.Message) -> None:
+        number = begin(message)
+        if args.manner == "dies at the second":
+            dies_at(2, number)
+            return
+        if args.manner == "waits":
+            sys.stdin.readline()
+        elif args.manner == "acks some" and number > 2:
+            threading.Event().wait()
+        elif args.manner == "records":
+            with psycopg.connect(args.dsn, connect_timeout=5) as connection:
+                connection.execute(RECORD, [args.group, message.id, message.attempt])
+                message.ack(connection)
+            return
+        elif args.manner == "records late":
+            with refusals(message), psycopg.connect(args.dsn) as connection:
+                connection.execute(RECORD, [args.group, message.id, message.attempt])
+                sys.stdin.readline()
+                message.ack(connection)
+            return
+        message.ack()
+
+    async def ahandle(message: dn.AsyncMessage) -> None:
+        number = begin(message)
+        if args.manner == "dies at the second":
+            dies_at(2, number)
+            return
+        if args.manner == "waits":
+            await asyncio.to_thread(sys.stdin.readline)
+        elif args.manner == "acks some" and number > 2:
+            await asyncio.Event().wait()
+        elif args.manner == "is cut short":
+            cut.set()
+            await asyncio.Event().wait()
+        elif args.manner == "records":
+            async with await psycopg.AsyncConnection.connect(args.dsn, connect_timeout=5) as mine:
+                await mine.execute(RECORD, [args.group, message.id, message.attempt])
+                await message.ack(mine)
+            return
+        elif args.manner == "records late":
+            with refusals(message):
+                async with await psycopg.AsyncConnection.connect(args.dsn) as mine:
+                    await mine.execute(RECORD, [args.group, message.id, message.attempt])
+                    await asyncio.to_thread(sys.stdin.readline)
+                    await message.ack(mine)
+            return
+        await message.ack()
+
+    def told(consumer: Any) -> Any:
+        """Have a consumer say, once, that it is told to stop; its signals' handlers call stop()."""
+        stop = consumer.stop
+
+        def say_and_stop() -> None:
+            consumer.stop = stop
+            stop()
+            os.write(1, f"{json.dumps(STOPPING)}\n".encode())
+
+        if args.manner == "waits":
+            consumer.stop = say_and_stop
+        return consumer
+
+    if args.api == "sync":
+        told(dn.Consumer(args.dsn, **options)).run(handle, concurrency=args.concurrency)
+    else:
+        consumer = told(dn.AsyncConsumer(args.dsn, **options))
+        cut = asyncio.Event()
+
+        async def run() -> None:
+            work = asyncio.ensure_future(consumer.run(ahandle, concurrency=args.concurrency))
+            if args.manner == "is cut short":
+                await cut.wait()
+                sys.exit(7)  # asyncio.run() cancels whatever there is
+            await work
+
+        asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

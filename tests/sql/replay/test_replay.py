@@ -1,0 +1,171 @@
+"""A group goes back: what is delivered again, in every state of its window."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+
+import pytest
+from psycopg import errors
+
+from tests.sql.claim.test_windows import REPLAY, UNDELIVERED
+from tests.support.missing import slow_but
+from tests.support.schedules import claim_and_ack, drain
+from tests.support.sessions import Session, Sessions, ids
+
+
+def closed(reader: Session, *_: Session) -> None:
+    drain(reader)
+    assert reader.position().s1 is None
+
+
+def open_before_the_end_of_stragglers(reader: Session, publisher: Session, slow: Session) -> None:
+    slow.begin()
+    for _ in range(3):
+        slow.publish()
+    publisher.publish()
+    drain(reader)
+    slow.commit()
+    publisher.publish()
+    claim_and_ack(reader, 1)
+    place = reader.position()
+    assert place.s1 is not None
+    assert place.p < place.h0
+
+
+def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
+    drain(reader)
+    for _ in range(4):
+        publisher.publish()
+    claim_and_ack(reader, 2)
+    place = reader.position()
+    assert place.s1 is not None
+    assert place.p > place.h0
+
+
+@pytest.mark.parametrize(
+    "state", [closed, open_before_the_end_of_stragglers, open_after_them], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("back", range(12))
+def test_replay_in_every_state(
+    sessions: Sessions, state: Callable[[Session, Session, Session], None], back: int
+) -> None:
+    reader, publisher, slow = sessions.take(3)
+    reader.subscribe()
+    for _ in range(4):
+        publisher.publish()
+    state(reader, publisher, slow)
+    place = reader.position()
+    left = set(reader.column(UNDELIVERED, place.subscription_id))
+    everything = set(reader.column("SELECT id FROM durable_notify.outbox"))
+    again = {i for i in everything - left if i > back}
+    assert reader.value(
+        "SELECT redelivered FROM durable_notify.seek('g', 't', %s, dry_run => true, backward_only => true)",
+        back,
+    ) == len(again)
+    assert reader.position() == place
+    assert reader.value(REPLAY, back) == len(again)
+    assert set(reader.column(UNDELIVERED, place.subscription_id)) == left | again
+    handed = drain(reader, 2)
+    assert sorted(handed) == sorted(left | again)
+
+
+@pytest.mark.parametrize("trial", slow_but(range(40), *range(10)))
+def test_replay_at_random(sessions: Sessions, trial: int) -> None:
+    """What is undelivered is always exactly what was committed and not handed over."""
+    seed = secrets.randbits(32)
+    print(f"trial {trial}: seed {seed}")
+    chance = random.Random(seed)
+    reader, *publishers = sessions.take(5)
+    reader.subscribe()
+    pending: dict[Session, list[int]] = {publisher: [] for publisher in publishers}
+    is_open = dict.fromkeys(publishers, False)
+    committed: set[int] = set()
+    handed: set[int] = set()
+
+    def publish() -> None:
+        publisher = chance.choice(publishers)
+        if not is_open[publisher]:
+            publisher.begin()
+            is_open[publisher] = True
+        elif chance.random() < 0.6:
+            pending[publisher].append(publisher.publish())
+        else:
+            if chance.random() < 0.8:
+                publisher.commit()
+                committed.update(pending[publisher])
+            else:
+                publisher.rollback()
+            is_open[publisher] = False
+            pending[publisher].clear()
+
+    def claim() -> None:
+        batch = claim_and_ack(reader, chance.choice([1, 1, 2, 3, 50]))
+        assert not handed & set(batch), f"came twice, seed {seed}"
+        handed.update(batch)
+
+    def replay() -> None:
+        back = chance.randint(0, max(committed, default=0) + 2)
+        again = {i for i in handed if i > back}
+        assert reader.value(REPLAY, back) == len(again), f"seed {seed}"
+        handed.difference_update(again)
+
+    subscription_id = reader.position().subscription_id
+    for _ in range(120):
+        chance.choices([publish, claim, replay], [12, 4, 1])[0]()
+        left = reader.column(UNDELIVERED, subscription_id)
+        assert sorted(left) == sorted(committed - handed), f"seed {seed}"
+    while batch := claim_and_ack(reader, 3):
+        assert not handed & set(batch), f"came twice, seed {seed}"
+        handed.update(batch)
+    assert handed == committed, f"seed {seed}"
+
+
+def test_replay_by_time(sessions: Sessions) -> None:
+    reader, slow, publisher = sessions.take(3)
+    reader.subscribe()
+    publisher.publish()
+    since = reader.value("SELECT clock_timestamp()")
+    slow.begin()
+    late = slow.publish()
+    published = [publisher.publish(), publisher.publish()]
+    drain(reader)
+    query = (
+        "SELECT redelivered FROM durable_notify.seek('g', 't', since => %s, backward_only => true)"
+    )
+    assert reader.value(query, since) == 2
+    slow.commit()
+    assert drain(reader) == [late, *published]
+    assert reader.value(query, reader.value("SELECT clock_timestamp()")) == 0
+    assert drain(reader) == []
+
+
+def test_replay_never_goes_forward(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
+    reader.subscribe()
+    published = [publisher.publish() for _ in range(3)]
+    assert claim_and_ack(reader, 1) == published[:1]
+    assert reader.value(REPLAY, published[-1]) == 0
+    assert drain(reader) == published[1:]
+
+
+def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
+    reader, publisher = sessions.take(2)
+    reader.subscribe()
+    published = [publisher.publish() for _ in range(3)]
+    batch = reader.claim()
+    query = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
+    reader.run(query, batch[0].token, ids(batch), ["1 hour"] * 3)
+    assert drain(reader) == []
+    assert reader.value(REPLAY, published[0]) == 2
+    assert drain(reader) == published[1:]
+    assert reader.column("SELECT message_id FROM durable_notify.deferred") == published[:1]
+
+
+@pytest.mark.parametrize("call", ["'g', 't'", "'g', 't', -1", "'g', 't', 1, now()"])
+def test_replays_that_make_no_sense(sessions: Sessions, call: str) -> None:
+    reader = sessions.session()
+    reader.subscribe()
+    with pytest.raises(errors.InvalidParameterValue):
+        reader.run(f"SELECT redelivered FROM durable_notify.seek({call}, backward_only => true)")

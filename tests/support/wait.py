@@ -1,0 +1,34 @@
+"""Wait for what happens elsewhere, no longer than it takes: in a coroutine, or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+BOUND = 20.0
+"""Seconds after which a test that waits for something gives up."""
+
+
+async def with_timeout(awaitable: Any, seconds: float = BOUND) -> Any:
+    """Wait for something, but not for ever."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def wait_until(what: Callable[[], Any], seconds: float = BOUND) -> None:
+    """Return once something can be observed from outside; fail with its name if it never can."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not what():
+        assert loop.time() < deadline, f"not so after {seconds} seconds: {what}"
+        await asyncio.sleep(0.01)
+
+
+def eventually(what: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Return once `what` is true, or fail with its name."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, f"not so after {timeout} seconds: {what.__name__}"
+        time.sleep(0.01)
