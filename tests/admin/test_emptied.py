@@ -21,10 +21,10 @@ Connection = psycopg.Connection[Any]
 publisher = dn.Publisher()
 #: What was set up by hand, and stays.
 KEPT = {
-    "schema_version", "access", "topic_retention", "topic_wakeups", "topic_mirror", "log_layout",
-    "capture", "anchor",
+    "schema_version", "access", "topic_retention", "topic_notify_policy", "topic_mirror", "partition_settings",
+    "capture", "cluster_identity",
 }  # fmt: skip
-GROUPS = {"consumer_group", "ordering", "pattern", "subscription", "position"}
+GROUPS = {"consumer_group", "ordering", "group_pattern", "subscription", "position"}
 
 
 def consumed(dsn: str, group: str = "g", **options: Any) -> list[Any]:
@@ -86,7 +86,7 @@ def test_all_of_it_goes_but_what_was_set_up(dsn: str, conn: Connection) -> None:
         assert {
             "outbox",
             "dead_letter",
-            "inbox",
+            "processed_message",
             "dedup",
             "audit",
             "replay_job",
