@@ -1,11 +1,11 @@
 """What happens in consumers and publishers: events with stable names and fields.
 
-A consumer or publisher is given ``on_event``: one function, or several, each called with every
-event where it happens, in the thread or event loop that caused it. They must be quick, and
-must not wait. What they raise is logged, once a minute, and disturbs nothing. Nothing is measured
-without a subscriber.
+Give a consumer or publisher ``on_event``: one function, or several. Each is called with every
+event where it happens, in the thread or event loop that caused it. It must be quick, and must not
+wait. An exception that it raises is logged, once a minute, and disturbs nothing. Without a
+subscriber nothing is measured.
 
-Durations are in seconds, by the clock of this process. Events are never about payloads, and name
+Durations are in seconds, by the clock of this process. Events contain no payloads, and name
 exceptions by their type alone. An event may get more fields; fields and names stay.
 """
 
@@ -58,7 +58,7 @@ OnEvent = Callable[[Event], None]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
-    """A publisher has published, in its caller's transaction, which may yet roll back."""
+    """A publisher has published, in its caller's transaction, which may still roll back."""
 
     name = "published"
     topic: str
@@ -68,7 +68,7 @@ class Published(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed(Event):
-    """A consumer has taken messages of a topic; ``seconds``: how long the database took."""
+    """A consumer has claimed messages of a topic; ``seconds``: how long the database took."""
 
     name = "claimed"
     group: str
@@ -99,8 +99,8 @@ class Handled(Event):
 class Settled(Event):
     """Outcomes of messages are durable; ``seconds``: how long the database took.
 
-    ``in_transaction``: acknowledged in a transaction of the handler's, which is over as far as can
-    be told; it is the handler who waited for that, so that ``seconds`` is 0.
+    ``in_transaction``: acknowledged in a transaction of the handler, which has ended as far as the
+    consumer can know. The handler waited for its commit, so ``seconds`` is 0.
     """
 
     name = "settled"
@@ -115,7 +115,7 @@ class Settled(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(Event):
-    """A message will come again, after ``delay`` seconds; None: as its group backs off."""
+    """A message will be redelivered after ``delay`` seconds; None: as its group backs off."""
 
     name = "retried"
     level = logging.INFO
@@ -129,7 +129,7 @@ class Retried(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Event):
-    """A message was given up by this consumer: rejected, or failed once too often.
+    """This consumer has given a message up: it was rejected, or failed too often.
 
     What becomes a dead letter by a lease that ran out, or past its expiry, is not seen by any
     consumer: the database counts it, see ``status()``.
@@ -146,7 +146,7 @@ class DeadLettered(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LostLease(Event):
-    """Another consumer has so many messages by now that this one had not settled."""
+    """Another consumer now has messages that this one had not settled."""
 
     name = "lost_lease"
     level = logging.WARNING
@@ -157,7 +157,7 @@ class LostLease(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Notified(Event):
-    """A wake-up came. ``topics``: those it was about, as far as it told."""
+    """A wake-up arrived. ``topics``: the topics that it names."""
 
     name = "notified"
     group: str
@@ -174,7 +174,7 @@ class Polled(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimFailed(Event):
-    """Claiming has failed so many times in a row, and is tried again in ``delay`` seconds."""
+    """Claiming has failed ``failures`` times in a row; the next try is in ``delay`` seconds."""
 
     name = "claim_failed"
     level = logging.WARNING
@@ -186,7 +186,7 @@ class ClaimFailed(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecovered(Event):
-    """Claiming works again, after so many ``seconds``."""
+    """Claiming works again, after ``seconds``."""
 
     name = "claim_recovered"
     level = logging.INFO
@@ -196,7 +196,7 @@ class ClaimRecovered(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected(Event):
-    """The listening connection was lost, or could not be made again."""
+    """The listening connection was lost, or a reconnection failed."""
 
     name = "disconnected"
     level = logging.WARNING
@@ -206,7 +206,7 @@ class Disconnected(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected(Event):
-    """The process listens again, after so many ``seconds``."""
+    """The process listens again, after ``seconds``."""
 
     name = "reconnected"
     level = logging.INFO
@@ -216,7 +216,7 @@ class Reconnected(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListenFailed(Event):
-    """Wake-ups were proven not to arrive: the consumer polls."""
+    """A check found that wake-ups do not arrive: the consumer polls."""
 
     name = "listen_failed"
     level = logging.WARNING
@@ -225,7 +225,7 @@ class ListenFailed(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListenVerified(Event):
-    """Wake-ups were proven to arrive, on the connection there is now."""
+    """A check found that wake-ups arrive on the current connection."""
 
     name = "listen_verified"
     level = logging.INFO
@@ -234,7 +234,7 @@ class ListenVerified(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OptionDiffers(Event):
-    """An option of the group is not, or was not, what a consumer was given; both as text."""
+    """An option of the group differs from the one a consumer was given; both as text."""
 
     name = "option_differs"
     level = logging.WARNING
@@ -264,7 +264,7 @@ def name_of(error: BaseException) -> str:
 
 
 def subscribers(on_event: OnEvent | Sequence[OnEvent] | None) -> tuple[OnEvent, ...]:
-    """Return who is to be told, of what was given as ``on_event``."""
+    """Return the functions given as ``on_event``."""
     if on_event is None:
         return ()
     return (on_event,) if callable(on_event) else tuple(on_event)

@@ -33,7 +33,7 @@ ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopp
 
 
 class ReplayFilter(TypedDict, total=False):
-    """Which messages are replayed: those that fit all that are given.
+    """Which messages are replayed: those that match every condition given.
 
     Attributes:
         after: with a higher id.
@@ -76,7 +76,7 @@ class ReplayJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retention:
-    """What goes from the topics of a pattern, and when; ``max_age`` in seconds."""
+    """The retention policy of a pattern's topics; ``max_age`` in seconds."""
 
     pattern: str
     max_age: float | None
@@ -92,7 +92,7 @@ class Retention:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RetentionBlocker:
-    """What stays although it is to go: because of a group, or, where None, not archived yet."""
+    """Expired messages that stay: a group has not settled them; None: they are not archived yet."""
 
     topic: str
     group: str | None
@@ -135,7 +135,7 @@ class SeekResult:
 
 
 class DeadLetterFilter(TypedDict, total=False):
-    """Which dead letters: those that fit all that are given.
+    """Which dead letters: those that match every condition given.
 
     Attributes:
         topic: of this topic.
@@ -156,7 +156,7 @@ class DeadLetterFilter(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AccessGrant:
-    """What a role may do: ``action`` on the topics of a pattern, where it has one, in a group."""
+    """What a role may do: ``action``, on the topics of a pattern, in a group."""
 
     role: str
     action: str
@@ -250,7 +250,7 @@ class Health:
         why: what keeps it from either, for people.
         group: its group.
         held: how many messages it holds.
-        hears: whether wake-ups were proven to arrive; else it polls.
+        hears: whether a check found that wake-ups arrive; else it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
         state: what it does: ``new``, ``fetching``, ``full`` (it holds all that it may),
             ``sleeping`` (nothing is left, and the next message wakes it), ``polling`` (nothing is

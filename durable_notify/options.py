@@ -27,7 +27,7 @@ _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at mo
 
 Start = Literal["beginning", "now"] | datetime
 OrderBy = Literal["none", "key", "strict"]
-#: What becomes of a message whose handler raised: by kind of exception, the first that fits; or a
+#: The outcome of a message whose handler raised: by type of exception, the first that matches; or a
 #: function of the exception and the message. None: retried as the group backs off.
 ErrorRules = Mapping[type[BaseException], Outcome] | Callable[[BaseException, Any], Outcome | None]
 
@@ -36,9 +36,9 @@ class GroupSettings(TypedDict, total=False):
     """Options of a group, for all its consumers. Times are in seconds.
 
     Attributes:
-        order_by: ``"key"`` (the default): of one key never two messages at once, never out of
-            order; ``"strict"``: so for a whole topic, by id; ``"none"``.
-        exclusive: one consumer at a time gets messages, the others stand by.
+        order_by: ``"key"`` (the default): messages of one key one at a time, in order;
+            ``"strict"``: the same for a whole topic, by id; ``"none"``.
+        exclusive: one consumer at a time gets messages; the others stand by.
         max_attempts: after how many a message becomes a dead letter; 20.
         retry_base: the delay after a first failed attempt; 1.
         retry_factor: what each further delay is multiplied by; 2.
@@ -62,7 +62,7 @@ class GroupSettings(TypedDict, total=False):
 
 
 class ConsumerSettings(TypedDict, total=False):
-    """What may be given to a consumer beside its group and topics; see ``ConsumerOptions``."""
+    """Options of a consumer besides its group and topics; see ``ConsumerOptions``."""
 
     start: Start
     lease: float
@@ -92,17 +92,17 @@ class ConsumerSettings(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """What a consumer was asked to do. Times are in seconds.
+    """The options of a consumer. Times are in seconds.
 
     Args:
         group: the consumer group; created when first used.
         topics: what the group consumes; added to it where they are new. A topic may be a pattern
-            of words between dots, where ``*`` stands for one and a last ``>`` for one or more:
-            topics that fit are picked up when they appear.
+            of words between dots: ``*`` stands for one word, a last ``>`` for one or more;
+            new topics that match are discovered.
         start: where a new group starts in a topic: ``"beginning"`` (all that is retained),
-            ``"now"`` (what commits from here on), or a time. A group that exists goes on where
+            ``"now"`` (what commits from here on), or a time. An existing group continues where
             it was.
-        lease: how long a batch stays this consumer's after its last sign of life.
+        lease: how long this consumer keeps a batch after its last sign of life.
         batch_size: the most messages in one claim.
         prefetch: the most messages held unsettled, buffered ones included.
         prefetch_bytes: about how large the payloads of those may be together; None: as they are.
@@ -283,13 +283,13 @@ def check_period(name: str, seconds: float, *, least: float | None = None) -> No
 
 
 def check_waiting(idle_poll: float | None, heartbeat: float) -> None:
-    """Raise InvalidArgument where an option of waiting cannot be."""
+    """Raise InvalidArgument for an invalid option of waiting."""
     _check_seconds("idle_poll", idle_poll, optional=True)
     _check_seconds("heartbeat", heartbeat, optional=False)
 
 
 def check_on_event(on_event: OnEvent | Sequence[OnEvent] | None) -> None:
-    """Raise InvalidArgument where events cannot be told to what was given."""
+    """Raise InvalidArgument unless ``on_event`` can be called."""
     known = on_event is None or callable(on_event) or isinstance(on_event, (list, tuple))
     for one in subscribers(on_event) if known else [on_event]:
         if not callable(one):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from .._core import sql
 from ..dsn import said
 from ..errors import InvalidArgument
 from ..models import (
@@ -37,56 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncAdmin"]
 
-_STATUS = (
-    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead,"
-    " is_exact, delivered_id, expired, asleep FROM durable_notify.status(%s::integer)"
-)
-_GROUPS = (
-    "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
-    " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
-    " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
-    " FROM durable_notify.groups() ORDER BY name"
-)
-_BLOCKING_PUBLISHERS = (
-    "SELECT pid, database, prepared, started_at, query_started_at, state, query"
-    " FROM durable_notify.blocking_publishers(%s)"
-)
-_START_REPLAY = (
-    "SELECT job_id, total FROM durable_notify.start_replay("
-    "%s, %s, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::text[], %s::jsonb,"
-    " %s::jsonb, %s::jsonpath, %s::float8, %s, %s)"
-)
-_JOBS = (
-    "SELECT job_id, group_name, topic, state, total, done, last_id, rate_limit, created_at,"
-    " created_by, why, ended_at FROM durable_notify.replay_jobs() ORDER BY job_id DESC LIMIT %s"
-)
-_SEEK = (
-    "SELECT redelivered, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
-)
-_REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
-_CHOICE = "%s::text, %s::text, %s::bigint[], %s::text, %s::text, %s::timestamptz, %s::timestamptz"
-_DEAD_LETTERS = (
-    # What is put in is a constant.
-    "SELECT group_name, topic, message_id, key, payload::text, data, headers::text,"  # noqa: S608
-    " published_at, attempt, reason, dead_at, error::text"
-    f" FROM durable_notify.dead_letters({_CHOICE})"
-    " ORDER BY group_name, topic, message_id LIMIT %s"
-)
-_REDRIVE = f"SELECT durable_notify.redrive({_CHOICE}, %s, %s)"
-_DISCARD = f"SELECT durable_notify.discard({_CHOICE}, %s, %s)"
-_AUDIT = (
-    "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
-)
-_GRANT = "SELECT durable_notify.grant_access(%s, %s, %s::text[], %s)"
-_REVOKE = "SELECT durable_notify.revoke_access(%s, %s, %s::text[], %s)"
-_GRANTS = (
-    "SELECT r.rolname, a.action, NULLIF(a.pattern, ''), NULLIF(a.group_name, ''), a.granted_at,"
-    " a.granted_by FROM durable_notify.access a JOIN pg_catalog.pg_roles r ON r.oid = a.role"
-    " ORDER BY 1, 2, 3, 4"
-)
-
 
 class AsyncAdmin(AsyncRetentionAdmin):
     """Administers groups through connections that it borrows; it holds none.
@@ -103,17 +54,17 @@ class AsyncAdmin(AsyncRetentionAdmin):
             max_count: more messages than these are estimated, not counted. None counts all, which
                 takes seconds if millions are unread.
         """
-        rows = await fetch_alone(connection, _STATUS, (max_count,))
+        rows = await fetch_alone(connection, sql.STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
 
     async def groups(self, connection: Publishable) -> list[GroupInfo]:
         """Return all groups with their options, topics and patterns."""
-        return [GroupInfo(*row) for row in await fetch_alone(connection, _GROUPS, ())]
+        return [GroupInfo(*row) for row in await fetch_alone(connection, sql.GROUPS, ())]
 
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
     ) -> None:
-        """Change options of a group; its consumers obey at once. Those not given stay as they are.
+        """Change options of a group; running consumers apply them at once. Others stay as they are.
 
         Raises:
             InvalidArgument: there is no such option, or it cannot have that value.
@@ -121,34 +72,32 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         group = check_group(group)
         check_group_settings(settings)
-        query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-        await fetch_alone(connection, query, (group, json.dumps(settings)))
+        await fetch_alone(connection, sql.CONFIGURE, (group, json.dumps(settings)))
 
-    async def wakeups(self, connection: Publishable, topic: str) -> str:
+    async def notify_policy(self, connection: Publishable, topic: str) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
-        query = "SELECT durable_notify.notify_policy(%s)"
-        return str((await fetch_alone(connection, query, (check_topic(topic),)))[0][0])
+        rows = await fetch_alone(connection, sql.NOTIFY_POLICY, (check_topic(topic),))
+        return str(rows[0][0])
 
-    async def set_wakeups(self, connection: Publishable, topic: str, policy: str) -> None:
-        """Say how a topic wakes its consumers, in the transaction of a connection.
+    async def set_notify_policy(self, connection: Publishable, topic: str, policy: str) -> None:
+        """Set how a topic wakes its consumers, in the transaction of a connection.
 
         ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
-        cannot arm its doorbell. ``"never"``: consumers look once a second; for publishers with
-        PREPARE TRANSACTION. For the owner of the schema; consumers learn of it by themselves.
+        cannot arm its doorbell. ``"never"``: consumers poll once a second; for publishers with
+        PREPARE TRANSACTION. For the owner of the schema; running consumers apply it at once.
 
         Raises:
             InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
         """
-        query = "SELECT durable_notify.set_notify_policy(%s, %s)"
-        await fetch_alone(connection, query, (check_topic(topic), policy))
+        await fetch_alone(connection, sql.SET_NOTIFY_POLICY, (check_topic(topic), policy))
 
     async def pause(self, connection: Publishable, group: str) -> None:
-        """Hand out nothing more to a group until ``resume``; what is leased can be settled."""
-        await self._call(connection, "SELECT durable_notify.pause(%s)", group)
+        """Deliver nothing more to a group until ``resume``; what is leased can be settled."""
+        await self._call(connection, sql.PAUSE, group)
 
     async def resume(self, connection: Publishable, group: str) -> None:
-        """Go on with a paused group, where it was."""
-        await self._call(connection, "SELECT durable_notify.resume(%s)", group)
+        """Continue a paused group at its position."""
+        await self._call(connection, sql.RESUME, group)
 
     async def rename_group(self, connection: Publishable, group: str, new_name: str) -> None:
         """Give a group another name. Consumers that run under the old one end with UnknownGroup.
@@ -156,19 +105,18 @@ class AsyncAdmin(AsyncRetentionAdmin):
         Raises:
             InvalidArgument: there is a group of the new name.
         """
-        query = "SELECT durable_notify.rename_group(%s, %s)"
-        await self._call(connection, query, group, check_group(new_name))
+        await self._call(connection, sql.RENAME_GROUP, group, check_group(new_name))
 
     async def delete_group(self, connection: Publishable, group: str) -> None:
         """Forget a group, with its positions, retries and dead letters; the messages stay.
 
         Its consumers end with UnknownGroup, and what they settle is refused.
         """
-        await self._call(connection, "SELECT durable_notify.delete_group(%s)", group)
+        await self._call(connection, sql.DELETE_GROUP, group)
 
     async def blocking_publishers(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the publishers in flight that a strict group waits for; of others, none."""
-        rows = await fetch_alone(connection, _BLOCKING_PUBLISHERS, (check_group(group),))
+        rows = await fetch_alone(connection, sql.BLOCKING_PUBLISHERS, (check_group(group),))
         return [OpenPublisher(*row) for row in rows]
 
     async def grant(
@@ -194,7 +142,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: there is no such role, or not all of it fits together. Nothing has
                 changed.
         """
-        await fetch_alone(connection, _GRANT, (role, action, _patterns(topics), group))
+        await fetch_alone(connection, sql.GRANT_ACCESS, (role, action, _patterns(topics), group))
 
     async def revoke(
         self,
@@ -213,11 +161,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
             InvalidArgument: there is no such role.
         """
         params = (role, action, _patterns(topics), group)
-        return int((await fetch_alone(connection, _REVOKE, params))[0][0])
+        return int((await fetch_alone(connection, sql.REVOKE_ACCESS, params))[0][0])
 
     async def grants(self, connection: Publishable) -> list[AccessGrant]:
         """Return what roles were granted, by role. For the owner of the schema."""
-        return [AccessGrant(*row) for row in await fetch_alone(connection, _GRANTS, ())]
+        return [AccessGrant(*row) for row in await fetch_alone(connection, sql.ACCESS, ())]
 
     async def _call(
         self, connection: Publishable, query: LiteralString, group: str, *more: str
@@ -236,7 +184,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
         Args:
             limit: so many at most.
-            conditions: those that fit all of them (``Conditions``).
+            conditions: those that fit all of them (``DeadLetterFilter``).
 
         Raises:
             UnknownGroup: there is no group of this name.
@@ -244,7 +192,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
         if group is not None:
             group = check_group(group)
         params = (group, *_chosen(conditions), limit)
-        return [_dead_letter(row) for row in await fetch_alone(connection, _DEAD_LETTERS, params)]
+        return [
+            _dead_letter(row) for row in await fetch_alone(connection, sql.DEAD_LETTERS, params)
+        ]
 
     async def redrive(
         self,
@@ -266,7 +216,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
             MessageNotFound: one of them is not in the log any more; nothing was sent.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((await fetch_alone(connection, _REDRIVE, params))[0][0])
+        return int((await fetch_alone(connection, sql.REDRIVE, params))[0][0])
 
     async def discard(
         self,
@@ -284,13 +234,13 @@ class AsyncAdmin(AsyncRetentionAdmin):
             UnknownGroup: there is no group of this name.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
-        return int((await fetch_alone(connection, _DISCARD, params))[0][0])
+        return int((await fetch_alone(connection, sql.DISCARD, params))[0][0])
 
     async def audit(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[AuditEntry]:
         """Return what was done to groups by hand, the newest first."""
-        rows = await fetch_alone(connection, _AUDIT, (group, limit))
+        rows = await fetch_alone(connection, sql.AUDIT_ENTRIES, (group, limit))
         return [AuditEntry(*_decoded(row)) for row in rows]
 
     async def replay(
@@ -327,7 +277,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
         params = (group, topic, after, since, False, why, dry_run, True)
-        return int((await fetch_alone(connection, _SEEK, params))[0][0])
+        return int((await fetch_alone(connection, sql.SEEK, params))[0][0])
 
     async def seek(
         self,
@@ -341,11 +291,10 @@ class AsyncAdmin(AsyncRetentionAdmin):
         why: str | None = None,
         dry_run: bool = False,
     ) -> SeekResult:
-        """Move a group in a topic, back or forward, and return what comes again or is skipped.
+        """Move a group in a topic, back or forward, and return what is redelivered or skipped.
 
-        No straggler is lost: what is in flight comes when it commits, and going back, what was
-        committed and not handed over yet comes too. Retries that wait go on waiting when going
-        forward.
+        No straggler is lost. What is in flight is delivered when it commits. Going back, what was
+        committed and not delivered yet is delivered too. Going forward, retries keep waiting.
 
         Args:
             after: what has a higher id comes next; 0: the beginning.
@@ -360,7 +309,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
-        return SeekResult(*(await fetch_alone(connection, _SEEK, params))[0])
+        return SeekResult(*(await fetch_alone(connection, sql.SEEK, params))[0])
 
     async def start_replay(
         self,
@@ -375,9 +324,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
     ) -> int:
         """Have a group get messages of a topic again, beside what is new; return the job's id.
 
-        Those that fit all conditions, and that the group has been handed by now, or that were there
+        Those that fit all conditions, and that were delivered to the group by now, or were there
         before it started. Its position does not move. Its consumers advance the job; after a crash
-        it goes on where it was. Order by key holds for what is replayed, too.
+        the job continues at its own. Order by key holds for what is replayed, too.
 
         Args:
             rate_limit: the most messages a second.
@@ -391,29 +340,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         group = check_group(group)
         topic = check_topic(topic)
-        names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
-        if unknown := set(conditions) - set(names):
-            raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
-        _check_time("since", conditions.get("since"))
-        _check_time("until", conditions.get("until"))
-        keys = conditions.get("keys")
-        params = (
-            group,
-            topic,
-            conditions.get("after"),
-            conditions.get("upto"),
-            conditions.get("since"),
-            conditions.get("until"),
-            None if keys is None else [keys] if isinstance(keys, str) else list(keys),
-            _as_json(conditions.get("headers"), "headers"),
-            _as_json(conditions.get("payload"), "payload"),
-            conditions.get("path"),
-            rate_limit,
-            why,
-            dry_run,
-        )
+        params = (group, topic, *_replayed(conditions), rate_limit, why, dry_run)
         try:
-            job, total = (await fetch_alone(connection, _START_REPLAY, params))[0]
+            job, total = (await fetch_alone(connection, sql.START_REPLAY, params))[0]
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
@@ -422,25 +351,45 @@ class AsyncAdmin(AsyncRetentionAdmin):
 
     async def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
         """Return the replays started, the newest first."""
-        return [ReplayJob(*row) for row in await fetch_alone(connection, _JOBS, (limit,))]
+        return [ReplayJob(*row) for row in await fetch_alone(connection, sql.REPLAY_JOBS, (limit,))]
 
     async def cancel_replay(self, connection: Publishable, job: int) -> bool:
-        """End a replay; what it has not handed out yet does not come. False: it was not running."""
-        rows = await fetch_alone(connection, "SELECT durable_notify.cancel_replay(%s)", (job,))
+        """End a replay; what it has not delivered yet is not. False: it was not running."""
+        rows = await fetch_alone(connection, sql.CANCEL_REPLAY, (job,))
         return bool(rows[0][0])
 
     async def reanchor(
         self, connection: Publishable, *, why: str | None = None
     ) -> list[ReanchorResult]:
-        """Go on where the messages were restored from, or replicated by, another cluster.
+        """Continue on a cluster to which the messages were restored or replicated.
 
-        For the owner of the schema, once everything has been copied. Every group goes on with
-        exactly what it had not been handed. It writes the log anew and keeps publishers and
+        For the owner of the schema, once everything has been copied. Every group continues with
+        exactly what had not been delivered to it. This rewrites the log, and keeps publishers and
         consumers out until the transaction ends. Returns each group's topics, and how many messages
-        wait; nothing where nothing was to be done.
+        are unread; nothing if nothing was to be done.
         """
-        rows = await fetch_alone(connection, _REANCHOR, (why,))
+        rows = await fetch_alone(connection, sql.REANCHOR, (why,))
         return [ReanchorResult(*row) for row in rows]
+
+
+def _replayed(conditions: ReplayFilter) -> tuple[Any, ...]:
+    """Return conditions in the order of ``start_replay()``."""
+    names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
+    if unknown := set(conditions) - set(names):
+        raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
+    _check_time("since", conditions.get("since"))
+    _check_time("until", conditions.get("until"))
+    keys = conditions.get("keys")
+    return (
+        conditions.get("after"),
+        conditions.get("upto"),
+        conditions.get("since"),
+        conditions.get("until"),
+        None if keys is None else [keys] if isinstance(keys, str) else list(keys),
+        _as_json(conditions.get("headers"), "headers"),
+        _as_json(conditions.get("payload"), "payload"),
+        conditions.get("path"),
+    )
 
 
 def _as_json(value: Any, what: str) -> str | None:
@@ -448,7 +397,7 @@ def _as_json(value: Any, what: str) -> str | None:
 
 
 def _patterns(topics: Iterable[str]) -> list[str] | None:
-    """Return checked topics or patterns, None where there are none."""
+    """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None
 
 

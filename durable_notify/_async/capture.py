@@ -9,10 +9,11 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from .. import schema
-from .._core.capture_buffer import Backlog, Gap, Heard, Mark
+from .._core import sql
+from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..dsn import said
@@ -53,40 +54,6 @@ SILENCE = 4
 #: The first key of two-key advisory locks of captures: 'dntk'.
 LOCKS = 1685024363
 
-_SETTINGS = (
-    "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
-    " pg_catalog.set_config('tcp_keepalives_idle', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_interval', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_count', '3', false)"
-)
-_WHO = (
-    "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity"
-    " WHERE pid = pg_catalog.pg_backend_pid()"
-)
-_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(%s, pg_catalog.hashtext(%s))"
-# Who has it is ended where that is an older session of this very capture, or has been silent for so
-# many of the heartbeats that it has in its name. Trap: a dead peer's session stays for hours.
-_END_DEAD = """
-    SELECT pg_catalog.pg_terminate_backend(a.pid)
-      FROM pg_catalog.pg_locks l
-      JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
-       AND l.objid = (pg_catalog.hashtext(%s)::bigint & 4294967295)::oid
-       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
-                          WHERE d.datname = pg_catalog.current_database())
-       AND (a.pid = %s AND a.backend_start::text = %s
-            OR a.state_change < pg_catalog.clock_timestamp() - %s * pg_catalog.make_interval(
-               secs => pg_catalog.substring(a.application_name, ' capture ([0-9.]+)$')::float8))"""
-_MARK = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.clock_timestamp()"
-_RING = "SELECT pg_catalog.pg_notify(%s, %s)"
-_BEGIN = "SELECT heard_until, by_notify FROM durable_notify.capture_begin(%s, %s, %s)"
-_ALREADY = (
-    "SELECT ord, ids FROM durable_notify.already_published("
-    "%s, %s, %s::pg_snapshot, %s::bigint[], %s::text[], %s::int[])"
-)
-_CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
-_HEARD = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
-
 
 class AsyncCapture:
     """Publishes what is sent to a channel to a topic, in its order, for as long as it runs.
@@ -100,14 +67,29 @@ class AsyncCapture:
         dsn: the database.
         channel: any name, 1 to 63 bytes.
         topic: where it goes; the payload as a JSON string.
-        as_json: as JSON, where the payload is that.
-        most: how many notifications are kept while they cannot be published; more, and it
+        as_json: as JSON, if the payload is that.
+        max_waiting: how many notifications are kept while they cannot be published; more, and it
             stops listening until half of them are.
         heartbeat: how often to check that it still hears, in seconds.
-        grace: how long it goes on trying to publish what was heard once it is told to stop.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        grace: how long it tries to publish what was heard after it is told to stop.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         say: is told what becomes of it, in words.
     """
+
+    #: How many notifications were published, how many notify() had published, and how many gaps
+    #: there were.
+    published = passed_over = gaps = 0
+
+    # The listening side.
+    _session = (0, "")
+    _has_heard = False  # something since the last beat
+    _beat_at = 0.0
+    _was_settled = False
+    _heard_all = False
+    # The publishing side.
+    _by_notify = False
+    _batch = 0
+    _since: str | None = None
 
     def __init__(
         self,
@@ -116,7 +98,7 @@ class AsyncCapture:
         topic: str,
         *,
         as_json: bool = False,
-        most: int = 10_000,
+        max_waiting: int = 10_000,
         heartbeat: float = HEARTBEAT,
         grace: float = 10.0,
         listen_dsn: str | None = None,
@@ -124,8 +106,10 @@ class AsyncCapture:
     ) -> None:
         self.channel = check_channel(channel)
         self.topic = check_topic(topic)
-        if most < 1 or heartbeat <= 0 or grace < 0:
-            raise InvalidArgument("most must be at least 1, heartbeat positive, grace 0 or more")
+        if max_waiting < 1 or heartbeat <= 0 or grace < 0:
+            raise InvalidArgument(
+                "max_waiting must be at least 1, heartbeat positive, grace 0 or more"
+            )
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._as_json = as_json
@@ -135,38 +119,24 @@ class AsyncCapture:
         self._say = say
         self._writer = uuid.uuid4().hex
         self._probe = f"durable_notify?{self._writer}"
-        self._complaints = LogThrottle()
+        self._log_throttle = LogThrottle()
         self._waiter = Waiter()
-        opened = AsyncConnectionRegistry()
+        registry = AsyncConnectionRegistry()
         self._publishing = AsyncReconnectingConnection(
-            dsn, "capture publisher", opened, heartbeat, 2 * heartbeat
+            dsn, "capture publisher", registry, heartbeat, 2 * heartbeat
         )
         self._asking = AsyncReconnectingConnection(
-            dsn, "capture probe", opened, heartbeat, self._answer
+            dsn, "capture probe", registry, heartbeat, self._answer
         )
-        # What the listening side has.
         self._connection: AsyncTimeoutConnection | None = None
-        self._session = (0, "")
         self._awaited: tuple[str, Mark | None] | None = None
-        self._has_heard = False  # something since the last beat
-        self._beat_at = 0.0
         self._hears_until: datetime | None = None
-        self._was_settled = False
         self._why = "no capture was running"
-        # What lies between the two sides.
-        self._backlog = Backlog(most)
+        self._buffer = CaptureBuffer(max_waiting)  # between the two sides
         self._more = Event()
-        self._by_notify = False
-        self._stopped_at: float | None = None
         self._hurry = Event()
-        self._heard_all = False
-        # What the publishing side has.
-        self._batch = 0
-        self._since: str | None = None
+        self._stopped_at: float | None = None
         self._passed: list[int] = []
-        self.published = 0
-        self.passed_over = 0
-        self.gaps = 0
 
     async def run(self) -> None:
         """Capture until stopped; SIGTERM and SIGINT stop it, unless the application handles them.
@@ -215,7 +185,7 @@ class AsyncCapture:
     async def _begin(self) -> datetime | None:
         """Return until when others have heard the channel; refuses what cannot be captured."""
         params = (self.topic, self.channel, self._writer)
-        ((until, by_notify),) = await self._asking.fetch(_BEGIN, params)
+        ((until, by_notify),) = await self._asking.fetch(sql.CAPTURE_BEGIN, params)
         self._by_notify = by_notify
         heard: datetime | None = until
         return heard
@@ -244,7 +214,7 @@ class AsyncCapture:
 
     async def _lost(self, error: Exception, delay: float) -> None:
         self._why = " ".join(said(error).split())
-        level = self._complaints.level("listening", error, time.monotonic())
+        level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
             level, "not listening to channel %s, next try in %.1f s: %s",
             self.channel, delay, self._why,
@@ -274,9 +244,9 @@ class AsyncCapture:
     async def _prove_that_it_hears(self) -> None:
         """Have a notification come from another connection, before anything else is done.
 
-        Trap: through a pooler the lock would stay for ever, with somebody else's session.
+        Trap: through a pooler the lock would stay for ever, with another program's session.
         """
-        await self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._probe)))
+        await self._execute(SQL("LISTEN {}").format(Identifier(self._probe)))
         try:
             await self._await_ring(self._ring_from_elsewhere, None)
         except StatementTimeout as error:
@@ -287,23 +257,23 @@ class AsyncCapture:
                 "mode does this): give a direct listen_dsn"
             ) from error
         self._was_settled = True
-        await self._execute(_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
+        await self._execute(sql.CAPTURE_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
 
     async def _become_active(self) -> bool:
         """Take the lock of this channel and topic, or stand by until it is free; False: stopped."""
         name = f"{self.channel} {self.topic}"
         told = False
         while not self._stopping:
-            if (await self._execute(_LOCK, (LOCKS, name)))[0][0]:
-                self._session = (await self._execute(_WHO))[0]
+            if (await self._execute(sql.TRY_CAPTURE_LOCK, (LOCKS, name)))[0][0]:
+                self._session = (await self._execute(sql.THIS_SESSION))[0]
                 return True
             if not told:
                 self._say(f"another capture of channel {self.channel} is active: standing by")
                 told = True
             try:
-                await self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
+                await self._execute(sql.END_DEAD_CAPTURE, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
-                level = self._complaints.level("ending", error, time.monotonic())
+                level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(
                     level, "the active capture is silent, and could not be ended: %s", said(error)
                 )
@@ -312,9 +282,9 @@ class AsyncCapture:
 
     async def _start_listening(self) -> None:
         heard_by_others = await self._begin()
-        ((snapshot, _),) = await self._execute(_MARK)
-        self._backlog.add(Mark(snapshot, None))
-        await self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
+        ((snapshot, _),) = await self._execute(sql.SNAPSHOT)
+        self._buffer.add(Mark(snapshot, None))
+        await self._execute(SQL("LISTEN {}").format(Identifier(self.channel)))
         at = await self._beat()
         known = [time for time in (self._hears_until, heard_by_others) if time is not None]
         self._hears_until = at
@@ -325,7 +295,7 @@ class AsyncCapture:
 
     def _report(self, gap: Gap) -> None:
         self.gaps += 1
-        self._backlog.add(gap)
+        self._buffer.add(gap)
         log.warning(
             "gap: notifications of channel %s from %s to %s may be lost: %s",
             self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
@@ -334,7 +304,7 @@ class AsyncCapture:
     async def _listen(self) -> None:
         """Hear until told to stop, or the session is lost, or too much waits to be published."""
         while not self._stopping:
-            if self._backlog.full:
+            if self._buffer.full:
                 await self._wait_for_room()
                 return
             beat = min(BUSY_BEAT, self._heartbeat) if self._has_heard else self._heartbeat
@@ -349,13 +319,13 @@ class AsyncCapture:
         await self._execute("UNLISTEN *")
 
     async def _wait_for_room(self) -> None:
-        self._why = f"{self._backlog.most} notifications waited to be published"
+        self._why = f"{self._buffer.limit} notifications waited to be published"
         log.warning(
             "stopped listening to channel %s: %s; it resumes once half of them are published",
             self.channel, self._why,
         )  # fmt: skip
         await self._disconnect()
-        while not self._stopping and not self._backlog.roomy:
+        while not self._stopping and not self._buffer.roomy:
             await self._waiter.wait(None)
 
     async def _beat(self) -> datetime:
@@ -363,7 +333,7 @@ class AsyncCapture:
 
         By a notification of its own, which comes behind all that was sent before.
         """
-        ((snapshot, at),) = await self._execute(_MARK)
+        ((snapshot, at),) = await self._execute(sql.SNAPSHOT)
         self._has_heard = False
         await self._await_ring(self._ring, Mark(snapshot, at))
         self._beat_at = time.monotonic()
@@ -371,7 +341,7 @@ class AsyncCapture:
         return heard
 
     async def _await_ring(self, ring: Callable[[str], Any], mark: Mark | None) -> None:
-        """Have a notification sent to this session, and note the mark where it comes."""
+        """Have a notification sent to this session, and add the mark when it comes."""
         name = uuid.uuid4().hex
         self._awaited = (name, mark)
         await ring(name)
@@ -385,11 +355,11 @@ class AsyncCapture:
             self._receive()
 
     async def _ring(self, name: str) -> None:
-        await self._execute(_RING, (self._probe, name))
+        await self._execute(sql.NOTIFY, (self._probe, name))
 
     async def _ring_from_elsewhere(self, name: str) -> None:
         """Prove that what others send arrives."""
-        await self._asking.fetch(_RING, (self._probe, name))
+        await self._asking.fetch(sql.NOTIFY, (self._probe, name))
         self._receive()
 
     async def _execute(self, query: Any, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -409,17 +379,17 @@ class AsyncCapture:
 
     def _receive(self) -> None:
         pgconn = self._live().pgconn
-        pgconn.consume_input()  # raises OperationalError where the server is gone
+        pgconn.consume_input()  # raises OperationalError if the server is gone
         while (notify := pgconn.notifies()) is not None:
             self._note(notify)
 
     def _note(self, notify: Any) -> None:
-        """Take note of a notification, in its order."""
+        """Add a notification, in its order."""
         channel, payload = (
             part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
         )
         if channel == self.channel:
-            self._backlog.add(Heard(payload, notify.be_pid))
+            self._buffer.add(Heard(payload, notify.be_pid))
             self._has_heard = True
         elif channel == self._probe and self._awaited is not None:
             name, mark = self._awaited
@@ -427,7 +397,7 @@ class AsyncCapture:
                 return
             self._awaited = None
             if mark is not None:
-                self._backlog.add(mark)
+                self._buffer.add(mark)
         self._more.set()
 
     # Publishing.
@@ -436,10 +406,10 @@ class AsyncCapture:
         while True:
             self._more.clear()
             ended = self._heard_all
-            items = self._backlog.take(BATCH)
+            items = self._buffer.take(BATCH)
             if items:
                 await self._publish(items)
-                self._backlog.done(items)
+                self._buffer.done(items)
                 self._waiter.wake()  # there is room
             elif ended:
                 return
@@ -462,12 +432,12 @@ class AsyncCapture:
         self, until: datetime, gap_since: datetime | None = None, why: str | None = None
     ) -> None:
         params = (self.topic, self.channel, self._writer, until, gap_since, why)
-        await self._fetch(_HEARD, params)
+        await self._fetch(sql.CAPTURE_PROGRESS, params)
 
     async def _new(self, heard: list[Heard]) -> list[Heard]:
         """Leave out what notify() has published to this topic itself."""
         params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
-        rows = await self._fetch(_ALREADY, params)
+        rows = await self._fetch(sql.ALREADY_PUBLISHED, params)
         for _, ids in rows:
             self._passed += ids
         places = {place for place, _ in rows}
@@ -477,10 +447,10 @@ class AsyncCapture:
     async def _publish_heard(self, heard: list[Heard]) -> None:
         if not heard:
             return
-        self._batch += 1  # numbered, so that it is not published twice where an answer was lost
+        self._batch += 1  # numbered, so that it is not published twice if an answer was lost
         columns = _columns(heard)
         params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
-        await self._fetch(_CAPTURE, params)
+        await self._fetch(sql.CAPTURE, params)
         self.published += len(heard)
 
     async def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -492,10 +462,10 @@ class AsyncCapture:
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 failures += 1
                 delay = backoff(failures, 0.2, 5.0)
-                level = self._complaints.level("publishing", error, time.monotonic())
+                level = self._log_throttle.level("publishing", error, time.monotonic())
                 log.log(
                     level, "%d notifications of channel %s wait, next try in %.1f s: %s",
-                    self._backlog.waiting, self.channel, delay, said(error),
+                    self._buffer.waiting, self.channel, delay, said(error),
                 )  # fmt: skip
                 await self._wait_to_retry(delay, error)
 
@@ -508,7 +478,7 @@ class AsyncCapture:
                 left = min(left, self._stopped_at + self._grace - time.monotonic())
                 if left <= 0:
                     raise CaptureIncomplete(
-                        f"{self._backlog.waiting} notifications of channel {self.channel} were "
+                        f"{self._buffer.waiting} notifications of channel {self.channel} were "
                         f"heard and could not be published: {said(error)}"
                     ) from error
             await self._hurry.wait(left)

@@ -1,6 +1,6 @@
 """What differs between the asynchronous and the synchronous half: waiting and starting tasks.
 
-``_sync/compat.py`` is its twin and is written by hand; everything else there is generated.
+``_sync/concurrency.py`` is its twin and is written by hand; everything else there is generated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
-from .._core.signals import told_of_signals
+from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Queue(Generic[T]):
     EMPTY = asyncio.QueueEmpty
 
     async def get_within(self, seconds: float) -> T:
-        """Return the next entry, or raise EMPTY where none comes in time."""
+        """Return the next entry, or raise EMPTY if none comes in time."""
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 return await self._queue.get()
@@ -83,18 +83,18 @@ class Task:
         self._task = task
 
     async def join(self) -> None:
-        """Wait until it has ended. Cancelled, as all are where a loop ends, it has ended."""
+        """Wait until it has ended. Cancelled, as all are when a loop ends, it has ended."""
         await asyncio.wait([self._task])
         if not self._task.cancelled():
             self._task.result()
 
     async def stop(self) -> None:
-        """Cancel it where it waits, and wait until it has ended."""
+        """Cancel it if it waits, and wait until it has ended."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
     async def cancel(self, patience: float) -> bool:
-        """Cancel it where it waits; returns whether it has ended within so many seconds."""
+        """Cancel it if it waits; returns whether it has ended within so many seconds."""
         self._task.cancel()
         await asyncio.wait([self._task], timeout=patience)
         return self._task.done()
@@ -110,7 +110,7 @@ def spawn(function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Ta
 
 
 async def shielded(function: Callable[[], Awaitable[T]]) -> T:
-    """Run a function to its end, even where the caller is cancelled meanwhile."""
+    """Run a function to its end, even if the caller is cancelled meanwhile."""
     return await asyncio.shield(asyncio.ensure_future(function()))
 
 
@@ -150,7 +150,7 @@ async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
 
 
 class Waiter:
-    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+    """Waits until a descriptor can be read, a time is over, or ``wake`` is called."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -207,12 +207,12 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
         return call_soon
 
-    with told_of_signals(soon(stop), hurry and soon(hurry)):
+    with handle_signals(soon(stop), hurry and soon(hurry)):
         yield
 
 
 def usable(driver: object) -> AsyncConnection[Any] | None:
-    """Return a driver's connection, where statements of ours can be run on it; None: on another."""
+    """Return a driver's connection if statements of ours can be run on it, else None."""
     return driver if isinstance(driver, AsyncConnection) else None
 
 

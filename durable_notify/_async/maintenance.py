@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from .._core import sql
 from ..archive import ArchivedMessage
 from ..dsn import said
 from ..errors import InvalidArgument
@@ -36,46 +37,27 @@ EVERY = 60.0
 #: How many messages are read from the log at once, to archive them.
 PAGE = 1000
 
-_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
-_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
-_STEP = (
-    "SELECT durable_notify.maintain_step(%s, %s, %s,"
-    " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
-)
-_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
-_ARCHIVED = (
-    "SELECT r.topic FROM durable_notify._topics() AS r (topic)"
-    " WHERE (durable_notify._retention_for(r.topic)).archive"
-)
-_PLAN = "SELECT from_id, below FROM durable_notify.plan_archive(%s)"
-_PAGE = (
-    "SELECT id, topic, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
-    " FROM durable_notify.outbox WHERE topic = %s AND id >= %s AND id < %s ORDER BY id LIMIT %s"
-)
-_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
-_STILL = "SELECT durable_notify.still_archiving(%s, %s, %s, %s)"
-_ADVANCE = "SELECT durable_notify.advance_archive(%s, %s, %s, %s)"
 #: How often to give a sign of life while an archive writes, in seconds.
 BEAT = 5.0
 
 
 class _TakenOver(Exception):
-    """Somebody else maintains now: whatever is under way is theirs."""
+    """Another process maintains now, and does what was under way."""
 
 
 class AsyncMaintenance:
     """Keeps the database half in shape: retention, compaction, archive, what is left over.
 
-    Of all who maintain a database one is at it at a time; when it dies, another goes on. For the
+    Only one process maintains a database at a time; when it dies, another takes over. For the
     owner of the schema. Its connection may lead through a pooler.
 
     Args:
         dsn: a libpq connection string or URI. A round opens a connection of its own.
-        every: how many seconds after a round the next is due, whoever did it; 0: at once.
-        archive: where messages go that are to be archived before they are removed.
+        every: how many seconds after a round the next is due, in whichever process; 0: at once.
+        archive: takes messages that are to be archived before they are removed.
         inbox_age: how many seconds ``once`` remembers, at least; None: for ever.
         audit_age: how many seconds the audit, losses and ended replays are kept; None: for ever.
-        told: called after each step with its name, its topic and how much it did.
+        on_step: called after each step with its name, its topic and how much it did.
     """
 
     def __init__(
@@ -86,7 +68,7 @@ class AsyncMaintenance:
         archive: Archive | None = None,
         inbox_age: float | None = None,
         audit_age: float | None = None,
-        told: Callable[[str, str | None, int], Any] | None = None,
+        on_step: Callable[[str, str | None, int], Any] | None = None,
     ) -> None:
         check_period("every", every, least=0.0)
         for name, age in (("inbox_age", inbox_age), ("audit_age", audit_age)):
@@ -100,9 +82,9 @@ class AsyncMaintenance:
         self._every = every
         self._archive = archive
         self._ages = (inbox_age, audit_age)
-        self._told = told
+        self._on_step = on_step
         self._stopping = Event()
-        self._opened: AsyncConnectionRegistry | None = None
+        self._registry: AsyncConnectionRegistry | None = None
         # Tells it from all others.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
@@ -121,22 +103,22 @@ class AsyncMaintenance:
                 await self._stopping.wait(_pause(max(1.0, self._every)))
 
     async def run_once(self) -> dict[str, int | str] | None:
-        """Do a round, if one is due and nobody else is at it.
+        """Do a round, if one is due and no other process does it.
 
         Returns:
             How much was done by step, or what kept a step from it (``"remove failed"``); None:
-            nothing was due, or somebody else is at it.
+            nothing was due, or another process is at it.
 
         Raises:
-            psycopg.Error: the database cannot be reached or used. The next round goes on.
+            psycopg.Error: the database cannot be reached or used. The next round continues.
         """
         async with await connect(self._dsn, "maintenance") as connection:
-            if self._opened is not None:
-                await self._opened.add(connection)
-            if not (await fetch(connection, _BEGIN, (self._worker, self._every)))[0][0]:
+            if self._registry is not None:
+                await self._registry.add(connection)
+            if not (await fetch(connection, sql.MAINTAIN_BEGIN, (self._worker, self._every)))[0][0]:
                 return None
             report: dict[str, int | str] = {}
-            for step, topic in await fetch(connection, _STEPS, ()):
+            for step, topic in await fetch(connection, sql.MAINTAIN_STEPS, ()):
                 if not await self._repeat(connection, step, topic, report):
                     return report
                 if step == "seal" and self._archive is not None:
@@ -145,10 +127,10 @@ class AsyncMaintenance:
                     except _TakenOver:
                         log.warning("another process has taken over maintenance")
                         return report
-            for alarm in await fetch(connection, _ALARMS, ()):
+            for alarm in await fetch(connection, sql.RETENTION_ALARMS, ()):
                 log.warning("group %r lags and keeps %s bytes of topic %r", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
-            await fetch(connection, _END, (self._worker, json.dumps(report)))
+            await fetch(connection, sql.MAINTAIN_END, (self._worker, json.dumps(report)))
         for name, done in report.items():
             level = logging.WARNING if name.endswith("failed") else logging.INFO
             log.log(level, "maintenance: %s: %s", name, done)
@@ -161,22 +143,22 @@ class AsyncMaintenance:
         topic: str | None,
         report: dict[str, int | str],
     ) -> bool:
-        """Do a step until nothing is left of it; False where the round is not to go on."""
+        """Do a step until nothing is left of it; returns whether to continue the round."""
         while not self._stopping.is_set():
             try:
                 params = (self._worker, step, topic, *self._ages)
-                done = (await fetch(connection, _STEP, params))[0][0]
+                done = (await fetch(connection, sql.MAINTAIN_STEP, params))[0][0]
             except TRANSIENT:
                 if connection.closed:
                     raise
-                return True  # a lock that was not to be had: another time
+                return True  # a lock was not available: another time
             except psycopg.Error as error:
                 report[f"{step} failed"] = said(error)
-                return True  # the others go on
+                return True  # the other steps continue
             if done is None:
                 return False
-            if self._told is not None:
-                self._told(step, topic, done)
+            if self._on_step is not None:
+                self._on_step(step, topic, done)
             if done <= 0:
                 return True
             report[step] = int(report.get(step, 0)) + done
@@ -188,21 +170,21 @@ class AsyncMaintenance:
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
-        for (topic,) in await fetch(connection, _ARCHIVED, ()):
+        for (topic,) in await fetch(connection, sql.ARCHIVED_TOPICS, ()):
             try:
                 while not self._stopping.is_set():
                     archived = await self._archive_part(connection, archive, topic)
                     if archived == 0:
                         break
                     report["archive"] = int(report.get("archive", 0)) + archived
-                    if self._told is not None:
-                        self._told("archive", topic, archived)
+                    if self._on_step is not None:
+                        self._on_step("archive", topic, archived)
             except _TakenOver:
                 raise
             except Exception as error:
                 if connection.closed:
                     raise
-                # The archive's: the messages stay, the others go on.
+                # An error of the archive: the messages stay, the other topics continue.
                 log.warning("archiving topic %r failed: %s", topic, said(error))
                 report["archive failed"] = said(error)
 
@@ -212,37 +194,37 @@ class AsyncMaintenance:
         """Archive the next stretch; returns how many messages that was.
 
         Raises:
-            _TakenOver: somebody else maintains now. Nothing was kept.
+            _TakenOver: another process maintains now. Nothing was kept.
         """
-        from_id, below = (await fetch(connection, _PLAN, (topic,)))[0]
+        from_id, below = (await fetch(connection, sql.PLAN_ARCHIVE, (topic,)))[0]
         if below is None:
             return 0
         stretch = (topic, from_id, below)
 
         async def still_ours() -> None:
-            """Give a sign of life, or somebody else takes over."""
-            if not (await fetch(connection, _STILL, (self._worker, *stretch)))[0][0]:
+            """Give a sign of life, so that no other process takes over."""
+            if not (await fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch)))[0][0]:
                 raise _TakenOver
 
         async def beat() -> None:
-            await fetch(connection, _STILL, (self._worker, *stretch))
+            await fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch))
 
         part = await aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
-            while page := await fetch(connection, _PAGE, (topic, next_id, below, PAGE)):
+            while page := await fetch(connection, sql.ARCHIVE_PAGE, (topic, next_id, below, PAGE)):
                 messages = [ArchivedMessage(*row) for row in page]
                 await aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
                 await still_ours()
-            # Trap: after the last page, the empty one. What was read is whole only if nobody else
-            # has archived it, and had it removed, before it was read.
+            # Trap: after the last page, the empty one. What was read is whole only if no other
+            # process has archived it, and had it removed, before it was read.
             await still_ours()
             await aside(part.finish, meanwhile=beat, every=BEAT)
         except BaseException:
             part.abandon()
             raise
-        if not (await fetch(connection, _ADVANCE, (*stretch, self._worker)))[0][0]:
+        if not (await fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
             raise _TakenOver  # what is kept is whole, and what they keep is the same
         return max(written, 1)
 
@@ -253,17 +235,21 @@ def _pause(every: float) -> float:
 
 
 async def keep_up(
-    store: AsyncQueries, dsn: str, stopping: Event, quiet: Callable[[], bool], every: float = EVERY
+    queries: AsyncQueries,
+    dsn: str,
+    stopping: Event,
+    suspended: Callable[[], bool],
+    every: float = EVERY,
 ) -> None:
-    """Maintain beside a consumer, where its role may, and nobody else does."""
+    """Maintain beside a consumer, if its role may and no other process does."""
     maintenance = AsyncMaintenance(dsn, every=every)
-    maintenance._opened = store.opened
+    maintenance._registry = queries.registry
     maintenance._stopping = stopping
     while not await stopping.wait(_pause(every)):
-        if quiet():
+        if suspended():
             continue  # the database is to sleep
         try:
-            due = await store.maintenance_due(every)
+            due = await queries.maintenance_due(every)
             if due is None:
                 log.info("this role does not own the schema: it does not run maintenance")
                 return

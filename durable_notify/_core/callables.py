@@ -50,7 +50,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def check_handler(handler: Any, *, awaited: bool) -> None:
-    """Raise InvalidArgument where calling a handler could not do its work.
+    """Raise InvalidArgument if calling a handler could not do its work.
 
     Trap: what a decorator or a lambda hides is seen only by what a call returns.
 
@@ -73,7 +73,7 @@ def check_handler(handler: Any, *, awaited: bool) -> None:
 
 
 def left_undone(result: Any) -> str | None:
-    """Say what is wrong where a handler returned work instead of doing it; it is not done then."""
+    """Say what is wrong if a handler returned work instead of doing it; it is not done then."""
     if result is None:
         return None
     if inspect.iscoroutine(result):

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Backlog", "Gap", "Heard", "Item", "Mark", "not_promised"]
+__all__ = ["CaptureBuffer", "Gap", "Heard", "Item", "Mark", "not_promised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +42,41 @@ class Gap:
 Item = Heard | Mark | Gap
 
 
-class Backlog:
+class CaptureBuffer:
     """What was heard and is not yet published, in its order. One puts in, one takes out."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.waiting = 0  # notifications, those that are being published counted
         self._items: deque[Item] = deque()
         self._mutex = threading.Lock()
 
     @property
     def full(self) -> bool:
-        return self.waiting >= self.most
+        return self.waiting >= self.limit
 
     @property
     def roomy(self) -> bool:
         """Whether there is room enough to listen again."""
-        return self.waiting <= self.most // 2
+        return self.waiting <= self.limit // 2
 
     def add(self, item: Item) -> None:
         with self._mutex:
             self._items.append(item)
             self.waiting += isinstance(item, Heard)
 
-    def take(self, most: int) -> list[Item]:
+    def take(self, limit: int) -> list[Item]:
         """Return the next notifications, up to so many, or what else is next."""
         with self._mutex:
             taken: list[Item] = []
-            while self._items and len(taken) < most:
+            while self._items and len(taken) < limit:
                 if not isinstance(self._items[0], Heard):
                     return taken or [self._items.popleft()]
                 taken.append(self._items.popleft())
             return taken
 
     def done(self, items: list[Item]) -> None:
-        """Take note that these are published."""
+        """Forget what was published."""
         with self._mutex:
             self.waiting -= sum(isinstance(item, Heard) for item in items)
 

@@ -1,8 +1,8 @@
 """Which doorbells a listening session has armed, and what it waits for: pure bookkeeping.
 
-A sleeping consumer holds its topics' doorbells *armed*: publishers ring while one is. Whoever
-published before that did not ring. Those transactions are *unannounced*, and watched until they
-end.
+A sleeping consumer holds its topics' doorbells *armed*: publishers ring while one is.
+Transactions that published before that did not ring. They are *unannounced*, and watched until
+they end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ArmedTopics"]
 
-#: How soon to try again to arm a bell that could not be, at first and at most, in seconds.
+#: How soon to try again to arm a topic that could not be, at first and at most, in seconds.
 RETRY = (0.005, 1.0)
 #: How soon to look whether unannounced transactions have ended, at first and at most, in seconds.
 LOOK = (0.001, 0.25)
-#: How long a bell that nobody needs stays armed, in seconds: who reads a single message is back
-#: at rest by then, and neither disarms nor arms. A second ring ends it.
+#: How long a doorbell that is not wanted stays armed, in seconds. A consumer that reads a single
+#: message wants it again by then, and neither disarms nor arms. A second ring ends it.
 GRACE = 0.008
 
 
@@ -38,7 +38,7 @@ class ArmedTopics:
         self._delay = LOOK[0]
 
     def reset(self) -> None:
-        """Take note that the session is another one."""
+        """Forget all: the session is another one."""
         self.armed = self.refused = frozenset()
         self._spare.clear()
         self._stale.clear()
@@ -47,12 +47,12 @@ class ArmedTopics:
         self._unannounced.clear()
 
     def rung(self, topics: Iterable[str]) -> None:
-        """Take note of rings: much is published to what has rung while nobody waits for it."""
+        """Disarm soon what has rung and is not wanted: much is published to it."""
         for topic in self._spare.keys() & set(topics):
             self._spare[topic] = 0.0
 
     def expire(self, topics: Iterable[str]) -> None:
-        """Take note that topics ring by another rule now: they have to be armed anew.
+        """Mark topics that ring by another rule now: they have to be armed again.
 
         Those that are being armed just now may still be so by the old one.
         """
@@ -98,7 +98,7 @@ class ArmedTopics:
         return sorted(t for t in missing if t not in self._retries or self._retries[t][0] <= now)
 
     def arming(self, topics: Iterable[str]) -> None:
-        """Take note that it is tried to arm bells, until ``tried`` says what became of it."""
+        """Note which topics are being armed, until ``tried``."""
         self._arming = frozenset(topics)
 
     def tried(
@@ -108,7 +108,7 @@ class ArmedTopics:
         unannounced: Iterable[str],
         now: float,
     ) -> None:
-        """Take note of what became of an attempt to arm bells of topics."""
+        """Note the result of an attempt to arm topics."""
         for topic in topics:
             if topic in refused:
                 _, last = self._retries.get(topic, (0.0, RETRY[0] / 2))
@@ -126,11 +126,11 @@ class ArmedTopics:
             self._look_at = now + self._delay
 
     def to_look(self, now: float) -> list[str]:
-        """Return the unannounced transactions, where it is time to see which have ended."""
+        """Return the unannounced transactions, if it is time to see which have ended."""
         return sorted(self._unannounced) if now >= self._look_at else []
 
     def looked(self, looked_at: Iterable[str], running: Iterable[str], now: float) -> bool:
-        """Take note of those still running; whether one has ended, so that there may be something.
+        """Note which are still running; returns whether one has ended, and may have published.
 
         What is left is looked at less and less often: most end soon, some stay open for hours.
         """

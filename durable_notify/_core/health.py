@@ -24,24 +24,24 @@ class HealthTracker:
         self._failing: tuple[float, str] | None = None
 
     def beat(self, now: float) -> None:
-        """Take note that the consumer's loops turn."""
+        """Note that the consumer's loops turn."""
         self._beat_at = now
 
     def stop(self) -> None:
-        """Take note that it was told to stop."""
+        """Note that it was told to stop."""
         self._stopping = True
 
     def end(self, error: BaseException) -> None:
-        """Take note of what ended it."""
+        """Note what ended it."""
         self._fault = error
 
-    def fails(self, error: BaseException, now: float) -> None:
-        """Take note that claiming failed."""
+    def claim_failed(self, error: BaseException, now: float) -> None:
+        """Note that claiming failed."""
         since = now if self._failing is None else self._failing[0]
         self._failing = (since, name_of(error))
 
-    def works(self, now: float) -> float | None:
-        """Take note that claiming works; returns for how long it had not, None: it had."""
+    def claim_succeeded(self, now: float) -> float | None:
+        """Note that claiming works; returns for how long it had not, None: it had."""
         self._beat_at = self._worked_at = now
         if self._failing is None:
             return None
@@ -60,7 +60,18 @@ class HealthTracker:
         state: ConsumerState,
         lost_at: float | None = None,
     ) -> Health:
-        """Return what to tell whoever asks; ``lost_at``: when the listening connection went."""
+        """Return how it is.
+
+        Args:
+            now: the time.
+            hears: whether wake-ups were proven to arrive.
+            deaf: whether they were proven not to.
+            polls: whether it polls.
+            held: how many messages it holds.
+            group: its group.
+            state: what it does.
+            lost_at: when the listening connection was lost; None: it is there.
+        """
         silent = None if self._beat_at is None else max(0.0, now - self._beat_at)
         stuck = self._fault is not None or (silent is not None and silent > self._patience)
         why = []

@@ -1,4 +1,4 @@
-"""What a consumer says once, where it waits for what may never come."""
+"""What a consumer logs once if it waits for what may never come."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Unsettled:
             self._before = 0
 
     def look(self, unsettled: int, *, room: bool) -> None:
-        """Say so where nothing has changed since the look before: from time to time.
+        """Log it if nothing has changed since the last call; call it from time to time.
 
         Args:
             unsettled: how many messages were handed out and are not settled.

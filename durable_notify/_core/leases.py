@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import AlreadySettled, InvalidArgument, LeaseLost
-from .sanitize import kept, to_storable
+from .sanitize import sanitize_error, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .ordering import Delivery, Place
+    from .ordering import Delivery, OrderingKey
     from .sanitize import Failure
 
 __all__ = [
@@ -35,7 +35,7 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """The message is to come again after ``delay`` seconds, or as its group backs off.
+    """The message is to be redelivered after ``delay`` seconds, or as its group backs off.
 
     ``error`` is what is kept of the reason: ``type``, ``message`` and ``traceback``.
     """
@@ -49,7 +49,7 @@ class Retry:
             object.__setattr__(self, "delay", delay := delay.total_seconds())
         if delay is not None and not 0 <= delay < 10**9:
             raise InvalidArgument(f"delay must be 0 or more seconds, not {delay!r}")
-        object.__setattr__(self, "error", kept(self.error))
+        object.__setattr__(self, "error", sanitize_error(self.error))
 
     @property
     def seconds(self) -> float | None:
@@ -68,7 +68,7 @@ class Reject:
         if not isinstance(self.reason, str):
             raise InvalidArgument(f"a reason must be a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "reason", to_storable(self.reason))
-        object.__setattr__(self, "error", kept(self.error))
+        object.__setattr__(self, "error", sanitize_error(self.error))
 
 
 Outcome = Ack | Retry | Reject
@@ -126,38 +126,38 @@ class Lease:
     """A lease this consumer holds, and how far its messages have come.
 
     A message is *open* until it is *settled* (an outcome was recorded) or *finished* (its handler
-    has acknowledged it in a transaction of its own). It is *over* once that is durable: flushed, or
-    known to have committed; then the next of its key may be handled. The lease is done once no
-    message is open and all outcomes are flushed.
+    has acknowledged it in a transaction of its own). Its outcome is *durable* once it was flushed,
+    or that transaction is known to have committed; then the next of its key may be handled. The
+    lease is done once no message is open and all outcomes are flushed.
     """
 
     __slots__ = (
-        "_done", "_mutex", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at", "given_up",
-        "ids", "lost", "open", "pending", "places", "rolled_back_by", "sure_at", "token", "topic",
-        "tried", "unconfirmed", "withdrawn",
+        "_mutex", "_on_durable", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at",
+        "given_up", "ids", "in_transaction", "lost", "open", "ordering_keys", "pending",
+        "rolled_back_by", "sure_at", "token", "topic", "unconfirmed", "withdrawn",
     )  # fmt: skip
 
     def __init__(
         self,
         token: int,
-        places: Mapping[int, Place | None],
+        ordering_keys: Mapping[int, OrderingKey | None],
         claimed_at: float,
-        done: Callable[[Place, Delivery], None] = lambda _place, _delivery: None,
+        on_durable: Callable[[OrderingKey, Delivery], None] = lambda _key, _delivery: None,
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
-        self.topic = ""  # this and the attempts are known where somebody is told of events
+        self.topic = ""  # this and the attempts are known if anything subscribes to events
         self.attempts: Mapping[int, int] = {}
-        self.places = places
-        self.ids = tuple(places)
+        self.ordering_keys = ordering_keys
+        self.ids = tuple(ordering_keys)
         self._sizes = sizes or {}
-        self._done = done  # called for each message that is over
+        self._on_durable = on_durable  # called for each message whose outcome is durable
         self._sent_back: dict[int, list[int]] = {}  # with which one
         self.open = set(self.ids)
         self.pending = Settlement()
         self._unsent: list[Settlement] = []
-        # Acknowledged in a transaction that may yet roll back, and in which, where that is known.
-        self.tried: dict[int, str | None] = {}
+        # Acknowledged in a transaction that may yet roll back; and in which, if that is known.
+        self.in_transaction: dict[int, str | None] = {}
         self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
         self.withdrawn: dict[int, str] = {}  # what is not its handler's to settle any more, and why
         self.unconfirmed = False
@@ -168,7 +168,7 @@ class Lease:
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Settlement:
-        """Take note of an outcome; returns the collection it will be flushed with.
+        """Record an outcome; returns the settlement it will be flushed with.
 
         Args:
             message_id: the message.
@@ -192,7 +192,7 @@ class Lease:
         return pending
 
     def finish(self, message_id: int) -> None:
-        """Take note that a message was settled elsewhere, in a transaction not known to be over."""
+        """Finish a message that was settled in another transaction, not known to have ended."""
         with self._mutex:
             self._close(message_id, withdrawn=True)
 
@@ -201,14 +201,14 @@ class Lease:
         with self._mutex:
             self.withdrawn[message_id] = why
 
-    def over(self, message_ids: Iterable[int]) -> None:
-        """Note that what became of messages is durable: the next of their keys may go."""
+    def mark_durable(self, message_ids: Iterable[int]) -> None:
+        """Mark the outcomes of messages as durable: the next of their keys may be handled."""
         for message_id in message_ids:
             if message_id not in self.open:  # else it was refused, and waits to be settled
-                self._tell(message_id)
+                self._report_durable(message_id)
 
     def take(self) -> Settlement | None:
-        """Take outcomes collected so far, to flush them; None where there are none."""
+        """Take outcomes recorded so far, to flush them; None if there are none."""
         with self._mutex:
             if self._unsent:
                 return self._unsent.pop(0)
@@ -225,9 +225,9 @@ class Lease:
             self._unsent.insert(0, taken)
 
     def lose(self) -> None:
-        """Take note that the lease was superseded; what waits to be flushed has failed.
+        """Mark the lease as superseded; what waits to be flushed has failed.
 
-        But for what may have arrived when the connection broke: the next flush finds out.
+        Except what may have arrived when the connection broke: the next flush finds out.
         """
         failed = set(self.open)
         with self._mutex:
@@ -240,12 +240,12 @@ class Lease:
             self._unsent = [outcomes for outcomes in self._unsent if outcomes.uncertain]
             self.pending = Settlement()
         for message_id in failed:
-            self._tell(message_id)
+            self._report_durable(message_id)
 
     def reopen(self, message_id: int) -> None:
-        """Take note that an outcome was refused as out of order: it may be settled later.
+        """Open a message again whose outcome was refused as out of order: it may be settled later.
 
-        Should nobody do so, the lease is left to run out, and what is open of it comes again.
+        If it is not, the lease runs out, and what is open of it is redelivered.
         """
         with self._mutex:
             self.open.add(message_id)
@@ -259,7 +259,7 @@ class Lease:
                 return
             self.open |= ids
             for message_id in ids:
-                self.tried.pop(message_id, None)
+                self.in_transaction.pop(message_id, None)
         for message_id in self.ids:
             # Trap: one that is sent back with an earlier one of its key has its outcome by that.
             if message_id in ids and message_id in self.open:
@@ -292,28 +292,30 @@ class Lease:
 
     @property
     def uncertain(self) -> bool:
-        """Whether outcomes wait to be flushed of which nobody knows whether they arrived."""
+        """Whether outcomes wait to be flushed that may have arrived already."""
         return any(outcomes.uncertain for outcomes in tuple(self._unsent))
 
     @property
     def presumed_settled(self) -> bool:
         """Whether every open message was acknowledged in some transaction, over or not."""
-        return self.open <= self.tried.keys()
+        return self.open <= self.in_transaction.keys()
 
-    def _tell(self, message_id: int) -> None:
+    def _report_durable(self, message_id: int) -> None:
         for each in (message_id, *self._sent_back.pop(message_id, ())):
-            if (place := self.places[each]) is not None:
-                self._done(place, (self.token, each))
+            if (ordering_key := self.ordering_keys[each]) is not None:
+                self._on_durable(ordering_key, (self.token, each))
 
     def _send_back(self, message_id: int) -> None:
         """Close what follows a retried message of its key: the database sends it back with it."""
-        place = self.places[message_id]
-        if place is None:
+        ordering_key = self.ordering_keys[message_id]
+        if ordering_key is None:
             return
         later = [
             other
             for other in self.ids[self.ids.index(message_id) + 1 :]
-            if self.places[other] == place and other in self.open and other not in self.tried
+            if self.ordering_keys[other] == ordering_key
+            and other in self.open
+            and other not in self.in_transaction
         ]
         self.open.difference_update(later)
         self.withdrawn.update(dict.fromkeys(later, "it was sent back with one before it"))
@@ -323,7 +325,7 @@ class Lease:
         self.check(message_id, withdrawn=withdrawn)
         self.open.discard(message_id)
         # Two transactions that settle the last two messages at once leave the lease standing.
-        self.unconfirmed |= message_id in self.tried
+        self.unconfirmed |= message_id in self.in_transaction
 
     def _lost_error(self) -> LeaseLost:
         return LeaseLost(f"lease {self.token} was superseded: another consumer has its messages")

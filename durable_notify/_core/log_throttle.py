@@ -1,4 +1,4 @@
-"""How often to say that something goes wrong."""
+"""How often to log that something goes wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["LogThrottle"]
 
 
 class LogThrottle:
-    """Says what is wrong once, and then once a minute for as long as it is, not at every attempt.
+    """Lets an error be logged once, and then once a minute while it lasts, not at every attempt.
 
     Two errors of one kind about one thing are the same trouble, whatever their words: those name
     addresses and process ids.
@@ -22,7 +22,7 @@ class LogThrottle:
         self._mutex = threading.Lock()  # handlers run in several threads
 
     def level(self, about: str, error: BaseException | None, now: float) -> int:
-        """Return the level to log it at: WARNING, or DEBUG where it was said not long ago."""
+        """Return the level to log it at: WARNING, or DEBUG if it was logged not long ago."""
         trouble = (about, type(error), getattr(error, "sqlstate", None))
         with self._mutex:
             said = self._said.get(trouble)

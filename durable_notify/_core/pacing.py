@@ -8,18 +8,18 @@ import random
 __all__ = ["BatchSizer", "BusyPoller", "backoff", "shortest"]
 
 
-def backoff(attempt: int, base: float, most: float, rng: random.Random | None = None) -> float:
+def backoff(attempt: int, base: float, maximum: float, rng: random.Random | None = None) -> float:
     """Return the delay after a failed attempt (1, 2, ...): doubled each time, with jitter.
 
     Half of it is fixed, half random ("equal jitter"; Brooker, "Exponential Backoff and Jitter",
     2015), so that what failed together does not come back together.
     """
-    full = min(most, base * 2.0 ** min(attempt - 1, 60))
+    full = min(maximum, base * 2.0 ** min(attempt - 1, 60))
     return full / 2 + full / 2 * (rng or random).random()
 
 
 def shortest(*times: float | None) -> float | None:
-    """Return the shortest of some waits, where None is for ever."""
+    """Return the shortest of some waits; None is for ever."""
     known = [time for time in times if time is not None]
     return min(known) if known else None
 
@@ -36,18 +36,18 @@ class BatchSizer:
     #: How much the newest counts in the mean.
     WEIGHT = 0.2
 
-    def __init__(self, least: int, most: int) -> None:
-        self._most = most
+    def __init__(self, least: int, maximum: int) -> None:
+        self._max_size = maximum
         self._calls = 1
         self._mean: float | None = None  # how long a message took, since the last rest
-        self._places = least  # how many messages can be handled at once
-        self.least = min(least, most)
+        self._capacity = least  # how many messages can be handled at once
+        self.least = min(least, maximum)
         self.size = self.least
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Note how many messages can be begun at once, in how many calls."""
-        self._places = messages
-        self.least = min(messages, self._most)
+        self._capacity = messages
+        self.least = min(messages, self._max_size)
         self.size = self.least
         self._calls = calls
 
@@ -60,7 +60,7 @@ class BatchSizer:
     def claimed(self, *, full: bool) -> None:
         """Note a claim; full: there may be more."""
         fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
-        self.size = int(min(self._most, max(self.least, min(fits, self.size * (1 + full)))))
+        self.size = int(min(self._max_size, max(self.least, min(fits, self.size * (1 + full)))))
 
     def rest(self) -> None:
         """Note that nothing is left: what comes next is for all that wait for it."""
@@ -75,25 +75,25 @@ class BatchSizer:
             queued: how many could be begun, and were not.
             waiting: how many these are with those that wait for their keys.
         """
-        idle = self._places - begun - queued  # Trap: a claim may bring fewer than can be handled
+        idle = self._capacity - begun - queued  # Trap: a claim may bring fewer than can be handled
         if self.size == self.least:
-            return min(max(idle, 0), self._most)
+            return min(max(idle, 0), self._max_size)
         return self.size if idle > 0 or waiting <= self.size // 2 else 0
 
 
 class BusyPoller:
-    """Whether to look again soon where nothing is left, or to be rung for what comes.
+    """Whether to poll again soon when nothing is left, or to sleep until publishers ring.
 
-    A wake-up costs its publisher much and comes at once; a look costs its consumer a little and
-    finds what has come together. At a steady thousand messages a second a consumer lives from
-    looking, at one a second every message rings. Drivers of network cards do so (NAPI).
+    A wake-up costs its publisher much and comes at once. A poll costs its consumer a little and
+    finds what has come together. At a steady thousand messages a second a consumer polls, at one a
+    second every message rings. Drivers of network cards do so (NAPI).
     """
 
-    #: How long nothing may come before it is better to be rung, in seconds.
-    MOST = 0.02
-    #: How long to wait before the next look.
+    #: How long nothing may come before it is better to sleep, in seconds.
+    MAX_GAP = 0.02
+    #: How long to wait before the next poll.
     STEP = 0.01
-    #: How many messages are expected within ``MOST``, where looking pays.
+    #: How many messages are expected within ``MAX_GAP`` if polling pays.
     ENOUGH = 2.0
     #: Over how long the rate of messages is averaged.
     MEMORY = 0.1
@@ -103,15 +103,15 @@ class BusyPoller:
         self._found_at = -math.inf
 
     def found(self, messages: int, now: float) -> None:
-        """Take note that a look has found messages."""
+        """Note that a claim has found messages."""
         gap = max(now - self._found_at, 1e-4)
         weight = 1.0 - math.exp(-gap / self.MEMORY)
         self._rate += (messages / gap - self._rate) * weight
         self._found_at = now
 
     def pause(self, now: float) -> float | None:
-        """Return how long to wait for the next look, or None: it is better to be rung."""
-        left = self._found_at + self.MOST - now
-        if left <= 0 or self._rate * self.MOST < self.ENOUGH:
+        """Return how long to wait for the next poll, or None: it is better to sleep."""
+        left = self._found_at + self.MAX_GAP - now
+        if left <= 0 or self._rate * self.MAX_GAP < self.ENOUGH:
             return None
         return min(self.STEP, left)

@@ -1,4 +1,4 @@
-"""Where a reader stands in its topics, and the token that says so."""
+"""A reader's position in its topics, and the token of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..topics import check_topic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BEGINNING", "Place", "decode", "encode"]
+__all__ = ["BEGINNING", "Position", "decode", "encode"]
 
 _SNAPSHOT = re.compile(r"\d{1,20}:\d{1,20}:[\d,]*")
 _VERSION = "r1."
-_MOST = 8 << 20  # bytes; a place has about 100
+_MAX_BYTES = 8 << 20  # a position has about 100
 
 
-class Place(NamedTuple):
-    """A window of a topic, and the last id read in it; s1 is None where none is open."""
+class Position(NamedTuple):
+    """A window of a topic, and the last id read in it; s1 is None if none is open."""
 
     s0: str
     h0: int
@@ -31,17 +31,17 @@ class Place(NamedTuple):
     p: int
 
 
-BEGINNING = Place("3:3:", 0, None, None, 0)
+BEGINNING = Position("3:3:", 0, None, None, 0)
 
 
-def encode(log_id: str, places: Mapping[str, Place]) -> str:
-    """Return the token of these places in a log."""
-    text = json.dumps([log_id, places], separators=(",", ":"), ensure_ascii=False)
+def encode(log_id: str, positions: Mapping[str, Position]) -> str:
+    """Return the token of these positions in a log."""
+    text = json.dumps([log_id, positions], separators=(",", ":"), ensure_ascii=False)
     return _VERSION + base64.urlsafe_b64encode(zlib.compress(text.encode())).decode().rstrip("=")
 
 
-def decode(token: str) -> tuple[str, dict[str, Place]]:
-    """Return the log and the places of a token.
+def decode(token: str) -> tuple[str, dict[str, Position]]:
+    """Return the log and the positions of a token.
 
     Raises:
         InvalidArgument: it is not a token.
@@ -53,11 +53,11 @@ def decode(token: str) -> tuple[str, dict[str, Place]]:
             raise ValueError  # noqa: TRY301
         # Trap: a token may come from anywhere, and a thousand times its size out of it.
         unpacking = zlib.decompressobj()
-        text = unpacking.decompress(packed, _MOST)
+        text = unpacking.decompress(packed, _MAX_BYTES)
         log_id, found = json.loads(text)
         if not isinstance(log_id, str) or not unpacking.eof:
             raise TypeError  # noqa: TRY301
-        return log_id, {check_topic(topic): _place(*fields) for topic, fields in found.items()}
+        return log_id, {check_topic(topic): _position(*fields) for topic, fields in found.items()}
     except (ValueError, TypeError, AttributeError, RecursionError, zlib.error):
         raise InvalidArgument(
             'start is "beginning", "now", "latest", a datetime, or the token of a message; '
@@ -65,11 +65,11 @@ def decode(token: str) -> tuple[str, dict[str, Place]]:
         ) from None
 
 
-def _place(s0: str, h0: int, s1: str | None, h1: int | None, p: int) -> Place:
+def _position(s0: str, h0: int, s1: str | None, h1: int | None, p: int) -> Position:
     snapshots = [s0] if s1 is None else [s0, s1]
     ids = [h0, p] if h1 is None else [h0, h1, p]
     if not all(_SNAPSHOT.fullmatch(snapshot) for snapshot in snapshots):
         raise ValueError
     if not all(type(number) is int and 0 <= number < 2**63 for number in ids):
         raise ValueError
-    return Place(s0, h0, s1, h1, p)
+    return Position(s0, h0, s1, h1, p)

@@ -7,13 +7,13 @@ import traceback
 
 from ..errors import InvalidArgument
 
-__all__ = ["Failure", "describe", "kept", "redact", "text_of", "to_storable"]
+__all__ = ["Failure", "describe", "redact", "sanitize_error", "text_of", "to_storable"]
 
 #: As jsonb in the database: type, message and traceback.
 Failure = dict[str, str]
 
-_MOST_TEXT = 2_000
-_MOST_TRACE = 8_000
+_MAX_TEXT = 2_000
+_MAX_TRACE = 8_000
 #: How much of a text is looked at for passwords beyond what is kept: they go before it is cut.
 _MARGIN = 4_000
 #: A password in a URI, behind the scheme, and in a connection string of libpq's. Trap: text from
@@ -48,14 +48,14 @@ def _without_password(word: str) -> str:
 def text_of(error: BaseException) -> str:
     """Return what an exception says, without passwords, and not more than is kept of it."""
     try:
-        text = str(error)[: _MOST_TEXT + _MARGIN]
+        text = str(error)[: _MAX_TEXT + _MARGIN]
     except Exception as flaw:  # noqa: BLE001 - it runs code of its class's
         return f"(its text cannot be had: {type(flaw).__name__})"
-    return redact(text)[:_MOST_TEXT]
+    return redact(text)[:_MAX_TEXT]
 
 
-def kept(error: object) -> Failure | None:
-    """Return a failure as the database can keep it: text for text, and nothing that is no JSON."""
+def sanitize_error(error: object) -> Failure | None:
+    """Return a failure as the database can keep it: a dict of texts."""
     if error is None:
         return None
     if isinstance(error, str):
@@ -68,7 +68,7 @@ def kept(error: object) -> Failure | None:
 
 
 def describe(error: BaseException) -> Failure:
-    """Return an exception's type, message and traceback; the end of that, where it is long."""
+    """Return an exception's type, message and traceback; only its end, if it is long."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":
@@ -85,11 +85,11 @@ def _trace_of(error: BaseException) -> str:
         trace = "".join(traceback.format_exception(error))
     except Exception as flaw:  # noqa: BLE001
         return f"(its traceback cannot be had: {type(flaw).__name__})"
-    if len(trace) > _MOST_TRACE + _MARGIN:
+    if len(trace) > _MAX_TRACE + _MARGIN:
         # What is cut in the midst of a password is no password to a pattern.
-        trace = re.split(r"\s", trace[-_MOST_TRACE - _MARGIN :], maxsplit=1)[-1]
+        trace = re.split(r"\s", trace[-_MAX_TRACE - _MARGIN :], maxsplit=1)[-1]
         trace = "...\n" + trace
     trace = redact(trace)
-    if len(trace) > _MOST_TRACE:
-        trace = "...\n" + trace[-_MOST_TRACE:]
+    if len(trace) > _MAX_TRACE:
+        trace = "...\n" + trace[-_MAX_TRACE:]
     return trace

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT for as many consumers of a process as run: one handler, told to all of them.
+"""SIGTERM and SIGINT for as many consumers of a process as run: one handler calls all of theirs.
 
-Trap: one that each sets for itself replaces the one before, which then never hears of a signal;
+Trap: if each sets its own, it replaces the one before, which then never hears of a signal;
 and what is put back at the end may be in place of what the application has set since.
 """
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["told_of_signals"]
+__all__ = ["handle_signals"]
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 _previous: dict[int, Any] = {}
-_heard: list[int] = []  # since any of those that run began
-_told: list[Callable[[], None]] = []
+_received: list[int] = []  # since the first of those that run began
+_handlers: list[Callable[[], None]] = []
 
 
 @contextmanager
-def told_of_signals(
+def handle_signals(
     stop: Callable[[], None], hurry: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Call ``stop`` at the first signal and ``hurry`` at the second; a third has its own effect.
@@ -39,7 +39,7 @@ def told_of_signals(
         return
     steps = iter((stop, hurry or _nothing))
 
-    def tell() -> None:
+    def handle() -> None:
         step = next(steps, None)
         if step is not None:
             step()
@@ -49,16 +49,16 @@ def told_of_signals(
     for number in NUMBERS:
         if _is_default(signal.getsignal(number)):
             _previous[number] = signal.signal(number, _handle)
-    _told.append(tell)
+    _handlers.append(handle)
     try:
         # Trap: one that begins while others end would never hear of what ends them.
-        for _ in tuple(_heard):
-            tell()
+        for _ in tuple(_received):
+            handle()
         yield
     finally:
-        _told.remove(tell)
-        if not _told:
-            _heard.clear()
+        _handlers.remove(handle)
+        if not _handlers:
+            _received.clear()
             _put_back()
 
 
@@ -72,11 +72,11 @@ def _is_default(handler: Any) -> bool:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _told:
-        _heard.append(number)
-    for tell in tuple(_told):
-        tell()
-    if not _told:  # who replaced this handler since has called it
+    if _handlers:
+        _received.append(number)
+    for handle in tuple(_handlers):
+        handle()
+    if not _handlers:  # what replaced this handler since has called it
         previous = _previous.get(number)
         if callable(previous):
             previous(number, frame)
@@ -93,8 +93,8 @@ def _put_back() -> None:
 
 def _forked() -> None:
     """Have a child process end by signals as any other: there is no consumer in it."""
-    _told.clear()
-    _heard.clear()
+    _handlers.clear()
+    _received.clear()
     _put_back()
 
 

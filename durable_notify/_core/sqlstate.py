@@ -44,7 +44,7 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
 
 @contextmanager
 def map_errors() -> Iterator[None]:
-    """Raise this library's exception where the database half raised its SQLSTATE.
+    """Raise this library's exception if the database half raised its SQLSTATE.
 
     All other driver errors pass through as they are.
     """
@@ -69,7 +69,7 @@ def map_errors() -> Iterator[None]:
 
 
 def _refuse_schema(error: Exception) -> None:
-    """Raise a SchemaError where what we call is not there: who publishes checks no version."""
+    """Raise a SchemaError if a function is missing: publishers do not check the version."""
     state, text = getattr(error, "sqlstate", None), str(error)
     if state == "3F000" and "durable_notify" in text:
         raise SchemaMissing(

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TopicSet", "after"]
 
-#: How often to look for new topics where nobody tells of them, in seconds.
+#: How often to look for new topics if no wake-up tells of them, in seconds.
 LOOK_FOR_TOPICS = 1.0
-#: Up to so many topics are claimed from at once; of more, those that something was heard of.
+#: Up to so many topics are claimed from at once; of more, those that rang.
 FEW = 16
 
 
@@ -40,7 +40,7 @@ class TopicSet:
         return {channel(topic): topic for topic in self.topics} | every
 
     def add(self, topics: Iterable[str]) -> dict[str, str]:
-        """Take topics in, and return the channels of those that are new."""
+        """Add topics, and return the channels of those that are new."""
         fresh = [topic for topic in topics if topic not in self.topics]
         for topic in fresh:
             self.topics[topic] = None
@@ -48,14 +48,14 @@ class TopicSet:
         self._open.update(fresh)
         return {channel(topic): topic for topic in fresh}
 
-    def heard(self, rung: Mapping[str, Collection[str]] | None) -> bool:
-        """Take note of rings (None: perhaps all there are); whether new topics may be there."""
+    def mark_ready(self, rung: Mapping[str, Collection[str]] | None) -> bool:
+        """Mark topics that rang (None: perhaps all); returns whether there may be new topics."""
         if rung is None:
-            self.all()
+            self.mark_all()
             return bool(self.patterns)
         for name, payloads in rung.items():
             if "*" in payloads:
-                self.all()
+                self.mark_all()
             self._open.update(self._by_channel.get(name, ()))
         return any(
             not topic  # perhaps some have appeared
@@ -63,17 +63,17 @@ class TopicSet:
             for topic in rung.get(ANY_TOPIC, ())
         )
 
-    def all(self) -> None:
-        """Take note that something may be in any topic."""
+    def mark_all(self) -> None:
+        """Mark all topics: something may be in any of them."""
         self._open.update(self.topics)
         self._in_doubt = True
 
-    def look_for_topics(self, now: float, *, told: bool) -> bool:
-        """Whether to look for new topics: where nobody tells of them, and at a general look.
+    def look_for_topics(self, now: float, *, notified: bool) -> bool:
+        """Whether to look for new topics: if no wake-up tells of them, and after ``mark_all``.
 
-        Who reads without a pause does not rest, and so is not told of new topics.
+        A consumer that reads without a pause arms no doorbell, and no wake-up tells it.
         """
-        if not self.patterns or (told and not self._in_doubt) or now < self._topics_at:
+        if not self.patterns or (notified and not self._in_doubt) or now < self._topics_at:
             return False
         self._topics_at = now + LOOK_FOR_TOPICS
         self._in_doubt = False
@@ -83,12 +83,12 @@ class TopicSet:
         """Return the topics to claim from."""
         return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
 
-    def exhausted(self, topics: Iterable[str]) -> None:
-        """Take note that a read found nothing in topics whose publishers rang by then."""
+    def mark_empty(self, topics: Iterable[str]) -> None:
+        """Mark topics as empty: a read found nothing, and their publishers rang by then."""
         self._open.difference_update(topics)
 
 
 def after(last: str, topics: list[str]) -> list[str]:
     """Return topics in turn, those after the last one first: else the first starves the others."""
-    place = topics.index(last) + 1 if last in topics else 0
-    return topics[place:] + topics[:place]
+    index = topics.index(last) + 1 if last in topics else 0
+    return topics[index:] + topics[:index]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from .._core import sql
 from ..dsn import said
 from ..errors import InvalidArgument
 from ..models import BridgeInfo
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bridge"]
 
-_MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
-_WATCH = "SELECT durable_notify.watch(%s::regclass, %s, %s::text[], %s)"
-_UNWATCH = "SELECT durable_notify.unwatch(%s::regclass, %s)"
-_BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
-
 
 class Bridge:
     """Bridges from LISTEN, NOTIFY and tables to topics, through connections that it borrows.
@@ -37,19 +33,19 @@ class Bridge:
         """Have what is published to a topic from here on also notify a channel, raw.
 
         For programs that only LISTEN. A JSON string is notified as its text, other JSON as JSON,
-        bytes as base64; what has 8000 bytes or more as the message's id. Everybody who can connect
-        can listen to it. Returns the channel that the topic had before.
+        bytes as base64; what has 8000 bytes or more as the message's id. Every role that can
+        connect can listen to it. Returns the channel that the topic had before.
 
         Raises:
             InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
                 the transaction is not READ COMMITTED.
         """
-        rows = fetch_alone(connection, _MIRROR, (check_topic(topic), check_channel(channel)))
+        rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def unmirror(self, connection: Publishable, topic: str) -> str | None:
         """Notify no channel any more of what is published to a topic; returns the one it had."""
-        rows = fetch_alone(connection, _MIRROR, (check_topic(topic), None))
+        rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def create_compat(self, connection: Publishable) -> None:
@@ -58,13 +54,13 @@ class Bridge:
         Roles that have it before pg_catalog in their search_path use it.
 
         Raises:
-            InvalidArgument: somebody else has a schema of this name.
+            InvalidArgument: another schema has this name.
         """
-        fetch_alone(connection, "SELECT durable_notify.create_compat()", ())
+        fetch_alone(connection, sql.CREATE_COMPAT, ())
 
     def drop_compat(self, connection: Publishable) -> bool:
-        """Remove that schema: everybody notifies as before. Returns whether it was there."""
-        return bool((fetch_alone(connection, "SELECT durable_notify.drop_compat()", ()))[0][0])
+        """Remove that schema: all programs notify as before. Returns whether it was there."""
+        return bool((fetch_alone(connection, sql.DROP_COMPAT, ()))[0][0])
 
     def watch(
         self,
@@ -94,7 +90,7 @@ class Bridge:
             raise InvalidArgument(f"columns must be an iterable of names, not {columns!r}")
         chosen = None if columns is None else list(columns)
         full_name = self._named(connection, table)
-        fetch_alone(connection, _WATCH, (full_name, check_topic(topic), chosen, with_old))
+        fetch_alone(connection, sql.WATCH, (full_name, check_topic(topic), chosen, with_old))
         return full_name
 
     def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
@@ -105,23 +101,18 @@ class Bridge:
             psycopg.errors.LockNotAvailable: others used the table for 3 seconds.
         """
         full_name = self._named(connection, table)
-        return bool((fetch_alone(connection, _UNWATCH, (full_name, check_topic(topic))))[0][0])
+        return bool((fetch_alone(connection, sql.UNWATCH, (full_name, check_topic(topic))))[0][0])
 
     def bridges(self, connection: Publishable) -> list[BridgeInfo]:
         """Return what is mirrored and watched, and the compatibility schema if it is there."""
-        return [BridgeInfo(*row) for row in fetch_alone(connection, _BRIDGES, ())]
+        return [BridgeInfo(*row) for row in fetch_alone(connection, sql.BRIDGES, ())]
 
     def _named(self, connection: Publishable, table: str) -> str:
-        """Return a table's name with its schema, in quotes where they are needed."""
+        """Return a table's name with its schema, in quotes if they are needed."""
         if not isinstance(table, str) or "\0" in table:
             raise InvalidArgument(f"name the table as in SQL, as a str, not {table!r}")
-        query = (
-            "SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
-            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.oid = pg_catalog.to_regclass(%s)"
-        )
         try:
-            rows = fetch_alone(connection, query, (table,))
+            rows = fetch_alone(connection, sql.FULL_NAME_OF_TABLE, (table,))
         except (
             psycopg.errors.InvalidName,
             psycopg.errors.SyntaxError,

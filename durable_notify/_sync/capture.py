@@ -10,10 +10,11 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from .. import schema
-from .._core.capture_buffer import Backlog, Gap, Heard, Mark
+from .._core import sql
+from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..dsn import said
@@ -54,40 +55,6 @@ SILENCE = 4
 #: The first key of two-key advisory locks of captures: 'dntk'.
 LOCKS = 1685024363
 
-_SETTINGS = (
-    "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
-    " pg_catalog.set_config('tcp_keepalives_idle', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_interval', %s, false),"
-    " pg_catalog.set_config('tcp_keepalives_count', '3', false)"
-)
-_WHO = (
-    "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity"
-    " WHERE pid = pg_catalog.pg_backend_pid()"
-)
-_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(%s, pg_catalog.hashtext(%s))"
-# Who has it is ended where that is an older session of this very capture, or has been silent for so
-# many of the heartbeats that it has in its name. Trap: a dead peer's session stays for hours.
-_END_DEAD = """
-    SELECT pg_catalog.pg_terminate_backend(a.pid)
-      FROM pg_catalog.pg_locks l
-      JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
-       AND l.objid = (pg_catalog.hashtext(%s)::bigint & 4294967295)::oid
-       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
-                          WHERE d.datname = pg_catalog.current_database())
-       AND (a.pid = %s AND a.backend_start::text = %s
-            OR a.state_change < pg_catalog.clock_timestamp() - %s * pg_catalog.make_interval(
-               secs => pg_catalog.substring(a.application_name, ' capture ([0-9.]+)$')::float8))"""
-_MARK = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.clock_timestamp()"
-_RING = "SELECT pg_catalog.pg_notify(%s, %s)"
-_BEGIN = "SELECT heard_until, by_notify FROM durable_notify.capture_begin(%s, %s, %s)"
-_ALREADY = (
-    "SELECT ord, ids FROM durable_notify.already_published("
-    "%s, %s, %s::pg_snapshot, %s::bigint[], %s::text[], %s::int[])"
-)
-_CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
-_HEARD = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
-
 
 class Capture:
     """Publishes what is sent to a channel to a topic, in its order, for as long as it runs.
@@ -101,14 +68,29 @@ class Capture:
         dsn: the database.
         channel: any name, 1 to 63 bytes.
         topic: where it goes; the payload as a JSON string.
-        as_json: as JSON, where the payload is that.
-        most: how many notifications are kept while they cannot be published; more, and it
+        as_json: as JSON, if the payload is that.
+        max_waiting: how many notifications are kept while they cannot be published; more, and it
             stops listening until half of them are.
         heartbeat: how often to check that it still hears, in seconds.
-        grace: how long it goes on trying to publish what was heard once it is told to stop.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        grace: how long it tries to publish what was heard after it is told to stop.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         say: is told what becomes of it, in words.
     """
+
+    #: How many notifications were published, how many notify() had published, and how many gaps
+    #: there were.
+    published = passed_over = gaps = 0
+
+    # The listening side.
+    _session = (0, "")
+    _has_heard = False  # something since the last beat
+    _beat_at = 0.0
+    _was_settled = False
+    _heard_all = False
+    # The publishing side.
+    _by_notify = False
+    _batch = 0
+    _since: str | None = None
 
     def __init__(
         self,
@@ -117,7 +99,7 @@ class Capture:
         topic: str,
         *,
         as_json: bool = False,
-        most: int = 10_000,
+        max_waiting: int = 10_000,
         heartbeat: float = HEARTBEAT,
         grace: float = 10.0,
         listen_dsn: str | None = None,
@@ -125,8 +107,10 @@ class Capture:
     ) -> None:
         self.channel = check_channel(channel)
         self.topic = check_topic(topic)
-        if most < 1 or heartbeat <= 0 or grace < 0:
-            raise InvalidArgument("most must be at least 1, heartbeat positive, grace 0 or more")
+        if max_waiting < 1 or heartbeat <= 0 or grace < 0:
+            raise InvalidArgument(
+                "max_waiting must be at least 1, heartbeat positive, grace 0 or more"
+            )
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._as_json = as_json
@@ -136,36 +120,24 @@ class Capture:
         self._say = say
         self._writer = uuid.uuid4().hex
         self._probe = f"durable_notify?{self._writer}"
-        self._complaints = LogThrottle()
+        self._log_throttle = LogThrottle()
         self._waiter = Waiter()
-        opened = ConnectionRegistry()
+        registry = ConnectionRegistry()
         self._publishing = ReconnectingConnection(
-            dsn, "capture publisher", opened, heartbeat, 2 * heartbeat
+            dsn, "capture publisher", registry, heartbeat, 2 * heartbeat
         )
-        self._asking = ReconnectingConnection(dsn, "capture probe", opened, heartbeat, self._answer)
-        # What the listening side has.
+        self._asking = ReconnectingConnection(
+            dsn, "capture probe", registry, heartbeat, self._answer
+        )
         self._connection: TimeoutConnection | None = None
-        self._session = (0, "")
         self._awaited: tuple[str, Mark | None] | None = None
-        self._has_heard = False  # something since the last beat
-        self._beat_at = 0.0
         self._hears_until: datetime | None = None
-        self._was_settled = False
         self._why = "no capture was running"
-        # What lies between the two sides.
-        self._backlog = Backlog(most)
+        self._buffer = CaptureBuffer(max_waiting)  # between the two sides
         self._more = Event()
-        self._by_notify = False
-        self._stopped_at: float | None = None
         self._hurry = Event()
-        self._heard_all = False
-        # What the publishing side has.
-        self._batch = 0
-        self._since: str | None = None
+        self._stopped_at: float | None = None
         self._passed: list[int] = []
-        self.published = 0
-        self.passed_over = 0
-        self.gaps = 0
 
     def run(self) -> None:
         """Capture until stopped; SIGTERM and SIGINT stop it, unless the application handles them.
@@ -214,7 +186,7 @@ class Capture:
     def _begin(self) -> datetime | None:
         """Return until when others have heard the channel; refuses what cannot be captured."""
         params = (self.topic, self.channel, self._writer)
-        ((until, by_notify),) = self._asking.fetch(_BEGIN, params)
+        ((until, by_notify),) = self._asking.fetch(sql.CAPTURE_BEGIN, params)
         self._by_notify = by_notify
         heard: datetime | None = until
         return heard
@@ -243,7 +215,7 @@ class Capture:
 
     def _lost(self, error: Exception, delay: float) -> None:
         self._why = " ".join(said(error).split())
-        level = self._complaints.level("listening", error, time.monotonic())
+        level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
             level, "not listening to channel %s, next try in %.1f s: %s",
             self.channel, delay, self._why,
@@ -273,9 +245,9 @@ class Capture:
     def _prove_that_it_hears(self) -> None:
         """Have a notification come from another connection, before anything else is done.
 
-        Trap: through a pooler the lock would stay for ever, with somebody else's session.
+        Trap: through a pooler the lock would stay for ever, with another program's session.
         """
-        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._probe)))
+        self._execute(SQL("LISTEN {}").format(Identifier(self._probe)))
         try:
             self._await_ring(self._ring_from_elsewhere, None)
         except StatementTimeout as error:
@@ -286,23 +258,23 @@ class Capture:
                 "mode does this): give a direct listen_dsn"
             ) from error
         self._was_settled = True
-        self._execute(_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
+        self._execute(sql.CAPTURE_SETTINGS, (str(max(1, round(self._heartbeat))),) * 2)
 
     def _become_active(self) -> bool:
         """Take the lock of this channel and topic, or stand by until it is free; False: stopped."""
         name = f"{self.channel} {self.topic}"
         told = False
         while not self._stopping:
-            if (self._execute(_LOCK, (LOCKS, name)))[0][0]:
-                self._session = (self._execute(_WHO))[0]
+            if (self._execute(sql.TRY_CAPTURE_LOCK, (LOCKS, name)))[0][0]:
+                self._session = (self._execute(sql.THIS_SESSION))[0]
                 return True
             if not told:
                 self._say(f"another capture of channel {self.channel} is active: standing by")
                 told = True
             try:
-                self._execute(_END_DEAD, (LOCKS, name, *self._session, SILENCE))
+                self._execute(sql.END_DEAD_CAPTURE, (LOCKS, name, *self._session, SILENCE))
             except psycopg.errors.InsufficientPrivilege as error:
-                level = self._complaints.level("ending", error, time.monotonic())
+                level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(
                     level, "the active capture is silent, and could not be ended: %s", said(error)
                 )
@@ -311,9 +283,9 @@ class Capture:
 
     def _start_listening(self) -> None:
         heard_by_others = self._begin()
-        ((snapshot, _),) = self._execute(_MARK)
-        self._backlog.add(Mark(snapshot, None))
-        self._execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
+        ((snapshot, _),) = self._execute(sql.SNAPSHOT)
+        self._buffer.add(Mark(snapshot, None))
+        self._execute(SQL("LISTEN {}").format(Identifier(self.channel)))
         at = self._beat()
         known = [time for time in (self._hears_until, heard_by_others) if time is not None]
         self._hears_until = at
@@ -324,7 +296,7 @@ class Capture:
 
     def _report(self, gap: Gap) -> None:
         self.gaps += 1
-        self._backlog.add(gap)
+        self._buffer.add(gap)
         log.warning(
             "gap: notifications of channel %s from %s to %s may be lost: %s",
             self.channel, gap.since.isoformat(), gap.until.isoformat(), gap.why,
@@ -333,7 +305,7 @@ class Capture:
     def _listen(self) -> None:
         """Hear until told to stop, or the session is lost, or too much waits to be published."""
         while not self._stopping:
-            if self._backlog.full:
+            if self._buffer.full:
                 self._wait_for_room()
                 return
             beat = min(BUSY_BEAT, self._heartbeat) if self._has_heard else self._heartbeat
@@ -348,13 +320,13 @@ class Capture:
         self._execute("UNLISTEN *")
 
     def _wait_for_room(self) -> None:
-        self._why = f"{self._backlog.most} notifications waited to be published"
+        self._why = f"{self._buffer.limit} notifications waited to be published"
         log.warning(
             "stopped listening to channel %s: %s; it resumes once half of them are published",
             self.channel, self._why,
         )  # fmt: skip
         self._disconnect()
-        while not self._stopping and not self._backlog.roomy:
+        while not self._stopping and not self._buffer.roomy:
             self._waiter.wait(None)
 
     def _beat(self) -> datetime:
@@ -362,7 +334,7 @@ class Capture:
 
         By a notification of its own, which comes behind all that was sent before.
         """
-        ((snapshot, at),) = self._execute(_MARK)
+        ((snapshot, at),) = self._execute(sql.SNAPSHOT)
         self._has_heard = False
         self._await_ring(self._ring, Mark(snapshot, at))
         self._beat_at = time.monotonic()
@@ -370,7 +342,7 @@ class Capture:
         return heard
 
     def _await_ring(self, ring: Callable[[str], Any], mark: Mark | None) -> None:
-        """Have a notification sent to this session, and note the mark where it comes."""
+        """Have a notification sent to this session, and add the mark when it comes."""
         name = uuid.uuid4().hex
         self._awaited = (name, mark)
         ring(name)
@@ -384,11 +356,11 @@ class Capture:
             self._receive()
 
     def _ring(self, name: str) -> None:
-        self._execute(_RING, (self._probe, name))
+        self._execute(sql.NOTIFY, (self._probe, name))
 
     def _ring_from_elsewhere(self, name: str) -> None:
         """Prove that what others send arrives."""
-        self._asking.fetch(_RING, (self._probe, name))
+        self._asking.fetch(sql.NOTIFY, (self._probe, name))
         self._receive()
 
     def _execute(self, query: Any, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -408,17 +380,17 @@ class Capture:
 
     def _receive(self) -> None:
         pgconn = self._live().pgconn
-        pgconn.consume_input()  # raises OperationalError where the server is gone
+        pgconn.consume_input()  # raises OperationalError if the server is gone
         while (notify := pgconn.notifies()) is not None:
             self._note(notify)
 
     def _note(self, notify: Any) -> None:
-        """Take note of a notification, in its order."""
+        """Add a notification, in its order."""
         channel, payload = (
             part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
         )
         if channel == self.channel:
-            self._backlog.add(Heard(payload, notify.be_pid))
+            self._buffer.add(Heard(payload, notify.be_pid))
             self._has_heard = True
         elif channel == self._probe and self._awaited is not None:
             name, mark = self._awaited
@@ -426,7 +398,7 @@ class Capture:
                 return
             self._awaited = None
             if mark is not None:
-                self._backlog.add(mark)
+                self._buffer.add(mark)
         self._more.set()
 
     # Publishing.
@@ -435,10 +407,10 @@ class Capture:
         while True:
             self._more.clear()
             ended = self._heard_all
-            items = self._backlog.take(BATCH)
+            items = self._buffer.take(BATCH)
             if items:
                 self._publish(items)
-                self._backlog.done(items)
+                self._buffer.done(items)
                 self._waiter.wake()  # there is room
             elif ended:
                 return
@@ -461,12 +433,12 @@ class Capture:
         self, until: datetime, gap_since: datetime | None = None, why: str | None = None
     ) -> None:
         params = (self.topic, self.channel, self._writer, until, gap_since, why)
-        self._fetch(_HEARD, params)
+        self._fetch(sql.CAPTURE_PROGRESS, params)
 
     def _new(self, heard: list[Heard]) -> list[Heard]:
         """Leave out what notify() has published to this topic itself."""
         params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
-        rows = self._fetch(_ALREADY, params)
+        rows = self._fetch(sql.ALREADY_PUBLISHED, params)
         for _, ids in rows:
             self._passed += ids
         places = {place for place, _ in rows}
@@ -476,10 +448,10 @@ class Capture:
     def _publish_heard(self, heard: list[Heard]) -> None:
         if not heard:
             return
-        self._batch += 1  # numbered, so that it is not published twice where an answer was lost
+        self._batch += 1  # numbered, so that it is not published twice if an answer was lost
         columns = _columns(heard)
         params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
-        self._fetch(_CAPTURE, params)
+        self._fetch(sql.CAPTURE, params)
         self.published += len(heard)
 
     def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -491,10 +463,10 @@ class Capture:
             except (*TRANSIENT, psycopg.Error, OSError) as error:
                 failures += 1
                 delay = backoff(failures, 0.2, 5.0)
-                level = self._complaints.level("publishing", error, time.monotonic())
+                level = self._log_throttle.level("publishing", error, time.monotonic())
                 log.log(
                     level, "%d notifications of channel %s wait, next try in %.1f s: %s",
-                    self._backlog.waiting, self.channel, delay, said(error),
+                    self._buffer.waiting, self.channel, delay, said(error),
                 )  # fmt: skip
                 self._wait_to_retry(delay, error)
 
@@ -507,7 +479,7 @@ class Capture:
                 left = min(left, self._stopped_at + self._grace - time.monotonic())
                 if left <= 0:
                     raise CaptureIncomplete(
-                        f"{self._backlog.waiting} notifications of channel {self.channel} were "
+                        f"{self._buffer.waiting} notifications of channel {self.channel} were "
                         f"heard and could not be published: {said(error)}"
                     ) from error
             self._hurry.wait(left)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
-from .._core.signals import told_of_signals
+from .._core.signals import handle_signals
 from ..adapters import OwnCursor
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def on_signals(
     stop: Callable[[], None], hurry: Callable[[], None] | None = None
 ) -> contextlib.AbstractContextManager[None]:
     """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
-    return told_of_signals(stop, hurry)
+    return handle_signals(stop, hurry)
 
 
 def usable(driver: object) -> Connection[Any] | None:

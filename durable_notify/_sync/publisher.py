@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
@@ -25,32 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-_PUBLISH = "SELECT durable_notify.publish(%s::text, %s::jsonb, %s::text, %s::jsonb, %s::bytea)"
-_PUBLISH_WITH = (
-    "SELECT durable_notify.publish(%s::text, %s::jsonb, %s::text, %s::jsonb, %s::bytea,"
-    " %s::timestamptz, %s::interval, %s::timestamptz, %s::interval, %s::text, %s::interval)"
-)
-_PUBLISH_MANY = (
-    "SELECT durable_notify.publish_many("
-    "%s::text, %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[], %s::bytea[])"
-)
-_PUBLISH_MANY_TIMED = (
-    "SELECT durable_notify.publish_many("
-    "%s::text, %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[], %s::bytea[],"
-    " %s::timestamptz[], %s::interval[], %s::timestamptz[], %s::interval[])"
-)
-# Each through publish(), in order and in one statement.
-_PUBLISH_EACH = (
-    "SELECT durable_notify.publish(%s::text, m.payload::jsonb, m.key, m.headers::jsonb, m.data,"
-    " m.deliver_at, m.delay, m.expires_at, m.ttl, m.dedup_key, m.dedup_window)"
-    " FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]),"
-    " pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::bytea[]),"
-    " pg_catalog.unnest(%s::timestamptz[]), pg_catalog.unnest(%s::interval[]),"
-    " pg_catalog.unnest(%s::timestamptz[]), pg_catalog.unnest(%s::interval[]),"
-    " pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::interval[]))"
-    " AS m (payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key,"
-    " dedup_window)"
-)
 _NO_TIMES = (None, None, None, None)
 _NO_DEDUP = (None, None)
 
@@ -60,7 +35,7 @@ class Publisher:
 
     Args:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
-        trace: whether messages carry the current OpenTelemetry span, where there is one, in the
+        trace: whether messages carry the current OpenTelemetry span, if there is one, in the
             headers ``traceparent`` and ``tracestate``.
         on_event: a function, or several, called with every event (``durable_notify.events``).
     """
@@ -75,7 +50,7 @@ class Publisher:
         check_on_event(on_event)
         self._dumps = dumps
         self._trace = trace
-        self._teller = EventEmitter(on_event)
+        self._emitter = EventEmitter(on_event)
 
     def publish(
         self,
@@ -94,7 +69,7 @@ class Publisher:
     ) -> int:
         """Publish a message and return its id.
 
-        It is part of the caller's transaction: every group gets it once that commits, and nobody
+        It is part of the caller's transaction: every group gets it once that commits, and none
         if it rolls back. On a psycopg connection in autocommit mode it is committed on return.
         Take your own locks before you publish: the order of a key is that of its ids.
 
@@ -121,14 +96,16 @@ class Publisher:
             message = NewMessage(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
-        topic = check_topic(topic)
+        return self._publish(connection, check_topic(topic), message)
+
+    def _publish(self, connection: Publishable, topic: str, message: NewMessage) -> int:
         row = self._encode(message)
         before = time.monotonic()
         if len(row) == len(_PLAIN):
-            rows = fetch(connection, _PUBLISH, (topic, *row))
+            rows = fetch(connection, sql.PUBLISH, (topic, *row))
         else:
-            rows = fetch(connection, _PUBLISH_WITH, (topic, *row, *_REST[len(row) :]))
-        self._tell(topic, 1, before)
+            rows = fetch(connection, sql.PUBLISH_WITH_OPTIONS, (topic, *row, *_REST[len(row) :]))
+        self._emit_published(topic, 1, before)
         return int(rows[0][0])
 
     def publish_many(
@@ -142,12 +119,12 @@ class Publisher:
         """
         topic = check_topic(topic)
         encoded = []
-        for place, payload in enumerate(payloads):
+        for index, payload in enumerate(payloads):
             message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
             try:
                 encoded.append(self._encode(message))
             except Exception as error:
-                error.add_note(f"message {place} of the list; none was published")
+                error.add_note(f"message {index} of the list; none was published")
                 raise
         if not encoded:
             return []
@@ -159,13 +136,13 @@ class Publisher:
         )
         before = time.monotonic()
         rows = fetch(connection, _MANY[longest], (topic, *columns))
-        self._tell(topic, len(rows), before)
+        self._emit_published(topic, len(rows), before)
         return [row[0] for row in rows]
 
-    def _tell(self, topic: str, messages: int, before: float) -> None:
-        if self._teller:
+    def _emit_published(self, topic: str, messages: int, before: float) -> None:
+        if self._emitter:
             seconds = time.monotonic() - before
-            self._teller.tell(Published(topic=topic, messages=messages, seconds=seconds))
+            self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
     def _encode(self, message: NewMessage) -> tuple[Any, ...]:
         """Return a message's columns: the plain ones, and as many more as it needs."""
@@ -182,7 +159,7 @@ _PLAIN = Encoded._fields
 #: What a message has no need of, by place.
 _REST: tuple[Any, ...] = (*(None for _ in _PLAIN), *_NO_TIMES, *_NO_DEDUP)
 _MANY: dict[int, LiteralString] = {
-    len(_PLAIN): _PUBLISH_MANY,
-    len(_PLAIN) + len(_NO_TIMES): _PUBLISH_MANY_TIMED,
-    len(_REST): _PUBLISH_EACH,
+    len(_PLAIN): sql.PUBLISH_MANY,
+    len(_PLAIN) + len(_NO_TIMES): sql.PUBLISH_MANY_TIMED,
+    len(_REST): sql.PUBLISH_EACH,
 }

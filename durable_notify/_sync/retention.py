@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from .._core import sql
 from ..errors import InvalidArgument
 from ..models import LostMessages, Retention, RetentionBlocker
 from ..topics import check_pattern
@@ -15,22 +16,6 @@ if TYPE_CHECKING:
     from .database.callers import Publishable
 
 __all__ = ["RetentionAdmin"]
-
-_SET = (
-    "SELECT durable_notify.set_retention(%s, %s::interval, %s::bigint, %s, %s, %s::bigint, %s, %s)"
-)
-_RETENTION = (
-    "SELECT pattern, EXTRACT(epoch FROM max_age)::float8, max_bytes, when_settled, on_lag,"
-    " alarm_bytes, compact, archive, set_at, set_by FROM durable_notify.retention()"
-)
-_LAGGING = (
-    "SELECT topic, group_name, from_id, upto_id, published_at, bytes, alarm"
-    " FROM durable_notify.retention_blockers()"
-)
-_LOSSES = (
-    "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
-    " FROM durable_notify.lost_messages(%s) LIMIT %s"
-)
 
 
 class RetentionAdmin:
@@ -82,23 +67,27 @@ class RetentionAdmin:
             check_pattern(topic), max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact,
             archive,
         )  # fmt: skip
-        return list((fetch_alone(connection, _SET, params))[0][0])
+        return list((fetch_alone(connection, sql.SET_RETENTION, params))[0][0])
 
     def delete_retention(self, connection: Publishable, topic: str) -> bool:
         """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
-        query = "SELECT durable_notify.delete_retention(%s)"
-        return bool((fetch_alone(connection, query, (check_pattern(topic),)))[0][0])
+        rows = fetch_alone(connection, sql.DELETE_RETENTION, (check_pattern(topic),))
+        return bool(rows[0][0])
 
     def retention(self, connection: Publishable) -> list[Retention]:
         """Return what goes from which topics, the most specific first."""
-        return [Retention(*row) for row in fetch_alone(connection, _RETENTION, ())]
+        return [Retention(*row) for row in fetch_alone(connection, sql.RETENTION, ())]
 
     def retention_blockers(self, connection: Publishable) -> list[RetentionBlocker]:
         """Return what stays although its age or size says that it is to go, and because of whom."""
-        return [RetentionBlocker(*row) for row in fetch_alone(connection, _LAGGING, ())]
+        return [
+            RetentionBlocker(*row) for row in fetch_alone(connection, sql.RETENTION_BLOCKERS, ())
+        ]
 
     def lost_messages(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[LostMessages]:
         """Return what a group, or all, lost to retention with ``on_lag="lose"``, newest first."""
-        return [LostMessages(*row) for row in fetch_alone(connection, _LOSSES, (group, limit))]
+        return [
+            LostMessages(*row) for row in fetch_alone(connection, sql.LOST_MESSAGES, (group, limit))
+        ]

@@ -231,7 +231,7 @@ class AsyncRelay:
             failures = 1 if moved else failures + 1
             if not await self._pause(failures, trouble):
                 return
-            held = set(await self._consumer.still_held(message for message, _ in left))
+            held = set(await self._consumer.filter_held(message for message, _ in left))
             left = [(message, outgoing) for message, outgoing in left if message in held]
 
     async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
@@ -364,7 +364,7 @@ class AsyncRelay:
             headers={name: str(value) for name, value in headers.items()},
             published_at=published,
             route=self._routes.of(message.topic, message.key, message.id),
-            ordering_key=message._place,  # noqa: SLF001 - what its group keeps in order
+            ordering_key=message._ordering_key,  # noqa: SLF001 - what its group keeps in order
         )
 
 

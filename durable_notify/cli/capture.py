@@ -57,7 +57,7 @@ def capture(
     check_topic(topic)
     capturing = Capture(
         database.dsn, channel, topic,
-        as_json=as_json, most=keep, heartbeat=heartbeat, listen_dsn=listen_dsn,
+        as_json=as_json, max_waiting=keep, heartbeat=heartbeat, listen_dsn=listen_dsn,
         say=lambda words: say(shown(words)),
     )  # fmt: skip
     for line in not_promised(channel):

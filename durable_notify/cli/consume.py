@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._core.signals import told_of_signals
+from .._core.signals import handle_signals
 from .._sync.consumer.consumer import Consumer
 from .common import common, listen_dsn, pass_database
 from .errors import Failure
@@ -113,7 +113,7 @@ def _print(consumer: Consumer, limit: int | None, observed: Observed, dsn: str) 
     # Closed: messages that were not written are released.
     with (
         observed.answering(consumer, dsn=dsn),
-        told_of_signals(output.stop),  # the consumer is told as well
+        handle_signals(output.stop),  # the consumer has handlers of its own
         suppress(Closed),
     ):
         consumer.run(printer)

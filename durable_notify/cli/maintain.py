@@ -72,7 +72,7 @@ def maintain(
         archive=None if archive is None else _files(archive, file_format),
         inbox_age=inbox_age,
         audit_age=audit_age,
-        told=told,
+        on_step=told,
     )
     maintenance.as_json = as_json
     with bar:

@@ -29,6 +29,6 @@ def wakeups(database: Database, *, topic: str, policy: str | None) -> None:
     """
     with database.connect("wakeups") as connection:
         if policy is None:
-            click.echo(Admin().wakeups(connection, topic))
+            click.echo(Admin().notify_policy(connection, topic))
         else:
-            Admin().set_wakeups(connection, topic, policy)
+            Admin().set_notify_policy(connection, topic, policy)

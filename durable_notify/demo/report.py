@@ -12,7 +12,7 @@ from rich.text import Text
 from .tally import count
 
 if TYPE_CHECKING:
-    from .scenario import Results
+    from .tally import Results
 
 __all__ = ["Narrator", "show"]
 

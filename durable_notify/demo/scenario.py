@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +16,11 @@ from .events import find
 from .names import GROUP, LEASE, TOPIC
 from .parties import PlainListener, Worker, notify_and_publish
 from .report import Narrator, show
-from .tally import Sent
+from .tally import Results, Sent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .tally import Arrived
 
 __all__ = ["run"]
 
@@ -30,19 +28,6 @@ __all__ = ["run"]
 ROLLBACK_EVERY = 4
 
 Transaction = dict[int, Any]
-
-
-@dataclasses.dataclass(slots=True)
-class Results:
-    """All that was sent and all that arrived."""
-
-    sent: Sent
-    plain: list[Arrived]
-    durable: list[Arrived] = dataclasses.field(default_factory=list)
-    replayed: list[Arrived] = dataclasses.field(default_factory=list)
-    too_long: int = 0
-    announced: int = 0
-    to_replay: set[int] = dataclasses.field(default_factory=set)
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Arrived", "Sent", "Tally", "count"]
+__all__ = ["Arrived", "Results", "Sent", "Tally", "count"]
 
 #: What arrived: the event's number, and the event.
 Arrived = tuple[int, Any]
@@ -27,6 +27,19 @@ class Sent:
     def never(self) -> dict[int, Any]:
         """What must not arrive."""
         return self.rolled_back | self.in_flight
+
+
+@dataclasses.dataclass(slots=True)
+class Results:
+    """All that was sent and all that arrived."""
+
+    sent: Sent
+    plain: list[Arrived]
+    durable: list[Arrived] = dataclasses.field(default_factory=list)
+    replayed: list[Arrived] = dataclasses.field(default_factory=list)
+    too_long: int = 0
+    announced: int = 0
+    to_replay: set[int] = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def processing(argument: Any, *, tracer_provider: TracerProvider | None = None) 
     alone = batch is not argument and not trace.get_current_span().get_span_context().is_valid
     topics = {message.topic for message in batch}
     topic = first.topic if len(topics) == 1 else "several"
-    attributes = _attributes("process", topic, first._settler.group)  # noqa: SLF001
+    attributes = _attributes("process", topic, first._lease_manager.group)  # noqa: SLF001
     attributes["messaging.operation.type"] = "process"
     if batch is argument:
         attributes["messaging.batch.message_count"] = len(batch)

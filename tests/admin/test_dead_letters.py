@@ -205,7 +205,7 @@ async def test_on_the_command_line(dsn: str, conn: Connection) -> None:
         b"n\n", "dead-letters", "discard", "--group", "g", "--all", dsn=dsn
     )
     assert status == 1
-    assert "Forget 3 messages of g?" in shown
+    assert "Discard 3 messages of g?" in shown
     said = good("dead-letters", "discard", "--group", "g", "--all", "--yes", dsn=dsn)
     assert said == "3 messages of g discarded\n"
     audit = json.loads(good("audit", "--group", "g", "--json", "--limit", "5", dsn=dsn))

@@ -114,12 +114,12 @@ async def test_started_just_before_it_asks_to_be_rung(
     started: list[Any] = []
     for ear in (async_ear.AsyncSubscription, sync_ear.Subscription):
 
-        def rest(self: Any, rests: Any = ear.rest) -> None:
+        def arm(self: Any, arms: Any = ear.arm) -> None:
             if not started and len(seen.ids) == 10:
                 started.append(dn.Admin().start_replay(conn, "g", "t", keys="k0"))
-            rests(self)
+            arms(self)
 
-        monkeypatch.setattr(ear, "rest", rest)
+        monkeypatch.setattr(ear, "arm", arm)
     seen = Recorder()
     async with running(api.consumer(dsn), seen):
         await seen.got(14)

@@ -380,7 +380,7 @@ def test_any_mixture_of_notify_and_pg_notify(seed: int, dsn: str, conn: Connecti
 
 
 def test_it_is_kept_while_it_cannot_be_published(api: str, dsn: str, conn: Connection) -> None:
-    with capturing(api, dsn, "c", "t", most=100) as running:
+    with capturing(api, dsn, "c", "t", max_waiting=100) as running:
         running.listens()
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")

@@ -184,13 +184,15 @@ async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("UPDATE durable_notify.lease SET deadline = '-infinity'")
             connection.execute("SELECT durable_notify.claim('g', '{t}', lease => '1 hour')")
-        for lease in relay._consumer._settler._leases.values():
+        for lease in relay._consumer._lease_manager._leases.values():
             lease.sure_at = float("-inf")  # it has slept
         return Unconfirmed("no answer")
 
     relay = relay_to(Broker(judge), dsn)
     running = asyncio.create_task(relay.run())
-    await asyncio.to_thread(eventually, lambda: not relay._consumer._settler._leases and bool(sent))
+    await asyncio.to_thread(
+        eventually, lambda: not relay._consumer._lease_manager._leases and bool(sent)
+    )
     relay.stop()
     await running
     assert sent == [1]

@@ -88,7 +88,7 @@ async def test_iterating_waits_for_the_outcome(api: Api, dsn: str, conn: Connect
 async def first_is_over(consumer: Any, message: Any) -> None:
     inner = getattr(consumer, "consumer", consumer)
     finished = getattr(message, "message", message)
-    inner._settler.finish(finished._lease, finished)
+    inner._lease_manager.settled_in_transaction(finished._lease, finished.id)
 
 
 async def test_many_acknowledged_in_their_own_transactions(
@@ -207,8 +207,8 @@ async def test_hundreds_of_topics(api: Api, dsn: str, conn: Connection) -> None:
     async with running(consumer, seen):
         inner = getattr(consumer, "consumer", consumer)
         await asleep(inner)
-        claim = inner._store.claim
-        inner._store.claim = lambda names, most: claimed.append(list(names)) or claim(names, most)
+        claim = inner._queries.claim
+        inner._queries.claim = lambda names, most: claimed.append(list(names)) or claim(names, most)
         for n in range(5):
             await asleep(inner)
             send(conn, [n], f"t{n * 7}")
@@ -266,7 +266,7 @@ async def test_changed_while_it_runs(api: Api, dsn: str, conn: Connection) -> No
 async def test_a_consumer_of_a_deleted_group_ends(api: Api, dsn: str, conn: Connection) -> None:
     consumer = api.consumer(dsn)
     task = asyncio.ensure_future(consumer.run(Recorder()))
-    await wait_until(lambda: getattr(consumer, "consumer", consumer)._ear is not None)
+    await wait_until(lambda: getattr(consumer, "consumer", consumer)._subscription is not None)
     await asleep(getattr(consumer, "consumer", consumer))
     dn.Admin().delete_group(conn, "g")
     with pytest.raises(dn.UnknownGroup):

@@ -10,8 +10,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._async.consumer import leases as async_settler
-from durable_notify._sync.consumer import leases as sync_settler
+from durable_notify._async.consumer import upkeep as async_upkeep
+from durable_notify._sync.consumer import upkeep as sync_upkeep
 from tests.support.api import Api
 from tests.support.observe import value
 from tests.support.wait import wait_until
@@ -58,7 +58,7 @@ async def test_the_one_that_runs_says_what_was_changed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Once of each value."""
-    for module in (async_settler, sync_settler):
+    for module in (async_upkeep, sync_upkeep):
         monkeypatch.setattr(module, "COMPARE", 0.0)
     told: list[Any] = []
     options = {"max_attempts": 20, "retry_base": 0.5, "heartbeat": 0.05}

@@ -92,7 +92,7 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
 
     def recorded(self: Lease, message_id: int, outcome: Any) -> Any:
         outcomes = record(self, message_id, outcome)
-        self._tell(message_id)
+        self._report_durable(message_id)
         return outcomes
 
     monkeypatch.setattr(Lease, "record", recorded)

@@ -380,7 +380,7 @@ async def test_an_ack_that_arrived_although_the_connection_broke(
     send(conn, range(3))
     async with api.consumer(dsn) as consumer:
         messages = await collect(consumer, 3)
-        store = consumer._store
+        store = consumer._queries
         settle = store.settle
         broken = []
 

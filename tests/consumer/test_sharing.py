@@ -126,8 +126,8 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
             await asleep(other)
             send(conn, range(8))
             await wait_until(lambda: any(len(handler.got) == 4 for handler in handlers))
-            await wait_until(lambda: one._settler.held + other._settler.held == 8)
-            assert 8 in (one._settler.held, other._settler.held)
+            await wait_until(lambda: one._lease_manager.held + other._lease_manager.held == 8)
+            assert 8 in (one._lease_manager.held, other._lease_manager.held)
             for handler in handlers:
                 handler.free.set()
 
@@ -141,7 +141,7 @@ async def test_one_on_its_way_to_a_handler(
 
     class Call(async_dispatcher.Call):
         def __init__(self, *args: Any) -> None:
-            wanted.append(consumer._to_claim())
+            wanted.append(consumer._fetcher.wanted)
             super().__init__(*args)
 
     for module in (async_dispatcher, sync_dispatcher):

@@ -20,7 +20,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core import signals
-from durable_notify._core.signals import told_of_signals
+from durable_notify._core.signals import handle_signals
 from tests.support.api import Api, in_thread
 from tests.support.observe import leased, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
@@ -141,7 +141,7 @@ def raise_it() -> None:
 
 
 def test_all_are_told(told: list[str]) -> None:
-    with told_of_signals(*noting(told, "a")), told_of_signals(*noting(told, "b")):
+    with handle_signals(*noting(told, "a")), handle_signals(*noting(told, "b")):
         raise_it()
         assert told == ["stop a", "stop b"]
         raise_it()
@@ -152,22 +152,22 @@ def test_all_are_told(told: list[str]) -> None:
 
 def test_the_first_ends_before_the_second(told: list[str]) -> None:
     with contextlib.ExitStack() as later:
-        with told_of_signals(*noting(told, "a")):
-            later.enter_context(told_of_signals(*noting(told, "b")))
+        with handle_signals(*noting(told, "a")):
+            later.enter_context(handle_signals(*noting(told, "b")))
         raise_it()
         assert told == ["stop b"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_what_the_application_sets_since_is_left(told: list[str]) -> None:
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         signal.signal(signal.SIGTERM, own)
     assert signal.getsignal(signal.SIGTERM) is own
 
 
 def test_what_the_application_had_is_left(told: list[str]) -> None:
     signal.signal(signal.SIGTERM, own)
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         assert signal.getsignal(signal.SIGTERM) is own
         raise_it()
     assert not told
@@ -175,7 +175,7 @@ def test_what_the_application_had_is_left(told: list[str]) -> None:
 
 def test_who_calls_what_was_there_before(told: list[str]) -> None:
     """A handler of the application's that was set since may call the one it has replaced."""
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         before: Any = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda number, _frame: before(number, None))
         raise_it()
@@ -184,18 +184,18 @@ def test_who_calls_what_was_there_before(told: list[str]) -> None:
 
 
 def test_one_that_begins_while_others_end(told: list[str]) -> None:
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         raise_it()
-        with told_of_signals(*noting(told, "b")):
+        with handle_signals(*noting(told, "b")):
             assert told == ["stop a", "stop b"]
     told.clear()
-    with told_of_signals(*noting(told, "c")):
+    with handle_signals(*noting(told, "c")):
         assert not told
 
 
 async def test_a_loop_s_own_handler_that_is_set_since(told: list[str]) -> None:
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         loop.add_signal_handler(signal.SIGTERM, heard.set)
     raise_it()
     await with_timeout(heard.wait())
@@ -205,7 +205,7 @@ async def test_a_loop_s_own_handler_that_is_set_since(told: list[str]) -> None:
 
 def test_in_another_thread(told: list[str]) -> None:
     def body() -> None:
-        with told_of_signals(*noting(told, "a")):
+        with handle_signals(*noting(told, "a")):
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
     thread = threading.Thread(target=body)
@@ -282,7 +282,7 @@ def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_ends_by_a_signal(told: list[str]) -> None:
     """The handler that it inherits is its parent's."""
-    with told_of_signals(*noting(told, "a")):
+    with handle_signals(*noting(told, "a")):
         reader, writer = FORK.Pipe()
         process = FORK.Process(target=lambda: (writer.send(1), time.sleep(60)))
         process.start()

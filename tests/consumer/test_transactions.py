@@ -264,7 +264,7 @@ async def test_prefetch_by_bytes(api: Api, dsn: str, conn: Connection) -> None:
     async def watch(message: Any) -> None:
         # What the database calls leased may be more: acknowledgements may be on their way.
         nonlocal most
-        most = max(most, seen._settler.held_bytes)
+        most = max(most, seen._lease_manager.held_bytes)
 
     for limit, held in ((5_000, 5), (1, 1)):
         most = 0

@@ -134,7 +134,7 @@ async def test_rung_or_polling(api: Api, dsn: str, conn: Connection) -> None:
     handler = Recorder()
     consumer = api.consumer(dsn, on_event=told, topics=["t", "u"])
     async with running(consumer, handler):
-        await wait_until(lambda: consumer._ear is not None)
+        await wait_until(lambda: consumer._subscription is not None)
         await asleep(consumer)
         told.all.clear()
         send(conn, [0], "u")
@@ -180,8 +180,8 @@ async def test_connections_that_go_and_come(api: Api, dsn: str, conn: Connection
 
 async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings that do not arrive, as through a pooler: the probe's channel is another one."""
-    from durable_notify._async import listener as async_listener
-    from durable_notify._sync import listener as sync_listener
+    from durable_notify._async.wakeups import listener as async_listener
+    from durable_notify._sync.wakeups import listener as sync_listener
 
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")
@@ -352,5 +352,5 @@ def test_an_idle_consumer_lives(dsn: str) -> None:
     """Nothing to do, no poll: signs of life come all the same."""
     with dn.Consumer(dsn, group="g", topics=["t"], poll=None, heartbeat=0.1) as consumer:
         beats = set()
-        eventually(lambda: bool(beats.add(consumer._vitals._beat_at) or len(beats) > 12))
+        eventually(lambda: bool(beats.add(consumer._health._beat_at) or len(beats) > 12))
         assert consumer.health().live

@@ -215,7 +215,7 @@ class ByHand:
     def disarm(self) -> None:
         self.ear.run(
             "SELECT durable_notify._disarm_topics(%s)", self._armed
-        )  # what arm_all() armed
+        )  # what _arm_topics() armed
         self._armed, self.noted = [], set()
 
     def rung(self, seconds: float = 0.0) -> bool:

@@ -262,18 +262,18 @@ OPS: dict[str, Op] = {
     "cancel_replay": of_group("cancel_replay(%(job)s)", "job!", parts="job"),
     "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
-    "_discover_one": of_group("discover_next()", "removing log", parts="pattern"),
+    "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
-        "note_losses(%(t)s, 9223372036854775807)",
+        "_record_losses(%(t)s, 9223372036854775807)",
         "group! L2! job! order log",
         ends="m9",
         parts="kept",
     ),
     "_delete_expired": call(
-        "remove_rows(%(t)s)", "removing! log", waits="log", ends="log", parts="kept"
+        "_delete_expired(%(t)s)", "removing! log", waits="log", ends="log", parts="kept"
     ),
     "compact": call(
-        "compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
+        "_compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
     ),
 }
 
@@ -284,21 +284,21 @@ ASIDE: dict[str, Op] = {
     "notify": call("notify(%(t)s, '1')", "log"),
     "capture_begin": call("capture_begin(%(t)s, 'old', 'w')", "capture!"),
     "capture": call("capture(%(t)s, 'old', 'w', 1, '{x}', '{1}')", "capture! log"),
-    "capture_progress": call("capture_heard(%(t)s, 'old', 'w', clock_timestamp())", "capture!"),
-    "set_notify_policy": call("set_wakeups(%(t)s, 'always')", "access!"),
+    "capture_progress": call("capture_progress(%(t)s, 'old', 'w', clock_timestamp())", "capture!"),
+    "set_notify_policy": call("set_notify_policy(%(t)s, 'always')", "access!"),
     "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
     "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
-    "delete_retention": call("forget_retention(%(more)s)", "access! removing"),
+    "delete_retention": call("delete_retention(%(more)s)", "access! removing"),
     "arm": call("arm(%(t)s)"),
     "disarm": call("disarm(%(t)s)"),
-    "_arm_topics": call("arm_all(ARRAY[%(t)s])"),
-    "_disarm_topics": call("disarm_all(ARRAY[%(t)s])"),
-    "sweep": call("sweep()", "log"),
-    "_advance_watermark": call("seal_log()", "seal!"),
-    "create_partitions": call("make_partitions()", "log"),
-    "maintain_partitions": call("tidy_leaves()", "removing! log", waits="log"),
-    "_analyze_stale": call("renew_statistics()"),
-    "measure": call("measure(%(t)s)", "progress! log", parts="kept"),
+    "_arm_topics": call("_arm_topics(ARRAY[%(t)s])"),
+    "_disarm_topics": call("_disarm_topics(ARRAY[%(t)s])"),
+    "sweep": call("_delete_orphans()", "log"),
+    "_advance_watermark": call("_advance_watermark()", "seal!"),
+    "create_partitions": call("create_partitions()", "log"),
+    "maintain_partitions": call("maintain_partitions()", "removing! log", waits="log"),
+    "_analyze_stale": call("_analyze_stale()"),
+    "measure": call("_measure_topic(%(t)s)", "progress! log", parts="kept"),
     "plan_archive": call("plan_archive(%(t)s)", "progress! log", parts="archived"),
     "advance_archive": call("advance_archive(%(t)s, 1, 1)", "progress!", parts="archived"),
     "prune_dedup": call("prune_dedup()"),

@@ -30,9 +30,9 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from durable_notify import schema
-from durable_notify._async.consumer import consumer as async_consumer
+from durable_notify._async.consumer import fetcher as async_fetcher
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer import consumer as sync_consumer
+from durable_notify._sync.consumer import fetcher as sync_fetcher
 from durable_notify.embedded import Server
 from tests.faults.auditor import audit_handled
 from tests.faults.workload import DDL, Workload, make_worker
@@ -308,7 +308,7 @@ def end_claims(conn: Connection, dsn: str, workload: Workload) -> None:
         eventually(one_has_ended)
 
 
-@pytest.mark.parametrize("module", [async_consumer, sync_consumer])
+@pytest.mark.parametrize("module", [async_fetcher, sync_fetcher])
 def test_a_consumer_that_gives_up_is_seen(
     small_server: Server, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:

@@ -21,12 +21,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from durable_notify._async.consumer import consumer as async_consumer
+from durable_notify._async.consumer import fetcher as async_fetcher
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer import consumer as sync_consumer
+from durable_notify._sync.consumer import fetcher as sync_fetcher
 from tests.faults.workload import DDL, Workload, make_worker
 from tests.support.api import Api, Recorder, running
-from tests.support.observe import asleep, backends, send
+from tests.support.observe import asleep, backends, listener_of, send
 from tests.support.wait import eventually
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
@@ -104,7 +104,7 @@ def test_a_consumer_that_gives_up_is_seen(
     """As it did: the driver calls the end of a transaction for its time an InternalError."""
     if conn.info.server_version < 17_0000:
         pytest.skip("transaction_timeout came with PostgreSQL 17")
-    for module in (async_consumer, sync_consumer):
+    for module in (async_fetcher, sync_fetcher):
         monkeypatch.setattr(module, "TRANSIENT", psycopg.OperationalError)
     with pytest.raises(AssertionError, match="gave up"):
         everybody_goes_on(conn, worker, "transaction_timeout", "1ms", None)
@@ -143,6 +143,6 @@ async def test_a_quiet_consumer_is_not_disturbed(
                 send(conn, [number])
                 await seen.got(number + 1)
                 await asleep(consumer)
-            listener = consumer._ear._listener
+            listener = listener_of(consumer)
             assert listener.reconnects == 0
     assert caplog.messages == []

@@ -141,16 +141,16 @@ def test_administration(dsn: str, level: str) -> None:
     """By itself it is READ COMMITTED; in a transaction of the caller's it is what that is."""
     admin = dn.Admin()
     with psycopg.connect(dsn, autocommit=True) as connection:
-        admin.set_wakeups(connection, "t", "always")
+        admin.set_notify_policy(connection, "t", "always")
         admin.set_retention(connection, "t", max_age=1e6)
         with connection.transaction(), pytest.raises(InvalidArgument, match="BEGIN ISOLATION"):
-            admin.set_wakeups(connection, "t", "never")
+            admin.set_notify_policy(connection, "t", "never")
         assert connection.isolation_level is None
         assert value(connection, IS) == level
         with pytest.raises(InvalidArgument):
-            admin.set_wakeups(connection, "t", "seldom")
+            admin.set_notify_policy(connection, "t", "seldom")
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        assert admin.wakeups(connection, "t") == "always"
+        assert admin.notify_policy(connection, "t") == "always"
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -164,7 +164,7 @@ async def test_a_bell_is_armed_at_read_committed(
     async def noting(self: AsyncListener, statement: str) -> list[tuple[str, ...]]:
         if planted and "default_transaction_isolation" in statement:
             return []
-        if ".arm_all(" in statement:
+        if "._arm_topics(" in statement:
             levels.append(*(await command(self, IS))[0])
         return await command(self, statement)
 

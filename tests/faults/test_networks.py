@@ -36,7 +36,7 @@ from durable_notify._sync.database import connection as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
 from tests.faults.auditor import audit_handled
 from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
-from tests.support.observe import asleep, beat, outstanding, send
+from tests.support.observe import asleep, beat, listener_of, outstanding, send
 from tests.support.wait import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -128,7 +128,9 @@ async def test_idle_connections(
         await asleep(consumer)
         go_dead(proxy, direction)
         watch = Watch()
-        await wait_until(lambda: all(link._connection is None for link in consumer._store._links))
+        await wait_until(
+            lambda: all(link._connection is None for link in consumer._queries._connections)
+        )
         watch.within_heartbeats(2)
         send(conn, [1])
         await seen.got(2)
@@ -180,7 +182,7 @@ async def test_the_lease_is_kept_though_its_connection_is_dead(
     async with running(consumer, seen):
         send(conn, [1])
         await seen.got(1)
-        await wait_until(lambda: consumer._store._keeping._connection is not None)
+        await wait_until(lambda: consumer._queries._keeping._connection is not None)
         go_dead(proxy, "both")
         until_then = time.monotonic() + 4
         async with running(api.consumer(dsn, lease=2), other):
@@ -236,7 +238,7 @@ async def test_a_slow_network_is_not_a_dead_one(
         for number in range(1, 4):
             send(conn, [number])
             await seen.got(number)
-        listener = consumer._ear._listener
+        listener = listener_of(consumer)
         checked = listener._checked_at
         await wait_until(lambda: listener._checked_at > checked)
         assert listener.reconnects == 0

@@ -109,7 +109,7 @@ async def test_through_a_pooler(
                 await wait_until(lambda first=first: len(seen.ids) >= first + 40)
                 await wait_until(lambda: outstanding(conn) == 0)
             prepares = [
-                consumer._store._claiming._connection.prepare_threshold is not None
+                consumer._queries._claiming._connection.prepare_threshold is not None
                 for consumer in (one, two)
             ]
     check([message.payload for message in seen.messages], 120)
@@ -181,7 +181,7 @@ async def test_statements_that_cannot_be_prepared_after_all(
         consumer = api.consumer(between.dsn, listen_dsn=dsn, batch_size=3)
         async with running(consumer, seen):
             for first in (0, 30, 60):
-                consumer._store._claiming.direct()
+                consumer._queries._claiming.direct()
                 # Sessions change hands while many are in use.
                 await asyncio.gather(
                     *(
@@ -197,8 +197,8 @@ async def test_planted_no_error_is_taken_for_hearing(
     api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def believe(self: Any) -> None:
-        self.deaf, self.hears = False, True
-        for ear in list(self._ears):
+        self.state.deaf, self.state.hears = False, True
+        for ear in list(self._subscriptions):
             ear.wake()
 
     async def abelieve(self: Any) -> None:

@@ -32,7 +32,7 @@ from durable_notify import schema
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
 from tests.support.api import AnyReader, Api, Recorder, in_thread, running
-from tests.support.observe import outstanding, send
+from tests.support.observe import listener_of, outstanding, send
 from tests.support.postgres import needed_binaries, own_server
 from tests.support.wait import wait_until
 
@@ -107,8 +107,13 @@ async def quiet(consumer: Any) -> None:
     """Wait until a consumer sleeps, and leaves the database alone."""
 
     def it_is() -> bool:
-        ear = consumer._ear
-        return ear is not None and ear.quiet and ear._listener.quiet and not ear.woken.is_set()
+        ear = consumer._subscription
+        return (
+            ear is not None
+            and ear.suspended
+            and listener_of(consumer).suspended
+            and not ear.woken.is_set()
+        )
 
     await wait_until(it_is)
 
@@ -143,12 +148,14 @@ async def test_nothing_is_sent_while_it_waits(
             for number in (1, 2):
                 if idle_poll is not None:
                     await wait_until(
-                        lambda: outstanding(conn) == len(consumer._settler._leases) == 0
+                        lambda: outstanding(conn) == len(consumer._lease_manager._leases) == 0
                     )
                     await quiet(consumer)
                     assert not await sends(proxy)
                 else:
-                    await wait_until(lambda: consumer._ear is not None and consumer._ear.armed)
+                    await wait_until(
+                        lambda: consumer._subscription is not None and consumer._subscription.armed
+                    )
                     assert await sends(proxy)  # planted
                 send(conn, [number])
                 await seen.got(number)
@@ -202,7 +209,9 @@ async def test_it_is_left_asleep(api: Api, compute: Compute) -> None:
 async def test_planted_a_consumer_that_keeps_it_awake(api: Api, compute: Compute) -> None:
     consumer = api.consumer(compute.dsn, heartbeat=HEARTBEAT)
     async with running(consumer, Recorder()):
-        await wait_until(lambda: consumer._ear is not None and consumer._ear.armed)
+        await wait_until(
+            lambda: consumer._subscription is not None and consumer._subscription.armed
+        )
         connections = compute.proxy.connections
         await in_thread(compute.suspend)
         await wait_until(lambda: compute.proxy.connections > connections)
@@ -225,7 +234,7 @@ async def test_what_was_published_while_nobody_listened_comes_within_the_bound(
         # It listens again: awake, it is rung for, long before the bound.
         object.__setattr__(consumer.options, "idle_poll", FOR_EVER)
         await wait_until(lambda: compute.outstanding() == 0)
-        await wait_until(lambda: consumer._ear.hears)
+        await wait_until(lambda: consumer._subscription.hears)
         await quiet(consumer)
         await in_thread(compute.publish, 3)
         await seen.got(3)

@@ -39,7 +39,7 @@ def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
         one.publish(number)
     claim_and_ack(one, 6)
     told: list[tuple[str, str | None, int]] = []
-    report = Maintenance(dsn, every=0, told=lambda *step: told.append(step)).run_once()
+    report = Maintenance(dsn, every=0, on_step=lambda *step: told.append(step)).run_once()
     assert report == {"remove": 6}
     assert outbox_ids(one) == [7, 8, 9, 10]
     assert ("remove", "t", 6) in told

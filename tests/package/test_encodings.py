@@ -164,7 +164,7 @@ def test_what_it_lacks_is_refused(server: Postgres) -> None:
                     with pytest.raises(InvalidArgument, match=r"no equivalent|lacks a character"):
                         dn.Publisher().publish(connection, topic, payload, key=key)
                 with pytest.raises(InvalidArgument):
-                    dn.Admin().set_wakeups(connection, "заказ", "always")
+                    dn.Admin().set_notify_policy(connection, "заказ", "always")
         with pytest.raises(InvalidArgument, match="no equivalent"):
             dn.Consumer(dsn, group="g", topics=["заказ"]).run(print)
         with pytest.raises(InvalidArgument, match="no equivalent"):

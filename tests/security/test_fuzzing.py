@@ -300,8 +300,8 @@ async def administration(api: Api, dsn: str, text: str, payload: Any, which: str
         lambda c: admin.replay(c, group, topic, after=0),
         lambda c: admin.seek(c, group, topic, now=True, why=why),
         lambda c: admin.start_replay(c, group, topic, why=why, **conditions),
-        lambda c: admin.set_wakeups(c, topic, text if which == "policy" else "always"),
-        lambda c: admin.wakeups(c, topic),
+        lambda c: admin.set_notify_policy(c, topic, text if which == "policy" else "always"),
+        lambda c: admin.notify_policy(c, topic),
         lambda c: admin.blocking_publishers(c, group),
     ]
     async with api.connect(dsn) as mine:

@@ -210,8 +210,12 @@ async def test_reprs(api: Api, dsn: str, conn: Connection) -> None:
     ]
 
     async def handle(message: Any) -> None:
-        seen.extend([message, message._lease, message._settler, message._settler._store])
-        seen.extend([message._settler._store._settling, message._settler._store._claiming])
+        seen.extend(
+            [message, message._lease, message._lease_manager, message._lease_manager._queries]
+        )
+        seen.extend(
+            [message._lease_manager._queries._settling, message._lease_manager._queries._claiming]
+        )
         await message.reject("no")
 
     await with_timeout(consumer.run(handle))
@@ -283,7 +287,7 @@ async def test_a_row_that_postgresql_quotes_is_not_logged(
     consumer = api.consumer(dsn, max_attempts=1, until_empty=True)
 
     def handle(message: Any) -> None:
-        message._settler.settle_soon(message._lease, message.id, dn.Reject("no"))
+        message._lease_manager.settle_soon(message._lease, message.id, dn.Reject("no"))
         stopped.append("settled")
         consumer.stop()
 
@@ -337,15 +341,15 @@ async def test_a_leak_is_noticed(
     """What this file looks for, planted: it is found."""
     bad = BAD_DSNS[0]
     with monkeypatch.context() as patch:
-        from durable_notify._sync import links
+        from durable_notify._sync.database import connection
 
-        for module in (connecting, links):
+        for module in (connecting, connection):
             patch.setattr(module, "check_dsn", psycopg.conninfo.conninfo_to_dict)
         assert leak(await caught(lambda: dn.Consumer(bad, group="g", topics=["t"]).start()))
     with monkeypatch.context() as patch:
-        from durable_notify._sync import settler
+        from durable_notify._sync.consumer import flusher
 
-        patch.setattr(settler, "said", str)
+        patch.setattr(flusher, "said", str)
         with pytest.raises(AssertionError, match="0f-mine"):
             await test_a_row_that_postgresql_quotes_is_not_logged(Api("sync"), dsn, conn, log)
     assert leak(repr(dn.NewMessage(PAYLOAD).payload))

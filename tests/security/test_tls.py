@@ -193,8 +193,8 @@ async def test_a_setting_that_is_lost_would_be_noticed(
     api: Api, tls: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: what libpq is given has no sslmode any more."""
-    from durable_notify._async import links as asynchronous
-    from durable_notify._sync import links as synchronous
+    from durable_notify._async.database import connection as asynchronous
+    from durable_notify._sync.database import connection as synchronous
 
     for links in (asynchronous, synchronous):
         original = links.settings

@@ -71,7 +71,7 @@ def _administer(connection: Connection) -> Any:
     admin, bridge = dn.Admin(), dn.Bridge()
     connection.execute("SELECT durable_notify.subscribe('g', '{t,p.*}')")
     admin.configure(connection, "g", retry_base=0.001, retry_max=0.002, max_attempts=2)
-    admin.set_wakeups(connection, "loud", "always")
+    admin.set_notify_policy(connection, "loud", "always")
     admin.pause(connection, "g")
     admin.resume(connection, "g")
     admin.set_retention(connection, "gone", max_age=86_400.5, when_settled=True)
@@ -81,7 +81,7 @@ def _administer(connection: Connection) -> Any:
     watched = bridge.watch(connection, "public.things", "things", columns=["b"])
     connection.execute("INSERT INTO public.things VALUES (1, E'x\\\\y')")
     found = (
-        admin.groups(connection), admin.retention(connection), admin.wakeups(connection, "loud"),
+        admin.groups(connection), admin.retention(connection), admin.notify_policy(connection, "loud"),
         bridge.bridges(connection), watched, admin.blocking_publishers(connection, "g"),
     )  # fmt: skip
     bridge.create_compat(connection)

@@ -60,6 +60,11 @@ async def asleep(consumer: Any) -> None:
     await wait_until(sleeps)
 
 
+def listener_of(consumer: Any) -> Any:
+    """The listening session of a consumer or reader, which others may share."""
+    return consumer._subscription._changed.__self__
+
+
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have every listening session be looked at so often, whatever its consumers ask for."""
     for listener in (async_listener.AsyncListener, sync_listener.Listener):

@@ -350,7 +350,7 @@ def test_after_a_burst_it_soon_sleeps() -> None:
     last, now = 19 * 0.002, 19 * 0.002
     while (pause := linger.pause(now)) is not None:
         now += pause
-    assert now == pytest.approx(last + BusyPoller.MOST)
+    assert now == pytest.approx(last + BusyPoller.MAX_GAP)
     assert linger.pause(last + 1000.0) is None
 
 
@@ -371,7 +371,7 @@ def test_it_never_lingers_longer_than_it_may(found: list[tuple[int, float]], lat
         linger.found(messages, now)
     pause = linger.pause(now + later)
     assert pause is None or (
-        0 < pause <= BusyPoller.STEP and later + pause <= BusyPoller.MOST + 1e-9
+        0 < pause <= BusyPoller.STEP and later + pause <= BusyPoller.MAX_GAP + 1e-9
     )
 
 
@@ -381,37 +381,37 @@ def test_it_never_lingers_longer_than_it_may(found: list[tuple[int, float]], lat
 def many() -> TopicSet:
     """Of more topics than are claimed from at once; none has anything."""
     attention = TopicSet(f"t{n}" for n in range(FEW + 4))
-    attention.exhausted(attention.topics)
+    attention.mark_empty(attention.topics)
     assert attention.to_claim() == []
     return attention
 
 
 def test_a_few_topics_are_all_claimed_from() -> None:
     attention = TopicSet(["a", "b"])
-    attention.exhausted(["a", "b"])
+    attention.mark_empty(["a", "b"])
     assert attention.to_claim() == ["a", "b"]
 
 
 def test_of_many_those_that_have_rung() -> None:
     attention = many()
-    assert attention.heard({channel("t3"): {"7"}, channel("stranger"): {"8"}}) is False
+    assert attention.mark_ready({channel("t3"): {"7"}, channel("stranger"): {"8"}}) is False
     assert attention.to_claim() == ["t3"]
-    attention.exhausted(["t3"])
+    attention.mark_empty(["t3"])
     assert attention.to_claim() == []
 
 
 def test_only_what_was_armed_is_exhausted() -> None:
     """What could not ring while it was read may have got something since."""
     attention = many()
-    attention.heard({channel("t1"): {""}, channel("t2"): {""}})
-    attention.exhausted({"t2", "t9"}.intersection(attention.to_claim()))
+    attention.mark_ready({channel("t1"): {""}, channel("t2"): {""}})
+    attention.mark_empty({"t2", "t9"}.intersection(attention.to_claim()))
     assert attention.to_claim() == ["t1"]
 
 
 @pytest.mark.parametrize("rung", [None, {channel("t0"): {"0", "*"}}])
 def test_anything_may_have_come(rung: dict[str, set[str]] | None) -> None:
     attention = many()
-    assert attention.heard(rung) is False
+    assert attention.mark_ready(rung) is False
     assert len(attention.to_claim()) == FEW + 4
 
 
@@ -428,12 +428,12 @@ def test_when_to_look_for_new_topics(payload: str, look: bool) -> None:
     """Rung with the name of a topic that is new; or with "", which says that some may be."""
     attention = TopicSet(["a", "b.*"])
     attention.add(["b.known"])
-    assert attention.heard({ANY_TOPIC: {payload}}) is look
+    assert attention.mark_ready({ANY_TOPIC: {payload}}) is look
 
 
 def test_without_patterns_there_are_no_new_topics() -> None:
-    assert TopicSet(["a"]).heard(None) is False
-    assert TopicSet(["b.*"]).heard(None) is True
+    assert TopicSet(["a"]).mark_ready(None) is False
+    assert TopicSet(["b.*"]).mark_ready(None) is True
 
 
 def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
@@ -446,22 +446,22 @@ def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
 def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
     """Now and then, while it has no time to rest."""
     attention = TopicSet(["a", "b.*"])
-    looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, told=False)]
+    looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, notified=False)]
     assert looked == pytest.approx([10.0, 11.0, 12.0, 13.0], abs=0.11)
-    assert not any(attention.look_for_topics(20.0 + n, told=True) for n in range(9))
+    assert not any(attention.look_for_topics(20.0 + n, notified=True) for n in range(9))
 
 
 def test_new_topics_are_looked_for_where_all_is_looked_at() -> None:
     """As who looks at intervals does: a topic may never ring."""
     attention = TopicSet(["b.*"])
-    attention.all()
-    assert attention.look_for_topics(10.0, told=True) is True
-    assert attention.look_for_topics(20.0, told=True) is False
-    attention.all()
-    assert attention.look_for_topics(20.5, told=True) is True
+    attention.mark_all()
+    assert attention.look_for_topics(10.0, notified=True) is True
+    assert attention.look_for_topics(20.0, notified=True) is False
+    attention.mark_all()
+    assert attention.look_for_topics(20.5, notified=True) is True
 
 
 def test_without_patterns_none_are_looked_for() -> None:
     attention = TopicSet(["a"])
-    attention.all()
-    assert attention.look_for_topics(10.0, told=False) is False
+    attention.mark_all()
+    assert attention.look_for_topics(10.0, notified=False) is False

@@ -78,7 +78,7 @@ def test_settled_when_all_is_sent(lease: Lease) -> None:
 
 def test_finished_elsewhere(lease: Lease) -> None:
     for message_id in (1, 2, 3):
-        lease.tried[message_id] = None
+        lease.in_transaction[message_id] = None
         lease.finish(message_id)
     assert lease.settled
     assert lease.unconfirmed
@@ -100,7 +100,7 @@ def test_lost(lease: Lease) -> None:
 def test_presumed_settled(lease: Lease) -> None:
     assert not lease.presumed_settled
     lease.record(1, Ack())
-    lease.tried |= {2: None, 3: None}
+    lease.in_transaction |= {2: None, 3: None}
     assert lease.presumed_settled
 
 
@@ -137,7 +137,7 @@ def test_a_lease_with_a_message_settled_in_a_transaction_is_not_simply_over(
     lease: Lease,
 ) -> None:
     """However the message is settled after all, the lease may be left standing."""
-    lease.tried[2] = None
+    lease.in_transaction[2] = None
     lease.record(1, Ack())
     assert not lease.unconfirmed
     lease.record(2, Retry(1.0))

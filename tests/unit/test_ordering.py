@@ -146,7 +146,7 @@ def test_at_random(seed: int) -> None:
 
 def test_few_topics_are_all_claimed() -> None:
     attention = TopicSet(["a", "b"])
-    attention.exhausted(["a", "b"])
+    attention.mark_empty(["a", "b"])
     assert attention.to_claim() == ["a", "b"]
     assert attention.channels == {channel("a"): "a", channel("b"): "b"}
 
@@ -155,25 +155,25 @@ def test_of_many_topics_those_that_rang() -> None:
     topics = [f"t{n}" for n in range(FEW + 1)]
     attention = TopicSet(topics)
     assert sorted(attention.to_claim()) == sorted(topics)
-    attention.exhausted(topics)
+    attention.mark_empty(topics)
     assert attention.to_claim() == []
-    assert not attention.heard({channel("t3"): {"7"}, channel("unknown"): {"1"}})
+    assert not attention.mark_ready({channel("t3"): {"7"}, channel("unknown"): {"1"}})
     assert attention.to_claim() == ["t3"]
-    attention.exhausted(["t3"])
-    attention.heard({channel("t1"): {"*"}})
+    attention.mark_empty(["t3"])
+    attention.mark_ready({channel("t1"): {"*"}})
     assert len(attention.to_claim()) == len(topics)
-    attention.exhausted(topics)
-    attention.heard(None)
+    attention.mark_empty(topics)
+    attention.mark_ready(None)
     assert len(attention.to_claim()) == len(topics)
 
 
 def test_patterns_ask_for_new_topics() -> None:
     attention = TopicSet(["orders.*", "t"])
     assert attention.to_claim() == ["t"]
-    assert attention.heard(None)
-    assert attention.heard({"durable_notify": {"orders.eu"}})
+    assert attention.mark_ready(None)
+    assert attention.mark_ready({"durable_notify": {"orders.eu"}})
     assert attention.add(["orders.eu", "t"]) == {channel("orders.eu"): "orders.eu"}
-    assert not attention.heard({"durable_notify": {"orders.eu", "invoices.eu", "orders.eu.x"}})
+    assert not attention.mark_ready({"durable_notify": {"orders.eu", "invoices.eu", "orders.eu.x"}})
 
 
 @pytest.mark.parametrize(

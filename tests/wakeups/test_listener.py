@@ -22,6 +22,7 @@ from tests.support.observe import (
     asleep,
     backends,
     beat,
+    listener_of,
     outstanding,
     send,
     terminate,
@@ -91,16 +92,18 @@ async def test_a_lost_registration_is_noticed(
     async with running(consumer, seen):
         await asleep(consumer)
         # UNLISTEN cannot be done from outside; the listener only believes that it listens.
-        listener = consumer._ear._listener
-        listener._listening.add("durable_notify:never")
-        consumer._ear.channels = consumer._ear.channels | {"durable_notify:never": "never"}
+        listener = listener_of(consumer)
+        listener.state.listening.add("durable_notify:never")
+        consumer._subscription.channels = consumer._subscription.channels | {
+            "durable_notify:never": "never"
+        }
         listening = (
             "SELECT query LIKE '%%never%%' FROM pg_stat_activity WHERE application_name = %s"
         )
         await wait_until(
             lambda: (
                 value(conn, f"{listening} AND datname = current_database()", LISTENER)
-                or "durable_notify:never" in listener._listening
+                or "durable_notify:never" in listener.state.listening
             )
         )
         send(conn, [1])
@@ -113,7 +116,7 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
     """Its channel is listened to at once, though the listener was waiting for something else."""
     async with api.consumer(dsn) as consumer:
         await asleep(consumer)
-        listener = consumer._ear._listener
+        listener = listener_of(consumer)
         command = listener._command
         ears: list[Any] = []
 
@@ -124,9 +127,9 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
 
         monkeypatch.setattr(listener, "_command", beside)
         ears.append(listener.add({dn.channel("second"): "second"}))
-        await wait_until(lambda: dn.channel("third") in listener._listening, 5)
+        await wait_until(lambda: dn.channel("third") in listener.state.listening, 5)
         assert len(ears) == 2
-        listener._ears -= set(ears)
+        listener._subscriptions -= set(ears)
 
 
 async def test_no_answer_on_the_listening_session(
@@ -340,7 +343,9 @@ async def test_the_database_names_the_channels(
     consumer = api.consumer(dsn, poll=30 if planted else None)
     async with running(consumer, seen):
         if planted:
-            await wait_until(lambda: consumer._ear is not None and consumer._ear.deaf)
+            await wait_until(
+                lambda: consumer._subscription is not None and consumer._subscription.deaf
+            )
             assert not consumer.health().hears
         else:
             await asleep(consumer)

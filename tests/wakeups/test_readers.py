@@ -43,7 +43,7 @@ async def test_it_is_rung_for_while_it_waits(
     """Not before it reads, not while its caller is at work, and not once it is closed."""
     hears = Listener(sessions, "t", "u")
     async with AnyReader(api, dsn, "t", "u") as reading:
-        await wait_until(lambda: reading.reader._ear.hears)
+        await wait_until(lambda: reading.reader._subscription.hears)
         send(conn, [1])
         assert hears.heard() == []
         await reading.next()
@@ -121,7 +121,7 @@ async def test_a_stranger_at_the_key(
     async with AnyReader(api, dsn) as reading:
         with barred(sessions.session(), "t"):
             following = asyncio.ensure_future(reading.next())
-            await wait_until(lambda: reading.reader._ear._listener.bells.refused == {"t"})
+            await wait_until(lambda: reading.reader._subscription._state.doorbells.refused == {"t"})
             send(conn, [1])
             assert (await with_timeout(following, LOOKS)).payload == 1
         following = await rests(reading)
@@ -133,7 +133,7 @@ async def test_a_topic_that_never_rings(api: Api, dsn: str, conn: Connection) ->
     conn.execute("SELECT durable_notify.set_notify_policy('t', 'never')")
     async with AnyReader(api, dsn) as reading:
         following = asyncio.ensure_future(reading.next())
-        await wait_until(lambda: reading.reader._ear._listener.bells.refused == {"t"})
+        await wait_until(lambda: reading.reader._subscription._state.doorbells.refused == {"t"})
         send(conn, [1])
         assert (await with_timeout(following, LOOKS)).payload == 1
 

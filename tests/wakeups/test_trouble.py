@@ -21,6 +21,7 @@ from tests.support.observe import (
     barred,
     beat,
     count_armed,
+    listener_of,
     send,
     terminate,
     value,
@@ -36,8 +37,8 @@ LOOKS = 3.0
 
 def unarmed(consumer: Any) -> bool:
     """Whether a consumer knows that some topic does not ring."""
-    ear = consumer._ear
-    return ear is not None and ear.hears and bool(ear._listener.bells.refused) and not ear.arming
+    ear = consumer._subscription
+    return ear is not None and ear.hears and bool(ear._state.doorbells.refused) and not ear.arming
 
 
 # A stranger holds a key
@@ -209,7 +210,7 @@ async def test_a_session_that_has_lost_something(
         insert = "INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')"
         with psycopg.connect(dsn) as slow:
             slow.execute(insert)  # rings, but is not heard
-            lost = swapped(api, consumer._ear._listener, monkeypatch, *losses)
+            lost = swapped(api, listener_of(consumer), monkeypatch, *losses)
             await wait_until(lambda: lost)
         await seen.got(1)
         await asleep(consumer)
@@ -226,8 +227,8 @@ async def test_a_session_that_has_lost_nothing_is_left_alone(
     consumer = api.consumer(dsn, topics=["t", "u", "v.*"])
     async with running(consumer, Recorder()):
         await asleep(consumer)
-        checked = consumer._ear._listener._checked_at
-        await wait_until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        checked = listener_of(consumer)._checked_at
+        await wait_until(lambda: listener_of(consumer)._checked_at > checked + 0.5)
         assert count_armed(conn) == 3
     assert "lost its locks" not in caplog.text
 
@@ -244,8 +245,10 @@ async def test_the_session_is_looked_at_though_there_is_something_to_do(
             send(slow, ["not yet"])
         consumer = api.consumer(dsn, topics=["t", "u"])
         async with running(consumer, Recorder()):
-            await wait_until(lambda: consumer._ear is not None and consumer._ear.hears)
-            looked = swapped(api, consumer._ear._listener, monkeypatch, "SELECT")
+            await wait_until(
+                lambda: consumer._subscription is not None and consumer._subscription.hears
+            )
+            looked = swapped(api, listener_of(consumer), monkeypatch, "SELECT")
             await wait_until(lambda: looked, LOOKS)
 
 
@@ -265,7 +268,7 @@ async def test_a_full_table_of_locks(
         for number in (1, 2):
             send(conn, [number])
             await with_timeout(seen.got(number), LOOKS)
-        assert consumer._ear._listener.reconnects == 0
+        assert listener_of(consumer).reconnects == 0
     assert "consumers poll" in caplog.text
 
 
@@ -290,7 +293,7 @@ async def test_two_topics_with_one_key(
         await asleep(idle)
         send(conn, [1], twins[0])
         await at_work.got(1)
-        await wait_until(lambda: busy._ear._listener.bells.armed == {twins[1]})
+        await wait_until(lambda: busy._subscription._state.doorbells.armed == {twins[1]})
         send(conn, [1], twins[1])
         await seen.got(1)
         go_on.set()
@@ -303,6 +306,6 @@ async def test_two_topics_with_one_key_have_lost_nothing(
     consumer = api.consumer(dsn, topics=twins)
     async with running(consumer, Recorder()):
         await asleep(consumer)
-        checked = consumer._ear._listener._checked_at
-        await wait_until(lambda: consumer._ear._listener._checked_at > checked + 0.5)
+        checked = listener_of(consumer)._checked_at
+        await wait_until(lambda: listener_of(consumer)._checked_at > checked + 0.5)
     assert "lost its locks" not in caplog.text

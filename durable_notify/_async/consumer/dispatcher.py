@@ -1,4 +1,4 @@
-"""Handing messages to handlers, and settling what these leave unsettled."""
+"""Dispatching: handlers are called, and what they leave unsettled is settled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..._core.callables import GiveBack, left_undone
-from ..._core.leases import Ack
+from ..._core.leases import Ack, Retry
+from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
 from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..._core.emitter import EventEmitter
+    from ..._core.leases import Outcome
     from ...options import ConsumerOptions
     from ..concurrency import Task
     from .buffer import AsyncPrefetchBuffer
@@ -27,7 +29,7 @@ __all__ = ["AsyncDispatcher"]
 log = logging.getLogger("durable_notify")
 
 #: After how many messages a handler that never waits lets others run.
-BREATH = 64
+YIELD_EVERY = 64
 #: How long a handler that was cancelled may take to clean up, in seconds.
 GRACE = 1.0
 #: How long handlers are waited for without a word, in seconds.
@@ -52,16 +54,15 @@ class Call:
 class AsyncDispatcher:
     """Runs workers, which take messages and call the handler.
 
-    A worker does not end before the consumer is told to stop, but by a fault, which ends the
-    consumer; or it is given up with its handler: what was at work when ``handler_timeout`` was
-    over, or when nothing was to be waited for any more. Who takes a call out of ``_calls``,
-    its worker or who gives it up, settles its messages.
+    A worker ends when the consumer is told to stop, or by a fault, which ends the consumer. Or it
+    is given up with its handler: after ``handler_timeout``, or when handlers are not waited for
+    any more. What takes a call out of ``_calls``, its worker or ``_give_up``, settles its messages.
 
     Args:
-        intake: where messages come from.
-        settler: where their outcomes go.
+        buffer: hands out messages.
+        lease_manager: takes their outcomes.
         options: of the consumer.
-        teller: who is told of calls.
+        emitter: tells subscribers of calls.
         took: called with how many messages were handled, and how long that took.
         stopping: set once nothing more is to be handled.
         ended: called with what ends the consumer.
@@ -69,19 +70,19 @@ class AsyncDispatcher:
 
     def __init__(
         self,
-        intake: AsyncPrefetchBuffer,
-        settler: AsyncLeaseManager,
+        buffer: AsyncPrefetchBuffer,
+        lease_manager: AsyncLeaseManager,
         *,
         options: ConsumerOptions,
-        teller: EventEmitter,
+        emitter: EventEmitter,
         took: Callable[[int, float], None],
         stopping: Event,
         ended: Callable[[BaseException], None],
     ) -> None:
-        self._intake = intake
-        self._settler = settler
+        self._buffer = buffer
+        self._lease_manager = lease_manager
         self._options = options
-        self._teller = teller
+        self._emitter = emitter
         self._took = took
         self._stopping = stopping
         self._ended = ended
@@ -104,10 +105,10 @@ class AsyncDispatcher:
 
         async def work(number: int) -> None:
             for handled in itertools.count(1):
-                message = await self._intake.next()
+                message = await self._buffer.next()
                 if message is None or not await self._handle(number, handler, message, [message]):
                     return
-                if handled % BREATH == 0:
+                if handled % YIELD_EVERY == 0:
                     await checkpoint()
 
         self._work = work
@@ -116,7 +117,7 @@ class AsyncDispatcher:
         """Have the handler get lists of messages."""
 
         async def work(number: int) -> None:
-            while batch := await self._intake.batch(size, max_wait):
+            while batch := await self._buffer.batch(size, max_wait):
                 if not await self._handle(number, handler, batch, batch):
                     return
                 await checkpoint()
@@ -133,7 +134,7 @@ class AsyncDispatcher:
                 pass  # in turns: a signal that comes just as a wait begins is handled only after it
         finally:
             self._stopping.set()
-            self._intake.end()
+            self._buffer.end()
             if self._hurried and self._calls:
                 log.warning("%d handlers do not end: no longer waiting for them", len(self._calls))
             for number, worker in list(self._workers.items()):
@@ -180,7 +181,7 @@ class AsyncDispatcher:
         if self.fault is None:
             self.fault = error
         self._ended(error)
-        self._intake.end()
+        self._buffer.end()
 
     async def _handle(
         self,
@@ -191,10 +192,10 @@ class AsyncDispatcher:
     ) -> bool:
         """Call a handler, and settle what it has not settled of the messages it was given.
 
-        Returns whether its worker is to go on.
+        Returns whether its worker is to continue.
         """
         made = self._calls[number] = Call(number, messages)
-        self._intake.begun(len(messages))
+        self._buffer.begun(len(messages))
         failure = await self._failure_of(handler, argument)
         if self._calls.pop(number, None) is None:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
@@ -203,8 +204,8 @@ class AsyncDispatcher:
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds)
-        if self._teller:
-            self._teller.handled(messages, seconds, failure)
+        if self._emitter:
+            self._emitter.handled(messages, seconds, failure)
         if failure is None:
             for message in messages:
                 await self._handled(message)
@@ -212,7 +213,7 @@ class AsyncDispatcher:
             _say(argument, failure)
             await self._failed(messages, failure)
         for message in messages:
-            self._settler.tried.discard(message)
+            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # it asks for more than a message: the consumer ends
         return True
@@ -230,7 +231,7 @@ class AsyncDispatcher:
     async def _failed(self, messages: Iterable[AsyncMessage], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
-                await self._settler.failed(message, message._lease, error)
+                await self._settle_failed(message, error)
 
     async def _handled(self, message: AsyncMessage) -> None:
         lease = message._lease
@@ -238,21 +239,49 @@ class AsyncDispatcher:
             return
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            await self._settler.failed(message, lease, error)
-        elif message.id in lease.tried:
-            self._settler.finish(lease, message)
+            await self._settle_failed(message, error)
+        elif message.id in lease.in_transaction:
+            self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
-                self._settler.settle_soon(lease, message.id, Ack())
+                self._lease_manager.settle_soon(lease, message.id, Ack())
             except (AlreadySettled, LeaseLost) as error:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
 
+    async def _settle_failed(self, message: AsyncMessage, error: BaseException) -> None:
+        """Settle a message as the rules for errors say.
+
+        Raises:
+            BaseException: by the rules for errors themselves, if that is no Exception.
+        """
+        outcome, fault = self._outcome_of(error, message)
+        await self._lease_manager.settle_failed(message._lease, message.id, outcome)
+        if fault is not None:
+            raise fault
+
+    def _outcome_of(
+        self, error: BaseException, message: AsyncMessage
+    ) -> tuple[Outcome, BaseException | None]:
+        """Return what the rules for errors say, and what they raised that is no Exception."""
+        try:
+            return self._options.outcome_of(error, message), None
+        except BaseException as flaw:
+            log.exception("on_error failed at %r: the message is retried", message)
+            return Retry(error=describe(error)), None if isinstance(flaw, Exception) else flaw
+
     # Handlers that take too long
 
+    async def _settle_given_up(self, message: AsyncMessage, error: BaseException) -> None:
+        lease = message._lease
+        if message.id not in lease.open:
+            return
+        if not self._lease_manager.leave_to_transaction(lease, message.id):
+            await self._settle_failed(message, error)
+
     def _give_up(self, number: int) -> list[AsyncMessage]:
-        """Take a call from its worker; returns its messages, none where the worker was first."""
+        """Take a call from its worker; returns its messages, none if the worker was first."""
         if (taken := self._calls.pop(number, None)) is None:
             return []
         for message in taken.messages:
@@ -306,16 +335,16 @@ class AsyncDispatcher:
                 self._hire()
             worker = self._workers.pop(one.number, None)
             ended = worker is not None and await worker.cancel(GRACE)
-            self._leave(one.number)  # where it is still at work, it is not waited for
+            self._leave(one.number)  # if it is still at work, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it still runs, and its outcome will be refused",
             )  # fmt: skip
             error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
-            if self._teller:
-                self._teller.handled(messages, now - one.began, error)
+            if self._emitter:
+                self._emitter.handled(messages, now - one.began, error)
             for message in messages:
-                await self._settler.withdrawn(message, message._lease, error)
+                await self._settle_given_up(message, error)
 
 
 def _say(argument: Any, failure: BaseException) -> None:

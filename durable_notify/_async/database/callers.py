@@ -71,7 +71,7 @@ async def fetch(
 async def fetch_alone(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call what needs READ COMMITTED: in a transaction of that level, where none is open."""
+    """Call what needs READ COMMITTED: in a transaction of that level, if none is open."""
     driver = await unwrap(connection)
     check_encoding(driver.pgconn)
     return await (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
@@ -99,7 +99,7 @@ async def _catch_up(driver: AsyncConnection[Any]) -> None:
     """Have all that was sent be answered.
 
     Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
-    none was neither left alone, where it was the caller's, nor committed, where it was ours.
+    none was neither left alone, if it was the caller's, nor committed, if it was ours.
     """
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
         async with driver.pipeline():  # within the caller's: it begins by that

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""What a consumer has claimed, on its way to whoever handles it."""
+"""The messages that a consumer has claimed, on their way to handlers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .message import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..._core.ordering import Delivery, Place
+    from ..._core.ordering import Delivery, OrderingKey
     from .leases import LeaseManager
 
 __all__ = ["PrefetchBuffer"]
@@ -26,15 +26,15 @@ log = logging.getLogger("durable_notify")
 
 
 class PrefetchBuffer:
-    """Hands messages out in their turn, and only while they are still this consumer's.
+    """Buffers claimed messages and hands them out in key order, while they are this consumer's.
 
     Args:
         stopping: set once nothing more is to be handled.
-        room: set where another batch may be claimed.
+        room: set when another batch may be claimed.
         loads: what becomes of the text of a payload.
     """
 
-    settler: LeaseManager  # which is made with ``done``, and so after this
+    lease_manager: LeaseManager  # which is made with this, and sets it
 
     def __init__(self, stopping: Event, room: Event, loads: Callable[[str], Any]) -> None:
         self._stopping = stopping
@@ -78,21 +78,21 @@ class PrefetchBuffer:
         return self._gate.keys
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Take in what was claimed."""
+        """Add what was claimed."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
-            places = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
+            ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
             sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
             self.largest = max(sizes.values())
-            lease = self.settler.hold(token, places, sizes)
-            if self.settler.tells:
+            lease = self.lease_manager.hold(token, ordering_keys, sizes)
+            if self.lease_manager.emits:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
             for row in batch:
-                message = Message(row, lease, self.settler, self._loads)
+                message = Message(row, lease, self.lease_manager, self._loads)
                 # Trap: threads that take two messages of a key out of the queue in order may come
                 # to the gate in the other.
-                self._gate.expect(message._place, message._delivery)
+                self._gate.expect(message._ordering_key, message._delivery)
                 self._put(1)
                 self._queue.put(message)
 
@@ -101,18 +101,18 @@ class PrefetchBuffer:
         self._queue.put(None)
 
     def next(self, owner: object = None, until: float | None = None) -> Message | None:
-        """Return the next message, or None once it has ended, or it is too late for one."""
+        """Return the next message, or None once it has ended or the time is over."""
         while True:
             try:
                 message = self._of_its_key(owner) or self._queued(until)
             except self._queue.EMPTY:
                 return None
             if message is None:
-                self._queue.put(None)  # for whoever else waits
+                self._queue.put(None)  # for other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
-            self.make_sure(message)
+            self.verify_lease(message)
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -140,7 +140,7 @@ class PrefetchBuffer:
         except self._queue.EMPTY:
             self._room.set()
             if self._gate.kept:
-                self.settler.hurry()  # they wait for what is settled to be durable
+                self.lease_manager.hurry()  # they wait for what is settled to be durable
             if until is None:
                 return self._queue.get()
             return self._queue.get_within(until - time.monotonic())
@@ -149,44 +149,47 @@ class PrefetchBuffer:
         """Return what a batch may have at once: the next of the key of its last message."""
         if not (isinstance(batch, list) and batch):
             return None
-        following = self._gate.following(batch[-1]._place, batch)
+        following = self._gate.following(batch[-1]._ordering_key, batch)
         if following is not None:
             self._put(1)
         return following
 
-    def hinders(self, place: Place | None) -> bool:
+    def blocks(self, ordering_key: OrderingKey | None) -> bool:
         """Whether an outcome that is not durable yet keeps a handler from its next message."""
-        return not self._queue.size() and self.next_waits(place)
+        return not self._queue.size() and self.next_waits(ordering_key)
 
-    def next_waits(self, place: Place | None) -> bool:
+    def next_waits(self, ordering_key: OrderingKey | None) -> bool:
         """Whether the next of a key is here already."""
-        return place is not None and self._gate.waits(place)
+        return ordering_key is not None and self._gate.waits(ordering_key)
 
-    def make_sure(self, message: Message) -> None:
-        """Hand out nothing of a lease that may have run out unawares: others may have it by now."""
+    def verify_lease(self, message: Message) -> None:
+        """Wait until a message's lease is known to be ours, or lost.
+
+        One may have run out without our noticing, and another consumer may have it by now.
+        """
         lease = message._lease
-        while not (self.settler.is_sure(lease) or lease.lost or self._stopping.is_set()):
-            self.settler.confirm(lease)
-            if not (lease.lost or self.settler.is_sure(lease)):
+        while not (self.lease_manager.is_sure(lease) or lease.lost or self._stopping.is_set()):
+            self.lease_manager.confirm(lease)
+            if not (lease.lost or self.lease_manager.is_sure(lease)):
                 self._stopping.wait(0.5)
 
     def _admitted(self, message: Message, owner: object) -> bool:
         """Whether a message may be handled now: it is ours still, and the next of its key."""
-        lease, place, delivery = message._lease, message._place, message._delivery
+        lease, ordering_key, delivery = message._lease, message._ordering_key, message._delivery
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
             # It is given back, gone to another consumer, or sent back with an earlier one.
-            self.done(place, delivery)
+            self.finish(ordering_key, delivery)
             return False
-        return self._gate.enter(place, delivery, message, owner)
+        return self._gate.enter(ordering_key, delivery, message, owner)
 
     def _refuse(self, message: Message, flaw: Exception) -> None:
         log.warning("message %s is rejected, because Python cannot decode it: %s", message.id, flaw)
         reason = f"Python cannot decode it: {flaw}"
-        self.settler.settle_soon(message._lease, message.id, Reject(reason))
+        self.lease_manager.settle_soon(message._lease, message.id, Reject(reason))
 
-    def done(self, place: Place | None, delivery: Delivery) -> None:
+    def finish(self, ordering_key: OrderingKey | None, delivery: Delivery) -> None:
         """A message's outcome is durable: the next of its key may go."""
-        following = self._gate.leave(place, delivery)
+        following = self._gate.leave(ordering_key, delivery)
         if following is not None:
             self._put(1)
             self._queue.put(following)

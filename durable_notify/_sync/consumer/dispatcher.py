@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Handing messages to handlers, and settling what these leave unsettled."""
+"""Dispatching: handlers are called, and what they leave unsettled is settled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..._core.callables import GiveBack, left_undone
-from ..._core.leases import Ack
+from ..._core.leases import Ack, Retry
+from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
 from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..._core.emitter import EventEmitter
+    from ..._core.leases import Outcome
     from ...options import ConsumerOptions
     from ..concurrency import Task
     from .buffer import PrefetchBuffer
@@ -28,7 +30,7 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger("durable_notify")
 
 #: After how many messages a handler that never waits lets others run.
-BREATH = 64
+YIELD_EVERY = 64
 #: How long a handler that was cancelled may take to clean up, in seconds.
 GRACE = 1.0
 #: How long handlers are waited for without a word, in seconds.
@@ -53,16 +55,15 @@ class Call:
 class Dispatcher:
     """Runs workers, which take messages and call the handler.
 
-    A worker does not end before the consumer is told to stop, but by a fault, which ends the
-    consumer; or it is given up with its handler: what was at work when ``handler_timeout`` was
-    over, or when nothing was to be waited for any more. Who takes a call out of ``_calls``,
-    its worker or who gives it up, settles its messages.
+    A worker ends when the consumer is told to stop, or by a fault, which ends the consumer. Or it
+    is given up with its handler: after ``handler_timeout``, or when handlers are not waited for
+    any more. What takes a call out of ``_calls``, its worker or ``_give_up``, settles its messages.
 
     Args:
-        intake: where messages come from.
-        settler: where their outcomes go.
+        buffer: hands out messages.
+        lease_manager: takes their outcomes.
         options: of the consumer.
-        teller: who is told of calls.
+        emitter: tells subscribers of calls.
         took: called with how many messages were handled, and how long that took.
         stopping: set once nothing more is to be handled.
         ended: called with what ends the consumer.
@@ -70,19 +71,19 @@ class Dispatcher:
 
     def __init__(
         self,
-        intake: PrefetchBuffer,
-        settler: LeaseManager,
+        buffer: PrefetchBuffer,
+        lease_manager: LeaseManager,
         *,
         options: ConsumerOptions,
-        teller: EventEmitter,
+        emitter: EventEmitter,
         took: Callable[[int, float], None],
         stopping: Event,
         ended: Callable[[BaseException], None],
     ) -> None:
-        self._intake = intake
-        self._settler = settler
+        self._buffer = buffer
+        self._lease_manager = lease_manager
         self._options = options
-        self._teller = teller
+        self._emitter = emitter
         self._took = took
         self._stopping = stopping
         self._ended = ended
@@ -105,10 +106,10 @@ class Dispatcher:
 
         def work(number: int) -> None:
             for handled in itertools.count(1):
-                message = self._intake.next()
+                message = self._buffer.next()
                 if message is None or not self._handle(number, handler, message, [message]):
                     return
-                if handled % BREATH == 0:
+                if handled % YIELD_EVERY == 0:
                     checkpoint()
 
         self._work = work
@@ -117,7 +118,7 @@ class Dispatcher:
         """Have the handler get lists of messages."""
 
         def work(number: int) -> None:
-            while batch := self._intake.batch(size, max_wait):
+            while batch := self._buffer.batch(size, max_wait):
                 if not self._handle(number, handler, batch, batch):
                     return
                 checkpoint()
@@ -134,7 +135,7 @@ class Dispatcher:
                 pass  # in turns: a signal that comes just as a wait begins is handled only after it
         finally:
             self._stopping.set()
-            self._intake.end()
+            self._buffer.end()
             if self._hurried and self._calls:
                 log.warning("%d handlers do not end: no longer waiting for them", len(self._calls))
             for number, worker in list(self._workers.items()):
@@ -181,7 +182,7 @@ class Dispatcher:
         if self.fault is None:
             self.fault = error
         self._ended(error)
-        self._intake.end()
+        self._buffer.end()
 
     def _handle(
         self,
@@ -192,10 +193,10 @@ class Dispatcher:
     ) -> bool:
         """Call a handler, and settle what it has not settled of the messages it was given.
 
-        Returns whether its worker is to go on.
+        Returns whether its worker is to continue.
         """
         made = self._calls[number] = Call(number, messages)
-        self._intake.begun(len(messages))
+        self._buffer.begun(len(messages))
         failure = self._failure_of(handler, argument)
         if self._calls.pop(number, None) is None:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
@@ -204,8 +205,8 @@ class Dispatcher:
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds)
-        if self._teller:
-            self._teller.handled(messages, seconds, failure)
+        if self._emitter:
+            self._emitter.handled(messages, seconds, failure)
         if failure is None:
             for message in messages:
                 self._handled(message)
@@ -213,7 +214,7 @@ class Dispatcher:
             _say(argument, failure)
             self._failed(messages, failure)
         for message in messages:
-            self._settler.tried.discard(message)
+            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # it asks for more than a message: the consumer ends
         return True
@@ -229,7 +230,7 @@ class Dispatcher:
     def _failed(self, messages: Iterable[Message], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
-                self._settler.failed(message, message._lease, error)
+                self._settle_failed(message, error)
 
     def _handled(self, message: Message) -> None:
         lease = message._lease
@@ -237,21 +238,49 @@ class Dispatcher:
             return
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            self._settler.failed(message, lease, error)
-        elif message.id in lease.tried:
-            self._settler.finish(lease, message)
+            self._settle_failed(message, error)
+        elif message.id in lease.in_transaction:
+            self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
-                self._settler.settle_soon(lease, message.id, Ack())
+                self._lease_manager.settle_soon(lease, message.id, Ack())
             except (AlreadySettled, LeaseLost) as error:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
 
+    def _settle_failed(self, message: Message, error: BaseException) -> None:
+        """Settle a message as the rules for errors say.
+
+        Raises:
+            BaseException: by the rules for errors themselves, if that is no Exception.
+        """
+        outcome, fault = self._outcome_of(error, message)
+        self._lease_manager.settle_failed(message._lease, message.id, outcome)
+        if fault is not None:
+            raise fault
+
+    def _outcome_of(
+        self, error: BaseException, message: Message
+    ) -> tuple[Outcome, BaseException | None]:
+        """Return what the rules for errors say, and what they raised that is no Exception."""
+        try:
+            return self._options.outcome_of(error, message), None
+        except BaseException as flaw:
+            log.exception("on_error failed at %r: the message is retried", message)
+            return Retry(error=describe(error)), None if isinstance(flaw, Exception) else flaw
+
     # Handlers that take too long
 
+    def _settle_given_up(self, message: Message, error: BaseException) -> None:
+        lease = message._lease
+        if message.id not in lease.open:
+            return
+        if not self._lease_manager.leave_to_transaction(lease, message.id):
+            self._settle_failed(message, error)
+
     def _give_up(self, number: int) -> list[Message]:
-        """Take a call from its worker; returns its messages, none where the worker was first."""
+        """Take a call from its worker; returns its messages, none if the worker was first."""
         if (taken := self._calls.pop(number, None)) is None:
             return []
         for message in taken.messages:
@@ -305,16 +334,16 @@ class Dispatcher:
                 self._hire()
             worker = self._workers.pop(one.number, None)
             ended = worker is not None and worker.cancel(GRACE)
-            self._leave(one.number)  # where it is still at work, it is not waited for
+            self._leave(one.number)  # if it is still at work, it is not waited for
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it still runs, and its outcome will be refused",
             )  # fmt: skip
             error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
-            if self._teller:
-                self._teller.handled(messages, now - one.began, error)
+            if self._emitter:
+                self._emitter.handled(messages, now - one.began, error)
             for message in messages:
-                self._settler.withdrawn(message, message._lease, error)
+                self._settle_given_up(message, error)
 
 
 def _say(argument: Any, failure: BaseException) -> None:

@@ -72,7 +72,7 @@ def fetch(
 def fetch_alone(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call what needs READ COMMITTED: in a transaction of that level, where none is open."""
+    """Call what needs READ COMMITTED: in a transaction of that level, if none is open."""
     driver = unwrap(connection)
     check_encoding(driver.pgconn)
     return (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
@@ -100,7 +100,7 @@ def _catch_up(driver: Connection[Any]) -> None:
     """Have all that was sent be answered.
 
     Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
-    none was neither left alone, where it was the caller's, nor committed, where it was ours.
+    none was neither left alone, if it was the caller's, nor committed, if it was ours.
     """
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
         with driver.pipeline():  # within the caller's: it begins by that

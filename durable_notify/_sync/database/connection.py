@@ -41,7 +41,7 @@ __all__ = [
 
 log = logging.getLogger("durable_notify")
 
-#: How often a connection shows that it is alive, where nobody says otherwise, in seconds.
+#: How often a connection shows that it is alive by default, in seconds.
 HEARTBEAT = 15.0
 
 #: Errors after which to try again: the connection broke, the server is restarting, standing by or
@@ -51,7 +51,7 @@ TRANSIENT = (
     psycopg.errors.TransactionTimeout, psycopg.errors.IdleInTransactionSessionTimeout,
 )  # fmt: skip
 
-#: What a pooler in transaction mode says where another of its sessions has a prepared statement.
+#: What a pooler in transaction mode says if another of its sessions has a prepared statement.
 _UNPREPARED = (
     psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement,
     psycopg.errors.ProtocolViolation,  # it has another one of that name
@@ -79,12 +79,12 @@ class ReadOnlyServer(psycopg.OperationalError):
 
 
 class TimeoutConnection(Connection[tuple[Any, ...]]):
-    """A connection that is given up where a statement is not answered within ``answer`` seconds.
+    """A connection that is given up if a statement is not answered within ``answer`` seconds.
 
     Its errors of connecting do not quote the DSN.
 
     Trap: TCP alone does not find every connection that is dead: a pooler, a load balancer or a NAT
-    in between goes on confirming what it cannot deliver.
+    in between keeps confirming what it cannot deliver.
     """
 
     answer: float | None = None
@@ -120,7 +120,7 @@ class TimeoutConnection(Connection[tuple[Any, ...]]):
             raise
 
     def prove(self, heartbeat: float) -> None:
-        """See whether the server answers, where that was not seen for a heartbeat.
+        """Check that the server answers, if it has not for a heartbeat.
 
         Raises:
             psycopg.OperationalError: it does not.
@@ -131,7 +131,7 @@ class TimeoutConnection(Connection[tuple[Any, ...]]):
             self.answer = before
 
     def _give_up(self, seconds: float) -> None:
-        """Close it. A server that is only slow must not do what nobody waits for any more."""
+        """Close it. A server that is only slow must not run a statement that was given up."""
         with contextlib.suppress(Exception):
             if capabilities.has_cancel_safe():  # the older way may itself wait for ever
                 self.cancel_safe(timeout=seconds)
@@ -196,7 +196,7 @@ def can_write(connection: Connection[Any]) -> bool:
 
 
 class ConnectionRegistry:
-    """The connections that somebody has, to be cut where their server does not answer any more.
+    """A consumer's connections, to be cut if their server does not answer any more.
 
     Nothing else ends a wait for a server that hangs: its machine still confirms what is sent to it.
     """
@@ -210,7 +210,7 @@ class ConnectionRegistry:
             self._connections.add(connection)
 
     def cut(self) -> None:
-        """Have whoever waits on one of them get an OperationalError, and whoever uses one next."""
+        """Shut all of them down: a wait on one, or its next use, raises OperationalError."""
         with self._mutex:
             connections = list(self._connections)
         for connection in connections:
@@ -223,7 +223,7 @@ class ConnectionRegistry:
 def settings(
     dsn: str, purpose: str, heartbeat: float = HEARTBEAT, *, name: str = "durable_notify"
 ) -> dict[str, Any]:
-    """Return the settings of our own connections, where the DSN does not say otherwise.
+    """Return the settings of our own connections, unless the DSN says otherwise.
 
     Nor the service that it names, nor the environment.
     """
@@ -258,14 +258,14 @@ def was_closed(connection: Connection[Any]) -> bool:
 
 
 class ReconnectingConnection:
-    """A connection for one thing after the other, made anew where it broke.
+    """A connection for one statement after the other, replaced when it broke.
 
     A pool takes half a millisecond to lend and to take back, which is as long as a claim.
 
     Args:
         dsn: where it leads.
         purpose: what it is for, in its ``application_name``.
-        opened: where its connections are noted.
+        registry: knows its connections, to cut them if the server hangs.
         heartbeat: how often it shows that it is alive.
         answer: how long a statement may take; more, and the connection counts as dead.
     """
@@ -274,13 +274,13 @@ class ReconnectingConnection:
         self,
         dsn: str,
         purpose: str,
-        opened: ConnectionRegistry,
+        registry: ConnectionRegistry,
         heartbeat: float,
         answer: float,
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._answer = answer
         self._connection: TimeoutConnection | None = None
@@ -288,7 +288,7 @@ class ReconnectingConnection:
         self._lock = Lock()
 
     def direct(self) -> None:
-        """Take note that no pooler stands in between: statements can be prepared."""
+        """Prepare statements from here on: no pooler stands in between."""
         self._direct = True
         if self._connection is not None:
             self._connection.prepare_threshold = 2
@@ -300,7 +300,7 @@ class ReconnectingConnection:
 
     @contextlib.contextmanager
     def use(self) -> Iterator[TimeoutConnection]:
-        """Lend the connection, and give it up where it broke or was left in a statement's midst."""
+        """Lend the connection, and close it if it broke or was left within a statement."""
         with self._lock:
             connection = self._connected()
             connection.answer = self._answer
@@ -318,7 +318,7 @@ class ReconnectingConnection:
                     self._close()
 
     def check(self) -> bool:
-        """Ask an idle connection for an answer, and close it where none comes; False: it was dead.
+        """Ask an idle connection for an answer, and close it if none comes; False: it was dead.
 
         Else the next message would wait for as long as a statement may take.
         """
@@ -335,7 +335,7 @@ class ReconnectingConnection:
             return True
 
     def drop(self) -> None:
-        """Close the connection where it is idle; the next statement makes a new one."""
+        """Close the connection if it is idle; the next statement makes a new one."""
         if not self._lock.locked():
             self.close()
 
@@ -347,7 +347,7 @@ class ReconnectingConnection:
                 self._connection = connect(self._dsn, self._purpose, self._heartbeat)
             except psycopg.OperationalError as error:
                 raise ConnectFailed(str(error)) from error
-            self._opened.add(self._connection)
+            self._registry.add(self._connection)
             if self._direct:
                 self.direct()
         return self._connection

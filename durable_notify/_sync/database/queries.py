@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ... import schema
+from ..._core import sql
 from ..._core.grant_hints import allowing, to_consume
 from ..._core.hints import say_unpublished
 from ...adapters import storable_in
@@ -41,28 +42,6 @@ log = logging.getLogger("durable_notify")
 #: How often to try to join a group that open transactions hold: the database waits 5 s each time.
 TRIES_TO_JOIN = 6
 
-# JSON as text: what one message holds must not keep the driver from reading the others.
-_CLAIM = (
-    "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
-    " order_key"
-    " FROM durable_notify.claim_alone("
-    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
-)
-_SETTLE = (
-    "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[],"
-    " (SELECT pg_catalog.array_agg(pg_catalog.make_interval(secs => d) ORDER BY n)"
-    " FROM pg_catalog.unnest(%s::float8[]) WITH ORDINALITY AS t (d, n)),"
-    " %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[]),"
-    " pg_catalog.pg_current_xact_id()::text"
-)
-_OPTIONS = (
-    "SELECT g.order_by, g.exclusive, g.max_attempts,"
-    " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
-    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
-    " g.rate_limit FROM durable_notify.groups() AS g WHERE g.name = %s"
-)
-_ACK = "SELECT durable_notify.settle(%s, %s::bigint[]), pg_catalog.pg_current_xact_id()::text"
-
 
 def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
     """Settle messages of a lease in the transaction of a connection; returns that one's name.
@@ -72,7 +51,7 @@ def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
     """
     retried, rejected = outcomes.retried, outcomes.rejected
     if not (retried or rejected):
-        rows = fetch(connection, _ACK, (token, outcomes.acked))
+        rows = fetch(connection, sql.ACK, (token, outcomes.acked))
     else:
         pgconn = (unwrap(connection)).pgconn
         params = (
@@ -85,7 +64,7 @@ def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
             [storable_in(pgconn, outcome.reason) for _, outcome in rejected],
             [_as_json(pgconn, outcome.error) for _, outcome in rejected],
         )
-        rows = fetch(connection, _SETTLE, params)
+        rows = fetch(connection, sql.SETTLE, params)
     transaction: str = rows[0][1]
     return transaction
 
@@ -113,14 +92,16 @@ class Queries:
         self.exclusive = False
         purpose = f"consumer {options.group}"[:45]
         beat, lease = options.heartbeat, options.lease
-        self.opened = opened = ConnectionRegistry()
-        self._claiming = ReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
-        self._settling = ReconnectingConnection(dsn, purpose, opened, beat, 2 * beat)
-        # Where it is dead, there is time to try again before a lease runs out.
-        self._keeping = ReconnectingConnection(dsn, purpose, opened, beat, min(2 * beat, lease / 3))
-        self._links = (self._claiming, self._settling, self._keeping)
+        self.registry = registry = ConnectionRegistry()
+        self._claiming = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
+        self._settling = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
+        # If it is dead, there is time to try again before a lease runs out.
+        self._keeping = ReconnectingConnection(
+            dsn, purpose, registry, beat, min(2 * beat, lease / 3)
+        )
+        self._connections = (self._claiming, self._settling, self._keeping)
         # Settling never waits for a handler's connection, nor handlers for one another's.
-        self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], opened, beat)
+        self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], registry, beat)
 
     def open(self) -> dict[str, tuple[Any, Any]]:
         """Check the schema, and subscribe the group; returns what options it had that we change.
@@ -134,7 +115,8 @@ class Queries:
             wanted = to_consume(options.topics, options.group)
             with allowing(lambda: (connection.info.user, wanted)):
                 schema.check(connection)
-                before = self._differing(fetch(connection, _OPTIONS, (options.group,)))
+                stored = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
+                before = self._differing(stored)
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
                     self._join(connection)
@@ -143,8 +125,7 @@ class Queries:
                     if not left:
                         raise
                     log.info("waiting for group %r: %s", options.group, said(error))
-            query = "SELECT g.exclusive FROM durable_notify.groups() AS g WHERE g.name = %s"
-            self.exclusive = (fetch(connection, query, (options.group,)))[0][0]
+            ((_, self.exclusive, *_),) = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
             self._look_at_topics(connection)
         return before
 
@@ -159,57 +140,51 @@ class Queries:
         """Return which options of the group are not those that were given; and both values."""
         if not self._options.group_settings:
             return {}
-        return self._differing(self._keeping.fetch(_OPTIONS, (self._options.group,)))
+        return self._differing(self._keeping.fetch(sql.GROUP_OPTIONS, (self._options.group,)))
 
     def _join(self, connection: Connection[Any]) -> None:
         options = self._options
         start = options.start
         since = start if isinstance(start, datetime) else None
-        fetch(
-            connection,
-            "SELECT durable_notify.subscribe(%s, %s::text[], %s, %s::timestamptz)",
-            (options.group, list(options.topics), "since" if since else start, since),
-        )
-        if settings_given := options.group_settings:
-            query = "SELECT durable_notify.configure(%s, %s::jsonb)"
-            fetch(connection, query, (options.group, json.dumps(settings_given)))
+        params = (options.group, list(options.topics), "since" if since else start, since)
+        fetch(connection, sql.SUBSCRIBE, params)
+        if given := options.group_settings:
+            fetch(connection, sql.CONFIGURE, (options.group, json.dumps(given)))
 
     def _look_at_topics(self, connection: Connection[Any]) -> None:
-        """Say which topics may be misspelt. Other topics' names are for the owner to see."""
+        """Say which topics may be misspelt. Only the owner may see the names of other topics."""
         group, topics = self._options.group, list(self._options.topics)
-        query = "SELECT durable_notify.never_published(%s, %s::text[])"
-        unpublished = [row[0] for row in fetch(connection, query, (group, topics))]
+        unpublished = [row[0] for row in fetch(connection, sql.NEVER_PUBLISHED, (group, topics))]
         others: list[str] = []
-        if unpublished and (fetch(connection, "SELECT durable_notify._is_owner()", ()))[0][0]:
-            query = "SELECT t.topic FROM durable_notify.topics() AS t LIMIT 10000"
-            others = [row[0] for row in fetch(connection, query, ())]
+        if unpublished and (fetch(connection, sql.IS_OWNER, ()))[0][0]:
+            others = [row[0] for row in fetch(connection, sql.SOME_TOPICS, ())]
         say_unpublished(group, unpublished, others)
 
     def direct(self) -> None:
-        """Take note that no pooler stands between us and the database."""
+        """Prepare statements from here on: no pooler stands between us and the database."""
         self._claiming.direct()
         self._settling.direct()
 
     def check(self) -> None:
-        """See whether the connections that lie idle are alive, and close those that are not."""
-        for link in self._links:
-            if not link.check():
-                for other in self._links:  # they have most likely died together
+        """Check that the idle connections are alive, and close those that are not."""
+        for connection in self._connections:
+            if not connection.check():
+                for other in self._connections:  # they have most likely died together
                     other.drop()
         self.transactions.check()
 
     def close(self) -> None:
-        for link in self._links:
-            link.close()
+        """Close all connections."""
+        for connection in self._connections:
+            connection.close()
         self.transactions.close()
 
     def discover(self) -> list[str]:
-        """Return the topics that the patterns stand for by now, the group subscribed to them."""
-        query = "SELECT durable_notify.discover(%s, %s::text[])"
-        rows = self._claiming.fetch(query, (self._options.group, self._patterns))
+        """Return the topics that the patterns match by now, the group subscribed to them."""
+        rows = self._claiming.fetch(sql.DISCOVER, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
-    def claim(self, topics: Iterable[str], most: int) -> list[tuple[Any, ...]]:
+    def claim(self, topics: Iterable[str], limit: int) -> list[tuple[Any, ...]]:
         """Claim messages; the columns are those of ``claim()``.
 
         Raises:
@@ -217,12 +192,12 @@ class Queries:
         """
         options = self._options
         owner, consumer = options.owner, self._consumer
-        params = (options.group, list(topics), most, options.lease, owner, consumer)
+        params = (options.group, list(topics), limit, options.lease, owner, consumer)
         try:
-            return self._claiming.fetch(_CLAIM, params)
+            return self._claiming.fetch(sql.CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
             raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
-        except psycopg.errors.UniqueViolation as error:  # of the lease's name, which is the time
+        except psycopg.errors.UniqueViolation as error:  # a lease token is a time
             raise ClaimBusy("lease token already used: the database clock was set back") from error
 
     def settle(self, token: int, outcomes: Settlement) -> None:
@@ -232,63 +207,51 @@ class Queries:
 
     def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
         """Prolong leases; returns the tokens still held."""
-        query = "SELECT durable_notify.extend(%s::bigint[], pg_catalog.make_interval(secs => %s))"
-        return {row[0] for row in self._keeping.fetch(query, (list(tokens), seconds))}
+        rows = self._keeping.fetch(sql.EXTEND, (list(tokens), seconds))
+        return {row[0] for row in rows}
 
     def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
         """Give leases back; returns the tokens that an open transaction still holds."""
-        query = "SELECT durable_notify.release(%s::bigint[], %s)"
-        return {row[0] for row in self._settling.fetch(query, (list(tokens), counted))}
+        rows = self._settling.fetch(sql.RELEASE, (list(tokens), counted))
+        return {row[0] for row in rows}
 
-    def still_out(self, ids: Iterable[int]) -> dict[int, bool]:
+    def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return those of some messages that are not acknowledged, and whether they are dead."""
-        query = "SELECT message_id, is_dead FROM durable_notify.unacknowledged(%s, %s::bigint[])"
-        return dict(self._settling.fetch(query, (self._options.group, list(ids))))
+        params = (self._options.group, list(ids))
+        return dict(self._settling.fetch(sql.UNACKNOWLEDGED, params))
 
-    def over(self, transactions: Iterable[str]) -> set[str]:
+    def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
         """Return those of some transactions that have ended, committed or not."""
-        query = (
-            "SELECT t.name FROM pg_catalog.unnest(%s::text[]) AS t (name)"
-            " WHERE pg_catalog.pg_xact_status(t.name::pg_catalog.xid8) IS DISTINCT FROM"
-            " 'in progress'"
-        )
         names = list(transactions)
         try:
-            return {row[0] for row in self._settling.fetch(query, (names,))}
+            rows = self._settling.fetch(sql.ENDED_TRANSACTIONS, (names,))
         except psycopg.errors.InvalidParameterValue:
-            return set(names)  # it never came so far: they are of a primary that was replaced
+            return set(names)  # this server never came so far: their primary was replaced
+        return {row[0] for row in rows}
 
     def next_due(self, topics: Iterable[str]) -> float | None:
-        """Return the seconds until something comes back by the clock; None: nothing will."""
-        query = "SELECT durable_notify.next_due(%s, %s::text[], %s)"
-        rows = self._claiming.fetch(query, (self._options.group, list(topics), self._consumer))
-        due: float | None = rows[0][0]
+        """Return in how many seconds a message becomes due; None: none will."""
+        params = (self._options.group, list(topics), self._consumer)
+        due: float | None = (self._claiming.fetch(sql.NEXT_DUE, params))[0][0]
         return due
 
     def advance_replays(self, topics: Iterable[str]) -> float | None:
         """Advance running replays; returns the seconds until the next step, None: none runs."""
-        query = "SELECT durable_notify.advance_replays(%s, %s::text[])"
-        rows = self._claiming.fetch(query, (self._options.group, list(topics)))
-        due: float | None = rows[0][0]
+        params = (self._options.group, list(topics))
+        due: float | None = (self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
-    def stay_active(self) -> None:
+    def renew_active(self) -> None:
         """Give a sign of life as the active consumer of an exclusive group, if this one is."""
-        query = "SELECT durable_notify.renew_active(%s, %s, pg_catalog.make_interval(secs => %s))"
         params = (self._options.group, self._consumer, self._options.lease)
-        self._keeping.fetch(query, params)
+        self._keeping.fetch(sql.RENEW_ACTIVE, params)
 
-    def stand_down(self) -> None:
+    def resign_active(self) -> None:
         """Let another consumer of an exclusive group be the active one at once."""
-        query = "SELECT durable_notify.resign_active(%s, %s)"
-        self._settling.fetch(query, (self._options.group, self._consumer))
+        self._settling.fetch(sql.RESIGN_ACTIVE, (self._options.group, self._consumer))
 
     def maintenance_due(self, every: float) -> bool | None:
-        """Return whether nobody has maintained the database for so long; None: others do that."""
-        if not (self._keeping.fetch("SELECT durable_notify._is_owner()", ()))[0][0]:
+        """Return whether no maintenance was done for so long; None: this role may not do it."""
+        if not (self._keeping.fetch(sql.IS_OWNER, ()))[0][0]:
             return None
-        query = (
-            "SELECT NOT EXISTS (SELECT FROM durable_notify.maintenance m WHERE m.done_at >"
-            " pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s))"
-        )
-        return bool((self._keeping.fetch(query, (every,)))[0][0])
+        return bool((self._keeping.fetch(sql.MAINTENANCE_DUE, (every,)))[0][0])

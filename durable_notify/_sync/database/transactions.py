@@ -32,21 +32,21 @@ class TransactionPool:
     Args:
         dsn: where they lead.
         purpose: what they are for, in their ``application_name``.
-        opened: where they are noted.
+        registry: knows them, to cut them if the server hangs.
         heartbeat: how long one may lie idle before it is asked for an answer, in seconds.
     """
 
-    #: How long to go on trying to connect, in seconds.
+    #: How long to try to connect, in seconds.
     PATIENCE = 10.0
     #: How long one that is not used stays open, in seconds.
     IDLE = 60.0
 
     def __init__(
-        self, dsn: str, purpose: str, opened: ConnectionRegistry, heartbeat: float
+        self, dsn: str, purpose: str, registry: ConnectionRegistry, heartbeat: float
     ) -> None:
         self._dsn = dsn
         self._purpose = purpose
-        self._opened = opened
+        self._registry = registry
         self._heartbeat = heartbeat
         self._idle: deque[TimeoutConnection] = deque()  # used last is last
         self._closing = Event()
@@ -63,7 +63,7 @@ class TransactionPool:
             yield connection
         finally:
             status = connection.info.transaction_status
-            # What leads to where nothing can be written any more is given up, too.
+            # One that leads to a server that takes no writes any more is closed, too.
             if (
                 status == psycopg.pq.TransactionStatus.IDLE
                 and can_write(connection)
@@ -119,5 +119,5 @@ class TransactionPool:
                 delay = backoff(attempt, 0.1, 2.0)
                 if time.monotonic() + delay > until or self._closing.wait(delay):
                     raise
-        self._opened.add(connection)
+        self._registry.add(connection)
         return connection

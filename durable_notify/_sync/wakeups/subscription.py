@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..._core.emitter import EventEmitter
 from ..._core.pacing import shortest
@@ -16,104 +16,128 @@ from ..database.connection import HEARTBEAT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .listener import Listener
+    from ..._core.listener_state import ListenerState
 
-__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "REREAD", "Subscription"]
+__all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "RECHECK", "Subscription"]
 
-#: How often to look while wake-ups do not arrive, or a topic does not ring, in seconds.
+#: How often to poll while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
 #: No wait may be longer than a thread can wait.
 LONGEST_SLEEP = 86_400.0
-#: After how many attempts to listen a consumer that sleeps quietly does without.
+#: After how many attempts to listen a suspended consumer does without.
 PATIENCE = 3
-#: Stands for a ring's payload where nobody has rung, and somebody may have wanted to.
-REREAD = ""
+#: Stands for a ring's payload when nothing rang, and a publisher may have wanted to.
+RECHECK = ""
 
 
 class Subscription:
     """What one consumer hears: ``woken`` is set by every ring on one of its channels.
 
-    It is rung for only while it rests. It is also set whenever rings may have been missed: once the
-    bells it asked for are armed, after every reconnection, and when a transaction that may not have
-    rung has ended.
+    Publishers ring for it only while it is armed. ``woken`` is also set whenever rings may have
+    been missed: once the doorbells it asked for are armed, after every reconnection, and when a
+    transaction that may not have rung has ended.
+
+    Args:
+        state: that of the listening session.
+        channels: what to listen to, with the topic of each.
+        heartbeat: how often to check that the session still listens, in seconds.
+        changed: tells the listener that this subscription wants something else.
+        leave: tells it that this subscription has ended.
     """
 
     def __init__(
         self,
-        listener: Listener,
+        state: ListenerState,
         channels: Mapping[str, str],
         heartbeat: float = HEARTBEAT,
+        *,
+        changed: Callable[[], None],
+        leave: Callable[[Subscription], Any],
     ) -> None:
-        self.channels = dict(channels)  # with the topic of each
+        self._state = state
+        self._changed = changed
+        self._leave = leave
+        self.channels = dict(channels)
         self.heartbeat = heartbeat
-        self.quiet = False  # it sleeps, and the database is to be left alone meanwhile
-        self._waits = False
-        self._ending = False
+        self.suspended = False  # it sleeps, and the database is to be left alone meanwhile
         self.woken = Event()
-        self.when_it_hangs: Callable[[], None] | None = None
-        self.teller = EventEmitter(None)
-        self._resting: frozenset[str] = frozenset()
+        self.on_timeout: Callable[[], None] | None = None  # called when the server hangs
+        self.emitter = EventEmitter(None)
+        self._ending = False
+        self._sleeping = False
+        self._wanted: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
         self._mutex = threading.RLock()  # a signal's handler may wake as well
-        self._listener = listener
 
     @property
     def deaf(self) -> bool:
         """Whether rings were proven not to arrive."""
-        return self._listener.deaf
+        return self._state.deaf
 
     @property
     def hears(self) -> bool:
         """Whether rings were proven to arrive on the connection there is now."""
-        return self._listener.hears
+        return self._state.hears
 
     @property
     def lost_at(self) -> float | None:
-        """When the listening connection was lost that is missed; None: it is there, or not missed.
+        """When the listening connection was lost; None: it is there, or is not missed.
 
-        While all sleep quietly, nobody makes a new one.
+        While all subscriptions are suspended, the listener makes no new one.
         """
-        return None if self.quiet else self._listener.lost_at
+        return None if self.suspended else self._state.lost_at
 
-    def rest(self) -> None:
+    # What publishers ring for
+
+    def arm(self) -> None:
         """Have publishers ring from here on.
 
         It wakes once they do: then read once more, and sleep if there is nothing.
         """
         with self._mutex:
-            before, self._resting = self._resting, frozenset(self.channels.values())
-        if self._resting != before:
-            self._listener.look()
+            before, self._wanted = self._wanted, frozenset(self.channels.values())
+        if self._wanted != before:
+            self._changed()
 
-    def rise(self, topics: Iterable[str]) -> None:
+    def disarm(self, topics: Iterable[str]) -> None:
         """Read some topics from here on: publishers need not ring for them."""
         with self._mutex:
-            before = self._resting
-            self._resting = before.difference(topics)
-        if self._resting != before:
-            self._listener.look()
+            before = self._wanted
+            self._wanted = before.difference(topics)
+        if self._wanted != before:
+            self._changed()
 
     @property
-    def resting(self) -> frozenset[str]:
-        """The topics for which it wants to be rung."""
-        return self._resting
+    def wanted(self) -> frozenset[str]:
+        """The topics whose doorbells are to be armed."""
+        return self._wanted
 
     @property
     def armed(self) -> frozenset[str]:
-        """The topics whose publishers ring for it: what a read that begins now misses, rings."""
-        return self._resting & self._listener.bells.armed
+        """The topics whose publishers ring: what a read that begins now misses, rings."""
+        return self._wanted & self._state.doorbells.armed
 
     @property
     def arming(self) -> bool:
-        """Whether it will be woken because bells are armed, or could not be."""
-        bells = self._listener.bells
-        return self.hears and not self._resting <= bells.armed | bells.refused
+        """Whether it will be woken because doorbells are armed, or could not be."""
+        doorbells = self._state.doorbells
+        return self.hears and not self._wanted <= doorbells.armed | doorbells.refused
 
     @property
-    def unarmed(self) -> bool:
-        """Whether some of its topics do not ring, now or ever: look at intervals."""
-        return not self._resting <= self._listener.bells.armed
+    def some_unarmed(self) -> bool:
+        """Whether some of its topics do not ring, now or ever: poll."""
+        return not self._wanted <= self._state.doorbells.armed
+
+    @property
+    def _arming_finished(self) -> bool:
+        """Whether all has been done to be woken, and it has worked or most likely never will."""
+        state = self._state
+        if state.hears:
+            return state.doorbells.hopeless(self._wanted - state.doorbells.armed)
+        return state.deaf or state.failures >= PATIENCE
+
+    # Sleeping
 
     def sleep(
         self,
@@ -123,10 +147,10 @@ class Subscription:
         due: float | None = None,
         idle: bool = True,
     ) -> bool:
-        """Sleep until woken, something is due or it is time to look; whether it was woken.
+        """Sleep until woken, something is due or it is time to poll; returns whether it was woken.
 
-        With ``idle_poll``, and nothing under way, it sleeps quietly: nothing is sent on its
-        connections until then.
+        With ``idle_poll``, and nothing under way, it is suspended: until then nothing is sent on
+        its connections.
 
         Raises:
             ListenUnavailable: nothing would ever wake it.
@@ -138,66 +162,59 @@ class Subscription:
                 "wake-ups do not reach the listening connection, and polling is switched off: "
                 "give a direct listen_dsn, or allow poll"
             )
-        if idle and idle_poll is not None and self._at_rest:
-            return self._sleep_quietly(shortest(due, idle_poll, LONGEST_SLEEP))
-        if self.unarmed and self.hears:
-            poll = shortest(poll, DEAF_POLL)  # whatever was asked for: nothing will ring
+        if idle and idle_poll is not None and self._arming_finished:
+            return self._sleep_suspended(shortest(due, idle_poll, LONGEST_SLEEP))
+        if self.some_unarmed and self.hears:
+            poll = shortest(poll, DEAF_POLL)  # even if polling is switched off: nothing will ring
         elif not self.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
         return self._wait(shortest(due, poll, LONGEST_SLEEP))
 
+    def _sleep_suspended(self, seconds: float | None) -> bool:
+        self.suspended = True
+        try:
+            return self._wait(seconds)
+        finally:
+            if not self._ending:
+                self.suspended = False
+                self._changed()  # a heartbeat may be due, or a connection to be made
+
     def _wait(self, seconds: float | None) -> bool:
-        self._waits = True
+        self._sleeping = True
         try:
             self.woken.wait(seconds)
         finally:
-            self._waits = False
+            self._sleeping = False
         return self.woken.is_set()
 
     @property
     def waits(self) -> bool:
         """Whether nothing was left to read, and nothing has woken it since."""
-        return self._waits and not self.woken.is_set()
+        return self._sleeping and not self.woken.is_set()
 
     @property
     def asleep(self) -> bool:
         """Whether it waits, and publishers ring for each of its topics."""
-        # Trap: one that reads some of its topics rests for the others.
-        every = frozenset(self.channels.values())
-        rung_for = self.hears and self._resting == every and not self.unarmed
-        return self.waits and rung_for and self._listener.listens_to(set(self.channels))
+        # Trap: one that reads some of its topics is armed for the others.
+        every = self._wanted == frozenset(self.channels.values()) and not self.some_unarmed
+        return self.waits and every and self.hears and self.channels.keys() <= self._state.listening
 
-    @property
-    def _at_rest(self) -> bool:
-        """Whether all has been done to be woken, and it has worked or most likely never will."""
-        listener = self._listener
-        if self.hears:
-            return listener.bells.hopeless(self._resting - listener.bells.armed)
-        return self.deaf or listener.failures >= PATIENCE
-
-    def _sleep_quietly(self, seconds: float | None) -> bool:
-        self.quiet = True
-        try:
-            return self._wait(seconds)
-        finally:
-            if not self._ending:
-                self.quiet = False
-                self._listener.look()  # a heartbeat may be due, or a connection to be made
+    # Waking
 
     def end(self) -> None:
-        """Wake for good: a database that sleeps is left asleep."""
+        """Wake for good: a suspended database is left alone."""
         self._ending = True
         self.wake()
 
     def wake(self, rung: dict[str, set[str]] | None = None) -> None:
-        """Set ``woken``; without rings, for rings may have been missed."""
+        """Set ``woken``; without rings, because rings may have been missed."""
         with self._mutex:
             for channel, payloads in (rung or {}).items():
                 self._rung.setdefault(channel, set()).update(payloads)
             self._in_doubt |= rung is None
         self.woken.set()
 
-    def heard(self) -> dict[str, set[str]] | None:
+    def take_notifications(self) -> dict[str, set[str]] | None:
         """Return what rang since the last call, channels with payloads; None: perhaps all did."""
         self.woken.clear()  # before reading: a ring meanwhile is about something newer
         with self._mutex:
@@ -206,26 +223,30 @@ class Subscription:
         return None if in_doubt else rung
 
     def ring(self, rung: dict[str, set[str]]) -> None:
-        """Wake: some of its channels have rung. It is not rung for them while it reads."""
+        """Wake: some of its channels have rung. Publishers do not ring for them while it reads."""
         with self._mutex:
-            self._resting = self._resting.difference(self.channels[name] for name in rung)
-        if self.teller:
+            self._wanted = self._wanted.difference(self.channels[name] for name in rung)
+        if self.emitter:
             topics = tuple(sorted(filter(None, (self.channels[name] for name in rung))))
-            self.teller.tell(Notified(group=self.teller.group, topics=topics))
+            self.emitter.emit(Notified(group=self.emitter.group, topics=topics))
         self.wake(rung)
 
-    def reread(self, topics: frozenset[str]) -> None:
-        """Wake, for there may be something in some of these topics.
+    def recheck(self, topics: frozenset[str]) -> None:
+        """Wake: there may be something in some of these topics.
 
-        Trap: also where it does not rest just now. It may be about to, after a read that was too
-        early, and find its bells still armed.
+        Trap: also if it is not armed just now. It may be about to arm, after a read that was too
+        early, and find its doorbells still armed.
         """
-        if mine := {name: {REREAD} for name, topic in self.channels.items() if topic in topics}:
+        if mine := {name: {RECHECK} for name, topic in self.channels.items() if topic in topics}:
             self.wake(mine)
+
+    # Channels
 
     def listen(self, channels: Mapping[str, str]) -> None:
         """Hear more channels; it wakes once the session listens to them."""
-        self._listener.extend(self, channels)
+        self.channels = {**self.channels, **channels}
+        self._changed()
 
     def close(self) -> None:
-        self._listener.remove(self)
+        """Hear nothing more."""
+        self._leave(self)

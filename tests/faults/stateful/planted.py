@@ -25,7 +25,7 @@ def attempts_forgotten(session: Session) -> None:
 
 def sent_back_dropped(session: Session) -> None:
     """What follows a retried message of its key is settled, and put nowhere."""
-    sent_back = "PERFORM durable_notify._requeue(held, options, sent_back);"
+    sent_back = "PERFORM durable_notify._requeue(lease, options, sent_back);"
     plant(session, "settle", (sent_back, ""))
 
 

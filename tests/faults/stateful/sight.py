@@ -95,7 +95,7 @@ LEAVES, WIDTH = 4, 8
 TABLES = """
     SELECT c.oid::regclass::text FROM pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-       AND c.relname NOT IN ('anchor', 'schema_version', 'log_layout')
+       AND c.relname NOT IN ('cluster_identity', 'schema_version', 'partition_settings')
      ORDER BY c.relname <> 'consumer_group', c.relname"""
 
 

@@ -171,7 +171,7 @@ def test_rename_and_delete(sessions: Sessions, one: Session) -> None:
     one.run("SELECT durable_notify.delete_group('h')")
     with pytest.raises(psycopg.DatabaseError, match="was superseded"):
         one.ack(held)
-    left = ["lease", "settlement", "deferred", "heartbeat", "dead_letter"]
+    left = ["lease", "settlement", "deferred", "lease_deadline", "dead_letter"]
     assert [one.value(f"SELECT count(*) FROM durable_notify.{table}") for table in left] == [0] * 5
     one.subscribe("h")
     assert ids(one.claim(group="h")) == published

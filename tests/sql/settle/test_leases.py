@@ -16,7 +16,7 @@ from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 EXTEND = "SELECT durable_notify.extend(%s, '1 hour')"
 RELEASE = "SELECT durable_notify.release(%s, %s)"
 NEXT_DUE = "SELECT durable_notify.next_due('g', '{t}')"
-SMALL_TABLES = ["lease", "settlement", "heartbeat", "deferred", "dead_letter"]
+SMALL_TABLES = ["lease", "settlement", "lease_deadline", "deferred", "dead_letter"]
 FROZEN = ["repeatable read", "serializable"]
 
 

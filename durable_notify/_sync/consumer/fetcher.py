@@ -1,0 +1,270 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""Fetching: when to claim, how much, and from which topics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..._core.log_throttle import LogThrottle
+from ..._core.pacing import BusyPoller, backoff, shortest
+from ..._core.topic_set import TopicSet
+from ...dsn import said
+from ...errors import ClaimBusy
+from ...events import ClaimFailed, ClaimRecovered, Polled, name_of
+from ..concurrency import CANCELLED, Event, checkpoint
+from ..database.connection import TRANSIENT
+from ..wakeups.subscription import DEAF_POLL, RECHECK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..._core.emitter import EventEmitter
+    from ..._core.health import HealthTracker
+    from ..._core.pacing import BatchSizer
+    from ...options import ConsumerOptions
+    from ..database.queries import Queries
+    from ..wakeups.subscription import Subscription
+    from .buffer import PrefetchBuffer
+    from .leases import LeaseManager
+
+__all__ = ["Fetcher"]
+
+log = logging.getLogger("durable_notify")
+
+#: How often a consumer polls that stops when nothing is left, in seconds.
+DRAIN_POLL = 0.5
+#: How often a busy consumer looks whether a replay was started, in seconds.
+REPLAY_LOOK = 5.0
+
+
+class Fetcher:
+    """Claims messages into the buffer when there is room, and sleeps when there are none.
+
+    Args:
+        queries: the database half.
+        buffer: takes what was claimed.
+        lease_manager: knows how much is held.
+        options: of the consumer.
+        batch_sizer: decides how much to claim.
+        emitter: tells subscribers of claims.
+        health: notes whether claims work.
+        being_handled: returns how many messages are with handlers or a loop.
+        stopping: set once nothing more is to be claimed.
+        room: set when there may be room for another batch.
+    """
+
+    subscription: Subscription  # set by run()
+
+    def __init__(
+        self,
+        queries: Queries,
+        buffer: PrefetchBuffer,
+        lease_manager: LeaseManager,
+        *,
+        options: ConsumerOptions,
+        batch_sizer: BatchSizer,
+        emitter: EventEmitter,
+        health: HealthTracker,
+        being_handled: Callable[[], int],
+        stopping: Event,
+        room: Event,
+    ) -> None:
+        self._queries = queries
+        self._buffer = buffer
+        self._lease_manager = lease_manager
+        self._options = options
+        self._topic_set = TopicSet(options.topics)
+        self._batch_sizer = batch_sizer
+        self._emitter = emitter
+        self._health = health
+        self._being_handled = being_handled
+        self._stopping = stopping
+        self._room = room
+        self._full = False
+        self._busy_poller = BusyPoller()
+        self._log_throttle = LogThrottle()
+        self._replay_at = 0.0  # when to look for replays to advance
+        self._replaying = False
+
+    def run(self, subscription: Subscription, direct: bool) -> None:
+        """Claim until stopped. Whatever ends this also ends those who wait for messages.
+
+        Args:
+            subscription: what wakes it.
+            direct: whether a wake-up proves that no pooler stands before the database.
+        """
+        self.subscription = subscription
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if direct and subscription.hears:
+                        self._queries.direct()
+                    self.fetch_once()
+                    failures = 0
+                except ClaimBusy as error:
+                    log.info("%s", error)
+                except TRANSIENT as error:
+                    failures += 1
+                    self._stopping.wait(self._claim_failed(error, failures))
+        except CANCELLED:
+            raise
+        except BaseException as error:
+            self._buffer.failure = error
+            self._health.end(error)
+        finally:
+            self._buffer.end()
+
+    def fetch_once(self) -> None:
+        """Claim a batch if there is room for one; if nothing is there, sleep until woken."""
+        self._room.clear()
+        rung = self.subscription.take_notifications()
+        if self._stopping.is_set():
+            return  # stop() may have set both events just before
+        if self._note_wakeups(rung):
+            self._discover_topics()
+        if (limit := min(self.free, self.wanted)) <= 0:
+            self._wait_for_room()
+            return
+        self._advance_replays()
+        if rows := self._claim(limit):
+            self._pass_on(rows, limit)
+        else:
+            self._idle()
+
+    def _wait_for_room(self) -> None:
+        self._full = True
+        self._room.wait()
+        self._full = False
+
+    @property
+    def full(self) -> bool:
+        """Whether it waits because as many messages are here as may be."""
+        return self._full and not self._room.is_set()
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """The channels to listen to, with the topic of each."""
+        return self._topic_set.channels
+
+    @property
+    def wanted(self) -> int:
+        """How many more messages are wanted, by what can be begun and how fast it goes."""
+        begun = max(self._being_handled(), self._buffer.keys)
+        return self._batch_sizer.to_claim(begun, self._buffer.queued, self._buffer.size)
+
+    @property
+    def free(self) -> int:
+        """How many more messages may be held, by number and by size."""
+        held = self._lease_manager.held
+        free = self._options.prefetch - held
+        if (max_bytes := self._options.prefetch_bytes) is not None:
+            left = max_bytes - self._lease_manager.held_bytes
+            # The first is taken whatever its size, and tells how large those after it may be.
+            fits = int(left / self._buffer.largest) if self._buffer.largest else 1
+            free = min(free, max(fits, 0) if held else max(fits, 1))
+        return free
+
+    def _note_wakeups(self, rung: Mapping[str, set[str]] | None) -> bool:
+        """Note which topics may have something; returns whether to look for new topics."""
+        # Trap: a replay that was started before the doorbell was armed did not ring.
+        if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
+            self._replay_at = 0.0  # one may have been started
+        notified = "" in self.subscription.armed
+        return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
+            time.monotonic(), notified=notified
+        )
+
+    def _discover_topics(self) -> None:
+        self.subscription.listen(self._topic_set.add(self._queries.discover()))
+
+    def _advance_replays(self) -> None:
+        now = time.monotonic()
+        if now >= self._replay_at and self._topic_set.topics:
+            due = self._queries.advance_replays(self._topic_set.topics)
+            self._replaying = due is not None
+            self._replay_at = now + (REPLAY_LOOK if due is None else due)
+
+    @property
+    def _replay_due(self) -> float | None:
+        """In how many seconds to advance a replay; None: none runs."""
+        return max(0.0, self._replay_at - time.monotonic()) if self._replaying else None
+
+    def _claim(self, limit: int) -> list[tuple[Any, ...]]:
+        if self._options.until_empty:
+            self._topic_set.mark_all()
+        topics = self._topic_set.to_claim()
+        armed = self.subscription.armed  # before the claim: what comes later rings
+        before = time.monotonic()
+        rows = self._queries.claim(topics, limit) if topics else []
+        failed_for = self._health.claim_succeeded(now := time.monotonic()) if topics else None
+        if self._emitter:
+            self._emitter.claimed(rows, now - before)
+            if failed_for is not None:
+                group = self._options.group
+                self._emitter.emit(ClaimRecovered(group=group, seconds=failed_for))
+        if len(rows) < limit:
+            self._topic_set.mark_empty(armed.intersection(topics))
+        return rows
+
+    def _claim_failed(self, error: Exception, failures: int) -> float:
+        """Log a failed claim; returns how long to wait."""
+        now, delay = time.monotonic(), backoff(failures, 0.1, 10.0)
+        level = self._log_throttle.level("claiming", error, now)
+        log.log(level, "claiming failed, next try in %.1f s: %s", delay, said(error))
+        self._health.claim_failed(error, now)
+        if self._emitter:
+            group, name = self._options.group, name_of(error)
+            failed = ClaimFailed(group=group, failures=failures, delay=delay, error=name)
+            self._emitter.emit(failed)
+        return delay
+
+    def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
+        """Give the buffer what was claimed."""
+        self._buffer.fill(rows)
+        self._buffer.low_water = self._batch_sizer.size // 2
+        self._batch_sizer.claimed(full=len(rows) == limit)
+        self._busy_poller.found(len(rows), time.monotonic())
+        self.subscription.disarm({row[2] for row in rows})
+        checkpoint()  # handlers go before the next claim
+        if len(rows) < limit:
+            self._busy_poll()  # that was all: let some more come together
+
+    def _busy_poll(self) -> bool:
+        """If messages come fast, wait a moment for more; returns whether it has waited."""
+        pause = None if self._options.until_empty else self._busy_poller.pause(time.monotonic())
+        if pause is not None:
+            self.subscription.woken.wait(pause)
+        return pause is not None
+
+    def _idle(self) -> None:
+        """Nothing is left: poll again soon, or arm the doorbells and sleep."""
+        if self._busy_poll():
+            return
+        self._batch_sizer.rest()
+        if not self._options.until_empty:
+            self.subscription.arm()
+            if self.subscription.arming:
+                # Claim once more after it is armed: a message may have come just before.
+                self.subscription.woken.wait(DEAF_POLL)
+                return
+        due = shortest(self._queries.next_due(self._topic_set.topics), self._replay_due)
+        if self._options.until_empty:
+            if due is None and self._lease_manager.held == 0:
+                self._stopping.set()
+                return
+            due = shortest(due, DRAIN_POLL)
+        self._sleep(due)
+
+    def _sleep(self, due: float | None) -> None:
+        idle_poll = None if self._options.until_empty else self._options.idle_poll
+        # If the listening connection is gone, a settle that brings something back does not ring.
+        idle = self._lease_manager.held == 0
+        if not self.subscription.sleep(self._options.poll, idle_poll, due=due, idle=idle):
+            self._topic_set.mark_all()  # something is due, or it is time to poll
+            if self._emitter and not self._stopping.is_set():
+                self._emitter.emit(Polled(group=self._options.group))
+            if idle_poll is not None:
+                self._queries.check()  # a NAT may have dropped the connections meanwhile

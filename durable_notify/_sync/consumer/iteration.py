@@ -1,0 +1,87 @@
+# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
+"""Iterating: messages go to loops, which settle them themselves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..._core.hints import Unsettled
+
+if TYPE_CHECKING:
+    from ..._core.pacing import BatchSizer
+    from .buffer import PrefetchBuffer
+    from .leases import LeaseManager
+    from .message import Message
+
+__all__ = ["Iteration"]
+
+
+class Iteration:
+    """Hands messages to the loops over a consumer, and notes how many they have.
+
+    Args:
+        buffer: hands out messages.
+        lease_manager: settles what loops acknowledge in transactions of their own.
+        batch_sizer: told how long loops take.
+        until_empty: whether the loops end once nothing is left.
+    """
+
+    def __init__(
+        self,
+        buffer: PrefetchBuffer,
+        lease_manager: LeaseManager,
+        batch_sizer: BatchSizer,
+        *,
+        until_empty: bool,
+    ) -> None:
+        self._buffer = buffer
+        self._lease_manager = lease_manager
+        self._batch_sizer = batch_sizer
+        self._unsettled = Unsettled(until_empty=until_empty)
+        self.out = 0  # how many messages a loop has
+        self._out_at = 0.0
+
+    def next(self) -> Message | None:
+        """Return the next message; None: there is none any more."""
+        self._lease_manager.finish_pending()  # the loop's body is over: so are its transactions
+        self._came_back()
+        with self._unsettled.waits():
+            message = self._buffer.next()
+        if message is not None:
+            self._went_out(1)
+        return message
+
+    def next_batch(self, size: int, max_wait: float) -> list[Message]:
+        """Return the next batch; empty: there is none any more."""
+        with self._unsettled.waits():
+            batch = self._buffer.batch(size, max_wait)
+        if batch:
+            self._went_out(len(batch))
+        return batch
+
+    def end_batch(self, batch: list[Message]) -> None:
+        """The loop's body is over: so are the transactions in it that acknowledged messages."""
+        self._came_back()
+        pending = self._lease_manager.pending_in_transaction
+        for message in batch:
+            if (delivered := (message._lease, message.id)) in pending:
+                pending.discard(delivered)
+                self._lease_manager.settled_in_transaction(*delivered)
+
+    def warn_if_stuck(self, *, room: bool) -> None:
+        """Log it if a loop waits while what it was given is not settled.
+
+        Args:
+            room: whether more may be claimed.
+        """
+        self._unsettled.look(self._lease_manager.held - self._buffer.size, room=room)
+
+    def _went_out(self, messages: int) -> None:
+        self.out, self._out_at = messages, time.monotonic()
+        self._buffer.begun(messages)
+
+    def _came_back(self) -> None:
+        if self.out:
+            self._batch_sizer.took(self.out, time.monotonic() - self._out_at)
+            self.out = 0
