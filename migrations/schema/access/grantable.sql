@@ -18,7 +18,8 @@ DECLARE
     call text;
 BEGIN
     -- Declare which actions a role must be granted one of to call a function. This stands in the function's file;
-    -- only the owner may call a function without it. See grant_access(). Once all is created, this goes.
+    -- only the owner may call a function without it. See grant_access(). Once all is created, this goes. Of a function in
+    -- inlined/ it stands with the function that rewrites it.
     --
     -- guard: what the function's twin _name_granted() asks for first; next: statements after that; visible: which of
     -- the rows f it returns. The twin runs with the owner's rights, and calls the function. Without a guard there is

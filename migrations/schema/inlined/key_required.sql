@@ -5,5 +5,3 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     -- Written anew by set_retention(), so that it costs a publisher nothing; see notify_policy().
     SELECT false
 $function$;
-
-CALL durable_notify._grantable('_key_required', '{insert}');

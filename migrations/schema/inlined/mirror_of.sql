@@ -5,5 +5,3 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     -- Written anew by set_mirror(), so that it costs a publisher nothing; see notify_policy().
     SELECT NULL::pg_catalog.text
 $function$;
-
-CALL durable_notify._grantable('mirror_of', '{insert}');

@@ -7,5 +7,3 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     -- call when an expression is planned, where a look into a table took a tenth of the rate.
     SELECT 'when_waiting'::pg_catalog.text
 $function$;
-
-CALL durable_notify._grantable('notify_policy', '{publish,insert,observe,read,consume}');
