@@ -277,7 +277,7 @@ async def test_after_the_consumer_was_closed(api: Api, dsn: str, conn: Connectio
             message.ack(), message.retry(), message.reject(), message.extend(5),
             message.ack(connection),
         ):  # fmt: skip
-            with pytest.raises(dn.ConsumerClosed, match="come again"):
+            with pytest.raises(dn.ConsumerClosed, match="redelivered"):
                 await attempt
     assert outstanding(conn) == 1
 
