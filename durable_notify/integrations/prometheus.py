@@ -42,8 +42,10 @@ BUCKETS = (
 )  # fmt: skip
 
 _STATUS = (
-    "SELECT topic, group_name, unread, oldest_seconds, deferred, leases, leased, dead"
-    " FROM durable_notify.backlog(%s)"
+    "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
+    "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
+    " deferred, leases, leased, dead"
+    " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
 )
 #: What a scrape asks the database for, in the order of the query's columns.
 GAUGES = {

@@ -47,3 +47,5 @@ EXCEPTION
         RETURN pg_catalog.to_jsonb(raw);
 END
 $function$;
+
+CALL durable_notify._grantable('capture', '{publish}', $$_require('publish', ARRAY[topic])$$);

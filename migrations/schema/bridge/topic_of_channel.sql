@@ -5,3 +5,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- what a topic cannot have in it (white space, control characters, *, >) and % as %XX.
     SELECT durable_notify._percent_encode(channel, E'[\\u0001-\\u0020\\u007f-\\u00a0*>%]')
 $function$;
+
+CALL durable_notify._grantable('topic_of_channel', '{publish}');

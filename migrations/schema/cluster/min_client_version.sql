@@ -5,3 +5,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- upgrade is under way, the release before goes on. A revision that takes something away replaces this.
     SELECT '0001'::text
 $function$;
+
+CALL durable_notify._grantable('min_client_version', '{publish,insert,observe,read,consume}');

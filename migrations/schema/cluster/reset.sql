@@ -7,7 +7,8 @@ BEGIN
     -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
     -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those,
     -- nor a leaf closed for them: what is published there would be refused.
-    DELETE FROM durable_notify.watermark;
+    -- Trap: the log's own only. A claim that has written its group's waits for the lock that TRUNCATE has on the log.
+    DELETE FROM durable_notify.watermark w WHERE w.group_id = 0;
     DELETE FROM durable_notify.unwanted_partition;
     DELETE FROM durable_notify.maintenance;
     UPDATE durable_notify.maintenance_progress p

@@ -35,3 +35,5 @@ LANGUAGE sql VOLATILE AS $function$
     -- RowExclusiveLock on the outbox from before it draws an id until after its commit became visible.
     SELECT durable_notify._open_writers('{durable_notify.outbox}')
 $function$;
+
+CALL durable_notify._grantable('_open_writers', '{read,consume}');

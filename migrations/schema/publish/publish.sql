@@ -115,3 +115,5 @@ BEGIN
     RETURN message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('publish', '{publish}');
