@@ -132,7 +132,7 @@ class DeadLettered(Event):
     """This consumer has given a message up: it was rejected, or failed too often.
 
     What becomes a dead letter by a lease that ran out, or past its expiry, is not seen by any
-    consumer: the database counts it, see ``backlog()``.
+    consumer: the database counts it, see ``status()``.
     """
 
     name = "dead_lettered"

@@ -302,11 +302,22 @@ class ReadMessage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """How a group stands in a topic; ``group`` and the counts are None where none reads it.
+    """How a group stands in a topic. If no group reads it, only its last id and sleepers are known.
 
-    ``unread``: committed and never delivered; ``oldest_unread``: when the oldest of those was
-    published; ``deferred``: wait for another attempt; ``leases`` and ``leased``: batches and
-    messages that consumers hold now; ``dead``: dead letters.
+    Attributes:
+        topic: its name.
+        group: its name.
+        last_id: the topic's highest id.
+        unread: committed and never delivered; estimated unless ``is_exact``.
+        oldest_unread: when the first of those was published.
+        deferred: messages that wait for another attempt; counted up to ``max_count``.
+        leases: batches that consumers hold now.
+        leased: messages in them.
+        dead: dead letters; counted up to ``max_count``.
+        is_exact: whether ``unread`` was counted.
+        delivered_id: the highest id delivered to the group.
+        expired: how many messages were past their time.
+        asleep: sessions, of any group, that wait for the topic's doorbell.
     """
 
     topic: str
@@ -318,6 +329,10 @@ class TopicStatus:
     leases: int | None
     leased: int | None
     dead: int | None
+    is_exact: bool | None
+    delivered_id: int | None
+    expired: int | None
+    asleep: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

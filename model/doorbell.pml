@@ -84,7 +84,7 @@ byte publisher_deaths = PUBLISHER_DEATHS;
 
 #ifdef VARIANT_STRICT
 /* A strict group does not get a message while one with a lower id may still appear. elder[t]: who
- * drew an id before t did and was still publishing then. Like read_horizon(), by pg_locks. */
+ * drew an id before t did and was still publishing then. Like _advance_watermark(), by pg_locks. */
 byte elder[8];
 #define BACK(t)   (((elder[t] & publishing) != 0) << t)
 #define READABLE  (committed & ~(BACK(0) | BACK(1) | BACK(2) | BACK(3) | BACK(4) | BACK(5) | \

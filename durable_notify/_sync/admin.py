@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .._core import sql
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import (
     AccessGrant,
@@ -46,12 +46,16 @@ class Admin(RetentionAdmin):
     A connection is what ``Publisher`` takes, and what is changed is part of its transaction.
     """
 
-    def status(self, connection: Publishable) -> list[TopicStatus]:
+    def status(
+        self, connection: Publishable, *, max_count: int | None = 10_000
+    ) -> list[TopicStatus]:
         """Return how each group stands in each of its topics, and the topics without a group.
 
-        Counts unread messages: millions take seconds.
+        Args:
+            max_count: more messages than these are estimated, not counted. None counts all, which
+                takes seconds if millions are unread.
         """
-        rows = fetch_alone(connection, sql.STATUS, ())
+        rows = fetch_alone(connection, sql.STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
 
     def groups(self, connection: Publishable) -> list[GroupInfo]:
@@ -244,13 +248,17 @@ class Admin(RetentionAdmin):
         *,
         after: int | None = None,
         since: datetime | None = None,
+        why: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Take a group back in a topic, and return how many messages are redelivered.
+        """Rewind a group in a topic, and return how many messages it redelivers.
+
+        A :meth:`seek` that never moves the group forward.
 
         Args:
             after: every message with a higher id is redelivered; 0: from the beginning.
             since: every message published at or after that time is redelivered.
+            why: kept in the audit.
             dry_run: only count.
 
         Raises:
@@ -265,8 +273,8 @@ class Admin(RetentionAdmin):
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        rows = fetch_alone(connection, sql.REPLAY, (group, topic, after, since, dry_run))
-        return int(rows[0][0])
+        params = (group, topic, after, since, False, why, dry_run, True)
+        return int((fetch_alone(connection, sql.SEEK, params))[0][0])
 
     def seek(
         self,
@@ -297,7 +305,7 @@ class Admin(RetentionAdmin):
             UnknownGroup, UnknownTopic: there is nothing of this name to move.
         """
         _check_time("since", since)
-        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
+        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
         return SeekResult(*(fetch_alone(connection, sql.SEEK, params))[0])
 
     def start_replay(
@@ -335,7 +343,7 @@ class Admin(RetentionAdmin):
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
-            raise InvalidArgument(f"path is not an SQL/JSON path: {said(error)}") from error
+            raise InvalidArgument(f"path is not an SQL/JSON path: {safe_message(error)}") from error
         return int(total if dry_run else job)
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:

@@ -2,6 +2,9 @@
 -- Functions may call each other freely: their bodies are not checked while this runs.
 SET LOCAL check_function_bodies = off;
 
+-- How each function's file declares which roles may call it
+\ir access/grantable.sql
+
 -- Tables
 \ir tables/names.sql
 \ir tables/outbox.sql
@@ -118,8 +121,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Replay: move a group's position, or deliver some of the past again
 \ir replay/seek.sql
-\ir replay/replay.sql
 \ir replay/start_replay.sql
+\ir replay/locked_position.sql
 \ir replay/matches.sql
 \ir replay/advance_replays.sql
 \ir replay/cancel_replay.sql
@@ -132,8 +135,6 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
-\ir status/backlog.sql
-\ir status/progress.sql
 \ir status/leases.sql
 \ir status/audit_entries.sql
 \ir status/prune_audit.sql
@@ -208,9 +209,7 @@ SET LOCAL check_function_bodies = off;
 \ir watch/trigger.sql
 \ir watch/name.sql
 
--- Triggers, and the twins through which other roles than the owner call
 \ir triggers.sql
-\ir access/granted_twins.sql
 
 -- Rights, and what is there from the beginning
 \ir grants.sql

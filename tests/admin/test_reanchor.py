@@ -103,7 +103,7 @@ def test_everything_that_reads_is_refused(
     for query in (
         "SELECT * FROM durable_notify.claim('g', '{t}')",
         "SELECT durable_notify.subscribe('h', '{t}')",
-        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT redelivered FROM durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.seek('g', 't', to_now => true)",
         "SELECT durable_notify.start_replay('g', 't')",
         "SELECT * FROM durable_notify.read('t', '3:3:', 0, NULL, NULL, NULL)",

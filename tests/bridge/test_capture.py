@@ -403,7 +403,7 @@ def test_what_is_kept_is_counted_where_it_has_to_end(api: str, dsn: str, conn: C
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")
             notify(conn, "c", "a", "b")
-            eventually(lambda: running.capture._backlog.waiting == 2)
+            eventually(lambda: running.capture._buffer.waiting == 2)
             with pytest.raises(CaptureIncomplete, match="2 notifications of channel c"):
                 running.stop()
 

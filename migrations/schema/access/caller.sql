@@ -14,3 +14,5 @@ LANGUAGE sql STABLE AS $function$
     -- rights, current_user is the owner.
     SELECT COALESCE(NULLIF(pg_catalog.current_setting('role'), 'none'), SESSION_USER::text)::name
 $function$;
+
+CALL durable_notify._grantable('_is_owner', '{publish,insert,observe,read,consume}');

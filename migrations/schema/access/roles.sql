@@ -18,20 +18,10 @@ $function$;
 CREATE FUNCTION durable_notify._granted_functions(action text) RETURNS SETOF regprocedure
 LANGUAGE sql STABLE AS $function$
     -- The functions that a role needs for what it was granted, their twins included.
-    SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
-     WHERE p.pronamespace = 'durable_notify'::regnamespace
-       AND pg_catalog.regexp_replace(p.proname, '^_(.*)_granted$', '\1') = ANY (
-           '{_is_owner,channel,notify_policy,min_client_version}'::text[]
-           || CASE action
-               WHEN 'publish' THEN '{publish,publish_many,notify,topic_of_channel,_percent_encode,capture_begin,capture,capture_progress,already_published}'::text[]
-               WHEN 'insert' THEN '{_no_waiter,_has_waiter,_validate_message,_has_controls,_notify_waiters,mirror_of,_key_required,_notify_payload}'
-               WHEN 'observe' THEN '{status,backlog,leases,progress,messages_between,groups,blocking_publishers,replay_jobs,dead_letters,audit_entries,retention,retention_blockers,lost_messages}'
-               WHEN 'read' THEN '{read_from,read,latest,topics,log_id}'
-               WHEN 'consume' THEN '{subscribe,discover,configure,pause,resume,claim,claim_alone,settle,unacknowledged,once,extend,release,never_published,
-                   next_due,renew_active,resign_active,replay,seek,start_replay,advance_replays,cancel_replay,redrive,discard,
-                   status,backlog,leases,progress,messages_between,groups,blocking_publishers,replay_jobs,dead_letters,audit_entries,retention,retention_blockers,lost_messages}' END
-           || CASE WHEN action IN ('read', 'consume')
-               THEN '{_topic_mark,arm,disarm,armed,_arm_topics,_disarm_topics,unnotified_transactions,still_running,_open_writers}' ELSE '{}'::text[] END)
+    SELECT p.oid::regprocedure
+      FROM durable_notify._grantable_functions() g
+      JOIN pg_catalog.pg_proc p ON p.proname IN (g.function, '_' || g.function || '_granted')
+     WHERE p.pronamespace = 'durable_notify'::regnamespace AND _granted_functions.action = ANY (g.actions)
 $function$;
 
 CREATE FUNCTION durable_notify._apply_grants(grantee regrole) RETURNS void

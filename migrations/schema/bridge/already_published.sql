@@ -39,3 +39,5 @@ BEGIN
     SELECT heard.ord, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
 END
 $function$;
+
+CALL durable_notify._grantable('already_published', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -48,3 +48,5 @@ EXCEPTION
         RETURN pg_catalog.to_jsonb(raw);
 END
 $function$;
+
+CALL durable_notify._grantable('capture', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -30,3 +30,5 @@ BEGIN
        AND c.heard_until IS DISTINCT FROM capture_begin.heard_until;
 END
 $function$;
+
+CALL durable_notify._grantable('capture_begin', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -20,3 +20,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('capture_progress', '{publish}', $$_require('publish', ARRAY[topic])$$);

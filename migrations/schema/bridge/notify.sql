@@ -26,3 +26,5 @@ BEGIN
         channel, CASE WHEN pg_catalog.octet_length(raw) < 8000 THEN raw ELSE new_id::text END);
 END
 $function$;
+
+CALL durable_notify._grantable('notify', '{publish}');

@@ -9,3 +9,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                             pg_catalog.translate(pg_catalog.encode(message.data, 'base64'), E'\n', ''),
                             'null') AS text) AS raw
 $function$;
+
+CALL durable_notify._grantable('_notify_payload', '{insert}');

@@ -12,3 +12,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                         ELSE c.letter END, '' ORDER BY c.ord)
           FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, ord)) END
 $function$;
+
+CALL durable_notify._grantable('_percent_encode', '{publish}');

@@ -46,3 +46,5 @@ EXCEPTION
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
 END
 $function$;
+
+CALL durable_notify._grantable('mirror_of', '{insert}');

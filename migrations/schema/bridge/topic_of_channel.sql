@@ -5,3 +5,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- % and all that a topic cannot contain (white space, control characters, *, >) as %XX.
     SELECT durable_notify._percent_encode(channel, E'[\\u0001-\\u0020\\u007f-\\u00a0*>%]')
 $function$;
+
+CALL durable_notify._grantable('topic_of_channel', '{publish}');

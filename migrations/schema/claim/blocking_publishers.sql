@@ -31,3 +31,5 @@ BEGIN
      ORDER BY 4;
 END
 $function$;
+
+CALL durable_notify._grantable('blocking_publishers', '{observe,consume}', $$_require_observe(group_name)$$);

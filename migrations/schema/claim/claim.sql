@@ -52,7 +52,7 @@ BEGIN
     END IF;
     allowed := durable_notify._delivery_quota(options, max_messages);
     IF options.order_by = 'strict' THEN
-        max_id := durable_notify._group_watermark(claiming_group);
+        max_id := durable_notify._advance_watermark(claiming_group);
     END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
     FOR subscription IN
@@ -77,3 +77,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('claim', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -25,3 +25,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('claim_alone', '{consume}');

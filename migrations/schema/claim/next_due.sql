@@ -148,3 +148,5 @@ LANGUAGE sql STABLE STRICT AS $function$
         OR EXISTS (SELECT FROM durable_notify.deferred d
                     WHERE d.subscription_id = _may_become_due.subscription_id)
 $function$;
+
+CALL durable_notify._grantable('next_due', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -13,3 +13,5 @@ BEGIN
     RETURN FOUND;
 END
 $function$;
+
+CALL durable_notify._grantable('renew_active', '{consume}', $$_require('consume', NULL, group_name)$$);

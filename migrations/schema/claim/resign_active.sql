@@ -17,3 +17,5 @@ BEGIN
     RETURN left_group IS NOT NULL;
 END
 $function$;
+
+CALL durable_notify._grantable('resign_active', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -6,3 +6,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- this.
     SELECT '0001'::text
 $function$;
+
+CALL durable_notify._grantable('min_client_version', '{publish,insert,observe,read,consume}');

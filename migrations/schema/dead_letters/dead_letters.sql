@@ -30,3 +30,6 @@ BEGIN
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('dead_letters', '{observe,consume}', $$_require_observe(for_group)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -23,7 +23,7 @@ BEGIN
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     taken := ARRAY(SELECT t FROM durable_notify._delete_dead_letters(
-        group_name, topic, ids, key, error_type, since, until, everything) t);
+        'redrive', group_name, topic, ids, key, error_type, since, until, everything, why) t);
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t
                    WHERE NOT EXISTS (SELECT FROM durable_notify._message(t.topic, t.message_id, t.message_id, t.message_id)));
     IF pg_catalog.cardinality(gone) > 0 THEN
@@ -36,12 +36,10 @@ BEGIN
       FROM pg_catalog.unnest(taken) AS t
       JOIN durable_notify.subscription s ON s.id = t.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id;
-    PERFORM durable_notify._record_audit('redrive', t.group_name, t.details, t.topic, t.messages, redrive.why)
-       FROM (SELECT redrive.group_name, u.topic, pg_catalog.count(DISTINCT u.message_id) AS messages,
-                    pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT u.message_id)) AS details
-               FROM pg_catalog.unnest(taken) AS u GROUP BY u.topic) AS t;
     PERFORM durable_notify._ring(u.topic, '0')
        FROM (SELECT DISTINCT t.topic FROM pg_catalog.unnest(taken) AS t) AS u;
     RETURN (SELECT pg_catalog.count(DISTINCT t.message_id) FROM pg_catalog.unnest(taken) AS t);
 END
 $function$;
+
+CALL durable_notify._grantable('redrive', '{consume}', $$_require('consume', durable_notify._topics_or_all(group_name, topic), group_name)$$);

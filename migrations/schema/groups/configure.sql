@@ -85,3 +85,5 @@ BEGIN
      WHERE d.subscription_id = o.subscription_id AND d.message_id = o.message_id AND d.seq = o.seq;
 END
 $function$;
+
+CALL durable_notify._grantable('configure', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -19,6 +19,7 @@ BEGIN
      WHERE s.group_id = deleted AND l.subscription_id = s.id;
     DELETE FROM durable_notify.position p USING durable_notify.subscription s
      WHERE s.group_id = deleted AND p.subscription_id = s.id;
+    DELETE FROM durable_notify.watermark w WHERE w.group_id = deleted;
     DELETE FROM durable_notify.consumer_group g WHERE g.id = deleted;
 END
 $function$;

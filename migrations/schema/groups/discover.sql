@@ -35,3 +35,5 @@ BEGIN
      ORDER BY s.topic;
 END
 $function$;
+
+CALL durable_notify._grantable('discover', '{consume}', $$_require('consume', patterns, group_name)$$);

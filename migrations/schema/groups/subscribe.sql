@@ -79,3 +79,5 @@ LANGUAGE sql STABLE AS $function$
                 UNION ALL SELECT p.pattern FROM durable_notify.group_pattern p WHERE p.group_id = g.id) AS x
          WHERE g.name = group_name)
 $function$;
+
+CALL durable_notify._grantable('subscribe', '{consume}', $$_require('consume', topics, group_name)$$);

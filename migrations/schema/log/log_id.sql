@@ -15,3 +15,5 @@ BEGIN
     RETURN (SELECT a.log_id FROM durable_notify.cluster_identity a WHERE a.slot = 1);
 END
 $function$;
+
+CALL durable_notify._grantable('log_id', '{read}', $$_require('read')$$);

@@ -20,3 +20,5 @@ BEGIN
        AND NOT EXISTS (SELECT FROM durable_notify.bridges() b WHERE b.kind = 'watch' AND b.target = s.topic);
 END
 $function$;
+
+CALL durable_notify._grantable('never_published', '{consume}', $$_require('consume', topics, group_name)$$);

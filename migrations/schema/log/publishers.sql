@@ -36,3 +36,5 @@ LANGUAGE sql VOLATILE AS $function$
     -- outbox from before it draws an id until after its commit became visible.
     SELECT durable_notify._open_writers('{durable_notify.outbox}')
 $function$;
+
+CALL durable_notify._grantable('_open_writers', '{read,consume}');

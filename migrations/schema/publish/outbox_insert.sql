@@ -87,3 +87,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('_validate_message', '{insert}');

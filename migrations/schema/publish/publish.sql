@@ -116,3 +116,5 @@ BEGIN
     RETURN message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('publish', '{publish}');

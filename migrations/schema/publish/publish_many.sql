@@ -42,3 +42,5 @@ BEGIN
     RETURNING id;
 END
 $function$;
+
+CALL durable_notify._grantable('publish_many', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -31,3 +31,5 @@ BEGIN
      ORDER BY l.id;
 END
 $function$;
+
+CALL durable_notify._grantable('latest', '{read}', $$_require('read', ARRAY[topic])$$);

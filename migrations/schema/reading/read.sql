@@ -56,3 +56,5 @@ BEGIN
      ORDER BY m.ord;
 END
 $function$;
+
+CALL durable_notify._grantable('read', '{read}', $$_require('read', ARRAY[topic])$$);

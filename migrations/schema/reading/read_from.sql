@@ -19,3 +19,5 @@ BEGIN
     END;
 END
 $function$;
+
+CALL durable_notify._grantable('read_from', '{read}', $$_require('read', ARRAY[topic])$$);

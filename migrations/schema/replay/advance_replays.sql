@@ -80,3 +80,5 @@ BEGIN
     RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE LEAST(1, 1 / job.rate_limit) END;
 END
 $function$;
+
+CALL durable_notify._grantable('advance_replays', '{consume}', $$_require('consume', topics, group_name)$$);

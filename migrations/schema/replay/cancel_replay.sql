@@ -33,3 +33,12 @@ BEGIN
     RETURN true;
 END
 $function$;
+
+CALL durable_notify._grantable('cancel_replay', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    IF NOT EXISTS (
+        SELECT FROM durable_notify.replay_jobs() AS j
+         WHERE j.job_id = _cancel_replay_granted.job_id
+           AND durable_notify._has_grant('consume', j.topic, j.group_name)) THEN
+        RETURN false;
+    END IF;
+$$);

@@ -28,3 +28,5 @@ BEGIN
      WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify._retention_for(p.topic)).compact, false);
 END
 $function$;
+
+CALL durable_notify._grantable('_key_required', '{insert}');

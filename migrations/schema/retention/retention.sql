@@ -17,3 +17,5 @@ BEGIN
       FROM durable_notify.topic_retention r ORDER BY r.rank;
 END
 $function$;
+
+CALL durable_notify._grantable('retention', '{observe,consume}', $$_require_observe()$$);

@@ -42,3 +42,6 @@ BEGIN
     END LOOP;
 END
 $function$;
+
+CALL durable_notify._grantable('retention_blockers', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

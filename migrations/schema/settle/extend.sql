@@ -44,3 +44,7 @@ BEGIN
     RETURN QUERY SELECT e.token FROM pg_catalog.unnest(extended) AS e (token) ORDER BY 1;
 END
 $function$;
+
+CALL durable_notify._grantable('extend', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    tokens := durable_notify._visible_leases(tokens);
+$$);

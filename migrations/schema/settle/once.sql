@@ -22,3 +22,5 @@ BEGIN
     RETURN FOUND;
 END
 $function$;
+
+CALL durable_notify._grantable('once', '{consume}', $$_require('consume', NULL, group_name)$$);

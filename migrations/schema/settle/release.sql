@@ -23,3 +23,7 @@ BEGIN
     PERFORM durable_notify._ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);
 END
 $function$;
+
+CALL durable_notify._grantable('release', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    tokens := durable_notify._visible_leases(tokens);
+$$);

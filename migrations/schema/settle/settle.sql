@@ -168,3 +168,9 @@ BEGIN
      WHERE m.id = ANY (_requeue.ids);
 END
 $function$;
+
+CALL durable_notify._grantable('settle', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    IF durable_notify._visible_leases(ARRAY[token]) = '{}' THEN
+        PERFORM durable_notify._raise_lease_lost(token);
+    END IF;
+$$);

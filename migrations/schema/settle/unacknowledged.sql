@@ -38,3 +38,5 @@ BEGIN
      ORDER BY found.id;
 END
 $function$;
+
+CALL durable_notify._grantable('unacknowledged', '{consume}', $$_require('consume', NULL, group_name)$$);

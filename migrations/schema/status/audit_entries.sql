@@ -27,3 +27,6 @@ LANGUAGE sql AS $function$
            _record_audit.action, _record_audit.group_name, _record_audit.topic, _record_audit.messages, _record_audit.why, _record_audit.details
       FROM durable_notify._calling_role() AS c (caller)
 $function$;
+
+CALL durable_notify._grantable('audit_entries', '{observe,consume}', $$_require_observe(group_name)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

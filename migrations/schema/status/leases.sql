@@ -22,3 +22,6 @@ BEGIN
      ORDER BY l.claimed_at, l.token;
 END
 $function$;
+
+CALL durable_notify._grantable('leases', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -66,11 +66,3 @@ CREATE TABLE durable_notify.rate_bucket (
     tokens   double precision NOT NULL,
     at       timestamptz      NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-
--- How far a strict group may read: ids up to last_id, once the publishers noted have ended.
-CREATE TABLE durable_notify.group_watermark (
-    group_id  integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
-    last_id   bigint  NOT NULL,
-    noted_id  bigint,
-    waits_for xid[]   NOT NULL
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

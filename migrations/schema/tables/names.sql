@@ -8,3 +8,5 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $function$
                 ELSE pg_catalog.encode(pg_catalog.convert_to(name, 'UTF8'), 'hex') OPERATOR(pg_catalog.~)
                      CASE WHEN or_space THEN '^(..)*([01].|20|7f|c2[89].|c2a0)' ELSE '^(..)*([01].|7f|c2[89].)' END END
 $function$;
+
+CALL durable_notify._grantable('_has_controls', '{insert}');

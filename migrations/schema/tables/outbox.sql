@@ -5,7 +5,7 @@
 --
 -- Column order matters. Defaults are evaluated in column order, so the id, being last, is drawn
 -- after whatever the insert's own expressions waited for: ids of one key follow cause and effect.
--- CACHE 1 and GENERATED ALWAYS keep it so (DESIGN section 3).
+-- CACHE 1 and GENERATED ALWAYS keep it so (docs/decisions/windows.md).
 -- What a row must be is checked by the trigger _outbox_after_insert(): CHECK constraints are read anew from
 -- their text by each statement, which took a quarter of a publisher's rate (docs/performance.md).
 CREATE TABLE durable_notify.outbox (

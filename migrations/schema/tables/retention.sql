@@ -63,14 +63,16 @@ CREATE TABLE durable_notify.lost_message (
     reason     text        NOT NULL
 );
 
--- Up to which id nothing can appear any more, once the publishers noted have ended; see _advance_watermark(). One row,
--- which maintenance makes: where logical replication brings one, none is to be in its way.
+-- Ids up to last_id are decided: nothing can appear there any more. Ids up to noted_id are, once the publishers in
+-- waits_for have ended; see _advance_watermark(). A row for each strict group that had to wait, and the log's own.
+--   group_id: 0 for the log. No foreign key: its check would lock the group's row at a claim
+-- Maintenance makes the log's row: if logical replication brings one, none is to be in its way.
 CREATE TABLE durable_notify.watermark (
-    only_one  boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    last_id   bigint NOT NULL,
+    group_id  integer PRIMARY KEY,
+    last_id   bigint  NOT NULL,
     noted_id  bigint,
-    waits_for xid[]  NOT NULL
-) WITH (fillfactor = 50);
+    waits_for xid[]   NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- One row: who maintains, and when it last gave a sign of life; when a round was last done, and what it did.
 CREATE TABLE durable_notify.maintenance (

@@ -8,7 +8,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     SELECT pg_catalog.count(DISTINCT l.classid) = 2
       FROM pg_catalog.pg_locks l
      WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND (l.classid, l.objid) IN (
-               (1685024362::oid, (pg_catalog.hashtext(topic)::bigint & 4294967295)::oid),
+               (durable_notify._doorbell_class()::oid, (pg_catalog.hashtext(topic)::bigint & 4294967295)::oid),
                (1685024363::oid, (durable_notify._topic_mark(topic)::bigint & 4294967295)::oid))
        AND l.mode = 'ShareLock' AND l.pid = pg_catalog.pg_backend_pid() AND l.granted
 $function$;
+
+CALL durable_notify._grantable('armed', '{read,consume}');

@@ -12,3 +12,5 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $function$
         ELSE 'durable_notify#' OPERATOR(pg_catalog.||) pg_catalog.md5(pg_catalog.convert_to(topic, 'UTF8'))
     END
 $function$;
+
+CALL durable_notify._grantable('channel', '{publish,insert,observe,read,consume}');

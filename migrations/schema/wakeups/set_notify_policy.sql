@@ -37,3 +37,5 @@ BEGIN
     PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '!');
 END
 $function$;
+
+CALL durable_notify._grantable('notify_policy', '{publish,insert,observe,read,consume}');

@@ -7,3 +7,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
       FROM pg_catalog.unnest(xids) AS x (xid)
      WHERE NOT pg_catalog.pg_visible_in_snapshot(x.xid, pg_catalog.pg_current_snapshot())
 $function$;
+
+CALL durable_notify._grantable('still_running', '{read,consume}');

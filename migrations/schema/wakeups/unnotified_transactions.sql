@@ -16,3 +16,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
              CROSS JOIN LATERAL pg_catalog.unnest(
                    durable_notify._open_writers('{durable_notify.outbox,durable_notify.lock_rings}')) AS w (xid)) AS late
 $function$;
+
+CALL durable_notify._grantable('unnotified_transactions', '{read,consume}');

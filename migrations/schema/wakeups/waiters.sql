@@ -6,9 +6,15 @@ LANGUAGE sql VOLATILE AS $function$
     -- Who waits holds the key in shared mode; a publisher tries it exclusively and lets it go at once,
     -- as a network card raises interrupts only while its driver sleeps (NAPI; virtio's event_idx).
     -- Trap: in one expression. As two statements a cancel in between kept the key.
-    -- 1685024362 is 'dntj': this library's doorbells.
+    -- 1685024362 is _doorbell_class(), written out where publishers look.
     SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(1685024362, pg_catalog.hashtext(topic))
                 THEN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic)) ELSE false END
+$function$;
+
+CREATE FUNCTION durable_notify._doorbell_class() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
+    -- The first key of the advisory locks that are this library's doorbells: 'dntj'. The second is a topic's hash.
+    SELECT 1685024362
 $function$;
 
 CREATE FUNCTION durable_notify._has_waiter(topic text) RETURNS boolean
@@ -55,3 +61,8 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('_no_waiter', '{insert}');
+CALL durable_notify._grantable('_doorbell_class', '{read,consume}');
+CALL durable_notify._grantable('_has_waiter', '{insert}');
+CALL durable_notify._grantable('_notify_waiters', '{insert}');

@@ -92,7 +92,11 @@ class Schedule:
         known = outbox_ids(self.one)
         if known:
             group, to = self.rng.choice(GROUPS), self.rng.choice(known)
-            self.one.run("SELECT durable_notify.replay(%s, 't', %s)", group, to)
+            self.one.run(
+                "SELECT redelivered FROM durable_notify.seek(%s, 't', %s, backward_only => true)",
+                group,
+                to,
+            )
 
     def remove(self) -> None:
         self.one.run("SELECT durable_notify._advance_watermark()")
@@ -450,7 +454,7 @@ def test_replay_answers_from_what_is_left(sessions: Sessions) -> None:
     age(one, 2)
     retain(one, max_age="1 hour")
     assert maintain(one) == {"remove": 2}
-    assert one.value("SELECT durable_notify.replay('g', 't', 0)") == 2
+    assert one.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 2
     assert drain(one) == [3, 4]
     one.run("SELECT durable_notify.seek('g', 't', after_id => 0)")
     assert drain(one) == [3, 4]
