@@ -21,20 +21,21 @@ CREATE TABLE durable_notify.outbox (
     id         bigint      GENERATED ALWAYS AS IDENTITY (CACHE 1),
     CONSTRAINT outbox_pkey PRIMARY KEY (topic, id)
 ) PARTITION BY RANGE (id);
--- Finds the rows of one transaction, or of a range of transactions, without touching the log.
+-- Finds the rows of one transaction, or of a range of transactions, without touching the table.
 CREATE INDEX outbox_topic_xid_id ON durable_notify.outbox (topic, xid, id);
 -- For replay by time; costs an insert next to nothing.
 CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
 
--- vacuum_truncate: space at the end of a leaf comes back when it is emptied; VACUUM is not to lock it for that.
+-- vacuum_truncate: space at the end of a partition comes back when it is emptied; VACUUM must not lock
+-- it for that.
 CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DEFAULT
     WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
 
--- How the log is laid out: one row, or none, for what is usual; see seal.
---   min_width:    how many ids a leaf is made for, at least
---   ahead:        how many leaves are kept ready after the one that is written to
---   closed_below: how far leaves are closed; see _close_partitions()
---   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
+-- Settings of the partitions: one row, or none, for the defaults; see the table watermark.
+--   min_width:    how many ids a partition is made for, at least
+--   ahead:        how many partitions are kept ready after the one that is written to
+--   closed_below: how far partitions are closed; see _close_partitions()
+--   copied:       the first id of the partition that is being rewritten, and the transaction that copied it;
 --                 see _rewrite_partition()
 CREATE TABLE durable_notify.partition_settings (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),
