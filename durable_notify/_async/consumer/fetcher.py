@@ -242,7 +242,7 @@ class AsyncFetcher:
         """Nothing is left: poll again soon, or arm the doorbells and sleep."""
         if await self._busy_poll():
             return
-        self._batch_sizer.rest()
+        self._batch_sizer.rest(time.monotonic())
         if not self._options.until_empty:
             self.subscription.arm()
             if self.subscription.arming:

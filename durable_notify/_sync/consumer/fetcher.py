@@ -243,7 +243,7 @@ class Fetcher:
         """Nothing is left: poll again soon, or arm the doorbells and sleep."""
         if self._busy_poll():
             return
-        self._batch_sizer.rest()
+        self._batch_sizer.rest(time.monotonic())
         if not self._options.until_empty:
             self.subscription.arm()
             if self.subscription.arming:
