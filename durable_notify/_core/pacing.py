@@ -55,7 +55,8 @@ class BatchSizer:
     def took(self, messages: int, seconds: float, began: float) -> None:
         """Note that a call has handled messages in that time."""
         if began < self._rested_at:
-            # Trap: a handler from before the pause may end after it. It says nothing about now.
+            # Trap: a handler of before the pause may end after it. It says nothing of what
+            # comes now.
             return
         each = max(seconds, 1e-6) / messages
         mean = self._mean
