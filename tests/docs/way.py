@@ -29,7 +29,8 @@ def sql_functions() -> dict[str, Path]:
     bodies: dict[str, tuple[str, Path]] = {}
     for path in sorted(SCHEMA.rglob("*.sql")):
         for text in path.read_text(encoding="utf-8").split("CREATE FUNCTION durable_notify.")[1:]:
-            bodies[re.split(r"\W", text, maxsplit=1)[0]] = re.sub(r"--.*|HINT = .*", "", text), path
+            body = text.partition("$function$;")[0]  # after it the file declares who may call it
+            bodies[re.split(r"\W", text, maxsplit=1)[0]] = re.sub(r"--.*|HINT = .*", "", body), path
     found: dict[str, Path] = {}
     ahead = list(ENTRIES)
     while ahead:

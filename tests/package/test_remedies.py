@@ -216,7 +216,7 @@ def test_iteration_without_acknowledgements(
     with iterating(dsn, **options):
         eventually(lambda: said(caplog, words) != [])
         message = said(caplog, words)[0]
-        assert "2 messages were handed out and are not settled" in message
+        assert "2 delivered messages are not settled" in message
         assert "ack(), retry() or reject()" in message
 
 
