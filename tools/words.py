@@ -50,6 +50,8 @@ CLEAN = (
     "durable_notify/errors.py",
     "durable_notify/diagnostics/findings.py",
     "tools/",
+    "migrations/",
+    "model/",
 )
 #: The list itself and its test, and what is generated or frozen.
 LEFT_OUT = (

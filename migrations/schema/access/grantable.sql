@@ -1,7 +1,8 @@
 CREATE FUNCTION durable_notify._grantable_functions() RETURNS TABLE (function text, actions text[])
 LANGUAGE sql IMMUTABLE AS $function$
-    -- What roles may call that were granted an action. _grantable() writes it, as each function's file declares.
-    -- Not a table: TRUNCATE would empty it, and a dump or logical replication bring it twice.
+    -- What roles may call that were granted an action. _grantable() writes it, as each function's file
+    -- declares. Not a table: TRUNCATE would empty it, and a dump or logical replication would bring it
+    -- twice.
     VALUES (NULL::text, NULL::text[])
 $function$;
 
@@ -17,13 +18,15 @@ DECLARE
     outs text;
     call text;
 BEGIN
-    -- Declare which actions a role must be granted one of to call a function. This stands in the function's file;
-    -- only the owner may call a function without it. See grant_access(). Once all is created, this goes. Of a function in
-    -- inlined/ it stands with the function that rewrites it.
+    -- Declare the actions of which a role needs one to call a function. This stands in the function's
+    -- file; a function without it is for the owner only. See grant_access(). Once everything is
+    -- created, this procedure is dropped. For a function in inlined/ the declaration stands with the
+    -- function that rewrites it.
     --
-    -- guard: what the function's twin _name_granted() asks for first; next: statements after that; visible: which of
-    -- the rows f it returns. The twin runs with the owner's rights, and calls the function. Without a guard there is
-    -- no twin: the function runs with the rights of its caller, or its twin is written by hand, as _publish_granted().
+    -- guard: what the function's twin _name_granted() checks first; next: statements after that;
+    -- visible: which of the rows f it returns. The twin runs with the owner's rights, and calls the
+    -- function. Without a guard there is no twin: the function runs with the rights of its caller, or
+    -- its twin is written by hand, as _publish_granted().
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE FUNCTION durable_notify._grantable_functions() RETURNS TABLE (function text, actions text[])'
         ' LANGUAGE sql IMMUTABLE AS %L',

@@ -3,11 +3,11 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     found regrole := pg_catalog.to_regrole(pg_catalog.quote_ident(role));
 BEGIN
-    -- The role of a name, for a change of what it may do; one at a time. What is left of roles that were
-    -- dropped goes.
+    -- Find the role of a name, for a change of what it may do; one change at a time. This also deletes
+    -- the grants of roles that were dropped.
     IF found IS NULL THEN
         RAISE EXCEPTION 'there is no role "%"', role
-            USING ERRCODE = '22023', HINT = 'CREATE ROLE makes one. Nothing was changed.';
+            USING ERRCODE = '22023', HINT = 'Create it with CREATE ROLE. Nothing was changed.';
     END IF;
     PERFORM durable_notify._lock_functions();
     DELETE FROM durable_notify.access a WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.role);
@@ -31,7 +31,7 @@ DECLARE
     granted_action text;
     callable regprocedure;
 BEGIN
-    -- Give a role the PostgreSQL privileges for what the table access says of it, and take back others
+    -- Grant a role the PostgreSQL privileges that the table access says it needs, and revoke others
     -- that it was given for this.
     EXECUTE pg_catalog.format('REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA durable_notify FROM %s', grantee);
     EXECUTE pg_catalog.format('REVOKE SELECT ON durable_notify.schema_version FROM %s', grantee);
@@ -44,7 +44,7 @@ BEGIN
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, grantee);
         END LOOP;
         IF granted_action = 'insert' THEN
-            -- By column: nobody writes xid or id. The id is for RETURNING.
+            -- By column: no role writes xid or id. The id is for RETURNING.
             EXECUTE pg_catalog.format(
                 'GRANT INSERT (topic, key, payload, data, headers, deliver_at, expires_at), SELECT (id)'
                 ' ON durable_notify.outbox TO %s', grantee);

@@ -7,7 +7,7 @@ LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
-    -- Forget dead letters, those that fit every condition given; returns how many.
+    -- Delete the dead letters that match every condition given; returns how many.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify._filter_dead_letters(
     group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz
 ) RETURNS SETOF durable_notify.dead_letter
 LANGUAGE sql STABLE AS $function$
-    -- The dead letters of a group (NULL: of all) that fit every condition that is not NULL.
+    -- The dead letters of a group (NULL: of all) that match every condition that is not NULL.
     SELECT d.*
       FROM durable_notify.dead_letter d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
@@ -23,10 +23,11 @@ CREATE FUNCTION durable_notify._delete_dead_letters(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_variable
 BEGIN
-    -- Remove dead letters, audit that and return them. Of two calls at the same time each gets its own. One that
-    -- an open transaction replaces stays: it must not be waited for with the group's lock held.
+    -- Delete dead letters, audit that and return them. Of two calls at the same time each gets its own.
+    -- A dead letter that an open transaction replaces stays: this must not wait for it with the group's
+    -- lock held.
     IF NOT everything AND pg_catalog.num_nonnulls(topic, ids, key, error_type, since, until) = 0 THEN
-        RAISE EXCEPTION 'which dead letters of group "%"?', group_name
+        RAISE EXCEPTION 'no condition says which dead letters of group "%" are meant', group_name
             USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
     END IF;
     PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile

@@ -10,15 +10,15 @@ DECLARE
     taken durable_notify.dead_letter[];
     gone bigint[];
 BEGIN
-    -- Send dead letters to the group that gave them up again, as first attempts; returns how many.
-    -- Those that fit every condition given. In a group that keeps order they hold back their keys
-    -- until they are handled.
+    -- Redeliver dead letters to the group that gave them up, as first attempts; returns how many. Those
+    -- that match every condition given. In a group that keeps order they hold back their keys until
+    -- they are handled.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._redrive_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        -- A frozen snapshot shows messages that have been removed from the log since, and an order that is not
-        -- the group's any more: what is sent there does not come.
+        -- A frozen snapshot shows messages that have been removed from the outbox since, and an order
+        -- that is not the group's any more: a message redelivered by that would never arrive.
         RAISE EXCEPTION 'redrive() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
@@ -27,8 +27,8 @@ BEGIN
     gone := ARRAY(SELECT t.message_id FROM pg_catalog.unnest(taken) AS t
                    WHERE NOT EXISTS (SELECT FROM durable_notify._message(t.topic, t.message_id, t.message_id, t.message_id)));
     IF pg_catalog.cardinality(gone) > 0 THEN
-        RAISE EXCEPTION 'messages % are not in the log any more', gone
-            USING ERRCODE = 'DN008', HINT = 'Their dead letters have them whole: publish them anew, and discard these.';
+        RAISE EXCEPTION 'messages % are not in the outbox any more', gone
+            USING ERRCODE = 'DN008', HINT = 'Their dead letters hold them whole: publish them again, then discard these.';
     END IF;
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key)
     SELECT DISTINCT t.subscription_id, t.message_id, pg_catalog.clock_timestamp(), 1,

@@ -29,8 +29,9 @@ SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS 
 DECLARE
     late record;
 BEGIN
-    -- How many messages _unread() has, of each of its parts no more than max_count; when the first of them was
-    -- published, and the ids of the first and the last one. Only ids are counted: the index alone has them.
+    -- How many messages _unread() returns, counted up to max_count in each of its parts; when the first
+    -- of them was published, and the ids of the first and the last one. Only ids are counted: the index
+    -- alone has them.
     SELECT pg_catalog.count(*) AS unread, pg_catalog.min(s.id) AS first_id, pg_catalog.max(s.id) AS last_id INTO late
       FROM durable_notify._unread_stragglers(source, pos, max_count) AS s (id);
     SELECT late.unread + pg_catalog.count(*), LEAST(late.first_id, pg_catalog.min(few.id)),
@@ -48,8 +49,8 @@ CREATE FUNCTION durable_notify._unread_stragglers(
 ) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE AS $function$
 BEGIN
-    -- The ids that are unread at a position below those that it has read up to, each part of them by id and no more
-    -- than max_ids of it: of the window that is open, and of what has committed since.
+    -- The unread ids below those that a position has read up to, in two parts, each in id order with at
+    -- most max_ids ids: from the open window, and from what has committed since.
     IF pos.s1 IS NOT NULL THEN
         RETURN QUERY SELECT durable_notify._stragglers(
             source, pos.s0, pos.s1, GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1), pos.h0, max_ids);

@@ -9,13 +9,13 @@ DECLARE
 BEGIN
     -- Find the highest id up to which nothing can appear any more, whatever is in flight.
     --
-    -- A strict group reads no further, with a snapshot taken after this; its caller holds the group's lock.
-    -- 0 stands for the log: maintenance removes, compacts and archives only below its watermark, because no
-    -- message commits late there.
+    -- A strict group reads no further, with a snapshot taken after this; its caller holds the group's
+    -- lock. 0 stands for the outbox: maintenance removes, compacts and archives only below its
+    -- watermark, because no message commits late there.
     --
-    -- Every transaction that drew an id up to `drawn` was publishing then. If it is not publishing at the
-    -- look after that, its end was visible by then. Those that still publish are noted, and waited for.
-    -- Those that begin later are not, or a busy topic would wait for ever.
+    -- Every transaction that drew an id up to `drawn` was publishing then. If it is not publishing at
+    -- the look after that, its end was visible by then. Those that still publish are recorded, and
+    -- waited for. Those that begin later are not, or a busy topic would wait for ever.
     IF group_id = 0 THEN
         INSERT INTO durable_notify.watermark (group_id, last_id, waits_for) VALUES (0, 0, '{}') ON CONFLICT DO NOTHING;
         PERFORM FROM durable_notify.watermark w WHERE w.group_id = 0 FOR UPDATE;
@@ -26,7 +26,7 @@ BEGIN
     writers := durable_notify._open_publishers();
     IF pg_catalog.cardinality(writers) = 0 THEN
         IF group_id <> 0 THEN
-            RETURN drawn;  -- nothing is written: it is asked at each claim
+            RETURN drawn;  -- nothing is written: each claim asks this
         END IF;
         recorded.last_id := drawn;
         recorded.noted_id := NULL;
@@ -46,14 +46,15 @@ $function$;
 
 CREATE FUNCTION durable_notify._watermark() RETURNS bigint
 LANGUAGE sql STABLE AS $function$
-    -- Below which id nothing can appear any more, as far as _advance_watermark() has noted.
+    -- Below which id nothing can appear any more, as far as _advance_watermark() has recorded.
     SELECT COALESCE((SELECT w.last_id + 1 FROM durable_notify.watermark w WHERE w.group_id = 0), 1)
 $function$;
 
 CREATE FUNCTION durable_notify._set_closed_below(below bigint, since xid8) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Write _closed_below() anew: leaves with ids below are closed, for snapshots taken after a transaction.
+    -- Rewrite _closed_below(): partitions with ids below are closed, for snapshots taken after a
+    -- transaction.
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE FUNCTION durable_notify._closed_below(seen pg_snapshot) RETURNS bigint'
         ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',

@@ -6,8 +6,8 @@ DECLARE
     ended durable_notify.replay_job;
     of_group text;
 BEGIN
-    -- End a running replay; what it has moved and was not handed out yet does not come, unless the group is
-    -- owed it for another reason. False: it was not running.
+    -- End a running replay. What it has redelivered and no consumer has claimed yet is not delivered,
+    -- unless the group is owed it for another reason. False: it was not running.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._cancel_replay_granted(job_id);
     END IF;

@@ -5,7 +5,8 @@ DECLARE
     pos durable_notify.position;
     locked_group integer := durable_notify._lock_group(group_name);
 BEGIN
-    -- The position of a group in a topic, with the group's lock, which is kept until the transaction ends.
+    -- Return the position of a group in a topic, with the group's lock, which is kept until the
+    -- transaction ends.
     SELECT p.* INTO pos FROM durable_notify.subscription s
       JOIN durable_notify.position p ON p.subscription_id = s.id
      WHERE s.group_id = locked_group AND s.topic = _locked_position.topic

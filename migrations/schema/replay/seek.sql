@@ -13,13 +13,13 @@ DECLARE
     target_id bigint;
     now_snapshot pg_snapshot;
 BEGIN
-    -- Move a group in a topic, back or forward: to after an id, to a time, or to now. Returns how
-    -- many committed messages are redelivered, and how many that it had not got are skipped. With
+    -- Move a group in a topic, back or forward: to after an id, to a time, or to now. Returns how many
+    -- committed messages are redelivered, and how many that were never delivered are skipped. With
     -- backward_only it never moves forward, and skips nothing; with dry_run it only counts.
     --
-    -- No straggler is lost: what is in flight comes when it commits, however low its id; going back,
-    -- what was committed and not handed over yet still comes, too. Retries that wait
-    -- go on waiting, but those among what comes again.
+    -- No straggler is lost: what is in flight is delivered when it commits, however low its id; after a
+    -- move back, what was committed and not delivered yet is still delivered, too. Retries keep
+    -- waiting, except those among the redelivered messages.
     IF NOT durable_notify._is_owner() THEN
         SELECT g.redelivered, g.skipped INTO redelivered, skipped
           FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run, backward_only) AS g;
@@ -32,7 +32,8 @@ BEGIN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
     pos := durable_notify._locked_position(group_name, topic);
-    -- Before the id is read: what commits in between is then late, and looked for; not skipped.
+    -- Take the snapshot before the id is read: what commits in between is then late, and looked for;
+    -- not skipped.
     now_snapshot := durable_notify._committed_snapshot();
     target_id := CASE WHEN to_now THEN durable_notify.last_id(topic)
                       ELSE COALESCE(after_id, durable_notify._id_before(topic, since)) END;
@@ -41,8 +42,8 @@ BEGIN
         skipped := 0;
         redelivered := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = seek.topic AND o.id > target_id)
                - (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id > target_id);
-        -- Exact with the snapshots as they are: handed over is what is visible in s0 up to h0, or
-        -- in s1 up to p, and both bounds come down.
+        -- Exact with the snapshots as they are: delivered is what is visible in s0 up to h0, or in s1
+        -- up to p, and both bounds come down.
         target.h0 := LEAST(pos.h0, target_id);
         target.p := LEAST(pos.p, target_id);
         IF NOT dry_run THEN

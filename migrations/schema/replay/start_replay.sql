@@ -13,10 +13,10 @@ DECLARE
     job durable_notify.replay_job;
     pos durable_notify.position;
 BEGIN
-    -- Have a group get messages of a topic again, those that fit every condition given, beside what
-    -- is new and without moving its position; returns the job and how many messages that is. With
-    -- dry_run it only counts. Only what the group has been handed by now (or was before it started,
-    -- where that was not at the beginning): the rest it gets anyhow.
+    -- Redeliver to a group messages of a topic that match every condition given, beside what is new and
+    -- without moving its position; returns the job and how many messages that is. With dry_run it only
+    -- counts. Only messages that were delivered by now, or published before the group started, if that
+    -- was not at the beginning: the rest it gets anyhow.
     IF NOT durable_notify._is_owner() THEN
         SELECT g.job_id, g.total INTO job_id, total FROM durable_notify._start_replay_granted(
             group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
@@ -27,7 +27,7 @@ BEGIN
     END IF;
     pos := durable_notify._locked_position(group_name, topic);
     IF NOT (rate_limit > 0 AND rate_limit <= 1000000) OR after_id < 0 THEN  -- NaN is above all
-        RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'a rate limit must be positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
                                 WHERE j.subscription_id = pos.subscription_id AND j.state = 'running') THEN

@@ -8,16 +8,19 @@ SET enable_seqscan = off SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- How far each group is behind, and has come, in each of its topics; of a topic that no group reads there is a
-    -- row with a NULL group. For people, metrics and scaling: the cost is bounded by max_count, however much is unread.
+    -- How far each group is behind, and has come, in each of its topics; a topic that no group reads
+    -- has a row with a NULL group. For people, metrics and scaling: the cost is bounded by max_count,
+    -- however much is unread.
     --
-    -- last_id: the topic's highest id. unread: messages committed and never delivered; counted if they are fewer than
-    -- max_count (is_exact), else estimated from how dense the ids of the first are. oldest_unread: when the first of
-    -- those was published. deferred and dead: messages that wait for another attempt, and dead letters, counted up
-    -- to max_count. leases and leased: batches and messages that consumers hold now.
-    -- delivered_id: the highest id that the group was delivered, lower after a replay: with messages_between() two
-    -- looks tell how fast it reads. expired: how many messages were past their expires_at. asleep: sessions, of any
-    -- group, that have armed the topic's doorbell: they read again when it rings.
+    -- last_id: the topic's highest id. unread: messages committed and never delivered; counted if they
+    -- are fewer than max_count (is_exact), else estimated from how dense the ids of the first are.
+    -- oldest_unread: when the first of those was published. deferred and dead: messages that wait for
+    -- another attempt, and dead letters, counted up to max_count. leases and leased: batches and
+    -- messages that consumers hold now.
+    -- delivered_id: the highest id that was delivered to the group, lower after a replay: with
+    -- messages_between() two calls show how fast it reads. expired: how many messages were past their
+    -- expires_at. asleep: sessions, of any group, that have armed the topic's doorbell: they read again
+    -- when it rings.
     -- NULL for max_count counts all, which takes seconds if millions are unread.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._status_granted(max_count);

@@ -1,13 +1,14 @@
--- The log. Append-only: consuming a message writes nothing here.
+-- The outbox: an append-only log. Consuming a message writes nothing here.
 --
--- Partitioned by id, so that what has expired is dropped, not deleted row by row: create_partitions() makes
--- leaves ahead of time. What no leaf was made for goes to outbox_default, so that publishing works without.
+-- Partitioned by id, so that expired messages are dropped, not deleted row by row: create_partitions()
+-- makes partitions ahead of time. Rows without a partition go to outbox_default, so that publishing works
+-- without.
 --
 -- Column order matters. Defaults are evaluated in column order, so the id, being last, is drawn
 -- after whatever the insert's own expressions waited for: ids of one key follow cause and effect.
 -- CACHE 1 and GENERATED ALWAYS keep it so (docs/decisions/windows.md).
--- What a row must be is checked by the trigger _outbox_after_insert(): CHECK constraints are read anew from
--- their text by each statement, which took a quarter of a publisher's rate (docs/performance.md).
+-- The trigger _outbox_after_insert() checks what a row must be: each statement parses CHECK constraints
+-- again from their text, which took a quarter of a publisher's rate (docs/performance.md).
 CREATE TABLE durable_notify.outbox (
     xid        xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     topic      text        COLLATE "C" NOT NULL,  -- indexes that no new version of a locale breaks

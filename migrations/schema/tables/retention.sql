@@ -64,10 +64,11 @@ CREATE TABLE durable_notify.lost_message (
     reason     text        NOT NULL
 );
 
--- Ids up to last_id are decided: nothing can appear there any more. Ids up to noted_id are, once the publishers in
--- waits_for have ended; see _advance_watermark(). A row for each strict group that had to wait, and the log's own.
---   group_id: 0 for the log. No foreign key: its check would lock the group's row at a claim
--- Maintenance makes the log's row: if logical replication brings one, none is to be in its way.
+-- Ids up to last_id are decided: nothing can appear there any more. Ids up to noted_id are, once the
+-- publishers in waits_for have ended; see _advance_watermark(). A row for each strict group that had to
+-- wait, and the outbox's own.
+--   group_id: 0 for the outbox. No foreign key: its check would lock the group's row at a claim
+-- Maintenance makes the outbox's row: if logical replication brings one, no other row may be in its way.
 CREATE TABLE durable_notify.watermark (
     group_id  integer PRIMARY KEY,
     last_id   bigint  NOT NULL,

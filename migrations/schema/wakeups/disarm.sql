@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify.disarm(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Take back arm(): publishers need not ring for this session. Returns whether it was armed.
+    -- Undo arm(): publishers need not ring for this session. Returns whether it was armed.
     -- Trap: in one expression. A cancel between two statements would keep one of the locks.
     RETURN durable_notify.armed(topic)
        AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify._topic_mark(topic))

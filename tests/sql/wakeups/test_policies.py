@@ -210,7 +210,7 @@ def test_names_with_quotes(
 @pytest.mark.parametrize("policy", ["", "sometimes", "ALWAYS", None])
 def test_not_a_policy(owner: Session, policy: str | None) -> None:
     before = owner.value(BODY)
-    with pytest.raises(errors.InvalidParameterValue, match="when_waiting, always or never, not"):
+    with pytest.raises(errors.InvalidParameterValue, match="use when_waiting, always or never"):
         owner.run(SET, "t", policy)
     assert owner.value(BODY) == before
 
