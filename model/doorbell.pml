@@ -84,7 +84,8 @@ byte publisher_deaths = PUBLISHER_DEATHS;
 
 #ifdef VARIANT_STRICT
 /* A strict group does not get a message while one with a lower id may still appear. elder[t]: the
- * transactions that drew an id before t did and were still publishing then. Like _advance_watermark(), by pg_locks. */
+ * transactions that drew an id before t did and were still publishing then. Found by pg_locks, as
+ * in _advance_watermark(). */
 byte elder[8];
 #define BACK(t)   (((elder[t] & publishing) != 0) << t)
 #define READABLE  (committed & ~(BACK(0) | BACK(1) | BACK(2) | BACK(3) | BACK(4) | BACK(5) | \
@@ -121,7 +122,7 @@ byte elder[8];
 #define PLANTED_IN_DEATH
 #endif
 
-/* The session ends before its commit: the transaction is aborted, and all its locks are released. */
+/* The session ends before its commit: the transaction is aborted, and its locks are released. */
 #define PUBLISHER_MAY_DIE \
     atomic { publisher_deaths > 0 -> \
         printf("publisher %d dies\n", _pid); \
@@ -438,7 +439,8 @@ decide:
     fi;
 
 watch:
-    /* It watches the transactions on the list, and no others. If one is over: strike it off, then read. */
+    /* It watches the transactions on the list, and no others. If one is over, it strikes it off,
+     * then reads. */
     if
     :: atomic { (heard & ME) != 0 -> printf("consumer %d hears a NOTIFY\n", _pid); goto disarm }
 #ifdef VARIANT_STRICT_WATCHES
@@ -516,8 +518,8 @@ end_delivery:
 }
 
 /* The property. Once the publishers are done and every consumer sleeps with nothing left to hear,
- * nothing can wake a consumer any more: each group must have every committed message by then, and the
- * bell must be armed by all that sleep, and held by no publisher. */
+ * nothing can wake a consumer any more: each group must have every committed message by then, and
+ * the bell must be armed by all that sleep, and held by no publisher. */
 #define QUIET  (publishers_left == 0 && asleep == ALL_CONSUMERS && (in_transit | heard) == 0)
 
 active proctype Check()

@@ -23,7 +23,7 @@ BEGIN
     -- archive: only what is archived is removed. maintain() does all this.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
-        refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
+        refused := pg_catalog.format('invalid topic or pattern: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
     END IF;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
@@ -67,14 +67,14 @@ LANGUAGE sql IMMUTABLE AS $function$
     -- What is wrong with a retention, and how to fix it; NULL: nothing.
     SELECT CASE
         WHEN when_settled IS NULL OR compact IS NULL OR archive IS NULL OR on_lag IS NULL OR on_lag NOT IN ('block', 'lose')
-            THEN 'on_lag is ''block'' or ''lose'', and when_settled, compact and archive are true or false'
+            THEN 'on_lag must be ''block'' or ''lose'', and when_settled, compact and archive true or false'
         WHEN max_age <= '0' OR max_bytes <= 0 OR alarm_bytes <= 0
-            THEN 'an age or a size is more than 0; leave out what is not to count'
-        WHEN max_age > '1000 years' THEN 'an age is 1000 years at most; leave it out to keep messages for ever'
+            THEN 'an age or a size must be more than 0; leave out what does not apply'
+        WHEN max_age > '1000 years' THEN 'an age must be 1000 years at most; leave it out to keep messages for ever'
         WHEN max_age IS NULL AND max_bytes IS NULL AND NOT when_settled AND NOT compact
-            THEN 'nothing says what goes: give max_age, max_bytes, when_settled or compact; to keep everything, delete_retention()'
+            THEN 'nothing says what to remove: give max_age, max_bytes, when_settled or compact; to keep everything, call delete_retention()'
         WHEN compact AND when_settled
-            THEN 'compact keeps the latest message of each key, and when_settled lets it go: choose one of them'
+            THEN 'compact keeps the latest message of each key, and when_settled removes it: choose one of them'
         WHEN on_lag = 'lose' AND max_age IS NULL AND max_bytes IS NULL
             THEN 'a group can lose messages by their age or the topic''s size only: give max_age or max_bytes, or on_lag => ''block'''
         WHEN on_lag = 'lose' AND alarm_bytes IS NOT NULL
