@@ -249,7 +249,7 @@ def test_a_topic_mirrored_to_the_channel_is_refused(api: str, dsn: str, conn: Co
     conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
     with (
         capturing(api, dsn, "c", "t") as running,
-        pytest.raises(dn.InvalidArgument, match="round"),
+        pytest.raises(dn.InvalidArgument, match="publish each message again"),
     ):
         running.ended()
     fails(run("bridge", "capture", "c", "--topic", "t", dsn=dsn), 2, "mirrored to channel")

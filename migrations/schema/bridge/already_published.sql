@@ -7,7 +7,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Of notifications that were heard on a channel, return those that notify() has published to the
     -- topic itself: the number of each (1, 2, ...) with its message. It looks only at messages that are
-    -- not visible in the snapshot "since" and were not passed already. Each message accounts for one
+    -- not visible in the snapshot "since" and whose ids are not in "passed". Each message accounts for one
     -- notification, but PostgreSQL notifies the same payload only once in a transaction.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._already_published_granted(topic, channel, since, passed, payloads, pids);

@@ -11,9 +11,8 @@ BEGIN
     -- no consumer is, or the active one has given no sign of life for the length of its lease. The
     -- caller holds the group's lock.
     --
-    -- Fencing: the leases that the previous active consumer still holds are superseded first. If a
-    -- settle of one is in progress in an open transaction, this waits for it, and delivers nothing
-    -- meanwhile.
+    -- Fencing: the leases that the previous active consumer still holds are superseded first. If an open
+    -- transaction settles one of them, this returns false, and claims deliver nothing, until it has ended.
     IF consumer IS NULL THEN
         RAISE EXCEPTION 'group "%" is exclusive: each of its consumers needs a name', options.name
             USING ERRCODE = '22023', HINT = 'Give claim() an owner or a consumer that no other consumer has.';
