@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     -- Read a topic on from a position, without a group and without writing anything: each message with
     -- its window; the position after it is that window with the message's id for p. No rows: there is
-    -- nothing now, and the position stays as it is. Messages past their expiry are left out.
+    -- nothing now, and the position stays as it is. The caller leaves out expired messages.
     --
     -- A batch is from one window, so that the position after each of its messages is known: the current
     -- window first, and when it is at its end the next one, up to now.
