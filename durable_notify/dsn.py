@@ -20,7 +20,7 @@ from .errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_dsn", "loose", "plain", "said", "set_elsewhere", "unquoted"]
+__all__ = ["check_dsn", "is_ambiguous", "plain", "redacted_errors", "safe_message", "set_elsewhere"]
 
 #: The scheme of a URL as SQLAlchemy and others write it.
 _DRIVER = re.compile(r"^(postgres(?:ql)?)\+(\w+)://")
@@ -85,7 +85,9 @@ def _other_parameters(dsn: str) -> list[str]:
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if "://" in dsn:
         authority = re.split("[/?#]", dsn.partition("://")[2])[0]
-        if loose(dsn) or ("@" not in authority and re.search(r":(?![0-9]*(,|$))", authority)):
+        if is_ambiguous(dsn) or (
+            "@" not in authority and re.search(r":(?![0-9]*(,|$))", authority)
+        ):
             return []
         pairs = [part.partition("=") for part in dsn.partition("?")[2].split("&")]
         names = [name for name, is_pair, value in pairs if is_pair and (name, value) != SSL]
@@ -128,7 +130,7 @@ def set_elsewhere(dsn: str) -> dict[str, str]:
     return {**known, **{name: str(value) for name, value in given.items()}}
 
 
-def loose(dsn: str) -> bool:
+def is_ambiguous(dsn: str) -> bool:
     """Whether libpq may misread a URI, with a part of the password in the wrong place."""
     _, found, rest = dsn.partition("://")
     authority = re.split("[/?#]", rest)[0]
@@ -136,7 +138,7 @@ def loose(dsn: str) -> bool:
 
 
 @contextmanager
-def unquoted(dsn: str) -> Iterator[str]:
+def redacted_errors(dsn: str) -> Iterator[str]:
     """Yield a DSN to connect with; connection errors in the body quote no part of a password.
 
     Raises:
@@ -146,7 +148,7 @@ def unquoted(dsn: str) -> Iterator[str]:
     try:
         yield plain(dsn)
     except psycopg.OperationalError as error:
-        if loose(dsn):
+        if is_ambiguous(dsn):
             raise type(error)(f"no connection to the database. {ENCODE}") from None
         note = ""
         if given.get("password") == "***":
@@ -161,7 +163,7 @@ def unquoted(dsn: str) -> Iterator[str]:
         raise
 
 
-def said(error: BaseException) -> str:
+def safe_message(error: BaseException) -> str:
     """Return the text of an error for logs, without PostgreSQL's DETAIL, which quotes rows."""
     if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
         return error.diag.message_primary

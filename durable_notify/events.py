@@ -133,7 +133,7 @@ class DeadLettered(Event):
     """This consumer has given a message up: it was rejected, or failed too often.
 
     If a message becomes a dead letter because its lease or the message itself expired, no consumer
-    sees it. The database counts it, see ``backlog()``.
+    sees it. The database counts it, see ``status()``.
     """
 
     name = "dead_lettered"

@@ -302,11 +302,22 @@ class ReadMessage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """The lag of a group in a topic; ``group`` and the counts are None if no group reads it.
+    """The lag of a group in a topic; if no group reads it, only its last id and sleepers are known.
 
-    ``unread``: committed and never delivered; ``oldest_unread``: when the oldest of those was
-    published; ``deferred``: waiting for another attempt; ``leases`` and ``leased``: batches and
-    messages that consumers hold now; ``dead``: dead letters.
+    Attributes:
+        topic: its name.
+        group: its name.
+        last_id: the topic's highest id.
+        unread: committed and never delivered; estimated unless ``is_exact``.
+        oldest_unread: when the oldest of those was published.
+        deferred: messages that wait for another attempt; counted up to ``max_count``.
+        leases: batches that consumers hold now.
+        leased: messages in them.
+        dead: dead letters; counted up to ``max_count``.
+        is_exact: whether ``unread`` was counted.
+        delivered_id: the highest id delivered to the group.
+        expired: how many messages were not delivered because they were past their expiry.
+        asleep: sessions, of any group, that wait for the topic's doorbell.
     """
 
     topic: str
@@ -318,6 +329,10 @@ class TopicStatus:
     leases: int | None
     leased: int | None
     dead: int | None
+    is_exact: bool | None
+    delivered_id: int | None
+    expired: int | None
+    asleep: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

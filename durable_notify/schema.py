@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from durable_notify.adapters import NO_ENCODING, PLAIN, AsyncOwnCursor, OwnCursor, check_encoding
-from durable_notify.dsn import unquoted
+from durable_notify.dsn import redacted_errors
 from durable_notify.errors import (
     EncodingUnsupported,
     InvalidArgument,
@@ -159,7 +159,7 @@ def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = Fa
         with OwnCursor(database) as cursor:
             cursor.execute(query, (keep_groups,))
         return
-    with unquoted(database) as conninfo:
+    with redacted_errors(database) as conninfo:
         connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(query, (keep_groups,))
@@ -220,7 +220,7 @@ def snapshot(dsn: str, *, bodies: bool = True) -> str:
     in ``migrations/schema``.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
-    with unquoted(dsn) as conninfo:
+    with redacted_errors(dsn) as conninfo:
         connection = psycopg.connect(conninfo, client_encoding="utf8", context=PLAIN)
     with connection:
         connection.execute(_PLAIN)
@@ -328,7 +328,7 @@ def _engine(dsn: str) -> Engine:
     import sqlalchemy as sa
 
     def connect() -> psycopg.Connection[Any]:
-        with unquoted(dsn) as conninfo:
+        with redacted_errors(dsn) as conninfo:
             connection = psycopg.connect(
                 conninfo,
                 prepare_threshold=None,  # poolers

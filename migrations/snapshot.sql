@@ -28,7 +28,7 @@ relations AS (
                         WHEN 'c' THEN 'TYPE' ELSE 'RELATION ' || relkind::text END AS kind
       FROM pg_class c
      WHERE relnamespace = to_regnamespace('durable_notify') AND relkind NOT IN ('i', 'I', 't')
-       AND NOT relispartition  -- as many leaves as there happen to be
+       AND NOT relispartition  -- as many partitions as there happen to be
        -- The sequence of an identity column is described there.
        AND NOT EXISTS (SELECT FROM pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'i')

@@ -1,13 +1,13 @@
 /*
- * The doorbell: publishers ring only while somebody waits, and no wake-up is lost.
+ * The doorbell: publishers ring only while a consumer waits, and no wake-up is lost.
  *
  * README.md beside this file says what is left out and why, how to run this, and what each
  * VARIANT_ and REACH_ is for.
  *
  * A set, of sessions or of transactions, is a byte with a bit for each. A session's bit is
  * 1 << its pid: publishers come first, then consumers. What stands in one atomic { } happens at
- * one moment; before and after it every other session may do whatever it likes. There is no
- * polling here: only the bell, and the list of those in flight, wake anybody.
+ * one moment; before and after it every other session may act. There is no polling here: only the
+ * bell, and the list of transactions in flight, wake a consumer.
  */
 
 #ifndef PUBLISHERS
@@ -46,12 +46,12 @@
 
 /* ---------------------------------------------------------------- what PostgreSQL knows -------- */
 
-/* The bell: one advisory lock key, session level. Who holds it in which mode. */
+/* The bell: one advisory lock key, session level. The sessions that hold it, by mode. */
 byte X;                         /* ExclusiveLock */
 byte S;                         /* ShareLock */
 
-/* A try never waits. It fails where another session holds a conflicting lock, and also where one
- * is queued for: LockAcquireExtended() tests the waitMask first. */
+/* A try never waits. It fails if another session holds a conflicting lock, and also if one is
+ * queued for: LockAcquireExtended() tests the waitMask first. */
 #define X_IS_FREE  (((X | S) & ~ME) == 0)
 #ifdef VARIANT_STRANGER_WAITS
 bool x_wanted;
@@ -67,7 +67,7 @@ byte committed;                 /* their messages are visible to every new snaps
 
 byte flags;                     /* VARIANT_FLAG_IN_TABLE: the rows that say "I wait" */
 
-/* NOTIFY, for each session: on its way since the commit, and what it has heard but not heeded. */
+/* NOTIFY, for each session: on its way since the commit, and what it has heard but not handled. */
 byte listening;
 byte in_transit;
 byte heard;
@@ -77,14 +77,15 @@ byte heard;
 byte got[CONSUMERS];            /* the transactions whose messages this group has */
 byte asleep;
 byte publishers_left = PUBLISHERS;
-byte consumer_deaths = CONSUMER_DEATHS;   /* still to be had */
+byte consumer_deaths = CONSUMER_DEATHS;   /* that may still happen */
 byte publisher_deaths = PUBLISHER_DEATHS;
 
 #define MINE  got[_pid - PUBLISHERS]
 
 #ifdef VARIANT_STRICT
-/* A strict group does not get a message while one with a lower id may still appear. elder[t]: who
- * drew an id before t did and was still publishing then. Like read_horizon(), by pg_locks. */
+/* A strict group does not get a message while one with a lower id may still appear. elder[t]: the
+ * transactions that drew an id before t did and were still publishing then. Found by pg_locks, as
+ * in _advance_watermark(). */
 byte elder[8];
 #define BACK(t)   (((elder[t] & publishing) != 0) << t)
 #define READABLE  (committed & ~(BACK(0) | BACK(1) | BACK(2) | BACK(3) | BACK(4) | BACK(5) | \
@@ -121,7 +122,7 @@ byte elder[8];
 #define PLANTED_IN_DEATH
 #endif
 
-/* The session ends before its commit: the transaction is aborted, and all its locks go. */
+/* The session ends before its commit: the transaction is aborted, and its locks are released. */
 #define PUBLISHER_MAY_DIE \
     atomic { publisher_deaths > 0 -> \
         printf("publisher %d dies\n", _pid); \
@@ -139,10 +140,10 @@ active [PUBLISHERS] proctype Publisher()
     bool ring;                  /* NOTIFY is queued in the transaction */
 
 begin:
-    /* BEGIN, and a snapshot. At REPEATABLE READ and SERIALIZABLE it is that of whatever was done
-     * first, and serves to the end; at READ COMMITTED it is that of the INSERT. Even that may be
-     * old when the xid is drawn: an INSERT locks the outbox, takes its snapshot, and draws the xid
-     * with its first row. The list names xids, so until then nothing of it can be seen there. */
+    /* BEGIN, and a snapshot. At REPEATABLE READ and SERIALIZABLE it is that of the first statement,
+     * and serves to the end; at READ COMMITTED it is that of the INSERT. Even that may be old when
+     * the xid is drawn: an INSERT locks the outbox, takes its snapshot, and draws the xid with its
+     * first row. The list names xids, so until then the transaction cannot be seen there. */
     atomic {
         t = 1 << (_pid * MESSAGES + n);
         snapshot = flags;
@@ -202,9 +203,9 @@ try_X:
     :: atomic { !X_IS_FREE ->
         printf("publisher %d does not get X\n", _pid);
 #if defined(VARIANT_X_ONCE)
-        goto AFTER_LOOK         /* "so nobody waits" */
+        goto AFTER_LOOK         /* "so no consumer waits" */
 #elif defined(VARIANT_SIMPLE_LOOK)
-        ring = true;            /* right, but it rings for other publishers' looks, too */
+        ring = true;            /* correct, but it rings for other publishers' looks, too */
         goto AFTER_LOOK
 #else
         if
@@ -217,7 +218,7 @@ try_X:
     fi;
     if
     :: atomic { X = X & ~ME; second = false;
-        printf("publisher %d lets X go: nobody waits\n", _pid);
+        printf("publisher %d lets X go: no consumer waits\n", _pid);
         goto AFTER_LOOK }
 #ifdef VARIANT_CANCEL_BETWEEN
     :: atomic { in_progress = in_progress & ~t;
@@ -236,7 +237,7 @@ try_S:
         assert(false);
 #endif
 #ifdef VARIANT_SHORTCUT
-        /* "Somebody holds X at this very moment, so nobody can hold S": not where a stranger only
+        /* "A session holds X at this very moment, so no other can hold S": wrong if a stranger only
          * queues for it. */
         goto AFTER_LOOK
 #else
@@ -247,7 +248,7 @@ try_S:
     fi;
     if
     :: atomic { S = S & ~ME; ring = true;
-        printf("publisher %d lets S go: somebody waits, NOTIFY\n", _pid);
+        printf("publisher %d lets S go: a consumer waits, NOTIFY\n", _pid);
 #ifdef REACH_RING
         assert(false);
 #endif
@@ -256,7 +257,7 @@ try_S:
     fi;
 
 pg_locks:
-    /* In doubt, at last, by name: who holds the key in shared mode. */
+    /* In doubt, at last, look up the sessions that hold the key in shared mode. */
     if
     :: atomic { ring = ring || (S & ~ME) != 0;
         printf("publisher %d looks into pg_locks: %d\n", _pid, S);
@@ -296,7 +297,7 @@ ending:
 
 commit:
     /* It leaves the ProcArray: every new snapshot sees its rows. Its NOTIFY, if any, stands in the
-     * queue already, and now counts, for whoever listens. */
+     * queue already, and now counts, for every session that listens. */
     atomic { in_progress = in_progress & ~t; committed = committed | t;
         printf("publisher %d's commit is visible\n", _pid);
         if
@@ -325,7 +326,7 @@ ended:
 #endif
 
 /* The listening session ends: its lock goes, its LISTEN, and what it has not heard yet. The
- * consumer, or the next one of its group, starts anew. */
+ * consumer, or the next one of its group, starts again. */
 #define CONSUMER_MAY_DIE \
     atomic { consumer_deaths > 0 -> \
         printf("consumer %d dies\n", _pid); \
@@ -374,8 +375,8 @@ awake:
     FORGET_LATE
 
 arm:
-    /* (1) pg_try_advisory_lock_shared(), on the session that listens. Not to be had: a publisher
-     * looks just now. It reads again after a short while, and does not wait for the lock. */
+    /* (1) pg_try_advisory_lock_shared(), on the session that listens. Not free: a publisher looks
+     * just now. The consumer reads again after a short while, and does not wait for the lock. */
     if
 #ifdef VARIANT_FLAG_IN_TABLE
     :: atomic { flags = flags | ME; printf("consumer %d sets its flag\n", _pid) }
@@ -396,7 +397,7 @@ arm:
 #endif
 
 note:
-    /* (2) Who is publishing? */
+    /* (2) Which transactions are publishing? */
     if
     :: atomic {
 #ifndef VARIANT_NO_LIST
@@ -418,7 +419,7 @@ read:
         :: else -> printf("consumer %d reads nothing\n", _pid)
         fi;
 #ifdef VARIANT_STRICT_WATCHES
-        list = list | publishing;   /* those for whose sake this very read held back */
+        list = list | publishing;   /* those for which this very read held back */
 #endif
 #if !defined(VARIANT_PLAIN_LIST_AFTER_READ) && !defined(VARIANT_FORGET_LATE)
         goto decide
@@ -438,7 +439,8 @@ decide:
     fi;
 
 watch:
-    /* It watches those on the list, and nobody else. One is over: strike it off, then read. */
+    /* It watches the transactions on the list, and no others. If one is over, it strikes it off,
+     * then reads. */
     if
     :: atomic { (heard & ME) != 0 -> printf("consumer %d hears a NOTIFY\n", _pid); goto disarm }
 #ifdef VARIANT_STRICT_WATCHES
@@ -485,7 +487,7 @@ end_asleep:
     fi;
 
 disarm:
-    /* pg_advisory_unlock_shared(), before it drains the log. */
+    /* pg_advisory_unlock_shared(), before it drains the outbox. */
     if
     :: atomic { S = S & ~ME; flags = flags & ~ME; list = 0;
         printf("consumer %d disarms\n", _pid);
@@ -500,7 +502,7 @@ disarm:
     atomic { (in_transit & (1 << (session))) != 0 -> \
         in_transit = in_transit & ~(1 << (session)); heard = heard | (1 << (session)) }
 
-/* The listening backends are signalled after the commit; each hears when it gets round to it. */
+/* The listening backends are signalled after the commit; each hears at some later moment. */
 active proctype Delivery()
 {
 end_delivery:
@@ -516,8 +518,8 @@ end_delivery:
 }
 
 /* The property. Once the publishers are done and every consumer sleeps with nothing left to hear,
- * nothing can wake anybody any more: each group must have every committed message by then, and the
- * bell must be armed by all who sleep, and held by no publisher. */
+ * nothing can wake a consumer any more: each group must have every committed message by then, and
+ * the bell must be armed by all that sleep, and held by no publisher. */
 #define QUIET  (publishers_left == 0 && asleep == ALL_CONSUMERS && (in_transit | heard) == 0)
 
 active proctype Check()
@@ -543,7 +545,7 @@ end_check:
 }
 
 #if defined(VARIANT_STRANGER_WAITS) || defined(VARIANT_STRANGER_TRIES)
-/* Advisory locks are anybody's: a session that has nothing to do with all this takes the key. */
+/* Any session can take advisory locks: one that has nothing to do with all this takes the key. */
 active proctype Stranger()
 {
 #ifdef VARIANT_STRANGER_WAITS

@@ -44,11 +44,12 @@ CLEAN = (
     "docs/",
     "deploy/",
     "examples/",
-    "model/README.md",
     "benchmarks/",
     "durable_notify/",
     "tools/",
     "tasks.py",
+    "migrations/",
+    "model/",
 )
 #: The list itself and its test, and what is generated or frozen.
 LEFT_OUT = (

@@ -16,7 +16,7 @@ from .._core import sql
 from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import CaptureIncomplete, InvalidArgument, ListenUnavailable
 from ..topics import check_channel, check_topic
 from .concurrency import Event, Waiter, on_signals, spawn
@@ -213,7 +213,7 @@ class AsyncCapture:
             self._more.set()
 
     async def _lost(self, error: Exception, delay: float) -> None:
-        self._why = " ".join(said(error).split())
+        self._why = " ".join(safe_message(error).split())
         level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
             level, "not listening to channel %s, next try in %.1f s: %s",
@@ -275,7 +275,9 @@ class AsyncCapture:
             except psycopg.errors.InsufficientPrivilege as error:
                 level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(
-                    level, "the active capture is silent, and could not be ended: %s", said(error)
+                    level,
+                    "the active capture is silent, and could not be ended: %s",
+                    safe_message(error),
                 )
             await self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
         return False
@@ -465,7 +467,7 @@ class AsyncCapture:
                 level = self._log_throttle.level("publishing", error, time.monotonic())
                 log.log(
                     level, "%d notifications of channel %s wait, next try in %.1f s: %s",
-                    self._buffer.waiting, self.channel, delay, said(error),
+                    self._buffer.waiting, self.channel, delay, safe_message(error),
                 )  # fmt: skip
                 await self._wait_to_retry(delay, error)
 
@@ -479,7 +481,7 @@ class AsyncCapture:
                 if left <= 0:
                     raise CaptureIncomplete(
                         f"{self._buffer.waiting} notifications of channel {self.channel} were "
-                        f"heard and could not be published: {said(error)}"
+                        f"heard and could not be published: {safe_message(error)}"
                     ) from error
             await self._hurry.wait(left)
 

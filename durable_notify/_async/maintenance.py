@@ -14,7 +14,7 @@ import psycopg
 
 from .._core import sql
 from ..archive import ArchivedMessage
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..options import check_period
 from .concurrency import Event, aside, checkpoint, on_signals
@@ -100,7 +100,7 @@ class AsyncMaintenance:
                 try:
                     await self.run_once()
                 except TRANSIENT as error:
-                    log.warning("maintenance failed, and will be retried: %s", said(error))
+                    log.warning("maintenance failed, and will be retried: %s", safe_message(error))
                 await self._stopping.wait(_pause(max(1.0, self._every)))
 
     async def run_once(self) -> dict[str, int | str] | None:
@@ -154,7 +154,7 @@ class AsyncMaintenance:
                     raise
                 return True  # a lock was not available: the next round tries again
             except psycopg.Error as error:
-                report[f"{step} failed"] = said(error)
+                report[f"{step} failed"] = safe_message(error)
                 return True  # the other steps continue
             if done is None:
                 return False
@@ -186,8 +186,8 @@ class AsyncMaintenance:
                 if connection.closed:
                     raise
                 # An error of the archive: the messages stay, the other topics continue.
-                log.warning("archiving topic %r failed: %s", topic, said(error))
-                report["archive failed"] = said(error)
+                log.warning("archiving topic %r failed: %s", topic, safe_message(error))
+                report["archive failed"] = safe_message(error)
 
     async def _archive_part(
         self, connection: AsyncTimeoutConnection, archive: Archive, topic: str
@@ -257,6 +257,6 @@ async def keep_up(
             if due:
                 await maintenance.run_once()
         except TRANSIENT as error:
-            log.info("maintenance failed, and will be retried: %s", said(error))
+            log.info("maintenance failed, and will be retried: %s", safe_message(error))
         except Exception as error:
-            log.warning("maintenance failed, and will be retried: %s", said(error))
+            log.warning("maintenance failed, and will be retried: %s", safe_message(error))

@@ -19,7 +19,7 @@ from .._core.log_throttle import LogThrottle
 from .._core.pacing import BusyPoller, backoff
 from .._core.position import BEGINNING, Position, decode, encode
 from .._core.topic_set import TopicSet, after
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import ConsumerClosed, InvalidArgument
 from ..models import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
@@ -224,7 +224,7 @@ class AsyncReader:
             self._failures += 1
             delay = backoff(self._failures, 0.1, 10.0)
             level = self._log_throttle.level("reading", error, time.monotonic())
-            log.log(level, "reading failed, next try in %.1f s: %s", delay, said(error))
+            log.log(level, "reading failed, next try in %.1f s: %s", delay, safe_message(error))
             await self._disconnect()
             await self._stopping.wait(delay)
             self._topic_set.mark_all()

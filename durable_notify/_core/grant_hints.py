@@ -15,14 +15,14 @@ __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
 _READING = {"read", "read_from", "latest", "log_id", "topics"}
 _OBSERVING = {
-    "status", "backlog", "leases", "progress", "messages_between", "groups", "blocking_publishers",
+    "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
     "lost_messages",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
     "unacknowledged", "never_published", "once", "extend",
-    "release", "next_due", "renew_active", "resign_active", "replay",
+    "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ class BatchSizer:
     def __init__(self, least: int, maximum: int) -> None:
         self._max_size = maximum
         self._calls = 1
+        self._rested_at = -math.inf
         self._mean: float | None = None  # the time per message, since the last rest
         self._capacity = least  # how many messages handlers can take at once
         self.least = min(least, maximum)
@@ -51,8 +52,12 @@ class BatchSizer:
         self.size = self.least
         self._calls = calls
 
-    def took(self, messages: int, seconds: float) -> None:
+    def took(self, messages: int, seconds: float, began: float) -> None:
         """Record that a call has handled messages in that time."""
+        if began < self._rested_at:
+            # Trap: a handler that began before the pause may end after it. Its speed says nothing
+            # about the next messages.
+            return
         each = max(seconds, 1e-6) / messages
         mean = self._mean
         self._mean = each if mean is None else mean + (each - mean) * self.WEIGHT
@@ -62,9 +67,10 @@ class BatchSizer:
         fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
         self.size = int(min(self._max_size, max(self.least, min(fits, self.size * (1 + full)))))
 
-    def rest(self) -> None:
+    def rest(self, now: float) -> None:
         """Record that nothing is left: share the next messages with other consumers that wait."""
         self._mean = None
+        self._rested_at = now
         self.size = self.least
 
     def to_claim(self, begun: int, queued: int, waiting: int) -> int:

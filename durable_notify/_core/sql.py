@@ -142,8 +142,8 @@ LATEST = (
 # Groups
 
 STATUS = (
-    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead"
-    " FROM durable_notify.status()"
+    "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead,"
+    " is_exact, delivered_id, expired, asleep FROM durable_notify.status(%s::integer)"
 )
 GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
@@ -171,9 +171,8 @@ REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
 SEEK = (
     "SELECT redelivered, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s)"
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
 )
-REPLAY = "SELECT durable_notify.replay(%s, %s, %s::bigint, %s::timestamptz, %s)"
 START_REPLAY = (
     "SELECT job_id, total FROM durable_notify.start_replay("
     "%s, %s, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::text[], %s::jsonb,"

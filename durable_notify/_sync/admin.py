@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .._core import sql
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import (
     AccessGrant,
@@ -46,12 +46,16 @@ class Admin(RetentionAdmin):
     Connections are those that ``Publisher`` takes. Changes are part of their transaction.
     """
 
-    def status(self, connection: Publishable) -> list[TopicStatus]:
+    def status(
+        self, connection: Publishable, *, max_count: int | None = 10_000
+    ) -> list[TopicStatus]:
         """Return the position and lag of each group in each topic, and the topics without a group.
 
-        It counts unread messages, which takes seconds if there are millions.
+        Args:
+            max_count: larger counts are estimated. None counts all, which takes seconds if there
+                are millions of unread messages.
         """
-        rows = fetch_alone(connection, sql.STATUS, ())
+        rows = fetch_alone(connection, sql.STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
 
     def groups(self, connection: Publishable) -> list[GroupInfo]:
@@ -245,13 +249,17 @@ class Admin(RetentionAdmin):
         *,
         after: int | None = None,
         since: datetime | None = None,
+        why: str | None = None,
         dry_run: bool = False,
     ) -> int:
         """Rewind a group in a topic, and return how many messages are redelivered.
 
+        It is a :meth:`seek` that never moves the group forward.
+
         Args:
             after: redeliver every message with a higher id; 0: from the beginning.
             since: redeliver every message published at or after that time.
+            why: recorded in the audit.
             dry_run: only count.
 
         Raises:
@@ -266,8 +274,8 @@ class Admin(RetentionAdmin):
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        rows = fetch_alone(connection, sql.REPLAY, (group, topic, after, since, dry_run))
-        return int(rows[0][0])
+        params = (group, topic, after, since, False, why, dry_run, True)
+        return int((fetch_alone(connection, sql.SEEK, params))[0][0])
 
     def seek(
         self,
@@ -299,7 +307,7 @@ class Admin(RetentionAdmin):
             UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
         _check_time("since", since)
-        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run)
+        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
         return SeekResult(*(fetch_alone(connection, sql.SEEK, params))[0])
 
     def start_replay(
@@ -337,7 +345,7 @@ class Admin(RetentionAdmin):
         except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
             if conditions.get("path") is None:
                 raise
-            raise InvalidArgument(f"path is not an SQL/JSON path: {said(error)}") from error
+            raise InvalidArgument(f"path is not an SQL/JSON path: {safe_message(error)}") from error
         return int(total if dry_run else job)
 
     def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .._core import sql
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import BridgeInfo
 from ..topics import check_channel, check_topic
@@ -118,7 +118,9 @@ class Bridge:
             psycopg.errors.SyntaxError,
             psycopg.errors.FeatureNotSupported,
         ) as error:
-            raise InvalidArgument(f"{table!r} is not the name of a table: {said(error)}") from error
+            raise InvalidArgument(
+                f"{table!r} is not the name of a table: {safe_message(error)}"
+            ) from error
         if not rows:
             raise InvalidArgument(
                 f"there is no table {table}: name it as in SQL, with its schema if that is not "

@@ -17,7 +17,7 @@ from .._core import sql
 from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import CaptureIncomplete, InvalidArgument, ListenUnavailable
 from ..topics import check_channel, check_topic
 from .concurrency import Event, Waiter, on_signals, spawn
@@ -214,7 +214,7 @@ class Capture:
             self._more.set()
 
     def _lost(self, error: Exception, delay: float) -> None:
-        self._why = " ".join(said(error).split())
+        self._why = " ".join(safe_message(error).split())
         level = self._log_throttle.level("listening", error, time.monotonic())
         log.log(
             level, "not listening to channel %s, next try in %.1f s: %s",
@@ -276,7 +276,9 @@ class Capture:
             except psycopg.errors.InsufficientPrivilege as error:
                 level = self._log_throttle.level("ending", error, time.monotonic())
                 log.log(
-                    level, "the active capture is silent, and could not be ended: %s", said(error)
+                    level,
+                    "the active capture is silent, and could not be ended: %s",
+                    safe_message(error),
                 )
             self._pause(STAND_BY * random.uniform(0.5, 1.0))  # noqa: S311
         return False
@@ -466,7 +468,7 @@ class Capture:
                 level = self._log_throttle.level("publishing", error, time.monotonic())
                 log.log(
                     level, "%d notifications of channel %s wait, next try in %.1f s: %s",
-                    self._buffer.waiting, self.channel, delay, said(error),
+                    self._buffer.waiting, self.channel, delay, safe_message(error),
                 )  # fmt: skip
                 self._wait_to_retry(delay, error)
 
@@ -480,7 +482,7 @@ class Capture:
                 if left <= 0:
                     raise CaptureIncomplete(
                         f"{self._buffer.waiting} notifications of channel {self.channel} were "
-                        f"heard and could not be published: {said(error)}"
+                        f"heard and could not be published: {safe_message(error)}"
                     ) from error
             self._hurry.wait(left)
 

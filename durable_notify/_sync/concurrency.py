@@ -1,6 +1,6 @@
 """What differs between the asynchronous and the synchronous half: waiting and starting threads.
 
-The twin of ``_async/compat.py``; the one file of this folder that is written by hand.
+The twin of ``_async/concurrency.py``; the one file of this folder that is written by hand.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import psycopg
 
 from .._core import sql
 from ..archive import ArchivedMessage
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..options import check_period
 from .concurrency import Event, aside, checkpoint, on_signals
@@ -101,7 +101,7 @@ class Maintenance:
                 try:
                     self.run_once()
                 except TRANSIENT as error:
-                    log.warning("maintenance failed, and will be retried: %s", said(error))
+                    log.warning("maintenance failed, and will be retried: %s", safe_message(error))
                 self._stopping.wait(_pause(max(1.0, self._every)))
 
     def run_once(self) -> dict[str, int | str] | None:
@@ -155,7 +155,7 @@ class Maintenance:
                     raise
                 return True  # a lock was not available: the next round tries again
             except psycopg.Error as error:
-                report[f"{step} failed"] = said(error)
+                report[f"{step} failed"] = safe_message(error)
                 return True  # the other steps continue
             if done is None:
                 return False
@@ -187,8 +187,8 @@ class Maintenance:
                 if connection.closed:
                     raise
                 # An error of the archive: the messages stay, the other topics continue.
-                log.warning("archiving topic %r failed: %s", topic, said(error))
-                report["archive failed"] = said(error)
+                log.warning("archiving topic %r failed: %s", topic, safe_message(error))
+                report["archive failed"] = safe_message(error)
 
     def _archive_part(self, connection: TimeoutConnection, archive: Archive, topic: str) -> int:
         """Archive the next chunk; return how many messages it had.
@@ -256,6 +256,6 @@ def keep_up(
             if due:
                 maintenance.run_once()
         except TRANSIENT as error:
-            log.info("maintenance failed, and will be retried: %s", said(error))
+            log.info("maintenance failed, and will be retried: %s", safe_message(error))
         except Exception as error:
-            log.warning("maintenance failed, and will be retried: %s", said(error))
+            log.warning("maintenance failed, and will be retried: %s", safe_message(error))

@@ -32,7 +32,7 @@ from .._async.database.connection import (
 from .._async.publisher import AsyncPublisher
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
-from ..dsn import said
+from ..dsn import safe_message
 from ..errors import BrokerUnavailable, InvalidArgument
 from ..payloads import NewMessage, dedup_of, encode
 from ..topics import check_key, check_topic
@@ -184,7 +184,7 @@ class AsyncIngest:
     async def _wait(self, what: str, error: Exception, failures: int) -> None:
         delay = backoff(failures, 0.1, 30.0)
         level = self._throttle.level(what, error, time.monotonic())
-        log.log(level, "%s, next try in %.1f s: %s", what, delay, said(error))
+        log.log(level, "%s, next try in %.1f s: %s", what, delay, safe_message(error))
         await asyncio.sleep(delay)
 
     async def _publish(self, received: Sequence[IncomingMessage]) -> None:
@@ -238,7 +238,7 @@ class AsyncIngest:
             raw = dataclasses.replace(message, payload=message.payload.encode())
             with contextlib.suppress(*_NOT_TAKEN):
                 await self._publish_once(self._topic, [raw])
-                log.warning("a message is published as bytes: %s", said(refusal))
+                log.warning("a message is published as bytes: %s", safe_message(refusal))
                 self.published += 1
                 return
         if isinstance(refusal, InvalidArgument):
@@ -246,7 +246,9 @@ class AsyncIngest:
             with contextlib.suppress(*_NOT_TAKEN):
                 bare = dataclasses.replace(raw, key=None, headers=_LACKING)
                 await self._publish_once(self._topic, [bare])
-                log.warning("a message is published without its key and headers: %s", said(refusal))
+                log.warning(
+                    "a message is published without its key and headers: %s", safe_message(refusal)
+                )
                 self.published += 1
                 return
         self.refused += 1
@@ -256,16 +258,16 @@ class AsyncIngest:
             words = (
                 "a message stays with the broker: topic %r does not take it (%s), nor does %r (%s)"
             )
-            log.error(words, self._topic, said(refusal), self._refused, said(error))  # noqa: TRY400
+            log.error(words, self._topic, safe_message(refusal), self._refused, safe_message(error))  # noqa: TRY400
             await self._source.reject(incoming, keep=True)
         else:
             words = "a message is published to %r, because %r does not accept it: %s"
-            log.warning(words, self._refused, self._topic, said(refusal))
+            log.warning(words, self._refused, self._topic, safe_message(refusal))
 
     def _whole(self, message: NewMessage, refusal: Exception) -> NewMessage:
         """Return a message for the topic of refused messages."""
         headers = dict(message.headers or {})
-        headers |= {"ingest-error": said(refusal), "ingest-topic": self._topic}
+        headers |= {"ingest-error": safe_message(refusal), "ingest-topic": self._topic}
         # It has a key, because this topic may be compacted too.
         return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
 

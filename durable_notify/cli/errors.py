@@ -16,7 +16,7 @@ import click
 import psycopg
 
 from .._core.sanitize import redact
-from ..dsn import ENCODE, loose
+from ..dsn import ENCODE, is_ambiguous
 from ..errors import (
     BrokerUnavailable,
     ClaimBusy,
@@ -187,7 +187,7 @@ def _of_postgres(error: psycopg.Error, database: Database, command: str | None) 
         return Failure(primary or "insufficient privilege", remedy)
     if state and primary and not state.startswith("08"):
         return Failure(f"PostgreSQL says: {primary}", BY_SQLSTATE.get(state, ""))
-    if loose(database.given or ""):
+    if is_ambiguous(database.given or ""):
         return Failure(f"no connection to the database of {database.source}", ENCODE)
     text = " ".join(str(error).split())
     remedies = (what for pattern, what in CONNECTING if re.search(pattern, text, re.IGNORECASE))

@@ -26,17 +26,22 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.command()
 @common
 @as_json
+@click.option("--exact", is_flag=True, help="Count all; else more than 10,000 are estimated (~).")
 @click.option("--watch", is_flag=True, help="Refresh it, with rates and leases.")
 @click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="With --watch: how often; 2.")  # fmt: skip
 @pass_database
-def status(database: Database, *, as_json: bool, watch: bool, interval: float | None) -> None:
+def status(
+    database: Database, *, as_json: bool, exact: bool, watch: bool, interval: float | None
+) -> None:
     """Show how far each group has read each of its topics.
 
     Lag is what a group has not acknowledged yet: unread messages, deferred ones (that wait for
     another attempt) and leased ones (that consumers hold now).
     """
     if watch:
+        if exact:
+            raise click.UsageError("--exact does not go with --watch")
         from .status_watch import watch as show
 
         show(database, interval or 2.0, as_json=as_json)
@@ -45,7 +50,7 @@ def status(database: Database, *, as_json: bool, watch: bool, interval: float | 
         raise click.UsageError("--interval goes with --watch")
     admin = Admin()
     with database.connect("status") as connection:
-        rows = admin.status(connection)
+        rows = admin.status(connection, **({"max_count": None} if exact else {}))
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
         held_up = [
             (name, one) for name in strict for one in admin.blocking_publishers(connection, name)
@@ -80,6 +85,10 @@ def _lag(row: TopicStatus) -> int | None:
     return row.unread + (row.deferred or 0) + (row.leased or 0)
 
 
+def _count(row: TopicStatus, number: int | None) -> str | None:
+    return None if number is None else f"{'~' if row.is_exact is False else ''}{number}"
+
+
 def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
     oldest = row.oldest_unread
     return {
@@ -88,6 +97,7 @@ def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
         "last_id": row.last_id,
         "lag": _lag(row),
         "unread": row.unread,
+        "exact": row.is_exact,
         "oldest_unread": oldest,
         "oldest_unread_seconds": oldest and max(0.0, (now - oldest).total_seconds()),
         "deferred": row.deferred,
@@ -113,6 +123,6 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
     for row in rows:
         numbers = (row.deferred, row.leases, row.leased, row.dead)
         age = shown_age(row.oldest_unread, now)
-        cells = [row.last_id, _lag(row), row.unread, age, *numbers]
+        cells = [row.last_id, _count(row, _lag(row)), _count(row, row.unread), age, *numbers]
         add_row(table, row.topic, row.group, *cells)
     return table

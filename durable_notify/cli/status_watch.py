@@ -14,7 +14,7 @@ import click
 import psycopg
 
 from ..diagnostics.status import GroupStatus, StatusSnapshot, take_snapshot
-from ..dsn import said
+from ..dsn import safe_message
 from .common import interruptible
 from .errors import mute_stdout
 from .params import json_line, shown
@@ -136,7 +136,7 @@ def _snapshots(
         except psycopg.OperationalError as error:
             if seen is None:
                 raise
-            yield seen, " ".join(said(error).split())
+            yield seen, " ".join(safe_message(error).split())
             if not wait(interval):
                 return
 

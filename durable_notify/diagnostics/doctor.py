@@ -13,7 +13,7 @@ import psycopg
 from .._core.sanitize import redact
 from .._sync.database.connection import TRANSIENT, TimeoutConnection, settings
 from ..adapters import OwnCursor
-from ..dsn import said
+from ..dsn import safe_message
 from .checks import CHECKS, FIRST, SESSIONS
 from .context import Check, CheckContext, Thresholds
 from .findings import Finding, finding
@@ -97,4 +97,4 @@ def _carried_out(
 
 
 def _text(error: BaseException) -> str:
-    return redact(" ".join(said(error).split()))
+    return redact(" ".join(safe_message(error).split()))

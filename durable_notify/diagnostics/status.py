@@ -102,17 +102,16 @@ def take_snapshot(
     with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
         groups = cursor.execute(
             """
-            SELECT p.topic, p.group_name AS "group", p.last_id, p.delivered_id, b.unread,
-                   b.is_exact AS exact,
-                   CASE WHEN b.unread > 0 THEN b.oldest_seconds END AS oldest_unread_seconds,
-                   b.deferred, b.leases AS live_leases, b.leased, b.dead AS dead_letters,
-                   p.expired, p.asleep
-              FROM durable_notify.progress() p
-              LEFT JOIN durable_notify.backlog(%s) b
-                     ON b.topic = p.topic AND b.group_name = p.group_name
-             ORDER BY p.topic, p.group_name
+            SELECT s.topic, s.group_name AS "group", s.last_id, s.delivered_id, s.unread,
+                   s.is_exact AS exact,
+                   GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unread))::float8
+                       AS oldest_unread_seconds,
+                   s.deferred, s.leases AS live_leases, s.leased, s.dead AS dead_letters,
+                   s.expired, s.asleep
+              FROM durable_notify.status(%s) s
+             ORDER BY s.topic, s.group_name
             """,
-            (MAX_COUNT,),
+            (at, MAX_COUNT),
         ).fetchall()
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(

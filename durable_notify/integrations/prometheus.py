@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from .. import events
 from .._core.log_throttle import LogThrottle
 from .._sync.database.connection import ConnectionRegistry, ReconnectingConnection
-from ..dsn import check_dsn, said
+from ..dsn import check_dsn, safe_message
 from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ BUCKETS = (
 )  # fmt: skip
 
 _STATUS = (
-    "SELECT topic, group_name, unread, oldest_seconds, deferred, leases, leased, dead"
-    " FROM durable_notify.backlog(%s)"
+    "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
+    "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
+    " deferred, leases, leased, dead"
+    " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
 )
 #: The metrics of a scrape from the database, in the order of the query's columns.
 GAUGES = {
@@ -183,7 +185,7 @@ class StatusCollector(Collector):
         except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
             level = self._throttle.level("scraping", error, now)
-            what = said(error) or f"no answer within {self._timeout:g} s"
+            what = safe_message(error) or f"no answer within {self._timeout:g} s"
             log.log(
                 level, "metrics: the database did not answer how far groups are behind: %s", what
             )

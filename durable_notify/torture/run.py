@@ -44,7 +44,7 @@ _DDL = """
         place bigint GENERATED ALWAYS AS IDENTITY, grp text, number bigint, who text);
     SELECT durable_notify.set_notify_policy('quiet', 'never')"""
 _LEFT = """
-    SELECT group_name, topic, unread, deferred, leased FROM durable_notify.status()
+    SELECT group_name, topic, unread, deferred, leased FROM durable_notify.status(NULL)
      WHERE group_name IS NOT NULL AND unread + deferred + leased > 0"""
 PATIENCE = 90.0
 

@@ -1,3 +1,3 @@
--- What is there from the beginning: which cluster this is, and partitions ahead.
+-- What exists from the beginning: the identity of the cluster, and partitions ahead.
 DO $block$ BEGIN PERFORM durable_notify._record_cluster(); END $block$;
 DO $block$ BEGIN WHILE durable_notify.create_partitions() > 0 LOOP END LOOP; END $block$;

@@ -1,2 +1,4 @@
--- PostgreSQL lets everybody call a new function. Nobody but the owner calls these, and whom it lets.
+DROP PROCEDURE durable_notify._grantable;
+-- PostgreSQL lets every role call a new function. Only the owner calls these, and the roles that it
+-- grants.
 REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA durable_notify FROM PUBLIC;

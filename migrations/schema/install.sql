@@ -2,6 +2,9 @@
 -- Functions may call each other freely: their bodies are not checked while this runs.
 SET LOCAL check_function_bodies = off;
 
+-- How each function's file declares which roles may call it
+\ir access/grantable.sql
+
 -- Tables
 \ir tables/names.sql
 \ir tables/outbox.sql
@@ -26,7 +29,7 @@ SET LOCAL check_function_bodies = off;
 \ir inlined/key_required.sql
 \ir inlined/closed_below.sql
 
--- Who calls, and what a role was granted
+-- The calling role, and what it was granted
 \ir access/caller.sql
 \ir access/require.sql
 \ir access/grant_access.sql
@@ -34,7 +37,7 @@ SET LOCAL check_function_bodies = off;
 \ir access/roles.sql
 \ir access/lock_functions.sql
 
--- The log: ids, snapshots, windows, and what has been read
+-- The outbox: ids, snapshots, windows, and what has been read
 \ir log/last_id.sql
 \ir log/id_before.sql
 \ir log/committed_snapshot.sql
@@ -56,7 +59,7 @@ SET LOCAL check_function_bodies = off;
 \ir publish/outbox_insert.sql
 \ir publish/prune_dedup.sql
 
--- Wake-ups: channels, doorbells, and who has armed one
+-- Wake-ups: channels, doorbells, and which are armed
 \ir wakeups/channel.sql
 \ir wakeups/waiters.sql
 \ir wakeups/ring.sql
@@ -98,7 +101,7 @@ SET LOCAL check_function_bodies = off;
 \ir claim/next_due.sql
 \ir claim/blocking_publishers.sql
 
--- Settling: what becomes of the messages of a lease
+-- Settling: ack, retry or reject the messages of a lease
 \ir settle/settle.sql
 \ir settle/retry.sql
 \ir settle/defer.sql
@@ -118,8 +121,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Replay: move a group's position, or deliver some of the past again
 \ir replay/seek.sql
-\ir replay/replay.sql
 \ir replay/start_replay.sql
+\ir replay/locked_position.sql
 \ir replay/matches.sql
 \ir replay/advance_replays.sql
 \ir replay/cancel_replay.sql
@@ -132,8 +135,6 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
-\ir status/backlog.sql
-\ir status/progress.sql
 \ir status/leases.sql
 \ir status/audit_entries.sql
 \ir status/prune_audit.sql
@@ -180,7 +181,7 @@ SET LOCAL check_function_bodies = off;
 \ir maintenance/analyze.sql
 \ir maintenance/discover_next.sql
 
--- The cluster that the log was written in, and moving to another one
+-- The cluster in which the outbox was written, and moving to another one
 \ir cluster/identity.sql
 \ir cluster/reanchor.sql
 \ir cluster/reset.sql
@@ -202,17 +203,15 @@ SET LOCAL check_function_bodies = off;
 \ir bridge/already_published.sql
 \ir bridge/bridges.sql
 
--- Tables that are watched
+-- Watched tables
 \ir watch/watch.sql
 \ir watch/unwatch.sql
 \ir watch/trigger.sql
 \ir watch/name.sql
 
--- Triggers, and the twins through which other roles than the owner call
 \ir triggers.sql
-\ir access/granted_twins.sql
 
--- Rights, and what is there from the beginning
+-- Rights, and the first rows and partitions
 \ir grants.sql
 \ir first.sql
 

@@ -23,4 +23,4 @@ BEGIN
 END
 $block$;
 DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.group_pattern,
-    durable_notify.active_consumer, durable_notify.rate_bucket, durable_notify.group_watermark, durable_notify.consumer_group;
+    durable_notify.active_consumer, durable_notify.rate_bucket, durable_notify.consumer_group;

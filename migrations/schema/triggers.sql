@@ -1,6 +1,6 @@
 CREATE TRIGGER outbox_after_insert AFTER INSERT ON durable_notify.outbox
     FOR EACH ROW EXECUTE FUNCTION durable_notify._outbox_after_insert();
--- Of each leaf it is a copy, which is as the log's was when the leaf was made.
+-- Each partition has a copy of it, which is as the outbox's was when the partition was made.
 -- Trap: session_replication_role = replica silences a trigger that is not ENABLE ALWAYS.
 ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER outbox_after_insert;
 

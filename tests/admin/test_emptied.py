@@ -86,7 +86,7 @@ def test_all_of_it_goes_but_what_was_set_up(dsn: str, conn: Connection) -> None:
         assert {
             "outbox",
             "dead_letter",
-            "inbox",
+            "processed_message",
             "dedup",
             "audit",
             "replay_job",

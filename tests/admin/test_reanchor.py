@@ -103,7 +103,7 @@ def test_everything_that_reads_is_refused(
     for query in (
         "SELECT * FROM durable_notify.claim('g', '{t}')",
         "SELECT durable_notify.subscribe('h', '{t}')",
-        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT redelivered FROM durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.seek('g', 't', to_now => true)",
         "SELECT durable_notify.start_replay('g', 't')",
         "SELECT * FROM durable_notify.read('t', '3:3:', 0, NULL, NULL, NULL)",
@@ -184,7 +184,7 @@ def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     written_anew(conn)
     conn.execute("DELETE FROM durable_notify.position")
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is not whole") as seen:
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is incomplete") as seen:
         conn.execute("SELECT * FROM durable_notify.reanchor()")
     assert "Copy all tables" in str(seen.value.diag.message_hint)
     with pytest.raises(errors.Error, match="another cluster"):

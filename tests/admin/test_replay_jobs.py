@@ -287,6 +287,25 @@ async def test_seek(api: Api, dsn: str, conn: Connection) -> None:
         assert (entry.action, entry.details["redelivered"]) == ("seek", 1)
 
 
+async def test_replay_is_a_seek_that_never_goes_forward(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    sent = history(conn)
+    admin = api.Admin()
+    async with api.connect(dsn, autocommit=True) as mine:
+        await with_timeout(api.consumer(dsn, until_empty=True).run(Recorder()))
+        dry = admin.replay(mine, "g", "t", after=sent[7], dry_run=True)
+        assert await maybe_await(dry) == 2
+        assert await maybe_await(admin.replay(mine, "g", "t", after=sent[7], why="w")) == 2
+        assert await maybe_await(admin.replay(mine, "g", "t", after=sent[9])) == 0
+        seen = Recorder()
+        await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
+        assert seen.ids == sent[8:]
+        ahead, back = await maybe_await(admin.audit(mine, "g"))
+    assert (back.action, back.details["redelivered"], back.why) == ("seek", 2, "w")
+    assert (ahead.details["redelivered"], ahead.details["skipped"]) == (0, 0)
+
+
 def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], set[int]]:
     """Publishers with open transactions, claims, seeks; what must come, may come, and came."""
     dice = random.Random(seed)
@@ -337,8 +356,8 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> 
     one.subscribe()
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
-    everything = f"target.s0 := ({over} || ':' || {over} || ':')::pg_snapshot;"
-    plant(one, "seek", ("target.s0 := durable_notify._committed_snapshot();", everything))
+    everything = f"now_snapshot := ({over} || ':' || {over} || ':')::pg_snapshot;"
+    plant(one, "seek", ("now_snapshot := durable_notify._committed_snapshot();", everything))
     slow.begin()
     slow.publish()
     one.publish()

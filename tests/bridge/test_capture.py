@@ -249,7 +249,7 @@ def test_a_topic_mirrored_to_the_channel_is_refused(api: str, dsn: str, conn: Co
     conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
     with (
         capturing(api, dsn, "c", "t") as running,
-        pytest.raises(dn.InvalidArgument, match="round"),
+        pytest.raises(dn.InvalidArgument, match="publish each message again"),
     ):
         running.ended()
     fails(run("bridge", "capture", "c", "--topic", "t", dsn=dsn), 2, "mirrored to channel")
@@ -264,7 +264,7 @@ def test_a_mirror_that_comes_later_ends_it(api: str, dsn: str, conn: Connection)
         running.listens()
         conn.execute("SELECT durable_notify.set_mirror('t', 'c')")
         conn.execute("""SELECT durable_notify.publish('t', '"x"')""")
-        with pytest.raises(dn.InvalidArgument, match="by now"):
+        with pytest.raises(dn.InvalidArgument, match="is now mirrored"):
             running.ended()
     assert messages(conn, "t") == ["x"]
 
@@ -358,7 +358,8 @@ def test_any_mixture_of_notify_and_pg_notify(seed: int, dsn: str, conn: Connecti
 
     with (
         psycopg.connect(dsn) as old,
-        capturing(rng.choice(["sync", "async"]), dsn, "c", "c") as running,
+        # A server that a busy machine makes late must not seem dead: what it sends then is a gap.
+        capturing(rng.choice(["sync", "async"]), dsn, "c", "c", heartbeat=30.0) as running,
     ):
         durably(old, "c", "late")
         running.listens()
@@ -403,7 +404,7 @@ def test_what_is_kept_is_counted_where_it_has_to_end(api: str, dsn: str, conn: C
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")
             notify(conn, "c", "a", "b")
-            eventually(lambda: running.capture._backlog.waiting == 2)
+            eventually(lambda: running.capture._buffer.waiting == 2)
             with pytest.raises(CaptureIncomplete, match="2 notifications of channel c"):
                 running.stop()
 

@@ -348,10 +348,12 @@ def test_status(dsn: str, conn: psycopg.Connection[Any]) -> None:
     assert (datetime.now(UTC) - oldest).total_seconds() < 60
     assert 0 <= found.pop("oldest_unread_seconds") < 60
     assert found == {
-        "topic": "t", "group": "[red]g", "last_id": 3, "lag": 2, "unread": 1, "deferred": 0,
-        "live_leases": 1, "leased": 1, "dead_letters": 0,
+        "topic": "t", "group": "[red]g", "last_id": 3, "lag": 2, "unread": 1, "exact": True,
+        "deferred": 0, "live_leases": 1, "leased": 1, "dead_letters": 0,
     }  # fmt: skip
     assert (nobody["topic"], nobody["group"], nobody["lag"]) == ("unread", None, None)
+    assert json.loads(good("status", "--json", "--exact", dsn=dsn))[0]["unread"] == 1
+    fails(run("status", "--watch", "--exact", dsn=dsn), 2, "--exact")
     table = good("status", dsn=dsn)
     assert "[red]g" in table
     assert "oldest unread" in table

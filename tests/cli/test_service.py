@@ -137,7 +137,7 @@ def test_a_handler_that_fails(dsn: str, conn: Connection, shop: Path) -> None:
     [
         ("shop", "is not MODULE:FUNCTION, as in shop.orders:handle"),
         (":handle", "is not MODULE:FUNCTION"),
-        ("elsewhere:handle", "there is no module 'elsewhere' here"),
+        ("elsewhere:handle", "there is no module 'elsewhere' in this folder"),
         ("shop.orders:handle", "module"),
         ("shop:nothing", "module 'shop' has no 'nothing'"),
         ("shop:number", "is not a function"),

@@ -62,7 +62,7 @@ def test_a_look(conn: Connection) -> None:
     assert rates == [(20, 4), (20, 0)]
     assert nobody.rate_in == 0
     # Taken back, what it was handed goes down: there is no rate.
-    conn.execute("SELECT durable_notify.replay('g', 't', 0)")
+    conn.execute("SELECT redelivered FROM durable_notify.seek('g', 't', 0)")
     third = take_snapshot(conn, second)
     assert third.groups[1].rate_out is None
 

@@ -16,8 +16,9 @@ def test_a_group_that_nobody_uses(dsn: str, conn: Connection) -> None:
     subscribe(conn)
     conn.execute("SELECT durable_notify.publish('t', '1')")
     assert not findings(dsn)
+    conn.execute("SELECT durable_notify.publish('t', '2')")
     conn.execute(
-        "INSERT INTO durable_notify.outbox (topic, payload, created_at) VALUES ('t', '1', now() - interval '30 days')"
+        "UPDATE durable_notify.outbox SET created_at = now() - interval '30 days' WHERE payload = '1'"
     )
     conn.execute("ANALYZE durable_notify.outbox")
     finding = one("group-unused", dsn)

@@ -13,7 +13,8 @@ from tests.docs.pages import CHECKOUT, PAGES, Runner, blocks
 from tests.support.missing import node_with_pg
 from tests.support.postgres import Postgres
 
-LINKING = [*PAGES, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]
+DECISIONS = sorted(CHECKOUT.glob("docs/decisions/*.md"))
+LINKING = [*PAGES, *DECISIONS, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]
 #: Pages whose programs need node, and the package pg.
 WITH_NODE = {"from-listen-notify.md"}
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -45,10 +46,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{page.name} links to {target}#{anchor}"
 
 
-def test_every_page_can_be_reached() -> None:
-    index = CHECKOUT / "docs" / "index.md"
-    linked = {target for target, _ in _LINK.findall(index.read_text(encoding="utf-8"))}
-    assert {page.name for page in index.parent.glob("*.md")} - {index.name} <= linked
+@pytest.mark.parametrize("index", ["docs/index.md", "docs/decisions/README.md"])
+def test_every_page_can_be_reached(index: str) -> None:
+    page = CHECKOUT / index
+    linked = {target for target, _ in _LINK.findall(page.read_text(encoding="utf-8"))}
+    assert {other.name for other in page.parent.glob("*.md")} - {page.name} <= linked
 
 
 def anchors(page: Path) -> set[str]:

@@ -247,7 +247,6 @@ OPS: dict[str, Op] = {
     "once": call("once(%(g)s, %(i6)s)", "row inbox!", needs="group"),
     "renew_active": call("renew_active(%(g)s, 'a', '1 hour')", "active!", parts="exclusive"),
     "resign_active": call("resign_active(%(g)s, 'a')", "active!", parts="exclusive"),
-    "replay": of_group("replay(%(g)s, %(t)s, 0)", "removing log", effect=again),
     "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing log", effect=again),
     "seek to now": of_group("seek(%(g)s, %(t)s, to_now => true)", "removing log", effect=skipped),
     "start_replay": of_group(

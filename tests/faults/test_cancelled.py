@@ -120,7 +120,7 @@ OPERATIONS = {
     "release": (20, "SELECT durable_notify.release('{{{held}}}')"),
     "extend": (2, "SELECT durable_notify.extend('{{{held}}}', '1 hour') = {held}"),
     "publish": (10, "SELECT durable_notify.publish('t', '1', 'a')"),
-    "replay": (10, "SELECT durable_notify.replay('g', 't', 0)"),
+    "seek": (10, "SELECT redelivered FROM durable_notify.seek('g', 't', 0)"),
     "redrive": (10, "SELECT durable_notify.redrive('h', everything => true)"),
 }  # fmt: skip
 """Each with the fewest statements it is made of in the scene, so that it is known to do its work."""

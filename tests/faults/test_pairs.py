@@ -226,7 +226,7 @@ FOUND: list[tuple[str, str, How]] = [
     ("_delete_expired", "redrive", "beside"),
     ("configure order", "redrive", "after"),
     ("claim", "seek back", "after"),
-    ("claim", "replay", "beside"),
+    ("claim", "seek back", "beside"),
     ("seek back", "seek to now", "beside"),
     ("start_replay", "start_replay", "after"),
     ("delete_group", "once", "beside"),
@@ -281,7 +281,7 @@ def a_retry_that_is_lost(session: Session) -> None:
 
 def a_lease_that_leaves_the_position(session: Session) -> None:
     """A seek that forgets who holds what."""
-    injection.plant(session, "replay", ("back_to, pos.lease_tokens)", "back_to, '{}')"))
+    injection.plant(session, "seek", ("target, pos.lease_tokens)", "target, '{}')"))
 
 
 def a_key_that_stays(session: Session) -> None:
@@ -298,7 +298,7 @@ def a_cancel_that_takes_what_is_owed(session: Session) -> None:
     [
         (a_claim_that_waits_for_a_handler, "ack late", "claim", "waits for it"),
         (a_retry_that_is_lost, "retry first", "claim", "nor anywhere"),
-        (a_lease_that_leaves_the_position, "replay", "extend", "no position knows of"),
+        (a_lease_that_leaves_the_position, "seek back", "extend", "no position knows of"),
         (a_key_that_stays, "retry first", "configure order", "under a key that is not its own"),
         (a_cancel_that_takes_what_is_owed, "advance_replays", "cancel_replay", "nor anywhere"),
     ],

@@ -99,7 +99,7 @@ def no_horizon(session: Session) -> None:
     injection.plant(
         session,
         "claim",
-        ("max_id := durable_notify._group_watermark(claiming_group);", "max_id := NULL;"),
+        ("max_id := durable_notify._advance_watermark(claiming_group);", "max_id := NULL;"),
     )
 
 

@@ -93,7 +93,7 @@ def test_every_function_that_can_be_granted_has_its_command(name: str) -> None:
         assert name in {
             "_is_owner", "channel", "notify_policy", "min_client_version", "_no_waiter", "_has_waiter",
             "_validate_message", "_has_controls", "_notify_waiters", "mirror_of", "_key_required", "_notify_payload", "topic_of_channel",
-            "_percent_encode", "already_published", "_topic_mark", "arm", "disarm", "armed", "_arm_topics",
+            "_percent_encode", "already_published", "_doorbell_class", "_topic_mark", "arm", "disarm", "armed", "_arm_topics",
             "_disarm_topics", "unnotified_transactions", "still_running", "_open_writers",
         }  # fmt: skip
         return
@@ -216,7 +216,7 @@ def test_iteration_without_acknowledgements(
     with iterating(dsn, **options):
         eventually(lambda: said(caplog, words) != [])
         message = said(caplog, words)[0]
-        assert "2 messages were handed out and are not settled" in message
+        assert "2 delivered messages are not settled" in message
         assert "ack(), retry() or reject()" in message
 
 

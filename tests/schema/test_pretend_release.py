@@ -180,6 +180,7 @@ def test_other_arguments_and_another_result_are_refused(checkout: Checkout) -> N
 def test_what_is_not_a_function_is_written_by_hand(checkout: Checkout) -> None:
     checkout.append("schema/tables/groups.sql", COLUMN)
     checkout.edit("schema/reading/latest.sql", "durable_notify.latest(", "durable_notify.newest(")
+    checkout.edit("schema/reading/latest.sql", "_grantable('latest'", "_grantable('newest'")
     checkout.append("schema/grants.sql", "GRANT EXECUTE ON FUNCTION durable_notify.read TO PUBLIC;")
     checkout.append(
         "schema/first.sql", "INSERT INTO durable_notify.consumer_group (name) VALUES ('x');"

@@ -24,7 +24,8 @@ BY_HAND = (
     " set_retention delete_retention retention_watermark maintain maintain_begin maintain_steps maintain_step maintain_end"
     " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
-#: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name.
+#: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name. Only
+#: the owner may call a private function that is not here.
 MAY: dict[str, set[str]] = {
     **_decided(GRANTED, "_is_owner channel notify_policy min_client_version"),
     **_decided(
@@ -40,42 +41,23 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published replay seek start_replay advance_replays cancel_replay redrive discard",
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard",
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status backlog leases progress messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
+        "status leases messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "_topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
+        "_doorbell_class _topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
     ),
     **_decided(OWNER, BY_HAND),
-    **_decided(
-        OWNER,
-        # What only other functions call.
-        "_filter_dead_letters _advance_replay _delivery_quota _record_cluster _attempt _backoff _try_activate _dead_letter _keys_in_flight _calling_role"
-        " _mark_replicated _check_order _pick_columns _claim_topic _watched_columns _committed_snapshot _claim_dedup_key _defer _delete_lease"
-        " _next_due_in_topic _next_due_in_topics _fenced_leases _sync_sequences _granted_functions _has_grant _lock_group _may_become_due _parked_heads _group_lock_hijacked"
-        " _acquire_group_lock _lock_group_and _id_before _in_flight _to_jsonb _row_key _lease_keys _later_of_key _unpark _can_observe _message _save_position"
-        " _record_audit _record_settled _apply_new_order _ordering_key _visible_leases _delivery_times _publish_with_options _outbox_after_insert"
-        " _open_publishers _raise_foreign_cluster _raise_already_settled _raise_lease_lost _group_watermark _read_window"
-        " _reanchor_position _matches_replay _require _require_observe _schedule_retry _ring _ring_group _resolve_role"
-        " _read_quota _seconds_until _requeue _lock_ordering _triage _stragglers _subscribe_topics _next_batch _delete_dead_letters"
-        " _take_deferred _reclaim_leases _topic_regex _topics_or_all _topics _unread _watch_trigger_name _watch_trigger"
-        # Of retention and maintenance.
-        " _reset_maintenance _compact _reclaim_expired _first_id_since _lock_functions _lock_removal _lock_partitions _block_removal _mark_unwanted _is_subscribed _is_referenced _older_snapshots _has_appeared _position_after_loss _measure_topic _record_loss _record_losses _policy_watermark"
-        " _check_retention _delete_compacted _delete_expired _analyze_stale _retention_for _pattern_specificity _advance_watermark _watermark"
-        " _settled_watermark _all_settled_watermark _delete_orphans _unread_upto _rebuild_key_required"
-        " _closed_below _close_partitions _outbox_after_truncate _truncate_partition _drop_partition _rewrite_partition _copy_partition _swap_partition _create_partition _close_partition _refuse_late_insert _next_partition_start _set_closed_below _is_removable"
-        " _partition_topics _discover_one _advance_sequence _lock_outbox_exclusive",
-    ),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. _is_owner, notify_policy, _key_required and mirror_of are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of and _doorbell_class are put in place of their calls.
 ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
-    "_has_controls",
+    "_has_controls", "_doorbell_class",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}
@@ -85,6 +67,11 @@ PATH = "search_path=pg_catalog, durable_notify, pg_temp"
 def base(name: str) -> str:
     """The function that a twin is the twin of."""
     return name.removesuffix("_granted").removeprefix("_" if name.endswith("_granted") else "")
+
+
+def may_call(name: str) -> set[str]:
+    """The kinds of roles that may call a function; an error if nobody has decided it."""
+    return MAY.get(base(name), OWNER) if base(name).startswith("_") else MAY[base(name)]
 
 
 def findings(conn: Connection) -> list[str]:
@@ -98,7 +85,7 @@ def findings(conn: Connection) -> list[str]:
     seen = set()
     for name, definer, config, source, public in conn.execute(query).fetchall():
         seen.add(name)
-        if base(name) not in MAY:
+        if base(name) not in MAY and not base(name).startswith("_"):
             found.append(f"{name}: nobody has decided who may call it")
         if public:
             found.append(f"{name}: everybody may call it")

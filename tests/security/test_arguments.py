@@ -64,7 +64,7 @@ GOOD = {
 }  # fmt: skip
 #: What else is needed, to get on to the argument in question.
 BESIDES = {
-    "settle": {"acked": "'{MESSAGE}'"}, "replay": {"after_id": "1"}, "seek": {"after_id": "1"},
+    "settle": {"acked": "'{MESSAGE}'"}, "seek": {"after_id": "1"},
     "redrive": {"everything": "true"}, "discard": {"everything": "true"},
 }  # fmt: skip
 #: What may come of it: a value that cannot be, a refusal, or an error of ours.

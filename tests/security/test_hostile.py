@@ -162,7 +162,7 @@ def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
         [token, held[:1], held[2:3], held[1:2]],
     )
     for query in (
-        "release(ARRAY[%s::bigint])", "replay('secret group', 't', 0)", "seek('secret group', 't', to_now => true)",
+        "release(ARRAY[%s::bigint])", "seek('secret group', 't', to_now => true)",
         "start_replay('secret group', 't', why => 'secret')", "advance_replays('secret group', '{t}')",
         "redrive('secret group', everything => true, why => 'secret')", "pause('secret group')",
         "resume('secret group')", "set_notify_policy('t', 'when_waiting')", "delete_group('secret group')",

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.security.decisions import MAY, base, findings
+from tests.security.decisions import MAY, findings, may_call
 from tests.support.roles import KINDS, Roles, allowed, everything, refused
 
 Connection = psycopg.Connection[Any]
@@ -81,7 +81,7 @@ def test_every_function(
     }
     for name, call in signatures(conn):
         for kind, session in sessions.items():
-            may = kind in MAY[base(name)]
+            may = kind in may_call(name)
             role = roles[kind]
             assert role is not None
             row = conn.execute(privilege.encode(), [role[0], name]).fetchone()
@@ -113,7 +113,7 @@ CONSUMER = (
     "SELECT durable_notify.configure('g', '{{\"max_attempts\": 3}}')",
     "SELECT durable_notify.pause('g'), durable_notify.resume('g')",
     "SELECT durable_notify.claim('g', '{{orders.eu,orders.us}}')",
-    "SELECT durable_notify._topic_mark('orders.eu')",
+    "SELECT durable_notify._topic_mark('orders.eu'), durable_notify._doorbell_class()",
     "SELECT durable_notify.claim_alone('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify.settle({token}, acked => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, retried => '{{{id}}}')",
@@ -126,7 +126,7 @@ CONSUMER = (
     "SELECT durable_notify.renew_active('g', 'c', '1 minute'), durable_notify.resign_active('g', 'c')",
     "SELECT durable_notify.blocking_publishers('g')",
     "SELECT durable_notify.never_published('g', '{{orders.eu}}')",
-    "SELECT durable_notify.replay('g', 'orders.eu', 0)",
+    "SELECT redelivered FROM durable_notify.seek('g', 'orders.eu', 0)",
     "SELECT durable_notify.seek('g', 'orders.eu', to_now => true)",
     "SELECT durable_notify.start_replay('g', 'orders.us')",
     "SELECT durable_notify.advance_replays('g', '{{orders.eu}}')",
@@ -162,7 +162,6 @@ BEYOND = {
         "SELECT durable_notify.claim('g', '{{orders.eu,{topic}}}')",
         "SELECT durable_notify._claim_granted('g', '{{{topic}}}', 1, '1 s', NULL, NULL)",
         "SELECT durable_notify.next_due('g', '{{{topic}}}')",
-        "SELECT durable_notify.replay('g', '{topic}', 0)",
         "SELECT durable_notify.seek('g', '{topic}', 0)",
         "SELECT durable_notify.start_replay('g', '{topic}')",
         "SELECT durable_notify.advance_replays('g', '{{{topic}}}')",
@@ -188,7 +187,6 @@ OTHER_GROUP = (
     "SELECT durable_notify.renew_active('{group}', 'c', '1 minute')",
     "SELECT durable_notify.resign_active('{group}', 'c')",
     "SELECT durable_notify.blocking_publishers('{group}')",
-    "SELECT durable_notify.replay('{group}', 'orders.eu', 0)",
     "SELECT durable_notify.seek('{group}', 'orders.eu', 0)",
     "SELECT durable_notify.start_replay('{group}', 'orders.eu')",
     "SELECT durable_notify.advance_replays('{group}', '{{orders.eu}}')",

@@ -349,8 +349,8 @@ async def test_a_leak_is_noticed(
     with monkeypatch.context() as patch:
         from durable_notify._sync.consumer import flusher
 
-        patch.setattr(flusher, "said", str)
+        patch.setattr(flusher, "safe_message", str)
         with pytest.raises(AssertionError, match="0f-mine"):
             await test_a_row_that_postgresql_quotes_is_not_logged(Api("sync"), dsn, conn, log)
     assert leak(repr(dn.NewMessage(PAYLOAD).payload))
-    assert connecting.said(ValueError("x")) == "x"
+    assert connecting.safe_message(ValueError("x")) == "x"

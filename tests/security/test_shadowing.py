@@ -84,7 +84,7 @@ SCENARIO = """
     SELECT durable_notify.discard('g', 'orders.eu', everything => true)
     SELECT durable_notify.start_replay('g', 'orders.eu', keys => '{k}', rate_limit => 10)
     SELECT durable_notify.advance_replays('g', '{orders.eu}'), durable_notify.replay_jobs()
-    SELECT durable_notify.cancel_replay(1), durable_notify.replay('g', 'orders.eu', 1)
+    SELECT durable_notify.cancel_replay(1), durable_notify.seek('g', 'orders.eu', 1)
     SELECT durable_notify.seek('g', 'orders.eu', since => 'yesterday'), durable_notify.pause('g'), durable_notify.resume('g')
     SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g')
     SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')

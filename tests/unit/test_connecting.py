@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from durable_notify.dsn import check_dsn, plain, unquoted
+from durable_notify.dsn import check_dsn, plain, redacted_errors
 from durable_notify.errors import InvalidArgument
 
 HERE = "postgresql://app:secret@127.0.0.1:1/app"
@@ -84,7 +84,7 @@ def test_a_url_of_sqlalchemys(driver: str) -> None:
     url = f"postgresql+{driver}://app:secret@127.0.0.1:1/app"
     assert plain(url) == HERE
     assert check_dsn(url) == check_dsn(HERE)
-    with pytest.raises(psycopg.OperationalError) as error, unquoted(url) as dsn:
+    with pytest.raises(psycopg.OperationalError) as error, redacted_errors(url) as dsn:
         psycopg.connect(dsn)
     assert "refused" in str(error.value)
     assert "Whatever driver a URL names" in str(error.value)
@@ -95,7 +95,7 @@ def test_sqlalchemy_hides_passwords() -> None:
     url = make_url(f"{HERE.replace('postgresql', 'postgresql+psycopg')}")
     with (
         pytest.raises(psycopg.OperationalError, match="hide_password=False"),
-        unquoted(str(url)) as dsn,
+        redacted_errors(str(url)) as dsn,
     ):
         psycopg.connect(dsn)
     with pytest.raises(InvalidArgument, match="hide_password=False"):

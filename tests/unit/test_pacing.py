@@ -37,7 +37,7 @@ def paced(pacer: BatchSizer, each: float, claims: int = 12) -> list[int]:
     """The sizes after some claims of a backlog, whose messages take so long."""
     sizes = []
     for _ in range(claims):
-        pacer.took(1, each)
+        pacer.took(1, each, 1.0)
         pacer.claimed(full=True)
         sizes.append(pacer.size)
     return sizes
@@ -56,17 +56,28 @@ def test_it_is_not_known_whether_a_handler_is_fast_before_it_has_handled_some() 
     assert pacer.size == 4
     paced(pacer, 0.00001)
     assert pacer.size == 500
-    pacer.rest()
+    pacer.rest(1.0)
     for _ in range(5):
         pacer.claimed(full=True)
     assert pacer.size == 4
+
+
+def test_a_handler_of_before_a_pause_says_nothing() -> None:
+    pacer = BatchSizer(3, 500)
+    pacer.rest(10.0)
+    pacer.took(1, 0.00001, 9.0)
+    pacer.claimed(full=True)
+    assert pacer.size == 3
+    pacer.took(1, 0.00001, 10.0)
+    pacer.claimed(full=True)
+    assert pacer.size == 6
 
 
 def test_a_slow_handler_gets_few_at_once() -> None:
     pacer = BatchSizer(1, 500)
     paced(pacer, 0.00001)
     for _ in range(100):
-        pacer.took(1, 6.0)
+        pacer.took(1, 6.0, 1.0)
     pacer.claimed(full=True)
     assert pacer.size == 1
 
@@ -83,7 +94,7 @@ def test_what_is_handed_out_in_batches() -> None:
     pacer = BatchSizer(1, 500)
     pacer.can_begin(100, 1)
     for _ in range(5):
-        pacer.took(100, 0.1)
+        pacer.took(100, 0.1, 1.0)
         pacer.claimed(full=True)
     assert 240 <= pacer.size <= 250
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..._core.log_throttle import LogThrottle
 from ..._core.pacing import BusyPoller, backoff, shortest
 from ..._core.topic_set import TopicSet
-from ...dsn import said
+from ...dsn import safe_message
 from ...errors import ClaimBusy
 from ...events import ClaimFailed, ClaimRecovered, Polled, name_of
 from ..concurrency import CANCELLED, Event, checkpoint
@@ -212,7 +212,7 @@ class AsyncFetcher:
         """Log a failed claim; return how long to wait."""
         now, delay = time.monotonic(), backoff(failures, 0.1, 10.0)
         level = self._log_throttle.level("claiming", error, now)
-        log.log(level, "claiming failed, next try in %.1f s: %s", delay, said(error))
+        log.log(level, "claiming failed, next try in %.1f s: %s", delay, safe_message(error))
         self._health.claim_failed(error, now)
         if self._emitter:
             group, name = self._options.group, name_of(error)
@@ -242,7 +242,7 @@ class AsyncFetcher:
         """Poll again soon, or arm the doorbells and sleep."""
         if await self._busy_poll():
             return
-        self._batch_sizer.rest()
+        self._batch_sizer.rest(time.monotonic())
         if not self._options.until_empty:
             self.subscription.arm()
             if self.subscription.arming:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.leases import Retry, already_settled
 from ..._core.log_throttle import LogThrottle
-from ...dsn import said
+from ...dsn import safe_message
 from ...errors import LeaseLost, OutOfOrder, SettleError
 from ..concurrency import Event, Lock
 from ..database.connection import TRANSIENT, ConnectFailed
@@ -85,7 +85,7 @@ class AsyncFlusher:
             except Exception as error:
                 # The outcomes are kept. Whatever is wrong, it may be fixed by the next attempt.
                 level = self._log_throttle.level("settling", error, time.monotonic())
-                log.log(level, "settling failed, and will be retried: %s", said(error))
+                log.log(level, "settling failed, and will be retried: %s", safe_message(error))
                 self._dirty.set()
                 await self._closing.wait(0.5)
                 continue

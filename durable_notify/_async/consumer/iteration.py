@@ -82,5 +82,6 @@ class AsyncIteration:
 
     def _came_back(self) -> None:
         if self.out:
-            self._batch_sizer.took(self.out, time.monotonic() - self._out_at)
+            seconds = time.monotonic() - self._out_at
+            self._batch_sizer.took(self.out, seconds, self._out_at)
             self.out = 0

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import AsyncConnection, IsolationLevel, capabilities
 
 from ...adapters import AsyncOwnCursor
-from ...dsn import check_dsn, said, set_elsewhere, unquoted
+from ...dsn import check_dsn, redacted_errors, safe_message, set_elsewhere
 from ..concurrency import Lock
 from .callers import fetch
 
@@ -88,7 +88,7 @@ class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect, as psycopg does."""
-        with unquoted(conninfo) as dsn:
+        with redacted_errors(conninfo) as dsn:
             return await super().connect(dsn, **kwargs)
 
     async def look_at_default(self) -> None:
@@ -321,7 +321,7 @@ class AsyncReconnectingConnection:
                 if self._connection is not None:
                     await self._connection.prove(self._heartbeat)
             except TRANSIENT as error:
-                log.info("an idle connection was lost: %s", said(error))
+                log.info("an idle connection was lost: %s", safe_message(error))
                 await self._close()
                 return False
             return True

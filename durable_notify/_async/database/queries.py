@@ -15,7 +15,7 @@ from ..._core import sql
 from ..._core.grant_hints import allowing, to_consume
 from ..._core.hints import say_unpublished
 from ...adapters import storable_in
-from ...dsn import said
+from ...dsn import safe_message
 from ...errors import ClaimBusy
 from ...options import GroupSettings
 from ...topics import is_pattern
@@ -125,7 +125,7 @@ class AsyncQueries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("waiting for group %r: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, safe_message(error))
             ((_, self.exclusive, *_),) = await fetch(
                 connection, sql.GROUP_OPTIONS, (options.group,)
             )

@@ -77,7 +77,7 @@ class Dispatcher:
         *,
         options: ConsumerOptions,
         emitter: EventEmitter,
-        took: Callable[[int, float], None],
+        took: Callable[[int, float, float], None],
         stopping: Event,
         ended: Callable[[BaseException], None],
     ) -> None:
@@ -205,7 +205,7 @@ class Dispatcher:
         if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
             raise failure
         seconds = time.monotonic() - made.began
-        self._took(len(messages), seconds)
+        self._took(len(messages), seconds, made.began)
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:

@@ -83,5 +83,6 @@ class Iteration:
 
     def _came_back(self) -> None:
         if self.out:
-            self._batch_sizer.took(self.out, time.monotonic() - self._out_at)
+            seconds = time.monotonic() - self._out_at
+            self._batch_sizer.took(self.out, seconds, self._out_at)
             self.out = 0

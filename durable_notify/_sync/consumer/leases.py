@@ -12,7 +12,7 @@ from ..._core.lease_table import LeaseTable
 from ..._core.leases import Ack, Lease
 from ..._core.log_throttle import LogThrottle
 from ..._core.pacing import backoff
-from ...dsn import said
+from ...dsn import safe_message
 from ...errors import AlreadySettled, ConsumerClosed, LeaseLost, UsedAfterFork
 from ..concurrency import Event, shielded
 from ..database.connection import TRANSIENT
@@ -247,7 +247,7 @@ class LeaseManager:
 
     def _log_throttled(self, what: str, error: BaseException) -> None:
         level = self._log_throttle.level(what, error, time.monotonic())
-        log.log(level, "%s: %s", what, said(error))
+        log.log(level, "%s: %s", what, safe_message(error))
 
     # Closing
 
@@ -264,7 +264,9 @@ class LeaseManager:
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
                     # Nothing is lost: the leases expire.
-                    log.warning("leases were not released, and will expire: %s", said(error))
+                    log.warning(
+                        "leases were not released, and will expire: %s", safe_message(error)
+                    )
                     break
                 self.closing.wait(delay)
         self._closed = True

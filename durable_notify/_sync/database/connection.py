@@ -17,7 +17,7 @@ import psycopg
 from psycopg import Connection, IsolationLevel, capabilities
 
 from ...adapters import OwnCursor
-from ...dsn import check_dsn, said, set_elsewhere, unquoted
+from ...dsn import check_dsn, redacted_errors, safe_message, set_elsewhere
 from ..concurrency import Lock
 from .callers import fetch
 
@@ -96,7 +96,7 @@ class TimeoutConnection(Connection[tuple[Any, ...]]):
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect, as psycopg does."""
-        with unquoted(conninfo) as dsn:
+        with redacted_errors(conninfo) as dsn:
             return super().connect(dsn, **kwargs)
 
     def look_at_default(self) -> None:
@@ -329,7 +329,7 @@ class ReconnectingConnection:
                 if self._connection is not None:
                     self._connection.prove(self._heartbeat)
             except TRANSIENT as error:
-                log.info("an idle connection was lost: %s", said(error))
+                log.info("an idle connection was lost: %s", safe_message(error))
                 self._close()
                 return False
             return True

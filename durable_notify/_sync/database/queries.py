@@ -16,7 +16,7 @@ from ..._core import sql
 from ..._core.grant_hints import allowing, to_consume
 from ..._core.hints import say_unpublished
 from ...adapters import storable_in
-from ...dsn import said
+from ...dsn import safe_message
 from ...errors import ClaimBusy
 from ...options import GroupSettings
 from ...topics import is_pattern
@@ -124,7 +124,7 @@ class Queries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("waiting for group %r: %s", options.group, said(error))
+                    log.info("waiting for group %r: %s", options.group, safe_message(error))
             ((_, self.exclusive, *_),) = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
             self._look_at_topics(connection)
         return before

@@ -17,7 +17,7 @@ from ..._core.listener_state import ListenerState
 from ..._core.log_throttle import LogThrottle
 from ..._core.pacing import backoff, shortest
 from ...adapters import PLAIN
-from ...dsn import said
+from ...dsn import safe_message
 from ...events import Disconnected, ListenFailed, ListenVerified, Reconnected, name_of
 from ..concurrency import scope, sharing_lock, spawn
 from ..database.connection import (
@@ -187,13 +187,13 @@ class Listener(ListeningSession):
                 if self.suspended:
                     log.info(
                         "the listening connection was lost while all consumers sleep: %s",
-                        said(error),
+                        safe_message(error),
                     )
                 else:
                     log.log(
                         self._log_throttle.level("listening", error, time.monotonic()),
                         "the listening connection was lost, next try in %.1f s: %s",
-                        delay, said(error),
+                        delay, safe_message(error),
                     )  # fmt: skip
                 self._disconnect()
                 if isinstance(error, (StatementTimeout, psycopg.errors.ConnectionTimeout)):
@@ -294,7 +294,7 @@ class Listener(ListeningSession):
         except psycopg.errors.OutOfMemory as error:
             # The server's lock table is full. Locks taken before that stay taken.
             level = self._log_throttle.level("arming", error, time.monotonic())
-            log.log(level, "doorbells could not be armed, consumers poll: %s", said(error))
+            log.log(level, "doorbells could not be armed, consumers poll: %s", safe_message(error))
             self._disarm()
             missing = sorted(wanted)
             result: dict[str, Any] = {"barred": missing, "silent": [], "unannounced": []}

@@ -17,9 +17,10 @@ def unused(context: CheckContext) -> Iterator[Finding]:
     """Groups for which messages wait for long, without a consumer."""
     for group, topic, unread, exact, seconds in context.rows(
         """
-        SELECT b.group_name, b.topic, b.unread, b.is_exact, b.oldest_seconds
-          FROM durable_notify.backlog(%s) b
-         WHERE b.leases = 0 AND b.unread > 0 AND b.oldest_seconds > %s ORDER BY 1, 2
+        SELECT s.group_name, s.topic, s.unread, s.is_exact, a.seconds
+          FROM durable_notify.status(%s) s CROSS JOIN LATERAL (
+               SELECT extract(epoch FROM clock_timestamp() - s.oldest_unread)) AS a (seconds)
+         WHERE s.leases = 0 AND s.unread > 0 AND a.seconds > %s ORDER BY 1, 2
         """,
         MAX_COUNT,
         context.thresholds.unused,
@@ -92,8 +93,8 @@ def dead_letters(context: CheckContext) -> Iterator[Finding]:
     """Groups with many dead letters."""
     for group, dead in context.rows(
         """
-        SELECT b.group_name, sum(b.dead)::bigint FROM durable_notify.backlog(%s) b
-         GROUP BY 1 HAVING sum(b.dead) > %s ORDER BY 1
+        SELECT s.group_name, sum(s.dead)::bigint FROM durable_notify.status(%s) s
+         GROUP BY 1 HAVING sum(s.dead) > %s ORDER BY 1
         """,
         max(MAX_COUNT, context.thresholds.dead_letters + 1),
         context.thresholds.dead_letters,

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from ..._sync.database.connection import TimeoutConnection, settings
 from ...adapters import OwnCursor
-from ...dsn import said
+from ...dsn import safe_message
 from ..context import CheckContext
 from ..findings import Finding, finding
 
@@ -41,7 +41,7 @@ def hearing(context: CheckContext) -> Iterator[Finding]:
             **settings(context.listen_dsn, "doctor", 5),
         )
     except psycopg.OperationalError as error:
-        what = " ".join(said(error).split())
+        what = " ".join(safe_message(error).split())
         yield finding("listener-no-connection", f"no connection to listen on: {what}")
         return
     with listener:

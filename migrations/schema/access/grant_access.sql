@@ -8,26 +8,26 @@ DECLARE
     grantee regrole;
     bad text;
 BEGIN
-    -- Let a role, and its members, do something. For the owner of the schema.
+    -- Allow a role, and its members, an action. For the owner of the schema.
     --
-    -- action: 'publish', 'consume' in a group, or 'read' the topics that some patterns stand for, as
-    -- _topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert': write
-    -- INSERT statements for the outbox, whatever the topic.
+    -- action: 'publish', 'consume' in a group, or 'read' the topics that match some patterns, as
+    -- _topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert':
+    -- write INSERT statements for the outbox, whatever the topic.
     grantee := durable_notify._resolve_role(role);
     IF action IS NULL OR action NOT IN ('publish', 'consume', 'read', 'observe', 'insert') THEN
-        RAISE EXCEPTION 'a role is granted publish, consume, read, observe or insert, not "%"', action
+        RAISE EXCEPTION 'invalid action "%": grant publish, consume, read, observe or insert', action
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     IF (action = 'consume') <> (group_name IS NOT NULL) THEN
-        RAISE EXCEPTION 'to consume, and only to consume, a role is granted a group'
+        RAISE EXCEPTION 'consume needs a group, and no other action has one'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     IF (action IN ('publish', 'consume', 'read')) <> (COALESCE(pg_catalog.cardinality(topics), 0) > 0) THEN
-        RAISE EXCEPTION 'to publish, consume and read a role is granted topics, to observe and insert none'
+        RAISE EXCEPTION 'publish, consume and read need topics, and observe and insert have none'
             USING ERRCODE = '22023', HINT = '> stands for all topics. Nothing was changed.';
     END IF;
     IF durable_notify._has_controls(group_name, false) OR pg_catalog.octet_length(group_name) NOT BETWEEN 1 AND 255 THEN
-        RAISE EXCEPTION 'a group''s name has 1 to 255 bytes and no control characters'
+        RAISE EXCEPTION 'a group''s name must have 1 to 255 bytes and no control characters'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     SELECT COALESCE(t.topic, 'NULL') INTO bad FROM pg_catalog.unnest(topics) AS t (topic)
@@ -36,9 +36,9 @@ BEGIN
         OR t.topic ~ '[*>]' AND t.topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND t.topic <> '>'
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'neither a topic nor a pattern of topics: %', pg_catalog.left(bad, 100)
-            USING ERRCODE = '22023', HINT = '* stands for one whole word between dots, and > for all from there on, '
-                'as the last. Nothing was changed.';
+        RAISE EXCEPTION 'invalid topic or pattern: %', pg_catalog.left(bad, 100)
+            USING ERRCODE = '22023', HINT = '* stands for one whole word between dots; > must be the last word and stands for '
+                'one or more. Nothing was changed.';
     END IF;
     INSERT INTO durable_notify.access AS a (role, action, pattern, group_name, regex)
     SELECT grantee, action, COALESCE(t.topic, ''), COALESCE(group_name, ''),

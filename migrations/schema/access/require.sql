@@ -4,18 +4,19 @@ LANGUAGE plpgsql STABLE AS $function$
 DECLARE
     calling_role name := durable_notify._calling_role();
 BEGIN
-    -- Whether the caller was granted an action on a topic, or on all that a pattern stands for, and on a
-    -- group; NULL stands for any. Only functions that run with the owner's rights call this.
+    -- Return whether the caller was granted an action on a topic, or on all that a pattern matches, and
+    -- on a group; NULL stands for any. Only functions that run with the owner's rights call this.
     --
-    -- Trap: the session of the owner or a superuser must not count. It does not come this way (see
-    -- _is_owner()) unless it runs something as somebody else: autovacuum evaluates the indexed
+    -- Trap: the session of the owner or a superuser must not count. It does not come here (see
+    -- _is_owner()) unless it runs something as another role: autovacuum evaluates the indexed
     -- expressions of a table as the table's owner, in a session that is a superuser's.
     RETURN NOT pg_catalog.has_table_privilege(calling_role, 'durable_notify.outbox'::regclass, 'TRUNCATE')
        AND EXISTS (
            SELECT FROM durable_notify.access a
             WHERE a.action = _has_grant.action
               AND (_has_grant.group_name IS NULL OR a.group_name = _has_grant.group_name)
-              -- Of a pattern, * is a word like others, and > is not, unless what was granted ends so.
+              -- In a pattern, * counts as an ordinary word. > does not, unless the granted pattern ends
+              -- with it.
               AND (_has_grant.pattern IS NULL
                    OR _has_grant.pattern ~ a.regex
                       AND (pg_catalog.strpos(_has_grant.pattern, '>') = 0 OR pg_catalog.right(a.pattern, 1) = '>'))
@@ -33,10 +34,10 @@ DECLARE
     command text;
 BEGIN
     -- Refuse, unless the caller was granted an action on all of some topics or patterns (NULL: on any),
-    -- and, to consume, in a group. What is not there is refused as what is not granted.
+    -- and, to consume, in a group. What does not exist is refused like what is not granted.
     IF pg_catalog.cardinality(topics) = 1 AND topics[1] IS NOT NULL AND (group_name IS NOT NULL OR action <> 'consume')
        AND durable_notify._has_grant(action, topics[1], group_name) THEN
-        RETURN;  -- as a rule
+        RETURN;  -- the usual case
     END IF;
     IF pg_catalog.cardinality(topics) > 10000 THEN
         RAISE EXCEPTION 'at most 10000 topics at once' USING ERRCODE = '22023';
@@ -63,8 +64,8 @@ $function$;
 
 CREATE FUNCTION durable_notify._can_observe(group_name text, topic text) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
-    -- Whether the caller may see how a group stands in a topic (NULL: at all): it consumes this in the
-    -- group, or observes everything.
+    -- Return whether the caller may see the status of a group in a topic (NULL: in any): it consumes
+    -- the topic in the group, or observes everything.
     SELECT durable_notify._has_grant('observe', NULL, NULL)
         OR _can_observe.group_name IS NOT NULL AND durable_notify._has_grant('consume', _can_observe.topic, _can_observe.group_name)
 $function$;
@@ -84,8 +85,9 @@ CREATE FUNCTION durable_notify._visible_leases(tokens bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
 BEGIN
-    -- Leaves out of some tokens those of leases that the caller may not consume: as if they were no more.
-    -- By index: in a SERIALIZABLE transaction a scan of all leases would conflict with each other settle.
+    -- Remove from some tokens those of leases that the caller may not consume, as if they no longer
+    -- existed. By index: in a SERIALIZABLE transaction a scan of all leases would conflict with each
+    -- other settle.
     RETURN ARRAY(
         SELECT t.token FROM pg_catalog.unnest(tokens) AS t (token)
           LEFT JOIN durable_notify.lease l ON l.token = t.token
@@ -97,7 +99,7 @@ $function$;
 
 CREATE FUNCTION durable_notify._topics_or_all(group_name text, topic text) RETURNS text[]
 LANGUAGE sql STABLE AS $function$
-    -- A topic, or where none is given, all that a group is subscribed to.
+    -- A topic, or if none is given, all that a group is subscribed to.
     SELECT CASE WHEN _topics_or_all.topic IS NOT NULL THEN ARRAY[_topics_or_all.topic] ELSE ARRAY(
         SELECT s.topic FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
          WHERE g.name = _topics_or_all.group_name) END

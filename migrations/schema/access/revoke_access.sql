@@ -8,8 +8,9 @@ DECLARE
     grantee regrole;
     taken bigint;
 BEGIN
-    -- Take back from a role what grant_access() gave it: what fits everything that is not NULL, patterns
-    -- as they were granted; returns how many grants that were. For the owner of the schema.
+    -- Revoke from a role what grant_access() gave it: every grant that matches all arguments that are
+    -- not NULL, patterns as they were granted; returns how many grants that were. For the owner of the
+    -- schema.
     grantee := durable_notify._resolve_role(role);
     DELETE FROM durable_notify.access a
      WHERE a.role = grantee

@@ -5,10 +5,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Of notifications that were heard on a channel, those that notify() has published to the topic
-    -- itself: the place of each (1, 2, ...) with its message. Only messages not visible in the snapshot
-    -- since, and not passed, are looked at. Each stands for one notification, but the same payload
-    -- several times in a transaction was notified once.
+    -- Of notifications that were heard on a channel, return those that notify() has published to the
+    -- topic itself: the number of each (1, 2, ...) with its message. It looks only at messages that are
+    -- not visible in the snapshot "since" and whose ids are not in "passed". Each message accounts for one
+    -- notification, but PostgreSQL notifies the same payload only once in a transaction.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._already_published_granted(topic, channel, since, passed, payloads, pids);
         RETURN;
@@ -23,7 +23,7 @@ BEGIN
                SELECT o.id, o.xid, o.headers, o.payload FROM durable_notify.outbox o
                 WHERE o.topic = already_published.topic AND o.xid = x.xid OFFSET 0) AS late
     ), by_notify AS (
-        SELECT p.id, p.xid, p.headers #>> '{notified,pid}' AS pid,  -- text: whoever publishes writes headers
+        SELECT p.id, p.xid, p.headers #>> '{notified,pid}' AS pid,  -- text: the publisher writes the headers
                CASE WHEN pg_catalog.octet_length(p.payload #>> '{}') < 8000 THEN p.payload #>> '{}' ELSE p.id::text END AS raw
           FROM published p
          WHERE p.headers #>> '{notified,channel}' = channel AND p.id <> ALL (COALESCE(passed, '{}'))
@@ -39,3 +39,5 @@ BEGIN
     SELECT heard.ord, turns.ids FROM heard JOIN turns USING (pid, raw, turn) ORDER BY 1;
 END
 $function$;
+
+CALL durable_notify._grantable('already_published', '{publish}', $$_require('publish', ARRAY[topic])$$);

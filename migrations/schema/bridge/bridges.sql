@@ -3,8 +3,9 @@ CREATE FUNCTION durable_notify.bridges() RETURNS TABLE (
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- What is bridged: mirrors (a topic to a channel), watches (a table to a topic; of these columns,
-    -- NULL: all; updates with the old values or not) and the compatibility schema.
+    -- List what is bridged: mirrors (a topic to a channel), watches (a table to a topic) and the
+    -- compatibility schema. Of a watch: its columns (NULL: all), and whether updates carry the old
+    -- values.
     SELECT 'mirror', m.topic, m.channel, NULL::text[], NULL::boolean FROM durable_notify.topic_mirror m
     UNION ALL
     SELECT 'watch', t.tgrelid::regclass::text, a.words[1],

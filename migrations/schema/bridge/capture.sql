@@ -6,16 +6,16 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 #variable_conflict use_variable
 BEGIN
     -- Publish notifications that a writer has heard on a channel, in their order, as JSON strings or,
-    -- with as_json, as JSON where they are that. Batches of a writer have numbers that go up: one that
-    -- was published before is not published again, and false returned.
+    -- with as_json, as JSON if they are valid JSON. A writer numbers its batches in ascending order: a
+    -- batch that was published before is not published again, and this returns false.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._capture_granted(topic, channel, writer, batch, payloads, pids, as_json);
     END IF;
     IF durable_notify.mirror_of(topic) = channel THEN
-        RAISE EXCEPTION 'topic "%" is mirrored to channel "%" by now: captured, each message would come round again', topic, channel
-            USING ERRCODE = '22023', HINT = 'Capture it to another topic, or take the mirror away. Nothing was published.';
+        RAISE EXCEPTION 'topic "%" is now mirrored to channel "%": capturing it would publish each message again', topic, channel
+            USING ERRCODE = '22023', HINT = 'Capture it to another topic, or remove the mirror. Nothing was published.';
     END IF;
-    -- Who tried before and lost the connection may still be committing: this waits for the row.
+    -- An earlier attempt that lost its connection may still be committing: this waits for the row.
     UPDATE durable_notify.capture c SET batch = capture.batch
      WHERE c.topic = capture.topic AND c.channel = capture.channel AND c.writer = capture.writer AND c.batch < capture.batch;
     IF NOT FOUND THEN
@@ -40,10 +40,13 @@ CREATE FUNCTION durable_notify._to_jsonb(raw text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- What a text says as JSON; where it is none that can be stored, the text as a JSON string.
+    -- Return a text parsed as JSON; if it is not JSON that PostgreSQL can store, return it as a JSON
+    -- string.
     RETURN raw::jsonb;
 EXCEPTION
     WHEN data_exception OR program_limit_exceeded THEN
         RETURN pg_catalog.to_jsonb(raw);
 END
 $function$;
+
+CALL durable_notify._grantable('capture', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -5,8 +5,8 @@ LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
-    -- Note that all that was sent to a channel until then has been heard and published, but for what was
-    -- sent in a gap, if there was one. The audit has the gap.
+    -- Record that the writer has heard and published all that was sent to a channel until then, except
+    -- what was sent in a gap, if there was one. The gap is recorded in the audit.
     IF NOT durable_notify._is_owner() THEN
         PERFORM durable_notify._capture_progress_granted(topic, channel, writer, until, gap_since, why);
         RETURN;
@@ -20,3 +20,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('capture_progress', '{publish}', $$_require('publish', ARRAY[topic])$$);

@@ -5,19 +5,19 @@ DECLARE
     owner text := (SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n WHERE n.nspname = 'durable_notify');
     other text;
 BEGIN
-    -- Make the schema durable_notify_compat, whose pg_notify() is notify(): a role with it before
-    -- pg_catalog in its search_path publishes durably with the statements that it has. Where it is
-    -- there, it is made what it should be. The NOTIFY statement, pg_catalog.pg_notify() by its full
-    -- name, and functions with a search_path of their own are not caught.
+    -- Create the schema durable_notify_compat, whose pg_notify() is notify(). A role that has it before
+    -- pg_catalog in its search_path publishes durably with its existing statements. If the schema
+    -- exists, it is corrected. This does not catch the NOTIFY statement, pg_catalog.pg_notify() by its
+    -- full name, and functions with a search_path of their own.
     --
-    -- For the owner of the schema. Nobody else may create anything in it: whoever could would have his
-    -- functions called in place of others by each role that has it in its search_path.
+    -- For the owner of the schema. No other role may create anything in it: a function created there
+    -- would be called in place of the real one by each role that has the schema in its search_path.
     PERFORM durable_notify._lock_functions();
     other := (SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n
                WHERE n.nspname = 'durable_notify_compat' AND n.nspowner::regrole::text <> owner);
     IF other IS NOT NULL THEN
-        RAISE EXCEPTION 'the schema durable_notify_compat is there, and belongs to %', other
-            USING ERRCODE = '22023', HINT = 'Look what is in it, and drop it. Nothing was changed.';
+        RAISE EXCEPTION 'the schema durable_notify_compat exists and belongs to %', other
+            USING ERRCODE = '22023', HINT = 'Check what it contains, and drop it. Nothing was changed.';
     END IF;
     EXECUTE pg_catalog.format('CREATE SCHEMA IF NOT EXISTS durable_notify_compat AUTHORIZATION %s', owner);
     CREATE OR REPLACE FUNCTION durable_notify_compat.pg_notify(channel text, payload text) RETURNS void
@@ -38,7 +38,7 @@ BEGIN
     END
     $body$;
     EXECUTE pg_catalog.format('ALTER FUNCTION durable_notify_compat.pg_notify(text, text) OWNER TO %s', owner);
-    FOR other IN  -- what default privileges, or somebody, may have given
+    FOR other IN  -- what default privileges, or another role, may have granted
         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
           FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
          WHERE n.nspname = 'durable_notify_compat' AND a.grantee <> n.nspowner

@@ -2,8 +2,8 @@ CREATE FUNCTION durable_notify.drop_compat() RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Remove what create_compat() made; returns whether it was there. Roles that still have the schema
-    -- in their search_path notify as before: a schema that is not there is passed over.
+    -- Remove what create_compat() made; returns whether it existed. Roles that still have the schema in
+    -- their search_path notify as before: PostgreSQL skips a schema that does not exist.
     PERFORM durable_notify._lock_functions();
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'durable_notify_compat') THEN
         RETURN false;

@@ -1,7 +1,8 @@
 CREATE FUNCTION durable_notify._percent_encode(value text, bad text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- A text with each letter that fits the regular expression bad as %XX, a byte of its UTF-8 each.
+    -- Write each letter of a text that matches the regular expression bad as %XX, one for each byte of
+    -- its UTF-8.
     -- Trap: without E, and with standard_conforming_strings = off, \1 would be a control character.
     SELECT CASE WHEN value !~ bad THEN value ELSE (
         SELECT pg_catalog.string_agg(
@@ -11,3 +12,5 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
                         ELSE c.letter END, '' ORDER BY c.ord)
           FROM pg_catalog.regexp_split_to_table(value, '') WITH ORDINALITY AS c (letter, ord)) END
 $function$;
+
+CALL durable_notify._grantable('_percent_encode', '{publish}');

@@ -6,22 +6,22 @@ DECLARE
     before text;
     cases text;
 BEGIN
-    -- Have what is published to a topic from here on also notify a channel, with the raw payload, for
-    -- programs that only LISTEN; NULL: no more. Every message of such a topic notifies: publishers
-    -- pay what NOTIFY costs. What is too long for NOTIFY is notified as the message's id. Returns the
+    -- From now on, also send what is published to a topic to a channel, as the raw payload, for
+    -- programs that only LISTEN; NULL ends it. Every message of such a topic notifies, so publishers
+    -- pay what NOTIFY costs. If a payload is too long for NOTIFY, the message's id is sent. Returns the
     -- channel that the topic had before.
     --
-    -- For the owner of the schema, and for a few topics: it writes mirror_of() anew.
+    -- For the owner of the schema, and for a few topics: it rewrites mirror_of().
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'set_mirror() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     IF channel = 'durable_notify' OR channel ~ '^durable_notify[:#?]' THEN
-        RAISE EXCEPTION 'channel "%" is one of this library''s own, for wake-ups', channel
+        RAISE EXCEPTION 'channel "%" is reserved: this library uses it for wake-ups', channel
             USING ERRCODE = '22023', HINT = 'Choose another channel. Nothing was changed.';
     END IF;
     IF pg_catalog.octet_length(channel) NOT BETWEEN 1 AND 63 THEN
-        RAISE EXCEPTION 'a channel''s name is 1 to 63 bytes, not %', pg_catalog.octet_length(channel)
+        RAISE EXCEPTION 'a channel''s name must have 1 to 63 bytes, not %', pg_catalog.octet_length(channel)
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     PERFORM durable_notify._lock_functions();
@@ -42,7 +42,9 @@ BEGIN
     RETURN before;
 EXCEPTION
     WHEN check_violation OR not_null_violation THEN
-        RAISE EXCEPTION '"%" is no name of a topic', topic
+        RAISE EXCEPTION 'invalid topic name "%"', topic
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
 END
 $function$;
+
+CALL durable_notify._grantable('mirror_of', '{insert}');

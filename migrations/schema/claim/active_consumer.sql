@@ -7,14 +7,15 @@ DECLARE
     standing durable_notify.active_consumer;
     lease_tokens bigint[];
 BEGIN
-    -- Whether a consumer is the active one of an exclusive group, now that it asks: it is already,
-    -- nobody is, or who was has given no sign of life for its lease. The caller holds the group's lock.
+    -- Return whether a consumer is the active one of an exclusive group after this call: it is already,
+    -- no consumer is, or the active one has given no sign of life for the length of its lease. The
+    -- caller holds the group's lock.
     --
-    -- Fencing: what whoever was active before still holds is superseded first; a settle of it that
-    -- is under way in an open transaction is waited for, with nothing handed out meanwhile.
+    -- Fencing: the leases that the previous active consumer still holds are superseded first. If an open
+    -- transaction settles one of them, this returns false, and claims deliver nothing, until it has ended.
     IF consumer IS NULL THEN
-        RAISE EXCEPTION 'group "%" is exclusive: tell its consumers apart', options.name
-            USING ERRCODE = '22023', HINT = 'Give claim() an owner or a consumer that is nobody else''s.';
+        RAISE EXCEPTION 'group "%" is exclusive: each of its consumers needs a name', options.name
+            USING ERRCODE = '22023', HINT = 'Give claim() an owner or a consumer that no other consumer has.';
     END IF;
     SELECT * INTO standing FROM durable_notify.active_consumer a WHERE a.group_id = options.id FOR UPDATE;
     IF standing.group_id IS NULL OR standing.consumer <> consumer THEN
@@ -37,10 +38,10 @@ $function$;
 
 CREATE FUNCTION durable_notify._fenced_leases(group_id integer, since timestamptz) RETURNS bigint[]
 LANGUAGE sql STABLE AS $function$
-    -- What was handed out in an exclusive group before its consumer became the active one.
+    -- What was delivered in an exclusive group before its consumer became the active one.
     SELECT ARRAY(
         SELECT l.token FROM durable_notify.subscription s JOIN durable_notify.lease l ON l.subscription_id = s.id
-         -- In the future: from before the clock was set back, and there is no telling whose it is.
+         -- In the future: from before the clock was set back, so its holder is not known.
          WHERE s.group_id = _fenced_leases.group_id
            AND (l.claimed_at < since OR l.claimed_at > pg_catalog.clock_timestamp()))
 $function$;

@@ -8,15 +8,16 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     calling_role name;
 BEGIN
-    -- The publishers in flight that a strict group waits for: transactions that may yet commit an
-    -- id lower than what others have committed since. Of a prepared transaction its name; a query
-    -- of another role's only with the rights of pg_read_all_stats.
+    -- The publishers in flight that a strict group waits for: transactions that may yet commit an id
+    -- lower than what others have committed since. A prepared transaction is shown by its name; the
+    -- query of another role only with the rights of pg_read_all_stats.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._blocking_publishers_granted(group_name);
         RETURN;
     END IF;
     calling_role := durable_notify._calling_role();
-    -- Trap: with the owner's rights pg_stat_activity shows what the owner may see. The caller counts.
+    -- Trap: with the owner's rights pg_stat_activity shows what the owner may see. The caller's rights
+    -- count.
     RETURN QUERY
     SELECT a.pid, pg_catalog.current_database()::text, p.gid, COALESCE(a.xact_start, p.prepared),
            a.query_start, a.state,
@@ -30,3 +31,5 @@ BEGIN
      ORDER BY 4;
 END
 $function$;
+
+CALL durable_notify._grantable('blocking_publishers', '{observe,consume}', $$_require_observe(group_name)$$);

@@ -21,20 +21,22 @@ DECLARE
     max_id bigint;
     now_snapshot pg_snapshot;
 BEGIN
-    -- Hand up to max_messages messages of some of a group's topics to one consumer, until the
-    -- lease's deadline by the database's clock. No rows: nothing is there now.
+    -- Deliver up to max_messages messages of some of a group's topics to one consumer, until the
+    -- lease's deadline by the database's clock. No rows: there is nothing to deliver now.
     --
-    -- Commit at once: other claims of the group wait meanwhile. Each token stands for a lease;
-    -- settle(token, ...) ends it, extend() prolongs it, release() gives it back. A busy group is
-    -- not an empty one: SQLSTATE 55P03 after 5 seconds. consumer tells the consumers of an exclusive
-    -- group apart (default: owner); owner is for people who look. order_key: what the group keeps in order by, where it does.
+    -- Commit at once: other claims of the group wait meanwhile. Each token identifies a lease:
+    -- settle(token, ...) ends it, extend() prolongs it, release() gives it back. A busy group is not an
+    -- empty one: SQLSTATE 55P03 after 5 seconds.
+    -- consumer tells the consumers of an exclusive group apart (default: owner). owner is for people
+    -- who look at the leases. order_key: what the group keeps the message in order by, if it keeps
+    -- order.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._claim_granted(group_name, topics, max_messages, lease, owner, consumer);
         RETURN;
     END IF;
     IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL
        OR pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        -- A snapshot leaves its own xid out, and a stale position would be read again.
+        -- A snapshot leaves its own xid out, so a stale position would be read again.
         RAISE EXCEPTION 'claim() must be in a READ COMMITTED transaction of its own'
             USING ERRCODE = 'DN004', HINT = 'Run it in autocommit mode, or right after BEGIN, and commit.';
     END IF;
@@ -50,7 +52,7 @@ BEGIN
     END IF;
     allowed := durable_notify._delivery_quota(options, max_messages);
     IF options.order_by = 'strict' THEN
-        max_id := durable_notify._group_watermark(claiming_group);
+        max_id := durable_notify._advance_watermark(claiming_group);
     END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
     FOR subscription IN
@@ -75,3 +77,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('claim', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -9,13 +9,15 @@ LANGUAGE plpgsql VOLATILE ROWS 100
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- claim(), as the only statement of its transaction: its commit does not wait for the disk, if a crash of
-    -- the server may forget it.
+    -- claim(), as the only statement of its transaction: its commit does not wait for the disk, if a
+    -- crash of the server may forget it.
     --
-    -- It may if no order is kept, no consumer is the only one, and no limit counts it: a claim that was forgotten
-    -- is as if it had not been, and what is settled under its token is refused. With keys it must last: a
-    -- handler that has one would not keep others from it. Trap: a token from a sequence could be drawn twice after such a crash, and
-    -- settle what another group holds; hence the time in it.
+    -- A crash may forget it if the group keeps no order, is not exclusive, and no limit counts the
+    -- claim. A forgotten claim is as if it had not been made, and settling under its token is refused.
+    -- With keys it must last: after a crash, a handler that still has a key would not keep others from
+    -- it.
+    -- Trap: after such a crash a sequence could give a token twice, and the first holder would settle
+    -- what another group holds; hence the time in the token.
     PERFORM pg_catalog.set_config('durable_notify.claim_lasts', '', true);
     RETURN QUERY SELECT * FROM durable_notify.claim(group_name, topics, max_messages, lease, owner, consumer);
     IF pg_catalog.current_setting('durable_notify.claim_lasts') = '' THEN
@@ -23,3 +25,5 @@ BEGIN
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('claim_alone', '{consume}');

@@ -22,8 +22,8 @@ BEGIN
      WHERE p.subscription_id = subscription.id
      ORDER BY p.seq DESC
      LIMIT 1;
-    -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
-    -- shows a message in neither place.
+    -- Trap: read leases and outcomes first, deferred after. The other way round, a message that is
+    -- settled in between is missing from both.
     lease_tokens := old_pos.lease_tokens;
     IF lease_tokens <> '{}' THEN
         IF EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = ANY (lease_tokens)) THEN
@@ -33,7 +33,7 @@ BEGIN
         END IF;
     END IF;
     IF options.order_by = 'strict' AND pg_catalog.cardinality(lease_tokens) > 0 THEN
-        RETURN;  -- the whole topic is one key, and at work
+        RETURN;  -- the whole topic is one key, which a consumer holds
     END IF;
     pos := old_pos;
     FOR _round IN 1 .. 50 LOOP
@@ -41,7 +41,7 @@ BEGIN
           FROM durable_notify._next_batch(subscription, options, lease_tokens, pos, now_snapshot, max_id, max_messages);
         pos := batch.pos;
         moved := moved OR batch.moved;
-        -- Everything read may have been put off, and more may follow; where very much does, the
+        -- It may have deferred everything that it read, and more may follow. If very much does, the
         -- window stays open, and next_due() sends the consumer back at once.
         EXIT WHEN pg_catalog.cardinality(batch.ids) > 0 OR NOT batch.more;
     END LOOP;

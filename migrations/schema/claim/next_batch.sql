@@ -14,9 +14,9 @@ DECLARE
     sorted record;
     room integer;
 BEGIN
-    -- Up to max_messages messages that can go to a consumer, the place in the log after them, and
-    -- whether the place moved and there may be more: what waited for its turn or time first, then
-    -- what follows in the log.
+    -- Up to max_messages messages that can go to a consumer, the position in the outbox after them, and
+    -- whether the position moved and there may be more. What waited for its turn or time comes first,
+    -- then what follows in the outbox.
     room := CASE options.order_by WHEN 'none' THEN max_messages ELSE LEAST(max_messages, options.park_limit) END;
     attempts := '{}';
     IF EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = subscription.id) THEN
@@ -24,8 +24,9 @@ BEGIN
            AND EXISTS (SELECT FROM durable_notify.deferred d WHERE d.subscription_id = subscription.id AND d.key IS NOT NULL) THEN
             next_ids := durable_notify._unpark(subscription.id, lease_tokens, max_messages, options.order_by);
         END IF;
-        -- And what holds back nothing and is due, the earliest first. Trap: taken out one after the other, a
-        -- message that begins to wait for a second reason in between is in both, and twice in its lease.
+        -- And what holds back nothing and is due, the earliest first. Trap: take both at once. One
+        -- after the other, a message that begins to wait for a second reason in between is in both, and
+        -- twice in its lease.
         SELECT d.ids, d.attempts, d.replay_jobs INTO STRICT waited, attempts, jobs
           FROM durable_notify._take_deferred(subscription.id, next_ids || ARRAY(
                SELECT w.message_id FROM durable_notify.deferred w
@@ -40,9 +41,9 @@ BEGIN
     moved := pg_catalog.cardinality(read.ids) > 0;
     read_attempts := pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);
     IF waited && read.ids THEN
-        -- After a group was taken back a message may come from the log and as a retry at once: once a batch, as
-        -- what the log brings, so that no replay can cancel it. Trap: as a retry it would come before those of
-        -- its key that come again, and not after them.
+        -- After a rewind, a message may come from the outbox and as a retry at once. Deliver it once a
+        -- batch, as what the outbox brings, so that no replay can cancel it. Trap: as a retry it would
+        -- come before the redelivered messages of its key, and not after them.
         read_attempts := ARRAY(
             SELECT COALESCE(w.attempt, 1) FROM pg_catalog.unnest(read.ids) WITH ORDINALITY AS m (id, ord)
               LEFT JOIN ROWS FROM (pg_catalog.unnest(waited), pg_catalog.unnest(attempts)) AS w (id, attempt) ON w.id = m.id
@@ -60,7 +61,7 @@ BEGIN
     attempts := attempts || read_attempts;
     IF waited = '{}' AND NOT read.timed
        AND (options.order_by = 'none' OR options.order_by = 'key' AND NOT read.keyed) THEN
-        RETURN;  -- what most messages are: nothing about them needs a look
+        RETURN;  -- as for most messages: none needs a closer look
     END IF;
     SELECT * INTO STRICT sorted FROM durable_notify._triage(
         subscription, options, lease_tokens, pg_catalog.cardinality(next_ids), ids, attempts, jobs);

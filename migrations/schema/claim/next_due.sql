@@ -8,13 +8,14 @@ DECLARE
     flight record;
     due timestamptz;
 BEGIN
-    -- Seconds until something of these topics comes back by the clock alone: a retry or delayed
-    -- message that falls due, a lease that runs out, a limit that lets more through. NULL: nothing
-    -- will; whatever else makes a message deliverable rings.
+    -- Seconds until some messages of these topics become deliverable by the clock alone: a retry or
+    -- delayed message that falls due, a lease that expires, a limit that lets more through. NULL:
+    -- nothing will; whatever else makes a message deliverable rings.
     --
-    -- Ask after a claim that found nothing. So it is never 0: what is due by now, and was not to be had, is
-    -- locked by an open transaction, as a lease is that is settled. Whether that commits or rolls back, which
-    -- rings for nothing, is looked at after half of the time that it is overdue, 1 second at most.
+    -- Ask after a claim that found nothing. So it is never 0: if a message is due and the claim did not
+    -- get it, an open transaction has locked it, as it locks a lease that it settles. It may roll back,
+    -- which rings for nothing. So look again after half of the time that the message is overdue, after
+    -- 1 second at most.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._next_due_granted(group_name, topics, consumer);
     END IF;
@@ -49,9 +50,9 @@ $function$;
 
 CREATE FUNCTION durable_notify._seconds_until(due timestamptz) RETURNS double precision
 LANGUAGE sql VOLATILE AS $function$
-    -- How long to wait for a due time; NULL: it never comes. Of one that has passed half as long as that is
-    -- ago, 10 milliseconds to 1 second: a wait that grows, for what is due and not to be had.
-    -- Trap: a message may be for 'infinity', from which nothing can be taken.
+    -- How long to wait for a due time; NULL: it never comes. If it has passed, half as long as that is
+    -- ago, between 10 milliseconds and 1 second: a wait that grows, for what is due but locked.
+    -- Trap: a message may be for 'infinity', from which nothing can be subtracted.
     SELECT CASE WHEN w.seconds > 0 THEN w.seconds ELSE LEAST(1, GREATEST(0.01, w.seconds / -2)) END
       FROM (SELECT EXTRACT(epoch FROM GREATEST('epoch', LEAST(due, pg_catalog.clock_timestamp() + interval '1 year'))
                                       - pg_catalog.clock_timestamp())::double precision) AS w (seconds)
@@ -66,14 +67,15 @@ DECLARE
     writing boolean := options.order_by = 'strict' AND pg_catalog.cardinality(durable_notify._open_publishers()) > 0;
     look boolean := NOT writing AND (options.order_by = 'strict' OR options.exclusive OR options.max_in_flight IS NOT NULL);
 BEGIN
-    -- When something of some topics comes back to a group by the clock alone, as its order and rate allow.
+    -- When some messages of some topics become deliverable to a group by the clock alone, as its order
+    -- and rate allow.
     SELECT pg_catalog.min(t.due_at) INTO due
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL durable_notify._next_due_in_topic(s, options, look) AS t (due_at)
      WHERE s.group_id = options.id AND s.topic = ANY (topics)
        AND (look OR durable_notify._may_become_due(s.id));
     IF options.rate_limit IS NOT NULL THEN
-        -- Used up: nothing before there is one again, and then there may be, whatever is due.
+        -- Used up: nothing is delivered before a token is there again, whatever is due.
         due := COALESCE((
             SELECT a.at + pg_catalog.make_interval(secs => (1 - a.tokens) / options.rate_limit)
               FROM durable_notify.rate_bucket a WHERE a.group_id = options.id AND a.tokens < 1), due);
@@ -101,8 +103,8 @@ DECLARE
     silent boolean;
     busy text[];
 BEGIN
-    -- When something of a topic comes back to a group by the clock alone. look: now, where the log
-    -- has something to read, since what kept a claim from reading may be over.
+    -- When some messages of a topic become deliverable to a group by the clock alone. look: now, if the
+    -- outbox has something to read, since what kept a claim from reading may be over.
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
     SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS NULL AND l.order_by <> options.order_by)
@@ -111,7 +113,7 @@ BEGIN
       JOIN durable_notify.lease l ON l.token = held.token
       LEFT JOIN durable_notify.lease_deadline h ON h.token = held.token;
     IF silent THEN
-        -- It was handed out under another order, and rings for nothing when it is settled.
+        -- It was delivered under another order, and rings for nothing when it is settled.
         due := LEAST(due, now_time + interval '0.5 seconds');
     END IF;
     IF options.order_by = 'strict' AND due IS NOT NULL THEN
@@ -139,10 +141,12 @@ $function$;
 
 CREATE FUNCTION durable_notify._may_become_due(subscription_id integer) RETURNS boolean
 LANGUAGE sql STABLE STRICT AS $function$
-    -- Whether anything of a topic may come back to a group by the clock: a look at two indexes, so
-    -- that a group of hundreds of quiet topics sleeps at little cost.
+    -- Return whether any message of a topic may become deliverable to a group by the clock. It probes
+    -- two indexes, so that a group with hundreds of quiet topics sleeps at little cost.
     SELECT (SELECT p.lease_tokens <> '{}' OR p.s1 IS NOT NULL FROM durable_notify.position p
              WHERE p.subscription_id = _may_become_due.subscription_id ORDER BY p.seq DESC LIMIT 1)
         OR EXISTS (SELECT FROM durable_notify.deferred d
                     WHERE d.subscription_id = _may_become_due.subscription_id)
 $function$;
+
+CALL durable_notify._grantable('next_due', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -9,8 +9,8 @@ DECLARE
     waiting text[];
     busy text[];
 BEGIN
-    -- Messages in deferred that hold back their key and can go: its first, and those after it up to one
-    -- that is not due, if no live lease has the key.
+    -- The deferred messages that hold back their key and can go: the first of each key, and those after
+    -- it up to one that is not due, if no live lease has the key.
     waiting := ARRAY(SELECT h.key FROM durable_notify._parked_heads(subscription_id) h
                       WHERE h.due_at <= now_time ORDER BY h.message_id);
     IF pg_catalog.cardinality(waiting) = 0 OR max_messages <= 0 THEN
@@ -38,8 +38,8 @@ LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Of each key that waits in deferred, the first message, and when it is due by its earliest row. A loose index scan: one probe a key,
-    -- however many messages wait for it.
+    -- The first deferred message of each key that waits, and when it is due by its earliest row. A
+    -- loose index scan: one probe a key, however many messages wait for it.
     RETURN QUERY
     WITH RECURSIVE first AS (
         (SELECT d.key, d.message_id, d.due_at FROM durable_notify.deferred d
@@ -60,8 +60,8 @@ LANGUAGE plpgsql STABLE STRICT
 SET enable_hashjoin = on SET enable_sort = on SET enable_seqscan = on SET jit = off AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Those of some keys of which a live lease holds a message that is not settled. VOLATILE callers
-    -- look here first and at deferred after: a settle in between shows a message in both, not in none.
+    -- The keys of which a live lease holds a message that is not settled. VOLATILE callers look here
+    -- first and at deferred after: a message settled in between is in both, and not missing from both.
     RETURN ARRAY(
         SELECT DISTINCT m.key
           FROM durable_notify.lease l

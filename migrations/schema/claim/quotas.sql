@@ -4,10 +4,10 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     tokens double precision;
 BEGIN
-    -- How many messages a group may be handed now by its limits. The caller holds its lock.
+    -- How many messages may be delivered to a group now by its limits. The caller holds its lock.
     --
-    -- The rate is a token bucket that holds a second's worth. What is leased counts as in flight
-    -- until it is settled, or its lease has run out.
+    -- The rate is a token bucket that holds one second's worth. A leased message counts as in flight
+    -- until it is settled, or its lease has expired.
     IF options.max_in_flight IS NOT NULL THEN
         wanted := LEAST(wanted, options.max_in_flight - (durable_notify._in_flight(options.id)).messages);
     END IF;
@@ -32,9 +32,9 @@ LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET jit = off AS $function$
 #variable_conflict use_column
 BEGIN
-    -- How many messages a group's consumers hold under leases that have not run out, in all topics; when the
-    -- first of these does; and whether one will not ring the group when it is settled: it is from before
-    -- the group had a limit.
+    -- How many messages a group's consumers hold under leases that have not expired, in all topics;
+    -- when the first of these leases expires; and whether settling one of them will not ring the group,
+    -- because it is from before the group had a limit.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(l.ids) - (
                SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = l.token)), 0),
            pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS DISTINCT FROM '*')
@@ -59,8 +59,8 @@ LANGUAGE plpgsql STABLE AS $function$
 DECLARE
     parked bigint;
 BEGIN
-    -- How many messages may be read from the log. A strict group does not pass what waits; and how
-    -- many may be parked is bounded: past it the group waits for a key rather than run ahead.
+    -- How many messages may be read from the outbox. A strict group does not pass what waits. The
+    -- number of parked messages is bounded: beyond it the group waits for a key and reads no further.
     IF options.order_by = 'none' OR wanted <= 0 THEN
         RETURN wanted;
     END IF;

@@ -6,14 +6,15 @@ DECLARE
     options durable_notify.consumer_group;
     now_time timestamptz := pg_catalog.clock_timestamp();  -- one for all: they keep their order
 BEGIN
-    -- End leases and send what they left unsettled out again; returns the tokens not ended.
+    -- End leases and redeliver what they left unsettled; returns the tokens of leases that it could not
+    -- end.
     --
-    -- Trap: a handler that acknowledges in its own transaction holds the lease row until it
-    -- commits, and a claim must never wait for it: SKIP LOCKED. Such a lease is late but not
-    -- superseded; its settle wins if it commits.
+    -- Trap: a handler that acknowledges in its own transaction holds the lease row until it commits,
+    -- and a claim must never wait for it: SKIP LOCKED. Such a lease is late but not superseded; its
+    -- settle wins if it commits.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        -- A frozen snapshot leaves out what was settled since: that would come again.
-        RAISE EXCEPTION 'leases are given back in a READ COMMITTED transaction'
+        -- A frozen snapshot leaves out what was settled since: that would be redelivered.
+        RAISE EXCEPTION 'leases must be given back in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     FOR ended IN
@@ -34,7 +35,7 @@ BEGIN
             CASE WHEN counted THEN pg_catalog.jsonb_build_object(
                 'type', 'LeaseEnded',
                 'message', pg_catalog.format('attempt %s of %s ended with its lease', m.attempt, ended.owner)) END,
-            CASE WHEN counted THEN options.max_attempts END)  -- what is no attempt cannot be one too many
+            CASE WHEN counted THEN options.max_attempts END)  -- what does not count as an attempt cannot exceed the limit
            FROM ROWS FROM (pg_catalog.unnest(ended.ids), pg_catalog.unnest(ended.attempts),
                            pg_catalog.unnest(durable_notify._lease_keys(ended, options.order_by)))
                 AS m (id, attempt, key)

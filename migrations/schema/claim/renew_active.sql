@@ -3,7 +3,7 @@ LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- A sign of life from the active consumer of an exclusive group; false from anybody else.
+    -- A sign of life from the active consumer of an exclusive group; false from any other consumer.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._renew_active_granted(group_name, consumer, lease);
     END IF;
@@ -13,3 +13,5 @@ BEGIN
     RETURN FOUND;
 END
 $function$;
+
+CALL durable_notify._grantable('renew_active', '{consume}', $$_require('consume', NULL, group_name)$$);

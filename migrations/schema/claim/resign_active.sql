@@ -5,7 +5,8 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     left_group integer;
 BEGIN
-    -- Let another consumer of an exclusive group be the active one at once; false if this one was not.
+    -- Let another consumer of an exclusive group become the active one at once; false if this one was
+    -- not active.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._resign_active_granted(group_name, consumer);
     END IF;
@@ -16,3 +17,5 @@ BEGIN
     RETURN left_group IS NOT NULL;
 END
 $function$;
+
+CALL durable_notify._grantable('resign_active', '{consume}', $$_require('consume', NULL, group_name)$$);

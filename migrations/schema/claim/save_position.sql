@@ -4,10 +4,12 @@ CREATE FUNCTION durable_notify._save_position(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Append a subscription's new position and delete exactly the one before it. The caller holds
-    -- the group's lock. Trap: updating in place, or "DELETE ... seq < newest", is walked version
-    -- by version while somebody holds xmin. Trap: delete first. In a frozen snapshot the old place may not
-    -- be the newest any more: that is a serialization failure (40001) here, and would be a duplicate key there.
+    -- Append a subscription's new position and delete exactly the one before it. The caller holds the
+    -- group's lock.
+    -- Trap: a row that is updated in place, or "DELETE ... seq < newest", is walked version by version
+    -- while a transaction holds xmin.
+    -- Trap: delete first. In a frozen snapshot the old position may not be the newest any more: that is
+    -- a serialization failure (40001) here, and would be a duplicate key there.
     DELETE FROM durable_notify.position q
      WHERE q.subscription_id = old_pos.subscription_id AND q.seq = old_pos.seq;
     INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens, expired)

@@ -5,10 +5,10 @@ LANGUAGE plpgsql
 SET enable_sort = on SET enable_hashjoin = on AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Take messages out of deferred, each with all of its rows: it is handed out once for all of its
-    -- reasons, as the highest attempt, and is a replay's only where every row is of that one: of two replays
-    -- one is done, and not to be cancelled any more. In the order wanted. The caller holds the group's lock:
-    -- without it nothing removes rows.
+    -- Take messages out of deferred, each with all of its rows. A message is delivered once for all of
+    -- its reasons, as the highest attempt. It belongs to a replay only if every row is of that replay:
+    -- if two replays have it, one has delivered it, and it cannot be cancelled any more. Returned in
+    -- the order wanted. The caller holds the group's lock: without it nothing removes rows.
     WITH gone AS (
         DELETE FROM durable_notify.deferred d
          WHERE d.subscription_id = _take_deferred.subscription_id AND d.message_id = ANY (wanted)

@@ -13,17 +13,18 @@ DECLARE
     lowest bigint;
     highest bigint;
 BEGIN
-    -- Of messages read or due, those that can go now, with what they are kept in order by. The rest:
-    -- too early waits for its time, past its expiry is dropped or buried, and what is not the next of
-    -- its key is parked: its key is in a live lease, or something of it waits. The first let_go of
-    -- them are the next of their keys. replay_jobs: of each, the replay that may cancel it, or NULL.
+    -- Of messages read or due, return those that can be delivered now, with what they are kept in order
+    -- by. Of the rest, what is too early waits for its time. What is past its expiry is dropped or
+    -- becomes a dead letter. What is not the next of its key is parked: a live lease has the key, or
+    -- another message of it waits. The first let_go of them are the next of their keys. replay_jobs:
+    -- for each, the replay that may cancel it, or NULL.
     SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(ids) AS m (id);
     their_keys := ARRAY(
         SELECT DISTINCT durable_notify._ordering_key(options.order_by, o.key)
           FROM pg_catalog.unnest(ids) AS m (id) CROSS JOIN LATERAL durable_notify._message(subscription.topic, m.id, lowest, highest) AS o
          WHERE o.key IS NOT NULL OR options.order_by = 'strict');
-    -- Trap: leases and outcomes first, deferred after. The other way round a settle in between
-    -- shows a message in neither place, and its key is let go too early.
+    -- Trap: read leases and outcomes first, deferred after. The other way round, a message that is
+    -- settled in between is missing from both, and its key is released too early.
     held_back := durable_notify._keys_in_flight(lease_tokens, their_keys, options.order_by);
     held_back := held_back || ARRAY(
         SELECT k.key FROM pg_catalog.unnest(their_keys) AS k (key)

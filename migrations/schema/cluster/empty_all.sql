@@ -5,11 +5,13 @@ DECLARE
     emptied text;
     until timestamptz := pg_catalog.clock_timestamp() + '5 seconds';
 BEGIN
-    -- Remove all messages and all that became of them, for tests: TRUNCATE leaves the schema unusable.
+    -- Remove all messages and everything that was recorded about them, for tests: TRUNCATE leaves the
+    -- schema unusable.
     --
-    -- Groups go, too, or start anew, with their options, topics and pauses, where keep_groups says so. What
-    -- was set up stays: grants, retention, wake-ups, mirrors, watched tables, the layout of the log. Ids are
-    -- not drawn again. For the owner of the schema. SQLSTATE 55P03: others were at work for 5 seconds.
+    -- This also deletes the groups; with keep_groups they start again, with their options, topics and
+    -- pauses. What was set up stays: grants, retention, wake-ups, mirrors, watched tables, the settings
+    -- of partitions. Ids are not drawn again. For the owner of the schema. SQLSTATE 55P03: other
+    -- transactions used the tables for 5 seconds.
     PERFORM durable_notify._lock_functions();
     SELECT pg_catalog.string_agg(pg_catalog.format('durable_notify.%I', c.relname), ', ' ORDER BY c.oid) INTO emptied
       FROM pg_catalog.pg_class c
@@ -17,14 +19,15 @@ BEGIN
        AND c.relname <> ALL ('{schema_version,access,topic_retention,topic_notify_policy,topic_mirror,partition_settings,capture}'::text[])
        AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription}'::text[]));
     LOOP
-        -- Trap: who waits for a lock with others in its hands is waited for by who has what it wants, a claim.
+        -- Trap: a session that waits for a lock while it holds others can block one that holds what it
+        -- waits for, such as a claim.
         BEGIN
             EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', emptied);
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             IF pg_catalog.clock_timestamp() > until THEN
-                RAISE EXCEPTION 'others are at work in the tables of durable_notify'
-                    USING ERRCODE = '55P03', HINT = 'Commit or roll back what uses them: a connection of the test itself, as a rule.';
+                RAISE EXCEPTION 'other transactions use the tables of durable_notify'
+                    USING ERRCODE = '55P03', HINT = 'Commit or roll back the transactions that use them: usually a connection of the test itself.';
             END IF;
         END;
         PERFORM pg_catalog.pg_sleep(0.02 * pg_catalog.random());
@@ -37,7 +40,7 @@ BEGIN
         INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens)
         SELECT s.id, 1, '3:3:', 0, NULL, NULL, 0, '{}' FROM durable_notify.subscription s;
     END IF;
-    -- What was closed is open again by the log's own trigger; see _outbox_after_truncate().
+    -- Closed partitions are open again by the outbox's own trigger; see _outbox_after_truncate().
     UPDATE durable_notify.partition_settings SET copied = NULL, copied_by = NULL;
     PERFORM durable_notify._record_cluster();
 END

@@ -3,10 +3,11 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     new_log uuid := pg_catalog.gen_random_uuid();
 BEGIN
-    -- Take note that the transaction ids in these tables are this cluster's; see the table anchor.
+    -- Record that the transaction ids in these tables are this cluster's; see the table
+    -- cluster_identity.
     TRUNCATE durable_notify.cluster_identity;  -- not DELETE: the order of its rows matters
     BEGIN
-        -- A transaction of its own inside this one: its xid is higher than that of what is outside.
+        -- A subtransaction: its xid is higher than that of the transaction outside.
         INSERT INTO durable_notify.cluster_identity (slot, xid, log_id) VALUES (1, '0', new_log);
         UPDATE durable_notify.cluster_identity SET xid = xmin WHERE slot = 1;
     EXCEPTION WHEN division_by_zero THEN
@@ -20,8 +21,8 @@ $function$;
 CREATE FUNCTION durable_notify._mark_replicated(message_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Take note that rows come from another cluster, by logical replication: nobody can read on before
-    -- reanchor(). Ids drawn here follow those carried over, as if the sequence came with them.
+    -- Record that rows come from another cluster, by logical replication: no consumer can read on
+    -- before reanchor(). Ids drawn here follow those carried over, as if the sequence came with them.
     UPDATE durable_notify.cluster_identity SET xid = '0' WHERE xid <> '0';
     PERFORM pg_catalog.setval('durable_notify.outbox_id_seq', message_id)
        FROM durable_notify.outbox_id_seq q
@@ -32,15 +33,16 @@ $function$;
 CREATE FUNCTION durable_notify._raise_foreign_cluster() RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
-    -- Refuse to read where the log does not stand where it was written; see the table anchor.
+    -- Refuse to read if this is not the cluster in which the outbox was written; see the table
+    -- cluster_identity.
     IF NOT EXISTS (SELECT FROM durable_notify.cluster_identity) THEN
-        RAISE EXCEPTION 'the table durable_notify.cluster_identity is empty, as after a TRUNCATE of all tables: without it nothing is read'
+        RAISE EXCEPTION 'the table durable_notify.cluster_identity is empty, as after a TRUNCATE of all tables: nothing can be read without it'
             USING ERRCODE = 'DN010',
-                  HINT = 'Where nothing else is to be kept, as in tests: SELECT durable_notify.empty_all(), now and in place of '
-                         'TRUNCATE. Where messages are, run: durable-notify reanchor';
+                  HINT = 'If there is nothing to keep, as in tests, run SELECT durable_notify.empty_all(), now and in place of '
+                         'TRUNCATE. If there are messages, run: durable-notify reanchor';
     END IF;
     RAISE EXCEPTION 'these messages were restored from, or replicated by, another cluster, whose transaction ids mean nothing here'
         USING ERRCODE = 'DN010',
-              HINT = 'Nothing is lost. End what still copies into this database, then run: durable-notify reanchor';
+              HINT = 'Nothing is lost. Stop what still copies into this database, then run: durable-notify reanchor';
 END
 $function$;

@@ -7,26 +7,27 @@ DECLARE
     found record;
     now_snapshot pg_snapshot;
 BEGIN
-    -- Go on reading where the tables were restored from, or replicated by, another cluster: every
-    -- group gets exactly what it had not been handed. Returns how many messages that is. No rows:
-    -- there are no groups, or the log has always been here and nothing is to be done.
+    -- Make the outbox readable after the tables were restored from, or replicated by, another cluster:
+    -- each group gets exactly what had not been delivered to it. Returns how many messages that is. No
+    -- rows: there are no groups, or the outbox has always been here and there is nothing to do.
     --
-    -- For the owner of the schema, once all has been copied. It writes the log anew, with everything in
-    -- it visible to every snapshot, and keeps publishers and consumers out meanwhile. Bookkeeping of
-    -- what was leased or put off needs nothing: it has no transaction ids.
-    -- Trap: in a snapshot that was taken before it ends, as by a backup, the log is empty then. docs/restoring.md says so.
+    -- For the owner of the schema, once everything has been copied. It rewrites the outbox, with every
+    -- row in it visible to every snapshot, and keeps publishers and consumers out meanwhile. What
+    -- records leases and deferred messages needs no change: it has no transaction ids.
+    -- Trap: in a snapshot that was taken before it ends, as by a backup, the outbox is then empty.
+    -- docs/restoring.md says so.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'reanchor() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     PERFORM durable_notify._lock_functions();
-    LOCK TABLE durable_notify.lock_removals IN ROW EXCLUSIVE MODE;  -- as _block_removal() does, whose ids may be behind
+    LOCK TABLE durable_notify.lock_removals IN ROW EXCLUSIVE MODE;  -- as _block_removal() does, whose ids may lag behind
     LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
     IF (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a) THEN
         RETURN;
     END IF;
     PERFORM durable_notify._sync_sequences();
-    -- Nobody else publishes now: what is published after this is not visible to it.
+    -- No session publishes now: what is published after this is not visible to it.
     now_snapshot := durable_notify._committed_snapshot();
     FOR found IN
         SELECT s AS subscription, s.topic, g.name FROM durable_notify.subscription s
@@ -40,9 +41,9 @@ BEGIN
         PERFORM durable_notify._ring(topic, '0');
         RETURN NEXT;
     END LOOP;
-    DELETE FROM durable_notify.group_watermark;
+    DELETE FROM durable_notify.watermark;  -- of groups, too: their claims are refused until this commits
     PERFORM durable_notify._reset_maintenance();
-    -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the log twice as large.
+    -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the outbox twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;
     ALTER TABLE durable_notify.outbox ENABLE ALWAYS TRIGGER outbox_after_insert;  -- pg_restore --disable-triggers forgets it
     PERFORM durable_notify._set_closed_below(0, '3');  -- of the other cluster's transactions
@@ -60,17 +61,17 @@ DECLARE
     pos durable_notify.position;
     put_off bigint;
 BEGIN
-    -- Say where a subscription stands without the other cluster's snapshots; returns how many messages
-    -- it has not been handed. reanchor() makes every message there is visible to now_snapshot.
+    -- Save a subscription's position without the other cluster's snapshots; returns how many messages
+    -- have not been delivered to it. reanchor() makes every existing message visible to now_snapshot.
     --
-    -- No message above both h0 and p has been handed over: from there on it reads. Of those below, what
-    -- was not visible to the old snapshots was in flight when it was copied: these few are put off, and
-    -- come first. The snapshots are compared with xids of their own cluster, which is plain arithmetic;
-    -- what was published here since has an id above them.
+    -- No message above both h0 and p has been delivered: reading continues there. Of those below, what
+    -- was not visible to the old snapshots was in flight when it was copied: these few are deferred,
+    -- and delivered first. The snapshots are compared with xids of their own cluster, which is plain
+    -- arithmetic; what was published here since has an id above them.
     SELECT * INTO old_pos FROM durable_notify.position p
      WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the copy is not whole: a group consumes topic "%" and has no position in it', subscription.topic
+        RAISE EXCEPTION 'the copy is incomplete: a group consumes topic "%" and has no position in it', subscription.topic
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Copy all tables of the schema durable_notify. Nothing was changed.';
     END IF;
@@ -105,10 +106,10 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     subscription record;
 BEGIN
-    -- Have every sequence go on after the ids that are there: logical replication carries rows over and
-    -- not the sequences they were numbered by.
+    -- Set every sequence past the ids that exist: logical replication carries rows over, but not the
+    -- sequences that numbered them.
     --
-    -- One that was never drawn from stands at 1, too, and has yet to draw it.
+    -- A sequence that was never drawn from stands at 1, too, and has yet to return it.
     FOR subscription IN
         SELECT c.relname, a.attname,
                pg_catalog.pg_get_serial_sequence(c.oid::regclass::text, a.attname) AS sequence

@@ -4,10 +4,13 @@ DECLARE
     next_id bigint := (SELECT q.last_value + q.is_called::integer FROM durable_notify.outbox_id_seq q);
     leaf regclass;
 BEGIN
-    -- Have maintenance begin anew where the log was carried over, or truncated. reanchor() calls it, alone with the log:
-    -- ids that were drawn there and not carried over are drawn here again, and nothing is noted of those,
-    -- nor a leaf closed for them: what is published there would be refused.
-    DELETE FROM durable_notify.watermark;
+    -- Restart maintenance after the outbox was carried over, or truncated. reanchor() calls this while
+    -- no other session uses the outbox. Ids that were drawn there and not carried over are drawn here
+    -- again. Nothing may be recorded about them, and no partition closed for them: what is published
+    -- there would be refused.
+    -- Trap: the outbox's own watermark only. A claim that has written its group's waits for the lock that
+    -- TRUNCATE has on the outbox.
+    DELETE FROM durable_notify.watermark w WHERE w.group_id = 0;
     DELETE FROM durable_notify.unwanted_partition;
     DELETE FROM durable_notify.maintenance;
     UPDATE durable_notify.maintenance_progress p

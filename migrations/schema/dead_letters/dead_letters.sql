@@ -9,8 +9,8 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- The dead letters of a group (NULL: of all that the caller may see) that fit every condition that is
-    -- not NULL.
+    -- The dead letters of a group (NULL: of all that the caller may see) that match every condition
+    -- that is not NULL.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._dead_letters_granted(
             for_group, for_topic, ids, for_key, error_type, since, until);
@@ -30,3 +30,6 @@ BEGIN
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('dead_letters', '{observe,consume}', $$_require_observe(for_group)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -5,24 +5,15 @@ CREATE FUNCTION durable_notify.discard(
 ) RETURNS bigint
 LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-#variable_conflict use_column
-DECLARE
-    recorded record;
-    discarded bigint := 0;
+#variable_conflict use_variable
 BEGIN
-    -- Forget dead letters, those that fit every condition given; returns how many.
+    -- Delete the dead letters that match every condition given; returns how many.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._discard_granted(group_name, topic, ids, key, error_type, since, until, everything, why);
     END IF;
-    FOR recorded IN
-        SELECT t.topic, pg_catalog.count(DISTINCT t.message_id) AS messages,
-               pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT t.message_id)) AS details
-          FROM durable_notify._delete_dead_letters(group_name, discard.topic, ids, key, error_type, since, until, everything) AS t
-         GROUP BY t.topic
-    LOOP
-        PERFORM durable_notify._record_audit('discard', group_name, recorded.details, recorded.topic, recorded.messages, why);
-        discarded := discarded + recorded.messages;
-    END LOOP;
-    RETURN discarded;
+    RETURN (SELECT pg_catalog.count(DISTINCT t.message_id) FROM durable_notify._delete_dead_letters(
+        'discard', group_name, topic, ids, key, error_type, since, until, everything, why) AS t);
 END
 $function$;
+
+CALL durable_notify._grantable('discard', '{consume}', $$_require('consume', durable_notify._topics_or_all(group_name, topic), group_name)$$);

@@ -2,7 +2,7 @@ CREATE FUNCTION durable_notify._filter_dead_letters(
     group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz
 ) RETURNS SETOF durable_notify.dead_letter
 LANGUAGE sql STABLE AS $function$
-    -- The dead letters of a group (NULL: of all) that fit every condition that is not NULL.
+    -- The dead letters of a group (NULL: of all) that match every condition that is not NULL.
     SELECT d.*
       FROM durable_notify.dead_letter d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
@@ -17,30 +17,36 @@ LANGUAGE sql STABLE AS $function$
 $function$;
 
 CREATE FUNCTION durable_notify._delete_dead_letters(
-    group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz,
-    everything boolean
+    action text, group_name text, topic text, ids bigint[], key text, error_type text, since timestamptz, until timestamptz,
+    everything boolean, why text
 ) RETURNS SETOF durable_notify.dead_letter
 LANGUAGE plpgsql AS $function$
-#variable_conflict use_column
+#variable_conflict use_variable
 BEGIN
-    -- Remove dead letters and return them; each goes to one of those who ask at the same time. One that an
-    -- open transaction replaces stays: it must not be waited for with the group's lock held.
-    IF NOT everything AND topic IS NULL AND ids IS NULL AND key IS NULL AND error_type IS NULL
-       AND since IS NULL AND until IS NULL THEN
-        RAISE EXCEPTION 'which dead letters of group "%"?', group_name
+    -- Delete dead letters, audit that and return them. Of two calls at the same time each gets its own.
+    -- A dead letter that an open transaction replaces stays: this must not wait for it with the group's
+    -- lock held.
+    IF NOT everything AND pg_catalog.num_nonnulls(topic, ids, key, error_type, since, until) = 0 THEN
+        RAISE EXCEPTION 'no condition says which dead letters of group "%" are meant', group_name
             USING ERRCODE = '22023', HINT = 'Give a condition, or everything => true.';
     END IF;
     PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     PERFORM durable_notify._lock_group(group_name);
     RETURN QUERY
-    DELETE FROM durable_notify.dead_letter d
-     USING (SELECT x.subscription_id, x.message_id, x.seq
-              FROM durable_notify._filter_dead_letters(
-                       _delete_dead_letters.group_name, _delete_dead_letters.topic, _delete_dead_letters.ids, _delete_dead_letters.key,
-                       _delete_dead_letters.error_type, _delete_dead_letters.since, _delete_dead_letters.until) AS c
-              JOIN durable_notify.dead_letter x USING (subscription_id, message_id, seq)
-               FOR UPDATE OF x SKIP LOCKED) AS f
-     WHERE d.subscription_id = f.subscription_id AND d.message_id = f.message_id AND d.seq = f.seq
-    RETURNING d.*;
+    WITH chosen AS (
+        SELECT x.subscription_id, x.message_id, x.seq
+          FROM durable_notify._filter_dead_letters(group_name, topic, ids, key, error_type, since, until) AS c
+          JOIN durable_notify.dead_letter x USING (subscription_id, message_id, seq)
+           FOR UPDATE OF x SKIP LOCKED),
+    deleted AS (
+        DELETE FROM durable_notify.dead_letter d USING chosen c
+         WHERE d.subscription_id = c.subscription_id AND d.message_id = c.message_id AND d.seq = c.seq
+        RETURNING d.*),
+    audited AS (
+        SELECT d.topic, durable_notify._record_audit(
+                   action, group_name, pg_catalog.jsonb_build_object('ids', pg_catalog.jsonb_agg(DISTINCT d.message_id)),
+                   d.topic, pg_catalog.count(DISTINCT d.message_id), why)
+          FROM deleted d GROUP BY d.topic)
+    SELECT d.* FROM deleted d JOIN audited a ON a.topic = d.topic;
 END
 $function$;

@@ -9,12 +9,12 @@ DECLARE
     changed integer;
     unknown text;
 BEGIN
-    -- Change options of a group while its consumers run; those not given stay as they are.
+    -- Change options of a group while its consumers run; options not given stay as they are.
     --
     -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), on_expiry,
     -- park_limit, max_in_flight, rate_limit; null lifts the last two.
-    -- A new order_by holds for what is handed out from then on, and for all that waits. It waits, for 5
-    -- seconds at most, until no open transaction has messages of the group come again (SQLSTATE 55P03).
+    -- A new order_by holds for what is delivered from then on, and for all that waits. It waits, for 5
+    -- seconds at most, until no open transaction redelivers messages of the group (SQLSTATE 55P03).
     IF NOT durable_notify._is_owner() THEN
         PERFORM durable_notify._configure_granted(group_name, options);
         RETURN;
@@ -24,7 +24,7 @@ BEGIN
                                         park_limit,max_in_flight,rate_limit}'::text[]));
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'a group has no option %', unknown USING ERRCODE = '22023',
-              HINT = 'durable_notify.consumer_group has them as columns.';
+              HINT = 'The options are columns of durable_notify.consumer_group.';
     END IF;
     changed := durable_notify._lock_group_and(group_name, 'order', options ->> 'order_by');
     SELECT * INTO STRICT old FROM durable_notify.consumer_group g WHERE g.id = changed;
@@ -62,7 +62,7 @@ BEGIN
 EXCEPTION
     WHEN check_violation OR invalid_text_representation OR numeric_value_out_of_range
          OR datetime_field_overflow OR interval_field_overflow OR not_null_violation THEN
-        RAISE EXCEPTION 'options of group "%" are not possible: %', group_name, SQLERRM
+        RAISE EXCEPTION 'invalid options of group "%": %', group_name, SQLERRM
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
 END
 $function$;
@@ -71,8 +71,9 @@ CREATE FUNCTION durable_notify._apply_new_order(changed durable_notify.consumer_
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Have what waits in deferred follow a group's new order. The caller holds the group's lock and its row
-    -- of ordering: there is no row that this cannot see. Leases keep the order they were handed out under.
+    -- Apply a group's new order to what waits in deferred. The caller holds the group's lock and its
+    -- row of ordering: there is no row that this cannot see. Leases keep the order under which they
+    -- were delivered.
     UPDATE durable_notify.deferred d
        SET key = durable_notify._ordering_key(changed.order_by, o.key),
            reason = CASE WHEN d.reason = 'key' THEN 'retry' ELSE d.reason END
@@ -84,3 +85,5 @@ BEGIN
      WHERE d.subscription_id = o.subscription_id AND d.message_id = o.message_id AND d.seq = o.seq;
 END
 $function$;
+
+CALL durable_notify._grantable('configure', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -6,9 +6,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     deleted integer := durable_notify._lock_group_and(group_name, 'all');
 BEGIN
-    -- Forget a group: its positions, leases, retries and dead letters. The messages stay in the
-    -- log, for other groups and for one of this name that is created later. Consumers that run
-    -- end with an error at their next claim; what they settle is refused.
+    -- Delete a group: its positions, leases, retries and dead letters. The messages stay in the outbox,
+    -- for other groups and for a group of this name that is created later. Running consumers end with
+    -- an error at their next claim; what they settle is refused.
     PERFORM durable_notify._record_audit('delete', group_name);
     PERFORM durable_notify._ring_group(deleted);
     DELETE FROM durable_notify.settlement t USING durable_notify.lease l, durable_notify.subscription s
@@ -19,6 +19,7 @@ BEGIN
      WHERE s.group_id = deleted AND l.subscription_id = s.id;
     DELETE FROM durable_notify.position p USING durable_notify.subscription s
      WHERE s.group_id = deleted AND p.subscription_id = s.id;
+    DELETE FROM durable_notify.watermark w WHERE w.group_id = deleted;
     DELETE FROM durable_notify.consumer_group g WHERE g.id = deleted;
 END
 $function$;

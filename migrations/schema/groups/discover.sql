@@ -7,11 +7,11 @@ DECLARE
     for_group integer;
     fresh text[];
 BEGIN
-    -- Subscribe a group to the topics of the log that its patterns stand for and that it is not
-    -- subscribed to yet, from their beginning; returns all its topics that these patterns stand for.
+    -- Subscribe a group to the topics in the outbox that its patterns match and that it is not
+    -- subscribed to yet, from their beginning. Returns all of its topics that these patterns match.
     --
-    -- From the beginning: what there was when the pattern was subscribed was subscribed with it, so
-    -- all of a topic first seen now was committed since.
+    -- From the beginning: the topics that existed when the pattern was subscribed were subscribed with
+    -- it, so all messages of a topic first seen now were committed since.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._discover_granted(group_name, patterns);
         RETURN;
@@ -35,3 +35,5 @@ BEGIN
      ORDER BY s.topic;
 END
 $function$;
+
+CALL durable_notify._grantable('discover', '{consume}', $$_require('consume', patterns, group_name)$$);

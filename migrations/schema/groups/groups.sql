@@ -24,3 +24,6 @@ BEGIN
      ORDER BY g.name;
 END
 $function$;
+
+CALL durable_notify._grantable('groups', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.name, NULL)$$);

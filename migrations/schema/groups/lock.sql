@@ -1,7 +1,8 @@
 CREATE FUNCTION durable_notify._group_lock_hijacked(group_id integer) RETURNS boolean
 LANGUAGE sql VOLATILE AS $function$
-    -- Whether somebody has a group's advisory lock who does not hold the table holding, as _acquire_group_lock()
-    -- does. One look at pg_locks, or what is there would not fit together.
+    -- Return whether another session has a group's advisory lock without the lock on the table
+    -- lock_groups that _acquire_group_lock() takes. It looks at pg_locks once: two looks could
+    -- contradict each other.
     WITH locks AS MATERIALIZED (
         SELECT l.locktype, l.relation, l.classid, l.objid, l.objsubid, l.virtualtransaction, l.pid
           FROM pg_catalog.pg_locks l
@@ -24,10 +25,11 @@ DECLARE
 BEGIN
     -- Hold a group, alone, until the transaction ends; waits for at most the lock_timeout in force.
     --
-    -- By an advisory lock, and after that the table holding in a mode that many can have. 1685024361 is
-    -- 'dnti': two-key advisory locks are this library's by that first key. Trap: any role that can
-    -- connect can keep the advisory lock for ever. Nobody else can have the table: where a stranger keeps
-    -- the one, the other alone does as well, in a mode that nobody else who holds a group can have.
+    -- It takes an advisory lock, and then the table lock_groups in a mode that many sessions can have.
+    -- 1685024361 is 'dnti': two-key advisory locks with that first key belong to this library.
+    -- Trap: any role that can connect can keep the advisory lock for ever. Only roles with rights on
+    -- the table can lock the table. If a stranger keeps the advisory lock, the table alone does as
+    -- well, in a mode that excludes all others that hold a group.
     IF pg_catalog.pg_try_advisory_xact_lock(1685024361, group_id) THEN
         LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;
         RETURN;
@@ -65,15 +67,15 @@ DECLARE
     is_there boolean;
     is_here boolean;
 BEGIN
-    -- Take the lock under which a group's positions change, until the transaction ends; returns
-    -- the group's id. Waits for at most the lock_timeout in force.
+    -- Take the lock under which a group's positions change, until the transaction ends; returns the
+    -- group's id. Waits for at most the lock_timeout in force.
     --
-    -- SQLSTATE DN010: the log came from another cluster, and reanchor() has not been run; see the
-    -- table anchor.
+    -- SQLSTATE DN010: the outbox came from another cluster, and reanchor() has not been run; see the
+    -- table cluster_identity.
     SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = _lock_group.group_name;
     IF group_id IS NOT NULL THEN
         PERFORM durable_notify._acquire_group_lock(group_id);
-        -- Trap: who had the lock until now may have deleted the group, or given it another name.
+        -- Trap: the session that had the lock until now may have deleted the group, or renamed it.
         SELECT (SELECT g.name = _lock_group.group_name FROM durable_notify.consumer_group g WHERE g.id = group_id),
                (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a)
           INTO is_there, is_here;
@@ -98,10 +100,11 @@ DECLARE
     changed integer;
     since timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    -- Take a group's lock, and the rows that a change of it needs, which open transactions of handlers may have:
-    -- its order (where new_order is another one), its name, or all that is to be deleted. Returns its id.
+    -- Take a group's lock, and the rows that a change of it needs, which open transactions of handlers
+    -- may have locked: its order (if new_order is another one), its name, or all that is to be deleted.
+    -- Returns its id.
     --
-    -- All at once or none: while the rows cannot be had, the group's lock is let go, and its claims go
+    -- All at once or none: if the rows are locked, it releases the group's lock and lets its claims
     -- through. Gives up after 5 seconds.
     LOOP
         BEGIN

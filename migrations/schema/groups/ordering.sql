@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify._ordering_key(order_by text, key text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
-    -- What a group keeps in order by: nothing (NULL), a message's key, or in a strict group one
-    -- key for all, which no message can have.
+    -- What a group keeps in order by: nothing (NULL), a message's key, or in a strict group one key for
+    -- all messages, which no message can have.
     SELECT CASE order_by WHEN 'key' THEN key WHEN 'strict' THEN '' END
 $function$;
 
@@ -9,8 +9,8 @@ CREATE FUNCTION durable_notify._lease_keys(lease durable_notify.lease, order_by 
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
-    -- What a lease's messages are kept in order by under an order; NULL: by nothing. Under the one that it
-    -- was handed out under this stands in the lease; after configure() it is looked up.
+    -- What a lease's messages are kept in order by under an order; NULL: by nothing. The lease holds
+    -- this for the order under which it was delivered; after configure() it is looked up.
     IF lease.order_by = _lease_keys.order_by THEN
         RETURN lease.keys;
     END IF;
@@ -29,9 +29,9 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     options durable_notify.consumer_group;
 BEGIN
-    -- The group of a subscription, whose order_by stays as it is until the transaction ends. Who writes
-    -- keys into deferred calls this first; see the table ordering. Where the snapshot is older than a
-    -- change of the order this fails with a serialization failure.
+    -- The group of a subscription, whose order_by stays as it is until the transaction ends. A session
+    -- that writes keys into deferred calls this first; see the table ordering. If the snapshot is older
+    -- than a change of the order, this fails with a serialization failure.
     PERFORM FROM durable_notify.ordering o JOIN durable_notify.subscription s ON s.group_id = o.group_id
       WHERE s.id = _lock_ordering.subscription_id FOR SHARE OF o;
     -- A new statement: it sees what was committed before the row was locked.

@@ -1,8 +1,9 @@
 CREATE FUNCTION durable_notify._topic_regex(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
-    -- A pattern of topics as a regular expression. A pattern is what NATS takes for subjects: words
-    -- between dots, where * stands for one word and a last > for one or more. Trap: without E, and with
-    -- standard_conforming_strings = off, its backslashes would be half as many.
+    -- Turn a pattern of topics into a regular expression. A pattern is what NATS takes for subjects:
+    -- words between dots; * stands for one word and a last > for one or more.
+    -- Trap: without E, and with standard_conforming_strings = off, its backslashes would be half as
+    -- many.
     SELECT '^' || pg_catalog.string_agg(
                CASE w.word
                    WHEN '*' THEN '[^.]+'

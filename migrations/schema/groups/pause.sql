@@ -1,18 +1,29 @@
 CREATE FUNCTION durable_notify.pause(group_name text) RETURNS void
 LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-#variable_conflict use_column
-DECLARE
-    changed integer;
 BEGIN
-    -- Hand out nothing more to a group until resume(). What is leased can be settled.
+    -- Deliver nothing more to a group until resume(). What is leased can be settled.
     IF NOT durable_notify._is_owner() THEN
         PERFORM durable_notify._pause_granted(group_name);
         RETURN;
     END IF;
-    changed := durable_notify._lock_group(group_name);
-    UPDATE durable_notify.consumer_group g SET paused_at = pg_catalog.clock_timestamp()
-     WHERE g.id = changed AND g.paused_at IS NULL;
-    PERFORM durable_notify._record_audit('pause', group_name);
+    PERFORM durable_notify._set_paused(group_name, true);
 END
 $function$;
+
+CREATE FUNCTION durable_notify._set_paused(group_name text, paused boolean) RETURNS void
+LANGUAGE plpgsql AS $function$
+DECLARE
+    changed integer := durable_notify._lock_group(group_name);
+BEGIN
+    -- Pause a group, or resume it; the moment of the first pause stays.
+    UPDATE durable_notify.consumer_group g SET paused_at = CASE WHEN paused THEN pg_catalog.clock_timestamp() END
+     WHERE g.id = changed AND (g.paused_at IS NULL) = paused;
+    PERFORM durable_notify._record_audit(CASE WHEN paused THEN 'pause' ELSE 'resume' END, group_name);
+    IF NOT paused THEN
+        PERFORM durable_notify._ring_group(changed);
+    END IF;
+END
+$function$;
+
+CALL durable_notify._grantable('pause', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -6,18 +6,18 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     changed integer := durable_notify._lock_group_and(group_name, 'name');
 BEGIN
-    -- Give a group another name; position, leases and dead letters stay its own. Consumers that
-    -- run under the old name end with an error at their next claim.
+    -- Give a group another name; it keeps its position, leases and dead letters. Consumers that run
+    -- under the old name end with an error at their next claim.
     UPDATE durable_notify.consumer_group g SET name = new_name WHERE g.id = changed;
     UPDATE durable_notify.access a SET group_name = new_name WHERE a.group_name = rename_group.group_name;
     PERFORM durable_notify._record_audit('rename', group_name, pg_catalog.jsonb_build_object('new_name', new_name));
     PERFORM durable_notify._ring_group(changed);
 EXCEPTION
     WHEN unique_violation THEN
-        RAISE EXCEPTION 'there is a group "%" already', new_name
+        RAISE EXCEPTION 'a group "%" exists already', new_name
             USING ERRCODE = '22023', HINT = 'Delete it first, or choose another name.';
     WHEN check_violation THEN
-        RAISE EXCEPTION 'a group''s name has 1 to 255 bytes and no control characters'
+        RAISE EXCEPTION 'a group''s name must have 1 to 255 bytes and no control characters'
             USING ERRCODE = '22023', HINT = 'Choose another name.';
 END
 $function$;

@@ -11,29 +11,30 @@ DECLARE
     known text[];
     kept boolean := false;
 BEGIN
-    -- Create a group, and subscribe it to topics, where it is not yet; returns the group's id.
+    -- Create a group, and subscribe it to topics, if it is not subscribed yet; returns the group's id.
     --
-    -- A topic may be a pattern, as _topic_regex() has it: then to all topics it stands for, those
-    -- that come later by discover(). start_at: 'beginning' (all that is retained), 'now' (what
-    -- commits from here on) or 'since' (what was published at or after that time). It matters for
-    -- new subscriptions only: what exists keeps its position.
+    -- A topic may be a pattern, as _topic_regex() has it: it subscribes the group to all topics that
+    -- match, and discover() to those that come later. start_at: 'beginning' (all that is retained),
+    -- 'now' (what commits from here on) or 'since' (what was published at or after that time). It
+    -- matters for new subscriptions only: what exists keeps its position.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._subscribe_granted(group_name, topics, start_at, since);
     END IF;
     IF start_at IS NULL OR start_at NOT IN ('beginning', 'now', 'since')
        OR (start_at = 'since') <> (since IS NOT NULL) THEN
-        RAISE EXCEPTION 'a group starts at ''beginning'', ''now'', or ''since'' with a time'
+        RAISE EXCEPTION 'start_at must be ''beginning'', ''now'', or ''since'' with a time'
             USING ERRCODE = '22023';
     END IF;
     patterns := ARRAY(SELECT DISTINCT t.topic FROM pg_catalog.unnest(topics) AS t (topic) WHERE t.topic ~ '[*>]');
     IF EXISTS (SELECT FROM pg_catalog.unnest(patterns) AS p (pattern)
                 WHERE pg_catalog.octet_length(p.pattern) > 255 OR durable_notify._has_controls(p.pattern, true)
                    OR p.pattern !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND p.pattern <> '>') THEN
-        RAISE EXCEPTION 'not a pattern of topics among %', patterns
+        RAISE EXCEPTION 'invalid topic or pattern among %', patterns
             USING ERRCODE = '22023',
-                  HINT = '* stands for one whole word between dots, and > for all from there on, as the last.';
+                  HINT = '* stands for one whole word between dots; > must be the last word and stands for one or more.';
     END IF;
-    -- Where all is subscribed already, as by each consumer that starts, nothing is waited for.
+    -- If the group is subscribed to everything already, as when each consumer starts, this waits for
+    -- nothing.
     IF NOT durable_notify._is_subscribed(group_name, topics) THEN
         PERFORM durable_notify._block_removal();
         kept := true;
@@ -67,7 +68,8 @@ $function$;
 
 CREATE FUNCTION durable_notify._is_subscribed(group_name text, topics text[]) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
-    -- Whether a group has all of some topics and patterns. Under its lock, and READ COMMITTED, it stays so.
+    -- Return whether a group has all of some topics and patterns. Under its lock, and READ COMMITTED,
+    -- it stays so.
     SELECT NOT EXISTS (
         SELECT t.topic FROM pg_catalog.unnest(topics) AS t (topic)
         EXCEPT
@@ -77,3 +79,5 @@ LANGUAGE sql STABLE AS $function$
                 UNION ALL SELECT p.pattern FROM durable_notify.group_pattern p WHERE p.group_id = g.id) AS x
          WHERE g.name = group_name)
 $function$;
+
+CALL durable_notify._grantable('subscribe', '{consume}', $$_require('consume', topics, group_name)$$);

@@ -8,10 +8,12 @@ DECLARE
     start_id bigint;
     seen pg_snapshot;
 BEGIN
-    -- Subscribe a group to topics where it is not yet. The caller holds the group's lock, and called _block_removal() before
-    -- that: what is to come is not removed before the subscription can be seen.
+    -- Subscribe a group to topics, if it is not subscribed yet. The caller holds the group's lock, and
+    -- called _block_removal() before that: what is to be delivered is not removed before the
+    -- subscription can be seen.
     --
-    -- Before start_id is read: what commits in between is then late, and looked for; not skipped.
+    -- Take the snapshot before start_id is read: what commits in between is then late, and looked for;
+    -- not skipped.
     seen := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify._committed_snapshot() END;
     FOR new_subscription IN
         INSERT INTO durable_notify.subscription (group_id, topic)
@@ -24,7 +26,7 @@ BEGIN
             WHEN 'now' THEN durable_notify.last_id(new_subscription.topic)
             ELSE durable_notify._id_before(new_subscription.topic, since)
         END;
-        -- A window not yet opened: everything after start_id comes, and what is in flight,
+        -- A window not yet opened: everything after start_id is delivered, and what is in flight,
         -- however low its id.
         INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, s1, h1, p, lease_tokens)
         VALUES (new_subscription.id, 1, seen, start_id, NULL, NULL, 0, '{}');

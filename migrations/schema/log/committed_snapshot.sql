@@ -4,10 +4,11 @@ DECLARE
     seen pg_snapshot := pg_catalog.pg_current_snapshot();
     own xid8 := pg_catalog.pg_current_xact_id_if_assigned();
 BEGIN
-    -- What has committed by now. Trap: pg_current_snapshot() leaves its own xid out of the list of
-    -- running transactions, so that, once a younger one has ended, it looks committed.
-    -- Trap: on a standby its list is empty, and all that run look committed. So there it is what is older than
-    -- all of them: what has committed since comes a little later.
+    -- What has committed by now.
+    -- Trap: pg_current_snapshot() leaves its own xid out of the list of running transactions, so that
+    -- it looks committed once a younger one has ended.
+    -- Trap: on a standby its list is empty, and all that run look committed. So there this returns what
+    -- is older than all of them: what has committed since comes a little later.
     IF pg_catalog.pg_is_in_recovery() THEN
         RETURN pg_catalog.format('%1$s:%1$s:', pg_catalog.pg_snapshot_xmin(seen))::pg_snapshot;
     END IF;

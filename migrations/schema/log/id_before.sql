@@ -4,8 +4,8 @@ LANGUAGE plpgsql STABLE STRICT AS $function$
 BEGIN
     -- The highest id after which every message published at or after a time is found.
     --
-    -- Ids and times need not run in step, so a few earlier messages may follow it, never a later
-    -- one precede it. Where nothing was published since, it is the topic's last id.
+    -- Ids and times need not run in step, so a few earlier messages may follow it, but a later one
+    -- never precedes it. If nothing was published since, it is the topic's last id.
     RETURN COALESCE(
         (SELECT pg_catalog.min(o.id) - 1 FROM durable_notify.outbox o
           WHERE o.topic = _id_before.topic AND o.created_at >= _id_before.since),

@@ -2,7 +2,8 @@ CREATE FUNCTION durable_notify.log_id() RETURNS uuid
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- What tells this log from a copy of it in another cluster: places in it are of it alone.
+    -- What tells this outbox from a copy of it in another cluster: a position is valid in one outbox
+    -- only.
     --
     -- SQLSTATE DN010: it came from another cluster, and reanchor() has not been run.
     IF NOT durable_notify._is_owner() THEN
@@ -14,3 +15,5 @@ BEGIN
     RETURN (SELECT a.log_id FROM durable_notify.cluster_identity a WHERE a.slot = 1);
 END
 $function$;
+
+CALL durable_notify._grantable('log_id', '{read}', $$_require('read')$$);

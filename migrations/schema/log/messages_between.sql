@@ -19,3 +19,5 @@ BEGIN
          ORDER BY o.id LIMIT messages_between.max_count) AS few);
 END
 $function$;
+
+CALL durable_notify._grantable('messages_between', '{observe,consume}', $$_require_observe()$$);

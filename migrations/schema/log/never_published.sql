@@ -4,8 +4,9 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 BEGIN
-    -- Of the topics of a group, those that have no message, and of which it was never handed one: to be
-    -- asked when a consumer starts, whose topic may be misspelt. A table that is watched publishes to its own.
+    -- Of the topics of a group, those that have no message, and of which none was ever delivered to it.
+    -- A consumer asks when it starts, because a topic may be misspelt. A table that is watched
+    -- publishes to its own topic.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._never_published_granted(group_name, topics);
         RETURN;
@@ -19,3 +20,5 @@ BEGIN
        AND NOT EXISTS (SELECT FROM durable_notify.bridges() b WHERE b.kind = 'watch' AND b.target = s.topic);
 END
 $function$;
+
+CALL durable_notify._grantable('never_published', '{consume}', $$_require('consume', topics, group_name)$$);

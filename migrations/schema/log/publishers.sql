@@ -1,12 +1,13 @@
 CREATE FUNCTION durable_notify._open_writers(tables regclass[]) RETURNS xid[]
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- The transactions of others that hold RowExclusiveLock on one of some tables, or on a partition of one, which
-    -- is all that who inserts into a partition holds: the lowest xid of each is its own, the others its savepoints'.
+    -- The transactions of others that hold RowExclusiveLock on one of some tables, or on a partition of
+    -- one, which is all that an insert into a partition holds. The lowest xid of each is its own, the
+    -- others belong to its savepoints.
     --
-    -- One look at pg_locks: PREPARE TRANSACTION between two would hide its transaction. Trap: it hands
-    -- over its locks one after the other, to a holder without a process that keeps the second part
-    -- of the virtual transaction's name; a look in between sees two holders of a part each.
+    -- It looks at pg_locks once: PREPARE TRANSACTION between two looks would hide its transaction.
+    -- Trap: it transfers its locks one after the other, to a holder without a process that keeps the
+    -- second part of the virtual transaction's name; a look in between sees two holders of a part each.
     WITH held AS MATERIALIZED (
         SELECT l.locktype, l.database, l.relation, l.mode, l.granted, l.virtualtransaction, l.pid, l.transactionid
           FROM pg_catalog.pg_locks l),
@@ -31,7 +32,9 @@ $function$;
 
 CREATE FUNCTION durable_notify._open_publishers() RETURNS xid[]
 LANGUAGE sql VOLATILE AS $function$
-    -- The transactions of others in which something is being published now: who inserts holds
-    -- RowExclusiveLock on the outbox from before it draws an id until after its commit became visible.
+    -- The transactions of others that are publishing now: an insert holds RowExclusiveLock on the
+    -- outbox from before it draws an id until after its commit became visible.
     SELECT durable_notify._open_writers('{durable_notify.outbox}')
 $function$;
+
+CALL durable_notify._grantable('_open_writers', '{read,consume}');

@@ -11,13 +11,13 @@ DECLARE
     opened_now boolean;
     low bigint;
 BEGIN
-    -- Read on from a place in the log: up to max_ids ids of upto at most, and the place after them;
-    -- whether one of them has a key, and whether one has a time to be delivered at or expire.
+    -- Read on from a position in the outbox: up to max_ids ids, none above max_id, and the position
+    -- after them; whether one of them has a key, and whether one has a time of delivery or expiry.
     --
-    -- A window holds what is visible in s1 and was not handed over before: first the stragglers
-    -- (id <= h0, not visible in s0), then the rest (id > h0), each in id order. Where an old
-    -- window ends, one that ends at now_snapshot follows. After the snapshot batches of PgQ
-    -- (Skytools, "pgq.next_batch"), with a place inside the batch and no ticker.
+    -- A window holds what is visible in s1 and was not delivered before: first the stragglers (id <=
+    -- h0, not visible in s0), then the rest (id > h0), each in id order. When an old window ends, one
+    -- that ends at now_snapshot follows. This follows the snapshot batches of PgQ (Skytools,
+    -- "pgq.next_batch"), with a position inside the batch and no ticker.
     -- STABLE reads under the caller's statement: it must have begun after now_snapshot was taken.
     -- Trap: a cursor "id > last" loses what commits late.
     ids := '{}';
@@ -33,8 +33,8 @@ BEGIN
             pos.h1 := NULL;
             pos.p := 0;
         END IF;
-        -- Looked for where somebody was running then, or has begun since and drawn a lower id: to
-        -- call _stragglers() for nothing would take a tenth of a claim's time.
+        -- Stragglers exist only if a transaction was running then, or has begun since and drawn a lower
+        -- id: to call _stragglers() for nothing would take a tenth of a claim's time.
         low := GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1);
         IF low < pos.h0
            AND (pg_catalog.pg_snapshot_xmin(pos.s0) <> pg_catalog.pg_snapshot_xmax(pos.s0)
@@ -83,8 +83,8 @@ BEGIN
     END LOOP;
     IF pos.s1 IS NOT NULL AND pos.h1 IS NULL THEN
         -- The window stays open: bound its scan, or it would pass over all that comes after. Trap: by
-        -- upto as well. A strict group that may read further by then would be handed what was visible
-        -- in s1 before lower ids that were not.
+        -- max_id as well. Without it, a strict group that may read further later would get what was
+        -- visible in s1 before lower ids that were not.
         pos.h1 := LEAST(durable_notify.last_id(topic), max_id);
     END IF;
 END

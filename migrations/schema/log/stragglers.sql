@@ -10,8 +10,8 @@ BEGIN
     -- Their xid is either in the earlier snapshot's list of running transactions (one index probe
     -- each), or at or past its xmax. Trap: the list alone loses messages, since xmax is only the
     -- latest *completed* xid + 1 and transactions past it may be running with rows inserted.
-    -- Trap: left to the planner, a big transaction or many writers make this 500 times slower;
-    -- hence one LATERAL probe an xid, and the callers' settings: only scans of indexes, nested loops.
+    -- Trap: left to the planner, a big transaction or many writers make this 500 times slower; hence
+    -- one LATERAL probe an xid, and the callers' settings: only scans of indexes, nested loops.
     RETURN QUERY
     SELECT s.id FROM (
         (SELECT found.id
@@ -21,7 +21,7 @@ BEGIN
                  WHERE o.topic = _stragglers.topic
                    -- As rows, which only the one index can look for: see below.
                    AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, _stragglers.last_id)
-                   AND o.id > after_id AND o.id <= _stragglers.last_id  -- leaves out leaves
+                   AND o.id > after_id AND o.id <= _stragglers.last_id  -- prunes partitions
                  ORDER BY o.xid, o.id
                  LIMIT max_ids) found
           WHERE pg_catalog.pg_visible_in_snapshot(running.xid, max_id))
@@ -31,7 +31,7 @@ BEGIN
             AND o.xid >= pg_catalog.pg_snapshot_xmax(seen) AND o.xid < pg_catalog.pg_snapshot_xmax(max_id)
             AND o.id > after_id AND o.id <= _stragglers.last_id
             AND pg_catalog.pg_visible_in_snapshot(o.xid, max_id)
-          -- Trap: without this a plan made while the log was small reads all that is below last_id.
+          -- Trap: without this a plan made while the outbox was small reads all that is below last_id.
           ORDER BY o.xid, o.id)
         ) AS s
      ORDER BY s.id

@@ -26,3 +26,6 @@ BEGIN
     SELECT t.topic FROM topics t WHERE t.topic IS NOT NULL;
 END
 $function$;
+
+CALL durable_notify._grantable('topics', '{read}', $$_require('read')$$,
+    visible => $$_has_grant('read', f.topic, NULL)$$);

@@ -1,6 +1,4 @@
-CREATE FUNCTION durable_notify._unread(
-    subscription_id integer, max_messages bigint DEFAULT 9223372036854775807
-) RETURNS TABLE (id bigint, created_at timestamptz)
+CREATE FUNCTION durable_notify._unread(subscription_id integer) RETURNS TABLE (id bigint)
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
@@ -8,31 +6,59 @@ SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS 
 DECLARE
     pos durable_notify.position;
     source text;
-    now_snapshot pg_snapshot := pg_catalog.pg_current_snapshot();
 BEGIN
-    -- The messages of the log, committed by now, that were not delivered to a subscription yet.
-    -- Leased and deferred ones were delivered: they are not among them. Each part by id, and no more
-    -- than that many of it.
+    -- The messages of the outbox, committed by now, that were not delivered to a subscription yet.
+    -- Leased and deferred ones were delivered: they are not among them.
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = _unread.subscription_id ORDER BY p.seq DESC LIMIT 1;
     SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = _unread.subscription_id;
+    RETURN QUERY SELECT late.id FROM durable_notify._unread_stragglers(source, pos, 9223372036854775807) AS late (id);
+    RETURN QUERY SELECT o.id FROM durable_notify.outbox o
+                  WHERE o.topic = source AND o.id > GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END);
+END
+$function$;
+
+CREATE FUNCTION durable_notify._count_unread(
+    source text, pos durable_notify.position, max_count bigint,
+    OUT unread bigint, OUT oldest timestamptz, OUT first_id bigint, OUT last_id bigint
+)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+#variable_conflict use_column
+DECLARE
+    late record;
+BEGIN
+    -- How many messages _unread() returns, counted up to max_count in each of its parts; when the first
+    -- of them was published, and the ids of the first and the last one. Only ids are counted: the index
+    -- alone has them.
+    SELECT pg_catalog.count(*) AS unread, pg_catalog.min(s.id) AS first_id, pg_catalog.max(s.id) AS last_id INTO late
+      FROM durable_notify._unread_stragglers(source, pos, max_count) AS s (id);
+    SELECT late.unread + pg_catalog.count(*), LEAST(late.first_id, pg_catalog.min(few.id)),
+           GREATEST(late.last_id, pg_catalog.max(few.id))
+      INTO unread, first_id, last_id
+      FROM (SELECT o.id FROM durable_notify.outbox o
+             WHERE o.topic = source AND o.id > GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END)
+             ORDER BY o.id LIMIT max_count) AS few;
+    oldest := (SELECT o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id = first_id);
+END
+$function$;
+
+CREATE FUNCTION durable_notify._unread_stragglers(
+    source text, pos durable_notify.position, max_ids bigint
+) RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE AS $function$
+BEGIN
+    -- The unread ids below those that a position has read up to, in two parts, each in id order with at
+    -- most max_ids ids: from the open window, and from what has committed since.
     IF pos.s1 IS NOT NULL THEN
-        RETURN QUERY
-        SELECT o.id, o.created_at
-          FROM durable_notify._stragglers(source, pos.s0, pos.s1, GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1),
-                                         pos.h0, max_messages) AS late (id)
-         CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
+        RETURN QUERY SELECT durable_notify._stragglers(
+            source, pos.s0, pos.s1, GREATEST(pos.p, durable_notify._closed_below(pos.s0) - 1), pos.h0, max_ids);
         pos.s0 := pos.s1;
         pos.h0 := GREATEST(pos.h0, pos.p);
     END IF;
-    RETURN QUERY
-    SELECT o.id, o.created_at
-      FROM durable_notify._stragglers(source, pos.s0, now_snapshot, GREATEST(0, durable_notify._closed_below(pos.s0) - 1),
-                                     pos.h0, max_messages) AS late (id)
-     CROSS JOIN LATERAL durable_notify._message(source, late.id, 0, pos.h0) AS o;
-    RETURN QUERY
-    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id > pos.h0
-     ORDER BY o.id LIMIT max_messages;
+    RETURN QUERY SELECT durable_notify._stragglers(
+        source, pos.s0, pg_catalog.pg_current_snapshot(), GREATEST(0, durable_notify._closed_below(pos.s0) - 1), pos.h0, max_ids);
 END
 $function$;
 
@@ -44,8 +70,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
 SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 BEGIN
-    -- The messages up to an id, visible in a snapshot, that were not handed over at a place, and whether each
-    -- is past its expiry; see _settled_watermark().
+    -- The messages up to an id, visible in a snapshot, that were not delivered at a position, and
+    -- whether each is past its expiry; see _settled_watermark().
     RETURN QUERY
     SELECT o.id, COALESCE(o.expires_at <= pg_catalog.clock_timestamp(), false) FROM (
         SELECT durable_notify._stragglers(topic, pos.s0, seen, 0, LEAST(pos.h0, last), 9223372036854775807)

@@ -5,9 +5,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     stale regclass;
 BEGIN
-    -- Analyse the one of the small tables whose statistics are most out of date, where more than 1,000 rows
-    -- and a fifth of them have changed since; returns 1, or 0 where there is none. Autovacuum does the same,
-    -- where it is on and keeps up. It locks nobody out.
+    -- Analyze the one of the small tables whose statistics are most out of date, if more than 1,000
+    -- rows and a fifth of them have changed since; returns 1, or 0 if there is none. Autovacuum does
+    -- the same, if it is on and keeps up. ANALYZE locks no reader or writer out.
     SELECT t.relid::regclass INTO stale
       FROM pg_catalog.pg_stat_user_tables t JOIN pg_catalog.pg_class c ON c.oid = t.relid
      WHERE t.schemaname = 'durable_notify' AND c.relkind = 'r' AND NOT c.relispartition AND c.relname !~ '^outbox'
@@ -19,6 +19,6 @@ BEGIN
     EXECUTE pg_catalog.format('ANALYZE %s', stale);
     RETURN 1;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;  -- autovacuum is at it
+    RETURN 0;  -- autovacuum analyzes it now
 END
 $function$;

@@ -5,8 +5,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     group_name text;
 BEGIN
-    -- Have a group discover the topics that its patterns stand for, where nobody consumes for it now; returns
-    -- 1, or 0: there is none, or not now. Until it has, nothing goes from them; see _all_settled_watermark().
+    -- Have a group discover the topics that its patterns match, if no consumer claims for it now;
+    -- returns 1, or 0: there is none, or not now. Until it has, nothing is removed from them; see
+    -- _all_settled_watermark().
     SELECT g.name INTO group_name
       FROM durable_notify._topics() AS t (topic)
       JOIN durable_notify.group_pattern p ON t.topic ~ durable_notify._topic_regex(p.pattern)

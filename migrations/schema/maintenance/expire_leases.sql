@@ -6,8 +6,8 @@ DECLARE
     due bigint[];
     kept bigint[];
 BEGIN
-    -- Send out again what leases that have run out left unsettled, 100 leases at most; returns how many.
-    -- Claims do so, too: this is for groups that nobody claims for.
+    -- Redeliver what expired leases left unsettled, 100 leases at most; returns how many. Claims do so,
+    -- too: this is for groups that no consumer claims for.
     due := ARRAY(
         SELECT l.token FROM durable_notify.lease l LEFT JOIN durable_notify.lease_deadline h ON h.token = l.token
          WHERE COALESCE(h.deadline, l.deadline) < pg_catalog.clock_timestamp() - interval '10 seconds'

@@ -13,14 +13,16 @@ DECLARE
     name pg_catalog.text;
     trouble pg_catalog.text;
 BEGIN
-    -- A round of maintenance, in many small transactions: for pg_cron and whoever has no Python. It ends after
-    -- so many seconds, and the next goes on where it was. report: what it did; NULL: somebody else is at it.
-    -- What is to be archived stays: durable-notify maintain archives it. Outside a transaction only.
+    -- Run a round of maintenance, in many small transactions: for pg_cron and for programs without
+    -- Python. It ends after so many seconds, and the next round continues from there. report: what it
+    -- did; NULL: another session maintains now. What is to be archived stays: durable-notify maintain
+    -- archives it. Outside a transaction only.
     --
     -- inbox_age: how long once() remembers, at least; audit_age: how long the audit, losses and ended
     -- replays are kept. NULL: for ever.
-    -- Trap: with a SET of its own, as the functions have, it could not commit. What default_transaction_isolation
-    -- says of a new transaction is said otherwise each time: messages are not removed above READ COMMITTED.
+    -- Trap: with a SET clause, as the functions have, it could not commit. Each transaction sets its
+    -- isolation itself, whatever default_transaction_isolation says: messages are not removed above
+    -- READ COMMITTED.
     report := NULL;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -37,7 +39,7 @@ BEGIN
             BEGIN
                 done := durable_notify.maintain_step(worker, steps[number], topics[number], inbox_age, audit_age);
             EXCEPTION WHEN OTHERS THEN
-                done := 0;  -- the others go on
+                done := 0;  -- the other steps still run
                 trouble := SQLERRM;
             END;
             COMMIT;

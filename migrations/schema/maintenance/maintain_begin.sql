@@ -6,12 +6,14 @@ DECLARE
     standing durable_notify.maintenance;
     now_time timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    -- Begin a round of maintenance, if one is due, so long after the last was done, and nobody else is at it:
-    -- true. Whoever was, and has given no sign of life for 30 seconds, is not any more.
+    -- Begin a round of maintenance; returns true if one is due, so long after the last was done, and no
+    -- other worker runs one. A worker that has given no sign of life for 30 seconds does not count any
+    -- more.
     --
-    -- A row of a table that only the owner can lock, in a transaction as short as a step. An advisory lock
-    -- could be kept for ever by any role that can connect, and, taken by a session, by a pooler.
-    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
+    -- This locks a row of a table that only the owner can lock, in a transaction as short as a step. An
+    -- advisory lock could be kept for ever by any role that can connect, and, if a session took it, by
+    -- a pooler.
+    PERFORM durable_notify.log_id();  -- refuses an outbox that came from another cluster
     INSERT INTO durable_notify.maintenance DEFAULT VALUES ON CONFLICT DO NOTHING;
     SELECT m.* INTO standing FROM durable_notify.maintenance m FOR UPDATE SKIP LOCKED;
     IF NOT FOUND

@@ -8,13 +8,15 @@ DECLARE
     standing durable_notify.maintenance;
     now_time timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    -- Do a bounded piece of one step of maintain_steps(); commit at once. Returns how much was done: again,
-    -- while it is more than 0. NULL: somebody else maintains now.
+    -- Do a bounded piece of one step of maintain_steps(); commit at once. Returns how much was done:
+    -- repeat while it is more than 0. NULL: another worker maintains now.
     --
-    -- The row stays locked until the commit, so that nobody else begins meanwhile. A sign of life is
-    -- written now and then only: under a held xmin a row updated each time is walked version by version.
-    -- Trap: to skip a locked row would take a look of others, whose round is not due, for a takeover. Such a
-    -- look is short, and who has taken over is not waited for: it has another name.
+    -- The row stays locked until the commit, so that no other worker begins meanwhile. A sign of life
+    -- is written only now and then: under a held xmin a row updated each time is walked version by
+    -- version.
+    -- Trap: do not skip a locked row. A look of another worker, whose round is not due, would count as
+    -- a takeover. Such a look is short; and this does not wait for a worker that has taken over,
+    -- because it has another name.
     SELECT m.* INTO standing FROM durable_notify.maintenance m WHERE m.worker = worker FOR UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;

@@ -3,13 +3,14 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- What a round of maintenance does, in order; each to be repeated until nothing is left of it, as
-    -- maintain_step() returns.
+    -- The steps of a round of maintenance, in order; repeat each until maintain_step() says that
+    -- nothing is left of it.
     RETURN QUERY
     SELECT s.name, NULL FROM pg_catalog.unnest(
         '{partitions,leases,dedup,inbox,audit,sweep,discover,seal}'::text[]) WITH ORDINALITY AS s (name, ord)
      ORDER BY s.ord;
-    -- What goes with a whole leaf need not be removed row by row: leaves first. And after, for what is empty then.
+    -- What is removed with a whole partition need not be removed row by row: partitions first. And
+    -- again afterwards, for what is empty then.
     RETURN QUERY
     SELECT s.name, t.name
       FROM (SELECT n AS name, durable_notify._retention_for(n) AS policy FROM durable_notify._topics() AS n
@@ -21,7 +22,7 @@ BEGIN
            (2, 0, 'leaves', t.name IS NULL),
            (3, 0, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled),
            (4, 0, 'leaves', t.name IS NULL),
-           (5, 0, 'repack', t.name IS NULL),  -- not with the leaves: that would keep out who replays for long
+           (5, 0, 'repack', t.name IS NULL),  -- not with the partitions: that would keep replays out for long
            (6, 0, 'statistics', t.name IS NULL)) AS s (turn, ord, name, wanted)
      WHERE s.wanted
      ORDER BY s.turn, t.name, s.ord;

@@ -8,12 +8,14 @@ DECLARE
     removed bigint;
     found record;
 BEGIN
-    -- Remove bookkeeping of what is no more, some 10,000 rows of each kind at most; returns how many:
-    -- heartbeats and settlements without their lease, leases and positions without their subscription, and
-    -- what was noted of topics' messages that went, or that no retention needs any more.
+    -- Remove records of what no longer exists, some 10,000 rows of each kind at most; returns how many:
+    -- lease deadlines and settlements without their lease, leases and positions without their
+    -- subscription, and what was recorded of topics' messages that were removed, or that no retention
+    -- needs any more.
     --
-    -- What another session has locked is left for another time. Trap: claims and settles remove such rows as well,
-    -- several at once and in an order of their own: who waits for one of them may hold what they wait for.
+    -- This skips what another session has locked. Trap: claims and settles remove such rows as well,
+    -- several at once and in an order of their own: a session that waits for one of them may hold what
+    -- they wait for.
     DELETE FROM durable_notify.lease l WHERE l.token IN (
         SELECT o.token FROM durable_notify.lease o
          WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);

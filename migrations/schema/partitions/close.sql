@@ -9,12 +9,15 @@ DECLARE
     own bigint;
     since bigint;
 BEGIN
-    -- Take note of leaves that get no more rows, as _advance_watermark() has found. Readers leave them out where they
-    -- need not look; see _closed_below(). Returns how far leaves are closed. READ COMMITTED only.
+    -- Record which partitions get no more rows, as _advance_watermark() has found. Readers skip them if
+    -- they need not look there; see _closed_below(). Returns how far partitions are closed. READ
+    -- COMMITTED only.
     --
-    -- From here on a leaf refuses rows, with ids that were given, or drawn long ago; see _refuse_late_insert(). The lock that
-    -- a trigger is made under keeps out who inserts, and waits for who has: what there is was decided before.
-    -- Not where a session may keep low ids for later: whoever publishes with one must be found.
+    -- From here on a closed partition refuses rows, whether their ids were given or drawn long ago; see
+    -- _refuse_late_insert(). CREATE TRIGGER takes a lock that keeps inserts out and waits for those in
+    -- progress: every row that exists was decided before.
+    -- It closes nothing if a session may keep low ids for later: a message published with one must be
+    -- found.
     closed := COALESCE((SELECT l.closed_below FROM durable_notify.partition_settings l), 0);
     IF EXISTS (SELECT FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'durable_notify.outbox_id_seq'::regclass
                   AND (q.seqcache > 1 OR q.seqincrement < 1 OR q.seqcycle)) THEN
@@ -25,17 +28,17 @@ BEGIN
          WHERE l.next_id <= durable_notify._watermark() AND l.next_id > closed ORDER BY l.next_id
     LOOP
         BEGIN
-            PERFORM durable_notify._lock_functions();  -- _set_closed_below() writes one anew
+            PERFORM durable_notify._lock_functions();  -- _set_closed_below() rewrites a function
             PERFORM durable_notify._close_partition(partition.leaf);
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;  -- who has written there holds it, or who grants: another time
+            EXIT;  -- a publisher there, or a grant, holds the lock: another time
         END;
         further := partition.next_id;
     END LOOP;
     IF further IS NOT NULL THEN
         closed := further;
-        -- Trap: what tells that a snapshot was taken after the look of _advance_watermark() is an xid that was drawn
-        -- after it. This transaction's may be older, so it is one of a transaction inside.
+        -- Trap: an xid drawn after the look of _advance_watermark() proves that a snapshot was taken
+        -- after it. This transaction's own xid may be older, so take that of a subtransaction.
         BEGIN
             INSERT INTO durable_notify.partition_settings (closed_below) VALUES (closed)
             ON CONFLICT ON CONSTRAINT partition_settings_pkey DO UPDATE SET closed_below = EXCLUDED.closed_below;
@@ -54,7 +57,7 @@ $function$;
 CREATE FUNCTION durable_notify._close_partition(leaf regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Have a leaf refuse rows from here on; see _refuse_late_insert().
+    -- Have a partition refuse rows from here on; see _refuse_late_insert().
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE TRIGGER refuse_late_insert AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify._refuse_late_insert();'
         ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late_insert', leaf);
@@ -65,11 +68,13 @@ CREATE FUNCTION durable_notify._refuse_late_insert() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Refuse what is inserted into a closed leaf: no group looks there for what is new. _close_partitions() gives it this
-    -- trigger, so that it costs publishers nothing.
+    -- Refuse what is inserted into a closed partition: no group looks there for new messages.
+    -- _close_partitions() gives a partition this trigger when it closes it, so that it costs publishers
+    -- nothing.
     --
-    -- What logical replication carries over may come: no group reads before reanchor(), which has no leaf be closed.
-    -- Trap: its xid may happen to be that of the transaction which brings it.
+    -- Rows that logical replication carries over are let in: no group reads before reanchor(), which
+    -- leaves no partition closed.
+    -- Trap: such a row's xid may happen to be that of the transaction that brings it.
     IF pg_catalog.current_setting('session_replication_role') = 'replica' THEN
         PERFORM durable_notify._mark_replicated(NEW.id);
     ELSE

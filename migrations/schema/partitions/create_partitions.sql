@@ -11,11 +11,12 @@ DECLARE
     next_leaf bigint;
     patience text := '500ms';
 BEGIN
-    -- Make a leaf of the log where fewer than wanted are ready ahead, or a step towards one; returns how many
-    -- steps were made. Call it, each time in a transaction of its own, until that is 0: nothing to do, or
-    -- not now, since another session holds the locks it needs, or publishes for long. It waits for each of them for 40 ms
-    -- at most; publishing works without. Where none is ready, it waits for publishers for longer, once.
-    -- Trap: of many with transactions of 100 ms there is always one that goes on for more than 40.
+    -- Create a partition of the outbox if fewer than wanted are ready ahead, or do a step towards one;
+    -- returns how many steps were done. Call it, each time in a transaction of its own, until that is
+    -- 0: there is nothing to do, or it cannot be done now, since another session holds the locks it
+    -- needs, or publishes for long. It waits for each lock for 40 ms at most; publishing works without
+    -- new partitions. If none is ready, it waits for publishers for longer, once.
+    -- Trap: of many publishers with transactions of 100 ms, one always runs for more than 40.
     IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
@@ -24,7 +25,7 @@ BEGIN
     layout.ahead := COALESCE(layout.ahead, 2);
     drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
     SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > GREATEST(drawn, 1)),
-           -- Few leaves: each claim locks them all. What is kept grows, and they grow with it.
+           -- Few partitions: each claim locks them all. The more is kept, the wider they are.
            pg_catalog.sum(LEAST(l.next_id, drawn) - l.first_id) FILTER (WHERE l.first_id <= drawn) / 5,
            pg_catalog.min(l.first_id) FILTER (WHERE l.next_id > drawn)
       INTO last_leaf, ready, width, next_leaf FROM durable_notify.partitions() l;
@@ -46,7 +47,7 @@ BEGIN
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT IF EXISTS outbox_default_relief;
     END IF;
     RETURN 1;
-EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids have come past where the leaf was to begin
+EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids are past the begin of the new partition
     RETURN 0;
 END
 $function$;
@@ -56,16 +57,17 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     relief record;
 BEGIN
-    -- Where the next leaf of the log begins: where the last one ends, unless ids have come further and are
-    -- in outbox_default. NULL: not yet known, call again in another transaction.
+    -- Where the next partition of the outbox begins: where the last one ends, unless ids are past that
+    -- and in outbox_default. NULL: not yet known, call again in another transaction.
     --
-    -- To attach a leaf has outbox_default read under a lock that keeps readers out: a moment, if it is
-    -- small. If it is not, a constraint says what is not in it: added without a look at what is there,
-    -- proven while everybody goes on, and dropped with the leaf attached (create_partitions()).
-    -- Trap: it also refuses what is published, once ids have come so far. To drop it needs a lock that a
-    -- backup bars, and whoever added it may have died. So it is farther ahead than ids come in days, and
-    -- _advance_sequence() leaves out those in between. One that was left behind comes first here, and goes
-    -- before ids come near it.
+    -- Attaching a partition reads outbox_default under a lock that keeps readers out: a moment, if it
+    -- is small. If it is not small, a constraint says what it does not contain. The constraint is added
+    -- without a check of the existing rows, validated without blocking others, and dropped when the
+    -- partition is attached (create_partitions()).
+    -- Trap: once ids have come so far, the constraint also refuses what is published. Dropping it needs
+    -- a lock that a backup bars, and the session that added it may have died. So it begins farther
+    -- ahead than ids come in days, and _advance_sequence() skips those in between. A constraint that
+    -- was left behind is handled first here, and dropped before ids come near it.
     SELECT k.convalidated, c.bound[1]::bigint AS max_id INTO relief
       FROM pg_catalog.pg_constraint k
      CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
@@ -83,7 +85,7 @@ BEGIN
     ELSIF last_leaf > drawn THEN
         RETURN last_leaf;
     ELSE
-        RETURN drawn + 1 + min_width / 10;  -- above what is drawn until the leaf is there
+        RETURN drawn + 1 + min_width / 10;  -- above what is drawn until the partition exists
     END IF;
     RETURN NULL;
 END
@@ -94,13 +96,15 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     leaf text := pg_catalog.format('durable_notify.outbox_%s', first_id);
 BEGIN
-    -- Make a leaf of the log for a range of ids.
+    -- Create a partition of the outbox for a range of ids.
     --
-    -- Trap: CREATE TABLE ... PARTITION OF locks the whole log, against readers too. ATTACH does not: it
-    -- locks outbox_default, and reads it, unless a constraint of it says that nothing there is in the range.
-    -- Trap: and it does not wait for who is publishing. Who began before, and draws an id of the leaf, knows nothing of
-    -- it: outbox_default refuses the row. A statement does to its end, and a transaction may. So it is
-    -- made while no one publishes: who is at it for long has it wait for another time.
+    -- Trap: CREATE TABLE ... PARTITION OF locks the whole outbox, against readers too. ATTACH does not:
+    -- it locks outbox_default, and reads it, unless a constraint says that it contains nothing in the
+    -- range.
+    -- Trap: ATTACH does not wait for publishers either. A statement that began before, and draws an id
+    -- of the partition, does not see it: outbox_default refuses the row. This lasts to the end of the
+    -- statement, and maybe of the transaction. So the partition is created while no transaction
+    -- publishes; a long one postpones it.
     EXECUTE pg_catalog.format(
         'CREATE TABLE %s (LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)'
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
@@ -117,10 +121,12 @@ $function$;
 CREATE FUNCTION durable_notify._advance_sequence(first_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Have ids go on where a leaf begins that is far ahead of them; the ids in between are never drawn.
+    -- Advance the sequence to the begin of a partition that is far ahead; the ids in between are never
+    -- drawn.
     --
-    -- Trap: setval() could go back, and have ids drawn twice, where others draw meanwhile. ALTER SEQUENCE
-    -- has a lock that keeps them out, once all who have drawn have ended; the first is for the lock alone.
+    -- Trap: setval() could go back, and have ids drawn twice, if others draw meanwhile. ALTER SEQUENCE
+    -- takes a lock that keeps them out, once all that have drawn have ended; the first one is for the
+    -- lock alone.
     ALTER SEQUENCE durable_notify.outbox_id_seq INCREMENT 1;
     IF COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0) < first_id - 1 THEN
         EXECUTE pg_catalog.format('ALTER SEQUENCE durable_notify.outbox_id_seq RESTART %s', first_id - 1);

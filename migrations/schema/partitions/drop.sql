@@ -6,11 +6,13 @@ DECLARE
     partition record;
     used boolean;
 BEGIN
-    -- Drop a leaf that is empty and gets no more messages; returns 1, or 0: there is none, or not now. It
-    -- needs a moment in which nobody has a lock on the log; until then empty leaves do no harm.
+    -- Drop a partition that is empty and gets no more messages; returns 1, or 0: there is none, or not
+    -- now. It needs a moment in which no session has a lock on the outbox; until then empty partitions
+    -- do no harm.
     --
-    -- Empty is what _truncate_partition() has emptied. What it may not, since a table refers to the log, was removed row by
-    -- row and keeps its disk space: no group wanted it, which is as good once all snapshots see that.
+    -- Empty means emptied by _truncate_partition(). If a table refers to the outbox, TRUNCATE is not
+    -- possible, and the messages were removed row by row, which keeps the disk space. No group wanted
+    -- them, which is as good once all snapshots see that.
     IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;

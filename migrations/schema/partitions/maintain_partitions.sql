@@ -5,10 +5,10 @@ DECLARE
     done bigint;
     closed bigint := COALESCE((SELECT l.closed_below FROM durable_notify.partition_settings l), 0);
 BEGIN
-    -- Do one thing that is to be done about the log's leaves; returns how much was done, 0: nothing, or not
-    -- now. Call it, each time in a transaction of its own, until it is.
+    -- Do one thing that the outbox's partitions need; returns how much was done, 0: nothing, or not
+    -- now. Call it, each time in a transaction of its own, until it returns 0.
     IF durable_notify._close_partitions() > closed THEN
-        RETURN 1;  -- commit first: what comes next takes long, and who changes settings waits for this
+        RETURN 1;  -- commit first: what comes next takes long, and changes of settings wait for this
     END IF;
     done := durable_notify._mark_unwanted();
     IF done = 0 THEN

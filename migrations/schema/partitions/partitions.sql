@@ -1,8 +1,8 @@
 CREATE FUNCTION durable_notify.partitions() RETURNS TABLE (leaf regclass, first_id bigint, next_id bigint)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- The leaves of the log, the lowest ids first: each holds ids from first_id up to next_id, without it.
-    -- Not among them: outbox_default, which holds what no leaf was made for.
+    -- The partitions of the outbox, the lowest ids first: each holds ids from first_id up to next_id,
+    -- without it. Without outbox_default, which holds the rows that have no partition.
     SELECT c.oid::regclass, bounds[1]::bigint, bounds[2]::bigint
       FROM pg_catalog.pg_inherits i
       JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid

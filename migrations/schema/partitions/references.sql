@@ -1,10 +1,10 @@
 CREATE FUNCTION durable_notify._lock_partitions() RETURNS boolean
 LANGUAGE plpgsql AS $function$
 BEGIN
-    -- Take the lock under which leaves of the log are made, repacked and dropped, until the transaction ends;
-    -- false: another session does that, or removes. Then it is for another time.
+    -- Take the lock under which partitions of the outbox are created, rewritten and dropped, until the
+    -- transaction ends; false: another session does that, or removes messages. Then try another time.
     --
-    -- What is in the log stays as it is: replays need not wait, however long this takes.
+    -- The content of the outbox stays as it is: replays need not wait, however long this takes.
     LOCK TABLE durable_notify.lock_removals IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
@@ -14,8 +14,9 @@ $function$;
 
 CREATE FUNCTION durable_notify._is_referenced(leaf regclass) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
-    -- Whether a foreign key of another table leads to a leaf, or to the whole log: PostgreSQL refuses to empty
-    -- it by TRUNCATE then, or to put another in its place. Row by row messages go, as the key says.
+    -- Return whether a foreign key of another table refers to a partition, or to the whole outbox. Then
+    -- PostgreSQL refuses to TRUNCATE it, or to put another in its place. Messages are removed row by
+    -- row, as the key's action allows.
     SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k
                     WHERE k.contype = 'f' AND k.confrelid IN (leaf, 'durable_notify.outbox'::regclass))
 $function$;
@@ -24,21 +25,23 @@ CREATE FUNCTION durable_notify._older_snapshots(since xid8) RETURNS TABLE (pid i
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Who may read this database with a snapshot that does not see a transaction, which has committed: a statement
-    -- under way, a REPEATABLE READ transaction, a backup, a standby that gives feedback.
+    -- Which sessions may read this database with a snapshot that does not see a transaction that has
+    -- committed: a statement in progress, a REPEATABLE READ transaction, a backup, a standby that gives
+    -- feedback.
     --
-    -- Such a snapshot holds back the horizon of its process to the transaction or further. One that was imported
-    -- does from before its exporter may end: where none is found, none can be any more. A younger snapshot is
-    -- found, too, while a transaction older than both is running. VACUUM reads nothing for others; ANALYZE may be amid
-    -- a transaction that does.
-    -- Trap: of sessions of other roles the owner may see no more than this, their kind and state for example not.
+    -- Such a snapshot holds back the xmin horizon of its process to the transaction or further. An
+    -- imported snapshot does so from before its exporter may end: if none is found, none can exist any
+    -- more. A younger snapshot is found, too, while a transaction older than both is running. VACUUM
+    -- reads nothing for others; ANALYZE may run inside a transaction that does.
+    -- Trap: of sessions of other roles the owner may see no more than this; for example not their kind
+    -- and state.
     PERFORM pg_catalog.pg_stat_clear_snapshot();  -- pg_stat_activity is read once a transaction
     RETURN QUERY
     SELECT h.pid, h.what, h.started_at
       FROM (SELECT a.pid, COALESCE(NULLIF(a.application_name, ''), a.backend_type, 'a session of another role') AS what, a.xact_start AS started_at, a.backend_xmin
               FROM pg_catalog.pg_stat_activity a
              WHERE a.pid <> pg_catalog.pg_backend_pid()
-               AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)  -- who sends to a standby has none
+               AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)  -- a walsender has none
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
              UNION ALL
             SELECT s.active_pid, pg_catalog.format('replication slot %s', s.slot_name), NULL, s.xmin

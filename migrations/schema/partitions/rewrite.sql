@@ -7,13 +7,13 @@ DECLARE
     layout durable_notify.partition_settings;
     partition record;
 BEGIN
-    -- Do a step of writing a leaf anew of which most was removed row by row, so that its disk space comes
-    -- back; returns 1, or 0: nothing to do, or not now. Each in a transaction of its own. Messages keep all
-    -- they have: where they lie is nobody's business.
+    -- Do a step of rewriting a partition of which most rows were removed one by one, to give its disk
+    -- space back; returns 1, or 0: nothing to do, or not now. Each step runs in a transaction of its
+    -- own. Messages keep all they have: where a row is stored does not matter.
     --
-    -- It is copied; when every snapshot sees the copy, it takes the leaf's place. Trap: not at once. The copy's
-    -- rows are invisible to older snapshots, such as that of a claim which waits for this lock, or of a
-    -- backup: they would find no messages, and the claim would go on after them, for good.
+    -- The partition is copied; when every snapshot sees the copy, the copy takes its place. Trap: not
+    -- at once. The copy's rows are invisible to older snapshots, such as that of a claim that waits for
+    -- this lock, or of a backup: they would find no messages, and the claim would skip them for good.
     IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
@@ -46,7 +46,8 @@ $function$;
 CREATE FUNCTION durable_notify._copy_partition(leaf regclass, first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Copy a closed leaf of the log to a table that can take its place; see _rewrite_partition().
+    -- Copy a closed partition of the outbox to a table that can take its place; see
+    -- _rewrite_partition().
     EXECUTE pg_catalog.format(
         'CREATE TABLE durable_notify.outbox_%2$s_anew ('
         ' LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION,'

@@ -4,22 +4,23 @@ DECLARE
     copy text := pg_catalog.format('durable_notify.outbox_%s_anew', first_id);
     missing boolean;
 BEGIN
-    -- Put the copy of a leaf, as _copy_partition() made it, in the leaf's place; or drop it, where the leaf has
-    -- gone or has what the copy has not: it was changed by hand. See _rewrite_partition().
+    -- Put the copy of a partition, as _copy_partition() made it, in the partition's place. Or drop the
+    -- copy, if the partition no longer exists or has rows that the copy lacks: then it was changed by
+    -- hand. See _rewrite_partition().
     --
-    -- What was removed from the leaf since is removed from the copy first. The log is locked after that, for
-    -- as long as it takes to put one in the place of the other.
+    -- What was removed from the partition since is removed from the copy first. Only then is the outbox
+    -- locked, for as long as it takes to swap the two.
     IF leaf IS NULL OR pg_catalog.pg_relation_size(leaf) = 0 OR pg_catalog.to_regclass(copy) IS NULL THEN
         EXECUTE pg_catalog.format('DROP TABLE IF EXISTS %s', copy);
         RETURN;
     END IF;
     BEGIN
-        PERFORM durable_notify._lock_outbox_exclusive(leaf);  -- not to compare in vain
+        PERFORM durable_notify._lock_outbox_exclusive(leaf);  -- if it cannot be locked, do not compare
         RAISE division_by_zero;
     EXCEPTION WHEN division_by_zero THEN
         NULL;  -- rolled back, and unlocked
     END;
-    EXECUTE pg_catalog.format('LOCK TABLE %s IN SHARE MODE', leaf);  -- who changes it by hand
+    EXECUTE pg_catalog.format('LOCK TABLE %s IN SHARE MODE', leaf);  -- keep out changes by hand
     EXECUTE pg_catalog.format(
         'DELETE FROM %2$s c WHERE NOT EXISTS ('
         ' SELECT FROM %1$s o WHERE o.topic = c.topic AND o.id = c.id'
@@ -48,11 +49,11 @@ $function$;
 CREATE FUNCTION durable_notify._lock_outbox_exclusive(leaf regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Lock the log against everybody, and what taking a leaf out of it locks, too; waits once, for at most the
-    -- lock_timeout in force.
+    -- Lock the outbox exclusively, and the other tables that are locked when a partition is detached;
+    -- waits once, for at most the lock_timeout in force.
     --
-    -- Trap: without ONLY all leaves are locked, one after the other, and VACUUM of any of them, which has no
-    -- lock on the log, would be waited for with the log locked.
+    -- Trap: without ONLY all partitions are locked, one after the other. If VACUUM runs on one, which
+    -- needs no lock on the outbox, this would wait for it with the outbox locked.
     LOCK TABLE ONLY durable_notify.outbox IN ACCESS EXCLUSIVE MODE;
     EXECUTE pg_catalog.format('LOCK TABLE %s, durable_notify.outbox_default IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
 END

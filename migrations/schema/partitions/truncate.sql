@@ -7,15 +7,18 @@ DECLARE
     partition record;
     messages bigint;
 BEGIN
-    -- Empty a leaf of the log that _mark_unwanted() has noted; returns how many messages there were, at least 1; 0:
-    -- there is none, or not now. Commit at once: readers of the whole log wait meanwhile.
+    -- Empty a partition of the outbox that _mark_unwanted() has recorded; returns how many messages
+    -- there were, at least 1; 0: there is none, or not now. Commit at once: readers of the whole outbox
+    -- wait meanwhile.
     --
-    -- By TRUNCATE, which gives the disk space back. Trap: it takes the messages from older snapshots, too. A
-    -- backup among them would have positions that want messages, and not the messages. So all who could have
-    -- such a snapshot are waited for, and what was noted in this transaction is for a later one.
-    -- Under _lock_removal() no message is redelivered; who did that since the leaf was noted has left a row in
-    -- removing. Nothing appears in a closed leaf. outbox_default is not closed: it is looked at under its lock.
-    -- Counted is before that: a leaf may be large, and who redelivers waits for that lock.
+    -- TRUNCATE gives the disk space back. Trap: it removes the messages from older snapshots, too. A
+    -- backup with such a snapshot would have positions that want messages, and not the messages. So
+    -- wait until no such snapshot can exist, and leave what was recorded in this transaction for a
+    -- later one.
+    -- Under _lock_removal() no message is redelivered; a transaction that did so since the partition
+    -- was recorded has left a row in lock_removals. Nothing appears in a closed partition.
+    -- outbox_default is not closed: it is checked under its lock.
+    -- Count before that lock: a partition may be large, and redelivery waits for the lock.
     IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
@@ -33,12 +36,12 @@ BEGIN
             IF NOT durable_notify._lock_removal() THEN
                 RETURN 0;
             END IF;
-            -- Trap: not in one expression with the lock. It would see what there was before that.
+            -- Trap: not in one expression with the lock. It would see the rows of before the lock.
             IF EXISTS (SELECT FROM durable_notify.lock_removals) THEN
                 RETURN 0;
             END IF;
             EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', partition.leaf);
-            PERFORM durable_notify.log_id();  -- after it: what replication brings comes to closed leaves, too
+            PERFORM durable_notify.log_id();  -- after it: replication also writes to closed partitions
             CONTINUE WHEN partition.first_id = 0 AND durable_notify._has_appeared(partition.leaf, partition.seen);
             EXECUTE pg_catalog.format('TRUNCATE %s', partition.leaf);
             DELETE FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id;

@@ -9,13 +9,14 @@ DECLARE
     before bigint[] := '{}';
     seen pg_snapshot;
 BEGIN
-    -- Find leaves of the log of which every message may go, and note them; returns how many there are that
-    -- were not noted before. They are emptied by _truncate_partition(), in a later transaction: once every snapshot has seen
-    -- that no group wants the messages.
+    -- Find partitions of the outbox whose messages may all be removed, and record them; returns how
+    -- many of them were not recorded before. _truncate_partition() empties them in a later transaction:
+    -- once every snapshot has seen that no group wants the messages.
     --
-    -- Looking takes long where there are many topics and groups, and keeps no replay waiting.
-    -- A replay leaves a row in removing, by which _truncate_partition() knows that a note does not count: it goes here,
-    -- with the notes, and before what is looked at. Trap: not after. What is committed in between is in neither.
+    -- The check takes long if there are many topics and groups, and keeps no replay waiting.
+    -- A replay leaves a row in lock_removals, by which _truncate_partition() knows that a record does
+    -- not count. This removes that row, with the records, before it checks. Trap: not after. What is
+    -- committed in between would be in neither.
     IF NOT durable_notify._lock_partitions() THEN
         RETURN 0;
     END IF;
@@ -38,8 +39,8 @@ BEGIN
         CONTINUE WHEN NOT durable_notify._is_removable(partition.leaf);
         INSERT INTO durable_notify.unwanted_partition (first_id, seen, since)
         VALUES (partition.first_id, seen, pg_catalog.pg_current_xact_id());
-        -- Trap: what is noted once more is no progress. Where messages are redelivered all the time, a round of
-        -- maintenance would not come to an end, nor to what is removed row by row.
+        -- Trap: recording a partition again is no progress. If messages are redelivered all the time, a
+        -- round of maintenance would never end, nor reach what is removed row by row.
         recorded := recorded + (partition.first_id <> ALL (before))::integer;
     END LOOP;
     RETURN recorded;
@@ -52,7 +53,7 @@ LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     partition record;
 BEGIN
-    -- Whether every message of a leaf may go.
+    -- Return whether every message of a partition may be removed.
     FOR partition IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(leaf) t LOOP
         IF partition.last_id >= durable_notify.retention_watermark(partition.topic) THEN
             RETURN false;
@@ -68,7 +69,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $function$
 DECLARE
     appeared boolean;
 BEGIN
-    -- Whether a leaf has messages that a snapshot does not see; found by a few probes of the index for each topic.
+    -- Return whether a partition has messages that a snapshot does not see; found by a few probes of
+    -- the index for each topic.
     EXECUTE pg_catalog.format(
         'SELECT EXISTS ('
         ' SELECT FROM durable_notify._partition_topics(%1$L::regclass) t'
@@ -85,7 +87,7 @@ CREATE FUNCTION durable_notify._partition_topics(leaf regclass) RETURNS TABLE (t
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $function$
 BEGIN
-    -- The topics that have messages in a leaf, each with its highest id there. A loose index scan.
+    -- The topics that have messages in a partition, each with its highest id there. A loose index scan.
     RETURN QUERY EXECUTE pg_catalog.format(
         'WITH RECURSIVE topics AS ('
         '   (SELECT o.topic FROM %1$s o ORDER BY o.topic LIMIT 1)'

@@ -4,8 +4,8 @@ CREATE FUNCTION durable_notify._delivery_times(
 LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- When a message is delivered and expires, where that was given as a time or from now on by the
-    -- database's clock; a ttl is reckoned from its delivery.
+    -- When a message is delivered and expires, given as times or as intervals from now by the
+    -- database's clock; a ttl counts from its delivery.
     IF deliver_at IS NOT NULL AND delay IS NOT NULL OR expires_at IS NOT NULL AND ttl IS NOT NULL
        OR delay < '0' OR ttl <= '0' THEN
         RAISE EXCEPTION 'a message has a deliver_at or a delay of 0 or more, and an expires_at or a positive ttl'

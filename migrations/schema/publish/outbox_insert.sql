@@ -5,13 +5,13 @@ DECLARE
     rung_topics pg_catalog.text;
     marker pg_catalog.text;
 BEGIN
-    -- Wake who waits for a message that was published: one ring a topic and transaction. Refuse a
-    -- row that cannot be a message.
+    -- Wake the consumers that wait for a message that was published: one ring a topic and transaction.
+    -- Refuse a row that cannot be a message.
     --
-    -- One expression for what nearly every row is: right, and nobody waits. It calls nothing that is
-    -- not put in place of its call or built in: each statement more costs a publisher one percent
-    -- of its rate (docs/performance.md). The last line is the look at the doorbells.
-    -- Operators have their full names: this runs with the search_path of whoever inserts.
+    -- One expression covers nearly every row: it is valid, and no consumer waits. The expression calls
+    -- only what is inlined or built in: each further statement costs a publisher one percent of its
+    -- rate (docs/performance.md). The last line looks at the doorbells.
+    -- Operators have their full names: this runs with the search_path of the publisher.
     IF NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
        AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
@@ -30,14 +30,15 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM durable_notify._validate_message(NEW);
-    -- Looked up once: it may change in between. What is carried over was mirrored where it was published.
+    -- Looked up once: it may change in between. A row that is carried over was mirrored where it was
+    -- published.
     mirror := durable_notify.mirror_of(NEW.topic);
     IF mirror IS NOT NULL AND NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() THEN
         PERFORM durable_notify._notify_payload(mirror, NEW);
     END IF;
-    -- What was rung for a topic in this transaction is heard once it commits: all of its messages are
-    -- there then. Who has armed since finds this transaction under way. Rolled back to a savepoint,
-    -- the setting is what it was before, as the notifications are.
+    -- A ring for a topic in this transaction is heard once it commits: all of its messages exist then.
+    -- A consumer that has armed since finds this transaction in progress. After a rollback to a
+    -- savepoint, the setting is what it was before, and so are the notifications.
     rung_topics := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
     marker := pg_catalog.format(' %s ', NEW.topic);
     IF pg_catalog.strpos(rung_topics, marker) OPERATOR(pg_catalog.>) 0 THEN
@@ -56,8 +57,8 @@ DECLARE
     broken text;
     foreign_xid boolean;
 BEGIN
-    -- Raise what is wrong with a row of the outbox, if anything is. _outbox_after_insert() has the same
-    -- conditions in one expression.
+    -- Raise an error for an invalid row of the outbox. _outbox_after_insert() has the same conditions
+    -- in one expression.
     --
     -- A row that claims to belong to another transaction could be skipped by every group. Logical
     -- replication, which carries rows over as they are, runs with session_replication_role = replica.
@@ -82,7 +83,9 @@ BEGIN
     IF broken IS NOT NULL THEN
         RAISE EXCEPTION 'new row for relation "outbox" violates "%"', broken
             USING ERRCODE = 'check_violation', SCHEMA = 'durable_notify', TABLE = 'outbox', CONSTRAINT = broken,
-                  HINT = 'Nothing was published. The constraint''s name says what a message must be.';
+                  HINT = 'Nothing was published. The constraint''s name says what is required.';
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('_validate_message', '{insert}');

@@ -5,8 +5,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     pruned bigint;
 BEGIN
-    -- Forget dedup keys whose window is over, so many at most; returns how many. Keys in use by a
-    -- transaction are passed over. Nothing depends on it but the table's size.
+    -- Delete dedup keys whose window is over, so many at most; returns how many. Keys that a
+    -- transaction uses are skipped. Nothing but the table's size depends on it.
     DELETE FROM durable_notify.dedup d USING (
         SELECT o.topic, o.dedup_key FROM durable_notify.dedup o
          WHERE o.until <= pg_catalog.clock_timestamp() ORDER BY o.until LIMIT max_keys FOR UPDATE SKIP LOCKED) AS old

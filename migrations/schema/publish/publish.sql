@@ -11,12 +11,12 @@ DECLARE
 BEGIN
     -- Publish one message inside the caller's transaction; returns its id.
     --
-    -- It reaches every group when, and only when, that transaction commits. A message has either
-    -- a JSON payload or bytes (data, with payload NULL). Take your own locks first, then publish:
-    -- the order of a key is the order in which ids are drawn.
-    -- Groups get it from deliver_at, or after delay, on, and not from expires_at, or ttl after its
-    -- delivery, on. Published again with the same dedup_key within dedup_window, the message is
-    -- not published: the id of the first is returned.
+    -- Every group gets it when, and only when, that transaction commits. A message has either a JSON
+    -- payload or bytes (data, with payload NULL). Take your own locks first, then publish: the order of
+    -- a key is the order in which ids are drawn.
+    -- Groups get it from deliver_at on, or after delay. They do not get it from expires_at on, or from
+    -- ttl after its delivery on. If it is published again with the same dedup_key within dedup_window,
+    -- it is not published: the id of the first is returned.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._publish_granted(
             topic, payload, key, headers, data, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window);
@@ -42,8 +42,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp SET standard_conforming_st
 DECLARE
     new_id bigint;
 BEGIN
-    -- publish() for whom the table access allows it; it calls this by itself. Unlike the other twins this
-    -- does not call it in turn: publish() would be planned anew each time, for another search_path.
+    -- publish() for roles that the table access allows it; publish() calls this by itself. Unlike the
+    -- other twins, this does not call publish(): that would be planned again each time, for another
+    -- search_path.
     PERFORM durable_notify._require('publish', ARRAY[topic]);
     IF deliver_at IS NULL AND delay IS NULL AND expires_at IS NULL AND ttl IS NULL AND dedup_key IS NULL THEN
         INSERT INTO durable_notify.outbox (topic, key, payload, data, headers)
@@ -68,7 +69,7 @@ DECLARE
     new_id bigint;
     times record;
 BEGIN
-    -- Publish a message with times or a dedup key: what publish() does but seldom.
+    -- Publish a message with times or a dedup key: what publish() rarely does.
     SELECT * INTO STRICT times FROM durable_notify._delivery_times(
         _publish_with_options.deliver_at, _publish_with_options.delay, _publish_with_options.expires_at, _publish_with_options.ttl);
     IF dedup_key IS NOT NULL THEN
@@ -96,11 +97,11 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     message_id bigint;
 BEGIN
-    -- The message published under a dedup key within its window, or NULL: the key is this
-    -- transaction's now. Another that publishes under it at the same time is waited for.
+    -- The message published under a dedup key within its window, or NULL: the key is now this
+    -- transaction's. If another transaction publishes under it at the same time, this waits for it.
     IF dedup_window IS NULL OR dedup_window <= '0' OR pg_catalog.octet_length(dedup_key) NOT BETWEEN 1 AND 1024
        OR durable_notify._has_controls(dedup_key, false) THEN
-        RAISE EXCEPTION 'a dedup key has 1 to 1024 bytes of text, no control characters, and a positive window'
+        RAISE EXCEPTION 'a dedup key must have 1 to 1024 bytes of text, no control characters, and a positive window'
             USING ERRCODE = '22023', HINT = 'Nothing was published.';
     END IF;
     -- Trap: to look first and insert then lets two at once publish both.
@@ -115,3 +116,5 @@ BEGIN
     RETURN message_id;
 END
 $function$;
+
+CALL durable_notify._grantable('publish', '{publish}');

@@ -9,8 +9,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Publish many messages of one topic in one statement; returns their ids in the order given.
     --
-    -- The arrays run in step; a NULL array means NULL for every message. All or none are published.
-    -- The options are those of publish(); messages with a dedup key go one by one, through that.
+    -- The arrays run in step; a NULL array means NULL for every message. All or none are published. The
+    -- options are those of publish(); messages with a dedup key are published one by one, by that
+    -- function.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._publish_many_granted(
             topic, payloads, keys, headers, data, deliver_ats, delays, expires_ats, ttls);
@@ -41,3 +42,5 @@ BEGIN
     RETURNING id;
 END
 $function$;
+
+CALL durable_notify._grantable('publish_many', '{publish}', $$_require('publish', ARRAY[topic])$$);

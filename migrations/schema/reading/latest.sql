@@ -7,10 +7,11 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     seen pg_snapshot;
 BEGIN
-    -- The latest message of every key of a topic, by id, and where to read on from: everything in
-    -- one snapshot, so that nothing is missed and nothing comes twice. One row without a message
-    -- stands for the place where there is none. It reads the whole topic.
-    -- STABLE: all of it reads with the caller's snapshot. What the place does not count as read is left out.
+    -- The latest message of every key of a topic, by id, and where to read on from. Everything comes
+    -- from one snapshot, so that no message is missing and none comes twice. If there is no message,
+    -- one row without a message holds the position. It reads the whole topic.
+    -- STABLE: all of it reads with the caller's snapshot. Messages that the position does not count as
+    -- read are left out.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._latest_granted(topic);
         RETURN;
@@ -30,3 +31,5 @@ BEGIN
      ORDER BY l.id;
 END
 $function$;
+
+CALL durable_notify._grantable('latest', '{read}', $$_require('read', ARRAY[topic])$$);

@@ -16,17 +16,17 @@ DECLARE
     lowest bigint;
     highest bigint;
 BEGIN
-    -- Read a topic on from a place, without a group and without writing anything: each message with
-    -- its window; the place after it is that window with the message's id for p. No rows: nothing
-    -- is there now, and the place stays as it is. Leave out those past their expiry.
+    -- Read a topic on from a position, without a group and without writing anything: each message with
+    -- its window; the position after it is that window with the message's id for p. No rows: there is
+    -- nothing now, and the position stays as it is. The caller leaves out expired messages.
     --
-    -- A batch is of one window, so that the place after each of its messages is known: the window
-    -- there is first, and where it is at its end the next one, up to now.
+    -- A batch is from one window, so that the position after each of its messages is known: the current
+    -- window first, and when it is at its end the next one, up to now.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._read_granted(topic, s0, h0, s1, h1, p, max_messages);
         RETURN;
     END IF;
-    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
+    PERFORM durable_notify.log_id();  -- refuses an outbox that came from another cluster
     pos.s0 := read.s0;
     pos.h0 := read.h0;
     pos.s1 := read.s1;
@@ -56,3 +56,5 @@ BEGIN
      ORDER BY m.ord;
 END
 $function$;
+
+CALL durable_notify._grantable('read', '{read}', $$_require('read', ARRAY[topic])$$);

@@ -5,8 +5,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Where a reader without a group begins: 'beginning', 'now' (what commits from here on) or
-    -- 'since' a time. In flight counts as to come, however low its id.
+    -- Where a reader without a group begins: 'beginning', 'now' (what commits from here on) or 'since'
+    -- a time. Messages in flight are still to come, however low their ids.
     IF NOT durable_notify._is_owner() THEN
         SELECT g.s0, g.h0 INTO s0, h0 FROM durable_notify._read_from_granted(topic, start_at, since) AS g;
         RETURN;
@@ -19,3 +19,5 @@ BEGIN
     END;
 END
 $function$;
+
+CALL durable_notify._grantable('read_from', '{read}', $$_require('read', ARRAY[topic])$$);

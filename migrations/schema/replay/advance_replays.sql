@@ -6,9 +6,10 @@ DECLARE
     found record;
     due double precision;
 BEGIN
-    -- One step of each running replay of these topics into a group; returns seconds until the next
-    -- step, NULL where none is running. Its consumers call it. Two at once do not double: a job that
-    -- somebody else advances is left to them. Progress is in the same transaction as the messages.
+    -- Do one step of each running replay of these topics into a group; returns seconds until the next
+    -- step, NULL if none is running. The group's consumers call it. Two calls at once do not double a
+    -- step: each skips a job that the other advances. Progress is in the same transaction as the
+    -- messages.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._advance_replays_granted(group_name, topics);
     END IF;
@@ -39,7 +40,7 @@ BEGIN
     -- One step of a job, whose row the caller has locked: a bounded number of messages, and of rows
     -- looked at; returns seconds until the next.
     --
-    -- The rate is reckoned from the last step, a second at most: what was stopped for long does not
+    -- The rate counts from the last step, a second at most: a replay that was stopped for long does not
     -- catch up at full speed.
     waiting := (SELECT pg_catalog.count(*) FROM (
         SELECT FROM durable_notify.deferred d
@@ -61,7 +62,7 @@ BEGIN
     moved AS (
         INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, replay_job)
         SELECT job.subscription_id, f.id, now_time, 1, 'replay', job.id FROM fitting f
-         WHERE NOT EXISTS (  -- what waits comes without this, at its time
+         WHERE NOT EXISTS (  -- a message that waits is delivered anyhow, at its time
                SELECT FROM durable_notify.deferred d
                 WHERE d.subscription_id = job.subscription_id AND d.message_id = f.id AND d.replay_job IS NULL))
     SELECT (SELECT pg_catalog.count(*) FROM looked_at) AS looked, (SELECT pg_catalog.max(id) FROM looked_at) AS last_looked,
@@ -80,3 +81,5 @@ BEGIN
     RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE LEAST(1, 1 / job.rate_limit) END;
 END
 $function$;
+
+CALL durable_notify._grantable('advance_replays', '{consume}', $$_require('consume', topics, group_name)$$);

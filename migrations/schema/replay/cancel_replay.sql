@@ -6,8 +6,8 @@ DECLARE
     ended durable_notify.replay_job;
     of_group text;
 BEGIN
-    -- End a running replay; what it has moved and was not handed out yet does not come, unless the group is
-    -- owed it for another reason. False: it was not running.
+    -- End a running replay. What it has redelivered and no consumer has claimed yet is not delivered,
+    -- unless the group is owed it for another reason. False: it was not running.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._cancel_replay_granted(job_id);
     END IF;
@@ -33,3 +33,12 @@ BEGIN
     RETURN true;
 END
 $function$;
+
+CALL durable_notify._grantable('cancel_replay', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    IF NOT EXISTS (
+        SELECT FROM durable_notify.replay_jobs() AS j
+         WHERE j.job_id = _cancel_replay_granted.job_id
+           AND durable_notify._has_grant('consume', j.topic, j.group_name)) THEN
+        RETURN false;
+    END IF;
+$$);

@@ -1,8 +1,8 @@
 CREATE FUNCTION durable_notify._matches_replay(job durable_notify.replay_job, message durable_notify.outbox)
 RETURNS boolean
 LANGUAGE sql STABLE AS $function$
-    -- Whether a message is one that a job replays: it fits every condition, and its group had been
-    -- handed it when the job started.
+    -- Return whether a job replays a message: it matches every condition, and it had been delivered to
+    -- the group when the job started.
     SELECT message.id > job.after_id AND message.id <= job.upto_id
        AND (pg_catalog.pg_visible_in_snapshot(message.xid, job.s0) AND message.id <= job.h0
             OR job.s1 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(message.xid, job.s1) AND message.id <= job.p)

@@ -20,3 +20,6 @@ BEGIN
      ORDER BY j.id DESC;
 END
 $function$;
+
+CALL durable_notify._grantable('replay_jobs', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.seek(
     group_name text, topic text, after_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
     to_now boolean DEFAULT false, why text DEFAULT NULL, dry_run boolean DEFAULT false,
-    OUT redelivered bigint, OUT skipped bigint
+    backward_only boolean DEFAULT false, OUT redelivered bigint, OUT skipped bigint
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
@@ -10,16 +10,19 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     pos durable_notify.position;
     target durable_notify.position;
-    seeking integer;
+    target_id bigint;
+    now_snapshot pg_snapshot;
 BEGIN
-    -- Move a group in a topic, back or forward: to after an id, to a time, or to now. Returns how
-    -- many committed messages come again, and how many that it had not got are skipped.
+    -- Move a group in a topic, back or forward: to after an id, to a time, or to now. Returns how many
+    -- committed messages are redelivered, and how many that were never delivered are skipped. With
+    -- backward_only it never moves forward, and skips nothing; with dry_run it only counts.
     --
-    -- No straggler is lost: what is in flight comes when it commits, however low its id; going back,
-    -- what was committed and not handed over yet still comes, too. Retries that wait
-    -- go on waiting, but those among what comes again.
+    -- No straggler is lost: what is in flight is delivered when it commits, however low its id; after a
+    -- move back, what was committed and not delivered yet is still delivered, too. Retries keep
+    -- waiting, except those among the redelivered messages.
     IF NOT durable_notify._is_owner() THEN
-        SELECT g.redelivered, g.skipped INTO redelivered, skipped FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run) AS g;
+        SELECT g.redelivered, g.skipped INTO redelivered, skipped
+          FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run, backward_only) AS g;
         RETURN;
     END IF;
     IF (after_id IS NOT NULL)::integer + (since IS NOT NULL)::integer + to_now::integer <> 1 OR after_id < 0 THEN
@@ -28,36 +31,42 @@ BEGIN
     IF NOT dry_run THEN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
-    seeking := durable_notify._lock_group(group_name);
-    SELECT p.* INTO pos FROM durable_notify.subscription s
-      JOIN durable_notify.position p ON p.subscription_id = s.id
-     WHERE s.group_id = seeking AND s.topic = seek.topic ORDER BY p.seq DESC LIMIT 1;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, topic USING ERRCODE = 'DN006',
-              HINT = 'durable_notify.status() lists what each group consumes.';
-    END IF;
-    target := pos;
-    -- Before the id is read: what commits in between is then late, and looked for; not skipped.
-    target.s0 := durable_notify._committed_snapshot();
-    target.s1 := NULL;
-    target.h1 := NULL;
-    target.p := 0;
-    target.h0 := CASE WHEN to_now THEN durable_notify.last_id(topic)
+    pos := durable_notify._locked_position(group_name, topic);
+    -- Take the snapshot before the id is read: what commits in between is then late, and looked for;
+    -- not skipped.
+    now_snapshot := durable_notify._committed_snapshot();
+    target_id := CASE WHEN to_now THEN durable_notify.last_id(topic)
                       ELSE COALESCE(after_id, durable_notify._id_before(topic, since)) END;
-    IF target.h0 < GREATEST(pos.h0, pos.p) THEN
+    target := pos;
+    IF backward_only OR target_id < GREATEST(pos.h0, pos.p) THEN
         skipped := 0;
-        redelivered := durable_notify.replay(group_name, topic, target.h0, NULL, dry_run);
+        redelivered := (SELECT pg_catalog.count(*) FROM durable_notify.outbox o WHERE o.topic = seek.topic AND o.id > target_id)
+               - (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id > target_id);
+        -- Exact with the snapshots as they are: delivered is what is visible in s0 up to h0, or in s1
+        -- up to p, and both bounds come down.
+        target.h0 := LEAST(pos.h0, target_id);
+        target.p := LEAST(pos.p, target_id);
+        IF NOT dry_run THEN
+            DELETE FROM durable_notify.deferred d
+             WHERE d.subscription_id = pos.subscription_id AND d.message_id > target_id;
+        END IF;
     ELSE
         redelivered := 0;
-        skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id <= target.h0);
-        IF NOT dry_run THEN
-            PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
-            PERFORM durable_notify._ring(topic, '0');
-        END IF;
+        skipped := (SELECT pg_catalog.count(*) FROM durable_notify._unread(pos.subscription_id) u WHERE u.id <= target_id);
+        target.s0 := now_snapshot;
+        target.h0 := target_id;
+        target.s1 := NULL;
+        target.h1 := NULL;
+        target.p := 0;
     END IF;
-    IF NOT dry_run THEN
-        PERFORM durable_notify._record_audit('seek', group_name, pg_catalog.jsonb_build_object(
-            'after_id', target.h0, 'redelivered', redelivered, 'skipped', skipped), topic, NULL, why);
+    IF dry_run THEN
+        RETURN;
     END IF;
+    PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
+    PERFORM durable_notify._ring(topic, '0');
+    PERFORM durable_notify._record_audit('seek', group_name, pg_catalog.jsonb_build_object(
+        'after_id', target_id, 'redelivered', redelivered, 'skipped', skipped), topic, NULL, why);
 END
 $function$;
+
+CALL durable_notify._grantable('seek', '{consume}', $$_require('consume', ARRAY[topic], group_name)$$);

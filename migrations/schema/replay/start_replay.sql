@@ -12,12 +12,11 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     job durable_notify.replay_job;
     pos durable_notify.position;
-    replaying integer;
 BEGIN
-    -- Have a group get messages of a topic again, those that fit every condition given, beside what
-    -- is new and without moving its position; returns the job and how many messages that is. With
-    -- dry_run it only counts. Only what the group has been handed by now (or was before it started,
-    -- where that was not at the beginning): the rest it gets anyhow.
+    -- Redeliver to a group messages of a topic that match every condition given, beside what is new and
+    -- without moving its position; returns the job and how many messages that is. With dry_run it only
+    -- counts. Only messages that were delivered by now, or published before the group started, if that
+    -- was not at the beginning: the rest it gets anyhow.
     IF NOT durable_notify._is_owner() THEN
         SELECT g.job_id, g.total INTO job_id, total FROM durable_notify._start_replay_granted(
             group_name, topic, after_id, upto_id, since, until, keys, headers, payload, path, rate_limit, why, dry_run) AS g;
@@ -26,16 +25,9 @@ BEGIN
     IF NOT dry_run THEN
         PERFORM durable_notify._block_removal();  -- what is redelivered is not removed meanwhile
     END IF;
-    replaying := durable_notify._lock_group(group_name);
-    SELECT p.* INTO pos FROM durable_notify.subscription s
-      JOIN durable_notify.position p ON p.subscription_id = s.id
-     WHERE s.group_id = replaying AND s.topic = start_replay.topic ORDER BY p.seq DESC LIMIT 1;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, topic USING ERRCODE = 'DN006',
-              HINT = 'durable_notify.status() lists what each group consumes.';
-    END IF;
+    pos := durable_notify._locked_position(group_name, topic);
     IF NOT (rate_limit > 0 AND rate_limit <= 1000000) OR after_id < 0 THEN  -- NaN is above all
-        RAISE EXCEPTION 'a rate limit is positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'a rate limit must be positive and at most 1000000, and an id 0 or more' USING ERRCODE = '22023';
     END IF;
     IF NOT dry_run AND EXISTS (SELECT FROM durable_notify.replay_job j
                                 WHERE j.subscription_id = pos.subscription_id AND j.state = 'running') THEN
@@ -74,3 +66,5 @@ EXCEPTION WHEN unique_violation THEN  -- or by the index: a frozen snapshot may 
         USING ERRCODE = '22023', HINT = 'Wait until it is done, or cancel it: durable_notify.cancel_replay().';
 END
 $function$;
+
+CALL durable_notify._grantable('start_replay', '{consume}', $$_require('consume', ARRAY[topic], group_name)$$);

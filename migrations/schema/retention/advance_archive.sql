@@ -4,8 +4,9 @@ LANGUAGE plpgsql
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Say that what plan_archive() named is archived, for good: it may go now. False: somebody else has
-    -- said so already; or the worker named, of maintain_begin(), does not maintain any more.
+    -- Record that what plan_archive() named is archived, for good: it may be removed now. False:
+    -- another worker has recorded so already; or the worker named, of maintain_begin(), does not
+    -- maintain any more.
     IF advance_archive.worker IS NOT NULL AND durable_notify.maintain_step(advance_archive.worker, 'archive') IS NULL THEN
         RETURN false;
     END IF;

@@ -12,12 +12,13 @@ DECLARE
     gone bigint[];
     seen pg_snapshot;
 BEGIN
-    -- Look at the next 1,000 messages of a compacted topic, and remove those of which a later one of the
-    -- same key is among them or was looked at; returns how many were looked at, 0: no more for now.
+    -- Look at the next 1,000 messages of a compacted topic, and remove each one if a later one of the
+    -- same key is among them or was looked at before; returns how many were looked at, 0: no more for
+    -- now.
     --
-    -- Only messages that every group has settled, and below what _advance_watermark() has noted: nothing with a
-    -- lower id commits later. Each key's latest is kept in compacted_key, so that no message is looked at
-    -- twice. A message without a key stays.
+    -- It looks only at messages that every group has settled, below what _advance_watermark() has
+    -- recorded: nothing with a lower id commits later. compacted_key keeps the latest message of each
+    -- key, so that no message is looked at twice. A message without a key stays.
     IF NOT COALESCE(policy.compact, false) OR NOT durable_notify._lock_removal() THEN
         RETURN 0;
     END IF;
@@ -25,8 +26,9 @@ BEGIN
     SELECT p.compacted_below, CASE WHEN policy.archive THEN p.archived_below ELSE 9223372036854775807 END
       INTO STRICT from_id, below
       FROM durable_notify.maintenance_progress p WHERE p.topic = _compact.topic FOR UPDATE;
-    -- A new statement, after the lock: what came back before it is seen, and nothing comes back until the commit.
-    -- What has appeared after it, with an id that was drawn long ago, is not looked at.
+    -- A new statement, after the lock: it sees what was redelivered before, and nothing is redelivered
+    -- until the commit. What has appeared after it, with an id that was drawn long ago, is not looked
+    -- at.
     seen := durable_notify._committed_snapshot();
     below := durable_notify._all_settled_watermark(topic, LEAST(below, durable_notify._watermark()));
     SELECT pg_catalog.max(n.id), pg_catalog.count(*) INTO last, looked FROM (
@@ -45,7 +47,8 @@ BEGIN
     known AS MATERIALIZED (
         SELECT k.key, k.message_id FROM (SELECT DISTINCT b.key FROM batch b) AS n
           JOIN durable_notify.compacted_key k ON k.topic = _compact.topic AND k.key = n.key
-         -- Trap: what is known may have gone with its age, and must not take with it what is there.
+         -- Trap: the known latest may have been removed for its age, and must not take existing
+         -- messages with it.
          WHERE EXISTS (SELECT FROM durable_notify._message(_compact.topic, k.message_id, k.message_id, k.message_id) AS o
                         WHERE o.key = k.key)),
     recorded AS (
@@ -63,7 +66,7 @@ BEGIN
     UPDATE durable_notify.maintenance_progress p SET compacted_below = last + 1 WHERE p.topic = _compact.topic;
     RETURN looked;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;  -- another time: replays are not kept waiting
+    RETURN 0;  -- another time: replays need not wait
 END
 $function$;
 
@@ -74,7 +77,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
 DECLARE
     removed bigint;
 BEGIN
-    -- Remove messages amid a topic, and take them off what was measured; returns how many were there.
+    -- Remove messages in the middle of a topic, and subtract them from what was measured; returns how
+    -- many there were.
     WITH gone AS (
         DELETE FROM durable_notify.outbox o WHERE o.topic = _delete_compacted.topic AND o.id = ANY (ids)
         RETURNING o.id, pg_catalog.pg_column_size(o.payload) AS bytes),

@@ -9,13 +9,14 @@ DECLARE
     partition record;
     seen pg_snapshot;
 BEGIN
-    -- Remove the next messages of a topic that may go; returns how many. A closed leaf goes as a whole, by
-    -- _truncate_partition(): of it a topic's messages are removed here only once all of them may go. And not while it waits
-    -- for older snapshots: what is deleted would take its space for as long.
+    -- Remove the next messages of a topic that may be removed; returns how many. _truncate_partition()
+    -- removes a closed partition as a whole. Here a topic's messages in it are removed only once all of
+    -- them may be. And not while the partition waits for older snapshots: deleted rows would take their
+    -- space for as long.
     --
-    -- Under _lock_removal() what may go stays so. Trap: but for what has appeared since the look, with an id that
-    -- was drawn long ago; hence the snapshot. And for what replication has brought, whose xids are another
-    -- cluster's: the statement that removes sees that as well.
+    -- Under _lock_removal() what may be removed stays so. Trap: except what has appeared since the
+    -- look, with an id that was drawn long ago; hence the snapshot. And except what replication has
+    -- brought, whose xids are another cluster's: the statement that removes sees that as well.
     IF (durable_notify._retention_for(topic)).pattern IS NULL OR NOT durable_notify._lock_removal() THEN
         RETURN 0;
     END IF;
@@ -38,6 +39,6 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;  -- another time: replays are not kept waiting
+    RETURN 0;  -- another time: replays need not wait
 END
 $function$;

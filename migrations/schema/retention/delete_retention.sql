@@ -5,10 +5,10 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     known boolean;
 BEGIN
-    -- Take back what set_retention() said of a topic, or a pattern: what another one is not for is kept
-    -- for ever. False: nothing was said. For the owner of the schema.
+    -- Delete what set_retention() set for a topic, or a pattern: what no other retention matches is
+    -- kept for ever. False: nothing was set. For the owner of the schema.
     PERFORM durable_notify._lock_functions();
-    PERFORM durable_notify._block_removal();  -- nothing goes by what was said before, once this has committed
+    PERFORM durable_notify._block_removal();  -- once this has committed, nothing is removed by the old setting
     DELETE FROM durable_notify.topic_retention r WHERE r.pattern = topic;
     known := FOUND;
     PERFORM durable_notify._rebuild_key_required();

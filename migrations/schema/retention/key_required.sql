@@ -3,11 +3,11 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     cases text;
 BEGIN
-    -- Write _key_required() anew from topic_retention, which the caller has locked, and have what was compacted
-    -- and no longer is be looked at from the beginning, should it be compacted again.
+    -- Rewrite _key_required() from topic_retention, which the caller has locked. A topic that is no
+    -- longer compacted is looked at from the beginning, if it is compacted again.
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        -- A frozen snapshot would leave out what others have said since.
-        RAISE EXCEPTION 'a topic''s retention is changed in a READ COMMITTED transaction'
+        -- A frozen snapshot would leave out what others have set since.
+        RAISE EXCEPTION 'a topic''s retention must be changed in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
     IF EXISTS (SELECT FROM durable_notify.topic_retention r WHERE r.compact) THEN
@@ -28,3 +28,5 @@ BEGIN
      WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify._retention_for(p.topic)).compact, false);
 END
 $function$;
+
+CALL durable_notify._grantable('_key_required', '{insert}');

@@ -16,3 +16,6 @@ BEGIN
      ORDER BY l.id DESC;
 END
 $function$;
+
+CALL durable_notify._grantable('lost_messages', '{observe,consume}', $$_require_observe(for_group)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

@@ -7,9 +7,9 @@ DECLARE
     from_id bigint;
     found record;
 BEGIN
-    -- Reckon how much the next stretch of a topic takes, 2,000 messages at most; returns how many there
-    -- were, 0: all is measured. As stored, compressed or not, with 200 bytes for the row's own fields and
-    -- what it has in the indexes.
+    -- Measure how much the next stretch of a topic takes, 2,000 messages at most; returns how many
+    -- there were, 0: all is measured. As stored, compressed or not, plus 200 bytes for the row's own
+    -- fields and its index entries.
     INSERT INTO durable_notify.maintenance_progress (topic) VALUES (_measure_topic.topic) ON CONFLICT DO NOTHING;
     SELECT p.measured_below INTO STRICT from_id FROM durable_notify.maintenance_progress p
      WHERE p.topic = _measure_topic.topic FOR UPDATE;

@@ -8,12 +8,13 @@ DECLARE
     planned bigint;
     max_id bigint;
 BEGIN
-    -- Which messages of a topic are to be archived next: those with ids from from_id on, below below; NULL:
-    -- none. Of those that its retention would let go, were they archived; 50,000 or 256 MB at most.
+    -- Which messages of a topic are to be archived next: those with ids from from_id on, below below;
+    -- NULL: none. They are those that its retention would remove if they were archived; 50,000 or 256
+    -- MB at most.
     --
-    -- A plan stays until advance_archive() says that it is done: whoever asks meanwhile, or after a crash,
-    -- gets the same, and the same messages, for nothing can appear below what _advance_watermark() has noted, and
-    -- nothing goes before it is archived.
+    -- A plan stays until advance_archive() says that it is done. A call meanwhile, or after a crash,
+    -- returns the same plan, and the same messages: nothing can appear below what _advance_watermark()
+    -- has recorded, and nothing is removed before it is archived.
     IF NOT COALESCE(policy.archive, false) THEN
         RETURN;
     END IF;

@@ -4,7 +4,8 @@ LANGUAGE plpgsql STABLE STRICT AS $function$
 DECLARE
     found durable_notify.topic_retention;
 BEGIN
-    -- What is said of a topic: of all that fits it, what fits it best; NULL: nothing, it is kept for ever.
+    -- The retention of a topic: the most specific of all that match it; NULL: there is none, it is kept
+    -- for ever.
     SELECT r.* INTO found FROM durable_notify.topic_retention r
      WHERE _retention_for.topic ~ r.regex ORDER BY r.rank LIMIT 1;
     RETURN found;
@@ -19,12 +20,12 @@ DECLARE
     below bigint := 0;
 BEGIN
     -- Below which id a topic's messages are past their age, or over its size. Whether groups still need
-    -- them is another matter.
+    -- them is decided elsewhere.
     IF policy.max_age IS NOT NULL THEN
         below := COALESCE(durable_notify._first_id_since(topic, pg_catalog.clock_timestamp() - policy.max_age), 0);
     END IF;
     IF policy.max_bytes IS NOT NULL THEN
-        -- What is younger than a stretch that goes fills the limit by itself.
+        -- The messages younger than a stretch that is removed fill the limit by themselves.
         below := GREATEST(below, (
             SELECT e.upto_id + 1 FROM (
                 SELECT x.upto_id, pg_catalog.sum(x.bytes) OVER (ORDER BY x.upto_id DESC) - x.bytes AS younger
@@ -48,9 +49,9 @@ DECLARE
     first_since bigint;
     top bigint;
 BEGIN
-    -- The first id of a topic from a time on; past its last where there is none, NULL where the topic is
-    -- empty. Found by halves, some 60 probes at most: ids and times run in step, but for moments and for
-    -- a clock that was set.
+    -- The first id of a topic from a time on; past its last id if there is none, NULL if the topic is
+    -- empty. Found by bisection, with some 60 probes at most: ids and times run in step, except for
+    -- moments and for a clock that was set.
     SELECT o.id, o.created_at INTO older, found_at FROM durable_notify.outbox o
      WHERE o.topic = _first_id_since.topic ORDER BY o.id LIMIT 1;
     IF older IS NULL OR found_at >= since THEN

@@ -8,16 +8,17 @@ DECLARE
     policy durable_notify.topic_retention := durable_notify._retention_for(topic);
     lost bigint := 0;
 BEGIN
-    -- Where a topic's retention says lose: have the groups that lag lose what they have not settled below
-    -- an id, and record it; returns how many messages that is. At most 5,000 of one group at once: call it
-    -- until it returns 0. A busy group is left for the next time. Claims of the group wait until the commit.
+    -- If a topic's retention says lose: have the groups that lag lose what they have not settled below
+    -- an id, and record it; returns how many messages that is. At most 5,000 of one group at once: call
+    -- it until it returns 0. A busy group is left for the next time. Claims of the group wait until the
+    -- commit.
     IF policy.on_lag IS DISTINCT FROM 'lose' THEN
         RETURN 0;
     END IF;
     below := LEAST(below, durable_notify._policy_watermark(topic, policy),
                    durable_notify._watermark());
     FOR subscription IN SELECT s.* FROM durable_notify.subscription s WHERE s.topic = _record_losses.topic ORDER BY s.group_id LOOP
-        EXIT WHEN lost > 0;  -- not to wait for one group while others wait for this
+        EXIT WHEN lost > 0;  -- do not wait for one group while others wait for this
         CONTINUE WHEN durable_notify._settled_watermark(subscription.id, below) >= below;
         BEGIN
             PERFORM durable_notify._acquire_group_lock(subscription.group_id);
@@ -45,15 +46,17 @@ DECLARE
     put_off record;
     last bigint;
 BEGIN
-    -- Have a group lose what it has not settled of a topic below an id, but for what its consumers hold;
-    -- returns how many messages that is. The caller holds the group's lock. At most 5,000 undelivered ones at once.
+    -- Have a group lose what it has not settled of a topic below an id, except what its consumers hold;
+    -- returns how many messages that is. The caller holds the group's lock. At most 5,000 unread ones
+    -- at once.
     --
-    -- Nothing is removed here: it counts as settled from here on, and is recorded in the same transaction. What is
-    -- past its expiry was not lost by this: it is dropped and counted, or buried, as a claim would have done.
+    -- Nothing is removed here: it counts as settled from here on, and is recorded in the same
+    -- transaction. What is past its expiry was not lost by this: it is dropped and counted, or becomes
+    -- a dead letter, as in a claim.
     seen := durable_notify._committed_snapshot();
     SELECT * INTO STRICT old_pos FROM durable_notify.position p
      WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
-    PERFORM durable_notify._reclaim_leases(old_pos.lease_tokens, true, true);  -- what nobody holds any more
+    PERFORM durable_notify._reclaim_leases(old_pos.lease_tokens, true, true);  -- what no consumer holds any more
     last := COALESCE(
         (SELECT o.id FROM durable_notify.outbox o
           WHERE o.topic = subscription.topic AND o.id < below
@@ -98,11 +101,12 @@ CREATE FUNCTION durable_notify._position_after_loss(
 ) RETURNS durable_notify.position
 LANGUAGE plpgsql IMMUTABLE AS $function$
 BEGIN
-    -- Where a subscription stands once everything up to an id that is visible in a snapshot counts as
-    -- handed over, and nothing else that did not. NULL where two pairs of a snapshot and an id cannot say so.
+    -- A subscription's position once everything up to an id that is visible in a snapshot counts as
+    -- delivered, and nothing else that was not. NULL if two pairs of a snapshot and an id cannot
+    -- express that.
     --
-    -- Handed over is what is visible in s0 up to h0, or in s1 up to p. What commits late is not, however
-    -- low its id. A window that is opened here ends where the old place did.
+    -- Delivered is what is visible in s0 up to h0, or in s1 up to p. What commits late is not, however
+    -- low its id. A window that is opened here ends where the old position did.
     IF GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END) <= last THEN
         pos.s0 := seen;
         pos.h0 := last;
@@ -113,7 +117,7 @@ BEGIN
     END IF;
     IF pos.s1 IS NOT NULL AND pos.p > last THEN
         IF pos.h0 > pos.p THEN
-            RETURN NULL;  -- amid its stragglers, and past this: it gets the few there are
+            RETURN NULL;  -- among its stragglers, and past this: it gets the few there are
         END IF;
         pos.s0 := pos.s1;
         pos.h0 := pos.p;

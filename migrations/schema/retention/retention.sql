@@ -6,8 +6,8 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- What goes from which topics, as set_retention() has said, in the order in which they are looked at.
-    -- What none of them fits is kept for ever.
+    -- What is removed from which topics, as set by set_retention(), in the order in which they are
+    -- matched. Topics that none of them matches are kept for ever.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._retention_granted();
         RETURN;
@@ -17,3 +17,5 @@ BEGIN
       FROM durable_notify.topic_retention r ORDER BY r.rank;
 END
 $function$;
+
+CALL durable_notify._grantable('retention', '{observe,consume}', $$_require_observe()$$);

@@ -9,9 +9,9 @@ DECLARE
     below bigint;
     subscription record;
 BEGIN
-    -- What stays although its age or size says that it is to go: of which topic, from which id up to which,
-    -- because of which group (NULL: it is not archived yet), when the first of it was published, how much
-    -- that is (NULL: not measured), and whether it is more than the alarm says.
+    -- What stays although its age or size says that it is to be removed: of which topic, from which id
+    -- up to which, because of which group (NULL: it is not archived yet), when the first of it was
+    -- published, how much that is (NULL: not measured), and whether it exceeds the alarm.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._retention_blockers_granted();
         RETURN;
@@ -42,3 +42,6 @@ BEGIN
     END LOOP;
 END
 $function$;
+
+CALL durable_notify._grantable('retention_blockers', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

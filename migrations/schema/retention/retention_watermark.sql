@@ -6,13 +6,13 @@ DECLARE
     policy durable_notify.topic_retention := durable_notify._retention_for(topic);
     below bigint;
 BEGIN
-    -- Below which id every message of a topic may go now; 0: none.
+    -- Below which id every message of a topic may be removed now; 0: none.
     --
-    -- All of one snapshot, and below what _advance_watermark() has noted: nothing can appear there any more, so
-    -- that a message which goes was settled by every group or recorded as its loss. Who removes holds
-    -- _lock_removal() first: after this looked, a message could be made to come again.
-    -- A group's lag is the same for block and lose: what it loses is noted as such, by _record_losses(),
-    -- before it can go.
+    -- It reads one snapshot, below what _advance_watermark() has recorded: nothing can appear there any
+    -- more, so that a removed message was settled by every group or recorded as its loss. A caller that
+    -- removes takes _lock_removal() first: otherwise a message could be redelivered after this looked.
+    -- A group's lag counts the same for block and lose: _record_losses() records what it loses before
+    -- it can be removed.
     IF policy.pattern IS NULL THEN
         RETURN 0;
     END IF;

@@ -10,24 +10,26 @@ DECLARE
     refused text := durable_notify._check_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
     keyless text;
 BEGIN
-    -- Say what goes from a topic, or from those that a pattern stands for, and when; it replaces what was
-    -- said of it before. Of several that fit a topic the best counts, see _pattern_specificity(). Returns
-    -- warnings: which groups lag by now, and what that means. For the owner of the schema.
+    -- Set what is removed from a topic, or from those that match a pattern, and when; it replaces what
+    -- was set for it before. Of several that match a topic the most specific counts, see
+    -- _pattern_specificity(). Returns warnings: which groups lag now, and what that means. For the
+    -- owner of the schema.
     --
     -- max_age: so long after it was published; max_bytes: once so much of the topic is younger;
-    -- when_settled: as soon as every group has settled it. Whichever comes first. on_lag: 'block', what a
-    -- group has not settled stays (alarm_bytes: how much before it is an alarm); or 'lose', it goes by age
-    -- or size, and is recorded. compact: of each key the latest stays; messages without a key are
-    -- refused from then on. archive: only what is archived goes. maintain() does all this.
+    -- when_settled: as soon as every group has settled it. The first of these counts.
+    -- on_lag: 'block', what a group has not settled stays (alarm_bytes: how much before it is an
+    -- alarm); or 'lose', it is removed by age or size, and recorded.
+    -- compact: the latest message of each key stays; messages without a key are refused from then on.
+    -- archive: only what is archived is removed. maintain() does all this.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true)
        OR topic ~ '[*>]' AND topic !~ '^([^.*>]+|[*])([.]([^.*>]+|[*]))*([.]>)?$' AND topic <> '>' THEN
-        refused := pg_catalog.format('neither a topic nor a pattern of topics: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
+        refused := pg_catalog.format('invalid topic or pattern: %s', COALESCE(pg_catalog.left(topic, 100), 'NULL'));
     END IF;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     PERFORM durable_notify._lock_functions();
-    PERFORM durable_notify._block_removal();  -- nothing goes by what was said before, once this has committed
+    PERFORM durable_notify._block_removal();  -- once this has committed, nothing is removed by the old setting
     INSERT INTO durable_notify.topic_retention AS r
            (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
     VALUES (topic, durable_notify._topic_regex(topic), durable_notify._pattern_specificity(topic), max_age, max_bytes, when_settled,
@@ -43,7 +45,7 @@ BEGIN
            AND EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = t.name AND o.key IS NULL) LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'topic "%" has messages without a key: it cannot be compacted', keyless
-                USING ERRCODE = '22023', HINT = 'Have its publishers give each message a key, and let those without one go '
+                USING ERRCODE = '22023', HINT = 'Have its publishers give each message a key, and have those without one removed '
                     'first, by max_age. Nothing was changed.';
         END IF;
     END IF;
@@ -62,17 +64,17 @@ CREATE FUNCTION durable_notify._check_retention(
     max_age interval, max_bytes bigint, when_settled boolean, on_lag text, alarm_bytes bigint, compact boolean, archive boolean
 ) RETURNS text
 LANGUAGE sql IMMUTABLE AS $function$
-    -- What is wrong with a retention, and what to do about it; NULL: nothing.
+    -- What is wrong with a retention, and how to fix it; NULL: nothing.
     SELECT CASE
         WHEN when_settled IS NULL OR compact IS NULL OR archive IS NULL OR on_lag IS NULL OR on_lag NOT IN ('block', 'lose')
-            THEN 'on_lag is ''block'' or ''lose'', and when_settled, compact and archive are true or false'
+            THEN 'on_lag must be ''block'' or ''lose'', and when_settled, compact and archive true or false'
         WHEN max_age <= '0' OR max_bytes <= 0 OR alarm_bytes <= 0
-            THEN 'an age or a size is more than 0; leave out what is not to count'
-        WHEN max_age > '1000 years' THEN 'an age is 1000 years at most; leave it out to keep messages for ever'
+            THEN 'an age or a size must be more than 0; leave out what does not apply'
+        WHEN max_age > '1000 years' THEN 'an age must be 1000 years at most; leave it out to keep messages for ever'
         WHEN max_age IS NULL AND max_bytes IS NULL AND NOT when_settled AND NOT compact
-            THEN 'nothing says what goes: give max_age, max_bytes, when_settled or compact; to keep everything, delete_retention()'
+            THEN 'nothing says what to remove: give max_age, max_bytes, when_settled or compact; to keep everything, call delete_retention()'
         WHEN compact AND when_settled
-            THEN 'compact keeps the latest message of each key, and when_settled lets it go: choose one of them'
+            THEN 'compact keeps the latest message of each key, and when_settled removes it: choose one of them'
         WHEN on_lag = 'lose' AND max_age IS NULL AND max_bytes IS NULL
             THEN 'a group can lose messages by their age or the topic''s size only: give max_age or max_bytes, or on_lag => ''block'''
         WHEN on_lag = 'lose' AND alarm_bytes IS NOT NULL
@@ -82,8 +84,9 @@ $function$;
 
 CREATE FUNCTION durable_notify._pattern_specificity(pattern text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $function$
-    -- Where a pattern stands among those that fit a topic; the lowest counts: the topic itself first, then
-    -- the pattern with the most words that are none of * and >, then one without >, then by its text.
+    -- How specific a pattern is among those that match a topic; the lowest counts: the topic itself
+    -- first, then the pattern with the most words that are neither * nor >, then one without >, then by
+    -- its text.
     SELECT pg_catalog.concat(
         CASE WHEN pattern ~ '[*>]' THEN 1 ELSE 0 END, ' ',
         999 - pg_catalog.count(*) FILTER (WHERE w.word NOT IN ('*', '>')), ' ',

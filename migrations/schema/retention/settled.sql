@@ -9,12 +9,13 @@ DECLARE
     seen pg_snapshot := pg_catalog.pg_current_snapshot();
     last bigint := max_id - 1;
 BEGIN
-    -- The highest id, upto at most, below which a subscription has settled every message there is: none is
-    -- undelivered, leased, or put off. STABLE: all of one snapshot, in which each message is in one place.
+    -- The highest id, max_id at most, below which a subscription has settled every existing message:
+    -- none is unread, leased, or deferred. STABLE: it reads one snapshot, in which each message is in
+    -- one place.
     --
-    -- Handed over is what is visible in s0 up to h0, or in s1 up to p: above both nothing is, and below
+    -- Delivered is what is visible in s0 up to h0, or in s1 up to p: above both nothing is, and below
     -- only stragglers are not.
-    PERFORM durable_notify.log_id();  -- refuses a log that was restored elsewhere
+    PERFORM durable_notify.log_id();  -- refuses an outbox that came from another cluster
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = _settled_watermark.subscription_id ORDER BY p.seq DESC LIMIT 1;
     SELECT s.topic INTO STRICT source FROM durable_notify.subscription s WHERE s.id = _settled_watermark.subscription_id;
@@ -46,8 +47,9 @@ LANGUAGE plpgsql STABLE STRICT AS $function$
 DECLARE
     subscription integer;
 BEGIN
-    -- The highest id, upto at most, below which every group has settled every message of a topic. 0, where one
-    -- has a pattern that the topic fits and has yet to discover it: it is to get all of it.
+    -- The highest id, max_id at most, below which every group has settled every message of a topic. 0
+    -- if a group has a pattern that matches the topic and has yet to discover it: it is to get all of
+    -- it.
     IF EXISTS (SELECT FROM durable_notify.group_pattern p
                 WHERE topic ~ durable_notify._topic_regex(p.pattern)
                   AND NOT EXISTS (SELECT FROM durable_notify.subscription s

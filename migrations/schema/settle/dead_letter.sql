@@ -4,8 +4,8 @@ CREATE FUNCTION durable_notify._dead_letter(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Keep a message as a dead letter of its group, whole. What dies again replaces what it was, but for a
-    -- row that an open transaction has: a claim must not wait for it.
+    -- Keep a message as a dead letter of its group, whole. A message that dies again replaces its
+    -- earlier row, unless an open transaction has locked that row: a claim must not wait for it.
     DELETE FROM durable_notify.dead_letter d USING (
         SELECT x.seq FROM durable_notify.dead_letter x
          WHERE x.subscription_id = _dead_letter.subscription_id AND x.message_id = _dead_letter.message_id

@@ -5,8 +5,8 @@ CREATE FUNCTION durable_notify._defer(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Send a message out again at its due time as the given attempt, or, where that is one too
-    -- many, bury it: a message that kills its consumers must not go round for ever.
+    -- Redeliver a message at its due time as the given attempt. If that is one too many, make it a dead
+    -- letter: a message that kills its consumers must not be redelivered for ever.
     IF attempt > max_attempts THEN
         PERFORM durable_notify._dead_letter(
             subscription_id, message_id, attempt - 1,

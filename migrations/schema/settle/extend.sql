@@ -7,12 +7,14 @@ DECLARE
     extended bigint[];
     held bigint;
 BEGIN
-    -- Move the deadlines of leases to that long from now by the database's clock; returns those tokens. One
-    -- that does not come back was superseded or settled, or an open transaction does so at this moment.
+    -- Move the deadlines of leases to that long from now by the database's clock; returns the tokens of
+    -- these leases. A token that is not returned was superseded or settled, or an open transaction is
+    -- doing so.
     --
-    -- Nothing takes over a lease while this has its row. Trap: a token that is only seen may be one that a
-    -- claim takes over, and has not committed yet. Such a lock lasts for a moment as a rule, and is waited for
-    -- that long; but one lease that a handler settles in a long transaction must not hold up the others.
+    -- No claim reclaims a lease while this has locked its row. Trap: a token that is only read may
+    -- belong to a lease that a claim reclaims, and has not committed yet. Such a lock usually lasts for
+    -- a moment, and this waits that long. But one lease that a handler settles in a long transaction
+    -- must not hold up the others.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._extend_granted(tokens, lease);
         RETURN;
@@ -44,3 +46,7 @@ BEGIN
     RETURN QUERY SELECT e.token FROM pg_catalog.unnest(extended) AS e (token) ORDER BY 1;
 END
 $function$;
+
+CALL durable_notify._grantable('extend', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    tokens := durable_notify._visible_leases(tokens);
+$$);

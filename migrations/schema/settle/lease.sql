@@ -4,10 +4,11 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     recorded bigint;
 BEGIN
-    -- Remove a lease and what was noted about it; returns how many messages were noted as settled.
+    -- Delete a lease and what was recorded about it; returns how many messages were recorded as
+    -- settled.
     --
-    -- Its heartbeat is left to the next claim. Trap: to delete it here fails in a REPEATABLE READ
-    -- transaction in which the lease was extended.
+    -- Its row in lease_deadline is left to the next claim. Trap: to delete it here fails in a
+    -- REPEATABLE READ transaction in which the lease was extended.
     DELETE FROM durable_notify.lease l WHERE l.token = _delete_lease.token;
     DELETE FROM durable_notify.settlement t WHERE t.token = _delete_lease.token;
     GET DIAGNOSTICS recorded = ROW_COUNT;
@@ -18,7 +19,7 @@ $function$;
 CREATE FUNCTION durable_notify._raise_lease_lost(token bigint) RETURNS void
 LANGUAGE plpgsql AS $function$
 BEGIN
-    -- Refuse to settle what is not held any more.
+    -- Refuse to settle a lease that is not held any more.
     RAISE EXCEPTION 'lease % was superseded: its messages go, or went, to another consumer', token
         USING ERRCODE = 'DN001', HINT = 'Roll back what was done for these messages.';
 END

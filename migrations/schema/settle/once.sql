@@ -5,13 +5,14 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     known integer;
 BEGIN
-    -- Whether a group's handler sees a message for the first time, in the caller's transaction: true
-    -- for one transaction that commits, and false for all after it. Another that asks at the same
-    -- time waits for the first to end.
+    -- Return whether a group's handler sees a message for the first time, in the caller's transaction:
+    -- true for one transaction that commits, and false for all after it. Another transaction that asks
+    -- at the same time waits for the first to end.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._once_granted(group_name, message_id);
     END IF;
-    -- As the foreign key will: deleted meanwhile, the group is missed here, where it is said why.
+    -- As the foreign key would: if the group was deleted meanwhile, the error comes from here, and says
+    -- why.
     SELECT g.id INTO known FROM durable_notify.consumer_group g WHERE g.name = group_name FOR KEY SHARE;
     IF known IS NULL THEN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
@@ -22,3 +23,5 @@ BEGIN
     RETURN FOUND;
 END
 $function$;
+
+CALL durable_notify._grantable('once', '{consume}', $$_require('consume', NULL, group_name)$$);

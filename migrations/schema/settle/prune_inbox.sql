@@ -5,7 +5,7 @@ SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     pruned bigint;
 BEGIN
-    -- Forget what was done once before a time; returns how many. A message that comes again after
+    -- Delete what was done once before a time; returns how many. A message that is redelivered after
     -- that counts as new.
     DELETE FROM durable_notify.processed_message i WHERE i.created_at < before;
     GET DIAGNOSTICS pruned = ROW_COUNT;

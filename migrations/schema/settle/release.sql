@@ -5,10 +5,10 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     given text[];
 BEGIN
-    -- Give leases back: what is not settled goes out again at once, counted as an attempt or not.
+    -- Give leases back: what is not settled is redelivered at once, counted as an attempt or not.
     --
-    -- Returns the tokens that could not be given back because a transaction that settles some of
-    -- their messages is still open; try again later, or let them expire.
+    -- Returns the tokens that could not be given back because a transaction that settles some of their
+    -- messages is still open; try again later, or let them expire.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._release_granted(tokens, counted);
         RETURN;
@@ -23,3 +23,7 @@ BEGIN
     PERFORM durable_notify._ring(g.topic, '0') FROM pg_catalog.unnest(given) AS g (topic);
 END
 $function$;
+
+CALL durable_notify._grantable('release', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    tokens := durable_notify._visible_leases(tokens);
+$$);

@@ -6,7 +6,7 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    -- Send settled messages of a lease out again, each after its delay or as the group backs off.
+    -- Redeliver settled messages of a lease, each after its delay or as the group backs off.
     PERFORM durable_notify._defer(
         lease.subscription_id, m.id, t.attempt + 1,
         now_time + COALESCE(m.delay, durable_notify._backoff(options, t.attempt)), t.key, m.error, options.max_attempts)
@@ -21,8 +21,8 @@ $function$;
 CREATE FUNCTION durable_notify._backoff(options durable_notify.consumer_group, attempt integer) RETURNS interval
 LANGUAGE sql VOLATILE AS $function$
     -- The delay after a failed attempt by a group's policy: half of it fixed, half random ("equal
-    -- jitter"; Brooker, "Exponential Backoff and Jitter", 2015), so that what failed together does
-    -- not come back together.
+    -- jitter"; Brooker, "Exponential Backoff and Jitter", 2015), so that what failed together is not
+    -- redelivered together.
     SELECT LEAST(EXTRACT(epoch FROM options.retry_max)::double precision,
                  EXTRACT(epoch FROM options.retry_base)::double precision
                      * options.retry_factor ^ LEAST(attempt - 1, 100))

@@ -14,14 +14,14 @@ DECLARE
     whole boolean := false;
     recorded bigint := 0;
 BEGIN
-    -- Settle messages of a lease, in the caller's transaction: acknowledge, send out again after
-    -- a delay (counted as an attempt; NULL: as the group backs off), or reject to the dead letters.
-    -- Whole or in part. Returns the messages sent back with a retried one of their key.
+    -- Settle messages of a lease, in the caller's transaction: acknowledge, redeliver after a delay
+    -- (counted as an attempt; NULL: as the group backs off), or reject to the dead letters. Whole or in
+    -- part. Returns the messages sent back with a retried one of their key.
     --
-    -- SQLSTATE DN001: the lease was superseded; DN002: one of the messages was settled before;
-    -- DN003: one is not of this lease; DN007: not in the order of its key. Each fails the caller's
+    -- SQLSTATE DN001: the lease was superseded; DN002: one of the messages was settled before; DN003:
+    -- one is not of this lease; DN007: not in the order of its key. Each fails the caller's
     -- transaction; nothing has changed. An error is an object with type, message and traceback.
-    -- Stale means superseded, not late: past its deadline a lease holds until it is taken over.
+    -- Stale means superseded, not late: past its deadline a lease holds until it is reclaimed.
     IF NOT durable_notify._is_owner() THEN
         RETURN durable_notify._settle_granted(
             token, acked, retried, rejected, retry_delays, retry_errors, reject_reasons, reject_errors);
@@ -30,14 +30,14 @@ BEGIN
         RETURN sent_back;
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
-        -- All at once, in order: no need to note each. Trap: at a higher level it would not see
-        -- what others have settled since the transaction's snapshot.
+        -- All at once, in order: no need to record each. Trap: at a higher isolation level it would not
+        -- see what others have settled since the transaction's snapshot.
         DELETE FROM durable_notify.lease l WHERE l.token = settle.token AND l.ids = settled
         RETURNING l.* INTO lease;
         whole := FOUND;
     END IF;
     IF NOT whole THEN
-        -- Two transactions may settle messages of one lease at once; a takeover may not meanwhile.
+        -- Two transactions may settle messages of one lease at once; no claim may reclaim it meanwhile.
         -- Trap: a fence by plain read commits with a stale token at REPEATABLE READ.
         SELECT * INTO lease FROM durable_notify.lease l WHERE l.token = settle.token FOR KEY SHARE;
         IF NOT FOUND THEN
@@ -51,8 +51,9 @@ BEGIN
         END IF;
         -- Acks are inserted. Trap: acks that update one lease row deadlock with each other.
         recorded := durable_notify._record_settled(token, settled || sent_back);
-        -- Trap: SERIALIZABLE takes this look for a conflict with whoever settles another part. There
-        -- a lease settled in parts runs out by its deadline instead; nothing of it comes again.
+        -- Trap: SERIALIZABLE takes this look for a conflict with a transaction that settles another
+        -- part. At that level a lease settled in parts runs to its deadline instead; none of it is
+        -- redelivered.
         IF pg_catalog.current_setting('transaction_isolation') <> 'serializable' THEN
             recorded := (SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = settle.token);
         END IF;
@@ -76,7 +77,7 @@ BEGIN
         -- Room for the group: consumers of its other topics may have waited for it.
         PERFORM durable_notify._ring_group(s.group_id) FROM durable_notify.subscription s WHERE s.id = lease.subscription_id;
     ELSIF lease.wake_hint IS NOT NULL OR pg_catalog.cardinality(retried) > 0 THEN
-        -- Whatever makes a message deliverable rings: a key that is free, a due time nobody knows.
+        -- Whatever makes a message deliverable rings: a key that is free, a new due time.
         PERFORM durable_notify._ring(s.topic, '0')
            FROM durable_notify.subscription s WHERE s.id = lease.subscription_id;
     END IF;
@@ -116,7 +117,7 @@ LANGUAGE plpgsql AS $function$
 DECLARE
     recorded bigint;
 BEGIN
-    -- Note messages of a lease as settled, or fail where one of them was before.
+    -- Record messages of a lease as settled, or fail if one of them was before.
     INSERT INTO durable_notify.settlement (token, message_id)
     SELECT _record_settled.token, pg_catalog.unnest(ids)
     ON CONFLICT DO NOTHING;
@@ -134,7 +135,7 @@ LANGUAGE plpgsql STABLE AS $function$
 DECLARE
     early bigint;
 BEGIN
-    -- Refuse to be done with a message while an earlier one of its key, in the same lease, is not.
+    -- Refuse to settle a message while an earlier one of its key, in the same lease, is not settled.
     SELECT m.id INTO early FROM (
         SELECT a.id, a.ord,
                pg_catalog.min(a.ord) FILTER (WHERE a.id = ANY (retried) OR a.id <> ALL (done) AND NOT EXISTS (
@@ -158,7 +159,8 @@ CREATE FUNCTION durable_notify._requeue(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Have messages of a lease wait for one of their key that is retried; it is no attempt of theirs.
+    -- Have messages of a lease wait for one of their key that is retried; this is not an attempt of
+    -- theirs.
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
     SELECT lease.subscription_id, m.id, pg_catalog.clock_timestamp(), m.attempt,
            CASE WHEN m.key IS NULL THEN 'retry' ELSE 'key' END, m.key
@@ -168,3 +170,9 @@ BEGIN
      WHERE m.id = ANY (_requeue.ids);
 END
 $function$;
+
+CALL durable_notify._grantable('settle', '{consume}', $$_require('consume', NULL, NULL, true)$$, next => $$
+    IF durable_notify._visible_leases(ARRAY[token]) = '{}' THEN
+        PERFORM durable_notify._raise_lease_lost(token);
+    END IF;
+$$);

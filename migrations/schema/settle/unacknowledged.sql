@@ -3,12 +3,12 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Those of some messages, handed to a group once, that are not acknowledged: it is to get them
-    -- again, or they are with a consumer; or they are dead letters.
+    -- Of some messages that were once delivered to a group, return those that are not acknowledged:
+    -- they are to be redelivered, a consumer holds them, or they are dead letters.
     --
-    -- For who settled a lease, lost the connection meanwhile, and finds the lease gone: it was settled,
-    -- or taken over, or handed out by a claim that the server forgot in a crash. One statement, since
-    -- a message goes from one of these places to the next in one transaction.
+    -- For a consumer that settled a lease, lost the connection meanwhile, and finds the lease gone. It
+    -- was settled, or reclaimed, or delivered by a claim that the server forgot in a crash. One
+    -- statement, since a message moves from one of these states to the next in one transaction.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._unacknowledged_granted(group_name, ids);
         RETURN;
@@ -38,3 +38,5 @@ BEGIN
      ORDER BY found.id;
 END
 $function$;
+
+CALL durable_notify._grantable('unacknowledged', '{consume}', $$_require('consume', NULL, group_name)$$);

@@ -3,7 +3,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- What was done by hand to a group (NULL: to all that the caller may see), the newest first.
+    -- The changes of a group by hand (NULL: of all that the caller may see), the newest first.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._audit_entries_granted(group_name);
         RETURN;
@@ -20,10 +20,13 @@ CREATE FUNCTION durable_notify._record_audit(
     messages bigint DEFAULT NULL, why text DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql AS $function$
-    -- Note what is done to a group by hand, in the same transaction.
+    -- Record a change of a group by hand, in the same transaction.
     INSERT INTO durable_notify.audit (acting_as, action, group_name, topic, messages, why, details)
     SELECT CASE WHEN pg_catalog.has_table_privilege(c.caller, 'durable_notify.outbox', 'TRUNCATE')
-                THEN CURRENT_USER ELSE c.caller END,  -- whose rights count, not with whose it runs
+                THEN CURRENT_USER ELSE c.caller END,  -- the role whose rights count, not the owner of the function
            _record_audit.action, _record_audit.group_name, _record_audit.topic, _record_audit.messages, _record_audit.why, _record_audit.details
       FROM durable_notify._calling_role() AS c (caller)
 $function$;
+
+CALL durable_notify._grantable('audit_entries', '{observe,consume}', $$_require_observe(group_name)$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

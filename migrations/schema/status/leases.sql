@@ -5,8 +5,9 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- What consumers hold now, of the groups that the caller may see, the oldest first; messages: how many of
-    -- a lease are not settled yet. One past its deadline is held until another consumer takes it over.
+    -- What consumers hold now, of the groups that the caller may see, the oldest first; messages: how
+    -- many of a lease are not settled yet. A lease past its deadline is held until another consumer
+    -- reclaims it.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._leases_granted();
         RETURN;
@@ -22,3 +23,6 @@ BEGIN
      ORDER BY l.claimed_at, l.token;
 END
 $function$;
+
+CALL durable_notify._grantable('leases', '{observe,consume}', $$_require_observe()$$,
+    visible => $$_can_observe(f.group_name, f.topic)$$);

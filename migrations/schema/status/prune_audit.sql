@@ -6,8 +6,8 @@ DECLARE
     pruned bigint := 0;
     removed bigint;
 BEGIN
-    -- Forget what was noted before a time, some 10,000 rows at most of each: the audit, losses, and replays
-    -- that have ended; returns how many. NULL: nothing.
+    -- Delete what was recorded before a time, some 10,000 rows at most of each: the audit, losses, and
+    -- replays that have ended; returns how many. NULL: nothing.
     DELETE FROM durable_notify.audit a WHERE a.id IN (
         SELECT o.id FROM durable_notify.audit o WHERE o.at < before ORDER BY o.id LIMIT 10000);
     GET DIAGNOSTICS removed = ROW_COUNT;

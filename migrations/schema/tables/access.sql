@@ -1,9 +1,9 @@
--- What roles may do besides the owner: grant_access() writes it, and the functions named ..._granted
--- look here; see _is_owner().
+-- What roles other than the owner may do: grant_access() writes it, and the functions named ..._granted
+-- read it; see _is_owner().
 --   action:     publish, consume, read, observe, or insert: INSERT statements of their own
 --   pattern:    the topics, of publish, consume and read; regex is the same as _topic_regex() has it
 --   group_name: the group, of consume
--- The role by its oid: one that is dropped, and made again under the same name, is another.
+-- The role by its oid: a role that is dropped, and created again under the same name, is another.
 CREATE TABLE durable_notify.access (
     role       regrole     NOT NULL,
     action     text        NOT NULL,

@@ -1,4 +1,4 @@
--- Who has changed what about a group by hand, when and why.
+-- Changes of groups by hand: who made them, when and why.
 CREATE TABLE durable_notify.audit (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

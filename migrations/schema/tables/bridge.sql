@@ -9,8 +9,9 @@ CREATE TABLE durable_notify.topic_mirror (
     CONSTRAINT topic_mirror_channel_is_1_to_63_bytes CHECK (pg_catalog.octet_length(channel) BETWEEN 1 AND 63)
 );
 
--- Who captures a channel to a topic, or did not long ago: until when all that was sent has been heard and
--- published, and the last batch of each, so that one whose commit was in doubt is not published twice.
+-- The writers that capture a channel to a topic, or did not long ago: until when each has heard and
+-- published all that was sent, and its last batch, so that a batch whose commit was in doubt is not
+-- published twice.
 CREATE TABLE durable_notify.capture (
     topic       text        NOT NULL,
     channel     text        NOT NULL,

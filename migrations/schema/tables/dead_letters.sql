@@ -1,5 +1,6 @@
--- Messages given up, whole, so that the log need not be kept for them. One that dies twice at once, under two
--- leases, has two rows: an insert that waited for the other one would hold up the group's claims.
+-- Messages given up, whole, so that the outbox need not be kept for them. One that dies twice at once,
+-- under two leases, has two rows: an insert that waited for the other one would hold up the group's
+-- claims.
 CREATE TABLE durable_notify.dead_letter (
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,
     message_id      bigint      NOT NULL,

@@ -1,12 +1,12 @@
 -- A group and its options; configure() changes them while consumers run.
---   order_by:      none, key (of one key never two at once, never out of order) or strict (so for
---                  the whole topic, and by id)
+--   order_by:      none, key (of one key never two at once, never out of order) or strict (the same
+--                  for the whole topic, and by id)
 --   exclusive:     one consumer at a time is active, the others stand by
 --   retry_*:       the delay after attempt n: retry_base * retry_factor^(n-1), up to retry_max
 --   on_expiry:     what becomes of a message past its expires_at: drop (counted) or dead_letter
 --   park_limit:    how many messages of a topic may wait for their keys before the claim does
 --   max_in_flight: the most messages leased at once, over all consumers
---   rate_limit:    the most messages handed out a second, over all consumers
+--   rate_limit:    the most messages delivered a second, over all consumers
 CREATE TABLE durable_notify.consumer_group (
     id            integer          GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name          text             NOT NULL UNIQUE,
@@ -36,9 +36,10 @@ CREATE TABLE durable_notify.consumer_group (
     CONSTRAINT consumer_group_max_attempts_is_positive CHECK (max_attempts > 0)
 );
 
--- One row a group, locked by who writes keys into deferred without the group's lock: FOR SHARE by settle() and
--- release(), against configure(), which changes order_by with a row of its own. So a key in deferred is
--- always one that the group's order has. Not the group's own row: pause() and others update that.
+-- One row a group, locked by sessions that write keys into deferred without the group's lock: FOR SHARE
+-- by settle() and release(), against configure(), which changes order_by with a row of its own. So a
+-- key in deferred is always one that the group's order has. Not the group's own row: pause() and others
+-- update that.
 CREATE TABLE durable_notify.ordering (
     group_id integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     changes  bigint  NOT NULL DEFAULT 0
@@ -60,17 +61,9 @@ CREATE TABLE durable_notify.active_consumer (
     deadline timestamptz NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- What a group with a rate limit may still hand out: a token bucket.
+-- How much may still be delivered to a group with a rate limit: a token bucket.
 CREATE TABLE durable_notify.rate_bucket (
     group_id integer          PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     tokens   double precision NOT NULL,
     at       timestamptz      NOT NULL
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-
--- How far a strict group may read: ids up to last_id, once the publishers noted have ended.
-CREATE TABLE durable_notify.group_watermark (
-    group_id  integer PRIMARY KEY REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
-    last_id   bigint  NOT NULL,
-    noted_id  bigint,
-    waits_for xid[]   NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

@@ -1,4 +1,4 @@
--- What a group's handlers have done once and for all, by message: for effects outside the database.
+-- What a group's handlers have done once, by message: for effects outside the database.
 CREATE TABLE durable_notify.processed_message (
     group_id   integer     NOT NULL REFERENCES durable_notify.consumer_group ON DELETE CASCADE,
     message_id bigint      NOT NULL,

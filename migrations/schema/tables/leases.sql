@@ -1,5 +1,5 @@
--- A batch handed to one consumer. A row is inserted and deleted, never updated, so that settling
--- inside a caller's REPEATABLE READ transaction does not collide with the heartbeat.
+-- A batch delivered to one consumer. A row is inserted and deleted, never updated, so that settling
+-- inside a caller's REPEATABLE READ transaction does not collide with extend().
 CREATE TABLE durable_notify.lease (
     -- The time in microseconds, and the backend: never the same again, see _claim_topic().
     token           bigint      PRIMARY KEY DEFAULT (
@@ -11,9 +11,9 @@ CREATE TABLE durable_notify.lease (
     deadline        timestamptz NOT NULL,
     ids             bigint[]    NOT NULL,
     attempts        integer[]   NOT NULL,
-    order_by        text        NOT NULL,  -- the order that it was handed out under: keys are kept in that
+    order_by        text        NOT NULL,  -- the order under which it was delivered: keys are kept in that
     keys            text[],  -- NULL: nothing is to be kept in order; see _lease_keys()
-    wake_hint           text  -- what to ring when it is settled, where that may make others deliverable:
+    wake_hint           text  -- what to ring when it is settled, if that may make others deliverable:
                           -- a message for its topic's consumers, * for all topics of the group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -30,16 +30,16 @@ CREATE TABLE durable_notify.settlement (
     PRIMARY KEY (token, message_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- Messages that wait for something. Whether one can go is computed by the claim.
---   waits_for:  retry (its next attempt), key (what is before it of its key: parked), delivery (its
+-- Messages that wait for something. The claim computes whether one can go.
+--   reason:     retry (its next attempt), key (an earlier message of its key: parked), delivery (its
 --               deliver_at) or replay (its turn)
 --   key:        set when the message holds back what comes after it of its key; '' in a strict group
---   replay_job: the replay that may take the row back; NULL: the group is owed the message, and no cancel takes it
--- A message may have several rows, each for a reason of its own. Rows are inserted by all who have a reason,
--- and never wait for each other. Rows are removed or changed under the group's lock only: the claim takes
--- all rows of a message at once.
--- Trap: one row a message, with ON CONFLICT: a reason overwrites another one, and each writer waits for the
--- open transactions of handlers.
+--   replay_job: the replay that may cancel the row; NULL: the group is owed the message, and no cancel removes it
+-- A message may have several rows, each for its own reason. Every session that has a reason inserts a
+-- row, and they never wait for each other. Rows are removed or changed under the group's lock only: the
+-- claim takes all rows of a message at once.
+-- Trap: with one row a message, and ON CONFLICT, a reason overwrites another one, and each writer waits
+-- for the open transactions of handlers.
 CREATE TABLE durable_notify.deferred (
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,
     message_id      bigint      NOT NULL,

@@ -1,13 +1,14 @@
--- The log. Append-only: consuming a message writes nothing here.
+-- The outbox: an append-only log. Consuming a message writes nothing here.
 --
--- Partitioned by id, so that what has expired is dropped, not deleted row by row: create_partitions() makes
--- leaves ahead of time. What no leaf was made for goes to outbox_default, so that publishing works without.
+-- Partitioned by id, so that expired messages are dropped, not deleted row by row: create_partitions()
+-- makes partitions ahead of time. Rows without a partition go to outbox_default, so that publishing works
+-- without.
 --
 -- Column order matters. Defaults are evaluated in column order, so the id, being last, is drawn
 -- after whatever the insert's own expressions waited for: ids of one key follow cause and effect.
--- CACHE 1 and GENERATED ALWAYS keep it so (DESIGN section 3).
--- What a row must be is checked by the trigger _outbox_after_insert(): CHECK constraints are read anew from
--- their text by each statement, which took a quarter of a publisher's rate (docs/performance.md).
+-- CACHE 1 and GENERATED ALWAYS keep it so (docs/decisions/windows.md).
+-- The trigger _outbox_after_insert() checks what a row must be: each statement parses CHECK constraints
+-- again from their text, which took a quarter of a publisher's rate (docs/performance.md).
 CREATE TABLE durable_notify.outbox (
     xid        xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     topic      text        COLLATE "C" NOT NULL,  -- indexes that no new version of a locale breaks
@@ -21,20 +22,21 @@ CREATE TABLE durable_notify.outbox (
     id         bigint      GENERATED ALWAYS AS IDENTITY (CACHE 1),
     CONSTRAINT outbox_pkey PRIMARY KEY (topic, id)
 ) PARTITION BY RANGE (id);
--- Finds the rows of one transaction, or of a range of transactions, without touching the log.
+-- Finds the rows of one transaction, or of a range of transactions, without touching the table.
 CREATE INDEX outbox_topic_xid_id ON durable_notify.outbox (topic, xid, id);
 -- For replay by time; costs an insert next to nothing.
 CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
 
--- vacuum_truncate: space at the end of a leaf comes back when it is emptied; VACUUM is not to lock it for that.
+-- vacuum_truncate: space at the end of a partition comes back when it is emptied; VACUUM must not lock
+-- it for that.
 CREATE TABLE durable_notify.outbox_default PARTITION OF durable_notify.outbox DEFAULT
     WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);
 
--- How the log is laid out: one row, or none, for what is usual; see seal.
---   min_width:    how many ids a leaf is made for, at least
---   ahead:        how many leaves are kept ready after the one that is written to
---   closed_below: how far leaves are closed; see _close_partitions()
---   copied:       the first id of the leaf that is written anew, and the transaction that copied it;
+-- Settings of the partitions: one row, or none, for the defaults; see the table watermark.
+--   min_width:    how many ids a partition is made for, at least
+--   ahead:        how many partitions are kept ready after the one that is written to
+--   closed_below: how far partitions are closed; see _close_partitions()
+--   copied:       the first id of the partition that is being rewritten, and the transaction that copied it;
 --                 see _rewrite_partition()
 CREATE TABLE durable_notify.partition_settings (
     only_one     boolean PRIMARY KEY DEFAULT true CHECK (only_one),

@@ -1,7 +1,7 @@
--- Messages that a group gets again, beside what is new; advance_replays() moves them on.
---   s0, h0, s1, p: where the group stood at the start: what had been handed over by then is replayed,
+-- Messages that a group gets again, beside what is new; advance_replays() delivers them step by step.
+--   s0, h0, s1, p: the group's position at the start: what had been delivered by then is replayed,
 --                  the rest the group gets anyhow
---   last_id:       how far it has come; total and done count the messages that fit
+--   last_id:       how far the replay has come; total and done count the messages that fit
 CREATE TABLE durable_notify.replay_job (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     subscription_id integer     NOT NULL REFERENCES durable_notify.subscription ON DELETE CASCADE,

@@ -1,12 +1,13 @@
--- What goes from a topic, and when; set_retention() writes it. pattern is a topic, or a pattern of topics
--- as _topic_regex() has it; the lowest rank that fits a topic counts, see _pattern_specificity().
+-- What is removed from a topic, and when; set_retention() writes it. pattern is a topic, or a pattern
+-- of topics as _topic_regex() has it; the lowest rank that matches a topic counts, see
+-- _pattern_specificity().
 --   max_age:      so long after it was published
---   max_bytes:    once so much of the topic is younger, as _measure_topic() reckons it
---   when_settled: as soon as every group has settled it, where there is a group
---   on_lag:       where a group has not settled it: block (it stays), or lose (recorded in loss)
+--   max_bytes:    once so much of the topic is younger, as _measure_topic() measures it
+--   when_settled: as soon as every group has settled it, if there is a group
+--   on_lag:       if a group has not settled it: block (it stays), or lose (recorded in lost_message)
 --   alarm_bytes:  how much may stay because a group lags before it is an alarm
---   compact:      of each key the latest stays
---   archive:      only what is archived goes
+--   compact:      the latest message of each key stays
+--   archive:      only what is archived is removed
 CREATE TABLE durable_notify.topic_retention (
     pattern      text        COLLATE "C" PRIMARY KEY,
     regex        text        NOT NULL,
@@ -51,7 +52,7 @@ CREATE TABLE durable_notify.compacted_key (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX compacted_key_message_id ON durable_notify.compacted_key (topic, message_id);
 
--- What groups lost to retention with on_lag lose. By name: it is to outlast the group.
+-- What groups lost to retention with on_lag lose. By name: a row must outlast the group.
 CREATE TABLE durable_notify.lost_message (
     id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -63,16 +64,20 @@ CREATE TABLE durable_notify.lost_message (
     reason     text        NOT NULL
 );
 
--- Up to which id nothing can appear any more, once the publishers noted have ended; see _advance_watermark(). One row,
--- which maintenance makes: where logical replication brings one, none is to be in its way.
+-- Ids up to last_id are decided: nothing can appear there any more. Ids up to noted_id are, once the
+-- publishers in waits_for have ended; see _advance_watermark(). A row for each strict group that had to
+-- wait, and the outbox's own.
+--   group_id: 0 for the outbox. No foreign key: its check would lock the group's row at a claim
+-- Maintenance makes the outbox's row: if logical replication brings one, no other row may be in its way.
 CREATE TABLE durable_notify.watermark (
-    only_one  boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    last_id   bigint NOT NULL,
+    group_id  integer PRIMARY KEY,
+    last_id   bigint  NOT NULL,
     noted_id  bigint,
-    waits_for xid[]  NOT NULL
-) WITH (fillfactor = 50);
+    waits_for xid[]   NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- One row: who maintains, and when it last gave a sign of life; when a round was last done, and what it did.
+-- One row: which worker maintains, and when it last gave a sign of life; when a round was last done,
+-- and what it did.
 CREATE TABLE durable_notify.maintenance (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     worker   text,
@@ -81,8 +86,8 @@ CREATE TABLE durable_notify.maintenance (
     report   jsonb
 ) WITH (fillfactor = 50);
 
--- Leaves of which every message may go, and when that was found; see _mark_unwanted().
---   first_id: where the leaf begins; 0: outbox_default
+-- Partitions whose messages may all be removed, and when that was found; see _mark_unwanted().
+--   first_id: where the partition begins; 0: outbox_default
 --   seen:     what was looked at: in outbox_default more may have appeared since
 --   since:    the transaction that found it: snapshots that see it committed see that no group wants the messages
 CREATE TABLE durable_notify.unwanted_partition (

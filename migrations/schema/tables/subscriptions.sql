@@ -10,13 +10,13 @@ CREATE TABLE durable_notify.subscription (
     )
 );
 
--- Where a subscription stands: the newest row wins. Appended, never updated: under a held xmin a
--- row updated at every claim is walked version by version.
---   handed over: (visible in s0 AND id <= h0) OR (visible in s1 AND id <= p)
---   s1 IS NULL:  the window is finished, the next claim opens one that ends at its own snapshot
---   h1:          the window reads ids up to it: no row visible in s1 has a higher one, or may be read yet
---   live:        tokens of leases that may still be held
---   expired:     how many messages came past their expires_at
+-- A subscription's position: the newest row wins. Appended, never updated: under a held xmin a row
+-- updated at every claim is walked version by version.
+--   delivered:    (visible in s0 AND id <= h0) OR (visible in s1 AND id <= p)
+--   s1 IS NULL:   the window is finished, the next claim opens one that ends at its own snapshot
+--   h1:           the window reads ids up to it: no row visible in s1 has a higher one, or may be read yet
+--   lease_tokens: tokens of leases that may still be held
+--   expired:      how many messages came past their expires_at
 -- No foreign key, here and in lease: its check would lock the subscription's row at every claim.
 CREATE TABLE durable_notify.position (
     subscription_id integer     NOT NULL,

@@ -1,8 +1,8 @@
--- Never a row: whoever rings for something other than publishing locks it, see _ring().
+-- Never has a row: a session that rings for something other than publishing locks it, see _ring().
 CREATE TABLE durable_notify.lock_rings ();
 
--- Topics that do not ring as others do; set_notify_policy() changes them, and the function notify_policy() with
--- them.
+-- Topics with a notify policy of their own; set_notify_policy() changes them, and the function
+-- notify_policy() with them.
 CREATE TABLE durable_notify.topic_notify_policy (
     topic   text PRIMARY KEY,
     wakeups text NOT NULL,

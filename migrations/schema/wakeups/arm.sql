@@ -2,28 +2,29 @@ CREATE FUNCTION durable_notify.arm(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Have everything that is published to a topic from here on ring, until disarm() or the end of
-    -- this session: for programs that LISTEN by themselves. True: armed, or it was already.
+    -- From now on, have everything that is published to a topic ring, until disarm() or the end of this
+    -- session: for programs that LISTEN themselves. True: armed, or it was already.
     --
     -- LISTEN first, and commit; then arm, and read once more: what was published before did not ring.
-    -- Transactions of unnotified_transactions() may have looked at the bell before, and will commit without
-    -- ringing: read again once still_running() misses one. False: somebody holds the key exclusively,
-    -- for a moment as a rule; read, and try again. '' arms the bell of every topic: their names come
-    -- on the channel durable_notify. A session does not ring for itself: publish on another.
+    -- Transactions of unnotified_transactions() may have looked at the bell before, and will commit
+    -- without ringing: read again once still_running() no longer returns one of them.
+    -- False: another session holds the key exclusively, usually for a moment, or the queue of
+    -- notifications is half full; read, and try again. '' arms the bell of every topic: their names
+    -- come on the channel durable_notify. A session does not ring for itself: publish on another.
     IF durable_notify.notify_policy(topic) = 'never' THEN
         RAISE EXCEPTION 'topic "%" never rings', topic USING ERRCODE = '22023',
               HINT = 'Read it at intervals, or let it ring: durable_notify.set_notify_policy().';
     END IF;
-    -- Trap: to wait for the key would be to wait behind a stranger who holds it.
+    -- Trap: waiting for the key would be waiting behind a stranger that holds it.
     IF durable_notify.armed(topic) THEN
         RETURN true;
     END IF;
-    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(topic)) THEN
+    IF durable_notify._arm_topics(ARRAY[topic]) -> 'barred' <> '[]' THEN
         RETURN false;
     END IF;
-    -- Trap: marked first and cancelled in between, a topic would look armed that never rings.
+    -- Trap: if the mark came first and a cancel in between, a topic would look armed that never rings.
     IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify._topic_mark(topic)) THEN
-        PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
+        PERFORM durable_notify._disarm_topics(ARRAY[topic]);
         RETURN false;
     END IF;
     RETURN true;
@@ -37,17 +38,19 @@ DECLARE
     wanted text;
     barred text[] := '{}';
     silent text[] := '{}';
-    -- Trap: of a full queue PostgreSQL removes nothing, even once all have read it, until somebody looks.
+    -- Trap: PostgreSQL removes nothing from a full queue, even once all have read it, until a session
+    -- looks.
     crowded boolean := pg_catalog.pg_notification_queue_usage() > 0.5;
 BEGIN
-    -- Arm the doorbells of topics that this session has not armed, then look who may have passed
-    -- them before. Of the topics, barred: somebody holds their key exclusively; silent: they never ring.
-    -- crowded: the queue of notifications is half full, and none is armed: publishers who ring when it
-    -- is full cannot commit.
+    -- Arm the doorbells of topics that this session has not armed, then look for transactions that may
+    -- have passed them before. Our listener calls this, and knows what it has armed; arm() keeps a mark
+    -- of it. Of the topics, barred: another session holds their key exclusively; silent: they never
+    -- ring. crowded: the queue of notifications is half full, and none is armed: publishers that ring
+    -- when it is full cannot commit.
     FOREACH wanted IN ARRAY topics LOOP
         IF durable_notify.notify_policy(wanted) = 'never' THEN
             silent := silent || wanted;
-        ELSIF crowded OR NOT pg_catalog.pg_try_advisory_lock_shared(1685024362, pg_catalog.hashtext(wanted)) THEN
+        ELSIF crowded OR NOT pg_catalog.pg_try_advisory_lock_shared(durable_notify._doorbell_class(), pg_catalog.hashtext(wanted)) THEN
             barred := barred || wanted;
         END IF;
     END LOOP;
@@ -59,6 +62,10 @@ $function$;
 CREATE FUNCTION durable_notify._topic_mark(topic text) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- A hash of a topic that has nothing to do with the doorbell's, which is hashtext().
+    -- A hash of a topic that is independent of the doorbell's, which is hashtext().
     SELECT ('x' || pg_catalog.left(pg_catalog.md5(topic), 8))::bit(32)::integer
 $function$;
+
+CALL durable_notify._grantable('arm', '{read,consume}');
+CALL durable_notify._grantable('_arm_topics', '{read,consume}');
+CALL durable_notify._grantable('_topic_mark', '{read,consume}');

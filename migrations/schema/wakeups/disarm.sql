@@ -2,10 +2,11 @@ CREATE FUNCTION durable_notify.disarm(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Take back arm(): publishers need not ring for this session. Returns whether it was armed.
+    -- Undo arm(): publishers need not ring for this session. Returns whether it was armed.
+    -- Trap: in one expression. A cancel between two statements would keep one of the locks.
     RETURN durable_notify.armed(topic)
        AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify._topic_mark(topic))
-       AND pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic));
+       AND pg_catalog.pg_advisory_unlock_shared(durable_notify._doorbell_class(), pg_catalog.hashtext(topic));
 END
 $function$;
 
@@ -14,7 +15,10 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Disarm doorbells of topics that _arm_topics() has armed on this session.
-    PERFORM pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(t.topic))
+    PERFORM pg_catalog.pg_advisory_unlock_shared(durable_notify._doorbell_class(), pg_catalog.hashtext(t.topic))
        FROM pg_catalog.unnest(topics) AS t (topic);
 END
 $function$;
+
+CALL durable_notify._grantable('disarm', '{read,consume}');
+CALL durable_notify._grantable('_disarm_topics', '{read,consume}');

@@ -1,12 +1,13 @@
 CREATE FUNCTION durable_notify._ring(topic text, hint text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
-    -- Wake who waits for a topic: what this transaction has done makes a message deliverable.
+    -- Wake the consumers that wait for a topic: what this transaction has done makes a message
+    -- deliverable.
     --
-    -- Everything but publishing that does so calls this, after it has done it. hint: an id, 0, or *
-    -- where other topics of a group may have something, too. Nobody relies on it.
-    -- The lock comes before the look and is kept until the commit is visible: that is how who arms
-    -- in between finds out that somebody has not seen it; see unnotified_transactions().
+    -- Everything but publishing that does so calls this afterwards. hint: an id, 0, or * if other
+    -- topics of a group may have something, too. No consumer relies on it.
+    -- The lock comes before the look and is kept until the commit is visible: by it a consumer that
+    -- arms in between finds that a transaction may not have seen it; see unnotified_transactions().
     LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE;
     PERFORM pg_catalog.pg_current_xact_id();
     PERFORM durable_notify._notify_waiters(topic, hint);

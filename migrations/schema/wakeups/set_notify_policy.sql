@@ -5,17 +5,17 @@ SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS
 DECLARE
     cases text;
 BEGIN
-    -- Say how what is published to a topic wakes its consumers: 'when_waiting' (only while one waits,
-    -- the default), 'always' (for listeners that cannot arm) or 'never' (consumers look once a second;
+    -- Set how what is published to a topic wakes its consumers: 'when_waiting' (only while one waits,
+    -- the default), 'always' (for listeners that cannot arm) or 'never' (consumers poll once a second;
     -- for publishers with PREPARE TRANSACTION, which PostgreSQL refuses after a NOTIFY).
     --
-    -- For the owner of the schema, and for a few topics: it writes notify_policy() anew, which publishers
+    -- For the owner of the schema, and for a few topics: it rewrites notify_policy(), which publishers
     -- evaluate for each message. Consumers learn of it by themselves.
     IF policy IS NULL OR policy NOT IN ('when_waiting', 'always', 'never') THEN
-        RAISE EXCEPTION 'wake-ups come when_waiting, always or never, not "%"', policy USING ERRCODE = '22023';
+        RAISE EXCEPTION 'invalid policy "%": use when_waiting, always or never', policy USING ERRCODE = '22023';
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
-        -- A frozen snapshot would leave out what others have said since.
+        -- A frozen snapshot would leave out what others have set since.
         RAISE EXCEPTION 'set_notify_policy() must be in a READ COMMITTED transaction'
             USING ERRCODE = '22023', HINT = 'Begin one with BEGIN ISOLATION LEVEL READ COMMITTED. Nothing was changed.';
     END IF;
@@ -33,7 +33,9 @@ BEGIN
           WHERE p.oid = 'durable_notify.notify_policy(text)'::regprocedure)  -- its documentation
         || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::pg_catalog.text\n'
                 ELSE pg_catalog.format(E'SELECT CASE %s ELSE ''when_waiting'' END\n', cases) END);
-    -- Who sleeps by the old rule is to learn the new one: ! has a listener arm anew.
+    -- Consumers that sleep by the old policy must learn the new one: ! makes a listener arm again.
     PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '!');
 END
 $function$;
+
+CALL durable_notify._grantable('notify_policy', '{publish,insert,observe,read,consume}');

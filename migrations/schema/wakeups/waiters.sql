@@ -1,22 +1,29 @@
 CREATE FUNCTION durable_notify._no_waiter(topic text) RETURNS boolean
 LANGUAGE sql VOLATILE AS $function$
-    -- One look at a topic's doorbell ('': at that of every topic): true where nobody waits. False
-    -- where somebody does, or another publisher is looking at this very moment; see _has_waiter().
+    -- Look once at a topic's doorbell ('': at that of every topic): true if no consumer waits. False if
+    -- one does, or another publisher is looking at this very moment; see _has_waiter().
     --
-    -- Who waits holds the key in shared mode; a publisher tries it exclusively and lets it go at once,
-    -- as a network card raises interrupts only while its driver sleeps (NAPI; virtio's event_idx).
+    -- A consumer that waits holds the key in shared mode; a publisher tries it exclusively and releases
+    -- it at once, as a network card raises interrupts only while its driver sleeps (NAPI; virtio's
+    -- event_idx).
     -- Trap: in one expression. As two statements a cancel in between kept the key.
-    -- 1685024362 is 'dntj': this library's doorbells.
+    -- 1685024362 is _doorbell_class(), written out in the function that each publisher runs.
     SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(1685024362, pg_catalog.hashtext(topic))
                 THEN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic)) ELSE false END
+$function$;
+
+CREATE FUNCTION durable_notify._doorbell_class() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
+    -- The first key of the advisory locks that are this library's doorbells: 'dntj'. The second is a topic's hash.
+    SELECT 1685024362
 $function$;
 
 CREATE FUNCTION durable_notify._has_waiter(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
-    -- Whether somebody waits for a topic ('': for every topic). The caller holds RowExclusiveLock on
-    -- the outbox or on ringing by now: that is where who arms after this finds it.
+    -- Return whether a consumer waits for a topic ('': for every topic). By now the caller holds
+    -- RowExclusiveLock on the outbox or on lock_rings: a consumer that arms after this finds it there.
     --
     -- Publishers get in each other's way for a moment; that must not make them ring for each other.
     IF durable_notify._no_waiter(topic) OR durable_notify._no_waiter(topic) THEN
@@ -26,9 +33,9 @@ BEGIN
              THEN pg_catalog.pg_advisory_unlock_shared(1685024362, pg_catalog.hashtext(topic)) ELSE false END) THEN
         RETURN true;
     END IF;
-    -- Not even in shared mode: another publisher holds it now, and then nobody waits, since the modes
-    -- exclude each other. Trap: or a stranger queues for it behind those who wait: a try fails then,
-    -- too. Whether one waits stands in pg_locks, which takes too long to look at each time.
+    -- Not even in shared mode: another publisher holds it now, and then no consumer waits, since the
+    -- modes exclude each other. Trap: or a stranger queues for it behind consumers that wait: a try
+    -- fails then, too. pg_locks says whether one waits, but takes too long to look at each time.
     RETURN EXISTS (
         SELECT FROM pg_catalog.pg_locks l
          WHERE l.locktype = 'advisory' AND l.classid = 1685024362
@@ -51,7 +58,12 @@ BEGIN
         PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
     END IF;
     IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('') THEN
-        PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- who consumes by pattern
+        PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- for consumers by pattern
     END IF;
 END
 $function$;
+
+CALL durable_notify._grantable('_no_waiter', '{insert}');
+CALL durable_notify._grantable('_doorbell_class', '{read,consume}');
+CALL durable_notify._grantable('_has_waiter', '{insert}');
+CALL durable_notify._grantable('_notify_waiters', '{insert}');

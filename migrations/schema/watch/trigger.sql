@@ -15,11 +15,12 @@ DECLARE
         'table', COALESCE(pg_catalog.pg_partition_root(TG_RELID), TG_RELID::regclass)::text);
 BEGIN
     -- Publish a change of a row that watch() watches: {"table", "op", "new", "old"}, with the row's
-    -- primary key as the key. A change of the primary key is a delete and an insert, so that messages
-    -- of a key are of one row. With columns chosen, an update that changes none of them is no news.
+    -- primary key as the key. A change of the primary key is a delete and an insert, so that the
+    -- messages of a key are of one row. With columns chosen, an update that changes none of them is not
+    -- published.
     --
-    -- With the rights of the owner of this schema, so that who writes to the table needs none here.
-    -- Whoever writes, a value, and so a key, is written the same: hence the settings.
+    -- It runs with the rights of the owner of this schema, so that a session that writes to the table
+    -- needs none here. A value, and so a key, is written the same in every session: hence the settings.
     IF TG_OP = 'TRUNCATE' THEN
         INSERT INTO durable_notify.outbox (topic, payload) VALUES (topic, about || '{"op": "truncate"}');
         RETURN NULL;
@@ -65,8 +66,8 @@ DECLARE
     key text;
 BEGIN
     -- A row's primary key as the key of a message: of one column its value, of several a JSON array of
-    -- them. NULL where the table has none. What a key cannot have in it, and %, becomes %XX; an empty
-    -- one %, and what is too long %md5: and its hash.
+    -- them. NULL if the table has none. What a key cannot contain, and %, becomes %XX; an empty one
+    -- becomes %, and one that is too long %md5: and its hash.
     SELECT pg_catalog.jsonb_agg(content -> a.attname::text ORDER BY k.ord) INTO key_values
       FROM pg_catalog.pg_index i
      CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, ord)
@@ -83,11 +84,12 @@ $function$;
 CREATE FUNCTION durable_notify._watched_columns(changed regclass, chosen jsonb) RETURNS text[]
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- The names now of the columns that watch() was told: {"table", "numbers", "names"} as of then.
+    -- The present names of the columns that watch() was given: {"table", "numbers", "names"} as of
+    -- then.
     --
-    -- By their numbers, which survive that a column is renamed, where the table is still that table, or
-    -- a partition of it. Else by the names: where a dump was restored, another table has been made, in
-    -- which the numbers may stand for other columns.
+    -- By their numbers, which survive a renamed column, if the table is still that table, or a
+    -- partition of it. Otherwise by the names: after a dump was restored it is another table, in which
+    -- the numbers may stand for other columns.
     SELECT CASE WHEN same.it_is THEN ARRAY(
                 SELECT a.attname::text FROM pg_catalog.pg_attribute a
                  WHERE a.attrelid = (chosen ->> 'table')::oid AND NOT a.attisdropped
@@ -101,7 +103,7 @@ $function$;
 CREATE FUNCTION durable_notify._pick_columns(changed regclass, content jsonb, chosen jsonb) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
-    -- Of a row the columns that _watched_columns() names; all of them, where none were chosen.
+    -- The columns of a row that _watched_columns() names; all of them, if none were chosen.
     SELECT CASE WHEN chosen IS NULL THEN content ELSE COALESCE((
         SELECT pg_catalog.jsonb_object_agg(c.name, content -> c.name)
           FROM pg_catalog.unnest(durable_notify._watched_columns(changed, chosen)) AS c (name)

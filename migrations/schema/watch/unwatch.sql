@@ -5,9 +5,9 @@ DECLARE
     was_there boolean;
     trigger_name text := durable_notify._watch_trigger_name(topic);
 BEGIN
-    -- Take back watch(): returns whether the table was watched for this topic. For the table's owner, if
-    -- he is a member of this schema's owner, too; he can also drop the triggers. It waits for those who
-    -- use the table, at most 3 seconds.
+    -- Undo watch(): returns whether the table was watched for this topic. For the table's owner, if it
+    -- is also a member of this schema's owner; it can also drop the triggers. It waits for sessions
+    -- that use the table, at most 3 seconds.
     was_there := EXISTS (
         SELECT FROM pg_catalog.pg_trigger t
          WHERE t.tgrelid = watched AND t.tgname = trigger_name AND t.tgfoid = 'durable_notify._watch_trigger()'::regprocedure);

@@ -9,24 +9,25 @@ DECLARE
     unknown text;
     trigger_name text := durable_notify._watch_trigger_name(topic);
 BEGIN
-    -- Publish every insert, update, delete and truncate of a table to a topic from here on: triggers, in
-    -- the transaction of whoever writes. columns: only these, and updates that change one of them.
-    -- with_old: updates have the old values, too. Watched anew, what was said before is replaced.
+    -- From now on, publish every insert, update, delete and truncate of a table to a topic: by
+    -- triggers, in the transaction that writes. columns: only these, and updates that change one of
+    -- them. with_old: updates have the old values, too. Watching again replaces the earlier settings.
     --
-    -- For the owner of this schema, with the right to make triggers on the table. It waits for those
-    -- who write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the messages'
-    -- key. A partition needs no watch of its own; that it alone is truncated, or detached, is not heard.
+    -- For the owner of this schema, with the right to create triggers on the table. It waits for
+    -- sessions that write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the
+    -- messages' key. A partition needs no watch of its own; if only the partition is truncated, or
+    -- detached, that is not published.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true) OR topic ~ '[*>]' THEN
-        RAISE EXCEPTION '"%" is no name of a topic', topic
+        RAISE EXCEPTION 'invalid topic name "%"', topic
             USING ERRCODE = '22023', HINT = 'A topic has 1 to 255 bytes, no white space, control characters, * or >. Nothing was changed.';
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE c.oid = watched AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
            AND n.nspname NOT IN ('durable_notify', 'pg_catalog', 'information_schema')) THEN
-        RAISE EXCEPTION '% cannot be watched', COALESCE(watched::text, 'what is not there')
+        RAISE EXCEPTION '% cannot be watched', COALESCE(watched::text, 'a table that does not exist')
             USING ERRCODE = '22023',
-                  HINT = 'Tables of your own can: no views, foreign or temporary tables, nor this library''s. Nothing was changed.';
+                  HINT = 'Watch a table of your own: no view, foreign or temporary table, nor one of this library. Nothing was changed.';
     END IF;
     IF columns IS NOT NULL THEN
         SELECT pg_catalog.string_agg(COALESCE(pg_catalog.quote_ident(c.name), 'NULL'), ', ' ORDER BY c.ord)

@@ -47,7 +47,7 @@ def settlements_ignored(session: Session) -> None:
 
 def seek_within_a_window(session: Session) -> None:
     """A seek forgets what was read of the window that is open."""
-    plant(session, "replay", ("back_to.p := LEAST(pos.p, target);", ""))
+    plant(session, "seek", ("target.p := LEAST(pos.p, target_id);", ""))
 
 
 def retry_before_the_log(session: Session) -> None:

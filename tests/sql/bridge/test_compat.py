@@ -249,7 +249,7 @@ def test_a_schema_of_somebody_else(owner: Session, cast: Roles) -> None:
     """What is in it would be called in place of what others mean."""
     name = cast.names["nobody"]
     owner.run(f"CREATE SCHEMA durable_notify_compat AUTHORIZATION {name}")
-    with pytest.raises(errors.InvalidParameterValue, match=f"is there, and belongs to {name}"):
+    with pytest.raises(errors.InvalidParameterValue, match=f"exists and belongs to {name}"):
         owner.run(CREATE)
     assert owner.value("SELECT to_regproc('durable_notify_compat.pg_notify')") is None
 

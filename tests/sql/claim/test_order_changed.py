@@ -223,7 +223,7 @@ def test_a_consumer_with_a_new_order_starts_once_it_can(
             target=consumer.run, args=(lambda message: got.append(message.id),)
         )
         running.start()
-        eventually(lambda: "group 'g' is waited for" in caplog.text)
+        eventually(lambda: "waiting for group 'g'" in caplog.text)
         handler.commit()
         running.join(BOUND)
     assert got == published

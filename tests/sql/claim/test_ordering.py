@@ -284,7 +284,7 @@ def test_strict_without_the_list_is_caught(sessions: Sessions) -> None:
     one, slow, other = strict(sessions)
     plant(
         one,
-        "_group_watermark",
+        "_advance_watermark",
         ("writers := durable_notify._open_publishers();", "writers := '{}';"),
     )
     slow.begin()

@@ -135,7 +135,7 @@ def test_planned_while_the_log_was_small(dsn: str) -> None:
 def test_after_a_replay(reader: Session) -> None:
     reader.run(GO_TO_THE_END)
     assert claim(reader).messages == 0
-    assert reader.value("SELECT durable_notify.replay('g', 't', 0)") == RETAINED
+    assert reader.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == RETAINED
     reading = claim(reader)
     assert reading.messages == BATCH
     assert reading.modest, reading

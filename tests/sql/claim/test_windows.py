@@ -11,7 +11,7 @@ from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
 from tests.support.sessions import Sessions, ids
 
 UNDELIVERED = "SELECT id FROM durable_notify._unread(%s)"
-REPLAY = "SELECT durable_notify.replay('g', 't', %s)"
+REPLAY = "SELECT redelivered FROM durable_notify.seek('g', 't', %s, backward_only => true)"
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
@@ -353,8 +353,8 @@ def test_unknown_group_and_topic(sessions: Sessions) -> None:
         ("claim('nobody', '{t}')", "DN005"),
         ("claim('g', '{t,nothing}')", "DN006"),
         ("claim('g', '{NULL}')", "DN006"),
-        ("replay('nobody', 't', 0)", "DN005"),
-        ("replay('g', 'nothing', 0)", "DN006"),
+        ("seek('nobody', 't', 0)", "DN005"),
+        ("seek('g', 'nothing', 0)", "DN006"),
     ):
         with pytest.raises(errors.DatabaseError) as caught:
             reader.run(f"SELECT durable_notify.{call}")

@@ -347,12 +347,12 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
     assert len(outbox_ids(owner)) == 410
 
 
-@pytest.mark.parametrize("table", ["heartbeat", "settlement"])
+@pytest.mark.parametrize("table", ["lease_deadline", "settlement"])
 def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
     """Who removes the same rows in another order is not met half way."""
     one, other = sessions.take(2)
     rows = {
-        "heartbeat": "INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')",
+        "lease_deadline": "INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')",
         "settlement": "INSERT INTO durable_notify.settlement VALUES (%s, 1)",
     }
     for token in (1, 2):

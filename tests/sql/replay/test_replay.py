@@ -60,9 +60,10 @@ def test_replay_in_every_state(
     left = set(reader.column(UNDELIVERED, place.subscription_id))
     everything = set(reader.column("SELECT id FROM durable_notify.outbox"))
     again = {i for i in everything - left if i > back}
-    assert reader.value("SELECT durable_notify.replay('g', 't', %s, dry_run => true)", back) == len(
-        again
-    )
+    assert reader.value(
+        "SELECT redelivered FROM durable_notify.seek('g', 't', %s, dry_run => true, backward_only => true)",
+        back,
+    ) == len(again)
     assert reader.position() == place
     assert reader.value(REPLAY, back) == len(again)
     assert set(reader.column(UNDELIVERED, place.subscription_id)) == left | again
@@ -130,7 +131,9 @@ def test_replay_by_time(sessions: Sessions) -> None:
     late = slow.publish()
     published = [publisher.publish(), publisher.publish()]
     drain(reader)
-    query = "SELECT durable_notify.replay('g', 't', since => %s)"
+    query = (
+        "SELECT redelivered FROM durable_notify.seek('g', 't', since => %s, backward_only => true)"
+    )
     assert reader.value(query, since) == 2
     slow.commit()
     assert drain(reader) == [late, *published]
@@ -165,4 +168,4 @@ def test_replays_that_make_no_sense(sessions: Sessions, call: str) -> None:
     reader = sessions.session()
     reader.subscribe()
     with pytest.raises(errors.InvalidParameterValue):
-        reader.run(f"SELECT durable_notify.replay({call})")
+        reader.run(f"SELECT redelivered FROM durable_notify.seek({call}, backward_only => true)")

@@ -69,7 +69,10 @@ def play(sessions: Sessions, seed: int) -> None:  # noqa: PLR0912 - a kind of st
             else:
                 one.run("SELECT durable_notify.release(ARRAY[%s]::bigint[])", batch[0].token)
         elif what == "back" and rng.random() < 0.3:
-            one.run("SELECT durable_notify.replay('g', 't', %s)", rng.randint(0, 50))
+            one.run(
+                "SELECT redelivered FROM durable_notify.seek('g', 't', %s, backward_only => true)",
+                rng.randint(0, 50),
+            )
         elif what == "compact":
             before = set(unsettled(one).get("g", []))
             one.run("SELECT durable_notify._advance_watermark()")
@@ -197,7 +200,7 @@ def test_a_late_commit(sessions: Sessions, planted: bool) -> None:
     """A lower id that commits later than the latest of its key goes, too. Passed over, it would stay."""
     one, slow = sessions.take(2)
     if planted:
-        past = "COALESCE((SELECT s.last_id + 1 FROM durable_notify.watermark s), 1)"
+        past = "COALESCE((SELECT w.last_id + 1 FROM durable_notify.watermark w WHERE w.group_id = 0), 1)"
         plant(one, "_watermark", (past, "9223372036854775807"))
     retain(one, compact=True)
     slow.begin()

@@ -22,7 +22,7 @@ def test_a_replay_that_an_old_snapshot_does_not_see(sessions: Sessions, planted:
     if planted:
         plant(one, "_lock_removal", ("<> 'read committed'", "IS NULL"))
     remover.begin("repeatable read")
-    assert one.value("SELECT durable_notify.replay('g', 't', 0)") == 1
+    assert one.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 1
     remove = "SELECT durable_notify._delete_expired('t')"
     if planted:
         assert remover.value(remove) == 1
@@ -93,7 +93,7 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
 @pytest.mark.parametrize(
     "again",
     [
-        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT redelivered FROM durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.start_replay('g', 't')",
         "SELECT durable_notify.redrive('g', everything => true)",

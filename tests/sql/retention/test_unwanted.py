@@ -248,7 +248,7 @@ def test_what_came_again_since_it_was_found_unwanted(
     backup = sessions.session()
     settle(owner)
     owner.run(NOTE)
-    assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    assert owner.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 10
     backup.begin("repeatable read")
     assert owner.value(REMOVE) == 0
     drain(owner)
@@ -268,7 +268,7 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
     assert owner.value(TIDY) == 1  # closed
     assert owner.value(TIDY) == 1
     for _ in range(2):
-        assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+        assert owner.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 10
         drain(owner)
         assert owner.value(TIDY) == 0
         assert owner.column(NOTED) == [1]
@@ -279,7 +279,7 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
 @pytest.mark.parametrize(
     "again",
     [
-        "SELECT durable_notify.replay('g', 't', 0)",
+        "SELECT redelivered FROM durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.seek('g', 't', 0)",
         "SELECT durable_notify.start_replay('g', 't')",
         "SELECT durable_notify.redrive('g', everything => true)",
@@ -318,7 +318,7 @@ def test_redelivered_as_the_lock_is_taken(sessions: Sessions, owner: Session) ->
     plant(owner, "_lock_removal", ("    LOCK TABLE", f"{AT_THE_GATE} LOCK TABLE"))
     gate.run("SELECT pg_advisory_lock(7)")
     asking.begin()
-    assert asking.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    assert asking.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 10
     removing = remover.start(REMOVE)
     sessions.wait_until_blocked(remover, removing)
     asking.commit()
@@ -339,7 +339,7 @@ def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
     removing = remover.start(REMOVE)
     sessions.wait_until_blocked(remover, removing)
     owner.run("SET statement_timeout = '2s'")
-    assert owner.value("SELECT durable_notify.replay('g', 't', 0)") == 10
+    assert owner.value("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == 10
     gate.run("SELECT pg_advisory_unlock(7)")
     assert removing.result() == [(0,)]
     assert ids(owner.claim()) == list(range(1, 11))

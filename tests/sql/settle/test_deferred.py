@@ -313,7 +313,7 @@ def goes_back(one: Session, two: Session) -> list[int]:
     published += [one.publish(key="k") for _ in range(2)]
     held = two.claim()
     assert ids(held) == published[1:]
-    assert one.run("SELECT again FROM durable_notify.seek('g', 't', 0)") == [(3,)]
+    assert one.run("SELECT redelivered FROM durable_notify.seek('g', 't', 0)") == [(3,)]
     return published
 
 

@@ -375,7 +375,7 @@ def test_a_message_comes_once_in_a_batch(sessions: Sessions) -> None:
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
     assert ids(reader.claim()) == published
-    reader.run("SELECT durable_notify.replay('g', 't', 0)")
+    reader.run("SELECT redelivered FROM durable_notify.seek('g', 't', 0)")
     reader.run(LONG_GONE)
     batch = reader.claim()
     assert ids(batch) == published

@@ -6,6 +6,7 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
+from tests.support.injection import plant
 from tests.support.observe import Listener, armed, barred, count_armed
 from tests.support.roles import roles
 from tests.support.sessions import Session, Sessions
@@ -261,6 +262,16 @@ def test_arming_does_not_wait_behind_a_stranger(sessions: Sessions) -> None:
     with barred(sessions.session(), "t"):
         assert listener.session.value("SELECT durable_notify.arm('t')") is False
     assert listener.session.value("SELECT durable_notify.arm('t')") is True
+
+
+def test_nothing_is_armed_while_the_queue_of_notifications_is_half_full(
+    sessions: Sessions, publisher: Session
+) -> None:
+    """Publishers that ring when it is full cannot commit."""
+    listener = Listener(sessions, "t")
+    plant(publisher, "_arm_topics", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
+    assert listener.session.value("SELECT durable_notify.arm('t')") is False
+    assert count_armed(publisher.connection, listener.session.pid) == 0
 
 
 def test_a_session_does_not_ring_for_itself(sessions: Sessions) -> None:

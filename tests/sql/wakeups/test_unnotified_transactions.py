@@ -264,7 +264,7 @@ def release(director: Session) -> Act:
 
 def replay(director: Session) -> Act:
     director.ack(handed_out_messages(director))
-    return "SELECT durable_notify.replay('g', 't', 0)", []
+    return "SELECT redelivered FROM durable_notify.seek('g', 't', 0)", []
 
 
 def handed_out_messages(director: Session) -> list[Any]:
@@ -406,7 +406,6 @@ def test_a_dry_run_rings_nobody(sessions: Sessions, publisher: Session, watcher:
     watcher.ack(handed_out_messages(watcher))
     listener = Listener(sessions, "t", arm=True)
     for call in (
-        "replay('g', 't', 0, dry_run => true)",
         "seek('g', 't', 0, dry_run => true)",
         "start_replay('g', 't', dry_run => true)",
     ):
