@@ -139,7 +139,7 @@ def _adapters(pgconn: PGconn) -> AdaptersMap:
 
 
 class AsyncOwnCursor(AsyncCursor[Any]):
-    """A cursor of ours, on any connection."""
+    """A cursor with the adapters of this library, on any connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -152,7 +152,7 @@ class AsyncOwnCursor(AsyncCursor[Any]):
 
 
 class OwnCursor(Cursor[Any]):
-    """A cursor of ours, on any connection."""
+    """A cursor with the adapters of this library, on any connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

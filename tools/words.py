@@ -36,7 +36,7 @@ AVOID = {
     "reckon(?:s|ed|ing)?": "compute",
 }
 SUFFIXES = (".md", ".py", ".sql", ".mako", ".toml", ".yaml", ".yml", ".mjs", ".pml")
-#: Files and folders that are checked; once all files are clean, this goes.
+#: Files and folders to check.
 CLEAN = (
     "README.md",
     "CONTRIBUTING.md",

@@ -61,7 +61,7 @@ def hearing(context: CheckContext) -> Iterator[Finding]:
 
 
 def queue(context: CheckContext) -> Iterator[Finding]:
-    """The queue of notifications is not full; else, which session keeps it from shrinking."""
+    """The queue of notifications is not full; otherwise, which session keeps it from shrinking."""
     (share,) = context.row("SELECT pg_notification_queue_usage()")
     if share <= context.thresholds.queue:
         return
