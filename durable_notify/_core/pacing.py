@@ -52,11 +52,13 @@ class BatchSizer:
         self.size = self.least
         self._calls = calls
 
-    def took(self, messages: int, seconds: float, began: float) -> None:
-        """Note that a call has handled messages in that time."""
-        if began < self._rested_at:
-            # Trap: a handler of before the pause may end after it. It says nothing of what
-            # comes now.
+    def took(self, messages: int, seconds: float, claimed_at: float) -> None:
+        """Note that a call has handled messages in that time.
+
+        Trap: when nothing is left to claim, many may still be buffered. How fast they are handled
+        says nothing of what comes after the pause.
+        """
+        if claimed_at < self._rested_at:
             return
         each = max(seconds, 1e-6) / messages
         mean = self._mean
