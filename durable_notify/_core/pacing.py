@@ -52,11 +52,13 @@ class BatchSizer:
         self.size = self.least
         self._calls = calls
 
-    def took(self, messages: int, seconds: float, began: float) -> None:
-        """Record that a call has handled messages in that time."""
-        if began < self._rested_at:
-            # Trap: a handler that began before the pause may end after it. Its speed says nothing
-            # about the next messages.
+    def took(self, messages: int, seconds: float, claimed_at: float) -> None:
+        """Record that a call has handled messages in that time.
+
+        Trap: when nothing is left to claim, many may still be buffered. Their speed says nothing
+        about the messages after the pause.
+        """
+        if claimed_at < self._rested_at:
             return
         each = max(seconds, 1e-6) / messages
         mean = self._mean

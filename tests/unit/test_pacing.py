@@ -62,7 +62,7 @@ def test_it_is_not_known_whether_a_handler_is_fast_before_it_has_handled_some() 
     assert pacer.size == 4
 
 
-def test_a_handler_of_before_a_pause_says_nothing() -> None:
+def test_what_was_claimed_before_a_pause_says_nothing() -> None:
     pacer = BatchSizer(3, 500)
     pacer.rest(10.0)
     pacer.took(1, 0.00001, 9.0)

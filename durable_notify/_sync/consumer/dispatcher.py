@@ -205,7 +205,7 @@ class Dispatcher:
         if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
             raise failure
         seconds = time.monotonic() - made.began
-        self._took(len(messages), seconds, made.began)
+        self._took(len(messages), seconds, messages[0]._lease.claimed_at)
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:

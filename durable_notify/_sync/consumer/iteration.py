@@ -40,7 +40,7 @@ class Iteration:
         self._batch_sizer = batch_sizer
         self._unsettled = Unsettled(until_empty=until_empty)
         self.out = 0  # how many messages a loop has
-        self._out_at = 0.0
+        self._out_at = self._claimed_at = 0.0
 
     def next(self) -> Message | None:
         """Return the next message; None: there are no more."""
@@ -49,7 +49,7 @@ class Iteration:
         with self._unsettled.waits():
             message = self._buffer.next()
         if message is not None:
-            self._went_out(1)
+            self._went_out([message])
         return message
 
     def next_batch(self, size: int, max_wait: float) -> list[Message]:
@@ -57,7 +57,7 @@ class Iteration:
         with self._unsettled.waits():
             batch = self._buffer.batch(size, max_wait)
         if batch:
-            self._went_out(len(batch))
+            self._went_out(batch)
         return batch
 
     def end_batch(self, batch: list[Message]) -> None:
@@ -77,12 +77,13 @@ class Iteration:
         """
         self._unsettled.look(self._lease_manager.held - self._buffer.size, room=room)
 
-    def _went_out(self, messages: int) -> None:
-        self.out, self._out_at = messages, time.monotonic()
-        self._buffer.begun(messages)
+    def _went_out(self, messages: list[Message]) -> None:
+        self.out, self._out_at = len(messages), time.monotonic()
+        self._claimed_at = messages[0]._lease.claimed_at
+        self._buffer.begun(len(messages))
 
     def _came_back(self) -> None:
         if self.out:
             seconds = time.monotonic() - self._out_at
-            self._batch_sizer.took(self.out, seconds, self._out_at)
+            self._batch_sizer.took(self.out, seconds, self._claimed_at)
             self.out = 0
