@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The project's tasks. Needs nothing but Python 3.11 or later.
 
-python3 tasks.py demo      watch messages survive what loses them with plain LISTEN/NOTIFY
+python3 tasks.py demo      watch messages survive faults that lose them with plain LISTEN/NOTIFY
 python3 tasks.py test      run the tests that are not slow, on a real PostgreSQL; all with --all
                            (other arguments go to pytest)
 
@@ -12,8 +12,8 @@ python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_as
 python3 tasks.py snapshot  write migrations/snapshot.txt
 python3 tasks.py revision  write the revision that a change of the schema needs, or freeze it
 python3 tasks.py lock      write requirements/dev.lock, with the newest releases
-python3 tasks.py audit     check these for known vulnerabilities, if a service can be asked
-python3 tasks.py versions  run the tests on every supported PostgreSQL (arguments: some of them)
+python3 tasks.py audit     check these for known vulnerabilities, if a service is reachable
+python3 tasks.py versions  run the tests on every supported PostgreSQL, or on those named
 python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
 python3 tasks.py bench     run the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        run what CI runs
@@ -42,11 +42,11 @@ OF_THE_SERVER = (
     "tests/maintenance/test_maintenance.py", "tests/publisher/test_publisher.py",
     "tests/security/test_matrix.py",
 )  # fmt: skip
-"""The tests that say most of what differs between versions of PostgreSQL."""
+"""The tests that depend most on the version of PostgreSQL."""
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
-    """Run a command of the virtual environment, from the project's root; returns its status."""
+    """Run a command of the virtual environment, in the project's root; return its status."""
     print("$", *command, flush=True)
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
     command = (str(BIN / command[0]), *command[1:])
@@ -54,7 +54,7 @@ def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
 
 
 def run(*command: str, cwd: Path | None = None, **environment: str) -> None:
-    """Run a command of the virtual environment, and end if it fails."""
+    """Run a command of the virtual environment, and exit if it fails."""
     if status := tried(*command, cwd=cwd, **environment):
         sys.exit(status)
 
@@ -71,7 +71,7 @@ def setup() -> None:
         venv.create(VENV, with_pip=True)
     install = ("python", "-m", "pip", "install", "--quiet")
     run(*install, "--require-hashes", "--requirement", str(LOCK.relative_to(ROOT)))
-    # Only the project itself: the lock has everything else, build tools included.
+    # Only the project itself: the lock has everything else, including build tools.
     run(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     stamp.write_text(wanted)
 
@@ -143,7 +143,7 @@ def audit() -> None:
 
 def versions(*wanted: str) -> None:
     for major in wanted or POSTGRESQL:
-        # The model knows no versions.
+        # The model does not depend on the version.
         pytest = ("python", "-m", "pytest", "-q", "-n", "2", "--ignore=tests/model")
         run(*pytest, DURABLE_NOTIFY_TEST_PG=major)
 
@@ -192,7 +192,7 @@ def upgrade(*arguments: str) -> None:
         subprocess.run(unpacking, cwd=new, input=archive.stdout, check=True)
         new.rename(old)
     print(f"the tests of {tag} on this schema", flush=True)
-    # tests/conftest.py migrates its template with the second one's package, too.
+    # tests/conftest.py also migrates its template with the package of the second one.
     environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}
     folders = arguments or ("tests/integration", "tests/faults", "-n", "2")
     run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
@@ -207,8 +207,8 @@ def ci() -> None:
     tested()  # on the newest PostgreSQL
     # On the oldest, the tests that depend most on the server; all would take too long.
     tested(*OF_THE_SERVER, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
-    upgrade()  # says so if there is no release yet
-    audit()  # says so if it could not be done
+    upgrade()  # prints NOT DONE if there is no release yet
+    audit()  # prints NOT DONE if it could not run
 
 
 TASKS = {

@@ -1,4 +1,4 @@
-"""Draw what was measured: ``python benchmarks/charts.py`` (needs ``pip install matplotlib``).
+"""Draw the results: ``python benchmarks/charts.py`` (needs ``pip install matplotlib``).
 
 Reads ``benchmarks/results/*.json`` and writes ``docs/images/*.svg``: medians, with a line from the
 lowest to the highest round.
@@ -37,7 +37,7 @@ def save(figure: Any, name: str) -> None:
 
 
 def publishing(name: str, title: str) -> None:
-    """Rates of publishing, by number of clients."""
+    """Draw rates of publishing, by number of clients."""
     report = load(name)
     if report is None:
         return
@@ -61,7 +61,7 @@ def publishing(name: str, title: str) -> None:
 
 
 def peers(measure: str, title: str, unit: str) -> None:
-    """Ours and the peers, the best on top."""
+    """Draw ours and the peers, the best on top."""
     report = load("peers")
     found: dict[str, list[dict[str, Any]]] = {}
     for each in [] if report is None else report["rounds"]:

@@ -37,7 +37,7 @@ async def _read(dsn: str, messages: int, page: int) -> None:
 
 
 async def _consume(dsn: str, messages: int, page: int, topic: str = "orders") -> None:
-    """A new group from the beginning; every message is handled by a no-op, and settled."""
+    """Consume with a new group from the beginning; a no-op handles every message."""
     seen = 0
 
     async def handler(_message: AsyncMessage) -> None:

@@ -1,4 +1,4 @@
-"""The WAL that ten groups on one topic write, beside one group's: publishing and consuming."""
+"""Compare the WAL of ten groups on one topic with that of one: publishing and consuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every measurement needs: a durable server, worker processes, claims, rounds and a report."""
+"""The common parts of measurements: a durable server, workers, claims, rounds and a report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from durable_notify._version import __version__
 from durable_notify.embedded import Server
 
 RESULTS = Path(__file__).parent / "results"
-#: Settings that stand for a disk whose flush takes 1.5 ms.
+#: Settings that simulate a disk whose flush takes 1.5 ms.
 FLUSH = {"commit_delay": "1500", "commit_siblings": "0"}
 
 _NOTE = "x" * 60
-#: One message as it might be: about 120 bytes of JSON.
+#: A typical message: about 120 bytes of JSON.
 _PAYLOAD = f'{{"order": 17, "customer": "customer-17", "amount": 25.5, "note": "{_NOTE}"}}'
 INSERT = f"INSERT INTO %s (topic, payload) VALUES ('orders', '{_PAYLOAD}')"
 
@@ -72,7 +72,7 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def pgbench(running: Server, statement: str, clients: int, seconds: float) -> float:
-    """Return the transactions a second of so many clients that each do one statement."""
+    """Return the transactions a second of so many clients that each run one statement."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(statement + ";\n")
         script.flush()
@@ -100,7 +100,7 @@ def fill(connection: psycopg.Connection[Any], topic: str, messages: int) -> None
 
 
 def wal_bytes(connection: psycopg.Connection[Any], since: str | None = None) -> Any:
-    """The place in the WAL now, or the bytes written since one."""
+    """Return the current position in the WAL, or the bytes written since one."""
     if since is None:
         return connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()[0]
     query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)::bigint"
@@ -108,7 +108,7 @@ def wal_bytes(connection: psycopg.Connection[Any], since: str | None = None) -> 
 
 
 def claims(connection: psycopg.Connection[Any], group: str, number: int) -> list[float]:
-    """Seconds that each of some claims of 100 messages takes; settled in between."""
+    """Return the seconds of each of some claims of 100 messages, which are settled in between."""
     times = []
     for _ in range(number):
         begun = time.perf_counter()
@@ -130,7 +130,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 class Worker:
-    """A process of ``benchmarks.workers``: ready when made, and asked for its result."""
+    """A process of ``benchmarks.workers``, which is ready once created, and reports its result."""
 
     def __init__(self, role: str, dsn: str, **options: Any) -> None:
         command = [sys.executable, "-m", "benchmarks.workers", role, dsn]
@@ -143,7 +143,7 @@ class Worker:
         self.said()
 
     def said(self) -> Any:
-        """Wait for what it says next."""
+        """Wait for its next line."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -151,14 +151,14 @@ class Worker:
         return json.loads(line)
 
     def tell(self, word: str) -> Any:
-        """Tell it something, and return its answer."""
+        """Send it a word, and return its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
         return self.said()
 
     def end(self) -> None:
-        """Have it end."""
+        """End it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -178,7 +178,7 @@ class Worker:
 
 @dataclasses.dataclass
 class Figure:
-    """A ratio of two things measured in turn, or another number of which there is one a round."""
+    """A ratio of two things measured in turn, or another number per round."""
 
     name: str
     target: str
@@ -187,13 +187,13 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The middle one of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
 
 @dataclasses.dataclass
 class Report:
-    """What one measurement has found."""
+    """The result of one measurement."""
 
     name: str
     about: dict[str, Any]
@@ -201,7 +201,7 @@ class Report:
     rates: dict[str, Any]
 
     def print(self) -> None:
-        """Print a line a figure: the median of the rounds, and their spread."""
+        """Print a line per figure: the median of the rounds, and their spread."""
         for figure in self.figures:
             spread = f"{min(figure.rounds):.3f} to {max(figure.rounds):.3f}"
             target = f"; target {figure.target}" if figure.target else ""
@@ -238,7 +238,7 @@ def summary(values: Any) -> Any:
 
 
 def machine(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    """Return what figures depend on."""
+    """Return the settings and hardware that figures depend on."""
     names = (
         "server_version", "fsync", "synchronous_commit", "commit_delay", "commit_siblings",
         "shared_buffers", "max_wal_size", "wal_sync_method",

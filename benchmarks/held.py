@@ -1,4 +1,4 @@
-"""What transactions of strangers that stay open do to everybody else's messages."""
+"""How open transactions of other programs affect messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEAD = (
 
 
 def flow(dsn: str, rate: int, seconds: float) -> dict[str, Any]:
-    """Publish at a steady rate, 20 at once, and claim what has come; how the claims went."""
+    """Publish at a steady rate, 20 at once, and claim; return how the claims went."""
     times: list[float] = []
     claimed = 0
     published = 0
@@ -51,7 +51,7 @@ def flow(dsn: str, rate: int, seconds: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def held_xmin(dsn: str) -> Iterator[None]:
-    """A report that has been running, for as long as the block lasts."""
+    """Keep a long report running for as long as the block lasts."""
     with psycopg.connect(dsn) as report:
         report.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         report.execute("SELECT count(*) FROM pg_class")
@@ -59,7 +59,7 @@ def held_xmin(dsn: str) -> Iterator[None]:
 
 
 def xmin(*, seconds: float = 600.0, rate: int = 2_000, part: float = 60.0) -> Report:
-    """Compare a flow before with the last part of a time in which xmin was held."""
+    """Compare a flow with the last part of one during which xmin was held."""
     with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
         dsn = running.dsn()
         flow(dsn, rate, part / 4)  # warm
@@ -88,7 +88,7 @@ def xmin(*, seconds: float = 600.0, rate: int = 2_000, part: float = 60.0) -> Re
 
 
 def open_writers(*, rounds: int = 5, messages: int = 200) -> Report:
-    """Compare wake-ups of others with, and without, transactions that stay open."""
+    """Compare wake-ups with and without open transactions of other sessions."""
     taken: dict[str, list[list[float]]] = {"nobody": [], "elsewhere": [], "has published": []}
     with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
         dsn = running.dsn()

@@ -1,4 +1,4 @@
-"""Publishing while 500 topics of others are slept on, 25 a listening connection."""
+"""Publishing while consumers sleep on 500 other topics, 25 on each listening connection."""
 
 from __future__ import annotations
 

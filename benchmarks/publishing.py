@@ -32,7 +32,7 @@ _BULK = (
     " jsonb_build_object('order', i, 'note', repeat('x', 60)) FROM generate_series(1, {}) AS i"
 )
 OUTBOX = "durable_notify.outbox"
-#: Into which table, and who is beside it.
+#: The table, and what runs beside it.
 VARIANTS = {
     "plain": ("plain", None),
     "plain, read beside": ("plain", "read"),

@@ -1,4 +1,4 @@
-"""A relay beside the broker's client alone, publishing the same messages with confirms.
+"""Compare a relay with the broker's client alone, on the same messages with confirms.
 
     python -m benchmarks.relay [--messages N] [--rounds N] [rabbitmq redis nats kafka]
 
@@ -33,7 +33,7 @@ BATCH = 500
 
 
 def messages(number: int) -> list[tuple[str, str, bytes]]:
-    """Id, key and body of what is published."""
+    """The id, key and body of a message."""
     return [
         (
             f"{i}-1790000000000000",

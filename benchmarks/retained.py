@@ -1,4 +1,4 @@
-"""What a claim costs with few and with many messages, retained or waiting."""
+"""Compare the cost of a claim with few and with many messages, retained or waiting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from benchmarks.harness import Figure, Report, claims, fill, machine, new_group,
 
 
 def at_the_end(connection: psycopg.Connection, last: int, number: int) -> list[float]:
-    """Seconds of claims near the end of the log: all but those messages were delivered."""
+    """Return the seconds of claims near the end of the outbox; the rest has been delivered."""
     group = new_group(connection)
-    # Forward by hand, for the measurement.
+    # Move the position by hand, for the measurement.
     connection.execute(
         "UPDATE durable_notify.position SET s0 = pg_current_snapshot(), h0 = %s FROM"
         " durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id"
@@ -23,7 +23,7 @@ def at_the_end(connection: psycopg.Connection, last: int, number: int) -> list[f
 
 
 def at_the_beginning(connection: psycopg.Connection, _last: int, number: int) -> list[float]:
-    """Seconds of claims of a new group, for which all of the log waits."""
+    """Return the seconds of claims of a new group, which has the whole outbox to read."""
     return claims(connection, new_group(connection), number)
 
 

@@ -1,4 +1,4 @@
-"""What maintenance removes beside who publishes and claims: how long they are kept waiting."""
+"""How long maintenance makes publishers and consumers wait while it removes messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def one(connection: psycopg.Connection[Any], query: str) -> Any:
 
 
 def fill(dsn: str, messages: int) -> None:
-    """Publish expired messages from two sessions; partitions are made ahead, a tenth each."""
+    """Publish expired messages from two sessions; partitions are created ahead, a tenth each."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for (partition,) in connection.execute(
             "SELECT leaf::text FROM durable_notify.partitions()"
@@ -61,14 +61,14 @@ def fill(dsn: str, messages: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         sizes = [min(BATCH, messages - begun) for begun in range(0, messages, BATCH)]
         for future in [pool.submit(batch, size) for size in sizes]:
-            future.exception()  # create_partitions(): another session is at it
+            future.exception()  # create_partitions(): another session is running it
     with psycopg.connect(dsn, autocommit=True) as connection:
         there = one(connection, "SELECT count(*) FROM durable_notify.outbox")
         assert there == messages, there
 
 
 class Load:
-    """Two who publish and two who claim, one group each, without a pause."""
+    """Two publishers and two consumers, one group each, without a pause."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {"publish": [], "claim": []}
@@ -95,7 +95,7 @@ class Load:
 
 @contextmanager
 def load(dsn: str) -> Iterator[dict[str, list[float]]]:
-    """Milliseconds of each publish and claim while the block lasts."""
+    """Measure the milliseconds of each publish and claim while the block lasts."""
     running = Load()
     with ThreadPoolExecutor(4) as pool:
         work = [pool.submit(running.publish, dsn) for _ in range(2)]
@@ -115,14 +115,14 @@ def remove(connection: psycopg.Connection[Any]) -> None:
 
 
 class Looks:
-    """How long pg_locks shows a lock of a session that bars readers of the log, in milliseconds.
+    """Measures how long pg_locks shows a session's lock that blocks readers, in milliseconds.
 
-    The answer to a commit comes later than its locks are gone: files are unlinked in between.
+    The answer to a commit arrives after its locks are released: files are unlinked in between.
     """
 
     def __init__(self, dsn: str, pid: int) -> None:
         self.held = [0.0]
-        self.gaps = [0.0]  # between two looks
+        self.gaps = [0.0]  # between two checks
         self.stop = threading.Event()
         self.dsn, self.pid = dsn, pid
 

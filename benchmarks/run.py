@@ -27,7 +27,7 @@ from benchmarks.harness import FLUSH, Report
 
 
 def flush(**options: object) -> Report:
-    """Publishing with a flush of 1.5 ms, which stands for a real disk."""
+    """Measure publishing with a flush of 1.5 ms, which simulates a real disk."""
     given = {"clients": (8, 32), "name": "flush", **FLUSH, **options}
     return publishing.measure(**given)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ BARE = """
 
 
 def latencies(listener: Worker, publisher: Worker, messages: int) -> list[float]:
-    """Publish messages one now and then; milliseconds from before that to the handler's entry."""
+    """Publish single messages with pauses; return the milliseconds until the handler starts."""
     publisher.tell(str(messages))
     found = listener.tell("count")["latencies"]
     if len(found) != messages:
@@ -32,7 +32,7 @@ def _percentile(values: list[float], percent: int) -> float:
 
 
 def measure(*, rounds: int = 7, messages: int = 200) -> Report:
-    """Compare the time from before a message is published to the entry of its handler."""
+    """Compare the time from before the publish to the start of the handler."""
     taken: dict[str, list[list[float]]] = {"ours": [], "bare": []}
     with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
         admin.execute(BARE)

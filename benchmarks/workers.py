@@ -1,4 +1,4 @@
-"""The processes that measurements run beside the one that measures: ``ROLE DSN OPTIONS``.
+"""The processes beside the one that measures: ``ROLE DSN OPTIONS``.
 
 They say a line of JSON when they are ready, and one for each word they are told on standard input.
 """
@@ -17,7 +17,7 @@ import psycopg
 from durable_notify._async.consumer.consumer import AsyncConsumer
 from durable_notify._async.consumer.message import AsyncMessage
 
-#: How a message is published by hand, and its listener told.
+#: How to publish a message and notify its listener by hand.
 BARE_PUBLISH = (
     "WITH new AS (INSERT INTO bare (payload) VALUES (%s) RETURNING id)"
     " SELECT pg_notify('bare', id::text) FROM new"
@@ -43,7 +43,7 @@ async def asleep(consumer: AsyncConsumer) -> None:
 
 
 async def consume(dsn: str, topics: list[str], group: str) -> None:
-    """Handle messages, and tell on ``count`` how many so far and how many wake-ups there were."""
+    """Handle messages; on ``count``, print how many so far and the number of wake-ups."""
     handled = 0
     latencies: list[int] = []
 
@@ -110,7 +110,7 @@ async def read(dsn: str) -> None:
 
 
 def publish(dsn: str, kind: str) -> None:
-    """For each ``N`` told, publish so many messages, one now and then; say when that is done."""
+    """For each line ``N``, publish so many messages with pauses, and print when it is done."""
     rng = random.Random(7)
     with psycopg.connect(dsn, autocommit=True) as connection:
         say("ready")
@@ -127,7 +127,7 @@ def publish(dsn: str, kind: str) -> None:
 
 
 async def sleep(dsn: str, topics: list[str], group: str) -> None:
-    """Be asleep on some topics."""
+    """Sleep on some topics."""
     told = await words()
     async with AsyncConsumer(dsn, group=group, topics=topics, poll=None) as consumer:
         await asleep(consumer)

@@ -1,13 +1,13 @@
-"""Values between Python and PostgreSQL: the same whatever a session, role or program has set.
+"""Values between Python and PostgreSQL, independent of what a session, role or program has set.
 
-Cursors of ours depend on neither the settings of a session nor on what the program has registered
-with psycopg for its own:
+This library's cursors depend neither on the settings of a session nor on what the program has
+registered with psycopg:
 
 - Results are binary: no DateStyle, IntervalStyle, extra_float_digits or bytea_output shapes them.
-- Lists are sent binary: as text, NULL in a list is a string where array_nulls is off.
-- Dumpers and loaders are the driver's own ones.
+- Lists are sent binary: as text, NULL in a list becomes a string if array_nulls is off.
+- Dumpers and loaders are the driver's own.
 
-JSON they neither send nor get but as text: ``set_json_loads()`` changes the driver's own loader.
+They send and receive JSON only as text, because ``set_json_loads()`` changes the driver's loader.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NO_ENCODING = (
 )
 #: The type text[].
 TEXT_ARRAY = postgres.types["text"].array_oid
-#: An encoding without characters.
+#: The name of the encoding that has no characters.
 _NONE = b"SQL_ASCII"
 
 
@@ -53,7 +53,7 @@ class _Text(StrBinaryDumper):
 
 
 class _List(ListBinaryDumper):
-    """A list, also an empty one and where all of it is None: queries cast them."""
+    """A list, including an empty one and one with only None, because queries cast them."""
 
     def upgrade(self, obj: list[Any], format: PyFormat) -> BaseListDumper:  # noqa: A002
         if all(item is None for item in obj):
@@ -64,26 +64,26 @@ class _List(ListBinaryDumper):
 
 
 class _Utf8(TextLoader):
-    """Text where a session says of its client_encoding that it has none."""
+    """Text of a session whose client_encoding is SQL_ASCII."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode()
 
 
 class _Utf8Binary(TextBinaryLoader):
-    """The same of binary results."""
+    """The same for binary results."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode()
 
 
 def _plain() -> AdaptersMap:
-    """Return what the driver begins with, and not what a program has registered since."""
+    """Return the driver's initial adapters, without what a program has registered since."""
     adapters = AdaptersMap(types=postgres.types)
     postgres.register_default_adapters(adapters)
     register_all_arrays(adapters)
     adapters.register_dumper(str, _Text)
-    adapters.register_dumper(str, StrDumperUnknown)  # the last is taken, but in lists
+    adapters.register_dumper(str, StrDumperUnknown)  # the last one applies, except in lists
     adapters.register_dumper(list, _List)
     return adapters
 
@@ -97,17 +97,17 @@ def _utf8() -> AdaptersMap:
     return adapters
 
 
-#: What the driver begins with, for connections of ours that others run statements on.
+#: The driver's initial adapters, for our connections on which handlers run statements.
 PLAIN = _plain()
 _UTF8 = _utf8()
 
 
 def check_encoding(pgconn: PGconn) -> None:
-    """Raise unless what is text here is text there; nothing is asked of the server.
+    """Raise unless text arrives in the database unchanged; this does not ask the server.
 
     Raises:
         EncodingUnsupported: the database has no encoding.
-        UnsupportedConnection: the session does without one, in a database of another than UTF-8.
+        UnsupportedConnection: the session has no encoding, and the database is not UTF-8.
     """
     server = pgconn.parameter_status(b"server_encoding") or b""
     if server == _NONE:
@@ -120,9 +120,9 @@ def check_encoding(pgconn: PGconn) -> None:
 
 
 def storable_in(pgconn: PGconn, text: str) -> str:
-    """Return a text with escapes in place of what the database's encoding lacks.
+    """Return a text with escapes for the characters that the database's encoding lacks.
 
-    For what people read: an error must be kept, whatever its text is.
+    It is for text that people read: an error must be stored, whatever its text.
     """
     server = (pgconn.parameter_status(b"server_encoding") or b"UTF8").decode()
     if server == "UTF8":
@@ -139,7 +139,7 @@ def _adapters(pgconn: PGconn) -> AdaptersMap:
 
 
 class AsyncOwnCursor(AsyncCursor[Any]):
-    """A cursor of ours, on any connection."""
+    """A cursor with the adapters of this library, on any connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -147,12 +147,12 @@ class AsyncOwnCursor(AsyncCursor[Any]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        """The driver's own, whatever was registered."""
+        """The driver's own adapters, whatever was registered."""
         return _adapters(self._pgconn)
 
 
 class OwnCursor(Cursor[Any]):
-    """A cursor of ours, on any connection."""
+    """A cursor with the adapters of this library, on any connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -160,5 +160,5 @@ class OwnCursor(Cursor[Any]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        """The driver's own, whatever was registered."""
+        """The driver's own adapters, whatever was registered."""
         return _adapters(self._pgconn)

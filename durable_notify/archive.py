@@ -1,7 +1,7 @@
-"""Where messages go before retention removes them: files, or whatever else keeps them.
+"""Archives: store messages in files or elsewhere before retention removes them.
 
-Maintenance calls an archive with stretches of a topic, the same stretch again after a crash. A
-message is removed only once ``finish`` has returned for its stretch.
+Maintenance calls an archive with chunks of a topic, and after a crash with the same chunk again.
+It removes a message only after ``finish`` has returned for its chunk.
 """
 
 from __future__ import annotations
@@ -53,41 +53,41 @@ class ArchivedMessage:
 
 
 class Part(Protocol):
-    """A stretch of a topic that is being archived."""
+    """A chunk of a topic that is being archived."""
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
-        """Take the next messages, in the order of their ids."""
+        """Write the next messages, in the order of their ids."""
 
     def finish(self) -> None:
-        """Keep them for good: once this returns, the messages may be removed.
+        """Store them durably: once this returns, the messages may be removed.
 
-        It is called only where all messages of the stretch were written. It may come late: after
-        another process has finished the same stretch, with the same messages.
+        It is called only if all messages of the chunk were written. The call may be late: after
+        another process has finished the same chunk, with the same messages.
         """
 
     def abandon(self) -> None:
-        """Forget them: they are archived another time."""
+        """Discard them: they are archived another time."""
 
 
 class Archive(Protocol):
-    """Keeps messages; anything that has this method."""
+    """Stores messages; any object with this method."""
 
     def begin(self, topic: str, from_id: int, below: int) -> Part:
-        """Begin with the messages whose ids are from ``from_id`` on and below ``below``.
+        """Begin a chunk: the messages with ids from ``from_id`` on and below ``below``.
 
-        It is called again with the same messages if it may not have finished. What was kept
-        of them then may be replaced once all of them are there again, and not before.
+        It is called again for the same messages if the chunk may not have finished. The archive may
+        replace what it stored then only once it has all the messages again.
 
-        An archive may have a method ``tidy()`` as well, called before each round: to clear away
-        what processes that were killed have left.
+        An archive may also have a method ``tidy()``, called before each round to clean up after
+        processes that were killed.
         """
 
 
 class _Files:
-    """A file a stretch, in a folder a topic: ``FOLDER/TOPIC/FROM-BELOW.SUFFIX``.
+    """Writes a file for each chunk, in a folder for each topic: ``FOLDER/TOPIC/FROM-BELOW.SUFFIX``.
 
-    A file that has its name is complete and on the disk, and is never replaced: where there is one
-    with another content, as after a restore, the new one gets a number.
+    A file with this name is complete and on the disk, and is never replaced. If there is one with
+    another content, as after a restore, the new one gets a number.
     """
 
     suffix: ClassVar[str]
@@ -105,7 +105,7 @@ class _Files:
         return self.file(target, f"{from_id:019d}-{below:019d}", self.suffix, self.then)
 
     def tidy(self) -> None:
-        """Remove what killed processes left unfinished. What is being written is locked."""
+        """Remove unfinished files of killed processes. Files that are being written are locked."""
         for path in self.folder.glob("*/.*.part"):
             with contextlib.suppress(OSError), path.open("rb") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,14 +115,14 @@ class _Files:
 def _folder_name(topic: str) -> str:
     name = quote(topic, safe="")
     if not name.strip("."):
-        name = name.replace(".", "%2E")  # or it would lead elsewhere
+        name = name.replace(".", "%2E")  # or it would be a path to another folder
     if len(name) > _LONGEST_FOLDER:
         name = f"{name[:120]}-{hashlib.sha256(topic.encode()).hexdigest()}"
     return name
 
 
 class _File(abc.ABC):
-    """A file on its way: under another name until it is complete."""
+    """A file in progress: it has another name until it is complete."""
 
     def __init__(
         self, folder: Path, name: str, suffix: str, then: Callable[[Path], Any] | None
@@ -131,10 +131,10 @@ class _File(abc.ABC):
         self.then = then
         self._names = (folder / f"{name}{more}.{suffix}" for more in _numbers())
         while True:
-            # Of its own: two may write the same stretch at once, and both are right.
+            # A name of its own: two processes may write the same chunk, with the same messages.
             self.unfinished = folder / f".{self.path.name}.{secrets.token_hex(8)}.part"
             self._raw = self.unfinished.open("xb")
-            with contextlib.suppress(OSError):  # where files cannot be locked, none is tidied away
+            with contextlib.suppress(OSError):  # if files cannot be locked, none is tidied away
                 fcntl.flock(self._raw, fcntl.LOCK_EX)
             if self.unfinished.exists():
                 break
@@ -165,14 +165,14 @@ class _File(abc.ABC):
         self.unfinished.unlink(missing_ok=True)
 
     def _name_it(self) -> Path:
-        """Give the file its name, where none has it; return the file that is there then."""
+        """Give the file its name, if it is free; return the file that has the name then."""
         for name in self._names:
             try:
                 os.link(self.unfinished, name)
             except FileExistsError:
                 pass
             except OSError:
-                # No links on this file system: or the file was taken away, which says so itself.
+                # The file system has no links; or the file was removed, and the next call fails.
                 if not name.exists():
                     self.unfinished.rename(name)
                     return name
@@ -182,7 +182,7 @@ class _File(abc.ABC):
             if filecmp.cmp(self.unfinished, name, shallow=False):
                 self.unfinished.unlink()
                 return name
-            log.warning("the archive already has another %s: it is kept, too", name)
+            log.warning("the archive already has another %s: both are kept", name)
         raise AssertionError("there is no end to numbers")
 
 
@@ -203,7 +203,7 @@ def _sync(path: Path) -> None:
 class _NdjsonFile(_File):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Without name and time: the same stretch is the same file, byte for byte.
+        # Without name and time, so that the same chunk is the same file, byte for byte.
         self._packed = gzip.GzipFile("", "wb", 6, self._raw, mtime=0)
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
@@ -213,12 +213,12 @@ class _NdjsonFile(_File):
         self._packed.close()
 
 
-#: Within JSON these stand in strings only, and some readers end lines at them.
+#: JSON has these only in strings, and some readers end lines at them.
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 def _line(message: ArchivedMessage) -> str:
-    """Write a message as a line; its JSON as it is, so that no number loses a digit."""
+    """Return a message as a line, with its JSON unchanged, so that no number loses a digit."""
     fields = [f'"id": {message.id}', f'"topic": {_text(message.topic)}']
     fields.append(f'"key": {_text(message.key)}')
     if message.data is None:
@@ -246,9 +246,9 @@ class NdjsonFiles(_Files):
 
     ``zcat FILE | durable-notify publish TOPIC --envelope`` reads them back.
 
-    A line has id, topic, key, payload, headers and published_at, as ``consume`` prints them, and
-    deliver_at and expires_at where the message has them; a payload of bytes is ``{"base64": ...}``,
-    with ``"encoding": "base64"`` beside it.
+    A line has id, topic, key, payload, headers and published_at, as ``consume`` prints them. It has
+    deliver_at and expires_at if the message does. A payload of bytes is ``{"base64": ...}``, with
+    ``"encoding": "base64"`` beside it.
 
     Args:
         folder: where a folder for each topic is made.

@@ -1,8 +1,8 @@
-"""A connection of asyncio's, used from plain functions: those that SQLAlchemy runs in a greenlet.
+"""Use an asyncio connection from plain functions that SQLAlchemy runs in a greenlet.
 
-Events of an AsyncSession, and what is given to ``run_sync()``, get the plain Session or Connection.
-The driver's connection underneath is asyncio's: what it waits for is waited for by the task that
-the function runs in, as SQLAlchemy does it.
+Event handlers of an AsyncSession, and functions given to ``run_sync()``, receive the plain Session
+or Connection. The driver's connection underneath is an asyncio one. As SQLAlchemy does, this lets
+the task that runs the function do the waiting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Bridged"]
 
 
 class Bridged:
-    """What the plain half needs of a connection, on one of asyncio's."""
+    """The part of a plain connection that the synchronous API needs, on an asyncio one."""
 
     def __init__(self, driver: AsyncConnection[Any]) -> None:
         self._driver = driver
@@ -43,12 +43,12 @@ class Bridged:
         await_only(self._driver.rollback())
 
     def cursor(self) -> BridgedCursor:
-        """Return a cursor of ours."""
+        """Return a cursor of this library's own kind."""
         return BridgedCursor(AsyncOwnCursor(self._driver, row_factory=tuple_row))
 
 
 class BridgedCursor:
-    """What the plain half needs of a cursor."""
+    """The part of a cursor that the synchronous API needs."""
 
     def __init__(self, cursor: AsyncOwnCursor) -> None:
         self._cursor = cursor

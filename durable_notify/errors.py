@@ -24,7 +24,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     │   ├── AlreadySettled                this message was settled before
     │   └── OutOfOrder                    an earlier message of its key is not settled yet
     ├── ClaimBusy                         other claims of the group held its lock for too long
-    ├── ClaimRefused                      claim() ran where it would lose or repeat messages
+    ├── ClaimRefused                      claim() would lose or repeat messages in this transaction
     ├── ConsumerClosed                    the consumer was closed; its leases were released
     ├── UsedAfterFork                     an object with connections was used after a fork
     ├── HandlerTimeout (TimeoutError)     a handler took longer than ``handler_timeout``

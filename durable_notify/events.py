@@ -1,9 +1,9 @@
-"""What happens in consumers and publishers: events with stable names and fields.
+"""Events of consumers and publishers, with stable names and fields.
 
 Give a consumer or publisher ``on_event``: one function, or several. Each is called with every
-event where it happens, in the thread or event loop that caused it. It must be quick, and must not
-wait. An exception that it raises is logged, once a minute, and disturbs nothing. Without a
-subscriber nothing is measured.
+event at once, in the thread or event loop that caused it. It must be quick, and must not wait. An
+exception that it raises is logged, once a minute, and has no other effect. Without a subscriber
+nothing is measured.
 
 Durations are in seconds, by the clock of this process. Events contain no payloads, and name
 exceptions by their type alone. An event may get more fields; fields and names stay.
@@ -44,7 +44,7 @@ class Event:
     """Something that happened.
 
     Attributes:
-        name: what it is called in logs and documentation.
+        name: its name in logs and documentation.
         level: the level to log it at.
     """
 
@@ -52,7 +52,7 @@ class Event:
     level: ClassVar[int] = logging.DEBUG
 
 
-#: What is called with each event.
+#: A function that is called with each event.
 OnEvent = Callable[[Event], None]
 
 
@@ -82,7 +82,8 @@ class Claimed(Event):
 class Handled(Event):
     """A handler given to ``run`` or ``run_batches`` has returned, or raised ``error``.
 
-    One event a message; ``seconds`` is the length of the call, which had ``batch`` messages.
+    There is one event per message; ``seconds`` is the duration of the call, which had ``batch``
+    messages.
     """
 
     name = "handled"
@@ -115,7 +116,7 @@ class Settled(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(Event):
-    """A message will be redelivered after ``delay`` seconds; None: as its group backs off."""
+    """A message will be redelivered after ``delay`` seconds; None: by its group's backoff."""
 
     name = "retried"
     level = logging.INFO
@@ -131,8 +132,8 @@ class Retried(Event):
 class DeadLettered(Event):
     """This consumer has given a message up: it was rejected, or failed too often.
 
-    What becomes a dead letter by a lease that ran out, or past its expiry, is not seen by any
-    consumer: the database counts it, see ``status()``.
+    If a message becomes a dead letter because its lease or the message itself expired, no consumer
+    sees it. The database counts it, see ``status()``.
     """
 
     name = "dead_lettered"

@@ -1,4 +1,4 @@
-"""What reading and administration return."""
+"""The objects that reading and administration return."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopp
 
 
 class ReplayFilter(TypedDict, total=False):
-    """Which messages are replayed: those that match every condition given.
+    """Selects messages to replay: those that match all conditions.
 
     Attributes:
         after: with a higher id.
@@ -43,7 +43,7 @@ class ReplayFilter(TypedDict, total=False):
         keys: with this key, or one of these.
         headers: whose headers contain these (``@>`` of jsonb).
         payload: whose payload contains this (``@>`` of jsonb).
-        path: for whose payload this SQL/JSON path finds something.
+        path: whose payload matches this SQL/JSON path.
     """
 
     after: int | None
@@ -58,7 +58,7 @@ class ReplayFilter(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplayJob:
-    """A replay: ``done`` of ``total`` messages are on their way; state running, done, cancelled."""
+    """A replay: ``done`` of ``total`` messages are sent back; state running, done, cancelled."""
 
     id: int
     group: str
@@ -92,7 +92,7 @@ class Retention:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RetentionBlocker:
-    """Expired messages that stay: a group has not settled them; None: they are not archived yet."""
+    """Expired messages that a group has not settled; ``group`` None: they are not archived yet."""
 
     topic: str
     group: str | None
@@ -119,7 +119,7 @@ class LostMessages:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReanchorResult:
-    """A topic of a group after a move to another cluster; ``unread``: what it still gets."""
+    """A topic of a group after a move to another cluster; ``unread``: messages not delivered."""
 
     group: str
     topic: str
@@ -128,14 +128,14 @@ class ReanchorResult:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SeekResult:
-    """What moving a group did: how many messages are redelivered, and how many skipped."""
+    """The effect of a seek: how many messages are redelivered, and how many skipped."""
 
     redelivered: int
     skipped: int
 
 
 class DeadLetterFilter(TypedDict, total=False):
-    """Which dead letters: those that match every condition given.
+    """Selects dead letters: those that match all conditions.
 
     Attributes:
         topic: of this topic.
@@ -156,7 +156,7 @@ class DeadLetterFilter(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AccessGrant:
-    """What a role may do: ``action``, on the topics of a pattern, in a group."""
+    """A grant of a role: ``action``, on the topics of a pattern, in a group."""
 
     role: str
     action: str
@@ -168,7 +168,7 @@ class AccessGrant:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A change made to a group by hand: ``who`` logged in, ``acting_as`` whom, when and why."""
+    """A recorded change of a group: ``who`` logged in, ``acting_as`` which role, when and why."""
 
     id: int
     at: datetime
@@ -187,8 +187,8 @@ class AuditEntry:
 class GroupInfo:
     """A group and its options; times in seconds. See ``GroupSettings`` for what each does.
 
-    ``active`` is the active consumer of an exclusive group, until ``active_until`` or its next
-    sign of life.
+    ``active`` is the active consumer of an exclusive group. It stays active until ``active_until``,
+    which each sign of life extends.
     """
 
     name: str
@@ -212,9 +212,9 @@ class GroupInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenPublisher:
-    """A transaction that publishes, and has not ended: a session's, or a prepared one.
+    """An open transaction that publishes: of a session, or a prepared one.
 
-    ``state`` and ``query`` of another role's are None without ``pg_read_all_stats``.
+    ``state`` and ``query`` of another role's session are None without ``pg_read_all_stats``.
     """
 
     pid: int | None
@@ -230,7 +230,7 @@ class OpenPublisher:
 class BridgeInfo:
     """A ``mirror`` (a topic to a channel), a ``watch`` (a table to a topic), or ``compat``.
 
-    Of a watch ``columns`` are those chosen, None for all; ``with_old``: updates have old values.
+    For a watch, ``columns`` are those selected, None: all; ``with_old``: updates have old values.
     """
 
     kind: str
@@ -242,19 +242,19 @@ class BridgeInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Health:
-    """How a consumer is.
+    """The health of a consumer.
 
     Attributes:
-        live: its loops turn. If not, start it again.
+        live: its loops run. If not, restart it.
         ready: it was started, its claims work, and it will notice new messages.
-        why: what keeps it from either, for people.
+        why: why it is not live or not ready, for people.
         group: its group.
         held: how many messages it holds.
-        hears: whether a check found that wake-ups arrive; else it polls.
+        hears: whether a check found that wake-ups arrive; otherwise it polls.
         silent: how many seconds ago its last sign of life was; None: it has not started.
-        state: what it does: ``new``, ``fetching``, ``full`` (it holds all that it may),
+        state: what it does: ``new``, ``fetching``, ``full`` (it holds as much as it may),
             ``sleeping`` (nothing is left, and the next message wakes it), ``polling`` (nothing is
-            left, and it looks again after a while) or ``stopping``.
+            left, and it polls after a while) or ``stopping``.
     """
 
     live: bool
@@ -269,9 +269,9 @@ class Health:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class ReadMessage:
-    """A message as a reader gets it; there is nothing to acknowledge.
+    """A message of a reader; there is nothing to acknowledge.
 
-    ``payload`` is text where Python cannot decode it.
+    ``payload`` is text if Python cannot decode it.
     """
 
     id: int
@@ -284,7 +284,7 @@ class ReadMessage:
 
     @classmethod
     def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
-        """Make one of what the outbox stores: id, key, payload, data, headers, created_at."""
+        """Make a message of a row of the outbox: id, key, payload, data, headers, created_at."""
         message_id, key, payload, data, headers, published_at = row
         content = data if payload is None else readable(payload)
         kept = {} if headers is None else readable(headers)
@@ -296,27 +296,27 @@ class ReadMessage:
         return self._token()
 
     def __repr__(self) -> str:
-        # Neither payload nor headers: they do not belong in logs.
+        # No payload or headers: they do not belong in logs.
         return f"<{type(self).__name__} {self.id} of {self.topic!r}>"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """How a group stands in a topic. If no group reads it, only its last id and sleepers are known.
+    """The lag of a group in a topic; if no group reads it, only its last id and sleepers are known.
 
     Attributes:
         topic: its name.
         group: its name.
         last_id: the topic's highest id.
         unread: committed and never delivered; estimated unless ``is_exact``.
-        oldest_unread: when the first of those was published.
+        oldest_unread: when the oldest of those was published.
         deferred: messages that wait for another attempt; counted up to ``max_count``.
         leases: batches that consumers hold now.
         leased: messages in them.
         dead: dead letters; counted up to ``max_count``.
         is_exact: whether ``unread`` was counted.
         delivered_id: the highest id delivered to the group.
-        expired: how many messages were past their time.
+        expired: how many messages were not delivered because they were past their expiry.
         asleep: sessions, of any group, that wait for the topic's doorbell.
     """
 
@@ -339,7 +339,7 @@ class TopicStatus:
 class DeadLetter:
     """A message that a group has given up: rejected, or failed too often.
 
-    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, where there was one.
+    ``error``: ``type``, ``message`` and ``traceback`` of the last exception, if there was one.
     """
 
     group: str

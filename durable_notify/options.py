@@ -28,7 +28,7 @@ _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at mo
 Start = Literal["beginning", "now"] | datetime
 OrderBy = Literal["none", "key", "strict"]
 #: The outcome of a message whose handler raised: by type of exception, the first that matches; or a
-#: function of the exception and the message. None: retried as the group backs off.
+#: function of the exception and the message. None: retried by the group's backoff.
 ErrorRules = Mapping[type[BaseException], Outcome] | Callable[[BaseException, Any], Outcome | None]
 
 
@@ -36,15 +36,15 @@ class GroupSettings(TypedDict, total=False):
     """Options of a group, for all its consumers. Times are in seconds.
 
     Attributes:
-        order_by: ``"key"`` (the default): messages of one key one at a time, in order;
+        order_by: ``"key"`` (the default): deliver messages of a key one at a time, in order;
             ``"strict"``: the same for a whole topic, by id; ``"none"``.
-        exclusive: one consumer at a time gets messages; the others stand by.
-        max_attempts: after how many a message becomes a dead letter; 20.
-        retry_base: the delay after a first failed attempt; 1.
-        retry_factor: what each further delay is multiplied by; 2.
-        retry_max: the longest delay; 300. Half of each is random.
+        exclusive: one consumer at a time receives messages; the others stand by.
+        max_attempts: after how many a message becomes a dead letter; default 20.
+        retry_base: the delay after the first failed attempt; default 1.
+        retry_factor: the factor of each further delay; default 2.
+        retry_max: the longest delay; default 300. Half of each delay is random.
         on_expiry: ``"drop"`` (counted) or ``"dead_letter"``, for messages past their expiry.
-        park_limit: how many messages of a topic may wait for their keys before all do; 10,000.
+        park_limit: how many messages of a topic may be parked before all wait; default 10,000.
         max_in_flight: the most messages leased at once, over all consumers; None: no limit.
         rate_limit: the most messages delivered a second, over all consumers; None: no limit.
     """
@@ -96,35 +96,36 @@ class ConsumerOptions:
 
     Args:
         group: the consumer group; created when first used.
-        topics: what the group consumes; added to it where they are new. A topic may be a pattern
-            of words between dots: ``*`` stands for one word, a last ``>`` for one or more;
-            new topics that match are discovered.
-        start: where a new group starts in a topic: ``"beginning"`` (all that is retained),
-            ``"now"`` (what commits from here on), or a time. An existing group continues where
-            it was.
+        topics: the topics to consume; new ones are added to the group. A topic may be a pattern
+            of words between dots: ``*`` stands for one word, a last ``>`` for one or more. The
+            group discovers new topics that match.
+        start: where a new group starts in a topic: ``"beginning"`` (all retained messages),
+            ``"now"`` (what commits from here on), or a time. An existing group continues at its
+            position.
         lease: how long this consumer keeps a batch after its last sign of life.
         batch_size: the most messages in one claim.
-        prefetch: the most messages held unsettled, buffered ones included.
-        prefetch_bytes: about how large the payloads of those may be together; None: as they are.
-        poll: how often to poll without a wake-up, as a safety net; None switches it off.
-        idle_poll: instead of ``poll``, where the database is to sleep while nothing happens: while
-            it waits for messages, a consumer sends the database nothing at all, and does not
-            connect again where its connections went, until it is woken or so many seconds are over.
-        heartbeat: how often connections show that they are alive. A dead one is found and replaced
-            within two heartbeats; a statement not answered within two is given up.
-        handler_timeout: how long a handler may take. Then its message is retried, by the rules for
-            errors; the handler is cancelled, or given up where it is a thread. None: for ever.
-        until_empty: end once nothing is left: nothing waiting, leased or deferred.
-        owner: who holds the leases, for people; default ``host:pid``.
-        on_error: what becomes of a message whose handler raised, by kind of exception:
+        prefetch: the most messages held unsettled, including buffered ones.
+        prefetch_bytes: about how large their payloads may be together; None: no limit.
+        poll: how often to poll without a wake-up, as a safety net; None switches polling off.
+        idle_poll: replaces ``poll`` for a database that is suspended while idle. While a consumer
+            waits for messages, it sends the database nothing at all, and does not reopen lost
+            connections, until a wake-up or so many seconds.
+        heartbeat: how often to check that connections are alive. A dead one is found and replaced
+            within two heartbeats; a statement without an answer within two is given up.
+        handler_timeout: how long a handler may take. After that its message is retried, by the
+            rules for errors. The handler is cancelled, or given up if it is a thread. None: no
+            limit.
+        until_empty: stop once nothing is left: nothing unread, leased or deferred.
+        owner: the holder of the leases, for people; default ``host:pid``.
+        on_error: the outcome of a message whose handler raised, by type of exception:
             ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
-            the message that returns an outcome. What no rule is for is retried.
+            the message that returns an outcome. If no rule matches, the message is retried.
         on_event: a function, or several, called with every event (``durable_notify.events``).
-        maintenance: maintain the database beside consuming, a round a minute where nobody else
-            does, and where the role is the owner of the schema.
+        maintenance: run maintenance beside consuming, once a minute, if no other process does
+            and the role owns the schema.
 
-    The others are the group's (``GroupSettings``): set for all its consumers where they are given,
-    left as they are where not.
+    The others are the group's (``GroupSettings``). Those that are given are set for all its
+    consumers; the others stay unchanged.
     """
 
     group: str
@@ -185,15 +186,15 @@ class ConsumerOptions:
 
     @property
     def group_settings(self) -> dict[str, Any]:
-        """The options of the group's that were given."""
+        """The group's options that were given."""
         given = ((name, getattr(self, name)) for name in GroupSettings.__annotations__)
         return {name: value for name, value in given if value is not None}
 
     def outcome_of(self, error: BaseException, message: Any) -> Outcome:
-        """Return what becomes of a message whose handler raised.
+        """Return the outcome of a message whose handler raised.
 
         Raises:
-            InvalidArgument: ``on_error`` returned what is no outcome; or what it raised.
+            InvalidArgument: ``on_error`` returned something else. What it raises passes through.
         """
         rules = self.on_error
         outcome: Outcome | None = None
@@ -217,10 +218,10 @@ class ConsumerOptions:
 
 
 def check_group_settings(settings: Mapping[str, Any]) -> None:
-    """Raise InvalidArgument where an option of a group cannot be."""
+    """Raise InvalidArgument if an option of a group is invalid."""
     for name, value in settings.items():
         if name in ("max_in_flight", "rate_limit") and value is None:
-            continue  # lifts it
+            continue  # removes the limit
         if name in ("retry_base", "retry_max"):
             _check_seconds(name, value, optional=False)
         elif name in ("max_attempts", "park_limit", "max_in_flight"):
@@ -238,21 +239,21 @@ def check_group_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_known(options: Iterable[str]) -> None:
-    """Raise InvalidArgument where a consumer has no such option."""
+    """Raise InvalidArgument if a consumer has no such option."""
     for name in options:
         if name not in ConsumerSettings.__annotations__:
             raise _unknown("a consumer", name, ConsumerSettings.__annotations__)
 
 
 def _unknown(whose: str, name: str, known: Iterable[str]) -> InvalidArgument:
-    """Say which option there is not, and which may have been meant."""
+    """Return the error of an unknown option, with the one that may have been meant."""
     meant = _CALLED.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
     if meant is None or meant.split("(")[0] not in {*known, "run"}:
         return InvalidArgument(f"{whose} has no option {name!r}; it has {', '.join(known)}")
     return InvalidArgument(f"{whose} has no option {name!r}. Did you mean {meant}?")
 
 
-#: What others call some of the options.
+#: Names of other libraries for some of the options.
 _CALLED = {
     "max_retries": "max_attempts", "retries": "max_attempts", "max_deliver": "max_attempts",
     "max_tries": "max_attempts", "retry_delay": "retry_base", "backoff": "retry_base",
@@ -266,7 +267,7 @@ _WORDS = {"order_by": ("none", "key", "strict"), "on_expiry": ("drop", "dead_let
 
 
 def check_reading(start: str | datetime, poll: float | None, batch_size: int) -> None:
-    """Raise InvalidArgument where an option of a reader cannot be."""
+    """Raise InvalidArgument if an option of a reader is invalid."""
     if isinstance(start, datetime):
         if start.tzinfo is None:
             raise InvalidArgument("start has no time zone: give an aware datetime")

@@ -34,9 +34,9 @@ __all__ = [
 #: PostgreSQL holds no JSON string or array over 256 MB.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024 - 1
 
-#: Whether to look closer; then what is passed over, strings and plain numbers, and what is not.
-#: Trap: what can be matched in part, a string that does not end or a part of a number, is tried
-#: again from each character of it, which takes quadratic time.
+#: Whether to look closer; then what to skip, strings and plain numbers, and what not to. Trap: if
+#: the pattern can match in part, as a string without an end or a part of a number, it is tried
+#: again from each character, which takes quadratic time.
 _MAYBE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]")
 _WITH_EXPONENT = re.compile(
     r'"(?:[^"\\]|\\.)*+"?|-?[0-9]++(?:\.[0-9]++)?(?:[eE](?P<exponent>[+-]?[0-9]++))?', re.DOTALL
@@ -51,9 +51,9 @@ Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
 
 
 class JsonText(str):
-    """JSON to be published as it is, as a payload or a header's value.
+    """JSON to publish unchanged, as a payload or a header's value.
 
-    Decoded and encoded again, a number of 20 digits is another one, and what is nested deep fails.
+    Decoding and encoding would change a number of 20 digits, and fail for deep nesting.
     """
 
     __slots__ = ()
@@ -61,12 +61,9 @@ class JsonText(str):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message for ``publish_many`` with a key, headers or options of its own.
+    """A message with the arguments of ``publish``: a key, headers and options of its own."""
 
-    They are those of ``publish``.
-    """
-
-    # Not in its repr: these do not belong in logs.
+    # Not in the repr: these do not belong in logs.
     payload: Any = dataclasses.field(repr=False)
     key: str | None = dataclasses.field(default=None, repr=False)
     headers: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
@@ -91,7 +88,7 @@ class NewMessageOptions(TypedDict, total=False):
 
 
 class Times(NamedTuple):
-    """When a message is delivered and expires, checked: two times, and two intervals."""
+    """The checked times of delivery and expiry: two times, and two intervals."""
 
     deliver_at: datetime | None
     delay: timedelta | None
@@ -109,11 +106,11 @@ class Encoded(NamedTuple):
 
 
 def encode(message: NewMessage, dumps: Dumps | None = None) -> Encoded:
-    """Check a message and turn it into what the outbox stores.
+    """Check a message, and return it as the outbox stores it.
 
     Raises:
-        PayloadError: it is not JSON (NaN, infinities, NUL characters, lone surrogates, types JSON
-            does not know), or the headers are not a mapping of str.
+        PayloadError: it is not JSON (NaN, infinities, NUL characters, lone surrogates, types that
+            JSON does not have), or the headers are not a mapping of str.
         PayloadTooLarge: it is over ``MAX_PAYLOAD_BYTES``.
         InvalidArgument: the key is empty, over-long or has control characters.
     """
@@ -128,11 +125,11 @@ def encode(message: NewMessage, dumps: Dumps | None = None) -> Encoded:
 
 
 def times_of(message: NewMessage) -> Times | None:
-    """Check when a message is delivered and expires; None where it has no such times.
+    """Check and return when a message is delivered and expires; None if it has no such times.
 
     Raises:
-        InvalidArgument: a time has no zone, a length of time is not one, both forms were given, or
-            it would expire before its delivery.
+        InvalidArgument: a time has no zone, an interval is invalid, both forms were given, or the
+            message would expire before its delivery.
     """
     given = (message.deliver_at, message.delay, message.expires_at, message.ttl)
     if given == (None, None, None, None):
@@ -156,10 +153,10 @@ def times_of(message: NewMessage) -> Times | None:
 
 
 def dedup_of(message: NewMessage) -> tuple[str, timedelta] | None:
-    """Check a message's dedup key and window; None where it has none.
+    """Check and return a message's dedup key and window; None if it has none.
 
     Raises:
-        InvalidArgument: the key is not one, or the window not positive.
+        InvalidArgument: the key is invalid, or the window not positive.
     """
     if message.dedup_key is None:
         return None
@@ -182,7 +179,7 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
 
 
 def readable(text: str) -> Any:
-    """Decode stored JSON for people to read; what Python cannot decode stays text."""
+    """Decode stored JSON for people; what Python cannot decode stays text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -190,12 +187,12 @@ def readable(text: str) -> Any:
 
 
 def members(text: str) -> dict[str, JsonText]:
-    """Return the members of a JSON object, each as it is written.
+    """Return the members of a JSON object, each value as its own text.
 
-    It finds where each ends; whether what stands there is JSON, PostgreSQL says.
+    It only finds where each value ends; PostgreSQL checks whether it is JSON.
 
     Raises:
-        ValueError: it is no object.
+        ValueError: it is not an object.
     """
     found: dict[str, JsonText] = {}
     pos = _after(text, 0, "{")
@@ -218,7 +215,7 @@ def members(text: str) -> dict[str, JsonText]:
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\]}{\["]+', re.DOTALL)
-#: What opens and closes, and the strings in which it does neither.
+#: Opening and closing brackets, and strings, to skip the brackets in them.
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -236,7 +233,7 @@ def _after_all(text: str, pos: int) -> None:
 
 
 def _end_of(text: str, pos: int) -> int:
-    """Return where a value ends, however deep it is."""
+    """Return where a value ends, at any depth."""
     if text[pos : pos + 1] not in ("[", "{"):
         scalar = _SCALAR.match(text, pos)
         if scalar is None:
@@ -286,7 +283,7 @@ def _json(value: Any, what: str, dumps: Dumps | None) -> str:
         raise PayloadError(f"the {what} is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
         raise PayloadError(f"the {what} is not JSON: {error}") from error
-    # JSON writes NUL as an escape; the same letters after an escaped backslash are no NUL.
+    # JSON writes NUL as an escape; after an escaped backslash the same letters are not NUL.
     if "\\u0000" in text and "\\u0000" in text.replace("\\\\", ""):
         raise PayloadError(f"the {what} has a NUL character, which PostgreSQL cannot store in JSON")
     if size > MAX_PAYLOAD_BYTES:
@@ -295,10 +292,10 @@ def _json(value: Any, what: str, dumps: Dumps | None) -> str:
 
 
 def _floats_kept(text: str) -> str:
-    """Write numbers with an exponent such that jsonb gives them back with a fraction.
+    """Rewrite numbers with an exponent, so that jsonb returns them with a fraction.
 
-    Trap: jsonb keeps ``1e+16`` as ``10000000000000000``, which is an int when it comes back, and
-    for large ones another number. What has a fraction keeps it, also one of zeros.
+    Trap: jsonb stores ``1e+16`` as ``10000000000000000``. Read back, that is an int, and if it is
+    large, another number. A fraction is kept, also one of zeros.
     """
     return _WITH_EXPONENT.sub(_plainly, text)
 
@@ -306,25 +303,25 @@ def _floats_kept(text: str) -> str:
 def _plainly(token: re.Match[str]) -> str:
     exponent = token["exponent"]
     if exponent is None or not -_MAX_EXPONENT < int(exponent) < _MAX_EXPONENT:
-        return token[0]  # a string; or a number that no float is, for PostgreSQL to judge
+        return token[0]  # a string; or a number beyond a float, which PostgreSQL checks
     written = f"{Decimal(token[0]):f}"
     return written if "." in written else f"{written}.0"
 
 
 def _dumped(made: str | bytes) -> str:
-    """Check what a ``dumps`` of the user's has returned."""
+    """Check what the user's ``dumps`` has returned."""
     text = made.decode() if isinstance(made, bytes) else made
     if not isinstance(text, str):
         raise TypeError(f"dumps returned {type(made).__name__}, not str or bytes")
     if _MAYBE_EXPONENT.search(text):
         text = _floats_kept(text)
-    if "\\ud" in text or "\\uD" in text:  # surrogates written as escapes, maybe lone ones
+    if "\\ud" in text or "\\uD" in text:  # escaped surrogates, which may be lone ones
         json.dumps(json.loads(text), ensure_ascii=False).encode()
     return text
 
 
 def _plain(value: Any) -> Any:
-    """Turn what is nearly JSON, pydantic models and dataclasses, into JSON."""
+    """Return a pydantic model or a dataclass as a JSON value."""
     model_dump = getattr(value, "model_dump", None)
     if model_dump is not None and not isinstance(value, type):
         return model_dump(mode="json")

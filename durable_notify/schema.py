@@ -1,10 +1,10 @@
-"""The database half: run its migrations, check that they fit, print them.
+"""The schema of the database: run its migrations, check its version, print it.
 
-Everything lives in the PostgreSQL schema ``durable_notify``, the version table included. The
-revisions are Alembic's and run plain SQL files; this module is the only way in, so that every run
-is one transaction under one lock, and twenty at once end in one schema.
+Everything is in the PostgreSQL schema ``durable_notify``, including the version table. The
+revisions are Alembic's and run plain SQL files. All runs go through this module, so that each is
+one transaction under one lock, and twenty at once result in one schema.
 
-A consumer calls :func:`check` whenever it starts: Alembic and SQLAlchemy are imported late.
+A consumer calls :func:`check` whenever it starts, so Alembic and SQLAlchemy are imported late.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ VERSION_TABLE = "schema_version"
 SCHEMA_VERSION = "0001"
 """The revision this package works with: the newest one."""
 
-# What comes before the first migration, online, offline and in other people's revisions.
+# Runs before the first migration, online, offline and in revisions of other projects.
 _FIRST, _THEN = NO_ENCODING.split(": ", 1)
 PREPARE = (
-    # What is in a function's text is read as it was written, whatever a role or database has set.
+    # Read function texts as they were written, whatever a role or database has set.
     "SET LOCAL standard_conforming_strings = on",
-    # That a variable has the name of another is not an error here.
+    # A variable may have the name of another here.
     "SET LOCAL plpgsql.extra_errors = ''",
     "SET LOCAL plpgsql.extra_warnings = ''",
-    # Trap: where this names the database's own one, a partitioned table is refused.
+    # Trap: if this names the database's own tablespace, PostgreSQL refuses a partitioned table.
     """SELECT pg_catalog.set_config('default_tablespace', '', true)
      WHERE pg_catalog.current_setting('default_tablespace') = (
            SELECT t.spcname FROM pg_catalog.pg_database d
@@ -78,32 +78,32 @@ PREPARE = (
 END $$""",
     # Held until the transaction ends. The number is arbitrary; it only must never change.
     "SELECT pg_catalog.pg_advisory_xact_lock(7236283017641394288)",
-    # Not IF NOT EXISTS, which wants the right to create one even where the schema exists.
+    # Not IF NOT EXISTS, which needs the right to create a schema even if it exists.
     f"""DO $$ BEGIN
     IF pg_catalog.to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
 END $$""",
 )
-# Online, after the migrations' own lock, which is waited for as long as others migrate. Who waits
-# for a table's lock holds up all who come after it, publishers too: not for long, then again.
+# Online, after the migrations' own lock, for which a migration waits without a limit. A session
+# that waits for a table's lock blocks all later ones, publishers too: wait briefly, then retry.
 BOUNDED = """
     SELECT pg_catalog.set_config('lock_timeout', '500ms', true)
      WHERE pg_catalog.current_setting('lock_timeout') = '0'"""
-# How long it is tried for, and how long others are let through in between, in seconds.
+# How long to retry, and how long to let others through in between, in seconds.
 PATIENCE = 60.0
 PAUSE = (0.2, 1.0)
-# As Alembic itself creates it.
+# The same as Alembic creates.
 CREATE_VERSION_TABLE = f"""CREATE TABLE IF NOT EXISTS {SCHEMA}.{VERSION_TABLE} (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)
 )"""
-# What comes after the last one has been taken back. No CASCADE: it must find nothing.
+# Runs after the last downgrade. No CASCADE: the schema must be empty.
 REMOVE = (f"DROP TABLE {SCHEMA}.{VERSION_TABLE}", f"DROP SCHEMA {SCHEMA}")
 
 _FIND_VERSION = f"SELECT pg_catalog.to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL"
 _READ_VERSION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 - of constants
 _READ_OLDEST = f"SELECT {SCHEMA}.min_client_version()"
 
-# What decides how the catalog's functions write: every name in full, and no taste of the role's.
+# How the catalog's functions format: every name in full, and no setting of the role.
 _PLAIN = """
     SET LOCAL search_path = '';
     SET LOCAL quote_all_identifiers = off;
@@ -112,45 +112,46 @@ _PLAIN = """
     SET LOCAL TimeZone = 'UTC';
 """
 
-#: Whether the schema is there, whatever its version.
+#: Whether the schema exists, in any version.
 FIND_LOG = f"SELECT pg_catalog.to_regclass('{SCHEMA}.outbox') IS NOT NULL"
 
-# Alembic keeps what it is doing in module globals: one run at a time within a process.
+# Alembic keeps its state in module globals: one run at a time within a process.
 _alembic_lock = threading.Lock()
 
 
 def migrate(dsn: str, revision: str = "head") -> None:
-    """Bring the database up to `revision`, in one transaction. Does nothing where it is there.
+    """Migrate the database up to `revision`, in one transaction, unless it is there already.
 
-    `dsn` is whatever libpq takes, several hosts and unix sockets included. A lock that others hold
-    is waited for half a second at a time, so that they are not held up behind it.
+    `dsn` is one that libpq accepts, including several hosts and Unix sockets. If another session
+    holds a lock, the migration waits half a second at a time, so that it does not block others.
 
     Raises:
         EncodingUnsupported: the database's encoding is SQL_ASCII.
-        sqlalchemy.exc.OperationalError: from ``LockNotAvailable``, where it was held for a minute.
-            Nothing has changed.
+        sqlalchemy.exc.OperationalError: from ``LockNotAvailable``: another session held a lock for
+            a minute. Nothing has changed.
     """
     _run(dsn, "upgrade", revision)
 
 
 def downgrade(dsn: str, revision: str) -> None:
-    """Take the database back to `revision`; ``base`` removes the schema, **messages included**."""
+    """Downgrade the database to `revision`; ``base`` removes the schema, **messages included**."""
     _run(dsn, "downgrade", revision)
 
 
 def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = False) -> None:
-    """Remove all messages and all that became of them, for tests; ids are not drawn again.
+    """Remove all messages and their state, for tests; ids are not reused.
 
-    TRUNCATE leaves the schema unusable. What was set up stays: grants, retention, wake-ups,
-    mirrors and watched tables. Groups go, too: consumers that run end, by ``UnknownGroup``. With
-    ``keep_groups`` they start anew, and consumers that run go on. For the owner of the schema.
+    TRUNCATE would leave the schema unusable. Configuration stays: grants, retention, wake-ups,
+    mirrors and watched tables. Groups are removed too, and running consumers end with
+    ``UnknownGroup``. With ``keep_groups`` groups start again, and running consumers continue. For
+    the owner of the schema.
 
     Args:
-        database: a DSN; or a connection, whose transaction it is part of.
+        database: a DSN; or a connection, as part of its transaction.
         keep_groups: whether groups stay, with their options and topics.
 
     Raises:
-        psycopg.errors.LockNotAvailable: others were at work in the tables for five seconds.
+        psycopg.errors.LockNotAvailable: other sessions used the tables for five seconds.
         psycopg.errors.InsufficientPrivilege: the role does not own the schema.
     """
     query = "SELECT durable_notify.empty_all(%s)"
@@ -177,7 +178,7 @@ def migration_sql(revision: str = "head") -> str:
 def check(connection: psycopg.Connection[Any]) -> None:
     """Raise a SchemaError unless the database has a schema that this package works with.
 
-    That is its own, or a newer one that still serves it: an upgrade migrates first.
+    That is its own, or a newer one that still supports it, because an upgrade migrates first.
     """
     check_encoding(connection.pgconn)
     with connection.transaction(), OwnCursor(connection, row_factory=tuple_row) as cursor:
@@ -213,10 +214,10 @@ async def check_async(connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 def snapshot(dsn: str, *, bodies: bool = True) -> str:
-    """Describe the schema as the catalog has it, the same on every supported PostgreSQL.
+    """Describe the schema from the catalog, identically on every supported PostgreSQL.
 
-    ``migrations/snapshot.txt`` is its committed form, without the bodies of functions, which
-    stand in ``migrations/schema``.
+    ``migrations/snapshot.txt`` is its committed form, without the bodies of functions, which are
+    in ``migrations/schema``.
     """
     query = (migrations_path() / "snapshot.sql").read_bytes()
     with redacted_errors(dsn) as conninfo:
@@ -239,18 +240,18 @@ def migrations_path() -> Path:
 def run_file(op: Any, name: str) -> None:
     """Run a file of the migrations, such as ``schema/install.sql``. For revisions only.
 
-    A statement at a time, whatever the driver: asyncpg takes no more. Offline, the text as it is.
+    It sends one statement at a time, because asyncpg accepts only one. Offline it prints the text.
     """
     import sqlalchemy as sa
 
     text = assembled(migrations_path() / name)
     for statement in [text] if op.get_context().as_sql else statements(text):
-        # DDL, because text() takes a colon for a bind; it is a template, so % is doubled.
+        # DDL, because text() reads a colon as a bind; it is a template, so % is doubled.
         op.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
 
 def assembled(path: Path) -> str:
-    r"""Return the text of an SQL file, with what it includes by ``\ir``, as psql has it."""
+    r"""Return the text of an SQL file, with the files that it includes by ``\ir``, as in psql."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(
         assembled(path.parent / line.split()[1]) if line.startswith("\\ir ") else line
@@ -273,7 +274,7 @@ def steps(lower: str, upper: str) -> list[Script]:
 
 
 def refuse_unknown() -> NoReturn:
-    """Raise where the schema is there, and its version is not."""
+    """Raise if the schema exists and its version is missing."""
     table = f"{SCHEMA}.{VERSION_TABLE}"
     restored = f"INSERT INTO {table} VALUES ('{SCHEMA_VERSION}')"  # noqa: S608 - of constants
     msg = (
@@ -285,7 +286,7 @@ def refuse_unknown() -> NoReturn:
 
 
 def refuse_newer(heads: tuple[str, ...]) -> None:
-    """Raise SchemaTooNew where a newer package has been: its revisions are not to be found here."""
+    """Raise SchemaTooNew if a newer package has migrated: its revisions are not found here."""
     for found in heads:
         if found > SCHEMA_VERSION:
             msg = (
@@ -316,7 +317,7 @@ def _run_once(dsn: str, command_name: str, revision: str) -> None:
     from alembic import command
 
     engine = _engine(dsn)
-    # The transaction is begun here and joined by Alembic; env.py takes the lock first thing.
+    # This begins the transaction, and Alembic joins it; env.py takes the lock first.
     with _alembic_lock, engine.begin() as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -339,11 +340,11 @@ def _engine(dsn: str) -> Engine:
         except EncodingUnsupported:
             connection.close()
             raise
-        # Who waited for the lock must see what its holder has done.
+        # A migration that waited for the lock must see what the one before has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
-    # A creator, since a DSN of several hosts or with a socket survives no conversion to a URL.
+    # A creator, because a DSN with several hosts or a socket cannot be converted to a URL.
     return sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.NullPool)
 
 
@@ -356,13 +357,13 @@ def _config(output: io.StringIO | None = None) -> Config:
 
 
 def _known(revision: str) -> str:
-    """Reject a relative or unknown revision, in words of ours."""
+    """Reject a relative or unknown revision, with an error of this library."""
     steps("base", revision)
     return revision
 
 
 def _served(row: tuple[Any, ...] | None) -> bool:
-    """Whether a newer schema works with this package: `row` is the oldest that it does with."""
+    """Whether a newer schema works with this package; `row` has the oldest that it supports."""
     return row is not None and row[0] <= SCHEMA_VERSION
 
 

@@ -1,4 +1,4 @@
-"""SQL text in statements: asyncpg, for one, prepares what it sends, and takes one at a time."""
+"""Split SQL text into statements, because asyncpg prepares each and accepts one at a time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 
 __all__ = ["statements"]
 
-#: What a semicolon may stand in without ending a statement, and the one that ends it. Text that
-#: is of none of these kinds is taken a run at a time. Only what our own files have: no nested
-#: comments, no U&'...'.
+#: Text in which a semicolon does not end a statement, and the semicolon that does. Other text is
+#: matched a run at a time. It covers only what our own files use: no nested comments, no U&'...'.
 _TOKEN = re.compile(
     r"""
       (?P<comment>--[^\n]*|/\*.*?\*/)

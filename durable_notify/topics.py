@@ -1,4 +1,4 @@
-"""Names: what a topic, group or key may be called, and the channel of a topic."""
+"""Names of topics, groups and keys, and the channel of a topic."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = [
     "check_topic", "check_topics", "is_pattern", "matches",
 ]  # fmt: skip
 
-# The same rules stand as constraints in migrations/sql; a test compares the two.
-_MAX_CHANNEL_BYTES = 63  # what an identifier of PostgreSQL may have, in bytes
+# The same rules are constraints in migrations/schema; a test compares the two.
+_MAX_CHANNEL_BYTES = 63  # PostgreSQL's limit for an identifier
 _NOT_IN_TOPIC = re.compile("[\x00-\x20\x7f-\xa0*>]")
 _NUL = re.compile("\x00")
 _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-#: The channel on which every new topic's name is notified, for consumers by pattern.
+#: The channel that announces the name of every new topic, for consumers of patterns.
 ANY_TOPIC = "durable_notify"
 
 
@@ -44,14 +44,14 @@ def check_topic(topic: str) -> str:
 
 
 def is_pattern(topic: str) -> bool:
-    """Whether a name has wildcards, and so stands for topics."""
+    """Whether a name is a pattern, with wildcards."""
     return "*" in topic or ">" in topic
 
 
 def matches(topic: str, pattern: str) -> bool:
-    """Whether a pattern stands for a topic: ``*`` for one word between dots, a last ``>`` for more.
+    """Whether a pattern matches a topic: ``*`` is one word between dots, a last ``>`` one or more.
 
-    As NATS subjects do, and ``durable_notify._topic_regex(pattern)`` in SQL.
+    The rules are those of NATS subjects, and of ``durable_notify._topic_regex(pattern)`` in SQL.
     """
     words = [{"*": "[^.]+", ">": ".+"}.get(word, re.escape(word)) for word in pattern.split(".")]
     return re.fullmatch(r"\.".join(words), topic, re.DOTALL) is not None
@@ -60,7 +60,7 @@ def matches(topic: str, pattern: str) -> bool:
 def check_pattern(pattern: str) -> str:
     """Return the topic or pattern, or raise InvalidArgument.
 
-    A wildcard is a whole word between dots, and ``>`` the last one. No word of a pattern is empty.
+    A wildcard is a whole word between dots, and ``>`` is the last word. No word may be empty.
     """
     if isinstance(pattern, str):
         pattern = str.__str__(pattern)
@@ -88,7 +88,7 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_channel(channel: str) -> str:
-    """Return the channel, or raise InvalidArgument: 1 to 63 bytes, none of this library's own."""
+    """Return the channel, or raise InvalidArgument: 1 to 63 bytes, not one of this library's."""
     channel = _check("channel", channel, _MAX_CHANNEL_BYTES, _NUL, "NUL")
     if re.match(f"{ANY_TOPIC}([:#?]|$)", channel):
         raise InvalidArgument(
@@ -108,9 +108,9 @@ def check_key(key: str | None) -> str | None:
 
 
 def _check(kind: str, name: str, max_bytes: int, forbidden: re.Pattern[str], what: str) -> str:
-    """Return a name as a plain str.
+    """Check a name, and return it as a plain str.
 
-    Trap: a member of ``class Topic(str, Enum)`` is a str, and is formatted as ``Topic.ORDERS``.
+    Trap: a member of ``class Topic(str, Enum)`` is a str, but is formatted as ``Topic.ORDERS``.
     """
     if not isinstance(name, str):
         raise InvalidArgument(f"a {kind} must be a str, not {type(name).__name__}")
@@ -129,7 +129,7 @@ def _check(kind: str, name: str, max_bytes: int, forbidden: re.Pattern[str], wha
 
 
 def _quoted(kind: str, name: str) -> str:
-    """Name what is wrong; a key, which may be a person's name or address, is not repeated."""
+    """Return the name for an error text. A key may be a person's name or address: leave it out."""
     if kind == "key":
         return "the key"
     return f"{kind} {name[:40]!r}{'...' if len(name) > 40 else ''}"  # noqa: PLR2004

@@ -1,7 +1,7 @@
-"""FastAPI with SQLAlchemy: an order and the message about it are stored in one transaction.
+"""FastAPI with SQLAlchemy: an order and its message are stored in one transaction.
 
-The confirmation is sent by a consumer, which starts and stops with the application. The request
-does not wait for it, and it is not forgotten if the process dies after the response.
+A consumer, which starts and stops with the application, sends the confirmation. The request does
+not wait for it, and it is not lost if the process dies after the response.
 
     pip install durable-notify fastapi uvicorn "sqlalchemy[asyncio]"
     durable-notify migrate
@@ -59,7 +59,7 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 
 async def confirm(message: dn.AsyncMessage) -> None:
-    """Handle a message: what is written and the acknowledgement commit together."""
+    """Handle a message: its writes and the acknowledgement commit together."""
     placed = OrderPlaced.model_validate(message.payload)
     async with new_session.begin() as work:
         order = await work.get_one(Order, placed.order_id)

@@ -22,7 +22,7 @@ BROKER = os.environ["DURABLE_NOTIFY_BROKER"]
 
 
 async def main() -> None:
-    # In a transaction of its own here; of yours, with what the order is about.
+    # Here it has a transaction of its own; publish in yours, with the order itself.
     with psycopg.connect(DSN) as database:
         dn.Publisher().publish(database, "orders.eu", {"id": 1, "item": "tea"}, key="customer")
 

@@ -28,7 +28,7 @@ async def main() -> None:
         queue = await channel.declare_queue("orders.eu", durable=True)
         await queue.bind(exchange, "orders.eu.#")
 
-        # In a transaction of its own here; of yours, with what the order is about.
+        # Here it has a transaction of its own; publish in yours, with the order itself.
         with psycopg.connect(DSN) as database:
             dn.Publisher().publish(database, "orders.eu", {"id": 1, "item": "tea"}, key="customer")
 

@@ -1,6 +1,6 @@
 """A worker on plain psycopg: each message's effect happens exactly once.
 
-It keeps the balance of each account. The balance and the acknowledgement are written in one
+It keeps the balance of each account. It writes the balance and the acknowledgement in one
 transaction, so that no crash can lose a payment or count it twice.
 
     pip install psycopg-pool
@@ -36,20 +36,20 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with psycopg.connect(DSN) as connection:
         connection.execute(TABLE)
-    # A pool of one's own, as large as `concurrency`: handlers run in that many threads.
+    # A pool of its own, as large as `concurrency`: handlers run in that many threads.
     with ConnectionPool(DSN, min_size=4, max_size=4, open=True) as pool:
 
         def pay_in(message: dn.Message) -> None:
             payment = message.payload
             if not isinstance(payment, dict) or not {"account", "amount"} <= payment.keys():
-                message.reject("not a payment")  # no attempt will mend it
+                message.reject("not a payment")  # no retry would help
                 return
             with pool.connection() as connection:  # commits at the end, or rolls back
                 connection.execute(PAY_IN, payment)
                 message.ack(connection)
             log.info("%s +%s", payment["account"], payment["amount"])
 
-        # Ends on SIGTERM and Ctrl-C, once the handlers at work are done.
+        # Ends on SIGTERM and Ctrl-C, once running handlers are done.
         dn.Consumer(
             DSN, group="accounts", topics=["payments"], until_empty="--until-empty" in sys.argv
         ).run(pay_in, concurrency=4)

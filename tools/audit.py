@@ -16,10 +16,10 @@ PATIENCE = 300
 
 
 def verdict(output: str, errors: str) -> tuple[int, str]:
-    """Return the exit status, and what to say, of what pip-audit has printed.
+    """Return the exit status and the text for the output of pip-audit.
 
-    Trap: it ends with 1 for a vulnerability and for a service that cannot be reached, and with 0
-    where the service does not know a single package.
+    Trap: it ends with 1 both for a vulnerability and for an unreachable service, and with 0 if the
+    service does not know a single package.
     """
     try:
         packages: list[dict[str, Any]] = json.loads(output)["dependencies"]

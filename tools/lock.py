@@ -1,9 +1,9 @@
-"""The lock: which release of everything the project is developed with, and its hashes.
+"""The lock: the release of every development package, and its hashes.
 
 python tools/lock.py            write requirements/dev.lock (asks the package index)
-python tools/lock.py --check    whether it is current with pyproject.toml (asks no index)
+python tools/lock.py --check    check that it matches pyproject.toml (asks no index)
 
-For every platform and every Python supported at once: what is for one alone has a marker.
+It covers every supported platform and Python; packages for only one have a marker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
 def wanted(project: str) -> list[str]:
-    """Return what a pyproject.toml asks for: dependencies, group dev, and the extras of that."""
+    """Return the requirements of a pyproject.toml: dependencies, group dev, and its extras."""
     about = tomllib.loads(project)
     own = about["project"]["name"]
     needed = list(about["project"]["dependencies"])
@@ -37,7 +37,7 @@ def wanted(project: str) -> list[str]:
 
 
 def problems(project: str, lock: str) -> list[str]:
-    """Say what of a lock does not fit what is wanted, or is no part of a lock."""
+    """Return what of a lock does not match the requirements, or does not belong in a lock."""
     pinned: dict[str, list[str]] = {}
     for name, release in _PINNED.findall(lock):
         pinned.setdefault(canonicalize_name(name), []).append(release)
@@ -64,7 +64,7 @@ def _lines(lock: str) -> list[str]:
 
 
 def compiled(project: str) -> str:
-    """Ask uv for the newest releases that go together."""
+    """Ask uv for the newest compatible releases."""
     command = [
         "uv", "pip", "compile", "-", "--quiet", "--no-config", "--universal", "--generate-hashes",
         "--no-emit-index-url", "--no-annotate", "--python-version", OLDEST_PYTHON,

@@ -1,12 +1,12 @@
-"""Generate the revision that brings a released schema to what ``migrations/schema`` says now.
+"""Generate the revision that migrates a released schema to the current ``migrations/schema``.
 
-python3 tasks.py revision "what it does"   write it, or write the open one again
+python3 tasks.py revision "what it does"   write it, or rewrite the open one
 python3 tasks.py revision --freeze         freeze it, before a release is tagged
 
-A real PostgreSQL says what differs: one database is made by the frozen revisions, one by
-``schema/install.sql``. Functions that differ are replaced. All else that differs is written by
-hand, in ``migrations/pending.sql`` and ``pending.down.sql``; what stands there below a line
-``-- functions`` runs after the functions, the rest before them.
+It compares two databases on a real PostgreSQL: one made by the frozen revisions, one by
+``schema/install.sql``. It replaces functions that differ. A developer writes all other changes by
+hand, in ``migrations/pending.sql`` and ``pending.down.sql``. What is below a line ``-- functions``
+there runs after the functions, the rest before them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIGRATIONS = ROOT / "migrations"
 SCHEMA = MIGRATIONS / "schema"
 REVISIONS = MIGRATIONS / "revisions"
 SUMS = REVISIONS / "SHA256SUMS"
-#: What a developer writes, beside the functions.
+#: The files that a developer writes, beside the functions.
 UP, DOWN = "pending.sql", "pending.down.sql"
 #: Files that name the newest revision.
 NAMES = (
@@ -52,7 +52,7 @@ TABLES = """
        AND NOT c.relispartition
      ORDER BY 1
 """
-# Trap: who grants, or has a function rewritten, writes the same rows of the catalog.
+# Trap: a grant and a replaced function write the same rows of the catalog.
 BEGIN = """LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE;
 SET LOCAL check_function_bodies = off;
 """
@@ -65,7 +65,7 @@ END $block$;
 
 
 class Function(NamedTuple):
-    """A function as the catalog has it."""
+    """A function of the catalog."""
 
     name: str
     definition: str
@@ -76,7 +76,7 @@ Functions = dict[str, Function]
 
 
 def install(dsn: str) -> None:
-    """Make the schema from its current source, whatever the revisions say."""
+    """Create the schema from its current source, without the revisions."""
     with psycopg.connect(dsn) as connection:
         for statement in (*schema.PREPARE, schema.CREATE_VERSION_TABLE):
             connection.execute(statement.encode())
@@ -86,7 +86,7 @@ def install(dsn: str) -> None:
 
 
 def describe(dsn: str) -> list[str]:
-    """Describe the schema of a database, with the number of rows that its tables have."""
+    """Describe the schema of a database, with the number of rows of its tables."""
     with psycopg.connect(dsn) as connection:
         tables = [table for (table,) in connection.execute(TABLES)]
         rows = [len(connection.execute(f"TABLE {table}".encode()).fetchall()) for table in tables]
@@ -95,19 +95,19 @@ def describe(dsn: str) -> list[str]:
 
 
 def functions(connection: psycopg.Connection[Any]) -> dict[str, Function]:
-    """Return the functions of the schema, by name and types of the arguments."""
+    """Return the functions of the schema, by name and argument types."""
     connection.execute("SET LOCAL search_path = ''")
     return {key: Function(*row) for key, *row in connection.execute(FUNCTIONS)}
 
 
 def inlined() -> set[str]:
-    """Return the names of the functions whose bodies hold users' settings."""
+    """Return the names of the functions whose bodies contain users' settings."""
     text = "".join(path.read_text(encoding="utf-8") for path in (SCHEMA / "inlined").glob("*.sql"))
     return set(re.findall(r"^CREATE FUNCTION durable_notify\.(\w+)", text, re.MULTILINE))
 
 
 def refuse(before: Functions, after: Functions, text: str) -> None:
-    """Refuse a changed signature, and what resets users' settings."""
+    """Refuse changed signatures, and changes that reset users' settings."""
     signatures: list[dict[str, set[str]]] = [{}, {}]
     for known, found in zip((before, after), signatures, strict=True):
         for function in known.values():
@@ -127,7 +127,7 @@ def refuse(before: Functions, after: Functions, text: str) -> None:
 
 
 def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str:
-    """Run what a developer wrote, and make the functions those of `after`; returns the SQL."""
+    """Run what a developer wrote, and replace functions with those of `after`; return the SQL."""
     path = MIGRATIONS / hand
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     above, *below = re.split(r"^-- functions\n", text, maxsplit=1, flags=re.MULTILINE)
@@ -142,7 +142,7 @@ def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str
         if before.get(key) != function
     ]
     if hand == UP:
-        gone = []  # what a release takes away, a developer decides
+        gone = []  # a developer decides what a release removes
     text = "".join([above, "\n", BEGIN, *gone, *changed, "\n", *below, END])
     if hand == UP:
         refuse(before, after, text)
@@ -151,7 +151,7 @@ def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str
 
 
 def compare(found: list[str], wanted: list[str], hand: str) -> None:
-    """End, with the difference, unless two schemas are equal."""
+    """Exit with the difference unless two schemas are equal."""
     lines = list(difflib.unified_diff(found, wanted, "revision", "wanted", n=2, lineterm=""))
     if lines:
         sys.exit("\n".join([*lines[:100], f"This is left. Write what does it: migrations/{hand}"]))
@@ -181,7 +181,7 @@ def generate(base: str) -> tuple[str, str]:
 
 
 def write(number: str, base: str | None, title: str, *texts: str) -> list[Path]:
-    """Write the files of a revision, in place of those it had; returns those of SQL."""
+    """Write the files of a revision, and replace its old ones; return those of SQL."""
     for old in [*REVISIONS.glob(f"{number}_*"), *(MIGRATIONS / "versions").glob(f"{number}_*")]:
         old.unlink()
     name = f"{number}_{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')[:40]}"
@@ -194,7 +194,7 @@ def write(number: str, base: str | None, title: str, *texts: str) -> list[Path]:
     (MIGRATIONS / "versions" / f"{name}.py").write_text(script, encoding="utf-8")
     for path in [path for pattern in NAMES for path in ROOT.glob(pattern)]:
         text = path.read_text(encoding="utf-8")
-        # Not the one to go back to, in an example.
+        # Not the revision of a downgrade, in an example.
         named = re.sub(rf"(?<!downgrade )\b{schema.SCHEMA_VERSION}\b", number, text)
         path.write_text(named, encoding="utf-8")
     return files

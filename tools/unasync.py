@@ -1,10 +1,10 @@
 """Generate durable_notify/_sync from durable_notify/_async.
 
-    python tools/unasync.py           write the files
-    python tools/unasync.py --check   fail where they are not current
+python tools/unasync.py           write the files
+python tools/unasync.py --check   fail if they are not current
 
-A rule that matches nothing fails: it is out of date. After httpcore's ``scripts/unasync.py``, but
-compared as whole files.
+A rule that matches nothing is out of date, and fails. It follows httpcore's ``scripts/unasync.py``,
+but compares whole files.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "durable_notify"
-BY_HAND = "concurrency.py"  # waiting and starting tasks: each half has its own
+BY_HAND = "concurrency.py"  # waiting and starting tasks: each API has its own
 HEADER = "# Generated from durable_notify/_async by tools/unasync.py. Do not edit.\n"
 
 RULES = [
-    # SQLAlchemy keeps its two halves in different modules.
+    # SQLAlchemy keeps its two APIs in different modules.
     (r'"sqlalchemy\.ext\.asyncio" in sys\.modules', '"sqlalchemy" in sys.modules'),
     (r"from sqlalchemy\.ext\.asyncio import AsyncConnection as AlchemyAsyncConnection",
      "from sqlalchemy import Connection as AlchemyConnection"),
@@ -60,7 +60,7 @@ def generate() -> dict[str, str]:
 
 
 def formatted(text: str, name: str) -> str:
-    """Return the text as the formatter leaves it: shorter names give other line breaks."""
+    """Return the formatted text, because shorter names change line breaks."""
     command = [sys.executable, "-m", "ruff"]
     where = ["--stdin-filename", str(PACKAGE / "_sync" / name), "-"]
     sorting = ["check", "--fix-only", "--quiet", "--select", "I,F401,RUF022"]

@@ -1,1 +1,1 @@
-"""Durable_notify beside its peers, each used as its own documentation says is fast."""
+"""Compare durable_notify with its peers, each used as its own documentation advises."""

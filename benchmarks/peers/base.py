@@ -1,4 +1,4 @@
-"""What a peer implements, and what its handlers report to.
+"""The interface of a peer, and the tally of its handlers.
 
 A peer is measured in processes of its own: one that publishes, and one or four that consume. A
 consumer hands each message, decoded from JSON, to `Tally.handler`, and says when acknowledgements
@@ -25,7 +25,7 @@ Handler = Callable[[Payload], Awaitable[None]]
 
 
 def payload(number: int) -> Payload:
-    """One message as it might be: about 120 bytes of JSON."""
+    """A typical message: about 120 bytes of JSON."""
     return {
         "order": number,
         "customer": f"customer-{number % 1000}",
@@ -35,11 +35,11 @@ def payload(number: int) -> Payload:
 
 
 class Publisher(abc.ABC):
-    """A connection that publishes; what returns is durable, as the peer understands it."""
+    """A connection that publishes; on return a message is durable, in the peer's terms."""
 
     @abc.abstractmethod
     async def batch(self, payloads: list[Payload]) -> None:
-        """Publish many: in one transaction, or with all confirms under way at once."""
+        """Publish many: in one transaction, or with all confirms in flight at once."""
 
     @abc.abstractmethod
     async def single(self, message: Payload) -> None:
@@ -56,15 +56,15 @@ class Publisher(abc.ABC):
 
 
 class Peer(abc.ABC):
-    """A system that is measured. Made anew in each process; nothing is shared but the server."""
+    """A measured system. Each process creates its own; only the server is shared."""
 
-    #: Which of the servers in `servers.py` it needs.
+    #: The server in `servers.py` that it needs.
     server: ClassVar[str]
-    #: The Python packages whose versions belong to its figures.
+    #: The Python packages whose versions to report with its figures.
     packages: ClassVar[tuple[str, ...]]
-    #: How it was set, for the report.
+    #: Its settings, for the report.
     settings: ClassVar[dict[str, Any]]
-    #: For how many messages a measurement takes 2 to 5 seconds. What is not named is not measured.
+    #: How many messages make a measurement of 2 to 5 seconds. Other measures are not measured.
     messages: ClassVar[dict[str, int]]
 
     def __init__(self, address: str) -> None:
@@ -72,10 +72,10 @@ class Peer(abc.ABC):
 
     @abc.abstractmethod
     async def prepare(self) -> None:
-        """Make an empty queue: in a new database, or in place of the one that was there."""
+        """Create an empty queue: in a new database, or in place of the old one."""
 
     async def settle(self) -> None:  # noqa: B027 - most have nothing to do
-        """Do what a server would have done in time, before a backlog is consumed."""
+        """Do the server's background work before a backlog is consumed."""
 
     @abc.abstractmethod
     def publisher(self) -> AbstractAsyncContextManager[Publisher]:
@@ -84,14 +84,14 @@ class Peer(abc.ABC):
     async def consume(self, tally: Tally, concurrency: int) -> None:
         """Consume until `tally.finished`, and return once every acknowledgement is confirmed.
 
-        At most `concurrency` messages are handled at once, where that is more than 1. At 1 the
+        If `concurrency` is more than 1, at most so many messages are handled at once. At 1 the
         handler never waits, and the peer may use whatever makes it fast.
         """
         raise NotImplementedError
 
 
 class Tally:
-    """What one consumer process did: first message, last acknowledgement, and how many."""
+    """The result of one consumer process: first message, last acknowledgement, and count."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class Tally:
         self._stop = stop
 
     def confirmed(self) -> None:
-        """Note that the acknowledgements sent so far have been confirmed."""
+        """Record that the acknowledgements sent so far are confirmed."""
         self.acked = time.monotonic_ns()
 
     async def watch(self, interval: float = 0.005) -> None:
-        """Tell the other processes how far this one is, and finish with them."""
+        """Share this process's progress with the others, and finish with them."""
         while not self.finished.is_set():
             self._all[self._number] = self.handled
             if sum(self._all) >= self.total or self._stop():
@@ -130,7 +130,7 @@ class Tally:
         self._all[self._number] = self.handled
 
     def report(self) -> dict[str, Any]:
-        """Return what the measuring process wants to know, as JSON."""
+        """Return the result for the measuring process, as JSON."""
         return {
             "first": self.first,
             "acked": self.acked or time.monotonic_ns(),
@@ -159,7 +159,7 @@ class Tally:
 
 
 async def handle(tally: Tally, bodies: Iterable[Payload], concurrency: int) -> None:
-    """Hand a batch to the handler, in order or so many at once, for a peer that has no workers."""
+    """Handle a batch, in order or so many at once, for a peer that has no workers."""
     waiting = iter(bodies)
 
     async def work() -> None:

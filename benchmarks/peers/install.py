@@ -1,4 +1,4 @@
-"""Install what is measured: servers from Debian's packages, and a virtual environment.
+"""Install the measured systems: servers from Debian's packages, and a virtual environment.
 
 Needs nothing but Python 3.11 or later. RabbitMQ's and Redis's packages would start a service: that
 is refused while they are installed. Where a server cannot be installed, its peers are shown as
@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-bench"
 PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
-#: Debian package: a program of its.
+#: By Debian package, one of its programs.
 PACKAGES = {
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
 }
-#: Says whether a package may start its service; 101 is no.
+#: Decides whether a package may start its service; 101 means no.
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -62,8 +62,8 @@ def install_servers() -> None:
 
 @contextlib.contextmanager
 def no_services() -> Iterator[None]:
-    """Keep packages from starting what they install."""
-    if POLICY.exists():  # somebody else's; a container's says no as well
+    """Prevent packages from starting their services."""
+    if POLICY.exists():  # not this script's; a container's also says no
         yield
         return
     POLICY.write_text("#!/bin/sh\nexit 101\n")

@@ -1,8 +1,8 @@
-"""One measurement of one peer: prints what it saw as one line of JSON.
+"""One measurement of one peer: prints its result as one line of JSON.
 
 ``python -m benchmarks.peers.measure PEER MEASURE ADDRESS MESSAGES``, as ``run.py`` calls it.
 Starting interpreters, importing and connecting is not timed. The event loop is uvloop's for all, or
-Python's own where PEERS_LOOP is ``asyncio``.
+Python's own if PEERS_LOOP is ``asyncio``.
 
 - publish_batch: batches of 1,000, each confirmed before the next: messages a second.
 - publish_single: one message after the other, each confirmed: messages a second.
@@ -41,7 +41,7 @@ Result = dict[str, Any]
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run on the event loop that was chosen for all."""
+    """Run on the event loop selected for all."""
     if os.environ.get("PEERS_LOOP") == "asyncio":
         return asyncio.run(coroutine)
     return uvloop.run(coroutine)
@@ -83,7 +83,7 @@ async def backlog(peer: Peer, messages: int) -> None:
 
 
 async def publish_slowly(peer: Peer, messages: int) -> list[tuple[int, int]]:
-    """Publish with pauses; return when each was sent and confirmed, without those that warm up."""
+    """Publish with pauses; return when each was sent and confirmed, without the warm-up."""
     times = []
     async with peer.publisher() as publisher:
         for number in range(WARM_WAKES + messages):
@@ -93,7 +93,7 @@ async def publish_slowly(peer: Peer, messages: int) -> list[tuple[int, int]]:
 
 
 class Consumers:
-    """The processes that consume, started together once all are ready."""
+    """Starts the consuming processes together, once all are ready."""
 
     def __init__(self, name: str, measure: str, address: str, total: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -115,11 +115,11 @@ class Consumers:
     def start(self) -> None:
         for process in self._processes:
             process.start()
-        with contextlib.suppress(threading.BrokenBarrierError):  # its error is in its report
+        with contextlib.suppress(threading.BrokenBarrierError):  # the error is in the report
             self._ready.wait(WAIT)
 
     def reports(self) -> list[Result]:
-        """Return what they saw; an error of theirs is raised here."""
+        """Return their results, or raise their error."""
         reports = []
         for _ in self._processes:
             reports.append(self._reports.get(timeout=WAIT))
@@ -155,7 +155,7 @@ async def _consume(  # noqa: PLR0917
 
 
 def consume(name: str, measure: str, address: str, messages: int) -> Result:
-    """Seconds from the first handler entered to the last acknowledgement confirmed."""
+    """Return the seconds from the first handler's start to the last confirmed acknowledgement."""
     peer = load(name)(address)
     run(backlog(peer, messages))
     consumers = Consumers(name, measure, address, messages)
@@ -170,7 +170,7 @@ def consume(name: str, measure: str, address: str, messages: int) -> Result:
 
 
 def wake(name: str, address: str, messages: int) -> Result:
-    """Latencies in microseconds; one is negative where the handler was the first to know."""
+    """Return latencies in microseconds; negative if the handler started before the confirm."""
     peer = load(name)(address)
     run(peer.prepare())
     total = WARM_WAKES + messages

@@ -1,4 +1,4 @@
-"""What a run says: a line for each measurement, a table for each measure, and all of it as JSON."""
+"""The report of a run: a line per measurement, a table per measure, and JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Round = dict[str, Any]
 
 
 def keep(rounds: list[Round], about: dict[str, Any]) -> None:
-    """Write a line a round, without the samples of its messages; a short run is not kept."""
+    """Write a line per round, without the samples of its messages; a short run is not kept."""
     options = about["options"]
     if options["short"]:
         return
@@ -36,7 +36,7 @@ def keep(rounds: list[Round], about: dict[str, Any]) -> None:
 
 
 def line(taken: Round) -> str:
-    """One measurement."""
+    """Return the line of one measurement."""
     start = f"{taken['measure']} {taken['round']} {taken['peer']}: "
     if "error" in taken:
         return f"{start}failed: {taken['error']}"
@@ -51,7 +51,7 @@ def line(taken: Round) -> str:
         if taken["lost"]:
             said += f"; {taken['lost']} did not arrive"
     if taken.get("again"):
-        said += f"; {taken['again']} came again"
+        said += f"; {taken['again']} were redelivered"
     if taken["busy_before"] > BUSY:
         said += f"; the machine was busy before ({taken['busy_before']:.0%})"
     return start + said
@@ -83,7 +83,7 @@ def show(measure: str, rounds: list[Round]) -> None:
 
 
 def rate_row(taken: list[Round], ours: list[Round]) -> list[str]:
-    """Of messages a second."""
+    """Return the columns of messages a second."""
     rates = [rate(each) for each in taken]
     return [
         f"{statistics.median(rates):,.0f}",
@@ -93,7 +93,7 @@ def rate_row(taken: list[Round], ours: list[Round]) -> list[str]:
 
 
 def wake_row(taken: list[Round], ours: list[Round]) -> list[str]:
-    """Medians of the rounds; the 99th percentile is of the messages of all rounds."""
+    """Return medians of the rounds; the 99th percentile is of the messages of all rounds."""
     cells = []
     for name in ("since_sent", "since_confirmed"):
         middles = [each[name]["p50"] for each in taken]
@@ -107,7 +107,7 @@ def wake_row(taken: list[Round], ours: list[Round]) -> list[str]:
 
 
 def ratio(taken: list[Round], ours: list[Round], figure: Any) -> str:
-    """The median of the rounds' ratios, of rounds that both have."""
+    """Return the median of the ratios of rounds that both have."""
     by_round = {each["round"]: figure(each) for each in ours}
     ratios = [by_round[each["round"]] / figure(each) for each in taken if each["round"] in by_round]
     return f"{statistics.median(ratios):.2f}" if ratios else "-"

@@ -1,4 +1,4 @@
-"""Measure durable_notify and its peers, in rounds in which they take turns.
+"""Measure durable_notify and its peers in turn, in several rounds.
 
 Installs what it needs into .venv-bench, writes the figures of each round to
 benchmarks/results/peers.json (or peers-flush.json), and prints tables. README.md beside this file
@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Run:
-    """Servers, and what was measured on them."""
+    """The servers, and the measurements on them."""
 
     def __init__(self, options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         from benchmarks.peers import clients, servers  # noqa: PLC0415
@@ -85,7 +85,7 @@ class Run:
                 self.errors[server] = str(error)
 
     def messages(self, peer: Any, measure: str) -> int:
-        """How many messages a measurement has."""
+        """Return how many messages a measurement has."""
         if measure == "wake":
             return SHORT["wake"] if self.options.short else peer.messages[measure]
         wanted = SHORT["messages"] if self.options.short else peer.messages[measure]
@@ -110,7 +110,7 @@ class Run:
 
     @contextlib.contextmanager
     def database(self, address: str) -> Any:
-        """A new database, dropped afterwards."""
+        """Create a database, and drop it afterwards."""
         import psycopg  # noqa: PLC0415
 
         self._databases += 1
@@ -123,7 +123,7 @@ class Run:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def about(self) -> dict[str, Any]:
-        """What the figures depend on."""
+        """Return the settings and hardware that the figures depend on."""
         packages = sorted({each for peer in self.peers.values() for each in peer.packages})
         cpu = [
             line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
@@ -157,7 +157,7 @@ class Run:
 def subprocess_result(
     name: str, measure: str, address: str, messages: int, loop: str
 ) -> dict[str, Any]:
-    """Run ``measure.py``; what went wrong is a result, too."""
+    """Run ``measure.py``; an error is a result too."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.peers.measure", name, measure, address, str(messages)],
         cwd=ROOT, env=os.environ | {"PEERS_LOOP": loop}, text=True,
@@ -167,7 +167,7 @@ def subprocess_result(
         out, errors = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return {"error": f"took more than {TIMEOUT:.0f} s"}
-    finally:  # its consumers too, whatever happened
+    finally:  # end its consumers too, whatever happened
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -177,7 +177,7 @@ def subprocess_result(
 
 
 def busy(seconds: float) -> float:
-    """The share of the processors that is in use now, when nothing is measured."""
+    """Return the share of the processors that is in use now, while nothing is measured."""
 
     def times() -> tuple[int, int]:
         fields = [int(each) for each in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]

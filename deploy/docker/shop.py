@@ -1,4 +1,4 @@
-"""The handler of the example: prints what it gets."""
+"""The handler of the example: prints its messages."""
 
 from __future__ import annotations
 

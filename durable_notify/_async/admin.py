@@ -1,4 +1,4 @@
-"""Looking at groups and taking them back."""
+"""Inspecting, changing and rewinding groups."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ __all__ = ["AsyncAdmin"]
 
 
 class AsyncAdmin(AsyncRetentionAdmin):
-    """Administers groups through connections that it borrows; it holds none.
+    """Administers groups through the caller's connections; it holds none of its own.
 
-    A connection is what ``AsyncPublisher`` takes, and what is changed is part of its transaction.
+    Connections are those that ``AsyncPublisher`` takes. Changes are part of their transaction.
     """
 
     async def status(
         self, connection: Publishable, *, max_count: int | None = 10_000
     ) -> list[TopicStatus]:
-        """Return how each group stands in each of its topics, and the topics without a group.
+        """Return the position and lag of each group in each topic, and the topics without a group.
 
         Args:
-            max_count: more messages than these are estimated, not counted. None counts all, which
-                takes seconds if millions are unread.
+            max_count: larger counts are estimated. None counts all, which takes seconds if there
+                are millions of unread messages.
         """
         rows = await fetch_alone(connection, sql.STATUS, (max_count,))
         return [TopicStatus(*row) for row in rows]
@@ -64,10 +64,10 @@ class AsyncAdmin(AsyncRetentionAdmin):
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
     ) -> None:
-        """Change options of a group; running consumers apply them at once. Others stay as they are.
+        """Change the options given; running consumers apply them at once.
 
         Raises:
-            InvalidArgument: there is no such option, or it cannot have that value.
+            InvalidArgument: there is no such option, or its value is invalid.
             UnknownGroup: there is no group of this name.
         """
         group = check_group(group)
@@ -87,12 +87,12 @@ class AsyncAdmin(AsyncRetentionAdmin):
         PREPARE TRANSACTION. For the owner of the schema; running consumers apply it at once.
 
         Raises:
-            InvalidArgument: it is none of these, or the transaction is not READ COMMITTED.
+            InvalidArgument: the policy is none of these, or the transaction is not READ COMMITTED.
         """
         await fetch_alone(connection, sql.SET_NOTIFY_POLICY, (check_topic(topic), policy))
 
     async def pause(self, connection: Publishable, group: str) -> None:
-        """Deliver nothing more to a group until ``resume``; what is leased can be settled."""
+        """Deliver nothing more to a group until ``resume``; leased messages can be settled."""
         await self._call(connection, sql.PAUSE, group)
 
     async def resume(self, connection: Publishable, group: str) -> None:
@@ -108,14 +108,14 @@ class AsyncAdmin(AsyncRetentionAdmin):
         await self._call(connection, sql.RENAME_GROUP, group, check_group(new_name))
 
     async def delete_group(self, connection: Publishable, group: str) -> None:
-        """Forget a group, with its positions, retries and dead letters; the messages stay.
+        """Delete a group with its positions, retries and dead letters; the messages stay.
 
-        Its consumers end with UnknownGroup, and what they settle is refused.
+        Its consumers end with UnknownGroup, and the database refuses what they settle.
         """
         await self._call(connection, sql.DELETE_GROUP, group)
 
     async def blocking_publishers(self, connection: Publishable, group: str) -> list[OpenPublisher]:
-        """Return the publishers in flight that a strict group waits for; of others, none."""
+        """Return the open publishers that a strict group waits for; other groups wait for none."""
         rows = await fetch_alone(connection, sql.BLOCKING_PUBLISHERS, (check_group(group),))
         return [OpenPublisher(*row) for row in rows]
 
@@ -128,19 +128,19 @@ class AsyncAdmin(AsyncRetentionAdmin):
         *,
         group: str | None = None,
     ) -> None:
-        """Let a role of the database, and its members, do something. For the owner of the schema.
+        """Grant an action to a database role and its members. For the owner of the schema.
 
         Args:
-            role: its name.
-            action: ``"publish"``, ``"consume"`` or ``"read"``, of some topics; ``"observe"``: see
-                status, audit and dead letters of everything; ``"insert"``: INSERT statements of its
-                own, for whatever topic.
+            role: the name of the role.
+            action: ``"publish"``, ``"consume"`` or ``"read"``, for some topics; ``"observe"``: see
+                status, audit and dead letters of all groups; ``"insert"``: run its own INSERT
+                statements, for any topic.
             topics: topics, or patterns of topics.
             group: the group in which it may consume, and which it may manage.
 
         Raises:
-            InvalidArgument: there is no such role, or not all of it fits together. Nothing has
-                changed.
+            InvalidArgument: there is no such role, or the arguments contradict each other.
+                Nothing has changed.
         """
         await fetch_alone(connection, sql.GRANT_ACCESS, (role, action, _patterns(topics), group))
 
@@ -153,9 +153,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
         *,
         group: str | None = None,
     ) -> int:
-        """Take back what ``grant`` gave, all that fits what is given; return how many grants.
+        """Revoke all grants that match the arguments; return how many there were.
 
-        Patterns are named as they were granted. For the owner of the schema.
+        Give patterns as they were granted. For the owner of the schema.
 
         Raises:
             InvalidArgument: there is no such role.
@@ -164,7 +164,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         return int((await fetch_alone(connection, sql.REVOKE_ACCESS, params))[0][0])
 
     async def grants(self, connection: Publishable) -> list[AccessGrant]:
-        """Return what roles were granted, by role. For the owner of the schema."""
+        """Return all grants, by role. For the owner of the schema."""
         return [AccessGrant(*row) for row in await fetch_alone(connection, sql.ACCESS, ())]
 
     async def _call(
@@ -180,11 +180,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
         limit: int | None = None,
         **conditions: Unpack[DeadLetterFilter],
     ) -> list[DeadLetter]:
-        """Return the messages given up, of one group or of all, by group, topic and id.
+        """Return the dead letters of one group or of all, by group, topic and id.
 
         Args:
-            limit: so many at most.
-            conditions: those that fit all of them (``DeadLetterFilter``).
+            limit: the most to return.
+            conditions: all of them must match (``DeadLetterFilter``).
 
         Raises:
             UnknownGroup: there is no group of this name.
@@ -205,15 +205,16 @@ class AsyncAdmin(AsyncRetentionAdmin):
         why: str | None = None,
         **conditions: Unpack[DeadLetterFilter],
     ) -> int:
-        """Send dead letters to the group that gave them up again, and return how many.
+        """Redeliver dead letters to the group that gave them up, and return how many.
 
-        They come as first attempts; in a group that keeps order they hold back their keys. Those
-        that fit all conditions, or ``everything``. Who did so, when and ``why`` is in ``audit``.
+        Give conditions, of which all must match, or ``everything``. Each is delivered as a first
+        attempt. In a group that keeps order, later messages of its key wait for it. The audit
+        records the role, the time and ``why``.
 
         Raises:
             InvalidArgument: neither a condition nor ``everything`` was given.
             UnknownGroup: there is no group of this name.
-            MessageNotFound: one of them is not in the log any more; nothing was sent.
+            MessageNotFound: retention has removed one of them; nothing is redelivered.
         """
         params = (check_group(group), *_chosen(conditions), everything, why)
         return int((await fetch_alone(connection, sql.REDRIVE, params))[0][0])
@@ -227,7 +228,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
         why: str | None = None,
         **conditions: Unpack[DeadLetterFilter],
     ) -> int:
-        """Forget dead letters of a group, and return how many; chosen as ``redrive`` does.
+        """Delete dead letters of a group, and return how many; select them as for ``redrive``.
 
         Raises:
             InvalidArgument: neither a condition nor ``everything`` was given.
@@ -239,7 +240,7 @@ class AsyncAdmin(AsyncRetentionAdmin):
     async def audit(
         self, connection: Publishable, group: str | None = None, *, limit: int = 100
     ) -> list[AuditEntry]:
-        """Return what was done to groups by hand, the newest first."""
+        """Return the recorded changes to groups, the newest first."""
         rows = await fetch_alone(connection, sql.AUDIT_ENTRIES, (group, limit))
         return [AuditEntry(*_decoded(row)) for row in rows]
 
@@ -254,19 +255,19 @@ class AsyncAdmin(AsyncRetentionAdmin):
         why: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Rewind a group in a topic, and return how many messages it redelivers.
+        """Rewind a group in a topic, and return how many messages are redelivered.
 
-        A :meth:`seek` that never moves the group forward.
+        It is a :meth:`seek` that never moves the group forward.
 
         Args:
-            after: every message with a higher id is redelivered; 0: from the beginning.
-            since: every message published at or after that time is redelivered.
-            why: kept in the audit.
+            after: redeliver every message with a higher id; 0: from the beginning.
+            since: redeliver every message published at or after that time.
+            why: recorded in the audit.
             dry_run: only count.
 
         Raises:
             InvalidArgument: not exactly one of ``after`` and ``since``, or a time without a zone.
-            UnknownGroup, UnknownTopic: there is nothing of this name to take back.
+            UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
         group = check_group(group)
         topic = check_topic(topic)
@@ -293,19 +294,20 @@ class AsyncAdmin(AsyncRetentionAdmin):
     ) -> SeekResult:
         """Move a group in a topic, back or forward, and return what is redelivered or skipped.
 
-        No straggler is lost. What is in flight is delivered when it commits. Going back, what was
-        committed and not delivered yet is delivered too. Going forward, retries keep waiting.
+        No straggler is lost: a message in flight is delivered when it commits. After a move back,
+        committed messages that were not delivered yet are delivered too. After a move forward,
+        pending retries stay.
 
         Args:
-            after: what has a higher id comes next; 0: the beginning.
-            since: what was published at or after that time comes next.
-            now: only what commits from here on comes next; the rest is skipped.
-            why: kept in the audit.
+            after: deliver messages with a higher id next; 0: from the beginning.
+            since: deliver messages published at or after that time next.
+            now: skip to what commits from here on.
+            why: recorded in the audit.
             dry_run: only count.
 
         Raises:
             InvalidArgument: not exactly one of ``after``, ``since`` and ``now``.
-            UnknownGroup, UnknownTopic: there is nothing of this name to move.
+            UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
         _check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
@@ -322,21 +324,21 @@ class AsyncAdmin(AsyncRetentionAdmin):
         dry_run: bool = False,
         **conditions: Unpack[ReplayFilter],
     ) -> int:
-        """Have a group get messages of a topic again, beside what is new; return the job's id.
+        """Redeliver messages of a topic to a group, beside new ones; return the job's id.
 
-        Those that fit all conditions, and that were delivered to the group by now, or were there
-        before it started. Its position does not move. Its consumers advance the job; after a crash
-        the job continues at its own. Order by key holds for what is replayed, too.
+        It replays messages that match all conditions, if they have been delivered to the group or
+        are older than it. The group's position does not move. Its consumers advance the job, and
+        after a crash the job continues at its own position. Order by key holds for replays too.
 
         Args:
             rate_limit: the most messages a second.
-            why: kept in the audit.
-            dry_run: start nothing, and return how many messages it would be.
+            why: recorded in the audit.
+            dry_run: start nothing, and return how many messages would be replayed.
             conditions: see ``ReplayFilter``.
 
         Raises:
-            InvalidArgument: a condition cannot be, or a replay of the topic into the group runs.
-            UnknownGroup, UnknownTopic: there is nothing of this name.
+            InvalidArgument: a condition is invalid, or the group has a running replay of the topic.
+            UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
         group = check_group(group)
         topic = check_topic(topic)
@@ -350,11 +352,11 @@ class AsyncAdmin(AsyncRetentionAdmin):
         return int(total if dry_run else job)
 
     async def replay_jobs(self, connection: Publishable, *, limit: int = 100) -> list[ReplayJob]:
-        """Return the replays started, the newest first."""
+        """Return replay jobs, the newest first."""
         return [ReplayJob(*row) for row in await fetch_alone(connection, sql.REPLAY_JOBS, (limit,))]
 
     async def cancel_replay(self, connection: Publishable, job: int) -> bool:
-        """End a replay; what it has not delivered yet is not. False: it was not running."""
+        """Stop a replay; what it has not delivered yet is not replayed. False: it was over."""
         rows = await fetch_alone(connection, sql.CANCEL_REPLAY, (job,))
         return bool(rows[0][0])
 
@@ -363,10 +365,10 @@ class AsyncAdmin(AsyncRetentionAdmin):
     ) -> list[ReanchorResult]:
         """Continue on a cluster to which the messages were restored or replicated.
 
-        For the owner of the schema, once everything has been copied. Every group continues with
-        exactly what had not been delivered to it. This rewrites the log, and keeps publishers and
-        consumers out until the transaction ends. Returns each group's topics, and how many messages
-        are unread; nothing if nothing was to be done.
+        Call it as the owner of the schema, once everything has been copied. Every group continues
+        with exactly what had not been delivered to it. This rewrites the log, and locks out
+        publishers and consumers until the transaction ends. Returns the unread messages of each
+        group and topic; an empty list if the messages are from this cluster.
         """
         rows = await fetch_alone(connection, sql.REANCHOR, (why,))
         return [ReanchorResult(*row) for row in rows]

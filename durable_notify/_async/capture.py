@@ -1,4 +1,4 @@
-"""A channel of NOTIFY made durable: what is heard on it is published to a topic."""
+"""Capture: publish the notifications of a channel to a topic."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ __all__ = ["AsyncCapture"]
 
 log = logging.getLogger("durable_notify")
 
-#: How many notifications are published in a transaction, at most.
+#: The most notifications to publish in a transaction.
 BATCH = 500
-#: How long the listening session may take for an answer, in seconds; at most a heartbeat.
+#: How long the listening session may take to answer, in seconds; at most a heartbeat.
 ANSWER = 10.0
-#: How often to mark how far has been heard while something is heard, in seconds.
+#: How often to record the progress while notifications arrive, in seconds.
 BUSY_BEAT = 1.0
-#: How often one that stands by tries to become the active one, in seconds.
+#: How often a capture that stands by tries to become the active one, in seconds.
 STAND_BY = 1.0
-#: After how many of its heartbeats in silence an active one is taken for dead.
+#: After how many silent heartbeats an active capture counts as dead.
 SILENCE = 4
 
 #: The first key of two-key advisory locks of captures: 'dntk'.
@@ -56,28 +56,28 @@ LOCKS = 1685024363
 
 
 class AsyncCapture:
-    """Publishes what is sent to a channel to a topic, in its order, for as long as it runs.
+    """Publishes the notifications of a channel to a topic, in order, for as long as it runs.
 
-    Durable from when it is heard, and not before; a time in which nothing was heard is said, with
-    its start and end, in the log and in the audit. What ``durable_notify.notify()`` has published
-    to the topic is not published again. Of several captures of a channel to a topic one is active,
-    the others stand by.
+    A notification is durable only after the capture has heard and published it. If the capture
+    does not listen for a time, it reports this gap, with start and end, in the log and in the
+    audit. It does not publish again what ``durable_notify.notify()`` has published to the topic.
+    Of several captures of a channel to a topic one is active, and the others stand by.
 
     Args:
         dsn: the database.
         channel: any name, 1 to 63 bytes.
-        topic: where it goes; the payload as a JSON string.
-        as_json: as JSON, if the payload is that.
-        max_waiting: how many notifications are kept while they cannot be published; more, and it
-            stops listening until half of them are.
+        topic: where to publish; the payload is a JSON string.
+        as_json: publish a payload that is valid JSON as JSON.
+        max_waiting: how many notifications to buffer while they cannot be published. Beyond
+            that, it stops listening until half of them are published.
         heartbeat: how often to check that it still hears, in seconds.
-        grace: how long it tries to publish what was heard after it is told to stop.
+        grace: how long to try to publish what was heard after ``stop``, in seconds.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
-        say: is told what becomes of it, in words.
+        say: called with a message for people when the state changes.
     """
 
-    #: How many notifications were published, how many notify() had published, and how many gaps
-    #: there were.
+    #: Counts of notifications that it published, of those that notify() had published, and of
+    #: gaps.
     published = passed_over = gaps = 0
 
     # The listening side.
@@ -165,7 +165,7 @@ class AsyncCapture:
             self._waiter.close()
 
     def stop(self) -> None:
-        """Have it end once what was heard is published; a second time: at once."""
+        """Stop once what was heard is published; called a second time, stop at once."""
         if self._stopped_at is not None:
             self._grace = 0.0
         else:
@@ -183,7 +183,7 @@ class AsyncCapture:
         await self._begin()
 
     async def _begin(self) -> datetime | None:
-        """Return until when others have heard the channel; refuses what cannot be captured."""
+        """Return until when other captures have heard the channel; refuse a mirrored topic."""
         params = (self.topic, self.channel, self._writer)
         ((until, by_notify),) = await self._asking.fetch(sql.CAPTURE_BEGIN, params)
         self._by_notify = by_notify
@@ -231,7 +231,7 @@ class AsyncCapture:
         purpose = f"capture {self._heartbeat:g}"
         connection = await connect(self._listen_dsn, purpose, self._heartbeat)
         connection.answer = self._answer
-        # Below psycopg: who leaves its notifies() drops the rest of a batch.
+        # Trap: leaving psycopg's notifies() drops the rest of a batch, so this works below it.
         connection.pgconn.notify_handler = self._note
         self._connection = connection
 
@@ -242,9 +242,9 @@ class AsyncCapture:
             await connection.close()
 
     async def _prove_that_it_hears(self) -> None:
-        """Have a notification come from another connection, before anything else is done.
+        """Check that a notification from another connection arrives, before anything else.
 
-        Trap: through a pooler the lock would stay for ever, with another program's session.
+        Trap: through a pooler the lock would stay for ever, in another program's session.
         """
         await self._execute(SQL("LISTEN {}").format(Identifier(self._probe)))
         try:
@@ -304,7 +304,7 @@ class AsyncCapture:
         )  # fmt: skip
 
     async def _listen(self) -> None:
-        """Hear until told to stop, or the session is lost, or too much waits to be published."""
+        """Listen until stopped, or the session is lost, or too much waits to be published."""
         while not self._stopping:
             if self._buffer.full:
                 await self._wait_for_room()
@@ -316,7 +316,7 @@ class AsyncCapture:
                 self._receive()
             else:
                 self._hears_until = await self._beat()
-        # What was sent until now is heard before this is; then no more.
+        # This notification of its own arrives after all that was sent until now.
         self._hears_until = await self._beat()
         await self._execute("UNLISTEN *")
 
@@ -331,9 +331,9 @@ class AsyncCapture:
             await self._waiter.wait(None)
 
     async def _beat(self) -> datetime:
-        """Mark how far has been heard: whatever had committed by then. Returns the time of that.
+        """Record that all notifications committed until now are heard; return the time.
 
-        By a notification of its own, which comes behind all that was sent before.
+        It sends a notification of its own, which arrives after all that was sent before.
         """
         ((snapshot, at),) = await self._execute(sql.SNAPSHOT)
         self._has_heard = False
@@ -343,7 +343,7 @@ class AsyncCapture:
         return heard
 
     async def _await_ring(self, ring: Callable[[str], Any], mark: Mark | None) -> None:
-        """Have a notification sent to this session, and add the mark when it comes."""
+        """Send a notification to this session, and add the mark when it arrives."""
         name = uuid.uuid4().hex
         self._awaited = (name, mark)
         await ring(name)
@@ -360,14 +360,14 @@ class AsyncCapture:
         await self._execute(sql.NOTIFY, (self._probe, name))
 
     async def _ring_from_elsewhere(self, name: str) -> None:
-        """Prove that what others send arrives."""
+        """Send a notification from another connection, to prove that those arrive."""
         await self._asking.fetch(sql.NOTIFY, (self._probe, name))
         self._receive()
 
     async def _execute(self, query: Any, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Run a statement on the listening session."""
         connection = self._live()
-        self._waiter.unwatch()  # psycopg watches it meanwhile
+        self._waiter.unwatch()  # psycopg watches the socket meanwhile
         cursor = await connection.execute(query, params or None)
         rows = await cursor.fetchall() if cursor.description else []
         self._waiter.watch(connection.fileno())
@@ -386,7 +386,7 @@ class AsyncCapture:
             self._note(notify)
 
     def _note(self, notify: Any) -> None:
-        """Add a notification, in its order."""
+        """Add a notification to the buffer, in order."""
         channel, payload = (
             part.decode(errors="backslashreplace") for part in (notify.relname, notify.extra)
         )
@@ -437,7 +437,7 @@ class AsyncCapture:
         await self._fetch(sql.CAPTURE_PROGRESS, params)
 
     async def _new(self, heard: list[Heard]) -> list[Heard]:
-        """Leave out what notify() has published to this topic itself."""
+        """Leave out what notify() has already published to this topic."""
         params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
         rows = await self._fetch(sql.ALREADY_PUBLISHED, params)
         for _, ids in rows:
@@ -449,14 +449,14 @@ class AsyncCapture:
     async def _publish_heard(self, heard: list[Heard]) -> None:
         if not heard:
             return
-        self._batch += 1  # numbered, so that it is not published twice if an answer was lost
+        self._batch += 1  # the number prevents a second publish if an answer was lost
         columns = _columns(heard)
         params = (self.topic, self.channel, self._writer, self._batch, *columns, self._as_json)
         await self._fetch(sql.CAPTURE, params)
         self.published += len(heard)
 
     async def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Run a statement, for as often as it takes."""
+        """Run a statement, and retry it until it succeeds."""
         failures = 0
         while True:
             try:
@@ -472,7 +472,7 @@ class AsyncCapture:
                 await self._wait_to_retry(delay, error)
 
     async def _wait_to_retry(self, delay: float, error: Exception) -> None:
-        """Wait, unless it has been told to stop and the time for that is over."""
+        """Wait before a retry; raise if it was stopped and the grace time is over."""
         until = time.monotonic() + delay
         while (left := until - time.monotonic()) > 0:
             self._hurry.clear()

@@ -1,4 +1,4 @@
-"""What differs between the asynchronous and the synchronous half: waiting and starting tasks.
+"""What differs between the asynchronous and the synchronous API: waiting and starting tasks.
 
 ``_sync/concurrency.py`` is its twin and is written by hand; everything else there is generated.
 """
@@ -29,9 +29,9 @@ __all__ = [
 T = TypeVar("T")
 
 Lock = asyncio.Lock
-#: Whether what handlers return is awaited.
+#: Whether the consumer awaits what handlers return.
 AWAITS = True
-#: What ends a task from outside: nothing more can be waited for in it.
+#: The exception that ends a task from outside. The task cannot wait for anything after it.
 CANCELLED = (asyncio.CancelledError, GeneratorExit)
 
 
@@ -77,24 +77,24 @@ class Queue(Generic[T]):
 
 
 class Task:
-    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+    """A function that runs beside its caller. ``join`` raises the exception it ended with."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     async def join(self) -> None:
-        """Wait until it has ended. Cancelled, as all are when a loop ends, it has ended."""
+        """Wait until it has ended, or was cancelled, as all tasks are when a loop ends."""
         await asyncio.wait([self._task])
         if not self._task.cancelled():
             self._task.result()
 
     async def stop(self) -> None:
-        """Cancel it if it waits, and wait until it has ended."""
+        """Cancel the task if it waits, and wait until it has ended."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
     async def cancel(self, patience: float) -> bool:
-        """Cancel it if it waits; returns whether it has ended within so many seconds."""
+        """Cancel the task if it waits; return whether it has ended within so many seconds."""
         self._task.cancel()
         await asyncio.wait([self._task], timeout=patience)
         return self._task.done()
@@ -117,7 +117,7 @@ async def shielded(function: Callable[[], Awaitable[T]]) -> T:
 async def aside(
     function: Callable[..., T], *args: Any, meanwhile: Callable[[], Awaitable[Any]], every: float
 ) -> T:
-    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    """Run a blocking function in a thread; until it returns, call another at intervals."""
     running = asyncio.ensure_future(asyncio.to_thread(function, *args))
     try:
         while not (await asyncio.wait([running], timeout=every))[0]:
@@ -128,12 +128,12 @@ async def aside(
 
 
 async def checkpoint() -> None:
-    """Let others run: a handler that never waits would starve them."""
+    """Let other tasks run: a handler that never waits would starve them."""
     await asyncio.sleep(0)
 
 
 async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a handler, synchronous or not; returns what it returns in the end."""
+    """Call a handler, synchronous or not, and return its final result."""
     task = asyncio.current_task()
     try:
         result = handler(argument)
@@ -143,14 +143,14 @@ async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
             raise
         raise RuntimeError("the handler was cancelled, and not by its consumer") from error
     except GeneratorExit as error:
-        with contextlib.suppress(RuntimeError):  # none runs any more
+        with contextlib.suppress(RuntimeError):  # the coroutine no longer runs
             if asyncio.current_task() is task:
                 raise TypeError("the handler raised GeneratorExit") from error
         raise
 
 
 class Waiter:
-    """Waits until a descriptor can be read, a time is over, or ``wake`` is called."""
+    """Waits until a descriptor is readable, a time is over, or ``wake`` is called."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -181,7 +181,7 @@ class Waiter:
 
 
 def scope() -> object:
-    """What a listening connection can be shared within: here, an event loop."""
+    """Return the scope within which a listening connection is shared: here, an event loop."""
     return asyncio.get_running_loop()
 
 
@@ -191,13 +191,13 @@ _sharing: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
 
 
 def sharing_lock() -> asyncio.Lock:
-    """Return the lock under which things shared within a scope come and go."""
+    """Return the lock for creating and closing what is shared within a scope."""
     return _sharing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 @contextlib.contextmanager
 def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None) -> Iterator[None]:
-    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
+    """Stop at SIGTERM or SIGINT, hurry at a second one, unless the application handles them."""
     loop = asyncio.get_running_loop()
 
     def soon(action: Callable[[], None]) -> Callable[[], None]:
@@ -212,10 +212,10 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
 
 def usable(driver: object) -> AsyncConnection[Any] | None:
-    """Return a driver's connection if statements of ours can be run on it, else None."""
+    """Return a driver's connection if this library can run statements on it, else None."""
     return driver if isinstance(driver, AsyncConnection) else None
 
 
 def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:
-    """Return a cursor of ours."""
+    """Return a cursor of this library's own kind."""
     return AsyncOwnCursor(driver, row_factory=tuple_row)

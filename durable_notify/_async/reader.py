@@ -1,4 +1,4 @@
-"""A reader: everything of some topics, without a group, for caches and live pages."""
+"""A reader: all messages of some topics, without a group, for caches and live pages."""
 
 from __future__ import annotations
 
@@ -47,34 +47,36 @@ log = logging.getLogger("durable_notify")
 
 
 class AsyncReader:
-    """Reads topics without a group: every reader gets everything, and nothing is written.
+    """Reads topics without a group: every reader receives every message, and writes nothing.
 
-    For caches, live pages and all that wants every message in every process. There is nothing to
-    acknowledge. Keep ``message.token`` to continue after that message::
+    For caches, live pages and other programs that need every message in every process. There is
+    nothing to acknowledge. Keep ``message.token`` to continue after that message::
 
         async with AsyncReader(dsn, ["prices"], start="latest") as reader:
             async for message in reader:
                 prices[message.key] = message.payload
 
-    Messages of a topic come by id, a late commit when it commits: nothing is left out, nothing
-    comes twice. Delayed messages come when they are published; expired ones do not.
+    Messages of a topic are delivered by id, and one that commits late when it commits. None is
+    skipped, and none is delivered twice. Delayed messages are delivered when they are published;
+    expired ones are not delivered.
 
     Args:
         dsn: a libpq connection string or URI. The reader opens connections of its own.
-        topics: the topics it reads, or patterns: ``orders.*``, ``orders.>``. New topics are picked
-            up when they appear, from their first message.
-        start: ``"beginning"`` (all that is retained), ``"now"`` (what commits from here on), a
-            time, the token of a message (what follows it; topics the token does not know from
-            their beginning), or ``"latest"``: first the latest message of every key, then what
-            follows. That reads the topics whole once; messages without a key come only afterwards,
-            and tokens of these first messages stand for the end of them all.
+        topics: the topics it reads, or patterns: ``orders.*``, ``orders.>``. New topics are read
+            from their first message.
+        start: ``"beginning"`` (all retained messages), ``"now"`` (what commits from here on), a
+            time, the token of a message, or ``"latest"``. After a token comes what follows it; a
+            topic that the token does not know is read from its beginning. ``"latest"`` delivers
+            the latest message of every key, then what follows. For that it reads the whole topics
+            once. It skips earlier messages without a key, and a token of these first messages
+            stands for the end of them all.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
-        poll: how often to look without a wake-up, in seconds; None switches it off.
-        idle_poll: instead of ``poll``, if the database is to be suspended: see ``ConsumerOptions``.
-        heartbeat: how often connections show that they are alive; a read that is not answered
-            within two heartbeats is tried again on another connection.
-        batch_size: the most messages read at once.
-        until_empty: end once nothing is left.
+        poll: how often to poll without a wake-up, in seconds; None switches polling off.
+        idle_poll: replaces ``poll`` for a database that may be suspended: see ``ConsumerOptions``.
+        heartbeat: how often to check that connections are alive. A read without an answer within
+            two heartbeats is retried on another connection.
+        batch_size: the most messages to read at once.
+        until_empty: stop once nothing is left to read.
         on_event: a function, or several, called with the events of its listening connection
             (``durable_notify.events``), whose group is ``""``.
     """
@@ -102,7 +104,7 @@ class AsyncReader:
         self._topic_set = TopicSet(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
-        self._log = ""  # which log the places are of
+        self._log = ""  # which log the positions are of
         self._positions: dict[str, Position] = {}
         if known:
             self._log, self._positions = decode(start)  # type: ignore[arg-type]
@@ -124,12 +126,12 @@ class AsyncReader:
         self._emitter = EventEmitter(on_event)
 
     async def __aenter__(self) -> Self:
-        """Check the schema, begin to listen, and fix where to start.
+        """Check the schema, start to listen, and fix the position to start from.
 
         Raises:
             SchemaError: the migrations do not fit this package, or the messages came from another
                 cluster; the text says what to run.
-            InvalidArgument: the token is not one, or of another outbox.
+            InvalidArgument: the token is invalid, or of another outbox.
             psycopg.Error: the database cannot be reached or used.
         """
         if self._subscription is not None or self._stopping.is_set():
@@ -140,7 +142,7 @@ class AsyncReader:
             with allowing(lambda: (user, wanted)):
                 await schema.check_async(self._connection)
             await self._check_log(self._connection)
-            # What its encoding lacks would be in the way of others on the listening connection.
+            # A channel that its encoding lacks would break the shared listening connection.
             await fetch(self._connection, "SELECT %s::text[]", (list(self._wanted),))
             self._subscription = await listen(
                 self._listen_dsn, self._topic_set.channels, self._heartbeat, self._emitter
@@ -160,13 +162,13 @@ class AsyncReader:
         await self.close()
 
     def stop(self) -> None:
-        """End the iteration once what was read is handed out."""
+        """End the iteration once the messages already read are delivered."""
         self._stopping.set()
         if self._subscription is not None:
             self._subscription.end()
 
     async def close(self) -> None:
-        """Stop, and close the connections."""
+        """Stop and close the connections."""
         self.stop()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -175,12 +177,12 @@ class AsyncReader:
 
     @property
     def sleeping(self) -> bool:
-        """Whether nothing is left to read, and the next message wakes it. From any thread."""
+        """Whether nothing is left to read, and the next message wakes the reader. Thread-safe."""
         return self._subscription is not None and self._subscription.asleep
 
     @property
     def token(self) -> str:
-        """Where the reader stands, right after the last message it has handed out."""
+        """The reader's position: right after the last message it has delivered."""
         return encode(self._log, self._positions)
 
     def __aiter__(self) -> Self:
@@ -199,7 +201,7 @@ class AsyncReader:
                 return message
 
     async def _fill(self, subscription: AsyncSubscription) -> bool:
-        """Read more, or wait for it; False: it is to end."""
+        """Read more messages or wait for them; return False to end."""
         try:
             if self._connection is None:
                 await self._connect_again()
@@ -210,7 +212,7 @@ class AsyncReader:
             if look or self._topic_set.look_for_topics(time.monotonic(), notified=notified):
                 await self._discover()
             for topic in after(self._last, self._topic_set.to_claim()):
-                armed = subscription.armed  # before the read: what comes later rings
+                armed = subscription.armed  # before the read: what commits later rings
                 if await self._read(topic):
                     self._last = topic
                     self._busy_poller.found(len(self._ready), time.monotonic())
@@ -239,7 +241,7 @@ class AsyncReader:
             return
         subscription.arm()
         if subscription.arming:
-            # Read once more after it is armed: a message may have come just before.
+            # Read once more after arming: a message may have committed just before.
             await subscription.woken.wait(DEAF_POLL)
             return
         if not await subscription.sleep(self._poll, self._idle_poll):
@@ -266,7 +268,7 @@ class AsyncReader:
         self._ready.append((message, topic, after))
 
     async def _discover(self, *, start: bool = False) -> None:
-        """Find new topics of the patterns, and fix where each begins."""
+        """Find new topics of the patterns, and fix the position that each starts from."""
         wanted = list(self._topic_set.topics)
         if self._topic_set.patterns:
             rows = await self._fetch(sql.TOPICS, ())
@@ -293,7 +295,7 @@ class AsyncReader:
             rows = await self._fetch(sql.LATEST, (topic,))
             s0, h0 = rows[0][:2]
             after = self._positions[topic] = Position(s0, h0, None, None, 0)
-            # A token given out in their midst would leave out the rest: it stands for all of them.
+            # A token from the middle of these would skip the rest, so each stands for all of them.
             for row in rows:
                 if row[2] is not None:
                     self._take_in(topic, row[2:], self._positions, after)
@@ -305,7 +307,7 @@ class AsyncReader:
             self._positions[topic] = Position(s0, h0, None, None, 0)
 
     async def _published_at(self, topic: str, message_id: int) -> datetime | None:
-        """When a message was published; None: there is none of this id."""
+        """Return when a message was published; None if it does not exist."""
         if message_id == 0:
             return None
         ((s0, _h0),) = await self._fetch(sql.READ_FROM, (topic, "now", None))
@@ -314,9 +316,9 @@ class AsyncReader:
         return rows[0][-1] if rows and rows[0][5] == message_id else None
 
     async def _connect_again(self) -> None:
-        """Connect to the server there is now, and find the positions in its log.
+        """Connect to the current server, and find the positions in its log.
 
-        Trap: a standby that was promoted may lack what was read last, and use its ids again.
+        Trap: a promoted standby may lack the messages read last, and reuse their ids.
         """
         self._connection = await connect(self._dsn, "reader", self._heartbeat)
         self._connection.answer = 2 * self._heartbeat
@@ -327,8 +329,8 @@ class AsyncReader:
                     break
             else:
                 raise InvalidArgument(
-                    "the server has lost everything that was read lately: start at a time, a "
-                    "little before the last message that is known to be there"
+                    "the server has lost all messages that were read lately: start at a time, a "
+                    "little before the last message that it still has"
                 )
             if step is next(checkpoints.back()):
                 self._positions[topic] = closed(self._positions[topic])
@@ -343,7 +345,7 @@ class AsyncReader:
     async def _fetch(self, query: Any, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             raise psycopg.OperationalError("the connection is closed")
-        # The latest of every key are found by reading whole topics, which takes its time.
+        # To find the latest of every key it reads whole topics, which takes time.
         self._connection.answer = None if query is sql.LATEST else 2 * self._heartbeat
         try:
             return await fetch(self._connection, query, params)

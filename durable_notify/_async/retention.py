@@ -1,4 +1,4 @@
-"""What goes from topics, and when."""
+"""Retention: what maintenance removes from topics, and when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["AsyncRetentionAdmin"]
 
 
 class AsyncRetentionAdmin:
-    """What goes from topics, and when; a part of ``AsyncAdmin``."""
+    """The part of ``AsyncAdmin`` that sets and shows retention."""
 
     async def set_retention(
         self,
@@ -33,24 +33,24 @@ class AsyncRetentionAdmin:
         compact: bool = False,
         archive: bool = False,
     ) -> list[str]:
-        """Say what goes from a topic, or a pattern of topics, and when; return warnings.
+        """Set the retention policy of a topic or pattern of topics; return warnings.
 
-        It replaces what was said before; maintenance removes what is to go. For the owner of the
-        schema. A warning names a group that lags by now, and what that means.
+        It replaces the previous policy. Maintenance removes the messages. For the owner of the
+        schema. A warning names a group that lags already, and the consequence.
 
         Args:
-            topic: the topic, or a pattern; of several that fit, the most specific counts.
-            max_age: messages go so many seconds after they were published.
-            max_bytes: they go once so much of the topic is younger.
-            when_settled: they go as soon as every group has settled them.
-            on_lag: ``"block"``: what a group has not settled stays; ``"lose"``: it goes by age and
-                size, and is recorded.
-            alarm_bytes: how much may stay because a group lags before it is an alarm.
-            compact: of each key the latest stays; messages without a key are refused.
-            archive: only what is archived goes.
+            topic: the topic, or a pattern; of several that match, the most specific applies.
+            max_age: remove messages so many seconds after they were published.
+            max_bytes: remove the oldest messages beyond this size of the topic.
+            when_settled: remove messages as soon as every group has settled them.
+            on_lag: ``"block"``: keep what a group has not settled; ``"lose"``: remove it by age
+                and size, and record the loss.
+            alarm_bytes: how much may stay because a group lags, before maintenance warns.
+            compact: keep only the latest message of each key; messages without a key are refused.
+            archive: remove only messages that are archived.
 
         Raises:
-            InvalidArgument: these contradict each other. Nothing has changed.
+            InvalidArgument: the arguments contradict each other. Nothing has changed.
         """
         if isinstance(max_age, (int, float)) and not isinstance(max_age, bool):
             try:
@@ -69,16 +69,16 @@ class AsyncRetentionAdmin:
         return list((await fetch_alone(connection, sql.SET_RETENTION, params))[0][0])
 
     async def delete_retention(self, connection: Publishable, topic: str) -> bool:
-        """Take back what ``set_retention`` said of a topic or pattern; False: nothing was said."""
+        """Delete the retention policy of a topic or pattern; False: there was none."""
         rows = await fetch_alone(connection, sql.DELETE_RETENTION, (check_pattern(topic),))
         return bool(rows[0][0])
 
     async def retention(self, connection: Publishable) -> list[Retention]:
-        """Return what goes from which topics, the most specific first."""
+        """Return all retention policies, the most specific first."""
         return [Retention(*row) for row in await fetch_alone(connection, sql.RETENTION, ())]
 
     async def retention_blockers(self, connection: Publishable) -> list[RetentionBlocker]:
-        """Return what stays although its age or size says that it is to go, and because of whom."""
+        """Return what is kept beyond its age or size, and which group or archive keeps it."""
         return [
             RetentionBlocker(*row)
             for row in await fetch_alone(connection, sql.RETENTION_BLOCKERS, ())

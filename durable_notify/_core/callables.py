@@ -1,4 +1,4 @@
-"""What is given as a handler: whether calling it does the work, or only makes what would."""
+"""Check handlers: whether a call does the work, or only returns a coroutine or generator."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["GiveBack", "check_handler", "is_async", "left_undone"]
 
 
 class GiveBack(BaseException):
-    """Raised by a handler of our own: end the consumer, and let another have the message."""
+    """Raised by a handler of this library: end the consumer, and release the message."""
 
 
-#: What to do about each kind of result that is work not done yet.
+#: The fix for each kind of result that is unfinished work.
 REMEDIES = {
     "a coroutine": "use AsyncConsumer, or run it with asyncio.run()",
     "an awaitable": "use AsyncConsumer, or wait for it in the handler",
@@ -30,7 +30,7 @@ REMEDIES = {
 
 
 def _called(function: Any) -> Any:
-    """Return what runs when something is called: within a partial, or an object's ``__call__``."""
+    """Return the function that a call runs: within a partial, or an object's ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or isinstance(function, type):
@@ -39,7 +39,7 @@ def _called(function: Any) -> Any:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether what a function returns is to be awaited; or an object's, that is called as one."""
+    """Whether the result of a function, or of an object's ``__call__``, must be awaited."""
     called = _called(function)
     flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
     return (
@@ -50,13 +50,13 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def check_handler(handler: Any, *, awaited: bool) -> None:
-    """Raise InvalidArgument if calling a handler could not do its work.
+    """Raise InvalidArgument if a call of the handler could not do its work.
 
-    Trap: what a decorator or a lambda hides is seen only by what a call returns.
+    Trap: a decorator or a lambda may hide this; then only the result of a call shows it.
 
     Args:
-        handler: what a user gave.
-        awaited: whether what it returns is awaited.
+        handler: what the user gave.
+        awaited: whether the consumer awaits what it returns.
     """
     if not callable(handler):
         raise InvalidArgument(f"a handler must be a function, not {type(handler).__name__}")
@@ -73,11 +73,11 @@ def check_handler(handler: Any, *, awaited: bool) -> None:
 
 
 def left_undone(result: Any) -> str | None:
-    """Say what is wrong if a handler returned work instead of doing it; it is not done then."""
+    """Return an error text if a handler returned work instead of doing it; discard that work."""
     if result is None:
         return None
     if inspect.iscoroutine(result):
-        result.close()  # or Python warns that it was never awaited, and we have said so
+        result.close()  # or Python warns as well that it was never awaited
         kind = "a coroutine"
     elif inspect.isasyncgen(result):
         kind = "an async generator"

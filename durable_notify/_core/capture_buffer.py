@@ -1,4 +1,4 @@
-"""What a capture has heard and not yet published, and what it cannot promise."""
+"""What a capture has heard and not yet published, and the limits of its promise."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in what is heard: all that is visible in the snapshot was heard before it, or never.
+    """A point in the stream: what is visible in the snapshot was heard before it, or never.
 
-    ``at`` is the database's time then; None for the place at which listening begins, before which
-    nothing is heard.
+    ``at`` is the database's time then; None for the point at which listening begins. Nothing is
+    heard before that point.
     """
 
     snapshot: str
@@ -32,7 +32,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Nothing was heard from ``since``, the last time it was known to hear, until ``until``."""
+    """A time in which nothing was heard; ``since``: when the capture was last known to hear."""
 
     since: datetime
     until: datetime
@@ -43,11 +43,11 @@ Item = Heard | Mark | Gap
 
 
 class CaptureBuffer:
-    """What was heard and is not yet published, in its order. One puts in, one takes out."""
+    """Holds what was heard and is not yet published, in order. One task adds, one takes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.waiting = 0  # notifications, those that are being published counted
+        self.waiting = 0  # notifications, including those that are being published
         self._items: deque[Item] = deque()
         self._mutex = threading.Lock()
 
@@ -57,7 +57,7 @@ class CaptureBuffer:
 
     @property
     def roomy(self) -> bool:
-        """Whether there is room enough to listen again."""
+        """Whether there is enough room to listen again."""
         return self.waiting <= self.limit // 2
 
     def add(self, item: Item) -> None:
@@ -66,7 +66,7 @@ class CaptureBuffer:
             self.waiting += isinstance(item, Heard)
 
     def take(self, limit: int) -> list[Item]:
-        """Return the next notifications, up to so many, or what else is next."""
+        """Return the next notifications, up to ``limit``, or the next mark or gap."""
         with self._mutex:
             taken: list[Item] = []
             while self._items and len(taken) < limit:
@@ -76,13 +76,13 @@ class CaptureBuffer:
             return taken
 
     def done(self, items: list[Item]) -> None:
-        """Forget what was published."""
+        """Remove what was published."""
         with self._mutex:
             self.waiting -= sum(isinstance(item, Heard) for item in items)
 
 
 def not_promised(channel: str) -> list[str]:
-    """Return what capturing a channel cannot promise, a line each."""
+    """Return what a capture of a channel cannot promise, a line each."""
     return [
         f"What is sent to channel {channel} is durable once it is heard here. Not promised:",
         "- what is sent while no capture listens; it reports such gaps, with start and end;",

@@ -1,4 +1,4 @@
-"""What a reader has read lately, to find the last of it that the log still has."""
+"""Checkpoints of a reader, to find the last message read that the log still has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoints", "Step", "closed"]
 
-#: How many batches a fail-over may lose of what was read.
+#: How many batches that were read a fail-over may lose.
 LENGTH = 100
 
 
@@ -26,10 +26,10 @@ class Step(NamedTuple):
 
 
 def closed(position: Position) -> Position:
-    """Return a position with no window open: its rest is read with the next one.
+    """Return a position with no window open: the rest of the window is read with the next one.
 
-    A window's end is a snapshot of the server there was; another has transactions of its own in it.
-    In the midst of late messages, those of the window are read again.
+    A window's end is a snapshot of the old server; the new one has other transactions in it. Late
+    messages of the window may be read again.
     """
     if position.s1 is None:
         return position
@@ -39,11 +39,11 @@ def closed(position: Position) -> Position:
 
 
 class Checkpoints:
-    """Positions in a topic, one a batch.
+    """Holds positions in a topic, one per batch.
 
-    A server that has the message with the highest id that was read draws no id below it any more.
-    One that does not, because it was lost in a fail-over, uses these ids again for others, and the
-    transaction ids as well: from there on nothing can be told by them.
+    A server that has the message with the highest id that was read draws no lower ids. If a
+    fail-over lost that message, the server reuses its id for another, and transaction ids as well.
+    From there on, ids tell nothing about what was read.
     """
 
     def __init__(self, start: Position, published_at: datetime | None) -> None:
@@ -51,12 +51,12 @@ class Checkpoints:
         self._steps = deque([Step(position.h0, published_at, position)], maxlen=LENGTH)
 
     def note(self, published_at: datetime, after: Position) -> None:
-        """Note the position after a message; a late one says nothing of what is above it."""
+        """Record the position after a message; a late one tells nothing of the ids above it."""
         if after.p >= after.h0:
             self._steps.append(Step(after.p, published_at, closed(after)))
 
     def back(self) -> Iterator[Step]:
-        """Go back, the newest step first."""
+        """Yield the steps, the newest first."""
         return iter(list(reversed(self._steps)))
 
     def forget_after(self, step: Step) -> None:

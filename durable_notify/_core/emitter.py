@@ -1,4 +1,4 @@
-"""Events: subscribers are told, and what they raise does no harm."""
+"""Emit events to subscribers, and contain what they raise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("durable_notify")
 
 
 class EventEmitter:
-    """Tells subscribers; false if there are none, so that nothing need be measured."""
+    """Emits events to subscribers; false if there are none, so that nothing is measured."""
 
     def __init__(self, on_event: OnEvent | Sequence[OnEvent] | None, group: str = "") -> None:
         self._subscribers = subscribers(on_event)
@@ -42,20 +42,20 @@ class EventEmitter:
         return bool(self._subscribers)
 
     def emit(self, event: Event) -> None:
-        """Call the subscribers. What they raise is theirs: no message is lost or late for it."""
+        """Call the subscribers. What they raise is logged, and loses or delays no message."""
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
             except KeyboardInterrupt:
-                raise  # it is not the subscriber's
+                raise  # the subscriber did not raise it
             except BaseException as error:
-                # Trap: of each subscriber once a minute, or the log fills at the rate of messages.
+                # Trap: log each subscriber once a minute, or the log fills at the rate of messages.
                 about = f"on_event {subscriber!r}"
                 level = self._log_throttle.level(about, error, time.monotonic())
                 log.log(level, "%s failed at %r", about, event.name, exc_info=True)
 
     def claimed(self, rows: Iterable[tuple[Any, ...]], seconds: float) -> None:
-        """Tell of messages claimed: of each lease, which is of one topic."""
+        """Emit an event for each lease claimed; a lease is of one topic."""
         for _, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             size = sum(len(row[4] if row[5] is None else row[5]) for row in batch)
@@ -67,7 +67,7 @@ class EventEmitter:
             )  # fmt: skip
 
     def handled(self, messages: Sequence[Any], seconds: float, error: BaseException | None) -> None:
-        """Tell of a handler's call."""
+        """Emit the event of a handler's call."""
         for message in messages:
             self.emit(
                 Handled(
@@ -80,7 +80,7 @@ class EventEmitter:
     def settled(
         self, lease: Lease, outcomes: Settlement, seconds: float, dead: Mapping[int, bool]
     ) -> None:
-        """Tell of outcomes that are durable; ``dead``: those retried once too often."""
+        """Emit the events of durable outcomes; ``dead``: retried after the last attempt."""
         self.emit(
             Settled(
                 group=self.group, topic=lease.topic, acked=len(outcomes.acked),
@@ -110,7 +110,7 @@ class EventEmitter:
         )  # fmt: skip
 
     def finished(self, lease: Lease) -> None:
-        """Tell of a message that was acknowledged in a transaction of its handler's."""
+        """Emit the event of a message that its handler's transaction acknowledged."""
         self.emit(
             Settled(
                 group=self.group, topic=lease.topic, acked=1, retried=0, rejected=0, seconds=0.0,
@@ -119,5 +119,5 @@ class EventEmitter:
         )  # fmt: skip
 
     def lost(self, lease: Lease, messages: int) -> None:
-        """Tell of a lease that another consumer has."""
+        """Emit the event of a lease that was lost to another consumer."""
         self.emit(LostLease(group=self.group, topic=lease.topic, messages=messages))

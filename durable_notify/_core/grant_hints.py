@@ -1,4 +1,4 @@
-"""A right that a role lacks, by the command that grants it."""
+"""For a right that a role lacks, the command that grants it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _CONSUMING = {
 
 
 def to_consume(topics: Iterable[str], group: str) -> str:
-    """Return what ``durable-notify grant`` is told so that a role may consume."""
+    """Return the arguments of ``durable-notify grant`` that let a role consume."""
     named = " ".join(f"--consume {shlex.quote(topic)}" for topic in topics)
     return f"{named} --group {shlex.quote(group)}"
 
 
 def to_read(topics: Iterable[str]) -> str:
-    """Return what ``durable-notify grant`` is told so that a role may read."""
+    """Return the arguments of ``durable-notify grant`` that let a role read."""
     return " ".join(f"--read {shlex.quote(topic)}" for topic in topics)
 
 
 def to_call(query: str, params: Sequence[Any]) -> str | None:
-    """Return what it is told so that a role may run a statement of ours; None: only the owner."""
+    """Return the arguments that let a role run one of our statements; None: only the owner may."""
     called = re.search(r"durable_notify\.(\w+)\(", query)
     name = called[1] if called else ""
     first = params[0] if params and isinstance(params[0], str) else None
@@ -54,11 +54,11 @@ def to_call(query: str, params: Sequence[Any]) -> str | None:
 
 @contextmanager
 def allowing(asked: Callable[[], tuple[str, str | None]]) -> Iterator[None]:
-    """Have the driver's error of a right that is missing say how the role gets it.
+    """Add to the driver's error of a missing right how the role gets it.
 
-    ``asked`` returns the role and what the command is to be told.
-    It stays the driver's error. Without a grant, PostgreSQL itself refuses the schema, and says no
-    more than that; what the role was granted something for, the database half refuses by name.
+    ``asked`` returns the role and the arguments of the command. The driver's error is raised on.
+    For a role without any grant, PostgreSQL itself refuses the schema, with no details. For a role
+    with grants, the SQL functions name what is missing.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a consumer logs once if it waits for what may never come."""
+"""Hints that a consumer logs once if it waits for something that may never happen."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ log = logging.getLogger("durable_notify")
 
 
 class Unsettled:
-    """Sees an iteration that waits for messages while those it has handed out are not settled.
+    """Detects an iteration that waits for messages while its own are not settled.
 
     Args:
-        until_empty: whether it is to end once nothing is left.
+        until_empty: whether the iteration ends once nothing is left.
     """
 
     def __init__(self, *, until_empty: bool) -> None:
         self._until_empty = until_empty
         self._waiting = 0
-        self._before = 0  # how many were unsettled at the look before, while it waited
+        self._before = 0  # how many were unsettled at the previous check, while it waited
         self._said = False
 
     @contextmanager
     def waits(self) -> Iterator[None]:
-        """An iteration waits in here for its next message."""
+        """Mark that an iteration waits for its next message."""
         self._waiting += 1
         try:
             yield
@@ -39,11 +39,11 @@ class Unsettled:
             self._before = 0
 
     def look(self, unsettled: int, *, room: bool) -> None:
-        """Log it if nothing has changed since the last call; call it from time to time.
+        """Warn if nothing has changed since the last call; call it from time to time.
 
         Args:
-            unsettled: how many messages were handed out and are not settled.
-            room: whether more of them may be held.
+            unsettled: how many messages were delivered and are not settled.
+            room: whether more messages may be held.
         """
         stuck = self._waiting and unsettled and (self._until_empty or not room)
         if stuck and unsettled == self._before and not self._said:
@@ -60,7 +60,7 @@ class Unsettled:
 
 
 def say_unpublished(group: str, unpublished: Iterable[str], others: Iterable[str]) -> None:
-    """Say to which topics nothing was ever published, and which ones may have been meant."""
+    """Log topics to which nothing was ever published, and suggest similar ones."""
     known = list(others)
     for topic in unpublished:
         near = difflib.get_close_matches(topic, known, 3, 0.7)

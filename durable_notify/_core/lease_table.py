@@ -1,4 +1,4 @@
-"""The leases that a consumer holds: pure bookkeeping."""
+"""The leases that a consumer holds; no I/O."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["LeaseTable"]
 
 
 class LeaseTable(dict[int, Lease]):
-    """A consumer's leases by token.
+    """Holds a consumer's leases by token.
 
     Args:
-        emitter: tells subscribers of leases that were lost.
+        emitter: emits the events of lost leases.
         on_capacity: called whenever messages are no longer held.
     """
 
@@ -29,21 +29,21 @@ class LeaseTable(dict[int, Lease]):
 
     @property
     def held(self) -> int:
-        """How many messages are held: not settled, or their outcome not flushed."""
+        """How many messages are held: not settled, or with an outcome that is not flushed."""
         return sum(lease.held for lease in list(self.values()))
 
     @property
     def held_bytes(self) -> int:
-        """How large the payloads of the messages are that have no outcome yet."""
+        """The size of the payloads of messages that have no outcome yet."""
         return sum(lease.held_bytes for lease in list(self.values()))
 
     def forget(self, lease: Lease) -> None:
-        """Drop a lease that has ended."""
+        """Remove a lease that has ended."""
         self.pop(lease.token, None)
         self.on_capacity()
 
     def lose(self, lease: Lease, refused: int = 0) -> None:
-        """Mark a lease as lost: other consumers have its open messages, and what was refused."""
+        """Mark a lease as lost: other consumers have its open messages and the refused ones."""
         if self._emitter and not lease.lost:
             self._emitter.lost(lease, len(lease.open) + refused)
         lease.lose()

@@ -1,4 +1,4 @@
-"""What a consumer knows of the leases it holds: pure bookkeeping, without I/O or a clock."""
+"""A lease and the outcomes of its messages, as its consumer knows them; no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """The message is to be redelivered after ``delay`` seconds, or as its group backs off.
+    """Redeliver the message after ``delay`` seconds, or by its group's backoff.
 
-    ``error`` is what is kept of the reason: ``type``, ``message`` and ``traceback``.
+    ``error`` is the reason to store: ``type``, ``message`` and ``traceback``.
     """
 
     delay: float | timedelta | None = None
@@ -53,13 +53,13 @@ class Retry:
 
     @property
     def seconds(self) -> float | None:
-        """The delay, or None: as the group backs off."""
+        """The delay; None: by the group's backoff."""
         return None if self.delay is None else float(self.delay)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reject:
-    """The message is to become a dead letter; ``error`` as in ``Retry``."""
+    """Make the message a dead letter; ``error`` as in ``Retry``."""
 
     reason: str = "rejected"
     error: Failure | None = None
@@ -75,7 +75,7 @@ Outcome = Ack | Retry | Reject
 
 
 class Settlement:
-    """Outcomes of one lease, collected to be settled in one statement."""
+    """Collects outcomes of one lease, to settle them in one statement."""
 
     __slots__ = ("acked", "error", "flushed", "refused", "rejected", "retried", "uncertain")
 
@@ -86,14 +86,14 @@ class Settlement:
         self.flushed = False
         self.error: Exception | None = None
         self.refused: dict[int, Exception] = {}  # single messages that could not be settled
-        self.uncertain = False  # the connection broke while it was sent: it may have arrived
+        self.uncertain = False  # the connection broke during the send: it may have arrived
 
     def error_of(self, message_id: int) -> Exception | None:
-        """Return what became of a message's outcome; None: it is settled."""
+        """Return why a message could not be settled; None: it is settled."""
         return self.refused.get(message_id, self.error)
 
     def pop(self, rank: Callable[[int], int]) -> tuple[int, Settlement]:
-        """Take out the outcome of the message that ranks first, as a collection of its own."""
+        """Remove the outcome of the message that ranks first, and return it as a settlement."""
         message_id = min(self.ids(), key=rank)
         one = Settlement()
         one.acked = [i for i in self.acked if i == message_id]
@@ -105,11 +105,11 @@ class Settlement:
         return message_id, one
 
     def ids(self) -> set[int]:
-        """Return the messages whose outcomes these are."""
+        """Return the ids of the messages."""
         return {*self.acked, *(i for i, _ in self.retried), *(i for i, _ in self.rejected)}
 
     def add(self, other: Settlement) -> None:
-        """Put outcomes in again."""
+        """Add the outcomes of another settlement."""
         self.acked += other.acked
         self.retried += other.retried
         self.rejected += other.rejected
@@ -123,12 +123,12 @@ def already_settled(message_id: int) -> AlreadySettled:
 
 
 class Lease:
-    """A lease this consumer holds, and how far its messages have come.
+    """A lease that this consumer holds, and the state of its messages.
 
     A message is *open* until it is *settled* (an outcome was recorded) or *finished* (its handler
     has acknowledged it in a transaction of its own). Its outcome is *durable* once it was flushed,
-    or that transaction is known to have committed; then the next of its key may be handled. The
-    lease is done once no message is open and all outcomes are flushed.
+    or once that transaction is known to have committed. Then the next message of its key may be
+    handled. The lease is done once no message is open and all outcomes are flushed.
     """
 
     __slots__ = (
@@ -146,34 +146,34 @@ class Lease:
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         self.token = token
-        self.topic = ""  # this and the attempts are known if anything subscribes to events
+        self.topic = ""  # set, as the attempts are, only if events have a subscriber
         self.attempts: Mapping[int, int] = {}
         self.ordering_keys = ordering_keys
         self.ids = tuple(ordering_keys)
         self._sizes = sizes or {}
         self._on_durable = on_durable  # called for each message whose outcome is durable
-        self._sent_back: dict[int, list[int]] = {}  # with which one
+        self._sent_back: dict[int, list[int]] = {}  # by the message they were sent back with
         self.open = set(self.ids)
         self.pending = Settlement()
         self._unsent: list[Settlement] = []
-        # Acknowledged in a transaction that may yet roll back; and in which, if that is known.
+        # Acknowledged in a transaction that may still roll back, with its name if that is known.
         self.in_transaction: dict[int, str | None] = {}
-        self.rolled_back_by: dict[int, BaseException] = {}  # what ended a message's transaction
-        self.withdrawn: dict[int, str] = {}  # what is not its handler's to settle any more, and why
+        self.rolled_back_by: dict[int, BaseException] = {}  # the error that ended its transaction
+        self.withdrawn: dict[int, str] = {}  # what its handler may no longer settle, and why
         self.unconfirmed = False
         self.lost = False
         self.given_up = False
         self.claimed_at = claimed_at
-        self.sure_at = claimed_at  # when it was last known to be ours
+        self.sure_at = claimed_at  # when it was last known to be held
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def record(self, message_id: int, outcome: Outcome, *, withdrawn: bool = False) -> Settlement:
-        """Record an outcome; returns the settlement it will be flushed with.
+        """Record an outcome; return the settlement it will be flushed with.
 
         Args:
             message_id: the message.
-            outcome: what becomes of it.
-            withdrawn: its handler was given up, and has no say in it.
+            outcome: its outcome.
+            withdrawn: whether its handler was given up, and may not settle it.
 
         Raises:
             AlreadySettled: the message has an outcome.
@@ -197,18 +197,18 @@ class Lease:
             self._close(message_id, withdrawn=True)
 
     def withdraw(self, message_id: int, why: str) -> None:
-        """Have nothing that its handler does settle a message any more."""
+        """Prevent a message's handler from settling it."""
         with self._mutex:
             self.withdrawn[message_id] = why
 
     def mark_durable(self, message_ids: Iterable[int]) -> None:
         """Mark the outcomes of messages as durable: the next of their keys may be handled."""
         for message_id in message_ids:
-            if message_id not in self.open:  # else it was refused, and waits to be settled
+            if message_id not in self.open:  # otherwise it was refused, and waits to be settled
                 self._report_durable(message_id)
 
     def take(self) -> Settlement | None:
-        """Take outcomes recorded so far, to flush them; None if there are none."""
+        """Take the outcomes recorded so far, to flush them; None if there are none."""
         with self._mutex:
             if self._unsent:
                 return self._unsent.pop(0)
@@ -216,7 +216,7 @@ class Lease:
                 return None
             taken, self.pending = self.pending, Settlement()
             if len(taken.acked) == len(self.ids):
-                taken.acked = list(self.ids)  # in this order the database settles it at one stroke
+                taken.acked = list(self.ids)  # in this order the database settles the lease whole
             return taken
 
     def put_back(self, taken: Settlement) -> None:
@@ -225,9 +225,9 @@ class Lease:
             self._unsent.insert(0, taken)
 
     def lose(self) -> None:
-        """Mark the lease as superseded; what waits to be flushed has failed.
+        """Mark the lease as superseded; outcomes that wait to be flushed have failed.
 
-        Except what may have arrived when the connection broke: the next flush finds out.
+        Except those that may have arrived when the connection broke: the next flush finds out.
         """
         failed = set(self.open)
         with self._mutex:
@@ -243,16 +243,16 @@ class Lease:
             self._report_durable(message_id)
 
     def reopen(self, message_id: int) -> None:
-        """Open a message again whose outcome was refused as out of order: it may be settled later.
+        """Reopen a message whose outcome was refused as out of order: it may be settled later.
 
-        If it is not, the lease runs out, and what is open of it is redelivered.
+        If it is not, the lease expires, and its open messages are redelivered.
         """
         with self._mutex:
             self.open.add(message_id)
             self.given_up = True
 
     def rolled_back(self, message_ids: Iterable[int], outcome: Outcome) -> None:
-        """Settle messages otherwise that were finished in transactions which have rolled back."""
+        """Settle messages whose transactions have rolled back with another outcome."""
         ids = set(message_ids)
         with self._mutex:
             if self.lost:
@@ -261,13 +261,13 @@ class Lease:
             for message_id in ids:
                 self.in_transaction.pop(message_id, None)
         for message_id in self.ids:
-            # Trap: one that is sent back with an earlier one of its key has its outcome by that.
+            # Trap: a message sent back with an earlier one of its key has that one's outcome.
             if message_id in ids and message_id in self.open:
-                with contextlib.suppress(LeaseLost):  # then it is redelivered all the same
+                with contextlib.suppress(LeaseLost):  # then it is redelivered anyway
                     self.record(message_id, outcome, withdrawn=True)
 
     def check(self, message_id: int, *, withdrawn: bool = False) -> None:
-        """Raise what settling the message would: AlreadySettled or LeaseLost."""
+        """Raise AlreadySettled or LeaseLost if the message cannot be settled."""
         if self.lost:
             raise self._lost_error()
         if not withdrawn and (why := self.withdrawn.get(message_id)) is not None:
@@ -277,27 +277,27 @@ class Lease:
 
     @property
     def held(self) -> int:
-        """How many messages are open, or their outcome not flushed."""
+        """How many messages are open, or have an outcome that is not flushed."""
         return len(self.open) + len(self.pending) + sum(len(taken) for taken in self._unsent)
 
     @property
     def held_bytes(self) -> int:
-        """How large the payloads of the open messages are."""
+        """The size of the payloads of the open messages."""
         return sum(self._sizes.get(message_id, 0) for message_id in tuple(self.open))
 
     @property
     def settled(self) -> bool:
-        """Whether no message is open any more and nothing waits to be flushed."""
+        """Whether no message is open and nothing waits to be flushed."""
         return not (self.open or self._unsent or len(self.pending))
 
     @property
     def uncertain(self) -> bool:
-        """Whether outcomes wait to be flushed that may have arrived already."""
+        """Whether an outcome that waits to be flushed may have arrived already."""
         return any(outcomes.uncertain for outcomes in tuple(self._unsent))
 
     @property
     def presumed_settled(self) -> bool:
-        """Whether every open message was acknowledged in some transaction, over or not."""
+        """Whether a transaction, ended or not, has acknowledged each open message."""
         return self.open <= self.in_transaction.keys()
 
     def _report_durable(self, message_id: int) -> None:
@@ -306,7 +306,7 @@ class Lease:
                 self._on_durable(ordering_key, (self.token, each))
 
     def _send_back(self, message_id: int) -> None:
-        """Close what follows a retried message of its key: the database sends it back with it."""
+        """Close the later messages of a retried message's key: the database sends them back too."""
         ordering_key = self.ordering_keys[message_id]
         if ordering_key is None:
             return
@@ -324,7 +324,7 @@ class Lease:
     def _close(self, message_id: int, *, withdrawn: bool) -> None:
         self.check(message_id, withdrawn=withdrawn)
         self.open.discard(message_id)
-        # Two transactions that settle the last two messages at once leave the lease standing.
+        # If two transactions settle the last two messages at once, the lease remains.
         self.unconfirmed |= message_id in self.in_transaction
 
     def _lost_error(self) -> LeaseLost:

@@ -1,4 +1,4 @@
-"""What a listening session knows of itself, as its subscriptions see it."""
+"""The state of a listening session, for its subscriptions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["ListenerState"]
 
 @dataclasses.dataclass(slots=True)
 class ListenerState:
-    """The state of a listening session. The listener writes it; subscriptions only read.
+    """Shares the state of a listening session: the listener writes, subscriptions read.
 
     Attributes:
         doorbells: those that the session has armed.
         listening: the channels that it listens to.
-        hears: wake-ups were proven to arrive on the connection there is now.
+        hears: wake-ups were proven to arrive on the current connection.
         deaf: wake-ups were proven not to arrive.
-        failures: how many attempts to listen have failed, one after the other.
-        lost_at: since when there is no connection; None: there is one.
+        failures: how many attempts to listen have failed since the last success.
+        lost_at: when the connection was lost; None: there is one.
     """
 
     doorbells: ArmedTopics = dataclasses.field(default_factory=ArmedTopics)

@@ -1,4 +1,4 @@
-"""How often to log that something goes wrong."""
+"""Limit how often an error is logged."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["LogThrottle"]
 
 
 class LogThrottle:
-    """Lets an error be logged once, and then once a minute while it lasts, not at every attempt.
+    """Lets an error be logged once, and then once a minute while it lasts.
 
-    Two errors of one kind about one thing are the same trouble, whatever their words: those name
-    addresses and process ids.
+    Two errors of one type about one thing count as the same, even if their texts differ: texts
+    contain addresses and process ids.
     """
 
     EVERY = 60.0
@@ -22,7 +22,7 @@ class LogThrottle:
         self._mutex = threading.Lock()  # handlers run in several threads
 
     def level(self, about: str, error: BaseException | None, now: float) -> int:
-        """Return the level to log it at: WARNING, or DEBUG if it was logged not long ago."""
+        """Return the level to log an error at: WARNING, or DEBUG if it was logged recently."""
         trouble = (about, type(error), getattr(error, "sqlstate", None))
         with self._mutex:
             said = self._said.get(trouble)

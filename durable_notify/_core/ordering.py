@@ -1,4 +1,4 @@
-"""Order within a consumer: one message of a key at a time; pure bookkeeping, without I/O."""
+"""Order within a consumer: one message of a key at a time; no I/O."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from typing import Generic, Protocol, TypeVar
 __all__ = ["Delivery", "KeyGate", "KeyQueue", "OrderingKey"]
 
 M = TypeVar("M")
-#: What is kept in order: a topic and the key the database said it is kept in order by.
+#: What is kept in order: a topic, and the key that the database orders it by.
 OrderingKey = tuple[str, str]
 #: A message under a lease: it may be redelivered under another.
 Delivery = tuple[int, int]
 
 
 class KeyQueue(Protocol):
-    """What hands out the messages of a key one after the other, as a lease manager sees it."""
+    """Delivers the messages of a key one after the other; what the lease manager needs of it."""
 
     def finish(self, ordering_key: OrderingKey | None, delivery: Delivery) -> None:
-        """A message's outcome is durable: the next of its key may be handled."""
+        """Free the key of a message whose outcome is durable: its next message may be handled."""
 
     def blocks(self, ordering_key: OrderingKey | None) -> bool:
         """Whether an outcome that is not durable yet keeps a handler from its next message."""
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
-        """Whether the next of a key is here already."""
+        """Whether the next message of a key is in the buffer."""
 
 
 class KeyGate(Generic[M]):
-    """Lets the messages of a key through one after the other, each once the one before is done.
+    """Lets the messages of a key through one at a time, each once the one before is done.
 
-    A lease brings several messages of a key; the database sees to their order across consumers, the
-    gate to that among the handlers of one. They stand in line as they came: what handlers take out
-    of a queue in order, they may bring here in another.
+    A lease may have several messages of a key. The database keeps their order across consumers, and
+    the gate among the handlers of one. The gate keeps them in the order of arrival, because
+    handlers that take messages from a queue in order may reach the gate in another.
 
-    A message is done once its outcome is durable. Trap: let go as soon as an outcome is known here,
-    the next one runs, and after a kill the first is redelivered behind it.
+    A message is done once its outcome is durable. Trap: if the gate let the next one through as
+    soon as an outcome is known here, a kill could redeliver the first behind it.
     """
 
     def __init__(self) -> None:
         self._inside: dict[OrderingKey, _Holder] = {}
-        # What has not gone through, in order, and the message if it was kept.
+        # Deliveries that have not passed, in order, with the message if it was kept.
         self._lines: dict[OrderingKey, dict[Delivery, M | None]] = {}
-        self._kept: dict[OrderingKey, int] = {}  # how many of each were kept
-        self.kept = 0  # how many all are
+        self._kept: dict[OrderingKey, int] = {}  # how many messages of each key are kept
+        self.kept = 0  # how many in total
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
     def expect(self, key: OrderingKey | None, delivery: Delivery) -> None:
-        """Put a message in line that will be sent to ``enter``."""
+        """Queue a message that will be passed to ``enter``."""
         if key is not None:
             with self._mutex:
                 self._lines.setdefault(key, {}).setdefault(delivery, None)
 
     def enter(self, key: OrderingKey | None, delivery: Delivery, message: M, owner: object) -> bool:
-        """Let a message through, or keep it until it is the first in line and its key is free.
+        """Let a message through, or keep it until it is the first of its key and the key is free.
 
         Messages of one owner, a batch, do not wait for each other.
         """
@@ -77,9 +77,9 @@ class KeyGate(Generic[M]):
             return True
 
     def leave(self, key: OrderingKey | None, delivery: Delivery) -> M | None:
-        """Note that a message is done, or will not go through after all.
+        """Record that a message is done, or will not pass after all.
 
-        Returns the next of its key, if one was kept that can go now: to be sent to ``enter`` again.
+        Returns the next kept message of its key if it may pass now; call ``enter`` with it again.
         """
         if key is None:
             return None
@@ -97,12 +97,12 @@ class KeyGate(Generic[M]):
             if not line:
                 return None
             first = next(iter(line))
-            message, line[first] = line[first], None  # it goes once
+            message, line[first] = line[first], None  # return it only once
             self._count(key, -(message is not None))
             return message
 
     def following(self, key: OrderingKey | None, owner: object) -> M | None:
-        """Return the next kept message of a key, for its owner to send it to ``enter``."""
+        """Return the next kept message of a key, which its owner may pass to ``enter``."""
         if key is None:
             return None
         with self._mutex:
@@ -123,16 +123,16 @@ class KeyGate(Generic[M]):
 
     @property
     def keys(self) -> int:
-        """Of how many keys some are kept: each is for one handler at a time."""
+        """How many keys have kept messages; each key needs one handler at a time."""
         return len(self._kept)
 
     def waits(self, key: OrderingKey) -> bool:
-        """Whether a message of a key has yet to go through."""
+        """Whether a message of a key has still to pass."""
         return key in self._lines
 
 
 class _Holder:
-    """Who has a key, with messages that went through."""
+    """The owner of a key, with messages that have passed."""
 
     __slots__ = ("deliveries", "owner")
 

@@ -1,4 +1,4 @@
-"""How long to wait and how much to take: pure decisions, without a clock or I/O."""
+"""How long to wait and how much to claim; decisions without a clock or I/O."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ def backoff(attempt: int, base: float, maximum: float, rng: random.Random | None
     """Return the delay after a failed attempt (1, 2, ...): doubled each time, with jitter.
 
     Half of it is fixed, half random ("equal jitter"; Brooker, "Exponential Backoff and Jitter",
-    2015), so that what failed together does not come back together.
+    2015), so that what failed together is not retried together.
     """
     full = min(maximum, base * 2.0 ** min(attempt - 1, 60))
     return full / 2 + full / 2 * (rng or random).random()
 
 
 def shortest(*times: float | None) -> float | None:
-    """Return the shortest of some waits; None is for ever."""
+    """Return the shortest of some waits; None means for ever."""
     known = [time for time in times if time is not None]
     return min(known) if known else None
 
 
 class BatchSizer:
-    """How many messages to claim: what can be begun at once, and more while they come fast.
+    """Decides how many messages to claim: as many as can start at once, more if handlers are fast.
 
-    A fast handler wants large batches: about what is handled in a quarter of a second. A slow one
-    must not sit on messages that another consumer of the group could be handling; and which it is
-    is not known before it has handled some, or after a pause.
+    A fast handler needs large batches: about what it handles in a quarter of a second. A slow one
+    must not hold messages that another consumer of the group could handle. Its speed is unknown
+    until it has handled some, and after a pause.
     """
 
     TARGET = 0.25
-    #: How much the newest counts in the mean.
+    #: The weight of the newest value in the mean.
     WEIGHT = 0.2
 
     def __init__(self, least: int, maximum: int) -> None:
         self._max_size = maximum
         self._calls = 1
         self._rested_at = -math.inf
-        self._mean: float | None = None  # how long a message took, since the last rest
-        self._capacity = least  # how many messages can be handled at once
+        self._mean: float | None = None  # the time per message, since the last rest
+        self._capacity = least  # how many messages handlers can take at once
         self.least = min(least, maximum)
         self.size = self.least
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
-        """Note how many messages can be begun at once, in how many calls."""
+        """Record how many messages can start at once, in how many calls."""
         self._capacity = messages
         self.least = min(messages, self._max_size)
         self.size = self.least
         self._calls = calls
 
     def took(self, messages: int, seconds: float, claimed_at: float) -> None:
-        """Note that a call has handled messages in that time.
+        """Record that a call has handled messages in that time.
 
         Trap: when nothing is left to claim, many may still be buffered. How fast they are handled
         says nothing of what comes after the pause.
@@ -65,23 +65,23 @@ class BatchSizer:
         self._mean = each if mean is None else mean + (each - mean) * self.WEIGHT
 
     def claimed(self, *, full: bool) -> None:
-        """Note a claim; full: there may be more."""
+        """Record a claim; ``full``: there may be more."""
         fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
         self.size = int(min(self._max_size, max(self.least, min(fits, self.size * (1 + full)))))
 
     def rest(self, now: float) -> None:
-        """Note that nothing is left: what comes next is for all that wait for it."""
+        """Record that nothing is left: share the next messages with other consumers that wait."""
         self._mean = None
         self._rested_at = now
         self.size = self.least
 
     def to_claim(self, begun: int, queued: int, waiting: int) -> int:
-        """Return how many messages to claim, 0: enough are here.
+        """Return how many messages to claim; 0: there are enough.
 
         Args:
             begun: how many are being handled.
-            queued: how many could be begun, and were not.
-            waiting: how many these are with those that wait for their keys.
+            queued: how many could start, and have not.
+            waiting: these and those that wait for their keys.
         """
         idle = self._capacity - begun - queued  # Trap: a claim may bring fewer than can be handled
         if self.size == self.least:
@@ -90,20 +90,20 @@ class BatchSizer:
 
 
 class BusyPoller:
-    """Whether to poll again soon when nothing is left, or to sleep until publishers ring.
+    """Decides, when nothing is left, whether to poll again soon or to sleep until a ring.
 
-    A wake-up costs its publisher much and comes at once. A poll costs its consumer a little and
-    finds what has come together. At a steady thousand messages a second a consumer polls, at one a
-    second every message rings. Drivers of network cards do so (NAPI).
+    A wake-up costs its publisher much, and arrives at once. A poll costs its consumer little, and
+    finds all that has arrived since. At a steady thousand messages a second a consumer polls; at
+    one a second every message rings. Network drivers do the same (NAPI).
     """
 
-    #: How long nothing may come before it is better to sleep, in seconds.
+    #: After how long without messages it is better to sleep, in seconds.
     MAX_GAP = 0.02
     #: How long to wait before the next poll.
     STEP = 0.01
-    #: How many messages are expected within ``MAX_GAP`` if polling pays.
+    #: How many messages within ``MAX_GAP`` make polling worthwhile.
     ENOUGH = 2.0
-    #: Over how long the rate of messages is averaged.
+    #: The period over which the rate of messages is averaged.
     MEMORY = 0.1
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class BusyPoller:
         self._found_at = -math.inf
 
     def found(self, messages: int, now: float) -> None:
-        """Note that a claim has found messages."""
+        """Record that a claim has found messages."""
         gap = max(now - self._found_at, 1e-4)
         weight = 1.0 - math.exp(-gap / self.MEMORY)
         self._rate += (messages / gap - self._rate) * weight

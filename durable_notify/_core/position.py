@@ -1,4 +1,4 @@
-"""A reader's position in its topics, and the token of it."""
+"""A reader's position in its topics, and its token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_BYTES = 8 << 20  # a position has about 100
 
 
 class Position(NamedTuple):
-    """A window of a topic, and the last id read in it; s1 is None if none is open."""
+    """A window of a topic, and the last id read in it; s1 is None if no window is open."""
 
     s0: str
     h0: int
@@ -51,7 +51,7 @@ def decode(token: str) -> tuple[str, dict[str, Position]]:
         packed = base64.b64decode(body + "=" * (-len(body) % 4), "-_", validate=True)
         if version != _VERSION:
             raise ValueError  # noqa: TRY301
-        # Trap: a token may come from anywhere, and a thousand times its size out of it.
+        # Trap: a token is untrusted input, and may decompress to a thousand times its size.
         unpacking = zlib.decompressobj()
         text = unpacking.decompress(packed, _MAX_BYTES)
         log_id, found = json.loads(text)

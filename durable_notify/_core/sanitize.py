@@ -1,4 +1,4 @@
-"""What is kept of an exception: for those who look at a retry or a dead letter."""
+"""What is stored of an exception, to explain a retry or a dead letter."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Failure = dict[str, str]
 
 _MAX_TEXT = 2_000
 _MAX_TRACE = 8_000
-#: How much of a text is looked at for passwords beyond what is kept: they go before it is cut.
+#: How much of a text beyond what is kept is searched for passwords, before it is cut.
 _MARGIN = 4_000
-#: A password in a URI, behind the scheme, and in a connection string of libpq's. Trap: text from
-#: outside may be long and without a break; what goes back over it takes time by the square.
+#: A password in a URI, after the scheme, and in a connection string of libpq. Trap: untrusted text
+#: may be long and without a break; a pattern that backtracks over it takes quadratic time.
 _USER = re.compile(r"://[^\s:/@'\"]*:")
 _IN_PAIRS = re.compile(
     r"(\b(?:ssl)?password\s*=\s*)('(?:[^'\\\n]|\\.)*+'?|[^\s'\",)]+)", re.IGNORECASE
@@ -26,12 +26,12 @@ _BREAKS = re.compile(r"([\s'\"]+)")
 
 
 def to_storable(text: str) -> str:
-    """Replace what a ``text`` of PostgreSQL cannot hold: NUL characters and lone surrogates."""
+    """Replace what PostgreSQL's ``text`` cannot hold: NUL characters and lone surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def redact(text: str) -> str:
-    """Replace passwords in connection strings: source lines in tracebacks have them."""
+    """Replace passwords in connection strings, which source lines in tracebacks contain."""
     if "://" in text:
         text = "".join(map(_without_password, _BREAKS.split(text)))
     return _IN_PAIRS.sub(r"\1***", text)
@@ -46,16 +46,16 @@ def _without_password(word: str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an exception says, without passwords, and not more than is kept of it."""
+    """Return the text of an exception, without passwords, cut to the stored length."""
     try:
         text = str(error)[: _MAX_TEXT + _MARGIN]
     except Exception as flaw:  # noqa: BLE001 - it runs code of its class's
-        return f"(its text cannot be had: {type(flaw).__name__})"
+        return f"(its text cannot be read: {type(flaw).__name__})"
     return redact(text)[:_MAX_TEXT]
 
 
 def sanitize_error(error: object) -> Failure | None:
-    """Return a failure as the database can keep it: a dict of texts."""
+    """Return a failure as the database can store it: a dict of texts."""
     if error is None:
         return None
     if isinstance(error, str):
@@ -68,7 +68,7 @@ def sanitize_error(error: object) -> Failure | None:
 
 
 def describe(error: BaseException) -> Failure:
-    """Return an exception's type, message and traceback; only its end, if it is long."""
+    """Return an exception's type, message and traceback; only the end of a long traceback."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":
@@ -84,9 +84,9 @@ def _trace_of(error: BaseException) -> str:
     try:
         trace = "".join(traceback.format_exception(error))
     except Exception as flaw:  # noqa: BLE001
-        return f"(its traceback cannot be had: {type(flaw).__name__})"
+        return f"(its traceback cannot be read: {type(flaw).__name__})"
     if len(trace) > _MAX_TRACE + _MARGIN:
-        # What is cut in the midst of a password is no password to a pattern.
+        # A pattern does not find a password that was cut in the middle.
         trace = re.split(r"\s", trace[-_MAX_TRACE - _MARGIN :], maxsplit=1)[-1]
         trace = "...\n" + trace
     trace = redact(trace)

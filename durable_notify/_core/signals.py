@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT for as many consumers of a process as run: one handler calls all of theirs.
+"""Handle SIGTERM and SIGINT once for all consumers of a process.
 
-Trap: if each sets its own, it replaces the one before, which then never hears of a signal;
-and what is put back at the end may be in place of what the application has set since.
+Trap: if each consumer set a handler of its own, it would replace the previous one, which then
+never receives a signal. And to restore the old handler at the end may overwrite one that the
+application has set since.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["handle_signals"]
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 _previous: dict[int, Any] = {}
-_received: list[int] = []  # since the first of those that run began
+_received: list[int] = []  # since the first of the running consumers started
 _handlers: list[Callable[[], None]] = []
 
 
@@ -31,7 +32,7 @@ def handle_signals(
 ) -> Iterator[None]:
     """Call ``stop`` at the first signal and ``hurry`` at the second; a third has its own effect.
 
-    Nothing is done in other threads than the main one, nor about a signal that the application
+    It does nothing in threads other than the main one, or for a signal that the application
     handles itself.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -51,7 +52,7 @@ def handle_signals(
             _previous[number] = signal.signal(number, _handle)
     _handlers.append(handle)
     try:
-        # Trap: one that begins while others end would never hear of what ends them.
+        # Trap: one that starts while others stop would miss the signal that stopped them.
         for _ in tuple(_received):
             handle()
         yield
@@ -67,7 +68,7 @@ def _nothing() -> None:
 
 
 def _is_default(handler: Any) -> bool:
-    # asyncio.run() has one of its own for SIGINT, which would cancel us instead.
+    # asyncio.run() has its own handler for SIGINT, which would cancel the consumer instead.
     return handler in (signal.SIG_DFL, signal.default_int_handler) or "_on_sigint" in repr(handler)
 
 
@@ -76,7 +77,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
     for handle in tuple(_handlers):
         handle()
-    if not _handlers:  # what replaced this handler since has called it
+    if not _handlers:  # a handler that replaced this one has called it
         previous = _previous.get(number)
         if callable(previous):
             previous(number, frame)
@@ -87,12 +88,12 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _put_back() -> None:
     for number in NUMBERS:
-        if signal.getsignal(number) is _handle:  # else the application has set its own since
+        if signal.getsignal(number) is _handle:  # otherwise the application has set its own since
             signal.signal(number, _previous[number])
 
 
 def _forked() -> None:
-    """Have a child process end by signals as any other: there is no consumer in it."""
+    """Restore the default handlers in a child process, because no consumer runs in it."""
     _handlers.clear()
     _received.clear()
     _put_back()

@@ -1,4 +1,4 @@
-"""All SQL that the library sends, by station, under the name of the function that it calls."""
+"""All SQL that the library sends, by area, under the name of the function that it calls."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-# JSON is read as text: a value that Python cannot decode must not keep the driver from reading the
-# rest.
+# JSON is read as text: one value that Python cannot decode must not stop the driver from reading
+# the rest.
 
 # Publishing
 
@@ -28,7 +28,7 @@ PUBLISH_MANY_TIMED = (
     "%s::text, %s::text[]::jsonb[], %s::text[], %s::text[]::jsonb[], %s::bytea[],"
     " %s::timestamptz[], %s::interval[], %s::timestamptz[], %s::interval[])"
 )
-#: Each through publish(), in order and in one statement.
+#: Calls publish() for each message, in order and in one statement.
 PUBLISH_EACH = (
     "SELECT durable_notify.publish(%s::text, m.payload::jsonb, m.key, m.headers::jsonb, m.data,"
     " m.deliver_at, m.delay, m.expires_at, m.ttl, m.dedup_key, m.dedup_window)"
@@ -49,7 +49,7 @@ UNLOCK_ALL = "SELECT pg_catalog.pg_advisory_unlock_all()"
 STILL_RUNNING = "SELECT pg_catalog.unnest(durable_notify.still_running({}::xid8[]))"
 NOTIFY = "SELECT pg_catalog.pg_notify(%s, %s)"
 LISTENING_CHANNELS = "SELECT c.name FROM pg_catalog.pg_listening_channels() AS c (name)"
-#: The session is idle by nature, and arming has to see what is committed when it has armed.
+#: The session is idle most of the time, and arming has to see what is committed after it.
 LISTENER_SETTINGS = (
     "SELECT pg_catalog.set_config('idle_session_timeout', '0', false),"
     " pg_catalog.set_config('default_transaction_isolation', 'read committed', false)"
@@ -66,10 +66,10 @@ MISSED_TOPICS = (
     + _CHANNEL
     + " <> ALL (ARRAY(SELECT pg_catalog.pg_listening_channels()))"
 )
-#: On which channels another session would ring for topics.
+#: The channels on which another session would ring for topics.
 RING_CHANNELS: LiteralString = f"SELECT {_CHANNEL} FROM pg_catalog.unnest(%s::text[]) AS t (topic)"  # noqa: S608
-#: What this session listens to, whether it lacks the lock of a doorbell it has armed, and whether
-#: so much is in the queue of notifications that no doorbell should be armed.
+#: The channels that this session listens to, whether it lacks the lock of a doorbell that it has
+#: armed, and whether the queue of notifications is too full to arm doorbells.
 LISTENER_CHECK = (
     "SELECT c.name, b.lost, pg_catalog.pg_notification_queue_usage() > 0.5"
     " FROM pg_catalog.pg_listening_channels() AS c (name),"

@@ -1,4 +1,4 @@
-"""The SQLSTATEs that the database half raises, and the exceptions they become."""
+"""The SQLSTATEs that the SQL functions raise, and their exceptions."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN008": MessageNotFound,
     "DN010": ForeignCluster,
     "22023": InvalidArgument,
-    "22P05": InvalidArgument,  # a character that the encoding of one of the two sides lacks
+    "22P05": InvalidArgument,  # a character that the encoding of the client or database lacks
 }
 
 
 @contextmanager
 def map_errors() -> Iterator[None]:
-    """Raise this library's exception if the database half raised its SQLSTATE.
+    """Raise this library's exception if an SQL function raised its SQLSTATE.
 
-    All other driver errors pass through as they are.
+    All other driver errors pass through unchanged.
     """
     try:
         yield
@@ -58,7 +58,7 @@ def map_errors() -> Iterator[None]:
     except Exception as error:
         kind = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
         if kind is None and type(error).__name__ == "DataError" and "NUL" in str(error):
-            kind = InvalidArgument  # the driver's own, before anything is sent
+            kind = InvalidArgument  # raised by the driver itself, before it sends anything
         if kind is None:
             _refuse_schema(error)
             raise

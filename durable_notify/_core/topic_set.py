@@ -1,4 +1,4 @@
-"""Which of a consumer's topics to claim from next: pure bookkeeping."""
+"""Which of a consumer's topics to claim from next; no I/O."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TopicSet", "after"]
 
-#: How often to look for new topics if no wake-up tells of them, in seconds.
+#: How often to check for new topics if no wake-up announces them, in seconds.
 LOOK_FOR_TOPICS = 1.0
-#: Up to so many topics are claimed from at once; of more, those that rang.
+#: The most topics to claim from at once without a ring; of more topics, only those that rang.
 FEW = 16
 
 
 class TopicSet:
-    """A consumer's topics, and those of them that may have something.
+    """A consumer's topics, and those of them that may have messages.
 
-    With it, a group of hundreds of topics has claims that cost as much as the topics with messages.
+    With it, the claims of a group of hundreds of topics cost only as much as the topics that have
+    messages.
     """
 
     def __init__(self, topics: Iterable[str]) -> None:
@@ -49,7 +50,7 @@ class TopicSet:
         return {channel(topic): topic for topic in fresh}
 
     def mark_ready(self, rung: Mapping[str, Collection[str]] | None) -> bool:
-        """Mark topics that rang (None: perhaps all); returns whether there may be new topics."""
+        """Mark topics that rang (None: perhaps all); return whether there may be new topics."""
         if rung is None:
             self.mark_all()
             return bool(self.patterns)
@@ -58,20 +59,20 @@ class TopicSet:
                 self.mark_all()
             self._open.update(self._by_channel.get(name, ()))
         return any(
-            not topic  # perhaps some have appeared
+            not topic  # new topics may have appeared
             or (topic not in self.topics and any(matches(topic, p) for p in self.patterns))
             for topic in rung.get(ANY_TOPIC, ())
         )
 
     def mark_all(self) -> None:
-        """Mark all topics: something may be in any of them."""
+        """Mark all topics, because any of them may have messages."""
         self._open.update(self.topics)
         self._in_doubt = True
 
     def look_for_topics(self, now: float, *, notified: bool) -> bool:
-        """Whether to look for new topics: if no wake-up tells of them, and after ``mark_all``.
+        """Whether to check for new topics: if no wake-up announces them, and after ``mark_all``.
 
-        A consumer that reads without a pause arms no doorbell, and no wake-up tells it.
+        A consumer that reads without a pause arms no doorbell, and so receives no wake-up.
         """
         if not self.patterns or (notified and not self._in_doubt) or now < self._topics_at:
             return False
@@ -84,11 +85,11 @@ class TopicSet:
         return list(self.topics) if len(self.topics) <= FEW else sorted(self._open)
 
     def mark_empty(self, topics: Iterable[str]) -> None:
-        """Mark topics as empty: a read found nothing, and their publishers rang by then."""
+        """Mark topics as empty: a read found nothing, and their publishers ring already."""
         self._open.difference_update(topics)
 
 
 def after(last: str, topics: list[str]) -> list[str]:
-    """Return topics in turn, those after the last one first: else the first starves the others."""
+    """Return topics in rotation, those after ``last`` first, so that the first starves no other."""
     index = topics.index(last) + 1 if last in topics else 0
     return topics[index:] + topics[:index]

@@ -1,4 +1,4 @@
-"""W3C trace context in headers: where a message comes from, for OpenTelemetry."""
+"""W3C trace context in headers, to trace where a message comes from with OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["context_of", "with_trace"]
 
 
 def with_trace(message: NewMessage) -> NewMessage:
-    """Return a message with the current span's context in its headers, unless it has one."""
-    if "opentelemetry.trace" not in sys.modules:  # who has not imported it has no span
+    """Add the current span's context to a message's headers, unless they have one."""
+    if "opentelemetry.trace" not in sys.modules:  # not imported: there is no span
         return message
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Adopting what is there: programs with LISTEN and NOTIFY, and tables."""
+"""Adopting what exists: programs with LISTEN and NOTIFY, and tables."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ __all__ = ["Bridge"]
 
 
 class Bridge:
-    """Bridges from LISTEN, NOTIFY and tables to topics, through connections that it borrows.
+    """Bridges LISTEN, NOTIFY and tables to topics, through the caller's connections.
 
-    A connection is what ``Publisher`` takes, and what is changed is part of its transaction.
-    All of it is for the owner of the schema.
+    Connections are those that ``Publisher`` takes. Changes are part of their transaction.
+    All methods are for the owner of the schema.
     """
 
     def mirror(self, connection: Publishable, topic: str, channel: str) -> str | None:
-        """Have what is published to a topic from here on also notify a channel, raw.
+        """Notify a channel of each message published to a topic from here on.
 
-        For programs that only LISTEN. A JSON string is notified as its text, other JSON as JSON,
-        bytes as base64; what has 8000 bytes or more as the message's id. Every role that can
-        connect can listen to it. Returns the channel that the topic had before.
+        For programs that only LISTEN. The payload of the notification is the text of a JSON
+        string, other JSON as JSON, bytes as base64; from 8000 bytes on, the message's id. Every
+        role that can connect can listen to it. Returns the channel that the topic had before.
 
         Raises:
-            InvalidArgument: it cannot be the name of a channel, or is one of this library's own; or
+            InvalidArgument: the name of the channel is invalid or reserved for this library; or
                 the transaction is not READ COMMITTED.
         """
         rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def unmirror(self, connection: Publishable, topic: str) -> str | None:
-        """Notify no channel any more of what is published to a topic; returns the one it had."""
+        """Stop mirroring a topic; return the channel that it had."""
         rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
 
     def create_compat(self, connection: Publishable) -> None:
-        """Make the schema durable_notify_compat, whose pg_notify() publishes durably.
+        """Create the schema durable_notify_compat, whose pg_notify() publishes durably.
 
-        Roles that have it before pg_catalog in their search_path use it.
+        A role uses it if its search_path names it before pg_catalog.
 
         Raises:
             InvalidArgument: another schema has this name.
@@ -59,7 +59,7 @@ class Bridge:
         fetch_alone(connection, sql.CREATE_COMPAT, ())
 
     def drop_compat(self, connection: Publishable) -> bool:
-        """Remove that schema: all programs notify as before. Returns whether it was there."""
+        """Drop that schema: all programs notify as before. Return whether it existed."""
         return bool((fetch_alone(connection, sql.DROP_COMPAT, ()))[0][0])
 
     def watch(
@@ -71,16 +71,16 @@ class Bridge:
         columns: Iterable[str] | None = None,
         with_old: bool = True,
     ) -> str:
-        """Publish each insert, update, delete and truncate of a table; returns its full name.
+        """Publish each insert, update, delete and truncate of a table; return its full name.
 
-        Needs the right to make triggers on the table. Watched again for the same topic, what was
-        said before is replaced.
+        Needs the TRIGGER right on the table. A second call with the same topic replaces the
+        first.
 
         Args:
             table: its name as in SQL.
-            topic: where the changes go; the primary key is the messages' key.
-            columns: only these; an update that changes none of them is not published.
-            with_old: updates have the old values, too.
+            topic: where to publish the changes; the primary key is the messages' key.
+            columns: publish only these; an update that changes none of them is not published.
+            with_old: publish the old values of updates too.
 
         Raises:
             InvalidArgument: there is no such table or column, or it cannot be watched.
@@ -94,7 +94,7 @@ class Bridge:
         return full_name
 
     def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
-        """Take back ``watch``, as the table's owner; returns whether it was watched so.
+        """Undo ``watch``, as the table's owner; return whether the table was watched.
 
         Raises:
             InvalidArgument: there is no such table.
@@ -104,7 +104,7 @@ class Bridge:
         return bool((fetch_alone(connection, sql.UNWATCH, (full_name, check_topic(topic))))[0][0])
 
     def bridges(self, connection: Publishable) -> list[BridgeInfo]:
-        """Return what is mirrored and watched, and the compatibility schema if it is there."""
+        """Return mirrors, watches, and the compatibility schema if it exists."""
         return [BridgeInfo(*row) for row in fetch_alone(connection, sql.BRIDGES, ())]
 
     def _named(self, connection: Publishable, table: str) -> str:

@@ -1,6 +1,6 @@
-"""What differs between the asynchronous and the synchronous half: waiting and starting threads.
+"""What differs between the asynchronous and the synchronous API: waiting and starting threads.
 
-The twin of ``_async/concurrency.py``; the one file of this folder that is written by hand.
+The twin of ``_async/concurrency.py``, and the only file of this folder that is written by hand.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = [
 T = TypeVar("T")
 
 Lock = threading.Lock
-#: Whether what handlers return is awaited.
+#: Whether the consumer awaits what handlers return.
 AWAITS = False
-#: What ends a thread from outside: nothing does.
+#: The exceptions that end a thread from outside: none.
 CANCELLED: tuple[type[BaseException], ...] = ()
 
 
 class Event:
-    """A flag that can be waited for, and set in a signal's handler.
+    """A flag that can be waited for, and that a signal handler can set.
 
-    Trap: ``threading.Event`` takes a lock to be set. A signal's handler runs in the midst of
-    whatever its thread does, which may have that lock, and would wait for it for ever.
+    Trap: ``threading.Event.set`` takes a lock. A signal handler interrupts its thread, which may
+    hold that lock, and would then wait for it for ever.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Event:
 
     def set(self) -> None:
         self._flag = True
-        # In this order: who waits is either found here or finds the flag.
+        # The order matters: a waiting thread is either found here or finds the flag.
         with contextlib.suppress(IndexError):
             while True:
                 self._waiters.popleft().release()
@@ -65,7 +65,7 @@ class Event:
         self._flag = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until set, for ``timeout`` seconds at most; returns whether it was set."""
+        """Wait until set, for ``timeout`` seconds at most; return whether it was set."""
         if self._flag:
             return True
         waiter = threading.Lock()
@@ -92,12 +92,12 @@ class Queue(Generic[T]):
     EMPTY = queue.Empty
 
     def get_within(self, seconds: float) -> T:
-        """Return the next entry, or raise EMPTY where none comes in time."""
+        """Return the next entry, or raise EMPTY if none comes in time."""
         return self._queue.get(timeout=max(0.0, seconds))
 
 
 class Task:
-    """Something running beside its maker. An exception it ends with is raised by ``join``."""
+    """A function that runs beside its caller. ``join`` raises the exception it ended with."""
 
     def __init__(self, function: Callable[..., None], args: tuple[Any, ...], name: str) -> None:
         self._error: BaseException | None = None
@@ -114,16 +114,16 @@ class Task:
 
     def join(self) -> None:
         while self._thread.is_alive():
-            # In turns: a signal that comes just as the wait begins is handled only after it.
+            # Short waits: a signal that arrives as a wait begins is handled only after it.
             self._thread.join(1.0)
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """Wait until it has ended: a thread cannot be cancelled, it has been told to end."""
+        """Wait until it has ended; a thread cannot be cancelled, and was asked to end."""
         self._thread.join()
 
-    def cancel(self, patience: float) -> bool:  # noqa: ARG002 - it would be in vain
+    def cancel(self, patience: float) -> bool:  # noqa: ARG002 - a wait would not help
         """Return whether it has ended: a thread cannot be cancelled."""
         return not self._thread.is_alive()
 
@@ -139,7 +139,7 @@ def shielded(function: Callable[[], T]) -> T:
 
 
 def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], every: float) -> T:
-    """Run what blocks in a thread; until it returns, do something else every so many seconds."""
+    """Run a blocking function in a thread; until it returns, call another at intervals."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(function, *args)
         while not wait([running], timeout=every).done:
@@ -148,11 +148,11 @@ def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], 
 
 
 def checkpoint() -> None:
-    """Let others run: threads do so by themselves."""
+    """Do nothing: other threads run anyway."""
 
 
 def call(handler: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a handler; returns what it returns."""
+    """Call a handler, and return its result."""
     try:
         return handler(argument)
     except asyncio.CancelledError as error:
@@ -162,7 +162,7 @@ def call(handler: Callable[[Any], Any], argument: Any) -> Any:
 
 
 class Waiter:
-    """Waits until a descriptor can be read, a time is over, or somebody wakes it."""
+    """Waits until a descriptor is readable, a time is over, or ``wake`` is called."""
 
     def __init__(self) -> None:
         self._wakes, self._waker = socket.socketpair()
@@ -177,7 +177,7 @@ class Waiter:
         self._watched = None
 
     def wake(self) -> None:
-        # Full: it will wake anyhow. Closed: nobody waits any more.
+        # Full: it will wake anyway. Closed: no thread waits.
         with contextlib.suppress(OSError):
             self._waker.send(b"!")
 
@@ -198,7 +198,7 @@ class Waiter:
 
 
 def scope() -> object:
-    """What a listening connection can be shared within: here, a process."""
+    """Return the scope within which a listening connection is shared: here, a process."""
     return os.getpid()
 
 
@@ -206,24 +206,24 @@ _sharing = threading.Lock()
 
 
 def sharing_lock() -> threading.Lock:
-    """Return the lock under which things shared within a scope come and go."""
+    """Return the lock for creating and closing what is shared within a scope."""
     return _sharing
 
 
 def on_signals(
     stop: Callable[[], None], hurry: Callable[[], None] | None = None
 ) -> contextlib.AbstractContextManager[None]:
-    """Stop at SIGTERM or SIGINT, and hurry at a second one, unless the application handles them."""
+    """Stop at SIGTERM or SIGINT, hurry at a second one, unless the application handles them."""
     return handle_signals(stop, hurry)
 
 
 def usable(driver: object) -> Connection[Any] | None:
-    """Return a driver's connection, where statements of ours can be run on it; None: on another.
+    """Return a driver's connection if this library can run statements on it, else None.
 
-    One of asyncio's is under a plain Session in the events of an AsyncSession.
+    In the events of an AsyncSession, a plain Session has an asyncio connection underneath.
     """
     if isinstance(driver, AsyncConnection):
-        from ..callers import Bridged  # which needs SQLAlchemy: here it is in use
+        from ..callers import Bridged  # it needs SQLAlchemy, which is in use here
 
         bridged: Any = Bridged(driver)
         return cast("Connection[Any]", bridged)
@@ -231,7 +231,7 @@ def usable(driver: object) -> Connection[Any] | None:
 
 
 def own_cursor(driver: Connection[Any]) -> OwnCursor:
-    """Return a cursor of ours."""
+    """Return a cursor of this library's own kind."""
     if isinstance(driver, Connection):
         return OwnCursor(driver, row_factory=tuple_row)
     return cast("Any", driver).cursor()

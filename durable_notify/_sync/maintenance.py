@@ -35,29 +35,30 @@ log = logging.getLogger("durable_notify")
 
 #: How often a round is due, in seconds.
 EVERY = 60.0
-#: How many messages are read from the log at once, to archive them.
+#: How many messages to read from the log at once, to archive them.
 PAGE = 1000
 
-#: How often to give a sign of life while an archive writes, in seconds.
+#: How often to report that this process is alive while an archive writes, in seconds.
 BEAT = 5.0
 
 
 class _TakenOver(Exception):
-    """Another process maintains now, and does what was under way."""
+    """Another process maintains now, and continues what this one had started."""
 
 
 class Maintenance:
-    """Keeps the database half in shape: retention, compaction, archive, what is left over.
+    """Maintains the schema: retention, compaction, archiving and cleaning up.
 
-    Only one process maintains a database at a time; when it dies, another takes over. For the
+    Only one process maintains a database at a time; if it dies, another takes over. For the
     owner of the schema. Its connection may lead through a pooler.
 
     Args:
         dsn: a libpq connection string or URI. A round opens a connection of its own.
-        every: how many seconds after a round the next is due, in whichever process; 0: at once.
-        archive: takes messages that are to be archived before they are removed.
-        inbox_age: how many seconds ``once`` remembers, at least; None: for ever.
-        audit_age: how many seconds the audit, losses and ended replays are kept; None: for ever.
+        every: how many seconds after a round the next is due, in any process; 0: at once.
+        archive: receives messages before they are removed, if their policy says so.
+        inbox_age: for how many seconds ``once`` remembers a message, at least; None: for ever.
+        audit_age: for how many seconds the audit, losses and ended replays are kept; None: for
+            ever.
         on_step: called after each step with its name, its topic and how much it did.
     """
 
@@ -86,15 +87,15 @@ class Maintenance:
         self._on_step = on_step
         self._stopping = Event()
         self._registry: ConnectionRegistry | None = None
-        # Tells it from all others.
+        # Identifies this process among those that maintain.
         self._worker = f"{socket.gethostname()}:{os.getpid()} {secrets.token_hex(8)}"
 
     def stop(self) -> None:
-        """End after the step under way."""
+        """Stop after the current step."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Maintain until stopped: by ``stop()``, SIGTERM or SIGINT. It outlasts outages."""
+        """Maintain until ``stop()``, SIGTERM or SIGINT. It outlasts outages."""
         with on_signals(self.stop):
             while not self._stopping.is_set():
                 try:
@@ -104,11 +105,11 @@ class Maintenance:
                 self._stopping.wait(_pause(max(1.0, self._every)))
 
     def run_once(self) -> dict[str, int | str] | None:
-        """Do a round, if one is due and no other process does it.
+        """Run a round, if one is due and no other process runs it.
 
         Returns:
-            How much was done by step, or what kept a step from it (``"remove failed"``); None:
-            nothing was due, or another process is at it.
+            How much each step did, or why it failed (``"remove failed"``); None: nothing was due,
+            or another process runs a round.
 
         Raises:
             psycopg.Error: the database cannot be reached or used. The next round continues.
@@ -144,7 +145,7 @@ class Maintenance:
         topic: str | None,
         report: dict[str, int | str],
     ) -> bool:
-        """Do a step until nothing is left of it; returns whether to continue the round."""
+        """Repeat a step until nothing is left to do; return whether to continue the round."""
         while not self._stopping.is_set():
             try:
                 params = (self._worker, step, topic, *self._ages)
@@ -152,7 +153,7 @@ class Maintenance:
             except TRANSIENT:
                 if connection.closed:
                     raise
-                return True  # a lock was not available: another time
+                return True  # a lock was not available: the next round tries again
             except psycopg.Error as error:
                 report[f"{step} failed"] = safe_message(error)
                 return True  # the other steps continue
@@ -190,10 +191,10 @@ class Maintenance:
                 report["archive failed"] = safe_message(error)
 
     def _archive_part(self, connection: TimeoutConnection, archive: Archive, topic: str) -> int:
-        """Archive the next stretch; returns how many messages that was.
+        """Archive the next chunk; return how many messages it had.
 
         Raises:
-            _TakenOver: another process maintains now. Nothing was kept.
+            _TakenOver: another process maintains now. Nothing of the chunk was recorded.
         """
         from_id, below = (fetch(connection, sql.PLAN_ARCHIVE, (topic,)))[0]
         if below is None:
@@ -201,7 +202,7 @@ class Maintenance:
         stretch = (topic, from_id, below)
 
         def still_ours() -> None:
-            """Give a sign of life, so that no other process takes over."""
+            """Report that this process is alive, so that no other takes over."""
             if not (fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch)))[0][0]:
                 raise _TakenOver
 
@@ -216,20 +217,20 @@ class Maintenance:
                 aside(part.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
                 still_ours()
-            # Trap: after the last page, the empty one. What was read is whole only if no other
-            # process has archived it, and had it removed, before it was read.
+            # Trap: also after the last page, the empty one. The chunk is complete only if no other
+            # process has archived and removed some of it before this one read it.
             still_ours()
             aside(part.finish, meanwhile=beat, every=BEAT)
         except BaseException:
             part.abandon()
             raise
         if not (fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
-            raise _TakenOver  # what is kept is whole, and what they keep is the same
+            raise _TakenOver  # what the archive has is complete, and the other writes the same
         return max(written, 1)
 
 
 def _pause(every: float) -> float:
-    """Return how long to wait: not all at once. A round that is not due costs one look."""
+    """Return how long to wait, with jitter. A round that is not due costs one query."""
     return every * random.uniform(0.5, 1.0)  # noqa: S311
 
 
@@ -246,7 +247,7 @@ def keep_up(
     maintenance._stopping = stopping
     while not stopping.wait(_pause(every)):
         if suspended():
-            continue  # the database is to sleep
+            continue  # the database may be suspended: do not wake it
         try:
             due = queries.maintenance_due(every)
             if due is None:

@@ -31,7 +31,7 @@ _NO_DEDUP = (None, None)
 
 
 class Publisher:
-    """Publishes messages through connections that it borrows; it holds none.
+    """Publishes messages through the caller's connections; it holds none of its own.
 
     Args:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
@@ -69,27 +69,27 @@ class Publisher:
     ) -> int:
         """Publish a message and return its id.
 
-        It is part of the caller's transaction: every group gets it once that commits, and none
-        if it rolls back. On a psycopg connection in autocommit mode it is committed on return.
-        Take your own locks before you publish: the order of a key is that of its ids.
+        The message is part of the caller's transaction. Every group receives it once that commits,
+        and none if it rolls back. On a psycopg connection in autocommit mode it is committed on
+        return. Take your own locks before you publish: messages of a key are ordered by id.
 
         Args:
-            payload: anything JSON, a pydantic model or a dataclass, or a ``NewMessage`` with all
-                that follows; or bytes, kept as they are.
-            key: messages of one key belong together, and in order.
-            headers: a mapping from str to JSON values, for what is not the payload's business.
-            deliver_at: groups get it from then on.
-            delay: groups get it so many seconds from now on, by the database's clock.
-            expires_at: groups do not get it from then on.
-            ttl: groups get it for so many seconds, from its delivery.
-            dedup_key: published again with the same key and topic within ``dedup_window`` seconds,
-                the message is not published again: the id of the first is returned. A transaction
-                that publishes under the key at the same time is waited for.
+            payload: any JSON value, a pydantic model or a dataclass; bytes, stored unchanged; or a
+                ``NewMessage`` with all the arguments below.
+            key: messages of one key belong together, and are delivered in order.
+            headers: a mapping from str to JSON values, for metadata about the payload.
+            deliver_at: the earliest time of delivery.
+            delay: the same in seconds from now, by the database's clock.
+            expires_at: groups do not receive the message from then on.
+            ttl: how many seconds the message can be delivered, from its time of delivery.
+            dedup_key: a second message with this key and topic within ``dedup_window`` seconds is
+                not published; the id of the first is returned. If another transaction is publishing
+                under the key, this waits for it to end.
 
         Raises:
-            InvalidArgument: the topic, key or an option cannot be. Nothing was written.
+            InvalidArgument: the topic, key or an option is invalid. Nothing was written.
             PayloadError: the payload or a header is not JSON, or too large. Nothing was written.
-            UnsupportedConnection: not a connection this can publish through.
+            UnsupportedConnection: the connection is of another kind.
         """
         message = payload
         if not isinstance(payload, NewMessage):
@@ -113,9 +113,9 @@ class Publisher:
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
-        A payload is what ``publish`` takes, or a ``NewMessage`` with a key, headers or options.
-        All are checked before anything is written. Transaction and errors are those of ``publish``;
-        an error names the message's place in the list by a note.
+        A payload is one that ``publish`` takes, or a ``NewMessage`` with a key, headers or options.
+        All are checked before anything is written. Transaction and errors are those of ``publish``.
+        A note on the error gives the message's index in the list.
         """
         topic = check_topic(topic)
         encoded = []
@@ -145,7 +145,7 @@ class Publisher:
             self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
     def _encode(self, message: NewMessage) -> tuple[Any, ...]:
-        """Return a message's columns: the plain ones, and as many more as it needs."""
+        """Return a message's columns: the required ones, and those of the options it uses."""
         if self._trace:
             message = with_trace(message)
         plain = encode(message, self._dumps)
@@ -156,7 +156,7 @@ class Publisher:
 
 
 _PLAIN = Encoded._fields
-#: What a message has no need of, by place.
+#: The value of each column that a message does not use.
 _REST: tuple[Any, ...] = (*(None for _ in _PLAIN), *_NO_TIMES, *_NO_DEDUP)
 _MANY: dict[int, LiteralString] = {
     len(_PLAIN): sql.PUBLISH_MANY,

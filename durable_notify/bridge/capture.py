@@ -1,4 +1,4 @@
-"""A channel of NOTIFY made durable.
+"""Capture: publish the notifications of a channel to a topic.
 
 ::
 

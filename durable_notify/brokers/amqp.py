@@ -1,7 +1,7 @@
-"""Frames of AMQP that its client cannot read: a message is not to close the connection it comes on.
+"""Read AMQP frames that the client cannot, so that no message closes its connection.
 
-Trap: the client gives up the connection at a message with a timestamp in microseconds, or a name
-that is not UTF-8. RabbitMQ puts it back at the front of its queue, and there it stays for good.
+Trap: the client closes the connection at a message with a timestamp in microseconds, or a name
+that is not UTF-8. RabbitMQ then requeues it at the front, where it stays for ever.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["connection_class", "text_of"]
 
-_HEADER = 2  # the type of the frame in which a message's properties stand
+_HEADER = 2  # the type of the frame with a message's properties
 _START = 7  # bytes before a frame's content
 _FIXED = 12  # bytes before the properties
-#: How deep tables in headers are read.
+#: The deepest nesting of tables in headers to read.
 _DEEPEST = 50
 
 
 def connection_class(aiormq: Any, pamqp: Any) -> Any:
-    """Return a class of connections that read every message, and what is odd in it as text."""
+    """Return a class of connections that read every message, with unreadable parts as text."""
 
     class Connection(aiormq.connection.Connection):  # type: ignore[misc]
-        # The name that the base class calls it by.
+        # The mangled name by which the base class calls it.
         async def _Connection__reader(self, frames: Any) -> None:  # noqa: N802
             frames.reader = recorded = _Recorded(frames.reader)
             strict = frames.get_frame
@@ -46,7 +46,7 @@ def connection_class(aiormq: Any, pamqp: Any) -> Any:
 
 
 class _Recorded:
-    """A stream that keeps what was read of it last."""
+    """A stream that keeps what was last read from it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ class _Recorded:
 
 
 def _read(pamqp: Any, data: bytes) -> tuple[int, int, Any] | None:
-    """Return a frame of properties, with what of them can be read; None: it is no such frame."""
+    """Return a frame of properties, with the readable ones; None: it is not such a frame."""
     if len(data) < _START + _FIXED + 2 or data[0] != _HEADER:
         return None
     channel, size = struct.unpack_from(">HI", data, 1)
@@ -77,7 +77,7 @@ def _read(pamqp: Any, data: bytes) -> tuple[int, int, Any] | None:
 
 
 def _fill(pamqp: Any, properties: Any, flags: int, data: bytes) -> None:
-    """Read the properties, in the order in which they stand, as far as they can be read."""
+    """Read the properties in order, as far as they are readable."""
     properties.headers = {}
     odd: dict[str, str] = {}
     try:
@@ -117,7 +117,7 @@ def _table(pamqp: Any, data: bytes, depth: int) -> tuple[int, dict[str, Any]]:
         pos += 1 + length
         try:
             used, table[name] = _value(pamqp, data[pos:size], depth + 1)
-        except Exception:  # noqa: BLE001 - where it ends is not known, and so not what follows
+        except Exception:  # noqa: BLE001 - its end is unknown, and so is what follows
             table[name] = text_of(data[pos:size])
             break
         pos += used
@@ -126,7 +126,7 @@ def _table(pamqp: Any, data: bytes, depth: int) -> tuple[int, dict[str, Any]]:
 
 def _value(pamqp: Any, data: bytes, depth: int) -> tuple[int, Any]:
     if depth > _DEEPEST:
-        raise ValueError("tables within tables, too deep to be read")
+        raise ValueError("tables are nested too deep to be read")
     kind, rest = data[:1], data[1:]
     found: Any
     if kind == b"F":
@@ -152,5 +152,5 @@ def _array(pamqp: Any, data: bytes, depth: int) -> tuple[int, list[Any]]:
 
 
 def text_of(data: bytes | bytearray) -> str:
-    r"""Return bytes as text; what is not UTF-8 as ``\xff``."""
+    r"""Return bytes as text, with ``\xff`` for what is not UTF-8."""
     return bytes(data).decode(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""What a relay asks of a broker, and what the modules of the brokers share.
+"""The interface of a relay to a broker, and what the modules of the brokers share.
 
-Each broker is a module of its own that is imported only by name: its client is an extra.
+Each broker is a module of its own, imported only by name, because its client is an extra.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "url_parts",
 ]  # fmt: skip
 
-#: By the scheme of their URLs: the module, and what of it to take.
+#: By the scheme of the URL: the module, and its classes.
 _BROKERS = {
     "amqp": "rabbitmq", "amqps": "rabbitmq",
     "kafka": "kafka",
@@ -59,11 +59,11 @@ _FORMS = (
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class BrokerMessage:
-    """A message as a broker gets it.
+    """A message as a broker receives it.
 
     ``id`` is for deduplication downstream: the message's id and the microsecond in which it was
-    published. An id alone may be used again: in another database, or after a fail-over in which
-    messages were lost.
+    published. An id alone may be reused: in another database, or after a fail-over that lost
+    messages.
     """
 
     id: str
@@ -73,12 +73,12 @@ class BrokerMessage:
     content_type: str
     headers: Mapping[str, str]
     published_at: datetime
-    route: Mapping[str, str]  # what the mapping says, filled in
-    #: Messages with the same one are sent one after the other; None: in no order.
+    route: Mapping[str, str]  # the fields of the mapping, filled in
+    #: Messages with the same key are sent one after the other; None: in no order.
     ordering_key: object
 
     def all_headers(self, cloudevents: str) -> dict[str, str]:
-        """Return the headers, and where it comes from; attributes of a CloudEvent by a prefix."""
+        """Return the headers and the origin; ``cloudevents`` is the prefix of event attributes."""
         headers = {
             cloudevents + name[3:] if name.startswith("ce_") else name: value
             for name, value in self.headers.items()
@@ -92,14 +92,14 @@ class BrokerMessage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
-    """The broker has confirmed it."""
+    """The broker has confirmed the message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejected:
-    """The broker will never take it; ``reason`` is what the broker said.
+    """The broker will never accept the message; ``reason`` is the broker's text.
 
-    Only what is known to be final: an unknown error is ``Unconfirmed``.
+    Use it only if that is known to be final: an unknown error is ``Unconfirmed``.
     """
 
     reason: str
@@ -107,34 +107,34 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RetryLater:
-    """The broker did not take this one, and may another time: its queue is full, say."""
+    """The broker did not accept the message, and may later; for example its queue is full."""
 
     reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """It was not sent, or sent and not confirmed, or what the broker says is not known: it waits.
+    """The message was not sent, or not confirmed, or the broker's error is unknown.
 
-    It is sent again. One that fails again and again while others pass becomes ``RetryLater``.
+    The relay sends it again. If it keeps failing while others pass, it becomes ``RetryLater``.
     """
 
     reason: str
 
 
 Outcome = Sent | Rejected | RetryLater | Unconfirmed
-#: Called with a message's index and its outcome, as soon as that is final.
+#: Called with a message's index and its outcome, as soon as the outcome is final.
 Report = Callable[[int, Outcome], None]
 
-#: What clients raise, before they send, for what their protocol cannot carry.
+#: Errors that clients raise before they send, for what their protocol cannot carry.
 UNCARRIED = (TypeError, ValueError, OverflowError, LookupError, struct.error)
 
 
 class WorkingRoutes:
-    """The latest routes by which messages have arrived.
+    """Remembers the latest routes by which messages have arrived.
 
-    A message without a queue or stream is rejected. If its route worked before, the queue may be on
-    a node that is down, or is deleted and made again: the message waits.
+    A message without a queue or stream is rejected. If its route worked before, it waits instead:
+    the queue may be on a node that is down, or may be recreated just now.
     """
 
     MAX = 10_000
@@ -143,44 +143,44 @@ class WorkingRoutes:
         self._routes: dict[object, None] = {}
 
     def note(self, route: object) -> None:
-        """Remember a route that works."""
+        """Record a route that works."""
         self._routes.pop(route, None)
         self._routes[route] = None
         if len(self._routes) > self.MAX:
             del self._routes[next(iter(self._routes))]
 
     def outcome(self, route: object, words: str) -> Outcome:
-        """Return the outcome of a message that no queue or stream takes."""
+        """Return the outcome of a message that no queue or stream accepts."""
         if route in self._routes:
             return Unconfirmed(f"{words}; an earlier message was accepted there")
         return Rejected(words)
 
 
 class Broker(Protocol):
-    """A broker that messages are relayed to."""
+    """The broker to which a relay sends messages."""
 
-    #: What a mapping may say, and what it says where nothing is given; see ``Routes``.
+    #: The fields of a mapping, with their defaults; see ``Routes``.
     fields: Mapping[str, str]
 
     def __init__(self, url: str) -> None:
-        """Take note of where it is. Raises InvalidArgument for a URL that cannot work."""
+        """Parse the URL, without connecting. Raises InvalidArgument for a URL that cannot work."""
 
     def check(self, field: str, template: str) -> None:
-        """Raise InvalidArgument for what a mapping cannot say."""
+        """Raise InvalidArgument for an invalid field of a mapping."""
 
     async def connect(self, routes: Routes) -> None:
-        """Connect, and see that what the mapping names is there.
+        """Connect, and check that what the mapping names exists.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached.
-            InvalidArgument: it can, and the URL or the mapping cannot work.
+            InvalidArgument: the broker says that the URL or the mapping cannot work.
         """
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         """Send messages and return the outcome of each; reconnect if needed.
 
-        After a message that was not sent, none with its ordering key is. Report each final outcome
-        at once: the other messages may take long.
+        If a message was not sent, do not send later ones with its ordering key. Report each final
+        outcome at once, because the other messages may take long.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached; nothing was sent.
@@ -232,14 +232,14 @@ def url_parts(url: str) -> Any:
 
 
 def error_text(error: BaseException) -> str:
-    """Return what a broker says, without passwords."""
+    """Return the text of a broker's error, without passwords."""
     return redact(str(error) or type(error).__name__)
 
 
 def kind_of(error: BaseException) -> str:
-    """Return what kind of error a client raised for a message.
+    """Return the type of a client's error about a message.
 
-    Trap: its text may quote the message, and goes into logs and dead letters.
+    Trap: not its text, which may quote the message, and is written to logs and dead letters.
     """
     name = type(error).__name__
     if isinstance(error, (UnicodeEncodeError, UnicodeDecodeError)):
@@ -248,7 +248,7 @@ def kind_of(error: BaseException) -> str:
 
 
 async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float = 0.0) -> T | None:
-    """Await something; where the event comes first, for ``grace`` seconds more, and then None."""
+    """Await something; if the event comes first, for ``grace`` more seconds, then return None."""
     task = asyncio.ensure_future(awaitable)
     coming = asyncio.ensure_future(event.wait())
     try:
@@ -272,10 +272,10 @@ async def by_ordering_key(
     """Send messages: those of an ordering key one after another, all others at once.
 
     `report`: called with each final outcome at once.
-    `broken`: set when the connection is gone, and nothing will be confirmed any more.
+    `broken`: set when the connection is lost, after which nothing is confirmed.
 
-    Trap: two messages of an ordering key under way at once change places if the first fails and the
-    second does not.
+    Trap: if two messages of an ordering key are in flight and only the first fails, their order is
+    reversed.
     """
     by_key: dict[object, list[int]] = {}
     for index, message in enumerate(messages):

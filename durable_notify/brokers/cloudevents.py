@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in and out: attributes as headers, data as the payload.
+"""Convert CloudEvents 1.0 and messages: attributes are headers, data is the payload.
 
 The headers are those of the binary mode of the Kafka protocol binding: ``ce_`` and the attribute's
 name, and ``content-type`` for ``datacontenttype``.
@@ -45,8 +45,7 @@ def from_event(event: Any, **options: Unpack[NewMessageOptions]) -> NewMessage:
 
     Args:
         event: a mapping in the JSON format, with ``data`` or ``data_base64``; that format as text,
-            whose data then is published with every digit; or an object of the ``cloudevents``
-            package.
+            whose data keeps every digit; or an object of the ``cloudevents`` package.
         options: those of ``NewMessage``: key, delay, dedup_key and so on.
 
     Raises:
@@ -80,8 +79,8 @@ def from_event(event: Any, **options: Unpack[NewMessageOptions]) -> NewMessage:
 def to_event(message: _Message) -> dict[str, Any]:
     """Return a message as a CloudEvent in the JSON format, bytes as ``data_base64``.
 
-    What its headers lack is filled in: the message's id, ``/TOPIC`` as the source, the topic as the
-    type, and the time it was published.
+    It fills in what the headers lack: the message's id, ``/TOPIC`` as the source, the topic as the
+    type, and the time of publishing.
     """
     event: dict[str, Any] = {
         name.removeprefix("ce_"): value

@@ -1,4 +1,4 @@
-"""The way in: what comes from a broker is published to a topic.
+"""Ingest: publish messages of a broker to a topic.
 
 ::
 
@@ -45,7 +45,7 @@ __all__ = ["AsyncIngest", "IncomingMessage", "Source", "put"]
 
 log = logging.getLogger("durable_notify")
 
-#: How long a message is known by its id, in seconds.
+#: How long the id of a message is remembered, in seconds.
 WINDOW = 86400.0
 _PREFIXES = ("ce_", "ce-", "cloudEvents:", "cloudEvents_")
 _OWN = "durable-notify-"
@@ -53,54 +53,54 @@ _OWN = "durable-notify-"
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class IncomingMessage:
-    """A message as a broker delivers it; `id` is the same each time."""
+    """A message as a broker delivers it; a redelivery has the same `id`."""
 
     body: bytes
     id: str | None
     key: str | None
     content_type: str
-    headers: Mapping[str, Any]  # text, as it came: what PostgreSQL cannot hold included
+    headers: Mapping[str, Any]  # unchanged text, which PostgreSQL may be unable to store
     receipt: Any
 
 
 class Source(Protocol):
-    """Where messages come from."""
+    """The broker from which an ingest receives messages."""
 
     def __init__(self, url: str, queue: str, group: str) -> None:
-        """Take note of where it is. Raises InvalidArgument for a URL that cannot work."""
+        """Parse the URL, without connecting. Raises InvalidArgument for a URL that cannot work."""
 
     async def connect(self) -> None:
-        """Connect. Raises BrokerUnavailable, or InvalidArgument if the queue is not there."""
+        """Connect. Raises BrokerUnavailable, or InvalidArgument if the queue does not exist."""
 
     async def receive(self, limit: int) -> list[IncomingMessage]:
-        """Return some messages; none, after a while without any. Raises BrokerUnavailable."""
+        """Return some messages, or none after a while. Raises BrokerUnavailable."""
 
     async def ack(self, messages: Sequence[IncomingMessage]) -> None:
-        """Acknowledge all that was received last. Raises BrokerUnavailable."""
+        """Acknowledge all messages received last. Raises BrokerUnavailable."""
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """Remove it: the broker drops or dead-letters it; or `keep` it there."""
+        """Have the broker drop or dead-letter a message, or `keep` it."""
 
     async def close(self) -> None:
         """Disconnect; the broker redelivers what was not acknowledged."""
 
 
 class AsyncIngest:
-    """Publishes what comes from a broker to a topic.
+    """Publishes messages of a broker to a topic.
 
-    It acknowledges to the broker what has committed, and nothing else: nothing is lost. What comes
-    again, since an acknowledgement was lost, is known by its id for ``window`` seconds and not
-    published twice.
+    It acknowledges only what has committed, so that nothing is lost. If an acknowledgement is lost,
+    the broker redelivers the message; for ``window`` seconds the ingest knows its id, and does not
+    publish it twice.
 
     Args:
         dsn: a libpq connection string or URI.
         source: the broker's URL: ``amqp://``, ``kafka://`` or ``nats://``.
         queue: RabbitMQ's queue, Kafka's topic, or NATS's stream.
-        topic: the topic published to.
+        topic: the topic to publish to.
         group: Kafka's consumer group, or the name of NATS's durable consumer.
         batch: the most messages in one transaction.
         window: how long ids are remembered, in seconds.
-        refused: the topic for what the database does not take under ``topic``; ``TOPIC.refused``.
+        refused: the topic for messages that the database refuses; by default ``TOPIC.refused``.
 
     Raises:
         InvalidArgument: the URL, a name or an option cannot work.
@@ -131,7 +131,7 @@ class AsyncIngest:
         self._topic = topic
         self._batch = batch
         self._window = window
-        # JSON is passed on unchanged: decoded and encoded again, a number of 20 digits differs.
+        # JSON passes unchanged: decoding and encoding would change a number of 20 digits.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
         self._connection = AsyncReconnectingConnection(
             dsn, "ingest", AsyncConnectionRegistry(), HEARTBEAT, 2 * HEARTBEAT
@@ -142,12 +142,12 @@ class AsyncIngest:
         self.refused = 0
 
     async def run(self) -> None:
-        """Ingest until stopped: by ``stop()``, SIGTERM or SIGINT.
+        """Ingest until ``stop()``, SIGTERM or SIGINT.
 
         Raises:
-            BrokerUnavailable: the broker cannot be reached at the start; once started, an ingest
-                outlasts outages, of the database too.
-            InvalidArgument: the URL or the queue cannot work, says the broker.
+            BrokerUnavailable: the broker cannot be reached at the start. Once started, an ingest
+                outlasts outages, also of the database.
+            InvalidArgument: the broker says that the URL or the queue cannot work.
             psycopg.Error, SchemaError: the database cannot be used.
         """
         try:
@@ -161,7 +161,7 @@ class AsyncIngest:
             await self._connection.close()
 
     def stop(self) -> None:
-        """Take nothing more; what is not committed is given back."""
+        """Receive nothing more; the broker redelivers what is not committed."""
         self._stopping.set()
 
     async def _ingest(self) -> None:
@@ -175,7 +175,7 @@ class AsyncIngest:
                 if received:
                     await self._publish(received)
                     await self._source.ack(received)
-            # InvalidArgument: a queue that is not there, say. It was, and may be again.
+            # InvalidArgument: for example a missing queue. It existed, and may be recreated.
             except (BrokerUnavailable, InvalidArgument) as error:
                 failures += 1
                 await self._source.close()
@@ -188,7 +188,7 @@ class AsyncIngest:
         await asyncio.sleep(delay)
 
     async def _publish(self, received: Sequence[IncomingMessage]) -> None:
-        """Publish messages; returns once they are committed, or are refused."""
+        """Publish messages; return once they are committed or refused."""
         messages: list[tuple[IncomingMessage, NewMessage]] = []
         for incoming in received:
             message = self._message(incoming)
@@ -205,14 +205,14 @@ class AsyncIngest:
             try:
                 await self._publish_all(messages)
             except TRANSIENT as error:
-                # The commit may have come through: the ids tell.
+                # It may have committed; the ids show that.
                 failures += 1
                 await self._wait("ingesting waits for the database", error, failures)
             else:
                 return
 
     async def _publish_all(self, messages: list[tuple[IncomingMessage, NewMessage]]) -> None:
-        """Publish messages together, and where one is not taken, one by one; each is taken out."""
+        """Publish messages together, or one by one if one is refused; remove each from the list."""
         try:
             await self._publish_once(self._topic, [message for _, message in messages])
         except _NOT_TAKEN:
@@ -224,7 +224,7 @@ class AsyncIngest:
             messages.clear()
 
     async def _publish_alone(self, incoming: IncomingMessage, message: NewMessage) -> None:
-        """Publish a message as it is; as bytes; or else where an operator finds it, whole."""
+        """Publish a message unchanged, or as bytes, or whole to the topic of refused messages."""
         raw = message
         try:
             await self._publish_once(self._topic, [message])
@@ -234,7 +234,7 @@ class AsyncIngest:
             self.published += 1
             return
         if not isinstance(message.payload, bytes):
-            # JSON that PostgreSQL does not hold: a number out of range, nesting too deep.
+            # JSON that PostgreSQL cannot store: a number out of range, or nesting too deep.
             raw = dataclasses.replace(message, payload=message.payload.encode())
             with contextlib.suppress(*_NOT_TAKEN):
                 await self._publish_once(self._topic, [raw])
@@ -242,7 +242,7 @@ class AsyncIngest:
                 self.published += 1
                 return
         if isinstance(refusal, InvalidArgument):
-            # Of the database's encoding, which lacks a character of what is not the payload.
+            # The database's encoding lacks a character of the key or headers.
             with contextlib.suppress(*_NOT_TAKEN):
                 bare = dataclasses.replace(raw, key=None, headers=_LACKING)
                 await self._publish_once(self._topic, [bare])
@@ -265,10 +265,10 @@ class AsyncIngest:
             log.warning(words, self._refused, self._topic, safe_message(refusal))
 
     def _whole(self, message: NewMessage, refusal: Exception) -> NewMessage:
-        """Return a message for the topic of those that were refused."""
+        """Return a message for the topic of refused messages."""
         headers = dict(message.headers or {})
         headers |= {"ingest-error": safe_message(refusal), "ingest-topic": self._topic}
-        # A key: the topic may be one that is compacted as well.
+        # It has a key, because this topic may be compacted too.
         return dataclasses.replace(message, key=message.key or message.dedup_key, headers=headers)
 
     async def _publish_once(self, topic: str, messages: Sequence[NewMessage]) -> None:
@@ -309,7 +309,7 @@ class AsyncIngest:
         )
 
 
-#: A message that is not taken, whatever the others: by its type, its form, or a trigger.
+#: Errors of one message, independent of the others: its type, its form, or a trigger.
 _NOT_TAKEN = (
     InvalidArgument, psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded,
     psycopg.errors.StatementTooComplex, psycopg.errors.RaiseException,
@@ -317,7 +317,7 @@ _NOT_TAKEN = (
 
 
 def _storable(value: Any) -> tuple[Any, bool]:
-    r"""Return text as PostgreSQL can store it, NUL as ``\x00``; and whether it was changed."""
+    r"""Return text that PostgreSQL can store, NUL as ``\x00``; and whether it was changed."""
     if isinstance(value, list):
         found = [_storable(one) for one in value]
         return [one for one, _ in found], any(odd for _, odd in found)
@@ -328,7 +328,7 @@ def _storable(value: Any) -> tuple[Any, bool]:
 
 
 def put(headers: dict[str, Any], name: str, value: Any) -> None:
-    """Add a header; a repeated one has a list of values."""
+    """Add a header; a repeated one becomes a list of values."""
     if name not in headers:
         headers[name] = value
     elif isinstance(headers[name], list):
@@ -338,7 +338,7 @@ def put(headers: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _payload(incoming: IncomingMessage) -> tuple[str | bytes, bool]:
-    """Return the text of JSON, or the bytes as they are; and whether it is JSON by its type."""
+    """Return the text of JSON, or the bytes unchanged; and whether its type says JSON."""
     kind = incoming.content_type.partition(";")[0].strip().lower()
     plain = kind in ("", "application/json")
     if plain or kind.endswith("+json"):
@@ -350,7 +350,7 @@ def _payload(incoming: IncomingMessage) -> tuple[str | bytes, bool]:
     return bytes(incoming.body), False
 
 
-#: The headers of a message of which the database's encoding lacks a character.
+#: The headers of a message with a character that the database's encoding lacks.
 _LACKING = {"ingest-error": "the encoding of the database lacks a character of its key or headers"}
 
 

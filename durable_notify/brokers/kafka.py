@@ -1,8 +1,8 @@
 """Kafka, with confluent-kafka: the extra ``kafka``.
 
-The producer is idempotent: it tries again by itself for as long as it takes, and neither doubles
-nor reorders. A mapping has ``topic`` (by default the topic) and ``key`` (by default the key). What
-stands in the URL's query are options of librdkafka's.
+The producer is idempotent: it retries without a limit, and neither duplicates nor reorders. A
+mapping has ``topic`` (by default the topic) and ``key`` (by default the key). The URL's query has
+options of librdkafka.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ log = logging.getLogger("durable_notify")
 
 #: How long to wait for an answer at the start, in seconds.
 PATIENCE = 10.0
-#: How often to ask for a topic that the broker may be making just now.
+#: How often to ask for a topic that the broker may be creating.
 ASKED = 5
-#: Errors that say that a message never will be taken. All that is in neither list waits.
+#: Errors by which Kafka will never accept a message. After an error in neither list, it waits.
 FINAL = (
     "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC",
     "TOPIC_EXCEPTION", "INVALID_RECORD", "POLICY_VIOLATION", "_INVALID_ARG", "INVALID_MSG_SIZE",
     "_UNKNOWN_PARTITION", "INVALID_TIMESTAMP", "UNSUPPORTED_FOR_MESSAGE_FORMAT",
 )  # fmt: skip
-#: Those of them that say that its topic is not there.
+#: Those of them by which its topic does not exist.
 NOWHERE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC")
-#: Errors that are of one topic, and that an administrator mends.
+#: Errors of one topic that an administrator can fix.
 FORBIDDEN = ("TOPIC_AUTHORIZATION_FAILED",)
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE"
 _FIXED = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0}
-#: Java's producers put a key in the same partition.
+#: With this, Java's producers choose the same partition for a key.
 _DEFAULTS = {"partitioner": "murmur2_random", "client.id": "durable-notify"}
 
 
 class Relay:
-    """Messages to Kafka."""
+    """Sends messages to Kafka."""
 
     fields: Mapping[str, str] = {"topic": "{topic}", "key": "{key}"}
 
@@ -72,10 +72,10 @@ class Relay:
         self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
-        """Nothing more is known of a mapping before the broker is asked."""
+        """Accept any field, because only the broker can check it."""
 
     async def connect(self, routes: Routes) -> None:
-        """Connect, and see that the topics are there, or can be made."""
+        """Connect, and check that the topics exist, or can be created."""
         self._producer = _Producer(self._kafka, self._settings, self._working)
         await asyncio.to_thread(self._check_topics, self._producer, sorted(routes.fixed("topic")))
 
@@ -86,25 +86,25 @@ class Relay:
             await asyncio.to_thread(producer.close)
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
-        """Send messages, all at once: the producer keeps their order."""
+        """Send messages all at once, because the producer keeps their order."""
         if self._producer is None:
             self._producer = _Producer(self._kafka, self._settings, self._working)
         producer = self._producer
         outcomes = await producer.send(messages, report)
-        # Trap: records go in batches, and a broker refuses a whole batch as too large.
+        # Trap: records are sent in batches, and a broker refuses a whole batch as too large.
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, _TooLarge):
                 (alone,) = await producer.send([messages[index]])
                 outcomes[index] = _final(alone)
                 if not isinstance(alone, Unconfirmed):
                     report(index, outcomes[index])
-        if producer.is_broken:  # it cannot go on, and says so: the next one can
+        if producer.is_broken:  # a fatal error: only a new producer can continue
             self._producer = None
             await asyncio.to_thread(producer.close)
         return outcomes
 
     def _check_topics(self, producer: _Producer, topics: list[str]) -> None:
-        """Ask for the topics, until the broker has made them where it does. In a thread."""
+        """Ask for the topics until they exist: the broker may create them. Run it in a thread."""
         try:
             there = producer.client.list_topics(timeout=PATIENCE).topics
             for topic in topics:
@@ -112,9 +112,9 @@ class Relay:
                     if topic in there and there[topic].error is None:
                         break
                     if not left:
-                        error = there[topic].error if topic in there else "it is not there"
+                        error = there[topic].error if topic in there else "it does not exist"
                         raise InvalidArgument(
-                            f"Kafka says of topic {topic!r}: {error}. Make it, or correct the "
+                            f"Kafka says of topic {topic!r}: {error}. Create it, or correct the "
                             "mapping"
                         )
                     there = producer.client.list_topics(topic, timeout=PATIENCE).topics
@@ -127,11 +127,11 @@ class Relay:
 
 
 class _TooLarge(Rejected):
-    """It, or what was in one batch with it, is too large."""
+    """The message, or another one in its batch, is too large."""
 
 
 class _Producer:
-    """A producer, and a thread that hears what became of what was sent."""
+    """A producer, and a thread that receives the outcomes."""
 
     def __init__(self, kafka: Any, settings: Mapping[str, Any], working: WorkingRoutes) -> None:
         self._kafka = kafka
@@ -148,7 +148,7 @@ class _Producer:
         self._thread.start()
 
     def close(self) -> None:
-        """Give up what is not confirmed."""
+        """Close it, and give up what is not confirmed."""
         self._closing = True
         self.client.purge()
         self.client.flush(1)
@@ -180,7 +180,7 @@ class _Producer:
     async def _produce(
         self, message: BrokerMessage, report: Callable[[Any, Any], None]
     ) -> Outcome | None:
-        """Hand a message to the producer; return an outcome, or None: it reports later."""
+        """Give a message to the producer; return an outcome, or None: it reports later."""
         headers = {**message.all_headers("ce_"), "content-type": message.content_type}
         while True:
             try:
@@ -219,12 +219,12 @@ class _Producer:
 
 
 def _final(outcome: Outcome) -> Outcome:
-    """Of one that was alone: it is it that is too large."""
+    """Return the outcome of a message sent alone: if it failed as too large, it is too large."""
     return Rejected(outcome.reason) if isinstance(outcome, _TooLarge) else outcome
 
 
 class _Batch:
-    """What became of some messages, heard in another thread."""
+    """Collects the outcomes of some messages from another thread."""
 
     def __init__(self, size: int, report: Report | None) -> None:
         self._report = report
@@ -281,7 +281,7 @@ def _said(error: Any) -> str:
 
 
 class Source:
-    """Records of a topic of Kafka's, as a member of a consumer group."""
+    """Receives records of a Kafka topic, as a member of a consumer group."""
 
     def __init__(self, url: str, queue: str, group: str) -> None:
         (self._kafka,) = client_of("kafka", "confluent_kafka")
@@ -297,7 +297,7 @@ class Source:
         self._throttle = LogThrottle()
 
     async def connect(self) -> None:
-        """Connect, and see that the topic is there."""
+        """Connect, and check that the topic exists."""
         try:
             self._consumer = self._kafka.Consumer(
                 {**self._settings, "logger": log, "error_cb": self._log_error}
@@ -332,7 +332,7 @@ class Source:
         return messages
 
     def _log_error(self, error: Any) -> None:
-        """Say what Kafka says: its client tries again by itself."""
+        """Log an error of Kafka; its client retries itself."""
         what = BrokerUnavailable(str(error))
         level = self._throttle.level(f"Kafka {error.name()}", what, time.monotonic())
         log.log(level, "ingesting waits for Kafka: %s", _said(error))
@@ -350,11 +350,11 @@ class Source:
         try:
             await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
         except self._kafka.KafkaException as error:
-            # Not ours any more, or out of reach: redelivered messages are known by their offset.
+            # The partition was reassigned, or Kafka is down: offsets identify redelivered records.
             log.info("offsets were not committed: %s", _said(error))
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """It stays in the log, and is passed over."""
+        """Skip a message, which stays in the log."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -372,7 +372,7 @@ class Source:
         partition, offset = record.partition(), record.offset()
         return IncomingMessage(
             body=record.value() or b"",
-            # With the time: a topic that is made again counts from 0.
+            # With the time, because a recreated topic counts from 0 again.
             id=f"kafka/{self._topic}/{partition}/{offset}/{record.timestamp()[1]}",
             key=None if key is None else key.decode(errors="backslashreplace"),
             content_type=kind if isinstance(kind, str) else "",

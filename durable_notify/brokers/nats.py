@@ -1,7 +1,7 @@
 """NATS JetStream, with nats-py: the extra ``nats``.
 
-Each message carries ``Nats-Msg-Id``, by which its stream drops what comes twice within its
-duplicate window. A mapping has ``subject``, by default the topic.
+Each message carries ``Nats-Msg-Id``, by which its stream drops duplicates within its duplicate
+window. A mapping has ``subject``, by default the topic.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = ["Relay", "Source", "connect"]
 PATIENCE = 10.0
 #: After how long NATS redelivers what an ingest has not acknowledged, in seconds.
 ACK_WAIT = 20.0
-#: What the client raises before it sends, of a header's name, the subject, or the size.
+#: Errors that the client raises before it sends, about a header's name, the subject, or the size.
 _OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
-#: How long to wait for messages before it is looked whether any can come, in seconds.
+#: How long to wait for messages before a check whether any can arrive, in seconds.
 IDLE = 5.0
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
-#: Error codes of JetStream that say that a message never will be taken: it, or its headers, are too
-#: large for the stream. All that is in neither list waits.
+#: Error codes by which JetStream will never accept a message: it, or its headers, are too large for
+#: the stream. After a code in neither list, the message waits.
 FINAL = (10054, 10097)
-#: The stream does not take this one now, and may another time: it is full.
+#: The stream does not accept the message now, and may later, because it is full.
 FULL = (10077,)
 
 
 class Relay:
-    """Messages to NATS."""
+    """Sends messages to NATS."""
 
     fields: Mapping[str, str] = {"subject": "{topic}"}
 
@@ -73,13 +73,13 @@ class Relay:
         self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
-        """What is the same in each subject has to be one."""
+        """Raise InvalidArgument unless the fixed part of a subject is valid."""
         plain = re.sub(r"\{\w+\}", "x", template)
         if (flaw := _flaw_of_subject(plain)) is not None:
             raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {flaw}")
 
     async def connect(self, routes: Routes) -> None:
-        """Connect, and see that there are streams for the subjects."""
+        """Connect, and check that there are streams for the subjects."""
         stream = (await self._connected()).jetstream(timeout=PATIENCE)
         try:
             await stream.account_info()
@@ -105,7 +105,7 @@ class Relay:
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         """Send messages, those of an ordering key one after the other."""
         stream = (await self._connected()).jetstream(timeout=PATIENCE)
-        # Trap: what was under way on a connection that broke gets no answer, and times out.
+        # Trap: a message in flight on a broken connection receives no answer, and times out.
         return await by_ordering_key(
             messages, lambda each: self._publish(stream, each), report, self._broken
         )
@@ -129,7 +129,7 @@ class Relay:
             return Rejected(flaw)
         try:
             await stream.publish(subject, message.body, headers=headers, timeout=PATIENCE)
-        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+        except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
             return await self._outcome_of(error, stream, subject)
         self._working.note(subject)
         return Sent()
@@ -147,7 +147,7 @@ class Relay:
         elif type(error).__name__ in _OF_CLIENT:
             outcome = Rejected(f"NATS cannot carry it, says its client: {error_text(error)}")
         elif isinstance(error, UNCARRIED):
-            # It has answered: but not as a stream does. It may have taken it.
+            # The answer is not a stream's. The subscriber may have processed the message.
             outcome = Rejected(
                 f"what answers on subject {subject!r} is not a stream: {kind_of(error)}"
             )
@@ -156,7 +156,7 @@ class Relay:
         return outcome
 
     async def _no_stream(self, stream: Any, subject: str) -> Outcome:
-        """No answer: there is no stream, or it has no leader just now."""
+        """Return the outcome without an answer: there is no stream, or it has no leader now."""
         try:
             await self._stream_of(stream, subject)
         except self._js.NotFoundError:
@@ -172,11 +172,11 @@ class Relay:
 
 
 async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
-    """Connect, once: the caller reconnects. `closed` is set when the connection is gone.
+    """Connect once; the caller reconnects. `closed` is set when the connection is lost.
 
     Raises:
-        BrokerUnavailable: the server is not there.
-        InvalidArgument: it is, and does not let us in.
+        BrokerUnavailable: the server cannot be reached.
+        InvalidArgument: the server refuses the user.
     """
     last: list[str] = []
 
@@ -187,7 +187,7 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
         closed.set()
 
     try:
-        # Without these two the client tries for two minutes, reconnecting or not.
+        # Without these two options the client tries for two minutes, reconnecting or not.
         return await nats.connect(
             url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1,
             connect_timeout=PATIENCE, ping_interval=15, max_outstanding_pings=2, error_cb=note,
@@ -205,8 +205,8 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 def _headers(message: BrokerMessage) -> dict[str, str]:
     headers = {}
     for name, value in message.all_headers("ce-").items():
-        # Trap: Nats-Rollup of a publisher's would purge the stream, and who reads takes a message
-        # with a Status for the server's own and drops it.
+        # Trap: a publisher's Nats-Rollup would purge the stream. And a client takes a message with
+        # a Status for one of the server's own, and drops it.
         steers = name.lower().startswith("nats-") or name.lower() == "status"
         kept = f"x-{name}" if steers else name
         headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
@@ -219,8 +219,8 @@ def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) ->
     bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
     if bad is not None:
         return f"NATS cannot carry a header of the name {bad[:40]!r}"
-    # Trap: the client checks the body alone. The server counts headers too, and closes the
-    # connection of a client that sends more.
+    # Trap: the client checks only the body. The server counts headers too, and closes the
+    # connection if a message is too large.
     size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
     if max_payload and size > max_payload:
         return (
@@ -240,7 +240,7 @@ def _flaw_of_subject(subject: str) -> str | None:
 
 
 class Source:
-    """Messages from a stream of NATS's, by a durable consumer."""
+    """Receives messages from a NATS stream, by a durable consumer."""
 
     def __init__(self, url: str, queue: str, group: str) -> None:
         (self._nats, self._errors, self._js, self._api) = client_of(
@@ -256,7 +256,7 @@ class Source:
         self._broken = asyncio.Event()
 
     async def connect(self) -> None:
-        """Connect, and make or find the durable consumer."""
+        """Connect, and create or find the durable consumer."""
         self._broken = asyncio.Event()
         self._client = await connect(self._nats, self._url, self._broken)
         _read_all_headers(self._client)
@@ -290,7 +290,7 @@ class Source:
         return [self._incoming(message) for message in messages]
 
     async def _check_consumer(self) -> None:
-        """See whether its consumer is there still: after a stream was made again it is not."""
+        """Check that the durable consumer exists: it does not after a stream was recreated."""
         try:
             await self._client.jetstream(timeout=PATIENCE).consumer_info(self._stream, self._group)
         except (self._errors.Error, TimeoutError, OSError) as error:
@@ -307,7 +307,7 @@ class Source:
             raise BrokerUnavailable(f"the connection to NATS broke: {error_text(error)}") from error
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """It is not redelivered, and stays in its stream. `keep`: it is redelivered soon."""
+        """End the redelivery of a message, which stays in its stream. `keep`: redeliver it soon."""
         if keep:
             message.receipt._ackd = True  # noqa: SLF001 - taken for acknowledged, it is not
             return
@@ -335,7 +335,7 @@ class Source:
         kind = headers.pop("content-type", "")
         return IncomingMessage(
             body=message.data,
-            # With the time: a stream that is made again counts from 1.
+            # With the time, because a recreated stream counts from 1 again.
             id=f"nats/{self._stream}/{about.sequence.stream}/{about.timestamp.timestamp()}",
             key=key,
             content_type=kind if isinstance(kind, str) else kind[-1],
@@ -344,15 +344,15 @@ class Source:
         )
 
 
-#: Put before a name by which the client would take a message for one of the server's own.
+#: A prefix for names by which the client would take a message for one of the server's own.
 _THEIRS = "\0"
 
 
 def _read_all_headers(client: Any) -> None:
-    """Have a client keep every header of every message.
+    """Make a client keep every header of every message.
 
-    Trap: it drops a message with a header named Status, which it takes for the server's word that
-    there is none, and silently drops headers whose name has white space or is not ASCII.
+    Trap: it drops a message with a header named Status, which it takes for the server's status. And
+    it silently drops headers whose name has white space or is not ASCII.
     """
     of_server = client._process_headers  # noqa: SLF001 - it has no other
 
@@ -364,12 +364,12 @@ def _read_all_headers(client: Any) -> None:
     client._process_headers = process  # noqa: SLF001
 
 
-#: The first line of a publisher's headers; the server's own has a status in it.
+#: The first line of a publisher's headers; that of the server's own has a status.
 _FIRST_LINE = b"NATS/1.0\r\n"
 
 
 def _headers_of(raw: bytes) -> dict[str, Any] | None:
-    """Read headers; a repeated name has a list of values."""
+    """Read headers; a repeated name becomes a list of values."""
     headers: dict[str, Any] = {}
     for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
         before, colon, after = line.partition(b":")

@@ -1,8 +1,7 @@
 """RabbitMQ, with aio-pika: the extra ``rabbitmq``.
 
-Messages are persistent and mandatory, and each is confirmed by the broker. A mapping has
-``exchange`` (by default ``amq.topic``, which every RabbitMQ has) and ``routing_key`` (by default
-the topic).
+Messages are persistent and mandatory, and the broker confirms each. A mapping has ``exchange`` (by
+default ``amq.topic``, which every RabbitMQ has) and ``routing_key`` (by default the topic).
 """
 
 from __future__ import annotations
@@ -38,40 +37,40 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay", "Source", "connect"]
 
-#: How long connecting may take, and how often a connection shows that it is alive, in seconds.
+#: How long connecting may take, and the heartbeat of a connection, in seconds.
 PATIENCE = 10.0
 HEARTBEAT = 15
-#: A frame of RabbitMQ's has 128 kB, and all headers stand in one.
+#: A frame of RabbitMQ has 128 kB, and all headers are in one.
 MAX_HEADERS = 100_000
-#: How many messages an ingest has in hand that are not acknowledged.
+#: How many unacknowledged messages an ingest may have.
 PREFETCH = 2000
-_SHORT = 255  # bytes: what AMQP allows a routing key
-#: Bytes: what AMQP allows a header's name. The client cuts what is longer, without a word.
+_SHORT = 255  # bytes: AMQP's limit for a routing key
+#: Bytes: AMQP's limit for a header's name. The client silently cuts longer ones.
 _NAME = 128
-#: The code of a message that was returned: no queue is bound for it.
+#: The code of a returned message: no queue is bound for it.
 NO_ROUTE = 312
-#: Codes with which a channel is closed for what never will be taken: content too large, no such
-#: exchange, a precondition that failed. All that is in neither list waits.
+#: Codes of a closed channel by which RabbitMQ will never accept a message: content too large, no
+#: such exchange, a failed precondition. After a code in neither list, the message waits.
 FINAL = (311, 404, 406)
 NOT_FOUND = 404
-#: An administrator mends these: access refused, a resource that is locked.
+#: An administrator can fix these: access refused, a locked resource.
 FORBIDDEN = (403, 405)
-#: Codes with which it closes a connection that may not be opened: its user, or its virtual host.
+#: Codes of a refused connection: the user, or the virtual host.
 NO_ENTRY = (403, 530)
-#: Headers by which RabbitMQ sends a message elsewhere as well: no business of a publisher's.
+#: Headers by which RabbitMQ also routes a message elsewhere; a publisher may not set them.
 _STEERING = ("CC", "BCC")
 
 
 class _Suspect(Unconfirmed):
-    """Under way when its channel was closed for one of those under way."""
+    """In flight when its channel was closed because of one of the messages in flight."""
 
 
 class _Alone(Unconfirmed):
-    """Its channel was closed for it, for an unknown reason."""
+    """Its channel was closed because of it, for an unknown reason."""
 
 
 class Relay:
-    """Messages to RabbitMQ."""
+    """Sends messages to RabbitMQ."""
 
     fields: Mapping[str, str] = {"exchange": "amq.topic", "routing_key": "{topic}"}
 
@@ -82,14 +81,14 @@ class Relay:
         self._connection: Any = None
         self._connecting = asyncio.Lock()
         self._idle: list[Any] = []  # open channels that are not in use
-        self._known: set[str] = set()  # exchanges that are there
+        self._known: set[str] = set()  # exchanges that exist
         self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
-        """Nothing more is known of a mapping before the broker is asked."""
+        """Accept any field, because only the broker can check it."""
 
     async def connect(self, routes: Routes) -> None:
-        """Connect, and see that the exchanges are there."""
+        """Connect, and check that the exchanges exist."""
         for exchange in sorted(routes.fixed("exchange")):
             if (problem := await self._missing(exchange)) is not None:
                 raise InvalidArgument(
@@ -103,10 +102,10 @@ class Relay:
             await self._drop(self._connection)
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
-        """Send messages through a channel of their own; what closes it is found one by one.
+        """Send messages through a channel of their own; send one by one to find which closes it.
 
-        A channel is closed by the broker for a message that is too large, say, and what else was
-        under way in it is not confirmed.
+        For example, the broker closes a channel for a message that is too large, and does not
+        confirm the other messages in flight.
         """
         channel = await self._channel()
         outcomes = await by_ordering_key(
@@ -140,7 +139,7 @@ class Relay:
             outcome = await self._publish(channel, message, alone=True)
             outcomes[index] = outcome
             if isinstance(outcome, Unconfirmed):
-                # Closed for an unknown reason: the messages after it are not to blame.
+                # Closed for an unknown reason: the messages after it did not cause that.
                 if not isinstance(outcome, _Alone):
                     return
                 held.add(message.ordering_key)
@@ -166,15 +165,15 @@ class Relay:
                 return self._working.outcome(_route(message), f"RabbitMQ says: {problem}")
             exchange = await channel.get_exchange(name, ensure=False)
             await exchange.publish(self._message(message, headers), routing_key, mandatory=True)
-        except Exception as error:  # noqa: BLE001 - sorted, and raised where it is none of these
+        except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
             return self._outcome_of(error, message, alone=alone)
         self._working.note(_route(message))
         return Sent()
 
     def _outcome_of(self, error: Exception, message: BrokerMessage, *, alone: bool) -> Outcome:
-        """What became of a message that was not confirmed.
+        """Return the outcome of a message that was not confirmed.
 
-        `alone`: what closed its channel was this one, and none of those beside it.
+        `alone`: only this message was in flight, so it closed the channel.
         """
         errors = self._errors
         outcome: Outcome = Unconfirmed(f"the connection to RabbitMQ broke: {_said(error)}")
@@ -217,12 +216,12 @@ class Relay:
         )
 
     async def _missing(self, exchange: str) -> str | None:
-        """Return what the broker says of an exchange that is not there."""
-        if not exchange:  # the default exchange, which always is
+        """Return the broker's text about an exchange that does not exist."""
+        if not exchange:  # the default exchange, which always exists
             return None
         if len(exchange.encode()) > _SHORT:
             return f"the exchange's name has over {_SHORT} bytes"
-        channel = await self._channel()  # of its own: it is closed where there is none
+        channel = await self._channel()  # of its own, because a missing exchange closes it
         try:
             await channel.get_exchange(exchange, ensure=True)
         except self._errors.ChannelNotFoundEntity as error:
@@ -247,7 +246,7 @@ class Relay:
                 async with asyncio.timeout(PATIENCE):
                     return await connection.channel(on_return_raises=True)
             except (*self._errors.CONNECTION_EXCEPTIONS, TimeoutError) as error:
-                # Trap: a connection that broke does not say that it is closed.
+                # Trap: a broken connection does not report that it is closed.
                 words = f"RabbitMQ opens no channel: {_said(error)}"
                 await self._drop(connection)
         raise BrokerUnavailable(words)
@@ -283,11 +282,11 @@ def check_url(url: str) -> None:
 
 
 async def connect(pika: Any, url: str, way: Any = None) -> Any:
-    """Connect; `way`: how, where not with ``pika.connect``.
+    """Connect; `way`: the function to connect with, by default ``pika.connect``.
 
     Raises:
-        BrokerUnavailable: the broker is not there.
-        InvalidArgument: it is, and does not let us in.
+        BrokerUnavailable: the broker cannot be reached.
+        InvalidArgument: the broker refuses the user or the virtual host.
     """
     try:
         async with asyncio.timeout(PATIENCE):
@@ -298,8 +297,8 @@ async def connect(pika: Any, url: str, way: Any = None) -> Any:
         words = _said(error)
         if _code(error) in NO_ENTRY:
             raise InvalidArgument(f"RabbitMQ says: {words}. Correct the URL") from error
-        if isinstance(error, pika.exceptions.InvalidFrameError):  # which keeps the code to itself
-            words = "it closes the connection; is the virtual host there, and for this user?"
+        if isinstance(error, pika.exceptions.InvalidFrameError):  # it does not contain the code
+            words = "it closes the connection; does the virtual host exist, and for this user?"
         raise BrokerUnavailable(f"RabbitMQ cannot be reached: {words or 'no answer'}") from error
     except TimeoutError as error:
         raise BrokerUnavailable(f"RabbitMQ does not answer within {PATIENCE:g} s") from error
@@ -319,7 +318,7 @@ def _flaw(routing_key: str, headers: Mapping[str, str]) -> str | None:
     return None
 
 
-#: The client has classes for some codes, and leaves the code out of what it says then.
+#: The client has classes for some codes, and leaves the code out of their texts.
 _CODES = {
     "ChannelAccessRefused": 403, "ChannelNotFoundEntity": 404, "ChannelLockedResource": 405,
     "ChannelPreconditionFailed": 406, "ConnectionNotAllowed": 530,
@@ -327,13 +326,13 @@ _CODES = {
 
 
 def _code(error: BaseException) -> int:
-    """The code with which RabbitMQ closed a channel or a connection; 0: it gave none."""
+    """Return the code with which RabbitMQ closed a channel or a connection; 0: none."""
     given = error.args[0] if error.args else None
     return _CODES.get(type(error).__name__, given if isinstance(given, int) else 0)
 
 
 def _said(error: BaseException) -> str:
-    """What the broker, or the client, says."""
+    """Return the text of the broker's, or the client's, error."""
     reason = getattr(error, "reason", None)
     if reason and isinstance(reason, str) and "%" not in reason:
         return redact(reason)
@@ -341,7 +340,7 @@ def _said(error: BaseException) -> str:
 
 
 class Source:
-    """Messages of a queue of RabbitMQ's."""
+    """Receives messages of a RabbitMQ queue."""
 
     def __init__(self, url: str, queue: str, group: str) -> None:
         del group
@@ -358,14 +357,14 @@ class Source:
         self._arrived: asyncio.Queue[Any] = asyncio.Queue()
 
     async def connect(self) -> None:
-        """Connect, and take messages of the queue."""
+        """Connect, and start to consume the queue."""
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         self._arrived, self._kept = arrived, set()
         self._connection = await connect(self._pika, self._url, self._open)
         try:
             self._channel = await self._connection.channel(publisher_confirms=False)
             self._channel.closing.add_done_callback(lambda _: arrived.put_nowait(None))
-            # Its queue is deleted, or moves: this consumer gets nothing any more.
+            # Its queue is deleted or moves: this consumer receives nothing more.
             cancelled = getattr(self._channel, "on_consumer_cancel_callbacks", None)
             if cancelled is not None:
                 cancelled.add(lambda *_: arrived.put_nowait(None))
@@ -399,7 +398,7 @@ class Source:
         return [self._incoming(message) for message in found]
 
     async def ack(self, messages: Sequence[IncomingMessage]) -> None:
-        """Acknowledge messages: up to the last, at one stroke, where none of them is kept."""
+        """Acknowledge messages: all up to the last in one frame, if none of them is kept."""
         tags = [one.receipt for one in messages if one.receipt not in self._kept]
         if tags and not self._kept:
             await self._acknowledge(tags[-1], multiple=True)
@@ -414,11 +413,11 @@ class Source:
             raise BrokerUnavailable(f"the connection to RabbitMQ broke: {_said(error)}") from error
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
-        """It goes to the queue's dead letter exchange; where it has none, it is gone.
+        """Reject a message to the queue's dead letter exchange; without one, it is dropped.
 
         `keep`: it stays in the queue, and is redelivered on the next connection.
         """
-        # Trap: to acknowledge one that was rejected closes the channel.
+        # Trap: to acknowledge a rejected message closes the channel.
         self._kept.add(message.receipt)
         if not keep:
             with contextlib.suppress(*self._pika.exceptions.CONNECTION_EXCEPTIONS):
@@ -433,7 +432,7 @@ class Source:
                     await connection.close()
 
     async def _check_consumer(self) -> None:
-        """Check that messages can arrive: if the queue was deleted and made again, they cannot."""
+        """Check that messages can arrive: if the queue was deleted and recreated, they cannot."""
         if self._tag not in self._channel.consumers:
             raise BrokerUnavailable("RabbitMQ has ended the consumer: was the queue deleted?")
         try:
@@ -454,7 +453,7 @@ class Source:
         known = properties.message_id
         return IncomingMessage(
             body=bytes(message.body),
-            # RabbitMQ gives none: it is the publisher's.
+            # RabbitMQ assigns no id: this is the publisher's.
             id=None if not known else f"rabbitmq/{self._name}/{known}",
             key=None if key is None else _text(key),
             content_type=properties.content_type or "",
@@ -463,7 +462,7 @@ class Source:
         )
 
 
-#: What else a message has; as headers, unless it has one of that name.
+#: Properties of a message to publish as headers, unless it has a header of that name.
 _PROPERTIES = {
     "content_encoding": "content_encoding", "correlation_id": "correlation_id",
     "reply_to": "reply_to", "type": "message_type", "app_id": "app_id", "user_id": "user_id",
@@ -471,7 +470,7 @@ _PROPERTIES = {
 
 
 def _text(value: Any) -> str:
-    """Return the value of a header as text: text as it is, all else as JSON."""
+    """Return the value of a header as text: text unchanged, all else as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, (bytes, bytearray)):

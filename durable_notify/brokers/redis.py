@@ -1,8 +1,8 @@
 """Redis Streams, with redis-py: the extra ``redis``.
 
-A batch is one transaction (MULTI, EXEC), so that it is there as a whole or not at all. A mapping
-has ``stream`` (by default the topic) and ``maxlen``: about how many entries the stream keeps; 0,
-the default, is all.
+A batch is one transaction (MULTI, EXEC), so that all of it arrives, or nothing. A mapping has
+``stream`` (by default the topic) and ``maxlen``: about how many entries the stream keeps; 0, the
+default, means all.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ __all__ = ["Relay"]
 
 #: How long to wait for an answer, in seconds.
 PATIENCE = 10.0
-#: How large the payloads of one transaction are together; one alone may be larger.
+#: How large the payloads of one transaction may be together; a single one may be larger.
 MAX_TRANSACTION = 8 * 1024 * 1024
-#: What Redis takes as one value, unless it says otherwise.
+#: The largest value that Redis accepts, by default.
 BULK = 512 * 1024 * 1024
-#: Codes by which Redis says that it never will take a message: all others wait.
+#: Codes by which Redis will never accept a message. After any other code, the message waits.
 FINAL = ("WRONGTYPE",)
-#: Codes by which it says at the start that the URL is wrong.
+#: Codes by which the URL is wrong, at the start.
 NO_ENTRY = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 
 
 class _Broke(Unconfirmed):
-    """The connection broke: no other message gets through, either."""
+    """The connection broke, so that no other message can be sent either."""
 
 
 class Relay:
-    """Messages to Redis."""
+    """Sends messages to Redis."""
 
     fields: Mapping[str, str] = {"stream": "{topic}", "maxlen": "0"}
 
@@ -61,8 +61,8 @@ class Relay:
                 url,
                 socket_timeout=PATIENCE,
                 socket_connect_timeout=PATIENCE,
-                # Trap: tried again by the client, a transaction whose answer was lost is there
-                # twice, and we would not know.
+                # Trap: if the client retried a transaction whose answer was lost, the messages
+                # would silently arrive twice.
                 retry=retry.Retry(backoff.NoBackoff(), 0),
             )
         except ValueError as error:
@@ -72,12 +72,12 @@ class Relay:
         self._bulk = BULK
 
     def check(self, field: str, template: str) -> None:
-        """``maxlen`` is a number."""
+        """Raise InvalidArgument unless ``maxlen`` is a number."""
         if field == "maxlen" and not template.isdecimal():
             raise InvalidArgument(f"maxlen must be a number of entries, not {template!r}")
 
     async def connect(self, routes: Routes) -> None:
-        """Connect, and see that the streams are streams, where they are there."""
+        """Connect, and check that existing keys of the mapping are streams."""
         errors = self._errors
         try:
             await self._client.ping()
@@ -86,7 +86,7 @@ class Relay:
                 if kind not in ("none", "stream"):
                     raise InvalidArgument(f"Redis says: {stream!r} is a {kind}, not a stream")
             async with self._client.pipeline(transaction=True) as pipe:
-                # Trap: where MULTI is refused, what follows it is done nevertheless, at each try.
+                # Trap: if Redis refuses MULTI, it still executes what follows, at each attempt.
                 await pipe.ping().execute()
             try:
                 found = await self._client.config_get("proto-max-bulk-len")
@@ -94,7 +94,7 @@ class Relay:
             except errors.ResponseError as error:
                 if _code(error) not in ("ERR", "NOPERM"):
                     raise
-                self._bulk = BULK  # a managed Redis does not tell
+                self._bulk = BULK  # a managed Redis does not reveal it
         except errors.AuthenticationError as error:
             raise InvalidArgument(f"Redis says: {error_text(error)}. Correct the URL") from error
         except (errors.ConnectionError, errors.TimeoutError) as error:
@@ -109,7 +109,7 @@ class Relay:
         await self._client.aclose()
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
-        """Send messages, some transactions one after the other."""
+        """Send messages, in transactions one after the other."""
         outcomes: list[Outcome] = []
         for some in _parts(messages):
             if outcomes and isinstance(outcomes[-1], Unconfirmed):
@@ -130,8 +130,8 @@ class Relay:
         failed: Outcome
         try:
             async with self._client.pipeline(transaction=True) as pipe:
-                # Trap: it would write the command, payload included, into the error's text, and
-                # the code that Redis gave would not stand first any more.
+                # Trap: the client would add the command, with the payload, to the error's text, and
+                # the text would no longer start with Redis's code.
                 pipe.annotate_exception = lambda *_: None
                 for index in indexes:
                     message = messages[index]
@@ -142,7 +142,7 @@ class Relay:
                 results = await pipe.execute(raise_on_error=False)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
             failed = _Broke(f"the connection to Redis broke: {_said(error)}")
-        except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was done
+        except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was executed
             failed = self._of_error(error)
             if len(indexes) > 1:
                 return await self._one_by_one(messages)
@@ -156,7 +156,7 @@ class Relay:
         return outcomes
 
     async def _one_by_one(self, messages: Sequence[BrokerMessage]) -> list[Outcome]:
-        """Find out which of some messages Redis does not take: it took none of them together."""
+        """Find out which messages Redis refuses, after it refused all of them together."""
         outcomes: list[Outcome] = []
         held: dict[object, Outcome] = {}
         for message in messages:
@@ -187,12 +187,12 @@ class Relay:
 
 
 def _code(error: Exception) -> str:
-    """The first word of what Redis said: its code. The client leaves it out of some texts."""
+    """Return the first word of Redis's error, its code. The client leaves some codes out."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 def _said(error: Exception) -> str:
-    """What Redis said, with its code, and without what it quotes of a command."""
+    """Return the text of Redis's error, with its code, and without quotes of a command."""
     text, code = error_text(error), _code(error)
     text = text.partition(", with args beginning with")[0]
     return text if text.startswith(code) else f"{code} {text}"
@@ -213,7 +213,7 @@ def _entry(message: BrokerMessage) -> dict[str, str | bytes]:
 
 
 def _parts(messages: Sequence[BrokerMessage]) -> Iterator[Sequence[BrokerMessage]]:
-    """Divide messages, in their order, by size."""
+    """Divide messages by size, in order."""
     first = size = 0
     for index, message in enumerate(messages):
         if index > first and size + len(message.body) > MAX_TRANSACTION:

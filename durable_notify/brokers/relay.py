@@ -1,4 +1,4 @@
-"""The bridge out: a consumer group whose handler is a broker.
+"""Relay: send the messages of a consumer group to a broker.
 
 ::
 
@@ -55,26 +55,26 @@ __all__ = ["AsyncRelay"]
 
 log = logging.getLogger("durable_notify")
 
-#: How long a relay that was stopped waits for what it has sent to be confirmed, in seconds.
+#: How long a stopped relay waits until what it has sent is confirmed, in seconds.
 GRACE = 5.0
-#: How many batches are under way at once: while one is confirmed, the next is sent.
+#: How many batches are in flight at once: while one is being confirmed, the next is sent.
 WORKERS = 2
-#: After how many seconds the batches after it are sent while one waits, and how many may wait so.
+#: After how many seconds a waiting batch lets later ones pass, and how many may wait like that.
 ASIDE = 1.0
 MAX_ASIDE = 8
-#: How often a message fails while others pass before it is retried as its group backs off.
+#: How often a message fails while others pass before its group's backoff applies.
 PASSED = 10
-#: How many in a row fail, one by one, before the rest is not tried.
+#: After how many failures in a row, one by one, the other messages are not tried.
 ENOUGH = 5
-#: For how long a broker may be silent before that is said, in seconds.
+#: How long a broker may be silent before a warning, in seconds.
 SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Text:
-    """Payloads and headers as they are written; headers that are text are decoded.
+    """Keeps the text of payloads and headers; only headers that are strings are decoded.
 
-    Trap: decoded and encoded again, a number of 20 digits is another one.
+    Trap: decoding and encoding would change a number of 20 digits.
     """
 
     def __call__(self, payload: str) -> str:
@@ -93,24 +93,24 @@ class _Consumer(AsyncConsumer):
 class AsyncRelay:
     """Relays topics to a broker, as a member of a consumer group.
 
-    A message is settled once the broker has confirmed it. While the broker is down, or says what is
-    not known to be final, the relay holds what it has claimed and tries again, later each time, 30
-    seconds at most; no attempt is counted. What the broker will never take becomes a dead letter
-    with the broker's words as its reason. What it does not take now, a queue being full, or not for
-    long while it takes others, is retried as the group backs off. Messages of
-    one key arrive in their order: the next is sent when the one before is confirmed.
+    A message is settled once the broker has confirmed it. While the broker is down, or returns an
+    unknown error, the relay keeps its messages and retries, with delays up to 30 seconds; this
+    counts no attempt. A message that the broker will never accept becomes a dead letter, with the
+    broker's text as its reason. If the broker does not accept it now, because a queue is full, or
+    refuses it for long while it accepts others, the group's backoff applies. Messages of one key
+    arrive in order: the next is sent when the one before is confirmed.
 
     Args:
         dsn: a libpq connection string or URI.
         broker_url: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
         group: the consumer group.
-        topics: the topics relayed, or patterns.
-        routes: by topic or pattern, what to fill in for each of the broker's fields, such as
+        topics: the topics to relay, or patterns.
+        routes: by topic or pattern, the values of the broker's fields, such as
             ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
             ``Routes``.
         cloudevents: send each message as a CloudEvent in the JSON format.
-        batch: the most messages under way in one batch.
-        listen_dsn: a direct connection for listening, where ``dsn`` leads through a pooler.
+        batch: the most messages in flight in one batch.
+        listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         options: those of ``ConsumerOptions``.
 
     Raises:
@@ -133,7 +133,7 @@ class AsyncRelay:
         names = check_topics(topics)
         self._broker: Broker = broker_class(broker_url, "Relay")(broker_url)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
-        # No more than is under way: what waits behind a key in flight is parked, at a cost.
+        # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
         options.setdefault("prefetch", WORKERS * batch)
         self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
         self._consumer._check_batches(batch, 0, WORKERS)  # noqa: SLF001 - ours
@@ -147,14 +147,14 @@ class AsyncRelay:
         self.rejected = 0
 
     async def run(self) -> None:
-        """Relay until stopped: by ``stop()``, SIGTERM or SIGINT.
+        """Relay until ``stop()``, SIGTERM or SIGINT.
 
-        On stopping, what was sent may be confirmed for 5 seconds; the rest is given back.
+        It then waits up to 5 seconds for confirmations, and releases the rest.
 
         Raises:
-            BrokerUnavailable: the broker cannot be reached at the start. Nothing was claimed; once
+            BrokerUnavailable: the broker cannot be reached at the start. Nothing was claimed. Once
                 started, a relay outlasts outages.
-            InvalidArgument: the URL or the mapping cannot work, says the broker.
+            InvalidArgument: the broker says that the URL or the mapping cannot work.
             psycopg.Error, SchemaError: as with a consumer.
         """
         workers: list[asyncio.Task[None]] = []
@@ -182,7 +182,7 @@ class AsyncRelay:
                 raise result
 
     def stop(self) -> None:
-        """Claim nothing more; ``run`` returns once what is under way is confirmed or given back."""
+        """Claim nothing more; ``run`` returns once all messages are confirmed or released."""
         self._stopping.set()
         self._consumer.stop()
 
@@ -191,7 +191,7 @@ class AsyncRelay:
             task = asyncio.create_task(self._relay(batch))
             self._under_way.add(task)
             task.add_done_callback(self._over)
-            # One that waits does not hold up the rest, for as long as there are not many.
+            # A waiting batch does not block the others, as long as only a few wait.
             await asyncio.wait([task], timeout=ASIDE)
             while len(self._under_way) > MAX_ASIDE:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -203,7 +203,7 @@ class AsyncRelay:
             self.stop()
 
     async def _relay(self, batch: list[AsyncMessage]) -> None:
-        """See a batch through: until each message is settled, or the relay is to stop."""
+        """Send a batch until each message is settled, or the relay stops."""
         left: _Left = []
         for message in batch:
             try:
@@ -235,11 +235,11 @@ class AsyncRelay:
             left = [(message, outgoing) for message, outgoing in left if message in held]
 
     async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
-        """Send messages; None where the relay was to stop meanwhile, and it took too long.
+        """Send messages; None if the relay stopped meanwhile and the broker took too long.
 
-        What is confirmed is settled at once, whatever becomes of the others.
+        Each confirmed message is settled at once, independently of the others.
 
-        `alone`: one after the other, for one of them may be what breaks the connection for all.
+        `alone`: one after the other, because one of them may break the connection for all.
         """
         report = self._in_order(left)
         messages = [outgoing for _, outgoing in left]
@@ -251,7 +251,7 @@ class AsyncRelay:
             waiting.cancel()
 
     def _in_order(self, left: _Left) -> Report:
-        """Return what settles messages as soon as all before them of their key are."""
+        """Return a report that settles a message once all earlier ones of its key are settled."""
         known: dict[int, Outcome] = {}
         queues: dict[object, deque[int]] = {}
         for index, (_, outgoing) in enumerate(left):
@@ -263,7 +263,7 @@ class AsyncRelay:
             queue = deque([index]) if key is None else queues[key]
             while queue and queue[0] in known:
                 message = left[queue[0]][0]
-                if not message.is_settled:  # with one before it of its key
+                if not message.is_settled:  # otherwise it was, with an earlier one of its key
                     self._settle(message, known[queue[0]])
                 queue.popleft()
 
@@ -272,11 +272,11 @@ class AsyncRelay:
     async def _tried(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         try:
             return await self._broker.send(messages, report)
-        except (BrokerUnavailable, InvalidArgument) as error:  # who lets us in may think again
+        except (BrokerUnavailable, InvalidArgument) as error:  # the broker may refuse the user now
             return [Unconfirmed(str(error))] * len(messages)
         except Exception as error:  # noqa: BLE001
-            # An unknown error is not known to be final.
-            # Trap: with its text, which may quote the message, a traceback is not to be logged.
+            # An unknown error does not count as final.
+            # Trap: do not log a traceback with the error's text, which may quote the message.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.debug("unexpected %s of a broker's client:\n%s", kind_of(error), where)
             words = f"unexpected {kind_of(error)} of the broker's client"
@@ -287,7 +287,7 @@ class AsyncRelay:
         held: dict[object, Outcome] = {}
         in_a_row = 0
         for index, message in enumerate(messages):
-            if in_a_row >= ENOUGH:  # it is not these: nothing gets through
+            if in_a_row >= ENOUGH:  # the messages are not the cause: none can be sent
                 outcomes.append(outcomes[-1])
                 continue
             if message.ordering_key is not None and message.ordering_key in held:
@@ -302,7 +302,7 @@ class AsyncRelay:
         return outcomes
 
     async def _say_it_waits(self, many: int) -> None:
-        """Say that a broker does not answer: its client may try for long, and says nothing."""
+        """Log that a broker does not answer, because its client may retry silently for long."""
         await asyncio.sleep(SILENCE)
         error = BrokerUnavailable("no answer")
         while True:
@@ -312,7 +312,7 @@ class AsyncRelay:
             await asyncio.sleep(self._throttle.EVERY)
 
     async def _pause(self, failures: int, trouble: Unconfirmed) -> bool:
-        """Wait before the next try; returns whether there is to be one."""
+        """Wait before the next attempt; return whether to make one."""
         delay = backoff(failures, 0.1, 30.0)
         error = BrokerUnavailable(trouble.reason)
         level = self._throttle.level("relaying", error, time.monotonic())
@@ -341,7 +341,7 @@ class AsyncRelay:
             log.warning("message %s was sent, and will be redelivered: %s", message.id, error)
 
     def _pack(self, message: AsyncMessage) -> BrokerMessage:
-        """Turn a message into what is sent. Raises ValueError where it has no such form."""
+        """Return a message in the form to send. Raises ValueError if it has no such form."""
         headers = dict(message.headers)
         if self._cloudevents:
             body = _event(message)
@@ -373,7 +373,7 @@ def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:
 
 
 def _event(message: AsyncMessage) -> bytes:
-    """Return a message as a CloudEvent; its JSON as it is, with every digit, however deep."""
+    """Return a message as a CloudEvent; its JSON unchanged, with every digit, at any depth."""
     is_data = isinstance(message.payload, bytes)
     headers = {
         name: json.loads(value) if isinstance(value, JsonText) else value
@@ -386,7 +386,7 @@ def _event(message: AsyncMessage) -> bytes:
             headers, message.published_at, str,
         )
     )  # fmt: skip
-    event.pop("data", None)  # of a header
+    event.pop("data", None)  # it would be a header's
     if is_data or message.payload == "null":
         return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
     event.pop("data_base64", None)

@@ -1,4 +1,4 @@
-"""Where a relay sends what: a mapping from topics to what a broker calls its places."""
+"""Routes of a relay: a mapping from topics to a broker's exchanges, topics or subjects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _EXAMPLE = "orders.*=exchange:orders,routing_key:{topic}"
 
 
 class Routes:
-    """A mapping, checked: by topic or pattern, what to fill in for each field of a broker's.
+    """A checked mapping: by topic or pattern, the value of each of the broker's fields.
 
-    The first pattern that fits a topic counts; where none does, and for fields that it does not
-    name, the broker's own. Values are templates in which ``{topic}``, ``{key}`` and ``{id}`` stand
-    for the message's; a message without a key has an empty one.
+    The first pattern that matches a topic applies. If none does, and for fields that it does not
+    name, the broker's defaults apply. Values are templates: ``{topic}``, ``{key}`` and ``{id}`` are
+    replaced by the message's; a message without a key has an empty one.
 
     Raises:
-        InvalidArgument: a pattern, field or template cannot work, or a pattern fits no topic.
+        InvalidArgument: a pattern, field or template cannot work, or a pattern matches no topic.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Routes:
         }
 
     def fixed(self, field: str) -> set[str]:
-        """Return the values of a field that the mapping names and that are the same for all."""
+        """Return the mapping's values of a field that are the same for all messages."""
         return {
             rule[field].format(topic="", key="", id="")
             for rule in self._rules.values()
@@ -82,10 +82,10 @@ class Routes:
 
 
 def parse_routes(lines: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Read mappings as the command line has them: ``PATTERN=FIELD:VALUE,FIELD:VALUE``.
+    """Parse mappings of the command line: ``PATTERN=FIELD:VALUE,FIELD:VALUE``.
 
     Raises:
-        InvalidArgument: one of them is written otherwise.
+        InvalidArgument: one of them has another form.
     """
     found: dict[str, dict[str, str]] = {}
     for line in lines:
@@ -108,20 +108,20 @@ def parse_routes(lines: Iterable[str]) -> dict[str, dict[str, str]]:
 def _check_template(field: str, template: str) -> None:
     problem = None
     if not isinstance(template, str) or not template:
-        problem = "it is a str that is not empty"
+        problem = "it must be a str that is not empty"
     else:
         try:
             for _, name, spec, conversion in string.Formatter().parse(template):
                 if name is not None and (name not in _NAMES or spec or conversion):
                     problem = "only {topic}, {key} and {id} can be filled in"
         except ValueError as error:
-            problem = f"{error}; a brace that stands for itself is written twice"
+            problem = f"{error}; write a literal brace twice"
     if problem:
         raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {problem}")
 
 
 def _overlap(one: list[str], other: list[str]) -> bool:
-    """Whether a topic can fit two patterns."""
+    """Whether a topic can match two patterns."""
     if not one or not other:
         return not one and not other
     if ">" in (one[0], other[0]):

@@ -43,12 +43,12 @@ def _find_database(context: click.Context, _: click.Parameter, dsn: str | None) 
 
 
 def listen_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | None:
-    """Return the DSN for listening; nothing is said that quotes it."""
+    """Return the DSN for listening; no error text quotes it."""
     return None if dsn is None else database.plain_dsn(dsn, "--listen-dsn")
 
 
 def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
-    """Show warnings, or more where asked, on standard error."""
+    """Show warnings, or more with -v, on standard error."""
     log = logging.getLogger("durable_notify")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -70,7 +70,7 @@ class _OneLine(logging.Formatter):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does: by KeyboardInterrupt."""
+    """Make SIGTERM end the block as Ctrl-C does, by KeyboardInterrupt."""
     import signal
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -40,7 +40,7 @@ __all__ = ["Failure", "Group", "status_of"]
 log = logging.getLogger("durable_notify")
 
 MIGRATE = "run: durable-notify migrate"
-#: What libpq says while it connects, and the remedy.
+#: Error texts of libpq while it connects, with the remedy.
 CONNECTING = (
     (r"Connection refused|No such file or directory|Is the server running",
      "Is PostgreSQL running there? Check host and port of {source}."),
@@ -158,7 +158,7 @@ def _unquoted(message: str) -> str:
 
 
 def mute_stdout() -> None:
-    """Let nothing fail any more because standard output is closed or full."""
+    """Prevent later errors because standard output is closed or full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -74,12 +74,12 @@ def run_handler(
     options: dict[str, Any],
 ) -> None:
     """Consume with a handler until stopped: in an event loop if it is async, else in threads."""
-    # As with publishers: a program that imports it wants its spans.
+    # As with publishers: a program that imports OpenTelemetry wants its spans.
     if "opentelemetry.trace" in sys.modules:
         from ..integrations.otel import traced
 
         handler = traced(handler)
-    # Of a decorator that is a plain function, around one that is not, too.
+    # A plain decorator around an async function counts as async too.
     if is_async(handler) or is_async(inspect.unwrap(handler)):
 
         async def run() -> None:

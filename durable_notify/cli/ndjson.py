@@ -1,4 +1,4 @@
-"""NDJSON: read lines, and make messages of them."""
+"""NDJSON: read lines, and convert them to messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["BadLine", "Batch", "LineFormat", "batches", "parse_json", "parse_lin
 
 #: Fields that ``consume`` and archives print, and that publishers do not set.
 PRINTED = ("id", "topic", "published_at", "attempt")
-#: What else an envelope may have beside payload, key and headers.
+#: Other fields of an envelope, beside payload, key and headers.
 OPTIONS = ("deliver_at", "delay", "expires_at", "ttl", "dedup_key", "dedup_window")
 MAX_LINES = 1000
 MAX_BYTES = 8 << 20
@@ -179,7 +179,7 @@ def batches(descriptor: int) -> Iterator[Batch]:
     """
     number, size = 1, 0
     lines: list[tuple[int, bytes]] = []
-    pieces: list[bytes] = []  # of a line whose end has not come yet
+    pieces: list[bytes] = []  # of a line whose end has not arrived yet
     waiting = 0
     while chunk := os.read(descriptor, CHUNK):
         first, *others = chunk.split(b"\n")

@@ -1,4 +1,4 @@
-"""Standard output, written so that it is known which lines were taken."""
+"""Standard output that knows which lines its reader has taken."""
 
 from __future__ import annotations
 
@@ -79,10 +79,12 @@ class Output:
             self._wait_for_reader()
 
     def _take_back(self, written: int) -> None:
-        """Leave no half a line in a file: another process would append its line to it."""
+        """Remove half a line from a file, because another process would append its line to it."""
         if self._is_file and written:
             end = os.fstat(self._fd).st_size
-            if os.lseek(self._fd, 0, os.SEEK_CUR) == end:  # else another process writes there, too
+            if (
+                os.lseek(self._fd, 0, os.SEEK_CUR) == end
+            ):  # otherwise another process writes there too
                 os.ftruncate(self._fd, end - written)
                 os.lseek(self._fd, end - written, os.SEEK_SET)
 
@@ -138,7 +140,7 @@ class Output:
             elif self._broken(0.001):
                 if self._unread():
                     raise Closed
-                return  # it has taken the line, and gone
+                return  # it has taken the line, and ended
         self._keeps_pace = True
 
     def _unread(self) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AsWritten", "Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-#: Characters that turn the direction of text: a terminal then shows something else.
+#: Characters that change the direction of text, so that a terminal shows something else.
 _BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 # In JSON these occur only in strings. Some readers end lines at them, terminals interpret others.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDI)}
@@ -37,7 +37,7 @@ class Moment(click.ParamType[Any]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | datetime | timedelta:
-        """Return one of the words allowed, a time, or how long ago it was."""
+        """Return one of the allowed words, a time, or how long ago it was."""
         if not isinstance(value, str) or value in self._words:
             return value  # type: ignore[no-any-return]
         try:

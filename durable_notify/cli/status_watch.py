@@ -143,7 +143,7 @@ def _snapshots(
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
-    """Yield what waits for some seconds, and is false as soon as q was typed."""
+    """Yield a function that waits for some seconds, and returns False once q was typed."""
     if not sys.stdin.isatty():
         yield _wait
         return
@@ -172,7 +172,7 @@ def _keys() -> Iterator[Callable[[float], bool]]:
 def screen(
     seen: StatusSnapshot, width: int, height: int | None, trouble: str | None = None
 ) -> RenderableType:
-    """Return what is shown: of a width, and no higher than `height`."""
+    """Return what to show, of a width, and no higher than `height`."""
     from rich.console import Group
     from rich.text import Text
 
@@ -180,7 +180,7 @@ def screen(
     if trouble is not None:
         head = f"no news since {seen.at.astimezone():%H:%M:%S}: {trouble}"
     rows = len(seen.groups)
-    # But for what stands around the rows; a table takes four lines more than it has rows.
+    # Without the lines around the rows: a table takes four lines more than it has rows.
     room = 10_000 if height is None else max(1, height - 1 - 4)
     if rows > room:
         room = max(1, room - 1)
@@ -214,7 +214,7 @@ def _groups(groups: list[GroupStatus], width: int, limit: int) -> Table:
              for one in groups]  # fmt: skip
     widths = [max(map(len, [column.name, *cut])) for column, cut in
               zip(chosen, zip(*cells, strict=True), strict=True)]  # fmt: skip
-    # Names take what numbers leave: they are cut, not those.
+    # Names take the width that numbers leave, so names are cut, and numbers are not.
     rest = max(8, width - sum(widths[2:]) - _GAP * len(chosen))
     table = new_table()
     for index, column in enumerate(chosen):

@@ -29,7 +29,7 @@ def add_row(table: Table, *cells: object) -> None:
     """Add a row; None is shown as a dash."""
     from rich.text import Text
 
-    # Text, so that brackets in names and payloads are no markup.
+    # Text, so that brackets in names and payloads are not markup.
     table.add_row(*(Text("-" if cell is None else shown(cell)) for cell in cells))
 
 

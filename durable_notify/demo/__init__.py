@@ -1,4 +1,4 @@
-"""``durable-notify demo``: messages survive what loses them with plain LISTEN/NOTIFY.
+"""``durable-notify demo``: messages survive faults that lose them with plain LISTEN/NOTIFY.
 
 Every figure is counted from what was sent and what arrived.
 """

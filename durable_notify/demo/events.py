@@ -16,7 +16,7 @@ from ..errors import InvalidArgument
 
 __all__ = ["FEWEST", "Events", "find"]
 
-#: So many are needed for something to happen in every phase.
+#: The fewest events with which every phase has some.
 FEWEST = 12
 
 _COMMIT = "\x1e%H\x1f%an\x1f%aI\x1f%s"
@@ -30,10 +30,10 @@ class Events(NamedTuple):
 
 
 def find(repository: Path | None, file: Path | None, limit: int) -> Events:
-    """Return the events of what was named, else of whatever is at hand.
+    """Return the events of the named source, or of a default one.
 
     Raises:
-        InvalidArgument: what was named has no events, or too few.
+        InvalidArgument: the source has no events, or too few.
     """
     if file is not None:
         return _enough(_lines(file, limit, f"the lines of {file}"))

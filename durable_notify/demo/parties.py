@@ -1,4 +1,4 @@
-"""Who takes part in the demo: a publisher, a plain listener, and the consumer's process."""
+"""The parties of the demo: a publisher, a plain listener, and the consumer's process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 60.0  # seconds; nothing here takes long unless something is broken
 
 
 def notify_and_publish(connection: psycopg.Connection[Any], events: Mapping[int, Any]) -> int:
-    """Send events both ways in the caller's transaction; returns how many NOTIFY cannot carry."""
+    """Send events both ways in the caller's transaction; return how many NOTIFY cannot carry."""
     payloads = [{"n": number, "event": event} for number, event in events.items()]
     Publisher().publish_many(connection, TOPIC, payloads)
     texts = [json.dumps(payload, ensure_ascii=False) for payload in payloads]
@@ -39,7 +39,7 @@ def notify_and_publish(connection: psycopg.Connection[Any], events: Mapping[int,
 
 
 class PlainListener:
-    """An ordinary LISTEN client, which hears what is sent while it is there."""
+    """An ordinary LISTEN client, which hears what is sent while it is connected."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -54,7 +54,7 @@ class PlainListener:
         self._thread.start()
 
     def leave(self) -> None:
-        """Disconnect, once all that was sent until now is heard: notifications come in order."""
+        """Disconnect once all that was sent until now is heard, as notifications come in order."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, LEAVE))
         if self._thread is not None:
@@ -70,7 +70,7 @@ class PlainListener:
 
 
 class Worker:
-    """A consumer in a process of its own, and what it says it got."""
+    """A consumer in a process of its own, and the messages that it reports."""
 
     def __init__(self, dsn: str, *, until_empty: bool = False, stop_at: int = 0) -> None:
         mode = "until-empty" if until_empty else "stay"
@@ -90,15 +90,15 @@ class Worker:
         self._thread.start()
 
     def wait_for(self, word: str) -> None:
-        """Wait until it has said a word."""
+        """Wait until it has printed a word."""
         self._wait(lambda: word in self._said, word)
 
     def wait_for_messages(self, number: int) -> None:
-        """Wait until it has got so many."""
+        """Wait until it has received so many."""
         self._wait(lambda: len(self.arrived) >= number, f"{number} messages")
 
     def finish(self) -> None:
-        """Wait until it has ended by itself, in good order."""
+        """Wait until it has ended with status 0."""
         with self._changed:
             self._changed.wait_for(lambda: self._over, PATIENCE)
             if not self._over:
@@ -107,7 +107,7 @@ class Worker:
             raise DurableNotifyError(f"the consumer ended with status {status}")
 
     def kill(self) -> None:
-        """SIGKILL it. What it had said before still counts."""
+        """SIGKILL it. What it had printed before still counts."""
         self._process.kill()
         self._process.wait()
         self._thread.join(PATIENCE)

@@ -1,4 +1,4 @@
-"""What the demo says, and its table."""
+"""The demo's text and its table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Narrator", "show"]
 
 
 class Narrator:
-    """Tells what happens, as it happens; readable without colours too."""
+    """Prints what happens, as it happens; readable without colours too."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -35,12 +35,12 @@ class Narrator:
         self.console.print(Text(f"{self._steps}. {text}", style="bold cyan"))
 
     def say(self, text: str) -> None:
-        """Say what came of it."""
+        """Print the result."""
         self.console.print(Text(f"   {text}"))
 
 
 def show(console: Console, results: Results) -> int:
-    """Print what each side got, and return the exit status."""
+    """Print what each side received, and return the exit status."""
     sent = results.sent
     plain, durable = count(sent, results.plain), count(sent, results.durable)
     replayed = {number for number, _ in results.replayed} & results.to_replay

@@ -1,4 +1,4 @@
-"""What happens in the demo, step by step. Steps wait for what they need, never for time."""
+"""The steps of the demo. A step waits for what it needs, never for a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: Of so many transactions one rolls back.
+#: One of so many transactions rolls back.
 ROLLBACK_EVERY = 4
 
 Transaction = dict[int, Any]
@@ -33,11 +33,12 @@ Transaction = dict[int, Any]
 def run(
     *, repository: Path | None, file: Path | None, limit: int, console: Console | None = None
 ) -> int:
-    """Run the demo; returns the exit status: 1 if durable_notify broke its promise."""
+    """Run the demo, and return the exit status: 1 if durable_notify broke its promise."""
     narrator = Narrator(console)
     events = find(repository, file, limit)
     narrator.title(f"{len(events.payloads)} events: {events.origin}")
-    # Not a folder below it: run by root the server is nobody's, who may not enter root's folders.
+    # Not a folder below it: started by root, the server runs as user nobody, which cannot enter
+    # root's folders.
     with tempfile.TemporaryDirectory(
         prefix="durable-notify-demo-", ignore_cleanup_errors=True
     ) as folder:
@@ -184,5 +185,5 @@ def _transactions(numbered: Transaction, first: int, last: int) -> list[Transact
 
 
 def _committed(transactions: list[Transaction]) -> int:
-    """How many events of a part will be committed."""
+    """Return how many events of a part will be committed."""
     return sum(len(part) for index, part in enumerate(transactions) if not _rolls_back(index))

@@ -1,4 +1,4 @@
-"""What each side got, counted from what was sent and what arrived."""
+"""Count what each side received, from what was sent and what arrived."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrived", "Results", "Sent", "Tally", "count"]
 
-#: What arrived: the event's number, and the event.
+#: An arrival: the event's number, and the event.
 Arrived = tuple[int, Any]
 
 
 @dataclasses.dataclass(slots=True)
 class Sent:
-    """What the publisher knows: events by their number, each once."""
+    """The publisher's view: events by their number, each once."""
 
     committed: dict[int, Any] = dataclasses.field(default_factory=dict)
     rolled_back: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -25,7 +25,7 @@ class Sent:
 
     @property
     def never(self) -> dict[int, Any]:
-        """What must not arrive."""
+        """Return the events that must not arrive."""
         return self.rolled_back | self.in_flight
 
 
@@ -44,7 +44,7 @@ class Results:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tally:
-    """The figures of one side; strays: never committed, but delivered."""
+    """The figures of one side; strays: delivered, but never committed."""
 
     received: int
     lost: int
@@ -54,7 +54,7 @@ class Tally:
 
     @property
     def kept_its_promise(self) -> bool:
-        """Whether everything committed arrived as it was sent, and nothing else did."""
+        """Whether everything committed arrived unchanged, and nothing else did."""
         return not (self.lost or self.strays or self.altered)
 
 

@@ -1,7 +1,7 @@
 """The demo's consumer, a process of its own: ``python -m durable_notify.demo.worker``.
 
-Prints a line for each message before it acknowledges it, and ``"mid-batch"`` where it was told to
-stop for ever, waiting to be killed.
+Prints a line for each message before it acknowledges it. If it is told to stop within a batch, it
+prints ``"mid-batch"`` and waits to be killed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def say(value: object) -> None:
 
 
 def end_with_parent() -> None:
-    """End when the demo is gone, however it died: its end of the pipe closes."""
+    """End when the demo has ended, in any way: its end of the pipe closes."""
     sys.stdin.read()
     os._exit(1)
 
 
 def main() -> None:
-    """Consume; with a number other than 0, only up to so many messages."""
+    """Consume; with a number other than 0, only so many messages."""
     dsn, until_empty, stop_at = sys.argv[1], sys.argv[2] == "until-empty", int(sys.argv[3])
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # It begins before anything is published, which is no mistake here.
+    # It starts before anything is published, which is intended here.
     logging.getLogger("durable_notify").setLevel(logging.ERROR)
-    # No poll: wake-ups alone have to do.
+    # No polling: wake-ups alone must suffice.
     with Consumer(
         dsn, group=GROUP, topics=[TOPIC], lease=LEASE, poll=None, until_empty=until_empty
     ) as consumer:

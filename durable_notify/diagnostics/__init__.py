@@ -1,1 +1,1 @@
-"""What examines a database and its consumers: the doctor, its checks, status, probes."""
+"""Examine a database and its consumers: the doctor, its checks, status, probes."""

@@ -1,4 +1,4 @@
-"""What the doctor's checks examine, and their thresholds."""
+"""The database that the doctor's checks examine, and their thresholds."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "CheckContext", "Thresholds"]
 
-#: A check yields what it has found, and nothing where all is well; it returns what is well.
+#: A check yields what it has found, and nothing if it finds no problem.
 Check = Callable[["CheckContext"], Iterator[Finding]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When something becomes a finding; times in seconds.
+    """The limits beyond which something becomes a finding; times in seconds.
 
     Attributes:
         transaction: the age of a transaction, prepared or not.
         unused: how long nothing was delivered to a group that has unread messages.
         paused: how long a group is paused.
         handler: how long a consumer holds a batch that it keeps alive.
-        dead_letters: of a group.
-        dead_rows: of a small table.
+        dead_letters: the number of a group.
+        dead_rows: the number of a small table.
         queue: the share of the queue of notifications that is full.
-        connections: the share of the connections that are taken.
-        clock: how far clocks may lie apart.
+        connections: the share of the connections that are in use.
+        clock: how far clocks may differ.
         topic: the bytes of a topic without retention.
-        lost: how long what a group lost to retention is told.
+        lost: how long to report a loss.
         maintenance: how long no process runs maintenance that is due.
         oldest: the oldest major version of PostgreSQL that is tested.
-        newest: the newest.
+        newest: the newest one.
         statement: how long one query may take.
-        hearing: how long a ring is waited for.
+        hearing: how long to wait for a ring.
     """
 
     transaction: float = 300
@@ -62,7 +62,7 @@ class Thresholds:
 
 @dataclasses.dataclass(slots=True)
 class CheckContext:
-    """A database that is examined."""
+    """Runs the queries of the checks on the examined database."""
 
     connection: TimeoutConnection
     dsn: str
@@ -76,7 +76,7 @@ class CheckContext:
         """Run a query in a transaction of its own, within the limits."""
         with self.connection.transaction():
             patience = int(self.thresholds.statement * 1000)
-            # In one statement with the transaction: behind a pooler the next has another session.
+            # Set it in the transaction: behind a pooler the next transaction has another session.
             self.connection.execute(
                 "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
                 " pg_catalog.set_config('lock_timeout', %s, true),"

@@ -1,6 +1,6 @@
-"""The doctor: says what is wrong with a database, why it matters and how to fix it.
+"""The doctor: reports what is wrong with a database, why it matters and how to fix it.
 
-It changes nothing, and never hangs: connecting, each query and each answer are bounded.
+It changes nothing, and never hangs: connecting, each query and each answer have a limit.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Finding", "Thresholds", "diagnose"]
 
 log = logging.getLogger("durable_notify")
 
-#: A connection counts as dead when an answer takes that much longer than a query may, in seconds.
+#: A connection is dead if an answer takes this much longer than a query may, in seconds.
 GRACE = 5.0
-#: With this heartbeat connecting takes no longer than so many seconds.
+#: The heartbeat that limits how long connecting takes, in seconds.
 CONNECTING = 5.0
 
 
@@ -33,13 +33,13 @@ def diagnose(
 ) -> list[Finding]:
     """Check a database, and return what was found, the worst first.
 
-    A check that finds no problem has one finding of level ``ok``. A database that cannot be reached
-    is one finding, too. It writes nothing.
+    A check that finds no problem has one finding of level ``ok``. An unreachable database is a
+    finding too. It writes nothing.
 
     Args:
-        dsn: what libpq takes.
-        listen_dsn: where consumers listen, if elsewhere.
-        thresholds: when something becomes a finding.
+        dsn: a libpq connection string or URI.
+        listen_dsn: the DSN on which consumers listen, if it differs.
+        thresholds: the limits beyond which something becomes a finding.
 
     Raises:
         InvalidArgument: libpq cannot read a DSN.

@@ -1,6 +1,6 @@
-"""What the doctor can find: each kind with its level, why it matters and what to do.
+"""The findings of the doctor: each kind with its level, why it matters and what to do.
 
-The texts are docs/doctor.md's, too; a test compares the two. A word in braces is a value of the
+docs/doctor.md has the same texts; a test compares the two. A word in braces is a value of the
 finding's ``data``.
 """
 
@@ -18,11 +18,11 @@ LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """What the doctor has seen.
+    """Something that the doctor has found, or a check without a problem.
 
     Attributes:
-        name: its kind, which does not change from release to release; where all is well, the
-            check's name.
+        name: its kind, which is stable across releases; if the check found no problem, the check's
+            name.
         level: ``ok``; ``note``: nothing is wrong, and it is good to know; ``warning``: it is slow,
             or will go wrong; ``error``: messages are not delivered, or may be lost.
         what: what was seen.

@@ -1,4 +1,4 @@
-"""Answers for containers: whether a process lives, whether it is ready, and its metrics."""
+"""Probes for containers: whether a process is alive, whether it is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ Page = tuple[str, bytes]
 
 
 class HealthSource(Protocol):
-    """A consumer, or whatever says how it is."""
+    """A consumer, or another object with ``health``."""
 
     def health(self) -> Health:
-        """Return how it is."""
+        """Return its health."""
 
 
 class Probes:
     """Answers HTTP in a thread: ``/live``, ``/ready`` and ``/metrics``.
 
-    200 where all that is watched lives, or is ready; else 503. Why, and what of, is JSON in the
-    answer. There is neither encryption nor a password: let only the platform reach it.
+    It answers 200 if everything watched is alive, or ready, and otherwise 503. The reasons are JSON
+    in the answer. There is no encryption and no password: let only the platform reach it.
 
     Args:
-        watched: consumers, or what else has ``health()``.
-        port: which port; 0 takes any that is free (see ``port``).
-        host: on which address; by default only this machine reaches it.
-        metrics: what ``/metrics`` answers, such as ``integrations.prometheus.page``.
+        watched: consumers, or other objects with ``health()``.
+        port: the port; 0 takes a free one (see ``port``).
+        host: the address; by default only this machine reaches it.
+        metrics: returns the answer of ``/metrics``, such as ``integrations.prometheus.page``.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address is not available.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Probes:
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -96,7 +96,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind, and do not ask a name server for our name, as the original does."""
+        """Bind without asking a name server for the host's name, as the base class does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = f"durable_notify/{__version__}"
     sys_version = ""
-    timeout = 5.0  # for one that connects and says nothing
+    timeout = 5.0  # for a client that connects and sends nothing
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -149,4 +149,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing of each probe."""
+        """Do not log each probe."""

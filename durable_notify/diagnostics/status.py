@@ -1,6 +1,6 @@
-"""How groups stand now, and how fast they get on: what ``status --watch`` shows.
+"""The lag and the rates of groups, for ``status --watch``.
 
-A snapshot costs the same however many messages are unread: above a limit they are estimated.
+A snapshot costs the same however many messages are unread, because it estimates above a limit.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..adapters import OwnCursor
 
 __all__ = ["GroupStatus", "Lease", "StatusSnapshot", "take_snapshot"]
 
-#: Up to so many messages are counted.
+#: The most messages to count.
 MAX_COUNT = 10_000
-#: Up to so many leases are shown, the oldest first.
+#: The most leases to show, the oldest first.
 MAX_LEASES = 1000
 
 
@@ -33,15 +33,15 @@ class GroupStatus:
         delivered_id: the highest id delivered to the group.
         unread: committed and not delivered yet; estimated unless ``exact``.
         exact: whether it was counted.
-        oldest_unread_seconds: how old the oldest of them is; None where there is none.
+        oldest_unread_seconds: the age of the oldest of them; None if there is none.
         deferred: messages that wait for another attempt, counted up to 10,000.
         live_leases: batches that consumers hold.
         leased: messages in them.
         dead_letters: given up, counted up to 10,000.
-        expired: came past their time.
+        expired: not delivered, because they were past their expiry.
         asleep: sessions that wait for the topic's doorbell.
-        rate_in: messages published a second since the snapshot before; None in the first.
-        rate_out: messages delivered to the group a second; None after a replay, too.
+        rate_in: messages published a second since the previous snapshot; None in the first.
+        rate_out: messages delivered to the group a second; None also after a replay.
     """
 
     topic: str
@@ -62,7 +62,7 @@ class GroupStatus:
 
     @property
     def lag(self) -> int | None:
-        """What the group has not acknowledged."""
+        """How many messages the group has not settled."""
         if self.unread is None:
             return None
         return self.unread + (self.deferred or 0) + (self.leased or 0)
@@ -82,7 +82,7 @@ class Lease:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """All of it, at a time of the database's clock."""
+    """The status of all groups, at a time of the database's clock."""
 
     at: datetime
     groups: list[GroupStatus]
@@ -92,9 +92,9 @@ class StatusSnapshot:
 def take_snapshot(
     connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
 ) -> StatusSnapshot:
-    """Look at every group and topic that the role may see; rates are since the snapshot before.
+    """Return the status of all groups and topics that the role may see, and rates since ``before``.
 
-    `connection` is in autocommit mode.
+    `connection` must be in autocommit mode.
     """
     with OwnCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute("SELECT pg_catalog.clock_timestamp()")
@@ -164,7 +164,7 @@ def _with_rates(
 def _counted(
     connection: psycopg.Connection[Any], stretches: list[tuple[str, int, int]], seconds: float
 ) -> dict[tuple[str, int, int], float]:
-    """Return how many messages a second each stretch of a topic is."""
+    """Return the messages a second of each range of a topic."""
     topics, after, upto = (
         (list(part) for part in zip(*stretches, strict=True)) if stretches else ([], [], [])
     )

@@ -1,1 +1,1 @@
-"""Modules for other libraries. Each is imported only by its name."""
+"""Modules for other libraries. Import each by its name."""

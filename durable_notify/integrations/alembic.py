@@ -11,10 +11,10 @@
     def downgrade():
         durable_notify.downgrade(op, "base")
 
-They join your revision's transaction, online and with ``--sql``, and stamp
-``durable_notify.schema_version`` as ``durable-notify migrate`` does: you can use both in turn.
-Your own ``alembic_version`` is left alone. In ``env.py``, give :func:`include_name` to
-``context.configure`` if you autogenerate with ``include_schemas=True``.
+They join your revision's transaction, online and with ``--sql``. They stamp
+``durable_notify.schema_version`` as ``durable-notify migrate`` does, so you can use both in turn.
+They do not touch your own ``alembic_version``. If you autogenerate with ``include_schemas=True``,
+give :func:`include_name` to ``context.configure`` in ``env.py``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _TABLE = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
 
 
 def upgrade(op: Any, revision: str = "head", *, since: str = "base") -> None:
-    """Bring the schema up to `revision`; does nothing where it is there already.
+    """Migrate the schema up to `revision`, unless it is there already.
 
-    Name the revision, so that yours does the same next year. `since` is read with ``--sql`` only,
-    where there is no database to ask: the revision that your earlier ones have reached.
+    Name the revision, so that yours does the same next year. `since` applies only to ``--sql``,
+    which has no database to ask: the revision that your earlier ones have reached.
     """
     current = _prepare(op, since)
     for step in schema.steps(current, revision):
@@ -44,7 +44,7 @@ def upgrade(op: Any, revision: str = "head", *, since: str = "base") -> None:
 
 
 def downgrade(op: Any, revision: str = "base", *, since: str = "head") -> None:
-    """Take the schema back to `revision`; ``base`` removes it, **messages included**."""
+    """Downgrade the schema to `revision`; ``base`` removes it, **messages included**."""
     current = _prepare(op, since)
     for step in reversed(schema.steps(revision, current)):
         step.module.downgrade()
@@ -55,12 +55,12 @@ def downgrade(op: Any, revision: str = "base", *, since: str = "head") -> None:
 
 
 def include_name(name: str | None, kind: str, _parents: Mapping[str, Any]) -> bool:
-    """Keep autogenerate away from this package's tables: it would drop them."""
+    """Exclude this package's tables from autogenerate, which would drop them."""
     return not (kind == "schema" and name == schema.SCHEMA)
 
 
 def _prepare(op: Any, since: str) -> str:
-    """Take the lock, see to schema and version table, and return the revision to start from."""
+    """Take the lock, create schema and version table, and return the revision to start from."""
     for statement in (*schema.PREPARE, schema.CREATE_VERSION_TABLE):
         op.execute(statement)
     if op.get_context().as_sql:
@@ -78,5 +78,5 @@ def _prepare(op: Any, since: str) -> str:
 def _stamp(op: Any, revision: Any) -> None:
     op.execute(f"DELETE FROM {_TABLE}")  # noqa: S608 - of constants
     if revision is not None:
-        # Offline there are no parameters; the revision is the name of one of our own files.
+        # There are no parameters offline; the revision is the name of one of our own files.
         op.execute(f"INSERT INTO {_TABLE} (version_num) VALUES ('{revision}')")  # noqa: S608

@@ -10,20 +10,19 @@ from ..events import Event
 __all__ = ["LogEvents"]
 
 
-#: What is said in words where an event does not say it; what is not here is left out.
+#: The words for fields that are None; other such fields are left out.
 _UNSAID = {"delay": "backoff"}
 
 
 class LogEvents:
     """Logs events; give it as ``on_event``.
 
-    A record's message is the event in words, ``claimed group=billing topic=orders ...``, for
-    people; its attributes ``event`` and those of the event's fields are for formatters of JSON.
-    Routine events are logged at DEBUG, what people want to know of at INFO, trouble at
-    WARNING.
+    A record's message is the event as text, ``claimed group=billing topic=orders ...``, for people.
+    Its attributes ``event`` and those of the event's fields are for JSON formatters. Routine events
+    are logged at DEBUG, important ones at INFO, and problems at WARNING.
 
     Args:
-        logger: where to; by default ``durable_notify.events``.
+        logger: the logger; by default ``durable_notify.events``.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:

@@ -1,8 +1,8 @@
 """OpenTelemetry: traces from the publisher to the handler, and metrics.
 
-After the semantic conventions for messaging, which are in development: names may follow them. Needs
-the extra ``otel``, and an SDK that the application configures. Publishers put the span into the
-headers ``traceparent`` and ``tracestate``; the handler of the message continues it.
+They follow the semantic conventions for messaging. These are in development, so names may change.
+Needs the extra ``otel``, and an SDK that the application configures. Publishers put the span into
+the headers ``traceparent`` and ``tracestate``; the handler of the message continues it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTracedPublisher", "Metrics", "TracedPublisher", "processing", "traced"]
 
 SYSTEM = "durable_notify"
-#: What the conventions advise.
+#: The buckets that the conventions advise.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
@@ -61,7 +61,7 @@ class TracedPublisher(Publisher):
         return message_id
 
     def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
-        """Publish, as ``Publisher.publish_many`` does; all of them in one span."""
+        """Publish, as ``Publisher.publish_many`` does, in one span."""
         with _sending(self._tracer, topic) as span:
             ids = super().publish_many(connection, topic, payloads)
             span.set_attribute("messaging.batch.message_count", len(ids))
@@ -83,7 +83,7 @@ class AsyncTracedPublisher(AsyncPublisher):
         return message_id
 
     async def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
-        """Publish, as ``AsyncPublisher.publish_many`` does; all of them in one span."""
+        """Publish, as ``AsyncPublisher.publish_many`` does, in one span."""
         with _sending(self._tracer, topic) as span:
             ids = await super().publish_many(connection, topic, payloads)
             span.set_attribute("messaging.batch.message_count", len(ids))
@@ -104,7 +104,7 @@ def _sending(tracer: trace.Tracer, topic: str) -> Iterator[Span]:
 
 @contextlib.contextmanager
 def _error_type(span: Span) -> Iterator[None]:
-    """Note the type of an exception that goes through; the rest of it the span notes by itself."""
+    """Record the type of an exception that passes; the span records the rest itself."""
     try:
         yield
     except Exception as error:
@@ -116,12 +116,12 @@ def _error_type(span: Span) -> Iterator[None]:
 def processing(argument: Any, *, tracer_provider: TracerProvider | None = None) -> Iterator[Span]:
     """Run the body in a span ``process <topic>``, for a loop over a consumer.
 
-    It links to the span that published the message, and is a child of it where the caller has no
-    span of its own. Of a batch, a list of messages, it links to all.
+    It links to the span that published the message, and is a child of it if the caller has no
+    span of its own. For a batch, a list of messages, it links to all.
 
     Args:
-        argument: a message, or a list of them.
-        tracer_provider: whose; by default the global one.
+        argument: a message, or a list of messages.
+        tracer_provider: by default the global one.
     """
     batch = argument if isinstance(argument, list) else [argument]
     first = batch[0]
@@ -176,7 +176,7 @@ class Metrics:
     """Measures events; give it as ``on_event``.
 
     Args:
-        meter_provider: whose instruments; by default the global one's.
+        meter_provider: by default the global one.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
@@ -201,7 +201,7 @@ class Metrics:
         )
 
     def __call__(self, event: events.Event) -> None:
-        """Measure an event; of those that the conventions have no metric for, none."""
+        """Measure an event, if the conventions have a metric for it."""
         if isinstance(event, events.Published):
             labels = _attributes("send", event.topic)
             self._sent.add(event.messages, labels)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: counted from events, and how far groups are behind from the database.
+"""Metrics for Prometheus: counters from events, and the lag of groups from the database.
 
 Needs the extra ``prometheus``.
 """
@@ -36,7 +36,7 @@ __all__ = ["Metrics", "StatusCollector", "page"]
 
 log = logging.getLogger("durable_notify")
 
-#: From a claim of an idle database to a handler that calls others.
+#: From a claim on an idle database to a handler that calls other services.
 BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
@@ -47,7 +47,7 @@ _STATUS = (
     " deferred, leases, leased, dead"
     " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
 )
-#: What a scrape asks the database for, in the order of the query's columns.
+#: The metrics of a scrape from the database, in the order of the query's columns.
 GAUGES = {
     "unread_messages": "Messages that were never delivered; estimated above 10,000.",
     "oldest_unread_seconds": "The age of the oldest of these.",
@@ -59,10 +59,10 @@ GAUGES = {
 
 
 class Metrics:
-    """Counts events; give it as ``on_event``, to all consumers and publishers of the process.
+    """Counts events; give it as ``on_event`` to all consumers and publishers of the process.
 
     Args:
-        registry: where its metrics are registered, once: a registry has one of these.
+        registry: the registry of its metrics; a registry can have only one of these.
         buckets: of the histograms, in seconds.
     """
 
@@ -148,15 +148,15 @@ class Metrics:
 
 
 class StatusCollector(Collector):
-    """Asks the database, at each scrape, how far every group is behind: ``registry.register(it)``.
+    """Asks the database for the lag of every group, at each scrape: ``registry.register(it)``.
 
-    While the database does not answer, a scrape has ``durable_notify_up 0`` and all else that the
-    process knows, within ``timeout`` seconds; the log says so once a minute. One process that asks
-    is enough; where several do, they say the same.
+    If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
+    and the other metrics of the process, and a warning is logged once a minute. One process with a
+    collector is enough; several report the same.
 
     Args:
         dsn: a libpq connection string or URI, of a role that may see the groups.
-        timeout: how many seconds the database may take for an answer.
+        timeout: how many seconds the database may take to answer.
     """
 
     def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
@@ -199,7 +199,7 @@ class StatusCollector(Collector):
     def _ask(self) -> Future[list[tuple[Any, ...]]]:
         """Ask in a thread; until it answers, other scrapes wait for the same answer.
 
-        Trap: what bounds a connection bounds each of a host's addresses, and each in turn.
+        Trap: the driver's connect timeout applies to each address of a host, one after the other.
         """
         with self._mutex:
             if self._asked is None or self._asked.done():
@@ -229,5 +229,5 @@ class StatusCollector(Collector):
 
 
 def page(registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
-    """Return a scrape: its content type, and the text."""
+    """Return the content type and the text of a scrape."""
     return CONTENT_TYPE_LATEST, generate_latest(registry)

@@ -15,11 +15,11 @@ __all__ = ["StructlogEvents"]
 class StructlogEvents:
     """Logs events by structlog; give it as ``on_event``.
 
-    The event's name is structlog's, its fields are what is bound to it, at the levels of
+    The event's name is structlog's event, and its fields are bound to it. The levels are those of
     ``integrations.logs``.
 
     Args:
-        logger: where to; by default ``structlog.get_logger("durable_notify.events")``.
+        logger: the logger; by default ``structlog.get_logger("durable_notify.events")``.
     """
 
     def __init__(self, logger: Any = None) -> None:

@@ -1,1 +1,1 @@
-"""Faults at random under load, a recorded history, and checkers that look for what went wrong."""
+"""Random faults under load, a recorded history, and checkers that find broken promises."""

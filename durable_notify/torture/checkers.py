@@ -1,8 +1,8 @@
 """Checkers of a history: each looks for one way in which a promise can be broken.
 
-After those of Jepsen: ``total-queue`` (what was acknowledged and never comes out is lost, what
-comes out and was never put in is unexpected), ``set-full`` (what has been there once must not go
-again) and ``kafka`` (what is read must not go back, nor be of a transaction that was rolled back).
+They follow those of Jepsen. ``total-queue``: what was acknowledged and is never received is lost,
+and what is received and was never sent is unexpected. ``set-full``: what was present once must not
+disappear. ``kafka``: reads must not go back, nor return a transaction that was rolled back.
 https://github.com/jepsen-io/jepsen and https://github.com/jepsen-io/redpanda
 """
 
@@ -21,13 +21,13 @@ __all__ = ["CHECKERS", "Finding", "Verdict", "check"]
 
 #: Faults that break no connection.
 _HARMLESS = frozenset({"stop", "hold", "prepare", "elsewhere"})
-#: For how long a dead connection may go unnoticed, in seconds.
+#: How long a dead connection may stay unnoticed, in seconds.
 _UNNOTICED = 30.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """A promise that was broken, and the events that show it."""
+    """A broken promise, and the events that show it."""
 
     checker: str
     text: str
@@ -48,7 +48,7 @@ class Verdict:
 
 
 def half_published(history: History) -> Iterator[Finding]:
-    """Atomic: the log has what the publishers' own rows say has committed, and nothing else."""
+    """Atomic: the outbox has exactly what the publishers' own rows say has committed."""
     logged = {number: sent.message_id for number, sent in history.sent.items()}
     for number in sorted(set(logged.items()) ^ set(history.logged.items()))[:20]:
         yield Finding(
@@ -60,7 +60,7 @@ def half_published(history: History) -> Iterator[Finding]:
 
 
 def wrong_outcome(history: History) -> Iterator[Finding]:
-    """What was said to be committed is, and what was rolled back is not."""
+    """Outcomes: what was reported as committed is, and what was rolled back is not."""
     for event in history.events:
         if event.what == "committed":
             wrong = [n for n in event.numbers if n not in history.sent]
@@ -74,7 +74,7 @@ def wrong_outcome(history: History) -> Iterator[Finding]:
 
 
 def lost(history: History) -> Iterator[Finding]:
-    """Committed, and a group never got it, or never settled it."""
+    """Lost: committed, and never delivered to a group, or never settled by it."""
     for group, promise in history.promises.items():
         if promise.once:
             done = {effect.number for effect in history.effects if effect.group == group}
@@ -85,7 +85,7 @@ def lost(history: History) -> Iterator[Finding]:
 
 
 def _acknowledged(history: History, group: str) -> set[int]:
-    """Return what was acknowledged, or may have been: as nothing is left at the end, it was."""
+    """Return what was acknowledged, or may have been: at the end nothing is left, so it was."""
     last: dict[tuple[int, int], str] = {}
     for event in history.of_group(group, "settling", "settled", "refused", "unknown"):
         if event.note == "ack":
@@ -94,7 +94,7 @@ def _acknowledged(history: History, group: str) -> set[int]:
 
 
 def unexpected(history: History) -> Iterator[Finding]:
-    """Delivered, and never committed."""
+    """Unexpected: delivered, and never committed."""
     for group in history.promises:
         seen = {n for event in history.of_group(group, "delivered") for n in event.numbers}
         seen |= {effect.number for effect in history.effects if effect.group == group}
@@ -104,7 +104,7 @@ def unexpected(history: History) -> Iterator[Finding]:
 
 
 def twice(history: History) -> Iterator[Finding]:
-    """In effect twice, where exactly once is promised."""
+    """Twice: two effects, although exactly once is promised."""
     for group, promise in history.promises.items():
         times = Counter(effect.number for effect in history.effects if effect.group == group)
         for number, count in times.items():
@@ -114,10 +114,10 @@ def twice(history: History) -> Iterator[Finding]:
 
 
 def stale_settle(history: History) -> Iterator[Finding]:
-    """Acknowledged under two leases: one of them was superseded by then.
+    """Stale: acknowledged under two leases, of which one was superseded by then.
 
-    Where a connection broke meanwhile, the second may only have been told what is true: that the
-    message is settled, if by another.
+    If a connection broke meanwhile, the second consumer may have been told only the truth: that the
+    message is settled, even if by another consumer.
     """
     for group in history.promises:
         acknowledged: dict[int, Event] = {}
@@ -144,10 +144,10 @@ def _broken(history: History, settled: Event) -> bool:
 
 
 def after_settling(history: History) -> Iterator[Finding]:
-    """Delivered again after its acknowledgement was confirmed, under a lease that is younger.
+    """Redelivered after its acknowledgement was confirmed, under a younger lease.
 
-    Under an older one it is a consumer that does not know yet what it has lost: tokens of leases
-    go up with the time of the claim.
+    Under an older lease it is a consumer that does not know yet that it has lost the message. Lease
+    tokens increase with the time of the claim.
     """
     for group in history.promises:
         settled: dict[int, Event] = {}
@@ -161,7 +161,7 @@ def after_settling(history: History) -> Iterator[Finding]:
 
 
 def disorder(history: History) -> Iterator[Finding]:
-    """In a topic: messages of a key, or any in a strict group, in another order than published."""
+    """Disorder: messages of a key, or any in a strict group, in another order than published."""
     for group, promise in history.promises.items():
         if promise.order_by == "none":
             continue
@@ -180,7 +180,7 @@ def disorder(history: History) -> Iterator[Finding]:
 
 
 def _as_taken(history: History, group: str) -> Iterator[int]:
-    """Yield a group's messages in the order in which they took effect, or first came."""
+    """Yield a group's messages in the order in which they took effect, or were first delivered."""
     if history.promises[group].once:
         for effect in sorted(history.effects, key=lambda effect: effect.place):
             if effect.group == group:
@@ -191,7 +191,7 @@ def _as_taken(history: History, group: str) -> Iterator[int]:
 
 
 def not_drained(history: History) -> Iterator[Finding]:
-    """Something was left, or hung, although every fault was over."""
+    """Not drained: something was left, or hung, although every fault was over."""
     for words in history.left:
         yield Finding("not drained", words)
 

@@ -1,4 +1,4 @@
-"""What happened in a run: every attempt with its outcome, and what the database says of it."""
+"""The history of a run: every attempt with its outcome, and the database's view of it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Effect", "Event", "History", "Promise", "Sent", "read_events"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a process did, or tried to do, or that was done to it.
+    """Something that a process did or tried to do, or a fault.
 
-    ``what`` is, of publishers: ``publishing`` (about to commit), ``committed``, ``rolled back`` or
-    ``unknown``; of consumers: ``delivered`` (a handler begins), ``settling``, ``settled``,
-    ``refused`` or ``unknown``; of the one that breaks things: ``fault``.
+    ``what`` is, for publishers: ``publishing`` (about to commit), ``committed``, ``rolled back`` or
+    ``unknown``; for consumers: ``delivered`` (a handler begins), ``settling``, ``settled``,
+    ``refused`` or ``unknown``; for the nemesis: ``fault``.
 
     Attributes:
         at: when, in seconds of the machine's monotonic clock.
-        who: which process.
-        numbers: the messages it is about, by the number that each has in its payload.
+        who: the process.
+        numbers: its messages, by the number in their payloads.
         group, message_id, attempt, token: of a delivery or settling.
         note: how it was settled; which fault.
     """
@@ -40,7 +40,7 @@ class Event:
     note: str = ""
 
     def line(self) -> str:
-        """Return the event as a line of JSON, without what it does not have."""
+        """Return the event as a line of JSON, without empty fields."""
         given = {
             field.name: value
             for field in dataclasses.fields(self)
@@ -71,7 +71,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
-    """A message that has committed, as the publisher's own table says."""
+    """A committed message, from the publisher's own table."""
 
     number: int
     message_id: int
@@ -81,7 +81,7 @@ class Sent:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Effect:
-    """What a handler wrote where it acknowledged; ``place``: in which order."""
+    """A row that a handler wrote with its acknowledgement; ``place``: its position in the order."""
 
     place: int
     group: str
@@ -91,11 +91,11 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Promise:
-    """What a group is promised.
+    """The promises of a group.
 
     Attributes:
-        order_by: ``none``, ``key`` or ``strict``, as the group has it.
-        once: its handlers acknowledge in their own transaction: exactly once in effect.
+        order_by: ``none``, ``key`` or ``strict``, the group's option.
+        once: its handlers acknowledge in their own transaction, for effects exactly once.
     """
 
     order_by: str = "none"
@@ -104,15 +104,15 @@ class Promise:
 
 @dataclasses.dataclass(slots=True)
 class History:
-    """A run, complete: everything was drained.
+    """A complete run, after everything was drained.
 
     Attributes:
-        events: all that was recorded, in order of time.
-        sent: what has committed, by its number; it resolves outcomes nobody knows.
-        logged: the ids in the log, by number.
-        effects: what handlers have written.
+        events: all recorded events, in order of time.
+        sent: the committed messages, by number; they resolve unknown outcomes.
+        logged: the ids in the outbox, by number.
+        effects: the rows that handlers have written.
         promises: by group.
-        left: what could not be drained, or did not end, in words.
+        left: what could not be drained, or did not end, as text.
     """
 
     events: list[Event]
@@ -123,11 +123,11 @@ class History:
     left: list[str] = dataclasses.field(default_factory=list)
 
     def of_group(self, group: str, *what: str) -> Iterator[Event]:
-        """Yield what a group's consumers did of some kinds, in order of time."""
+        """Yield the events of some kinds of a group's consumers, in order of time."""
         return (event for event in self.events if event.group == group and event.what in what)
 
     def about(self, numbers: Iterable[int], limit: int = 40) -> tuple[Event, ...]:
-        """Return the smallest stretch that shows what became of messages, faults meanwhile too."""
+        """Return the shortest range of events about some messages, with the faults in it."""
         wanted = set(numbers)
         theirs = [event for event in self.events if wanted & set(event.numbers)]
         if not theirs:
@@ -146,7 +146,7 @@ class History:
 
 
 def read_events(folder: Path) -> list[Event]:
-    """Read what all processes have recorded, in order of time; a kill may have cut a last line."""
+    """Read the records of all processes, in order of time; a kill may have cut a last line."""
     events: list[Event] = []
     for path in sorted(folder.glob("*.jsonl")):
         lines: list[Any] = path.read_text(encoding="utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""What breaks things: which faults there are, when each comes, and how it is done and undone."""
+"""The nemesis: its faults, when each happens, and how it does and undoes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HELD = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """A fault to come: when, for how long, and whom, as a share of those there are."""
+    """A planned fault: when, for how long, and its target, as a share of the candidates."""
 
     at: float
     fault: str
@@ -43,12 +43,12 @@ class Step:
     how: float
 
     def among(self, those: Sequence[Any]) -> Any:
-        """Return whom it is to hit of some."""
+        """Return the target of some candidates."""
         return those[int(self.whom * len(those))]
 
 
 def plan(seed: str, seconds: float, faults: Iterable[str], pace: float = 0.7) -> list[Step]:
-    """Return the faults of a run: the same for the same seed, about one in ``pace`` seconds."""
+    """Return the faults of a run: the same for the same seed, about one every ``pace`` seconds."""
     rng = random.Random(seed)
     names = sorted(faults)
     steps: list[Step] = []
@@ -67,14 +67,14 @@ class Member(Protocol):
     proxy: Proxy
 
     def kill(self) -> None:
-        """End it hard; it is started again."""
+        """Kill it; the run restarts it."""
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it runs."""
 
 
 class Scene:
-    """What there is to break. ``later(seconds, undo)`` sees to what is to be undone."""
+    """What the nemesis can break. ``later(seconds, undo)`` schedules the undoing."""
 
     def __init__(
         self,
@@ -87,15 +87,15 @@ class Scene:
         self.members = members
         self.later = later
         self.note = note
-        self.number = 10**9  # of the messages that held transactions publish
+        self.number = 10**9  # the numbers of messages that held transactions publish
 
     def do(self, step: Step) -> None:
-        """Do a fault. The server may be gone just then, which is as good."""
+        """Do a fault. The server may be down at that moment, which is a fault too."""
         with contextlib.suppress(psycopg.OperationalError):
             FAULTS[step.fault](self, step)
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
-        """Connect past every proxy."""
+        """Connect without a proxy."""
         return psycopg.connect(self.server.dsn(dbname), connect_timeout=5, autocommit=True)
 
     def start_server(self) -> None:
@@ -104,13 +104,13 @@ class Scene:
         while not self.server.ready():
             try:
                 self.server.start()
-            except EmbeddedError:  # it runs, and is not ready: it recovers from a crash
+            except EmbeddedError:  # it runs and is not ready, because it recovers from a crash
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
     def sessions(self, name: str) -> list[int]:
-        """Return the backends of our sessions with such a name."""
+        """Return the backends of our sessions whose name matches."""
         with self.connect() as connection:
             return [pid for (pid,) in connection.execute(_SESSIONS, (name,))]
 
@@ -121,7 +121,7 @@ def _kill(scene: Scene, step: Step) -> None:
 
 
 def _stop(scene: Scene, step: Step) -> None:
-    """SIGSTOP a publisher or consumer for a while, its leases may run out meanwhile."""
+    """SIGSTOP a publisher or consumer for a while; its leases may expire meanwhile."""
     member = step.among(scene.members)
     member.signal(signal.SIGSTOP)
     scene.later(step.length, lambda: member.signal(signal.SIGCONT))
@@ -140,7 +140,7 @@ def _listener(scene: Scene, step: Step) -> None:
 
 
 def _cancel(scene: Scene, step: Step) -> None:
-    """Cancel whatever every backend of ours is doing, a few times."""
+    """Cancel the statements of all our backends, a few times."""
     for _ in range(1 + int(step.how * 5)):
         with scene.connect() as connection:
             connection.execute(
@@ -150,7 +150,7 @@ def _cancel(scene: Scene, step: Step) -> None:
 
 
 def _oom(scene: Scene, step: Step) -> None:
-    """SIGKILL a backend, as the kernel does when memory is short: the server restarts all."""
+    """SIGKILL a backend, as the kernel does when memory is short; the server restarts all."""
     if pids := scene.sessions("%"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(step.among(pids), signal.SIGKILL)
@@ -174,7 +174,7 @@ def _cut(scene: Scene, step: Step) -> None:
 
 
 def _blackhole(scene: Scene, step: Step) -> None:
-    """Let nothing of a process arrive, in one direction or both; its connections stay dead."""
+    """Drop all data of a process, in one direction or both; its connections stay dead."""
     proxy = step.among(scene.members).proxy
     proxy.blackhole(("both", "to_server", "to_client")[int(step.how * 3)])
     scene.later(step.length, lambda: proxy.forward(leave_dead=True))
@@ -240,7 +240,7 @@ def _prepare(scene: Scene, step: Step) -> None:
 
 
 def _elsewhere(scene: Scene, step: Step) -> None:
-    """Write in another database and stay open: it holds back every snapshot's xmin."""
+    """Write in another database and stay open, which holds back every snapshot's xmin."""
     connection = scene.connect("template1")
     connection.execute("BEGIN")
     connection.execute("SELECT pg_current_xact_id()")

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a PostgreSQL, that can do what networks do to connections."""
+"""A TCP proxy in front of a PostgreSQL, which can break connections as networks do."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ __all__ = ["Direction", "Proxy"]
 Direction = Literal["both", "to_server", "to_client"]
 
 _CHUNK = 65536
-#: How much is kept for a receiver that does not take it, before its sender has to wait.
+#: How much to buffer for a slow receiver before the sender has to wait.
 _MAX_HELD = 1_000_000
-_END = b""  # stands in a flow for the end of what its sender had to say
+_END = b""  # marks the end of a sender's data in a flow
 
 
 @dataclasses.dataclass(eq=False)
 class _Flow:
-    """What goes from one socket to the other."""
+    """The data from one socket to the other."""
 
     direction: Direction
     source: socket.socket
     sink: socket.socket
-    #: What was read and not yet passed on, and when it may be.
+    #: Data that was read and not yet passed on, with the time when it may be.
     held: collections.deque[tuple[float, bytes]] = dataclasses.field(
         default_factory=collections.deque
     )
     stalled: bool = False
     read_all: bool = False
     ended: bool = False
-    #: How many more bytes go through before the connection is cut; None: all.
+    #: How many more bytes pass before the connection is cut; None: all.
     budget: int | None = None
 
     def wants(self, now: float) -> tuple[bool, bool]:
@@ -55,7 +55,7 @@ class _Flow:
 
 @dataclasses.dataclass(eq=False)
 class _Pair:
-    """One connection: the client's side of it and the server's."""
+    """One connection: the client's side and the server's."""
 
     flows: tuple[_Flow, _Flow]
 
@@ -65,17 +65,17 @@ class _Pair:
 
 
 class Proxy:
-    """Stands between clients and one PostgreSQL; a thread of its own passes the bytes on.
+    """Passes bytes between clients and one PostgreSQL, in a thread of its own.
 
-    ``dsn()`` is the way through it. A command has taken effect when it returns.
+    Connect with ``dsn()``. A command has taken effect when it returns.
 
     Args:
         target: the DSN of the server, one host by TCP or a folder with its socket.
 
     Attributes:
-        connections: how many clients have connected so far, refused ones not counted.
-        to_server: how many bytes the server has been given.
-        to_client: how many bytes the clients have been given.
+        connections: how many clients have connected so far, without refused ones.
+        to_server: how many bytes were sent to the server.
+        to_client: how many bytes were sent to clients.
     """
 
     def __init__(self, target: str) -> None:
@@ -84,7 +84,7 @@ class Proxy:
         self.to_server = 0
         self.to_client = 0
         self._pairs: list[_Pair] = []
-        self._waiting: list[socket.socket] = []  # accepted, and not passed on
+        self._waiting: list[socket.socket] = []  # accepted, and not connected to the server
         self._delay = 0.0
         self._stalled: Direction | None = None
         self._refusing = False
@@ -110,14 +110,14 @@ class Proxy:
 
     @property
     def open(self) -> int:
-        """How many connections are open, dead ones counted."""
+        """How many connections are open, including dead ones."""
         return len(self._pairs) + len(self._waiting)
 
     def blackhole(self, direction: Direction = "both") -> None:
-        """Let nothing arrive; connections stay open, new ones are accepted and hang.
+        """Pass nothing on; connections stay open, and new ones are accepted and hang.
 
-        The kernel on this side still confirms what it receives, as a load balancer or a NAT does
-        that has lost the way: neither end learns of it by TCP alone.
+        The kernel on this side still confirms what it receives, as a load balancer or a NAT that
+        has lost the route does. Neither end notices it by TCP alone.
         """
 
         def stall() -> None:
@@ -128,11 +128,11 @@ class Proxy:
         self._do(stall)
 
     def delay(self, seconds: float) -> None:
-        """Pass on what comes from now on that many seconds later, in both directions."""
+        """Pass on new data that many seconds later, in both directions."""
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def cut(self, after_bytes: int | None = None, direction: Direction = "both") -> None:
-        """End all connections now, or each once so many more bytes went through, either way."""
+        """End all connections now, or each after so many more bytes in a direction."""
 
         def end() -> None:
             for pair in list(self._pairs):
@@ -149,11 +149,11 @@ class Proxy:
         self._do(end)
 
     def refuse(self) -> None:
-        """Reset new connections; those that stand go on."""
+        """Reset new connections; existing ones continue."""
         self._do(lambda: setattr(self, "_refusing", True))
 
     def forward(self, *, leave_dead: bool = False) -> None:
-        """Back to normal: what was held arrives, unless what was stalled is to stay dead."""
+        """Return to normal: held data arrives, except on stalled connections if they stay dead."""
 
         def resume() -> None:
             self._stalled = None
@@ -173,8 +173,8 @@ class Proxy:
     def on_connect(self, callback: Callable[[], object] | None) -> None:
         """Call a function before each new connection is passed on; nothing moves meanwhile.
 
-        It runs in the proxy's thread. Where it raises, the connection is reset, and ``close``
-        raises the error.
+        It runs in the proxy's thread. If it raises, the connection is reset, and ``close`` raises
+        the error.
         """
         self._do(lambda: setattr(self, "_on_connect", callback))
 
@@ -183,9 +183,9 @@ class Proxy:
         self._do(lambda: setattr(self, "_target", target))
 
     def close(self) -> None:
-        """End all connections, and listen no more."""
+        """End all connections, and stop listening."""
         if not self._closed:
-            with contextlib.suppress(RuntimeError):  # it has ended by an error
+            with contextlib.suppress(RuntimeError):  # the thread has ended by an error
                 self._do(lambda: setattr(self, "_closed", True))
             self._thread.join()
         if self._error is not None:
@@ -199,7 +199,7 @@ class Proxy:
         self.close()
 
     def _do(self, command: Callable[[], None]) -> None:
-        """Have the thread run a command; return when it has."""
+        """Run a command in the thread, and return when it has run."""
         if threading.current_thread() is self._thread:
             command()
             return
@@ -220,7 +220,7 @@ class Proxy:
         try:
             while not self._closed:
                 self._turn()
-        except Exception as error:  # noqa: BLE001  # there is nobody else to tell
+        except Exception as error:  # noqa: BLE001  # only close() can report it
             self._error = error
         finally:
             for pair in list(self._pairs):
@@ -236,7 +236,7 @@ class Proxy:
         for pair in self._pairs:
             self._watch(pair, now)
         dues = [due - now for flow in self._flows() if (due := flow.due()) is not None]
-        # What is due now waits for its receiver, which the selector tells.
+        # Data that is due waits for its receiver, which the selector reports.
         later = [due for due in dues if due > 0]
         for key, events in self._selector.select(min(later, default=None)):
             if key.fileobj is self._woken:
@@ -266,7 +266,7 @@ class Proxy:
                 self._selector.modify(each, events, pair)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it has gone again
+        with contextlib.suppress(OSError):  # the client has disconnected already
             client, _ = self._listening.accept()
             if self._refusing:
                 _reset(client)
@@ -283,7 +283,7 @@ class Proxy:
                 self._on_connect()
             server = _connect(self._target)
         except OSError:
-            _reset(client)  # as if the server itself had refused
+            _reset(client)  # as if the server itself had refused it
             return
         except Exception as error:  # noqa: BLE001  # a callback may raise what it likes
             self._error = error
@@ -292,7 +292,7 @@ class Proxy:
         for each in (client, server):
             each.setblocking(False)
             if each.family != socket.AF_UNIX:
-                with contextlib.suppress(OSError):  # reset already; reading it will tell
+                with contextlib.suppress(OSError):  # reset already; a read will show that
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         there, back = _Flow("to_server", client, server), _Flow("to_client", server, client)
         for flow in (there, back):
@@ -309,7 +309,7 @@ class Proxy:
             return
         except OSError:
             if any(flow.stalled for flow in pair.flows):
-                for flow in pair.flows:  # the other end must not learn of it
+                for flow in pair.flows:  # the other end must not notice it
                     flow.stalled = True
             else:
                 self._end(pair)
@@ -376,7 +376,7 @@ def _connect(target: str) -> socket.socket:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close a connection so that its other end learns of it at once."""
+    """Close a connection so that its other end notices at once."""
     with contextlib.suppress(OSError):
         if connection.family != socket.AF_UNIX:
             gone = struct.pack("ii", 1, 0)

@@ -1,4 +1,4 @@
-"""A run: processes under load, faults at random, a full drain, and the verdict."""
+"""A run: processes under load, random faults, a full drain, and the verdict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GROUPS", "Group", "Plan", "Report", "TortureFailed", "torture"]
 
-#: Committed data survives SIGKILL of every process without fsync; it need not survive the machine.
+#: Committed data survives SIGKILL of every process without fsync. It need not survive the machine.
 SETTINGS = {"fsync": "off", "max_prepared_transactions": "50", "max_connections": "200"}
 _DDL = """
     CREATE SCHEMA torture;
@@ -51,7 +51,7 @@ PATIENCE = 90.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """A group of consumers, and how they are set up."""
+    """A group of consumers, and their settings."""
 
     name: str
     promise: Promise
@@ -67,20 +67,21 @@ GROUPS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do.
+    """The plan of a run.
 
     Attributes:
-        seed: repeats a run's decisions: which faults when, what publishers and handlers do.
-        seconds: for how long things are broken.
-        faults: which; of ``FAULTS``.
+        seed: repeats a run's decisions: faults and their times, and what publishers and handlers
+            do.
+        seconds: how long the nemesis breaks things.
+        faults: some of ``FAULTS``.
         publishers: how many.
-        rate: transactions a second of each, about.
-        groups: who consumes.
-        lease: seconds of a lease: what is SIGSTOPped for longer loses its messages.
+        rate: about how many transactions a second each publisher makes.
+        groups: the groups that consume.
+        lease: seconds of a lease; a process that is SIGSTOPped for longer loses its messages.
         bindir: the PostgreSQL to run; None: the embedded one.
-        prepare: called with the DSN once the schema is there; a planted fault, for example.
+        prepare: called with the DSN once the schema exists; for example to plant a fault.
         poll: seconds, or None: only wake-ups.
-        work: how long handlers take at most, in seconds.
+        work: the longest time a handler takes, in seconds.
     """
 
     seed: str
@@ -108,7 +109,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     plan: Plan
     verdict: Verdict
@@ -117,11 +118,11 @@ class Report:
 
 
 class TortureFailed(DurableNotifyError):
-    """The run itself did not come off: it says nothing about what was to be tried."""
+    """The run itself failed, and so says nothing about the library."""
 
 
 class Worker:
-    """A publisher or consumer, behind a proxy of its own, that is killed and started again."""
+    """A publisher or consumer, behind a proxy of its own, that is killed and restarted."""
 
     def __init__(
         self, role: str, folder: Path, server: Server, plan: Plan, group: Group | None
@@ -175,23 +176,23 @@ class Worker:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it hard."""
+        """SIGKILL it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self, seconds: float) -> int | None:
-        """Have it end by itself; None: it did not."""
+        """Ask it to end, and return its status; None: it did not end."""
         self.signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(seconds) if self._process is not None else 0
         self.signal(signal.SIGUSR1)
-        time.sleep(1.0)  # to write it down
+        time.sleep(1.0)  # time to write the traceback
         self.kill()
         return None
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """End all that still runs."""
         self.kill()
         self.proxy.close()
 
@@ -223,16 +224,16 @@ class Run:
         self.left: list[str] = []
 
     def note(self, what: str, **about: Any) -> None:
-        """Record what was done."""
+        """Record an event of the run."""
         event = Event(time.monotonic(), "nemesis", what, **about)
         self._record.write(event.line() + "\n")
 
     def later(self, seconds: float, undo: Callable[[], None]) -> None:
-        """Do something that many seconds from now, or at the end."""
+        """Undo something that many seconds from now, or at the end."""
         heapq.heappush(self._undo, (time.monotonic() + seconds, next(self._order), undo))
 
     def set_up(self) -> None:
-        """Make the schema, and the tables that say what is true."""
+        """Create the schema, and the tables that record the truth."""
         dsn = self.server.dsn()
         schema.migrate(dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -244,20 +245,20 @@ class Run:
             self.plan.prepare(dsn)
 
     def warm_up(self) -> None:
-        """Start everybody, and wait until each has something to say."""
+        """Start all processes, and wait until each has recorded something."""
         deadline = time.monotonic() + PATIENCE
-        everybody = [*self.publishers, *self.consumers]
-        while not all(worker.has_spoken() for worker in everybody):
+        workers = [*self.publishers, *self.consumers]
+        while not all(worker.has_spoken() for worker in workers):
             self._wait_until(time.monotonic() + 0.1)
             if time.monotonic() > deadline:
-                raise TortureFailed(f"not all came to work. Their log ends:\n{self.log()}")
+                raise TortureFailed(f"not all processes started. Their log ends:\n{self.log()}")
 
     def log(self) -> str:
-        """Return the end of what the processes have said."""
+        """Return the end of the processes' logs."""
         return (self.folder / "workers.log").read_text(errors="replace")[-4000:]
 
     def break_things(self) -> None:
-        """Go through the plan of faults, beside the load."""
+        """Do the planned faults, beside the load."""
         began = time.monotonic()
         for step in plan(self.plan.seed, self.plan.seconds, self.plan.faults):
             self._wait_until(began + step.at)
@@ -270,7 +271,7 @@ class Run:
         self._scene.do(step)
 
     def _wait_until(self, end: float) -> None:
-        """Undo what falls due, and start again whoever was killed, until then."""
+        """Until then, undo faults that are due, and restart killed processes."""
         while (now := time.monotonic()) < end:
             while self._undo and self._undo[0][0] <= now:
                 heapq.heappop(self._undo)[2]()
@@ -286,7 +287,7 @@ class Run:
             heapq.heappop(self._undo)[2]()
         for worker in (*self.publishers, *self.consumers):
             worker.proxy.forward(leave_dead=True)
-            # A statement of a handler's own would wait on a dead connection until somebody ends it.
+            # A handler's own statement would wait for ever on a dead connection that is not ended.
             worker.proxy.cut()
         for worker in self.publishers:
             worker.kill()
@@ -312,7 +313,7 @@ class Run:
                 self.left.append(f"{worker.role} ended with {status}, not with 0: {self.log()}")
 
     def history(self) -> tuple[History, str]:
-        """Gather what was recorded and what the database says."""
+        """Collect the records and the database's view."""
         self._record.close()
         with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
             ((version,),) = connection.execute("SHOW server_version").fetchall()
@@ -338,7 +339,7 @@ class Run:
         return history, str(version)
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """End all that still runs."""
         for worker in (*self.publishers, *self.consumers):
             worker.close()
         self._record.close()
@@ -347,7 +348,7 @@ class Run:
 def torture(
     plan: Plan, *, keep: Path | None = None, say: Callable[[str], None] = lambda _words: None
 ) -> Report:
-    """Run, and judge. ``keep``: a folder for what was recorded; ``say``: is told what is done.
+    """Run and judge. ``keep``: a folder for the records; ``say``: called with what is done.
 
     Raises:
         InvalidArgument: there is no such fault.
@@ -371,7 +372,7 @@ def torture(
 
 @contextlib.contextmanager
 def _folders(keep: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Where the server lives, and where the records go; gone afterwards, but what is kept."""
+    """Yield folders for the server and the records, and remove them, except ``keep``."""
     base = Path(tempfile.mkdtemp(prefix="durable_notify-torture-"))
     folder = keep or Path(tempfile.mkdtemp(prefix="durable_notify-history-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The processes of a run: ``publisher`` and ``consumer``, to be broken. Options are a JSON object.
+"""The processes of a run, ``publisher`` and ``consumer``. Options are a JSON object.
 
-Each records what it tries and what comes of it in a file of its own, a line at once, so that
-SIGKILL loses no more than the line that is being written.
+Each records its attempts and their outcomes in a file of its own, a line at a time, so that
+SIGKILL loses only the line that is being written.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class HandlerFailed(Exception):
-    """What a handler raises now and then."""
+    """Raised by a handler now and then."""
 
 
 @dataclasses.dataclass(slots=True)
 class Options:
-    """What a worker is told."""
+    """The options of a worker."""
 
     who: str
     dsn: str
     record: str
     seed: str
     first: int = 0  # a publisher's first number
-    rate: float = 50.0  # transactions a second, about
+    rate: float = 50.0  # about how many transactions a second
     group: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     once: bool = False
-    work: float = 0.02  # the longest that a handler takes, in seconds
+    work: float = 0.02  # the longest time a handler takes, in seconds
     is_async: bool = False
 
 
@@ -81,7 +81,7 @@ class Recorder:
 
 
 def publish_for_ever(options: Options) -> None:
-    """Publish in transactions of all sorts until killed."""
+    """Publish in all kinds of transactions until killed."""
     rng = random.Random(options.seed)
     record = Recorder(options)
     number = options.first
@@ -104,10 +104,10 @@ def one_transaction(
     rng: random.Random,
     record: Recorder,
 ) -> None:
-    """Publish, with rows of one's own beside, and commit or roll back."""
+    """Publish, with rows of its own beside, and commit or roll back."""
     pause, gives_up, form = rng.random() * 0.02, rng.random() < 0.2, rng.randrange(3)
     topic = "quiet" if rng.random() < 0.2 else "t"
-    # A key is one publisher's: which of two is first would otherwise be anybody's guess.
+    # Each key has one publisher; otherwise the order of two messages would be unknown.
     key = rng.choice([None, f"{options.who} a", f"{options.who} b"])
     record("publishing", numbers=tuple(numbers), note=topic)
     try:
@@ -133,7 +133,7 @@ def one_transaction(
 def published(
     connection: psycopg.Connection[Any], topic: str, key: str | None, numbers: list[int], form: int
 ) -> list[int]:
-    """Publish in one of the ways there are; return the ids."""
+    """Publish in one of several ways; return the ids."""
     if form == 0:
         rows = connection.execute(PLAIN, [topic, [key] * len(numbers), numbers])
         return [message_id for (message_id,) in rows]
@@ -145,7 +145,7 @@ def published(
 
 
 class Handling:
-    """What the handlers of both halves have in common: what a delivery comes to."""
+    """The common part of synchronous and asynchronous handlers: the end of a delivery."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -153,21 +153,21 @@ class Handling:
         self.random = random.Random(options.seed)
 
     def begun(self, message: Any) -> tuple[float, str]:
-        """Note a delivery; return how long to work, and how to end."""
+        """Record a delivery; return how long to work, and how to end."""
         self.note("delivered", message)
         chance = self.random.random()
         how = "raise" if chance < 0.03 else "retry" if chance < 0.06 else "ack"
         return self.options.work * self.random.choice([0.0, 0.0, 0.0, 0.1, 1.0]), how
 
     def note(self, what: str, message: Any, note: str = "") -> None:
-        """Record what becomes of a delivery."""
+        """Record an event of a delivery."""
         self.record(
             what, numbers=(message.payload["n"],), group=self.options.group, message_id=message.id,
             attempt=message.attempt, token=message._lease.token, note=note,
         )  # fmt: skip
 
     def failed(self, message: Any, how: str, error: BaseException) -> None:
-        """Record how settling failed, where it was settling that did."""
+        """Record how settling failed, if it did."""
         if isinstance(error, SettleError):
             self.note("refused", message, how)
         elif not isinstance(error, HandlerFailed):
@@ -229,15 +229,15 @@ async def consume_async(options: Options, handling: Handling, about: dict[str, A
 
 
 class Brief(logging.Formatter):
-    """A log without tracebacks: most are of handlers that are to fail."""
+    """Formats a log without tracebacks: most are of handlers that fail on purpose."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        """Return the exception alone."""
+        """Return only the exception."""
         return repr(ei[1])
 
 
 def consume(options: Options) -> None:
-    """Consume until told to stop; begin again where the database is not to be had at the start."""
+    """Consume until stopped; retry if the database is not available at the start."""
     handling = Handling(options)
     about = {"group": options.group, "topics": TOPICS, **options.settings}
     while True:
@@ -254,8 +254,8 @@ def consume(options: Options) -> None:
 
 
 def main() -> None:
-    """Do what the role does."""
-    faulthandler.register(signal.SIGUSR1)  # says where it hangs
+    """Run the role."""
+    faulthandler.register(signal.SIGUSR1)  # shows where it hangs
     handler = logging.StreamHandler()
     handler.setFormatter(Brief("%(asctime)s %(process)d %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

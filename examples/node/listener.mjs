@@ -21,8 +21,8 @@ for (const client of [listening, working]) {
   await client.connect();
 }
 
-// What to wake when a notification comes, or the process is to stop. A notification is only a
-// hint that there is something to read: one that comes while nobody sleeps is noted.
+// What to wake when a notification arrives, or the process must stop. A notification is only a
+// hint that there is something to read. One that arrives while the loop runs is recorded.
 let rung = false;
 let stopping = false;
 let wake = () => {};
@@ -37,22 +37,22 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
   });
 }
 
-// LISTEN, commit, arm the topic's doorbell, then read: what is committed before that is found by
-// the first claim, what is published after it rings. `late` are transactions that published before
-// the bell was armed and have not ended: they will not ring, so look now and then until they have.
-// A channel is a name, hence escapeIdentifier.
+// LISTEN, commit, arm the topic's doorbell, then read. The first claim finds what was committed
+// before that, and what is published after it rings. `late` are transactions that published before
+// the doorbell was armed and have not ended. They will not ring, so poll until they have ended.
+// A channel is an identifier, hence escapeIdentifier.
 const { rows: [{ channel }] } = await working.query(
   "SELECT durable_notify.channel($1)", [topic]);
 await listening.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
 while (!(await listening.query("SELECT durable_notify.arm($1) AS armed", [topic])).rows[0].armed) {
-  await new Promise((resolve) => setTimeout(resolve, 10)); // a publisher was looking at the bell
+  await new Promise((resolve) => setTimeout(resolve, 10)); // a publisher was checking the doorbell
 }
 let { rows: [{ late }] } = await listening.query(
   "SELECT durable_notify.unnotified_transactions()::text[] AS late");
 await working.query("SELECT durable_notify.subscribe($1, $2)", [group, [topic]]);
 
 while (!stopping) {
-  rung = false; // before reading: a notification from here on is about something newer
+  rung = false; // before reading: a notification from here on announces something newer
   // A claim must be alone in its transaction: no BEGIN before it.
   const { rows: messages } = await working.query(
     "SELECT token, id, payload, attempt FROM durable_notify.claim($1, $2, max_messages => 100, owner => 'node')",
@@ -66,8 +66,8 @@ while (!stopping) {
 await listening.end();
 await working.end();
 
-// What is done with a batch, and that it is done, commit together. `id` and `token` are strings:
-// JavaScript's numbers do not hold a bigint.
+// The work on a batch and its acknowledgement commit together. `id` and `token` are strings,
+// because JavaScript's numbers do not hold a bigint.
 async function handle(messages) {
   await working.query("BEGIN");
   try {
@@ -81,11 +81,11 @@ async function handle(messages) {
     await working.query("COMMIT");
   } catch (error) {
     await working.query("ROLLBACK");
-    console.error(`a batch failed, and comes again when its lease runs out: ${error.message}`);
+    console.error(`a batch failed, and is redelivered when its lease expires: ${error.message}`);
   }
 }
 
-// Until a notification comes, something falls due by the clock, or POLL is over.
+// Sleep until a notification arrives, something becomes due, or POLL is over.
 async function sleep() {
   const { rows: [{ due }] } = await working.query(
     "SELECT durable_notify.next_due($1, $2) AS due", [group, [topic]]);

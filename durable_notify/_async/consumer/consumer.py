@@ -1,4 +1,4 @@
-"""A consumer: claims messages of its group, hands them out, and sees them settled."""
+"""A consumer: claims messages of its group, delivers them, and settles them."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ __all__ = ["AsyncConsumer"]
 
 log = logging.getLogger("durable_notify")
 
-#: How many messages a loop is given at first: it may settle several in one transaction of its own,
-#: and those of one key must then be of one lease.
+#: How many messages to claim first for a loop. It may settle several in one transaction of its
+#: own, and those of one key must then be of one lease.
 ITERATED = 10
 
 
 class AsyncConsumer:
     """Consumes topics as a member of a group.
 
-    Every group gets every message; the consumers of one group, in any number of processes, share
-    them. A message is delivered at least once: until it is acknowledged, whatever crashes.
+    Every group receives every message; the consumers of one group, in any number of processes,
+    share them. A message is delivered at least once: until it is acknowledged, whatever crashes.
 
     Iterate over it, and settle each message::
 
@@ -60,8 +60,7 @@ class AsyncConsumer:
             async for message in consumer:
                 await message.ack()
 
-    or give ``run`` a handler. A consumer is used once; its options are those of
-    ``ConsumerOptions``.
+    or give ``run`` a handler. Use a consumer only once.
 
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
@@ -71,7 +70,7 @@ class AsyncConsumer:
         options: see ``ConsumerOptions``.
     """
 
-    #: What becomes of the text of a payload: a relay passes it on as it is.
+    #: Decodes the text of a payload; a relay passes it on unchanged.
     _loads: Callable[[str], Any] = staticmethod(json.loads)
 
     def __init__(
@@ -98,7 +97,7 @@ class AsyncConsumer:
         self._compose()
 
     def _compose(self) -> None:
-        """Make the parts: what claims, what buffers, what calls handlers, what settles."""
+        """Create the parts: what claims, what buffers, what calls handlers, what settles."""
         options = self.options
         self._batch_sizer = BatchSizer(ITERATED, options.batch_size)
         self._queries = AsyncQueries(self._dsn, options)
@@ -149,12 +148,12 @@ class AsyncConsumer:
         await self.close()
 
     async def start(self) -> None:
-        """Check the schema, create or join the group, and begin to claim.
+        """Check the schema, create or join the group, and start to claim.
 
         Raises:
             SchemaError: the migrations do not fit this package; the text says what to run.
             psycopg.Error: the database cannot be reached or used. Once started, a consumer
-                outlasts outages by itself.
+                outlasts outages.
         """
         self._check_process()
         if self._started:
@@ -184,7 +183,7 @@ class AsyncConsumer:
             self._tasks.append(self._keep_up("maintenance", keep_up, *params))
 
     def _keep_up(self, name: str, function: Callable[..., Any], *args: Any) -> Task:
-        """Start a loop that the consumer cannot do without: an error in it ends the consumer."""
+        """Start a loop that the consumer needs: an error in it ends the consumer."""
 
         async def body() -> None:
             try:
@@ -204,21 +203,21 @@ class AsyncConsumer:
         self.stop()
 
     def _check_process(self) -> None:
-        """Raise UsedAfterFork in a process that this consumer's threads are not in."""
+        """Raise UsedAfterFork in a process that does not have this consumer's threads."""
         if os.getpid() != self._process:
             raise UsedAfterFork("the consumer was made before the fork: make a new one here")
 
     def _beat(self) -> bool:
-        """Give a sign of life; returns whether the database is to be left alone."""
+        """Record that the consumer is alive; return whether the database may be suspended."""
         self._health.beat(time.monotonic())
         self._iteration.warn_if_stuck(room=self._fetcher.free > 0)
         return self._subscription is not None and self._subscription.suspended
 
     def health(self) -> Health:
-        """Return how the consumer is: whether it lives, and whether it works. From any thread.
+        """Return whether the consumer is alive, and whether it is ready. Thread-safe.
 
-        Nothing is asked of the database. A consumer whose event loop is blocked, or which has
-        ended by an error, does not live; one whose claims fail lives, and is not ready.
+        It does not ask the database. A consumer whose event loop is blocked, or which an error has
+        ended, is not alive. One whose claims fail is alive, and not ready.
         """
         subscription, options = self._subscription, self.options
         return self._health.health(
@@ -245,7 +244,7 @@ class AsyncConsumer:
         return "sleeping" if self._subscription.asleep else "polling"
 
     def stop(self) -> None:
-        """Claim nothing more; iteration and ``run`` end once what is under way is done."""
+        """Claim nothing more; iteration and ``run`` end once current handlers have finished."""
         self._health.stop()
         self._stopping.set()
         self._room.set()
@@ -253,9 +252,9 @@ class AsyncConsumer:
             self._subscription.end()
 
     async def close(self) -> None:
-        """Stop, send the acknowledgements recorded, and give unsettled messages back at once."""
+        """Stop, send recorded acknowledgements, and release unsettled messages at once."""
         if os.getpid() != self._process:
-            return  # the connections are the other process's
+            return  # the connections belong to the other process
         self.stop()
         self._closed = True
         if not self._tasks:
@@ -269,8 +268,8 @@ class AsyncConsumer:
             for task in tasks[1:]:
                 await task.join()
         finally:
-            # Whatever happens: others may share the listener, and the pool's own tasks do not end
-            # with those of a loop that ends.
+            # Even after an error: other consumers may share the listener, and the pool's tasks do
+            # not end with the event loop's.
             try:
                 if self._subscription is not None:
                     await self._subscription.close()
@@ -290,21 +289,21 @@ class AsyncConsumer:
         return message
 
     async def run(self, handler: Callable[[AsyncMessage], Any], *, concurrency: int = 1) -> None:
-        """Hand messages to a handler until stopped: by ``stop()``, SIGTERM or SIGINT.
+        """Deliver messages to a handler until ``stop()``, SIGTERM or SIGINT.
 
-        A message whose handler returns without having settled it is acknowledged. One whose
-        handler raises is redelivered, later each time, up to the group's ``max_attempts``; then it
-        becomes a dead letter. On stopping, handlers at work finish, their acknowledgements are
-        sent and what was not begun is given back. At a second signal they are not waited for.
+        If the handler returns without settling its message, the consumer acknowledges it. If it
+        raises, the message is redelivered, with longer delays, up to the group's ``max_attempts``;
+        then it becomes a dead letter. To stop, the consumer lets running handlers finish, sends
+        their acknowledgements, and releases the other messages. A second signal ends the wait.
 
         Args:
             handler: called with each message; may be a plain function or return an awaitable.
-            concurrency: how many messages are handled at once.
+            concurrency: how many messages to handle at once.
 
         Raises:
-            InvalidArgument: a call of the handler would only make a coroutine or generator.
+            InvalidArgument: a call of the handler would only create a coroutine or generator.
             ConsumerClosed: the consumer has run before.
-            BaseException: what a handler raised that is no Exception, such as SystemExit.
+            BaseException: a handler raised one that is not an Exception, such as SystemExit.
         """
         _check_concurrency(concurrency)
         check_handler(handler, awaited=AWAITS)
@@ -337,17 +336,17 @@ class AsyncConsumer:
         max_wait: float = 1.0,
         concurrency: int = 1,
     ) -> None:
-        """Hand batches of messages to a handler until stopped, as ``run`` does single ones.
+        """Deliver batches of messages to a handler, as ``run`` does single messages.
 
-        The handler may settle messages of a batch one by one: those it has not settled when it
-        returns are acknowledged; those it has not settled when it raises are redelivered, by the
-        rules for errors. A batch may have several messages of a key, in their order.
+        The handler may settle messages of a batch one by one. If it returns, the consumer
+        acknowledges the others. If it raises, it redelivers the others, by the rules for errors. A
+        batch may have several messages of a key, in order.
 
         Args:
             handler: called with lists of 1 to ``size`` messages.
             size: the most messages in a batch; no more than ``prefetch``.
-            max_wait: how many seconds a batch waits for more messages after its first.
-            concurrency: how many batches are handled at once.
+            max_wait: how many seconds to wait for more messages after the first of a batch.
+            concurrency: how many batches to handle at once.
         """
         _check_concurrency(concurrency)
         self._check_batches(size, max_wait, concurrency)
@@ -360,13 +359,13 @@ class AsyncConsumer:
     ) -> AsyncIterator[list[AsyncMessage]]:
         """Iterate over batches; the body settles each message, sooner or later.
 
-        Several may iterate at once, as long as all sizes together are no more than ``prefetch``:
-        messages that are kept in order do not get into two batches at once. What is not settled
-        when the consumer is closed is given back, and its attempt does not count.
+        Several loops may iterate at once, if all sizes together are no more than ``prefetch``.
+        Messages that are kept in order are never in two batches at once. ``close`` releases what
+        is not settled, and its attempt does not count.
 
         Args:
             size: the most messages in a batch.
-            max_wait: how many seconds a batch waits for more messages after its first.
+            max_wait: how many seconds to wait for more messages after the first of a batch.
         """
         self._check_process()
         self._check_batches(size, max_wait, 1)
@@ -377,13 +376,13 @@ class AsyncConsumer:
             await checkpoint()
 
     def settle_soon(self, message: AsyncMessage, outcome: Outcome) -> None:
-        """Settle a message together with others, before long; not durable on return.
+        """Settle a message together with others, soon; not durable on return.
 
-        Should the process die first, the message is redelivered.
+        If the process dies first, the message is redelivered.
 
         Args:
-            outcome: ``Ack()``, ``Retry()`` or ``Reject()``; messages kept in order get theirs in
-                that order.
+            outcome: ``Ack()``, ``Retry()`` or ``Reject()``. Settle messages that are kept in order
+                in that order.
 
         Raises:
             AlreadySettled: it was settled before, or sent back with an earlier one of its key.
@@ -393,10 +392,10 @@ class AsyncConsumer:
         self._lease_manager.settle_soon(message._lease, message.id, outcome)
 
     async def filter_held(self, messages: Iterable[AsyncMessage]) -> list[AsyncMessage]:
-        """Return which of some messages are unsettled and this consumer's still.
+        """Return the messages that are unsettled and still leased by this consumer.
 
-        Ask after a long wait. A lease may have run out while the process was suspended or the
-        database out of reach, and another consumer may have its messages.
+        Call it after a long wait. A lease may have expired while the process was suspended or the
+        database unreachable, and another consumer may have its messages.
         """
         held = []
         for message in messages:
@@ -414,13 +413,13 @@ class AsyncConsumer:
             raise InvalidArgument(f"max_wait must be 0 or more seconds, not {max_wait!r}")
 
     def _on_capacity(self) -> None:
-        """Messages are no longer held."""
+        """Check for room and for the end, because messages are no longer held."""
         self._room.set()
         if self._subscription is not None and (
             self.options.until_empty
             or (self.options.idle_poll is not None and self._lease_manager.held == 0)
         ):
-            self._subscription.wake()  # it may be empty now, or time to be idle
+            self._subscription.wake()  # the consumer may have to stop or be suspended now
 
 
 def _check_concurrency(concurrency: int) -> None:

@@ -1,4 +1,4 @@
-"""What a consumer checks from time to time: its connections, and its group's options."""
+"""Regular checks of a consumer's connections and its group's options."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class AsyncUpkeep:
         self._queries = queries
         self._options = options
         self._emitter = emitter
-        self._reported: dict[str, Any] = {}  # the value of each option that was warned of
+        self._reported: dict[str, Any] = {}  # the value of each option in the last warning
 
     async def check_loop(self, closing: Event, beat: Callable[[], bool]) -> None:
         """Check until closing.
 
         Args:
-            closing: ends it.
-            beat: called each time; returns whether the database is to be left alone.
+            closing: ends the loop.
+            beat: called each time; returns whether the database may be suspended.
         """
         compared_at = time.monotonic()
         while not await closing.wait(self._options.heartbeat):
@@ -55,16 +55,16 @@ class AsyncUpkeep:
                     self.say_differing(await self._queries.differing(), started=False)
 
     def say_differing(self, options: Mapping[str, tuple[Any, Any]], *, started: bool) -> None:
-        """Warn of options of the group that differ from those given: once of each value."""
+        """Warn of options of the group that differ from those given, once for each value."""
         group = self._options.group
         for name, (stored, given) in options.items():
             if self._reported.get(name) == stored:
                 continue
             self._reported[name] = stored
             why = (
-                "it is what we were given that counts from here on"
+                "the options of this consumer apply from here on"
                 if started
-                else "it was set since we started"
+                else "the group's option was changed since this consumer started"
             )
             log.warning(
                 "group %r: %s %s %r, and this consumer was given %r: %s. Give all consumers of the "

@@ -1,4 +1,4 @@
-"""From what the caller has to the psycopg connection underneath."""
+"""Find the psycopg connection underneath the caller's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["fetch", "fetch_alone", "unwrap"]
 async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
     """Return the psycopg connection that carries the caller's transaction.
 
-    A SQLAlchemy Connection or Session begins its transaction here if it had not, so that its
+    A SQLAlchemy Connection or Session begins its transaction here if it has none, so that its
     ``commit()`` and ``rollback()`` decide.
 
     Raises:
@@ -38,7 +38,7 @@ async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
     if isinstance(connection, AsyncConnection):
         return connection
     driver: Any = None
-    if "sqlalchemy.ext.asyncio" in sys.modules:  # who has no SQLAlchemy objects need not import it
+    if "sqlalchemy.ext.asyncio" in sys.modules:  # do not import it for callers that do not use it
         from sqlalchemy.ext.asyncio import AsyncConnection as AlchemyAsyncConnection
         from sqlalchemy.ext.asyncio import AsyncSession as AlchemyAsyncSession
         from sqlalchemy.ext.asyncio import async_scoped_session
@@ -60,7 +60,7 @@ async def unwrap(connection: Publishable) -> AsyncConnection[Any]:
 async def fetch(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call the database half in the caller's transaction."""
+    """Run a statement in the caller's transaction."""
     driver = await unwrap(connection)
     check_encoding(driver.pgconn)
     if getattr(driver, "must_begin", False):
@@ -71,7 +71,7 @@ async def fetch(
 async def fetch_alone(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call what needs READ COMMITTED: in a transaction of that level, if none is open."""
+    """Run a statement that needs READ COMMITTED: begin such a transaction if none is open."""
     driver = await unwrap(connection)
     check_encoding(driver.pgconn)
     return await (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
@@ -96,20 +96,20 @@ async def _fetch_alone(
 
 
 async def _catch_up(driver: AsyncConnection[Any]) -> None:
-    """Have all that was sent be answered.
+    """Wait for the answers to all that was sent.
 
-    Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
-    none was neither left alone, if it was the caller's, nor committed, if it was ours.
+    Trap: in pipeline mode nothing else tells whether a transaction is open. Without this, a
+    caller's open transaction was not left alone, and our own was not committed.
     """
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
-        async with driver.pipeline():  # within the caller's: it begins by that
+        async with driver.pipeline():  # nested in the caller's, it begins with a sync
             pass
 
 
 async def _fetch(
     driver: AsyncConnection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    # A cursor of our own: the caller's connection may make cursors and rows of another kind.
+    # A cursor of our own kind: the caller's connection may have other cursor and row factories.
     async with own_cursor(driver) as cursor:
         with map_errors(), allowing(lambda: (driver.info.user, to_call(query, params))):
             await cursor.execute(query, params)

@@ -1,4 +1,4 @@
-"""Connections of this library's own: none is waited for in vain."""
+"""Connections of this library's own, with a limit on each wait."""
 
 from __future__ import annotations
 
@@ -33,47 +33,47 @@ __all__ = [
 
 log = logging.getLogger("durable_notify")
 
-#: How often a connection shows that it is alive by default, in seconds.
+#: How often to check that a connection is alive, by default, in seconds.
 HEARTBEAT = 15.0
 
-#: Errors after which to try again: the connection broke, the server is restarting, standing by or
-#: short of something. ``InterfaceError``: the connection was found closed.
+#: Errors after which to retry: the connection broke; the server restarts, is a standby or lacks
+#: a resource. ``InterfaceError``: the connection was found closed.
 TRANSIENT = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.TransactionTimeout, psycopg.errors.IdleInTransactionSessionTimeout,
 )  # fmt: skip
 
-#: What a pooler in transaction mode says if another of its sessions has a prepared statement.
+#: Errors of a pooler in transaction mode if the prepared statement is in another of its sessions.
 _UNPREPARED = (
     psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement,
-    psycopg.errors.ProtocolViolation,  # it has another one of that name
+    psycopg.errors.ProtocolViolation,  # this session has another statement of that name
 )  # fmt: skip
 
 RV = TypeVar("RV")
 
 
 class ConnectFailed(psycopg.OperationalError):
-    """There was no connection to send a statement on: it has had no effect."""
+    """The statement was not sent, because there was no connection: it had no effect."""
 
 
 class StatementTimeout(psycopg.OperationalError):
-    """A statement was not answered in time: it may have had its effect."""
+    """The server did not answer a statement in time: it may have had its effect."""
 
 
 class ReadOnlyServer(psycopg.OperationalError):
-    """The server takes no changes: a trouble of its own, which is told of as such."""
+    """The server accepts no changes; reported as a problem of its own."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the server can only be read: it is a standby, or was made read-only. LISTEN and "
-            "claims need the primary: name it, or all hosts with target_session_attrs=read-write"
+            "the server is read-only: it is a standby, or was made read-only. LISTEN and claims "
+            "need the primary: name it, or all hosts with target_session_attrs=read-write"
         )
 
 
 class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
-    """A connection that is given up if a statement is not answered within ``answer`` seconds.
+    """A connection that closes itself if the server does not answer within ``answer`` seconds.
 
-    Its errors of connecting do not quote the DSN.
+    Its connection errors do not quote the DSN.
 
     Trap: TCP alone does not find every connection that is dead: a pooler, a load balancer or a NAT
     in between keeps confirming what it cannot deliver.
@@ -81,8 +81,8 @@ class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
 
     answer: float | None = None
     used_at = 0.0
-    #: Whether statements have to be told that they are READ COMMITTED, which is not the default
-    #: here. Trap: said once for the session, it would be said to others behind a pooler.
+    #: Whether each transaction has to set READ COMMITTED, because it is not the default here. Trap:
+    #: behind a pooler, a setting of the session would apply to other clients.
     must_begin = False
 
     @classmethod
@@ -92,19 +92,19 @@ class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
             return await super().connect(dsn, **kwargs)
 
     async def look_at_default(self) -> None:
-        """Find out which isolation level statements have here that are told none."""
+        """Find out the default isolation level."""
         cursor = await self.execute("SELECT pg_catalog.current_setting('transaction_isolation')")
         self.must_begin = await cursor.fetchone() != ("read committed",)
         if self.must_begin:
             await self.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        """Wait for the server, as psycopg does; no longer than is allowed."""
+        """Wait for the server, as psycopg does, within the limit."""
         self.used_at = time.monotonic()
         if self.answer is None:
             return await super().wait(gen, *args, **kwargs)
         try:
-            # A tenth of the time is for telling the server.
+            # A tenth of the time is left for the cancel request.
             bounded = _bounded(gen, time.monotonic() + self.answer * 0.9)
             return await super().wait(bounded, *args, **kwargs)
         except StatementTimeout:
@@ -112,10 +112,10 @@ class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
             raise
 
     async def prove(self, heartbeat: float) -> None:
-        """Check that the server answers, if it has not for a heartbeat.
+        """Check that the server answers, if it has sent nothing for a heartbeat.
 
         Raises:
-            psycopg.OperationalError: it does not.
+            psycopg.OperationalError: the server does not answer.
         """
         if time.monotonic() - self.used_at >= heartbeat:
             before, self.answer = self.answer, heartbeat
@@ -123,22 +123,22 @@ class AsyncTimeoutConnection(AsyncConnection[tuple[Any, ...]]):
             self.answer = before
 
     async def _give_up(self, seconds: float) -> None:
-        """Close it. A server that is only slow must not run a statement that was given up."""
+        """Cancel and close: a server that is only slow must not run a statement that we gave up."""
         with contextlib.suppress(Exception):
-            if capabilities.has_cancel_safe():  # the older way may itself wait for ever
+            if capabilities.has_cancel_safe():  # the older function may itself wait for ever
                 await self.cancel_safe(timeout=seconds)
         await self.close()
 
 
 def _bounded(gen: PQGen[RV], until: float) -> Generator[Any, Any, RV]:
-    """Pass on what psycopg waits for, until it is too late: it looks in ten times a second."""
+    """Pass on what psycopg waits for, until the time is over; psycopg checks every 0.1 s."""
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             if not ready and time.monotonic() >= until:
                 raise StatementTimeout(
-                    "the server has not answered in time; the connection is given up"
+                    "the server has not answered in time; the connection is closed"
                 )
             wanted = gen.send(ready)
     except StopIteration as end:
@@ -149,16 +149,16 @@ def _bounded(gen: PQGen[RV], until: float) -> Generator[Any, Any, RV]:
 async def connect(
     dsn: str, purpose: str, heartbeat: float = HEARTBEAT, *, lent: bool = False
 ) -> AsyncTimeoutConnection:
-    """Open a connection of our own: autocommit, and found dead within two heartbeats.
+    """Open a connection of our own: in autocommit, and found dead within two heartbeats.
 
     Args:
-        dsn: where it leads.
-        purpose: what it is for, in its ``application_name``.
-        heartbeat: how often it shows that it is alive.
-        lent: whether others run statements of theirs on it, as their program and role are set.
+        dsn: the database.
+        purpose: what the connection is for, in its ``application_name``.
+        heartbeat: how often to check that the connection is alive.
+        lent: whether handlers run their own statements on it, with the program's settings.
 
     Raises:
-        ReadOnlyServer: it leads to a standby.
+        ReadOnlyServer: the server is a standby.
     """
     wanted = settings(dsn, purpose, heartbeat)
     if lent:
@@ -183,14 +183,14 @@ async def _able_to_write(connection: AsyncTimeoutConnection) -> AsyncTimeoutConn
 
 
 def can_write(connection: AsyncConnection[Any]) -> bool:
-    """Whether a session may write by default: the server says so with its answers, and changes."""
+    """Whether a session may write by default, as the server reports, also after changes."""
     return connection.info.parameter_status("default_transaction_read_only") != "on"
 
 
 class AsyncConnectionRegistry:
-    """A consumer's connections, to be cut if their server does not answer any more.
+    """Knows a consumer's connections, and cuts them if their server no longer answers.
 
-    Nothing else ends a wait for a server that hangs: its machine still confirms what is sent to it.
+    Nothing else ends a wait for a server that hangs: its machine still confirms each packet.
     """
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ class AsyncConnectionRegistry:
             self._connections.add(connection)
 
     def cut(self) -> None:
-        """Shut all of them down: a wait on one, or its next use, raises OperationalError."""
+        """Shut all connections down: a wait on one, or its next use, raises OperationalError."""
         with self._mutex:
             connections = list(self._connections)
         for connection in connections:
@@ -215,14 +215,14 @@ class AsyncConnectionRegistry:
 def settings(
     dsn: str, purpose: str, heartbeat: float = HEARTBEAT, *, name: str = "durable_notify"
 ) -> dict[str, Any]:
-    """Return the settings of our own connections, unless the DSN says otherwise.
+    """Return the settings for our own connections.
 
-    Nor the service that it names, nor the environment.
+    It leaves out what the DSN, the service that it names, or the environment sets.
     """
     given = set_elsewhere(dsn)
     wanted: dict[str, Any] = {
         "connect_timeout": min(10, max(2, math.ceil(heartbeat))),
-        # Idle, a peer that is gone is missed after 5/3 of a heartbeat; with data under way, 4/3.
+        # A dead peer is found after 5/3 of a heartbeat if idle, and 4/3 if data is in flight.
         "keepalives_idle": max(1, round(heartbeat * 2 / 3)),
         "keepalives_interval": max(1, round(heartbeat / 3)),
         "keepalives_count": 3,
@@ -231,18 +231,18 @@ def settings(
     }
     ours = {key: value for key, value in wanted.items() if key not in given}
     if "connect_timeout" in given and "connect_timeout" not in check_dsn(dsn):
-        # It is psycopg that obeys this one, and it does not read services.
+        # psycopg itself applies this setting, and does not read services.
         ours["connect_timeout"] = given["connect_timeout"]
-    # No prepared statements: what is behind a pooler in transaction mode has none of ours.
-    # UTF-8 whatever the DSN or PGCLIENTENCODING say: channels and payloads may have any character.
+    # No prepared statements: a session behind a pooler in transaction mode has none of ours.
+    # UTF-8 even if the DSN or PGCLIENTENCODING differ: channels and payloads have any character.
     fixed = {"autocommit": True, "prepare_threshold": None, "client_encoding": "utf8"}
     return {**ours, **fixed}
 
 
 def was_closed(connection: AsyncConnection[Any]) -> bool:
-    """Whether the server has ended a connection meanwhile: nothing need be sent to find out."""
+    """Return whether the server has closed a connection; it sends nothing to find out."""
     try:
-        for _ in range(2):  # what it said last, and that it closed it
+        for _ in range(2):  # first its last words, then the end of the stream
             connection.pgconn.consume_input()
     except psycopg.Error:
         return True
@@ -250,16 +250,16 @@ def was_closed(connection: AsyncConnection[Any]) -> bool:
 
 
 class AsyncReconnectingConnection:
-    """A connection for one statement after the other, replaced when it broke.
+    """A connection for one statement at a time, replaced after it broke.
 
-    A pool takes half a millisecond to lend and to take back, which is as long as a claim.
+    It is not a pool: that takes half a millisecond to lend and return, as long as a claim.
 
     Args:
-        dsn: where it leads.
-        purpose: what it is for, in its ``application_name``.
+        dsn: the database.
+        purpose: what the connection is for, in its ``application_name``.
         registry: knows its connections, to cut them if the server hangs.
-        heartbeat: how often it shows that it is alive.
-        answer: how long a statement may take; more, and the connection counts as dead.
+        heartbeat: how often to check that the connection is alive.
+        answer: how long a statement may take before the connection counts as dead.
     """
 
     def __init__(
@@ -280,7 +280,7 @@ class AsyncReconnectingConnection:
         self._lock = Lock()
 
     def direct(self) -> None:
-        """Prepare statements from here on: no pooler stands in between."""
+        """Prepare statements from here on, because there is no pooler."""
         self._direct = True
         if self._connection is not None:
             self._connection.prepare_threshold = 2
@@ -303,19 +303,19 @@ class AsyncReconnectingConnection:
                 await self._close()
                 raise ConnectFailed("statements cannot be prepared here; trying without") from None
             except psycopg.errors.ReadOnlySqlTransaction:
-                await self._close()  # the DSN may lead to another host by now
+                await self._close()  # the DSN may resolve to another host by now
                 raise
             finally:
                 if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     await self._close()
 
     async def check(self) -> bool:
-        """Ask an idle connection for an answer, and close it if none comes; False: it was dead.
+        """Check an idle connection, and close it if the server does not answer; False: it was dead.
 
-        Else the next message would wait for as long as a statement may take.
+        Without this, the next message would wait for as long as a statement may take.
         """
         if self._lock.locked():
-            return True  # at work
+            return True  # in use
         async with self._lock:
             try:
                 if self._connection is not None:
@@ -327,7 +327,7 @@ class AsyncReconnectingConnection:
             return True
 
     async def drop(self) -> None:
-        """Close the connection if it is idle; the next statement makes a new one."""
+        """Close the connection if it is idle; the next statement opens a new one."""
         if not self._lock.locked():
             await self.close()
 

@@ -1,4 +1,4 @@
-"""The functions of the database half, as a consumer calls them."""
+"""The SQL functions that a consumer calls."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ __all__ = ["AsyncQueries", "settle"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to try to join a group that open transactions hold: the database waits 5 s each time.
+#: How often to try to join a group that open transactions lock; the database waits 5 s each time.
 TRIES_TO_JOIN = 6
 
 
 async def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
-    """Settle messages of a lease in the transaction of a connection; returns that one's name.
+    """Settle messages of a lease in the transaction of a connection; return its name.
 
     Raises:
         LeaseLost, AlreadySettled: the transaction has failed and can only be rolled back.
@@ -76,9 +76,9 @@ def _as_json(pgconn: PGconn, error: Failure | None) -> str | None:
 
 
 class AsyncQueries:
-    """Calls the database half through connections of its own.
+    """Calls SQL functions through connections of its own.
 
-    One for claiming, one for settling, one for keeping leases alive, so that none waits for
+    One connection claims, one settles, and one keeps leases alive, so that none waits for
     another.
     """
 
@@ -86,7 +86,7 @@ class AsyncQueries:
         self._dsn = dsn
         self._options = options
         self._patterns = [topic for topic in options.topics if is_pattern(topic)]
-        # Tells this consumer from all others of an exclusive group; an owner need not.
+        # Identifies this consumer of an exclusive group; owners need not be unique.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
         purpose = f"consumer {options.group}"[:45]
@@ -94,22 +94,22 @@ class AsyncQueries:
         self.registry = registry = AsyncConnectionRegistry()
         self._claiming = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
-        # If it is dead, there is time to try again before a lease runs out.
+        # If the connection is dead, there is time to retry before a lease expires.
         self._keeping = AsyncReconnectingConnection(
             dsn, purpose, registry, beat, min(2 * beat, lease / 3)
         )
         self._connections = (self._claiming, self._settling, self._keeping)
-        # Settling never waits for a handler's connection, nor handlers for one another's.
+        # Settling never waits for a handler's connection, nor one handler for another's.
         self.transactions = AsyncTransactionPool(
             dsn, f"handler {options.group}"[:45], registry, beat
         )
 
     async def open(self) -> dict[str, tuple[Any, Any]]:
-        """Check the schema, and subscribe the group; returns what options it had that we change.
+        """Check the schema, and subscribe the group; return the options that this changes.
 
         Raises:
             SchemaError: the migrations do not fit this package.
-            psycopg.Error: the database cannot be reached or used, in the driver's own words.
+            psycopg.Error: the database cannot be reached or used.
         """
         options = self._options
         async with await connect(self._dsn, "start", options.heartbeat) as connection:
@@ -140,7 +140,7 @@ class AsyncQueries:
         }
 
     async def differing(self) -> dict[str, tuple[Any, Any]]:
-        """Return which options of the group are not those that were given; and both values."""
+        """Return the options of the group that differ from those given, with both values."""
         if not self._options.group_settings:
             return {}
         return self._differing(await self._keeping.fetch(sql.GROUP_OPTIONS, (self._options.group,)))
@@ -155,7 +155,7 @@ class AsyncQueries:
             await fetch(connection, sql.CONFIGURE, (options.group, json.dumps(given)))
 
     async def _look_at_topics(self, connection: AsyncConnection[Any]) -> None:
-        """Say which topics may be misspelt. Only the owner may see the names of other topics."""
+        """Warn of topics that may be misspelt. Only the owner may see the names of other topics."""
         group, topics = self._options.group, list(self._options.topics)
         unpublished = [
             row[0] for row in await fetch(connection, sql.NEVER_PUBLISHED, (group, topics))
@@ -166,7 +166,7 @@ class AsyncQueries:
         say_unpublished(group, unpublished, others)
 
     def direct(self) -> None:
-        """Prepare statements from here on: no pooler stands between us and the database."""
+        """Prepare statements from here on, because there is no pooler."""
         self._claiming.direct()
         self._settling.direct()
 
@@ -174,7 +174,7 @@ class AsyncQueries:
         """Check that the idle connections are alive, and close those that are not."""
         for connection in self._connections:
             if not await connection.check():
-                for other in self._connections:  # they have most likely died together
+                for other in self._connections:  # the others have most likely died too
                     await other.drop()
         await self.transactions.check()
 
@@ -185,7 +185,7 @@ class AsyncQueries:
         await self.transactions.close()
 
     async def discover(self) -> list[str]:
-        """Return the topics that the patterns match by now, the group subscribed to them."""
+        """Subscribe the group to topics that its patterns match by now, and return them."""
         rows = await self._claiming.fetch(sql.DISCOVER, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
@@ -211,27 +211,27 @@ class AsyncQueries:
             await settle(connection, token, outcomes)
 
     async def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
-        """Prolong leases; returns the tokens still held."""
+        """Extend leases; return the tokens still held."""
         rows = await self._keeping.fetch(sql.EXTEND, (list(tokens), seconds))
         return {row[0] for row in rows}
 
     async def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
-        """Give leases back; returns the tokens that an open transaction still holds."""
+        """Release leases; return the tokens that an open transaction still holds."""
         rows = await self._settling.fetch(sql.RELEASE, (list(tokens), counted))
         return {row[0] for row in rows}
 
     async def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
-        """Return those of some messages that are not acknowledged, and whether they are dead."""
+        """Return the unacknowledged ones of some messages, and whether each is a dead letter."""
         params = (self._options.group, list(ids))
         return dict(await self._settling.fetch(sql.UNACKNOWLEDGED, params))
 
     async def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
-        """Return those of some transactions that have ended, committed or not."""
+        """Return which of some transactions have ended, committed or not."""
         names = list(transactions)
         try:
             rows = await self._settling.fetch(sql.ENDED_TRANSACTIONS, (names,))
         except psycopg.errors.InvalidParameterValue:
-            return set(names)  # this server never came so far: their primary was replaced
+            return set(names)  # this server never had them: it replaced their primary
         return {row[0] for row in rows}
 
     async def next_due(self, topics: Iterable[str]) -> float | None:
@@ -241,22 +241,22 @@ class AsyncQueries:
         return due
 
     async def advance_replays(self, topics: Iterable[str]) -> float | None:
-        """Advance running replays; returns the seconds until the next step, None: none runs."""
+        """Advance running replays; return the seconds until the next step, None: none runs."""
         params = (self._options.group, list(topics))
         due: float | None = (await self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
     async def renew_active(self) -> None:
-        """Give a sign of life as the active consumer of an exclusive group, if this one is."""
+        """Report that the active consumer of an exclusive group is alive, if this is the one."""
         params = (self._options.group, self._consumer, self._options.lease)
         await self._keeping.fetch(sql.RENEW_ACTIVE, params)
 
     async def resign_active(self) -> None:
-        """Let another consumer of an exclusive group be the active one at once."""
+        """Let another consumer of an exclusive group become active at once."""
         await self._settling.fetch(sql.RESIGN_ACTIVE, (self._options.group, self._consumer))
 
     async def maintenance_due(self, every: float) -> bool | None:
-        """Return whether no maintenance was done for so long; None: this role may not do it."""
+        """Return whether no maintenance ran for so many seconds; None: this role may not run it."""
         if not (await self._keeping.fetch(sql.IS_OWNER, ()))[0][0]:
             return None
         return bool((await self._keeping.fetch(sql.MAINTENANCE_DUE, (every,)))[0][0])

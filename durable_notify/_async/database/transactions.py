@@ -22,22 +22,22 @@ __all__ = ["AsyncTransactionPool"]
 
 
 class AsyncTransactionPool:
-    """As many connections as handlers are in a transaction at once, and no more.
+    """Lends a connection to each handler in a transaction, and never holds more than those need.
 
-    Trap: psycopg_pool replaces each that broke and opens others for who waits meanwhile. After a
-    few restarts of a pooler in session mode a consumer of two handlers held nine, of the twenty
-    sessions that all share there.
+    Trap: psycopg_pool replaces each broken connection, and opens others for handlers that wait
+    meanwhile. After a few restarts of a pooler in session mode, a consumer of two handlers held
+    nine of the twenty sessions that all clients share there.
 
     Args:
-        dsn: where they lead.
-        purpose: what they are for, in their ``application_name``.
-        registry: knows them, to cut them if the server hangs.
-        heartbeat: how long one may lie idle before it is asked for an answer, in seconds.
+        dsn: the database.
+        purpose: what the connections are for, in their ``application_name``.
+        registry: knows the connections, to cut them if the server hangs.
+        heartbeat: how long one may be idle before a check that it is alive, in seconds.
     """
 
     #: How long to try to connect, in seconds.
     PATIENCE = 10.0
-    #: How long one that is not used stays open, in seconds.
+    #: How long an unused connection stays open, in seconds.
     IDLE = 60.0
 
     def __init__(
@@ -47,7 +47,7 @@ class AsyncTransactionPool:
         self._purpose = purpose
         self._registry = registry
         self._heartbeat = heartbeat
-        self._idle: deque[AsyncTimeoutConnection] = deque()  # used last is last
+        self._idle: deque[AsyncTimeoutConnection] = deque()  # the one used last is last
         self._closing = Event()
 
     @contextlib.asynccontextmanager
@@ -55,14 +55,14 @@ class AsyncTransactionPool:
         """Lend a connection.
 
         Raises:
-            psycopg.OperationalError: none could be made, in the driver's own words.
+            psycopg.OperationalError: no connection could be opened.
         """
         connection = await self._take()
         try:
             yield connection
         finally:
             status = connection.info.transaction_status
-            # One that leads to a server that takes no writes any more is closed, too.
+            # A connection to a server that has become read-only is closed too.
             if (
                 status == psycopg.pq.TransactionStatus.IDLE
                 and can_write(connection)
@@ -73,7 +73,7 @@ class AsyncTransactionPool:
                 await connection.close()
 
     async def check(self) -> None:
-        """Close connections that have not been used for long."""
+        """Close connections that have been unused for long."""
         for _ in range(len(self._idle)):
             try:
                 connection = self._idle.popleft()
@@ -85,7 +85,7 @@ class AsyncTransactionPool:
                 await connection.close()
 
     async def close(self) -> None:
-        """Close the connections that are not lent; the others are when they come back."""
+        """Close the connections that are not lent; the others close when they are returned."""
         self._closing.set()
         while self._idle:
             await self._idle.pop().close()
@@ -101,7 +101,7 @@ class AsyncTransactionPool:
                     await connection.prove(self._heartbeat)
                     return connection
             except psycopg.OperationalError:
-                pass  # it died while it was idle
+                pass  # the connection died while it was idle
             await connection.close()
 
     async def _new(self) -> AsyncTimeoutConnection:

@@ -1,4 +1,4 @@
-"""A session that listens, driven by hand."""
+"""A listening session, without psycopg's ``notifies()``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["AsyncListeningSession"]
 class AsyncListeningSession:
     """A connection on which statements run and notifications arrive.
 
-    It is driven below psycopg's ``notifies()``. That would hold the connection's lock while it
-    waits, drop the rest of a batch when left, and could not bound how long an answer takes.
+    It works below psycopg's ``notifies()``. That would hold the connection's lock while it
+    waits, drop the rest of a batch when left, and could not limit how long an answer takes.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What one consumer hears on the process's listening connection, and how it sleeps."""
+"""One consumer's share of the process's listening connection, and how it sleeps."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ __all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "RECHECK", "AsyncSubscripti
 
 #: How often to poll while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
-#: No wait may be longer than a thread can wait.
+#: The longest wait that a thread supports.
 LONGEST_SLEEP = 86_400.0
-#: After how many attempts to listen a suspended consumer does without.
+#: After how many attempts to listen a suspended consumer stops trying.
 PATIENCE = 3
-#: Stands for a ring's payload when nothing rang, and a publisher may have wanted to.
+#: Stands for the payload of a ring that a publisher may have been unable to send.
 RECHECK = ""
 
 
 class AsyncSubscription:
-    """What one consumer hears: ``woken`` is set by every ring on one of its channels.
+    """Receives the rings of one consumer's channels; each one sets ``woken``.
 
-    Publishers ring for it only while it is armed. ``woken`` is also set whenever rings may have
-    been missed: once the doorbells it asked for are armed, after every reconnection, and when a
-    transaction that may not have rung has ended.
+    Publishers ring only while it is armed. ``woken`` is also set whenever rings may have been
+    missed: once its doorbells are armed, after every reconnection, and when a transaction that
+    may not have rung has ended.
 
     Args:
         state: that of the listening session.
         channels: what to listen to, with the topic of each.
         heartbeat: how often to check that the session still listens, in seconds.
-        changed: tells the listener that this subscription wants something else.
-        leave: tells it that this subscription has ended.
+        changed: called when this subscription wants something else.
+        leave: called when this subscription has ended.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class AsyncSubscription:
         self._leave = leave
         self.channels = dict(channels)
         self.heartbeat = heartbeat
-        self.suspended = False  # it sleeps, and the database is to be left alone meanwhile
+        self.suspended = False  # it sleeps, and sends nothing to the database meanwhile
         self.woken = Event()
         self.on_timeout: Callable[[], None] | None = None  # called when the server hangs
         self.emitter = EventEmitter(None)
@@ -81,7 +81,7 @@ class AsyncSubscription:
 
     @property
     def lost_at(self) -> float | None:
-        """When the listening connection was lost; None: it is there, or is not missed.
+        """When the listening connection was lost; None: it exists, or is not needed now.
 
         While all subscriptions are suspended, the listener makes no new one.
         """
@@ -92,7 +92,7 @@ class AsyncSubscription:
     def arm(self) -> None:
         """Have publishers ring from here on.
 
-        It wakes once they do: then read once more, and sleep if there is nothing.
+        ``woken`` is set once they do: then read once more, and sleep if there is nothing.
         """
         with self._mutex:
             before, self._wanted = self._wanted, frozenset(self.channels.values())
@@ -100,7 +100,7 @@ class AsyncSubscription:
             self._changed()
 
     def disarm(self, topics: Iterable[str]) -> None:
-        """Read some topics from here on: publishers need not ring for them."""
+        """Have publishers stop ringing for some topics, because the consumer reads them now."""
         with self._mutex:
             before = self._wanted
             self._wanted = before.difference(topics)
@@ -109,28 +109,28 @@ class AsyncSubscription:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The topics whose doorbells are to be armed."""
+        """The topics whose doorbells the listener should arm."""
         return self._wanted
 
     @property
     def armed(self) -> frozenset[str]:
-        """The topics whose publishers ring: what a read that begins now misses, rings."""
+        """The topics whose publishers ring if a read that begins now misses their message."""
         return self._wanted & self._state.doorbells.armed
 
     @property
     def arming(self) -> bool:
-        """Whether it will be woken because doorbells are armed, or could not be."""
+        """Whether ``woken`` will be set because doorbells are armed, or could not be."""
         doorbells = self._state.doorbells
         return self.hears and not self._wanted <= doorbells.armed | doorbells.refused
 
     @property
     def some_unarmed(self) -> bool:
-        """Whether some of its topics do not ring, now or ever: poll."""
+        """Whether some of its topics do not ring, now or ever, so that it has to poll."""
         return not self._wanted <= self._state.doorbells.armed
 
     @property
     def _arming_finished(self) -> bool:
-        """Whether all has been done to be woken, and it has worked or most likely never will."""
+        """Whether arming has ended: it has worked, or most likely never will."""
         state = self._state
         if state.hears:
             return state.doorbells.hopeless(self._wanted - state.doorbells.armed)
@@ -146,13 +146,13 @@ class AsyncSubscription:
         due: float | None = None,
         idle: bool = True,
     ) -> bool:
-        """Sleep until woken, something is due or it is time to poll; returns whether it was woken.
+        """Sleep until woken, something is due or it is time to poll; return whether it was woken.
 
-        With ``idle_poll``, and nothing under way, it is suspended: until then nothing is sent on
-        its connections.
+        With ``idle_poll``, and nothing in progress, it is suspended: it sends nothing on its
+        connections meanwhile.
 
         Raises:
-            ListenUnavailable: nothing would ever wake it.
+            ListenUnavailable: no wake-up can arrive, and polling is switched off.
         """
         if idle_poll is not None:
             poll = idle_poll if poll is None else min(poll, idle_poll)
@@ -176,7 +176,7 @@ class AsyncSubscription:
         finally:
             if not self._ending:
                 self.suspended = False
-                self._changed()  # a heartbeat may be due, or a connection to be made
+                self._changed()  # a heartbeat or a reconnection may be due
 
     async def _wait(self, seconds: float | None) -> bool:
         self._sleeping = True
@@ -201,12 +201,12 @@ class AsyncSubscription:
     # Waking
 
     def end(self) -> None:
-        """Wake for good: a suspended database is left alone."""
+        """Wake for the last time, without waking a suspended database."""
         self._ending = True
         self.wake()
 
     def wake(self, rung: dict[str, set[str]] | None = None) -> None:
-        """Set ``woken``; without rings, because rings may have been missed."""
+        """Set ``woken``; without ``rung``, because rings may have been missed."""
         with self._mutex:
             for channel, payloads in (rung or {}).items():
                 self._rung.setdefault(channel, set()).update(payloads)
@@ -214,15 +214,15 @@ class AsyncSubscription:
         self.woken.set()
 
     def take_notifications(self) -> dict[str, set[str]] | None:
-        """Return what rang since the last call, channels with payloads; None: perhaps all did."""
-        self.woken.clear()  # before reading: a ring meanwhile is about something newer
+        """Return channels and payloads rung since the last call; None: perhaps all rang."""
+        self.woken.clear()  # before reading: a ring meanwhile announces something newer
         with self._mutex:
             rung, self._rung = self._rung, {}
             in_doubt, self._in_doubt = self._in_doubt, False
         return None if in_doubt else rung
 
     def ring(self, rung: dict[str, set[str]]) -> None:
-        """Wake: some of its channels have rung. Publishers do not ring for them while it reads."""
+        """Wake, because some of its channels rang; publishers do not ring while it reads them."""
         with self._mutex:
             self._wanted = self._wanted.difference(self.channels[name] for name in rung)
         if self.emitter:
@@ -231,10 +231,10 @@ class AsyncSubscription:
         self.wake(rung)
 
     def recheck(self, topics: frozenset[str]) -> None:
-        """Wake: there may be something in some of these topics.
+        """Wake, because some of these topics may have messages.
 
-        Trap: also if it is not armed just now. It may be about to arm, after a read that was too
-        early, and find its doorbells still armed.
+        Trap: wake it even if it is not armed now. It may be about to arm, after a read that was
+        too early, and find its doorbells still armed.
         """
         if mine := {name: {RECHECK} for name, topic in self.channels.items() if topic in topics}:
             self.wake(mine)
@@ -242,10 +242,10 @@ class AsyncSubscription:
     # Channels
 
     def listen(self, channels: Mapping[str, str]) -> None:
-        """Hear more channels; it wakes once the session listens to them."""
+        """Listen to more channels; ``woken`` is set once the session does."""
         self.channels = {**self.channels, **channels}
         self._changed()
 
     async def close(self) -> None:
-        """Hear nothing more."""
+        """End the subscription."""
         await self._leave(self)

@@ -26,15 +26,15 @@ log = logging.getLogger("durable_notify")
 
 
 class PrefetchBuffer:
-    """Buffers claimed messages and hands them out in key order, while they are this consumer's.
+    """Buffers claimed messages and delivers them in key order, while their lease is held.
 
     Args:
-        stopping: set once nothing more is to be handled.
+        stopping: set once nothing more may be handled.
         room: set when another batch may be claimed.
-        loads: what becomes of the text of a payload.
+        loads: decodes the text of a payload.
     """
 
-    lease_manager: LeaseManager  # which is made with this, and sets it
+    lease_manager: LeaseManager  # sets this itself, because it is created with this buffer
 
     def __init__(self, stopping: Event, room: Event, loads: Callable[[str], Any]) -> None:
         self._stopping = stopping
@@ -44,26 +44,26 @@ class PrefetchBuffer:
         self._queue: Queue[Message | None] = Queue()
         self._queued_now = 0
         self._mutex = threading.Lock()  # sync handlers run in several threads
-        self.low_water = 0  # so few messages left, and there is room
+        self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
-        self.failure: BaseException | None = None  # what ended it
+        self.failure: BaseException | None = None  # the error that ended the consumer
 
     @property
     def size(self) -> int:
-        """How many messages wait, those that wait for their keys included."""
+        """How many messages wait, including those that wait for their keys."""
         return self._queued_now + self._gate.kept
 
     @property
     def queued(self) -> int:
-        """How many messages wait for nothing but a handler.
+        """How many messages wait only for a handler.
 
-        Trap: one that a thread has taken, and not begun to handle, is one of them. Were it not, a
-        consumer would claim another for the handler that this one is for.
+        Trap: this counts a message that a thread has taken and not begun to handle. Otherwise the
+        consumer would claim another message for the same handler.
         """
         return self._queued_now
 
     def begun(self, messages: int) -> None:
-        """Note that messages that were taken are being handled, or will not be."""
+        """Count messages as no longer queued: their handler has begun, or they are dropped."""
         self._put(-messages)
         if self.size <= self.low_water:
             self._room.set()
@@ -74,11 +74,11 @@ class PrefetchBuffer:
 
     @property
     def keys(self) -> int:
-        """Of how many keys messages wait for the one before: each is for one handler."""
+        """How many keys have messages that wait for an earlier one; each key needs one handler."""
         return self._gate.keys
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add what was claimed."""
+        """Add claimed messages."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -90,25 +90,25 @@ class PrefetchBuffer:
                 lease.attempts = {row[1]: row[8] for row in batch}
             for row in batch:
                 message = Message(row, lease, self.lease_manager, self._loads)
-                # Trap: threads that take two messages of a key out of the queue in order may come
-                # to the gate in the other.
+                # Trap: threads that take two messages of a key from the queue in order may reach
+                # the gate in reverse order.
                 self._gate.expect(message._ordering_key, message._delivery)
                 self._put(1)
                 self._queue.put(message)
 
     def end(self) -> None:
-        """Hand out nothing more."""
+        """Deliver nothing more."""
         self._queue.put(None)
 
     def next(self, owner: object = None, until: float | None = None) -> Message | None:
-        """Return the next message, or None once it has ended or the time is over."""
+        """Return the next message, or None once the buffer has ended or the time is over."""
         while True:
             try:
                 message = self._of_its_key(owner) or self._queued(until)
             except self._queue.EMPTY:
                 return None
             if message is None:
-                self._queue.put(None)  # for other workers that wait
+                self._queue.put(None)  # ends the other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
@@ -123,7 +123,7 @@ class PrefetchBuffer:
             return message
 
     def batch(self, size: int, max_wait: float) -> list[Message]:
-        """Return up to so many messages, none once it has ended; the first is waited for longer."""
+        """Return 1 to ``size`` messages, none at the end; ``max_wait`` begins with the first."""
         batch: list[Message] = []
         until = None
         while len(batch) < size:
@@ -140,13 +140,13 @@ class PrefetchBuffer:
         except self._queue.EMPTY:
             self._room.set()
             if self._gate.kept:
-                self.lease_manager.hurry()  # they wait for what is settled to be durable
+                self.lease_manager.hurry()  # they wait until earlier outcomes are durable
             if until is None:
                 return self._queue.get()
             return self._queue.get_within(until - time.monotonic())
 
     def _of_its_key(self, batch: object) -> Message | None:
-        """Return what a batch may have at once: the next of the key of its last message."""
+        """Return the next message of the key of a batch's last one; the batch may have it too."""
         if not (isinstance(batch, list) and batch):
             return None
         following = self._gate.following(batch[-1]._ordering_key, batch)
@@ -159,13 +159,13 @@ class PrefetchBuffer:
         return not self._queue.size() and self.next_waits(ordering_key)
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
-        """Whether the next of a key is here already."""
+        """Whether the next message of a key is in the buffer."""
         return ordering_key is not None and self._gate.waits(ordering_key)
 
     def verify_lease(self, message: Message) -> None:
-        """Wait until a message's lease is known to be ours, or lost.
+        """Wait until it is known whether a message's lease is held or lost.
 
-        One may have run out without our noticing, and another consumer may have it by now.
+        A lease may have expired unnoticed, and another consumer may have the message by now.
         """
         lease = message._lease
         while not (self.lease_manager.is_sure(lease) or lease.lost or self._stopping.is_set()):
@@ -174,10 +174,10 @@ class PrefetchBuffer:
                 self._stopping.wait(0.5)
 
     def _admitted(self, message: Message, owner: object) -> bool:
-        """Whether a message may be handled now: it is ours still, and the next of its key."""
+        """Whether a message may be handled now: it is leased, and the next of its key."""
         lease, ordering_key, delivery = message._lease, message._ordering_key, message._delivery
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
-            # It is given back, gone to another consumer, or sent back with an earlier one.
+            # It was released, lost to another consumer, or sent back with an earlier one.
             self.finish(ordering_key, delivery)
             return False
         return self._gate.enter(ordering_key, delivery, message, owner)
@@ -188,7 +188,7 @@ class PrefetchBuffer:
         self.lease_manager.settle_soon(message._lease, message.id, Reject(reason))
 
     def finish(self, ordering_key: OrderingKey | None, delivery: Delivery) -> None:
-        """A message's outcome is durable: the next of its key may go."""
+        """Free the key of a message whose outcome is durable: its next message may be delivered."""
         following = self._gate.leave(ordering_key, delivery)
         if following is not None:
             self._put(1)

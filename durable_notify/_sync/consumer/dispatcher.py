@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Dispatching: handlers are called, and what they leave unsettled is settled."""
+"""Dispatching: call handlers, and settle what they leave unsettled."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ __all__ = ["Dispatcher"]
 
 log = logging.getLogger("durable_notify")
 
-#: After how many messages a handler that never waits lets others run.
+#: After how many messages to let other tasks run, if a handler never waits.
 YIELD_EVERY = 64
-#: How long a handler that was cancelled may take to clean up, in seconds.
+#: How long a cancelled handler may take to clean up, in seconds.
 GRACE = 1.0
-#: How long handlers are waited for without a word, in seconds.
+#: How long to wait for handlers before the first warning, in seconds.
 PATIENCE = 1.0
-#: How often to say that handlers are waited for, in seconds.
+#: How often to warn that handlers are still running, in seconds.
 REMINDER = 10.0
-#: So many messages are named in the log.
+#: The most messages to name in the log.
 NAMED = 5
 
 
 class Call:
-    """A handler at work, and the messages that it was given."""
+    """A running handler, and its messages."""
 
     __slots__ = ("began", "messages", "number")
 
@@ -55,18 +55,19 @@ class Call:
 class Dispatcher:
     """Runs workers, which take messages and call the handler.
 
-    A worker ends when the consumer is told to stop, or by a fault, which ends the consumer. Or it
-    is given up with its handler: after ``handler_timeout``, or when handlers are not waited for
-    any more. What takes a call out of ``_calls``, its worker or ``_give_up``, settles its messages.
+    A worker ends when the consumer stops, or by a fault, which ends the consumer. Or it is given up
+    with its handler: after ``handler_timeout``, or when the dispatcher no longer waits for
+    handlers. Its worker or ``_give_up`` takes a call out of ``_calls``; the one that does settles
+    the messages.
 
     Args:
-        buffer: hands out messages.
-        lease_manager: takes their outcomes.
+        buffer: delivers messages.
+        lease_manager: receives their outcomes.
         options: of the consumer.
-        emitter: tells subscribers of calls.
+        emitter: emits the events of calls.
         took: called with how many messages were handled, and how long that took.
-        stopping: set once nothing more is to be handled.
-        ended: called with what ends the consumer.
+        stopping: set once nothing more may be handled.
+        ended: called with the error that ends the consumer.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class Dispatcher:
         self._took = took
         self._stopping = stopping
         self._ended = ended
-        self._over = Event()  # no worker is left, or none is to be waited for
+        self._over = Event()  # no worker is left, or none is waited for
         self._hurried = False
         self._calls: dict[int, Call] = {}  # by the worker's number
         self._workers: dict[int, Task] = {}
-        self._living: set[int] = set()  # the numbers of the workers that are counted on
+        self._living: set[int] = set()  # the numbers of the workers that were not given up
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
         self.fault: BaseException | None = None
@@ -102,7 +103,7 @@ class Dispatcher:
         return sum(len(one.messages) for one in list(self._calls.values()))
 
     def singly(self, handler: Callable[[Any], Any]) -> None:
-        """Have the handler get one message at a time."""
+        """Call the handler with one message at a time."""
 
         def work(number: int) -> None:
             for handled in itertools.count(1):
@@ -115,7 +116,7 @@ class Dispatcher:
         self._work = work
 
     def in_batches(self, handler: Callable[[Any], Any], size: int, max_wait: float) -> None:
-        """Have the handler get lists of messages."""
+        """Call the handler with lists of messages."""
 
         def work(number: int) -> None:
             while batch := self._buffer.batch(size, max_wait):
@@ -126,13 +127,13 @@ class Dispatcher:
         self._work = work
 
     def run(self, concurrency: int) -> None:
-        """Call the handler for messages until there are none any more."""
+        """Call the handler for messages until there are no more."""
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
                 self._hire()
             while not self._over.wait(1.0):
-                pass  # in turns: a signal that comes just as a wait begins is handled only after it
+                pass  # short waits: a signal that arrives as a wait begins is handled only after it
         finally:
             self._stopping.set()
             self._buffer.end()
@@ -148,7 +149,7 @@ class Dispatcher:
             watch.join()
 
     def hurry(self) -> None:
-        """Wait for no handler any more. May be called by a signal's handler."""
+        """Stop waiting for handlers. A signal handler may call it."""
         self._hurried = True
         self._stopping.set()
         self._over.set()
@@ -178,7 +179,7 @@ class Dispatcher:
             self._over.set()
 
     def _fail(self, error: BaseException) -> None:
-        """End the consumer by an error: the others finish what they are at."""
+        """End the consumer by an error; the other workers finish their messages."""
         if self.fault is None:
             self.fault = error
         self._ended(error)
@@ -191,9 +192,9 @@ class Dispatcher:
         argument: Any,
         messages: list[Message],
     ) -> bool:
-        """Call a handler, and settle what it has not settled of the messages it was given.
+        """Call a handler, and settle those of its messages that it has not settled.
 
-        Returns whether its worker is to continue.
+        Returns whether its worker may continue.
         """
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
@@ -216,11 +217,11 @@ class Dispatcher:
         for message in messages:
             self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
         if not (failure is None or isinstance(failure, Exception)):
-            raise failure  # it asks for more than a message: the consumer ends
+            raise failure  # such as SystemExit: the consumer ends
         return True
 
     def _failure_of(self, handler: Callable[[Any], Any], argument: Any) -> BaseException | None:
-        """Call a handler; returns what was wrong."""
+        """Call a handler, and return what it raised."""
         try:
             undone = left_undone(call(handler, argument))
         except BaseException as error:
@@ -253,7 +254,7 @@ class Dispatcher:
         """Settle a message as the rules for errors say.
 
         Raises:
-            BaseException: by the rules for errors themselves, if that is no Exception.
+            BaseException: the rules for errors raised one that is not an Exception.
         """
         outcome, fault = self._outcome_of(error, message)
         self._lease_manager.settle_failed(message._lease, message.id, outcome)
@@ -263,7 +264,7 @@ class Dispatcher:
     def _outcome_of(
         self, error: BaseException, message: Message
     ) -> tuple[Outcome, BaseException | None]:
-        """Return what the rules for errors say, and what they raised that is no Exception."""
+        """Return the outcome by the rules for errors, and a BaseException that they raised."""
         try:
             return self._options.outcome_of(error, message), None
         except BaseException as flaw:
@@ -280,7 +281,7 @@ class Dispatcher:
             self._settle_failed(message, error)
 
     def _give_up(self, number: int) -> list[Message]:
-        """Take a call from its worker; returns its messages, none if the worker was first."""
+        """Take a call from its worker; return its messages, none if the worker was first."""
         if (taken := self._calls.pop(number, None)) is None:
             return []
         for message in taken.messages:
@@ -294,7 +295,7 @@ class Dispatcher:
             self._fail(error)
 
     def _watch(self) -> None:
-        """Give up handlers that take longer than they may, and say who is waited for."""
+        """Give up handlers that take too long, and name those that a stop waits for."""
         say_at: float | None = None
         while not self._over.is_set():
             now = time.monotonic()
@@ -334,7 +335,7 @@ class Dispatcher:
                 self._hire()
             worker = self._workers.pop(one.number, None)
             ended = worker is not None and worker.cancel(GRACE)
-            self._leave(one.number)  # if it is still at work, it is not waited for
+            self._leave(one.number)  # if it still runs, the consumer does not wait for it
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
                 "cancelled" if ended else "it still runs, and its outcome will be refused",
@@ -349,6 +350,6 @@ class Dispatcher:
 def _say(argument: Any, failure: BaseException) -> None:
     try:
         log.warning("the handler of %r failed", argument, exc_info=failure)
-    except Exception as flaw:  # some exceptions cannot even be shown
+    except Exception as flaw:  # some exceptions cannot be formatted
         kind, why = type(failure).__name__, type(flaw).__name__
         log.warning("the handler of %r failed: %s, which cannot be shown: %s", argument, kind, why)

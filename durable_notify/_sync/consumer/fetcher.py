@@ -33,9 +33,9 @@ __all__ = ["Fetcher"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often a consumer polls that stops when nothing is left, in seconds.
+#: How often a consumer with ``until_empty`` polls, in seconds.
 DRAIN_POLL = 0.5
-#: How often a busy consumer looks whether a replay was started, in seconds.
+#: How often a busy consumer checks for a new replay, in seconds.
 REPLAY_LOOK = 5.0
 
 
@@ -44,14 +44,14 @@ class Fetcher:
 
     Args:
         queries: the database half.
-        buffer: takes what was claimed.
+        buffer: receives claimed messages.
         lease_manager: knows how much is held.
         options: of the consumer.
         batch_sizer: decides how much to claim.
-        emitter: tells subscribers of claims.
-        health: notes whether claims work.
-        being_handled: returns how many messages are with handlers or a loop.
-        stopping: set once nothing more is to be claimed.
+        emitter: emits the events of claims.
+        health: records whether claims work.
+        being_handled: returns how many messages handlers or loops have.
+        stopping: set once nothing more may be claimed.
         room: set when there may be room for another batch.
     """
 
@@ -85,15 +85,15 @@ class Fetcher:
         self._full = False
         self._busy_poller = BusyPoller()
         self._log_throttle = LogThrottle()
-        self._replay_at = 0.0  # when to look for replays to advance
+        self._replay_at = 0.0  # when to check for replays to advance
         self._replaying = False
 
     def run(self, subscription: Subscription, direct: bool) -> None:
-        """Claim until stopped. Whatever ends this also ends those who wait for messages.
+        """Claim until stopped. The end of this also ends the workers and loops that wait.
 
         Args:
             subscription: what wakes it.
-            direct: whether a wake-up proves that no pooler stands before the database.
+            direct: whether a wake-up proves that there is no pooler before the database.
         """
         self.subscription = subscription
         failures = 0
@@ -118,7 +118,7 @@ class Fetcher:
             self._buffer.end()
 
     def fetch_once(self) -> None:
-        """Claim a batch if there is room for one; if nothing is there, sleep until woken."""
+        """Claim a batch if there is room for one; if there are no messages, sleep until woken."""
         self._room.clear()
         rung = self.subscription.take_notifications()
         if self._stopping.is_set():
@@ -141,7 +141,7 @@ class Fetcher:
 
     @property
     def full(self) -> bool:
-        """Whether it waits because as many messages are here as may be."""
+        """Whether it waits because the buffer is full."""
         return self._full and not self._room.is_set()
 
     @property
@@ -151,7 +151,7 @@ class Fetcher:
 
     @property
     def wanted(self) -> int:
-        """How many more messages are wanted, by what can be begun and how fast it goes."""
+        """How many more messages to claim, by free handlers and their speed."""
         begun = max(self._being_handled(), self._buffer.keys)
         return self._batch_sizer.to_claim(begun, self._buffer.queued, self._buffer.size)
 
@@ -162,16 +162,16 @@ class Fetcher:
         free = self._options.prefetch - held
         if (max_bytes := self._options.prefetch_bytes) is not None:
             left = max_bytes - self._lease_manager.held_bytes
-            # The first is taken whatever its size, and tells how large those after it may be.
+            # The first is claimed whatever its size, and shows how large the next ones may be.
             fits = int(left / self._buffer.largest) if self._buffer.largest else 1
             free = min(free, max(fits, 0) if held else max(fits, 1))
         return free
 
     def _note_wakeups(self, rung: Mapping[str, set[str]] | None) -> bool:
-        """Note which topics may have something; returns whether to look for new topics."""
+        """Record which topics may have messages; return whether to check for new topics."""
         # Trap: a replay that was started before the doorbell was armed did not ring.
         if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
-            self._replay_at = 0.0  # one may have been started
+            self._replay_at = 0.0  # a replay may have been started
         notified = "" in self.subscription.armed
         return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
             time.monotonic(), notified=notified
@@ -189,14 +189,14 @@ class Fetcher:
 
     @property
     def _replay_due(self) -> float | None:
-        """In how many seconds to advance a replay; None: none runs."""
+        """Return in how many seconds to advance a replay; None: none runs."""
         return max(0.0, self._replay_at - time.monotonic()) if self._replaying else None
 
     def _claim(self, limit: int) -> list[tuple[Any, ...]]:
         if self._options.until_empty:
             self._topic_set.mark_all()
         topics = self._topic_set.to_claim()
-        armed = self.subscription.armed  # before the claim: what comes later rings
+        armed = self.subscription.armed  # before the claim: what commits later rings
         before = time.monotonic()
         rows = self._queries.claim(topics, limit) if topics else []
         failed_for = self._health.claim_succeeded(now := time.monotonic()) if topics else None
@@ -210,7 +210,7 @@ class Fetcher:
         return rows
 
     def _claim_failed(self, error: Exception, failures: int) -> float:
-        """Log a failed claim; returns how long to wait."""
+        """Log a failed claim; return how long to wait."""
         now, delay = time.monotonic(), backoff(failures, 0.1, 10.0)
         level = self._log_throttle.level("claiming", error, now)
         log.log(level, "claiming failed, next try in %.1f s: %s", delay, safe_message(error))
@@ -222,32 +222,32 @@ class Fetcher:
         return delay
 
     def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
-        """Give the buffer what was claimed."""
+        """Add claimed messages to the buffer."""
         self._buffer.fill(rows)
         self._buffer.low_water = self._batch_sizer.size // 2
         self._batch_sizer.claimed(full=len(rows) == limit)
         self._busy_poller.found(len(rows), time.monotonic())
         self.subscription.disarm({row[2] for row in rows})
-        checkpoint()  # handlers go before the next claim
+        checkpoint()  # handlers start before the next claim
         if len(rows) < limit:
-            self._busy_poll()  # that was all: let some more come together
+            self._busy_poll()  # there were no more: let some collect
 
     def _busy_poll(self) -> bool:
-        """If messages come fast, wait a moment for more; returns whether it has waited."""
+        """If messages arrive fast, wait a moment for more; return whether it has waited."""
         pause = None if self._options.until_empty else self._busy_poller.pause(time.monotonic())
         if pause is not None:
             self.subscription.woken.wait(pause)
         return pause is not None
 
     def _idle(self) -> None:
-        """Nothing is left: poll again soon, or arm the doorbells and sleep."""
+        """Poll again soon, or arm the doorbells and sleep."""
         if self._busy_poll():
             return
         self._batch_sizer.rest(time.monotonic())
         if not self._options.until_empty:
             self.subscription.arm()
             if self.subscription.arming:
-                # Claim once more after it is armed: a message may have come just before.
+                # Claim once more after arming: a message may have committed just before.
                 self.subscription.woken.wait(DEAF_POLL)
                 return
         due = shortest(self._queries.next_due(self._topic_set.topics), self._replay_due)
@@ -260,10 +260,10 @@ class Fetcher:
 
     def _sleep(self, due: float | None) -> None:
         idle_poll = None if self._options.until_empty else self._options.idle_poll
-        # If the listening connection is gone, a settle that brings something back does not ring.
+        # If the listening connection is lost, a settle that makes messages available does not ring.
         idle = self._lease_manager.held == 0
         if not self.subscription.sleep(self._options.poll, idle_poll, due=due, idle=idle):
-            self._topic_set.mark_all()  # something is due, or it is time to poll
+            self._topic_set.mark_all()  # a message is due, or it is time to poll
             if self._emitter and not self._stopping.is_set():
                 self._emitter.emit(Polled(group=self._options.group))
             if idle_poll is not None:

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Flushing: the outcomes of messages are sent to the database together."""
+"""Flushing: send the outcomes of messages to the database together."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ __all__ = ["Flusher"]
 
 log = logging.getLogger("durable_notify")
 
-#: How long an outcome for which no caller waits may wait for others, in seconds.
+#: How long an outcome may wait for others if no caller waits for it, in seconds.
 FLUSH_AFTER = 0.05
-#: Why a message is redelivered whose handler returned, and whose transaction did not commit.
+#: Why a message is redelivered if its handler returned and its transaction did not commit.
 ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
 
 class Flusher:
-    """Sends outcomes, one transaction a lease, and finds out about those in other transactions.
+    """Sends outcomes, one transaction per lease, and checks those in handlers' transactions.
 
-    A caller that waits for an outcome flushes it, with all others that were recorded while the
-    flush before was under way (group commit). Outcomes for which no caller waits are flushed when
-    their lease is complete, when the next of their keys is all that a handler could do, or after
-    ``FLUSH_AFTER``.
+    A caller that waits for an outcome flushes it, with all others recorded during the previous
+    flush (group commit). Other outcomes are flushed when their lease is complete, when a handler
+    could only start the next message of their keys, or after ``FLUSH_AFTER``.
 
     Args:
         queries: the database half.
         leases: those of the consumer.
-        emitter: tells subscribers of outcomes that are durable.
+        emitter: emits the events of durable outcomes.
         closing: ends the loop.
     """
 
@@ -54,13 +53,13 @@ class Flusher:
         self._emitter = emitter
         self._closing = closing
         self._flushing = Lock()
-        self._dirty = Event()  # there is something to flush
-        self._urgent = Event()  # and it should not wait
+        self._dirty = Event()  # there are outcomes to flush
+        self._urgent = Event()  # and they should not wait
         self._doubtful: list[tuple[Lease, int]] = []  # finished, and the next of a key waits
         self._log_throttle = LogThrottle()
 
     def soon(self) -> None:
-        """Flush before long."""
+        """Flush within ``FLUSH_AFTER``."""
         self._dirty.set()
 
     def hurry(self) -> None:
@@ -69,7 +68,7 @@ class Flusher:
         self._dirty.set()
 
     def doubt(self, lease: Lease, message_id: int) -> None:
-        """Find out what became of a message that was acknowledged in a handler's transaction."""
+        """Check later whether a handler's transaction that acknowledged a message committed."""
         self._doubtful.append((lease, message_id))
         self.hurry()
 
@@ -85,7 +84,7 @@ class Flusher:
                 again = self._resolve_doubtful()
                 again |= self._confirm()
             except Exception as error:
-                # Outcomes are kept. Whatever is wrong, the next attempt may find it mended.
+                # The outcomes are kept. Whatever is wrong, it may be fixed by the next attempt.
                 level = self._log_throttle.level("settling", error, time.monotonic())
                 log.log(level, "settling failed, and will be retried: %s", safe_message(error))
                 self._dirty.set()
@@ -96,7 +95,7 @@ class Flusher:
                 self._dirty.set()
 
     def flush(self) -> None:
-        """Send all outcomes recorded; one transaction a lease, so that each stands for itself."""
+        """Send all recorded outcomes; one transaction per lease, so that each fails alone."""
         with self._flushing:
             for lease in list(self._leases.values()):
                 while (outcomes := lease.take()) is not None:
@@ -115,7 +114,7 @@ class Flusher:
             except SettleError:
                 self._send_one_by_one(lease, outcomes)
         except BaseException as error:
-            # Without a connection nothing was sent; else it may have been settled nevertheless.
+            # Without a connection nothing was sent; otherwise it may have been settled.
             outcomes.uncertain |= not isinstance(error, ConnectFailed)
             lease.put_back(outcomes)
             raise
@@ -131,14 +130,14 @@ class Flusher:
         seconds = time.monotonic() - before
         dead: dict[int, bool] = {}
         if outcomes.retried:
-            # The database has decided whether it was once too often, by the group's options.
+            # The database decides by the group's options whether this attempt was the last.
             with contextlib.suppress(*TRANSIENT):
                 retried = (message_id for message_id, _ in outcomes.retried)
                 dead = self._queries.unacknowledged(retried)
         self._emitter.settled(lease, outcomes, seconds, dead)
 
     def _send_one_by_one(self, lease: Lease, outcomes: Settlement) -> None:
-        """Find out which were refused: one that was settled before must not fail the others."""
+        """Find out which are refused: one that was settled before must not fail the others."""
         while len(outcomes):
             message_id, one = outcomes.pop(lease.ids.index)
             try:
@@ -148,11 +147,11 @@ class Flusher:
                 self._lease_lost(lease, outcomes, error)
                 return
             except OutOfOrder as error:
-                lease.reopen(message_id)  # its key is not free before it is settled in order
+                lease.reopen(message_id)  # its key stays busy until it is settled in order
                 outcomes.refused[message_id] = error
                 log.warning("message %s was settled out of order: %s", message_id, error)
             except SettleError as error:
-                if not outcomes.uncertain:  # else it was us who settled it
+                if not outcomes.uncertain:  # otherwise this consumer has settled it
                     outcomes.refused[message_id] = error
                     log.warning("the outcome of message %s was refused: %s", message_id, error)
                 lease.mark_durable([message_id])
@@ -161,9 +160,9 @@ class Flusher:
                 raise
 
     def _lease_lost(self, lease: Lease, outcomes: Settlement, error: LeaseLost) -> None:
-        """The lease is gone: all of it was settled, or another consumer has its messages."""
+        """Handle a lost lease: all of it was settled, or another consumer has its messages."""
         if outcomes.uncertain:
-            # It may have arrived when the connection broke. What is acknowledged by now is settled.
+            # The settle may have arrived as the connection broke. What is acknowledged is settled.
             out = self._queries.unacknowledged(outcomes.ids())
             retried = {message_id for message_id, _ in outcomes.retried}
             rejected = {message_id for message_id, _ in outcomes.rejected}
@@ -184,11 +183,11 @@ class Flusher:
         self._leases.forget(lease)
 
     def _resolve_doubtful(self) -> bool:
-        """Find out about messages acknowledged in transactions whose end we were not told.
+        """Check messages acknowledged in transactions that are not known to have ended.
 
-        A message whose transaction rolled back is redelivered, before the next of its key. If the
-        transaction is still open, several messages are settled by it: their order is its author's
-        business. Returns whether one is waited for: that of a handler that was given up.
+        If the transaction rolled back, the message is redelivered, before the next of its key. If
+        it is still open, it settles several messages, and its author decides their order. Returns
+        whether one must be waited for: that of a handler that was given up.
         """
         doubtful, self._doubtful = self._doubtful, []
         if not doubtful:
@@ -208,7 +207,7 @@ class Flusher:
             self._doubtful += [(lease, message_id) for message_id in waits]
             ids = [message_id for message_id in ids if message_id not in waits]
             back = [i for i in ids if i in out and i in has_ended]
-            if back and lease.token in self._leases:  # else other consumers have it
+            if back and lease.token in self._leases:  # otherwise other consumers have it
                 lease.rolled_back(back, Retry(0.0, ROLLED_BACK))
                 self.hurry()
             lease.mark_durable(ids)
@@ -217,7 +216,7 @@ class Flusher:
     def _confirm(self) -> bool:
         """End leases whose messages were acknowledged in transactions not known to have ended.
 
-        What was rolled back is redelivered at once. Returns whether some are still open.
+        Messages that were rolled back are redelivered at once. Returns whether some are still open.
         """
         leases = list(self._leases.values())
         settled = [lease for lease in leases if lease.unconfirmed and lease.settled]

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Iterating: messages go to loops, which settle them themselves."""
+"""Iterating: deliver messages to loops, which settle them themselves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Iteration"]
 
 
 class Iteration:
-    """Hands messages to the loops over a consumer, and notes how many they have.
+    """Delivers messages to the loops over a consumer, and counts how many they have.
 
     Args:
-        buffer: hands out messages.
+        buffer: delivers messages.
         lease_manager: settles what loops acknowledge in transactions of their own.
-        batch_sizer: told how long loops take.
+        batch_sizer: receives how long loops take.
         until_empty: whether the loops end once nothing is left.
     """
 
@@ -43,8 +43,8 @@ class Iteration:
         self._out_at = self._claimed_at = 0.0
 
     def next(self) -> Message | None:
-        """Return the next message; None: there is none any more."""
-        self._lease_manager.finish_pending()  # the loop's body is over: so are its transactions
+        """Return the next message; None: there are no more."""
+        self._lease_manager.finish_pending()  # the loop's body has ended, and so its transactions
         self._came_back()
         with self._unsettled.waits():
             message = self._buffer.next()
@@ -53,7 +53,7 @@ class Iteration:
         return message
 
     def next_batch(self, size: int, max_wait: float) -> list[Message]:
-        """Return the next batch; empty: there is none any more."""
+        """Return the next batch; empty: there are no more."""
         with self._unsettled.waits():
             batch = self._buffer.batch(size, max_wait)
         if batch:
@@ -61,7 +61,7 @@ class Iteration:
         return batch
 
     def end_batch(self, batch: list[Message]) -> None:
-        """The loop's body is over: so are the transactions in it that acknowledged messages."""
+        """Finish a batch: the loop's body has ended, and so its transactions."""
         self._came_back()
         pending = self._lease_manager.pending_in_transaction
         for message in batch:
@@ -70,7 +70,7 @@ class Iteration:
                 self._lease_manager.settled_in_transaction(*delivered)
 
     def warn_if_stuck(self, *, room: bool) -> None:
-        """Log it if a loop waits while what it was given is not settled.
+        """Warn if a loop waits for messages while it has not settled those it has.
 
         Args:
             room: whether more may be claimed.

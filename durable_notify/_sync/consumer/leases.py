@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""A consumer's leases: kept alive, settled, and given back."""
+"""A consumer's leases: extended, settled and released."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ log = logging.getLogger("durable_notify")
 
 
 class LeaseManager:
-    """Holds a consumer's leases: keeps them alive, and has the outcomes of their messages flushed.
+    """Holds a consumer's leases: extends them, and flushes the outcomes of their messages.
 
     Args:
         queries: the database half.
         options: of the consumer.
-        emitter: tells subscribers of leases and outcomes.
+        emitter: emits the events of leases and outcomes.
         on_capacity: called whenever messages are no longer held.
-        buffer: told of each message whose outcome is durable.
+        buffer: receives each message whose outcome is durable.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class LeaseManager:
     def hold(
         self, token: int, ordering_keys: Mapping[int, OrderingKey | None], sizes: Mapping[int, int]
     ) -> Lease:
-        """Add a lease: its messages, the keys that they are in order by, and their sizes."""
+        """Add a lease: its messages, their ordering keys, and their sizes."""
         lease = Lease(token, ordering_keys, time.monotonic(), self._buffer.finish, sizes)
         self._leases[token] = lease
         return lease
 
     @property
     def held(self) -> int:
-        """How many messages are held: not settled, or their outcome not flushed."""
+        """How many messages are held: not settled, or with an outcome that is not flushed."""
         return self._leases.held
 
     @property
     def held_bytes(self) -> int:
-        """How large the payloads of the messages are that have no outcome yet."""
+        """The size of the payloads of messages that have no outcome yet."""
         return self._leases.held_bytes
 
     @property
     def emits(self) -> bool:
-        """Whether anything subscribes to events."""
+        """Whether events have a subscriber."""
         return bool(self._emitter)
 
     @property
@@ -102,7 +102,7 @@ class LeaseManager:
         return self._queries.transactions
 
     def check_open(self) -> None:
-        """Raise ConsumerClosed if the leases were given back, UsedAfterFork in another process."""
+        """Raise ConsumerClosed if the leases were released, UsedAfterFork in another process."""
         if os.getpid() != self._process:
             raise UsedAfterFork(
                 "the message was taken before the fork: settle it in the parent process"
@@ -120,12 +120,12 @@ class LeaseManager:
         delay = 0.0
         while not outcomes.flushed:
             self.check_open()
-            # It may be known to be over, but not by whom; or have been given up meanwhile.
+            # It may be known as settled, but not by whom; or have been given up meanwhile.
             self._leases.setdefault(lease.token, lease)
             try:
                 shielded(self._flusher.flush)
             except TRANSIENT as error:
-                # The outcome is kept: it goes once the database is back, or the lease is lost.
+                # The outcome is kept until the database is back, or the lease is lost.
                 delay = backoff(1, min(max(delay * 2, 0.1), 5.0), 5.0)
                 self._log_throttled("settling waits for the database", error)
                 self.closing.wait(delay)
@@ -133,7 +133,7 @@ class LeaseManager:
             raise refusal
 
     def settle_soon(self, lease: Lease, message_id: int, outcome: Outcome) -> None:
-        """Settle a message before long, without waiting for it."""
+        """Record the outcome of a message, without waiting for the flush."""
         lease.record(message_id, outcome)
         if (
             not lease.open
@@ -148,13 +148,13 @@ class LeaseManager:
         try:
             self.settle(lease, message_id, outcome, withdrawn=message_id in lease.withdrawn)
         except (AlreadySettled, LeaseLost):
-            # Settled before it failed, or gone to another consumer: nothing is left to do here.
+            # It was settled before it failed, or another consumer has it: nothing is left to do.
             log.info("message %s was settled before its handler failed", message_id)
 
     def settled_in_transaction(
         self, lease: Lease, message_id: int, *, committed: bool = False
     ) -> None:
-        """Finish a message that was acknowledged in a transaction of its handler's."""
+        """Finish a message that its handler's transaction acknowledged."""
         if message_id in lease.open and not lease.lost:
             lease.finish(message_id)
             if self._emitter:
@@ -167,18 +167,18 @@ class LeaseManager:
                 self._flusher.hurry()
 
     def finish_pending(self) -> None:
-        """A loop's body is over: so are, as far as we can tell, its transactions."""
+        """Finish pending messages: the loop's body has ended, and most likely its transactions."""
         while self.pending_in_transaction:
             self.settled_in_transaction(*self.pending_in_transaction.pop())
 
     def leave_to_transaction(self, lease: Lease, message_id: int) -> bool:
-        """Leave a message whose handler was given up to the transaction that acknowledged it.
+        """Leave the message of a given-up handler to the transaction that acknowledged it.
 
         Returns whether there is one.
         """
         if message_id not in lease.in_transaction:
             return False
-        # Trap: to settle it waits for the handler's transaction, and all others wait with it.
+        # Trap: settling it here would wait for that transaction, and block all other outcomes.
         lease.finish(message_id)
         self._flusher.doubt(lease, message_id)
         return True
@@ -186,9 +186,9 @@ class LeaseManager:
     # Keeping leases alive
 
     def extend(self, lease: Lease, seconds: float) -> None:
-        """Prolong one lease."""
+        """Extend one lease."""
         extended = self._queries.extend([lease.token], seconds)
-        # What was acknowledged in a transaction that is still open cannot be extended, nor be lost.
+        # A message acknowledged in an open transaction can neither be extended nor lost.
         if lease.token not in extended and not lease.presumed_settled:
             self._leases.lose(lease)
             raise LeaseLost(
@@ -196,19 +196,19 @@ class LeaseManager:
             )
 
     def is_sure(self, lease: Lease) -> bool:
-        """Whether a lease cannot have run out without our noticing."""
+        """Whether a lease cannot have expired unnoticed."""
         age = time.monotonic() - lease.sure_at
         return age < self._options.lease or lease.token not in self._leases
 
     def confirm(self, lease: Lease) -> None:
-        """Find out whether a lease is still ours: we slept, or the database was out of reach."""
+        """Find out whether a lease is still held, after a suspension or an outage."""
         try:
             self._prolong([lease.token])
         except TRANSIENT as error:
             self._log_throttled("could not verify the lease", error)
 
     def heartbeat_loop(self) -> None:
-        """Prolong the leases held, until closed."""
+        """Extend the leases held, until closed."""
         pause = self._options.lease / 3
         while not self.closing.wait(pause):
             pause = self._options.lease / 3
@@ -224,10 +224,10 @@ class LeaseManager:
                 self._prolong(held)
             except TRANSIENT as error:
                 self._log_throttled("leases could not be extended", error)
-                pause = min(1.0, self._options.lease / 10)  # there is time for one more
+                pause = min(1.0, self._options.lease / 10)  # there is time to retry
 
     def _prolong(self, tokens: list[int]) -> None:
-        """Prolong leases, and mark those that were lost."""
+        """Extend leases, and mark those that were lost."""
         before = time.monotonic()
         alive = self._queries.extend(tokens, self._options.lease)
         for token in tokens:
@@ -242,7 +242,7 @@ class LeaseManager:
             if not lease.presumed_settled:
                 log.warning("lease %s was lost: its messages go to another consumer", token)
                 self._leases.lose(lease)
-            if not lease.uncertain:  # else the flush finds out
+            if not lease.uncertain:  # otherwise the flush finds out
                 self._leases.forget(lease)
 
     def _log_throttled(self, what: str, error: BaseException) -> None:
@@ -252,7 +252,7 @@ class LeaseManager:
     # Closing
 
     def close(self) -> None:
-        """Send all outcomes and give back what is unsettled; a longer outage is logged."""
+        """Send all outcomes and release what is unsettled; log a longer outage."""
         for delay in (0.1, 0.3, 1.0, 0.0):  # after a restart each connection of the pool is stale
             try:
                 self._flusher.flush()
@@ -263,7 +263,7 @@ class LeaseManager:
                 break
             except Exception as error:
                 if not delay or not isinstance(error, TRANSIENT):
-                    # Nothing is lost: the leases run out by themselves.
+                    # Nothing is lost: the leases expire.
                     log.warning(
                         "leases were not released, and will expire: %s", safe_message(error)
                     )
@@ -273,6 +273,6 @@ class LeaseManager:
         self._leases.clear()
 
     def stop_loops(self) -> None:
-        """Have the loops end."""
+        """End the loops."""
         self.closing.set()
         self._flusher.hurry()

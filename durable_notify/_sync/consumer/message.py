@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""A message as its handler gets it."""
+"""A message as its handler receives it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Message"]
 
 
 class Message:
-    """A message, held under a lease until it is settled: acknowledged, retried or rejected."""
+    """A message, leased until it is settled: acknowledged, retried or rejected."""
 
     __slots__ = (
         "_flaw", "_lease", "_lease_manager",
@@ -66,7 +66,7 @@ class Message:
         self.payload, self.headers = None, {}
         try:
             self.payload = loads(payload) if data is None else data
-            # A relay takes payloads as text, and headers too.
+            # A relay needs payloads and headers as text.
             of_headers = getattr(loads, "of_headers", json.loads)
             self.headers = {} if headers is None else of_headers(headers)
         except (ValueError, RecursionError) as error:
@@ -76,7 +76,7 @@ class Message:
         self._lease_manager = lease_manager
 
     def __repr__(self) -> str:
-        # Neither payload nor headers: they do not belong in logs.
+        # No payload or headers: they do not belong in logs.
         return f"<{type(self).__name__} {self.id} of {self.topic!r}, attempt {self.attempt}>"
 
     @property
@@ -88,16 +88,16 @@ class Message:
         return (self._lease.token, self.id)
 
     def ack(self, connection: Publishable | None = None) -> None:
-        """Acknowledge the message: the group will not get it again.
+        """Acknowledge the message: it is not delivered to the group again.
 
-        Without a connection, it is durable on return. With one, it is part of that transaction,
-        and takes effect if and when that commits: together with what the handler wrote in it, so
-        that the effect is exactly once. If it rolls back, the message is redelivered.
+        Without a connection, this is durable on return. With one, it is part of that transaction,
+        and commits together with what the handler wrote in it, so that the effect is exactly
+        once. If the transaction rolls back, the message is redelivered.
 
         Raises:
             AlreadySettled: it was settled before.
-            LeaseLost: another consumer has the message by now. A transaction given has failed.
-            ConsumerClosed: the consumer has given its leases back.
+            LeaseLost: another consumer has the message by now. The given transaction has failed.
+            ConsumerClosed: the consumer has released its leases.
         """
         if connection is None:
             self._settle(Ack())
@@ -105,7 +105,7 @@ class Message:
         self._lease_manager.check_open()
         self._lease.check(self.id)
         if self._ordering_key is not None:
-            self._lease_manager.flush()  # those before it of its key are settled first
+            self._lease_manager.flush()  # earlier messages of its key are settled first
         outcomes = Settlement()
         outcomes.acked.append(self.id)
         again = self.id in self._lease.in_transaction
@@ -115,21 +115,21 @@ class Message:
             self._lease.in_transaction[self.id] = settle(connection, self._lease.token, outcomes)
         except LeaseLost as error:
             if again and self._lease.presumed_settled:
-                raise already_settled(self.id) from error  # which ended the lease
+                raise already_settled(self.id) from error  # settling it had ended the lease
             raise
 
     @contextlib.contextmanager
     def transaction(self, source: Any = None) -> Iterator[Any]:
         """Run the body in a transaction that acknowledges the message at its end.
 
-        What the body writes through the connection it is given and the acknowledgement commit
-        together, or not at all: the effect is exactly once. If the body raises, all is rolled
-        back and the exception passes on, to the rules for errors.
+        The acknowledgement and what the body writes through this connection commit together, or
+        not at all: the effect is exactly once. If the body raises, all is rolled back, and the
+        exception passes on to the rules for errors.
 
         Args:
-            source: what the connection comes from: an engine or sessionmaker of SQLAlchemy (the
-                body gets a Connection or Session), or a psycopg pool; None: a psycopg connection
-                of the consumer's own.
+            source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
+                body receives a Connection or Session), or a psycopg pool; None: a psycopg
+                connection of the consumer's own.
 
         Raises:
             LeaseLost: another consumer has the message by now; all was rolled back.
@@ -149,15 +149,15 @@ class Message:
         self._lease_manager.check_open()
         lease.check(self.id)
         before, over = lease.in_transaction.get(self.id, ""), False
-        # Till it has committed it counts as rolled back. Trap: what ended it may be swallowed,
-        # outside by the handler or inside by the transaction (psycopg.Rollback).
+        # Until it has committed, it counts as rolled back. Trap: the handler may swallow the
+        # exception that ended it, or the transaction may (psycopg.Rollback).
         lease.rolled_back_by[self.id] = RuntimeError("the transaction of the message rolled back")
         try:
             with registry as connection:
                 yield connection
                 if self.id in lease.withdrawn:
-                    lease.check(self.id)  # others may have it: nothing of the body is to stay
-                # Trap: an acknowledgement of an earlier transaction has been rolled back with it.
+                    lease.check(self.id)  # another consumer may have it: roll the body back
+                # Trap: an acknowledgement in an earlier transaction was rolled back with that one.
                 if self.id in lease.open and lease.in_transaction.get(self.id, "") == before:
                     self.ack(connection)
                 over = True
@@ -169,12 +169,12 @@ class Message:
             self._lease_manager.settled_in_transaction(lease, self.id, committed=True)
 
     def once(self, connection: Publishable) -> bool:
-        """Return whether the group has this message for the first time, in a transaction.
+        """Return whether the group processes this message for the first time, in a transaction.
 
-        True in one transaction that commits, False in all after it: also when the message is
-        redelivered or replayed. For handlers whose effects are outside the database. As these
-        cannot commit with it, give them the message's id as their idempotency key as well. Another
-        transaction that asks at the same time waits for the first.
+        It returns True in one transaction that commits, and False in all later ones, also when the
+        message is redelivered or replayed. It is for handlers with effects outside the database.
+        These effects cannot commit with it, so use the message's id as their idempotency key too.
+        Another transaction that asks at the same time waits for the first.
         """
         rows = fetch(connection, sql.ONCE, (self._lease_manager.group, self.id))
         return bool(rows[0][0])
@@ -184,16 +184,16 @@ class Message:
         delay: float | timedelta | None = None,
         error: str | BaseException | None = None,
     ) -> None:
-        """Have the message redelivered, ``delay`` seconds from now or as the group backs off.
+        """Redeliver the message, ``delay`` seconds from now or by the group's backoff.
 
-        Its ``attempt`` is one higher then; if that is one too many, it becomes a dead letter.
-        In a group that keeps order, later messages of its key come after it. ``error`` is kept with
-        it. Durable on return; raises what ``ack`` raises.
+        Its ``attempt`` is one higher then; after the last one, it becomes a dead letter. In a
+        group that keeps order, later messages of its key wait for it. ``error`` is stored with it.
+        Durable on return; raises what ``ack`` raises.
         """
         self._settle(Retry(delay, _failure(error)))
 
     def reject(self, reason: str = "rejected", error: str | BaseException | None = None) -> None:
-        """Give the message up: it becomes a dead letter of the group, with ``error`` kept.
+        """Give the message up: it becomes a dead letter of the group, stored with ``error``.
 
         Durable on return; raises what ``ack`` raises.
         """
@@ -202,8 +202,8 @@ class Message:
     def extend(self, seconds: float) -> None:
         """Keep the lease for that long from now.
 
-        Needed only if the process may stop giving signs of life for longer than the consumer's
-        ``lease``: while it gives them, leases are prolonged by themselves.
+        Needed only if the process may be suspended for longer than the consumer's ``lease``:
+        otherwise the consumer extends its leases itself.
 
         Raises:
             LeaseLost: another consumer has the message by now.
@@ -216,7 +216,7 @@ class Message:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the message was settled, or an ack was tried in a transaction."""
+        """Whether the message is settled, or a transaction has tried to acknowledge it."""
         return self.id in self._lease.in_transaction or self.id not in self._lease.open
 
     def _settle(self, outcome: Outcome) -> None:

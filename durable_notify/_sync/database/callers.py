@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""From what the caller has to the psycopg connection underneath."""
+"""Find the psycopg connection underneath the caller's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["fetch", "fetch_alone", "unwrap"]
 def unwrap(connection: Publishable) -> Connection[Any]:
     """Return the psycopg connection that carries the caller's transaction.
 
-    A SQLAlchemy Connection or Session begins its transaction here if it had not, so that its
+    A SQLAlchemy Connection or Session begins its transaction here if it has none, so that its
     ``commit()`` and ``rollback()`` decide.
 
     Raises:
@@ -39,7 +39,7 @@ def unwrap(connection: Publishable) -> Connection[Any]:
     if isinstance(connection, Connection):
         return connection
     driver: Any = None
-    if "sqlalchemy" in sys.modules:  # who has no SQLAlchemy objects need not import it
+    if "sqlalchemy" in sys.modules:  # do not import it for callers that do not use it
         from sqlalchemy import Connection as AlchemyConnection
         from sqlalchemy.orm import Session as AlchemySession
         from sqlalchemy.orm import scoped_session
@@ -61,7 +61,7 @@ def unwrap(connection: Publishable) -> Connection[Any]:
 def fetch(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call the database half in the caller's transaction."""
+    """Run a statement in the caller's transaction."""
     driver = unwrap(connection)
     check_encoding(driver.pgconn)
     if getattr(driver, "must_begin", False):
@@ -72,7 +72,7 @@ def fetch(
 def fetch_alone(
     connection: Publishable, query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Call what needs READ COMMITTED: in a transaction of that level, if none is open."""
+    """Run a statement that needs READ COMMITTED: begin such a transaction if none is open."""
     driver = unwrap(connection)
     check_encoding(driver.pgconn)
     return (_fetch_alone if driver.autocommit else _fetch)(driver, query, params)
@@ -97,20 +97,20 @@ def _fetch_alone(
 
 
 def _catch_up(driver: Connection[Any]) -> None:
-    """Have all that was sent be answered.
+    """Wait for the answers to all that was sent.
 
-    Trap: in pipeline mode nothing else tells whether a transaction is open. What was taken for
-    none was neither left alone, if it was the caller's, nor committed, if it was ours.
+    Trap: in pipeline mode nothing else tells whether a transaction is open. Without this, a
+    caller's open transaction was not left alone, and our own was not committed.
     """
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
-        with driver.pipeline():  # within the caller's: it begins by that
+        with driver.pipeline():  # nested in the caller's, it begins with a sync
             pass
 
 
 def _fetch(
     driver: Connection[Any], query: LiteralString, params: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    # A cursor of our own: the caller's connection may make cursors and rows of another kind.
+    # A cursor of our own kind: the caller's connection may have other cursor and row factories.
     with own_cursor(driver) as cursor:
         with map_errors(), allowing(lambda: (driver.info.user, to_call(query, params))):
             cursor.execute(query, params)

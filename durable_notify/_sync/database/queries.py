@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""The functions of the database half, as a consumer calls them."""
+"""The SQL functions that a consumer calls."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ __all__ = ["Queries", "settle"]
 
 log = logging.getLogger("durable_notify")
 
-#: How often to try to join a group that open transactions hold: the database waits 5 s each time.
+#: How often to try to join a group that open transactions lock; the database waits 5 s each time.
 TRIES_TO_JOIN = 6
 
 
 def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
-    """Settle messages of a lease in the transaction of a connection; returns that one's name.
+    """Settle messages of a lease in the transaction of a connection; return its name.
 
     Raises:
         LeaseLost, AlreadySettled: the transaction has failed and can only be rolled back.
@@ -77,9 +77,9 @@ def _as_json(pgconn: PGconn, error: Failure | None) -> str | None:
 
 
 class Queries:
-    """Calls the database half through connections of its own.
+    """Calls SQL functions through connections of its own.
 
-    One for claiming, one for settling, one for keeping leases alive, so that none waits for
+    One connection claims, one settles, and one keeps leases alive, so that none waits for
     another.
     """
 
@@ -87,7 +87,7 @@ class Queries:
         self._dsn = dsn
         self._options = options
         self._patterns = [topic for topic in options.topics if is_pattern(topic)]
-        # Tells this consumer from all others of an exclusive group; an owner need not.
+        # Identifies this consumer of an exclusive group; owners need not be unique.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
         purpose = f"consumer {options.group}"[:45]
@@ -95,20 +95,20 @@ class Queries:
         self.registry = registry = ConnectionRegistry()
         self._claiming = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
-        # If it is dead, there is time to try again before a lease runs out.
+        # If the connection is dead, there is time to retry before a lease expires.
         self._keeping = ReconnectingConnection(
             dsn, purpose, registry, beat, min(2 * beat, lease / 3)
         )
         self._connections = (self._claiming, self._settling, self._keeping)
-        # Settling never waits for a handler's connection, nor handlers for one another's.
+        # Settling never waits for a handler's connection, nor one handler for another's.
         self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], registry, beat)
 
     def open(self) -> dict[str, tuple[Any, Any]]:
-        """Check the schema, and subscribe the group; returns what options it had that we change.
+        """Check the schema, and subscribe the group; return the options that this changes.
 
         Raises:
             SchemaError: the migrations do not fit this package.
-            psycopg.Error: the database cannot be reached or used, in the driver's own words.
+            psycopg.Error: the database cannot be reached or used.
         """
         options = self._options
         with connect(self._dsn, "start", options.heartbeat) as connection:
@@ -137,7 +137,7 @@ class Queries:
         }
 
     def differing(self) -> dict[str, tuple[Any, Any]]:
-        """Return which options of the group are not those that were given; and both values."""
+        """Return the options of the group that differ from those given, with both values."""
         if not self._options.group_settings:
             return {}
         return self._differing(self._keeping.fetch(sql.GROUP_OPTIONS, (self._options.group,)))
@@ -152,7 +152,7 @@ class Queries:
             fetch(connection, sql.CONFIGURE, (options.group, json.dumps(given)))
 
     def _look_at_topics(self, connection: Connection[Any]) -> None:
-        """Say which topics may be misspelt. Only the owner may see the names of other topics."""
+        """Warn of topics that may be misspelt. Only the owner may see the names of other topics."""
         group, topics = self._options.group, list(self._options.topics)
         unpublished = [row[0] for row in fetch(connection, sql.NEVER_PUBLISHED, (group, topics))]
         others: list[str] = []
@@ -161,7 +161,7 @@ class Queries:
         say_unpublished(group, unpublished, others)
 
     def direct(self) -> None:
-        """Prepare statements from here on: no pooler stands between us and the database."""
+        """Prepare statements from here on, because there is no pooler."""
         self._claiming.direct()
         self._settling.direct()
 
@@ -169,7 +169,7 @@ class Queries:
         """Check that the idle connections are alive, and close those that are not."""
         for connection in self._connections:
             if not connection.check():
-                for other in self._connections:  # they have most likely died together
+                for other in self._connections:  # the others have most likely died too
                     other.drop()
         self.transactions.check()
 
@@ -180,7 +180,7 @@ class Queries:
         self.transactions.close()
 
     def discover(self) -> list[str]:
-        """Return the topics that the patterns match by now, the group subscribed to them."""
+        """Subscribe the group to topics that its patterns match by now, and return them."""
         rows = self._claiming.fetch(sql.DISCOVER, (self._options.group, self._patterns))
         return [row[0] for row in rows]
 
@@ -206,27 +206,27 @@ class Queries:
             settle(connection, token, outcomes)
 
     def extend(self, tokens: Iterable[int], seconds: float) -> set[int]:
-        """Prolong leases; returns the tokens still held."""
+        """Extend leases; return the tokens still held."""
         rows = self._keeping.fetch(sql.EXTEND, (list(tokens), seconds))
         return {row[0] for row in rows}
 
     def release(self, tokens: Iterable[int], *, counted: bool) -> set[int]:
-        """Give leases back; returns the tokens that an open transaction still holds."""
+        """Release leases; return the tokens that an open transaction still holds."""
         rows = self._settling.fetch(sql.RELEASE, (list(tokens), counted))
         return {row[0] for row in rows}
 
     def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
-        """Return those of some messages that are not acknowledged, and whether they are dead."""
+        """Return the unacknowledged ones of some messages, and whether each is a dead letter."""
         params = (self._options.group, list(ids))
         return dict(self._settling.fetch(sql.UNACKNOWLEDGED, params))
 
     def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
-        """Return those of some transactions that have ended, committed or not."""
+        """Return which of some transactions have ended, committed or not."""
         names = list(transactions)
         try:
             rows = self._settling.fetch(sql.ENDED_TRANSACTIONS, (names,))
         except psycopg.errors.InvalidParameterValue:
-            return set(names)  # this server never came so far: their primary was replaced
+            return set(names)  # this server never had them: it replaced their primary
         return {row[0] for row in rows}
 
     def next_due(self, topics: Iterable[str]) -> float | None:
@@ -236,22 +236,22 @@ class Queries:
         return due
 
     def advance_replays(self, topics: Iterable[str]) -> float | None:
-        """Advance running replays; returns the seconds until the next step, None: none runs."""
+        """Advance running replays; return the seconds until the next step, None: none runs."""
         params = (self._options.group, list(topics))
         due: float | None = (self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
     def renew_active(self) -> None:
-        """Give a sign of life as the active consumer of an exclusive group, if this one is."""
+        """Report that the active consumer of an exclusive group is alive, if this is the one."""
         params = (self._options.group, self._consumer, self._options.lease)
         self._keeping.fetch(sql.RENEW_ACTIVE, params)
 
     def resign_active(self) -> None:
-        """Let another consumer of an exclusive group be the active one at once."""
+        """Let another consumer of an exclusive group become active at once."""
         self._settling.fetch(sql.RESIGN_ACTIVE, (self._options.group, self._consumer))
 
     def maintenance_due(self, every: float) -> bool | None:
-        """Return whether no maintenance was done for so long; None: this role may not do it."""
+        """Return whether no maintenance ran for so many seconds; None: this role may not run it."""
         if not (self._keeping.fetch(sql.IS_OWNER, ()))[0][0]:
             return None
         return bool((self._keeping.fetch(sql.MAINTENANCE_DUE, (every,)))[0][0])

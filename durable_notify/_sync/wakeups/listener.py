@@ -43,16 +43,16 @@ log = logging.getLogger("durable_notify")
 
 CROWDED = (
     "the queue of notifications is half full: consumers disarm their doorbells and poll. A "
-    "listening session stays in a transaction; see pg_stat_activity"
+    "listening session stays in a transaction; find it in pg_stat_activity and end it"
 )
-#: How long the session may take for an answer, in seconds; no longer than from beat to beat.
+#: How long the session may take to answer, in seconds; at most a heartbeat.
 ANSWER = 10.0
 
 
 class Listener(ListeningSession):
     """The listening session that all consumers of a process (or event loop) with one DSN share.
 
-    Nothing of the user's runs on it, and it never publishes.
+    It runs no statement of the user's, and never publishes.
     """
 
     def __init__(self, dsn: str, heartbeat: float = HEARTBEAT) -> None:
@@ -62,8 +62,8 @@ class Listener(ListeningSession):
         self.state = ListenerState()
         self.reconnects = 0
         self._subscriptions: set[Subscription] = set()
-        # What the database calls the channels. Trap: computed here alone, a name that is another
-        # there is never rung, and nothing says so.
+        # The channels' names in the database. Trap: if they were only computed here and differed
+        # from the database's, no publisher would ring them, and nothing would report it.
         self._names: dict[str, str] = {}
         self._stopping = False
         self._task: Task | None = None
@@ -77,7 +77,7 @@ class Listener(ListeningSession):
         """Connect, and listen from here on.
 
         Raises:
-            psycopg.Error: the first connection failed; later ones are tried again by themselves.
+            psycopg.Error: the first connection failed. The listener retries later ones itself.
         """
         try:
             self._connect()
@@ -95,7 +95,7 @@ class Listener(ListeningSession):
         self._waiter.close()
 
     def notify_changed(self) -> None:
-        """Look at what the subscriptions want now."""
+        """Check what the subscriptions want now."""
         self._waiter.wake()
 
     def add(
@@ -104,7 +104,7 @@ class Listener(ListeningSession):
         heartbeat: float = HEARTBEAT,
         emitter: EventEmitter | None = None,
     ) -> Subscription:
-        """Listen to channels; the subscription's ``woken`` is set once the session does."""
+        """Listen to channels; set the subscription's ``woken`` once the session does."""
         subscription = Subscription(
             self.state, channels, heartbeat, changed=self.notify_changed, leave=self.remove
         )
@@ -118,7 +118,7 @@ class Listener(ListeningSession):
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
-        """Serve a subscription no more; after the last one, stop."""
+        """Remove a subscription; stop after the last one."""
         self._subscriptions.discard(subscription)
         self._waiter.wake()
         _release(self)
@@ -129,12 +129,12 @@ class Listener(ListeningSession):
 
     @property
     def suspended(self) -> bool:
-        """Whether the database is to be left alone: all subscriptions are suspended."""
+        """Whether all subscriptions are suspended, so that nothing may be sent to the database."""
         return all(subscription.suspended for subscription in list(self._subscriptions))
 
     @property
     def heartbeat(self) -> float:
-        """How often to check that the session still listens: the shortest of all wishes."""
+        """How often to check that the session still listens: the shortest of the subscriptions'."""
         return min(
             (subscription.heartbeat for subscription in list(self._subscriptions)),
             default=self._heartbeat,
@@ -208,7 +208,7 @@ class Listener(ListeningSession):
         ]
 
     def _on_timeout(self) -> None:
-        """The server hangs: end all waits for it on the consumers' own connections."""
+        """End all waits on the consumers' own connections, because the server hangs."""
         for subscription in list(self._subscriptions):
             if subscription.on_timeout is not None:
                 subscription.on_timeout()
@@ -221,12 +221,12 @@ class Listener(ListeningSession):
             self._waiter.wait(None if self.suspended else left)
 
     def _listen(self) -> None:
-        """Hear rings until told to stop, or the connection turns out to be dead."""
+        """Receive rings until stopped, or the connection is found dead."""
         while not self._stopping:
             self._sync_channels()
             self._sync_doorbells()
             if self._stopping or not self._in_sync():
-                continue  # a command's own wait has taken the wake-up that told of it
+                continue  # a command's own wait has consumed the wake-up
             now = time.monotonic()
             suspended = self.suspended
             beat = None if suspended else self._checked_at + self.heartbeat
@@ -240,16 +240,16 @@ class Listener(ListeningSession):
     def _check_session(self) -> None:
         """Check that the session still listens and has its locks.
 
-        On this session: a SELECT 1 elsewhere would not notice a lost registration.
+        It asks this session: a SELECT 1 elsewhere would not notice a lost registration.
         """
         self._checked_at = time.monotonic()
         present = self._command(_with_list(sql.LISTENER_CHECK, sorted(self.state.doorbells.held)))
         if self._could_write and not can_write(self._live()):
-            raise ReadOnlyServer  # a primary fenced under its sessions
+            raise ReadOnlyServer  # a primary was fenced while its sessions stayed
         there = {name for name, *_ in present}
         missing = {name for name in self.state.listening if self._called(name) not in there}
         if self.state.doorbells.armed and any(crowded == "t" for *_, crowded in present):
-            self._disarm()  # arming is refused next
+            self._disarm()  # or arming will be refused next
         elif missing or any(lost == "t" for _, lost, _ in present):
             log.warning(
                 "the session had stopped listening to %d channels, or lost its locks", len(missing)
@@ -266,9 +266,9 @@ class Listener(ListeningSession):
         return self.suspended or not self.state.doorbells.to_arm(wanted, time.monotonic())
 
     def _wanted_doorbells(self) -> set[str]:
-        """Return the topics to be rung for: none unless rings were proven to arrive.
+        """Return the topics whose doorbells to arm: none unless rings were proven to arrive.
 
-        Trap: through a pooler the doorbell of another program's session would stay armed for ever.
+        Trap: through a pooler, another program's session would keep the doorbell armed for ever.
         """
         if not self.state.hears:
             return set()
@@ -277,7 +277,7 @@ class Listener(ListeningSession):
         }
 
     def _sync_doorbells(self) -> None:
-        """Disarm the doorbells of topics that are read, and arm those that are wanted.
+        """Disarm the doorbells of topics that consumers read, and arm those that are wanted.
 
         LISTEN comes before this. A consumer reads once more after it, and so finds a message that
         was published in between without a ring.
@@ -292,7 +292,7 @@ class Listener(ListeningSession):
         try:
             rows = self._command(_with_list(sql.ARM_TOPICS, missing))
         except psycopg.errors.OutOfMemory as error:
-            # The server's table of locks is full. What was taken of it before that stays taken.
+            # The server's lock table is full. Locks taken before that stay taken.
             level = self._log_throttle.level("arming", error, time.monotonic())
             log.log(level, "doorbells could not be armed, consumers poll: %s", safe_message(error))
             self._disarm()
@@ -324,9 +324,9 @@ class Listener(ListeningSession):
                 subscription.recheck(frozenset(subscription.channels.values()))
 
     def _sync_channels(self) -> None:
-        """LISTEN to channels that are new, UNLISTEN to others, and wake those who waited for it.
+        """LISTEN to new channels, UNLISTEN from others, and wake subscriptions that waited for it.
 
-        Each statement commits by itself before a consumer reads: LISTEN, commit, then read.
+        Each statement commits before a consumer reads: LISTEN, commit, then read.
         """
         wanted = self._wanted()
         fresh = wanted - self.state.listening
@@ -349,7 +349,7 @@ class Listener(ListeningSession):
         return set(self._topics())
 
     def _topics(self) -> dict[str, str]:
-        """Return the topics that are wanted, by what is taken here for their channels' names."""
+        """Return the wanted topics, by the channel names that this process computes."""
         return {
             name: topic
             for subscription in list(self._subscriptions)
@@ -360,22 +360,22 @@ class Listener(ListeningSession):
         return self._names.get(channel, channel)
 
     def _ask_for_names(self, channels: set[str]) -> None:
-        """Ask the database what it calls channels."""
+        """Ask the database for the names of channels."""
         topics = {name: topic for name, topic in self._topics().items() if name in channels}
         rows = self._command(_with_list(sql.CHANNELS_OF_TOPICS, list(topics.values())))
         called = {row[0]: row[1] for row in rows}
         self._names.update({name: called[topic] for name, topic in topics.items()})
 
     def _rings_would_be_missed(self, channels: set[str]) -> bool:
-        """Whether the session does not listen to all channels, as the database calls them."""
+        """Return whether the session misses a channel, by the names that the database uses."""
         topics = [topic for name, topic in self._topics().items() if name in channels]
         return bool(self._command(_with_list(sql.MISSED_TOPICS, topics)))
 
     def _check_hearing(self) -> None:
-        """Prove that a ring from another connection arrives here, and would on all that is needed.
+        """Prove that a ring from another connection arrives here, and would on all wanted channels.
 
-        The ring is on a channel of its own, because others hear those of topics. The session is
-        asked whether it listens to those, by the names that publishers use.
+        The test ring has a channel of its own, because other listeners hear the channels of
+        topics. The session is asked whether it listens to those, by the names that publishers use.
         """
         self._command(_identified("LISTEN {}", self._probe))
         self.state.listening.add(self._probe)
@@ -385,7 +385,7 @@ class Listener(ListeningSession):
         with connect(self._dsn, "probe", self.heartbeat) as other:
             other.answer = self._answer
             other.execute(sql.NOTIFY, (self._probe, ""))
-            # A publisher's session decides on which channel it rings.
+            # Ask the server, because a publisher's session computes the channel it rings.
             names = (other.execute(sql.RING_CHANNELS, (topics,))).fetchall()
         until = time.monotonic() + self._answer / 2
         self._receive()
@@ -403,7 +403,7 @@ class Listener(ListeningSession):
                 "this): consumers poll. Set a direct listen_dsn"
             )
         if heard:
-            # Trap: only if the session is ours, not behind a pooler.
+            # Trap: do this only if the session is this listener's own, not a pooler's.
             self._command(sql.LISTENER_SETTINGS)
         if (deaf, heard) != (self.state.deaf, self.state.hears) and not self._stopping:
             kind = ListenFailed if deaf else ListenVerified
@@ -414,7 +414,7 @@ class Listener(ListeningSession):
             subscription.wake()
 
     def _dispatch(self) -> None:
-        """Wake the subscriptions that a ring is for. All that has arrived is read."""
+        """Read all rings that have arrived, and wake the subscriptions they are for."""
         connection = self._live()
         rung: dict[str, set[str]] = {}
         known = {called: name for name, called in self._names.items()}
@@ -450,7 +450,7 @@ def listen(
     heartbeat: float = HEARTBEAT,
     emitter: EventEmitter | None = None,
 ) -> Subscription:
-    """Hear channels on the one listening connection that this process has for a DSN."""
+    """Subscribe to channels on the one listening connection of this process for a DSN."""
     here = scope()
     with sharing_lock():
         listener = _shared.get((here, dsn))

@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""A session that listens, driven by hand."""
+"""A listening session, without psycopg's ``notifies()``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["ListeningSession"]
 class ListeningSession:
     """A connection on which statements run and notifications arrive.
 
-    It is driven below psycopg's ``notifies()``. That would hold the connection's lock while it
-    waits, drop the rest of a batch when left, and could not bound how long an answer takes.
+    It works below psycopg's ``notifies()``. That would hold the connection's lock while it
+    waits, drop the rest of a batch when left, and could not limit how long an answer takes.
     """
 
     def __init__(self) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from ..context import CheckContext
 from ..findings import Finding, finding
 
-#: Up to so many messages are counted; beyond that they are estimated.
+#: The most messages to count; above that they are estimated.
 MAX_COUNT = 10_000
-#: So many handlers are named, those at work for longest.
+#: The most handlers to name, those that run longest.
 MAX_HANDLERS = 5
 
 

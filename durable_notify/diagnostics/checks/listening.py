@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Seconds between the two queries for stuck sessions: a session that reads has read meanwhile.
 PAUSE = 0.2
-#: Which server, and which database of it.
+#: Identifies the server and its database.
 WHERE: LiteralString = "SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.current_database()"
 
 
@@ -55,13 +55,13 @@ def hearing(context: CheckContext) -> Iterator[Finding]:
         listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(probe)))
         context.connection.execute("SELECT pg_catalog.pg_notify(%s, '')", [probe])
         listener.answer = None
-        # Trap: left before its end, notifies() keeps the connection, and closing it hangs.
+        # Trap: if left early, notifies() keeps the connection, and closing it hangs.
         if not list(listener.notifies(timeout=context.thresholds.hearing, stop_after=1)):
             yield finding("listener-deaf", "a wake-up did not arrive on a listening connection")
 
 
 def queue(context: CheckContext) -> Iterator[Finding]:
-    """The queue of notifications is not full; else, which session keeps it from shrinking."""
+    """The queue of notifications is not full; otherwise, which session keeps it from shrinking."""
     (share,) = context.row("SELECT pg_notification_queue_usage()")
     if share <= context.thresholds.queue:
         return

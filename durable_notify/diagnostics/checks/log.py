@@ -123,7 +123,7 @@ def _triggers(context: CheckContext, tables: list[int]) -> Iterator[Finding]:
         tables,
     )
     if wrong and wrong[0][2] == tables[0]:
-        del wrong[1:]  # what is to be run for the log puts its partitions right, too
+        del wrong[1:]  # the statement for the outbox repairs its partitions too
     for table, how, _ in wrong:
         state = {"D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "is not ENABLE ALWAYS"}
         what = f"the trigger outbox_after_insert of {table} {state.get(how, 'is missing')}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..context import CheckContext
 from ..findings import Finding, finding
 
-#: Up to so many messages are counted.
+#: The most messages to count.
 MAX_COUNT = 10_000
 
 
@@ -33,7 +33,7 @@ def partitions(context: CheckContext) -> Iterator[Finding]:
 
 
 def held(context: CheckContext) -> Iterator[Finding]:
-    """Which snapshots still need a partition that is to be emptied."""
+    """Which snapshots still need a partition that maintenance should empty."""
     for pid, who, count, seconds in context.rows(
         """
         SELECT s.pid, s.what, count(*),

@@ -102,7 +102,7 @@ def dead_rows(context: CheckContext) -> Iterator[Finding]:
 
 
 def clocks(context: CheckContext) -> Iterator[Finding]:
-    """How much the server's clock and ours differ."""
+    """How much the server's clock and this machine's differ."""
     before = time.time()
     (theirs,) = context.row("SELECT EXTRACT(epoch FROM clock_timestamp())::float8")
     after = time.time()

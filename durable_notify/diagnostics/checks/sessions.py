@@ -1,4 +1,4 @@
-"""Other sessions: what they hold back."""
+"""Other sessions, and what they block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..context import CheckContext
 from ..findings import Finding, finding
 
-#: How much of a query is shown.
+#: How much of a query to show.
 MAX_QUERY = 200
 
 
