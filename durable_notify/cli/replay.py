@@ -32,6 +32,7 @@ __all__ = ["replay", "replay_job", "seek"]
               "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
               help="Redeliver messages with higher ids.")  # fmt: skip
+@click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
 @pass_database
@@ -43,6 +44,7 @@ def replay(
     from_beginning: bool,
     since: Any,
     after: int | None,
+    why: str | None,
     yes: bool,
     dry_run: bool,
 ) -> None:
@@ -65,7 +67,7 @@ def replay(
             return
         # Not in one transaction with the counting: the group's consumers would wait meanwhile.
         confirm("Continue?", yes=yes)
-        done = admin.replay(connection, group, topic, **position)
+        done = admin.replay(connection, group, topic, **position, why=why)
     if done != count:
         click.echo(f"{done} messages, because more were consumed meanwhile")
 

@@ -196,10 +196,10 @@ def test_an_answer_that_is_lost(
 ) -> None:
     """The commit is done and its answer lost: published once; twice by the planted variant."""
     if batch == "not numbered":
-        unnumbered = sync_capture._CAPTURE.replace(
+        unnumbered = sync_capture.sql.CAPTURE.replace(
             "%s, %s, %s, %s,", "%s, %s, %s || random(), %s,", 1
         )
-        monkeypatch.setattr(sync_capture, "_CAPTURE", unnumbered)
+        monkeypatch.setattr(sync_capture.sql, "CAPTURE", unnumbered)
     with Proxy(dsn) as proxy:
         with capturing("sync", proxy.dsn(), "c", "t", listen_dsn=dsn, heartbeat=60) as running:
             running.listens()

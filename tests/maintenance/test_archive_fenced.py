@@ -109,13 +109,15 @@ def test_not_to_look_is_caught(
     """The planted fault: nobody asks whether the stretch is still ours, after the last page."""
     one = sessions.session()
     ready(one)
-    monkeypatch.setattr(generated, "_STILL", "SELECT true OR %s = %s OR %s + %s = 0")
+    monkeypatch.setattr(generated.sql, "STILL_ARCHIVING", "SELECT true OR %s = %s OR %s + %s = 0")
 
     def take_over() -> None:
         not_heard_of(one)
         monkeypatch.undo()
         Maintenance(dsn, every=0, archive=NdjsonFiles(tmp_path)).run_once()
-        monkeypatch.setattr(generated, "_STILL", "SELECT true OR %s = %s OR %s + %s = 0")
+        monkeypatch.setattr(
+            generated.sql, "STILL_ARCHIVING", "SELECT true OR %s = %s OR %s + %s = 0"
+        )
 
     Maintenance(dsn, every=0, archive=Interrupted(tmp_path, "begin", take_over)).run_once()
     assert len(list(tmp_path.rglob("*.gz"))) == 2  # it has kept what it saw: nothing

@@ -55,7 +55,7 @@ def test_a_token_that_would_fill_the_memory_is_refused() -> None:
 
 
 def test_a_token_that_is_one_comes_back() -> None:
-    some = {"t\u00fc": places.Place("3:7:4,5", 9, "3:9:", 12, 4), "u": places.BEGINNING}
+    some = {"t\u00fc": places.Position("3:7:4,5", 9, "3:9:", 12, 4), "u": places.BEGINNING}
     assert places.decode(places.encode("log", some)) == ("log", some)
 
 
