@@ -58,7 +58,7 @@ logging.disable(logging.CRITICAL)
 dsn = sys.argv[2]
 schema.migrate(dsn)
 assert len(schema.snapshot(dsn)) > 1000
-print(json.dumps(errands.run(dsn), default=repr))
+print(json.dumps(everything.run(dsn), default=repr))
 """
 
 

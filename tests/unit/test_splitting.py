@@ -41,5 +41,5 @@ def test_of_our_files_nothing_is_lost(path: object) -> None:
     for statement in found:
         bare = re.sub(r"\A(--[^\n]*\n|\s)+", "", statement)
         assert re.match(
-            "(CREATE|ALTER|DO|DROP|REVOKE|GRANT|INSERT|UPDATE|DELETE|SET|RESET|LOCK) ", bare
+            "(CALL|CREATE|ALTER|DO|DROP|REVOKE|GRANT|INSERT|UPDATE|DELETE|SET|RESET|LOCK) ", bare
         ), bare[:80]
