@@ -42,6 +42,7 @@ class AsyncPrefetchBuffer:
         self._gate: KeyGate[AsyncMessage] = KeyGate()
         self._queue: Queue[AsyncMessage | None] = Queue()
         self._queued_now = 0
+        self._cut_short: list[list[AsyncMessage]] = []  # batches whose callers were cancelled
         self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
@@ -111,7 +112,11 @@ class AsyncPrefetchBuffer:
                 if self.failure is not None:
                     raise self.failure
                 return None
-            await self.verify_lease(message)
+            try:
+                await self.verify_lease(message)
+            except BaseException:
+                self._queue.put(message)  # the caller was cancelled
+                raise
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -123,14 +128,23 @@ class AsyncPrefetchBuffer:
 
     async def batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
         """Return 1 to ``size`` messages, none at the end; ``max_wait`` begins with the first."""
-        batch: list[AsyncMessage] = []
-        until = None
-        while len(batch) < size:
-            message = await self.next(batch, until)
-            if message is None:
-                break
-            batch.append(message)
-            until = until or time.monotonic() + max_wait
+        batch = self._cut_short.pop() if self._cut_short else []
+        if len(batch) > size:
+            self._cut_short.append(batch[size:])
+            return batch[:size]
+        until = time.monotonic() + max_wait if batch else None
+        try:
+            while len(batch) < size:
+                message = await self.next(batch, until)
+                if message is None:
+                    break
+                batch.append(message)
+                until = until or time.monotonic() + max_wait
+        except BaseException:
+            # Trap: the caller was cancelled, and these are claimed. The next batch begins with them.
+            if batch:
+                self._cut_short.append(batch)
+            raise
         return batch
 
     async def _queued(self, until: float | None) -> AsyncMessage | None:

@@ -53,6 +53,7 @@ class AsyncIteration:
 
     async def next_batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
         """Return the next batch; empty: there are no more."""
+        self._came_back()  # a loop may have been left by break
         with self._unsettled.waits():
             batch = await self._buffer.batch(size, max_wait)
         if batch:

@@ -43,6 +43,7 @@ class PrefetchBuffer:
         self._gate: KeyGate[Message] = KeyGate()
         self._queue: Queue[Message | None] = Queue()
         self._queued_now = 0
+        self._cut_short: list[list[Message]] = []  # batches whose callers were cancelled
         self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
@@ -112,7 +113,11 @@ class PrefetchBuffer:
                 if self.failure is not None:
                     raise self.failure
                 return None
-            self.verify_lease(message)
+            try:
+                self.verify_lease(message)
+            except BaseException:
+                self._queue.put(message)  # the caller was cancelled
+                raise
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -124,14 +129,23 @@ class PrefetchBuffer:
 
     def batch(self, size: int, max_wait: float) -> list[Message]:
         """Return 1 to ``size`` messages, none at the end; ``max_wait`` begins with the first."""
-        batch: list[Message] = []
-        until = None
-        while len(batch) < size:
-            message = self.next(batch, until)
-            if message is None:
-                break
-            batch.append(message)
-            until = until or time.monotonic() + max_wait
+        batch = self._cut_short.pop() if self._cut_short else []
+        if len(batch) > size:
+            self._cut_short.append(batch[size:])
+            return batch[:size]
+        until = time.monotonic() + max_wait if batch else None
+        try:
+            while len(batch) < size:
+                message = self.next(batch, until)
+                if message is None:
+                    break
+                batch.append(message)
+                until = until or time.monotonic() + max_wait
+        except BaseException:
+            # Trap: the caller was cancelled, and these are claimed. The next batch begins with them.
+            if batch:
+                self._cut_short.append(batch)
+            raise
         return batch
 
     def _queued(self, until: float | None) -> Message | None:

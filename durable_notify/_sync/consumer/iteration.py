@@ -54,6 +54,7 @@ class Iteration:
 
     def next_batch(self, size: int, max_wait: float) -> list[Message]:
         """Return the next batch; empty: there are no more."""
+        self._came_back()  # a loop may have been left by break
         with self._unsettled.waits():
             batch = self._buffer.batch(size, max_wait)
         if batch:

@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify._advance_watermark(group_id integer DEFAULT 0) RETURNS bigint
 LANGUAGE plpgsql
-SET lock_timeout = '1s' AS $function$
+SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
     recorded durable_notify.watermark;
