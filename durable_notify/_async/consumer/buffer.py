@@ -141,7 +141,7 @@ class AsyncPrefetchBuffer:
                 batch.append(message)
                 until = until or time.monotonic() + max_wait
         except BaseException:
-            # Trap: the caller was cancelled, and these are claimed. The next batch begins with them.
+            # Trap: the caller was cancelled, and these are claimed. The next batch has them first.
             if batch:
                 self._cut_short.append(batch)
             raise
