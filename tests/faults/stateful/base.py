@@ -34,17 +34,17 @@ class Base(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.workload = self.kept.pop() if self.kept else Crew(self.dsn, WORKERS)
-        self.workload.on_commit = self._committed
-        begin_again(self.workload.watcher)
+        self.crew = self.kept.pop() if self.kept else Crew(self.dsn, WORKERS)
+        self.crew.on_commit = self._committed
+        begin_again(self.crew.watcher)
         self.ledger = Ledger()
         self.good = False
 
     def teardown(self) -> None:
         if self.good:
-            self.kept.append(self.workload)
+            self.kept.append(self.crew)
         else:
-            self.workload.close()
+            self.crew.close()
 
     # How a rule is played.
 
@@ -59,7 +59,7 @@ class Base(RuleBasedStateMachine):
 
     def look(self) -> None:
         """Hold the ledger against the database."""
-        self.ledger.compare(look(self.workload.watcher))
+        self.ledger.compare(look(self.crew.watcher))
 
     def play(
         self,
@@ -70,7 +70,7 @@ class Base(RuleBasedStateMachine):
         allowed: Collection[str] = (),
     ) -> Outcome | None:
         """Run a statement; None: it failed as it may, and its transaction with it."""
-        outcome = self.workload.perform(worker, query, *params, then=then)
+        outcome = self.crew.perform(worker, query, *params, then=then)
         note(f"    {worker.name}: {query} {params} -> {outcome.error or outcome.rows}")
         if outcome.error is None:
             return outcome
@@ -88,7 +88,7 @@ class Base(RuleBasedStateMachine):
             worker.session.run("ROLLBACK TO SAVEPOINT s")
             mine.back()
         elif mine is not None:
-            self.workload.end(worker, commit=False)
+            self.crew.end(worker, commit=False)
 
     def does(self, worker: Worker, effect: Effect) -> None:
         """Note what a statement will have done: at once, or when its transaction commits."""
@@ -108,7 +108,7 @@ class Base(RuleBasedStateMachine):
         return known is None or max(known.created_at, known.changed_at) > self.seen(worker)
 
     def turns(self, number: int) -> list[Worker]:
-        return [*self.workload.workers[number:], *self.workload.workers[:number]]
+        return [*self.crew.workers[number:], *self.crew.workers[:number]]
 
     def idle(self, number: int) -> Worker | None:
         """A worker without a transaction: that one, if it has none."""
@@ -144,7 +144,7 @@ class Base(RuleBasedStateMachine):
         on_expiry: str,
         keys: list[str | None],
     ) -> None:
-        session = self.workload.workers[0].session
+        session = self.crew.workers[0].session
         for name, order in zip(GROUPS, orders, strict=False):
             topics = TOPICS if name == "g0" else TOPICS[:1]
             session.subscribe(name, " ".join(topics))
@@ -160,7 +160,7 @@ class Base(RuleBasedStateMachine):
                 for option in ("order_by", "max_attempts", "max_in_flight", "on_expiry")
             }
             session.run("SELECT durable_notify.configure(%s, %s)", name, Jsonb(options))
-        self._publish(self.workload.workers[0], TOPICS[0], keys, None)
+        self._publish(self.crew.workers[0], TOPICS[0], keys, None)
 
     def _publish(
         self, worker: Worker, topic: str, keys: list[str | None], delay: str | None
@@ -181,27 +181,27 @@ class Base(RuleBasedStateMachine):
             worker.transaction.published |= {(topic, i) for i in ids}
 
     def publish(self, who: int, topic: str, keys: list[str | None], later: str | None) -> None:
-        self._publish(self.workload.workers[who], topic, keys, later)
+        self._publish(self.crew.workers[who], topic, keys, later)
 
     def publish_and_wait(self, who: int, level: str, topic: str, key: str | None) -> None:
         """What will commit after others that draw their ids later."""
         if worker := self.idle(who):
-            self.workload.begin(worker, level, self.ledger.clock)
+            self.crew.begin(worker, level, self.ledger.clock)
             self._publish(worker, topic, [key], None)
 
     def begin(self, who: int, level: str) -> None:
         if worker := self.idle(who):
-            self.workload.begin(worker, level, self.ledger.clock)
+            self.crew.begin(worker, level, self.ledger.clock)
 
     def end(self, who: int, commit: bool) -> None:
         if worker := self.opened(who):
-            self.workload.end(worker, commit=commit)
+            self.crew.end(worker, commit=commit)
             self.look()
 
     def crash(self, who: int, terminated: bool) -> None:
         """A session ends in the midst of its transaction."""
         if worker := self.opened(who):
-            self.workload.crash(worker, terminated=terminated)
+            self.crew.crash(worker, terminated=terminated)
             self.look()
 
     def savepoint(self, who: int, back: bool) -> None:
