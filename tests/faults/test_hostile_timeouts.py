@@ -106,8 +106,11 @@ def test_a_consumer_that_gives_up_is_seen(
         pytest.skip("transaction_timeout came with PostgreSQL 17")
     for module in (async_fetcher, sync_fetcher):
         monkeypatch.setattr(module, "TRANSIENT", psycopg.OperationalError)
-    with pytest.raises(AssertionError, match="gave up"):
-        everybody_goes_on(conn, worker, "transaction_timeout", "1ms", None)
+    with Workload(worker, pause=0.02) as workload:
+        with hostile(conn, "transaction_timeout", "1ms"):
+            eventually(lambda: bool(workload.ended))
+        with pytest.raises(AssertionError, match="gave up"):
+            workload.progress(20)
 
 
 @pytest.mark.slow
