@@ -334,7 +334,7 @@ def test_an_archive_that_fails(sessions: Sessions, dsn: str, tmp_path: Path) -> 
 
 
 def test_what_cannot_be(dsn: str) -> None:
-    with pytest.raises(InvalidArgument, match="every is a positive number of seconds"):
+    with pytest.raises(InvalidArgument, match="every must be a positive number of seconds"):
         Maintenance(dsn, every=-1)
     with pytest.raises(InvalidArgument, match="archive needs a method begin"):
         Maintenance(dsn, archive=1)  # type: ignore[arg-type]
