@@ -350,7 +350,7 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
         2,
         "age or the topic's size",
     )
-    fails(run("retention", "t", "--forever", dsn=dsn), 1, "nothing was said")
+    fails(run("retention", "t", "--forever", dsn=dsn), 1, "has no policy")
     assert "for ever" in run("retention", dsn=dsn).stderr
     one.publish()
     age(one, 1)
