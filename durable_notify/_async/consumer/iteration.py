@@ -53,7 +53,7 @@ class AsyncIteration:
 
     async def next_batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
         """Return the next batch; empty: there are no more."""
-        self._came_back()  # a loop may have been left by break
+        self._came_back()  # here, not when a batch ends: a loop may be left by break
         with self._unsettled.waits():
             batch = await self._buffer.batch(size, max_wait)
         if batch:
@@ -62,7 +62,6 @@ class AsyncIteration:
 
     def end_batch(self, batch: list[AsyncMessage]) -> None:
         """Finish a batch: the loop's body has ended, and so its transactions."""
-        self._came_back()
         pending = self._lease_manager.pending_in_transaction
         for message in batch:
             if (delivered := (message._lease, message.id)) in pending:
