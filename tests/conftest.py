@@ -20,7 +20,7 @@ from tests.support.api import Api
 from tests.support.postgres import Postgres, find_postgres, needed_binaries, own_server
 from tests.support.sessions import Sessions
 
-pytest_plugins = ["tests.support.fix_summary"]
+pytest_plugins = ["tests.support.fix_summary", "pytester"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 

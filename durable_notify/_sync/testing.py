@@ -153,8 +153,8 @@ def drain(
     Args:
         consumer: one that was not started; it cannot be used afterwards.
         handler: what ``consumer.run`` takes.
-        skip_delays: whether to continue with what is due later, as after ``travel``: delayed messages,
-            retries, leases that expire, rate limits. Otherwise it stays for later.
+        skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
+            delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
         raise_errors: whether to raise what the handler raises, once the message is settled as the
             consumer would: redelivered later, or dead.
 

@@ -6,32 +6,11 @@ import subprocess
 import sys
 
 import psycopg
-import psycopg2  # noqa: F401 - see project()
 import pytest
 
 from durable_notify.errors import InvalidArgument
 from durable_notify.testing import databases
-from tests.support.postgres import Postgres
-
-pytest_plugins = ["pytester"]
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester, server: Postgres, template: str) -> pytest.Pytester:
-    """A project whose server is the one of these tests.
-
-    Trap: what a project is first to import is imported again by the next one, and some of
-    SQLAlchemy works only once. Migrating the template has imported it.
-    """
-    pytester.makeini(
-        f"[pytest]\ndurable_notify_server = {server.admin_dsn}\n"
-        "asyncio_default_fixture_loop_scope = function\n"
-    )
-    return pytester
-
-
-def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return project.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", *arguments)
+from tests.testing.projects import run
 
 
 def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) -> None:
