@@ -224,9 +224,13 @@ class _Drain:
             batch = [row for row in rows if row[0] == token]
             keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
             lease = manager.hold(token, keys, {})
+            delivered = []
             for row in batch:
                 if row[1] in lease.open and not lease.lost:
-                    await self._handle(AsyncMessage(row, lease, manager, self._consumer._loads))
+                    message = AsyncMessage(row, lease, manager, self._consumer._loads)
+                    delivered.append(message)
+                    await self._handle(message)
+            await self._record(delivered)
 
     async def _handle(self, message: AsyncMessage) -> None:
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
@@ -242,19 +246,20 @@ class _Drain:
             await dispatcher._failed([message], failure)
         manager.pending_in_transaction.discard((lease, message.id))
         await manager.flush()
-        await self._record(message)
         if failure is not None and (self._raise_errors or not isinstance(failure, Exception)):
             raise failure
 
-    async def _record(self, message: AsyncMessage) -> None:
-        out = await self._queries.unacknowledged([message.id])
+    async def _record(self, messages: list[AsyncMessage]) -> None:
+        out = await self._queries.unacknowledged(message.id for message in messages)
         drained = self._drained
-        if message.id not in out or message.id in message._lease.in_transaction:
-            drained.handled.append(message)
-        elif out[message.id]:
-            drained.dead.append(message)
-        else:
-            drained.retried.append(message)
+        for message in messages:
+            if message.id not in out or message.id in message._lease.in_transaction:
+                drained.handled.append(message)
+            elif out[message.id]:
+                drained.dead.append(message)
+            else:
+                drained.retried.append(message)
+
 
 
 def message(

@@ -225,9 +225,13 @@ class _Drain:
             batch = [row for row in rows if row[0] == token]
             keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
             lease = manager.hold(token, keys, {})
+            delivered = []
             for row in batch:
                 if row[1] in lease.open and not lease.lost:
-                    self._handle(Message(row, lease, manager, self._consumer._loads))
+                    message = Message(row, lease, manager, self._consumer._loads)
+                    delivered.append(message)
+                    self._handle(message)
+            self._record(delivered)
 
     def _handle(self, message: Message) -> None:
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
@@ -243,19 +247,19 @@ class _Drain:
             dispatcher._failed([message], failure)
         manager.pending_in_transaction.discard((lease, message.id))
         manager.flush()
-        self._record(message)
         if failure is not None and (self._raise_errors or not isinstance(failure, Exception)):
             raise failure
 
-    def _record(self, message: Message) -> None:
-        out = self._queries.unacknowledged([message.id])
+    def _record(self, messages: list[Message]) -> None:
+        out = self._queries.unacknowledged(message.id for message in messages)
         drained = self._drained
-        if message.id not in out or message.id in message._lease.in_transaction:
-            drained.handled.append(message)
-        elif out[message.id]:
-            drained.dead.append(message)
-        else:
-            drained.retried.append(message)
+        for message in messages:
+            if message.id not in out or message.id in message._lease.in_transaction:
+                drained.handled.append(message)
+            elif out[message.id]:
+                drained.dead.append(message)
+            else:
+                drained.retried.append(message)
 
 
 def message(
