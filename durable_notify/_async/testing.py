@@ -261,7 +261,6 @@ class _Drain:
                 drained.retried.append(message)
 
 
-
 def message(
     payload: Any,
     *,

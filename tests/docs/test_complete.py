@@ -47,7 +47,9 @@ def test_attributes_of_a_message() -> None:
 
 
 def test_the_testing_kit() -> None:
-    fixtures = {name for name, value in vars(plugin).items() if "FixtureFunction" in repr(type(value))}
+    fixtures = {
+        name for name, value in vars(plugin).items() if "FixtureFunction" in repr(type(value))
+    }
     assert fixtures
     assert first_column(section("docs/testing.md", "Databases")) == fixtures
     functions = {n for n in testing.__all__ if n.islower() and not n.endswith("_async")}
