@@ -22,9 +22,9 @@ BEGIN
     PERFORM durable_notify._lock_functions();
     DELETE FROM durable_notify.topic_notify_policy w WHERE w.topic = set_notify_policy.topic;
     IF policy <> 'when_waiting' THEN
-        INSERT INTO durable_notify.topic_notify_policy (topic, wakeups) VALUES (set_notify_policy.topic, policy);
+        INSERT INTO durable_notify.topic_notify_policy (topic, policy) VALUES (set_notify_policy.topic, policy);
     END IF;
-    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
+    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.policy), ' ' ORDER BY w.topic)
                 FROM durable_notify.topic_notify_policy w);
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE FUNCTION durable_notify.notify_policy(topic text) RETURNS text'
