@@ -51,17 +51,12 @@ LANGUAGE sql STABLE AS $function$
 $function$;
 
 CREATE FUNCTION durable_notify._set_closed_below(below bigint, since xid8) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $function$
-BEGIN
+LANGUAGE sql AS $function$
     -- Rewrite _closed_below(): partitions with ids below are closed, for snapshots taken after a
     -- transaction.
-    EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify._closed_below(seen pg_snapshot) RETURNS bigint'
-        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
-        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify._closed_below(pg_snapshot)'::regprocedure)  -- its documentation
-        || CASE WHEN below = 0 THEN E'SELECT 0::bigint\n' ELSE pg_catalog.format(
-               E'SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(seen) OPERATOR(pg_catalog.>) ''%s''::pg_catalog.xid8'
-               ' THEN %s::bigint ELSE 0::bigint END\n', since, below) END);
-END
+    SELECT durable_notify._rewrite_inlined(
+        'durable_notify._closed_below(pg_snapshot)',
+        CASE WHEN below > 0 THEN pg_catalog.format(
+            'WHEN pg_catalog.pg_snapshot_xmax(seen) OPERATOR(pg_catalog.>) %L::pg_catalog.xid8 THEN %s::bigint', since, below) END,
+        '0::bigint')
 $function$;
