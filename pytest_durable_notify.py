@@ -84,7 +84,7 @@ def durable_notify_dsn(
 ) -> Iterator[str]:
     """The DSN of a migrated database of the test's own, for tests that commit."""
     with durable_notify_server.database(durable_notify_template) as name:
-        yield durable_notify_server.url(name)
+        yield durable_notify_server.dsn(name)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def durable_notify_shared_dsn(
 ) -> Iterator[str]:
     """The DSN of one migrated database for all tests, which must roll back."""
     with durable_notify_server.database(durable_notify_template) as name:
-        yield durable_notify_server.url(name)
+        yield durable_notify_server.dsn(name)
 
 
 @pytest.fixture

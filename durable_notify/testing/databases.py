@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import tempfile
 import uuid
@@ -21,9 +22,9 @@ from durable_notify.embedded import Server
 from durable_notify.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["NO_SERVER", "TestServer", "choose", "start"]
+__all__ = ["NO_SERVER", "TestServer", "choose", "container", "embedded", "fast_folder", "start"]
 
 #: An embedded server may lose data with the machine's power.
 SETTINGS = {
@@ -46,20 +47,24 @@ class TestServer:
     """A PostgreSQL on which tests may create databases.
 
     Args:
-        dsn: of a database to connect to, by a role that may create databases.
+        admin_dsn: of a database to connect to, by a role that may create databases.
     """
 
     __test__ = False  # for pytest
-    dsn: str
+    admin_dsn: str
 
-    def url(self, dbname: str) -> str:
+    def dsn(self, dbname: str) -> str:
         """Return the DSN of another database, always as a URI: SQLAlchemy's begin the same."""
-        given = conninfo_to_dict(self.dsn) | {"dbname": dbname}
-        login = quote(str(given.pop("user", "")), safe="")
+        given = {name: str(value) for name, value in conninfo_to_dict(self.admin_dsn).items()}
+        given.pop("dbname", None)
+        login = quote(given.pop("user", ""), safe="")
         if password := given.pop("password", ""):
-            login += f":{quote(str(password), safe='')}"
-        rest = urlencode({name: value for name, value in given.items() if name != "dbname"})
-        return f"postgresql://{login}{'@' * bool(login)}/{quote(dbname, safe='')}?{rest}"
+            login += f":{quote(password, safe='')}"
+        host = ""
+        if re.fullmatch(r"[\w.-]+", given.get("host", "")):  # not a socket, nor several
+            host = ":".join(given.pop(name) for name in ("host", "port") if name in given)
+        start = f"postgresql://{login}{'@' * bool(login)}{host}/{quote(dbname, safe='')}"
+        return f"{start}?{urlencode(given)}" if given else start
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
@@ -69,20 +74,20 @@ class TestServer:
             sql.SQL("CREATE DATABASE {} TEMPLATE {}"),
             sql.SQL("DROP DATABASE {} WITH (FORCE)"),
         )
-        with psycopg.connect(self.dsn, autocommit=True) as admin:
+        with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
             admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield name
         finally:
             # A connection of its own: a test may have ended every other one.
-            with psycopg.connect(self.dsn, autocommit=True) as admin:
+            with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
                 admin.execute(drop.format(sql.Identifier(name)))
 
     @contextmanager
     def template(self, migrate: Callable[[str], object]) -> Iterator[str]:
         """Create a database to copy, and migrate it."""
         with self.database() as name:
-            migrate(self.url(name))
+            migrate(self.dsn(name))
             yield name
 
 
@@ -109,30 +114,45 @@ def start(choice: str) -> Iterator[TestServer]:
     """
     kind, _, image = choice.partition(":")
     if choice == "embedded":
-        with _embedded() as server:
+        with embedded() as server:
             yield TestServer(server.dsn())
     elif kind == "testcontainers":
-        from testcontainers.postgres import PostgresContainer
-
-        command = ["postgres", *(f"-c{name}={value}" for name, value in SETTINGS.items())]
-        with PostgresContainer(image or IMAGE, driver=None).with_command(command) as container:
-            yield TestServer(container.get_connection_url())
+        with container(image or IMAGE) as dsn:
+            yield TestServer(dsn)
     else:
         yield TestServer(plain(choice))
 
 
 @contextmanager
-def _embedded() -> Iterator[Server]:
+def embedded(
+    bindir: Path | None = None,
+    settings: Mapping[str, str] = SETTINGS,
+    *,
+    port: int | None = None,
+) -> Iterator[Server]:
+    """Start a server in a folder of its own; both are gone afterwards."""
     # Not in pytest's folders: for root the server runs as user nobody, who may not enter them.
-    folder = Path(tempfile.mkdtemp(prefix="durable-notify-", dir=_fast_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="durable-notify-", dir=fast_folder()))
     try:
-        with Server(folder, settings=SETTINGS) as server:
+        with Server(folder, bindir, settings, port=port) as server:
             yield server
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
 
 
-def _fast_folder() -> str:
+@contextmanager
+def container(image: str, settings: Mapping[str, str] = SETTINGS) -> Iterator[str]:
+    """Start a server in Docker, and return its DSN."""
+    try:
+        from testcontainers.community.postgres import PostgresContainer
+    except ImportError:  # before 4.15
+        from testcontainers.postgres import PostgresContainer
+    command = ["postgres", *(f"-c{name}={value}" for name, value in settings.items())]
+    with PostgresContainer(image, driver=None).with_command(command) as running:
+        yield running.get_connection_url()
+
+
+def fast_folder() -> str:
     """Return a folder in memory if there is plenty: a database is 300 files."""
     memory, plenty = Path("/dev/shm"), 4 << 30  # noqa: S108 - mkdtemp makes a private one
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > plenty else "/tmp"  # noqa: S108

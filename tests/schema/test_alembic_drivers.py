@@ -47,7 +47,7 @@ CUSTOMER = "op.create_table('customer', sa.Column('id', sa.Integer, primary_key=
 
 def url(driver: str, dsn: str) -> str:
     """The URL of SQLAlchemy's that leads where a DSN does."""
-    there = TestServer(dsn).url(str(conninfo_to_dict(dsn)["dbname"]))
+    there = TestServer(dsn).dsn(str(conninfo_to_dict(dsn)["dbname"]))
     return there.replace("postgresql://", f"postgresql+{driver}://", 1)
 
 
@@ -172,11 +172,15 @@ def test_offline(kind: str, tmp_path: Path, empty_dsn: str, dsn: str, server: Po
     project = Project(tmp_path, kind, "asyncpg", empty_dsn)
     project.write("m1", labels=("messages",))
     project.write("a1", up=CUSTOMER, down="op.drop_table('customer')")
+    again = (
+        f"durable_notify.upgrade(op, {schema.SCHEMA_VERSION!r}, since={schema.SCHEMA_VERSION!r})"
+    )
+    project.write("m2", after="m1", up=again, down="pass")
     project.upgrade("heads", sql=True)
     run_psql(server, empty_dsn, project.written.getvalue())
     assert schema.snapshot(empty_dsn) == schema.snapshot(dsn)
-    assert stamped(empty_dsn) == ["a1", "m1"]
+    assert stamped(empty_dsn) == ["a1", "m2"]
     project.written.truncate(0)
-    project.downgrade("m1:messages@base", sql=True)
+    project.downgrade("m2:messages@base", sql=True)
     run_psql(server, empty_dsn, project.written.getvalue().lstrip("\x00"))
     assert schema.snapshot(empty_dsn) == ""

@@ -138,21 +138,26 @@ def test_the_server_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("dsn", "url"),
     [
-        ("host=a port=5 user=u%@ password=p/w", "postgresql://u%25%40:p%2Fw@/x?host=a&port=5"),
-        ("postgresql+psycopg2://a:5/other", "postgresql:///x?host=a&port=5"),
+        ("host=a port=5 user=u%@ password=p/w", "postgresql://u%25%40:p%2Fw@a:5/x"),
+        ("postgresql+psycopg2://a:5/other", "postgresql://a:5/x"),
         ("postgresql:///a?host=%2Ftmp%2Fb", "postgresql:///x?host=%2Ftmp%2Fb"),
+        (
+            "host=a,b port=5,6 dbname=c sslmode=require",
+            "postgresql:///x?host=a%2Cb&port=5%2C6&sslmode=require",
+        ),
+        ("postgresql://", "postgresql:///x"),
     ],
 )
 def test_urls_of_other_databases(dsn: str, url: str) -> None:
     with databases.start(dsn) as server:
-        assert server.url("x") == url
+        assert server.dsn("x") == url
 
 
 @pytest.mark.server
 def test_an_embedded_server_is_gone_afterwards() -> None:
     with databases.start("embedded") as server:
         with server.database() as name:
-            assert name in server.url(name)
-        where = server.dsn
+            assert name in server.dsn(name)
+        where = server.admin_dsn
     with pytest.raises(psycopg.OperationalError, match="No such file|refused"):
         psycopg.connect(where)
