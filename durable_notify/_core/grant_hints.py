@@ -71,5 +71,7 @@ def allowing(asked: Callable[[], tuple[str, str | None]]) -> Iterator[None]:
             if wanted is not None:
                 command = f"durable-notify grant {shlex.quote(role)} {wanted}"
                 how = f"The owner of the schema durable_notify can allow it: {command}"
-            error.args = (f"{error.args[0]}\nHINT:  {how}", *error.args[1:])
+            said, *rest = error.args
+            fields = isinstance(said, dict)  # pg8000
+            error.args = ({**said, "H": how} if fields else f"{said}\nHINT:  {how}", *rest)
         raise

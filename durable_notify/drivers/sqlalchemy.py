@@ -7,6 +7,7 @@ dialects they run through SQLAlchemy, which begins the driver's transactions.
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -14,10 +15,12 @@ from psycopg.rows import tuple_row
 
 from ..adapters import AsyncOwnCursor
 from ..errors import UnsupportedConnection
-from .asyncpg import numbered
+from . import asyncpg, psycopg2
 from .base import AsyncCaller, Caller, checked, plain_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .base import Params, Rows
 
 __all__ = ["caller", "caller_async", "is_async", "is_plain"]
@@ -121,15 +124,8 @@ class _Caller(Caller):
     def run(self, query: LiteralString, params: Params) -> Rows:
         from sqlalchemy.exc import DBAPIError
 
-        dialect = self._connection.dialect
-        text: str = query
-        values: Any = tuple(checked(params))
-        if dialect.driver == "psycopg2":
-            from . import psycopg2
-
-            values = psycopg2.values(params)
-        elif dialect.paramstyle == "numeric_dollar":
-            text = numbered(query)
+        driver = self._connection.dialect.driver
+        text, values = _PREPARED.get(driver, _as_text)(query, params)
         try:
             result = self._connection.exec_driver_sql(text, values)
             return plain_rows(result) if result.returns_rows else []
@@ -161,3 +157,44 @@ class _AsyncCaller(AsyncCaller):
 
     def commits_each(self) -> bool:
         return self._plain.commits_each()
+
+
+def _for_psycopg2(query: LiteralString, params: Params) -> tuple[str, Params | None]:
+    return query, psycopg2.values(params)
+
+
+def _for_asyncpg(query: LiteralString, params: Params) -> tuple[str, Params | None]:
+    return asyncpg.numbered(query), tuple(checked(params))
+
+
+def _as_text(query: LiteralString, params: Params) -> tuple[str, Params | None]:
+    """Write lists as PostgreSQL does, for drivers that are not known here.
+
+    Trap: pg8000 sends the text NULL in a list as no value.
+    """
+    for value in checked(params):
+        if isinstance(value, str):
+            value.encode()  # raise here: pg8000 fails in the middle of a message to the server
+    return query, tuple(_array(one) if isinstance(one, list) else one for one in params)
+
+
+def _array(values: list[Any]) -> str:
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        value = f"\\x{value.hex()}"
+    elif isinstance(value, timedelta):
+        value = f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    text = str(value).replace("\\", r"\\").replace('"', r"\"")
+    return f'"{text}"'
+
+
+#: How the statements and values of ours become those of a driver.
+_PREPARED: dict[str, Callable[[LiteralString, Params], tuple[str, Params | None]]] = {
+    "psycopg2": _for_psycopg2,
+    "asyncpg": _for_asyncpg,
+}
