@@ -33,8 +33,7 @@ def caller(connection: Any) -> AsyncCaller | None:
 def numbered(query: LiteralString) -> str:
     """Return a statement with ``$1``, ``$2`` and so on for its values."""
     numbers = itertools.count(1)
-    text = _AS_TEXT.sub("%s::text", query)
-    return re.sub(r"%([s%])", lambda m: f"${next(numbers)}" if m[1] == "s" else "%", text)
+    return re.sub("%s", lambda _: f"${next(numbers)}", _AS_TEXT.sub("%s::text", query))
 
 
 def begun(source: Any) -> contextlib.AbstractAsyncContextManager[Any] | None:
