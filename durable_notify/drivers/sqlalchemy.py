@@ -28,7 +28,7 @@ __all__ = ["caller", "caller_async", "is_async", "is_plain"]
 
 def is_plain(connection: Any) -> bool:
     """Return whether it is a Connection or Session."""
-    if "sqlalchemy" not in sys.modules:
+    if not sys.modules.get("sqlalchemy"):
         return False  # do not import it for programs that do not use it
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, scoped_session
@@ -38,7 +38,7 @@ def is_plain(connection: Any) -> bool:
 
 def is_async(connection: Any) -> bool:
     """Return whether it is an AsyncConnection or AsyncSession."""
-    if "sqlalchemy.ext.asyncio" not in sys.modules:
+    if not sys.modules.get("sqlalchemy.ext.asyncio"):
         return False
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
