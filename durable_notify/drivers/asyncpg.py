@@ -53,7 +53,9 @@ class _Caller(AsyncCaller):
         self.raw = connection
 
     async def run(self, query: LiteralString, params: Params) -> Rows:
-        return list(map(tuple, await self.raw.fetch(numbered(query), *checked(params))))
+        plain = sys.modules["asyncpg"].Record  # the connection may have a kind of its own
+        rows = await self.raw.fetch(numbered(query), *checked(params), record_class=plain)
+        return list(map(tuple, rows))
 
     def commits_each(self) -> bool:
         return not self.in_transaction()
