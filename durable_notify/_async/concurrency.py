@@ -16,14 +16,16 @@ from psycopg.rows import tuple_row
 
 from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
+from ..drivers import begun_async as begun_by_driver
+from ..drivers import find_async as find_driver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
-    "checkpoint", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn",
-    "usable",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
+    "call", "checkpoint", "find_driver", "on_signals", "own_cursor", "scope", "sharing_lock",
+    "shielded", "spawn",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -209,11 +211,6 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
     with handle_signals(soon(stop), hurry and soon(hurry)):
         yield
-
-
-def usable(driver: object) -> AsyncConnection[Any] | None:
-    """Return a driver's connection if this library can run statements on it, else None."""
-    return driver if isinstance(driver, AsyncConnection) else None
 
 
 def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:

@@ -12,7 +12,7 @@ from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
 from ...errors import InvalidArgument, LeaseLost
-from ..database.callers import fetch
+from ..database.callers import begun, fetch
 from ..database.queries import settle
 
 if TYPE_CHECKING:
@@ -128,23 +128,15 @@ class Message:
 
         Args:
             source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
-                body receives a Connection or Session), or a psycopg pool; None: a psycopg
-                connection of the consumer's own.
+                body receives a Connection or Session); a pool of psycopg, psycopg2 or asyncpg;
+                Django's connection; None: a psycopg connection of the consumer's own.
 
         Raises:
             LeaseLost: another consumer has the message by now; all was rolled back.
         """
         if source is None:
             source = self._lease_manager.transactions
-        if hasattr(source, "begin"):
-            registry = source.begin()
-        elif hasattr(source, "connection"):
-            registry = _begun(source)
-        else:
-            raise InvalidArgument(
-                "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
-                f"not {type(source).__name__}"
-            )
+        registry = begun(source)
         lease = self._lease
         self._lease_manager.check_open()
         lease.check(self.id)
@@ -230,9 +222,3 @@ def _failure(error: str | BaseException | None) -> Failure | None:
     if isinstance(error, BaseException):
         return describe(error)
     return sanitize_error(error)
-
-
-@contextlib.contextmanager
-def _begun(pool: Any) -> Iterator[Any]:
-    with pool.connection() as connection, connection.transaction():
-        yield connection
