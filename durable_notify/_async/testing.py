@@ -16,7 +16,7 @@ from .._core.topic_set import TopicSet
 from ..errors import ConsumerClosed, InvalidArgument
 from ..payloads import NewMessage, encode
 from ..schema import SCHEMA_VERSION
-from .concurrency import AWAITS
+from .concurrency import AWAITS, begun_by_driver
 from .consumer.message import AsyncMessage
 from .database.callers import fetch
 
@@ -286,8 +286,8 @@ def message(
         id: its id.
         attempt: which delivery this is.
         published_at: when it was published; default: now.
-        connection: what ``message.transaction()`` lends the handler, within a savepoint: a
-            connection of psycopg or asyncpg, or a connection or session of SQLAlchemy.
+        connection: what ``message.transaction()`` lends the handler, within a savepoint, or as it
+            is if its driver has none.
     """
     if isinstance(payload, PublishedMessage):
         given = payload
@@ -372,6 +372,7 @@ class _Recorder:
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[Any]:
         connection = self.connection
-        nested = getattr(connection, "begin_nested", None) or connection.transaction
-        async with nested():
+        names = ("begin_nested", "transaction")  # of SQLAlchemy; of psycopg and asyncpg
+        nested = next((getattr(connection, n) for n in names if hasattr(connection, n)), None)
+        async with begun_by_driver(connection) or (nested or contextlib.nullcontext)():
             yield connection
