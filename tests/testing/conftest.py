@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import django.test  # noqa: F401 - see project()
-import psycopg2  # noqa: F401
+import psycopg2  # noqa: F401 - see project()
 import pytest
 
 from tests.support.postgres import Postgres

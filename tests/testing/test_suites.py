@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.docs.pages import CHECKOUT, blocks
 from tests.support.postgres import Postgres
 from tests.testing.projects import run
 
@@ -20,6 +23,7 @@ from django.db import models
 
 class Order(models.Model):
     number = models.IntegerField()
+    invoiced = models.BooleanField(default=False)
 """
 FIRST = """
 from django.db import migrations, models
@@ -29,81 +33,39 @@ class Migration(migrations.Migration):
         migrations.CreateModel("Order", [
             ("id", models.BigAutoField(primary_key=True)),
             ("number", models.IntegerField()),
+            ("invoiced", models.BooleanField(default=False)),
         ]),
     ]
 """
-SECOND = """
-from django.db import migrations
-from psycopg.conninfo import make_conninfo
-
-from durable_notify import schema
-
-def migrate(apps, editor):
-    given = editor.connection.settings_dict
-    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-    schema.migrate(make_conninfo(**{name: given[theirs] or None for name, theirs in names.items()}))
-
-class Migration(migrations.Migration):
-    atomic = False
-    dependencies = [("shop", "0001_initial")]
-    operations = [migrations.RunPython(migrate, migrations.RunPython.noop)]
-"""
-TESTS = """
+MORE_TESTS = """
 import pytest
-from django.db import connection, transaction
-from django.test import TestCase, TransactionTestCase
-from psycopg.conninfo import make_conninfo
+from django.db import connection
 
-import durable_notify as dn
 from durable_notify import testing
-from shop.models import Order
-
-publisher = dn.Publisher()
-
-def place(number):
-    with transaction.atomic():
-        Order.objects.create(number=number)
-        publisher.publish(connection.connection, "orders", {"order": number})
-
-def dsn():
-    given = connection.settings_dict
-    return make_conninfo(dbname=given["NAME"], user=given["USER"], host=given["HOST"], port=given["PORT"])
-
-class RolledBack(TestCase):
-    def test_one(self):
-        place(1)
-        testing.assert_published(connection.connection, "orders", payload={"order": 1}, count=1)
-
-    test_again = test_one
-
-class Committed(TransactionTestCase):
-    def setUp(self):
-        connection.ensure_connection()
-        testing.reset(connection.connection)
-
-    def test_one(self):
-        place(1)
-
-        def handle(message):
-            Order.objects.filter(number=message.payload["order"]).update(number=100)
-
-        consumer = dn.Consumer(dsn(), group="billing", topics=["orders"])
-        assert len(testing.drain(consumer, handle).handled) == 1
-        assert Order.objects.get().number == 100
-
-    test_again = test_one
+from test_shop import Handling, Publishing, place_order
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("run", [1, 2])
-def test_of_pytest_django(run):
-    place(run)
-    testing.assert_published(connection.connection, "orders", payload={"order": run}, count=1)
+@pytest.mark.parametrize("order", [1, 2])
+def test_of_pytest_django(order):
+    place_order(order)
+    testing.assert_published(connection, "orders", payload={"order": order}, count=1)
+
+@pytest.mark.django_db(transaction=True)
+def test_that_commits():
+    testing.reset(connection)
+    place_order(1)
+    testing.assert_published(connection, "orders", count=1)
 """
 
 
 def test_django(
     project: pytest.Pytester, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The code of the page. In another process: Django can be set up only once in one."""
+    page = blocks(CHECKOUT / "docs" / "testing.md")
+    databases, migration, tests = (
+        block.text for block in page if block.mark == "not run" and block.language == "python"
+    )
     given = conninfo_to_dict(server.admin_dsn)
     names = {
         "dbname": "NAME",
@@ -116,14 +78,15 @@ def test_django(
     project.makepyfile(
         **{
             "site_settings": SETTINGS.format(database=database),
-            "shop/__init__": "", "shop/models": MODELS, "shop/migrations/__init__": "",
-            "shop/migrations/0001_initial": FIRST, "shop/migrations/0002_durable_notify": SECOND,
-            "test_shop": TESTS,
+            "shop/__init__": "", "shop/models": MODELS, "shop/databases": databases, "shop/migrations/__init__": "",
+            "shop/migrations/0001_initial": FIRST, "shop/migrations/0002_durable_notify": migration,
+            "test_shop": tests, "test_more": MORE_TESTS,
         }
     )  # fmt: skip
-    project.syspathinsert()
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "site_settings")
-    run(project).assert_outcomes(passed=6)
+    monkeypatch.setenv("PYTHONPATH", str(project.path), prepend=os.pathsep)
+    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=7)
 
 
 def test_a_suite_that_truncates_all_tables(project: pytest.Pytester) -> None:
