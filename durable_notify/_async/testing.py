@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import sql
 from .._core.callables import check_handler
-from .._core.leases import Ack, Lease, Reject
+from .._core.leases import Ack, Lease
 from .._core.pacing import shortest
 from .._core.testing import ANY, Drained, Expected, PublishedMessage
 from .._core.topic_set import TopicSet
@@ -219,26 +219,20 @@ class _Drain:
             )
 
     async def _handle_all(self, rows: list[tuple[Any, ...]]) -> None:
-        manager = self._consumer._lease_manager
-        for token in dict.fromkeys(row[0] for row in rows):
-            batch = [row for row in rows if row[0] == token]
-            keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
-            lease = manager.hold(token, keys, {})
-            delivered = []
-            for row in batch:
-                if row[1] in lease.open and not lease.lost:
-                    message = AsyncMessage(row, lease, manager, self._consumer._loads)
-                    delivered.append(message)
-                    await self._handle(message)
-            await self._record(delivered)
+        delivered = []
+        for message in list(self._consumer._buffer.unpack(rows)):
+            # An earlier message of its key may have sent it back.
+            if message.id in message._lease.open and not message._lease.lost:
+                delivered.append(message)
+                await self._handle(message)
+        await self._record(delivered)
 
     async def _handle(self, message: AsyncMessage) -> None:
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
         lease = message._lease
         failure: BaseException | None = None
         if message._flaw is not None:
-            reason = f"Python cannot decode it: {message._flaw}"
-            manager.settle_soon(lease, message.id, Reject(reason))
+            self._consumer._buffer.refuse(message, message._flaw)
         elif (failure := await dispatcher._failure_of(self._handler, message)) is None:
             await dispatcher._handled(message)
         else:

@@ -13,6 +13,7 @@ import pytest
 import durable_notify as dn
 from durable_notify import testing
 from durable_notify._core import sql
+from durable_notify.events import DeadLettered
 from tests.support.api import Api, in_thread
 from tests.support.wait import eventually
 
@@ -178,6 +179,17 @@ async def test_acknowledged_in_the_handlers_transaction(
     assert payloads(drained.retried) == [1, 2]
     assert sorted(payloads(drained.handled)) == [1, 2]
     assert conn.execute("SELECT job FROM done ORDER BY job").fetchall() == [(1,), (2,)]
+
+
+async def test_a_message_that_python_cannot_decode_is_dead(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    conn.execute("SELECT durable_notify.publish('t', repeat('9', 5000)::jsonb)")
+    events: list[Any] = []
+    drained = await drain(api, dsn, nothing, on_event=events.append)
+    assert [message.id for message in drained.dead] == [1]
+    (dead,) = [event for event in events if isinstance(event, DeadLettered)]
+    assert (dead.topic, dead.attempt) == ("t", 1)
 
 
 def test_the_handler_runs_in_the_threads_of_the_test(dsn: str, conn: Connection) -> None:

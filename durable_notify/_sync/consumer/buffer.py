@@ -15,7 +15,7 @@ from ..concurrency import Event, Queue
 from .message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..._core.ordering import Delivery, OrderingKey
     from .leases import LeaseManager
@@ -80,6 +80,15 @@ class PrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
+        for message in self.unpack(rows):
+            # Trap: threads that take two messages of a key from the queue in order may reach the
+            # gate in reverse order.
+            self._gate.expect(message._ordering_key, message._delivery)
+            self._put(1)
+            self._queue.put(message)
+
+    def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Message]:
+        """Hold the leases of claimed messages, and return the messages."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -90,12 +99,7 @@ class PrefetchBuffer:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
             for row in batch:
-                message = Message(row, lease, self.lease_manager, self._loads)
-                # Trap: threads that take two messages of a key from the queue in order may reach
-                # the gate in reverse order.
-                self._gate.expect(message._ordering_key, message._delivery)
-                self._put(1)
-                self._queue.put(message)
+                yield Message(row, lease, self.lease_manager, self._loads)
 
     def end(self) -> None:
         """Deliver nothing more."""
@@ -123,7 +127,7 @@ class PrefetchBuffer:
                 continue
             if message._flaw is not None:
                 self.begun(1)
-                self._refuse(message, message._flaw)
+                self.refuse(message, message._flaw)
                 continue
             return message
 
@@ -196,7 +200,8 @@ class PrefetchBuffer:
             return False
         return self._gate.enter(ordering_key, delivery, message, owner)
 
-    def _refuse(self, message: Message, flaw: Exception) -> None:
+    def refuse(self, message: Message, flaw: Exception) -> None:
+        """Reject a message that Python cannot decode."""
         log.warning("message %s is rejected, because Python cannot decode it: %s", message.id, flaw)
         reason = f"Python cannot decode it: {flaw}"
         self.lease_manager.settle_soon(message._lease, message.id, Reject(reason))
