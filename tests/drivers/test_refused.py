@@ -92,6 +92,8 @@ for name in ("asyncpg", "psycopg2", "django", "sqlalchemy.ext.asyncio", "pg8000"
     sys.modules[name] = None  # an import fails
 import psycopg
 import durable_notify as dn
+import durable_notify.drivers.asyncpg, durable_notify.drivers.django
+import durable_notify.drivers.psycopg2, durable_notify.drivers.sqlalchemy
 with psycopg.connect(sys.argv[1]) as connection:
     print(dn.Publisher().publish(connection, "t", 1) > 0)
 try:
