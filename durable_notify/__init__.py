@@ -22,6 +22,7 @@ from ._sync.publisher import Publisher
 from ._sync.reader import Reader
 from ._version import __version__
 from .archive import Archive, ArchivedMessage, NdjsonFiles, ParquetFiles
+from .codecs import Codec, JsonCodec
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
 from .models import (
@@ -44,7 +45,7 @@ from .models import (
 )
 from .options import ConsumerOptions, GroupSettings
 from .payloads import NewMessage
-from .topics import channel
+from .topics import Topic, channel
 
 __all__ = [
     "AccessGrant",
@@ -61,6 +62,7 @@ __all__ = [
     "AsyncReader",
     "AuditEntry",
     "Bridge",
+    "Codec",
     "BridgeInfo",
     "Consumer",
     "ConsumerOptions",
@@ -69,6 +71,7 @@ __all__ = [
     "GroupInfo",
     "GroupSettings",
     "Health",
+    "JsonCodec",
     "LostMessages",
     "Maintenance",
     "Message",
@@ -86,6 +89,7 @@ __all__ = [
     "RetentionBlocker",
     "Retry",
     "SeekResult",
+    "Topic",
     "TopicStatus",
     "__version__",
     "channel",

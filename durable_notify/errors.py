@@ -7,7 +7,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
 
     DurableNotifyError
     ├── InvalidArgument (ValueError)      a name, option or argument that cannot work
-    │   └── PayloadError                  a payload or header that PostgreSQL cannot store as JSON
+    │   └── PayloadError                  a payload or header that cannot be JSON, or is not of its type
     │       └── PayloadTooLarge           a payload over the size PostgreSQL can hold
     ├── UnsupportedConnection (TypeError) publish() was given something it cannot publish through
     ├── SchemaError                       the database half does not fit this package
@@ -78,7 +78,10 @@ class InvalidArgument(DurableNotifyError, ValueError):
 
 
 class PayloadError(InvalidArgument):
-    """The payload or its headers cannot be stored as JSON. Nothing was written."""
+    """The payload or its headers cannot be stored as JSON, or are not of the topic's type.
+
+    Nothing was written. A received message of another type becomes a dead letter with this error.
+    """
 
 
 class PayloadTooLarge(PayloadError):

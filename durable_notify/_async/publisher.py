@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
 from ..options import check_on_event
-from ..payloads import Encoded, NewMessage, dedup_of, encode, times_of
+from ..payloads import Encoded, NewMessage, dedup_of, encode, stored, times_of
 from ..topics import check_topic
 from .database.callers import fetch
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import LiteralString
 
+    from ..codecs import T
     from ..events import OnEvent
     from ..payloads import Dumps, Seconds
+    from ..topics import Topic, TopicName
     from .database.callers import Publishable
 
 __all__ = ["AsyncPublisher"]
@@ -54,8 +56,8 @@ class AsyncPublisher:
     async def publish(
         self,
         connection: Publishable,
-        topic: str,
-        payload: Any,
+        topic: str | Topic[T],
+        payload: T | NewMessage[T],
         *,
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -73,6 +75,7 @@ class AsyncPublisher:
         return. Take your own locks before you publish: messages of a key are ordered by id.
 
         Args:
+            topic: its name, or a ``Topic``, whose type the payload must have.
             payload: any JSON value, a pydantic model or a dataclass; bytes, stored unchanged; or a
                 ``NewMessage`` with all the arguments below.
             key: messages of one key belong together, and are delivered in order.
@@ -87,17 +90,20 @@ class AsyncPublisher:
 
         Raises:
             InvalidArgument: the topic, key or an option is invalid. Nothing was written.
-            PayloadError: the payload or a header is not JSON, or too large. Nothing was written.
+            PayloadError: the payload or a header is not JSON, too large, or not of the topic's
+                type. Nothing was written.
             UnsupportedConnection: the connection is of another kind.
         """
-        message = payload
-        if not isinstance(payload, NewMessage):
-            message = NewMessage(
+        message: NewMessage[Any] = (
+            payload
+            if isinstance(payload, NewMessage)
+            else NewMessage(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
-        return await self._publish(connection, check_topic(topic), message)
+        )
+        return await self._publish(connection, check_topic(topic), stored(topic, message))
 
-    async def _publish(self, connection: Publishable, topic: str, message: NewMessage) -> int:
+    async def _publish(self, connection: Publishable, topic: str, message: NewMessage[Any]) -> int:
         row = self._encode(message)
         before = time.monotonic()
         if len(row) == len(_PLAIN):
@@ -109,8 +115,16 @@ class AsyncPublisher:
         self._emit_published(topic, 1, before)
         return int(rows[0][0])
 
+    @overload
     async def publish_many(
         self, connection: Publishable, topic: str, payloads: Iterable[Any]
+    ) -> list[int]: ...
+    @overload
+    async def publish_many(
+        self, connection: Publishable, topic: Topic[T], payloads: Iterable[T | NewMessage[T]]
+    ) -> list[int]: ...
+    async def publish_many(
+        self, connection: Publishable, topic: TopicName, payloads: Iterable[Any]
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
@@ -118,12 +132,14 @@ class AsyncPublisher:
         All are checked before anything is written. Transaction and errors are those of ``publish``.
         A note on the error gives the message's index in the list.
         """
-        topic = check_topic(topic)
+        name = check_topic(topic)
         encoded = []
         for index, payload in enumerate(payloads):
-            message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
+            message: NewMessage[Any] = (
+                payload if isinstance(payload, NewMessage) else NewMessage(payload)
+            )
             try:
-                encoded.append(self._encode(message))
+                encoded.append(self._encode(stored(topic, message)))
             except Exception as error:
                 error.add_note(f"message {index} of the list; none was published")
                 raise
@@ -136,8 +152,8 @@ class AsyncPublisher:
             for column in zip(*whole, strict=True)
         )
         before = time.monotonic()
-        rows = await fetch(connection, _MANY[longest], (topic, *columns))
-        self._emit_published(topic, len(rows), before)
+        rows = await fetch(connection, _MANY[longest], (name, *columns))
+        self._emit_published(name, len(rows), before)
         return [row[0] for row in rows]
 
     def _emit_published(self, topic: str, messages: int, before: float) -> None:
@@ -145,7 +161,7 @@ class AsyncPublisher:
             seconds = time.monotonic() - before
             self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
-    def _encode(self, message: NewMessage) -> tuple[Any, ...]:
+    def _encode(self, message: NewMessage[Any]) -> tuple[Any, ...]:
         """Return a message's columns: the required ones, and those of the options it uses."""
         if self._trace:
             message = with_trace(message)

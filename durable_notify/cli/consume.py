@@ -126,7 +126,7 @@ def _print(consumer: Consumer, limit: int | None, observed: Observed, dsn: str) 
 class _AsWritten(Consumer):
     """Payloads and headers are not decoded: they are printed with every digit, however deep."""
 
-    _loads = staticmethod(AsWritten())
+    _decoder_class = AsWritten
 
 
 class _Printer:

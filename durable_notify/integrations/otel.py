@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
+    from ..topics import Topic
+
 __all__ = ["AsyncTracedPublisher", "Metrics", "TracedPublisher", "processing", "traced"]
 
 SYSTEM = "durable_notify"
@@ -53,14 +55,14 @@ class TracedPublisher(Publisher):
         super().__init__(**options)
         self._tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
 
-    def publish(self, connection: Any, topic: str, payload: Any, **options: Any) -> int:
+    def publish(self, connection: Any, topic: Any, payload: Any, **options: Any) -> int:
         """Publish, as ``Publisher.publish`` does."""
         with _sending(self._tracer, topic) as span:
             message_id = super().publish(connection, topic, payload, **options)
             span.set_attribute("messaging.message.id", str(message_id))
         return message_id
 
-    def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
+    def publish_many(self, connection: Any, topic: Any, payloads: Any) -> list[int]:
         """Publish, as ``Publisher.publish_many`` does, in one span."""
         with _sending(self._tracer, topic) as span:
             ids = super().publish_many(connection, topic, payloads)
@@ -75,14 +77,14 @@ class AsyncTracedPublisher(AsyncPublisher):
         super().__init__(**options)
         self._tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
 
-    async def publish(self, connection: Any, topic: str, payload: Any, **options: Any) -> int:
+    async def publish(self, connection: Any, topic: Any, payload: Any, **options: Any) -> int:
         """Publish, as ``AsyncPublisher.publish`` does."""
         with _sending(self._tracer, topic) as span:
             message_id = await super().publish(connection, topic, payload, **options)
             span.set_attribute("messaging.message.id", str(message_id))
         return message_id
 
-    async def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
+    async def publish_many(self, connection: Any, topic: Any, payloads: Any) -> list[int]:
         """Publish, as ``AsyncPublisher.publish_many`` does, in one span."""
         with _sending(self._tracer, topic) as span:
             ids = await super().publish_many(connection, topic, payloads)
@@ -91,8 +93,8 @@ class AsyncTracedPublisher(AsyncPublisher):
 
 
 @contextlib.contextmanager
-def _sending(tracer: trace.Tracer, topic: str) -> Iterator[Span]:
-    attributes = {**_attributes("send", topic), "messaging.operation.type": "send"}
+def _sending(tracer: trace.Tracer, topic: str | Topic[Any]) -> Iterator[Span]:
+    attributes = {**_attributes("send", str(topic)), "messaging.operation.type": "send"}
     with (
         tracer.start_as_current_span(
             f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ..._core.callables import check_handler
 from ..._core.emitter import EventEmitter
 from ..._core.health import HealthTracker
 from ..._core.pacing import BatchSizer
+from ...codecs import T
 from ...errors import ConsumerClosed, InvalidArgument, UsedAfterFork
 from ...options import ConsumerOptions, check_known
-from ...topics import check_topics
+from ...payloads import Decoder
+from ...topics import check_topics, listed
 from ..concurrency import AWAITS, CANCELLED, Event, checkpoint, on_signals, spawn
 from ..database.queries import Queries
 from ..maintenance import keep_up
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..._core.leases import Outcome
     from ...models import ConsumerState, Health
     from ...options import ConsumerSettings
+    from ...topics import Topic, TopicName
     from ..concurrency import Task
     from ..wakeups.subscription import Subscription
     from .message import Message
@@ -49,7 +51,7 @@ log = logging.getLogger("durable_notify")
 ITERATED = 10
 
 
-class Consumer:
+class Consumer(Generic[T]):
     """Consumes topics as a member of a group.
 
     Every group receives every message; the consumers of one group, in any number of processes,
@@ -66,25 +68,48 @@ class Consumer:
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
         group: the consumer group.
-        topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``.
+        topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``. The messages of a
+            ``Topic`` have payloads of its type.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         options: see ``ConsumerOptions``.
     """
 
-    #: Decodes the text of a payload; a relay passes it on unchanged.
-    _loads: Callable[[str], Any] = staticmethod(json.loads)
+    #: Decodes payloads; a relay passes them on unchanged.
+    _decoder_class = Decoder
 
+    @overload
     def __init__(
         self,
         dsn: str,
         *,
         group: str,
-        topics: Iterable[str],
+        topics: Iterable[Topic[T]],
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Consumer[Any],
+        dsn: str,
+        *,
+        group: str,
+        topics: Iterable[TopicName],
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None: ...
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        group: str,
+        topics: Iterable[TopicName],
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
         check_known(options)
-        self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
+        given = listed(topics)
+        self.options = ConsumerOptions(group=group, topics=check_topics(given), **options)
+        self._decoder = self._decoder_class(given)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._stopping = Event()
@@ -102,7 +127,7 @@ class Consumer:
         options = self.options
         self._batch_sizer = BatchSizer(ITERATED, options.batch_size)
         self._queries = Queries(self._dsn, options)
-        self._buffer = PrefetchBuffer(self._stopping, self._room, self._loads)
+        self._buffer = PrefetchBuffer(self._stopping, self._room, self._decoder)
         self._lease_manager = LeaseManager(
             self._queries, options, self._emitter, self._on_capacity, self._buffer
         )
@@ -278,7 +303,7 @@ class Consumer:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Message:
+    def __next__(self) -> Message[T]:
         self._check_process()
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
@@ -287,7 +312,7 @@ class Consumer:
             raise StopIteration
         return message
 
-    def run(self, handler: Callable[[Message], Any], *, concurrency: int = 1) -> None:
+    def run(self, handler: Callable[[Message[T]], Any], *, concurrency: int = 1) -> None:
         """Deliver messages to a handler until ``stop()``, SIGTERM or SIGINT.
 
         If the handler returns without settling its message, the consumer acknowledges it. If it
@@ -329,7 +354,7 @@ class Consumer:
 
     def run_batches(
         self,
-        handler: Callable[[list[Message]], Any],
+        handler: Callable[[list[Message[T]]], Any],
         *,
         size: int = 100,
         max_wait: float = 1.0,
@@ -353,7 +378,7 @@ class Consumer:
         self._dispatcher.in_batches(handler, size, max_wait)
         self._run(concurrency, size * concurrency)
 
-    def batches(self, *, size: int = 100, max_wait: float = 0.0) -> Iterator[list[Message]]:
+    def batches(self, *, size: int = 100, max_wait: float = 0.0) -> Iterator[list[Message[T]]]:
         """Iterate over batches; the body settles each message, sooner or later.
 
         Several loops may iterate at once, if all sizes together are no more than ``prefetch``.
@@ -388,7 +413,7 @@ class Consumer:
         self._lease_manager.check_open()
         self._lease_manager.settle_soon(message._lease, message.id, outcome)
 
-    def filter_held(self, messages: Iterable[Message]) -> list[Message]:
+    def filter_held(self, messages: Iterable[Message[T]]) -> list[Message[T]]:
         """Return the messages that are unsettled and still leased by this consumer.
 
         Call it after a long wait. A lease may have expired while the process was suspended or the
