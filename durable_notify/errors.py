@@ -7,7 +7,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
 
     DurableNotifyError
     ├── InvalidArgument (ValueError)      a name, option or argument that cannot work
-    │   └── PayloadError                  a payload or header that cannot be JSON, or is not of its type
+    │   └── PayloadError                  a payload or header that is not JSON, or not of its type
     │       └── PayloadTooLarge           a payload over the size PostgreSQL can hold
     ├── UnsupportedConnection (TypeError) publish() was given something it cannot publish through
     ├── SchemaError                       the database half does not fit this package
