@@ -207,7 +207,7 @@ def test_who_is_in_the_way_is_not_waited_for_long(dsn: str, conn: Connection) ->
 @pytest.mark.parametrize("how", ["", "RESTART IDENTITY CASCADE"])
 def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) -> None:
     fill(dsn, conn)
-    # As maintenance leaves it where leaves are full.
+    # As maintenance leaves it where partitions are full.
     conn.execute(
         "INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000) ON CONFLICT (only_one) DO UPDATE SET closed_below = 1000000"
     )
@@ -229,7 +229,7 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     assert consumed(dsn) == [2]
 
 
-def test_leaves_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> None:
+def test_partitions_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> None:
     fill(dsn, conn)
     query = "SELECT tableoid::regclass FROM durable_notify.outbox LIMIT 1"
     row = conn.execute(query).fetchone()
@@ -277,7 +277,7 @@ def test_the_log_alone_may_be_emptied(dsn: str, conn: Connection, statement: str
 
 
 def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
-    """Below what is closed, archived and compacted, as maintenance leaves it where leaves are full."""
+    """Below what is closed, archived and compacted, as maintenance leaves it where partitions are full."""
     conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1000001)")
     conn.execute("INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000)")
     conn.execute("SELECT durable_notify._set_closed_below(1000000, '3')")

@@ -22,7 +22,13 @@ from tests.support.clusters import (
     promote,
 )
 from tests.support.injection import plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, SqlReader
 from tests.support.wait import eventually
@@ -146,7 +152,7 @@ def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
         assert sorted(found) == sorted(committed)
 
 
-def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None:
+def test_a_partition_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None:
     """A backup of the standby, say."""
     with Scene(pair, "wanted") as scene:
         (owner,) = scene.sessions.take(1)
@@ -160,7 +166,7 @@ def test_a_leaf_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None
         backup = scene.there()
         backup.begin("repeatable read")
         assert drain(owner) == sent
-        seal(owner)
+        advance_watermark(owner)
         owner.run("SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()")
         remove = "SELECT durable_notify._truncate_partition()"
         assert owner.value(remove) == 0

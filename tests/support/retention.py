@@ -60,7 +60,7 @@ def retain(session: Session, topic: str = "t", **options: object) -> list[str]:
     return found
 
 
-def seal(session: Session) -> None:
+def advance_watermark(session: Session) -> None:
     """Note up to where nothing is in flight; twice, since who was at the first look may be gone now."""
     session.run("SELECT durable_notify._advance_watermark()")
     session.run("SELECT durable_notify._advance_watermark()")
@@ -83,9 +83,9 @@ def maintain(session: Session) -> dict[str, object] | None:
 
 
 def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
-    """Make the leaves of an empty log anew."""
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.partitions()"):
-        owner.run(f"DROP TABLE {leaf}")
+    """Make the partitions of an empty log anew."""
+    for (partition,) in owner.run("SELECT name::text FROM durable_notify.partitions()"):
+        owner.run(f"DROP TABLE {partition}")
     owner.run(
         "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (%s, %s)",
         width,
@@ -95,7 +95,7 @@ def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
 
 
 def make_partitions(session: Session) -> int:
-    """Make leaves until no more are wanted; the number of steps."""
+    """Make partitions until no more are wanted; the number of steps."""
     steps = 0
     while session.value("SELECT durable_notify.create_partitions()"):
         steps += 1

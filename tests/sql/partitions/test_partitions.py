@@ -1,4 +1,4 @@
-"""The log's leaves: made ahead, closed, emptied, dropped and written anew, beside who reads and publishes."""
+"""The log's partitions: made ahead, closed, emptied, dropped and written anew, beside who reads and publishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
 
 WIDTH = 100
-LEAVES = "SELECT first_id, next_id FROM durable_notify.partitions()"
+PARTITIONS = "SELECT first_id, next_id FROM durable_notify.partitions()"
 PUBLISH = """
     INSERT INTO durable_notify.outbox (topic, payload)
     SELECT %s, to_jsonb(n) FROM generate_series(1, %s) AS n"""
@@ -24,7 +24,7 @@ ALL_MAY_GO = """
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """Has had the log laid out anew, in leaves of WIDTH ids."""
+    """Has had the log laid out anew, in partitions of WIDTH ids."""
     owner = sessions.session()
     lay_out_partitions(owner, WIDTH)
     return owner
@@ -35,7 +35,7 @@ REMOVE = "SELECT durable_notify._truncate_partition()"
 
 
 def tidy(session: Session) -> list[int]:
-    """Leave no leaf that can go; what was emptied, dropped and repacked, step by step."""
+    """Leave no partition that can go; what was emptied, dropped and repacked, step by step."""
     session.run("SELECT durable_notify._advance_watermark()")
     session.run(NOTE)
     done = []
@@ -54,12 +54,12 @@ def size(session: Session) -> int:
 
 
 def test_ahead(owner: Session) -> None:
-    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    assert owner.run(PARTITIONS) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", 1)
     assert make_partitions(owner) == 0
     owner.run(PUBLISH, "t", WIDTH)
     assert make_partitions(owner) == 1
-    assert owner.run(LEAVES)[2:] == [(201, 301)]
+    assert owner.run(PARTITIONS)[2:] == [(201, 301)]
     assert make_partitions(owner) == 0
 
 
@@ -67,13 +67,13 @@ def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
     for _ in range(30):
         owner.run(PUBLISH, "t", WIDTH)
         make_partitions(owner)
-    leaves = owner.run(LEAVES)
-    assert len(leaves) < 20
-    assert leaves[-1][1] - leaves[-1][0] > 3 * WIDTH
+    partitions = owner.run(PARTITIONS)
+    assert len(partitions) < 20
+    assert partitions[-1][1] - partitions[-1][0] > 3 * WIDTH
     assert owner.value(IN_DEFAULT) == 0
 
 
-def test_each_leaf_rings_whoever_inserts(owner: Session) -> None:
+def test_each_partition_rings_whoever_inserts(owner: Session) -> None:
     """Of a trigger that is ENABLE ALWAYS its copies are, too."""
     owner.run(PUBLISH, "t", WIDTH + 1)
     make_partitions(owner)
@@ -86,12 +86,12 @@ def test_each_leaf_rings_whoever_inserts(owner: Session) -> None:
 
 
 def test_nobody_made_one(owner: Session) -> None:
-    """What is published goes to the default, is read from there, and what follows gets leaves again."""
+    """What is published goes to the default, is read from there, and what follows gets partitions again."""
     owner.subscribe()
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
     assert owner.value(IN_DEFAULT) == 50
     assert make_partitions(owner) > 0
-    first, _ = owner.run(LEAVES)[2]
+    first, _ = owner.run(PARTITIONS)[2]
     assert first > 2 * WIDTH + 50
     owner.run(PUBLISH, "t", WIDTH)
     assert owner.value(IN_DEFAULT) == first - 1 - 2 * WIDTH
@@ -122,7 +122,7 @@ def test_a_large_default_is_not_read_under_a_lock(sessions: Sessions, owner: Ses
     )
     assert owner.column(constraint) == []
     publisher.publish()
-    assert owner.run(LEAVES)[2][0] > publisher.publish()
+    assert owner.run(PARTITIONS)[2][0] > publisher.publish()
 
 
 def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Session) -> None:
@@ -141,19 +141,19 @@ def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Se
     )  # a backup: nobody can drop the constraint
     owner.run(PUBLISH, "t", 50 * WIDTH)
     reader.commit()
-    while len(owner.run(LEAVES)) < 3:
+    while len(owner.run(PARTITIONS)) < 3:
         assert owner.value(step) == 1
     publisher.begin()
     late = publisher.publish()
     assert owner.value(step) == 0  # who has drawn an id keeps it from skipping
     publisher.commit()
     assert owner.value(step) == 1
-    first, _ = owner.run(LEAVES)[2]
+    first, _ = owner.run(PARTITIONS)[2]
     assert first > late + WIDTH
     assert owner.publish() == first
     owner.run(PUBLISH, "t", WIDTH)
     make_partitions(owner)
-    widths = {next_id - first for first, next_id in owner.run(LEAVES)}
+    widths = {next_id - first for first, next_id in owner.run(PARTITIONS)}
     assert widths == {WIDTH}  # for all that was skipped
     owner.subscribe()
     assert len(drain(owner, 5000)) == 2 * WIDTH + 2500 + 50 * WIDTH + 1 + 1 + WIDTH
@@ -183,7 +183,7 @@ def test_making_one_waits_for_no_reader(sessions: Sessions, owner: Session) -> N
 def test_making_one_is_put_off_while_a_transaction_publishes(
     sessions: Sessions, owner: Session
 ) -> None:
-    """What is published meanwhile, and finds no leaf, goes to the default."""
+    """What is published meanwhile, and finds no partition, goes to the default."""
     slow = sessions.session()
     owner.subscribe()
     owner.run(PUBLISH, "t", WIDTH + 1)
@@ -206,7 +206,7 @@ def test_publishers_are_waited_for_where_none_is_ready(sessions: Sessions, owner
     slow.begin()
     slow.publish()
     make_partitions(owner)
-    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    assert owner.run(PARTITIONS) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", WIDTH)
     step = "SELECT durable_notify.create_partitions()"
     work = making.start(step)
@@ -242,7 +242,7 @@ def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
     assert owner.value("SELECT durable_notify._close_partitions()") == 0
 
 
-def test_late_in_a_leaf_that_is_closed_since(sessions: Sessions, owner: Session) -> None:
+def test_late_in_a_partition_that_is_closed_since(sessions: Sessions, owner: Session) -> None:
     """A group whose snapshot is older than the closing still looks there."""
     reader, slow = sessions.take(2)
     reader.subscribe()
@@ -275,10 +275,10 @@ def test_what_may_go_goes_and_gives_its_space_back(sessions: Sessions, owner: Se
     assert tidy(owner) == [WIDTH, WIDTH, 1, 1]
     assert size(owner) < before
     assert owner.value("SELECT min(id) FROM durable_notify.outbox") == 2 * WIDTH + 1
-    assert owner.run(LEAVES)[0] == (2 * WIDTH + 1, 3 * WIDTH + 1)
+    assert owner.run(PARTITIONS)[0] == (2 * WIDTH + 1, 3 * WIDTH + 1)
 
 
-def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
+def test_one_message_that_stays_keeps_its_partition(owner: Session) -> None:
     owner.run("""
         CREATE OR REPLACE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
         LANGUAGE sql AS $$ SELECT CASE topic WHEN 'u' THEN 60 ELSE 1000 END $$""")
@@ -290,7 +290,7 @@ def test_one_message_that_stays_keeps_its_leaf(owner: Session) -> None:
 
 
 def test_emptied_though_the_log_cannot_be_locked(sessions: Sessions, owner: Session) -> None:
-    """Who publishes since a leaf was found unwanted bars no TRUNCATE of it; its shell goes later."""
+    """Who publishes since a partition was found unwanted bars no TRUNCATE of it; its shell goes later."""
     slow = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
@@ -300,12 +300,14 @@ def test_emptied_though_the_log_cannot_be_locked(sessions: Sessions, owner: Sess
     slow.begin()
     slow.publish()
     assert tidy(owner) == [WIDTH, WIDTH]
-    assert owner.run(LEAVES)[0] == (1, 101)
+    assert owner.run(PARTITIONS)[0] == (1, 101)
     slow.commit()
     assert tidy(owner) == [1, 1]
 
 
-def test_vacuum_of_one_leaf_bars_that_leaf_alone(sessions: Sessions, owner: Session) -> None:
+def test_vacuum_of_one_partition_bars_that_partition_alone(
+    sessions: Sessions, owner: Session
+) -> None:
     """It has no lock on the log: nobody is kept waiting for it."""
     vacuum = sessions.session()
     owner.run(ALL_MAY_GO)
@@ -315,9 +317,9 @@ def test_vacuum_of_one_leaf_bars_that_leaf_alone(sessions: Sessions, owner: Sess
     owner.run(NOTE)
     assert owner.value(REMOVE) == WIDTH
     drop = "SELECT durable_notify._drop_partition()"
-    for leaf, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
+    for partition, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
         vacuum.begin()
-        vacuum.run(f"LOCK TABLE durable_notify.{leaf} IN SHARE UPDATE EXCLUSIVE MODE")
+        vacuum.run(f"LOCK TABLE durable_notify.{partition} IN SHARE UPDATE EXCLUSIVE MODE")
         assert owner.value(drop) == dropped
         vacuum.commit()
 
@@ -375,7 +377,7 @@ def test_written_anew_where_most_is_gone(sessions: Sessions, owner: Session) -> 
     make_partitions(owner)
     reader.subscribe()
     early = owner.column("SELECT id FROM durable_notify.outbox ORDER BY id LIMIT 10")
-    first, next_id = owner.run(LEAVES)[-1]
+    first, next_id = owner.run(PARTITIONS)[-1]
     while owner.value("SELECT pg_sequence_last_value('durable_notify.outbox_id_seq')") < next_id:
         owner.run(PUBLISH, "t", 1000)
         make_partitions(owner)
@@ -397,7 +399,7 @@ def test_written_anew_where_most_is_gone(sessions: Sessions, owner: Session) -> 
     assert size(owner) < space
     assert owner.run(kept) == before
     assert sorted(drain(reader)) == [row[-1] for row in before]
-    names = owner.column("SELECT leaf::text FROM durable_notify.partitions()")
+    names = owner.column("SELECT name::text FROM durable_notify.partitions()")
     assert f"durable_notify.outbox_{first}" in names
     fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = 'outbox_after_insert'"
     assert owner.column(fires, f"durable_notify.outbox_{first}") == ["A"]

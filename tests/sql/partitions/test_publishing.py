@@ -1,4 +1,4 @@
-"""Who publishes beside the making and closing of the log's leaves, and what administrators add to the log."""
+"""Who publishes beside the making and closing of the log's partitions, and what administrators add to the log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from psycopg import errors
 from tests.sql.partitions.test_partitions import (
     ALL_MAY_GO,
     IN_DEFAULT,
-    LEAVES,
+    PARTITIONS,
     PUBLISH,
     WIDTH,
     tidy,
 )
 from tests.support.injection import plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
@@ -34,7 +40,7 @@ def owner(sessions: Sessions) -> Session:
 
 
 def past(session: Session, number: int) -> None:
-    """Have a number of others publish, and leaves be made for what they do."""
+    """Have a number of others publish, and partitions be made for what they do."""
     for _ in range(number // 50):
         session.run(PUBLISH, "t", 50)
         make_partitions(session)
@@ -42,10 +48,10 @@ def past(session: Session, number: int) -> None:
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-def test_a_transaction_that_publishes_across_leaves(
+def test_a_transaction_that_publishes_across_partitions(
     sessions: Sessions, owner: Session, isolation: str, planted: bool
 ) -> None:
-    """It knows the leaves that there were as it began."""
+    """It knows the partitions that there were as it began."""
     slow, other = sessions.take(2)
     if planted:
         plant(owner, "_create_partition", BESIDE_PUBLISHERS)
@@ -62,15 +68,15 @@ def test_a_transaction_that_publishes_across_leaves(
     slow.publish()
     slow.commit()
     past(other, 2 * WIDTH)
-    assert owner.run(LEAVES)[-1][1] > owner.publish()
+    assert owner.run(PARTITIONS)[-1][1] > owner.publish()
     assert sorted(drain(owner)) == outbox_ids(owner)
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_statement_that_publishes_across_leaves(
+def test_a_statement_that_publishes_across_partitions(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """Whatever it would do between its rows: it knows the leaves that there were as it began."""
+    """Whatever it would do between its rows: it knows the partitions that there were as it began."""
     slow, other, bar = sessions.take(3)
     if planted:
         plant(owner, "_create_partition", BESIDE_PUBLISHERS)
@@ -90,8 +96,8 @@ def test_a_statement_that_publishes_across_leaves(
     assert len(drain(owner)) == len(outbox_ids(owner)) == 600
 
 
-def test_many_publish_while_leaves_are_made(sessions: Sessions, owner: Session) -> None:
-    """Transactions that overlap all the time, none of them long: nothing is refused, and leaves are made."""
+def test_many_publish_while_partitions_are_made(sessions: Sessions, owner: Session) -> None:
+    """Transactions that overlap all the time, none of them long: nothing is refused, and partitions are made."""
     publishers = sessions.take(4)
     for number in range(200):
         publisher = publishers[number % 4]
@@ -111,7 +117,7 @@ def test_many_publish_while_leaves_are_made(sessions: Sessions, owner: Session) 
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("role", ["origin", "local"])
-def test_an_id_of_a_closed_leaf_is_refused(
+def test_an_id_of_a_closed_partition_is_refused(
     sessions: Sessions, owner: Session, role: str, planted: bool
 ) -> None:
     """Forced, or drawn long ago: no group looks there for what is new."""
@@ -119,7 +125,7 @@ def test_an_id_of_a_closed_leaf_is_refused(
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     if planted:
         plant(owner, "_close_partition", ("EXECUTE pg_catalog", "RETURN; EXECUTE pg_catalog"))
     assert owner.value("SELECT durable_notify._close_partitions()") > drawn
@@ -138,13 +144,15 @@ def test_an_id_of_a_closed_leaf_is_refused(
     assert len(drain(owner)) == 1
 
 
-def test_an_id_of_a_closed_leaf_that_replication_brings(sessions: Sessions, owner: Session) -> None:
+def test_an_id_of_a_closed_partition_that_replication_brings(
+    sessions: Sessions, owner: Session
+) -> None:
     """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
     late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     assert owner.value("SELECT durable_notify._close_partitions()") > drawn
     late.run("SET session_replication_role = replica")
     late.run(FORCED, drawn)
@@ -154,11 +162,11 @@ def test_an_id_of_a_closed_leaf_that_replication_brings(sessions: Sessions, owne
     assert drawn in drain(owner)
 
 
-def test_ids_that_go_back_to_a_closed_leaf(sessions: Sessions, owner: Session) -> None:
+def test_ids_that_go_back_to_a_closed_partition(sessions: Sessions, owner: Session) -> None:
     """Replication does not carry the sequence over, nor what went: ids follow the highest that came."""
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     assert owner.value("SELECT durable_notify._close_partitions()") > 5
     owner.run("DELETE FROM durable_notify.outbox WHERE id > 3")
     owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 4")
@@ -168,14 +176,14 @@ def test_ids_that_go_back_to_a_closed_leaf(sessions: Sessions, owner: Session) -
     assert drain(owner) == [4]
 
 
-def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(
+def test_who_has_written_to_a_partition_keeps_it_from_being_closed(
     sessions: Sessions, owner: Session
 ) -> None:
-    """With an id that seal_log() knows nothing of; it comes, as the leaf is closed after it."""
+    """With an id that _advance_watermark() knows nothing of; it comes, as the partition is closed after it."""
     late = sessions.session()
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     late.begin()
     late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that was not drawn, in the default
     late.run("DELETE FROM durable_notify.outbox WHERE id = 7")
@@ -187,16 +195,18 @@ def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_forced_id_amid_a_leaf_comes(sessions: Sessions, owner: Session, planted: bool) -> None:
+def test_a_forced_id_amid_a_partition_comes(
+    sessions: Sessions, owner: Session, planted: bool
+) -> None:
     """And is not removed unseen, where it appears between a look at what may go and its removal."""
     late, remover, bar = sessions.take(3)
     retain(owner, when_settled=True)
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     owner.run(PUBLISH, "t", 20)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     bar.run("SELECT pg_advisory_lock(7)")
-    look = "SELECT l.first_id, l.next_id INTO part"
+    look = "SELECT p.first_id, p.next_id INTO part"
     plant(owner, "_delete_expired", (look, f"PERFORM pg_catalog.pg_advisory_xact_lock(7); {look}"))
     if planted:
         plant(owner, "_delete_expired", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
@@ -211,7 +221,7 @@ def test_a_forced_id_amid_a_leaf_comes(sessions: Sessions, owner: Session, plant
 @pytest.mark.parametrize(
     ("function", "how", "after_the_look"),
     [
-        ("_delete_expired", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
+        ("_delete_expired", {"when_settled": True}, "SELECT p.first_id, p.next_id INTO part"),
         ("_compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
     ],
 )
@@ -224,7 +234,7 @@ def test_replication_brings_a_message_as_others_are_removed(
     drawn = worker.value("SELECT nextval('durable_notify.outbox_id_seq')")
     ids = [owner.publish(key="a") for _ in range(2)]
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     bar.run("SELECT pg_advisory_lock(7)")
     wait = (
         "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
@@ -268,7 +278,7 @@ def test_who_inserts_into_a_partition_is_publishing(
 
 
 def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
-    """Leaves that are made after it have it, too."""
+    """Partitions that are made after it have it, too."""
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     past(owner, 3 * WIDTH)
     assert owner.value(IN_DEFAULT) == 0
@@ -279,7 +289,7 @@ def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
 
 
 def half_empty(owner: Session) -> None:
-    """A closed leaf of which most was removed."""
+    """A closed partition of which most was removed."""
     lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
     make_partitions(owner)
@@ -287,13 +297,13 @@ def half_empty(owner: Session) -> None:
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
     if owner.connection.info.server_version >= 150000:
         owner.run("SELECT pg_stat_force_next_flush()")
-    seal(owner)
+    advance_watermark(owner)
     owner.run("SELECT durable_notify._close_partitions()")
     told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
     eventually(lambda: bool(owner.value(told)))
 
 
-def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
+def test_a_constraint_and_a_partition_written_anew(sessions: Sessions) -> None:
     owner = sessions.session()
     half_empty(owner)
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
@@ -310,7 +320,7 @@ def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
 
 
 def test_a_table_that_refers_to_the_log(owner: Session) -> None:
-    """PostgreSQL refuses TRUNCATE then: messages go row by row, and empty leaves as ever."""
+    """PostgreSQL refuses TRUNCATE then: messages go row by row, and empty partitions as ever."""
     owner.run("""
         CREATE TABLE noted (topic text COLLATE "C", id bigint,
                             FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox ON DELETE CASCADE)""")
@@ -329,7 +339,7 @@ def test_a_table_that_refers_to_the_log(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while it is copied"])
-def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
+def test_a_table_that_refers_to_the_log_and_a_partition_to_be_written_anew(
     sessions: Sessions, when: str
 ) -> None:
     owner = sessions.session()

@@ -1,4 +1,4 @@
-"""A leaf of the log that is written anew, beside who reads it and who changes it."""
+"""A partition of the log that is written anew, beside who reads it and who changes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """Has a closed leaf of which most is removed."""
+    """Has a closed partition of which most is removed."""
     owner = sessions.session()
     lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)

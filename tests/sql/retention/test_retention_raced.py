@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.injection import plant
-from tests.support.retention import age, maintain, outbox_ids, retain, seal
+from tests.support.retention import advance_watermark, age, maintain, outbox_ids, retain
 from tests.support.schedules import drain
 from tests.support.sessions import Sessions, ids
 
@@ -18,7 +18,7 @@ def test_a_replay_that_an_old_snapshot_does_not_see(sessions: Sessions, planted:
     retain(one, when_settled=True)
     first = one.publish()
     one.ack(one.claim())
-    seal(one)
+    advance_watermark(one)
     if planted:
         plant(one, "_lock_removal", ("<> 'read committed'", "IS NULL"))
     remover.begin("repeatable read")
@@ -49,7 +49,7 @@ def test_a_group_that_has_yet_to_discover_a_topic(
     age(one, first, "orders.new")
     one.subscribe("g", "orders.new")
     one.ack(one.claim(topics="orders.new"))
-    seal(one)
+    advance_watermark(one)
     assert one.value("SELECT durable_notify.retention_watermark('orders.new')") == 0
     assert one.value("SELECT durable_notify._delete_expired('orders.new')") == 0
     maintain(one)
@@ -80,7 +80,7 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
         one.subscribe(group)
     retain(one, max_age="1 day", on_lag="lose")
     age(one, one.publish())
-    seal(one)
+    advance_watermark(one)
     below = "SELECT durable_notify._record_losses('t', 100)"
     groups = "SELECT group_name FROM durable_notify.lost_messages()"
     assert one.value(below) == 1
@@ -100,7 +100,7 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
     ],
 )
 def test_claims_go_on_while_what_comes_again_waits(sessions: Sessions, again: str) -> None:
-    """For maintenance, which takes long where a leaf is copied."""
+    """For maintenance, which takes long where a partition is copied."""
     one, remover, asking = sessions.take(3)
     one.subscribe()
     first = one.publish()

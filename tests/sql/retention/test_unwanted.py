@@ -6,7 +6,13 @@ import psycopg
 import pytest
 
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.roles import roles
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, ids
@@ -30,7 +36,7 @@ def publish(session: Session, number: int, topic: str = "t") -> list[int]:
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """A leaf of ten messages, that a group has still to read; the next is begun."""
+    """A partition of ten messages, that a group has still to read; the next is begun."""
     owner = sessions.session()
     lay_out_partitions(owner, 10)
     owner.subscribe()
@@ -42,10 +48,10 @@ def owner(sessions: Sessions) -> Session:
 
 
 def settle(owner: Session) -> None:
-    """Have the group settle all, and the leaf be past."""
+    """Have the group settle all, and the partition be past."""
     drain(owner)
     publish(owner, 5, "other")
-    seal(owner)
+    advance_watermark(owner)
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -60,7 +66,7 @@ def test_a_group_that_begins_beside_a_removal(
     retain(one, when_settled=True)
     publish(one, 3)
     drain(one)
-    seal(one)
+    advance_watermark(one)
     if planted:
         plant(one, "_block_removal", KEEP_NOTHING)
     bar.begin()
@@ -149,7 +155,7 @@ def test_an_older_snapshot(sessions: Sessions, owner: Session, planted: bool) ->
 
 
 def test_a_snapshot_that_is_handed_on(sessions: Sessions, owner: Session) -> None:
-    """Imported, and from there once more, by transactions that began after the leaf was found unwanted."""
+    """Imported, and from there once more, by transactions that began after the partition was found unwanted."""
     holder, *others = sessions.take(4)
     holder.begin("repeatable read")
     settle(owner)
@@ -223,7 +229,7 @@ def test_a_statement_under_way(sessions: Sessions, owner: Session) -> None:
     assert owner.value(REMOVE) == 10
 
 
-def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(
+def test_nothing_is_deleted_while_a_partition_waits_for_snapshots(
     sessions: Sessions, owner: Session
 ) -> None:
     """It would take its space for as long; once they are gone, and a reader has the lock, it is deleted."""
@@ -235,7 +241,7 @@ def test_nothing_is_deleted_while_a_leaf_waits_for_snapshots(
     backup.commit()
     reader.begin()
     reader.connection.execute("SELECT count(*) FROM durable_notify.outbox_1")
-    reader.connection.execute("SELECT 1")  # no snapshot, and the leaf's lock
+    reader.connection.execute("SELECT 1")  # no snapshot, and the partition's lock
     assert owner.value(REMOVE) == 0
     assert owner.value(REMOVE_ROWS) == 10
 
@@ -311,7 +317,7 @@ def test_nothing_goes_while_messages_are_redelivered(
 
 
 def test_redelivered_as_the_lock_is_taken(sessions: Sessions, owner: Session) -> None:
-    """What has committed just before it is seen, and the leaf stays."""
+    """What has committed just before it is seen, and the partition stays."""
     gate, asking, remover = sessions.take(3)
     settle(owner)
     owner.run(NOTE)
@@ -327,7 +333,7 @@ def test_redelivered_as_the_lock_is_taken(sessions: Sessions, owner: Session) ->
     assert ids(owner.claim()) == list(range(1, 11))
 
 
-def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
+def test_replays_go_on_while_the_messages_of_a_partition_are_counted(
     sessions: Sessions, owner: Session
 ) -> None:
     """It may be large; and it stays, if one of them wants it."""
@@ -345,7 +351,9 @@ def test_replays_go_on_while_the_messages_of_a_leaf_are_counted(
     assert ids(owner.claim()) == list(range(1, 11))
 
 
-def test_replication_brings_a_row_as_a_leaf_is_emptied(sessions: Sessions, owner: Session) -> None:
+def test_replication_brings_a_row_as_a_partition_is_emptied(
+    sessions: Sessions, owner: Session
+) -> None:
     """Who empties it waits for that row's transaction, and leaves it."""
     worker, remover = sessions.take(2)
     settle(owner)
@@ -368,7 +376,7 @@ def test_replication_brings_a_row_as_a_leaf_is_emptied(sessions: Sessions, owner
     assert outbox_ids(owner, "carried") == [5]
 
 
-def test_settings_can_be_changed_while_leaves_are_looked_through(
+def test_settings_can_be_changed_while_partitions_are_looked_through(
     sessions: Sessions, owner: Session
 ) -> None:
     """Also where some are closed by the same round."""
@@ -386,7 +394,7 @@ def test_settings_can_be_changed_while_leaves_are_looked_through(
     assert owner.column(NOTED) == [1]
 
 
-def test_replays_go_on_while_a_leaf_is_copied(sessions: Sessions, owner: Session) -> None:
+def test_replays_go_on_while_a_partition_is_copied(sessions: Sessions, owner: Session) -> None:
     """And while one is made, and checked: what is in the log stays as it is."""
     copying = sessions.session()
     for work in (

@@ -1,4 +1,4 @@
-"""Leaves come and go by chance, beside claims, replays and snapshots: each snapshot has what its groups want."""
+"""Partitions come and go by chance, beside claims, replays and snapshots: each snapshot has what its groups want."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import pytest
 
 from tests.sql.retention.test_retention import GROUPS, Schedule
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, seal, unsettled
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    unsettled,
+)
 from tests.support.sessions import Session, Sessions, ids
 
 
-class Leaves(Schedule):
-    """The same in leaves of ten messages, which maintenance empties, and backups beside it."""
+class Partitions(Schedule):
+    """The same in partitions of ten messages, which maintenance empties, and backups beside it."""
 
     def __init__(self, sessions: Sessions, seed: int) -> None:
         lay_out_partitions(sessions.session(), 10)
@@ -54,7 +60,7 @@ class Leaves(Schedule):
                 self.settled[group] |= set(ids(batch))
 
     def rest(self) -> None:
-        """No one publishes: leaves can be made and closed."""
+        """No one publishes: partitions can be made and closed."""
         for writer, published in self.writers.items():
             if published:
                 writer.commit()
@@ -82,7 +88,7 @@ class Leaves(Schedule):
 
 def play(sessions: Sessions, seed: int) -> None:
     """Nothing goes that a group or a snapshot wants; in the end all that was closed goes."""
-    schedule = Leaves(sessions, seed)
+    schedule = Partitions(sessions, seed)
     for _ in range(300):
         schedule.step()
     schedule.finish()
@@ -90,7 +96,7 @@ def play(sessions: Sessions, seed: int) -> None:
         lost = set(schedule.committed) - schedule.settled[group]
         assert not lost, f"group {group} lost {lost}, seed {seed}"
     assert schedule.emptied > 10
-    seal(schedule.one)
+    advance_watermark(schedule.one)
     for _ in range(3):
         schedule.note()
         schedule.tidy()
