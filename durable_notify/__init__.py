@@ -8,6 +8,7 @@ from ._async.admin import AsyncAdmin
 from ._async.bridge import AsyncBridge
 from ._async.consumer.consumer import AsyncConsumer
 from ._async.consumer.message import AsyncMessage
+from ._async.consumer.several import run_async
 from ._async.maintenance import AsyncMaintenance
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
@@ -17,6 +18,7 @@ from ._sync.admin import Admin
 from ._sync.bridge import Bridge
 from ._sync.consumer.consumer import Consumer
 from ._sync.consumer.message import Message
+from ._sync.consumer.several import run
 from ._sync.maintenance import Maintenance
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
@@ -25,6 +27,7 @@ from .archive import Archive, ArchivedMessage, NdjsonFiles, ParquetFiles
 from .codecs import Codec, JsonCodec
 from .errors import *  # noqa: F403 - its __all__ is the error tree
 from .errors import __all__ as _errors
+from .middleware import Handling, Middleware, Publishing
 from .models import (
     AccessGrant,
     AuditEntry,
@@ -70,16 +73,19 @@ __all__ = [
     "DeadLetterFilter",
     "GroupInfo",
     "GroupSettings",
+    "Handling",
     "Health",
     "JsonCodec",
     "LostMessages",
     "Maintenance",
     "Message",
+    "Middleware",
     "NdjsonFiles",
     "NewMessage",
     "OpenPublisher",
     "ParquetFiles",
     "Publisher",
+    "Publishing",
     "ReadMessage",
     "Reader",
     "Reject",
@@ -94,5 +100,7 @@ __all__ = [
     "__version__",
     "channel",
     "context_of",
+    "run",
+    "run_async",
     *_errors,
 ]

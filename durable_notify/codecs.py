@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     T = TypeVar("T", default=Any)
+    M = TypeVar("M", default=Any)
 else:
     T = typing.TypeVar("T")  # Python 3.11 has no defaults
+    M = typing.TypeVar("M")
 
-__all__ = ["Bytes", "Codec", "JsonCodec", "JsonText", "T", "codec_of"]
+__all__ = ["Bytes", "Codec", "JsonCodec", "JsonText", "M", "T", "codec_of"]
 
 #: How many of a payload's faults to name.
 _NAMED = 5

@@ -28,6 +28,7 @@ serialization failure reaches you as the ``psycopg`` exception it is.
     ├── ConsumerClosed                    the consumer was closed; its leases were released
     ├── UsedAfterFork                     an object with connections was used after a fork
     ├── HandlerTimeout (TimeoutError)     a handler took longer than ``handler_timeout``
+    ├── NoHandler (LookupError)           a consumer has no handler for a message's topic
     ├── WorkNotDone                       a handler returned a coroutine or generator, not run
     ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
     ├── CaptureIncomplete                 a capture could not publish all it had heard
@@ -53,6 +54,7 @@ __all__ = [
     "LeaseLost",
     "ListenUnavailable",
     "MessageNotFound",
+    "NoHandler",
     "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
@@ -194,6 +196,14 @@ class UsedAfterFork(DurableNotifyError):
 
 class HandlerTimeout(DurableNotifyError, TimeoutError):
     """A handler took longer than the consumer's ``handler_timeout``. Its message is redelivered."""
+
+
+class NoHandler(DurableNotifyError, LookupError):
+    """The consumer has no handler for the message's topic. The message is redelivered.
+
+    It matches a pattern among the consumer's ``topics``. Add a handler with ``on()``, or leave
+    ``topics`` out: then they are those of the handlers.
+    """
 
 
 class WorkNotDone(DurableNotifyError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_TOPIC", "ByTopic", "Topic", "TopicName", "channel", "check_channel", "check_group",
     "check_key", "check_pattern", "check_topic", "check_topics", "is_pattern", "listed", "matches",
+    "overlap",
 ]  # fmt: skip
 
 V = TypeVar("V")
@@ -171,6 +172,16 @@ def matches(topic: str, pattern: str) -> bool:
     """
     words = [{"*": "[^.]+", ">": ".+"}.get(word, re.escape(word)) for word in pattern.split(".")]
     return re.fullmatch(r"\.".join(words), topic, re.DOTALL) is not None
+
+
+def overlap(one: list[str], other: list[str]) -> bool:
+    """Whether a topic can match two patterns."""
+    if not one or not other:
+        return not one and not other
+    if ">" in (one[0], other[0]):
+        return True
+    same = one[0] == other[0] or "*" in (one[0], other[0])
+    return same and overlap(one[1:], other[1:])
 
 
 def check_pattern(pattern: TopicName) -> str:

@@ -31,6 +31,7 @@ RULES = [
     (r"\(await connection\.get_raw_connection\(\)\)", "connection.connection"),
     (r"AlchemyAsync(\w+)", r"Alchemy\1"),
     (r"\bcheck_async\b", "check"),
+    (r"(?<!dn\.)\brun_async\b", "run"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAsync([A-Z]\w*)", r"\1"),
     (r"__a(enter|exit|iter|next)__", r"__\1__"),

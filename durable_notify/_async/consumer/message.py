@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..database.callers import Publishable
     from .leases import AsyncLeaseManager
 
-__all__ = ["AsyncMessage"]
+__all__ = ["AsyncMessage", "begun"]
 
 
 class AsyncMessage(Generic[T]):
@@ -136,15 +136,7 @@ class AsyncMessage(Generic[T]):
         """
         if source is None:
             source = self._lease_manager.transactions
-        if hasattr(source, "begin"):
-            registry = source.begin()
-        elif hasattr(source, "connection"):
-            registry = _begun(source)
-        else:
-            raise InvalidArgument(
-                "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
-                f"not {type(source).__name__}"
-            )
+        registry = begun(source)
         lease = self._lease
         self._lease_manager.check_open()
         lease.check(self.id)
@@ -232,6 +224,22 @@ def _failure(error: str | BaseException | None) -> Failure | None:
     if isinstance(error, BaseException):
         return describe(error)
     return sanitize_error(error)
+
+
+def begun(source: Any) -> Any:
+    """Return a transaction on a connection that a source of connections lends.
+
+    Raises:
+        InvalidArgument: it is no such source.
+    """
+    if hasattr(source, "begin"):
+        return source.begin()
+    if hasattr(source, "connection"):
+        return _begun(source)
+    raise InvalidArgument(
+        "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
+        f"not {type(source).__name__}"
+    )
 
 
 @contextlib.asynccontextmanager
