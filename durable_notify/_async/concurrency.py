@@ -164,6 +164,7 @@ def within(
         if hasattr(manager, "__enter__"):
             with manager:
                 return await inner(about, argument)
+            return None  # it has suppressed an exception
         async with manager:
             return await inner(about, argument)
 

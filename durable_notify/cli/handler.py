@@ -91,9 +91,9 @@ def run_handler(
     """Consume with a handler until stopped: in an event loop if it is async, else in threads."""
     # As with publishers: a program that imports OpenTelemetry wants its spans.
     if "opentelemetry.trace" in sys.modules:
-        from ..integrations.otel import traced
+        from ..integrations.otel import Tracing
 
-        handler = traced(handler)
+        options["middleware"] = [*options.get("middleware", ()), Tracing()]
     # A plain decorator around an async function counts as async too.
     if is_async(handler) or is_async(inspect.unwrap(handler)):
 

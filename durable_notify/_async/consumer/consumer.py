@@ -12,10 +12,11 @@ from ...middleware import check_middleware
 from ...options import ConsumerOptions, check_count, check_known
 from ...payloads import Decoder
 from ...topics import check_topics, listed
-from ..concurrency import AWAITS, checkpoint, on_signals, spawn
+from ..concurrency import AWAITS, checkpoint, on_signals
 from ..wakeups.subscription import LONGEST_SLEEP
 from .handlers import AsyncHandlers
 from .lifecycle import AsyncLifecycle
+from .runner import AsyncRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -201,14 +202,13 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
             InvalidArgument, ConsumerClosed, BaseException: as for ``run``.
             SchemaError, psycopg.Error: as for ``start``.
         """
-        concurrency = self._prepare(handler, concurrency)
-        await self.start()
-        task = spawn(self._run, concurrency, concurrency, name="durable_notify run")
+        runner = AsyncRunner({self: self._prepare(handler, concurrency)})
+        await runner.start()
         try:
             yield self
         finally:
-            self.stop()
-            await task.join()
+            runner.stop()
+            await runner.join()
 
     def _prepare(
         self, handler: Callable[[AsyncMessage[T]], Any] | None, concurrency: int | None
@@ -220,23 +220,6 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         if handler is None and self._given:
             self._handlers.check_topics(self.options.topics)
         return concurrency
-
-    async def _run(self, concurrency: int, least: int) -> None:
-        self._check_process()
-        if self._closed or self._running:
-            state = "was closed" if self._closed else "runs already"
-            raise ConsumerClosed(f"this consumer {state}: make a new one")
-        self._running = True
-        self._batch_sizer.can_begin(least, concurrency)
-        try:
-            if not self._started:
-                await self.start()
-            await self._dispatcher.run(concurrency)
-        finally:
-            self.stop()
-            await self.close()
-        if self._dispatcher.fault is not None:
-            raise self._dispatcher.fault
 
     async def run_batches(
         self,

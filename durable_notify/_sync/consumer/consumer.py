@@ -13,10 +13,11 @@ from ...middleware import check_middleware
 from ...options import ConsumerOptions, check_count, check_known
 from ...payloads import Decoder
 from ...topics import check_topics, listed
-from ..concurrency import AWAITS, checkpoint, on_signals, spawn
+from ..concurrency import AWAITS, checkpoint, on_signals
 from ..wakeups.subscription import LONGEST_SLEEP
 from .handlers import Handlers
 from .lifecycle import Lifecycle
+from .runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -149,8 +150,8 @@ class Consumer(Lifecycle, Generic[T]):
         def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
             if self._started:
                 raise ConsumerClosed("this consumer has started: add handlers before")
-            self._handlers.add(topic, handler, transaction, thread=thread)
             self._decoder.add(topic)
+            self._handlers.add(topic, handler, transaction, thread=thread)
             if not self._given:
                 self.options = dataclasses.replace(self.options, topics=self._handlers.topics)
                 self._compose()
@@ -202,14 +203,13 @@ class Consumer(Lifecycle, Generic[T]):
             InvalidArgument, ConsumerClosed, BaseException: as for ``run``.
             SchemaError, psycopg.Error: as for ``start``.
         """
-        concurrency = self._prepare(handler, concurrency)
-        self.start()
-        task = spawn(self._run, concurrency, concurrency, name="durable_notify run")
+        runner = Runner({self: self._prepare(handler, concurrency)})
+        runner.start()
         try:
             yield self
         finally:
-            self.stop()
-            task.join()
+            runner.stop()
+            runner.join()
 
     def _prepare(self, handler: Callable[[Message[T]], Any] | None, concurrency: int | None) -> int:
         """Check what ``run`` was given, and return how many messages to handle at once."""
@@ -219,23 +219,6 @@ class Consumer(Lifecycle, Generic[T]):
         if handler is None and self._given:
             self._handlers.check_topics(self.options.topics)
         return concurrency
-
-    def _run(self, concurrency: int, least: int) -> None:
-        self._check_process()
-        if self._closed or self._running:
-            state = "was closed" if self._closed else "runs already"
-            raise ConsumerClosed(f"this consumer {state}: make a new one")
-        self._running = True
-        self._batch_sizer.can_begin(least, concurrency)
-        try:
-            if not self._started:
-                self.start()
-            self._dispatcher.run(concurrency)
-        finally:
-            self.stop()
-            self.close()
-        if self._dispatcher.fault is not None:
-            raise self._dispatcher.fault
 
     def run_batches(
         self,

@@ -243,6 +243,23 @@ class Lifecycle:
             finally:
                 self._queries.close()
 
+    def _run(self, concurrency: int, least: int) -> None:
+        self._check_process()
+        if self._closed or self._running:
+            state = "was closed" if self._closed else "runs already"
+            raise ConsumerClosed(f"this consumer {state}: make a new one")
+        self._running = True
+        self._batch_sizer.can_begin(least, concurrency)
+        try:
+            if not self._started:
+                self.start()
+            self._dispatcher.run(concurrency)
+        finally:
+            self.stop()
+            self.close()
+        if self._dispatcher.fault is not None:
+            raise self._dispatcher.fault
+
     def _on_capacity(self) -> None:
         """Check for room and for the end, because messages are no longer held."""
         self._room.set()
