@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
 import inspect
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
@@ -24,13 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 Lock = asyncio.Lock
+#: As many threads as handlers run at once are started, up to this.
+MOST_THREADS = 1000
 #: Whether the consumer awaits what handlers return.
 AWAITS = True
 #: The exception that ends a task from outside. The task cannot wait for anything after it.
@@ -134,11 +139,11 @@ async def checkpoint() -> None:
     await asyncio.sleep(0)
 
 
-async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+async def call(handler: Callable[..., Any], *arguments: Any) -> Any:
     """Call a handler, synchronous or not, and return its final result."""
     task = asyncio.current_task()
     try:
-        result = handler(argument)
+        result = handler(*arguments)
         return await result if inspect.isawaitable(result) else result
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
@@ -149,6 +154,45 @@ async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
             if asyncio.current_task() is task:
                 raise TypeError("the handler raised GeneratorExit") from error
         raise
+
+
+def within(
+    around: Callable[[Any], Any], inner: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Return a function that calls another in a context manager, of either kind."""
+
+    async def call_within(about: Any, argument: Any) -> Any:
+        manager = around(about)
+        if hasattr(manager, "__enter__"):
+            with manager:
+                return await inner(about, argument)
+            return None  # it has suppressed an exception
+        async with manager:
+            return await inner(about, argument)
+
+    return call_within
+
+
+def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler that runs another in a thread of its own.
+
+    Trap: asyncio's own pool has few threads, which handlers would take from each other.
+    """
+    pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="durable_notify handler")
+
+    async def in_a_thread(*arguments: Any) -> Any:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            pool, functools.partial(context.run, called, *arguments)
+        )
+
+    def called(*arguments: Any) -> Any:
+        try:
+            return handler(*arguments)
+        except StopIteration as error:  # a future would never end with it
+            raise RuntimeError("the handler raised StopIteration") from error
+
+    return in_a_thread
 
 
 class Waiter:

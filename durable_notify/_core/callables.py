@@ -29,6 +29,11 @@ REMEDIES = {
 }
 
 
+#: Which half of the library takes what; here, because the text is the same in both.
+HALVES = "what is for asyncio goes with AsyncConsumer, other engines and pools with Consumer"
+RUNNERS = "dn.run() takes Consumers, and dn.run_async() AsyncConsumers"
+
+
 def _called(function: Any) -> Any:
     """Return the function that a call runs: within a partial, or an object's ``__call__``."""
     while isinstance(function, functools.partial):

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -153,14 +153,31 @@ def checkpoint() -> None:
     """Do nothing: other threads run anyway."""
 
 
-def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+def call(handler: Callable[..., Any], *arguments: Any) -> Any:
     """Call a handler, and return its result."""
     try:
-        return handler(argument)
+        return handler(*arguments)
     except asyncio.CancelledError as error:
         raise RuntimeError("the handler was cancelled, and not by its consumer") from error
     except GeneratorExit as error:
         raise TypeError("the handler raised GeneratorExit") from error
+
+
+def within(
+    around: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Any]:
+    """Return a function that calls another in a context manager."""
+
+    def call_within(about: Any, argument: Any) -> Any:
+        with around(about):
+            return inner(about, argument)
+
+    return call_within
+
+
+def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the handler: it runs in a thread anyway."""
+    return handler
 
 
 class Waiter:

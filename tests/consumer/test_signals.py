@@ -65,6 +65,23 @@ def test_two_consumers_of_one_loop(dsn: str, conn: Connection, moment: str) -> N
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
 
 
+@pytest.mark.parametrize("moment", ["starting", "handling", "settling"])
+def test_consumers_that_run_together(api: Api, dsn: str, conn: Connection, moment: str) -> None:
+    """One signal ends all, whichever was first."""
+    send(conn, range(5))
+    signalled(api, dsn, moment, signal.SIGTERM, "g", "h", "--together")
+    assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
+
+
+def test_a_second_signal_for_consumers_that_run_together(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    send(conn, range(5))
+    said = signalled(api, dsn, "never returns twice", signal.SIGTERM, "g", "h", "--together")
+    assert "1 handlers do not end: no longer waiting for them" in said
+    assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
+
+
 @pytest.mark.parametrize("moment", ["closing twice", "never returns twice"])
 def test_a_second_signal(api: Api, dsn: str, conn: Connection, moment: str) -> None:
     """It ends at once, waiting for no handler, and has given back what it could: uncounted."""
