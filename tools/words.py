@@ -36,22 +36,6 @@ AVOID = {
     "reckon(?:s|ed|ing)?": "compute",
 }
 SUFFIXES = (".md", ".py", ".sql", ".mako", ".toml", ".yaml", ".yml", ".mjs", ".pml")
-#: Files and folders to check.
-CLEAN = (
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "docs/",
-    "deploy/",
-    "examples/",
-    "benchmarks/",
-    "durable_notify/",
-    "tools/",
-    "tasks.py",
-    "migrations/",
-    "model/",
-)
 #: The list itself and its test, and what is generated or frozen.
 LEFT_OUT = (
     "tools/words.py",
@@ -84,7 +68,7 @@ def files() -> list[str]:
     return [
         name
         for name in done.stdout.splitlines()
-        if name.endswith(SUFFIXES) and name.startswith(CLEAN) and not name.startswith(LEFT_OUT)
+        if name.endswith(SUFFIXES) and not name.startswith(LEFT_OUT)
     ]
 
 

@@ -48,12 +48,12 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("choice", "places"), CHOICES)
+@pytest.mark.parametrize(("choice", "indexes"), CHOICES)
 async def test_chosen(
-    api: Api, dsn: str, conn: Connection, choice: dict[str, Any], places: list[int]
+    api: Api, dsn: str, conn: Connection, choice: dict[str, Any], indexes: list[int]
 ) -> None:
     sent = await give_up(api, dsn, conn)
-    wanted = [sent[place] for place in places]
+    wanted = [sent[index] for index in indexes]
     admin = api.Admin()
     conditions = {name: of for name, of in choice.items() if name != "everything"}
     async with api.connect(dsn) as mine:
@@ -158,7 +158,7 @@ def test_redriving_keeps_the_order(dsn: str) -> None:
         (held,) = two.claim(1)
         assert held.id == second
         assert one.value("SELECT durable_notify.redrive('g', ids => %s)", [first]) == 1
-        assert one.claim() == []  # its key is at work
+        assert one.claim() == []  # its key is in progress
         two.ack([held])
         assert ids(one.claim()) == [first, third]
 

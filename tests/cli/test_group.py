@@ -62,7 +62,7 @@ def test_errors(dsn: str) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_paused_consumer_goes_on(dsn: str) -> None:
+def test_a_paused_consumer_continues(dsn: str) -> None:
     consumer = start("consume", "t", "--group", "g", "--max", "1", dsn=dsn)
     eventually(lambda: bool(json.loads(good("group", "list", "--json", dsn=dsn))))
     good("group", "pause", "g", dsn=dsn)

@@ -173,7 +173,7 @@ async def test_start_at_a_time(api: Api, dsn: str, conn: Connection) -> None:
         assert [m.id for m in await collect(consumer, 2)] == new
 
 
-async def test_a_group_that_exists_goes_on_where_it_was(
+async def test_a_group_that_exists_continues_at_its_position(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, [1])
@@ -366,7 +366,7 @@ async def test_a_handler_that_raises_what_postgresql_cannot_store(
 
 
 async def test_a_handler_that_was_cancelled_from_within(dsn: str, conn: Connection) -> None:
-    """Its own affair: nobody has cancelled the consumer."""
+    """That is a failed message: the consumer itself was not cancelled."""
     send(conn, range(2))
 
     async def cancelled(message: Any) -> None:

@@ -36,7 +36,7 @@ async def nothing_is_left(conn: Connection | None = None) -> None:
 
 
 @pytest.mark.parametrize("way", ["start", "enter", "run"])
-async def test_nobody_listens_there(api: Api, way: str) -> None:
+async def test_no_server_listens_there(api: Api, way: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     consumer = api.consumer(f"host=127.0.0.1 port={port} dbname=x connect_timeout=5")

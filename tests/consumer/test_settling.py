@@ -78,7 +78,9 @@ async def test_retry_and_reject_are_durable_on_return(api: Api, dsn: str, conn: 
         assert two.is_settled
 
 
-async def test_what_nobody_waits_for_goes_before_long(api: Api, dsn: str, conn: Connection) -> None:
+async def test_an_ack_without_a_waiter_is_sent_before_long(
+    api: Api, dsn: str, conn: Connection
+) -> None:
     send(conn, range(5))
     last = asyncio.Event()
 
@@ -96,7 +98,7 @@ async def test_what_nobody_waits_for_goes_before_long(api: Api, dsn: str, conn: 
 
 
 @pytest.mark.parametrize("delay", [0, 0.2, dt.timedelta(milliseconds=200)])
-async def test_retry_comes_again_after_its_delay(
+async def test_a_retry_is_redelivered_after_its_delay(
     api: Api, dsn: str, conn: Connection, delay: Any
 ) -> None:
     send(conn, [1])
@@ -326,7 +328,7 @@ async def test_extend(api: Api, dsn: str, conn: Connection) -> None:
         await message.ack()
 
 
-async def test_a_lost_lease_is_noticed_and_its_messages_are_not_handed_out(
+async def test_a_lost_lease_is_noticed_and_its_messages_are_not_delivered(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(3))
@@ -344,7 +346,7 @@ async def test_a_lost_lease_is_noticed_and_its_messages_are_not_handed_out(
 async def test_connections_cut_while_claiming_and_settling(
     api: Api, dsn: str, conn: Connection
 ) -> None:
-    """Again and again, wherever they are: nothing is lost, and nobody is told of it."""
+    """Again and again, wherever they are: nothing is lost, and no handler sees an error."""
     ids = send(conn, range(200))
 
     async def handle(message: Any) -> None:

@@ -40,17 +40,17 @@ async def test_a_burst(
     """All begin at once, wherever a handler is free; none sits on what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
     async with AsyncExitStack() as stack:
-        crew = [api.consumer(dsn) for _ in handlers]
-        for one, handler in zip(crew, handlers, strict=True):
+        started = [api.consumer(dsn) for _ in handlers]
+        for one, handler in zip(started, handlers, strict=True):
             await stack.enter_async_context(running(one, handler, concurrency=concurrency))
-        for one in crew:
+        for one in started:
             await asleep(one)
         if before == "warm":
             for handler in handlers:
                 handler.free.set()
             send(conn, range(300))
             await wait_until(lambda: outstanding(conn) == 0)
-            for one in crew:
+            for one in started:
                 await asleep(one)
             for handler in handlers:
                 handler.free.clear()

@@ -12,7 +12,7 @@ from tests.diagnostics.test_doctor import findings, one, subscribe
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def test_a_group_that_nobody_uses(dsn: str, conn: Connection) -> None:
+def test_an_unused_group(dsn: str, conn: Connection) -> None:
     subscribe(conn)
     conn.execute("SELECT durable_notify.publish('t', '1')")
     assert not findings(dsn)
@@ -143,7 +143,7 @@ def test_a_group_lost_messages(dsn: str, conn: Connection) -> None:
     assert not findings(dsn, lost=0)  # long ago
 
 
-def test_nobody_maintains(dsn: str, conn: Connection) -> None:
+def test_no_maintenance(dsn: str, conn: Connection) -> None:
     assert not findings(dsn, maintenance=0)  # nothing is to be done
     retain(conn, "max_age => '1 year'")
     assert not findings(dsn)

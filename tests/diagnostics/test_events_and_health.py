@@ -14,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._core import health as vitals
+from durable_notify._core import health
 from durable_notify._core.emitter import EventEmitter
 from tests.support.api import Api, Recorder, collect, maybe_await, running
 from tests.support.observe import LISTENER, WORKERS, asleep, dead_letters, send, terminate
@@ -194,12 +194,12 @@ async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
-    vital = vitals.HealthTracker(1.0)
-    vital.beat(0.0)
+    tracker = health.HealthTracker(1.0)
+    tracker.beat(0.0)
     known: dict[str, Any] = {"held": 0, "group": "g", "state": "fetching"}
-    assert vital.health(1.0, hears=True, deaf=False, polls=False, **known).ready
-    assert vital.health(1.0, hears=False, deaf=True, polls=True, **known).ready
-    deaf = vital.health(1.0, hears=False, deaf=True, polls=False, **known)
+    assert tracker.health(1.0, hears=True, deaf=False, polls=False, **known).ready
+    assert tracker.health(1.0, hears=False, deaf=True, polls=True, **known).ready
+    deaf = tracker.health(1.0, hears=False, deaf=True, polls=False, **known)
     assert (deaf.live, deaf.ready) == (True, False)
     assert deaf.why == ("wake-ups do not arrive, and it does not poll",)
 
@@ -239,7 +239,7 @@ def test_an_async_subscriber_is_refused() -> None:
         dn.Publisher(on_event=told)
 
 
-def test_nobody_listens() -> None:
+def test_without_subscribers() -> None:
     assert not EventEmitter(None)
     assert not EventEmitter([])
     assert EventEmitter(print)

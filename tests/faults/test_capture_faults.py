@@ -4,7 +4,7 @@ Asserted of a channel whose senders never pause, whatever was killed: nothing is
 what each sender sent is published in its order; whatever is missing was sent within a gap that is
 in the audit, or had been heard by a process that was killed, whose last word is then the gap's
 start. The planted variants: a capture that retries a batch without its number publishes it twice;
-one that takes every connection that brings no error for alive reports no gap.
+one that believes in every connection without an error reports no gap.
 DURABLE_NOTIFY_SECONDS makes it longer.
 """
 
@@ -133,7 +133,7 @@ def test_a_connection_that_only_looks_alive(
         notify(conn, "c", "lost")
         eventually(lambda: running.capture._connection is None)  # it has found out
         proxy.forward(leave_dead=True)
-        # The server still has the old session, with the lock: nobody but us can end it.
+        # The server still has the old session, with the lock: only the test can end it.
         running.listens(2)
         notify(conn, "c", "after")
         eventually(lambda: messages(conn, "t") == ["before", "after"])

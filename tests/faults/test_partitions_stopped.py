@@ -42,7 +42,7 @@ def scene(owner: Session) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["tidy", "make"])
-def test_a_leaf_stopped_at_every_statement(dsn: str, what: str) -> None:
+def test_a_partition_stopped_at_every_statement(dsn: str, what: str) -> None:
     with Sessions(dsn) as sessions:
         owner = sessions.session()
         scene(owner)

@@ -49,7 +49,7 @@ def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
 
 
 def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
-    """Whoever is at it is left alone; whoever died is not waited for."""
+    """A running process is left alone; a dead one is replaced."""
     one, other = sessions.take(2)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     assert Maintenance(dsn, every=0).run_once() is None
@@ -61,7 +61,7 @@ def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
     other.run("SELECT durable_notify.maintain_begin('b', '0')")
     assert other.value("SELECT durable_notify.maintain_begin('b', '0')") is False
     one.commit()
-    # No sign of life for so long: somebody else goes on, and the first notices.
+    # No sign of life for so long: another process continues, and the first notices.
     other.run("UPDATE durable_notify.maintenance SET beat_at = now() - interval '31 seconds'")
     assert Maintenance(dsn, every=0).run_once() == {}
     assert one.value("SELECT durable_notify.maintain_step('a', 'sweep')") is None
@@ -92,7 +92,7 @@ def test_what_is_left_over(sessions: Sessions) -> None:
     assert maintain(one) == {}
 
 
-def test_a_step_that_fails_keeps_none_from_going_on(sessions: Sessions, dsn: str) -> None:
+def test_a_step_that_fails_does_not_stop_the_others(sessions: Sessions, dsn: str) -> None:
     one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)
@@ -373,7 +373,7 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
 
 @pytest.mark.server
 def test_through_a_pooler(sessions: Sessions, dsn: str) -> None:
-    """One at a time there, too, and nobody for ever: a session is another's from step to step."""
+    """One at a time there, too, and none for ever: a session changes hands from step to step."""
     one = sessions.session()
     one.subscribe()
     retain(one, when_settled=True)

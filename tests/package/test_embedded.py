@@ -174,7 +174,7 @@ def test_long_and_odd_folder_has_its_socket_elsewhere(folder: Path) -> None:
     server.sockets.rmdir()
 
 
-def test_somebody_elses_folder_is_refused(folder: Path) -> None:
+def test_another_owners_folder_is_refused(folder: Path) -> None:
     (folder / "thesis.tex").touch()
     with pytest.raises(EmbeddedError, match="contains other files"):
         Server(folder, local_binaries()).start()
@@ -182,7 +182,7 @@ def test_somebody_elses_folder_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_folder_that_nobody_can_enter_is_refused(folder: Path) -> None:
+def test_folder_that_the_server_cannot_enter_is_refused(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(EmbeddedError, match="cannot enter"):
@@ -190,7 +190,7 @@ def test_folder_that_nobody_can_enter_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_binaries_that_nobody_can_run_are_copied(
+def test_binaries_that_the_server_cannot_run_are_copied(
     home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = embedded.binaries().parents[1]
@@ -245,11 +245,11 @@ def test_shared_server_is_one_however_many_start_it(home: Path) -> None:
     found = {process.communicate()[0].strip() for process in started}
     assert [process.returncode for process in started] == [0] * 6
     assert found == {shared_dsn(home)}
-    # Whoever lost the race would have made a second postmaster, or left the first one damaged.
+    # The loser of the race would have started a second postmaster, or damaged the first one.
     remember(shared_dsn(home))
 
 
-def test_shared_server_outlives_who_started_it(home: Path) -> None:
+def test_shared_server_outlives_the_process_that_started_it(home: Path) -> None:
     with python(SHARED, str(home)) as first:
         dsn = first.communicate()[0].strip()
     before = shared_status(home)

@@ -50,7 +50,7 @@ def read(dsn: str, conn: Connection) -> None:
         lambda _, role: dn.Admin().status(role),
     ],
 )
-def test_who_was_granted_nothing_hears_what_to_grant(dsn: str, call: Any) -> None:
+def test_a_role_without_grants_is_told_what_to_grant(dsn: str, call: Any) -> None:
     """And what is said can be carried out as it stands."""
     with roles(dsn, {"nobody": []}) as made:
         login = made.login("nobody")
@@ -227,7 +227,7 @@ def test_iteration_that_settles_says_nothing(
     going_on = threading.Event()
     with dn.Consumer(dsn, group="g", topics=["t"], heartbeat=0.1, until_empty=True) as consumer:
         for message in consumer:
-            going_on.wait(0.5)  # a body that takes several heartbeats is at work, and does not wait
+            going_on.wait(0.5)  # a body that takes several heartbeats works, and does not wait
             message.ack()
     assert said(caplog, "iteration waits") == []
 

@@ -138,13 +138,13 @@ _COUNT = """
 def armed(
     connection: psycopg.Connection[Any], topics: Iterable[str], pid: int | None = None
 ) -> set[str]:
-    """Those of some topics whose bells are armed: by a session, or by any consumers' listener."""
+    """Those of some topics whose doorbells are armed: by a session, or by any consumers' listener."""
     params = [list(topics), pid, None if pid else LISTENER]
     return {topic for (topic,) in connection.execute(_ARMED, params)}
 
 
 def count_armed(connection: psycopg.Connection[Any], pid: int | None = None) -> int:
-    """How many bells a session, or the consumers' listeners, have armed."""
+    """How many doorbells a session, or the consumers' listeners, have armed."""
     row = connection.execute(_COUNT, [pid, None if pid else LISTENER]).fetchone()
     assert row is not None
     return int(row[0])
@@ -181,7 +181,7 @@ class Listener:
             self.session.run(f'LISTEN "{quoted}"')
 
     def hear(self, *channels: str) -> None:
-        """LISTEN to channels by their own names, as programs do that know nothing of topics."""
+        """LISTEN to channels by their own names, as programs do that do not know topics."""
         for channel in channels:
             self.session.run('LISTEN "{}"'.format(channel.replace('"', '""')))
 
@@ -205,7 +205,7 @@ class Listener:
 
 
 def unannounced(session: Session) -> set[int]:
-    """The transactions that may have looked at a bell and not rung it."""
+    """The transactions that may have looked at a doorbell and not rung it."""
     return {
         int(xid) for xid in session.value("SELECT durable_notify.unnotified_transactions()::text[]")
     }

@@ -23,13 +23,13 @@ KINDS: dict[str, list[Grant]] = {
     "other": [("consume", ["orders.*"], "h")],
     "reader": [("read", ["orders.*"], None)],
     "observer": [("observe", None, None)],
-    "nobody": [],
+    "stranger": [],
 }
 PASSWORD = "secret"
 
 
 class Roles:
-    """Roles by a short name each; their real names are nobody else's."""
+    """Roles by a short name each; their real names are unique."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn

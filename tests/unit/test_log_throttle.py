@@ -9,7 +9,7 @@ import psycopg
 from durable_notify._core.log_throttle import LogThrottle
 
 
-def test_a_trouble_is_said_once_and_then_once_a_minute() -> None:
+def test_a_trouble_is_logged_once_and_then_once_a_minute() -> None:
     complaints = LogThrottle()
     said = [
         now
@@ -19,7 +19,7 @@ def test_a_trouble_is_said_once_and_then_once_a_minute() -> None:
     assert said == [0, 60, 120, 180]
 
 
-def test_another_trouble_is_said_at_once() -> None:
+def test_another_trouble_is_logged_at_once() -> None:
     complaints = LogThrottle()
     for about, error in (
         ("claiming", psycopg.errors.DiskFull("full")),

@@ -46,7 +46,7 @@ def test_a_batch_asks_for_the_next_of_a_key_that_will_not_go_through() -> None:
     assert gate.following(PLACE, batch) is None
 
 
-def test_who_comes_to_the_gate_too_early_waits_for_who_was_before() -> None:
+def test_entering_too_early_waits_for_the_one_before() -> None:
     gate: KeyGate[int] = KeyGate()
     for n in range(4):
         gate.expect(PLACE, (1, n))
@@ -64,7 +64,7 @@ def test_who_comes_to_the_gate_too_early_waits_for_who_was_before() -> None:
     assert not gate._inside
 
 
-def test_who_never_comes_keeps_nobody_waiting() -> None:
+def test_one_that_never_enters_does_not_block_the_others() -> None:
     gate: KeyGate[int] = KeyGate()
     for n in range(2):
         gate.expect(PLACE, (1, n))
@@ -102,7 +102,7 @@ def test_taken_in_order_and_brought_in_any(seed: int) -> None:
         assert order == sorted(order), f"seed {seed}"
 
 
-def test_who_is_not_inside_does_not_leave() -> None:
+def test_one_that_is_not_inside_does_not_leave() -> None:
     gate: KeyGate[int] = KeyGate()
     assert gate.enter(PLACE, (1, 1), 1, "a")
     assert not gate.enter(PLACE, (1, 2), 2, "b")
@@ -121,7 +121,7 @@ def test_a_batch_has_several() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_at_random(seed: int) -> None:
-    """Whoever enters, leaves and gives up: each key's messages go through in their order."""
+    """Messages enter, leave and give up at random: those of a key pass in their order."""
     dice = random.Random(seed)
     gate: KeyGate[tuple[str, int]] = KeyGate()
     queue = [(dice.choice("ab"), n) for n in range(60)]

@@ -1,4 +1,4 @@
-"""The schema durable_notify_compat: pg_notify() of programs that nobody touches becomes durable."""
+"""The schema durable_notify_compat: pg_notify() of unchanged programs becomes durable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def legacy(sessions: Sessions) -> Listener:
 def cast(dsn: str) -> Iterator[Roles]:
     granted = {
         "application": [("publish", ["c"], None)],
-        "nobody": [],
+        "stranger": [],
         "reader": [("read", ["c"], None)],
     }
     with roles(dsn, granted) as made:  # type: ignore[arg-type]
@@ -143,9 +143,9 @@ def test_what_is_not_caught(owner: Session, legacy: Listener, cast: Roles) -> No
     assert owner.column(OUTBOX) == []
 
 
-def test_roles_without_it_go_on_as_before(owner: Session, legacy: Listener, cast: Roles) -> None:
+def test_roles_without_it_notify_as_before(owner: Session, legacy: Listener, cast: Roles) -> None:
     owner.run(CREATE)
-    for kind in ("application", "nobody"):
+    for kind in ("application", "stranger"):
         with application(cast, kind) as connection:
             connection.execute(CALL)
     owner.run(CALL)
@@ -178,9 +178,9 @@ def test_nothing_else_changes(owner: Session, cast: Roles) -> None:
 # Rights
 
 
-@pytest.mark.parametrize("kind", ["nobody", "reader"])
+@pytest.mark.parametrize("kind", ["stranger", "reader"])
 def test_a_role_without_rights(owner: Session, legacy: Listener, cast: Roles, kind: str) -> None:
-    """Is told what it lacks, and notifies nothing: it would be lost without anybody knowing."""
+    """Is told what it lacks, and notifies nothing: it would be lost unnoticed."""
     owner.run(CREATE)
     with application(cast, kind, PATHS[0]) as connection:
         with pytest.raises(errors.InsufficientPrivilege, match="may not publish here") as refused:
@@ -210,14 +210,14 @@ def privileges(owner: Session) -> set[tuple[str, str]]:
     return set(owner.run(query))
 
 
-def test_nobody_but_the_owner_can_create_in_it(owner: Session, cast: Roles) -> None:
-    """Not even whom default privileges, or somebody, would let."""
-    everyone = set(cast.names.values())
-    for name in everyone:
+def test_only_the_owner_can_create_in_it(owner: Session, cast: Roles) -> None:
+    """Not even a role that default privileges, or a GRANT, would allow."""
+    names = set(cast.names.values())
+    for name in names:
         owner.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {name}")
     owner.run(CREATE)
     assert privileges(owner) == {("PUBLIC", "USAGE")}
-    owner.run(f"GRANT CREATE ON SCHEMA durable_notify_compat TO {cast.names['nobody']}, PUBLIC")
+    owner.run(f"GRANT CREATE ON SCHEMA durable_notify_compat TO {cast.names['stranger']}, PUBLIC")
     owner.run(CREATE)  # again: it is made what it should be
     assert privileges(owner) == {("PUBLIC", "USAGE")}
     for kind in cast.names:
@@ -242,12 +242,12 @@ def test_rights_that_are_left_would_be_noticed(owner: Session, cast: Roles) -> N
         ("'REVOKE ALL ON SCHEMA durable_notify_compat FROM %s'", "'SELECT %L'"),
     )
     with pytest.raises(AssertionError):
-        test_nobody_but_the_owner_can_create_in_it(owner, cast)
+        test_only_the_owner_can_create_in_it(owner, cast)
 
 
-def test_a_schema_of_somebody_else(owner: Session, cast: Roles) -> None:
+def test_a_schema_of_another_owner(owner: Session, cast: Roles) -> None:
     """What is in it would be called in place of what others mean."""
-    name = cast.names["nobody"]
+    name = cast.names["stranger"]
     owner.run(f"CREATE SCHEMA durable_notify_compat AUTHORIZATION {name}")
     with pytest.raises(errors.InvalidParameterValue, match=f"exists and belongs to {name}"):
         owner.run(CREATE)
@@ -255,8 +255,8 @@ def test_a_schema_of_somebody_else(owner: Session, cast: Roles) -> None:
 
 
 def test_it_belongs_to_the_owner_of_our_schema(empty_dsn: str, cast: Roles) -> None:
-    """Whoever makes it: the owner, or a superuser. So the owner can remove it."""
-    name = cast.names["nobody"]
+    """Created by the owner or by a superuser: the owner can remove it."""
+    name = cast.names["stranger"]
     with psycopg.connect(empty_dsn, autocommit=True) as admin:
         database = sql.Identifier(admin.info.dbname)
         admin.execute(
@@ -325,23 +325,23 @@ def test_made_and_removed_under_load(owner: Session, legacy: Listener, cast: Rol
         pass
     running = [Notifying(cast, name) for name in "ab"]
 
-    def each_goes_on() -> None:
+    def each_continues() -> None:
         reached = [one.sent + 20 for one in running]
         eventually(lambda: all(one.sent >= n for one, n in zip(running, reached, strict=True)))
 
     due: list[str] = []
     for _ in range(4):
-        each_goes_on()
+        each_continues()
         owner.run(CREATE)
         first = [one.sent + 2 for one in running]  # the one under way may have begun before
-        each_goes_on()
+        each_continues()
         due += [
             f"{one.name} {n}"
             for one, start in zip(running, first, strict=True)
             for n in range(start, one.sent + 1)
         ]
         owner.run(DROP)
-    each_goes_on()
+    each_continues()
     for one in running:
         one.stop()
     told = heard(legacy)

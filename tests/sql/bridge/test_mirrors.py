@@ -166,7 +166,7 @@ def test_two_topics_on_one_channel(owner: Session, publisher: Session, legacy: L
 def test_what_is_carried_over_is_not_mirrored_again(
     owner: Session, publisher: Session, legacy: Listener
 ) -> None:
-    """Rows that logical replication or a restored dump brings were mirrored where they come from."""
+    """Rows that logical replication or a restored dump brings were mirrored at their origin."""
     owner.run(MIRROR, "t", "c")
     publisher.run("SET session_replication_role = replica")
     publisher.run("""
@@ -176,7 +176,7 @@ def test_what_is_carried_over_is_not_mirrored_again(
     assert heard(legacy) == ["new"]
 
 
-def test_whoever_may_publish_mirrors(dsn: str, owner: Session, legacy: Listener) -> None:
+def test_every_publisher_mirrors(dsn: str, owner: Session, legacy: Listener) -> None:
     owner.run(MIRROR, "t", "c")
     with roles(
         dsn, {"publisher": [("publish", ["t"], None)], "inserter": [("insert", None, None)]}
@@ -214,7 +214,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
 
 @pytest.mark.parametrize("scs", ["on", "off"])
 def test_names(sessions: Sessions, owner: Session, publisher: Session, scs: str) -> None:
-    """A channel can have any name that LISTEN takes, whoever publishes with which settings."""
+    """A channel can have any name that LISTEN takes, with any settings of the publisher."""
     for session in (owner, publisher):
         session.run(f"SET standard_conforming_strings = {scs}")
     listener = Listener(sessions)
@@ -352,10 +352,10 @@ class Publishing:
 
 
 def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener) -> None:
-    """Whatever is published while a topic is mirrored is heard, once; nobody fails."""
+    """Whatever is published while a topic is mirrored is heard, once; no publisher fails."""
     publishers = [Publishing(dsn, name) for name in "ab"]
 
-    def each_goes_on() -> None:
+    def each_continues() -> None:
         reached = [p.done + 20 for p in publishers]
         eventually(
             lambda: all(p.done >= n or p.error for p, n in zip(publishers, reached, strict=True))
@@ -366,9 +366,9 @@ def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener
         owner.run(MIRROR, "t", "c")
         # The one under way may have begun before.
         first = [p.done + 2 for p in publishers]
-        each_goes_on()
+        each_continues()
         owner.run("SELECT durable_notify.set_notify_policy('t', 'never')")
-        each_goes_on()
+        each_continues()
         owner.run("SELECT durable_notify.set_notify_policy('t', 'when_waiting')")
         due += [
             f"{p.name} {n}"
@@ -376,7 +376,7 @@ def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener
             for n in range(start, p.done + 1)
         ]
         owner.run(MIRROR, "t", None)
-        each_goes_on()
+        each_continues()
     for p in publishers:
         p.stop()
     told = heard(legacy)

@@ -1,4 +1,4 @@
-"""Order by key and strict order: what a group is never handed, however its consumers race."""
+"""Order by key and strict order: what a group is never delivered, however its consumers race."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_open_transaction_that_settles_keeps_its_key(sessions: Sessions) -> N
     assert first < second
 
 
-def test_parking_is_bounded_and_goes_on(sessions: Sessions) -> None:
+def test_parking_is_bounded_and_continues(sessions: Sessions) -> None:
     one, two = ready(sessions)
     configure(one, park_limit=5)
     published = [one.publish(key="k") for _ in range(12)]
@@ -229,12 +229,12 @@ def test_strict_waits_for_publishers_in_flight(sessions: Sessions) -> None:
     assert one.run("SELECT * FROM durable_notify.blocking_publishers('g')") == []
 
 
-def test_strict_goes_on_beside_publishers_that_came_later(sessions: Sessions) -> None:
+def test_strict_continues_beside_publishers_that_came_later(sessions: Sessions) -> None:
     one, slow, other = strict(sessions)
     slow.begin()
     rolled_back = slow.publish()
     second = other.publish()
-    assert one.claim() == []  # notes who publishes
+    assert one.claim() == []  # records the open publishers
     later = sessions.session()
     later.begin()
     later.publish()
@@ -293,7 +293,7 @@ def test_strict_without_the_list_is_caught(sessions: Sessions) -> None:
     assert ids(one.claim()) == [second], "the planted bug is gone"
 
 
-def test_strict_has_one_batch_at_work(sessions: Sessions) -> None:
+def test_strict_has_one_batch_in_progress(sessions: Sessions) -> None:
     one, two, _ = strict(sessions)
     published = [one.publish(key=str(n)) for n in range(4)]
     batch = one.claim(2)
@@ -324,7 +324,7 @@ class Handled:
         leases = self.at_work.setdefault(message.key, {})
         leases.setdefault(message.token, set()).add(message.id)
         if len(leases) > 1:
-            self.faults.append(f"{message.key} is at work under {leases}")
+            self.faults.append(f"{message.key} is in progress under {leases}")
 
     def end(self, message: Message, *, acked: bool) -> None:
         if acked:
@@ -401,7 +401,7 @@ def test_races_keep_the_order(sessions: Sessions, seed: int) -> None:
     assert sorted(handled.acked) == sorted(published), f"seed {seed}"
 
 
-def test_races_see_a_key_let_go_too_early(sessions: Sessions) -> None:
+def test_races_see_a_key_released_too_early(sessions: Sessions) -> None:
     director = sessions.take(1)[0]
     director.run("SELECT durable_notify.subscribe('g', '{t}')")
     plant(

@@ -166,7 +166,7 @@ def test_a_change_of_a_group_waits_without_its_lock(
         handler.settle(held[0].token, rejected=held)
     if use == "once" or change.startswith("delete"):
         changing = admin.start(f"SELECT durable_notify.{change}")
-        assert ids(one.claim()) == [later]  # claims go on meanwhile
+        assert ids(one.claim()) == [later]  # claims continue meanwhile
         handler.commit()
         changing.result(timeout=10)
     else:
@@ -188,7 +188,7 @@ def test_a_change_of_a_group_gives_up_in_words(sessions: Sessions, change: str) 
 
 
 @pytest.mark.parametrize("call", ["subscribe('g', '{u}')", "discover('g', '{>}')"])
-def test_who_joins_a_group_waits_with_a_bound(sessions: Sessions, call: str) -> None:
+def test_joining_a_group_waits_with_a_bound(sessions: Sessions, call: str) -> None:
     one, keeper = ready(sessions, 2, "t >")
     one.publish(topic="u")
     name = call.partition("(")[0]
@@ -236,7 +236,7 @@ def test_topics_of_the_same_mark_are_armed_one_by_one(sessions: Sessions) -> Non
     assert not publisher.value("SELECT durable_notify._has_waiter(%s)", one)
 
 
-def test_cancelled_half_way_a_bell_is_not_taken_for_armed(sessions: Sessions) -> None:
+def test_cancelled_half_way_a_doorbell_does_not_count_as_armed(sessions: Sessions) -> None:
     """Locks of a session outlive the statement that took them."""
     listener, publisher = sessions.take(2)
     mark = "IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363"

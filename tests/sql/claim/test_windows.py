@@ -1,4 +1,4 @@
-"""How a group reads the log: nothing lost, nothing twice, by schedules that never vary."""
+"""How a group reads the outbox: nothing lost, nothing twice, by schedules that never vary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psycopg import errors
 from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
 from tests.support.sessions import Sessions, ids
 
-UNDELIVERED = "SELECT id FROM durable_notify._unread(%s)"
+UNREAD = "SELECT id FROM durable_notify._unread(%s)"
 REPLAY = "SELECT redelivered FROM durable_notify.seek('g', 't', %s, backward_only => true)"
 
 
@@ -87,7 +87,7 @@ def test_rolled_back_messages_never_come(sessions: Sessions) -> None:
     assert drain(reader) == []
 
 
-def test_nobody_waits_for_a_long_transaction(sessions: Sessions) -> None:
+def test_no_claim_waits_for_a_long_transaction(sessions: Sessions) -> None:
     reader, slow, fast = sessions.take(3)
     reader.subscribe()
     slow.begin()
@@ -146,13 +146,13 @@ def test_reading_does_not_rest_on_the_order_of_ids(sessions: Sessions, change: s
         reader.run(f"ALTER SEQUENCE {sequence} RESTART")
     slow.begin()
     committed = [slow.publish(), fast.publish()]
-    handed = drain(reader, 1)
+    delivered = drain(reader, 1)
     committed += [slow.publish(), fast.publish()]
-    handed += drain(reader, 1)
+    delivered += drain(reader, 1)
     slow.commit()
     committed += [fast.publish()]
-    handed += drain(reader, 1)
-    assert sorted(handed) == sorted(committed)
+    delivered += drain(reader, 1)
+    assert sorted(delivered) == sorted(committed)
 
 
 # Windows and claims.
@@ -166,15 +166,15 @@ def test_open_window_is_bounded(sessions: Sessions) -> None:
     slow.begin()
     late = slow.publish()
     first += [fast.publish()]
-    handed = claim_and_ack(reader, 2)
-    place = reader.position()
-    assert (place.h0, place.p, place.h1) == (0, first[1], first[-1])
+    delivered = claim_and_ack(reader, 2)
+    position = reader.position()
+    assert (position.h0, position.p, position.h1) == (0, first[1], first[-1])
     slow.commit()
     after = [fast.publish() for _ in range(3)]
-    handed += claim_and_ack(reader, 1)
+    delivered += claim_and_ack(reader, 1)
     assert reader.position().h1 == first[-1]
-    handed += drain(reader, 2)
-    assert handed == [*first, late, *after]
+    delivered += drain(reader, 2)
+    assert delivered == [*first, late, *after]
     assert reader.position().s1 is None
 
 
@@ -285,12 +285,12 @@ def test_empty_claim_writes_nothing(sessions: Sessions) -> None:
     reader, publisher = sessions.take(2)
     reader.subscribe()
     for _ in range(3):
-        place = reader.position()
+        position = reader.position()
         reader.begin()
         assert reader.claim() == []
         assert reader.value("SELECT pg_current_xact_id_if_assigned() IS NULL")
         reader.commit()
-        assert reader.position() == place
+        assert reader.position() == position
         publisher.publish()
         drain(reader)
 
@@ -313,15 +313,15 @@ def test_several_topics_in_a_group(sessions: Sessions) -> None:
     reader.subscribe(topics="t u")
     published = {topic: [publisher.publish(topic=topic) for _ in range(5)] for topic in ("t", "u")}
     publisher.publish(topic="not-subscribed")
-    handed: dict[str, list[int]] = {"t": [], "u": []}
+    delivered: dict[str, list[int]] = {"t": [], "u": []}
     while batch := reader.claim(3, topics="t u"):
         assert len(batch) <= 3
         for message in batch:
-            handed[message.topic].append(message.id)
+            delivered[message.topic].append(message.id)
         for token in {m.token for m in batch}:
             assert len({m.topic for m in batch if m.token == token}) == 1
         reader.ack(batch)
-    assert handed == published
+    assert delivered == published
 
 
 def test_claim_from_some_of_the_topics(sessions: Sessions) -> None:
@@ -350,10 +350,10 @@ def test_unknown_group_and_topic(sessions: Sessions) -> None:
     reader = sessions.session()
     reader.subscribe()
     for call, state in (
-        ("claim('nobody', '{t}')", "DN005"),
+        ("claim('no-such-group', '{t}')", "DN005"),
         ("claim('g', '{t,nothing}')", "DN006"),
         ("claim('g', '{NULL}')", "DN006"),
-        ("seek('nobody', 't', 0)", "DN005"),
+        ("seek('no-such-group', 't', 0)", "DN005"),
         ("seek('g', 'nothing', 0)", "DN006"),
     ):
         with pytest.raises(errors.DatabaseError) as caught:
@@ -403,12 +403,12 @@ def test_subscribing_again_changes_no_position(sessions: Sessions) -> None:
     group_id = reader.subscribe()
     publisher.publish()
     drain(reader)
-    place = reader.position()
+    position = reader.position()
     for start_at in ("beginning", "now"):
         assert reader.subscribe(start_at=start_at) == group_id
-    assert reader.position() == place
+    assert reader.position() == position
     reader.subscribe(topics="t u")
-    assert reader.position() == place
+    assert reader.position() == position
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_starts_that_make_no_sense(
 
 @pytest.mark.parametrize("start_at", ["now", "since"])
 def test_what_commits_while_a_group_is_created_comes(sessions: Sessions, start_at: str) -> None:
-    """Its place and its snapshot are not of the same moment."""
+    """Its position and its snapshot are not of the same moment."""
     reader, publisher, slow, holder = sessions.take(4)
     (since,) = reader.column("SELECT clock_timestamp()")
     slow.begin()

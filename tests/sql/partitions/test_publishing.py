@@ -1,4 +1,4 @@
-"""Who publishes beside the making and closing of the log's leaves, and what administrators add to the log."""
+"""Publishers beside the creation and closing of partitions, and what administrators add to the outbox."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def owner(sessions: Sessions) -> Session:
 
 
 def past(session: Session, number: int) -> None:
-    """Have a number of others publish, and leaves be made for what they do."""
+    """Have a number of others publish, and create partitions for their messages."""
     for _ in range(number // 50):
         session.run(PUBLISH, "t", 50)
         make_partitions(session)
@@ -42,10 +42,10 @@ def past(session: Session, number: int) -> None:
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-def test_a_transaction_that_publishes_across_leaves(
+def test_a_transaction_that_publishes_across_partitions(
     sessions: Sessions, owner: Session, isolation: str, planted: bool
 ) -> None:
-    """It knows the leaves that there were as it began."""
+    """It knows the partitions that there were as it began."""
     slow, other = sessions.take(2)
     if planted:
         plant(owner, "_create_partition", BESIDE_PUBLISHERS)
@@ -67,10 +67,10 @@ def test_a_transaction_that_publishes_across_leaves(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_statement_that_publishes_across_leaves(
+def test_a_statement_that_publishes_across_partitions(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """Whatever it would do between its rows: it knows the leaves that there were as it began."""
+    """Whatever it would do between its rows: it knows the partitions that there were as it began."""
     slow, other, bar = sessions.take(3)
     if planted:
         plant(owner, "_create_partition", BESIDE_PUBLISHERS)
@@ -90,8 +90,8 @@ def test_a_statement_that_publishes_across_leaves(
     assert len(drain(owner)) == len(outbox_ids(owner)) == 600
 
 
-def test_many_publish_while_leaves_are_made(sessions: Sessions, owner: Session) -> None:
-    """Transactions that overlap all the time, none of them long: nothing is refused, and leaves are made."""
+def test_many_publish_while_partitions_are_created(sessions: Sessions, owner: Session) -> None:
+    """Transactions that overlap all the time, none of them long: nothing is refused, and partitions are created."""
     publishers = sessions.take(4)
     for number in range(200):
         publisher = publishers[number % 4]
@@ -111,10 +111,10 @@ def test_many_publish_while_leaves_are_made(sessions: Sessions, owner: Session) 
 
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("role", ["origin", "local"])
-def test_an_id_of_a_closed_leaf_is_refused(
+def test_an_id_of_a_closed_partition_is_refused(
     sessions: Sessions, owner: Session, role: str, planted: bool
 ) -> None:
-    """Forced, or drawn long ago: no group looks there for what is new."""
+    """Forced, or drawn long ago: no group reads new messages there."""
     late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -138,8 +138,8 @@ def test_an_id_of_a_closed_leaf_is_refused(
     assert len(drain(owner)) == 1
 
 
-def test_an_id_of_a_closed_leaf_that_replication_brings(sessions: Sessions, owner: Session) -> None:
-    """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
+def test_replication_brings_an_id_of_a_closed_partition(sessions: Sessions, owner: Session) -> None:
+    """If its xid is the replication's own: no group reads before reanchor(), and then it comes."""
     late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -154,8 +154,8 @@ def test_an_id_of_a_closed_leaf_that_replication_brings(sessions: Sessions, owne
     assert drawn in drain(owner)
 
 
-def test_ids_that_go_back_to_a_closed_leaf(sessions: Sessions, owner: Session) -> None:
-    """Replication does not carry the sequence over, nor what went: ids follow the highest that came."""
+def test_ids_that_go_back_to_a_closed_partition(sessions: Sessions, owner: Session) -> None:
+    """Replication copies neither the sequence nor removed rows: ids follow the highest that came."""
     past(owner, 3 * WIDTH)
     drain(owner)
     seal(owner)
@@ -168,10 +168,8 @@ def test_ids_that_go_back_to_a_closed_leaf(sessions: Sessions, owner: Session) -
     assert drain(owner) == [4]
 
 
-def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(
-    sessions: Sessions, owner: Session
-) -> None:
-    """With an id that seal_log() knows nothing of; it comes, as the leaf is closed after it."""
+def test_an_open_writer_keeps_a_partition_open(sessions: Sessions, owner: Session) -> None:
+    """With an id that the watermark does not cover; it is delivered, as the partition closes after it."""
     late = sessions.session()
     past(owner, 3 * WIDTH)
     drain(owner)
@@ -187,8 +185,10 @@ def test_who_has_written_to_a_leaf_keeps_it_from_being_closed(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_forced_id_amid_a_leaf_comes(sessions: Sessions, owner: Session, planted: bool) -> None:
-    """And is not removed unseen, where it appears between a look at what may go and its removal."""
+def test_a_forced_id_amid_a_partition_is_delivered(
+    sessions: Sessions, owner: Session, planted: bool
+) -> None:
+    """And is not removed unseen if it appears between the look at what may go and the removal."""
     late, remover, bar = sessions.take(3)
     retain(owner, when_settled=True)
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
@@ -246,10 +246,10 @@ def test_replication_brings_a_message_as_others_are_removed(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_who_inserts_into_a_partition_is_publishing(
+def test_an_insert_into_a_partition_is_publishing(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """It has no lock on the log itself."""
+    """It has no lock on the outbox itself."""
     if owner.connection.info.server_version < 170000:
         pytest.skip("a partition draws no ids of its own before PostgreSQL 17")
     direct = sessions.session()
@@ -268,7 +268,7 @@ def test_who_inserts_into_a_partition_is_publishing(
 
 
 def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
-    """Leaves that are made after it have it, too."""
+    """Partitions that are created after it have it, too."""
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     past(owner, 3 * WIDTH)
     assert owner.value(IN_DEFAULT) == 0
@@ -279,7 +279,7 @@ def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
 
 
 def half_empty(owner: Session) -> None:
-    """A closed leaf of which most was removed."""
+    """A closed partition of which most was removed."""
     lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
     make_partitions(owner)
@@ -293,7 +293,7 @@ def half_empty(owner: Session) -> None:
     eventually(lambda: bool(owner.value(told)))
 
 
-def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
+def test_a_constraint_and_a_rewritten_partition(sessions: Sessions) -> None:
     owner = sessions.session()
     half_empty(owner)
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
@@ -309,8 +309,8 @@ def test_a_constraint_and_a_leaf_written_anew(sessions: Sessions) -> None:
     assert owner.column(barred) == ["A"]
 
 
-def test_a_table_that_refers_to_the_log(owner: Session) -> None:
-    """PostgreSQL refuses TRUNCATE then: messages go row by row, and empty leaves as ever."""
+def test_a_table_that_refers_to_the_outbox(owner: Session) -> None:
+    """PostgreSQL refuses TRUNCATE then: messages are deleted row by row, and empty partitions dropped as usual."""
     owner.run("""
         CREATE TABLE noted (topic text COLLATE "C", id bigint,
                             FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox ON DELETE CASCADE)""")
@@ -329,7 +329,7 @@ def test_a_table_that_refers_to_the_log(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while it is copied"])
-def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
+def test_a_table_that_refers_to_the_outbox_and_a_partition_to_rewrite(
     sessions: Sessions, when: str
 ) -> None:
     owner = sessions.session()
@@ -348,8 +348,8 @@ def test_a_table_that_refers_to_the_log_and_a_leaf_to_be_written_anew(
 
 
 @pytest.mark.parametrize("table", ["lease_deadline", "settlement"])
-def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
-    """Who removes the same rows in another order is not met half way."""
+def test_removing_orphans_does_not_wait(sessions: Sessions, table: str) -> None:
+    """Two that remove the same rows in another order do not deadlock."""
     one, other = sessions.take(2)
     rows = {
         "lease_deadline": "INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')",
@@ -370,7 +370,7 @@ def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
     assert one.value("SELECT durable_notify._delete_orphans()") == 0
 
 
-def test_two_who_sweep_at_once(sessions: Sessions) -> None:
+def test_two_sessions_remove_orphans_at_once(sessions: Sessions) -> None:
     one, other = sessions.take(2)
     one.run(
         "INSERT INTO durable_notify.maintenance_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"

@@ -1,4 +1,4 @@
-"""A leaf of the log that is written anew, beside who reads it and who changes it."""
+"""A partition that is rewritten, beside readers and writers of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """Has a closed leaf of which most is removed."""
+    """A session of the owner; most of a closed partition is removed."""
     owner = sessions.session()
     lay_out_partitions(owner, 2000)
     owner.run(PUBLISH, "t", 2000)
@@ -36,12 +36,12 @@ def owner(sessions: Sessions) -> Session:
 
 
 def step(session: Session) -> None:
-    """Who is noted, of those that come and go (autovacuum), is not always the test's: again, then."""
+    """Repeat a step: the transactions that it recorded may be others', such as autovacuum's."""
     eventually(lambda: session.value(STEP) == 1)
 
 
 def test_a_claim_that_waits_for_it(sessions: Sessions, owner: Session) -> None:
-    """Its snapshot is older than what it finds when it need not wait any more."""
+    """Its snapshot is older than what it finds after its wait."""
     claimer = sessions.session()
     claimer.subscribe()
     step(owner)
@@ -78,7 +78,7 @@ def test_a_snapshot_that_is_older_than_the_copy(
     assert owner.value(SPACE) < space
 
 
-def test_what_is_removed_meanwhile_does_not_come_again(owner: Session) -> None:
+def test_what_is_removed_meanwhile_is_not_redelivered(owner: Session) -> None:
     step(owner)
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 10 = 0 AND id <= 2000")
     step(owner)
@@ -112,7 +112,7 @@ def test_the_shell_goes_meanwhile(owner: Session) -> None:
     assert not owner.value(COPY)
 
 
-def test_who_changes_it_by_hand_is_waited_for(sessions: Sessions, owner: Session) -> None:
+def test_a_change_by_hand_is_waited_for(sessions: Sessions, owner: Session) -> None:
     changing = sessions.session()
     step(owner)
     changing.begin()

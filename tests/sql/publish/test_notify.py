@@ -101,7 +101,7 @@ def test_payloads_at_the_limit_and_over_it(
         publisher.run("SELECT pg_notify('c', %s)", texts[1])
 
 
-def test_notified_once_where_the_topic_is_mirrored_to_the_channel(
+def test_notified_once_if_the_topic_is_mirrored_to_the_channel(
     owner: Session, publisher: Session, legacy: Listener
 ) -> None:
     owner.run(MIRROR, "c", "c")

@@ -145,9 +145,9 @@ def test_publish_many_returns_ids_in_order(sessions: Sessions) -> None:
             't', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 1000) AS n),
             ARRAY(SELECT 'key ' || n FROM generate_series(1, 1000) AS n))"""
     published = publisher.column(query)
-    handed = reader.claim(2000)
-    assert ids(handed) == published == sorted(published)
-    assert [(m.payload, m.key) for m in handed] == [(n, f"key {n}") for n in range(1, 1001)]
+    delivered = reader.claim(2000)
+    assert ids(delivered) == published == sorted(published)
+    assert [(m.payload, m.key) for m in delivered] == [(n, f"key {n}") for n in range(1, 1001)]
 
 
 def test_id_cannot_be_chosen(sessions: Sessions) -> None:

@@ -1,4 +1,4 @@
-"""What is removed, beside who has messages come again, and groups that have yet to begin."""
+"""What is removed, beside redeliveries and groups that have yet to begin."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
         "SELECT durable_notify.redrive('g', everything => true)",
     ],
 )
-def test_claims_go_on_while_what_comes_again_waits(sessions: Sessions, again: str) -> None:
-    """For maintenance, which takes long where a leaf is copied."""
+def test_claims_continue_while_a_redelivery_waits(sessions: Sessions, again: str) -> None:
+    """For maintenance, which takes long when it copies a partition."""
     one, remover, asking = sessions.take(3)
     one.subscribe()
     first = one.publish()

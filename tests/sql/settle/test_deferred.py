@@ -174,7 +174,7 @@ def test_a_cancelled_replay_makes_room_to_read(sessions: Sessions) -> None:
 
 
 def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(sessions: Sessions) -> None:
-    """A replay moves it just when the claim has looked at what comes again of its key."""
+    """A replay moves it just when the claim has looked at the deferred messages of its key."""
     one, two, replaying, gate = ready(sessions, 4)
     message_id = one.publish(key="k")
     (held,) = two.claim()
@@ -284,7 +284,7 @@ def test_what_has_expired_is_not_lost_without_a_trace(sessions: Sessions, on_exp
 
 
 def test_a_loss_amid_stragglers_is_recorded(sessions: Sessions) -> None:
-    """Where the place cannot say it, only what waits is lost; the stragglers come."""
+    """If the position cannot express it, only what waits is lost; the stragglers are delivered."""
     one, late = ready(sessions, 2)
     first = one.publish()
     (held,) = one.claim()
@@ -307,7 +307,7 @@ def test_a_loss_amid_stragglers_is_recorded(sessions: Sessions) -> None:
 
 
 def goes_back(one: Session, two: Session) -> list[int]:
-    """A group is taken back while a consumer holds the last two messages of three."""
+    """Rewind a group while a consumer holds the last two messages of three."""
     published = [one.publish(key="k")]
     one.ack(one.claim())
     published += [one.publish(key="k") for _ in range(2)]
@@ -319,7 +319,7 @@ def goes_back(one: Session, two: Session) -> list[int]:
 
 @pytest.mark.parametrize("delay", ["0", "1 hour"])
 @pytest.mark.parametrize("most", range(1, 6))
-def test_what_comes_again_comes_after_what_is_before_it(
+def test_a_redelivered_message_comes_after_those_before_it(
     sessions: Sessions, most: int, delay: str
 ) -> None:
     """Although it is sent back meanwhile, and is owed twice: of the last times, the order is theirs."""
@@ -333,8 +333,8 @@ def test_what_comes_again_comes_after_what_is_before_it(
     assert list(dict.fromkeys(reversed(came))) == published[::-1], came
 
 
-def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(sessions: Sessions) -> None:
-    """A group was taken back to before what the replay moves then."""
+def test_a_cancelled_replay_takes_nothing_that_comes_from_the_outbox(sessions: Sessions) -> None:
+    """A group was rewound to before what the replay moves then."""
     one, two = ready(sessions, 2)
     query = "SELECT job_id FROM durable_notify.start_replay('g', 't')"
     published = [one.publish(key="k")]

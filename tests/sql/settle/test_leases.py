@@ -81,7 +81,7 @@ def test_settle_in_all_ways_at_once(sessions: Sessions) -> None:
     assert reader.run(query) == [(third.id, 2, 1, "rejected")]
 
 
-def test_what_was_not_settled_comes_again(sessions: Sessions) -> None:
+def test_what_was_not_settled_is_redelivered(sessions: Sessions) -> None:
     reader, other, batch = lease(sessions, 3)
     reader.settle(batch[0].token, batch[1:2])
     reader.run(LONG_GONE)
@@ -185,7 +185,7 @@ def test_extended_since_the_snapshot(sessions: Sessions, settled: int, isolation
 
 @pytest.mark.parametrize("isolation", ["read committed", *FROZEN])
 def test_two_transactions_settle_a_lease_at_once(sessions: Sessions, isolation: str) -> None:
-    """Neither waits for the other, whoever goes on first; what is left is still right."""
+    """Neither waits for the other, whichever continues first; what is left is still right."""
     reader, other, batch = lease(sessions, 4)
     token = batch[0].token
     for session in (reader, other):
@@ -291,7 +291,7 @@ def test_leases_run_out_by_the_clock_of_the_database(sessions: Sessions) -> None
     reader.ack([held])
 
 
-def test_deadline_is_not_reckoned_from_the_transactions_start(sessions: Sessions) -> None:
+def test_deadline_does_not_count_from_the_transactions_start(sessions: Sessions) -> None:
     reader = sessions.session()
     reader.subscribe()
     reader.publish()
@@ -357,7 +357,7 @@ def test_groups_fail_apart(sessions: Sessions) -> None:
 # Faults once found here.
 
 
-def test_a_batch_full_of_retries_leaves_the_log_alone(sessions: Sessions) -> None:
+def test_a_batch_full_of_retries_does_not_read_the_outbox(sessions: Sessions) -> None:
     reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
@@ -370,7 +370,7 @@ def test_a_batch_full_of_retries_leaves_the_log_alone(sessions: Sessions) -> Non
 
 
 def test_a_message_comes_once_in_a_batch(sessions: Sessions) -> None:
-    """After a replay a message may come from the log and as a retry at once."""
+    """After a replay a message may come from the outbox and as a retry at once."""
     reader, publisher = sessions.take(2)
     reader.subscribe()
     published = [publisher.publish() for _ in range(3)]
