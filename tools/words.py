@@ -43,10 +43,10 @@ LEFT_OUT = (
     "durable_notify/_sync/",
     "migrations/revisions/",
 )
-#: Between words there may be a line's end, and the sign of a comment in the next line.
-GAP = r"(?:\s|#|--|\*|//)+"
+#: Between words: a line's end, the sign of a comment in the next line, or ``_`` in a name.
+GAP = r"(?:\s|#|--|\*|//|_)+"
 _WORD = {
-    re.compile(rf"\b{pattern.replace(' ', GAP)}\b", re.IGNORECASE): instead
+    re.compile(rf"(?<![^\W_]){pattern.replace(' ', GAP)}(?![^\W_])", re.IGNORECASE): instead
     for pattern, instead in AVOID.items()
 }
 _OFF = re.compile(r"words: off.*?(?:words: on|\Z)", re.DOTALL)

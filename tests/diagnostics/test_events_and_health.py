@@ -184,7 +184,9 @@ async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None
     from durable_notify._sync.wakeups import listener as sync_listener
 
     for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")
+        monkeypatch.setattr(
+            module, "_identified", lambda _statement, _name: "LISTEN no_session_rings"
+        )
     told = Told()
     consumer = api.consumer(dsn, on_event=told, poll=1.0, **QUICK)
     async with running(consumer, Recorder()):

@@ -40,16 +40,16 @@ class Rounds:
         topics = self.random.sample(self._topics, self.random.randint(1, len(self._topics)))
         if self.random.random() < 0.1:
             topics.append(NEVER)
-        at_work = [
+        threads = [
             threading.Thread(target=publisher.work, args=(topics, self.random.randint(1, 4)))
             for publisher in self.publishers
         ]
-        for thread in at_work:
+        for thread in threads:
             thread.start()
         if self.random.random() < 0.2:
             time.sleep(self.random.random() * 0.05)
             self.kill(self.random.choice(self.publishers).pid)
-        for thread in at_work:
+        for thread in threads:
             thread.join()
         for publisher in self.publishers:
             if publisher.failure is not None:

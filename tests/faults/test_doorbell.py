@@ -363,10 +363,10 @@ def test_consumers_at_random(sessions: Sessions) -> None:
     patterns = dn.Consumer(sessions.dsn, group="patterns", topics=["*"], **options)
     sync = dn.Consumer(sessions.dsn, group="sync", topics=everything, **options)
     beside = dn.AsyncConsumer(sessions.dsn, group="async", topics=everything, **options)
-    at_work = AsyncRunner(beside, lambda message: got["async"].add(message.id))
-    stops = [at_work.stop, sync.stop, patterns.stop]
+    ordinary = AsyncRunner(beside, lambda message: got["async"].add(message.id))
+    stops = [ordinary.stop, sync.stop, patterns.stop]
     runs: list[Step] = [
-        at_work.run,
+        ordinary.run,
         lambda: sync.run(lambda message: got["sync"].add(message.id)),
         lambda: patterns.run(lambda message: got["patterns"].add(message.id)),
     ]

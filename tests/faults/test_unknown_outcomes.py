@@ -102,8 +102,8 @@ async def test_it_had_not_arrived(api: Api, dsn: str, conn: Connection) -> None:
 async def test_another_consumer_has_it(
     api: Api, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]]
 ) -> None:
-    told, comes_again = await outcome(api, dsn, conn, "to_server", meanwhile)
-    assert comes_again
+    told, redelivered = await outcome(api, dsn, conn, "to_server", meanwhile)
+    assert redelivered
     assert isinstance(told, dn.LeaseLost)
 
 

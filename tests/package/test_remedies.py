@@ -224,10 +224,10 @@ def test_iteration_that_settles_says_nothing(
     dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher.publish_many(conn, "t", [1, 2])
-    going_on = threading.Event()
+    unfinished = threading.Event()
     with dn.Consumer(dsn, group="g", topics=["t"], heartbeat=0.1, until_empty=True) as consumer:
         for message in consumer:
-            going_on.wait(0.5)  # a body that takes several heartbeats works, and does not wait
+            unfinished.wait(0.5)  # a body that takes several heartbeats works, and does not wait
             message.ack()
     assert said(caplog, "iteration waits") == []
 

@@ -38,8 +38,8 @@ class Held(Recorder):
     """A handler that finishes nothing before it is told to."""
 
     def __init__(self) -> None:
-        self.go_on = asyncio.Event()
-        super().__init__(lambda _: self.go_on.wait())
+        self.proceed = asyncio.Event()
+        super().__init__(lambda _: self.proceed.wait())
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIte
         send(conn, ["hold this"], topic)
         await held.got(1)
         yield held
-        held.go_on.set()
+        held.proceed.set()
 
 
 # At rest, and while it handles
@@ -80,7 +80,7 @@ async def test_while_it_works_no_publisher_need_ring(
         send(conn, ["not rung"], "t")
         (rung,) = send(conn, ["rung"], "u")
         assert hears.heard() == [("durable_notify:u", str(rung))]
-        held.go_on.set()
+        held.proceed.set()
         await held.got(3)
         await asleep(consumer)
         assert armed(conn, "tu") == {"t", "u"}
@@ -116,7 +116,7 @@ async def test_a_doorbell_is_disarmed_once_no_consumer_of_a_process_rests(
         send(conn, ["hold this"])
         await wait_until(lambda: count_armed(conn) == 0)
         for handler in held:
-            handler.go_on.set()
+            handler.proceed.set()
         await wait_until(lambda: count_armed(conn) == 1)
     await wait_until(lambda: backends(conn, LISTENER) == [])
 
@@ -236,7 +236,7 @@ async def test_what_was_published_while_it_worked(
         hears = Listener(sessions, "t")
         slow.begin()
         slow.publish("late")
-        held.go_on.set()
+        held.proceed.set()
         await wait_until(lambda: outstanding(conn) == 0)
         await asleep(consumer)
         slow.commit()

@@ -293,17 +293,17 @@ async def test_two_topics_with_one_key(
 ) -> None:
     """The doorbell of one stays armed while the other's consumer works."""
     busy, idle = (api.consumer(dsn, topic, [topic], prefetch=1) for topic in twins)
-    go_on, seen = asyncio.Event(), Recorder()
-    at_work = Recorder(lambda _: go_on.wait())
-    async with running(busy, at_work), running(idle, seen):
+    proceed, seen = asyncio.Event(), Recorder()
+    handling = Recorder(lambda _: proceed.wait())
+    async with running(busy, handling), running(idle, seen):
         await asleep(busy)
         await asleep(idle)
         send(conn, [1], twins[0])
-        await at_work.got(1)
+        await handling.got(1)
         await wait_until(lambda: busy._subscription._state.doorbells.armed == {twins[1]})
         send(conn, [1], twins[1])
         await seen.got(1)
-        go_on.set()
+        proceed.set()
 
 
 @pytest.mark.usefixtures("brisk")

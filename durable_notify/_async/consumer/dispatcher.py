@@ -304,7 +304,7 @@ class AsyncDispatcher:
                 say_at = say_at or now + PATIENCE
                 if now >= say_at and self._calls:
                     say_at = now + REMINDER
-                    self._say_who_is_at_work()
+                    self._log_running_handlers()
             await self._give_up_overdue(now)
             pause = self._pause(now := time.monotonic())
             if say_at is not None:
@@ -318,7 +318,7 @@ class AsyncDispatcher:
         ends = [one.began + timeout - now for one in list(self._calls.values())]
         return max(0.001, min([*ends, timeout, REMINDER]))
 
-    def _say_who_is_at_work(self) -> None:
+    def _log_running_handlers(self) -> None:
         calls = list(self._calls.values())
         ids = [message.id for one in calls for message in one.messages]
         names = ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")

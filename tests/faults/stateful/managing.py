@@ -59,7 +59,7 @@ class Managing(Consuming):
             self.does(worker, configured)
         self.look()
 
-    def stop_or_go_on(self, who: int, group: str, what: str, then: Then) -> None:
+    def stop_or_continue(self, who: int, group: str, what: str, then: Then) -> None:
         worker, known = self.pool.workers[who], self.known(group)
         if known is None:
             return

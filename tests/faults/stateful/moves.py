@@ -118,7 +118,7 @@ MANAGING = moves(
         ),
     ),
     configure=(3, by(group=GROUP, option=st.sampled_from(OPTIONS), then=THEN)),
-    stop_or_go_on=(
+    stop_or_continue=(
         1,
         by(group=GROUP, what=st.sampled_from(["pause", "resume", "resign_active"]), then=THEN),
     ),

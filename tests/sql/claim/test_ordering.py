@@ -313,7 +313,7 @@ class Handled:
     """What consumers did, and whether it kept to the order."""
 
     def __init__(self) -> None:
-        self.at_work: dict[str, dict[int, set[int]]] = {}  # by key and lease: messages
+        self.in_progress: dict[str, dict[int, set[int]]] = {}  # by key and lease: messages
         self.done: dict[str, list[int]] = {}
         self.acked: list[int] = []
         self.faults: list[str] = []
@@ -321,7 +321,7 @@ class Handled:
     def begin(self, message: Message) -> None:
         if message.key is None:
             return
-        leases = self.at_work.setdefault(message.key, {})
+        leases = self.in_progress.setdefault(message.key, {})
         leases.setdefault(message.token, set()).add(message.id)
         if len(leases) > 1:
             self.faults.append(f"{message.key} is in progress under {leases}")
@@ -331,7 +331,7 @@ class Handled:
             self.acked.append(message.id)
         if message.key is None:
             return
-        leases = self.at_work[message.key]
+        leases = self.in_progress[message.key]
         leases[message.token].discard(message.id)
         if not leases[message.token]:
             del leases[message.token]

@@ -343,7 +343,7 @@ def test_a_table_that_refers_to_the_outbox_and_a_partition_to_rewrite(
                             FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox)""")
     owner.run("INSERT INTO noted VALUES ('t', 5)")
     assert [owner.value(step) for _ in range(2)] == [int(copied), 0]
-    assert owner.value("SELECT to_regclass('durable_notify.outbox_1_anew')") is None
+    assert owner.value("SELECT to_regclass('durable_notify.outbox_1_copy')") is None
     assert len(outbox_ids(owner)) == 410
 
 

@@ -12,7 +12,7 @@ from tests.support.wait import eventually
 
 STEP = "SELECT durable_notify._rewrite_partition()"
 COUNT = "SELECT count(*) FROM durable_notify.outbox"
-COPY = "SELECT to_regclass('durable_notify.outbox_1_anew') IS NOT NULL"
+COPY = "SELECT to_regclass('durable_notify.outbox_1_copy') IS NOT NULL"
 KEPT = 410
 SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
