@@ -133,8 +133,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
 
 def test_two_redrives_at_once(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         message = one.publish()
         (held,) = one.claim()
         one.settle(held.token, rejected=[message])
@@ -150,8 +149,7 @@ def test_two_redrives_at_once(dsn: str) -> None:
 
 def test_redriving_keeps_the_order(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         first, second, third = (one.publish(key="k") for _ in range(3))
         batch = one.claim(1)
         one.settle(batch[0].token, rejected=[first])
@@ -165,8 +163,7 @@ def test_redriving_keeps_the_order(dsn: str) -> None:
 
 def test_a_redrive_that_forgets_the_key_is_caught(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         plant(one, "redrive", ("durable_notify._ordering_key(g.order_by, t.key)", "NULL"))
         first, second = (one.publish(key="k") for _ in range(2))
         batch = one.claim(1)

@@ -19,6 +19,7 @@ from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.cli import PATIENCE, good, on_a_terminal, run, start
 from tests.support.injection import plant
 from tests.support.observe import asleep, outstanding, value
+from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, ids
 from tests.support.wait import eventually, with_timeout
 
@@ -46,14 +47,6 @@ def delivered_ids(conn: Connection) -> list[int]:
             OR q.s1 IS NOT NULL AND pg_visible_in_snapshot(o.xid, q.s1) AND o.id <= q.p
          ORDER BY o.id"""
     return [row[0] for row in conn.execute(query).fetchall()]
-
-
-def handled(session: Session) -> list[int]:
-    found: list[int] = []
-    while batch := session.claim():
-        found += ids(batch)
-        session.ack(batch)
-    return found
 
 
 CONDITIONS: list[tuple[dict[str, Any], list[int]]] = [
@@ -127,20 +120,19 @@ async def test_started_just_before_it_asks_to_be_rung(
 
 
 def test_what_was_not_delivered_comes_once(sessions: Sessions) -> None:
-    one, slow = sessions.take(2)
-    one.subscribe()
+    one, slow = sessions.readers(2)
     delivered = [one.publish() for _ in range(3)]
     slow.begin()
     late = slow.publish()
     delivered.append(one.publish())
-    assert sorted(handled(one)) == delivered
+    assert sorted(drain(one)) == delivered
     new = one.publish()
     one.run("SELECT durable_notify.start_replay('g', 't')")
     slow.commit()
     again: list[int] = []
     for _ in range(5):
         one.run(ADVANCE)
-        again += handled(one)
+        again += drain(one)
     assert sorted(again) == sorted([*delivered, late, new])
 
 
@@ -151,14 +143,13 @@ def test_the_past_for_a_new_group(sessions: Sessions) -> None:
     new = one.publish()
     assert one.value("SELECT total FROM durable_notify.start_replay('g', 't')") == 3
     one.run(ADVANCE)
-    assert sorted(handled(one)) == [*past, new]
+    assert sorted(drain(one)) == [*past, new]
 
 
 def test_a_crash_in_the_middle_and_two_at_once(sessions: Sessions) -> None:
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     sent = [one.publish() for _ in range(1200)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     one.run("SELECT durable_notify.start_replay('g', 't')")
     one.begin()
     assert one.value(ADVANCE) == 0
@@ -166,13 +157,12 @@ def test_a_crash_in_the_middle_and_two_at_once(sessions: Sessions) -> None:
     one.rollback()  # as when it dies
     found: list[int] = []
     while two.value(ADVANCE) is not None:
-        found += handled(two)
-    assert found + handled(two) == sent
+        found += drain(two)
+    assert found + drain(two) == sent
 
 
 def test_it_does_not_flood(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.run("SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, '{3000}'))")
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
     one.run("SELECT durable_notify.start_replay('g', 't')")
@@ -183,10 +173,9 @@ def test_it_does_not_flood(sessions: Sessions) -> None:
 
 
 def test_rate(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     sent = [one.publish() for _ in range(60)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     one.run("SELECT durable_notify.start_replay('g', 't', rate_limit => 10)")
     moved = "SELECT done FROM durable_notify.replay_job"
     back = "UPDATE durable_notify.replay_job SET stepped_at = clock_timestamp() - %s::interval"
@@ -203,10 +192,9 @@ def test_rate(sessions: Sessions) -> None:
 
 
 def test_cancelled(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     sent = [one.publish() for _ in range(600)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     job = one.value("SELECT job_id FROM durable_notify.start_replay('g', 't')")
     one.run(ADVANCE)
     batch = one.claim(10)
@@ -217,17 +205,16 @@ def test_cancelled(sessions: Sessions) -> None:
 
 
 def test_order_by_key_holds(sessions: Sessions) -> None:
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     old = one.publish(key="k")
-    assert handled(one) == [old]
+    assert drain(one) == [old]
     one.run("SELECT durable_notify.start_replay('g', 't')")
     one.publish(key="k")
     (held,) = two.claim()
     one.run(ADVANCE)
     assert one.claim() == []  # its key is in progress
     two.ack([held])
-    assert handled(one) == [old]
+    assert drain(one) == [old]
 
 
 async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
@@ -341,7 +328,7 @@ def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], s
     for writer, found in flying.items():
         writer.commit()
         committed |= set(found)
-    came |= set(handled(one))
+    came |= set(drain(one))
     return committed - skipped, committed, came
 
 
@@ -352,8 +339,7 @@ def test_seek_loses_no_straggler(sessions: Sessions, seed: int) -> None:
 
 
 def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> None:
-    one, slow = sessions.take(2)
-    one.subscribe()
+    one, slow = sessions.readers(2)
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
     everything = f"now_snapshot := ({over} || ':' || {over} || ':')::pg_snapshot;"
@@ -363,19 +349,18 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> 
     one.publish()
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
     slow.commit()
-    assert handled(one) == [], "the planted fault is gone"
+    assert drain(one) == [], "the planted fault is gone"
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_a_seek_from_an_older_position_is_told_to_try_again(
     sessions: Sessions, isolation: str
 ) -> None:
-    one, operator = sessions.take(2)
-    one.subscribe()
+    one, operator = sessions.readers(2)
     seek = "SELECT durable_notify.seek('g', 't', to_now => true)"
     operator.begin(isolation)
     last = one.publish()
-    assert handled(one) == [last]
+    assert drain(one) == [last]
     with pytest.raises(errors.SerializationFailure):
         operator.run(seek)
     operator.rollback()

@@ -53,8 +53,7 @@ def test_it_is_set_under_load(dsn: str, clock: DatabaseClock, sessions: Sessions
 
 def test_back_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
     """Running consumers continue; one that died before is found dead once its hour has passed twice."""
-    alive, dead, publisher = sessions.take(3)
-    alive.subscribe()
+    alive, dead, publisher = sessions.readers(3)
     first, second = publisher.publish(), publisher.publish()
     mine, lost = alive.claim(1, lease="30 s"), dead.claim(1, lease="30 s")
     assert (ids(mine), ids(lost)) == ([first], [second])
@@ -76,8 +75,7 @@ def test_back_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
 
 def test_forth_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
     """All leases have run out at once: the first to settle wins, and only one does."""
-    first, second, publisher = sessions.take(3)
-    first.subscribe()
+    first, second, publisher = sessions.readers(3)
     sent = [publisher.publish() for _ in range(2)]
     early = first.claim()
     clock.set("2 hours")
@@ -95,8 +93,7 @@ def exclusive_group_after_a_step_back(clock: DatabaseClock, sessions: Sessions) 
 
     What is out under leases while that one works.
     """
-    old, new, publisher = sessions.take(3)
-    old.subscribe()
+    old, new, publisher = sessions.readers(3)
     old.run(EXCLUSIVE)
     publisher.publish()
     claim = "SELECT token, id FROM durable_notify.claim('g', '{t}', 1, '10 s', 'x', %s)"
@@ -128,8 +125,7 @@ def test_a_reused_token_settles_nothing_of_anothers(
     clock: DatabaseClock, sessions: Sessions
 ) -> None:
     """The same session claims at the same moment once more; tokens have both in them."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, other, publisher = sessions.readers(3)
     first = publisher.publish()
     clock.freeze()
     stale = reader.claim(1)

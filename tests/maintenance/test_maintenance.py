@@ -32,8 +32,7 @@ def sessions(dsn: str) -> Iterator[Sessions]:
 
 
 def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for number in range(10):
         one.publish(number)
@@ -69,8 +68,7 @@ def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
 
 
 def test_what_is_left_over(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.run(
         "SELECT durable_notify.publish('t', '1', dedup_key => 'x', dedup_window => '1 microsecond')"
     )
@@ -93,8 +91,7 @@ def test_what_is_left_over(sessions: Sessions) -> None:
 
 
 def test_a_step_that_fails_does_not_stop_the_others(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     claim = one.publish()
     assert claim_and_ack(one) == [claim]
@@ -113,8 +110,7 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     from durable_notify._sync.database.queries import Queries
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
 
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     options = dn.ConsumerOptions(group="g", topics=("t",))
     store = Queries(dsn, options)
     store.open()
@@ -161,8 +157,7 @@ async def test_a_consumer_does(
     module: Any = source if colour == "async" else generated
     kept = module.keep_up
     monkeypatch.setattr(module, "keep_up", lambda *args: kept(*args, 0.05))
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for number in range(5):
         one.publish(number)
@@ -342,8 +337,7 @@ def test_what_cannot_be(dsn: str) -> None:
 
 
 def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     fails(run("retention", "t", dsn=dsn), 2, "--age")
     fails(
         run("retention", "t", "--settled", "--on-lag", "lose", dsn=dsn),
@@ -374,8 +368,7 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
 @pytest.mark.server
 def test_through_a_pooler(sessions: Sessions, dsn: str) -> None:
     """One at a time there, too, and none for ever: a session changes hands from step to step."""
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for _ in range(5):
         one.publish()

@@ -81,20 +81,10 @@ def test_restart_can_change_settings(private_server: Server) -> None:
         assert connection.execute("SHOW max_connections").fetchone() == ("17",)
 
 
-def test_kill_ends_even_a_backend_that_computes(private_server: Server) -> None:
-    remember(private_server.dsn())
-    with psycopg.connect(private_server.dsn(), autocommit=True) as busy:
-        backend = busy.info.backend_pid
-        thread = threading.Thread(target=_compute, args=[busy])
-        thread.start()
-        eventually(lambda: _computes(private_server, backend))
-        private_server.kill()
-        thread.join()
-    private_server.start()
-    assert recall(private_server.dsn()) == 42
-
-
-def test_start_ends_what_a_kill_from_outside_left_running(private_server: Server) -> None:
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_kill_and_a_start_end_even_a_backend_that_computes(
+    private_server: Server, from_outside: bool
+) -> None:
     remember(private_server.dsn())
     assert private_server.pid is not None
     with psycopg.connect(private_server.dsn(), autocommit=True) as busy:
@@ -102,7 +92,11 @@ def test_start_ends_what_a_kill_from_outside_left_running(private_server: Server
         thread = threading.Thread(target=_compute, args=[busy])
         thread.start()
         eventually(lambda: _computes(private_server, backend))
-        os.kill(private_server.pid, signal.SIGKILL)
+        if from_outside:
+            os.kill(private_server.pid, signal.SIGKILL)
+        else:
+            private_server.kill()
+            thread.join()
         private_server.start()
         thread.join()
     assert recall(private_server.dsn()) == 42

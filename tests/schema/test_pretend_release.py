@@ -15,9 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from durable_notify import schema
 from durable_notify.integrations import alembic
 from tests.schema.live_upgrade import load, study
+from tests.schema.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.schema.test_migrations import run_psql
 from tests.support.postgres import Postgres
-from tests.support.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.support.roles import roles
 from tests.support.sessions import Session
 

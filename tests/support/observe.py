@@ -203,6 +203,10 @@ class Listener:
         self._heard.clear()
         return heard
 
+    def payloads(self) -> list[str]:
+        """What has been notified since the last call, on any channel."""
+        return [payload for _, payload in self.heard()]
+
 
 def unannounced(session: Session) -> set[int]:
     """The transactions that may have looked at a doorbell and not rung it."""

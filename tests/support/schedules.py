@@ -59,8 +59,7 @@ def drain(session: Session, most: int = 100, group: str = "g") -> list[int]:
 
 def late_commit_of_a_lower_id(sessions: Sessions) -> Outcome:
     """The oldest of them: 1 is drawn, 2 is drawn and commits, 1 commits."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     slow.begin()
     first = slow.publish()
     second = fast.publish()
@@ -72,8 +71,7 @@ def late_commit_of_a_lower_id(sessions: Sessions) -> Outcome:
 
 def straggler_in_the_list(sessions: Sessions) -> Outcome:
     """The late one stands in the snapshot's list of running transactions."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     slow.begin()
     first = slow.publish()
     xid = slow.draw_xid()
@@ -88,8 +86,7 @@ def straggler_in_the_list(sessions: Sessions) -> Outcome:
 
 def straggler_past_the_list(sessions: Sessions) -> Outcome:
     """The late one is younger than the latest completed transaction: past xmax, in no list."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     committed: list[int] = []
     delivered: list[int] = []
     # Once is enough, unless another session's transaction happens to end in between.
@@ -113,8 +110,7 @@ def straggler_past_the_list(sessions: Sessions) -> Outcome:
 
 def window_ends_while_both_kinds_wait(sessions: Sessions) -> Outcome:
     """Stragglers of both kinds and new ones, claimed one by one, with more arriving in between."""
-    reader, listed, past, fast, late = sessions.take(5)
-    reader.subscribe()
+    reader, listed, past, fast, late = sessions.readers(5)
     listed.begin()
     committed = [listed.publish(), listed.publish()]
     fast.begin()
@@ -181,8 +177,7 @@ def settled_in_part_by_a_frozen_transaction_after_a_takeover(
     sessions: Sessions, isolation: str = "repeatable read"
 ) -> str | None:
     """A takeover the transaction's snapshot does not show; the SQLSTATE that refuses the settle."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, other, publisher = sessions.readers(3)
     for _ in range(2):
         publisher.publish()
     batch = reader.claim()
@@ -202,8 +197,7 @@ def takeover_beside_an_open_settle(
     sessions: Sessions, messages: int = 2, settled: int = 1
 ) -> Outcome:
     """A handler has settled, late, and not yet committed; a claim skips it, and must not wait."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, other, publisher = sessions.readers(3)
     committed = [publisher.publish() for _ in range(messages)]
     batch = reader.claim()
     other.run(LONG_GONE)

@@ -202,6 +202,17 @@ class Sessions:
         """Several new sessions."""
         return tuple(self.session() for _ in range(number))
 
+    def reader(self) -> Session:
+        """A new session; the group g reads topic t."""
+        (session,) = self.readers(1)
+        return session
+
+    def readers(self, number: int) -> tuple[Session, ...]:
+        """Several new sessions; the group g reads topic t."""
+        several = self.take(number)
+        several[0].subscribe()
+        return several
+
     def wait_until_blocked(self, session: Session, work: Future[Any]) -> None:
         """Wait until a statement that was started waits for a lock; raises if it ends instead."""
         query = """

@@ -15,7 +15,7 @@ from durable_notify import schema
 from tests.support.injection import plant
 from tests.support.observe import Listener
 from tests.support.roles import Roles, roles
-from tests.support.sessions import Session, Sessions
+from tests.support.sessions import Session
 from tests.support.wait import eventually
 
 CREATE = "SELECT durable_notify.create_compat()"
@@ -28,18 +28,6 @@ PATHS = [
 CALL = "SELECT pg_notify('c', 'x')"
 OUTBOX = "SELECT payload FROM durable_notify.outbox ORDER BY id"
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def legacy(sessions: Sessions) -> Listener:
-    listener = Listener(sessions)
-    listener.hear("c")
-    return listener
 
 
 @pytest.fixture
@@ -66,10 +54,6 @@ def application(
             connection.execute(alter + sql.SQL(path))
     with psycopg.connect(cast.login(kind), autocommit=True) as connection:
         yield connection
-
-
-def heard(listener: Listener) -> list[str]:
-    return [payload for _, payload in listener.heard()]
 
 
 # What is caught
@@ -100,7 +84,7 @@ def test_one_alter_role(owner: Session, legacy: Listener, cast: Roles, path: str
         "pipelined",
         "performed",
     ]
-    assert heard(legacy) == expected
+    assert legacy.payloads() == expected
     assert owner.column(OUTBOX) == expected
 
 
@@ -125,7 +109,7 @@ def test_a_trigger_of_the_application(owner: Session, legacy: Listener, cast: Ro
             connection.execute(insert, [99])
         owner.run(DROP)
         connection.execute(insert, [20])
-    assert heard(legacy) == [str(n) for n in range(21)]
+    assert legacy.payloads() == [str(n) for n in range(21)]
     assert owner.column(OUTBOX) == [str(n) for n in range(10, 20)]
 
 
@@ -139,7 +123,7 @@ def test_what_is_not_caught(owner: Session, legacy: Listener, cast: Roles) -> No
         connection.execute("NOTIFY c, 'NOTIFY'")
         connection.execute("SELECT pg_catalog.pg_notify('c', 'by its full name')")
         connection.execute("SELECT public.tell()")
-    assert heard(legacy) == ["NOTIFY", "by its full name", "its own search_path"]
+    assert legacy.payloads() == ["NOTIFY", "by its full name", "its own search_path"]
     assert owner.column(OUTBOX) == []
 
 
@@ -149,7 +133,7 @@ def test_roles_without_it_notify_as_before(owner: Session, legacy: Listener, cas
         with application(cast, kind) as connection:
             connection.execute(CALL)
     owner.run(CALL)
-    assert heard(legacy) == ["x"] * 3
+    assert legacy.payloads() == ["x"] * 3
     assert owner.column(OUTBOX) == []
 
 
@@ -189,7 +173,7 @@ def test_a_role_without_rights(owner: Session, legacy: Listener, cast: Roles, ki
         assert grant in str(refused.value.diag.message_hint)
         with pytest.raises(errors.InsufficientPrivilege):
             connection.execute("SELECT pg_notify(NULL, NULL)")
-    assert heard(legacy) == []
+    assert legacy.payloads() == []
     assert owner.column(OUTBOX) == []
 
 
@@ -199,7 +183,7 @@ def test_a_channel_that_was_not_granted(owner: Session, legacy: Listener, cast: 
     with application(cast, path=PATHS[0]) as connection:
         with pytest.raises(errors.InsufficientPrivilege, match="may not publish here"):
             connection.execute("SELECT pg_notify('d', 'x')")
-    assert heard(legacy) == []
+    assert legacy.payloads() == []
 
 
 def privileges(owner: Session) -> set[tuple[str, str]]:
@@ -344,7 +328,7 @@ def test_made_and_removed_under_load(owner: Session, legacy: Listener, cast: Rol
     each_continues()
     for one in running:
         one.stop()
-    told = heard(legacy)
+    told = legacy.payloads()
     for one in running:
         mine = [payload for payload in told if payload.startswith(one.name)]
         assert mine == [f"{one.name} {n}" for n in range(1, one.sent + 1)]

@@ -22,29 +22,6 @@ BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.mirror_of(text)':
 LIMIT = 7999  # bytes, of what NOTIFY takes
 
 
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def legacy(sessions: Sessions) -> Listener:
-    """A program that listens to channel c, and knows nothing else."""
-    listener = Listener(sessions)
-    listener.hear("c")
-    return listener
-
-
-def heard(listener: Listener) -> list[str]:
-    """The payloads it has been told since it was last asked."""
-    return [payload for _, payload in listener.heard()]
-
-
 # What is notified
 
 
@@ -57,7 +34,7 @@ def test_json(owner: Session, publisher: Session, legacy: Listener) -> None:
         ({"a": {"b": "ü"}}, '{"a": {"b": "ü"}}'),
     ):  # fmt: skip
         publisher.publish(payload)
-        assert heard(legacy) == [raw]
+        assert legacy.payloads() == [raw]
 
 
 def test_bytes(owner: Session, publisher: Session, legacy: Listener) -> None:
@@ -66,7 +43,7 @@ def test_bytes(owner: Session, publisher: Session, legacy: Listener) -> None:
     for length in (0, 1, 57, 58, 5997):
         data = bytes(n % 256 for n in range(length))
         publisher.run("SELECT durable_notify.publish('t', NULL, data => %b)", data)
-        assert heard(legacy) == [base64.b64encode(data).decode()]
+        assert legacy.payloads() == [base64.b64encode(data).decode()]
 
 
 def send_at_the_limit(publisher: Session) -> list[str]:
@@ -85,7 +62,7 @@ def test_at_the_limit_and_over_it(owner: Session, publisher: Session, legacy: Li
     owner.run(MIRROR, "t", "c")
     expected = send_at_the_limit(publisher)
     assert [len(sent) < 20 for sent in expected] == [False, False, True, True, True, True, True]
-    assert heard(legacy) == expected
+    assert legacy.payloads() == expected
 
 
 @pytest.mark.parametrize("limit", ["<= 8000", "< 7999"])
@@ -105,8 +82,8 @@ def test_many_in_one_transaction(owner: Session, publisher: Session, legacy: Lis
             publisher.publish(n)
         publisher.run("SELECT durable_notify.publish_many('t', '{100,101,101}')")
         publisher.run("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '102')")
-        assert heard(legacy) == []
-    assert heard(legacy) == [str(n) for n in range(103)]
+        assert legacy.payloads() == []
+    assert legacy.payloads() == [str(n) for n in range(103)]
 
 
 def test_rolled_back(owner: Session, publisher: Session, legacy: Listener) -> None:
@@ -123,7 +100,7 @@ def test_rolled_back(owner: Session, publisher: Session, legacy: Listener) -> No
         publisher.run("SAVEPOINT s")
         publisher.publish(5)
         publisher.run("RELEASE s")
-    assert heard(legacy) == ["2", "4", "5"]
+    assert legacy.payloads() == ["2", "4", "5"]
 
 
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
@@ -138,8 +115,8 @@ def test_whatever_the_policy(
     with publisher.transaction():
         first = publisher.publish("a")
         publisher.publish("b")
-    assert heard(legacy) == ["a", "b"]
-    assert heard(waiting) == ([] if policy == "never" else [str(first)])
+    assert legacy.payloads() == ["a", "b"]
+    assert waiting.payloads() == ([] if policy == "never" else [str(first)])
 
 
 def test_other_topics_are_not_mirrored(
@@ -160,7 +137,7 @@ def test_two_topics_on_one_channel(owner: Session, publisher: Session, legacy: L
     publisher.publish(2, topic="u")
     owner.run(MIRROR, "u", None)
     publisher.publish(3, topic="u")
-    assert heard(legacy) == ["1", "2"]
+    assert legacy.payloads() == ["1", "2"]
 
 
 def test_what_is_carried_over_is_not_mirrored_again(
@@ -173,7 +150,7 @@ def test_what_is_carried_over_is_not_mirrored_again(
         INSERT INTO durable_notify.outbox (xid, topic, payload, id) OVERRIDING SYSTEM VALUE
         VALUES ('3', 't', '"old"', 1000)""")
     publisher.publish("new")
-    assert heard(legacy) == ["new"]
+    assert legacy.payloads() == ["new"]
 
 
 def test_every_publisher_mirrors(dsn: str, owner: Session, legacy: Listener) -> None:
@@ -186,7 +163,7 @@ def test_every_publisher_mirrors(dsn: str, owner: Session, legacy: Listener) -> 
         with psycopg.connect(cast.login("inserter"), autocommit=True) as inserter:
             inserter.execute("SET search_path = pg_temp")
             inserter.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '2')")
-    assert heard(legacy) == ["1", "2"]
+    assert legacy.payloads() == ["1", "2"]
 
 
 # How they are kept
@@ -379,7 +356,7 @@ def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener
         each_continues()
     for p in publishers:
         p.stop()
-    told = heard(legacy)
+    told = legacy.payloads()
     assert len(told) == len(set(told))
     assert set(due) <= set(told)
     assert len(told) < sum(p.done for p in publishers)

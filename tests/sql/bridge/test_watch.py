@@ -16,11 +16,6 @@ CHANGES = "DELETE FROM durable_notify.outbox WHERE topic = %s RETURNING id, key,
 BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
 
 
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
 def changes(owner: Session, topic: str = "t") -> list[tuple[str | None, dict[str, Any]]]:
     """What was published since the last call: key and payload, in order."""
     rows = sorted(owner.run(CHANGES, topic))

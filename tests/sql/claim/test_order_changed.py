@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 import durable_notify as dn
 from tests.support.injection import plant
+from tests.support.schedules import drain
 from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
 from tests.support.wait import eventually
 
@@ -31,14 +32,6 @@ def ready(sessions: Sessions, count: int, order_by: str) -> list[Session]:
 
 def change(session: Session, order_by: str) -> None:
     session.run(CONFIGURE, Jsonb({"order_by": order_by}))
-
-
-def drain(session: Session) -> list[int]:
-    found: list[int] = []
-    while batch := session.claim():
-        found += ids(batch)
-        session.ack(batch)
-    return found
 
 
 def retry_whole(session: Session, held: list[Message]) -> None:

@@ -12,9 +12,7 @@ from tests.support.sessions import BOUND, Message, Session, Sessions, ids
 
 @pytest.fixture
 def one(sessions: Sessions) -> Session:
-    session = sessions.session()
-    session.subscribe()
-    return session
+    return sessions.reader()
 
 
 def configure(session: Session, **options: object) -> None:

@@ -244,8 +244,7 @@ def test_not_closed_while_a_session_keeps_ids_for_later(owner: Session) -> None:
 
 def test_late_in_a_partition_that_is_closed_since(sessions: Sessions, owner: Session) -> None:
     """A group whose snapshot is older than the closing still reads there."""
-    reader, slow = sessions.take(2)
-    reader.subscribe()
+    reader, slow = sessions.readers(2)
     slow.begin()
     late = slow.publish()
     owner.run(PUBLISH, "t", 2 * WIDTH)

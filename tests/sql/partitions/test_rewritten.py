@@ -42,8 +42,7 @@ def step(session: Session) -> None:
 
 def test_a_claim_that_waits_for_it(sessions: Sessions, owner: Session) -> None:
     """Its snapshot is older than what it finds after its wait."""
-    claimer = sessions.session()
-    claimer.subscribe()
+    claimer = sessions.reader()
     step(owner)
     owner.begin()
     step(owner)

@@ -51,8 +51,7 @@ def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
 def test_replay_in_every_state(
     sessions: Sessions, state: Callable[[Session, Session, Session], None], back: int
 ) -> None:
-    reader, publisher, slow = sessions.take(3)
-    reader.subscribe()
+    reader, publisher, slow = sessions.readers(3)
     for _ in range(4):
         publisher.publish()
     state(reader, publisher, slow)
@@ -123,8 +122,7 @@ def test_replay_at_random(sessions: Sessions, trial: int) -> None:
 
 
 def test_replay_by_time(sessions: Sessions) -> None:
-    reader, slow, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, slow, publisher = sessions.readers(3)
     publisher.publish()
     since = reader.value("SELECT clock_timestamp()")
     slow.begin()
@@ -142,8 +140,7 @@ def test_replay_by_time(sessions: Sessions) -> None:
 
 
 def test_replay_never_goes_forward(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     published = [publisher.publish() for _ in range(3)]
     assert claim_and_ack(reader, 1) == published[:1]
     assert reader.value(REPLAY, published[-1]) == 0
@@ -151,8 +148,7 @@ def test_replay_never_goes_forward(sessions: Sessions) -> None:
 
 
 def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     published = [publisher.publish() for _ in range(3)]
     batch = reader.claim()
     query = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
@@ -165,7 +161,6 @@ def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("call", ["'g', 't'", "'g', 't', -1", "'g', 't', 1, now()"])
 def test_replays_that_make_no_sense(sessions: Sessions, call: str) -> None:
-    reader = sessions.session()
-    reader.subscribe()
+    reader = sessions.reader()
     with pytest.raises(errors.InvalidParameterValue):
         reader.run(f"SELECT redelivered FROM durable_notify.seek({call}, backward_only => true)")

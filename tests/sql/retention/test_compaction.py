@@ -184,8 +184,7 @@ def test_compacted_again(sessions: Sessions) -> None:
 
 
 def test_a_group_that_lags(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, compact=True)
     for _ in range(3):
         one.publish(key="k")

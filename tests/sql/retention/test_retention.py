@@ -205,8 +205,7 @@ def test_what_is_lost_is_recorded(sessions: Sessions) -> None:
 
 
 def test_a_lease_that_ran_out_is_lost(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.publish()
     one.claim()
     one.run(LONG_GONE)
@@ -287,8 +286,7 @@ def test_in_small_pieces(sessions: Sessions) -> None:
 
 
 def test_blocked_with_an_alarm(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     for number in range(3):
         one.publish("x" * 100 + str(number))
     age(one, 2)
@@ -375,8 +373,7 @@ def test_nothing_is_settled_without_a_group(sessions: Sessions) -> None:
 
 def test_a_redriven_message_is_not_removed_meanwhile(sessions: Sessions) -> None:
     """A dead letter that is redriven, in a transaction that is open while it would go."""
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     retain(one, when_settled=True)
     first = one.publish()
     (message,) = one.claim()
@@ -431,8 +428,7 @@ def test_what_contradicts_itself(
 
 
 def test_a_running_replay_is_waited_for(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for _ in range(3):
         one.publish()
@@ -446,8 +442,7 @@ def test_a_running_replay_is_waited_for(sessions: Sessions) -> None:
 
 
 def test_replay_answers_from_what_is_left(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     for _ in range(4):
         one.publish()
     drain(one)

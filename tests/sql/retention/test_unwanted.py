@@ -55,8 +55,7 @@ def test_a_group_that_begins_beside_a_removal(
     sessions: Sessions, planted: bool, start_at: str, topics: str
 ) -> None:
     """It is subscribed once what was to go has gone: its first message stays."""
-    one, remover, bar, new = sessions.take(4)
-    one.subscribe()
+    one, remover, bar, new = sessions.readers(4)
     retain(one, when_settled=True)
     publish(one, 3)
     drain(one)
@@ -95,8 +94,7 @@ def test_a_consumer_that_starts_again_waits_for_no_removal(sessions: Sessions) -
 
 def test_a_group_that_was_deleted_as_it_is_subscribed(sessions: Sessions) -> None:
     """That all was subscribed is looked at once more under the group's lock."""
-    one, deleting, remover = sessions.take(3)
-    one.subscribe()
+    one, deleting, remover = sessions.readers(3)
     deleting.begin()
     deleting.run("SELECT durable_notify.delete_group('g')")
     work = one.start("SELECT durable_notify.subscribe('g', '{t}')")

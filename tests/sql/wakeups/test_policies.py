@@ -26,16 +26,6 @@ QUOTED = [
 ]
 
 
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
 def set_and_tell(topic: str) -> tuple[str, str]:
     """What set_notify_policy() itself notifies."""
     return f"durable_notify:{topic}", "!"

@@ -19,11 +19,6 @@ ISOLATION = ["read committed", "repeatable read", "serializable"]
 
 
 @pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
 def watcher(sessions: Sessions) -> Session:
     """A session that arms doorbells."""
     return sessions.session()
