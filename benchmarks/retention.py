@@ -22,10 +22,10 @@ PUBLISH = "SELECT durable_notify.publish('orders', '1')"
 EXPIRED = (
     "SELECT EXISTS (SELECT FROM durable_notify.outbox WHERE created_at < now() - interval '1 hour')"
 )
-LEAVES = "FROM pg_partition_tree('durable_notify.outbox') WHERE isleaf"
-SIZE = f"SELECT sum(pg_total_relation_size(relid))::bigint {LEAVES}"
+PARTITIONS = "FROM pg_partition_tree('durable_notify.outbox') WHERE isleaf"
+SIZE = f"SELECT sum(pg_total_relation_size(relid))::bigint {PARTITIONS}"
 DISK = "SELECT pg_database_size(current_database())"
-DEAD = f"SELECT coalesce(sum(pg_stat_get_dead_tuples(relid)), 0)::bigint {LEAVES}"
+DEAD = f"SELECT coalesce(sum(pg_stat_get_dead_tuples(relid)), 0)::bigint {PARTITIONS}"
 SEEN = """
     SELECT extract(epoch FROM clock_timestamp()), EXISTS (
         SELECT FROM pg_locks
@@ -41,7 +41,7 @@ def fill(dsn: str, messages: int) -> None:
     """Publish expired messages from two sessions; partitions are created ahead, a tenth each."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for (partition,) in connection.execute(
-            "SELECT leaf::text FROM durable_notify.partitions()"
+            "SELECT name::text FROM durable_notify.partitions()"
         ):
             connection.execute(f"DROP TABLE {partition}".encode())
         connection.execute(

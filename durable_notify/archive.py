@@ -30,7 +30,7 @@ from .errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Archive", "ArchivedMessage", "NdjsonFiles", "ParquetFiles", "Part"]
+__all__ = ["Archive", "ArchivedMessage", "Chunk", "NdjsonFiles", "ParquetFiles"]
 
 log = logging.getLogger("durable_notify")
 
@@ -52,7 +52,7 @@ class ArchivedMessage:
     expires_at: datetime | None
 
 
-class Part(Protocol):
+class Chunk(Protocol):
     """A chunk of a topic that is being archived."""
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
@@ -72,7 +72,7 @@ class Part(Protocol):
 class Archive(Protocol):
     """Stores messages; any object with this method."""
 
-    def begin(self, topic: str, from_id: int, below: int) -> Part:
+    def begin(self, topic: str, from_id: int, below: int) -> Chunk:
         """Begin a chunk: the messages with ids from ``from_id`` on and below ``below``.
 
         It is called again for the same messages if the chunk may not have finished. The archive may

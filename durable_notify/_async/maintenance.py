@@ -122,7 +122,7 @@ class AsyncMaintenance:
             for step, topic in await fetch(connection, sql.MAINTAIN_STEPS, ()):
                 if not await self._repeat(connection, step, topic, report):
                     return report
-                if step == "seal" and self._archive is not None:
+                if step == "watermark" and self._archive is not None:
                     try:
                         await self._archive_all(connection, self._archive, report)
                     except _TakenOver:
@@ -174,7 +174,7 @@ class AsyncMaintenance:
         for (topic,) in await fetch(connection, sql.ARCHIVED_TOPICS, ()):
             try:
                 while not self._stopping.is_set():
-                    archived = await self._archive_part(connection, archive, topic)
+                    archived = await self._archive_chunk(connection, archive, topic)
                     if archived == 0:
                         break
                     report["archive"] = int(report.get("archive", 0)) + archived
@@ -189,7 +189,7 @@ class AsyncMaintenance:
                 log.warning("archiving topic %r failed: %s", topic, safe_message(error))
                 report["archive failed"] = safe_message(error)
 
-    async def _archive_part(
+    async def _archive_chunk(
         self, connection: AsyncTimeoutConnection, archive: Archive, topic: str
     ) -> int:
         """Archive the next chunk; return how many messages it had.
@@ -210,20 +210,20 @@ class AsyncMaintenance:
         async def beat() -> None:
             await fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch))
 
-        part = await aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
+        chunk = await aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
             while page := await fetch(connection, sql.ARCHIVE_PAGE, (topic, next_id, below, PAGE)):
                 messages = [ArchivedMessage(*row) for row in page]
-                await aside(part.write, messages, meanwhile=beat, every=BEAT)
+                await aside(chunk.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
                 await still_ours()
             # Trap: also after the last page, the empty one. The chunk is complete only if no other
             # process has archived and removed some of it before this one read it.
             await still_ours()
-            await aside(part.finish, meanwhile=beat, every=BEAT)
+            await aside(chunk.finish, meanwhile=beat, every=BEAT)
         except BaseException:
-            part.abandon()
+            chunk.abandon()
             raise
         if not (await fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
             raise _TakenOver  # what the archive has is complete, and the other writes the same

@@ -12,10 +12,10 @@ from ..errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GiveBack", "check_handler", "is_async", "left_undone"]
+__all__ = ["StopConsumer", "check_handler", "is_async", "left_undone"]
 
 
-class GiveBack(BaseException):
+class StopConsumer(BaseException):
     """Raised by a handler of this library: end the consumer, and release the message."""
 
 

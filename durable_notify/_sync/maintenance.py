@@ -123,7 +123,7 @@ class Maintenance:
             for step, topic in fetch(connection, sql.MAINTAIN_STEPS, ()):
                 if not self._repeat(connection, step, topic, report):
                     return report
-                if step == "seal" and self._archive is not None:
+                if step == "watermark" and self._archive is not None:
                     try:
                         self._archive_all(connection, self._archive, report)
                     except _TakenOver:
@@ -175,7 +175,7 @@ class Maintenance:
         for (topic,) in fetch(connection, sql.ARCHIVED_TOPICS, ()):
             try:
                 while not self._stopping.is_set():
-                    archived = self._archive_part(connection, archive, topic)
+                    archived = self._archive_chunk(connection, archive, topic)
                     if archived == 0:
                         break
                     report["archive"] = int(report.get("archive", 0)) + archived
@@ -190,7 +190,7 @@ class Maintenance:
                 log.warning("archiving topic %r failed: %s", topic, safe_message(error))
                 report["archive failed"] = safe_message(error)
 
-    def _archive_part(self, connection: TimeoutConnection, archive: Archive, topic: str) -> int:
+    def _archive_chunk(self, connection: TimeoutConnection, archive: Archive, topic: str) -> int:
         """Archive the next chunk; return how many messages it had.
 
         Raises:
@@ -209,20 +209,20 @@ class Maintenance:
         def beat() -> None:
             fetch(connection, sql.STILL_ARCHIVING, (self._worker, *stretch))
 
-        part = aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
+        chunk = aside(archive.begin, *stretch, meanwhile=beat, every=BEAT)
         written, next_id = 0, from_id
         try:
             while page := fetch(connection, sql.ARCHIVE_PAGE, (topic, next_id, below, PAGE)):
                 messages = [ArchivedMessage(*row) for row in page]
-                aside(part.write, messages, meanwhile=beat, every=BEAT)
+                aside(chunk.write, messages, meanwhile=beat, every=BEAT)
                 written, next_id = written + len(page), page[-1][0] + 1
                 still_ours()
             # Trap: also after the last page, the empty one. The chunk is complete only if no other
             # process has archived and removed some of it before this one read it.
             still_ours()
-            aside(part.finish, meanwhile=beat, every=BEAT)
+            aside(chunk.finish, meanwhile=beat, every=BEAT)
         except BaseException:
-            part.abandon()
+            chunk.abandon()
             raise
         if not (fetch(connection, sql.ADVANCE_ARCHIVE, (*stretch, self._worker)))[0][0]:
             raise _TakenOver  # what the archive has is complete, and the other writes the same

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._core.callables import GiveBack
+from .._core.callables import StopConsumer
 from .errors import Failure
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PATIENCE = 0.25
 PIECE = select.PIPE_BUF
 
 
-class Closed(GiveBack):
+class Closed(StopConsumer):
     """The reader of the output has ended, or nothing more may be written.
 
     A BaseException, so that a consumer takes it for its end and not for a handler's failure.

@@ -182,7 +182,7 @@ def disorder(history: History) -> Iterator[Finding]:
 def _as_taken(history: History, group: str) -> Iterator[int]:
     """Yield a group's messages in the order in which they took effect, or were first delivered."""
     if history.promises[group].once:
-        for effect in sorted(history.effects, key=lambda effect: effect.place):
+        for effect in sorted(history.effects, key=lambda effect: effect.seq):
             if effect.group == group:
                 yield effect.number
     else:

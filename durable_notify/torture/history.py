@@ -81,9 +81,9 @@ class Sent:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Effect:
-    """A row that a handler wrote with its acknowledgement; ``place``: its position in the order."""
+    """A row that a handler wrote with its acknowledgement; in the order of ``seq``."""
 
-    place: int
+    seq: int
     group: str
     number: int
     who: str

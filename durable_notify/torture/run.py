@@ -41,7 +41,7 @@ _DDL = """
     CREATE TABLE torture.sent (
         number bigint PRIMARY KEY, message_id bigint NOT NULL, topic text NOT NULL, key text);
     CREATE TABLE torture.effect (
-        place bigint GENERATED ALWAYS AS IDENTITY, grp text, number bigint, who text);
+        seq bigint GENERATED ALWAYS AS IDENTITY, grp text, number bigint, who text);
     SELECT durable_notify.set_notify_policy('quiet', 'never')"""
 _LEFT = """
     SELECT group_name, topic, unread, deferred, leased FROM durable_notify.status(NULL)
@@ -321,7 +321,7 @@ class Run:
             logged = connection.execute(
                 "SELECT (payload ->> 'n')::bigint, id FROM durable_notify.outbox"
             )
-            query = "SELECT place, grp, number, who FROM torture.effect ORDER BY place"
+            query = "SELECT seq, grp, number, who FROM torture.effect ORDER BY seq"
             effects = [Effect(*row) for row in connection.execute(query)]
             promises = {group.name: group.promise for group in self.plan.groups}
             history = History(

@@ -36,6 +36,7 @@ SET LOCAL check_function_bodies = off;
 \ir access/revoke_access.sql
 \ir access/roles.sql
 \ir access/lock_functions.sql
+\ir access/rewrite_inlined.sql
 
 -- The outbox: ids, snapshots, windows, and what has been read
 \ir log/last_id.sql

@@ -97,7 +97,7 @@ def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
         other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         other.execute("SELECT")
         conn.execute("""
-            INSERT INTO durable_notify.unwanted_partition (first_id, seen, since, noted_at)
+            INSERT INTO durable_notify.unwanted_partition (first_id, seen, since, recorded_at)
             VALUES (1, '3:3:', pg_current_xact_id(), now() - interval '1 hour')""")
         finding = one("partition-held", dsn)
         assert (finding.data["pid"], finding.data["partitions"]) == (other.info.backend_pid, 1)

@@ -293,8 +293,8 @@ ASIDE: dict[str, Op] = {
     "disarm": call("disarm(%(t)s)"),
     "_arm_topics": call("_arm_topics(ARRAY[%(t)s])"),
     "_disarm_topics": call("_disarm_topics(ARRAY[%(t)s])"),
-    "sweep": call("_delete_orphans()", "log"),
-    "_advance_watermark": call("_advance_watermark()", "seal!"),
+    "orphans": call("_delete_orphans()", "log"),
+    "_advance_watermark": call("_advance_watermark()", "watermark!"),
     "create_partitions": call("create_partitions()", "log"),
     "maintain_partitions": call("maintain_partitions()", "removing! log", waits="log"),
     "_analyze_stale": call("_analyze_stale()"),
@@ -306,7 +306,7 @@ ASIDE: dict[str, Op] = {
     "prune_audit": call("prune_audit('2001-01-01')", "audit!"),
     "maintain_begin": call("maintain_begin('w', '0')", "maintenance!"),
     "maintain_step": call(
-        "maintain_step('w', 'sweep')", "maintenance! log", waits="log maintenance"
+        "maintain_step('w', 'orphans')", "maintenance! log", waits="log maintenance"
     ),
     "maintain_end": call("maintain_end('w', '{}')", "maintenance!"),
     "reanchor": call("reanchor()", "log! access! removing"),

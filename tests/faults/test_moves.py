@@ -33,7 +33,7 @@ from tests.support.clusters import (
 )
 from tests.support.missing import skip_missing
 from tests.support.postgres import SETTINGS, binaries_of
-from tests.support.retention import lay_out_partitions, make_partitions, seal
+from tests.support.retention import advance_watermark, lay_out_partitions, make_partitions
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
@@ -119,7 +119,7 @@ def test_closed_partitions(servers: Clusters, old: Server, how: str) -> None:
             owner.publish()
             make_partitions(owner)
         owner.ack(owner.claim(5))
-        seal(owner)
+        advance_watermark(owner)
         assert owner.value("SELECT durable_notify._close_partitions()") == 31
         wanted = owner.column("SELECT id FROM durable_notify.outbox WHERE id > 5 ORDER BY id")
         if how == "replication":
@@ -139,7 +139,7 @@ def test_closed_partitions(servers: Clusters, old: Server, how: str) -> None:
             wanted.append(one.publish())
             make_partitions(one)
         assert drain(one) == wanted[-25:]
-        seal(one)
+        advance_watermark(one)
         assert one.value("SELECT durable_notify._close_partitions()") > 0
         one.run("SELECT durable_notify._mark_unwanted()")
 

@@ -1,4 +1,4 @@
-"""What maintenance does to the log's leaves is stopped at every one of its statements.
+"""What maintenance does to the log's partitions is stopped at every one of its statements.
 
 Asserted each time: the log reads as before, or without what may go; and at the end, not stopped, all
 is done that was to be, and nothing is left behind of what was stopped.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.sql.partitions.test_partitions import LEAVES, PUBLISH, WIDTH, tidy
+from tests.sql.partitions.test_partitions import PARTITIONS, PUBLISH, WIDTH, tidy
 from tests.support.injection import instrument, stop_at
 from tests.support.retention import lay_out_partitions, make_partitions
 from tests.support.sessions import Session, Sessions
@@ -31,7 +31,7 @@ STEPS = {
 
 
 def scene(owner: Session) -> None:
-    """Two leaves that are to go, one that is to stay, and a log that has come to the default."""
+    """Two partitions that are to go, one that is to stay, and a log that has come to the default."""
     lay_out_partitions(owner, WIDTH, ahead=3)
     owner.run(KEPT)
     owner.run(PUBLISH, "t", 2 * WIDTH)
@@ -75,5 +75,5 @@ def test_a_partition_stopped_at_every_statement(dsn: str, what: str) -> None:
         make_partitions(owner)
         tidy(owner)
         assert owner.column(IDS) == stays
-        assert owner.run(LEAVES)[0][0] == 2 * WIDTH + 1
+        assert owner.run(PARTITIONS)[0][0] == 2 * WIDTH + 1
         assert owner.column(STRAY) == []

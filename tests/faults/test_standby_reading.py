@@ -22,7 +22,13 @@ from tests.support.clusters import (
     promote,
 )
 from tests.support.injection import plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, SqlReader
 from tests.support.wait import eventually
@@ -160,7 +166,7 @@ def test_a_partition_that_a_snapshot_there_needs(pair: tuple[Server, Server]) ->
         backup = scene.there()
         backup.begin("repeatable read")
         assert drain(owner) == sent
-        seal(owner)
+        advance_watermark(owner)
         owner.run("SELECT durable_notify._close_partitions(), durable_notify._mark_unwanted()")
         remove = "SELECT durable_notify._truncate_partition()"
         assert owner.value(remove) == 0

@@ -19,7 +19,7 @@ from durable_notify._async import maintenance as source
 from durable_notify._sync import maintenance as generated
 from durable_notify.archive import ArchivedMessage
 from tests.support.cli import fails, good, run
-from tests.support.retention import age, outbox_ids, retain, seal
+from tests.support.retention import advance_watermark, age, outbox_ids, retain
 from tests.support.sessions import Session, Sessions
 
 
@@ -43,7 +43,7 @@ def ready(session: Session, many: int = 5) -> None:
     for number in range(many):
         session.publish(number)
     age(session, many)
-    seal(session)
+    advance_watermark(session)
 
 
 def not_heard_of(session: Session) -> None:
@@ -145,7 +145,7 @@ def test_a_look_of_others_is_no_takeover(sessions: Sessions) -> None:
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     other.begin()
     assert not other.value("SELECT durable_notify.maintain_begin('b', '0')")
-    step = one.start("SELECT durable_notify.maintain_step('a', 'sweep')")
+    step = one.start("SELECT durable_notify.maintain_step('a', 'orphans')")
     sessions.wait_until_blocked(one, step)
     other.commit()
     assert step.result() == [(0,)]
@@ -258,7 +258,7 @@ def test_what_failed_does_not_end_with_status_0(
         " AS 'BEGIN RETURN 1 / 0; END'"
     )
     done = run("maintain", "--archive", str(tmp_path), "--json", dsn=dsn)
-    fails(done, 1, "sweep failed")
+    fails(done, 1, "orphans failed")
     assert json.loads(done.stdout)["archive"] == 5  # the rest was done, and said
     assert outbox_ids(one) == []
 

@@ -53,17 +53,17 @@ def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     assert Maintenance(dsn, every=0).run_once() is None
     assert maintain(other) is None
-    assert other.value("SELECT durable_notify.maintain_step('b', 'sweep')") is None
+    assert other.value("SELECT durable_notify.maintain_step('b', 'orphans')") is None
     # A step under way holds it, however long it takes.
     one.begin()
-    assert one.value("SELECT durable_notify.maintain_step('a', 'sweep')") == 0
+    assert one.value("SELECT durable_notify.maintain_step('a', 'orphans')") == 0
     other.run("SELECT durable_notify.maintain_begin('b', '0')")
     assert other.value("SELECT durable_notify.maintain_begin('b', '0')") is False
     one.commit()
     # No sign of life for so long: another process continues, and the first notices.
     other.run("UPDATE durable_notify.maintenance SET beat_at = now() - interval '31 seconds'")
     assert Maintenance(dsn, every=0).run_once() == {}
-    assert one.value("SELECT durable_notify.maintain_step('a', 'sweep')") is None
+    assert one.value("SELECT durable_notify.maintain_step('a', 'orphans')") is None
     assert one.value("SELECT durable_notify.maintain_end('a', '{}')") is False
 
 
@@ -84,7 +84,7 @@ def test_what_is_left_over(sessions: Sessions) -> None:
         "INSERT INTO durable_notify.processed_message (group_id, message_id, created_at) SELECT id, 1, 'epoch' FROM durable_notify.consumer_group"
     )
     report = one.value("CALL durable_notify.maintain(inbox_age => '1 day', audit_age => '-1 day')")
-    assert report == {"leases": 1, "dedup": 1, "inbox": 1, "audit": 1, "sweep": 3}
+    assert report == {"leases": 1, "dedup": 1, "inbox": 1, "audit": 1, "orphans": 3}
     assert one.value("SELECT attempt FROM durable_notify.deferred") == 2
     assert one.value("SELECT count(*) FROM durable_notify.position") == 1
     assert maintain(one) == {}
@@ -98,10 +98,13 @@ def test_a_step_that_fails_does_not_stop_the_others(sessions: Sessions, dsn: str
     one.run(
         "CREATE OR REPLACE FUNCTION durable_notify._delete_orphans() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1 / 0; END'"
     )
-    assert Maintenance(dsn, every=0).run_once() == {"sweep failed": "division by zero", "remove": 1}
+    assert Maintenance(dsn, every=0).run_once() == {
+        "orphans failed": "division by zero",
+        "remove": 1,
+    }
     one.publish()
     claim_and_ack(one)
-    assert maintain(one) == {"sweep failed": "division by zero", "remove": 1}
+    assert maintain(one) == {"orphans failed": "division by zero", "remove": 1}
 
 
 def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:

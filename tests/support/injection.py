@@ -24,7 +24,7 @@ from tests.support.sessions import Session
 Plant = Callable[[Session], None]
 
 OLDER_SNAPSHOTS_PASSED_OVER = ("4294967295) < 2147483648", "4294967295) < 0")
-"""For `older_snapshots`: no one is found that a leaf is kept for."""
+"""For `older_snapshots`: no one is found that a partition is kept for."""
 
 
 def plant(session: Session, function: str, *changes: tuple[str, str]) -> None:

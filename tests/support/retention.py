@@ -60,7 +60,7 @@ def retain(session: Session, topic: str = "t", **options: object) -> list[str]:
     return found
 
 
-def seal(session: Session) -> None:
+def advance_watermark(session: Session) -> None:
     """Advance the watermark; twice, since transactions seen at the first call may have ended."""
     session.run("SELECT durable_notify._advance_watermark()")
     session.run("SELECT durable_notify._advance_watermark()")
@@ -84,8 +84,8 @@ def maintain(session: Session) -> dict[str, object] | None:
 
 def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
     """Recreate the partitions of an empty outbox."""
-    for (leaf,) in owner.run("SELECT leaf::text FROM durable_notify.partitions()"):
-        owner.run(f"DROP TABLE {leaf}")
+    for (partition,) in owner.run("SELECT name::text FROM durable_notify.partitions()"):
+        owner.run(f"DROP TABLE {partition}")
     owner.run(
         "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (%s, %s)",
         width,

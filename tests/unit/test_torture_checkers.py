@@ -50,8 +50,8 @@ class Story:
     ) -> None:
         self.say(f"{group} 1", "settling", number, token=token, note=note)
         if end == "settled" and note == "ack" and PROMISES[group].once:
-            place = len(self.history.effects)
-            self.history.effects.append(Effect(place, group, number, f"{group} 1"))
+            seq = len(self.history.effects)
+            self.history.effects.append(Effect(seq, group, number, f"{group} 1"))
         if end:
             self.say(f"{group} 1", end, number, token=token, note=note)
 

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import GiveBack, left_undone
+from ..._core.callables import StopConsumer, left_undone
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
@@ -202,7 +202,7 @@ class Dispatcher:
         if self._calls.pop(number, None) is None:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
-        if isinstance(failure, GiveBack) or (CANCELLED and isinstance(failure, CANCELLED)):
+        if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds, messages[0]._lease.claimed_at)

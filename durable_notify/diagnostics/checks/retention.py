@@ -16,7 +16,7 @@ def partitions(context: CheckContext) -> Iterator[Finding]:
     last, ready = context.row(
         """
         SELECT s.last,
-               (SELECT count(*) FROM durable_notify.partitions() l WHERE l.first_id > s.last)
+               (SELECT count(*) FROM durable_notify.partitions() p WHERE p.first_id > s.last)
           FROM (SELECT COALESCE(pg_sequence_last_value('durable_notify.outbox_id_seq'), 0)) s (last)
         """
     )
@@ -37,10 +37,10 @@ def held(context: CheckContext) -> Iterator[Finding]:
     for pid, who, count, seconds in context.rows(
         """
         SELECT s.pid, s.what, count(*),
-               EXTRACT(epoch FROM clock_timestamp() - min(u.noted_at))::float8
+               EXTRACT(epoch FROM clock_timestamp() - min(u.recorded_at))::float8
           FROM durable_notify.unwanted_partition u
          CROSS JOIN LATERAL durable_notify._older_snapshots(u.since) s
-         WHERE u.noted_at < clock_timestamp() - make_interval(secs => %s)
+         WHERE u.recorded_at < clock_timestamp() - make_interval(secs => %s)
          GROUP BY 1, 2 ORDER BY 4 DESC, 1
         """,
         context.thresholds.transaction,

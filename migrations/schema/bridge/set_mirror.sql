@@ -32,13 +32,7 @@ BEGIN
     cases := (SELECT pg_catalog.string_agg(pg_catalog.format(
                   'WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', m.topic, m.channel), ' ' ORDER BY m.topic)
                 FROM durable_notify.topic_mirror m);
-    EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify.mirror_of(topic text) RETURNS text'
-        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
-        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify.mirror_of(text)'::regprocedure)  -- its documentation
-        || CASE WHEN cases IS NULL THEN E'SELECT NULL::pg_catalog.text\n'
-                ELSE pg_catalog.format(E'SELECT CASE %s END\n', cases) END);
+    PERFORM durable_notify._rewrite_inlined('durable_notify.mirror_of(text)', cases, 'NULL::pg_catalog.text');
     RETURN before;
 EXCEPTION
     WHEN check_violation OR not_null_violation THEN

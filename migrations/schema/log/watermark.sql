@@ -17,7 +17,7 @@ BEGIN
     -- the look after that, its end was visible by then. Those that still publish are recorded, and
     -- waited for. Those that begin later are not, or a busy topic would wait for ever.
     IF group_id = 0 THEN
-        INSERT INTO durable_notify.watermark (group_id, last_id, waits_for) VALUES (0, 0, '{}') ON CONFLICT DO NOTHING;
+        INSERT INTO durable_notify.watermark (group_id, last_id, publishers) VALUES (0, 0, '{}') ON CONFLICT DO NOTHING;
         PERFORM FROM durable_notify.watermark w WHERE w.group_id = 0 FOR UPDATE;
     END IF;
     SELECT * INTO recorded FROM durable_notify.watermark w WHERE w.group_id = _advance_watermark.group_id;
@@ -29,17 +29,17 @@ BEGIN
             RETURN drawn;  -- nothing is written: each claim asks this
         END IF;
         recorded.last_id := drawn;
-        recorded.noted_id := NULL;
-    ELSIF recorded.noted_id IS NOT NULL AND recorded.waits_for && writers THEN
+        recorded.pending_id := NULL;
+    ELSIF recorded.pending_id IS NOT NULL AND recorded.publishers && writers THEN
         RETURN recorded.last_id;
     ELSE
-        recorded.last_id := COALESCE(recorded.noted_id, recorded.last_id, 0);
-        recorded.noted_id := drawn;
+        recorded.last_id := COALESCE(recorded.pending_id, recorded.last_id, 0);
+        recorded.pending_id := drawn;
     END IF;
-    INSERT INTO durable_notify.watermark AS w (group_id, last_id, noted_id, waits_for)
-    VALUES (_advance_watermark.group_id, recorded.last_id, recorded.noted_id, writers)
+    INSERT INTO durable_notify.watermark AS w (group_id, last_id, pending_id, publishers)
+    VALUES (_advance_watermark.group_id, recorded.last_id, recorded.pending_id, writers)
     ON CONFLICT (group_id) DO UPDATE
-       SET last_id = EXCLUDED.last_id, noted_id = EXCLUDED.noted_id, waits_for = EXCLUDED.waits_for;
+       SET last_id = EXCLUDED.last_id, pending_id = EXCLUDED.pending_id, publishers = EXCLUDED.publishers;
     RETURN recorded.last_id;
 END
 $function$;
@@ -51,17 +51,12 @@ LANGUAGE sql STABLE AS $function$
 $function$;
 
 CREATE FUNCTION durable_notify._set_closed_below(below bigint, since xid8) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $function$
-BEGIN
+LANGUAGE sql AS $function$
     -- Rewrite _closed_below(): partitions with ids below are closed, for snapshots taken after a
     -- transaction.
-    EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify._closed_below(seen pg_snapshot) RETURNS bigint'
-        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
-        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify._closed_below(pg_snapshot)'::regprocedure)  -- its documentation
-        || CASE WHEN below = 0 THEN E'SELECT 0::bigint\n' ELSE pg_catalog.format(
-               E'SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(seen) OPERATOR(pg_catalog.>) ''%s''::pg_catalog.xid8'
-               ' THEN %s::bigint ELSE 0::bigint END\n', since, below) END);
-END
+    SELECT durable_notify._rewrite_inlined(
+        'durable_notify._closed_below(pg_snapshot)',
+        CASE WHEN below > 0 THEN pg_catalog.format(
+            'WHEN pg_catalog.pg_snapshot_xmax(seen) OPERATOR(pg_catalog.>) %L::pg_catalog.xid8 THEN %s::bigint', since, below) END,
+        '0::bigint')
 $function$;

@@ -25,20 +25,20 @@ BEGIN
         UPDATE durable_notify.maintenance m SET beat_at = now_time;
     END IF;
     RETURN CASE step
-        WHEN 'partitions' THEN durable_notify.create_partitions()
-        WHEN 'leaves' THEN durable_notify.maintain_partitions()
+        WHEN 'create_partitions' THEN durable_notify.create_partitions()
+        WHEN 'maintain_partitions' THEN durable_notify.maintain_partitions()
         WHEN 'leases' THEN durable_notify._reclaim_expired()
         WHEN 'dedup' THEN durable_notify.prune_dedup(5000)
         WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - inbox_age)
         WHEN 'audit' THEN durable_notify.prune_audit(now_time - audit_age)
-        WHEN 'sweep' THEN durable_notify._delete_orphans()
+        WHEN 'orphans' THEN durable_notify._delete_orphans()
         WHEN 'discover' THEN durable_notify._discover_one()
-        WHEN 'seal' THEN 0 * durable_notify._advance_watermark()
+        WHEN 'watermark' THEN 0 * durable_notify._advance_watermark()
         WHEN 'measure' THEN durable_notify._measure_topic(topic)
         WHEN 'lose' THEN durable_notify._record_losses(topic, 9223372036854775807)
         WHEN 'compact' THEN durable_notify._compact(topic)
         WHEN 'remove' THEN durable_notify._delete_expired(topic)
-        WHEN 'repack' THEN durable_notify._rewrite_partition()
+        WHEN 'rewrite_partitions' THEN durable_notify._rewrite_partition()
         WHEN 'statistics' THEN durable_notify._analyze_stale()
         ELSE 0
     END;

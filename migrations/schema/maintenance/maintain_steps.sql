@@ -7,7 +7,7 @@ BEGIN
     -- nothing is left of it.
     RETURN QUERY
     SELECT s.name, NULL FROM pg_catalog.unnest(
-        '{partitions,leases,dedup,inbox,audit,sweep,discover,seal}'::text[]) WITH ORDINALITY AS s (name, ord)
+        '{create_partitions,leases,dedup,inbox,audit,orphans,discover,watermark}'::text[]) WITH ORDINALITY AS s (name, ord)
      ORDER BY s.ord;
     -- What is removed with a whole partition need not be removed row by row: partitions first. And
     -- again afterwards, for what is empty then.
@@ -19,10 +19,10 @@ BEGIN
            (1, 1, 'measure', (t.policy).max_bytes IS NOT NULL OR (t.policy).alarm_bytes IS NOT NULL),
            (1, 2, 'lose', (t.policy).on_lag = 'lose'),
            (1, 3, 'compact', (t.policy).compact),
-           (2, 0, 'leaves', t.name IS NULL),
+           (2, 0, 'maintain_partitions', t.name IS NULL),
            (3, 0, 'remove', (t.policy).max_age IS NOT NULL OR (t.policy).max_bytes IS NOT NULL OR (t.policy).when_settled),
-           (4, 0, 'leaves', t.name IS NULL),
-           (5, 0, 'repack', t.name IS NULL),  -- not with the partitions: that would keep replays out for long
+           (4, 0, 'maintain_partitions', t.name IS NULL),
+           (5, 0, 'rewrite_partitions', t.name IS NULL),  -- not with the partitions: that would keep replays out for long
            (6, 0, 'statistics', t.name IS NULL)) AS s (turn, ord, name, wanted)
      WHERE s.wanted
      ORDER BY s.turn, t.name, s.ord;

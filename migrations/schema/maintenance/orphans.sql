@@ -4,7 +4,7 @@ SET enable_mergejoin = off SET jit = off
 SET lock_timeout = '1s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
-    swept bigint := 0;
+    total bigint := 0;
     removed bigint;
     found record;
 BEGIN
@@ -20,22 +20,22 @@ BEGIN
         SELECT o.token FROM durable_notify.lease o
          WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    swept := swept + removed;
+    total := total + removed;
     DELETE FROM durable_notify.position p WHERE (p.subscription_id, p.seq) IN (
         SELECT o.subscription_id, o.seq FROM durable_notify.position o
          WHERE NOT EXISTS (SELECT FROM durable_notify.subscription s WHERE s.id = o.subscription_id) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    swept := swept + removed;
+    total := total + removed;
     DELETE FROM durable_notify.lease_deadline h WHERE h.token IN (
         SELECT o.token FROM durable_notify.lease_deadline o
          WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    swept := swept + removed;
+    total := total + removed;
     DELETE FROM durable_notify.settlement t WHERE (t.token, t.message_id) IN (
         SELECT o.token, o.message_id FROM durable_notify.settlement o
          WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    swept := swept + removed;
+    total := total + removed;
     FOR found IN
         SELECT p.topic, COALESCE((durable_notify._retention_for(p.topic)).compact, false) AS compact,
                COALESCE((durable_notify._retention_for(p.topic)).max_bytes, (durable_notify._retention_for(p.topic)).alarm_bytes)
@@ -51,15 +51,15 @@ BEGIN
              LIMIT 10000) AS old
          WHERE k.topic = found.topic AND k.key = old.key;
         GET DIAGNOSTICS removed = ROW_COUNT;
-        swept := swept + removed;
+        total := total + removed;
         IF NOT found.sized THEN
             UPDATE durable_notify.maintenance_progress p SET measured_below = 1 WHERE p.topic = found.topic AND p.measured_below > 1;
         END IF;
         DELETE FROM durable_notify.topic_size e
          WHERE e.topic = found.topic AND (NOT found.sized OR e.upto_id < found.first_id);
         GET DIAGNOSTICS removed = ROW_COUNT;
-        swept := swept + removed;
+        total := total + removed;
     END LOOP;
-    RETURN swept;
+    RETURN total;
 END
 $function$;

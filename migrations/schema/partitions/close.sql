@@ -24,12 +24,12 @@ BEGIN
         RETURN closed;
     END IF;
     FOR partition IN
-        SELECT l.leaf, l.next_id FROM durable_notify.partitions() l
-         WHERE l.next_id <= durable_notify._watermark() AND l.next_id > closed ORDER BY l.next_id
+        SELECT p.name, p.next_id FROM durable_notify.partitions() p
+         WHERE p.next_id <= durable_notify._watermark() AND p.next_id > closed ORDER BY p.next_id
     LOOP
         BEGIN
             PERFORM durable_notify._lock_functions();  -- _set_closed_below() rewrites a function
-            PERFORM durable_notify._close_partition(partition.leaf);
+            PERFORM durable_notify._close_partition(partition.name);
         EXCEPTION WHEN lock_not_available THEN
             EXIT;  -- a publisher there, or a grant, holds the lock: another time
         END;
@@ -54,13 +54,13 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._close_partition(leaf regclass) RETURNS void
+CREATE FUNCTION durable_notify._close_partition(partition regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Have a partition refuse rows from here on; see _refuse_late_insert().
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE TRIGGER refuse_late_insert AFTER INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION durable_notify._refuse_late_insert();'
-        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late_insert', leaf);
+        ' ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_late_insert', partition);
 END
 $function$;
 

@@ -4,11 +4,11 @@ SET search_path = pg_catalog, durable_notify, pg_temp SET lock_timeout = '40ms' 
 DECLARE
     layout durable_notify.partition_settings;
     drawn bigint;
-    last_leaf bigint;
+    last_end bigint;
     ready integer;
     first_id bigint;
     width bigint;
-    next_leaf bigint;
+    next_start bigint;
     patience text := '500ms';
 BEGIN
     -- Create a partition of the outbox if fewer than wanted are ready ahead, or do a step towards one;
@@ -24,21 +24,21 @@ BEGIN
     layout.min_width := COALESCE(layout.min_width, 1000000);
     layout.ahead := COALESCE(layout.ahead, 2);
     drawn := COALESCE(pg_catalog.pg_sequence_last_value('durable_notify.outbox_id_seq'), 0);
-    SELECT COALESCE(pg_catalog.max(l.next_id), 1), pg_catalog.count(*) FILTER (WHERE l.first_id > GREATEST(drawn, 1)),
+    SELECT COALESCE(pg_catalog.max(p.next_id), 1), pg_catalog.count(*) FILTER (WHERE p.first_id > GREATEST(drawn, 1)),
            -- Few partitions: each claim locks them all. The more is kept, the wider they are.
-           pg_catalog.sum(LEAST(l.next_id, drawn) - l.first_id) FILTER (WHERE l.first_id <= drawn) / 5,
-           pg_catalog.min(l.first_id) FILTER (WHERE l.next_id > drawn)
-      INTO last_leaf, ready, width, next_leaf FROM durable_notify.partitions() l;
+           pg_catalog.sum(LEAST(p.next_id, drawn) - p.first_id) FILTER (WHERE p.first_id <= drawn) / 5,
+           pg_catalog.min(p.first_id) FILTER (WHERE p.next_id > drawn)
+      INTO last_end, ready, width, next_start FROM durable_notify.partitions() p;
     width := GREATEST(width, layout.min_width);
-    IF next_leaf - drawn > layout.min_width THEN
+    IF next_start - drawn > layout.min_width THEN
         PERFORM pg_catalog.set_config('lock_timeout', patience, true);
-        PERFORM durable_notify._advance_sequence(next_leaf);
+        PERFORM durable_notify._advance_sequence(next_start);
         RETURN 1;
     END IF;
-    IF ready >= layout.ahead AND last_leaf > drawn THEN
+    IF ready >= layout.ahead AND last_end > drawn THEN
         RETURN 0;
     END IF;
-    first_id := durable_notify._next_partition_start(drawn, last_leaf, layout.min_width);
+    first_id := durable_notify._next_partition_start(drawn, last_end, layout.min_width);
     IF first_id IS NOT NULL THEN
         IF ready = 0 THEN
             PERFORM pg_catalog.set_config('lock_timeout', patience, true);
@@ -52,7 +52,7 @@ EXCEPTION WHEN lock_not_available OR check_violation THEN  -- ids are past the b
 END
 $function$;
 
-CREATE FUNCTION durable_notify._next_partition_start(drawn bigint, last_leaf bigint, min_width bigint) RETURNS bigint
+CREATE FUNCTION durable_notify._next_partition_start(drawn bigint, last_end bigint, min_width bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     relief record;
@@ -72,7 +72,7 @@ BEGIN
       FROM pg_catalog.pg_constraint k
      CROSS JOIN LATERAL pg_catalog.regexp_match(pg_catalog.pg_get_constraintdef(k.oid), E'(\\d+)') AS c (bound)
      WHERE k.conrelid = 'durable_notify.outbox_default'::regclass AND k.conname = 'outbox_default_relief';
-    IF relief.max_id - drawn < 5 * min_width OR relief.max_id < last_leaf THEN
+    IF relief.max_id - drawn < 5 * min_width OR relief.max_id < last_end THEN
         ALTER TABLE durable_notify.outbox_default DROP CONSTRAINT outbox_default_relief;
     ELSIF relief.convalidated THEN
         RETURN relief.max_id;
@@ -81,9 +81,9 @@ BEGIN
     ELSIF pg_catalog.pg_relation_size('durable_notify.outbox_default') > 16777216 THEN
         EXECUTE pg_catalog.format(
             'ALTER TABLE durable_notify.outbox_default ADD CONSTRAINT outbox_default_relief CHECK (id < %s) NOT VALID',
-            GREATEST(drawn, last_leaf) + 10000 * min_width);
-    ELSIF last_leaf > drawn THEN
-        RETURN last_leaf;
+            GREATEST(drawn, last_end) + 10000 * min_width);
+    ELSIF last_end > drawn THEN
+        RETURN last_end;
     ELSE
         RETURN drawn + 1 + min_width / 10;  -- above what is drawn until the partition exists
     END IF;
@@ -94,7 +94,7 @@ $function$;
 CREATE FUNCTION durable_notify._create_partition(first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
-    leaf text := pg_catalog.format('durable_notify.outbox_%s', first_id);
+    partition text := pg_catalog.format('durable_notify.outbox_%s', first_id);
 BEGIN
     -- Create a partition of the outbox for a range of ids.
     --
@@ -108,13 +108,13 @@ BEGIN
     EXECUTE pg_catalog.format(
         'CREATE TABLE %s (LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)'
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
-        leaf);
+        partition);
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;
     PERFORM pg_catalog.set_config('lock_timeout', '40ms', true);  -- publishers wait for this
     EXECUTE pg_catalog.format(
-        'ALTER TABLE durable_notify.outbox ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', leaf, first_id, next_id);
+        'ALTER TABLE durable_notify.outbox ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', partition, first_id, next_id);
 END
 $function$;
 

@@ -18,19 +18,19 @@ BEGIN
     END IF;
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see _truncate_partition()
     FOR partition IN
-        SELECT l.leaf, u.since FROM durable_notify.partitions() l
-          LEFT JOIN durable_notify.unwanted_partition u ON u.first_id = l.first_id
-         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
+        SELECT p.name, u.since FROM durable_notify.partitions() p
+          LEFT JOIN durable_notify.unwanted_partition u ON u.first_id = p.first_id
+         WHERE p.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
     LOOP
-        IF pg_catalog.pg_relation_size(partition.leaf) > 0 THEN
-            CONTINUE WHEN partition.since IS NULL OR NOT durable_notify._is_referenced(partition.leaf)
+        IF pg_catalog.pg_relation_size(partition.name) > 0 THEN
+            CONTINUE WHEN partition.since IS NULL OR NOT durable_notify._is_referenced(partition.name)
                           OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
-            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', partition.leaf) INTO used;
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', partition.name) INTO used;
             CONTINUE WHEN used;
         END IF;
-        PERFORM durable_notify._lock_outbox_exclusive(partition.leaf);
-        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', partition.leaf);
-        EXECUTE pg_catalog.format('DROP TABLE %s', partition.leaf);
+        PERFORM durable_notify._lock_outbox_exclusive(partition.name);
+        EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', partition.name);
+        EXECUTE pg_catalog.format('DROP TABLE %s', partition.name);
         RETURN 1;
     END LOOP;
     RETURN 0;

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.partitions() RETURNS TABLE (leaf regclass, first_id bigint, next_id bigint)
+CREATE FUNCTION durable_notify.partitions() RETURNS TABLE (name regclass, first_id bigint, next_id bigint)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- The partitions of the outbox, the lowest ids first: each holds ids from first_id up to next_id,

@@ -12,13 +12,13 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._is_referenced(leaf regclass) RETURNS boolean
+CREATE FUNCTION durable_notify._is_referenced(partition regclass) RETURNS boolean
 LANGUAGE sql STABLE AS $function$
     -- Return whether a foreign key of another table refers to a partition, or to the whole outbox. Then
     -- PostgreSQL refuses to TRUNCATE it, or to put another in its place. Messages are removed row by
     -- row, as the key's action allows.
     SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k
-                    WHERE k.contype = 'f' AND k.confrelid IN (leaf, 'durable_notify.outbox'::regclass))
+                    WHERE k.contype = 'f' AND k.confrelid IN (partition, 'durable_notify.outbox'::regclass))
 $function$;
 
 CREATE FUNCTION durable_notify._older_snapshots(since xid8) RETURNS TABLE (pid integer, what text, started_at timestamptz)

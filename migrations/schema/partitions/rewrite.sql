@@ -19,22 +19,22 @@ BEGIN
     END IF;
     SELECT * INTO layout FROM durable_notify.partition_settings;
     IF layout.copied IS NULL THEN
-        SELECT l.* INTO partition FROM durable_notify.partitions() l
-          JOIN pg_catalog.pg_stat_user_tables u ON u.relid = l.leaf
-         WHERE l.next_id <= layout.closed_below
-           AND NOT durable_notify._is_referenced(l.leaf)
-           AND u.n_tup_del > u.n_tup_ins / 2 AND pg_catalog.pg_relation_size(l.leaf) > 65536
-         ORDER BY l.first_id LIMIT 1;
+        SELECT p.* INTO partition FROM durable_notify.partitions() p
+          JOIN pg_catalog.pg_stat_user_tables u ON u.relid = p.name
+         WHERE p.next_id <= layout.closed_below
+           AND NOT durable_notify._is_referenced(p.name)
+           AND u.n_tup_del > u.n_tup_ins / 2 AND pg_catalog.pg_relation_size(p.name) > 65536
+         ORDER BY p.first_id LIMIT 1;
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
-        PERFORM durable_notify._copy_partition(partition.leaf, partition.first_id, partition.next_id);
+        PERFORM durable_notify._copy_partition(partition.name, partition.first_id, partition.next_id);
         UPDATE durable_notify.partition_settings SET copied = partition.first_id, copied_by = pg_catalog.pg_current_xact_id();
     ELSIF EXISTS (SELECT FROM durable_notify._older_snapshots(layout.copied_by)) THEN
         RETURN 0;
     ELSE
-        SELECT l.* INTO partition FROM durable_notify.partitions() l WHERE l.first_id = layout.copied;
-        PERFORM durable_notify._swap_partition(partition.leaf, layout.copied, partition.next_id);
+        SELECT p.* INTO partition FROM durable_notify.partitions() p WHERE p.first_id = layout.copied;
+        PERFORM durable_notify._swap_partition(partition.name, layout.copied, partition.next_id);
         UPDATE durable_notify.partition_settings SET copied = NULL, copied_by = NULL;
     END IF;
     RETURN 1;
@@ -43,7 +43,7 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._copy_partition(leaf regclass, first_id bigint, next_id bigint) RETURNS void
+CREATE FUNCTION durable_notify._copy_partition(partition regclass, first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
     -- Copy a closed partition of the outbox to a table that can take its place; see
@@ -57,6 +57,6 @@ BEGIN
         ' ALTER TABLE durable_notify.outbox_%2$s_copy ADD PRIMARY KEY (topic, id);'
         ' CREATE INDEX ON durable_notify.outbox_%2$s_copy (topic, xid, id);'
         ' CREATE INDEX ON durable_notify.outbox_%2$s_copy USING brin (created_at)',
-        leaf, first_id, next_id);
+        partition, first_id, next_id);
 END
 $function$;

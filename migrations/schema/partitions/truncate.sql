@@ -25,14 +25,14 @@ BEGIN
     -- Trap: commit would wait for a synchronous standby with the lock held.
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);
     FOR partition IN
-        SELECT u.first_id, u.seen, u.since, COALESCE(l.leaf, 'durable_notify.outbox_default'::regclass) AS leaf
-          FROM durable_notify.unwanted_partition u LEFT JOIN durable_notify.partitions() l ON l.first_id = u.first_id
-         WHERE (l.first_id IS NOT NULL OR u.first_id = 0) AND u.since <> pg_catalog.pg_current_xact_id()
+        SELECT u.first_id, u.seen, u.since, COALESCE(p.name, 'durable_notify.outbox_default'::regclass) AS name
+          FROM durable_notify.unwanted_partition u LEFT JOIN durable_notify.partitions() p ON p.first_id = u.first_id
+         WHERE (p.first_id IS NOT NULL OR u.first_id = 0) AND u.since <> pg_catalog.pg_current_xact_id()
          ORDER BY u.first_id = 0, u.first_id
     LOOP
-        CONTINUE WHEN durable_notify._is_referenced(partition.leaf) OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
+        CONTINUE WHEN durable_notify._is_referenced(partition.name) OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
         BEGIN
-            EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', partition.leaf) INTO messages;
+            EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', partition.name) INTO messages;
             IF NOT durable_notify._lock_removal() THEN
                 RETURN 0;
             END IF;
@@ -40,10 +40,10 @@ BEGIN
             IF EXISTS (SELECT FROM durable_notify.lock_removals) THEN
                 RETURN 0;
             END IF;
-            EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', partition.leaf);
+            EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', partition.name);
             PERFORM durable_notify.log_id();  -- after it: replication also writes to closed partitions
-            CONTINUE WHEN partition.first_id = 0 AND durable_notify._has_appeared(partition.leaf, partition.seen);
-            EXECUTE pg_catalog.format('TRUNCATE %s', partition.leaf);
+            CONTINUE WHEN partition.first_id = 0 AND durable_notify._has_appeared(partition.name, partition.seen);
+            EXECUTE pg_catalog.format('TRUNCATE %s', partition.name);
             DELETE FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id;
             RETURN GREATEST(messages, 1);
         EXCEPTION WHEN lock_not_available THEN

@@ -26,17 +26,17 @@ BEGIN
         SELECT COALESCE(pg_catalog.array_agg(g.first_id), '{}') INTO before FROM gone g;
     END IF;
     DELETE FROM durable_notify.unwanted_partition u
-     WHERE u.first_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.partitions() l WHERE l.first_id = u.first_id)
+     WHERE u.first_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.partitions() p WHERE p.first_id = u.first_id)
         OR u.first_id = 0 AND durable_notify._has_appeared('durable_notify.outbox_default', u.seen);
     FOR partition IN
-        SELECT l.leaf, l.first_id FROM durable_notify.partitions() l
-         WHERE l.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
+        SELECT p.name, p.first_id FROM durable_notify.partitions() p
+         WHERE p.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
          UNION ALL SELECT 'durable_notify.outbox_default'::regclass, 0
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id)
-                      OR pg_catalog.pg_relation_size(partition.leaf) = 0;
+                      OR pg_catalog.pg_relation_size(partition.name) = 0;
         seen := durable_notify._committed_snapshot();
-        CONTINUE WHEN NOT durable_notify._is_removable(partition.leaf);
+        CONTINUE WHEN NOT durable_notify._is_removable(partition.name);
         INSERT INTO durable_notify.unwanted_partition (first_id, seen, since)
         VALUES (partition.first_id, seen, pg_catalog.pg_current_xact_id());
         -- Trap: recording a partition again is no progress. If messages are redelivered all the time, a
@@ -47,15 +47,15 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._is_removable(leaf regclass) RETURNS boolean
+CREATE FUNCTION durable_notify._is_removable(partition regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 DECLARE
-    partition record;
+    latest record;
 BEGIN
     -- Return whether every message of a partition may be removed.
-    FOR partition IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(leaf) t LOOP
-        IF partition.last_id >= durable_notify.retention_watermark(partition.topic) THEN
+    FOR latest IN SELECT t.topic, t.last_id FROM durable_notify._partition_topics(partition) t LOOP
+        IF latest.last_id >= durable_notify.retention_watermark(latest.topic) THEN
             RETURN false;
         END IF;
     END LOOP;
@@ -63,7 +63,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._has_appeared(leaf regclass, since pg_snapshot) RETURNS boolean
+CREATE FUNCTION durable_notify._has_appeared(partition regclass, since pg_snapshot) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $function$
 DECLARE
@@ -77,13 +77,13 @@ BEGIN
         '  CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax($1), NULL::xid8 UNION ALL SELECT x, x FROM pg_catalog.pg_snapshot_xip($1) x)'
         '     AS late (first, last)'
         '  CROSS JOIN LATERAL (SELECT FROM %1$s o WHERE o.topic = t.topic AND o.xid >= late.first'
-        '     AND (late.last IS NULL OR o.xid <= late.last) ORDER BY o.xid LIMIT 1) AS o)', leaf)
+        '     AND (late.last IS NULL OR o.xid <= late.last) ORDER BY o.xid LIMIT 1) AS o)', partition)
        INTO appeared USING since;
     RETURN appeared;
 END
 $function$;
 
-CREATE FUNCTION durable_notify._partition_topics(leaf regclass) RETURNS TABLE (topic text, last_id bigint)
+CREATE FUNCTION durable_notify._partition_topics(partition regclass) RETURNS TABLE (topic text, last_id bigint)
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $function$
 BEGIN
@@ -95,6 +95,6 @@ BEGIN
         '    SELECT (SELECT o.topic FROM %1$s o WHERE o.topic > t.topic ORDER BY o.topic LIMIT 1)'
         '      FROM topics t WHERE t.topic IS NOT NULL)'
         ' SELECT t.topic, (SELECT o.id FROM %1$s o WHERE o.topic = t.topic ORDER BY o.id DESC LIMIT 1)'
-        '   FROM topics t WHERE t.topic IS NOT NULL', leaf);
+        '   FROM topics t WHERE t.topic IS NOT NULL', partition);
 END
 $function$;

@@ -24,8 +24,8 @@ BEGIN
     below := LEAST(durable_notify.retention_watermark(topic), (
         SELECT pg_catalog.min(u.first_id) FROM durable_notify.unwanted_partition u
          WHERE u.first_id > 0 AND EXISTS (SELECT FROM durable_notify._older_snapshots(u.since))));
-    SELECT l.first_id, l.next_id INTO partition FROM durable_notify.partitions() l
-     WHERE below > l.first_id AND below < l.next_id AND l.next_id <= durable_notify._watermark();
+    SELECT p.first_id, p.next_id INTO partition FROM durable_notify.partitions() p
+     WHERE below > p.first_id AND below < p.next_id AND p.next_id <= durable_notify._watermark();
     IF FOUND AND EXISTS (SELECT FROM durable_notify.outbox o
                           WHERE o.topic = _delete_expired.topic AND o.id >= below AND o.id < partition.next_id) THEN
         below := partition.first_id;

@@ -17,13 +17,7 @@ BEGIN
                       ' ' ORDER BY r.rank)
                     FROM durable_notify.topic_retention r);
     END IF;
-    EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify._key_required(topic text) RETURNS boolean'
-        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
-        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify._key_required(text)'::regprocedure)  -- its documentation
-        || CASE WHEN cases IS NULL THEN E'SELECT false\n'
-                ELSE pg_catalog.format(E'SELECT CASE %s ELSE false END\n', cases) END);
+    PERFORM durable_notify._rewrite_inlined('durable_notify._key_required(text)', cases, 'false');
     UPDATE durable_notify.maintenance_progress p SET compacted_below = 1
      WHERE p.compacted_below > 1 AND NOT COALESCE((durable_notify._retention_for(p.topic)).compact, false);
 END

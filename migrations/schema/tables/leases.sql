@@ -13,7 +13,7 @@ CREATE TABLE durable_notify.lease (
     attempts        integer[]   NOT NULL,
     order_by        text        NOT NULL,  -- the order under which it was delivered: keys are kept in that
     keys            text[],  -- NULL: nothing is to be kept in order; see _lease_keys()
-    wake_hint           text  -- what to ring when it is settled, if that may make others deliverable:
+    wake_hint       text  -- what to ring when it is settled, if that may make others deliverable:
                           -- a message for its topic's consumers, * for all topics of the group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -46,12 +46,12 @@ CREATE TABLE durable_notify.deferred (
     seq             bigint      GENERATED ALWAYS AS IDENTITY,
     due_at          timestamptz NOT NULL,
     attempt         integer     NOT NULL,
-    reason       text        NOT NULL DEFAULT 'retry',
+    reason          text        NOT NULL DEFAULT 'retry',
     key             text,
     error           jsonb,
     replay_job      bigint,
     PRIMARY KEY (subscription_id, message_id, seq),
-    CONSTRAINT deferred_waits_for CHECK (reason IN ('retry', 'key', 'delivery', 'replay')),
+    CONSTRAINT deferred_reason_is_known CHECK (reason IN ('retry', 'key', 'delivery', 'replay')),
     CONSTRAINT deferred_replay_has_its_job CHECK (reason <> 'replay' OR replay_job IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX deferred_due ON durable_notify.deferred (subscription_id, due_at, message_id)

@@ -64,16 +64,16 @@ CREATE TABLE durable_notify.lost_message (
     reason     text        NOT NULL
 );
 
--- Ids up to last_id are decided: nothing can appear there any more. Ids up to noted_id are, once the
--- publishers in waits_for have ended; see _advance_watermark(). A row for each strict group that had to
+-- Ids up to last_id are decided: nothing can appear there any more. Ids up to pending_id are, once the
+-- transactions in publishers have ended; see _advance_watermark(). A row for each strict group that had to
 -- wait, and the outbox's own.
 --   group_id: 0 for the outbox. No foreign key: its check would lock the group's row at a claim
 -- Maintenance makes the outbox's row: if logical replication brings one, no other row may be in its way.
 CREATE TABLE durable_notify.watermark (
-    group_id  integer PRIMARY KEY,
-    last_id   bigint  NOT NULL,
-    noted_id  bigint,
-    waits_for xid[]   NOT NULL
+    group_id   integer PRIMARY KEY,
+    last_id    bigint  NOT NULL,
+    pending_id bigint,
+    publishers xid[]   NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- One row: which worker maintains, and when it last gave a sign of life; when a round was last done,
@@ -91,8 +91,8 @@ CREATE TABLE durable_notify.maintenance (
 --   seen:     what was looked at: in outbox_default more may have appeared since
 --   since:    the transaction that found it: snapshots that see it committed see that no group wants the messages
 CREATE TABLE durable_notify.unwanted_partition (
-    first_id bigint      PRIMARY KEY,
-    seen     pg_snapshot NOT NULL,
-    since    xid8        NOT NULL,
-    noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+    first_id    bigint      PRIMARY KEY,
+    seen        pg_snapshot NOT NULL,
+    since       xid8        NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );

@@ -22,17 +22,12 @@ BEGIN
     PERFORM durable_notify._lock_functions();
     DELETE FROM durable_notify.topic_notify_policy w WHERE w.topic = set_notify_policy.topic;
     IF policy <> 'when_waiting' THEN
-        INSERT INTO durable_notify.topic_notify_policy (topic, wakeups) VALUES (set_notify_policy.topic, policy);
+        INSERT INTO durable_notify.topic_notify_policy (topic, policy) VALUES (set_notify_policy.topic, policy);
     END IF;
-    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.wakeups), ' ' ORDER BY w.topic)
+    cases := (SELECT pg_catalog.string_agg(pg_catalog.format('WHEN topic OPERATOR(pg_catalog.=) %L THEN %L::pg_catalog.text', w.topic, w.policy), ' ' ORDER BY w.topic)
                 FROM durable_notify.topic_notify_policy w);
-    EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION durable_notify.notify_policy(topic text) RETURNS text'
-        ' LANGUAGE sql IMMUTABLE PARALLEL SAFE AS %L',
-        (SELECT pg_catalog.regexp_replace(p.prosrc, 'SELECT .*$', '') FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'durable_notify.notify_policy(text)'::regprocedure)  -- its documentation
-        || CASE WHEN cases IS NULL THEN E'SELECT ''when_waiting''::pg_catalog.text\n'
-                ELSE pg_catalog.format(E'SELECT CASE %s ELSE ''when_waiting'' END\n', cases) END);
+    PERFORM durable_notify._rewrite_inlined(
+        'durable_notify.notify_policy(text)', cases, $$'when_waiting'::pg_catalog.text$$);
     -- Consumers that sleep by the old policy must learn the new one: ! makes a listener arm again.
     PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), '!');
 END

@@ -89,7 +89,7 @@ def look(session: Session) -> Sight:
     return sight
 
 
-LEAVES, WIDTH = 4, 8
+PARTITIONS, WIDTH = 4, 8
 
 # The groups first, and much with them. TRUNCATE would make new files for each table.
 TABLES = """
@@ -100,14 +100,14 @@ TABLES = """
 
 
 def begin_again(session: Session) -> None:
-    """Have the database as it was after its migration, but with narrow leaves; ids begin with 1 again."""
+    """Have the database as it was after its migration, but with narrow partitions; ids begin with 1 again."""
     session.run("; ".join(f"DELETE FROM {table}" for table in session.column(TABLES)))
-    leaves = session.run("SELECT leaf::text, first_id FROM durable_notify.partitions()")
-    wanted = [1 + n * WIDTH for n in range(LEAVES)]
+    partitions = session.run("SELECT name::text, first_id FROM durable_notify.partitions()")
+    wanted = [1 + n * WIDTH for n in range(PARTITIONS)]
     closed = session.column("SELECT closed_below FROM durable_notify.partition_settings")
-    if [first for _, first in leaves] != wanted or closed != [0]:
-        for leaf, _ in leaves:
-            session.run(f"DROP TABLE {leaf}")
+    if [first for _, first in partitions] != wanted or closed != [0]:
+        for partition, _ in partitions:
+            session.run(f"DROP TABLE {partition}")
         for first in wanted:
             session.run(
                 f"CREATE TABLE durable_notify.outbox_{first} PARTITION OF durable_notify.outbox"

@@ -12,7 +12,7 @@ from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
 
 WIDTH = 100
-LEAVES = "SELECT first_id, next_id FROM durable_notify.partitions()"
+PARTITIONS = "SELECT first_id, next_id FROM durable_notify.partitions()"
 PUBLISH = """
     INSERT INTO durable_notify.outbox (topic, payload)
     SELECT %s, to_jsonb(n) FROM generate_series(1, %s) AS n"""
@@ -54,12 +54,12 @@ def size(session: Session) -> int:
 
 
 def test_ahead(owner: Session) -> None:
-    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    assert owner.run(PARTITIONS) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", 1)
     assert make_partitions(owner) == 0
     owner.run(PUBLISH, "t", WIDTH)
     assert make_partitions(owner) == 1
-    assert owner.run(LEAVES)[2:] == [(201, 301)]
+    assert owner.run(PARTITIONS)[2:] == [(201, 301)]
     assert make_partitions(owner) == 0
 
 
@@ -67,9 +67,9 @@ def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
     for _ in range(30):
         owner.run(PUBLISH, "t", WIDTH)
         make_partitions(owner)
-    leaves = owner.run(LEAVES)
-    assert len(leaves) < 20
-    assert leaves[-1][1] - leaves[-1][0] > 3 * WIDTH
+    partitions = owner.run(PARTITIONS)
+    assert len(partitions) < 20
+    assert partitions[-1][1] - partitions[-1][0] > 3 * WIDTH
     assert owner.value(IN_DEFAULT) == 0
 
 
@@ -91,7 +91,7 @@ def test_no_partition_was_created(owner: Session) -> None:
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
     assert owner.value(IN_DEFAULT) == 50
     assert make_partitions(owner) > 0
-    first, _ = owner.run(LEAVES)[2]
+    first, _ = owner.run(PARTITIONS)[2]
     assert first > 2 * WIDTH + 50
     owner.run(PUBLISH, "t", WIDTH)
     assert owner.value(IN_DEFAULT) == first - 1 - 2 * WIDTH
@@ -122,7 +122,7 @@ def test_a_large_default_is_not_read_under_a_lock(sessions: Sessions, owner: Ses
     )
     assert owner.column(constraint) == []
     publisher.publish()
-    assert owner.run(LEAVES)[2][0] > publisher.publish()
+    assert owner.run(PARTITIONS)[2][0] > publisher.publish()
 
 
 def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Session) -> None:
@@ -141,19 +141,19 @@ def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Se
     )  # a backup: no session can drop the constraint
     owner.run(PUBLISH, "t", 50 * WIDTH)
     reader.commit()
-    while len(owner.run(LEAVES)) < 3:
+    while len(owner.run(PARTITIONS)) < 3:
         assert owner.value(step) == 1
     publisher.begin()
     late = publisher.publish()
     assert owner.value(step) == 0  # a session that has drawn an id keeps it from skipping
     publisher.commit()
     assert owner.value(step) == 1
-    first, _ = owner.run(LEAVES)[2]
+    first, _ = owner.run(PARTITIONS)[2]
     assert first > late + WIDTH
     assert owner.publish() == first
     owner.run(PUBLISH, "t", WIDTH)
     make_partitions(owner)
-    widths = {next_id - first for first, next_id in owner.run(LEAVES)}
+    widths = {next_id - first for first, next_id in owner.run(PARTITIONS)}
     assert widths == {WIDTH}  # for all that was skipped
     owner.subscribe()
     assert len(drain(owner, 5000)) == 2 * WIDTH + 2500 + 50 * WIDTH + 1 + 1 + WIDTH
@@ -206,7 +206,7 @@ def test_publishers_are_waited_for_if_none_is_ready(sessions: Sessions, owner: S
     slow.begin()
     slow.publish()
     make_partitions(owner)
-    assert owner.run(LEAVES) == [(1, 101), (101, 201)]
+    assert owner.run(PARTITIONS) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", WIDTH)
     step = "SELECT durable_notify.create_partitions()"
     work = making.start(step)
@@ -274,7 +274,7 @@ def test_what_may_go_goes_and_gives_its_space_back(sessions: Sessions, owner: Se
     assert tidy(owner) == [WIDTH, WIDTH, 1, 1]
     assert size(owner) < before
     assert owner.value("SELECT min(id) FROM durable_notify.outbox") == 2 * WIDTH + 1
-    assert owner.run(LEAVES)[0] == (2 * WIDTH + 1, 3 * WIDTH + 1)
+    assert owner.run(PARTITIONS)[0] == (2 * WIDTH + 1, 3 * WIDTH + 1)
 
 
 def test_one_message_that_stays_keeps_its_partition(owner: Session) -> None:
@@ -299,7 +299,7 @@ def test_emptied_though_the_outbox_cannot_be_locked(sessions: Sessions, owner: S
     slow.begin()
     slow.publish()
     assert tidy(owner) == [WIDTH, WIDTH]
-    assert owner.run(LEAVES)[0] == (1, 101)
+    assert owner.run(PARTITIONS)[0] == (1, 101)
     slow.commit()
     assert tidy(owner) == [1, 1]
 
@@ -316,9 +316,9 @@ def test_vacuum_of_one_partition_bars_that_partition_alone(
     owner.run(NOTE)
     assert owner.value(REMOVE) == WIDTH
     drop = "SELECT durable_notify._drop_partition()"
-    for leaf, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
+    for partition, dropped in (("outbox_1", 0), ("outbox_default", 0), ("outbox_201", 1)):
         vacuum.begin()
-        vacuum.run(f"LOCK TABLE durable_notify.{leaf} IN SHARE UPDATE EXCLUSIVE MODE")
+        vacuum.run(f"LOCK TABLE durable_notify.{partition} IN SHARE UPDATE EXCLUSIVE MODE")
         assert owner.value(drop) == dropped
         vacuum.commit()
 
@@ -376,7 +376,7 @@ def test_rewritten_if_most_is_gone(sessions: Sessions, owner: Session) -> None:
     make_partitions(owner)
     reader.subscribe()
     early = owner.column("SELECT id FROM durable_notify.outbox ORDER BY id LIMIT 10")
-    first, next_id = owner.run(LEAVES)[-1]
+    first, next_id = owner.run(PARTITIONS)[-1]
     while owner.value("SELECT pg_sequence_last_value('durable_notify.outbox_id_seq')") < next_id:
         owner.run(PUBLISH, "t", 1000)
         make_partitions(owner)
@@ -398,7 +398,7 @@ def test_rewritten_if_most_is_gone(sessions: Sessions, owner: Session) -> None:
     assert size(owner) < space
     assert owner.run(kept) == before
     assert sorted(drain(reader)) == [row[-1] for row in before]
-    names = owner.column("SELECT leaf::text FROM durable_notify.partitions()")
+    names = owner.column("SELECT name::text FROM durable_notify.partitions()")
     assert f"durable_notify.outbox_{first}" in names
     fires = "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = 'outbox_after_insert'"
     assert owner.column(fires, f"durable_notify.outbox_{first}") == ["A"]

@@ -9,13 +9,19 @@ from psycopg import errors
 from tests.sql.partitions.test_partitions import (
     ALL_MAY_GO,
     IN_DEFAULT,
-    LEAVES,
+    PARTITIONS,
     PUBLISH,
     WIDTH,
     tidy,
 )
 from tests.support.injection import plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
@@ -62,7 +68,7 @@ def test_a_transaction_that_publishes_across_partitions(
     slow.publish()
     slow.commit()
     past(other, 2 * WIDTH)
-    assert owner.run(LEAVES)[-1][1] > owner.publish()
+    assert owner.run(PARTITIONS)[-1][1] > owner.publish()
     assert sorted(drain(owner)) == outbox_ids(owner)
 
 
@@ -119,7 +125,7 @@ def test_an_id_of_a_closed_partition_is_refused(
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     if planted:
         plant(owner, "_close_partition", ("EXECUTE pg_catalog", "RETURN; EXECUTE pg_catalog"))
     assert owner.value("SELECT durable_notify._close_partitions()") > drawn
@@ -144,7 +150,7 @@ def test_replication_brings_an_id_of_a_closed_partition(sessions: Sessions, owne
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     assert owner.value("SELECT durable_notify._close_partitions()") > drawn
     late.run("SET session_replication_role = replica")
     late.run(FORCED, drawn)
@@ -158,7 +164,7 @@ def test_ids_that_go_back_to_a_closed_partition(sessions: Sessions, owner: Sessi
     """Replication copies neither the sequence nor removed rows: ids follow the highest that came."""
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     assert owner.value("SELECT durable_notify._close_partitions()") > 5
     owner.run("DELETE FROM durable_notify.outbox WHERE id > 3")
     owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 4")
@@ -173,7 +179,7 @@ def test_an_open_writer_keeps_a_partition_open(sessions: Sessions, owner: Sessio
     late = sessions.session()
     past(owner, 3 * WIDTH)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     late.begin()
     late.run(FORCED.replace("'1'", "'2'"), 10**6 + 5)  # one that was not drawn, in the default
     late.run("DELETE FROM durable_notify.outbox WHERE id = 7")
@@ -194,9 +200,9 @@ def test_a_forced_id_amid_a_partition_is_delivered(
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     owner.run(PUBLISH, "t", 20)
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     bar.run("SELECT pg_advisory_lock(7)")
-    look = "SELECT l.first_id, l.next_id INTO part"
+    look = "SELECT p.first_id, p.next_id INTO part"
     plant(owner, "_delete_expired", (look, f"PERFORM pg_catalog.pg_advisory_xact_lock(7); {look}"))
     if planted:
         plant(owner, "_delete_expired", ("AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)", ""))
@@ -211,7 +217,7 @@ def test_a_forced_id_amid_a_partition_is_delivered(
 @pytest.mark.parametrize(
     ("function", "how", "after_the_look"),
     [
-        ("_delete_expired", {"when_settled": True}, "SELECT l.first_id, l.next_id INTO part"),
+        ("_delete_expired", {"when_settled": True}, "SELECT p.first_id, p.next_id INTO part"),
         ("_compact", {"compact": True}, "WITH batch AS MATERIALIZED"),
     ],
 )
@@ -224,7 +230,7 @@ def test_replication_brings_a_message_as_others_are_removed(
     drawn = worker.value("SELECT nextval('durable_notify.outbox_id_seq')")
     ids = [owner.publish(key="a") for _ in range(2)]
     drain(owner)
-    seal(owner)
+    advance_watermark(owner)
     bar.run("SELECT pg_advisory_lock(7)")
     wait = (
         "PERFORM pg_catalog.set_config('lock_timeout', '0', true);"
@@ -287,7 +293,7 @@ def half_empty(owner: Session) -> None:
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
     if owner.connection.info.server_version >= 150000:
         owner.run("SELECT pg_stat_force_next_flush()")
-    seal(owner)
+    advance_watermark(owner)
     owner.run("SELECT durable_notify._close_partitions()")
     told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
     eventually(lambda: bool(owner.value(told)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.injection import plant
-from tests.support.retention import age, maintain, outbox_ids, retain, seal
+from tests.support.retention import advance_watermark, age, maintain, outbox_ids, retain
 from tests.support.schedules import drain
 from tests.support.sessions import Sessions, ids
 
@@ -17,7 +17,7 @@ def test_a_replay_that_an_old_snapshot_does_not_see(sessions: Sessions, planted:
     retain(one, when_settled=True)
     first = one.publish()
     one.ack(one.claim())
-    seal(one)
+    advance_watermark(one)
     if planted:
         plant(one, "_lock_removal", ("<> 'read committed'", "IS NULL"))
     remover.begin("repeatable read")
@@ -48,7 +48,7 @@ def test_a_group_that_has_yet_to_discover_a_topic(
     age(one, first, "orders.new")
     one.subscribe("g", "orders.new")
     one.ack(one.claim(topics="orders.new"))
-    seal(one)
+    advance_watermark(one)
     assert one.value("SELECT durable_notify.retention_watermark('orders.new')") == 0
     assert one.value("SELECT durable_notify._delete_expired('orders.new')") == 0
     maintain(one)
@@ -79,7 +79,7 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
         one.subscribe(group)
     retain(one, max_age="1 day", on_lag="lose")
     age(one, one.publish())
-    seal(one)
+    advance_watermark(one)
     below = "SELECT durable_notify._record_losses('t', 100)"
     groups = "SELECT group_name FROM durable_notify.lost_messages()"
     assert one.value(below) == 1

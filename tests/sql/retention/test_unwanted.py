@@ -6,7 +6,13 @@ import psycopg
 import pytest
 
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, retain, seal
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    retain,
+)
 from tests.support.roles import roles
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, ids
@@ -45,7 +51,7 @@ def settle(owner: Session) -> None:
     """Have the group settle all, and the partition be past."""
     drain(owner)
     publish(owner, 5, "other")
-    seal(owner)
+    advance_watermark(owner)
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -59,7 +65,7 @@ def test_a_group_that_begins_beside_a_removal(
     retain(one, when_settled=True)
     publish(one, 3)
     drain(one)
-    seal(one)
+    advance_watermark(one)
     if planted:
         plant(one, "_block_removal", KEEP_NOTHING)
     bar.begin()
@@ -233,7 +239,7 @@ def test_nothing_is_deleted_while_a_partition_waits_for_snapshots(
     backup.commit()
     reader.begin()
     reader.connection.execute("SELECT count(*) FROM durable_notify.outbox_1")
-    reader.connection.execute("SELECT 1")  # no snapshot, and the leaf's lock
+    reader.connection.execute("SELECT 1")  # no snapshot, and the partition's lock
     assert owner.value(REMOVE) == 0
     assert owner.value(REMOVE_ROWS) == 10
 

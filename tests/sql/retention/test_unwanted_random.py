@@ -6,11 +6,17 @@ import pytest
 
 from tests.sql.retention.test_retention import GROUPS, Schedule
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions, outbox_ids, seal, unsettled
+from tests.support.retention import (
+    advance_watermark,
+    lay_out_partitions,
+    make_partitions,
+    outbox_ids,
+    unsettled,
+)
 from tests.support.sessions import Session, Sessions, ids
 
 
-class Leaves(Schedule):
+class Partitions(Schedule):
     """The same in partitions of ten messages, which maintenance truncates, and backups beside it."""
 
     def __init__(self, sessions: Sessions, seed: int) -> None:
@@ -82,7 +88,7 @@ class Leaves(Schedule):
 
 def play(sessions: Sessions, seed: int) -> None:
     """Nothing goes that a group or a snapshot needs; in the end all that was closed goes."""
-    schedule = Leaves(sessions, seed)
+    schedule = Partitions(sessions, seed)
     for _ in range(300):
         schedule.step()
     schedule.finish()
@@ -90,7 +96,7 @@ def play(sessions: Sessions, seed: int) -> None:
         lost = set(schedule.committed) - schedule.settled[group]
         assert not lost, f"group {group} lost {lost}, seed {seed}"
     assert schedule.emptied > 10
-    seal(schedule.one)
+    advance_watermark(schedule.one)
     for _ in range(3):
         schedule.note()
         schedule.tidy()
