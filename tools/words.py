@@ -14,12 +14,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: The words to avoid, as patterns, and what to write instead. ``nobody`` may be the system's user.
+#: The words to avoid, as patterns, and what to write instead. ``nobody`` may be the user of the system.
 AVOID = {
     "whoever": "who it is: a consumer, a session, a role",
     "somebody": "who it is: a consumer, a session, a role",
     "someone": "who it is: a consumer, a session, a role",
-    r"(?<!user\x20)(?<!\")nobody(?!\")": "no consumer, no session, no role",
+    r"(?<!user\x20)(?<!getpwnam\(\")nobody": "no consumer, no session, no role",
     "everybody": "every consumer, every role",
     "everyone": "every consumer, every role",
     "anew": "again, rewrite, recreate, restart",

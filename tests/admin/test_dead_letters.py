@@ -106,7 +106,7 @@ async def test_discarded_and_audited(api: Api, dsn: str, conn: Connection) -> No
         assert {entry.action for entry in entries} == {"discard"}
         assert {entry.who for entry in entries} == {value(conn, "SELECT session_user")}
         assert sorted(i for entry in entries for i in entry.details["ids"]) == sent
-        assert await maybe_await(admin.audit(mine, "nobody")) == []
+        assert await maybe_await(admin.audit(mine, "unknown")) == []
     seen = Recorder()
     await with_timeout(api.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
     assert seen.messages == []
@@ -120,7 +120,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
             with pytest.raises(dn.InvalidArgument, match="everything"):
                 await maybe_await(action(mine, "g"))
             with pytest.raises(dn.UnknownGroup):
-                await maybe_await(action(mine, "nobody", everything=True))
+                await maybe_await(action(mine, "unknown", everything=True))
             with pytest.raises(dn.InvalidArgument, match="unknown condition"):
                 await maybe_await(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):

@@ -233,7 +233,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
             with pytest.raises(dn.InvalidArgument):
                 await maybe_await(admin.start_replay(mine, "g", "t", **bad))
         with pytest.raises(dn.UnknownGroup):
-            await maybe_await(admin.start_replay(mine, "nobody", "t"))
+            await maybe_await(admin.start_replay(mine, "unknown", "t"))
         with pytest.raises(dn.UnknownTopic):
             await maybe_await(admin.start_replay(mine, "g", "u"))
         for bad in ({}, {"after": 1, "now": True}, {"after": -1}):

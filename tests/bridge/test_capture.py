@@ -207,7 +207,7 @@ def test_a_restart_says_the_gap_in_between(dsn: str, conn: Connection) -> None:
         notify(conn, "c", "heard")
         running.stop()
     stopped = now(conn)
-    notify(conn, "c", "nobody hears this")
+    notify(conn, "c", "no session hears this")
     with capturing("async", dsn, "c", "t") as running:
         running.listens()
         started = now(conn)

@@ -313,7 +313,7 @@ async def test_administered_in_a_pipeline(api: Api, dsn: str, conn: Connection) 
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(dn.UnknownGroup):
             async with entered(other.pipeline()):
-                await maybe_await(admin.pause(other, "nobody"))
+                await maybe_await(admin.pause(other, "unknown"))
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(Fail):
             async with entered(other.pipeline()):

@@ -190,7 +190,7 @@ def test_schema_version(dsn: str, conn: Connection, version: str, name: str) -> 
 
 def test_roles(dsn: str) -> None:
     with roles(dsn) as made:
-        assert one("no-rights", made.login("nobody")).data["role"] == made.names["nobody"]
+        assert one("no-rights", made.login("stranger")).data["role"] == made.names["stranger"]
         for kind, action in (
             ("publisher", "publish"),
             ("consumer", "consume"),

@@ -24,7 +24,7 @@ from tests.support.wait import eventually
 
 pytestmark = pytest.mark.server
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as nobody")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as user nobody")
 
 
 @pytest.fixture

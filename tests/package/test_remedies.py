@@ -52,20 +52,20 @@ def read(dsn: str, conn: Connection) -> None:
 )
 def test_a_role_without_grants_is_told_what_to_grant(dsn: str, call: Any) -> None:
     """And what is said can be carried out as it stands."""
-    with roles(dsn, {"nobody": []}) as made:
-        login = made.login("nobody")
+    with roles(dsn, {"stranger": []}) as made:
+        login = made.login("stranger")
         with psycopg.connect(login, autocommit=True) as role:
             with pytest.raises(errors.InsufficientPrivilege) as error:
                 call(login, role)
             found = re.search(r"HINT: .*: durable-notify (grant .*)", str(error.value))
             assert found, str(error.value)
-            assert made.names["nobody"] in found[1]
+            assert made.names["stranger"] in found[1]
             good("--dsn", dsn, *shlex.split(found[1]))
             call(login, role)
 
 
 def test_what_only_the_owner_does(dsn: str, conn: Connection) -> None:
-    with roles(dsn, {"nobody": []}) as made, psycopg.connect(made.login("nobody")) as role:
+    with roles(dsn, {"stranger": []}) as made, psycopg.connect(made.login("stranger")) as role:
         with pytest.raises(errors.InsufficientPrivilege, match="Run it as the owner"):
             dn.Admin().delete_group(role, "g")
 

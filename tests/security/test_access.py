@@ -60,7 +60,7 @@ def session(made: Roles, kind: str) -> Connection:
 
 
 NOT_GRANTED: list[tuple[Any, str]] = [
-    (("nobody_of_this_name", "publish", ["t"], None), "there is no role"),
+    (("no_role_of_this_name", "publish", ["t"], None), "there is no role"),
     (("{}", "dance", ["t"], None), "publish, consume, read, observe or insert"),
     (("{}", None, ["t"], None), "publish, consume, read, observe or insert"),
     (("{}", "consume", ["t"], None), "consume needs a group"),
@@ -140,7 +140,7 @@ def test_revoked(conn: Connection, made: Roles) -> None:
         assert admin.grants(conn) == []
         assert admin.revoke(conn, name) == 0
     with pytest.raises(dn.InvalidArgument, match="there is no role"):
-        dn.Admin().revoke(conn, "nobody_of_this_name")
+        dn.Admin().revoke(conn, "no_role_of_this_name")
     # Nothing is left that would keep it from being dropped.
     conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 

@@ -179,7 +179,7 @@ def cut_off(primary: psycopg.Connection[Any]) -> list[int]:
     Returns process ids, to be continued or killed.
     """
     rows = primary.execute("SELECT pid FROM pg_stat_replication").fetchall()
-    assert rows, "nobody replicates"
+    assert rows, "no standby replicates"
     pids = [pid for (pid,) in rows]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

@@ -26,7 +26,7 @@ def claim_as(
     return [Message(*row) for row in session.run(query, most, lease, consumer)]
 
 
-def due(session: Session, consumer: str = "nobody", topic: str = "t") -> float | None:
+def due(session: Session, consumer: str = "unknown", topic: str = "t") -> float | None:
     found = session.value("SELECT durable_notify.next_due('g', ARRAY[%s], %s)", topic, consumer)
     return None if found is None else float(found)
 

@@ -128,7 +128,7 @@ def test_who_may_notify(dsn: str, owner: Session, sessions: Sessions) -> None:
     granted = {
         "publisher": [("publish", ["orders.*", "orders%20eu"], None)],
         "consumer": [("consume", ["orders.*"], "g")],
-        "nobody": [],
+        "stranger": [],
     }
     with roles(dsn, granted) as cast:  # type: ignore[arg-type]
         with psycopg.connect(cast.login("publisher"), autocommit=True) as publisher:
@@ -137,7 +137,7 @@ def test_who_may_notify(dsn: str, owner: Session, sessions: Sessions) -> None:
             with pytest.raises(errors.InsufficientPrivilege, match="may not publish") as refused:
                 publisher.execute(NOTIFY, ["payments", "3"])
             assert "durable-notify grant" in str(refused.value.diag.message_hint)
-        for kind in ("consumer", "nobody"):
+        for kind in ("consumer", "stranger"):
             with psycopg.connect(cast.login(kind), autocommit=True) as other:
                 with pytest.raises(errors.InsufficientPrivilege):
                     other.execute(NOTIFY, ["orders.eu", "4"])
