@@ -142,7 +142,7 @@ def running(dsn: str, seen: list[Any], ended: list[BaseException]) -> Iterator[N
 
 
 def test_running_consumers_continue_if_groups_stay(dsn: str, conn: Connection) -> None:
-    """Also where they claim and settle all the while: none of the two waits for the other for ever."""
+    """Also while they claim and settle: neither waits for the other for ever."""
     seen: list[Any] = []
     ended: list[BaseException] = []
     with running(dsn, seen, ended):

@@ -43,7 +43,12 @@ def test_a_look(conn: Connection) -> None:
     send(conn, range(3), "no-group")
     first = take_snapshot(conn)
     unread, mine, other = first.groups
-    assert (unread.topic, unread.group, unread.lag, unread.rate_out) == ("no-group", None, None, None)
+    assert (unread.topic, unread.group, unread.lag, unread.rate_out) == (
+        "no-group",
+        None,
+        None,
+        None,
+    )
     assert (mine.group, other.group) == ("g", "other")
     assert (mine.unread, mine.exact, mine.lag, mine.rate_in) == (10, True, 10, None)
     assert mine.oldest_unread_seconds is not None

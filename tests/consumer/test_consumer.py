@@ -1,4 +1,4 @@
-"""Consumers: what they get, in what state, how often, and how they end. Nothing here polls."""
+"""Consumers: their messages, in what state and how often, and how they end. Nothing here polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups as consumers of both halves live them: order, patterns, one at a time, rules for errors."""
+"""Options of groups with consumers of both halves: order, patterns, exclusive, rules for errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def send_keyed(conn: Connection, *pairs: tuple[Any, str | None], topic: str = "t
 
 
 class InProgress:
-    """A handler that notes how many messages of a key are handled at once, and in which order."""
+    """A handler that records how many messages of a key run at once, and in which order."""
 
     def __init__(self) -> None:
         self.now: dict[str, int] = {}

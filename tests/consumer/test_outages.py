@@ -1,4 +1,4 @@
-"""What goes wrong outside: each gets a clear error, and loses nothing."""
+"""Faults outside the consumer: each gets a clear error, and loses nothing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_a_role_without_rights(
 
 
 async def test_rights_withdrawn_under_a_consumer(api: Api, dsn: str, conn: Connection) -> None:
-    """It says so and ends, rather than try for ever."""
+    """It logs the reason and ends, rather than try for ever."""
     everything = (
         "USAGE ON SCHEMA durable_notify",
         "ALL ON ALL TABLES IN SCHEMA durable_notify",

@@ -1,4 +1,4 @@
-"""Settling: what acknowledging, retrying and rejecting do, when, and what refuses them."""
+"""Settling: what ack, retry and reject do, when, and when they are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Connection = psycopg.Connection[Any]
 
 
 def steal(conn: Connection, group: str = "g") -> list[int]:
-    """Take over whatever leases there are, as a claim does once they have run out."""
+    """Reclaim all leases, as a claim does once they have run out."""
     lock = "FROM durable_notify.consumer_group WHERE name = %s"
     conn.execute(f"SELECT pg_advisory_lock(1685024361, id) {lock}".encode(), [group])
     with conn.transaction():
@@ -192,7 +192,7 @@ async def test_settling_twice(
 async def test_settling_again_what_a_transaction_settled(
     api: Api, dsn: str, conn: Connection, messages: int, commits: bool
 ) -> None:
-    """Whether it has committed the database knows."""
+    """The database knows whether it has committed."""
     send(conn, range(messages))
     async with api.consumer(dsn) as consumer, api.connect(dsn) as connection:
         message, *_ = await collect(consumer, messages)

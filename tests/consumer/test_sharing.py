@@ -1,4 +1,4 @@
-"""A burst is shared by what each consumer can begin; of a backlog they take large batches."""
+"""Consumers share a burst by their free handlers; of a backlog they claim large batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connection = psycopg.Connection[Any]
 
 
 class Blocked:
-    """A handler that lets nothing go before it is told to."""
+    """A handler that finishes nothing before it is told to."""
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -37,7 +37,7 @@ class Blocked:
 async def test_a_burst(
     api: Api, dsn: str, conn: Connection, before: str, consumers: int, concurrency: int
 ) -> None:
-    """All begin at once, wherever a handler is free; none sits on what another could begin."""
+    """All begin at once, on every free handler; no consumer holds what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
     async with AsyncExitStack() as stack:
         started = [api.consumer(dsn) for _ in handlers]
@@ -65,7 +65,7 @@ async def test_a_burst(
 
 
 async def test_one_that_is_partly_busy(api: Api, dsn: str, conn: Connection) -> None:
-    """It takes as many as it has handlers free for, and the other the rest."""
+    """It claims one message for each free handler, and the other consumer the rest."""
     first, second = Blocked(), Blocked()
     one, other = api.consumer(dsn), api.consumer(dsn)
     async with running(one, first, concurrency=4):

@@ -1,4 +1,4 @@
-"""Findings of the doctor about groups and retention: the fault is made, and seen."""
+"""Findings of the doctor about groups and retention: each fault is made, and found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_group_is_paused(dsn: str, conn: Connection) -> None:
 
 
 def test_a_handler_does_not_return(dsn: str, conn: Connection) -> None:
-    """Its lease is prolonged for ever; one that has run out is not found."""
+    """Its lease is extended for ever; one that has run out is no finding."""
     subscribe(conn)
     conn.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')")
     conn.execute("SELECT durable_notify.claim('g', '{t}', 9, '1 hour', 'host:1')")

@@ -1,4 +1,4 @@
-"""What consumers and publishers tell of, and how they say they are."""
+"""Events and health of consumers and publishers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK = {"heartbeat": 0.5, "lease": 5.0}
 
 
 class Told:
-    """A subscriber that keeps what it is told."""
+    """A subscriber that keeps its events."""
 
     def __init__(self) -> None:
         self.all: deque[events.Event] = deque()

@@ -1,4 +1,4 @@
-"""Maintenance: what a round does, by whom, and what it says."""
+"""Maintenance: what a round does, in which process, and what it logs."""
 
 from __future__ import annotations
 

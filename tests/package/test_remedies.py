@@ -1,4 +1,4 @@
-"""Errors lead to the remedy: each says what to do, in words that can be carried out."""
+"""Errors lead to the remedy: each says what to do, in commands that work."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(dsn: str, conn: Connection) -> None:
     ],
 )
 def test_a_role_without_grants_is_told_what_to_grant(dsn: str, call: Any) -> None:
-    """And what is said can be carried out as it stands."""
+    """And the remedy works as it is written."""
     with roles(dsn, {"stranger": []}) as made:
         login = made.login("stranger")
         with psycopg.connect(login, autocommit=True) as role:

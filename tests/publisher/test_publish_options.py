@@ -1,4 +1,4 @@
-"""Later, not for ever, only once; CloudEvents and trace context."""
+"""Delays, expiry, deduplication; CloudEvents and trace context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python and SQL judge names and channels alike."""
+"""Python and SQL accept the same names and channels."""
 
 from __future__ import annotations
 

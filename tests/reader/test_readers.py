@@ -1,4 +1,4 @@
-"""Readers without a group: everything, once, from where they were told to."""
+"""Readers without a group: every message, once, from the given start."""
 
 from __future__ import annotations
 

@@ -98,9 +98,7 @@ def test_up_and_down_under_load(
         assert diff(before, schema.snapshot(dsn)).count("+    colour text") == 1
         assert contents(dsn) == had
         assert settings(dsn) == had_set
-        with psycopg.connect(
-            made.login("reader")
-        ) as reader:  # what a role may call is granted again
+        with psycopg.connect(made.login("reader")) as reader:  # grants are made again
             reader.execute("SELECT durable_notify.latest('t')")
 
         with load(dsn):

@@ -66,7 +66,7 @@ def listener_of(consumer: Any) -> Any:
 
 
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have every listening session be looked at so often, whatever its consumers ask for."""
+    """Set the heartbeat of every listening session, whatever its consumers ask for."""
     for listener in (async_listener.AsyncListener, sync_listener.Listener):
         monkeypatch.setattr(listener, "heartbeat", seconds)
 
@@ -159,7 +159,7 @@ def barred(session: Session, topic: str) -> Iterator[None]:
 
 
 class Listener:
-    """A session that LISTENs; whether it is rung for is another matter."""
+    """A session that LISTENs; with `arm` publishers ring for it, too."""
 
     def __init__(self, sessions: Sessions, *topics: str, arm: bool = False) -> None:
         self.session = sessions.session()

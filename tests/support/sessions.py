@@ -61,7 +61,7 @@ class Session:
         return self._thread.submit(self.run, query, *params)
 
     def do(self, work: Callable[[], T]) -> Future[T]:
-        """Do more than one statement that will have to wait, in a thread."""
+        """Run several statements that will have to wait, in a thread."""
         return self._thread.submit(work)
 
     def begin(self, isolation: str = "read committed") -> None:
@@ -252,7 +252,7 @@ class SqlReader:
         return found
 
     def rest(self, most: int = 500) -> list[int]:
-        """Everything that follows."""
+        """Return everything that follows."""
         found = []
         while batch := self.read(most):
             found += batch

@@ -1,4 +1,4 @@
-"""The gate that messages of a key go through, and the topics that a consumer attends to."""
+"""The gate that keeps messages of a key in order, and the topics that a consumer claims from."""
 
 from __future__ import annotations
 

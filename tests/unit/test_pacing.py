@@ -1,4 +1,4 @@
-"""How long to wait, and how much to take at once."""
+"""How long to wait, and how much to claim at once."""
 
 from __future__ import annotations
 

@@ -53,6 +53,21 @@ def size(session: Session) -> int:
     return found
 
 
+def half_empty_partition(owner: Session) -> None:
+    """Make a closed partition of which most was removed."""
+    lay_out_partitions(owner, 2000)
+    owner.run(PUBLISH, "t", 2000)
+    make_partitions(owner)
+    owner.run(PUBLISH, "t", 10)
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
+    if owner.connection.info.server_version >= 150000:
+        owner.run("SELECT pg_stat_force_next_flush()")
+    owner.run("SELECT durable_notify._advance_watermark()")
+    assert owner.value("SELECT durable_notify._close_partitions()") == 2001
+    removed = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
+    eventually(lambda: bool(owner.value(removed)))
+
+
 def test_ahead(owner: Session) -> None:
     assert owner.run(PARTITIONS) == [(1, 101), (101, 201)]
     owner.run(PUBLISH, "t", 1)

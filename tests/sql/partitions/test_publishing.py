@@ -12,6 +12,7 @@ from tests.sql.partitions.test_partitions import (
     PARTITIONS,
     PUBLISH,
     WIDTH,
+    half_empty_partition,
     tidy,
 )
 from tests.support.injection import plant
@@ -24,7 +25,6 @@ from tests.support.retention import (
 )
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions
-from tests.support.wait import eventually
 
 BESIDE_PUBLISHERS = ("LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;", "")
 FORCED = """
@@ -284,24 +284,9 @@ def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
     assert tidy(owner) == [WIDTH] * 3 + [1] * 3
 
 
-def half_empty(owner: Session) -> None:
-    """A closed partition of which most was removed."""
-    lay_out_partitions(owner, 2000)
-    owner.run(PUBLISH, "t", 2000)
-    make_partitions(owner)
-    owner.run(PUBLISH, "t", 10)
-    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
-    if owner.connection.info.server_version >= 150000:
-        owner.run("SELECT pg_stat_force_next_flush()")
-    advance_watermark(owner)
-    owner.run("SELECT durable_notify._close_partitions()")
-    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
-    eventually(lambda: bool(owner.value(told)))
-
-
 def test_a_constraint_and_a_rewritten_partition(sessions: Sessions) -> None:
     owner = sessions.session()
-    half_empty(owner)
+    half_empty_partition(owner)
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     owner.run("CREATE TABLE named (key text PRIMARY KEY)")
     owner.run("ALTER TABLE durable_notify.outbox ADD FOREIGN KEY (key) REFERENCES named")
@@ -339,7 +324,7 @@ def test_a_table_that_refers_to_the_outbox_and_a_partition_to_rewrite(
     sessions: Sessions, when: str
 ) -> None:
     owner = sessions.session()
-    half_empty(owner)
+    half_empty_partition(owner)
     step = "SELECT durable_notify._rewrite_partition()"
     copied = when != "before"
     if copied:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sql.partitions.test_partitions import PUBLISH
+from tests.sql.partitions.test_partitions import half_empty_partition
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
 
@@ -21,17 +20,7 @@ SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 def owner(sessions: Sessions) -> Session:
     """A session of the owner; most of a closed partition is removed."""
     owner = sessions.session()
-    lay_out_partitions(owner, 2000)
-    owner.run(PUBLISH, "t", 2000)
-    make_partitions(owner)
-    owner.run(PUBLISH, "t", 10)
-    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
-    if owner.connection.info.server_version >= 150000:
-        owner.run("SELECT pg_stat_force_next_flush()")
-    owner.run("SELECT durable_notify._advance_watermark()")
-    assert owner.value("SELECT durable_notify._close_partitions()") == 2001
-    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
-    eventually(lambda: bool(owner.value(told)))
+    half_empty_partition(owner)
     return owner
 
 
