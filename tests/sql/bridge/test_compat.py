@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,11 @@ import pytest
 from psycopg import errors, sql
 
 from durable_notify import schema
+from tests.sql.bridge.senders import Sender, each_continues, sent_during
 from tests.support.injection import plant
 from tests.support.observe import Listener
 from tests.support.roles import Roles, roles
 from tests.support.sessions import Session
-from tests.support.wait import eventually
 
 CREATE = "SELECT durable_notify.create_compat()"
 DROP = "SELECT durable_notify.drop_compat()"
@@ -274,58 +273,19 @@ def test_made_and_removed_again(owner: Session) -> None:
     assert owner.value("SELECT to_regproc('durable_notify_compat.pg_notify')") is not None
 
 
-class Notifying:
-    """An application that calls pg_notify() in a thread, until told to stop."""
-
-    def __init__(self, cast: Roles, name: str) -> None:
-        self.name = name
-        self.sent = 0
-        self.failed: list[psycopg.Error] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=[cast], daemon=True)
-        self._thread.start()
-
-    def _run(self, cast: Roles) -> None:
-        with application(cast) as connection:
-            while not self._stop.is_set():
-                try:
-                    connection.execute(
-                        "SELECT pg_notify(%s, %s)", ["c", f"{self.name} {self.sent + 1}"]
-                    )
-                except psycopg.Error as error:
-                    self.failed.append(error)
-                else:
-                    self.sent += 1
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-
 def test_made_and_removed_under_load(owner: Session, legacy: Listener, cast: Roles) -> None:
     """LISTEN hears everything, once, in order, all the time; while it is there, all is durable."""
     with application(cast, path=PATHS[1]):
         pass
-    running = [Notifying(cast, name) for name in "ab"]
-
-    def each_continues() -> None:
-        reached = [one.sent + 20 for one in running]
-        eventually(lambda: all(one.sent >= n for one, n in zip(running, reached, strict=True)))
-
+    notify = "SELECT pg_notify('c', %s)"
+    running = [Sender(name, lambda: application(cast), notify) for name in "ab"]
     due: list[str] = []
     for _ in range(4):
-        each_continues()
+        each_continues(running)
         owner.run(CREATE)
-        first = [one.sent + 2 for one in running]  # the one under way may have begun before
-        each_continues()
-        due += [
-            f"{one.name} {n}"
-            for one, start in zip(running, first, strict=True)
-            for n in range(start, one.sent + 1)
-        ]
+        due += sent_during(running, lambda: each_continues(running))
         owner.run(DROP)
-    each_continues()
+    each_continues(running)
     for one in running:
         one.stop()
     told = legacy.payloads()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import threading
 
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.types.json import Jsonb
 
+from tests.sql.bridge.senders import Sender, each_continues, sent_during
 from tests.support.injection import plant
 from tests.support.names import CHANNELS
 from tests.support.observe import Listener
 from tests.support.roles import roles
 from tests.support.sessions import Session, Sessions
-from tests.support.wait import eventually
 
 MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
 BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.mirror_of(text)'::regprocedure"
@@ -300,63 +298,29 @@ def test_no_lock_on_the_outbox(sessions: Sessions, owner: Session) -> None:
     publisher.commit()
 
 
-class Publishing:
-    """Publishes numbers in a thread, a transaction each, until told to stop."""
-
-    def __init__(self, dsn: str, name: str) -> None:
-        self.name = name
-        self.done = 0
-        self.error: Exception | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=[dsn], daemon=True)
-        self._thread.start()
-
-    def _run(self, dsn: str) -> None:
-        try:
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                while not self._stop.is_set():
-                    payload = Jsonb(f"{self.name} {self.done + 1}")
-                    connection.execute("SELECT durable_notify.publish('t', %s)", [payload])
-                    self.done += 1
-        except Exception as error:
-            self.error = error
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        assert self.error is None, self.error
-
-
 def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener) -> None:
     """Whatever is published while a topic is mirrored is heard, once; no publisher fails."""
-    publishers = [Publishing(dsn, name) for name in "ab"]
+    publish = "SELECT durable_notify.publish('t', to_jsonb(%s::text))"
+    senders = [
+        Sender(name, lambda: psycopg.connect(dsn, autocommit=True), publish) for name in "ab"
+    ]
 
-    def each_continues() -> None:
-        reached = [p.done + 20 for p in publishers]
-        eventually(
-            lambda: all(p.done >= n or p.error for p, n in zip(publishers, reached, strict=True))
-        )
+    def change() -> None:
+        each_continues(senders)
+        owner.run("SELECT durable_notify.set_notify_policy('t', 'never')")
+        each_continues(senders)
+        owner.run("SELECT durable_notify.set_notify_policy('t', 'when_waiting')")
 
     due: list[str] = []
     for _ in range(4):
         owner.run(MIRROR, "t", "c")
-        # The one under way may have begun before.
-        first = [p.done + 2 for p in publishers]
-        each_continues()
-        owner.run("SELECT durable_notify.set_notify_policy('t', 'never')")
-        each_continues()
-        owner.run("SELECT durable_notify.set_notify_policy('t', 'when_waiting')")
-        due += [
-            f"{p.name} {n}"
-            for p, start in zip(publishers, first, strict=True)
-            for n in range(start, p.done + 1)
-        ]
+        due += sent_during(senders, change)
         owner.run(MIRROR, "t", None)
-        each_continues()
-    for p in publishers:
-        p.stop()
+        each_continues(senders)
+    for one in senders:
+        one.stop()
+        assert one.failed == []
     told = legacy.payloads()
     assert len(told) == len(set(told))
     assert set(due) <= set(told)
-    assert len(told) < sum(p.done for p in publishers)
+    assert len(told) < sum(one.sent for one in senders)
