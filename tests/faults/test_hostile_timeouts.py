@@ -21,9 +21,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from durable_notify._async.consumer import fetcher as async_fetcher
 from durable_notify._core.log_throttle import LogThrottle
-from durable_notify._sync.consumer import fetcher as sync_fetcher
 from tests.faults.workload import DDL, Workload, make_worker
 from tests.support.api import Api, Recorder, running
 from tests.support.observe import asleep, backends, listener_of, send
@@ -96,23 +94,6 @@ def all_continue(
         warnings = workload.said.warnings()
         assert len(warnings) <= 20 * (1 + SECONDS / LogThrottle.EVERY), f"a flood: {warnings}"
         assert all(isinstance(error, psycopg.Error) for error in workload.errors)
-
-
-def test_a_consumer_that_gives_up_is_seen(
-    conn: Connection, worker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The planted fault: a claim that fails is not tried again."""
-    for module in (async_fetcher, sync_fetcher):
-        monkeypatch.setattr(module, "TRANSIENT", ())
-    with Workload(worker, pause=0.02) as workload:
-
-        def one_has_ended() -> bool:
-            reconnect(conn)  # ends sessions, some of them while they claim
-            return bool(workload.ended)
-
-        eventually(one_has_ended)
-        with pytest.raises(AssertionError, match="gave up"):
-            workload.progress(20)
 
 
 @pytest.mark.slow
