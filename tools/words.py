@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: The words to avoid, as patterns, and what to write instead. ``nobody`` may be the user of the system.
+#: The words to avoid, as patterns, and what to write instead. ``user nobody`` is the system's.
 AVOID = {
     "whoever": "who it is: a consumer, a session, a role",
     "somebody": "who it is: a consumer, a session, a role",
