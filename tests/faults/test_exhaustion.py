@@ -297,14 +297,17 @@ END_WAITERS = """
 
 
 def end_claims(conn: Connection, dsn: str, workload: Workload) -> None:
-    """End connections while they claim or settle, until a consumer has ended by it."""
+    """End connections while they claim, until a consumer has ended by it.
+
+    Trap: it must not keep them from settling: a consumer with no room claims nothing.
+    """
 
     def one_has_ended() -> bool:
         conn.execute(END_WAITERS.encode())
         return bool(workload.ended)
 
     with psycopg.connect(make_conninfo(dsn, user="postgres")) as holder:
-        holder.execute("LOCK TABLE durable_notify.position IN ACCESS EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE durable_notify.lock_groups IN ACCESS EXCLUSIVE MODE")
         eventually(one_has_ended)
 
 

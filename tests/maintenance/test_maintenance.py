@@ -90,6 +90,22 @@ def test_what_is_left_over(sessions: Sessions) -> None:
     assert maintain(one) == {}
 
 
+def test_a_watermark_without_its_group(sessions: Sessions) -> None:
+    """delete_group() in an older snapshot does not see what the last claim has recorded."""
+    one, old, publisher = sessions.take(3)
+    one.subscribe()
+    one.run("""SELECT durable_notify.configure('g', '{"order_by": "strict"}')""")
+    old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+    publisher.begin()
+    publisher.publish()
+    assert one.claim() == []
+    publisher.commit()
+    old.run("SELECT durable_notify.delete_group('g'); COMMIT")
+    assert one.value("SELECT count(*) FROM durable_notify.watermark") == 1
+    assert maintain(one)["orphans"] == 1
+    assert one.column("SELECT group_id FROM durable_notify.watermark") == [0]
+
+
 def test_a_step_that_fails_does_not_stop_the_others(sessions: Sessions, dsn: str) -> None:
     one = sessions.reader()
     retain(one, when_settled=True)

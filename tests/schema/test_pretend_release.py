@@ -126,6 +126,9 @@ def test_offline_and_in_other_peoples_revisions(
 ) -> None:
     base = checkout.newest()
     change(checkout)
+    for file in (checkout.migrations / "revisions").glob(f"{checkout.newest()}_*"):
+        lines = [line for line in file.read_text().splitlines() if line and line[:2] != "--"]
+        assert lines[0].startswith("LOCK TABLE durable_notify.access")  # before what is by hand
     monkeypatch.setattr(schema, "migrations_path", lambda: checkout.migrations)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", checkout.newest())
     run_psql(server, empty_dsn, schema.migration_sql())

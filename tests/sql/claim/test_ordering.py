@@ -287,6 +287,52 @@ def test_strict_without_the_list_is_caught(sessions: Sessions) -> None:
     assert ids(one.claim()) == [second], "the planted bug is gone"
 
 
+def test_strict_waits_for_ids_that_are_drawn_again(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
+    slow.begin()
+    slow.publish()
+    last = [other.publish() for _ in range(5)][-1]
+    assert one.claim() == []
+    slow.rollback()
+    slow.begin()
+    slow.publish(topic="another")
+    batch = one.claim()
+    assert ids(batch)[-1] == last
+    one.ack(batch)
+    slow.rollback()
+    other.run("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    slow.begin()
+    first, second = slow.publish(), other.publish()
+    assert one.claim() == []
+    slow.commit()
+    assert ids(one.claim()) == [first, second] == [1, 2]
+
+
+def test_a_strict_claim_and_a_truncate_at_once(sessions: Sessions) -> None:
+    """They do not wait for each other, and nothing is left of what the claim recorded."""
+    one, slow, other = strict(sessions)
+    gate = sessions.session()
+    plant(
+        other,
+        "_advance_watermark",
+        ("    RETURN recorded.last_id;\nEND", f"{GATE} RETURN recorded.last_id;\nEND"),
+    )
+    slow.publish()
+    slow.begin()
+    slow.publish(topic="another")
+    gate.begin()
+    gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
+    claim = one.start("SELECT id FROM durable_notify.claim('g', '{t}')")
+    sessions.wait_until_blocked(one, claim)
+    slow.rollback()
+    emptied = other.start("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    sessions.wait_until_blocked(other, emptied)
+    gate.rollback()
+    claim.result()
+    emptied.result()
+    assert other.run("SELECT FROM durable_notify.watermark") == []
+
+
 def test_strict_has_one_batch_in_progress(sessions: Sessions) -> None:
     one, two, _ = strict(sessions)
     published = [one.publish(key=str(n)) for n in range(4)]

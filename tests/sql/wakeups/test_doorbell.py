@@ -271,7 +271,7 @@ def test_nothing_is_armed_while_the_queue_of_notifications_is_half_full(
 ) -> None:
     """Publishers that ring when it is full cannot commit."""
     listener = Listener(sessions, "t")
-    plant(publisher, "_arm_topics", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
+    plant(publisher, "arm", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
     assert listener.session.value("SELECT durable_notify.arm('t')") is False
     assert count_armed(publisher.connection, listener.session.pid) == 0
 
