@@ -1,4 +1,4 @@
-"""The documentation leaves out nothing that there is, and names nothing that there is not."""
+"""The documentation lists all that exists, and nothing else."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class Process:
-    """A consumer at work elsewhere."""
+    """A consumer in a process of its own."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._popen = subprocess.Popen(
@@ -70,7 +70,7 @@ class Process:
         return new
 
     def stopping(self) -> None:
-        """Wait until it has taken notice of a signal."""
+        """Wait until it has noticed a signal."""
         assert json.loads(self._next_line()) == STOPPING
 
     def _next_line(self) -> str:
@@ -88,7 +88,7 @@ class Process:
         self._popen.wait()
 
     def has_spoken(self) -> bool:
-        """Whether it has said something that nobody asked for yet."""
+        """Whether it has printed something that the test has not read yet."""
         return not self._lines.empty()
 
     def has_ended(self) -> bool:

@@ -15,9 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from durable_notify import schema
 from durable_notify.integrations import alembic
 from tests.schema.live_upgrade import load, study
+from tests.schema.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.schema.test_migrations import run_psql
 from tests.support.postgres import Postgres
-from tests.support.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.support.roles import roles
 from tests.support.sessions import Session
 
@@ -98,9 +98,7 @@ def test_up_and_down_under_load(
         assert diff(before, schema.snapshot(dsn)).count("+    colour text") == 1
         assert contents(dsn) == had
         assert settings(dsn) == had_set
-        with psycopg.connect(
-            made.login("reader")
-        ) as reader:  # what a role may call is granted again
+        with psycopg.connect(made.login("reader")) as reader:  # grants are made again
             reader.execute("SELECT durable_notify.latest('t')")
 
         with load(dsn):
