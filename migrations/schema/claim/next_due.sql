@@ -55,13 +55,6 @@ LANGUAGE sql VOLATILE AS $function$
      WHERE due IS NOT NULL
 $function$;
 
-CREATE FUNCTION durable_notify._lease_ends(deadline timestamptz, rings boolean) RETURNS timestamptz
-LANGUAGE sql VOLATILE AS $function$
-    -- Until when to wait for a lease that holds others back: to its deadline, if a settle before that
-    -- rings; if not, look twice a second.
-    SELECT CASE WHEN rings THEN deadline ELSE LEAST(deadline, pg_catalog.clock_timestamp() + interval '0.5 seconds') END
-$function$;
-
 CREATE FUNCTION durable_notify._next_due_in_topics(options durable_notify.consumer_group, topics text[]) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column

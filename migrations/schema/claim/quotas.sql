@@ -50,6 +50,13 @@ BEGIN
 END
 $function$;
 
+CREATE FUNCTION durable_notify._lease_ends(deadline timestamptz, rings boolean) RETURNS timestamptz
+LANGUAGE sql VOLATILE AS $function$
+    -- Until when to wait for a lease that holds others back: to its deadline, if a settle before that
+    -- rings; if not, look twice a second.
+    SELECT CASE WHEN rings THEN deadline ELSE LEAST(deadline, pg_catalog.clock_timestamp() + interval '0.5 seconds') END
+$function$;
+
 CREATE FUNCTION durable_notify._read_quota(
     subscription_id integer, options durable_notify.consumer_group, wanted integer
 ) RETURNS integer
