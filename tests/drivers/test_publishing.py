@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import sys
@@ -280,3 +281,21 @@ async def test_bad_arguments_leave_the_transaction_alone(
                     await opened.call(kit.Admin().seek, "g", topic, now=True, why=why, dry_run=True)
             await publish(kit, opened, topic, "after")
     assert payloads(conn, topic) == ["after"]
+
+
+async def test_a_connection_that_has_died(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
+    kill = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    raised: list[BaseException] = []
+    with contextlib.suppress(Exception):  # when it is rolled back and closed
+        async with kit.connect(dsn) as opened, opened.transaction():
+            await publish(kit, opened, topic, 1)
+            conn.execute(kill)
+            try:
+                await publish(kit, opened, topic, 2)
+            except Exception as error:
+                raised.append(error)
+    assert len(raised) == 1
+    assert not isinstance(raised[0], dn.DurableNotifyError)
+    assert not type(raised[0]).__module__.startswith("sqlalchemy")
+    assert payloads(conn, topic) == []
