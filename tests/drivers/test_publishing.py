@@ -14,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.sqlstate import reported
-from tests.drivers.kits import Kit, Opened
+from tests.drivers.kits import Kit, Opened, every, only
 from tests.support.api import maybe_await
 
 Connection = psycopg.Connection[Any]
@@ -39,6 +39,7 @@ async def publish(kit: Kit, opened: Opened, topic: str, payload: Any, **options:
     return message_id
 
 
+@every
 async def test_commit(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction():
@@ -50,6 +51,7 @@ async def test_commit(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     assert rows == [(message_id, {"n": 1}, None, "k'ü", headers)]
 
 
+@every
 async def test_rollback(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction(undo=True):
@@ -59,11 +61,10 @@ async def test_rollback(kit: Kit, dsn: str, conn: Connection, topic: str) -> Non
     assert payloads(conn, topic) == ["kept"]
 
 
+@only(lambda kit: kit.ends)
 async def test_the_first_statement_begins_the_transaction(
     kit: Kit, dsn: str, conn: Connection, topic: str
 ) -> None:
-    if not kit.ends:
-        pytest.skip("it has no transactions that begin by themselves")
     async with kit.connect(dsn) as opened:
         await publish(kit, opened, topic, "kept")
         assert payloads(conn, topic) == []
@@ -75,6 +76,7 @@ async def test_the_first_statement_begins_the_transaction(
     assert payloads(conn, topic) == ["kept", "kept too"]
 
 
+@every
 async def test_savepoints(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction():
@@ -99,6 +101,7 @@ async def test_beside_the_programs_own_writes(
     assert payloads(conn, topic) == [False]
 
 
+@every
 async def test_in_autocommit_mode_it_is_committed_on_return(
     kit: Kit, dsn: str, conn: Connection, topic: str
 ) -> None:
