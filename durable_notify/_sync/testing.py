@@ -223,15 +223,16 @@ class _Drain:
             )
 
     def _handle_all(self, rows: list[tuple[Any, ...]]) -> None:
-        delivered = []
-        for message in list(self._consumer._buffer.unpack(rows)):
+        delivered = [
+            (message, self._handle(message))
+            for message in list(self._consumer._buffer.unpack(rows))
             # An earlier message of its key may have sent it back.
-            if message.id in message._lease.open and not message._lease.lost:
-                delivered.append(message)
-                self._handle(message)
+            if message.id in message._lease.open and not message._lease.lost
+        ]
         self._record(delivered)
 
-    def _handle(self, message: Message[Any]) -> None:
+    def _handle(self, message: Message[Any]) -> bool:
+        """Call the handler, and settle the message; return whether that worked."""
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
         lease = message._lease
         failure: BaseException | None = None
@@ -246,12 +247,15 @@ class _Drain:
         manager.flush()
         if failure is not None and (self._raise_errors or not isinstance(failure, Exception)):
             raise failure
+        return failure is None and message.id not in lease.rolled_back_by
 
-    def _record(self, messages: list[Message[Any]]) -> None:
-        out = self._queries.unacknowledged(message.id for message in messages)
+    def _record(self, delivered: list[tuple[Message[Any], bool]]) -> None:
+        out = self._queries.unacknowledged(message.id for message, _ in delivered)
         drained = self._drained
-        for message in messages:
-            if message.id not in out or message.id in message._lease.in_transaction:
+        for message, worked in delivered:
+            # A transaction that has acknowledged it may still be open.
+            acknowledged = worked and message.id in message._lease.in_transaction
+            if acknowledged or message.id not in out:
                 drained.handled.append(message)
             elif out[message.id]:
                 drained.dead.append(message)

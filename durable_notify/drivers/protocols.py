@@ -15,6 +15,7 @@ class _Psycopg2Connection(Protocol):
     @property
     def info(self) -> Any: ...
     def cursor(self, *args: Any, **kwargs: Any) -> Any: ...
+    def get_parameter_status(self, parameter: str, /) -> Any: ...  # psycopg 3 has none
 
 
 class _DjangoConnection(Protocol):

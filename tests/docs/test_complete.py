@@ -1,4 +1,4 @@
-"""The documentation leaves out nothing that there is, and names nothing that there is not."""
+"""The documentation lists all that exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import psycopg
 import durable_notify as dn
 import pytest_durable_notify as plugin
 from durable_notify import errors, testing
+from durable_notify._async.capture import LOCKS
 from durable_notify._core import sqlstate as translate
 from tests.docs.pages import CHECKOUT
 
@@ -54,6 +55,21 @@ def test_the_testing_kit() -> None:
     assert first_column(section("docs/testing.md", "Databases")) == fixtures
     functions = {n for n in testing.__all__ if n.islower() and not n.endswith("_async")}
     assert {name for name in functions if name not in page("docs/testing.md")} == set()
+
+
+def test_classes_of_advisory_locks() -> None:
+    """Each is listed, and for one thing: a session that captures has armed nothing."""
+    pattern = re.compile(r"\b16850243\d\d\b")
+    documented = re.findall(r"(?m)^\| (\d+) \(`dnt\w`\) \|", page("docs/how-it-works.md"))
+    sources = [
+        *CHECKOUT.glob("migrations/schema/**/*.sql"),
+        CHECKOUT / "durable_notify/_core/sql.py",
+    ]
+    taken = {
+        found for path in sources for found in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    assert str(LOCKS) not in taken
+    assert sorted(taken | {str(LOCKS)}) == documented
 
 
 def test_errors() -> None:

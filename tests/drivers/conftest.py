@@ -34,17 +34,11 @@ def topic() -> str:
     return f"topic{next(_numbers)}"
 
 
-#: Of SQLAlchemy's, a Session differs from a Connection in how it is found only.
+#: A Session differs from a Connection in how it is found, and how its transactions begin.
 _DIFFERENT = [kit for kit in KITS if "session" not in kit.name]
 
 
-@pytest.fixture(params=KITS, ids=repr)
+@pytest.fixture(params=slow_but(KITS, *_DIFFERENT), ids=repr)
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Each kind of connection in turn."""
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(params=slow_but(KITS, *_DIFFERENT), ids=repr)
-def different(request: pytest.FixtureRequest) -> Kit:
-    """The same, if what a Session does says no more."""
     return request.param  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ import psycopg
 import psycopg2
 import psycopg2.pool
 import psycopg_pool
+import pytest
 import sqlalchemy as sa
 from django.conf import settings
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -23,7 +24,7 @@ from sqlalchemy.orm import Session, sessionmaker
 import durable_notify as dn
 from tests.support.api import entered, maybe_await
 
-__all__ = ["KITS", "Kit", "Opened"]
+__all__ = ["KITS", "Kit", "Opened", "every", "only"]
 
 
 class Undo(Exception):
@@ -370,3 +371,12 @@ def _kits() -> list[Kit]:
 
 
 KITS = _kits()
+
+
+def only(condition: Callable[[Kit], Any]) -> pytest.MarkDecorator:
+    """A test of some kinds of connections only: those of which it says something."""
+    return pytest.mark.parametrize("kit", [kit for kit in KITS if condition(kit)], ids=repr)
+
+
+#: A test of all kinds of connections, not only of those that differ.
+every = only(lambda _: True)

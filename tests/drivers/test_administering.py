@@ -150,59 +150,57 @@ def comparable(found: Any) -> Any:
 
 
 @pytest.mark.parametrize("autocommit", [False, True], ids=["transaction", "autocommit"])
-async def test_all_of_it(different: Kit, dsn: str, usual: Any, autocommit: bool) -> None:
-    async with different.connect(dsn, autocommit) as opened:
+async def test_all_of_it(kit: Kit, dsn: str, usual: Any, autocommit: bool) -> None:
+    async with kit.connect(dsn, autocommit) as opened:
         if autocommit:
-            came = await administer(different, opened)
+            came = await administer(kit, opened)
         else:
             async with opened.transaction():
-                came = await administer(different, opened)
+                came = await administer(kit, opened)
     for one, other in zip(came, usual, strict=True):
         assert one == other
 
 
-async def test_rolled_back(different: Kit, dsn: str, conn: Connection) -> None:
-    async with different.connect(dsn) as opened:
+async def test_rolled_back(kit: Kit, dsn: str, conn: Connection) -> None:
+    async with kit.connect(dsn) as opened:
         async with opened.transaction(undo=True):
-            await opened.call(different.Admin().pause, "g")
-            await opened.call(different.Admin().set_retention, "t", max_age=5)
+            await opened.call(kit.Admin().pause, "g")
+            await opened.call(kit.Admin().set_retention, "t", max_age=5)
     (group,) = dn.Admin().groups(conn)
     assert group.paused_at is None
     assert dn.Admin().retention(conn) == []
 
 
 async def test_a_call_that_needs_read_committed_begins_that(
-    different: Kit, dsn: str, conn: Connection
+    kit: Kit, dsn: str, conn: Connection
 ) -> None:
     """On a connection in autocommit mode, whatever the session's default is."""
-    async with different.connect(dsn, autocommit=True) as opened:
+    async with kit.connect(dsn, autocommit=True) as opened:
         await opened.execute("SET default_transaction_isolation = 'serializable'")
-        await opened.call(different.Admin().set_notify_policy, "t", "always")
+        await opened.call(kit.Admin().set_notify_policy, "t", "always")
         with pytest.raises(dn.UnknownGroup):
-            await opened.call(different.Admin().pause, "nobody")
+            await opened.call(kit.Admin().pause, "nobody")
         # The failed one was rolled back: the connection is as good as before.
-        assert await opened.call(different.Admin().notify_policy, "t") == "always"
+        assert await opened.call(kit.Admin().notify_policy, "t") == "always"
         # A transaction that the program has begun itself stays open.
         await opened.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        await opened.call(different.Admin().set_notify_policy, "t", "never")
+        await opened.call(kit.Admin().set_notify_policy, "t", "never")
         assert dn.Admin().notify_policy(conn, "t") == "always"
         await opened.execute("ROLLBACK")
     assert dn.Admin().notify_policy(conn, "t") == "always"
 
 
-async def test_bad_paths_and_names(different: Kit, dsn: str) -> None:
-    async with different.connect(dsn) as opened:
+async def test_bad_paths_and_names(kit: Kit, dsn: str) -> None:
+    async with kit.connect(dsn) as opened:
         for bad in ("$.n ?", "$["):
             async with opened.transaction(undo=True):
                 with pytest.raises(dn.InvalidArgument, match="not an SQL/JSON path"):
-                    await opened.call(
-                        different.Admin().start_replay, "g", "t", path=bad, dry_run=True
-                    )
+                    await opened.call(kit.Admin().start_replay, "g", "t", path=bad, dry_run=True)
         for bad in ("a.b.c.d", '"', "other.public.t"):
             async with opened.transaction(undo=True):
                 with pytest.raises(dn.InvalidArgument, match="not the name of a table|no table"):
-                    await opened.call(different.Bridge().watch, bad, "t")
+                    await opened.call(kit.Bridge().watch, bad, "t")
         async with opened.transaction(undo=True):
             with pytest.raises(dn.InvalidArgument, match="into group .g. is running"):
                 for _ in range(2):
-                    await opened.call(different.Admin().start_replay, "g", "t", after=0, path="$")
+                    await opened.call(kit.Admin().start_replay, "g", "t", after=0, path="$")

@@ -1,4 +1,4 @@
-"""Publishing where SQLAlchemy hands over plain Sessions and Connections on an engine of asyncio's."""
+"""Publishing in `run_sync`, where SQLAlchemy gives plain Sessions and Connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import durable_notify as dn
-from tests.drivers.kits import ASYNC_CREATORS
+from tests.drivers.kits import ASYNC_CREATORS, CREATORS
 from tests.drivers.kits import engine as engine_on
 from tests.publisher.test_publisher import payloads
 from tests.support.postgres import Postgres
@@ -172,3 +172,25 @@ async def test_a_message_settled_in_run_sync(
             await session.run_sync(message.ack)
             await session.commit()
         assert next(consumer, None) is None
+
+
+@pytest.mark.parametrize("driver", CREATORS)
+@pytest.mark.parametrize("name", ["before_flush", "after_flush", "before_commit"])
+async def test_events_of_a_plain_engine(dsn: str, conn: Connection, driver: str, name: str) -> None:
+    customer = sa.Table("customer", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+
+    class Customer:
+        id: int
+
+    sa.orm.registry().map_imperatively(Customer, customer)
+    async with engine_on(driver, dsn, is_async=False) as engine:
+        customer.create(engine)
+        for end in ("rollback", "commit"):
+            with Session(engine) as session:
+                event.listen(
+                    session, name, lambda inner, *_, end=end: publish(inner, end), once=True
+                )
+                session.add(Customer())
+                session.flush()
+                session.commit() if end == "commit" else session.rollback()
+    assert payloads(conn) == ["commit"]

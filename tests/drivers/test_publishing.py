@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.sqlstate import reported
-from tests.drivers.kits import Kit, Opened
+from tests.drivers.kits import Kit, Opened, every, only
 from tests.support.api import maybe_await
 
 Connection = psycopg.Connection[Any]
@@ -38,6 +39,7 @@ async def publish(kit: Kit, opened: Opened, topic: str, payload: Any, **options:
     return message_id
 
 
+@every
 async def test_commit(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction():
@@ -49,6 +51,7 @@ async def test_commit(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     assert rows == [(message_id, {"n": 1}, None, "k'ü", headers)]
 
 
+@every
 async def test_rollback(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction(undo=True):
@@ -58,11 +61,10 @@ async def test_rollback(kit: Kit, dsn: str, conn: Connection, topic: str) -> Non
     assert payloads(conn, topic) == ["kept"]
 
 
+@only(lambda kit: kit.ends)
 async def test_the_first_statement_begins_the_transaction(
     kit: Kit, dsn: str, conn: Connection, topic: str
 ) -> None:
-    if not kit.ends:
-        pytest.skip("it has no transactions that begin by themselves")
     async with kit.connect(dsn) as opened:
         await publish(kit, opened, topic, "kept")
         assert payloads(conn, topic) == []
@@ -74,6 +76,7 @@ async def test_the_first_statement_begins_the_transaction(
     assert payloads(conn, topic) == ["kept", "kept too"]
 
 
+@every
 async def test_savepoints(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction():
@@ -98,6 +101,7 @@ async def test_beside_the_programs_own_writes(
     assert payloads(conn, topic) == [False]
 
 
+@every
 async def test_in_autocommit_mode_it_is_committed_on_return(
     kit: Kit, dsn: str, conn: Connection, topic: str
 ) -> None:
@@ -280,3 +284,21 @@ async def test_bad_arguments_leave_the_transaction_alone(
                     await opened.call(kit.Admin().seek, "g", topic, now=True, why=why, dry_run=True)
             await publish(kit, opened, topic, "after")
     assert payloads(conn, topic) == ["after"]
+
+
+async def test_a_connection_that_has_died(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
+    kill = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    raised: list[BaseException] = []
+    with contextlib.suppress(Exception):  # when it is rolled back and closed
+        async with kit.connect(dsn) as opened, opened.transaction():
+            await publish(kit, opened, topic, 1)
+            conn.execute(kill)
+            try:
+                await publish(kit, opened, topic, 2)
+            except Exception as error:
+                raised.append(error)
+    assert len(raised) == 1
+    assert not isinstance(raised[0], dn.DurableNotifyError)
+    assert not type(raised[0]).__module__.startswith("sqlalchemy")
+    assert payloads(conn, topic) == []

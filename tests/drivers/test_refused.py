@@ -18,16 +18,19 @@ from tests.drivers.kits import (
     Kit,
     asyncpg_pool,
     engine,
+    every,
     of_django,
+    only,
     open_asyncpg_pool,
     psycopg2_pool_of,
-)  # fmt: skip
+)
 from tests.support.api import maybe_await
 
 OF_ASYNCIO = "which is for asyncio: use AsyncPublisher"
 SYNCHRONOUS = "which is synchronous: use Publisher"
 
 
+@every
 async def test_the_other_halfs_connections(kit: Kit, dsn: str, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         given = opened.given
@@ -76,9 +79,8 @@ async def test_other_databases(dsn: str, topic: str) -> None:
             dn.Publisher().publish(handler["default"], topic, 1)
 
 
+@only(lambda kit: not {"session", "run_sync"} & set(kit.name.split("-")) and kit.name != "django")
 async def test_closed_connections_are_the_drivers_business(dsn: str, topic: str, kit: Kit) -> None:
-    if "session" in kit.name or "run_sync" in kit.name or kit.name == "django":
-        pytest.skip("it opens another")
     async with kit.connect(dsn) as opened:
         pass
     with pytest.raises(Exception, match="closed|released") as caught:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.drivers.kits import Kit
+from tests.drivers.kits import Kit, every, only
 from tests.drivers.test_publishing import publish
 from tests.support.api import entered, in_thread, maybe_await
 from tests.support.observe import value
@@ -27,6 +27,7 @@ def left(conn: Connection, group: str) -> int:
     )
 
 
+@every
 async def test_ack_commits_with_the_transaction(
     kit: Kit, dsn: str, conn: Connection, topic: str
 ) -> None:
@@ -95,10 +96,9 @@ async def test_a_lost_lease(kit: Kit, dsn: str, conn: Connection, topic: str) ->
     assert value(conn, "SELECT count(*) FROM effects WHERE topic = %s", topic) == 0
 
 
+@only(lambda kit: kit.source)
 async def test_transaction(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     """A handler that fails at first, with a transaction of a source of the driver's connections."""
-    if kit.source is None:
-        pytest.skip("message.transaction() takes an engine or a pool")
     ids = dn.Publisher().publish_many(conn, topic, range(3))
     async with kit.source(dsn) as source:
 
@@ -133,9 +133,8 @@ def close_django(given: Any) -> None:
         given.close()
 
 
+@only(lambda kit: kit.name in {"psycopg", "asyncpg"})
 async def test_what_is_no_source(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
-    if kit.name not in {"psycopg", "asyncpg"}:
-        pytest.skip("it is the same for all of a half")
     dn.Publisher().publish(conn, topic, 1)
     async with kit.message(dsn, topic, topic) as message:
         with pytest.raises(
@@ -145,10 +144,9 @@ async def test_what_is_no_source(kit: Kit, dsn: str, conn: Connection, topic: st
                 pass
 
 
+@only(lambda kit: kit.ends)
 async def test_commits_of_sessions(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
     """Without a block: commit() and rollback() decide."""
-    if not kit.ends:
-        pytest.skip("it has no transactions that begin by themselves")
     dn.Publisher().publish(conn, topic, 1)
     async with kit.connect(dsn) as opened, kit.message(dsn, topic, topic) as message:
         await opened.call(message.once)

@@ -49,7 +49,7 @@ def own_server(
 
 @contextmanager
 def find_postgres() -> Iterator[Postgres]:
-    """The first PostgreSQL to be had, in this order.
+    """Return the first PostgreSQL available, in this order.
 
     DATABASE_URL; the major version in DURABLE_NOTIFY_TEST_PG; Docker; the embedded wheel; the
     system's. What is asked for explicitly and does not work fails; it is never passed over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from datetime import UTC, datetime, timedelta
@@ -214,6 +215,23 @@ def test_acknowledged_in_a_transaction_of_the_test(dsn: str, conn: Connection) -
             drain_into(nothing, skip_delays=True)
         held.rollback()
     assert drain_into(nothing, skip_delays=True) == [1]
+
+
+def test_acknowledged_and_rolled_back(dsn: str, conn: Connection) -> None:
+    """By an error that the handler raises, or that it swallows."""
+    publisher.publish_many(conn, "t", ["raised", "swallowed"])
+
+    def handler(message: dn.Message) -> None:
+        swallowed = contextlib.suppress(*[Failed] * (message.payload == "swallowed"))
+        with swallowed, message.transaction() as connection:
+            message.ack(connection)
+            if message.attempt == 1:
+                raise Failed
+
+    consumer = dn.Consumer(dsn, group="g", topics=["t"], on_error={Failed: dn.Retry(0)})
+    drained = testing.drain(consumer, handler, raise_errors=False)
+    assert payloads(drained.retried) == payloads(drained.handled) == ["raised", "swallowed"]
+    assert len(drained.errors) == 1
 
 
 def test_only_with_a_consumer_that_was_not_started(dsn: str) -> None:

