@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
-    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded",
-    "spawn", "usable", "within",
+    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock",
+    "shielded", "spawn", "usable", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -155,18 +156,21 @@ async def call(handler: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def within(
-    around: Callable[[Any], Any], inner: Callable[[Any, Any], Awaitable[Any]]
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Return a function that calls another in a context manager, of either kind."""
+    around: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Awaitable[None]]:
+    """Return a function that calls another to its end in a context manager, of either kind."""
 
-    async def call_within(about: Any, argument: Any) -> Any:
+    async def call_within(about: Any, argument: Any) -> None:
         manager = around(about)
         if hasattr(manager, "__enter__"):
             with manager:
-                return await inner(about, argument)
-            return None  # it has suppressed an exception
+                result = inner(about, argument)
+                if result is not None:
+                    check_done(await result if inspect.isawaitable(result) else result)
+            return
         async with manager:
-            return await inner(about, argument)
+            result = inner(about, argument)
+            check_done(await result if inspect.isawaitable(result) else result)
 
     return call_within
 

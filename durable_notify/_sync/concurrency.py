@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
-    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock", "shielded",
-    "spawn", "usable", "within",
+    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock",
+    "shielded", "spawn", "usable", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -163,12 +164,12 @@ def call(handler: Callable[..., Any], *arguments: Any) -> Any:
 
 def within(
     around: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
-) -> Callable[[Any, Any], Any]:
+) -> Callable[[Any, Any], None]:
     """Return a function that calls another in a context manager."""
 
-    def call_within(about: Any, argument: Any) -> Any:
+    def call_within(about: Any, argument: Any) -> None:
         with around(about):
-            return inner(about, argument)
+            check_done(inner(about, argument))
 
     return call_within
 
