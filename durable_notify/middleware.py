@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from .payloads import NewMessage
 
-__all__ = ["Around", "Handling", "Middleware", "Publishing", "check_middleware", "managers"]
+__all__ = [
+    "Around",
+    "Handling",
+    "Middleware",
+    "Publishing",
+    "begin",
+    "check_middleware",
+    "end",
+    "end_by",
+    "generators",
+]
 
 #: What a middleware's method returns, when it is called.
 Around = (
@@ -116,54 +126,62 @@ def check_middleware(middleware: Iterable[Middleware], *, awaited: bool) -> tupl
     return tuple(middleware)
 
 
-def managers(middleware: Iterable[Middleware], name: str) -> list[Callable[[Any], Any]]:
-    """Return the methods of this name that are overridden, each as one that returns a manager."""
+def generators(middleware: Iterable[Middleware], name: str) -> list[Callable[[Any], Any]]:
+    """Return the methods of this name that are overridden, each as a generator function."""
     return [
-        _managing(getattr(one, name))
+        _generating(getattr(one, name))
         for one in middleware
         if getattr(type(one), name) is not getattr(Middleware, name)
     ]
 
 
-def _managing(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if inspect.isasyncgenfunction(method):
-        return contextlib.asynccontextmanager(method)
-    if not inspect.isgeneratorfunction(method):
+def _generating(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return method
+    if inspect.isasyncgenfunction(inspect.unwrap(method)):
 
-    def manager(call: Any) -> _Yielding:
-        return _Yielding(method(call))
+        async def enter_async(call: Any) -> AsyncIterator[None]:
+            async with method(call):
+                yield
 
-    return manager
+        return enter_async
+
+    def enter(call: Any) -> Iterator[None]:
+        with method(call):
+            yield
+
+    return enter
 
 
-class _Yielding:
-    """A generator as a context manager. It costs a third of contextlib's."""
+#: What ``next`` returns for a generator that has ended.
+OVER: Any = object()
+_TWICE = "a middleware yielded twice: the call runs only once"
 
-    __slots__ = ("_generator",)
 
-    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
-        self._generator = generator
+def begin(generator: Iterator[Any]) -> None:
+    """Run a middleware up to its yield."""
+    if next(generator, OVER) is OVER:
+        raise RuntimeError("a middleware did not yield: it must once, there the call runs")
 
-    def __enter__(self) -> None:
-        if next(self._generator, self) is self:
-            raise RuntimeError("a middleware did not yield: it must once, there the call runs")
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if error is None:
-            over = next(self._generator, self) is self
-        else:
-            try:
-                over = self._generator.throw(error) is self
-            except StopIteration:
-                return True  # it has suppressed the error
-            except BaseException as raised:
-                # Trap: a StopIteration that leaves a generator becomes a RuntimeError.
-                same = raised.__cause__ if isinstance(error, StopIteration) else raised
-                if same is error:
-                    return False
-                raise
-        if not over:
-            self._generator.close()
-            raise RuntimeError("a middleware yielded twice: the call runs only once")
-        return False
+def end(generator: Iterator[Any]) -> None:
+    """Run a middleware to its end, after the call has returned."""
+    if next(generator, OVER) is not OVER:
+        raise RuntimeError(_TWICE)
+
+
+def end_by(generator: Generator[Any, Any, Any], error: BaseException) -> None:
+    """Run a middleware to its end, after the call has raised; raise what it raises.
+
+    It returns if the middleware has suppressed the error.
+    """
+    try:
+        generator.throw(error)
+    except StopIteration:
+        return
+    except RuntimeError as raised:
+        # Trap: a StopIteration that leaves a generator becomes a RuntimeError.
+        if isinstance(error, StopIteration) and raised.__cause__ is error:
+            raise error from None
+        raise
+    raise RuntimeError(_TWICE)

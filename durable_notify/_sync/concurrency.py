@@ -22,6 +22,7 @@ from psycopg.rows import tuple_row
 from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
+from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,13 +164,20 @@ def call(handler: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def within(
-    around: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+    middleware: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
 ) -> Callable[[Any, Any], None]:
-    """Return a function that calls another in a context manager."""
+    """Return a function that calls another within a middleware's generator."""
 
+    # Trap: contextlib.contextmanager would cost as much as all else around a handler.
     def call_within(about: Any, argument: Any) -> None:
-        with around(about):
+        generator = middleware(about)
+        begin(generator)
+        try:
             check_done(inner(about, argument))
+        except BaseException as error:
+            end_by(generator, error)
+        else:
+            end(generator)
 
     return call_within
 

@@ -91,8 +91,9 @@ class AsyncPrefetchBuffer:
             if self.lease_manager.emits:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
+            decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                message = AsyncMessage(row, lease, self.lease_manager, self._decoder)
+                message = AsyncMessage(row, lease, self.lease_manager, decode, headers)
                 # Trap: threads that take two messages of a key from the queue in order may reach
                 # the gate in reverse order.
                 self._gate.expect(message._ordering_key, message._delivery)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.callables import HALVES, check_done, check_handler, is_async
 from ...errors import InvalidArgument, NoHandler
-from ...middleware import Handling, managers
+from ...middleware import Handling, generators
 from ...topics import ByTopic, check_pattern, overlap
 from ..concurrency import AWAITS, call, in_threads, within
 from .message import begun
@@ -35,7 +35,7 @@ class AsyncHandlers:
 
     def __init__(self, group: str, middleware: Iterable[Middleware]) -> None:
         self._group = group
-        self._around = managers(middleware, "handling")
+        self._around = generators(middleware, "handling")
         self._by_topic: ByTopic[Callable[..., Any]] = ByTopic()
 
     @property
