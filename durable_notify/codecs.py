@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol
 from .errors import InvalidArgument, PayloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import TypeVar
 
@@ -61,6 +61,9 @@ class JsonCodec(Generic[T]):
     msgspec checks its structs, and pydantic all other types: its models, dataclasses,
     ``TypedDict``, ``list[int]``.
 
+    ``decode_json`` returns the value of JSON text. It raises PayloadError if that is not of the
+    type; the error names the fields, and no values.
+
     Raises:
         InvalidArgument: the type cannot be checked, or the package that checks it is missing.
     """
@@ -70,6 +73,7 @@ class JsonCodec(Generic[T]):
         msgspec = sys.modules.get("msgspec")  # if it is not there, this is no struct
         is_struct = msgspec and isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         self._backend = _Msgspec(kind, self.name) if is_struct else _Pydantic(kind, self.name)
+        self.decode_json: Callable[[str | bytes], T] = self._backend.loads
 
     def encode_json(self, value: T) -> str:
         """Return a value as JSON text.
@@ -82,15 +86,6 @@ class JsonCodec(Generic[T]):
         text = self._backend.dumps(value)
         self._backend.loads(text)
         return text.decode()
-
-    def decode_json(self, text: str | bytes) -> T:
-        """Return the value of JSON text.
-
-        Raises:
-            PayloadError: it is not of the type. The text names the fields, and no values.
-        """
-        value: T = self._backend.loads(text)
-        return value
 
     def encode(self, value: T) -> Any:
         """Return a value as JSON; raises what ``encode_json`` raises."""
@@ -179,6 +174,7 @@ class _Pydantic(_Backend):
             ) from None
         try:
             self._adapter = pydantic.TypeAdapter(kind)
+            self._validate = self._adapter.validator.validate_json
         except (pydantic.errors.PydanticUserError, NameError) as error:
             raise InvalidArgument(
                 f"pydantic cannot check {name}: give another type, or a codec of your own. {error}"
@@ -206,7 +202,7 @@ class _Pydantic(_Backend):
 
     def loads(self, text: str | bytes) -> Any:
         try:
-            return self._adapter.validate_json(text)
+            return self._validate(text)
         except self._flaw as error:
             raise self._error(_texts(error)) from None
 

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from .payloads import NewMessage
 
-__all__ = ["Handling", "Middleware", "Publishing", "check_middleware", "overriding"]
+__all__ = [
+    "Around",
+    "Handling",
+    "Middleware",
+    "Publishing",
+    "begin",
+    "check_middleware",
+    "end",
+    "end_by",
+    "generators",
+]
 
-Manager = contextlib.AbstractContextManager[Any] | contextlib.AbstractAsyncContextManager[Any]
+#: What a middleware's method returns, when it is called.
+Around = (
+    Iterator[Any]
+    | AsyncIterator[Any]
+    | contextlib.AbstractContextManager[Any]
+    | contextlib.AbstractAsyncContextManager[Any]
+)
 
 
 class Handling:
@@ -29,7 +46,7 @@ class Handling:
 
     __slots__ = ("group", "is_batch", "messages")
 
-    def __init__(self, group: str, messages: Sequence[Any], *, is_batch: bool) -> None:
+    def __init__(self, group: str, messages: Sequence[Any], is_batch: bool) -> None:
         self.group = group
         self.messages = messages
         self.is_batch = is_batch
@@ -57,11 +74,10 @@ class Publishing:
 class Middleware:
     """Runs around handlers and around publishing; a subclass overrides one method or both.
 
-    Each returns a context manager, whose body is the call. So the same middleware serves both
-    halves of the library::
+    A method is a generator that yields once: there the call runs. So the same middleware serves
+    both halves of the library::
 
         class Timing(dn.Middleware):
-            @contextmanager
             def handling(self, call):
                 began = time.monotonic()
                 try:
@@ -69,18 +85,18 @@ class Middleware:
                 finally:
                     log.info("%s took %.3f s", call.messages, time.monotonic() - began)
 
-    The first of a list is outermost. An exception of the handler passes through; if a middleware
-    suppresses it, the handler counts as returned. In asyncio the context managers may be
-    asynchronous.
+    Or it returns a context manager. In asyncio it may be an asynchronous generator. The first of a
+    list is outermost. An exception of the call is raised at the ``yield``; if a middleware
+    suppresses it, the handler counts as returned.
     """
 
-    def handling(self, call: Handling, /) -> Manager:
-        """Return what runs around the call of a handler, its transaction included."""
+    def handling(self, call: Handling, /) -> Around:
+        """Run around the call of a handler, its transaction included."""
         del call
         return contextlib.nullcontext()
 
-    def publishing(self, call: Publishing, /) -> Manager:
-        """Return what runs around publishing. What it raises before its ``yield`` prevents it."""
+    def publishing(self, call: Publishing, /) -> Around:
+        """Run around publishing. What it raises before its ``yield`` prevents it."""
         del call
         return contextlib.nullcontext()
 
@@ -90,7 +106,7 @@ def check_middleware(middleware: Iterable[Middleware], *, awaited: bool) -> tupl
 
     Args:
         middleware: what the user gave.
-        awaited: whether context managers may be asynchronous.
+        awaited: whether it may be asynchronous.
 
     Raises:
         InvalidArgument: it is no list of middleware, or one is for asyncio and may not be.
@@ -101,31 +117,71 @@ def check_middleware(middleware: Iterable[Middleware], *, awaited: bool) -> tupl
         if not isinstance(one, Middleware):
             raise InvalidArgument(f"middleware has {one!r}, which is no dn.Middleware object")
         for name in ("handling", "publishing"):
-            _check_method(one, name, awaited=awaited)
+            method = getattr(one, name)
+            where = f"{type(one).__name__}.{name}()"
+            if inspect.iscoroutinefunction(method):
+                raise InvalidArgument(f"{where} must yield once: there the call runs")
+            if not awaited and inspect.isasyncgenfunction(inspect.unwrap(method)):
+                raise InvalidArgument(f"{where} is for asyncio: use it with the Async classes")
     return tuple(middleware)
 
 
-def _check_method(middleware: Middleware, name: str, *, awaited: bool) -> None:
-    method = getattr(middleware, name)
-    where = f"{type(middleware).__name__}.{name}()"
-    if any(
-        is_kind(method)
-        for is_kind in (
-            inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction
-        )
-    ):  # fmt: skip
-        raise InvalidArgument(
-            f"{where} must return a context manager: decorate it with @contextmanager, or in "
-            "asyncio with @asynccontextmanager"
-        )
-    if not awaited and inspect.isasyncgenfunction(inspect.unwrap(method)):
-        raise InvalidArgument(f"{where} is for asyncio: use it with the Async classes")
-
-
-def overriding(middleware: Iterable[Middleware], name: str) -> list[Any]:
-    """Return the methods of this name that are overridden; the others would do nothing."""
+def generators(middleware: Iterable[Middleware], name: str) -> list[Callable[[Any], Any]]:
+    """Return the methods of this name that are overridden, each as a generator function."""
     return [
-        getattr(one, name)
+        _generating(getattr(one, name))
         for one in middleware
         if getattr(type(one), name) is not getattr(Middleware, name)
     ]
+
+
+def _generating(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        return method
+    if inspect.isasyncgenfunction(inspect.unwrap(method)):
+
+        async def enter_async(call: Any) -> AsyncIterator[None]:
+            async with method(call):
+                yield
+
+        return enter_async
+
+    def enter(call: Any) -> Iterator[None]:
+        with method(call):
+            yield
+
+    return enter
+
+
+#: What ``next`` returns for a generator that has ended.
+OVER: Any = object()
+_TWICE = "a middleware yielded twice: the call runs only once"
+
+
+def begin(generator: Iterator[Any]) -> None:
+    """Run a middleware up to its yield."""
+    if next(generator, OVER) is OVER:
+        raise RuntimeError("a middleware did not yield: it must once, there the call runs")
+
+
+def end(generator: Iterator[Any]) -> None:
+    """Run a middleware to its end, after the call has returned."""
+    if next(generator, OVER) is not OVER:
+        raise RuntimeError(_TWICE)
+
+
+def end_by(generator: Generator[Any, Any, Any], error: BaseException) -> None:
+    """Run a middleware to its end, after the call has raised; raise what it raises.
+
+    It returns if the middleware has suppressed the error.
+    """
+    try:
+        generator.throw(error)
+    except StopIteration:
+        return
+    except RuntimeError as raised:
+        # Trap: a StopIteration that leaves a generator becomes a RuntimeError.
+        if isinstance(error, StopIteration) and raised.__cause__ is error:
+            raise error from None
+        raise
+    raise RuntimeError(_TWICE)

@@ -292,7 +292,7 @@ class ReadMessage(Generic[T]):
         message_id, key, text, data, headers, published_at = row
         payload: Any
         try:
-            payload = decoder.payload(topic, text, data)
+            payload = decoder.of(topic)(text, data)
         except PayloadError as error:
             payload = error
         except (ValueError, RecursionError):

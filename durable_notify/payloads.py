@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
+    "Decode",
     "Decoder",
     "Dumps",
     "Encoded",
@@ -188,6 +189,10 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
     return timedelta(seconds=seconds)
 
 
+#: Returns the payload of JSON text, or of bytes.
+Decode = Callable[[str | None, bytes | None], Any]
+
+
 class Decoder:
     """Decodes what a consumer or a reader receives: JSON, or the type of its topic.
 
@@ -208,25 +213,22 @@ class Decoder:
             raise InvalidArgument(f"there are two types of topic {name!r}: make one Topic of it")
         self._types.set(name, typed or known)
 
-    def typed(self, topic: str) -> Topic[Any] | None:
-        """Return the topic, if it has a type."""
-        return self._types.find(topic)
+    def of(self, topic: str) -> Decode:
+        """Return what decodes the payloads of a topic: JSON text, or bytes.
 
-    def payload(self, topic: str, text: str | None, data: bytes | None) -> Any:
-        """Return the payload of a message: JSON text, or bytes.
-
-        Raises:
-            PayloadError: it is not of the topic's type.
-            ValueError, RecursionError: PostgreSQL holds JSON that Python cannot decode.
+        It raises PayloadError if one is not of the topic's type; ValueError or RecursionError for
+        JSON that PostgreSQL holds and Python cannot decode.
         """
         typed = self._types.find(topic)
-        if typed is not None:
-            return typed.read(text, data)
-        return data if text is None else json.loads(text)
+        return _as_it_is if typed is None else typed.read
 
-    def headers(self, text: str | None) -> dict[str, Any]:
-        """Return the headers; raises as ``payload``."""
-        return {} if text is None else json.loads(text)
+    def headers(self, text: str) -> Any:
+        """Return the headers; raises ValueError or RecursionError as ``of`` does."""
+        return json.loads(text)
+
+
+def _as_it_is(text: str | None, data: bytes | None) -> Any:
+    return data if text is None else json.loads(text)
 
 
 def readable(text: str) -> Any:

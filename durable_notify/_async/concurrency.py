@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
 from ..drivers import begun_async as begun_by_driver
 from ..drivers import find_async as find_driver
+from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -157,18 +159,31 @@ async def call(handler: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def within(
-    around: Callable[[Any], Any], inner: Callable[[Any, Any], Awaitable[Any]]
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Return a function that calls another in a context manager, of either kind."""
+    middleware: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Awaitable[None]]:
+    """Return a function that calls another to its end within a middleware's generator."""
+    if inspect.isasyncgenfunction(middleware):
+        manager = contextlib.asynccontextmanager(middleware)
 
-    async def call_within(about: Any, argument: Any) -> Any:
-        manager = around(about)
-        if hasattr(manager, "__enter__"):
-            with manager:
-                return await inner(about, argument)
-            return None  # it has suppressed an exception
-        async with manager:
-            return await inner(about, argument)
+        async def call_within_async(about: Any, argument: Any) -> None:
+            async with manager(about):
+                result = inner(about, argument)
+                check_done(await result if inspect.isawaitable(result) else result)
+
+        return call_within_async
+
+    # Trap: contextlib.contextmanager would cost as much as all else around a handler.
+    async def call_within(about: Any, argument: Any) -> None:
+        generator = middleware(about)
+        begin(generator)
+        try:
+            result = inner(about, argument)
+            if result is not None:
+                check_done(await result if inspect.isawaitable(result) else result)
+        except BaseException as error:
+            end_by(generator, error)
+        else:
+            end(generator)
 
     return call_within
 

@@ -9,7 +9,7 @@ from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
-from ..middleware import Publishing, check_middleware, overriding
+from ..middleware import Publishing, check_middleware, generators
 from ..options import check_on_event
 from ..payloads import Encoded, NewMessage, dedup_of, encode, stored, times_of
 from ..topics import check_topic
@@ -55,7 +55,7 @@ class AsyncPublisher:
     ) -> None:
         check_on_event(on_event)
         checked = check_middleware(middleware, awaited=AWAITS)
-        self._around = overriding(checked, "publishing")
+        self._around = generators(checked, "publishing")
         self._dumps = dumps
         self._trace = trace
         self._emitter = EventEmitter(on_event)

@@ -47,9 +47,10 @@ async def published(connection: Publishable, topic: TopicName) -> list[Published
     These are those of its open transaction, and what was committed before. The connection's role
     must own the schema.
     """
-    name, decoder = check_topic(topic), Decoder([topic])
+    name = check_topic(topic)
+    decode = Decoder([topic]).of(name)
     rows = await fetch(connection, sql.PUBLISHED, (name,))
-    return [PublishedMessage.of(name, row, decoder) for row in rows]
+    return [PublishedMessage.of(name, row, decode) for row in rows]
 
 
 async def assert_published(
@@ -300,7 +301,8 @@ def message(
     name, as_stored = check_topic(topic), (encoded.payload, encoded.data, encoded.headers)
     row = (0, id, name, encoded.key, *as_stored, at, attempt)
     recorder: Any = _Recorder(connection)
-    return AsyncRecordedMessage(row, lease, recorder, Decoder([topic]))
+    decoder = Decoder([topic])
+    return AsyncRecordedMessage(row, lease, recorder, decoder.of(name), decoder.headers)
 
 
 class AsyncRecordedMessage(AsyncMessage[Any]):

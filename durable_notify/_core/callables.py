@@ -7,7 +7,7 @@ import inspect
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, WorkNotDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,3 +95,9 @@ def left_undone(result: Any) -> str | None:
     else:
         return None
     return f"the handler returned {kind} and has not done its work: {REMEDIES[kind]}"
+
+
+def check_done(result: Any) -> None:
+    """Raise WorkNotDone if a handler returned work instead of doing it."""
+    if result is not None and (undone := left_undone(result)) is not None:
+        raise WorkNotDone(undone)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from ..payloads import Decoder
+    from ..payloads import Decode
 
 __all__ = ["ANY", "Drained", "Expected", "PublishedMessage"]
 
@@ -43,11 +43,11 @@ class PublishedMessage:
     expires_at: datetime | None
 
     @classmethod
-    def of(cls, topic: str, row: tuple[Any, ...], decoder: Decoder) -> PublishedMessage:
+    def of(cls, topic: str, row: tuple[Any, ...], decode: Decode) -> PublishedMessage:
         """Make one of a row: id, key, payload, data, headers and the three times."""
         message_id, key, text, data, headers, *times = row
         try:
-            content = decoder.payload(topic, text, None if data is None else bytes(data))
+            content = decode(text, None if data is None else bytes(data))
         except (ValueError, RecursionError):
             content = readable(text) if data is None else bytes(data)
         return cls(

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
 from ..drivers import begun as begun_by_driver
 from ..drivers import find as find_driver
+from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,13 +166,20 @@ def call(handler: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def within(
-    around: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
-) -> Callable[[Any, Any], Any]:
-    """Return a function that calls another in a context manager."""
+    middleware: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], None]:
+    """Return a function that calls another within a middleware's generator."""
 
-    def call_within(about: Any, argument: Any) -> Any:
-        with around(about):
-            return inner(about, argument)
+    # Trap: contextlib.contextmanager would cost as much as all else around a handler.
+    def call_within(about: Any, argument: Any) -> None:
+        generator = middleware(about)
+        begin(generator)
+        try:
+            check_done(inner(about, argument))
+        except BaseException as error:
+            end_by(generator, error)
+        else:
+            end(generator)
 
     return call_within
 

@@ -48,9 +48,10 @@ def published(connection: Publishable, topic: TopicName) -> list[PublishedMessag
     These are those of its open transaction, and what was committed before. The connection's role
     must own the schema.
     """
-    name, decoder = check_topic(topic), Decoder([topic])
+    name = check_topic(topic)
+    decode = Decoder([topic]).of(name)
     rows = fetch(connection, sql.PUBLISHED, (name,))
-    return [PublishedMessage.of(name, row, decoder) for row in rows]
+    return [PublishedMessage.of(name, row, decode) for row in rows]
 
 
 def assert_published(
@@ -301,7 +302,8 @@ def message(
     name, as_stored = check_topic(topic), (encoded.payload, encoded.data, encoded.headers)
     row = (0, id, name, encoded.key, *as_stored, at, attempt)
     recorder: Any = _Recorder(connection)
-    return RecordedMessage(row, lease, recorder, Decoder([topic]))
+    decoder = Decoder([topic])
+    return RecordedMessage(row, lease, recorder, decoder.of(name), decoder.headers)
 
 
 class RecordedMessage(Message[Any]):

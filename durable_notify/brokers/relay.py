@@ -26,7 +26,7 @@ from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
 from ..models import ReadMessage
-from ..payloads import Decoder, JsonText, members
+from ..payloads import Decode, Decoder, JsonText, members
 from ..topics import check_topics
 from .broker import (
     BrokerMessage,
@@ -78,12 +78,12 @@ class _Text(Decoder):
     Trap: decoding and encoding would change a number of 20 digits.
     """
 
-    def payload(self, topic: str, text: str | None, data: bytes | None) -> str | bytes | None:
+    def of(self, topic: str) -> Decode:
         del topic
-        return data if text is None else text
+        return lambda text, data: data if text is None else text
 
-    def headers(self, text: str | None) -> dict[str, Any]:
-        found = {} if text is None else members(text)
+    def headers(self, text: str) -> dict[str, Any]:
+        found = members(text)
         return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..payloads import Decoder, JsonText
+from ..payloads import Decode, Decoder, JsonText
 
 if TYPE_CHECKING:
     from .database import Connection
@@ -95,12 +95,12 @@ def shown(value: object) -> str:
 class AsWritten(Decoder):
     """Keeps the JSON of payloads and headers as written; see ``json_line``."""
 
-    def payload(self, topic: str, text: str | None, data: bytes | None) -> Any:
+    def of(self, topic: str) -> Decode:
         del topic
-        return data if text is None else JsonText(text)
+        return lambda text, data: data if text is None else JsonText(text)
 
-    def headers(self, text: str | None) -> Any:
-        return {} if text is None else JsonText(text)
+    def headers(self, text: str) -> Any:
+        return JsonText(text)
 
 
 def json_line(value: Any) -> str:

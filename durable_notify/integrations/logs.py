@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
 import logging
@@ -65,9 +64,9 @@ def fields_of(call: Handling) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_NONE = dict.fromkeys(("group", "topic", "message_id", "attempt", "messages"))
-_current: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(
-    "durable_notify handling", default=_NONE
+_NAMES = ("group", "topic", "message_id", "attempt", "messages")
+_current: contextvars.ContextVar[Handling | None] = contextvars.ContextVar(
+    "durable_notify handling", default=None
 )
 
 
@@ -79,10 +78,9 @@ class LogContext(Middleware, logging.Filter):
     They are None outside of handlers. Those that a record has already stay.
     """
 
-    @contextlib.contextmanager
     def handling(self, call: Handling, /) -> Iterator[None]:
         """Set the fields while a handler runs."""
-        token = _current.set({**_NONE, **fields_of(call)})
+        token = _current.set(call)
         try:
             yield
         finally:
@@ -90,7 +88,9 @@ class LogContext(Middleware, logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields to a record; lets every record pass."""
-        for name, value in _current.get().items():
+        call = _current.get()
+        fields = {} if call is None else fields_of(call)
+        for name in _NAMES:
             if not hasattr(record, name):
-                setattr(record, name, value)
+                setattr(record, name, fields.get(name))
         return True

@@ -58,7 +58,6 @@ class Tracing(Middleware):
     def __init__(self, *, tracer_provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
 
-    @contextlib.contextmanager
     def publishing(self, call: Publishing, /) -> Iterator[None]:
         """Run publishing in a span."""
         attributes = {**_attributes("send", call.topic), "messaging.operation.type": "send"}
@@ -105,7 +104,7 @@ def processing(
     messages = argument if is_batch else [argument]
     tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
     group = messages[0]._lease_manager.group  # noqa: SLF001
-    return _processing(tracer, Handling(group, messages, is_batch=is_batch))
+    return _processing(tracer, Handling(group, messages, is_batch))
 
 
 @contextlib.contextmanager

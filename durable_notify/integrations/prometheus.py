@@ -5,7 +5,6 @@ Needs the extra ``prometheus``.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -131,7 +130,6 @@ class Metrics(Middleware):
         if count is not None:
             count(event)
 
-    @contextlib.contextmanager
     def handling(self, call: Handling, /) -> Iterator[None]:
         """Count the messages that a handler has."""
         gauges = [self._handling.labels(call.group, message.topic) for message in call.messages]

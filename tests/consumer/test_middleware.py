@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -41,9 +41,8 @@ class Noting(dn.Middleware):
 
     def handling(self, call: dn.Handling) -> Any:
         ids = [message.id for message in call.messages]
-        return self.around(call.group, ids, call.is_batch)
+        return self.around(call.group, ids, call.is_batch)  # a context manager
 
-    @contextmanager
     def publishing(self, call: dn.Publishing) -> Iterator[None]:
         with self.around(call.topic, [one.payload for one in call.messages], call.is_batch):
             yield
@@ -102,7 +101,6 @@ async def test_around_the_transaction_of_the_handler(api: Api, dsn: str, conn: C
     found: list[Any] = []
 
     class Looking(dn.Middleware):
-        @contextmanager
         def handling(self, call: dn.Handling) -> Iterator[None]:
             yield
             with psycopg.connect(dsn) as connection:
@@ -141,7 +139,6 @@ async def test_work_that_was_not_done_is_an_error_within(
 class Policy(dn.Middleware):
     """A policy for errors: some are not, others are the user's own."""
 
-    @contextmanager
     def handling(self, call: dn.Handling) -> Iterator[None]:
         try:
             yield
@@ -168,7 +165,6 @@ async def test_around_publishing(api: Api, dsn: str, conn: Connection) -> None:
     noted: list[Any] = []
 
     class Tenant(dn.Middleware):
-        @contextmanager
         def publishing(self, call: dn.Publishing) -> Iterator[None]:
             call.messages = [
                 dn.NewMessage(one.payload, key=one.key, headers={"tenant": 7})
@@ -200,7 +196,6 @@ async def test_a_middleware_may_prevent_publishing(api: Api, dsn: str, conn: Con
             raise PermissionError
 
     class Swallowing(dn.Middleware):
-        @contextmanager
         def publishing(self, call: dn.Publishing) -> Iterator[None]:
             with contextlib.suppress(dn.PayloadError):
                 yield
@@ -214,11 +209,64 @@ async def test_a_middleware_may_prevent_publishing(api: Api, dsn: str, conn: Con
     assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
 
 
+class Often(dn.Middleware):
+    """Yields as often as it is told."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def handling(self, call: dn.Handling) -> Iterator[None]:
+        for _ in range(self.times):
+            with contextlib.suppress(KeyError):
+                yield
+
+
+@pytest.mark.parametrize(
+    ("times", "why"),
+    [
+        (0, "a middleware did not yield: it must once, there the call runs"),
+        (2, "a middleware yielded twice: the call runs only once"),
+    ],
+)
+@pytest.mark.parametrize("error", [None, KeyError])
+async def test_a_middleware_yields_once(
+    api: Api, dsn: str, conn: Connection, times: int, why: str, error: Any
+) -> None:
+    send(conn, [1])
+
+    def handle(_: Any) -> None:
+        if error:
+            raise error
+
+    await run(api, consumer_of(api, dsn, Often(times), max_attempts=1), "run", handle)
+    assert [letter[2] for letter in dead_letters(conn)] == [
+        f"attempt 1 of 1 failed: RuntimeError: {why}"
+    ]
+
+
+async def test_an_error_passes_through_as_it_is(api: Api, dsn: str, conn: Connection) -> None:
+    """Also StopIteration, which generators cannot let pass."""
+    found: list[Any] = []
+    send(conn, [1, 2])
+
+    def rules(error: BaseException, message: Any) -> dn.Ack:
+        found.append((message.id, type(error), error.__cause__, error.__context__))
+        return dn.Ack()
+
+    def handle(message: Any) -> None:
+        raise StopIteration if message.id == 1 else KeyError
+
+    await run(api, consumer_of(api, dsn, Often(1), Noting("a", []), on_error=rules), "run", handle)
+    # An async function makes a RuntimeError of it, with or without a middleware.
+    kind = RuntimeError if api.is_async else StopIteration
+    assert [one[:2] for one in found] == [(1, kind)]
+    assert outstanding(conn) == 0
+
+
 class Awaiting(dn.Middleware):
     def __init__(self, noted: list[str]) -> None:
         self.noted = noted
 
-    @asynccontextmanager
     async def handling(self, call: dn.Handling) -> AsyncIterator[None]:
         self.noted.append("in")
         yield
@@ -246,17 +294,12 @@ def test_what_is_no_middleware_is_refused(api: Api, dsn: str) -> None:
         async def handling(self, call: dn.Handling) -> None:  # type: ignore[override]
             ...
 
-    class Generator(dn.Middleware):
-        def publishing(self, call: dn.Publishing) -> Any:
-            yield
-
     wrong: Any
     for wrong, match in (
         ([print], "middleware has <built-in function print>, which is no dn.Middleware object"),
         ([Noting], "which is no dn.Middleware object"),
         (Noting("a", []), "middleware is a list of dn.Middleware objects, not <"),
-        ([Coroutine()], r"Coroutine.handling\(\) must return a context manager: decorate it with"),
-        ([Generator()], r"Generator.publishing\(\) must return a context manager"),
+        ([Coroutine()], r"Coroutine.handling\(\) must yield once: there the call runs"),
     ):
         with pytest.raises(dn.InvalidArgument, match=match):
             consumer_of(api, dsn, *wrong) if isinstance(wrong, list) else api.consumer(

@@ -100,8 +100,9 @@ class AsyncPrefetchBuffer:
             if self.lease_manager.emits:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
+            decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                yield AsyncMessage(row, lease, self.lease_manager, self._decoder)
+                yield AsyncMessage(row, lease, self.lease_manager, decode, headers)
 
     def end(self) -> None:
         """Deliver nothing more."""

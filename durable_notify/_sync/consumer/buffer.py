@@ -101,8 +101,9 @@ class PrefetchBuffer:
             if self.lease_manager.emits:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
+            decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                yield Message(row, lease, self.lease_manager, self._decoder)
+                yield Message(row, lease, self.lease_manager, decode, headers)
 
     def end(self) -> None:
         """Deliver nothing more."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import HALVES, check_handler, is_async, left_undone
-from ...errors import InvalidArgument, NoHandler, WorkNotDone
-from ...middleware import Handling, overriding
+from ..._core.callables import HALVES, check_done, check_handler, is_async
+from ...errors import InvalidArgument, NoHandler
+from ...middleware import Handling, generators
 from ...topics import ByTopic, check_pattern, overlap
 from ..concurrency import AWAITS, call, in_threads, within
 from ..database.callers import begun
@@ -36,7 +36,7 @@ class Handlers:
 
     def __init__(self, group: str, middleware: Iterable[Middleware]) -> None:
         self._group = group
-        self._around = overriding(middleware, "handling")
+        self._around = generators(middleware, "handling")
         self._by_topic: ByTopic[Callable[..., Any]] = ByTopic()
 
     @property
@@ -106,16 +106,17 @@ class Handlers:
             plain: Callable[[Any], Any] = handler
             return plain
 
-        def innermost(_: Handling, argument: Any) -> None:
-            _check_done(call(handler, argument))
+        def innermost(_: Handling, argument: Any) -> Any:
+            return handler(argument)
 
-        chain: Any = innermost
+        chain: Callable[[Any, Any], Any] = innermost
         for around in reversed(self._around):
             chain = within(around, chain)
+        group = self._group
 
-        def handle(argument: Any) -> None:
+        def handle(argument: Any) -> Any:
             messages = argument if is_batch else [argument]
-            chain(Handling(self._group, messages, is_batch=is_batch), argument)
+            return chain(Handling(group, messages, is_batch), argument)
 
         return handle
 
@@ -133,14 +134,9 @@ def _in_transaction(handler: Callable[..., Any], transaction: Any) -> Callable[[
     def handle(message: Message[Any]) -> None:
         with message.transaction(source) as connection:
             # Here, not by the caller: the transaction must not commit.
-            _check_done(call(handler, message, connection))
+            check_done(call(handler, message, connection))
 
     return handle
-
-
-def _check_done(result: Any) -> None:
-    if (undone := left_undone(result)) is not None:
-        raise WorkNotDone(undone)
 
 
 def _check_arguments(handler: Callable[..., Any], names: tuple[str, ...]) -> None:

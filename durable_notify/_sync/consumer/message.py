@@ -16,12 +16,12 @@ from ..database.callers import begun, fetch
 from ..database.queries import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..._core.leases import Lease, Outcome
     from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
-    from ...payloads import Decoder
+    from ...payloads import Decode
     from ..database.callers import Publishable
     from .leases import LeaseManager
 
@@ -49,7 +49,8 @@ class Message(Generic[T]):
         row: tuple[Any, ...],
         lease: Lease,
         lease_manager: LeaseManager,
-        decoder: Decoder,
+        decode: Decode,
+        decode_headers: Callable[[str], Any],
     ) -> None:
         (
             _,
@@ -66,8 +67,9 @@ class Message(Generic[T]):
         self._flaw: Exception | None = None
         self.payload, self.headers = None, {}  # type: ignore[assignment]
         try:
-            self.payload = decoder.payload(self.topic, text, data)
-            self.headers = decoder.headers(headers)
+            self.payload = decode(text, data)
+            if headers is not None:
+                self.headers = decode_headers(headers)
         except (ValueError, RecursionError) as error:
             # PostgreSQL holds JSON that Python cannot decode, or that is not of the topic's type.
             self._flaw = error
