@@ -30,7 +30,7 @@ def find(connection: Any) -> Caller | psycopg.Connection[Any]:
     if isinstance(connection, psycopg.Connection):
         return connection
     found = (
-        sqlalchemy.caller(connection) or psycopg2.caller(connection) or django.caller(connection)
+        psycopg2.caller(connection) or django.caller(connection) or sqlalchemy.caller(connection)
     )
     if found:
         return found
@@ -51,7 +51,7 @@ async def find_async(connection: Any) -> AsyncCaller | psycopg.AsyncConnection[A
     """
     if isinstance(connection, psycopg.AsyncConnection):
         return connection
-    found = await sqlalchemy.caller_async(connection) or asyncpg.caller(connection)
+    found = asyncpg.caller(connection) or await sqlalchemy.caller_async(connection)
     if found:
         return found
     wanted = (

@@ -29,6 +29,8 @@ class _Session:
     def parameter(self, name: LiteralString) -> str | None:
         """Return a parameter that the server reports to every client; None: not known here."""
         raw = self.raw
+        if raw.is_closed() if hasattr(raw, "is_closed") else getattr(raw, "closed", False):
+            return None  # running a statement fails, with the error that the program expects
         if hasattr(raw, "get_settings"):  # asyncpg
             value = getattr(raw.get_settings(), name, None)
         elif hasattr(raw, "parameter_statuses"):  # pg8000

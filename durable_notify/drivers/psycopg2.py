@@ -64,4 +64,8 @@ class _Caller(Caller):
             return plain_rows(own.fetchall()) if own.description else []
 
     def commits_each(self) -> bool:
-        return bool(self.raw.autocommit) and not self.in_transaction()
+        if not self.raw.autocommit or self.in_transaction():
+            return False
+        # Trap: within ``with connection``, a statement begins a transaction here, too.
+        self.run("SELECT 1", ())
+        return not self.in_transaction()

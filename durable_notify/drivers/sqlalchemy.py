@@ -28,21 +28,25 @@ __all__ = ["caller", "caller_async", "is_async", "is_plain"]
 
 def is_plain(connection: Any) -> bool:
     """Return whether it is a Connection or Session."""
-    if not sys.modules.get("sqlalchemy"):
-        return False  # do not import it for programs that do not use it
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session, scoped_session
-
-    return isinstance(connection, (Connection, Session, scoped_session))
+    return isinstance(
+        connection,
+        (
+            *_loaded("sqlalchemy", "Connection"),
+            *_loaded("sqlalchemy.orm", "Session", "scoped_session"),
+        ),
+    )
 
 
 def is_async(connection: Any) -> bool:
     """Return whether it is an AsyncConnection or AsyncSession."""
-    if not sys.modules.get("sqlalchemy.ext.asyncio"):
-        return False
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    kinds = ("AsyncConnection", "AsyncSession", "async_scoped_session")
+    return isinstance(connection, tuple(_loaded("sqlalchemy.ext.asyncio", *kinds)))
 
-    return isinstance(connection, (AsyncConnection, AsyncSession, async_scoped_session))
+
+def _loaded(module: str, *kinds: str) -> list[type]:
+    """Return classes of a module, which is not imported for programs that do not use it."""
+    loaded = sys.modules.get(module)
+    return [getattr(loaded, kind) for kind in kinds] if loaded else []
 
 
 def caller(connection: Any) -> Caller | psycopg.Connection[Any] | None:

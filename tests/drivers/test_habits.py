@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 
 import durable_notify as dn
 from tests.drivers.kits import of_asyncpg, of_django, where
-from tests.drivers.test_publishing import payloads
+from tests.drivers.test_publishing import KILL, payloads
 
 Connection = psycopg.Connection[Any]
 publisher, admin = dn.Publisher(), dn.Admin()
@@ -68,6 +69,21 @@ def test_psycopg2(
         assert groups[0].created_at.tzinfo is not None
     connection.close()
     assert rows(conn, topic) == KEPT
+
+
+def test_a_block_of_psycopg2_in_autocommit_mode(dsn: str, conn: Connection, topic: str) -> None:
+    """It is a transaction, which no call of ours commits."""
+    conn.execute("SELECT durable_notify.subscribe('blocks', '{t}')")
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    with contextlib.suppress(ZeroDivisionError), connection:
+        admin.pause(connection, "blocks")
+        publisher.publish(connection, topic, 1)
+        raise ZeroDivisionError
+    connection.close()
+    (group,) = [one for one in admin.groups(conn) if one.name == "blocks"]
+    assert group.paused_at is None
+    assert payloads(conn, topic) == []
 
 
 # asyncpg
@@ -144,6 +160,19 @@ def test_django_refuses_a_broken_transaction(connection: Any, conn: Connection, 
         transaction.set_rollback(True)
         with pytest.raises(transaction.TransactionManagementError):
             publisher.publish(connection, topic, 2)
+    assert payloads(conn, topic) == []
+
+
+def test_errors_of_a_connection_that_has_died_are_djangos(
+    connection: Any, conn: Connection, topic: str
+) -> None:
+    with pytest.raises(django.db.Error), transaction.atomic():
+        publisher.publish(connection, topic, 1)
+        conn.execute(KILL)
+        for _ in range(2):
+            with pytest.raises(django.db.Error):
+                publisher.publish(connection, topic, 2)
+        raise django.db.Error
     assert payloads(conn, topic) == []
 
 

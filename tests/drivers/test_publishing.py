@@ -27,6 +27,10 @@ NUMBERS = [
     0, 2**53 + 1, 2**63, -(2**64), 10**300, 0.1 + 0.2, 1e16, 1.2345e16, 1e22, 5e-324, sys.float_info.max,
 ]  # fmt: skip
 
+#: Ends all other sessions of the database.
+KILL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
 
 def payloads(conn: Connection, topic: str) -> list[Any]:
     query = "SELECT payload FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
@@ -287,13 +291,11 @@ async def test_bad_arguments_leave_the_transaction_alone(
 
 
 async def test_a_connection_that_has_died(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:
-    kill = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     raised: list[BaseException] = []
     with contextlib.suppress(Exception):  # when it is rolled back and closed
         async with kit.connect(dsn) as opened, opened.transaction():
             await publish(kit, opened, topic, 1)
-            conn.execute(kill)
+            conn.execute(KILL)
             try:
                 await publish(kit, opened, topic, 2)
             except Exception as error:
