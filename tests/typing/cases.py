@@ -6,6 +6,8 @@ A line with an ignore must have an error: both checkers report ignores that are 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, assert_type
 
 import psycopg
@@ -65,6 +67,73 @@ async def publishing(
     await publisher.publish_many(connection, orders, [Paid(1)])  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert_type(dn.Publisher().publish(plain, orders, Placed(1)), int)
     dn.Publisher().publish(plain, orders, Paid(1))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
+
+by_topic = dn.AsyncConsumer("", group="g", concurrency=2)
+assert_type(by_topic, dn.AsyncConsumer[Any])
+
+
+@by_topic.on(orders)
+async def place_later(message: dn.AsyncMessage[Placed]) -> int:
+    return message.payload.order_id
+
+
+@by_topic.on(dn.Topic("paid", Paid), transaction=True)
+async def pay_later(message: dn.AsyncMessage[Paid], connection: Any) -> None:
+    assert_type(message.payload, Paid)
+
+
+@by_topic.on("mails", thread=True)
+@by_topic.on("mails.*")
+def mail_later(message: dn.AsyncMessage) -> None:
+    assert_type(message.payload, Any)
+
+
+@by_topic.on(payments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def wrong_type(message: dn.AsyncMessage[Placed]) -> None: ...
+
+
+@by_topic.on(payments, transaction=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def no_connection(message: dn.AsyncMessage[Paid]) -> None: ...
+
+
+@by_topic.on(payments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def other_half(message: dn.Message[Paid]) -> None: ...
+
+
+async def running() -> None:
+    assert_type(await place_later(dn.AsyncMessage[Placed].__new__(dn.AsyncMessage)), int)
+    async with by_topic.running() as consumer:
+        assert_type(consumer, dn.AsyncConsumer[Any])
+    await dn.run_async(by_topic, dn.AsyncConsumer("", group="g", topics=[orders]))
+    await dn.run_async(dn.Consumer("", group="g"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    dn.run(dn.Consumer("", group="g"))
+
+
+class Timing(dn.Middleware):
+    def handling(self, call: dn.Handling) -> Iterator[None]:
+        assert_type(call.group, str)
+        yield
+
+    @contextmanager
+    def publishing(self, call: dn.Publishing) -> Iterator[None]:
+        assert_type(call.ids, list[int])
+        yield
+
+
+class Awaiting(dn.Middleware):
+    async def handling(self, call: dn.Handling) -> AsyncIterator[None]:
+        yield
+
+
+class Returning(dn.Middleware):
+    def handling(self, call: dn.Handling) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        return call.group
+
+
+dn.Publisher(middleware=[Timing(), Awaiting()])
+dn.AsyncConsumer("", group="g", topics=["a"], middleware=[Timing()])
+dn.AsyncPublisher(middleware=[print])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 async def consuming(dsn: str) -> None:
