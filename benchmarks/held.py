@@ -89,14 +89,14 @@ def xmin(*, seconds: float = 600.0, rate: int = 2_000, part: float = 60.0) -> Re
 
 def open_writers(*, rounds: int = 5, messages: int = 200) -> Report:
     """Compare wake-ups with and without open transactions of other sessions."""
-    taken: dict[str, list[list[float]]] = {"nobody": [], "elsewhere": [], "has published": []}
+    taken: dict[str, list[list[float]]] = {"none": [], "elsewhere": [], "has published": []}
     with server() as running, psycopg.connect(running.dsn(), autocommit=True) as admin:
         dsn = running.dsn()
         admin.execute("CREATE DATABASE elsewhere")
         with psycopg.connect(running.dsn("elsewhere"), autocommit=True) as other:
             other.execute("CREATE TABLE work (n int)")
         holders = {
-            "nobody": None,
+            "none": None,
             "elsewhere": (running.dsn("elsewhere"), "INSERT INTO work VALUES (1)"),
             "has published": (dsn, INSERT % 1),
         }
@@ -115,7 +115,7 @@ def open_writers(*, rounds: int = 5, messages: int = 200) -> Report:
                             stack.callback(held.rollback)
                         taken[name].append(latencies(listener, publisher, messages))
         about = machine(admin) | {"messages": messages, "unit": "ms"}
-    base = [percentile(values, 99) for values in taken["nobody"]]
+    base = [percentile(values, 99) for values in taken["none"]]
     figures = [
         Figure(
             f"99th percentile beside a transaction that {what}, of without",

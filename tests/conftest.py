@@ -11,16 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
+from _pytest.terminal import TerminalReporter
 from hypothesis import HealthCheck, settings
 
 from durable_notify import schema
 from durable_notify._core.pacing import BatchSizer
 from durable_notify.embedded import Server
 from tests.support.api import Api
+from tests.support.missing import sum_up
 from tests.support.postgres import Postgres, find_postgres, needed_binaries, own_server
 from tests.support.sessions import Sessions
 
-pytest_plugins = ["tests.support.fix_summary"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -30,6 +31,24 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How fast the machine is says nothing about the code.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Print the line behind all that pytest prints: so it is the last one."""
+    yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not isinstance(terminal, TerminalReporter) or hasattr(session.config, "workerinput"):
+        return
+    skipped = terminal.stats.get("skipped", [])
+    line = sum_up(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in skipped
+        if isinstance(report.longrepr, tuple)
+    )
+    if "not slow" in session.config.option.markexpr:
+        line += " Slow tests did not run; to run them: python3 tasks.py test --all"
+    terminal.write_line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

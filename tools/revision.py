@@ -54,10 +54,10 @@ TABLES = """
 """
 #: Functions that were released with settings in their bodies, wherever their files are by now.
 SETTINGS = {"notify_policy", "mirror_of", "_key_required", "_closed_below"}
-# Trap: a grant and a replaced function write the same rows of the catalog.
-BEGIN = """LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE;
-SET LOCAL check_function_bodies = off;
-"""
+# Trap: a grant and a replaced function write the same rows of the catalog. The lock comes first:
+# what a developer wrote may lock what a grant waits for.
+LOCK = "LOCK TABLE durable_notify.access IN SHARE ROW EXCLUSIVE MODE;\n"
+BEGIN = "SET LOCAL check_function_bodies = off;\n"
 END = """RESET check_function_bodies;
 DO $block$ BEGIN
     PERFORM durable_notify._apply_grants(r.oid) FROM pg_catalog.pg_roles r
@@ -148,7 +148,7 @@ def run(connection: psycopg.Connection[Any], hand: str, after: Functions) -> str
     ]
     if hand == UP:
         gone = []  # a developer decides what a release removes
-    text = "".join([above, "\n", BEGIN, *gone, *changed, "\n", *below, END])
+    text = "".join([LOCK, above, "\n", BEGIN, *gone, *changed, "\n", *below, END])
     if hand == UP:
         refuse(before, after, text)
     connection.execute(text.encode())

@@ -52,8 +52,8 @@ STAND_BY = 1.0
 #: After how many silent heartbeats an active capture counts as dead.
 SILENCE = 4
 
-#: The first key of two-key advisory locks of captures: 'dntk'.
-LOCKS = 1685024363
+#: The first key of two-key advisory locks of captures: 'dntl'; docs/how-it-works.md lists all.
+LOCKS = 1685024364
 
 
 class Capture:

@@ -10,7 +10,7 @@ DECLARE
     copied text;
 BEGIN
     FOR copied IN SELECT c.relname FROM pg_catalog.pg_class c
-                   WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relname ~ '^outbox_[0-9]+_anew$' AND c.relkind = 'r'
+                   WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relname ~ '^outbox_[0-9]+_copy$' AND c.relkind = 'r'
     LOOP
         EXECUTE pg_catalog.format('DROP TABLE durable_notify.%I', copied);
     END LOOP;

@@ -48,12 +48,12 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("choice", "places"), CHOICES)
+@pytest.mark.parametrize(("choice", "indexes"), CHOICES)
 async def test_chosen(
-    api: Api, dsn: str, conn: Connection, choice: dict[str, Any], places: list[int]
+    api: Api, dsn: str, conn: Connection, choice: dict[str, Any], indexes: list[int]
 ) -> None:
     sent = await give_up(api, dsn, conn)
-    wanted = [sent[place] for place in places]
+    wanted = [sent[index] for index in indexes]
     admin = api.Admin()
     conditions = {name: of for name, of in choice.items() if name != "everything"}
     async with api.connect(dsn) as mine:
@@ -106,7 +106,7 @@ async def test_discarded_and_audited(api: Api, dsn: str, conn: Connection) -> No
         assert {entry.action for entry in entries} == {"discard"}
         assert {entry.who for entry in entries} == {value(conn, "SELECT session_user")}
         assert sorted(i for entry in entries for i in entry.details["ids"]) == sent
-        assert await maybe_await(admin.audit(mine, "nobody")) == []
+        assert await maybe_await(admin.audit(mine, "unknown")) == []
     seen = Recorder()
     await with_timeout(api.consumer(dsn, topics=["t", "u"], until_empty=True).run(seen))
     assert seen.messages == []
@@ -120,7 +120,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
             with pytest.raises(dn.InvalidArgument, match="everything"):
                 await maybe_await(action(mine, "g"))
             with pytest.raises(dn.UnknownGroup):
-                await maybe_await(action(mine, "nobody", everything=True))
+                await maybe_await(action(mine, "unknown", everything=True))
             with pytest.raises(dn.InvalidArgument, match="unknown condition"):
                 await maybe_await(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):
@@ -133,8 +133,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
 
 def test_two_redrives_at_once(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         message = one.publish()
         (held,) = one.claim()
         one.settle(held.token, rejected=[message])
@@ -150,23 +149,21 @@ def test_two_redrives_at_once(dsn: str) -> None:
 
 def test_redriving_keeps_the_order(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         first, second, third = (one.publish(key="k") for _ in range(3))
         batch = one.claim(1)
         one.settle(batch[0].token, rejected=[first])
         (held,) = two.claim(1)
         assert held.id == second
         assert one.value("SELECT durable_notify.redrive('g', ids => %s)", [first]) == 1
-        assert one.claim() == []  # its key is at work
+        assert one.claim() == []  # its key is in progress
         two.ack([held])
         assert ids(one.claim()) == [first, third]
 
 
 def test_a_redrive_that_forgets_the_key_is_caught(dsn: str) -> None:
     with Sessions(dsn) as sessions:
-        one, two = sessions.take(2)
-        one.subscribe()
+        one, two = sessions.readers(2)
         plant(one, "redrive", ("durable_notify._ordering_key(g.order_by, t.key)", "NULL"))
         first, second = (one.publish(key="k") for _ in range(2))
         batch = one.claim(1)

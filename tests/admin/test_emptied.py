@@ -1,4 +1,4 @@
-"""The schema emptied between tests: by empty_all(), which works, and by TRUNCATE, which says what does."""
+"""The schema emptied between tests: by empty_all(), and by TRUNCATE, whose error names empty_all()."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.wait import eventually
 Connection = psycopg.Connection[Any]
 
 publisher = dn.Publisher()
-#: What was set up by hand, and stays.
+#: Settings made by hand, which stay.
 KEPT = {
     "schema_version", "access", "topic_retention", "topic_notify_policy", "topic_mirror", "partition_settings",
     "capture", "cluster_identity",
@@ -43,7 +43,7 @@ def tables(conn: Connection) -> list[str]:
 
 
 def filled(conn: Connection) -> set[str]:
-    """The tables that have rows."""
+    """Return the tables that have rows."""
     query = "SELECT EXISTS (SELECT FROM durable_notify.{})"
     return {
         name
@@ -58,7 +58,7 @@ def truncate(conn: Connection, how: str = "", leave: frozenset[str] = frozenset(
 
 
 def fill(dsn: str, conn: Connection) -> None:
-    """Something of every kind."""
+    """Write rows of every kind."""
     conn.execute("SELECT durable_notify.set_notify_policy('t', 'always')")
     conn.execute("SELECT durable_notify.set_mirror('t', 'heard')")
     dn.Admin().set_retention(conn, "t", max_age=3600)
@@ -110,7 +110,7 @@ def test_all_of_it_goes_but_what_was_set_up(dsn: str, conn: Connection) -> None:
         schema.check(connection)
 
 
-def test_groups_start_anew(dsn: str, conn: Connection) -> None:
+def test_groups_start_from_the_beginning(dsn: str, conn: Connection) -> None:
     fill(dsn, conn)
     before = conn.execute("SELECT * FROM durable_notify.groups()").fetchall()
     schema.empty_all(dsn, keep_groups=True)
@@ -141,8 +141,8 @@ def running(dsn: str, seen: list[Any], ended: list[BaseException]) -> Iterator[N
         assert not thread.is_alive()
 
 
-def test_consumers_that_run_go_on_where_groups_stay(dsn: str, conn: Connection) -> None:
-    """Also where they claim and settle all the while: none of the two waits for the other for ever."""
+def test_running_consumers_continue_if_groups_stay(dsn: str, conn: Connection) -> None:
+    """Also while they claim and settle: neither waits for the other for ever."""
     seen: list[Any] = []
     ended: list[BaseException] = []
     with running(dsn, seen, ended):
@@ -193,7 +193,7 @@ def test_for_the_owner_only(dsn: str, conn: Connection) -> None:
     assert consumed(dsn) == [1]
 
 
-def test_who_is_in_the_way_is_not_waited_for_long(dsn: str, conn: Connection) -> None:
+def test_it_waits_only_briefly_for_a_lock(dsn: str, conn: Connection) -> None:
     with psycopg.connect(dsn) as connection:
         publisher.publish(connection, "t", 1)
         with pytest.raises(
@@ -207,7 +207,7 @@ def test_who_is_in_the_way_is_not_waited_for_long(dsn: str, conn: Connection) ->
 @pytest.mark.parametrize("how", ["", "RESTART IDENTITY CASCADE"])
 def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) -> None:
     fill(dsn, conn)
-    # As maintenance leaves it where partitions are full.
+    # As maintenance leaves it when partitions are full.
     conn.execute(
         "INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000) ON CONFLICT (only_one) DO UPDATE SET closed_below = 1000000"
     )
@@ -229,7 +229,7 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     assert consumed(dsn) == [2]
 
 
-def test_partitions_that_are_closed_take_rows_again(dsn: str, conn: Connection) -> None:
+def test_closed_partitions_take_rows_again(dsn: str, conn: Connection) -> None:
     fill(dsn, conn)
     query = "SELECT tableoid::regclass FROM durable_notify.outbox LIMIT 1"
     row = conn.execute(query).fetchone()
@@ -269,7 +269,7 @@ def test_after_a_truncate_of_the_version_as_well(dsn: str, conn: Connection) -> 
     "statement",
     ["TRUNCATE durable_notify.outbox RESTART IDENTITY", "DELETE FROM durable_notify.outbox"],
 )
-def test_the_log_alone_may_be_emptied(dsn: str, conn: Connection, statement: str) -> None:
+def test_the_outbox_alone_may_be_emptied(dsn: str, conn: Connection, statement: str) -> None:
     for number in range(3):
         publisher.publish(conn, "t", number)
         assert consumed(dsn) == [number]
@@ -277,7 +277,7 @@ def test_the_log_alone_may_be_emptied(dsn: str, conn: Connection, statement: str
 
 
 def test_ids_that_are_drawn_again_are_read(dsn: str, conn: Connection) -> None:
-    """Below what is closed, archived and compacted, as maintenance leaves it where partitions are full."""
+    """Below what is closed, archived and compacted, as maintenance leaves it when partitions are full."""
     conn.execute("SELECT setval('durable_notify.outbox_id_seq', 1000001)")
     conn.execute("INSERT INTO durable_notify.partition_settings (closed_below) VALUES (1000000)")
     conn.execute("SELECT durable_notify._set_closed_below(1000000, '3')")

@@ -1,4 +1,4 @@
-"""The log notices that it does not stand where it was written, and goes on when told to.
+"""The outbox notices that it was moved to another cluster, and continues after `reanchor`.
 
 Whole moves between clusters: tests/faults/test_new_cluster.py.
 """
@@ -37,7 +37,7 @@ def sessions(dsn: str) -> Iterator[Sessions]:
         yield every
 
 
-def written_anew(conn: Connection) -> None:
+def restored(conn: Connection) -> None:
     """As a restored dump has it: the same rows, in one transaction of another cluster's."""
     with conn.transaction():
         conn.execute(
@@ -67,7 +67,7 @@ def replicated_besides(conn: Connection) -> None:
     )
 
 
-WAYS = [written_anew, one_by_one, schema_only, replicated_besides]
+WAYS = [restored, one_by_one, schema_only, replicated_besides]
 
 
 def test_the_second_row_has_the_lower_xid(conn: Connection) -> None:
@@ -85,7 +85,9 @@ def test_maintenance_does_no_harm(conn: Connection, statement: str) -> None:
     conn.execute(ANCHORED)
 
 
-def test_a_copy_made_from_a_template_goes_on(server: Postgres, dsn: str, conn: Connection) -> None:
+def test_a_copy_made_from_a_template_continues(
+    server: Postgres, dsn: str, conn: Connection
+) -> None:
     name = conn.info.dbname
     send(conn, [1])
     conn.close()
@@ -128,7 +130,7 @@ async def test_consumers_and_readers_end_with_the_remedy(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, [1])
-    written_anew(conn)
+    restored(conn)
     with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
         await with_timeout(api.consumer(dsn, group="g", until_empty=True).run(print))
     with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
@@ -138,11 +140,11 @@ async def test_consumers_and_readers_end_with_the_remedy(
     assert [message.payload for message in await read_everything(api, dsn)] == [1]
 
 
-async def test_a_token_of_another_log_is_refused(api: Api, dsn: str, conn: Connection) -> None:
+async def test_a_token_of_another_outbox_is_refused(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1, 2])
     token = (await read_everything(api, dsn))[0].token
     assert [message.payload for message in await read_everything(api, dsn, start=token)] == [2]
-    written_anew(conn)
+    restored(conn)
     conn.execute("SELECT durable_notify.reanchor()")
     with pytest.raises(
         dn.InvalidArgument, match="token belongs to another outbox.*start at a time"
@@ -182,7 +184,7 @@ def test_reanchor_waits_for_publishers(sessions: Sessions) -> None:
 
 def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-    written_anew(conn)
+    restored(conn)
     conn.execute("DELETE FROM durable_notify.position")
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="the copy is incomplete") as seen:
         conn.execute("SELECT * FROM durable_notify.reanchor()")
@@ -193,7 +195,7 @@ def test_a_copy_that_is_not_whole_is_refused(conn: Connection) -> None:
 
 @pytest.mark.parametrize("order_by", ["none", "key", "strict"])
 def test_what_was_in_flight_and_what_was_half_read(sessions: Sessions, order_by: str) -> None:
-    """Stragglers below the place, an open window, what is leased: each comes once."""
+    """Stragglers below the position, an open window, what is leased: each is delivered once."""
     late, publisher, consumer = sessions.take(3)
     consumer.subscribe("g")
     consumer.run("SELECT durable_notify.configure('g', %s)", json.dumps({"order_by": order_by}))
@@ -201,7 +203,7 @@ def test_what_was_in_flight_and_what_was_half_read(sessions: Sessions, order_by:
         late.begin()
         straggler = late.publish(key="a")
     sent = [publisher.publish(key=key) for key in "abcabcabc"]
-    handed = [message.id for message in consumer.claim(4, "g")]
+    delivered = [message.id for message in consumer.claim(4, "g")]
     if order_by != "strict":
         late.commit()
         sent.append(straggler)
@@ -217,11 +219,11 @@ def test_what_was_in_flight_and_what_was_half_read(sessions: Sessions, order_by:
             )::pg_snapshot $$"""
     for statement in (later, xids, moved, "DROP FUNCTION durable_notify.later"):
         consumer.run(statement)
-    written_anew(consumer.connection)
+    restored(consumer.connection)
     sent.append(publisher.publish(key="z"))
     consumer.run("SELECT * FROM durable_notify.reanchor()")
     sent.append(publisher.publish(key="z"))
-    got = list(handed)
+    got = list(delivered)
     consumer.run("SELECT durable_notify.settle(token, ids) FROM durable_notify.lease")
     while batch := consumer.claim(100, "g"):
         got += [message.id for message in batch]

@@ -1,4 +1,4 @@
-"""Replay as a job, and seek: what comes again, and what is never lost by it."""
+"""Replay as a job, and seek: what is redelivered, and that nothing is lost by it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from psycopg import errors
 
 import durable_notify as dn
-from durable_notify._async.wakeups import subscription as async_ear
-from durable_notify._sync.wakeups import subscription as sync_ear
+from durable_notify._async.wakeups import subscription as async_subscription
+from durable_notify._sync.wakeups import subscription as sync_subscription
 from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.cli import PATIENCE, good, on_a_terminal, run, start
 from tests.support.injection import plant
 from tests.support.observe import asleep, outstanding, value
+from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions, ids
 from tests.support.wait import eventually, with_timeout
 
@@ -38,22 +39,14 @@ def history(conn: Connection) -> list[int]:
     ]  # fmt: skip
 
 
-def handed_over(conn: Connection) -> list[int]:
-    """What the live position says was handed over, whatever window it is in."""
+def delivered_ids(conn: Connection) -> list[int]:
+    """What was delivered, according to the live position, in any window."""
     query = """
         SELECT o.id FROM durable_notify.outbox o, durable_notify.position q
          WHERE pg_visible_in_snapshot(o.xid, q.s0) AND o.id <= q.h0
             OR q.s1 IS NOT NULL AND pg_visible_in_snapshot(o.xid, q.s1) AND o.id <= q.p
          ORDER BY o.id"""
     return [row[0] for row in conn.execute(query).fetchall()]
-
-
-def handled(session: Session) -> list[int]:
-    found: list[int] = []
-    while batch := session.claim():
-        found += ids(batch)
-        session.ack(batch)
-    return found
 
 
 CONDITIONS: list[tuple[dict[str, Any], list[int]]] = [
@@ -70,27 +63,27 @@ CONDITIONS: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("conditions", "places"), CONDITIONS)
+@pytest.mark.parametrize(("conditions", "indexes"), CONDITIONS)
 async def test_conditions(
-    api: Api, dsn: str, conn: Connection, conditions: dict[str, Any], places: list[int]
+    api: Api, dsn: str, conn: Connection, conditions: dict[str, Any], indexes: list[int]
 ) -> None:
     sent = history(conn)
     await with_timeout(api.consumer(dsn, until_empty=True).run(Recorder()))
-    before = handed_over(conn)
+    before = delivered_ids(conn)
     admin = api.Admin()
     async with api.connect(dsn, autocommit=True) as mine:
         count = await maybe_await(admin.start_replay(mine, "g", "t", dry_run=True, **conditions))
-        assert count == len(places)
+        assert count == len(indexes)
         assert await maybe_await(admin.replay_jobs(mine)) == []
         job = await maybe_await(admin.start_replay(mine, "g", "t", why="w", **conditions))
         seen = Recorder()
         await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
-        assert sorted(seen.ids) == [sent[place] for place in places]
+        assert sorted(seen.ids) == [sent[index] for index in indexes]
         assert set(seen.attempts) <= {1}
         (found,) = await maybe_await(admin.replay_jobs(mine))
         assert (found.id, found.state, found.done, found.total) == (job, "done", count, count)
         assert not await maybe_await(admin.cancel_replay(mine, job))
-    assert handed_over(conn) == before
+    assert delivered_ids(conn) == before
     assert outstanding(conn) == 0
 
 
@@ -109,39 +102,38 @@ async def test_it_wakes_a_sleeping_consumer(api: Api, dsn: str, conn: Connection
 async def test_started_just_before_it_asks_to_be_rung(
     api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits yet, so nothing rings: what is looked at after the bell is armed must find it."""
+    """No session waits yet, so nothing rings: the read after arming the doorbell must find it."""
     sent = history(conn)
     started: list[Any] = []
-    for ear in (async_ear.AsyncSubscription, sync_ear.Subscription):
+    for subscription in (async_subscription.AsyncSubscription, sync_subscription.Subscription):
 
-        def arm(self: Any, arms: Any = ear.arm) -> None:
+        def arm(self: Any, arms: Any = subscription.arm) -> None:
             if not started and len(seen.ids) == 10:
                 started.append(dn.Admin().start_replay(conn, "g", "t", keys="k0"))
             arms(self)
 
-        monkeypatch.setattr(ear, "arm", arm)
+        monkeypatch.setattr(subscription, "arm", arm)
     seen = Recorder()
     async with running(api.consumer(dsn), seen):
         await seen.got(14)
     assert seen.ids[10:] == [sent[n] for n in (0, 3, 6, 9)]
 
 
-def test_what_was_not_handed_over_comes_once(sessions: Sessions) -> None:
-    one, slow = sessions.take(2)
-    one.subscribe()
-    handed = [one.publish() for _ in range(3)]
+def test_what_was_not_delivered_comes_once(sessions: Sessions) -> None:
+    one, slow = sessions.readers(2)
+    delivered = [one.publish() for _ in range(3)]
     slow.begin()
     late = slow.publish()
-    handed.append(one.publish())
-    assert sorted(handled(one)) == handed
+    delivered.append(one.publish())
+    assert sorted(drain(one)) == delivered
     new = one.publish()
     one.run("SELECT durable_notify.start_replay('g', 't')")
     slow.commit()
     again: list[int] = []
     for _ in range(5):
         one.run(ADVANCE)
-        again += handled(one)
-    assert sorted(again) == sorted([*handed, late, new])
+        again += drain(one)
+    assert sorted(again) == sorted([*delivered, late, new])
 
 
 def test_the_past_for_a_new_group(sessions: Sessions) -> None:
@@ -151,28 +143,26 @@ def test_the_past_for_a_new_group(sessions: Sessions) -> None:
     new = one.publish()
     assert one.value("SELECT total FROM durable_notify.start_replay('g', 't')") == 3
     one.run(ADVANCE)
-    assert sorted(handled(one)) == [*past, new]
+    assert sorted(drain(one)) == [*past, new]
 
 
 def test_a_crash_in_the_middle_and_two_at_once(sessions: Sessions) -> None:
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     sent = [one.publish() for _ in range(1200)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     one.run("SELECT durable_notify.start_replay('g', 't')")
     one.begin()
     assert one.value(ADVANCE) == 0
-    assert two.value(ADVANCE) is None  # somebody else is at it
+    assert two.value(ADVANCE) is None  # another session advances it
     one.rollback()  # as when it dies
     found: list[int] = []
     while two.value(ADVANCE) is not None:
-        found += handled(two)
-    assert found + handled(two) == sent
+        found += drain(two)
+    assert found + drain(two) == sent
 
 
 def test_it_does_not_flood(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.run("SELECT durable_notify.publish_many('t', array_fill('1'::jsonb, '{3000}'))")
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
     one.run("SELECT durable_notify.start_replay('g', 't')")
@@ -183,10 +173,9 @@ def test_it_does_not_flood(sessions: Sessions) -> None:
 
 
 def test_rate(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     sent = [one.publish() for _ in range(60)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     one.run("SELECT durable_notify.start_replay('g', 't', rate_limit => 10)")
     moved = "SELECT done FROM durable_notify.replay_job"
     back = "UPDATE durable_notify.replay_job SET stepped_at = clock_timestamp() - %s::interval"
@@ -203,10 +192,9 @@ def test_rate(sessions: Sessions) -> None:
 
 
 def test_cancelled(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     sent = [one.publish() for _ in range(600)]
-    assert handled(one) == sent
+    assert drain(one) == sent
     job = one.value("SELECT job_id FROM durable_notify.start_replay('g', 't')")
     one.run(ADVANCE)
     batch = one.claim(10)
@@ -217,17 +205,16 @@ def test_cancelled(sessions: Sessions) -> None:
 
 
 def test_order_by_key_holds(sessions: Sessions) -> None:
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     old = one.publish(key="k")
-    assert handled(one) == [old]
+    assert drain(one) == [old]
     one.run("SELECT durable_notify.start_replay('g', 't')")
     one.publish(key="k")
     (held,) = two.claim()
     one.run(ADVANCE)
-    assert one.claim() == []  # its key is at work
+    assert one.claim() == []  # its key is in progress
     two.ack([held])
-    assert handled(one) == [old]
+    assert drain(one) == [old]
 
 
 async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
@@ -246,7 +233,7 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
             with pytest.raises(dn.InvalidArgument):
                 await maybe_await(admin.start_replay(mine, "g", "t", **bad))
         with pytest.raises(dn.UnknownGroup):
-            await maybe_await(admin.start_replay(mine, "nobody", "t"))
+            await maybe_await(admin.start_replay(mine, "unknown", "t"))
         with pytest.raises(dn.UnknownTopic):
             await maybe_await(admin.start_replay(mine, "g", "u"))
         for bad in ({}, {"after": 1, "now": True}, {"after": -1}):
@@ -323,9 +310,9 @@ def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], s
             one.ack(batch)
         elif roll < 0.40 and committed:
             target = dice.choice(sorted(committed))
-            place = one.position()
+            position = one.position()
             one.run("SELECT durable_notify.seek('g', 't', after_id => %s)", target)
-            if target >= max(place.h0, place.p):
+            if target >= max(position.h0, position.p):
                 skipped |= {i for i in committed if i <= target} - came
         elif writer not in flying:
             writer.begin()
@@ -341,7 +328,7 @@ def seek_at_random(sessions: Sessions, seed: int) -> tuple[set[int], set[int], s
     for writer, found in flying.items():
         writer.commit()
         committed |= set(found)
-    came |= set(handled(one))
+    came |= set(drain(one))
     return committed - skipped, committed, came
 
 
@@ -352,8 +339,7 @@ def test_seek_loses_no_straggler(sessions: Sessions, seed: int) -> None:
 
 
 def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> None:
-    one, slow = sessions.take(2)
-    one.subscribe()
+    one, slow = sessions.readers(2)
     # As if every transaction there will be for a while had ended.
     over = "(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint + 5)"
     everything = f"now_snapshot := ({over} || ':' || {over} || ':')::pg_snapshot;"
@@ -363,19 +349,18 @@ def test_a_seek_that_forgets_what_is_in_flight_is_caught(sessions: Sessions) -> 
     one.publish()
     one.run("SELECT durable_notify.seek('g', 't', to_now => true)")
     slow.commit()
-    assert handled(one) == [], "the planted fault is gone"
+    assert drain(one) == [], "the planted fault is gone"
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_a_seek_from_an_older_place_is_told_to_try_again(
+def test_a_seek_from_an_older_position_is_told_to_try_again(
     sessions: Sessions, isolation: str
 ) -> None:
-    one, operator = sessions.take(2)
-    one.subscribe()
+    one, operator = sessions.readers(2)
     seek = "SELECT durable_notify.seek('g', 't', to_now => true)"
     operator.begin(isolation)
     last = one.publish()
-    assert handled(one) == [last]
+    assert drain(one) == [last]
     with pytest.raises(errors.SerializationFailure):
         operator.run(seek)
     operator.rollback()

@@ -1,4 +1,4 @@
-"""A channel of NOTIFY made durable: nothing heard is lost or doubled, and gaps are said."""
+"""A channel of NOTIFY made durable: nothing heard is lost or doubled, and gaps are recorded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_is_heard_is_published_as_text(api: str, dsn: str, conn: Connection
     assert gaps(conn) == []
 
 
-def test_as_json_where_it_is_json(api: str, dsn: str, conn: Connection) -> None:
+def test_as_json_if_it_is_json(api: str, dsn: str, conn: Connection) -> None:
     with capturing(api, dsn, "c", "t", as_json=True) as running:
         running.listens()
         odd = [r'"\u0000"', r'"\ud800"', "NaN", "1e999999", "{", "", "[" * 7000]
@@ -163,7 +163,7 @@ def test_a_connection_that_dies(
 
 
 def test_what_is_lost_lies_in_a_gap(api: str, dsn: str, conn: Connection) -> None:
-    """Sessions are ended while senders are at work: each payload with its own time."""
+    """Sessions are ended while senders run: each payload has its own time."""
     done = threading.Event()
     sent: list[tuple[Any, str]] = []
 
@@ -207,7 +207,7 @@ def test_a_restart_says_the_gap_in_between(dsn: str, conn: Connection) -> None:
         notify(conn, "c", "heard")
         running.stop()
     stopped = now(conn)
-    notify(conn, "c", "nobody hears this")
+    notify(conn, "c", "no session hears this")
     with capturing("async", dsn, "c", "t") as running:
         running.listens()
         started = now(conn)
@@ -398,7 +398,7 @@ def test_it_is_kept_while_it_cannot_be_published(api: str, dsn: str, conn: Conne
     assert why == "100 notifications waited to be published"
 
 
-def test_what_is_kept_is_counted_where_it_has_to_end(api: str, dsn: str, conn: Connection) -> None:
+def test_what_is_kept_is_counted_if_it_has_to_end(api: str, dsn: str, conn: Connection) -> None:
     with capturing(api, dsn, "c", "t", grace=0.1, heartbeat=0.5) as running:
         running.listens()
         with psycopg.connect(dsn) as locking:

@@ -1,4 +1,4 @@
-"""What brokers say, provoked on real ones: each error waits, comes again, or is a dead letter.
+"""What brokers say, provoked on real ones: each error waits, is retried, or makes a dead letter.
 
 The pages of the brokers have a table of that; ``test_broker_pages.py`` holds it against the code.
 """
@@ -71,7 +71,7 @@ async def until(what: Callable[[], Any], seconds: float = 30) -> None:
 
 @contextlib.asynccontextmanager
 async def relaying(dsn: str, to: str, **options: Any) -> AsyncIterator[AsyncRelay]:
-    """A relay at work: one message has come through."""
+    """A running relay that has sent one message."""
     options = {"topics": [">"], "poll": 0.2} | options
     relay = AsyncRelay(dsn, broker_url=to, group="relay", **options)
     publish(dsn, "first", 0)
@@ -233,7 +233,7 @@ async def test_redis_is_loading_at_the_start(
 
 
 async def test_redis_refuses_one_stream(dsn: str, redis_server: Redis) -> None:
-    """A key that is no stream is final; one that is forbidden comes again while others pass."""
+    """A key that is no stream is final; a forbidden one is retried while others pass."""
     client = redis_of(redis_server)
     client.set("string", "x")
     async with relaying(dsn, redis_server.url) as relay:
@@ -389,7 +389,7 @@ async def test_what_rabbitmq_refuses(dsn: str, rabbit: RabbitMQ) -> None:
 
 
 def failures(dsn: str) -> dict[str, str]:
-    """By topic, why those come again that do."""
+    """Return, by topic, why messages are retried."""
     with psycopg.connect(dsn) as connection:
         found = connection.execute("SELECT topic, message_id, error ->> 'message' FROM "
             "durable_notify.deferred d JOIN durable_notify.subscription s ON s.id = d.subscription_id "
@@ -397,7 +397,7 @@ def failures(dsn: str) -> dict[str, str]:
     return {topic: words for topic, _, words in found}
 
 
-async def test_rabbitmq_lets_nobody_in(dsn: str, rabbit: RabbitMQ) -> None:
+async def test_rabbitmq_refuses_every_login(dsn: str, rabbit: RabbitMQ) -> None:
     wrong = rabbit.url.replace("guest:guest", "guest:wrong")
     with pytest.raises(InvalidArgument, match="refuses user or password"):
         await AsyncRelay(dsn, broker_url=wrong, group="x", topics=["t"]).run()

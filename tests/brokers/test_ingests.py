@@ -33,13 +33,13 @@ async def inlet(broker: Any, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NATS gives out again soon what nobody has acknowledged."""
+    """Have NATS redeliver soon what was not acknowledged."""
     monkeypatch.setattr(nats, "ACK_WAIT", 1)
 
 
 def ingest_of(dsn: str, inlet: Any, **options: Any) -> AsyncIngest:
     return AsyncIngest(
-        dsn, source=inlet.url, queue=inlet.place, topic="in", group=inlet.group, **options
+        dsn, source=inlet.url, queue=inlet.queue, topic="in", group=inlet.group, **options
     )
 
 

@@ -1,6 +1,6 @@
 """Odd headers, properties, keys and bodies, in and there and back, through real brokers.
 
-Each is the same on the other side, or said in words, and the rest goes on.
+Each arrives unchanged, or its refusal is logged; either way the rest continues.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ async def until(what: Callable[[], Any], seconds: float = 40) -> None:
 
 @contextlib.asynccontextmanager
 async def ingesting(
-    dsn: str, url: str, place: str, to: str, **options: Any
+    dsn: str, url: str, queue: str, to: str, **options: Any
 ) -> AsyncIterator[AsyncIngest]:
-    ingest = AsyncIngest(dsn, source=url, queue=place, topic=to, **options)
+    ingest = AsyncIngest(dsn, source=url, queue=queue, topic=to, **options)
     running = asyncio.create_task(ingest.run())
     try:
         yield ingest
@@ -100,7 +100,7 @@ MESSAGES = st.lists(
 )
 
 
-def places(broker: Any, topic: str) -> tuple[str, dict[str, str], str]:
+def route_to(broker: Any, topic: str) -> tuple[str, dict[str, str], str]:
     """The URL, where the topic goes, and where it is read."""
     if broker.kind == "rabbitmq":
         return broker.url, {"exchange": "amq.topic", "routing_key": topic}, topic
@@ -113,8 +113,8 @@ async def made(broker: Any, name: str) -> str:
     inlet = INLETS[broker.kind][1](broker)
     if broker.kind == "kafka":
         await inlet.make()
-        return str(inlet.place)
-    inlet.place = name
+        return str(inlet.queue)
+    inlet.queue = name
     await inlet.make()
     if broker.kind == "rabbitmq":
         import aio_pika
@@ -150,8 +150,8 @@ def test_there_and_back(dsn: str, broker: Any, messages: list[tuple[Any, Any, An
 
 async def there_and_back(dsn: str, broker: Any, messages: list[NewMessage]) -> None:
     name = f"p{uuid.uuid4().hex}"
-    place = await made(broker, name)
-    url, route, _ = places(broker, place)
+    queue = await made(broker, name)
+    url, route, _ = route_to(broker, queue)
     if broker.kind == "kafka":
         url += "?session.timeout.ms=6000"
     with psycopg.connect(dsn) as connection:
@@ -171,7 +171,7 @@ async def there_and_back(dsn: str, broker: Any, messages: list[NewMessage]) -> N
     assert relay.sent + relay.rejected == len(messages)
     assert len(refused) == relay.rejected
     back = f"b{name}"
-    async with ingesting(dsn, url, place, back, group=f"i{name}") as ingest:
+    async with ingesting(dsn, url, queue, back, group=f"i{name}") as ingest:
         await until(lambda: len(rows(dsn, back)) == relay.sent)
         assert ingest.refused == 0
     given = rows(dsn, name)
@@ -220,7 +220,7 @@ async def test_nul_and_what_is_no_utf8(dsn: str, broker: Any) -> None:
     odd = {"rabbitmq": rabbit_odd, "nats": nats_odd, "kafka": kafka_odd}[broker.kind]
     await odd(inlet)
     await inlet.fill(Given(b'"last"', "k"))
-    async with ingesting(dsn, inlet.url, inlet.place, "in", group=inlet.group) as ingest:
+    async with ingesting(dsn, inlet.url, inlet.queue, "in", group=inlet.group) as ingest:
         await until(lambda: len(rows(dsn, "in")) == 4)
         assert ingest.refused == 0
     found = {row[0]: row[3] for row in rows(dsn, "in")}
@@ -240,9 +240,9 @@ async def rabbit_odd(inlet: Any) -> None:
             ("nul-value", {"x": "a\0b"}), ("nul-name", {"a\0b": "x"}),
         ):  # fmt: skip
             message = aio_pika.Message(json.dumps(name).encode(), headers=headers, message_id=name)
-            await channel.default_exchange.publish(message, inlet.place)
+            await channel.default_exchange.publish(message, inlet.queue)
     latin = table(short(b"x"), b"S", struct.pack(">I", 3), b"M\xfcl")
-    await raw_publish(inlet.url, inlet.place, struct.pack(">H", HEADERS) + latin, b'"latin"')
+    await raw_publish(inlet.url, inlet.queue, struct.pack(">H", HEADERS) + latin, b'"latin"')
 
 
 async def nats_odd(inlet: Any) -> None:
@@ -255,7 +255,7 @@ async def nats_odd(inlet: Any) -> None:
     ):  # fmt: skip
         headers = b"NATS/1.0\r\n" + line + b"\r\n\r\n"
         body = json.dumps(name).encode()
-        size = f"HPUB {inlet.place}.x {len(headers)} {len(headers) + len(body)}\r\n".encode()
+        size = f"HPUB {inlet.queue}.x {len(headers)} {len(headers) + len(body)}\r\n".encode()
         writer.write(size + headers + body + b"\r\n")
     writer.write(b"PING\r\n")
     await reader.readuntil(b"PONG\r\n")
@@ -269,9 +269,9 @@ async def kafka_odd(inlet: Any) -> None:
     for name, header in (
         ("nul-value", ("x", b"a\0b")), ("latin", ("x", b"M\xfcl")),
     ):  # fmt: skip
-        producer.produce(inlet.place, json.dumps(name).encode(), b"k", headers=[header])
+        producer.produce(inlet.queue, json.dumps(name).encode(), b"k", headers=[header])
     # Its client ends a name at NUL.
-    producer.produce(inlet.place, b'"nul-name"', b"k", headers=[("a\\x00b", b"x")])
+    producer.produce(inlet.queue, b'"nul-name"', b"k", headers=[("a\\x00b", b"x")])
     await asyncio.to_thread(producer.flush, 20)
 
 
@@ -287,10 +287,10 @@ async def test_a_status_in_nats(dsn: str) -> None:
             headers = {"Status": status, "Description": "mine", "a b": "x"}
             headers.pop("a b")
             await client.jetstream().publish(
-                f"{inlet.place}.x", str(number).encode(), headers=headers
+                f"{inlet.queue}.x", str(number).encode(), headers=headers
             )
         await client.close()
-        async with ingesting(dsn, inlet.url, inlet.place, "in", group=inlet.group):
+        async with ingesting(dsn, inlet.url, inlet.queue, "in", group=inlet.group):
             await until(lambda: len(rows(dsn, "in")) == 4)
             await until(lambda: asyncio.run(inlet.left()) == 0)
         assert [row[3] for row in rows(dsn, "in")] == [
@@ -313,9 +313,9 @@ async def test_headers_that_come_twice_in_kafka(dsn: str) -> None:
         await inlet.make()
         producer = Producer({"bootstrap.servers": inlet._outlet._servers, "log_level": 0})
         headers = [("a", b"1"), ("a", b"2"), ("n", None), ("content-type", None)]
-        producer.produce(inlet.place, b"1", b"k\n", headers=headers)
+        producer.produce(inlet.queue, b"1", b"k\n", headers=headers)
         await asyncio.to_thread(producer.flush, 20)
-        async with ingesting(dsn, inlet.url, inlet.place, "in", group=inlet.group):
+        async with ingesting(dsn, inlet.url, inlet.queue, "in", group=inlet.group):
             await until(lambda: len(rows(dsn, "in")) == 1)
     ((_, _, key, kept),) = rows(dsn, "in")
     assert key is None
@@ -381,9 +381,9 @@ async def test_what_the_client_cannot_read(dsn: str, rabbit: RabbitMQ) -> None:
     await inlet.make()
     for name, (flags, content) in ODD.items():
         properties = struct.pack(">H", flags) + content
-        await raw_publish(rabbit.url, inlet.place, properties, json.dumps(name).encode())
+        await raw_publish(rabbit.url, inlet.queue, properties, json.dumps(name).encode())
     await inlet.fill(Given(b'"last"'))
-    async with ingesting(dsn, inlet.url, inlet.place, "in") as ingest:
+    async with ingesting(dsn, inlet.url, inlet.queue, "in") as ingest:
         await until(lambda: len(rows(dsn, "in")) == len(ODD) + 1)
         await until(lambda: asyncio.run(inlet.left()) == 0)
         assert ingest.refused == 0
@@ -399,7 +399,7 @@ async def test_what_the_client_cannot_read(dsn: str, rabbit: RabbitMQ) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 0xFFFF))
-def test_any_properties_are_read_or_said_to_be_none(content: bytes, flags: int) -> None:
+def test_any_properties_are_read_or_refused(content: bytes, flags: int) -> None:
     """Whatever bytes stand there: no error but those that the client itself would raise."""
     import aiormq.connection
     import pamqp.decode
@@ -427,7 +427,7 @@ async def test_what_the_topic_does_not_take(dsn: str, broker: Any) -> None:
         dn.Publisher().publish(connection, "state", 0, key="z")
         dn.Admin().set_retention(connection, "state", compact=True)
     await inlet.fill(Given(b"1", "a"), Given(b"2", None, {"h": "x"}), Given(b"3", "b"))
-    async with ingesting(dsn, inlet.url, inlet.place, "state", group=inlet.group) as ingest:
+    async with ingesting(dsn, inlet.url, inlet.queue, "state", group=inlet.group) as ingest:
         await until(lambda: len(rows(dsn, "state")) == 3)
         await until(lambda: asyncio.run(inlet.left()) == 0)
         assert (ingest.published, ingest.refused) == (2, 1)
@@ -438,10 +438,10 @@ async def test_what_the_topic_does_not_take(dsn: str, broker: Any) -> None:
     assert "outbox_key_in_a_compacted_topic" in headers["ingest-error"]
 
 
-async def test_nor_where_it_would_be_kept(
+async def test_nor_does_the_dead_letter_topic(
     dsn: str, broker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then it stays with the broker, and the rest goes on."""
+    """Then it stays with the broker, and the rest continues."""
     inlet = INLETS[broker.kind][1](broker)
     await inlet.make()
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -452,7 +452,7 @@ async def test_nor_where_it_would_be_kept(
             "FOR EACH ROW EXECUTE FUNCTION refuse()"
         )
     await inlet.fill(Given(b"1", "k"), Given(b"2", "k", {"poison": "x"}), Given(b"3", "k"))
-    async with ingesting(dsn, inlet.url, inlet.place, "in", group=inlet.group) as ingest:
+    async with ingesting(dsn, inlet.url, inlet.queue, "in", group=inlet.group) as ingest:
         await until(lambda: len(rows(dsn, "in")) == 2)
         await inlet.fill(Given(b"4", "k"))
         await until(lambda: len(rows(dsn, "in")) == 3)
@@ -464,17 +464,17 @@ async def test_nor_where_it_would_be_kept(
         await until(lambda: asyncio.run(inlet.left()) == 1)
 
 
-async def test_its_place_is_deleted_and_made_again(dsn: str, broker: Any) -> None:
-    """A deploy does that. While there is none it waits; then it goes on."""
+async def test_its_queue_is_deleted_and_created_again(dsn: str, broker: Any) -> None:
+    """A deploy does that. The relay waits while there is none, then continues."""
     if broker.kind == "kafka":
         pytest.skip("the emulation deletes no topics")
     inlet = INLETS[broker.kind][1](broker)
     await inlet.make()
     await inlet.fill(Given(b"1"))
-    async with ingesting(dsn, inlet.url, inlet.place, "in", group=inlet.group):
+    async with ingesting(dsn, inlet.url, inlet.queue, "in", group=inlet.group):
         await until(lambda: len(rows(dsn, "in")) == 1)
         for number in range(2, 4):
-            await gone(broker, inlet.place)
+            await gone(broker, inlet.queue)
             if number == 3:
                 await asyncio.sleep(1)  # long enough to be noticed
             await inlet.make()
@@ -482,15 +482,15 @@ async def test_its_place_is_deleted_and_made_again(dsn: str, broker: Any) -> Non
             await until(lambda many=number * 3 - 2: len(rows(dsn, "in")) == many)
 
 
-async def gone(broker: Any, place: str) -> None:
+async def gone(broker: Any, queue: str) -> None:
     if broker.kind == "rabbitmq":
         import aio_pika
 
         async with await aio_pika.connect(broker.url) as connection:
-            await (await connection.channel()).queue_delete(place)
+            await (await connection.channel()).queue_delete(queue)
         return
     import nats
 
     client = await nats.connect(broker.url)
-    await client.jetstream().delete_stream(place)
+    await client.jetstream().delete_stream(queue)
     await client.close()

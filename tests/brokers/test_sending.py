@@ -1,4 +1,4 @@
-"""Relays and a broker that does what the test says: what is sent when, and what becomes of it."""
+"""Relays and a broker that does what the test says: what is sent when, and its outcome."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.wait import eventually
 
 
 class Broker:
-    """Says of each message what `judge` says, and takes note of what it was sent."""
+    """Answers each message as `judge` does, and records what it was sent."""
 
     fields: ClassVar = {"place": "{topic}"}
 
@@ -224,7 +224,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_is_not_known_waits(
     dsn: str, hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that nobody knows, for all of them: none is a dead letter, no attempt is counted."""
+    """An unknown error for all of them: none is a dead letter, no attempt is counted."""
     publish(dsn, *(NewMessage(n, key=f"k{n}") for n in range(5)))
     tries: list[int] = []
 
@@ -240,11 +240,11 @@ async def test_what_is_not_known_waits(
 
 
 async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
-    """It comes again as its group backs off, and in the end is a dead letter, whole."""
+    """It is retried with its group's back-off, and in the end is a dead letter, whole."""
     publish(dsn, NewMessage("poison", key="a"))
 
     def judge(message: BrokerMessage) -> Outcome:
-        return Unconfirmed("nobody knows why") if b"poison" in message.body else Sent()
+        return Unconfirmed("an unknown reason") if b"poison" in message.body else Sent()
 
     relay = relay_to(Broker(judge), dsn, max_attempts=2, retry_base=0.01, batch=10)
     number = itertools.count()
@@ -254,7 +254,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
                 await asyncio.to_thread(publish, dsn, NewMessage(next(number), key="b"))
     (letter,) = dead(dsn)
     assert letter.payload == "poison"
-    assert "nobody knows why" in (letter.error or {})["message"] + letter.reason
+    assert "an unknown reason" in (letter.error or {})["message"] + letter.reason
 
 
 def dead(dsn: str) -> list[dn.DeadLetter]:
@@ -283,7 +283,7 @@ async def test_one_that_breaks_all(dsn: str, hasty: None, caplog: pytest.LogCapt
     assert "cannot encode b'" not in caplog.text
 
 
-async def test_who_let_us_in_may_think_again(dsn: str, hasty: None) -> None:
+async def test_a_password_that_changes_meanwhile(dsn: str, hasty: None) -> None:
     """A password that was changed meanwhile: it waits, as for a broker that is down."""
     refusals = [InvalidArgument("RabbitMQ refuses user or password of the URL")] * 3
 
@@ -323,7 +323,7 @@ async def test_one_confirmation_that_is_missing(
         assert left.fetchall() == [("stuck", 1)] * 2
 
 
-async def test_a_broker_that_is_silent_is_said(
+async def test_a_silent_broker_is_reported(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client may try for minutes by itself."""
@@ -348,8 +348,8 @@ async def test_outcomes_told_in_any_order(dsn: str) -> None:
                 Rejected("too large") if b"large" in message.body else Sent()
                 for message in messages
             ]
-            for place in reversed(range(len(messages))):
-                report(place, outcomes[place])
+            for index in reversed(range(len(messages))):
+                report(index, outcomes[index])
             return outcomes
 
     publish(dsn, *(NewMessage(what, key="k") for what in (1, "large", 3)))

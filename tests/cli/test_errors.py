@@ -1,4 +1,4 @@
-"""The command line, from outside: usage, databases, and what is said where it fails."""
+"""The command line, from outside: usage, databases, and its errors."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_schema_that_is_not_there(empty_dsn: str) -> None:
 
 
 def test_migrate_offline(empty_dsn: str) -> None:
-    script = good("migrate", "--sql", DATABASE_URL="postgresql://nobody@nowhere.invalid/x")
+    script = good("migrate", "--sql", DATABASE_URL="postgresql://user@nowhere.invalid/x")
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
         connection.execute(script.encode())
     assert good("publish", "t", "1", dsn=empty_dsn) == "1\n"
@@ -237,7 +237,7 @@ def test_consumer_outlasts_a_restart(private_server: Server) -> None:
     private_server.start()
     good("publish", "t", "2", dsn=dsn)
     seen: list[int] = []
-    while 2 not in seen:  # 1 may come again: its acknowledgement may have been under way
+    while 2 not in seen:  # 1 may be redelivered: its acknowledgement may have been under way
         seen.append(json.loads(consumer.stdout.readline())["payload"])
     consumer.terminate()
     _, err = end(consumer)

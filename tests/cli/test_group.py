@@ -53,16 +53,16 @@ def test_a_group_through_its_life(dsn: str) -> None:
 
 def test_errors(dsn: str) -> None:
     for words, status in (
-        (["configure", "nobody", "--max-attempts", "3"], 1), (["configure", "nobody"], 2),
-        (["pause", "nobody"], 1), (["resume", "nobody"], 1), (["rename", "nobody", "x"], 1),
-        (["delete", "nobody", "--yes"], 1), (["configure", "g", "--retry-factor", "0.1"], 2),
+        (["configure", "unknown", "--max-attempts", "3"], 1), (["configure", "unknown"], 2),
+        (["pause", "unknown"], 1), (["resume", "unknown"], 1), (["rename", "unknown", "x"], 1),
+        (["delete", "unknown", "--yes"], 1), (["configure", "g", "--retry-factor", "0.1"], 2),
     ):  # fmt: skip
         done = run("group", *words, dsn=dsn)
         assert done.returncode == status, (words, done.stderr)
         assert "Traceback" not in done.stderr
 
 
-def test_a_paused_consumer_goes_on(dsn: str) -> None:
+def test_a_paused_consumer_continues(dsn: str) -> None:
     consumer = start("consume", "t", "--group", "g", "--max", "1", dsn=dsn)
     eventually(lambda: bool(json.loads(good("group", "list", "--json", dsn=dsn))))
     good("group", "pause", "g", dsn=dsn)

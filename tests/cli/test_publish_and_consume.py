@@ -250,7 +250,7 @@ def test_signal_ends_it_gracefully(dsn: str, number: signal.Signals) -> None:
     assert taken + drain(dsn) == [1, 2, 3]
 
 
-def test_signal_while_nobody_reads(dsn: str) -> None:
+def test_signal_while_the_pipe_is_full(dsn: str) -> None:
     """The pipe is full; what does not fit is given back."""
     good("publish", "t", dsn=dsn, given="\n".join(f'"{n:05} {"x" * 10_000}"' for n in range(20)))
     consumer = start("consume", "t", "--group", "g", dsn=dsn)
@@ -343,7 +343,7 @@ def test_status(dsn: str, conn: psycopg.Connection[Any]) -> None:
     good("publish", "unread", "1", dsn=dsn)
     good("consume", "t", "--group", "[red]g", "--max", "1", dsn=dsn)
     conn.execute("SELECT durable_notify.claim('[red]g', '{t}', 1, '1 hour')")
-    found, nobody = json.loads(good("status", "--json", dsn=dsn))
+    found, unread = json.loads(good("status", "--json", dsn=dsn))
     oldest = datetime.fromisoformat(found.pop("oldest_unread"))
     assert (datetime.now(UTC) - oldest).total_seconds() < 60
     assert 0 <= found.pop("oldest_unread_seconds") < 60
@@ -351,7 +351,7 @@ def test_status(dsn: str, conn: psycopg.Connection[Any]) -> None:
         "topic": "t", "group": "[red]g", "last_id": 3, "lag": 2, "unread": 1, "exact": True,
         "deferred": 0, "live_leases": 1, "leased": 1, "dead_letters": 0,
     }  # fmt: skip
-    assert (nobody["topic"], nobody["group"], nobody["lag"]) == ("unread", None, None)
+    assert (unread["topic"], unread["group"], unread["lag"]) == ("unread", None, None)
     assert json.loads(good("status", "--json", "--exact", dsn=dsn))[0]["unread"] == 1
     fails(run("status", "--watch", "--exact", dsn=dsn), 2, "--exact")
     table = good("status", dsn=dsn)

@@ -1,4 +1,4 @@
-"""``consume`` as a service: a handler by name, what the platform is told, how it ends."""
+"""``consume`` as a service: a handler by name, probes for the platform, how it ends."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_several_at_once(dsn: str, conn: Connection, shop: Path) -> None:
 
 
 @pytest.mark.parametrize("handler", ["shop:waits", "shop:awaits"])
-def test_told_to_stop_it_finishes_what_it_is_at(
+def test_a_stop_lets_it_finish_the_message(
     dsn: str, conn: Connection, shop: Path, handler: str
 ) -> None:
     send(conn, [1])
@@ -115,7 +115,7 @@ def test_told_to_stop_it_finishes_what_it_is_at(
     assert process.stdout.readline() == "began\n"
     send(conn, [2])
     process.send_signal(signal.SIGTERM)
-    out, _ = ended(process, "go on\n")
+    out, _ = ended(process, "continue\n")
     assert out == "finished\n"
     assert outstanding(conn) == 1
 
@@ -200,7 +200,7 @@ def ask(url: str) -> tuple[int, str]:
 
 
 def test_the_database_goes_and_comes_back(private_server: Server, shop: Path) -> None:
-    """It lives all the time, is ready while it has a database, and its metrics go on."""
+    """It lives all the time, is ready while it has a database, and keeps its metrics."""
     dsn = private_server.dsn()
     schema.migrate(dsn)
     process = consume(dsn, shop, "shop:handle", "--health-port", "0")

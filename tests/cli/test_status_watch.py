@@ -40,10 +40,15 @@ def test_a_look(conn: Connection) -> None:
     subscribe(conn)
     subscribe(conn, "other")
     send(conn, range(10))
-    send(conn, range(3), "nobody")
+    send(conn, range(3), "no-group")
     first = take_snapshot(conn)
-    nobody, mine, other = first.groups
-    assert (nobody.topic, nobody.group, nobody.lag, nobody.rate_out) == ("nobody", None, None, None)
+    unread, mine, other = first.groups
+    assert (unread.topic, unread.group, unread.lag, unread.rate_out) == (
+        "no-group",
+        None,
+        None,
+        None,
+    )
     assert (mine.group, other.group) == ("g", "other")
     assert (mine.unread, mine.exact, mine.lag, mine.rate_in) == (10, True, 10, None)
     assert mine.oldest_unread_seconds is not None
@@ -52,7 +57,7 @@ def test_a_look(conn: Connection) -> None:
     send(conn, range(20))
     second = take_snapshot(conn, first)
     seconds = (second.at - first.at).total_seconds()
-    nobody, mine, other = second.groups
+    unread, mine, other = second.groups
     assert (mine.unread, mine.leased, mine.live_leases, mine.lag) == (26, 3, 1, 29)
     (lease,) = second.leases
     assert (lease.topic, lease.group, lease.owner, lease.messages) == ("t", "g", "worker", 3)
@@ -60,14 +65,14 @@ def test_a_look(conn: Connection) -> None:
     assert 0 < lease.seconds_left <= 60
     rates = [(round(s.rate_in * seconds), round(s.rate_out * seconds)) for s in (mine, other)]
     assert rates == [(20, 4), (20, 0)]
-    assert nobody.rate_in == 0
+    assert unread.rate_in == 0
     # Taken back, what it was handed goes down: there is no rate.
     conn.execute("SELECT redelivered FROM durable_notify.seek('g', 't', 0)")
     third = take_snapshot(conn, second)
     assert third.groups[1].rate_out is None
 
 
-def test_what_is_handed_out_is_seen_among_many(
+def test_what_is_leased_is_seen_among_many(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_COUNT", 10)
@@ -163,7 +168,7 @@ def test_what_a_narrow_terminal_leaves_out() -> None:
     ]  # fmt: skip
 
 
-def test_the_worst_are_shown_and_nothing_is_obeyed() -> None:
+def test_the_worst_are_shown_and_no_escape_has_effect() -> None:
     text = "\n".join(lines(many(100), 200, 24))
     assert "a-topic-of-some-length-99" in text
     assert "a-topic-of-some-length-1 " not in text

@@ -1,4 +1,4 @@
-"""Consumers: what they get, in what state, how often, and how they end. Nothing here polls."""
+"""Consumers: their messages, in what state and how often, and how they end. Nothing here polls."""
 
 from __future__ import annotations
 
@@ -89,22 +89,22 @@ async def test_run_handles_several_at_once_and_no_more(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(12))
-    at_work = most = 0
+    running_now = most = 0
     four = asyncio.Event()
-    go_on = asyncio.Event()
+    proceed = asyncio.Event()
 
     async def handle(_: Any) -> None:
-        nonlocal at_work, most
-        at_work += 1
-        most = max(most, at_work)
-        if at_work == 4:
+        nonlocal running_now, most
+        running_now += 1
+        most = max(most, running_now)
+        if running_now == 4:
             four.set()
-        await go_on.wait()
-        at_work -= 1
+        await proceed.wait()
+        running_now -= 1
 
     async with running(api.consumer(dsn, until_empty=True), handle, concurrency=4) as task:
         await with_timeout(four.wait())
-        go_on.set()
+        proceed.set()
         await with_timeout(task)
     assert most == 4
     assert outstanding(conn) == 0
@@ -173,7 +173,7 @@ async def test_start_at_a_time(api: Api, dsn: str, conn: Connection) -> None:
         assert [m.id for m in await collect(consumer, 2)] == new
 
 
-async def test_a_group_that_exists_goes_on_where_it_was(
+async def test_a_group_that_exists_continues_at_its_position(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, [1])
@@ -366,7 +366,7 @@ async def test_a_handler_that_raises_what_postgresql_cannot_store(
 
 
 async def test_a_handler_that_was_cancelled_from_within(dsn: str, conn: Connection) -> None:
-    """Its own affair: nobody has cancelled the consumer."""
+    """That is a failed message: the consumer itself was not cancelled."""
     send(conn, range(2))
 
     async def cancelled(message: Any) -> None:
@@ -381,14 +381,14 @@ async def test_a_handler_that_was_cancelled_from_within(dsn: str, conn: Connecti
 
 async def test_a_run_that_is_cancelled_gives_all_back(dsn: str, conn: Connection) -> None:
     send(conn, range(5))
-    at_work = asyncio.Event()
+    begun = asyncio.Event()
 
     async def handle(_: Any) -> None:
-        at_work.set()
+        begun.set()
         await asyncio.Event().wait()
 
     task = asyncio.ensure_future(Api("async").consumer(dsn, lease=600).run(handle))
-    await with_timeout(at_work.wait())
+    await with_timeout(begun.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await with_timeout(task)

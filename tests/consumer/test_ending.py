@@ -102,15 +102,15 @@ async def test_a_consumer_starts_once(api: Api, dsn: str) -> None:
 async def test_a_signal_ends_gracefully(
     api: Api, dsn: str, conn: Connection, sign: signal.Signals
 ) -> None:
-    """A handler at work finishes, its acknowledgement goes out, the rest is given back."""
+    """A running handler finishes, its acknowledgement is sent, the rest is released."""
     ids = send(conn, range(10))
     with consumer_process(api, dsn, "waits", "--lease", "600") as process:
         (first,) = process.handled(1)
         assert first == {"id": ids[0], "attempt": 1}
         process.signal(sign)
         process.stopping()
-        # The handler waits for a line: it is at work when the signal comes.
-        process.say("go on")
+        # The handler waits for a line: it runs when the signal comes.
+        process.say("continue")
         assert process.ended() == 0
         assert process.handled_in_all == [first]
     assert leased(conn) == 0

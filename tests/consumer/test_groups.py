@@ -1,4 +1,4 @@
-"""Groups as consumers of both halves live them: order, patterns, one at a time, rules for errors."""
+"""Options of groups with consumers of both halves: order, patterns, exclusive, rules for errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def send_keyed(conn: Connection, *pairs: tuple[Any, str | None], topic: str = "t
     return dn.Publisher().publish_many(conn, topic, outgoing)
 
 
-class AtWork:
-    """A handler that notes how many messages of a key are handled at once, and in which order."""
+class InProgress:
+    """A handler that records how many messages of a key run at once, and in which order."""
 
     def __init__(self) -> None:
         self.now: dict[str, int] = {}
@@ -40,7 +40,7 @@ class AtWork:
 
 async def test_one_message_of_a_key_at_a_time(api: Api, dsn: str, conn: Connection) -> None:
     ids = send_keyed(conn, *((n, f"k{n % 7}") for n in range(140)))
-    work = AtWork()
+    work = InProgress()
     consumers = [api.consumer(dsn, until_empty=True, batch_size=20) for _ in range(2)]
     await with_timeout(asyncio.gather(*(c.run(work, concurrency=4) for c in consumers)))
     assert work.most == 1
@@ -166,7 +166,7 @@ async def test_exclusive_fail_over(api: Api, dsn: str, conn: Connection) -> None
 async def test_an_exclusive_group_keeps_its_long_worker(
     api: Api, dsn: str, conn: Connection
 ) -> None:
-    """A handler at work for longer than its lease stays the active one."""
+    """A handler that runs for longer than its lease stays the active one."""
     release = asyncio.Event()
     first, second = Recorder(lambda _: release.wait()), Recorder()
     one = api.consumer(dsn, exclusive=True, lease=2)

@@ -49,7 +49,7 @@ async def consume(
 
 
 class Ran:
-    """Kinds of handlers, which note that they ran."""
+    """Kinds of handlers, which record that they ran."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -128,7 +128,7 @@ class Ran:
 
 
 async def test_kinds_of_callables(api: Api, dsn: str, conn: Connection, way: str) -> None:
-    """What ran is acknowledged; what did not is refused before it starts, or is a failure."""
+    """A handler that ran acknowledges; one that cannot run is refused at the start, or fails."""
 
     async def one(name: str) -> tuple[int, str]:
         ran = Ran()
@@ -352,7 +352,7 @@ async def test_one_of_several_workers(api: Api, dsn: str, conn: Connection) -> N
     assert value(conn, query) == ["(4,1,0)"] or outstanding(conn) == 5
 
 
-# The rules for errors, and who is told
+# The rules for errors, and subscribers
 
 
 def raise_own(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What goes wrong outside: each gets a clear error, and loses nothing."""
+"""Faults outside the consumer: each gets a clear error, and loses nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def nothing_is_left(conn: Connection | None = None) -> None:
 
 
 @pytest.mark.parametrize("way", ["start", "enter", "run"])
-async def test_nobody_listens_there(api: Api, way: str) -> None:
+async def test_no_server_listens_there(api: Api, way: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     consumer = api.consumer(f"host=127.0.0.1 port={port} dbname=x connect_timeout=5")
@@ -148,7 +148,7 @@ async def test_a_role_without_rights(
 
 
 async def test_rights_withdrawn_under_a_consumer(api: Api, dsn: str, conn: Connection) -> None:
-    """It says so and ends, rather than try for ever."""
+    """It logs the reason and ends, rather than try for ever."""
     everything = (
         "USAGE ON SCHEMA durable_notify",
         "ALL ON ALL TABLES IN SCHEMA durable_notify",

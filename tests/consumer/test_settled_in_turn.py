@@ -173,7 +173,7 @@ async def test_settling_fails(api: Api, dsn: str, conn: Connection, order: Any) 
 
 
 async def test_the_lease_is_lost(api: Api, dsn: str, conn: Connection, order: Any) -> None:
-    """What becomes of the first is with another consumer, and so is the second: not run here."""
+    """Another consumer has the first, and so the second: it does not run here."""
     ids = publish(conn, 2)
     others: list[int] = []
 
@@ -191,7 +191,7 @@ async def test_the_lease_is_lost(api: Api, dsn: str, conn: Connection, order: An
 
 
 async def test_rolled_back_in_silence(api: Api, dsn: str, conn: Connection, order: Any) -> None:
-    """It is not said whether the transaction committed: the database is asked before the next."""
+    """The consumer asks the database whether the transaction committed before it starts the next."""
     ids = publish(conn, 3)
 
     async def handle(message: Any) -> None:
@@ -239,7 +239,7 @@ async def test_committed_by_the_message(api: Api, dsn: str, conn: Connection, or
 async def test_several_of_a_key_in_one_transaction(
     api: Api, dsn: str, conn: Connection, order: Any
 ) -> None:
-    """Who has one transaction settle several is not kept waiting for its own commit."""
+    """A transaction that settles several does not wait for its own commit."""
     ids = publish(conn, 3)
     async with api.consumer(dsn, order_by=order) as consumer, api.connect(dsn) as connection:
         got = []

@@ -1,4 +1,4 @@
-"""Settling: what acknowledging, retrying and rejecting do, when, and what refuses them."""
+"""Settling: what ack, retry and reject do, when, and when they are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Connection = psycopg.Connection[Any]
 
 
 def steal(conn: Connection, group: str = "g") -> list[int]:
-    """Take over whatever leases there are, as a claim does once they have run out."""
+    """Reclaim all leases, as a claim does once they have run out."""
     lock = "FROM durable_notify.consumer_group WHERE name = %s"
     conn.execute(f"SELECT pg_advisory_lock(1685024361, id) {lock}".encode(), [group])
     with conn.transaction():
@@ -78,7 +78,9 @@ async def test_retry_and_reject_are_durable_on_return(api: Api, dsn: str, conn: 
         assert two.is_settled
 
 
-async def test_what_nobody_waits_for_goes_before_long(api: Api, dsn: str, conn: Connection) -> None:
+async def test_an_ack_without_a_waiter_is_sent_before_long(
+    api: Api, dsn: str, conn: Connection
+) -> None:
     send(conn, range(5))
     last = asyncio.Event()
 
@@ -96,7 +98,7 @@ async def test_what_nobody_waits_for_goes_before_long(api: Api, dsn: str, conn: 
 
 
 @pytest.mark.parametrize("delay", [0, 0.2, dt.timedelta(milliseconds=200)])
-async def test_retry_comes_again_after_its_delay(
+async def test_a_retry_is_redelivered_after_its_delay(
     api: Api, dsn: str, conn: Connection, delay: Any
 ) -> None:
     send(conn, [1])
@@ -190,7 +192,7 @@ async def test_settling_twice(
 async def test_settling_again_what_a_transaction_settled(
     api: Api, dsn: str, conn: Connection, messages: int, commits: bool
 ) -> None:
-    """Whether it has committed the database knows."""
+    """The database knows whether it has committed."""
     send(conn, range(messages))
     async with api.consumer(dsn) as consumer, api.connect(dsn) as connection:
         message, *_ = await collect(consumer, messages)
@@ -326,7 +328,7 @@ async def test_extend(api: Api, dsn: str, conn: Connection) -> None:
         await message.ack()
 
 
-async def test_a_lost_lease_is_noticed_and_its_messages_are_not_handed_out(
+async def test_a_lost_lease_is_noticed_and_its_messages_are_not_delivered(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     send(conn, range(3))
@@ -344,7 +346,7 @@ async def test_a_lost_lease_is_noticed_and_its_messages_are_not_handed_out(
 async def test_connections_cut_while_claiming_and_settling(
     api: Api, dsn: str, conn: Connection
 ) -> None:
-    """Again and again, wherever they are: nothing is lost, and nobody is told of it."""
+    """Again and again, wherever they are: nothing is lost, and no handler sees an error."""
     ids = send(conn, range(200))
 
     async def handle(message: Any) -> None:

@@ -72,7 +72,7 @@ async def test_committed_together(api: Api, dsn: str, mine: Connection, kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_rolled_back_together(api: Api, dsn: str, mine: Connection, kind: str) -> None:
-    """The handler raises within its transaction: once; the message comes again."""
+    """The handler raises within its transaction, once; the message is redelivered."""
     send(mine, [1, 2])
 
     async def handle(message: Any) -> None:
@@ -92,7 +92,7 @@ async def test_rolled_back_together(api: Api, dsn: str, mine: Connection, kind: 
 async def test_rolled_back_in_silence(
     api: Api, dsn: str, mine: Connection, concurrency: int
 ) -> None:
-    """The handler returns as if all were well: the message comes again all the same."""
+    """The handler returns as if all were well; the message is redelivered nevertheless."""
     send(mine, range(8))
 
     async def handle(message: Any) -> None:
@@ -167,7 +167,7 @@ async def test_rolled_back_and_then_closed(api: Api, dsn: str, conn: Connection)
 
 
 async def test_a_transaction_longer_than_the_lease(api: Api, dsn: str, conn: Connection) -> None:
-    """It settles, and commits late; meanwhile nobody gets the message or waits for it."""
+    """It settles, and commits late; meanwhile no consumer gets the message or waits for it."""
     send(conn, [1])
     seen = Recorder()
     async with api.consumer(dsn, lease=0.5) as consumer, api.connect(dsn) as connection:
@@ -176,7 +176,7 @@ async def test_a_transaction_longer_than_the_lease(api: Api, dsn: str, conn: Con
         consumer.stop()
         other = api.consumer(dsn, lease=0.5)
         async with running(other, seen):
-            await asyncio.sleep(1.2)  # the lease has run out, and nobody cares
+            await asyncio.sleep(1.2)  # the lease has run out, without effect
             second = send(conn, [2])
             await seen.got(1)
             await maybe_await(connection.commit())

@@ -1,4 +1,4 @@
-"""A burst is shared by what each consumer can begin; of a backlog they take large batches."""
+"""Consumers share a burst by their free handlers; of a backlog they claim large batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connection = psycopg.Connection[Any]
 
 
 class Blocked:
-    """A handler that lets nothing go before it is told to."""
+    """A handler that finishes nothing before it is told to."""
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -37,20 +37,20 @@ class Blocked:
 async def test_a_burst(
     api: Api, dsn: str, conn: Connection, before: str, consumers: int, concurrency: int
 ) -> None:
-    """All begin at once, wherever a handler is free; none sits on what another could begin."""
+    """All begin at once, on every free handler; no consumer holds what another could begin."""
     handlers = [Blocked() for _ in range(consumers)]
     async with AsyncExitStack() as stack:
-        crew = [api.consumer(dsn) for _ in handlers]
-        for one, handler in zip(crew, handlers, strict=True):
+        started = [api.consumer(dsn) for _ in handlers]
+        for one, handler in zip(started, handlers, strict=True):
             await stack.enter_async_context(running(one, handler, concurrency=concurrency))
-        for one in crew:
+        for one in started:
             await asleep(one)
         if before == "warm":
             for handler in handlers:
                 handler.free.set()
             send(conn, range(300))
             await wait_until(lambda: outstanding(conn) == 0)
-            for one in crew:
+            for one in started:
                 await asleep(one)
             for handler in handlers:
                 handler.free.clear()
@@ -65,7 +65,7 @@ async def test_a_burst(
 
 
 async def test_one_that_is_partly_busy(api: Api, dsn: str, conn: Connection) -> None:
-    """It takes as many as it has handlers free for, and the other the rest."""
+    """It claims one message for each free handler, and the other consumer the rest."""
     first, second = Blocked(), Blocked()
     one, other = api.consumer(dsn), api.consumer(dsn)
     async with running(one, first, concurrency=4):

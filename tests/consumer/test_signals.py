@@ -173,7 +173,7 @@ def test_what_the_application_had_is_left(told: list[str]) -> None:
     assert not told
 
 
-def test_who_calls_what_was_there_before(told: list[str]) -> None:
+def test_a_handler_that_calls_the_one_before(told: list[str]) -> None:
     """A handler of the application's that was set since may call the one it has replaced."""
     with handle_signals(*noting(told, "a")):
         before: Any = signal.getsignal(signal.SIGTERM)

@@ -137,7 +137,7 @@ async def test_what_is_no_source(api: Api, dsn: str, conn: Connection) -> None:
 
 
 async def test_once(api: Api, dsn: str, effects: Connection) -> None:
-    """The effect is elsewhere; the message comes again by a replay, and after a failure."""
+    """The effect is elsewhere; the message is redelivered by a replay, and after a failure."""
     ids = send(effects, range(4))
     elsewhere: list[int] = []
     again: list[int] = []
@@ -172,7 +172,7 @@ async def test_once(api: Api, dsn: str, effects: Connection) -> None:
     with pytest.raises(dn.UnknownGroup), psycopg.connect(dsn) as mine:
         from durable_notify._sync.database.callers import fetch
 
-        fetch(mine, "SELECT durable_notify.once('nobody', 1)", ())
+        fetch(mine, "SELECT durable_notify.once('no-such-group', 1)", ())
 
 
 async def batches(api: Api, dsn: str, handler: Any, **options: Any) -> None:
@@ -313,7 +313,7 @@ async def test_administered_in_a_pipeline(api: Api, dsn: str, conn: Connection) 
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(dn.UnknownGroup):
             async with entered(other.pipeline()):
-                await maybe_await(admin.pause(other, "nobody"))
+                await maybe_await(admin.pause(other, "unknown"))
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with pytest.raises(Fail):
             async with entered(other.pipeline()):

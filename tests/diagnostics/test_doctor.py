@@ -91,7 +91,7 @@ def test_a_healthy_database(healthy: Server) -> None:
 
 
 def test_no_connection() -> None:
-    finding = one("no-connection", "postgresql://somebody:verysecret@127.0.0.1:1/x")
+    finding = one("no-connection", "postgresql://user:verysecret@127.0.0.1:1/x")
     assert "verysecret" not in repr(finding)
 
 
@@ -110,8 +110,8 @@ def plant(
 
 
 def test_the_connection_is_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(patient: CheckContext) -> Iterator[Finding]:
-        patient.rows("SELECT pg_terminate_backend(pg_backend_pid())")
+    def lose(context: CheckContext) -> Iterator[Finding]:
+        context.rows("SELECT pg_terminate_backend(pg_backend_pid())")
         yield from ()
 
     plant(monkeypatch, lose)
@@ -121,9 +121,9 @@ def test_the_connection_is_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_server_hangs_meanwhile(
     private_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(patient: CheckContext) -> Iterator[Finding]:
+    def hang(context: CheckContext) -> Iterator[Finding]:
         freeze(private_server)
-        patient.rows("SELECT")
+        context.rows("SELECT")
         yield from ()
 
     schema.migrate(private_server.dsn())
@@ -190,7 +190,7 @@ def test_schema_version(dsn: str, conn: Connection, version: str, name: str) -> 
 
 def test_roles(dsn: str) -> None:
     with roles(dsn) as made:
-        assert one("no-rights", made.login("nobody")).data["role"] == made.names["nobody"]
+        assert one("no-rights", made.login("stranger")).data["role"] == made.names["stranger"]
         for kind, action in (
             ("publisher", "publish"),
             ("consumer", "consume"),
@@ -223,7 +223,7 @@ LOG_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", LOG_FAULTS, ids=range(len(LOG_FAULTS)))
-def test_how_the_log_is_built(dsn: str, conn: Connection, fault: str) -> None:
+def test_log_built_properly(dsn: str, conn: Connection, fault: str) -> None:
     conn.execute(fault.encode())
     one(LOG_FAULTS[fault], dsn)
 
@@ -330,7 +330,7 @@ def test_a_prepared_transaction(healthy: Server) -> None:
         assert "ROLLBACK PREPARED 'forgotten';" in finding.remedy
 
 
-def test_a_slot_that_nobody_reads(healthy: Server) -> None:
+def test_a_slot_without_a_reader(healthy: Server) -> None:
     with psycopg.connect(healthy.dsn(), autocommit=True) as conn:
         conn.execute("SELECT pg_create_physical_replication_slot('away', true)")
         try:

@@ -1,4 +1,4 @@
-"""Findings of the doctor about groups and retention: the fault is made, and seen."""
+"""Findings of the doctor about groups and retention: each fault is made, and found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.diagnostics.test_doctor import findings, one, subscribe
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def test_a_group_that_nobody_uses(dsn: str, conn: Connection) -> None:
+def test_an_unused_group(dsn: str, conn: Connection) -> None:
     subscribe(conn)
     conn.execute("SELECT durable_notify.publish('t', '1')")
     assert not findings(dsn)
@@ -34,7 +34,7 @@ def test_a_group_is_paused(dsn: str, conn: Connection) -> None:
 
 
 def test_a_handler_does_not_return(dsn: str, conn: Connection) -> None:
-    """Its lease is prolonged for ever; one that has run out is not found."""
+    """Its lease is extended for ever; one that has run out is no finding."""
     subscribe(conn)
     conn.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '1')")
     conn.execute("SELECT durable_notify.claim('g', '{t}', 9, '1 hour', 'host:1')")
@@ -143,7 +143,7 @@ def test_a_group_lost_messages(dsn: str, conn: Connection) -> None:
     assert not findings(dsn, lost=0)  # long ago
 
 
-def test_nobody_maintains(dsn: str, conn: Connection) -> None:
+def test_no_maintenance(dsn: str, conn: Connection) -> None:
     assert not findings(dsn, maintenance=0)  # nothing is to be done
     retain(conn, "max_age => '1 year'")
     assert not findings(dsn)

@@ -1,4 +1,4 @@
-"""What consumers and publishers tell of, and how they say they are."""
+"""Events and health of consumers and publishers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import events
-from durable_notify._core import health as vitals
+from durable_notify._core import health
 from durable_notify._core.emitter import EventEmitter
 from tests.support.api import Api, Recorder, collect, maybe_await, running
 from tests.support.observe import LISTENER, WORKERS, asleep, dead_letters, send, terminate
@@ -25,7 +25,7 @@ QUICK = {"heartbeat": 0.5, "lease": 5.0}
 
 
 class Told:
-    """A subscriber that keeps what it is told."""
+    """A subscriber that keeps its events."""
 
     def __init__(self) -> None:
         self.all: deque[events.Event] = deque()
@@ -184,7 +184,9 @@ async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None
     from durable_notify._sync.wakeups import listener as sync_listener
 
     for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "_identified", lambda _statement, _name: "LISTEN nobody_rings")
+        monkeypatch.setattr(
+            module, "_identified", lambda _statement, _name: "LISTEN no_session_rings"
+        )
     told = Told()
     consumer = api.consumer(dsn, on_event=told, poll=1.0, **QUICK)
     async with running(consumer, Recorder()):
@@ -194,12 +196,12 @@ async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_deaf_without_a_poll_is_not_ready(dsn: str) -> None:
-    vital = vitals.HealthTracker(1.0)
-    vital.beat(0.0)
+    tracker = health.HealthTracker(1.0)
+    tracker.beat(0.0)
     known: dict[str, Any] = {"held": 0, "group": "g", "state": "fetching"}
-    assert vital.health(1.0, hears=True, deaf=False, polls=False, **known).ready
-    assert vital.health(1.0, hears=False, deaf=True, polls=True, **known).ready
-    deaf = vital.health(1.0, hears=False, deaf=True, polls=False, **known)
+    assert tracker.health(1.0, hears=True, deaf=False, polls=False, **known).ready
+    assert tracker.health(1.0, hears=False, deaf=True, polls=True, **known).ready
+    deaf = tracker.health(1.0, hears=False, deaf=True, polls=False, **known)
     assert (deaf.live, deaf.ready) == (True, False)
     assert deaf.why == ("wake-ups do not arrive, and it does not poll",)
 
@@ -239,7 +241,7 @@ def test_an_async_subscriber_is_refused() -> None:
         dn.Publisher(on_event=told)
 
 
-def test_nobody_listens() -> None:
+def test_without_subscribers() -> None:
     assert not EventEmitter(None)
     assert not EventEmitter([])
     assert EventEmitter(print)

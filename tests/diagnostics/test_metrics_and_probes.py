@@ -75,7 +75,7 @@ def test_logging(caplog: pytest.LogCaptureFixture) -> None:
     assert by_name["claimed"].levelno == logging.DEBUG
 
 
-def test_logging_costs_nothing_where_it_is_off(caplog: pytest.LogCaptureFixture) -> None:
+def test_logging_costs_nothing_if_it_is_off(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "durable_notify.events"):
         for event in examples():
             LogEvents()(event)
@@ -403,7 +403,7 @@ def test_probes_of_several() -> None:
         assert get(probes, "/ready")[0] == 200
 
 
-def test_one_that_says_nothing_keeps_nobody_waiting() -> None:
+def test_a_silent_client_does_not_delay_others() -> None:
     with Probes(Stub(live=True, ready=True), port=0) as probes:
         with socket.create_connection(("127.0.0.1", probes.port)):
             assert get(probes, "/live")[0] == 200
@@ -411,7 +411,7 @@ def test_one_that_says_nothing_keeps_nobody_waiting() -> None:
 
 def test_metrics_that_fail_are_an_error_and_no_more() -> None:
     def fails() -> tuple[str, bytes]:
-        raise RuntimeError("a collector of somebody else's")
+        raise RuntimeError("another library's collector")
 
     with Probes(Stub(live=True, ready=True), port=0, metrics=fails) as probes:
         assert get(probes, "/metrics") == (500, '{"error": "RuntimeError"}\n')

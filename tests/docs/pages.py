@@ -3,7 +3,7 @@
 - ``python``: in order, in one namespace a page; ``await`` may stand at the top level.
 - ``sql``: each block in a psql of its own, in autocommit mode.
 - ``console``: each block in a shell of its own; lines after ``$ `` are the commands, those after
-  ``> `` go on with them, the others are what they print.
+  ``> `` continue them, the others are what they print.
 - ``text`` right after a ``python`` or ``sql`` block: what that prints. ``...`` stands for anything.
 - ``<!-- file: NAME -->`` above a block: it is written to that file instead.
 - ``<!-- not run: REASON -->`` above a block: it is shown only.

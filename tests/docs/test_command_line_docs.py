@@ -28,11 +28,11 @@ def documented(section: str) -> set[str]:
     return {name for cell in cells for name in re.findall(r"`(--?[\w-]+)", cell)}
 
 
-def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+def subcommands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     """A command, or those of a group."""
     if isinstance(command, click.Group):
         for word, inner in command.commands.items():
-            yield from leaves(f"{name} {word}", inner)
+            yield from subcommands(f"{name} {word}", inner)
     else:
         yield name, command
 
@@ -48,14 +48,14 @@ def test_every_command_has_a_section() -> None:
 def test_options(name: str) -> None:
     assert documented(SECTIONS[name]) == {
         option
-        for _, command in leaves(name, COMMANDS[name])
+        for _, command in subcommands(name, COMMANDS[name])
         for option in options(command) - COMMON
     }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_usage(name: str) -> None:
-    for words, command in leaves(name, COMMANDS[name]):
+    for words, command in subcommands(name, COMMANDS[name]):
         places = [
             param.human_readable_name
             for param in command.params

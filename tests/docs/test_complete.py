@@ -1,4 +1,4 @@
-"""The documentation leaves out nothing that there is, and names nothing that there is not."""
+"""The documentation lists all that exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psycopg
 
 import durable_notify as dn
 from durable_notify import errors
+from durable_notify._async.capture import LOCKS
 from durable_notify._core import sqlstate as translate
 from tests.docs.pages import CHECKOUT
 
@@ -43,6 +44,21 @@ def test_attributes_of_a_message() -> None:
     public = {name for name in dn.Message.__annotations__ if not name.startswith("_")}
     documented = first_column(section("docs/consuming.md", "What a message has"))
     assert documented == public | {"is_settled"}
+
+
+def test_classes_of_advisory_locks() -> None:
+    """Each is listed, and for one thing: a session that captures has armed nothing."""
+    pattern = re.compile(r"\b16850243\d\d\b")
+    documented = re.findall(r"(?m)^\| (\d+) \(`dnt\w`\) \|", page("docs/how-it-works.md"))
+    sources = [
+        *CHECKOUT.glob("migrations/schema/**/*.sql"),
+        CHECKOUT / "durable_notify/_core/sql.py",
+    ]
+    taken = {
+        found for path in sources for found in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    assert str(LOCKS) not in taken
+    assert sorted(taken | {str(LOCKS)}) == documented
 
 
 def test_errors() -> None:

@@ -1,4 +1,4 @@
-"""An application that knows nothing of this project, to be adopted while it is at work."""
+"""An application that knows nothing of this project, to be adopted while it runs."""
 
 from __future__ import annotations
 

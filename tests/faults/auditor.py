@@ -4,7 +4,7 @@ A test that broke something ends with ``audit(session, ...)``. It may be told wh
 (``Facts`` of a group), since consuming a message writes nothing: that one is settled is only to be
 seen from its being nowhere else. The audit
 
-- looks: each message of the log is unread, leased, deferred, dead, or the test knows why it is in
+- looks: each message of the outbox is unread, leased, deferred, dead, or the test knows why it is in
   none of these; what is deferred or leased has a reason that ends (``look``),
 - drains: claims and acknowledges until nothing comes, first by itself, then with every lease, due
   time and limit ended; a consumer that found nothing may sleep (``drain``),
@@ -47,7 +47,7 @@ class Facts:
     repeated: set[int] = field(default_factory=set)
     """Of which alone the same is true."""
     committed: set[int] = field(default_factory=set)
-    """What it must be possible to account for, whether or not the log has it still."""
+    """What it must be possible to account for, whether or not the outbox has it still."""
 
 
 class Place(NamedTuple):
@@ -124,7 +124,7 @@ RULES = {
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
           LEFT JOIN durable_notify.lease_deadline h ON h.token = l.token
          WHERE COALESCE(h.deadline, l.deadline) = 'infinity'""",
-    "waits for a message that is not in the log": """
+    "waits for a message that is not in the outbox": """
         SELECT g.name, format('%s: %s', w.what, w.id)
           FROM (SELECT 'deferred' AS what, d.subscription_id, d.message_id AS id
                   FROM durable_notify.deferred d
@@ -190,7 +190,7 @@ def audit(
     """Raise AssertionError with all that is wrong; returns what came to each group meanwhile.
 
     Groups without facts are not asked what became of what is in no place. `committed`: what must
-    be accounted for, whether or not it is in the log still; else all that the log has.
+    be accounted for, whether or not it is still in the outbox; else all that the outbox has.
     """
     facts = dict(facts or {})
     faults = look(session, facts, committed)
@@ -201,7 +201,7 @@ def audit(
         settled = counted.keys() & known.acked - known.unsure - known.repeated
         twice = {i for i, times in counted.items() if times > 1} - known.repeated
         if settled and not known.again:
-            faults.append(f"{group}: acknowledged, and came again: {_some(settled)}")
+            faults.append(f"{group}: acknowledged, and redelivered: {_some(settled)}")
         if twice and not known.again:
             faults.append(f"{group}: came twice, though acknowledged at once: {_some(twice)}")
         facts[group] = replace(known, acked=known.acked | set(came.get(group, ())))
@@ -221,7 +221,7 @@ def audit_handled(dsn: str, handled: Mapping[str, Collection[int]]) -> None:
 
 
 def whereabouts(session: Session) -> list[Place]:
-    """Of every message of the log where it is, for every group that reads its topic."""
+    """Return where each message of the outbox is, for each group that reads its topic."""
     return [Place(*row) for row in session.run(PLACES)]
 
 
@@ -267,7 +267,7 @@ def look(
 
 
 def _misplaced(here: list[Place], known: Facts) -> Iterator[str]:
-    """Complain of messages that are in more than one place."""
+    """Yield the messages that are in more than one place."""
     if known.again:
         return
     for place in here:
@@ -376,7 +376,7 @@ PROGRESS = """
 
 
 def _left_over(session: Session) -> Iterator[str]:
-    """Complain of what is still on its way when all of it should have come."""
+    """Yield what is still on its way when all of it should have come."""
     for place in whereabouts(session):
         if place.unread or place.leased or (place.deferred and not place.early):
             yield f"{place.group}: {place.id} does not come: {place}"

@@ -1,7 +1,7 @@
 """Publishers of all sorts, and consumers that keep the doorbell's protocol by hand.
 
-The protocol, for whoever LISTENs by himself: read; where there is nothing, arm the bells, note who
-may have passed them before, and read again; where there is nothing, sleep until a bell rings, or
+The protocol, for a session with a LISTEN of its own: read; if there is nothing, arm the doorbells,
+record who may have passed them before, and read again; if there is nothing, sleep until one rings,
 one of those noted has ended.
 """
 
@@ -26,7 +26,7 @@ GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Rounds:
-    """Publishers that work in rounds, each with a thread; between two of them nobody is at work."""
+    """Publishers that work in rounds, each with a thread; between two rounds none runs."""
 
     def __init__(self, dsn: str, seed: object, topics: list[str], publishers: int = 4) -> None:
         self.random = random.Random(f"{seed} rounds")
@@ -40,23 +40,23 @@ class Rounds:
         topics = self.random.sample(self._topics, self.random.randint(1, len(self._topics)))
         if self.random.random() < 0.1:
             topics.append(NEVER)
-        at_work = [
+        threads = [
             threading.Thread(target=publisher.work, args=(topics, self.random.randint(1, 4)))
             for publisher in self.publishers
         ]
-        for thread in at_work:
+        for thread in threads:
             thread.start()
         if self.random.random() < 0.2:
             time.sleep(self.random.random() * 0.05)
             self.kill(self.random.choice(self.publishers).pid)
-        for thread in at_work:
+        for thread in threads:
             thread.join()
         for publisher in self.publishers:
             if publisher.failure is not None:
                 raise publisher.failure
 
     def kill(self, pid: int) -> None:
-        """End somebody's backend, whatever it does."""
+        """End a backend, whatever it does."""
         self.killed += bool(self._director.value("SELECT pg_terminate_backend(%s)", pid))
 
     def committed(self) -> set[int]:
@@ -157,7 +157,7 @@ class Publisher:
                 return
             self.session.close()
             self.session = Session(self._dsn)
-            with suppress(errors.UndefinedObject):  # it was done, and nobody was told
+            with suppress(errors.UndefinedObject):  # it was done, and the answer was lost
                 self.session.run(f"{way} PREPARED '{name}'")
 
 
@@ -169,7 +169,7 @@ class ByHand:
 
     def __init__(self, dsn: str, group: str, topics: Iterable[str]) -> None:
         self.group = group
-        self.ear, self.reader = Session(dsn), Session(dsn)
+        self.listening, self.reader = Session(dsn), Session(dsn)
         self.turn_to(topics)
         self.got: set[int] = set()
         self.noted: set[int] = set()
@@ -183,9 +183,9 @@ class ByHand:
         """Consume topics, and no others, from here on."""
         self.topics = list(topics)
         self.reader.run("SELECT durable_notify.subscribe(%s, %s)", self.group, self.topics)
-        self.ear.run("UNLISTEN *")
+        self.listening.run("UNLISTEN *")
         for topic in self.topics:
-            self.ear.run(f'LISTEN "durable_notify:{topic}"')
+            self.listening.run(f'LISTEN "durable_notify:{topic}"')
 
     def read(self, topics: list[str] | None = None) -> bool:
         """Claim and settle all there is; whether there was something."""
@@ -204,30 +204,30 @@ class ByHand:
 
     def arm(self) -> None:
         """Have publishers ring from here on."""
-        found = self.ear.value("SELECT durable_notify._arm_topics(%s)", self.topics)
+        found = self.listening.value("SELECT durable_notify._arm_topics(%s)", self.topics)
         self.unarmed = found["barred"] + found["silent"]
         self._armed = [topic for topic in self.topics if topic not in self.unarmed]
 
     def note(self) -> None:
-        """Note who may have looked at a bell before."""
-        self.noted = unannounced(self.ear)
+        """List the publishers that may have looked at a doorbell before."""
+        self.noted = unannounced(self.listening)
 
     def disarm(self) -> None:
-        self.ear.run(
+        self.listening.run(
             "SELECT durable_notify._disarm_topics(%s)", self._armed
         )  # what _arm_topics() armed
         self._armed, self.noted = [], set()
 
     def rung(self, seconds: float = 0.0) -> bool:
-        """Whether a bell rings before long."""
-        self.ear.run("SELECT")  # brings what has been notified by now
-        rung = list(self.ear.connection.notifies(timeout=seconds, stop_after=1))
+        """Whether a doorbell rings before long."""
+        self.listening.run("SELECT")  # brings what has been notified by now
+        rung = list(self.listening.connection.notifies(timeout=seconds, stop_after=1))
         self.rings += bool(rung)
         return bool(rung)
 
     def one_has_ended(self) -> bool:
-        """Whether one of those noted has ended."""
-        left = still_running(self.ear, self.noted) if self.noted else set()
+        """Whether a listed publisher has ended."""
+        left = still_running(self.listening, self.noted) if self.noted else set()
         ended = left != self.noted
         self.noted = left
         self.ended += ended
@@ -267,45 +267,45 @@ class ByHand:
         self._stopping.set()
 
     def close(self) -> None:
-        self.ear.close()
+        self.listening.close()
         self.reader.close()
 
 
 class WithoutList(ByHand):
-    """Takes no notice of who is under way."""
+    """Ignores the publishers that are under way."""
 
     STEPS = ("arm", "read")
 
 
 class WithoutSecondRead(ByHand):
-    """Has read before it armed, and leaves it at that."""
+    """Has read before it armed, and does not read again."""
 
     STEPS = ("arm", "note")
 
 
 class ListTooEarly(ByHand):
-    """Notes who is under way, and arms after that."""
+    """Lists the publishers under way, and arms after that."""
 
     STEPS = ("note", "arm", "read")
 
 
 class ByFlag(ByHand):
-    """Arms by a row in a table, which publishers look at; see `flags_for_bells`."""
+    """Arms by a row in a table, which publishers look at; see `flags_for_doorbells`."""
 
     def arm(self) -> None:
-        self.ear.run("INSERT INTO flag SELECT unnest(%s::text[])", self.topics)
+        self.listening.run("INSERT INTO flag SELECT unnest(%s::text[])", self.topics)
 
     def disarm(self) -> None:
-        self.ear.run("DELETE FROM flag WHERE topic = ANY (%s)", self.topics)
+        self.listening.run("DELETE FROM flag WHERE topic = ANY (%s)", self.topics)
 
 
 class ByFlagWithoutList(ByFlag):
-    """By a row in a table, and takes no notice of who is under way."""
+    """By a row in a table, and ignores the publishers under way."""
 
     STEPS = ("arm", "read")
 
 
-def flags_for_bells(session: Session) -> None:
+def flags_for_doorbells(session: Session) -> None:
     """Have publishers look at a table instead of a lock."""
     session.run("CREATE TABLE flag (topic text)")
     looks = {

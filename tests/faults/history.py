@@ -16,12 +16,12 @@ class Sent(NamedTuple):
     counter: int = 0
 
 
-class Handed(NamedTuple):
-    """A message handed to a consumer: claims of a group are in the order of their tokens."""
+class Delivery(NamedTuple):
+    """One delivery of a message: claims of a group are in the order of their tokens."""
 
     group: str
     token: int
-    place: int
+    index: int
     id: int
     attempt: int = 1
 
@@ -39,16 +39,16 @@ class History:
     """What publishers and consumers have seen."""
 
     sent: list[Sent] = field(default_factory=list)
-    handed: list[Handed] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
 
 
 def numbered(history: History) -> History:
     """The same with leases numbered in their order: tokens have the time in them."""
-    tokens = sorted({entry.token for entry in (*history.handed, *history.settled)})
+    tokens = sorted({entry.token for entry in (*history.deliveries, *history.settled)})
     return History(
         history.sent,
-        [h._replace(token=tokens.index(h.token)) for h in history.handed],
+        [h._replace(token=tokens.index(h.token)) for h in history.deliveries],
         [s._replace(token=tokens.index(s.token)) for s in history.settled],
     )
 
@@ -60,13 +60,13 @@ class Faults:
     lost: set[tuple[str, int]] = field(default_factory=set)
     """Committed and never settled."""
     unexpected: set[tuple[str, int]] = field(default_factory=set)
-    """Handed over and never committed."""
+    """Delivered and never committed."""
     twice: set[tuple[str, int]] = field(default_factory=set)
-    """Settled twice, or handed over as a first attempt twice, or, where told so, at all."""
+    """Settled twice, or delivered twice as a first attempt, or, with `once`, delivered twice."""
     revived: set[tuple[str, int]] = field(default_factory=set)
-    """Handed over under a later lease than the one in which it was settled."""
+    """Delivered under a later lease than the one in which it was settled."""
     disordered: set[tuple[str, str]] = field(default_factory=set)
-    """(group, key): first handed over in another order than published."""
+    """(group, key): first delivered in another order than published."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, f.name) for f in fields(self))
@@ -79,30 +79,32 @@ class Faults:
 def check(history: History, groups: list[str], *, once: bool = True) -> Faults:
     """Compare what was published with what each group got, after a full drain.
 
-    `once`: nothing may have been handed over a second time, whatever the attempt.
+    `once`: nothing may have been delivered a second time, whatever the attempt.
     """
     faults = Faults()
     sent = {message.id: message for message in history.sent}
     for group in groups:
-        handed = sorted(h for h in history.handed if h.group == group)
+        deliveries = sorted(h for h in history.deliveries if h.group == group)
         settled = [s for s in history.settled if s.group == group]
         faults.lost |= {(group, i) for i in sent.keys() - {s.id for s in settled}}
-        faults.unexpected |= {(group, h.id) for h in handed if h.id not in sent}
+        faults.unexpected |= {(group, h.id) for h in deliveries if h.id not in sent}
         for counted in (
             Counter(s.id for s in settled),
-            Counter(h.id for h in handed if once or h.attempt == 1),
+            Counter(h.id for h in deliveries if once or h.attempt == 1),
         ):
             faults.twice |= {(group, i) for i, times in counted.items() if times > 1}
         last_lease = {s.id: s.token for s in settled}
-        faults.revived |= {(group, h.id) for h in handed if h.token > last_lease.get(h.id, h.token)}
-        faults.disordered |= {(group, key) for key in _disordered(sent, handed)}
+        faults.revived |= {
+            (group, h.id) for h in deliveries if h.token > last_lease.get(h.id, h.token)
+        }
+        faults.disordered |= {(group, key) for key in _disordered(sent, deliveries)}
     return faults
 
 
-def _disordered(sent: dict[int, Sent], handed: list[Handed]) -> Iterator[str]:
+def _disordered(sent: dict[int, Sent], deliveries: list[Delivery]) -> Iterator[str]:
     """Yield the keys whose messages came, each for the first time, in another order than sent."""
     newest: dict[str, int] = {}
-    for message_id in dict.fromkeys(h.id for h in handed):
+    for message_id in dict.fromkeys(h.id for h in deliveries):
         message = sent.get(message_id)
         if message is None or message.key is None:
             continue

@@ -1,4 +1,4 @@
-"""Publishers and consumers in the midst of their work, when the database moves under them.
+"""Publishers and consumers in the midst of work, while the database is moved.
 
 Before the move and after it they take random steps (tests/faults/traffic.py); at the move,
 publishers have transactions open, consumers hold leases, windows are half read, messages wait for
@@ -47,7 +47,7 @@ class Careless(Consumer):
     """Rejects messages as well, and settles those of a key in any order: some of it is refused."""
 
     sent_back: set[tuple[str, int]]
-    """What came after a retried message of its key: it comes again, and that is no attempt."""
+    """What came after a retried message of its key: its redelivery is no new attempt."""
 
     def step(self) -> None:
         if self.held and self.random.random() < 0.1:
@@ -93,9 +93,7 @@ class Company:
     """Who publishes and consumes, and what has come of it."""
 
     def __init__(self, sessions: Sessions, seed: object) -> None:
-        self.publishers, self.consumers, self.history = _cast(
-            sessions, seed, True, (), patient=False
-        )
+        self.publishers, self.consumers, self.history = _cast(sessions, seed, True, (), waits=False)
         self.choice = random.Random(f"{seed} order")
         director = sessions.session()
         for group in (NONE, STRICT, REPLAYING, IDLE):
@@ -115,17 +113,17 @@ class Company:
         for consumer in self.consumers:
             if isinstance(consumer, Careless):
                 consumer.sent_back = self.sent_back
-        # Who reads nothing before the move; and who is apart, since a replay hands all out again.
+        # One reads nothing before the move; one is apart, since a replay redelivers everything.
         self.idle = Consumer(sessions.session(), f"{seed} idle", self.history, IDLE, lapses=True)
         self.replaying = Consumer(sessions.session(), f"{seed} replay", self.history, REPLAYING)
         self.before_replay: set[int] = set()
 
-    def everybody(self) -> Sequence[Publisher | Consumer]:
+    def all(self) -> Sequence[Publisher | Consumer]:
         return [*self.publishers * 3, *self.consumers]
 
     def work(self, steps: int) -> None:
         for _ in range(steps):
-            self.choice.choice(self.everybody()).step()
+            self.choice.choice(self.all()).step()
 
     def publish(self, steps: int) -> None:
         for _ in range(steps):
@@ -140,7 +138,7 @@ class Company:
         self.replaying.session.run(ADVANCE, REPLAYING)
 
     def unfinished(self) -> None:
-        """See to it that somebody is at work on everything at once."""
+        """Leave work of every kind unfinished."""
         for publisher in self.publishers[:2]:
             if not publisher.is_open:
                 publisher.step(publisher.begin)
@@ -149,7 +147,7 @@ class Company:
             consumer.claim()
 
     def late_commit(self) -> None:
-        """Have a message commit after a younger one was handed out, and nobody look for it yet."""
+        """Have a message commit after a younger one was delivered, before the next claim."""
         older, younger = self.publishers[2:4]
         older.finish()
         younger.finish()
@@ -167,7 +165,7 @@ class Company:
                 publisher.finish()
 
     def go_to(self, sessions: Sessions, *, prepared: bool) -> None:
-        """Go on elsewhere: what was open is gone, and what was `prepared` may be."""
+        """Continue elsewhere: what was open is gone, and what was `prepared` may be."""
         for publisher in self.publishers:
             publisher.session = sessions.session()
             publisher._closed()
@@ -203,21 +201,21 @@ class Company:
 
 
 def judge(company: Company) -> list[str]:
-    """Compare what the log has with what each group was handed, before and after; empty: as promised.
+    """Compare the outbox with what each group was delivered, before and after; empty: as promised.
 
-    The log is asked for what has committed, and has to be what publishers say.
+    The outbox says what has committed, and has to agree with the publishers.
     """
     history, session = company.history, company.publishers[0].session
     found = []
     log = set(session.column("SELECT id FROM durable_notify.outbox"))
     sent = {message.id for message in history.sent}
     if log != sent:
-        found.append(f"the log is not what has committed: {sorted(log ^ sent)[:5]}")
+        found.append(f"the outbox is not what has committed:  {sorted(log ^ sent)[:5]}")
     faults = check(history, CHECKED, once=False)
     faults.twice -= company.sent_back - _settled_twice(history)
     if faults:
         found.append(str(faults))
-    firsts = dict.fromkeys(h.id for h in sorted(history.handed) if h.group == STRICT)
+    firsts = dict.fromkeys(h.id for h in sorted(history.deliveries) if h.group == STRICT)
     firsts.pop(company.delayed, None)  # which comes at its time
     if list(firsts) != sorted(firsts):
         found.append("ids of the strict group went back")
@@ -237,7 +235,7 @@ def _settled_twice(history: History) -> set[tuple[str, int]]:
 
 
 def in_the_midst(sessions: Sessions, seed: object, rng: random.Random) -> Company:
-    """Publishers and consumers that have been at work for a while, and are."""
+    """Publishers and consumers that have run for a while, and still do."""
     company = Company(sessions, seed)
     company.work(rng.randrange(60, 140))
     company.start_replay()
@@ -251,7 +249,7 @@ def in_the_midst(sessions: Sessions, seed: object, rng: random.Random) -> Compan
 def carry_on(
     company: Company, sessions: Sessions, rng: random.Random, *, prepared: bool = False
 ) -> None:
-    """Go on where nobody has to do anything, to the end, and see that nothing is wrong."""
+    """Continue without any remedy, to the end, and check that nothing is wrong."""
     company.go_to(sessions, prepared=prepared)
     waiting = still_to_come(sessions.session())
     company.work(rng.randrange(40, 100))
@@ -281,13 +279,13 @@ def reanchor(company: Company, sessions: Sessions, rng: random.Random) -> None:
 
 
 def still_to_come(session: Session) -> int:
-    """How many deliveries are to come, by what the log itself says."""
+    """How many deliveries are to come, according to the outbox itself."""
     query = "SELECT sum(unread + deferred + leased) FROM durable_notify.status()"
     return int(session.value(query) or 0)
 
 
 def refused(session: Session) -> None:
-    """Everybody who would read is told what to do."""
+    """Every reader is refused, with the command to run."""
     for group in (*CHECKED, REPLAYING):
         with pytest.raises(errors.DatabaseError, match="from, or replicated by, another") as seen:
             session.claim(10, group)

@@ -294,7 +294,7 @@ ASIDE: dict[str, Op] = {
     "_arm_topics": call("_arm_topics(ARRAY[%(t)s])"),
     "_disarm_topics": call("_disarm_topics(ARRAY[%(t)s])"),
     "orphans": call("_delete_orphans()", "log"),
-    "_advance_watermark": call("_advance_watermark()", "watermark!"),
+    "_advance_watermark": call("_advance_watermark()", "watermark! log"),
     "create_partitions": call("create_partitions()", "log"),
     "maintain_partitions": call("maintain_partitions()", "removing! log", waits="log"),
     "_analyze_stale": call("_analyze_stale()"),

@@ -1,4 +1,4 @@
-"""An application is adopted step by step while it is at work, each step undone and done again.
+"""An application is adopted step by step while it runs, each step undone and done again.
 
 It is a listener (node and `pg`; and a plain psycopg one, so that the test always runs) and psycopg
 publishers that know nothing of this project: `SELECT pg_notify`, and a table with a trigger of
@@ -7,8 +7,8 @@ committed:
 
 - the old listener has heard all of it once, and of each sender in its order, whatever step was on;
 - what was sent while a capture listened, in sessions with the compatibility schema, or by
-  publish(), is in the log once, and nothing is there twice, the times of change included;
-- the durable group has got all that is in the log, once, of each sender in its order; but for the
+  publish(), is in the outbox once, and nothing is there twice, the times of change included;
+- the durable group has got all that is in the outbox, once, in each sender's order; but for the
   moment in which a sender turns from being captured to publishing;
 - changes of the table while it was watched are published once.
 
@@ -183,7 +183,7 @@ def adopt(steps: Adoption) -> None:
 
 
 def judge(steps: Adoption, old: OldListener, patience: float = 20.0) -> str:
-    """Compare what was committed with what the log, the group and the old listener have."""
+    """Compare what was committed with what the outbox, the group and the old listener have."""
     sent = steps.app.sent
     with contextlib.suppress(AssertionError):  # what it lacks is seen below
         eventually(lambda: len(old.heard) >= len(sent), patience)
@@ -210,7 +210,7 @@ def judge(steps: Adoption, old: OldListener, patience: float = 20.0) -> str:
                 promised += 1
                 assert one.text in there, f"{one} is lost"
         got = [text for name, text in steps.got if name == topic]
-        assert Counter(got) == Counter(log), "the group got something else than the log has"
+        assert Counter(got) == Counter(log), "the group got something else than the outbox has"
         # What a capture publishes comes a moment after it was sent: in order by itself.
         how = {one.text: one.how for one in sent}
         for number, kind in itertools.product(range(len(steps.app.senders)), ("plain", "durably")):
@@ -243,7 +243,7 @@ def old_command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 def adopted(
     dsn: str, conn: Connection, command: list[str], cwd: Path
 ) -> Iterator[tuple[Adoption, OldListener]]:
-    """The application at work, its old listener beside it."""
+    """The running application, its old listener beside it."""
     with roles(dsn, {"app": [("publish", [TOPIC, PRICES], None)]}) as made:
         conn.execute(DDL)
         conn.execute(sql.SQL("GRANT INSERT ON product TO {}").format(role_of(made)))

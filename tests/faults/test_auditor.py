@@ -99,11 +99,11 @@ PLANTED = {
         "UPDATE durable_notify.deferred SET due_at = 'infinity'",
         "deferred a message for ever",
     ),
-    "a replay that nobody runs": (
+    "a replay that does not run": (
         "UPDATE durable_notify.deferred SET replay_job = 999 WHERE reason = 'key'",
         "waits for a replay",
     ),
-    "removed from the log": ("DELETE FROM durable_notify.outbox", "not in the log"),
+    "removed from the outbox": ("DELETE FROM durable_notify.outbox", "not in the outbox"),
     "in two places": (
         "UPDATE durable_notify.position SET p = 1, h0 = 0",
         "in more than one place",
@@ -120,11 +120,11 @@ def test_finds_what_is_wrong_in_the_tables(sessions: Sessions, statement: str, s
     assert said in "\n".join(look(session, {"g": facts}, sent))
 
 
-def test_finds_what_comes_again(sessions: Sessions) -> None:
+def test_finds_a_redelivery(sessions: Sessions) -> None:
     (session,) = sessions.take(1)
     sent, facts = busy(session)
     facts.acked.add(sent[5])
-    assert "acknowledged, and came again: 1" in found(session, facts, sent)
+    assert "acknowledged, and redelivered: 1" in found(session, facts, sent)
 
 
 # What is planted in a function, and what is done then.

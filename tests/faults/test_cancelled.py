@@ -4,9 +4,9 @@ First each function that writes, at each statement that it comes to in a scene w
 to be done at once. Asserted each time: nothing has changed, nothing was swallowed, no advisory lock
 is left; and at the end, not stopped, it does exactly what it was to do.
 
-Then everybody at once: a publisher and consumers of both halves while all their sessions are
+Then all at once: a publisher and consumers of both halves while all their sessions are
 stopped at random statements. Asserted: nothing is lost, nothing twice in effect, keys keep their
-order, nobody gives up, and the complaints are no flood.
+order, no consumer gives up, and warnings are no flood.
 DURABLE_NOTIFY_SECONDS makes it longer.
 """
 
@@ -75,7 +75,7 @@ def print_of(session: Session) -> str:
 
 
 def locks_left(session: Session) -> list[tuple[Any, ...]]:
-    """Advisory locks that are held, but for the bell of t, which the director has armed."""
+    """Advisory locks that are held, but for the doorbell of t, which the director has armed."""
     return session.run(
         "SELECT pid, classid, objid, mode FROM pg_locks"
         " WHERE locktype = 'advisory' AND mode <> 'ShareLock'"
@@ -84,7 +84,7 @@ def locks_left(session: Session) -> list[tuple[Any, ...]]:
 
 
 def gone(watcher: Session, pid: int) -> None:
-    """Wait until a session is over: it says so before it lets go of its locks."""
+    """Wait until a session is over: it says so before it releases its locks."""
     there = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
     eventually(lambda: not watcher.value(there, pid))
 
@@ -107,7 +107,7 @@ def stopped_everywhere(sessions: Sessions, statement: str, how: How) -> tuple[in
             assert locks_left(watcher) == [], f"left behind, stopped at {number}"
             continue
         reached = passed(session)
-        assert reached < number, f"went on, although stopped at {number} of {reached}"
+        assert reached < number, f"continued, although stopped at {number} of {reached}"
         assert locks_left(watcher) == []
         return reached, rows
     raise AssertionError("it never ends")
@@ -127,7 +127,7 @@ OPERATIONS = {
 
 
 def left_over(session: Session) -> dict[str, list[tuple[int, int]]]:
-    """What each group has not settled, with the attempts: all leases end, all of it is handed over."""
+    """What each group has not settled, with the attempts: all leases end, all of it is delivered."""
     session.run("UPDATE durable_notify.consumer_group SET rate_limit = NULL, exclusive = false")
     session.run("UPDATE durable_notify.lease_deadline SET deadline = 'epoch'")
     session.run(LONG_GONE)
@@ -202,7 +202,7 @@ def lock_of_the_session(session: Session) -> None:
     )
 
 
-def bell_tried_in_two_statements(session: Session) -> None:
+def doorbell_tried_in_two_statements(session: Session) -> None:
     session.run("""
         CREATE OR REPLACE FUNCTION durable_notify._no_waiter(topic text) RETURNS boolean
         LANGUAGE plpgsql VOLATILE AS $$
@@ -233,8 +233,8 @@ def position_moved_without_its_lease(session: Session) -> None:
     ("name", "fault", "complaint"),
     [
         ("claim", lock_of_the_session, "left behind"),
-        ("publish", bell_tried_in_two_statements, "left behind"),
-        ("claim", position_moved_without_its_lease, "went on"),
+        ("publish", doorbell_tried_in_two_statements, "left behind"),
+        ("claim", position_moved_without_its_lease, "continued"),
     ],
 )
 def test_planted_faults_are_seen(dsn: str, name: str, fault: Plant, complaint: str) -> None:
@@ -242,13 +242,13 @@ def test_planted_faults_are_seen(dsn: str, name: str, fault: Plant, complaint: s
         disturbed(dsn, name, "cancel", fault)
 
 
-# Everybody at once
+# All at once
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
 @pytest.mark.timeout(SECONDS + 110)
-def test_everybody_is_stopped_now_and_then(dsn: str, how: How) -> None:
+def test_every_session_is_stopped_now_and_then(dsn: str, how: How) -> None:
     with Sessions(dsn) as sessions:
         (director,) = sessions.take(1)
         director.run(DDL)

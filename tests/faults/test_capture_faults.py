@@ -4,7 +4,7 @@ Asserted of a channel whose senders never pause, whatever was killed: nothing is
 what each sender sent is published in its order; whatever is missing was sent within a gap that is
 in the audit, or had been heard by a process that was killed, whose last word is then the gap's
 start. The planted variants: a capture that retries a batch without its number publishes it twice;
-one that takes every connection that brings no error for alive reports no gap.
+one that believes in every connection without an error reports no gap.
 DURABLE_NOTIFY_SECONDS makes it longer.
 """
 
@@ -87,7 +87,7 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
-    def goes_on(self, number: int = 30) -> None:
+    def wait_for_more(self, number: int = 30) -> None:
         """Wait until so many more are sent."""
         seen = len(self.sent)
         eventually(lambda: len(self.sent) > seen + number)
@@ -133,7 +133,7 @@ def test_a_connection_that_only_looks_alive(
         notify(conn, "c", "lost")
         eventually(lambda: running.capture._connection is None)  # it has found out
         proxy.forward(leave_dead=True)
-        # The server still has the old session, with the lock: nobody but us can end it.
+        # The server still has the old session, with the lock: only the test can end it.
         running.listens(2)
         notify(conn, "c", "after")
         eventually(lambda: messages(conn, "t") == ["before", "after"])
@@ -185,7 +185,7 @@ def test_connections_are_cut_anywhere(dsn: str, conn: Connection) -> None:
             proxy.cut()
             times = len(running.said)
             running.listens(times + 1)
-            senders.goes_on()
+            senders.wait_for_more()
         running.stop()
     print(judge(conn, senders))
 
@@ -252,11 +252,11 @@ def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
         stack.callback(second.kill)
         wait_for(second, b"standing by")
         with sending(dsn) as senders:
-            senders.goes_on()
+            senders.wait_for_more()
             eventually(lambda: len(messages(conn, "t")) > 10)
             first.send_signal(signal.SIGKILL)
             wait_for(second, b"listening to")
-            senders.goes_on()
+            senders.wait_for_more()
         second.send_signal(signal.SIGTERM)
         assert second.wait(30) == 0
     print(judge(conn, senders))
@@ -270,11 +270,11 @@ def test_the_server_is_killed(private_server: Server) -> None:
     with capturing("async", dsn, "c", "t", heartbeat=1.0) as running:
         running.listens()
         with sending(dsn) as senders:
-            senders.goes_on()
+            senders.wait_for_more()
             private_server.kill()
             private_server.start()
             running.listens(2)
-            senders.goes_on()
+            senders.wait_for_more()
         running.stop()
     with psycopg.connect(dsn, autocommit=True) as conn:
         print(judge(conn, senders))
@@ -287,9 +287,9 @@ def test_planted_a_gap_that_is_not_reported(dsn: str, conn: Connection, monkeypa
     with capturing("sync", dsn, "c", "t") as running:
         running.listens()
         with sending(dsn) as senders:
-            senders.goes_on()
+            senders.wait_for_more()
             # It stays away for some messages.
-            monkeypatch.setattr(running.capture, "_pause", lambda _: senders.goes_on())
+            monkeypatch.setattr(running.capture, "_pause", lambda _: senders.wait_for_more())
             end_listening(conn)
             running.listens(2)
         running.stop()

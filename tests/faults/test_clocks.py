@@ -3,7 +3,7 @@
 A consumer that is stopped past its lease and woken, whose heartbeats do not arrive, or whose clock is
 an hour off or jumps. Asserted: what it settles too late is refused with LeaseLost, and its own
 transaction fails with it, so that each message has its effect once; others handle its messages, in the
-order of their keys; it goes on by itself; and no clock but the database's decides about leases.
+order of their keys; it continues by itself; and only the database's clock decides about leases.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ async def stopped_and_woken(api: Api, dsn: str, conn: Connection) -> list[tuple[
         async with running(api.consumer(dsn, lease=5), seen):
             await seen.got(3)
             await wait_until(lambda: outstanding(conn) == 0)
-        stopped.say("go on")
+        stopped.say("continue")
         stopped.signal(signal.SIGCONT)
         assert stopped.handled(1) == [{"id": ids[0], "refused": "LeaseLost"}]
-        # It goes on: what comes now is its own.
+        # It continues: what comes now is its own.
         (last,) = send(conn, [4])
         assert stopped.handled(1) == [{"id": last, "attempt": 1}]
-        stopped.say("go on")
+        stopped.say("continue")
         eventually(lambda: outstanding(conn) == 0)
     assert seen.ids == ids
     return effects(conn)
@@ -123,7 +123,7 @@ async def test_a_settle_without_the_fence_is_seen(
         async with running(api.consumer(dsn, lease=30), seen):
             await seen.got(1)
             await wait_until(lambda: outstanding(conn) == 0)
-        stopped.say("go on")
+        stopped.say("continue")
         stopped.signal(signal.SIGCONT)
         eventually(lambda: len(effects(conn)) == 2)
     assert sorted(effects(conn)) == [(ids[0], 1), (ids[0], 2)], "twice in effect, as planted"
@@ -134,7 +134,7 @@ async def test_a_settle_without_the_fence_is_seen(
 
 @contextmanager
 def no_heartbeat_arrives(conn: Connection) -> Iterator[None]:
-    """The database cannot take note of them, for a while."""
+    """The database does not record them, for a while."""
     query = "SELECT pg_get_functiondef('durable_notify.extend'::regproc)"
     true = value(conn, query)
     body = true[true.index("AS $function$") :]
@@ -149,7 +149,7 @@ def no_heartbeat_arrives(conn: Connection) -> Iterator[None]:
 async def test_heartbeats_that_do_not_arrive(
     api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
-    """Who works on, not knowing that its lease has run out, is refused, and goes on."""
+    """A handler that has not learned that its lease ran out is refused; its consumer continues."""
     ids = send(conn, [1])
     with consumer_process(api, dsn, "records late", "--lease", "2") as first:
         with no_heartbeat_arrives(conn):
@@ -158,11 +158,11 @@ async def test_heartbeats_that_do_not_arrive(
             async with running(api.consumer(dsn, lease=30), seen):
                 await seen.got(1)
                 await wait_until(lambda: outstanding(conn) == 0)
-        first.say("go on")
+        first.say("continue")
         assert first.handled(1) == [{"id": ids[0], "refused": "LeaseLost"}]
         ids += send(conn, [2])
         assert first.handled(1) == [{"id": ids[1], "attempt": 1}]
-        first.say("go on")
+        first.say("continue")
         eventually(lambda: outstanding(conn) == 0)
     (first_id, attempt), last = effects(conn)
     assert (first_id, last) == (ids[0], (ids[1], 1))
@@ -186,13 +186,13 @@ async def held_for_longer_than_a_lease(api: Api, dsn: str, conn: Connection) -> 
             await wait_until(for_longer_than_a_lease_or_taken)
             taken = list(seen.ids)
         if not taken:
-            slow.say("go on")
+            slow.say("continue")
             eventually(lambda: outstanding(conn) == 0)
     return taken
 
 
 @pytest.mark.slow
-async def test_who_gives_signs_of_life_keeps_its_messages(
+async def test_a_consumer_with_heartbeats_keeps_its_messages(
     api: Api, dsn: str, conn: Connection, handled: None
 ) -> None:
     assert await held_for_longer_than_a_lease(api, dsn, conn) == []
@@ -236,7 +236,7 @@ def wrong_by(api: Api, dsn: str, seconds: int, folder: Path, how: str) -> Proces
 def test_clients_whose_clocks_are_an_hour_off(
     api: Api, dsn: str, conn: Connection, handled: None, tmp_path: Path, how: str
 ) -> None:
-    """One before, one behind; nobody takes anything from anybody, whatever their clocks say."""
+    """One before, one behind; no consumer takes another's message, whatever their clocks say."""
     with ExitStack() as stack:
         for seconds in (3600, -3600):
             process = wrong_by(api, dsn, seconds, tmp_path / str(seconds), how)
@@ -261,7 +261,7 @@ def a_heartbeat_comes(conn: Connection) -> None:
 def test_a_client_whose_clock_jumps(
     api: Api, dsn: str, conn: Connection, handled: None, tmp_path: Path
 ) -> None:
-    """An hour forth and two back while it works: its leases go on, it is neither early nor late."""
+    """An hour forth and two back while it works: its leases continue, it is neither early nor late."""
     if ProcessClock.LIBRARY is None:
         skip_missing("faketime", "apt-get install faketime")
     clock = ProcessClock(tmp_path)
@@ -274,7 +274,7 @@ def test_a_client_whose_clock_jumps(
             clock.set(seconds)
             a_heartbeat_comes(conn)
             assert value(conn, FAR_OFF) == 0
-            process.say("go on")
+            process.say("continue")
             eventually(lambda: outstanding(conn) == 0)
     finally:
         process.close()

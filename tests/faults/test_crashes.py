@@ -32,7 +32,7 @@ SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randra
 HALVES = ["sync", "async"]
 
 
-class Crowd:
+class Processes:
     """Processes that are killed and started again, and what they said."""
 
     def __init__(self, dsn: str, rng: random.Random) -> None:
@@ -73,18 +73,18 @@ class Crowd:
 
 
 @contextmanager
-def crowd(dsn: str, rng: random.Random) -> Iterator[Crowd]:
-    everybody = Crowd(dsn, rng)
+def killed_at_the_end(dsn: str, rng: random.Random) -> Iterator[Processes]:
+    processes = Processes(dsn, rng)
     try:
-        yield everybody
+        yield processes
     finally:
-        for role in list(everybody.members):
-            everybody.kill(role)
+        for role in list(processes.members):
+            processes.kill(role)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
-def test_everybody_crashes(private_server: Server) -> None:
+def test_every_process_crashes(private_server: Server) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
     rng = random.Random(SEED)
     dsn = private_server.dsn()
@@ -96,9 +96,9 @@ def test_everybody_crashes(private_server: Server) -> None:
     consumers = ["c g 1", "c g 2", "c h 1"]
     restarts = sorted(rng.uniform(0.2, 0.8) * SECONDS for _ in range(2))
     with ExitStack() as stack:
-        everybody = stack.enter_context(crowd(dsn, rng))
+        processes = stack.enter_context(killed_at_the_end(dsn, rng))
         for role in publishers + consumers:
-            everybody.start(role)
+            processes.start(role)
         began = time.monotonic()
         while (now := time.monotonic() - began) < SECONDS:
             time.sleep(rng.uniform(0.2, 0.9))
@@ -108,20 +108,20 @@ def test_everybody_crashes(private_server: Server) -> None:
                 time.sleep(rng.uniform(0.0, 0.3))
                 private_server.start()
             role = rng.choice(publishers + consumers)
-            if everybody.members[role].has_spoken():  # it is at work by now, not still starting
-                everybody.kill(role)
-            everybody.revive(role)
+            if processes.members[role].has_spoken():  # it runs by now, and is not still starting
+                processes.kill(role)
+            processes.revive(role)
         for role in publishers:
-            everybody.kill(role)
+            processes.kill(role)
         for role in consumers:
-            everybody.revive(role)
+            processes.revive(role)
         with psycopg.connect(dsn, autocommit=True) as conn:
             eventually(lambda: outstanding(conn) == 0, 60)
             # The one started last may still be starting.
             eventually(lambda: len(backends(conn, LISTENER)) == len(consumers))
             for role in consumers:
-                everybody.stop(role)
-            judge(conn, everybody)
+                processes.stop(role)
+            judge(conn, processes)
         audit_handled(dsn, {group: business_ids(dsn) for group in ("g", "h")})
 
 
@@ -130,14 +130,14 @@ def business_ids(dsn: str) -> set[int]:
         return {message_id for (message_id,) in conn.execute("SELECT message_id FROM business")}
 
 
-def judge(conn: psycopg.Connection[Any], everybody: Crowd) -> None:
+def judge(conn: psycopg.Connection[Any], processes: Processes) -> None:
     said: dict[str, set[int]] = {"committed": set(), "rolled back": set(), "unknown": set()}
-    for line in everybody.said:
+    for line in processes.said:
         if "what" in line:
             said[line["what"]] |= set(line["numbers"])
     rows = conn.execute("SELECT number, message_id FROM business").fetchall()
     business = dict(rows)
-    # What the database says has committed; it also resolves what nobody knows.
+    # What the database says has committed; it also resolves the unknown outcomes.
     assert said["committed"] <= business.keys()
     assert not said["rolled back"] & business.keys()
     outbox = dict(conn.execute("SELECT (payload #>> '{}')::bigint, id FROM durable_notify.outbox"))
@@ -152,7 +152,7 @@ def judge(conn: psycopg.Connection[Any], everybody: Crowd) -> None:
     again = sum(attempt > 1 for _, _, attempt in handled)
     print(
         f"{len(business)} committed, {len(said['rolled back'])} rolled back, "
-        f"{len(said['unknown'])} unknown; {everybody.started} processes, {again} delivered again"
+        f"{len(said['unknown'])} unknown; {processes.started} processes, {again} delivered again"
     )
     assert said["committed"]
     assert said["rolled back"]

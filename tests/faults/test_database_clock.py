@@ -1,8 +1,8 @@
-"""The database's clock is set, forth and back, while everybody is at work.
+"""The database's clock is set, forth and back, under load.
 
 It decides about leases, due times and the names of leases. Asserted: whatever it shows, nothing is lost
 and nothing twice in effect; where it goes back, what waits by the clock waits for as long again at
-most; a moment that comes again ends no consumer, and lets nobody settle what is another's.
+most; a moment that is reached twice ends no consumer, and lets none settle what is another's.
 DURABLE_NOTIFY_SECONDS makes the run longer, DURABLE_NOTIFY_SEED repeats its decisions.
 """
 
@@ -36,9 +36,7 @@ def clock(sessions: Sessions) -> DatabaseClock:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 110)
-def test_it_is_set_while_everybody_works(
-    dsn: str, clock: DatabaseClock, sessions: Sessions
-) -> None:
+def test_it_is_set_under_load(dsn: str, clock: DatabaseClock, sessions: Sessions) -> None:
     print(f"DURABLE_NOTIFY_SEED={SEED}")
     rng = random.Random(SEED)
     (director,) = sessions.take(1)
@@ -54,9 +52,8 @@ def test_it_is_set_while_everybody_works(
 
 
 def test_back_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
-    """Who is alive goes on; who died before that is found dead once its hour has come again."""
-    alive, dead, publisher = sessions.take(3)
-    alive.subscribe()
+    """Running consumers continue; one that died before is found dead once its hour has passed twice."""
+    alive, dead, publisher = sessions.readers(3)
     first, second = publisher.publish(), publisher.publish()
     mine, lost = alive.claim(1, lease="30 s"), dead.claim(1, lease="30 s")
     assert (ids(mine), ids(lost)) == ([first], [second])
@@ -77,9 +74,8 @@ def test_back_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
 
 
 def test_forth_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
-    """All leases have run out at once: whoever settles first wins, and only one does."""
-    first, second, publisher = sessions.take(3)
-    first.subscribe()
+    """All leases have run out at once: the first to settle wins, and only one does."""
+    first, second, publisher = sessions.readers(3)
     sent = [publisher.publish() for _ in range(2)]
     early = first.claim()
     clock.set("2 hours")
@@ -93,12 +89,11 @@ def test_forth_by_an_hour(clock: DatabaseClock, sessions: Sessions) -> None:
 
 
 def exclusive_group_after_a_step_back(clock: DatabaseClock, sessions: Sessions) -> list[int]:
-    """A consumer has claimed, and says it is at it for long; the clock goes back; another is active.
+    """A consumer has claimed, and keeps its lease; the clock is set back; another becomes active.
 
     What is out under leases while that one works.
     """
-    old, new, publisher = sessions.take(3)
-    old.subscribe()
+    old, new, publisher = sessions.readers(3)
     old.run(EXCLUSIVE)
     publisher.publish()
     claim = "SELECT token, id FROM durable_notify.claim('g', '{t}', 1, '10 s', 'x', %s)"
@@ -126,12 +121,11 @@ def test_a_fence_that_trusts_the_clock_is_seen(clock: DatabaseClock, sessions: S
     assert len(exclusive_group_after_a_step_back(clock, sessions)) == 2
 
 
-def test_a_token_that_comes_again_settles_nothing_of_anothers(
+def test_a_reused_token_settles_nothing_of_anothers(
     clock: DatabaseClock, sessions: Sessions
 ) -> None:
     """The same session claims at the same moment once more; tokens have both in them."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, other, publisher = sessions.readers(3)
     first = publisher.publish()
     clock.freeze()
     stale = reader.claim(1)
@@ -147,7 +141,7 @@ def test_a_token_that_comes_again_settles_nothing_of_anothers(
 
 
 @pytest.mark.parametrize("name", ["sync", "async"])
-async def test_a_token_that_comes_again_ends_no_consumer(
+async def test_a_reused_token_ends_no_consumer(
     dsn: str, conn: psycopg.Connection[Any], clock: DatabaseClock, name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

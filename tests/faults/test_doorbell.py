@@ -1,6 +1,6 @@
 """No wake-up is lost: every order of the steps of two, and at random with many.
 
-Nobody polls. Every trial prints its seed. To run one again: DURABLE_NOTIFY_SEED=<seed>; to run for
+No consumer polls. Every trial prints its seed. To run one again: DURABLE_NOTIFY_SEED=<seed>; to run for
 longer: DURABLE_NOTIFY_TRIALS=<times as long>. Threads take decisions that depend on the seed alone,
 at whatever moment comes.
 """
@@ -44,7 +44,7 @@ TIMES = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
 FIRST_SEED = int(os.environ.get("DURABLE_NOTIFY_SEED", random.randrange(10**9)))
 SECONDS = 6.0 * TIMES
 BOUND = 5.0
-"""Seconds after which what nobody has been woken for is lost."""
+"""Seconds after which a message without a wake-up counts as lost."""
 TOPICS = ["a", "b", "c"]
 
 
@@ -135,7 +135,7 @@ def orders_that_lose(sessions: Sessions, kind: type[ByHand], way: str) -> Iterat
             if not consumer.got:
                 yield number
             consumer.disarm()
-            consumer.rung()  # what it has not taken notice of is not to wake it next time
+            consumer.rung()  # what it has ignored is not to wake it next time
 
 
 def loses(sessions: Sessions, kind: type[ByHand], way: str) -> bool:
@@ -164,18 +164,18 @@ def test_planted_without_a_second_read(sessions: Sessions, way: str) -> None:
 @pytest.mark.parametrize("way", ["repeatable read", "serializable"])
 def test_planted_with_a_flag_in_a_table(sessions: Sessions, way: str) -> None:
     """Seen through a frozen snapshot: the list does not help, for it has not looked yet."""
-    doorbell_by_hand.flags_for_bells(sessions.session())
+    doorbell_by_hand.flags_for_doorbells(sessions.session())
     assert loses(sessions, ByFlag, way)
 
 
 def test_planted_with_a_flag_and_no_list(sessions: Sessions) -> None:
-    doorbell_by_hand.flags_for_bells(sessions.session())
+    doorbell_by_hand.flags_for_doorbells(sessions.session())
     assert list(orders_that_lose(sessions, ByFlag, "read committed")) == []
     assert loses(sessions, ByFlagWithoutList, "read committed")
 
 
 def test_planted_a_ring_that_locks_after_its_look(sessions: Sessions) -> None:
-    """Held up between the two, it stands in nobody's list."""
+    """Held up between the two, it is in no list."""
     director, other = sessions.take(2)
     lock = "LOCK TABLE durable_notify.lock_rings IN ROW EXCLUSIVE MODE;"
     look = "PERFORM durable_notify._notify_waiters(topic, hint);"
@@ -201,7 +201,7 @@ def test_planted_a_ring_that_locks_after_its_look(sessions: Sessions) -> None:
 
 
 class Lost(AssertionError):
-    """Committed, nobody is at work, and a consumer sleeps."""
+    """A message is committed, no publisher runs, and a consumer sleeps."""
 
 
 def rounds(
@@ -211,7 +211,7 @@ def rounds(
     bound: float = BOUND,
     seconds: float = SECONDS,
 ) -> None:
-    """Play for some seconds; after each round everybody must get all that is committed."""
+    """Play for some seconds; after each round every consumer must get all that is committed."""
     print(f"DURABLE_NOTIFY_SEED={FIRST_SEED}")
     sessions.session().run("SELECT durable_notify.set_notify_policy(%s, 'never')", NEVER)
     until, played = time.monotonic() + seconds, 0
@@ -219,17 +219,17 @@ def rounds(
         while time.monotonic() < until:
             game.play()
             played += 1
-            everybody_has(game, got, check, bound)
+            all_have(game, got, check, bound)
             time.sleep(game.random.choice([0, 0, 0.002, 0.01, 0.05]))
         game.finish()
-        everybody_has(game, got, check, bound)
+        all_have(game, got, check, bound)
         print(f"{played} rounds, {len(game.committed())} messages, {game.killed} backends killed")
         assert all(ids == game.committed() for ids in got.values())
         assert played > 10 * TIMES, "too little happened to say anything"
 
 
-def everybody_has(game: Rounds, got: dict[str, set[int]], check: Step, bound: float) -> None:
-    """Wait until everybody has all that is committed, and no longer than the bound."""
+def all_have(game: Rounds, got: dict[str, set[int]], check: Step, bound: float) -> None:
+    """Wait until every consumer has all that is committed, and no longer than the bound."""
     everything = game.committed()
 
     def has_all() -> bool:
@@ -309,7 +309,7 @@ HUNT = """
     END $$"""
 
 
-def test_who_is_being_prepared_is_always_in_the_list(sessions: Sessions) -> None:
+def test_a_transaction_being_prepared_is_always_in_the_list(sessions: Sessions) -> None:
     """PostgreSQL moves the locks to a holder without a process, and a look may come in between."""
     stopping = threading.Event()
     publisher, watcher = sessions.take(2)
@@ -359,14 +359,14 @@ def test_consumers_at_random(sessions: Sessions) -> None:
     director = sessions.session()
     for topic in everything:  # a pattern stands for topics there are
         director.publish(topic=topic)
-    ears = Listener(sessions, *TOPICS)
+    listener = Listener(sessions, *TOPICS)
     patterns = dn.Consumer(sessions.dsn, group="patterns", topics=["*"], **options)
     sync = dn.Consumer(sessions.dsn, group="sync", topics=everything, **options)
     beside = dn.AsyncConsumer(sessions.dsn, group="async", topics=everything, **options)
-    at_work = AsyncRunner(beside, lambda message: got["async"].add(message.id))
-    stops = [at_work.stop, sync.stop, patterns.stop]
+    ordinary = AsyncRunner(beside, lambda message: got["async"].add(message.id))
+    stops = [ordinary.stop, sync.stop, patterns.stop]
     runs: list[Step] = [
-        at_work.run,
+        ordinary.run,
         lambda: sync.run(lambda message: got["sync"].add(message.id)),
         lambda: patterns.run(lambda message: got["patterns"].add(message.id)),
     ]
@@ -374,7 +374,7 @@ def test_consumers_at_random(sessions: Sessions) -> None:
     rings = []
 
     def count_rings_and_kill_listeners() -> None:
-        rings.extend(ears.heard())
+        rings.extend(listener.heard())
         if chance.random() < 0.05:
             for pid in backends(director.connection, LISTENER):
                 director.run("SELECT pg_terminate_backend(%s)", pid)

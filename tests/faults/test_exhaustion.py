@@ -1,9 +1,9 @@
-"""What a server runs out of, with a publisher and consumers of both halves at work.
+"""What a server runs out of, with a publisher and consumers of both halves.
 
 The disk (of the tables, and of the write-ahead log), the queue of notifications, the table of
 locks, connections; and a backend that the memory killer ends. Asserted each time: publishers get the
 driver's own error and nothing is half written; nothing committed is lost, nothing twice in effect;
-consumers never give up and go on by themselves once it is over; and a line in the log says what is
+consumers never give up, and continue by themselves once it is over; and a line in the log says what is
 wrong, which is not said over and over.
 DURABLE_NOTIFY_SECONDS is how long each trouble lasts.
 """
@@ -94,7 +94,7 @@ def all_kinds(workload: Workload) -> set[type[Exception]]:
 
 
 def overcome(conn: Connection, workload: Workload, complaint: str | None) -> None:
-    """After the trouble: all go on, all is there, and the log has said what was wrong."""
+    """After the trouble: all continue, all is there, and the log has said what was wrong."""
     workload.progress(20)
     workload.drain(conn)
     workload.judge(conn)
@@ -118,7 +118,7 @@ def linger() -> None:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own, which anybody may write to."""
+    """A file system of its own, which any user may write to."""
     folder = Path(tempfile.mkdtemp(prefix="dn-disk-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "dn", str(folder)]
     try:
@@ -182,9 +182,9 @@ def test_the_disk_of_the_log_is_full() -> None:
 
 
 def test_the_queue_of_notifications_is_full(small_server: Server) -> None:
-    """By somebody who listens and stays in a transaction, and somebody who notifies.
+    """By a session that listens and stays in a transaction, and one that notifies.
 
-    Consumers stop asking to be rung: publishers go on, which could not commit if they rang. And
+    Consumers disarm their doorbells, so publishers continue: they could not commit if they rang. And
     they have PostgreSQL empty it, which does not happen by itself once it is full.
     """
     if major(small_server.bindir) < 17:
@@ -237,7 +237,7 @@ def test_the_table_of_locks_is_full(small_server: Server) -> None:
 def all_connections_taken(conn: Connection, dsn: str) -> Iterator[None]:
     hogs: list[Connection] = []
 
-    def nobody_else_has_one() -> bool:
+    def no_other_session_has_one() -> bool:
         with contextlib.suppress(psycopg.OperationalError):
             hogs.append(psycopg.connect(make_conninfo(dsn, application_name="hog")))
             return False
@@ -248,7 +248,7 @@ def all_connections_taken(conn: Connection, dsn: str) -> Iterator[None]:
         return bool(value(conn, others) == 0)
 
     try:
-        eventually(nobody_else_has_one)
+        eventually(no_other_session_has_one)
         yield
     finally:
         for hog in hogs:
@@ -297,14 +297,17 @@ END_WAITERS = """
 
 
 def end_claims(conn: Connection, dsn: str, workload: Workload) -> None:
-    """End connections while they claim or settle, until a consumer has ended by it."""
+    """End connections while they claim, until a consumer has ended by it.
+
+    Trap: it must not keep them from settling: a consumer with no room claims nothing.
+    """
 
     def one_has_ended() -> bool:
         conn.execute(END_WAITERS.encode())
         return bool(workload.ended)
 
     with psycopg.connect(make_conninfo(dsn, user="postgres")) as holder:
-        holder.execute("LOCK TABLE durable_notify.position IN ACCESS EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE durable_notify.lock_groups IN ACCESS EXCLUSIVE MODE")
         eventually(one_has_ended)
 
 

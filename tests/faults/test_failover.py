@@ -1,11 +1,11 @@
-"""A streaming standby is promoted, the old primary is gone; nobody is started again.
+"""A streaming standby is promoted, the old primary is gone; no process is restarted.
 
 Publishers and consumers are processes with a DSN of both hosts. Asserted, after a full drain:
 
 - every one of them is still the process it was, and works on the new primary;
 - every transaction whose commit the standby had replayed is there, and its messages were handled
   once by each group (asynchronous replication); every confirmed one (synchronous);
-- the log has exactly the messages of the transactions that are there, so that an id whose first
+- the outbox has exactly the messages of the transactions that are there, so that an id whose first
   message was lost with the old primary, and which was handled there, stands for a new message,
   handled in its own right.
 
@@ -67,7 +67,7 @@ class Ledger:
     """What publishers and the new primary say."""
 
     confirmed: dict[int, int | None] = field(default_factory=dict)
-    """By number: a place in the WAL that its commit is not past; None: nobody knows one."""
+    """By number: a WAL position that its commit is not past; None: unknown."""
     rolled_back: set[int] = field(default_factory=set)
     handled_before: Counter[int] = field(default_factory=Counter)
     """Message ids whose handlers began on the old primary."""
@@ -96,7 +96,7 @@ def faults(ledger: Ledger, *, synchronous: bool) -> list[str]:
         found.append(f"{len(undead)} were rolled back and are there: {sorted(undead)[:5]}")
     if ledger.outbox != ledger.business:
         odd = ledger.outbox.items() ^ ledger.business.items()
-        found.append(f"the log is not what has committed: {sorted(odd)[:5]}")
+        found.append(f"the outbox is not what has committed:  {sorted(odd)[:5]}")
     ids = set(ledger.business.values())
     for group in GROUPS:
         times = Counter(message_id for of, message_id in ledger.handled if of == group)
@@ -110,7 +110,7 @@ def faults(ledger: Ledger, *, synchronous: bool) -> list[str]:
 
 
 class Load:
-    """Publishers and consumers that nobody starts again, and what they said."""
+    """Publishers and consumers that are never restarted, and what they said."""
 
     def __init__(self, dsn: str) -> None:
         self.ledger = Ledger()
@@ -131,7 +131,7 @@ class Load:
     def listen(self, primary: psycopg.Connection[Any] | None) -> int:
         """Note what publishers have said; how many messages of theirs are confirmed by now.
 
-        Asked after they spoke, the primary names a place that none of these commits is past.
+        Asked after they spoke, the primary names a position that none of these commits is past.
         """
         lines = [line for process in self.publishers for line in _spoken(process)]
         place = lsn(primary, "pg_current_wal_flush_lsn()") if primary else None
@@ -158,13 +158,13 @@ class Load:
 
     def stop_publishers(self) -> None:
         for process in self.publishers:
-            assert not process.has_ended(), "a publisher did not go on by itself"
+            assert not process.has_ended(), "a publisher did not continue by itself"
             process.kill()
             self._note(process.handled_in_all, None)
 
     def stop_consumers(self) -> None:
         for process in self.consumers:
-            assert not process.has_ended(), "a consumer did not go on by itself"
+            assert not process.has_ended(), "a consumer did not continue by itself"
             process.signal(signal.SIGTERM)
             assert process.ended() == 0
 

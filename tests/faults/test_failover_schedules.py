@@ -36,7 +36,7 @@ from tests.support.wait import wait_until, with_timeout
 
 pytestmark = pytest.mark.server
 
-LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they come again
+LOST = 80  # so many ids are drawn while the standby is cut off; from the 33rd they are reused
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def replicated(primary: Server) -> None:
 
 
 class Holding(Recorder):
-    """A handler that keeps the messages with some payload until it is let go."""
+    """A handler that keeps the messages with some payload until it is released."""
 
     def __init__(self, *payloads: Any) -> None:
         super().__init__(self._hold)
@@ -95,7 +95,7 @@ async def test_an_id_used_again_is_a_new_message(api: Api, pair: tuple[Server, S
             assert again, "no id was used again: this has shown nothing"
             await seen.got(2 * LOST)
             await wait_until(lambda: outstanding(conn) == 1)
-            # The handler of the old one ends while the new one is at work: it settles nothing.
+            # The handler of the old one ends while the new one runs: it settles nothing.
             seen.gates[f"old {LOST}"].set()
             await wait_until(lambda: f"old {LOST}" in seen.left)
             later = send(conn, ["later"])
@@ -110,8 +110,8 @@ async def test_an_id_used_again_is_a_new_message(api: Api, pair: tuple[Server, S
     assert sorted(came) == sorted(wanted)
 
 
-async def test_a_key_held_from_before_is_let_go(api: Api, pair: tuple[Server, Server]) -> None:
-    """A handler of the old primary's message keeps its key to itself; it ends, and the key goes on."""
+async def test_a_key_held_from_before_is_released(api: Api, pair: tuple[Server, Server]) -> None:
+    """A handler of the old primary's message holds its key; once it ends, the key continues."""
     primary, standby = pair
     consumer = api.consumer(several_hosts(*pair), lease=60)
     seen = Holding("old")
@@ -136,10 +136,10 @@ async def test_a_key_held_from_before_is_let_go(api: Api, pair: tuple[Server, Se
 
 
 @pytest.mark.parametrize("start", ["beginning", "now"])
-async def test_a_reader_gets_what_has_taken_the_place_of_what_was_lost(
+async def test_a_reader_gets_what_replaced_a_lost_message(
     api: Api, pair: tuple[Server, Server], start: str
 ) -> None:
-    """Where it stands is kept outside the database, in ids and transaction ids that come again."""
+    """Its position is kept outside the database, in ids and transaction ids that are reused."""
     primary, standby = pair
     with connect(primary) as conn:
         send(conn, ["before"])

@@ -2,7 +2,7 @@
 
 Asserted: consumers, readers, relays, maintenance, the command line and administration work; a
 handler's own transaction is what the role says; a session behind a pooler in transaction mode is not
-changed for the others; and a bell that is armed is armed at READ COMMITTED.
+changed for the others; and a doorbell that is armed is armed at READ COMMITTED.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def test_administration(dsn: str, level: str) -> None:
 
 
 @pytest.mark.parametrize("planted", [False, True])
-async def test_a_bell_is_armed_at_read_committed(
+async def test_a_doorbell_is_armed_at_read_committed(
     dsn: str, conn: Connection, planted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who arms looks, once it has the lock, at who publishes: with a snapshot of before, in vain."""

@@ -108,7 +108,7 @@ def wait_for_replication(source: Session, target: Session) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["custom", "inserts", "replication"])
 def test_closed_partitions(servers: Clusters, old: Server, how: str) -> None:
-    """They refuse what is published, and not what is carried over; and are partitions like others after it."""
+    """They refuse what is published, but not what is replicated; afterwards they are like other partitions."""
     new = servers.fresh(REPLICATING)
     source, target = database(old, "moving", "template"), database(new, "moved")
     with Sessions(source) as before:
@@ -194,7 +194,7 @@ def test_a_copy_made_from_a_template(old: Server, seed: str) -> None:
 
 @pytest.mark.slow
 def test_point_in_time_recovery(servers: Clusters, seed: str) -> None:
-    """To a point while everybody was at work: what came after it has not happened."""
+    """To a point under load: what came after it has not happened."""
     rng = random.Random(seed)
     server = servers.server(REPLICATING | SETTINGS)
     archive = server.base / "archive"

@@ -4,14 +4,14 @@ Asserted, for the listening connection, for those that claim and settle, and for
 each direction and in both halves:
 
 - a connection that goes dead in silence is found within two heartbeats, and replaced: what is
-  published meanwhile is handled, what was handled is settled, and nobody is started again;
+  published meanwhile is handled, what was handled is settled, and no process is restarted;
 - a slow network is not taken for a dead one;
 - a publisher that was cut at any byte has published once, or not at all, and once where it tries
   again under its ``dedup_key``;
 - under faults of all kinds at random nothing committed is lost, and transactional handlers have
   their effect once.
 
-The proxy's side goes on confirming what it cannot deliver, as a NAT or a pooler does: neither end
+The proxy's side keeps confirming what it cannot deliver, as a NAT or a pooler does: neither end
 learns of it by TCP. Nothing here polls. DURABLE_NOTIFY_SEED repeats a run's decisions,
 DURABLE_NOTIFY_SECONDS makes it longer.
 """
@@ -43,7 +43,7 @@ Connection = psycopg.Connection[Any]
 
 HEARTBEAT = 0.5
 LEASE = 4
-"""Seconds: on a machine so slow that a claim counts as dead, what it took comes again in time."""
+"""Seconds: on a machine so slow that a claim counts as dead, its messages are redelivered in time."""
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 DIRECTIONS: list[Direction] = ["both", "to_server", "to_client"]
@@ -101,7 +101,7 @@ async def test_the_listening_connection(
 async def test_the_claiming_connection(
     api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
-    """Found at its next use, here at once. What was claimed and not heard of comes again."""
+    """Found at its next use, here at once. A claim whose answer was lost is redelivered."""
     seen = Recorder()
     consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=1)
     async with running(consumer, seen):
@@ -195,7 +195,7 @@ async def test_the_lease_is_kept_though_its_connection_is_dead(
 
 
 @pytest.mark.parametrize("connection", ["listening", "claiming"])
-async def test_planted_nobody_looks(
+async def test_planted_no_connection_is_checked(
     api: Api,
     dsn: str,
     conn: Connection,
@@ -371,13 +371,13 @@ async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy:
                 await one_fault(proxy, rng)
                 await asyncio.sleep(rng.uniform(0.1, 0.4))
             ending.set()
-        # A statement of a handler's own is not bounded: half-open, it waits until TCP or whoever is
+        # A statement of a handler's own is not bounded: half-open, it waits until TCP or what is
         # in between gives the connection up (docs/consuming.md, "Connections, and poolers").
         proxy.cut()
         await wait_until(lambda: outstanding(conn) == 0, 60)
     rows = conn.execute("SELECT number, count(*) FROM handled GROUP BY 1").fetchall()
     print(f"{published[0]} published, over {proxy.connections} connections")
-    # One more may have been under way at the end, which nobody knows to have been published.
+    # One more may have been under way at the end: whether it was published is unknown.
     outbox = conn.execute("SELECT payload::int FROM durable_notify.outbox").fetchall()
     assert sorted(number for (number,) in outbox) in (
         list(range(published[0])),

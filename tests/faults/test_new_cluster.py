@@ -1,13 +1,13 @@
-"""A dump is restored into another cluster in the midst of work: nothing undelivered is lost.
+"""A dump is restored into another cluster in the midst of work: nothing unread is lost.
 
 The new cluster's transaction ids are lower than, among, higher than the old one's, or an epoch
 ahead; lower ones pass the old ones afterwards. Asserted:
 
-- until `reanchor`, publishing works and loses nothing, and everybody who would read is refused and
+- until `reanchor`, publishing works and loses nothing, and every reader is refused and
   told the command;
-- after it every group gets exactly what it had not been handed: nothing is lost, nothing that was
-  settled comes again, only what was leased may come twice; keys and strict groups keep their order;
-  a running replay goes on; leases of the old cluster can still be settled.
+- after it every group gets exactly what it had not been delivered: nothing is lost, nothing that was
+  settled is redelivered, only what was leased may come twice; keys and strict groups keep their order;
+  a running replay continues; leases of the old cluster can still be settled.
 
 Other ways to move: test_moves.py. DURABLE_NOTIFY_SEED repeats a run's decisions,
 DURABLE_NOTIFY_TRIALS makes more of them.
@@ -83,7 +83,7 @@ def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
         with Sessions(target) as after:
             reanchor(company, after, rng)
         if counter == "lower" and trial == TRIALS - 1:
-            advance(new, OLD)  # until here the old ones were in the future; now they come again
+            advance(new, OLD)  # until here the old ones were in the future; now they are reused
         with Sessions(target) as after:
             carry_on(company, after, rng)
 
@@ -92,7 +92,7 @@ def test_dump_and_restore(servers: Clusters, old: Server, counter: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_consumer_at_work_ends_with_the_remedy(api: Api, servers: Clusters) -> None:
+async def test_a_running_consumer_ends_with_the_remedy(api: Api, servers: Clusters) -> None:
     """The old server goes, and what its DSN leads to is a restored dump."""
     old, new = migrated(servers.fresh()), servers.fresh()
     source, target = database(old, "app", "template"), database(new, "app")
@@ -121,23 +121,23 @@ async def test_a_consumer_at_work_ends_with_the_remedy(api: Api, servers: Cluste
 
 
 def no_anchor(session: Session) -> None:
-    """Nobody notices that the log was restored elsewhere."""
+    """No check notices that the outbox was restored elsewhere."""
     plant(session, "_lock_group", ("is_here IS NOT TRUE", "is_here IS NULL"))
 
 
 def xids_as_they_were(session: Session) -> None:
-    """The log keeps the other cluster's transaction ids."""
+    """The outbox keeps the other cluster's transaction ids."""
     change = "ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;"
     plant(session, "reanchor", (change, ""))
 
 
 def stragglers_forgotten(session: Session) -> None:
-    """What was in flight below the place in the log does not come."""
+    """What was in flight below the position does not come."""
     plant(session, "_reanchor_position", ("o.id <= pos.h0)", "o.id <= 0)"))
 
 
 def read_from_the_beginning(session: Session) -> None:
-    """What was handed over comes again."""
+    """What was delivered is redelivered."""
     place = "pos.h0 := GREATEST(old_pos.h0, old_pos.p);"
     plant(session, "_reanchor_position", (place, "pos.h0 := 0;"))
 

@@ -219,7 +219,7 @@ def test_a_handler_that_does_more_in_its_transaction(actors: Actors) -> None:
     report(faults(actors, every if ALL else random.Random(SEED).sample(every, 3 * CHUNK)))
 
 
-# A frozen snapshot that once lost a message, had it come again, or failed without saying why.
+# A frozen snapshot that once lost a message, redelivered one, or failed without saying why.
 FOUND: list[tuple[str, str, How]] = [
     ("ack first", "release", "after"),
     ("reject first", "release", "after"),

@@ -198,8 +198,8 @@ async def test_planted_no_error_is_taken_for_hearing(
 ) -> None:
     def believe(self: Any) -> None:
         self.state.deaf, self.state.hears = False, True
-        for ear in list(self._subscriptions):
-            ear.wake()
+        for subscription in list(self._subscriptions):
+            subscription.wake()
 
     async def abelieve(self: Any) -> None:
         believe(self)

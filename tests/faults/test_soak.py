@@ -2,7 +2,7 @@
 
 Asserted: nothing is lost or handled twice in effect, and in the second half of the run what the library
 uses does not grow: the memory of a consumer and of a reader that stay, their connections and open
-files, and the tables and indexes of all bookkeeping. The log grows by what is published, no more.
+files, and the tables and indexes of all bookkeeping. The outbox grows by what is published, no more.
 
 DURABLE_NOTIFY_SOAK=3600 for the long form. DURABLE_NOTIFY_SEED repeats its decisions.
 """
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SOAK", "24"))
 SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
-#: Bookkeeping: all tables but the log, what the run itself writes, and the audit of what people do.
+#: Bookkeeping: all tables but the outbox, what the run itself writes, and the audit of what people do.
 SIZES = """
     SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 't')
@@ -116,7 +116,7 @@ def test_nothing_grows(private_server: Server) -> None:
     rng = random.Random(SEED)
     dsn = private_server.dsn()
     schema.migrate(dsn)
-    everybody: list[Any] = []
+    processes: list[Any] = []
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(publisher.DDL.encode())
         conn.execute("CREATE TABLE handled (grp text, message_id bigint, attempt int)")
@@ -127,7 +127,7 @@ def test_nothing_grows(private_server: Server) -> None:
             ]
             staying = [Process(consumer(dsn, api)) for api in ("sync", "async")]
             coming = [Coming(dsn, api, rng) for api in ("sync", "async")]
-            everybody = [*publishers, *staying, *coming]
+            processes = [*publishers, *staying, *coming]
             eventually(lambda: all(process.has_spoken() for process in staying), 60)
             samples = soak(conn, staying, coming, rng)
             for process in publishers:
@@ -144,7 +144,7 @@ def test_nothing_grows(private_server: Server) -> None:
                 coming_and_going.close()
             audit_handled(dsn, {"g": business})
         finally:
-            for process in everybody:
+            for process in processes:
                 process.close()
     judge(samples)
 

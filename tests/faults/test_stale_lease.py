@@ -1,7 +1,7 @@
 """A consumer that cannot reach the database past its lease: what it holds is another's by then.
 
-Asserted: once it is back it hands out nothing of what it has lost, and goes on with what is new; where
-nobody has taken the lease over, it goes on with that.
+Asserted: once it is back it delivers nothing that was reclaimed, and continues with what is new; if
+no consumer has reclaimed the lease, it continues with that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("all_at_once")
 
 
 async def delivered(api: Api, dsn: str, conn: Connection, *, taken: bool) -> list[Any]:
-    """What a consumer hands out that is cut off, in its first message, for longer than its lease."""
+    """What a consumer delivers that is cut off, in its first message, for longer than its lease."""
     send(conn, ["first", "second", "third"])
     got: list[Any] = []
 
@@ -49,17 +49,17 @@ async def delivered(api: Api, dsn: str, conn: Connection, *, taken: bool) -> lis
     return got
 
 
-async def test_what_was_taken_over_is_not_handed_out(api: Api, dsn: str, conn: Connection) -> None:
+async def test_what_was_reclaimed_is_not_delivered(api: Api, dsn: str, conn: Connection) -> None:
     assert await delivered(api, dsn, conn, taken=True) == ["first", "last"]
 
 
-async def test_what_nobody_has_taken_goes_on(api: Api, dsn: str, conn: Connection) -> None:
+async def test_what_was_not_reclaimed_is_delivered(api: Api, dsn: str, conn: Connection) -> None:
     # Its own next claim may be quicker, and take over what its lease left.
     got = await delivered(api, dsn, conn, taken=False)
     assert set(got) == {"first", "second", "third", "last"}
 
 
-async def test_handed_out_unawares_is_caught(
+async def test_a_delivery_of_what_was_reclaimed_is_caught(
     api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: to believe that a lease is still there."""

@@ -152,7 +152,7 @@ def test_random_schedules(pair: tuple[Server, Server], seed: int) -> None:
         assert sorted(found) == sorted(committed)
 
 
-def test_a_partition_that_a_snapshot_there_wants(pair: tuple[Server, Server]) -> None:
+def test_a_partition_that_a_snapshot_there_needs(pair: tuple[Server, Server]) -> None:
     """A backup of the standby, say."""
     with Scene(pair, "wanted") as scene:
         (owner,) = scene.sessions.take(1)

@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults.stateful.ledger import Broken
 from tests.faults.stateful.machine import Machine
 from tests.faults.stateful.planted import PLANTED, Planted
-from tests.faults.stateful.workers import Crew
+from tests.faults.stateful.workers import WorkerPool
 from tests.support.sessions import Session
 
 EXAMPLES = int(os.environ.get("DURABLE_NOTIFY_STATEFUL_EXAMPLES", "150"))
@@ -29,7 +29,7 @@ def play(
     dsn: str, examples: int, number: int, kind: type[Machine] = Machine, *, shrink: bool = True
 ) -> None:
     """Play so many examples; raises what the first one found that is broken."""
-    kept: list[Crew] = []
+    kept: list[WorkerPool] = []
     machine = seed(number)(type(kind.__name__, (kind,), {"dsn": dsn, "kept": kept}))
     options = settings(
         max_examples=examples,

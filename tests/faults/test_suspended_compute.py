@@ -7,7 +7,7 @@ consumers with ``idle_poll`` in both halves:
   again once it is suspended, until ``idle_poll`` is over: the compute stays asleep;
 - a wake-up that arrives, something due and ``stop()`` end the wait at once;
 - what others publish meanwhile is handled after ``idle_poll`` at the latest, and what was published
-  before by nobody's leave is lost;
+  before is not lost;
 - they listen again by themselves, and are woken at once as long as the database is awake;
 - the compute is started no more often than once in ``idle_poll``.
 
@@ -48,7 +48,7 @@ SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
 
 
 class Compute:
-    """A server behind a proxy, started by whoever connects."""
+    """A server behind a proxy, started by any connection."""
 
     def __init__(self, server: Server, proxy: Proxy) -> None:
         self._server = server
@@ -107,12 +107,12 @@ async def quiet(consumer: Any) -> None:
     """Wait until a consumer sleeps, and leaves the database alone."""
 
     def it_is() -> bool:
-        ear = consumer._subscription
+        subscription = consumer._subscription
         return (
-            ear is not None
-            and ear.suspended
+            subscription is not None
+            and subscription.suspended
             and listener_of(consumer).suspended
-            and not ear.woken.is_set()
+            and not subscription.woken.is_set()
         )
 
     await wait_until(it_is)
@@ -218,7 +218,7 @@ async def test_planted_a_consumer_that_keeps_it_awake(api: Api, compute: Compute
         await wait_until(lambda: not compute.asleep)
 
 
-async def test_what_was_published_while_nobody_listened_comes_within_the_bound(
+async def test_published_while_no_session_listened_it_comes_within_the_bound(
     api: Api, compute: Compute
 ) -> None:
     seen = Recorder()

@@ -3,7 +3,7 @@
 Run 1: SIGKILL and SIGSTOP of publishers, consumers, the listener's backend and PostgreSQL itself.
 Run 2: visibility out of order: held and prepared transactions, savepoints, writers elsewhere.
 Asserted: nothing committed is lost, nothing comes that never committed, nothing takes effect twice,
-keys and strict groups keep their order, nothing comes again once settled, all of it is drained in the
+keys and strict groups keep their order, nothing settled is redelivered, all of it is drained in the
 end, and every consumer ends when told to. Each run is shown to catch a fault that is planted.
 
 DURABLE_NOTIFY_SEED repeats a run's decisions, DURABLE_NOTIFY_SECONDS makes it longer.
@@ -88,13 +88,13 @@ def no_fence(session: Session) -> None:
 
 
 def keys_let_go(session: Session) -> None:
-    """A key at work does not hold back what comes after it."""
+    """A key in progress does not hold back what comes after it."""
     injection.plant(
         session, "_triage", ("WHEN h.key IS NOT NULL THEN 'key'", "WHEN false THEN 'key'")
     )
 
 
-def no_horizon(session: Session) -> None:
+def no_watermark(session: Session) -> None:
     """A strict group does not wait for publishers in flight."""
     injection.plant(
         session,
@@ -113,14 +113,14 @@ def no_horizon(session: Session) -> None:
     ("faults", "change", "checkers", "options"),
     [
         (("kill",), forgotten_leases, {"lost"}, {}),
-        # Handlers at work while they are stopped for longer than their lease.
+        # Handlers that run while they are stopped for longer than their lease.
         (("stop",), no_fence, {"twice", "stale settle"}, {"work": 0.5, "rate": 10.0}),
         (("kill", "hold"), injection.cursor_by_id, {"lost"}, {}),
         ((), keys_let_go, {"disorder"}, {}),
         # A strict group that keeps up, or it would wait for the held transaction by chance.
-        (("hold",), no_horizon, {"disorder"}, {"rate": 5.0, "work": 0.0}),
+        (("hold",), no_watermark, {"disorder"}, {"rate": 5.0, "work": 0.0}),
     ],
-    ids=["forgotten leases", "no fence", "cursor by id", "keys let go", "no horizon"],
+    ids=["forgotten leases", "no fence", "cursor by id", "keys released", "no watermark"],
 )
 def test_a_planted_fault_is_caught(
     faults: tuple[str, ...],

@@ -1,7 +1,7 @@
 """An acknowledgement whose connection breaks: the database is asked what became of it.
 
-Asserted: what the handler is told is true. It was settled where the message does not come again, and
-was refused where it does, whether the lease is still there, was taken over, or was forgotten in a crash.
+Asserted: what the handler is told is true. It was settled if the message is not redelivered, and
+was refused if it is, whether the lease is still there, was reclaimed, or was lost in a crash.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def outcome(
     api: Api, dsn: str, conn: Connection, direction: Direction,
     meanwhile: Callable[[Connection], list[int]] | None,
 ) -> tuple[BaseException | None, bool]:  # fmt: skip
-    """What a handler is told of its ack, and whether its message comes again."""
+    """What a handler is told of its ack, and whether its message is redelivered."""
     before, first, _ = send(conn, [0, 1, 2])
     told: list[BaseException | None] = []
     again: list[int] = []
@@ -99,11 +99,11 @@ async def test_it_had_not_arrived(api: Api, dsn: str, conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [taken_over, forgotten])
-async def test_somebody_else_has_it(
+async def test_another_consumer_has_it(
     api: Api, dsn: str, conn: Connection, meanwhile: Callable[[Connection], list[int]]
 ) -> None:
-    told, comes_again = await outcome(api, dsn, conn, "to_server", meanwhile)
-    assert comes_again
+    told, redelivered = await outcome(api, dsn, conn, "to_server", meanwhile)
+    assert redelivered
     assert isinstance(told, dn.LeaseLost)
 
 
@@ -121,7 +121,7 @@ def test_what_is_still_out(dsn: str, conn: psycopg.Connection[Any], how: str) ->
     session = Session(dsn)
     session.subscribe()
     sent = send(conn, range(4))
-    assert conn.execute(ask, (sent,)).fetchall() == [(i, False) for i in sent]  # not handed out yet
+    assert conn.execute(ask, (sent,)).fetchall() == [(i, False) for i in sent]  # not delivered yet
     claimed = session.claim(3)
     assert conn.execute(ask, (sent,)).fetchall() == [(i, False) for i in sent]
     session.settle(claimed[0].token, acked=[sent[0]], **{how: [sent[1]]})

@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors
 
 from tests.faults.auditor import audit_handled
-from tests.faults.history import Faults, Handed, History, Sent, Settled, check, numbered
+from tests.faults.history import Delivery, Faults, History, Sent, Settled, check, numbered
 from tests.faults.traffic import GROUPS, concurrent, interleaved
 from tests.support import injection
 from tests.support.postgres import Postgres
@@ -115,12 +115,12 @@ def test_planted_takeover_that_waits_is_caught(sessions: Sessions) -> None:
 # The checker itself.
 
 SENT = [Sent(1, "a", 1), Sent(2, "a", 2), Sent(3)]
-GOOD = [Handed("g", 1, 0, 1), Handed("g", 1, 1, 2), Handed("g", 2, 0, 3)]
+GOOD = [Delivery("g", 1, 0, 1), Delivery("g", 1, 1, 2), Delivery("g", 2, 0, 3)]
 
 
-def settled(handed: list[Handed]) -> list[Settled]:
+def settled(deliveries: list[Delivery]) -> list[Settled]:
     """Everything settled under the lease it came with."""
-    return [Settled(h.group, h.token, h.id) for h in handed]
+    return [Settled(h.group, h.token, h.id) for h in deliveries]
 
 
 def test_checker_finds_nothing_in_a_good_history() -> None:
@@ -138,30 +138,32 @@ def test_checker_finds_what_was_lost() -> None:
 
 
 def test_checker_finds_what_was_never_sent() -> None:
-    handed = [*GOOD, Handed("g", 3, 0, 4)]
-    assert check(History(SENT, handed, settled(handed)), ["g"]).unexpected == {("g", 4)}
+    deliveries = [*GOOD, Delivery("g", 3, 0, 4)]
+    assert check(History(SENT, deliveries, settled(deliveries)), ["g"]).unexpected == {("g", 4)}
 
 
 def test_checker_finds_what_came_twice() -> None:
-    again = [*GOOD, Handed("g", 3, 0, 3, 2)]
+    again = [*GOOD, Delivery("g", 3, 0, 3, 2)]
     counted = History(SENT, again, settled([*GOOD[:2], again[-1]]))
     assert check(counted, ["g"]) == Faults(twice={("g", 3)})
     assert not check(counted, ["g"], once=False)
-    anew = [*GOOD, Handed("g", 3, 0, 3)]
-    uncounted = History(SENT, anew, settled([*GOOD[:2], anew[-1]]))
+    again = [*GOOD, Delivery("g", 3, 0, 3)]
+    uncounted = History(SENT, again, settled([*GOOD[:2], again[-1]]))
     assert check(uncounted, ["g"], once=False) == Faults(twice={("g", 3)})
     both = check(History(SENT, again, settled(again)), ["g"], once=False)
     assert both == Faults(twice={("g", 3)})
 
 
 def test_checker_finds_what_came_after_it_was_settled() -> None:
-    again = [*GOOD, Handed("g", 3, 0, 3, 2)]
+    again = [*GOOD, Delivery("g", 3, 0, 3, 2)]
     assert check(History(SENT, again, settled(GOOD)), ["g"], once=False).revived == {("g", 3)}
 
 
 def test_checker_finds_keys_out_of_order() -> None:
-    handed = [Handed("g", 2, 0, 1), Handed("g", 1, 0, 2), Handed("g", 1, 1, 3)]
-    assert check(History(SENT, handed, settled(handed)), ["g"]) == Faults(disordered={("g", "a")})
-    retried = [*GOOD[:2], Handed("g", 2, 0, 1, 2), GOOD[2]]
+    deliveries = [Delivery("g", 2, 0, 1), Delivery("g", 1, 0, 2), Delivery("g", 1, 1, 3)]
+    assert check(History(SENT, deliveries, settled(deliveries)), ["g"]) == Faults(
+        disordered={("g", "a")}
+    )
+    retried = [*GOOD[:2], Delivery("g", 2, 0, 1, 2), GOOD[2]]
     history = History(SENT, retried, settled(retried[1:]))
     assert not check(history, ["g"], once=False)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from psycopg import errors
 
-from tests.faults.history import Handed, History, Sent, Settled
+from tests.faults.history import Delivery, History, Sent, Settled
 from tests.support.injection import Plant
 from tests.support.sessions import Message, Session, Sessions
 
@@ -23,9 +23,9 @@ GROUPS = ["g", "h"]
 PREPARATIONS = """
     CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL);
     INSERT INTO counter SELECT unnest('{a,b,c}'::text[]), 0;
-    -- NOTIFY refuses PREPARE TRANSACTION; nobody listens here.
+    -- NOTIFY refuses PREPARE TRANSACTION; no session listens here.
     SELECT durable_notify.set_notify_policy('t', 'never')"""
-# Leases nobody holds any more: their consumer is gone, or two have settled a part each at once.
+# Leases without a holder: their consumer is gone, or two have settled a part each at once.
 END_ALL_LEASES = """
     WITH beats AS (DELETE FROM durable_notify.lease_deadline)
     UPDATE durable_notify.lease SET deadline = 'epoch'"""
@@ -44,17 +44,17 @@ MANY = """
 class Publisher:
     """Publishes in transactions of all sorts and notes what has committed.
 
-    `patient`: wait for a key that somebody else has locked, rather than pass on.
+    `waits`: wait for a key that another session has locked, rather than skip it.
     """
 
     def __init__(
-        self, session: Session, seed: str, history: History, *, patient: bool = False
+        self, session: Session, seed: str, history: History, *, waits: bool = False
     ) -> None:
         self.session = session
         self.name = f"p{session.pid}"
         self.random = random.Random(seed)
         self.history = history
-        self.patient = patient
+        self.waits = waits
         self.is_open = False
         self.key: str | None = None
         self.pending: list[Sent] = []
@@ -101,9 +101,9 @@ class Publisher:
     def _publish_with_key(self) -> None:
         # One key a transaction: two would deadlock.
         key = self.key or self.random.choice(KEYS)
-        if self.patient and self.prepared is not None:
-            return  # what is prepared may hold the key, and nobody would see the deadlock
-        wait = "" if self.patient else "SKIP LOCKED"
+        if self.waits and self.prepared is not None:
+            return  # what is prepared may hold the key, and no server detects that deadlock
+        wait = "" if self.waits else "SKIP LOCKED"
         if not self.session.run(f"SELECT FROM counter WHERE key = %s FOR UPDATE {wait}", key):
             return
         self.key = key
@@ -168,7 +168,7 @@ class Publisher:
 
 
 class Consumer:
-    """Claims and settles, in all ways; with `lapses` it also fails, lets go and comes too late."""
+    """Claims and settles, in all ways; with `lapses` it also fails, releases and is too late."""
 
     def __init__(
         self, session: Session, seed: str, history: History, group: str, *, lapses: bool = False
@@ -194,9 +194,9 @@ class Consumer:
         most = self.random.choice([1, 3, 20, 100, 100])
         batch = self.session.claim(most, self.group)
         assert len(batch) <= most
-        for place, message in enumerate(batch):
-            handed = Handed(self.group, message.token, place, message.id, message.attempt)
-            self.history.handed.append(handed)
+        for index, message in enumerate(batch):
+            delivery = Delivery(self.group, message.token, index, message.id, message.attempt)
+            self.history.deliveries.append(delivery)
             self.held.setdefault(message.token, []).append(message)
 
     def finish(self) -> None:
@@ -206,7 +206,7 @@ class Consumer:
                 self._settle_these(token, self.held[token])
 
     def drain(self) -> None:
-        """Claim and acknowledge until nothing is left; nobody else may be at it."""
+        """Claim and acknowledge until nothing is left, while no other consumer runs."""
         while True:
             self.finish()
             self.session.run(END_ALL_LEASES)
@@ -283,14 +283,14 @@ def interleaved(
     plants: Iterable[Plant] = (),
 ) -> History:
     """One thread picks who goes next: a seed gives the same schedule at every run."""
-    publishers, consumers, history = _cast(sessions, seed, lapses, plants, patient=False)
+    publishers, consumers, history = _cast(sessions, seed, lapses, plants, waits=False)
     choice = random.Random(f"{seed} order")
-    everybody: list[Publisher | Consumer] = [*publishers * 3, *consumers]
+    workers: list[Publisher | Consumer] = [*publishers * 3, *consumers]
     for _ in range(steps):
         if choice.random() < 0.1:
             _meet(*choice.sample(publishers, 2), choice.choice(consumers))
         else:
-            choice.choice(everybody).step()
+            choice.choice(workers).step()
     return _finish(publishers, consumers, history)
 
 
@@ -305,14 +305,14 @@ def _meet(older: Publisher, younger: Publisher, consumer: Consumer) -> None:
 
 
 def concurrent(sessions: Sessions, seed: object, steps: int, *, lapses: bool = False) -> History:
-    """A thread each; publishers take that many steps, consumers go on until they are done."""
-    publishers, consumers, history = _cast(sessions, seed, lapses, (), patient=True)
+    """A thread each; publishers take that many steps, consumers continue until they are done."""
+    publishers, consumers, history = _cast(sessions, seed, lapses, (), waits=True)
     done = threading.Event()
 
     def publish(publisher: Publisher) -> None:
         for _ in range(steps):
             publisher.step()
-        publisher.finish()  # somebody may be waiting for what it has locked
+        publisher.finish()  # another session may be waiting for what it has locked
 
     def consume(consumer: Consumer) -> None:
         while not done.is_set():
@@ -331,7 +331,7 @@ def concurrent(sessions: Sessions, seed: object, steps: int, *, lapses: bool = F
 
 
 def _cast(
-    sessions: Sessions, seed: object, lapses: bool, plants: Iterable[Plant], *, patient: bool
+    sessions: Sessions, seed: object, lapses: bool, plants: Iterable[Plant], *, waits: bool
 ) -> tuple[list[Publisher], list[Consumer], History]:
     director = sessions.session()
     director.run(PREPARATIONS)
@@ -342,7 +342,7 @@ def _cast(
         plant(director)
     history = History()
     publishers = [
-        Publisher(session, f"{seed} publisher {n}", history, patient=patient)
+        Publisher(session, f"{seed} publisher {n}", history, waits=waits)
         for n, session in enumerate(sessions.take(5))
     ]
     consumers = [

@@ -1,4 +1,4 @@
-"""A publisher, and consumers of both halves, at work while something goes wrong around them.
+"""A publisher, and consumers of both halves, that run while something goes wrong around them.
 
 The publisher writes a row of its own beside each message, in the same transaction; each handler
 writes what it got in the transaction in which it acknowledges. So the database itself can be asked
@@ -63,7 +63,7 @@ class CapturedLog(logging.Handler):
         self.records.append(record)
 
     def warnings(self, since: int = 0) -> list[str]:
-        """What was complained about, but for handlers that fail: that is their business."""
+        """Warnings and errors, except those of handlers that fail."""
         return [
             text
             for record in self.records[since:]
@@ -73,7 +73,7 @@ class CapturedLog(logging.Handler):
 
 
 class Workload:
-    """Everybody at work, each in a thread; they stop when the block is left."""
+    """Runs all of them, each in a thread; they stop when the block is left."""
 
     def __init__(
         self, dsn: str, *, keys: bool = True, halves: Iterable[str] = ("sync", "async"),

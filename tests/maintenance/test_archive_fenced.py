@@ -1,4 +1,4 @@
-"""Who archives and is taken over meanwhile: it keeps nothing that is less, and finishes nothing."""
+"""An archiver that is replaced meanwhile: it overwrites nothing more complete, and finishes nothing."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_taken_over(
 def test_not_to_look_is_caught(
     sessions: Sessions, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The planted fault: nobody asks whether the stretch is still ours, after the last page."""
+    """The planted fault: it does not check after the last page whether the stretch is still its own."""
     one = sessions.session()
     ready(one)
     monkeypatch.setattr(generated.sql, "STILL_ARCHIVING", "SELECT true OR %s = %s OR %s + %s = 0")
@@ -124,7 +124,7 @@ def test_not_to_look_is_caught(
     assert archived(tmp_path) == [0, 1, 2, 3, 4]  # but replaced nothing by it
 
 
-def test_who_does_not_maintain_any_more_says_nothing(sessions: Sessions) -> None:
+def test_a_replaced_maintainer_records_nothing(sessions: Sessions) -> None:
     one = sessions.session()
     ready(one)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
@@ -140,7 +140,7 @@ def test_who_does_not_maintain_any_more_says_nothing(sessions: Sessions) -> None
 
 
 def test_a_look_of_others_is_no_takeover(sessions: Sessions) -> None:
-    """Who only looks whether a round is due locks the row for a moment."""
+    """A session that checks whether a round is due locks the row for a moment."""
     one, other = sessions.take(2)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     other.begin()
@@ -155,7 +155,7 @@ def test_a_look_of_others_is_no_takeover(sessions: Sessions) -> None:
 async def test_it_lives_while_files_are_written(
     sessions: Sessions, dsn: str, tmp_path: Path, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upload may take minutes, and nobody else is to begin with the stretch meanwhile."""
+    """An upload may take minutes, and no other process may begin with the stretch meanwhile."""
     monkeypatch.setattr(source if colour == "async" else generated, "BEAT", 0.01)
     one = sessions.session()
     ready(one)

@@ -1,4 +1,4 @@
-"""Maintenance: what a round does, by whom, and what it says."""
+"""Maintenance: what a round does, in which process, and what it logs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def sessions(dsn: str) -> Iterator[Sessions]:
 
 
 def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for number in range(10):
         one.publish(number)
@@ -49,7 +48,7 @@ def test_a_round_of_python(sessions: Sessions, dsn: str) -> None:
 
 
 def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
-    """Whoever is at it is left alone; whoever died is not waited for."""
+    """A running process is left alone; a dead one is replaced."""
     one, other = sessions.take(2)
     assert one.value("SELECT durable_notify.maintain_begin('a', '0')")
     assert Maintenance(dsn, every=0).run_once() is None
@@ -61,7 +60,7 @@ def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
     other.run("SELECT durable_notify.maintain_begin('b', '0')")
     assert other.value("SELECT durable_notify.maintain_begin('b', '0')") is False
     one.commit()
-    # No sign of life for so long: somebody else goes on, and the first notices.
+    # No sign of life for so long: another process continues, and the first notices.
     other.run("UPDATE durable_notify.maintenance SET beat_at = now() - interval '31 seconds'")
     assert Maintenance(dsn, every=0).run_once() == {}
     assert one.value("SELECT durable_notify.maintain_step('a', 'orphans')") is None
@@ -69,8 +68,7 @@ def test_one_at_a_time(sessions: Sessions, dsn: str) -> None:
 
 
 def test_what_is_left_over(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.run(
         "SELECT durable_notify.publish('t', '1', dedup_key => 'x', dedup_window => '1 microsecond')"
     )
@@ -92,9 +90,24 @@ def test_what_is_left_over(sessions: Sessions) -> None:
     assert maintain(one) == {}
 
 
-def test_a_step_that_fails_keeps_none_from_going_on(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
+def test_a_watermark_without_its_group(sessions: Sessions) -> None:
+    """delete_group() in an older snapshot does not see what the last claim has recorded."""
+    one, old, publisher = sessions.take(3)
     one.subscribe()
+    one.run("""SELECT durable_notify.configure('g', '{"order_by": "strict"}')""")
+    old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+    publisher.begin()
+    publisher.publish()
+    assert one.claim() == []
+    publisher.commit()
+    old.run("SELECT durable_notify.delete_group('g'); COMMIT")
+    assert one.value("SELECT count(*) FROM durable_notify.watermark") == 1
+    assert maintain(one)["orphans"] == 1
+    assert one.column("SELECT group_id FROM durable_notify.watermark") == [0]
+
+
+def test_a_step_that_fails_does_not_stop_the_others(sessions: Sessions, dsn: str) -> None:
+    one = sessions.reader()
     retain(one, when_settled=True)
     claim = one.publish()
     assert claim_and_ack(one) == [claim]
@@ -116,8 +129,7 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     from durable_notify._sync.database.queries import Queries
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
 
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     options = dn.ConsumerOptions(group="g", topics=("t",))
     store = Queries(dsn, options)
     store.open()
@@ -164,8 +176,7 @@ async def test_a_consumer_does(
     module: Any = source if colour == "async" else generated
     kept = module.keep_up
     monkeypatch.setattr(module, "keep_up", lambda *args: kept(*args, 0.05))
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for number in range(5):
         one.publish(number)
@@ -345,8 +356,7 @@ def test_what_cannot_be(dsn: str) -> None:
 
 
 def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     fails(run("retention", "t", dsn=dsn), 2, "--age")
     fails(
         run("retention", "t", "--settled", "--on-lag", "lose", dsn=dsn),
@@ -376,9 +386,8 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
 
 @pytest.mark.server
 def test_through_a_pooler(sessions: Sessions, dsn: str) -> None:
-    """One at a time there, too, and nobody for ever: a session is another's from step to step."""
-    one = sessions.session()
-    one.subscribe()
+    """One at a time there, too, and none for ever: a session changes hands from step to step."""
+    one = sessions.reader()
     retain(one, when_settled=True)
     for _ in range(5):
         one.publish()

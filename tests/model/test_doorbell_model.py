@@ -1,6 +1,6 @@
 """The doorbell's protocol, checked exhaustively with Spin: ``model/doorbell.pml``.
 
-What must be found wrong is what makes the checker worth something. DURABLE_NOTIFY_MODEL=long tries
+Planted errors show that the checker finds some. DURABLE_NOTIFY_MODEL=long tries
 larger crowds as well.
 """
 
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_found_wrong(tmp_path: Path, options: str) -> None:
     assert (left_behind if options == "VARIANT_CANCEL_BETWEEN" else lost) in verdict.text
 
 
-#: The same place, found sooner.
+#: The same state, found sooner.
 NEEDS_ONE_CONSUMER = {"REACH_SHORTCUT"}
 
 

@@ -1,6 +1,6 @@
 """A program that has changed how psycopg adapts values, for all its connections.
 
-Asserted: all that is done comes to the same; and a handler's own connection adapts as the program says.
+Asserted: all results are the same, and a handler's own connection adapts as the program says.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tests.support.wait import eventually
 
 pytestmark = pytest.mark.server
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as nobody")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as user nobody")
 
 
 @pytest.fixture
@@ -81,20 +81,10 @@ def test_restart_can_change_settings(private_server: Server) -> None:
         assert connection.execute("SHOW max_connections").fetchone() == ("17",)
 
 
-def test_kill_ends_even_a_backend_that_computes(private_server: Server) -> None:
-    remember(private_server.dsn())
-    with psycopg.connect(private_server.dsn(), autocommit=True) as busy:
-        backend = busy.info.backend_pid
-        thread = threading.Thread(target=_compute, args=[busy])
-        thread.start()
-        eventually(lambda: _computes(private_server, backend))
-        private_server.kill()
-        thread.join()
-    private_server.start()
-    assert recall(private_server.dsn()) == 42
-
-
-def test_start_ends_what_a_kill_from_outside_left_running(private_server: Server) -> None:
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_kill_and_a_start_end_even_a_backend_that_computes(
+    private_server: Server, from_outside: bool
+) -> None:
     remember(private_server.dsn())
     assert private_server.pid is not None
     with psycopg.connect(private_server.dsn(), autocommit=True) as busy:
@@ -102,7 +92,11 @@ def test_start_ends_what_a_kill_from_outside_left_running(private_server: Server
         thread = threading.Thread(target=_compute, args=[busy])
         thread.start()
         eventually(lambda: _computes(private_server, backend))
-        os.kill(private_server.pid, signal.SIGKILL)
+        if from_outside:
+            os.kill(private_server.pid, signal.SIGKILL)
+        else:
+            private_server.kill()
+            thread.join()
         private_server.start()
         thread.join()
     assert recall(private_server.dsn()) == 42
@@ -174,7 +168,7 @@ def test_long_and_odd_folder_has_its_socket_elsewhere(folder: Path) -> None:
     server.sockets.rmdir()
 
 
-def test_somebody_elses_folder_is_refused(folder: Path) -> None:
+def test_another_owners_folder_is_refused(folder: Path) -> None:
     (folder / "thesis.tex").touch()
     with pytest.raises(EmbeddedError, match="contains other files"):
         Server(folder, local_binaries()).start()
@@ -182,7 +176,7 @@ def test_somebody_elses_folder_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_folder_that_nobody_can_enter_is_refused(folder: Path) -> None:
+def test_folder_that_the_server_cannot_enter_is_refused(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(EmbeddedError, match="cannot enter"):
@@ -190,7 +184,7 @@ def test_folder_that_nobody_can_enter_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_binaries_that_nobody_can_run_are_copied(
+def test_binaries_that_the_server_cannot_run_are_copied(
     home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = embedded.binaries().parents[1]
@@ -245,11 +239,11 @@ def test_shared_server_is_one_however_many_start_it(home: Path) -> None:
     found = {process.communicate()[0].strip() for process in started}
     assert [process.returncode for process in started] == [0] * 6
     assert found == {shared_dsn(home)}
-    # Whoever lost the race would have made a second postmaster, or left the first one damaged.
+    # The loser of the race would have started a second postmaster, or damaged the first one.
     remember(shared_dsn(home))
 
 
-def test_shared_server_outlives_who_started_it(home: Path) -> None:
+def test_shared_server_outlives_the_process_that_started_it(home: Path) -> None:
     with python(SHARED, str(home)) as first:
         dsn = first.communicate()[0].strip()
     before = shared_status(home)

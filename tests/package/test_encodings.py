@@ -151,8 +151,8 @@ def test_channels_are_the_same(encoded_dsn: str) -> None:
                 assert channel == dn.channel(name)
 
 
-def test_what_it_lacks_is_refused(server: Postgres) -> None:
-    """By everybody who names it; what people read of an error is kept all the same."""
+def test_what_the_encoding_lacks_is_refused(server: Postgres) -> None:
+    """By every function that gets such a name; the text of an error is kept nevertheless."""
     with server.database() as name:
         create(server, name, "LATIN1")
         dsn = server.dsn(name)
@@ -187,7 +187,7 @@ def test_what_it_lacks_is_refused(server: Postgres) -> None:
 
 
 async def test_ingested_all_the_same(server: Postgres) -> None:
-    """What a broker sends cannot be refused for good: it would come again for ever."""
+    """What a broker sends cannot be refused for good: it would be redelivered for ever."""
     with server.database() as name:
         create(server, name, "LATIN1")
         dsn = server.dsn(name)

@@ -1,4 +1,4 @@
-"""Errors lead to the remedy: each says what to do, in words that can be carried out."""
+"""Errors lead to the remedy: each says what to do, in commands that work."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ def read(dsn: str, conn: Connection) -> None:
         lambda _, role: dn.Admin().status(role),
     ],
 )
-def test_who_was_granted_nothing_hears_what_to_grant(dsn: str, call: Any) -> None:
-    """And what is said can be carried out as it stands."""
-    with roles(dsn, {"nobody": []}) as made:
-        login = made.login("nobody")
+def test_a_role_without_grants_is_told_what_to_grant(dsn: str, call: Any) -> None:
+    """And the remedy works as it is written."""
+    with roles(dsn, {"stranger": []}) as made:
+        login = made.login("stranger")
         with psycopg.connect(login, autocommit=True) as role:
             with pytest.raises(errors.InsufficientPrivilege) as error:
                 call(login, role)
             found = re.search(r"HINT: .*: durable-notify (grant .*)", str(error.value))
             assert found, str(error.value)
-            assert made.names["nobody"] in found[1]
+            assert made.names["stranger"] in found[1]
             good("--dsn", dsn, *shlex.split(found[1]))
             call(login, role)
 
 
 def test_what_only_the_owner_does(dsn: str, conn: Connection) -> None:
-    with roles(dsn, {"nobody": []}) as made, psycopg.connect(made.login("nobody")) as role:
+    with roles(dsn, {"stranger": []}) as made, psycopg.connect(made.login("stranger")) as role:
         with pytest.raises(errors.InsufficientPrivilege, match="Run it as the owner"):
             dn.Admin().delete_group(role, "g")
 
@@ -224,10 +224,10 @@ def test_iteration_that_settles_says_nothing(
     dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher.publish_many(conn, "t", [1, 2])
-    going_on = threading.Event()
+    unfinished = threading.Event()
     with dn.Consumer(dsn, group="g", topics=["t"], heartbeat=0.1, until_empty=True) as consumer:
         for message in consumer:
-            going_on.wait(0.5)  # a body that takes several heartbeats is at work, and does not wait
+            unfinished.wait(0.5)  # a body that takes several heartbeats works, and does not wait
             message.ack()
     assert said(caplog, "iteration waits") == []
 

@@ -45,7 +45,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class Process:
-    """A consumer at work elsewhere."""
+    """A consumer in a process of its own."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._popen = subprocess.Popen(
@@ -65,22 +65,30 @@ class Process:
 
     def handled(self, number: int) -> list[dict[str, Any]]:
         """Wait until so many more handlers have begun; what they got."""
-        new = []
-        for _ in range(number):
-            line = self._lines.get(timeout=BOUND)
-            assert line is not None, "it ended"
-            new.append(json.loads(line))
+        new = [json.loads(self._next_line()) for _ in range(number)]
         self.handled_in_all += new
         return new
 
     def stopping(self) -> None:
-        """Wait until it has taken notice of a signal."""
-        line = self._lines.get(timeout=BOUND)
+        """Wait until it has noticed a signal."""
+        assert json.loads(self._next_line()) == STOPPING
+
+    def _next_line(self) -> str:
+        try:
+            line = self._lines.get(timeout=BOUND)
+        except queue.Empty:
+            self._abort()
+            raise
         assert line is not None, "it ended"
-        assert json.loads(line) == STOPPING
+        return line
+
+    def _abort(self) -> None:
+        """End it, and have it say where it hangs."""
+        self._popen.send_signal(signal.SIGABRT)
+        self._popen.wait()
 
     def has_spoken(self) -> bool:
-        """Whether it has said something that nobody asked for yet."""
+        """Whether it has printed something that the test has not read yet."""
         return not self._lines.empty()
 
     def has_ended(self) -> bool:
@@ -100,7 +108,11 @@ class Process:
 
     def ended(self) -> int:
         """Wait until it has ended; its exit status."""
-        status = self._popen.wait(BOUND)
+        try:
+            status = self._popen.wait(BOUND)
+        except subprocess.TimeoutExpired:
+            self._abort()
+            raise
         self._drain()
         return status
 
@@ -147,7 +159,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--poll", type=float, default=None)
     args = parser.parse_args()
-    faulthandler.dump_traceback_later(BOUND - 5)  # says where it hangs, if it does
+    # Trap: dump_traceback_later() reads the frames of threads that run, and can crash the process
+    # (https://github.com/python/cpython/issues/131580).
+    faulthandler.enable()  # with SIGABRT it says where it hangs
     logging.disable()  # outages are expected here
     options = {"group": args.group, "topics": ["t"], "poll": args.poll, "lease": args.lease}
     mutex = threading.Lock()

@@ -1,4 +1,4 @@
-"""Numbers come back as they went: a float as that float, an int with every digit."""
+"""Numbers are unchanged: a float is the same float, an int has every digit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def alike(sent: Any, came: Any) -> bool:
 
 
 def through(conn: Connection, sent: Any, publisher: dn.Publisher | None = None) -> Any:
-    """What a value is after it was stored."""
+    """Return a value as it is after storage."""
     message_id = (publisher or dn.Publisher()).publish(conn, "t", sent, headers={"sent": sent})
     query = "SELECT payload::text, headers::text FROM durable_notify.outbox WHERE id = %s"
     row = conn.execute(query, (message_id,)).fetchone()

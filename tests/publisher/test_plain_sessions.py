@@ -1,4 +1,4 @@
-"""Publishing where SQLAlchemy hands over plain Sessions and Connections on an engine of asyncio's."""
+"""Publishing in `run_sync`, where SQLAlchemy gives plain Sessions and Connections."""
 
 from __future__ import annotations
 

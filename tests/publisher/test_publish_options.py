@@ -1,4 +1,4 @@
-"""Later, not for ever, only once; CloudEvents and trace context."""
+"""Delays, expiry, deduplication; CloudEvents and trace context."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ async def test_published_once(api: Api, dsn: str, conn: Connection) -> None:
         assert ids == [first, ids[1], ids[2], ids[2]]
         assert len({first, other, *ids}) == 4
         conn.execute("UPDATE durable_notify.dedup SET until = 'epoch' WHERE dedup_key = 'k'")
-        anew = await maybe_await(publisher.publish(mine, "t", 8, dedup_key="k"))
-        assert anew > max(ids)
-        assert await maybe_await(publisher.publish(mine, "t", 9, dedup_key="k")) == anew
+        second = await maybe_await(publisher.publish(mine, "t", 8, dedup_key="k"))
+        assert second > max(ids)
+        assert await maybe_await(publisher.publish(mine, "t", 9, dedup_key="k")) == second
     payloads = conn.execute("SELECT payload FROM durable_notify.outbox ORDER BY id").fetchall()
     assert [row[0] for row in payloads] == [1, 3, 5, 6, 8]
 

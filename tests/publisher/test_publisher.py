@@ -1,4 +1,4 @@
-"""Publishing is part of the caller's transaction, whatever the caller's connection is."""
+"""Publishing is part of the caller's transaction, with every kind of connection."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def test_alchemy_engine_in_autocommit_mode(
 
 @asynccontextmanager
 async def other_connections(kind: str, api: Api) -> AsyncIterator[Any]:
-    """Connections to publish through that will not do; nothing listens at their address."""
+    """Connections that cannot publish; nothing listens at their address."""
     async with AsyncExitStack() as stack:
         if kind == "sqlite":
             url = "sqlite+aiosqlite://" if api.is_async else "sqlite://"

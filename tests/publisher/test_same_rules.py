@@ -1,4 +1,4 @@
-"""Python and SQL judge names and channels alike."""
+"""Python and SQL accept the same names and channels."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_good_topic_can_be_listened_to(dsn: str, conn: Connection) -> None
     for name in ['"quoted"', "'x'", "%s", "ü" * 24, "ü" * 25, "a" * 255, "😀"]:
         conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(dn.channel(name))))
         conn.execute("SELECT durable_notify.arm(%s)", [name])
-        with psycopg.connect(dsn, autocommit=True) as other:  # nobody rings for himself
+        with psycopg.connect(dsn, autocommit=True) as other:  # a session does not ring for itself
             dn.Publisher().publish(other, name, 1)
         (notify,) = conn.notifies(timeout=5, stop_after=1)
         assert notify.channel == dn.channel(name)

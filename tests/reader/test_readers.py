@@ -1,4 +1,4 @@
-"""Readers without a group: everything, once, from where they were told to."""
+"""Readers without a group: every message, once, from the given start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.wait import wait_until
 Connection = psycopg.Connection[Any]
 
 
-async def test_everybody_gets_everything(api: Api, dsn: str, conn: Connection) -> None:
+async def test_every_reader_gets_everything(api: Api, dsn: str, conn: Connection) -> None:
     ids = send(conn, range(5))
     dn.Publisher().publish(conn, "t", b"\x00", key="k", headers={"h": 1})
     for _ in range(2):
@@ -72,13 +72,13 @@ async def test_woken_and_waiting_for_a_late_commit(api: Api, dsn: str, conn: Con
             assert (await waiting).id == first
 
 
-async def test_a_token_goes_on_after_its_message(api: Api, dsn: str, conn: Connection) -> None:
+async def test_a_token_continues_after_its_message(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(3), "a")
     send(conn, range(3, 6), "b")
     found = await read_everything(api, dsn, "a", "b", batch_size=2)
-    for place, message in enumerate(found):
+    for index, message in enumerate(found):
         rest = await read_everything(api, dsn, "a", "b", start=message.token)
-        assert sorted(m.id for m in rest) == sorted(m.id for m in found[place + 1 :])
+        assert sorted(m.id for m in rest) == sorted(m.id for m in found[index + 1 :])
     assert decode(encode(*decode(found[0].token))) == decode(found[0].token)
 
 
@@ -128,7 +128,7 @@ async def test_latest(api: Api, dsn: str, conn: Connection) -> None:
 
 
 async def test_latest_then_live_under_writers(api: Api, dsn: str, conn: Connection) -> None:
-    """No gap and nothing twice: the cache ends up with what the log says last."""
+    """No gap and nothing twice: the cache ends up with the latest of the outbox."""
     stop = asyncio.Event()
     last: dict[str, int] = {}
 
@@ -198,20 +198,20 @@ async def test_it_needs_no_more_than_select(api: Api, dsn: str, conn: Connection
 
 
 def schedule(sessions: Sessions, seed: int) -> tuple[list[int], list[int]]:
-    """Writers that hold transactions open; a reader that starts anew from its token."""
+    """Writers that hold transactions open; a reader that restarts from its token."""
     dice = random.Random(seed)
     reader, *writers = sessions.take(4)
-    place: list[Any] = ["3:3:", 0, None, None, 0]
+    position: list[Any] = ["3:3:", 0, None, None, 0]
     sent: list[int] = []
     read: list[int] = []
 
     def some() -> None:
         query = """SELECT window_s0::text, window_h0, window_s1::text, window_h1, id
                      FROM durable_notify.read('t', %s, %s, %s, %s, %s, %s)"""
-        rows = reader.run(query, *place, dice.randint(1, 4))
+        rows = reader.run(query, *position, dice.randint(1, 4))
         for row in rows[: dice.randint(0, len(rows))]:  # it is killed in mid-batch
             read.append(row[4])
-            place[:] = row
+            position[:] = row
 
     open_now: dict[Any, list[int]] = {}
     for _ in range(80):

@@ -1,4 +1,4 @@
-"""Run migrations under live load, and say what is wrong with one: it rewrites the log, or locks it long.
+"""Run migrations under live load, and report the faults of one: it rewrites the outbox, or locks it long.
 
 What it does is looked at from within its transaction, after each statement: which locks it has, what it
 has read, which files its tables have. So it does not matter how fast the machine is.
@@ -22,9 +22,9 @@ import sqlalchemy as sa
 import durable_notify as dn
 from durable_notify import schema
 
-#: The rows of the log before it.
+#: The rows of the outbox before it.
 ROWS = 20_000
-#: So few rows may be read and written while the log is locked: the catalog's work is not counted.
+#: So few rows may be read and written while the outbox is locked: the catalog's work is not counted.
 FEW = 1000
 #: Modes that publishers wait for.
 STRONG = {"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
@@ -75,18 +75,18 @@ class Study:
             self._since = self._before  # what this very statement did counts, too
             if timeout == "0":
                 self.complaints.append(
-                    f"locks the log ({strong[-1]}) without a lock_timeout: {what}"
+                    f"locks the outbox ({strong[-1]}) without a lock_timeout: {what}"
                 )
         for table, file in self._files.items():
             if files.get(table, file) != file:
                 self.complaints.append(f"rewrites {table}: {what}")
                 self._files[table] = files[table]
         if strong and blocks - self._since[0] > self.pages / 2:
-            self.complaints.append(f"reads the log while it is locked: {what}")
+            self.complaints.append(f"reads the outbox while it is locked:  {what}")
             self._since = (blocks, self._since[1])
         if strong and rows - self._since[1] > FEW:
             self.complaints.append(
-                f"works on {rows - self._since[1]} rows while the log is locked: {what}"
+                f"works on {rows - self._since[1]} rows while the outbox is locked: {what}"
             )
             self._since = (self._since[0], rows)
         self._before = (blocks, rows)
@@ -94,7 +94,7 @@ class Study:
     def end(self) -> None:
         """It has committed."""
         if self._locked_at is not None and time.monotonic() - self._locked_at > self.bound:
-            self.complaints.append("holds the log's lock for long")
+            self.complaints.append("holds the outbox's lock for long")
         self._locked_at = None
 
     def _look(self, connection: sa.Connection) -> tuple[list[str], str, int, int, dict[str, int]]:
@@ -105,7 +105,7 @@ class Study:
 
 @dataclass
 class Load:
-    """Publishers and a consumer at work."""
+    """Publishers and a consumer that run meanwhile."""
 
     dsn: str
     published: set[int] = field(default_factory=set)
@@ -130,7 +130,7 @@ class Load:
 
 @contextmanager
 def load(dsn: str) -> Iterator[Load]:
-    """Publish and consume meanwhile; at the end all has arrived, and nobody has met an error."""
+    """Publish and consume meanwhile; at the end all has arrived, without an error."""
     running = Load(dsn)
     consumer = dn.Consumer(dsn, group="live", topics=["live"])
     publishers = [threading.Thread(target=running.publish) for _ in range(2)]
@@ -206,7 +206,7 @@ def study(dsn: str, monkeypatch: pytest.MonkeyPatch, bound: float = 2.0) -> Stud
     fill(dsn)
     with psycopg.connect(dsn) as conn:
         ((at,),) = conn.execute("SELECT version_num FROM durable_notify.schema_version").fetchall()
-    # Those at work are of the release before: they do not know the new one.
+    # Those that run are of the release before: they do not know the new one.
     monkeypatch.setattr(schema, "SCHEMA_VERSION", at)
     with load(dsn), watched(monkeypatch, found):
         schema.migrate(dsn)

@@ -1,4 +1,4 @@
-"""Write ``migrations/snapshot.txt`` anew: ``python -m tests.schema.renew_snapshot``."""
+"""Rewrite ``migrations/snapshot.txt``: ``python -m tests.schema.renew_snapshot``."""
 
 from durable_notify import schema
 from tests.support.postgres import find_postgres

@@ -72,7 +72,7 @@ def test_down_leaves_nothing_and_up_again_is_the_same(empty_dsn: str) -> None:
     assert schema.snapshot(empty_dsn) == snapshot
 
 
-def test_down_where_nothing_was_leaves_nothing(empty_dsn: str) -> None:
+def test_down_on_an_empty_database_leaves_nothing(empty_dsn: str) -> None:
     before = everything(empty_dsn)
     schema.downgrade(empty_dsn, "base")
     assert everything(empty_dsn) == before
@@ -116,7 +116,7 @@ def test_offline_is_the_same_as_online(server: Postgres, empty_dsn: str, dsn: st
 def test_twenty_at_once_end_in_one_schema(empty_dsn: str, dsn: str) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["durable_notify.schema", "alembic.command"])
-    # The harder case: whoever waited for the lock must still see what its holder has done.
+    # The harder case: a session that waited for the lock must still see what its holder has done.
     odd = make_conninfo(empty_dsn, options="-c default_transaction_isolation=serializable")
     started = [processes.Process(target=schema.migrate, args=[odd]) for _ in range(20)]
     for process in started:

@@ -131,7 +131,7 @@ def test_offline_up_and_down(application: Application, server: Postgres, dsn: st
     assert schema.snapshot(application.dsn) == ""
 
 
-def test_where_ours_had_run_already(application: Application) -> None:
+def test_on_a_database_with_our_migrations(application: Application) -> None:
     schema.migrate(application.dsn)
     application("upgrade", "head")
     assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]

@@ -15,9 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from durable_notify import schema
 from durable_notify.integrations import alembic
 from tests.schema.live_upgrade import load, study
+from tests.schema.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.schema.test_migrations import run_psql
 from tests.support.postgres import Postgres
-from tests.support.releases import Checkout, set_all, settings, tagged_unfrozen
 from tests.support.roles import roles
 from tests.support.sessions import Session
 
@@ -98,9 +98,7 @@ def test_up_and_down_under_load(
         assert diff(before, schema.snapshot(dsn)).count("+    colour text") == 1
         assert contents(dsn) == had
         assert settings(dsn) == had_set
-        with psycopg.connect(
-            made.login("reader")
-        ) as reader:  # what a role may call is granted again
+        with psycopg.connect(made.login("reader")) as reader:  # grants are made again
             reader.execute("SELECT durable_notify.latest('t')")
 
         with load(dsn):
@@ -128,6 +126,9 @@ def test_offline_and_in_other_peoples_revisions(
 ) -> None:
     base = checkout.newest()
     change(checkout)
+    for file in (checkout.migrations / "revisions").glob(f"{checkout.newest()}_*"):
+        lines = [line for line in file.read_text().splitlines() if line and line[:2] != "--"]
+        assert lines[0].startswith("LOCK TABLE durable_notify.access")  # before what is by hand
     monkeypatch.setattr(schema, "migrations_path", lambda: checkout.migrations)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", checkout.newest())
     run_psql(server, empty_dsn, schema.migration_sql())

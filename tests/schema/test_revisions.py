@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from durable_notify import schema
+from tests.schema.releases import set_all, settings, tagged_unfrozen
 from tests.support.postgres import CHECKOUT
-from tests.support.releases import set_all, settings, tagged_unfrozen
 from tools.revision import REVISIONS, SCHEMA, SUMS, describe, inlined, install
 
 FROZEN = dict(line.split("  ")[::-1] for line in SUMS.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Upgrades under live load: a migration neither rewrites the log nor locks it for long."""
+"""Upgrades under live load: a migration neither rewrites the outbox nor locks it for long."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ FINE = (
     "ALTER TABLE durable_notify.consumer_group ADD COLUMN mine integer",
     "CREATE FUNCTION durable_notify.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
     "ALTER TABLE durable_notify.outbox ALTER COLUMN key SET STATISTICS 10",
-    # One that nobody fills does not look at the rows there are; its constraint comes later, by itself.
+    # A column without values does not scan the existing rows; its constraint follows separately.
     "ALTER TABLE durable_notify.outbox ADD CONSTRAINT mine CHECK (key <> 'x') NOT VALID",
 )
 BAD = {
     "rewrites": ("ALTER TABLE durable_notify.outbox ALTER COLUMN created_at TYPE timestamptz(3)",),
-    "reads the log": ("ALTER TABLE durable_notify.outbox ADD CONSTRAINT mine CHECK (key <> 'x')",),
+    "reads the outbox": ("ALTER TABLE durable_notify.outbox ADD CONSTRAINT mine CHECK (key <> 'x')",),
     "without a lock_timeout": (
         "SET LOCAL lock_timeout = 0",
         "ALTER TABLE durable_notify.outbox ADD CONSTRAINT mine CHECK (key <> 'x') NOT VALID",
     ),
-    "rows while the log is locked": (
+    "rows while the outbox is locked": (
         "LOCK TABLE durable_notify.outbox IN EXCLUSIVE MODE",
         "INSERT INTO durable_notify.audit (action, group_name) SELECT 'x', 'y' FROM generate_series(1, 2000)",
     ),
@@ -104,7 +104,7 @@ def test_it_does_not_hold_up_publishers_behind_others(
                 return len(tries) > 1
 
             eventually(tried_again)
-            # Nobody who comes after it waits for as long as the slow one takes.
+            # Publishers that follow it do not wait for as long as the slow one takes.
             looker.execute("SELECT durable_notify.publish('t', '2')")
             assert done.is_alive()
         done.join()

@@ -1,4 +1,4 @@
-"""What is in the wheel works far from the checkout."""
+"""The wheel works without the checkout."""
 
 from __future__ import annotations
 

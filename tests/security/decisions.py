@@ -70,7 +70,7 @@ def base(name: str) -> str:
 
 
 def may_call(name: str) -> set[str]:
-    """The kinds of roles that may call a function; an error if nobody has decided it."""
+    """The kinds of roles that may call a function; an error if that was not decided."""
     return MAY.get(base(name), OWNER) if base(name).startswith("_") else MAY[base(name)]
 
 
@@ -86,9 +86,9 @@ def findings(conn: Connection) -> list[str]:
     for name, definer, config, source, public in conn.execute(query).fetchall():
         seen.add(name)
         if base(name) not in MAY and not base(name).startswith("_"):
-            found.append(f"{name}: nobody has decided who may call it")
+            found.append(f"{name}: who may call it is not decided")
         if public:
-            found.append(f"{name}: everybody may call it")
+            found.append(f"{name}: PUBLIC may call it")
         trigger = name in TRIGGERS_WITH_THE_OWNERS_RIGHTS
         if definer != (trigger or name.endswith("_granted")):
             found.append(f"{name}: runs with {'the owner' if definer else 'the caller'}'s rights")
@@ -108,5 +108,5 @@ def findings(conn: Connection) -> list[str]:
          UNION ALL SELECT c.relname || '.' || t.attname FROM pg_class c
           JOIN pg_attribute t ON t.attrelid = c.oid CROSS JOIN LATERAL aclexplode(t.attacl) a
          WHERE c.relnamespace = 'durable_notify'::regnamespace AND a.grantee = 0"""
-    found += [f"{name}: _has_grant to everybody" for (name,) in conn.execute(query).fetchall()]
+    found += [f"{name}: _has_grant to PUBLIC" for (name,) in conn.execute(query).fetchall()]
     return sorted(found)

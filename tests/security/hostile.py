@@ -1,4 +1,4 @@
-"""Values that somebody hostile, or merely unlucky, would give; and how often to try them.
+"""Values that a hostile, or merely unlucky, user would give; and how often to try them.
 
 A failure prints its example and a line that repeats it. DURABLE_NOTIFY_SECONDS (10 unless given)
 makes a run that many times longer, in tenths; DURABLE_NOTIFY_SEED repeats one's decisions.
@@ -91,7 +91,7 @@ def sendable(text: str) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two payloads are the same: 1.0 is 1 for PostgreSQL, True is not 1 for anybody."""
+    """Whether two payloads are the same: 1.0 is 1 for PostgreSQL, True is never 1."""
     return bool(_plain(one) == _plain(other))
 
 

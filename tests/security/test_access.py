@@ -60,7 +60,7 @@ def session(made: Roles, kind: str) -> Connection:
 
 
 NOT_GRANTED: list[tuple[Any, str]] = [
-    (("nobody_of_this_name", "publish", ["t"], None), "there is no role"),
+    (("no_role_of_this_name", "publish", ["t"], None), "there is no role"),
     (("{}", "dance", ["t"], None), "publish, consume, read, observe or insert"),
     (("{}", None, ["t"], None), "publish, consume, read, observe or insert"),
     (("{}", "consume", ["t"], None), "consume needs a group"),
@@ -140,7 +140,7 @@ def test_revoked(conn: Connection, made: Roles) -> None:
         assert admin.grants(conn) == []
         assert admin.revoke(conn, name) == 0
     with pytest.raises(dn.InvalidArgument, match="there is no role"):
-        dn.Admin().revoke(conn, "nobody_of_this_name")
+        dn.Admin().revoke(conn, "no_role_of_this_name")
     # Nothing is left that would keep it from being dropped.
     conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
@@ -188,7 +188,7 @@ def test_members(conn: Connection, made: Roles) -> None:
     allowed(conn, PUBLISH, "u")
 
 
-def test_a_role_that_is_made_anew(conn: Connection, made: Roles) -> None:
+def test_a_role_that_is_recreated(conn: Connection, made: Roles) -> None:
     """It has nothing of what one of its name was granted, even where it is granted something."""
     name = made.make("role", ("publish", ["t"], None), ("consume", ["t"], "g"))
     conn.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
@@ -250,7 +250,7 @@ def test_acknowledging_at_each_isolation_level(conn: Connection, made: Roles) ->
 
 
 def test_an_owner_that_is_no_superuser(empty_dsn: str, here: Here) -> None:
-    """It may everything, and grants; nobody needs a superuser."""
+    """It may do everything, and grants; no step needs a superuser."""
     with roles(empty_dsn, {}) as made, psycopg.connect(empty_dsn, autocommit=True) as conn:
         owner, consumer = made.make("owner"), made.make("consumer")
         conn.execute(f"GRANT CREATE ON DATABASE {conn.info.dbname} TO {owner}".encode())

@@ -123,7 +123,7 @@ def test_hostile_arguments(conn: Connection, cast: Roles, furnished: Leases, kin
 
 
 async def test_times_without_end(dsn: str, conn: Connection) -> None:
-    """A publisher's message for doomsday keeps nobody from the others, asleep or awake."""
+    """A message that is due at infinity does not block the others, asleep or awake."""
     api = Api("async")
     kinds: Any = {"publisher": [("publish", ["t"], None), ("insert", None, None)]}
     with (
@@ -147,10 +147,10 @@ async def test_times_without_end(dsn: str, conn: Connection) -> None:
                 await wait_until(lambda: [m.payload for m in seen.messages].count(1) >= wanted(own))
             await asleep(consumer)
             assert conn.execute("SELECT durable_notify.status()").fetchall()
-        assert outstanding(conn) == 3  # for doomsday
+        assert outstanding(conn) == 3  # due at infinity
 
 
-def test_reckoning_with_infinity_is_caught(dsn: str, conn: Connection) -> None:
+def test_arithmetic_with_infinity_is_caught(dsn: str, conn: Connection) -> None:
     """It ended each consumer as it fell asleep."""
     if conn.info.server_version >= 170000:
         pytest.skip("Since PostgreSQL 17 an infinite time can be subtracted.")

@@ -111,7 +111,7 @@ HOSTILE = "[red]x[/] [/nothing] :skull: {0} %s " + "".join(f"{attack}!" for atta
 
 @pytest.fixture
 def written(dsn: str, conn: Connection) -> str:
-    """What somebody has written into each thing that is shown; returns the DSN."""
+    """Write hostile text into each thing that is shown; returns the DSN."""
     key = "[red]k[/] \u202e :skull:"
     number = dn.Publisher().publish(
         conn, "[red]\u202et", {"a": HOSTILE}, key=key, headers={"h": HOSTILE}
@@ -136,7 +136,7 @@ SHOWS = (
 
 @pytest.mark.parametrize("arguments", SHOWS, ids=" ".join)
 def test_what_is_shown_is_text(dsn: str, written: str, arguments: list[str]) -> None:
-    """On a terminal, which would obey: no escape of others gets there, and their markup is text."""
+    """On a terminal, which acts on escapes: none of others gets there, and their markup is text."""
     arguments = [written if word == "ID" else word for word in arguments]
     status, shown = on_a_terminal(b"", *arguments, dsn=dsn)
     assert status == 0, shown

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import durable_notify as dn
-from durable_notify._core import position as places
+from durable_notify._core import position
 
 
 def _token(text: bytes) -> str:
@@ -22,7 +22,7 @@ def _token(text: bytes) -> str:
 PACKAGE = Path(__file__).parents[2] / "durable_notify"
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
-#: What json.loads() makes of it must be a place, whatever it is.
+#: What json.loads() makes of it must be a position, whatever it is.
 TOKENS = [
     "", "r1.", "r2.x", "r1.\ud800", "r1.é", "r1.AAAA",
     *(_token(text) for text in (
@@ -35,10 +35,10 @@ TOKENS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("place", range(len(TOKENS)))
-def test_a_token_that_is_none_is_refused(place: int) -> None:
+@pytest.mark.parametrize("index", range(len(TOKENS)))
+def test_a_token_that_is_none_is_refused(index: int) -> None:
     with pytest.raises(dn.InvalidArgument, match="start is"):
-        places.decode(TOKENS[place])
+        position.decode(TOKENS[index])
 
 
 def test_a_token_that_would_fill_the_memory_is_refused() -> None:
@@ -48,15 +48,15 @@ def test_a_token_that_would_fill_the_memory_is_refused() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(dn.InvalidArgument):
-            places.decode("r1." + base64.urlsafe_b64encode(packed).decode().rstrip("="))
+            position.decode("r1." + base64.urlsafe_b64encode(packed).decode().rstrip("="))
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:
         tracemalloc.stop()
 
 
 def test_a_token_that_is_one_comes_back() -> None:
-    some = {"t\u00fc": places.Position("3:7:4,5", 9, "3:9:", 12, 4), "u": places.BEGINNING}
-    assert places.decode(places.encode("log", some)) == ("log", some)
+    some = {"t\u00fc": position.Position("3:7:4,5", 9, "3:9:", 12, 4), "u": position.BEGINNING}
+    assert position.decode(position.encode("log", some)) == ("log", some)
 
 
 MODULES = {
@@ -64,7 +64,7 @@ MODULES = {
     "dbm", "yaml", "code", "codeop", "imp", "xml", "lxml",
 }  # fmt: skip
 CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
-#: Calls of a module's: `logging.config.listen` and the like take code from whoever connects.
+#: Calls of a module's: `logging.config.listen` and the like take code from any client.
 ATTRIBUTES = {"run_path", "run_module", "listen_config", "import_module", "from_buffer"}
 #: What stands nevertheless: file, name, and why.
 ALLOWED: dict[tuple[str, str], str] = {

@@ -192,7 +192,7 @@ async def dead_letters(
 
 
 async def read(api: Api, dsn: str, topics: list[str], sent: dict[int, Given]) -> None:
-    """A reader has the same, and goes on from any message's token."""
+    """A reader has the same, and continues from any message's token."""
     classes = dn.AsyncReader if api.is_async else dn.Reader
 
     def all_of(start: str) -> Any:
@@ -349,7 +349,7 @@ good_topics = any_name.filter(is_topic)
     ),
     strings=st.sampled_from(["on", "off"]),
 )
-def test_the_function_that_is_written_anew(
+def test_the_function_that_is_rewritten(
     conn: Connection, tried: dict[str, str], strings: str
 ) -> None:
     policies(conn, tried, strings)
@@ -410,7 +410,7 @@ async def test_every_topic_wakes_its_consumer(
     ],
     ids=["reject", "retry"],
 )
-async def test_an_outcome_that_json_cannot_hold_holds_nobody_up(
+async def test_an_outcome_that_json_cannot_hold_does_not_block_the_others(
     api: Api, dsn: str, conn: Connection, outcome: Any
 ) -> None:
     """It used to fail the settling of everything after it, for ever."""

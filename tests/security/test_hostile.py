@@ -27,7 +27,7 @@ Connection = psycopg.Connection[Any]
 def cast(dsn: str) -> Iterator[Roles]:
     """One that was granted nothing, and a publisher and a consumer that have their rights."""
     kinds: Any = {
-        "nobody": [],
+        "stranger": [],
         "publisher": [("publish", ["t", "t.*"], None)],
         "consumer": [("consume", ["t", "t.*"], "g")],
     }
@@ -36,20 +36,20 @@ def cast(dsn: str) -> Iterator[Roles]:
 
 
 @pytest.fixture
-def nobody(cast: Roles) -> Iterator[Connection]:
-    with psycopg.connect(cast.login("nobody"), autocommit=True) as connection:
+def stranger(cast: Roles) -> Iterator[Connection]:
+    with psycopg.connect(cast.login("stranger"), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def publisher(cast: Roles) -> Iterator[Connection]:
-    """In a hurry: publishing waits for nobody."""
+    """With short time-outs: publishing waits for no session."""
     options = "-c lock_timeout=5s -c statement_timeout=20s"
     with psycopg.connect(cast.login("publisher"), options=options, autocommit=True) as connection:
         yield connection
 
 
-def test_nothing_can_be_called_or_read(nobody: Connection) -> None:
+def test_nothing_can_be_called_or_read(stranger: Connection) -> None:
     for query in (
         "SELECT durable_notify.channel('t')",
         "SELECT * FROM durable_notify.outbox",
@@ -61,7 +61,7 @@ def test_nothing_can_be_called_or_read(nobody: Connection) -> None:
         "CREATE FUNCTION durable_notify.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE OR REPLACE FUNCTION durable_notify.notify_policy(topic text) RETURNS text LANGUAGE sql AS ''",
     ):
-        refused(nobody, query)
+        refused(stranger, query)
 
 
 # Forged and flooded
@@ -114,7 +114,7 @@ CALLS = "SELECT COALESCE(sum(calls), 0) FROM pg_stat_user_functions WHERE funcna
 
 
 async def test_forged_and_flooded_wake_ups(
-    api: Api, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection
+    api: Api, conn: Connection, cast: Roles, stranger: Connection, publisher: Connection
 ) -> None:
     """Consumers look once for all that has come, and find what there is; afterwards they sleep."""
     conn.execute(
@@ -128,7 +128,7 @@ async def test_forged_and_flooded_wake_ups(
     async with running(consumer, seen):
         await seen.got(1)
         await asleep(consumer)
-        with flood(cast.login("nobody")) as sent:
+        with flood(cast.login("stranger")) as sent:
             wanted = 1
             while wanted < 60 * TIMES or sent[0] < 3000 * TIMES:
                 await asyncio.to_thread(
@@ -147,12 +147,12 @@ async def test_forged_and_flooded_wake_ups(
     assert int(value(conn, CALLS)) < 2 * (sent[0] + 10 * wanted)
 
 
-def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
+def test_what_can_be_heard(conn: Connection, stranger: Connection) -> None:
     """Ids and topics. Rings for everything, to hear as much as possible."""
     conn.execute("SELECT durable_notify.subscribe('secret group', '{t}')")
     conn.execute("SELECT durable_notify.set_notify_policy('t', 'always')")
     for channel in ("durable_notify", "durable_notify:t", "durable_notify:secret group"):
-        nobody.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        stranger.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
     publish = "SELECT durable_notify.publish('t', '\"secret\"', 'secret key', '{\"secret\": 1}')"
     ids = [value(conn, publish) for _ in range(5)]
     claim = "SELECT token, array_agg(id ORDER BY id) FROM durable_notify.claim('secret group', '{t}') GROUP BY 1"
@@ -168,7 +168,7 @@ def test_what_can_be_heard(conn: Connection, nobody: Connection) -> None:
         "resume('secret group')", "set_notify_policy('t', 'when_waiting')", "delete_group('secret group')",
     ):  # fmt: skip
         conn.execute(f"SELECT durable_notify.{query}".encode(), [token] if "%s" in query else None)
-    heard = [(note.channel, note.payload) for note in nobody.notifies(timeout=5, stop_after=10)]
+    heard = [(note.channel, note.payload) for note in stranger.notifies(timeout=5, stop_after=10)]
     assert {int(payload) for channel, payload in heard if payload.isdigit()} >= set(ids)
     for channel, payload in heard:
         assert channel in ("durable_notify", "durable_notify:t")
@@ -193,7 +193,7 @@ KEYS = """
     indirect=["api"],
 )
 async def test_squatted_keys(
-    api: Api, conn: Connection, cast: Roles, nobody: Connection, publisher: Connection,
+    api: Api, conn: Connection, cast: Roles, stranger: Connection, publisher: Connection,
     mode: str, when: str,
 ) -> None:  # fmt: skip
     """Doorbells and groups' locks, held for ever: what is published arrives all the same.
@@ -202,13 +202,13 @@ async def test_squatted_keys(
     """
     squat = f"SELECT pg_try_advisory_lock{mode}(a, b) FROM ({KEYS}) AS k (a, b)".encode()
     if when == "before":
-        assert {row for (row,) in nobody.execute(squat)} == {True}
+        assert {row for (row,) in stranger.execute(squat)} == {True}
     seen = Recorder()
     consumer = api.consumer(cast.login("consumer"), topics=["t", "t.*"])
     async with running(consumer, seen):
         if when == "meanwhile":
             await asleep(consumer)
-            nobody.execute(squat)
+            stranger.execute(squat)
         for number in range(3):
             await asyncio.to_thread(send, publisher, [number], "t" if number % 2 else "t.1")
             await seen.got(number + 1)
@@ -220,19 +220,19 @@ async def test_squatted_keys(
 
 
 def test_two_do_without_a_squatted_lock_one_after_the_other(
-    conn: Connection, nobody: Connection, dsn: str
+    conn: Connection, stranger: Connection, dsn: str
 ) -> None:
-    """And who finds it free meanwhile waits for whoever did without."""
+    """And one that finds it free meanwhile waits for one that works without it."""
     group = value(conn, "SELECT durable_notify.subscribe('g', '{t}')")
-    nobody.execute("SELECT pg_advisory_lock(1685024361, %s)", [group])
+    stranger.execute("SELECT pg_advisory_lock(1685024361, %s)", [group])
     hold = "SELECT durable_notify._lock_group('g')"
     with psycopg.connect(dsn) as one, psycopg.connect(dsn) as two:
-        one.execute(hold)  # does without
+        one.execute(hold)  # works without it
         two.execute("SET LOCAL lock_timeout = '300ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             two.execute(hold)
         two.rollback()
-        nobody.execute("SELECT pg_advisory_unlock_all()")
+        stranger.execute("SELECT pg_advisory_unlock_all()")
         two.execute("SET LOCAL lock_timeout = '300ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             two.execute(hold)
@@ -244,13 +244,13 @@ def test_two_do_without_a_squatted_lock_one_after_the_other(
             one.execute(hold)
 
 
-def test_waiting_for_a_squatter_is_caught(conn: Connection, nobody: Connection) -> None:
+def test_waiting_for_a_squatter_is_caught(conn: Connection, stranger: Connection) -> None:
     """With nothing but the advisory lock a stranger holds a group up for as long as it likes."""
     conn.execute("""
         CREATE OR REPLACE FUNCTION durable_notify._acquire_group_lock(group_id integer) RETURNS void
         LANGUAGE sql AS 'SELECT pg_catalog.pg_advisory_xact_lock(1685024361, group_id)'""")
     group = value(conn, "SELECT durable_notify.subscribe('g', '{t}')")
-    nobody.execute("SELECT pg_advisory_lock_shared(1685024361, %s)", [group])
+    stranger.execute("SELECT pg_advisory_lock_shared(1685024361, %s)", [group])
     conn.execute("ALTER FUNCTION durable_notify.claim SET lock_timeout = '1500ms'")
     with pytest.raises(psycopg.errors.LockNotAvailable):
         conn.execute("SELECT durable_notify.claim('g', '{t}')")

@@ -70,7 +70,7 @@ def test_a_planted_fault_is_found(conn: Connection) -> None:
 def test_every_function(
     conn: Connection, sessions: dict[str, Connection], furnished: Leases
 ) -> None:
-    """Who may not call it cannot; who may is let in, and with NULLs nobody gets anywhere."""
+    """A role without the right is refused; with it, NULLs fail without an effect."""
     before = everything(conn)
     privilege = (
         "SELECT has_function_privilege(%s, p.oid, 'EXECUTE') FROM pg_proc p WHERE proname = %s"
@@ -211,7 +211,7 @@ def test_what_has_grant_works(sessions: dict[str, Connection], furnished: Leases
 def test_nothing_beyond_it(
     conn: Connection, sessions: dict[str, Connection], furnished: Leases
 ) -> None:
-    """What is not there is refused with the very words for what is not granted."""
+    """What does not exist is refused with the same words as what is not granted."""
     before = everything(conn)
     for kind, calls in BEYOND.items():
         for call in calls:
@@ -236,7 +236,7 @@ def test_nothing_beyond_it(
 def test_leases_of_others(
     conn: Connection, sessions: dict[str, Connection], furnished: Leases
 ) -> None:
-    """They are as leases that are no more."""
+    """They look like leases that have ended."""
     before = everything(conn)
     token, message = furnished["g orders.eu"]
     for kind, (foreign, held) in (
@@ -285,7 +285,7 @@ def test_what_each_sees(sessions: dict[str, Connection], furnished: Leases) -> N
         assert {group for group, _ in seen["other"]} == {"h"}, function
         assert {group for group, _ in seen["observer"]} >= {"g", "h"}, function
         assert "payments" not in {topic for _, topic in seen["other"] | seen["consumer"]}, function
-        for kind in ("publisher", "reader", "inserter", "nobody"):
+        for kind in ("publisher", "reader", "inserter", "stranger"):
             refused(sessions[kind], query)
     topics = "SELECT topic FROM durable_notify.topics()"
     assert allowed(sessions["reader"], topics) == [("orders.eu",)]
@@ -316,7 +316,7 @@ def test_every_table(conn: Connection, sessions: dict[str, Connection], furnishe
                 for column in columns if name == "a column" else columns[:1]:
                     if (
                         table.endswith("schema_version")
-                        and kind != "nobody"
+                        and kind != "stranger"
                         and name in ("SELECT", "a column", "LOCK")
                     ):
                         continue  # every client checks it

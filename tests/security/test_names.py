@@ -202,7 +202,7 @@ def test_the_halves_agree_on_patterns(conn: Connection, tried: Any, strings: str
 
 @fuzz(60)
 @given(tried=st.lists(st.one_of(any_name, names.map(lambda n: n * 9)), min_size=20, max_size=60))
-def test_channels_fit_agree_and_are_nobody_elses(conn: Connection, tried: list[str]) -> None:
+def test_channels_fit_agree_and_are_unique(conn: Connection, tried: list[str]) -> None:
     good = sorted(
         {name for name in tried if accepted("topic", name)} | {"t" * 48, "t" * 49, "\u00fc" * 25}
     )

@@ -42,7 +42,7 @@ def leak(text: str) -> str | None:
 
 @pytest.fixture
 def log() -> Iterator[Callable[[], str]]:
-    """All that is logged by anybody, at every level, with tracebacks; returns what reads it."""
+    """All that is logged, at every level, with tracebacks; returns what reads it."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     root = logging.getLogger()
@@ -101,7 +101,7 @@ async def caught(call: Callable[[], Any]) -> str:
 
 @pytest.mark.parametrize("bad", BAD_DSNS)
 async def test_a_dsn_that_does_not_work(api: Api, dsn: str, log: Any, bad: str) -> None:
-    """Neither what is raised nor what is logged quotes it, whoever is given it, as either DSN."""
+    """Neither errors nor logs quote it, whichever class gets it, as either DSN."""
     reader = dn.AsyncReader if api.is_async else dn.Reader
 
     async def start(make: Callable[[], Any]) -> None:
@@ -278,7 +278,7 @@ async def test_a_day_s_work_is_logged_and_seen_without_secrets(
 async def test_a_row_that_postgresql_quotes_is_not_logged(
     api: Api, dsn: str, conn: Connection, log: Any
 ) -> None:
-    """A constraint of somebody's on our tables: its DETAIL has the row, payload included."""
+    """A user's constraint on our tables: its DETAIL has the row, payload included."""
     conn.execute(
         "ALTER TABLE durable_notify.dead_letter ADD CONSTRAINT no CHECK (message_id < 0) NOT VALID"
     )

@@ -1,4 +1,4 @@
-"""Operators, functions, types and tables of somebody else's, named as ours or as PostgreSQL's."""
+"""Operators, functions, types and tables of other owners, named as ours or as PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def evil(cast: Roles) -> Iterator[Connection]:
 def test_nothing_of_it_is_called_in_the_owners_session(
     dsn: str, conn: Connection, cast: Roles, evil: Connection
 ) -> None:
-    """With the evil schema before PostgreSQL's, and after it as public is. Somebody waits, too."""
+    """With the evil schema before PostgreSQL's, and after it as public is. A consumer waits, too."""
     first = "SELECT pg_catalog.min(token), pg_catalog.array_agg(id)"
     calls = SCENARIO.replace("SELECT token, array_agg(id ORDER BY id)", first)
     by_hand = BY_HAND.format(role=cast.names["evil"])

@@ -167,12 +167,12 @@ def test_the_command_line(tls: str, folder: Path) -> None:
     assert "certificate" in done.stderr
 
 
-#: A server that is somebody else's, and one by another name than its certificate's.
+#: A server of another owner, and one by another name than its certificate's.
 IMPOSTORS = [{"authority": "others"}, {"host": "127.0.0.1"}]
 
 
 @pytest.mark.parametrize("impostor", IMPOSTORS, ids=["authority", "name"])
-async def test_who_is_not_who_it_should_be(
+async def test_a_server_that_is_another_is_refused(
     api: Api, tls: str, folder: Path, impostor: dict[str, str]
 ) -> None:
     """Whichever DSN it is: the certificate is looked at, and refused."""

@@ -23,7 +23,7 @@ from tests.support.wait import BOUND, with_timeout
 
 
 async def maybe_await(value: Any) -> Any:
-    """What a call returned, awaited if it is to be."""
+    """Return what a call returned, awaited if it is awaitable."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -220,7 +220,7 @@ async def running(
 
 
 class Recorder:
-    """A handler that notes what it got; `got(n)` waits until it has had n messages."""
+    """A handler that records its messages; `got(n)` waits until it has had n."""
 
     def __init__(self, action: Callable[[Any], Any] | None = None) -> None:
         self.messages: list[Any] = []
@@ -250,7 +250,7 @@ class Recorder:
 
 
 async def collect(consumer: Any, number: int, seconds: float = BOUND) -> list[Any]:
-    """The next messages of an iteration."""
+    """Return the next messages of an iteration."""
     taken: list[Any] = []
     async with asyncio.timeout(seconds):
         while len(taken) < number:

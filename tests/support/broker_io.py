@@ -27,12 +27,12 @@ class Arrived(NamedTuple):
 
 
 class Outlet(Protocol):
-    """A place that takes the topics `orders.*`, and nothing else."""
+    """A queue, topic or stream for the topics `orders.*`."""
 
     url: str
     routes: dict[str, dict[str, str]]
     too_large: str  # what the broker says of a message over 1 MB
-    nowhere: str  # what it says of one that no place takes, under the topic `nowhere`
+    nowhere: str  # what it says of one that has no route, under the topic `nowhere`
     deduplicates: bool
     cloudevents: str
 
@@ -256,14 +256,14 @@ class Given:
 
 class RabbitInlet:
     def __init__(self, server: RabbitMQ) -> None:
-        self.url, self.place, self.group = server.url, uuid.uuid4().hex, uuid.uuid4().hex
+        self.url, self.queue, self.group = server.url, uuid.uuid4().hex, uuid.uuid4().hex
 
     async def make(self) -> None:
         import aio_pika
 
         async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel()
-            await channel.declare_queue(self.place, durable=True)
+            await channel.declare_queue(self.queue, durable=True)
 
     async def fill(self, *messages: Given) -> None:
         import aio_pika
@@ -279,7 +279,7 @@ class RabbitInlet:
                         message_id=uuid.uuid4().hex,
                         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                     ),
-                    self.place,
+                    self.queue,
                 )  # fmt: skip
 
     async def left(self) -> int:
@@ -289,19 +289,19 @@ class RabbitInlet:
         async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel()
             return (
-                await channel.declare_queue(self.place, passive=True)
+                await channel.declare_queue(self.queue, passive=True)
             ).declaration_result.message_count or 0
 
 
 class NatsInlet:
     def __init__(self, server: Nats) -> None:
-        self.url, self.place, self.group = server.url, uuid.uuid4().hex, uuid.uuid4().hex
+        self.url, self.queue, self.group = server.url, uuid.uuid4().hex, uuid.uuid4().hex
 
     async def make(self) -> None:
         import nats
 
         client = await nats.connect(self.url)
-        await client.jetstream().add_stream(name=self.place, subjects=[f"{self.place}.>"])
+        await client.jetstream().add_stream(name=self.queue, subjects=[f"{self.queue}.>"])
         await client.close()
 
     async def fill(self, *messages: Given) -> None:
@@ -312,7 +312,7 @@ class NatsInlet:
             headers = {**message.headers, "content-type": message.content_type}
             if message.key is not None:
                 headers["durable-notify-key"] = message.key
-            await client.jetstream().publish(f"{self.place}.x", message.body, headers=headers)
+            await client.jetstream().publish(f"{self.queue}.x", message.body, headers=headers)
         await client.close()
 
     async def left(self) -> int:
@@ -320,7 +320,7 @@ class NatsInlet:
 
         client = await nats.connect(self.url)
         try:
-            about = await client.jetstream().consumer_info(self.place, self.group)
+            about = await client.jetstream().consumer_info(self.queue, self.group)
             return int((about.num_pending or 0) + (about.num_ack_pending or 0))
         except nats.js.errors.NotFoundError:
             return -1  # it is not known to the broker yet
@@ -333,7 +333,7 @@ class KafkaInlet:
         self._outlet = KafkaOutlet(server)
         # The emulation keeps who has left a group in it for as long as a session lasts.
         self.url = f"{server.url}?session.timeout.ms=6000"
-        self.place, self.group = self._outlet._topic, uuid.uuid4().hex
+        self.queue, self.group = self._outlet._topic, uuid.uuid4().hex
 
     async def make(self) -> None:
         await self._outlet.make()
@@ -346,7 +346,7 @@ class KafkaInlet:
             headers = [(n, v.encode()) for n, v in message.headers.items()]
             headers.append(("content-type", message.content_type.encode()))
             producer.produce(
-                self.place, message.body, message.key and message.key.encode(), headers=headers
+                self.queue, message.body, message.key and message.key.encode(), headers=headers
             )
         await asyncio.to_thread(producer.flush, 20)
 
@@ -364,7 +364,7 @@ class KafkaInlet:
             }
         )
         try:
-            places = [TopicPartition(self.place, number) for number in self._outlet._partitions]
+            places = [TopicPartition(self.queue, number) for number in self._outlet._partitions]
             done = sum(max(place.offset, 0) for place in consumer.committed(places, timeout=10))
             ends = [consumer.get_watermark_offsets(place, timeout=5)[1] for place in places]
             return sum(ends) - done

@@ -1,6 +1,6 @@
 """RabbitMQ, NATS and Redis as processes of the test's own: durable, on loopback, to be killed.
 
-Each has a free port and a temporary folder, runs as ``nobody`` where we are root, and ends with the
+Each has a free port and a temporary folder, runs as the user nobody if we are root, and ends with the
 test's process, however that ends.
 """
 
@@ -46,8 +46,8 @@ class Server:
     def __init__(self) -> None:
         need_program(self.program, self.package)
         self._folder = tempfile.TemporaryDirectory(prefix="dn-broker-", ignore_cleanup_errors=True)
-        self.place = Path(self._folder.name)
-        self.place.chmod(0o755)
+        self.folder = Path(self._folder.name)
+        self.folder.chmod(0o755)
         self.port = free_port()
         self._processes: list[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
         self.prepare()
@@ -86,7 +86,7 @@ class Server:
         while not self.is_ready():
             process = self._processes[-1][0]
             if process.poll() is not None or time.monotonic() > deadline:
-                said = (self.place / "said").read_text(errors="replace")[-3000:]
+                said = (self.folder / "said").read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{self.program} did not start:\n{said}")
             time.sleep(0.02)
 
@@ -96,11 +96,11 @@ class Server:
     def run(self, command: list[str]) -> None:
         account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if account:
-            for path in (self.place, *self.place.iterdir()):
+            for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, account.pw_uid, account.pw_gid)
-        with (self.place / "said").open("ab") as log:
+        with (self.folder / "said").open("ab") as log:
             process = subprocess.Popen(
-                command, cwd=self.place, env=os.environ | self.environment(), stdout=log,
+                command, cwd=self.folder, env=os.environ | self.environment(), stdout=log,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
                 user=account.pw_uid if account else None, group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
@@ -134,22 +134,22 @@ class RabbitMQ(Server):
 
     def prepare(self) -> None:
         self.mapper, self.distribution = free_port(), free_port()
-        (self.place / "rabbitmq.conf").write_text(
+        (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nmax_message_size = 1048576\n"
         )
-        (self.place / "plugins").write_text("[].\n")
+        (self.folder / "plugins").write_text("[].\n")
 
     def environment(self) -> dict[str, str]:
         return {
-            "HOME": str(self.place),
+            "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self.mapper),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": "test@localhost",
             "RABBITMQ_DIST_PORT": str(self.distribution),
-            "RABBITMQ_CONFIG_FILE": str(self.place / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.place / "plugins"),
-            "RABBITMQ_MNESIA_BASE": str(self.place / "data"),
-            "RABBITMQ_LOG_BASE": str(self.place / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none"
             ),
@@ -175,7 +175,7 @@ class Redis(Server):
 
     def command(self) -> list[str]:
         return ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir",
-                str(self.place), "--save", "", "--appendonly", "yes", "--appendfsync",
+                str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync",
                 "always", "--proto-max-bulk-len", "1mb"]  # fmt: skip
 
     def is_ready(self) -> bool:
@@ -194,12 +194,12 @@ class Nats(Server):
     scheme = "nats"
 
     def prepare(self) -> None:
-        (self.place / "nats.conf").write_text(
-            f'listen: 127.0.0.1:{self.port}\njetstream {{ store_dir: "{self.place}/jetstream" }}\n'
+        (self.folder / "nats.conf").write_text(
+            f'listen: 127.0.0.1:{self.port}\njetstream {{ store_dir: "{self.folder}/jetstream" }}\n'
         )
 
     def command(self) -> list[str]:
-        return ["nats-server", "-c", str(self.place / "nats.conf")]
+        return ["nats-server", "-c", str(self.folder / "nats.conf")]
 
 
 class EmulatedKafka:
@@ -280,7 +280,7 @@ def ctl(server: RabbitMQ, *arguments: str) -> str:
     """Run rabbitmqctl, as the account that the server runs as."""
     account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     done = subprocess.run(
-        [str(RABBITMQ.with_name("rabbitmqctl")), "--quiet", *arguments], cwd=server.place,
+        [str(RABBITMQ.with_name("rabbitmqctl")), "--quiet", *arguments], cwd=server.folder,
         env=os.environ | server.environment(), capture_output=True, text=True, check=False,
         user=account.pw_uid if account else None, group=account.pw_gid if account else None,
         extra_groups=[] if account else None,

@@ -22,7 +22,7 @@ _SESSIONS = """
 
 
 class Running:
-    """A capture at work, and what it says."""
+    """A running capture, and what it says."""
 
     def __init__(self, api: str, dsn: str, channel: str, topic: str, **options: Any) -> None:
         self.said: list[str] = []

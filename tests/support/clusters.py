@@ -39,7 +39,7 @@ class Clusters:
         self.folder = self._folder()
 
     def _folder(self) -> Path:
-        # Not tmp_path: as root the server is nobody's, who may not enter pytest's folders.
+        # Not tmp_path: as root the server runs as the user nobody, who may not enter pytest's folders.
         folder = Path(tempfile.mkdtemp(prefix="dn-", dir=fast_folder()))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
@@ -179,7 +179,7 @@ def cut_off(primary: psycopg.Connection[Any]) -> list[int]:
     Returns process ids, to be continued or killed.
     """
     rows = primary.execute("SELECT pid FROM pg_stat_replication").fetchall()
-    assert rows, "nobody replicates"
+    assert rows, "no standby replicates"
     pids = [pid for (pid,) in rows]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -195,14 +195,14 @@ def promote(standby: Server) -> int:
 
 
 def lsn(conn: psycopg.Connection[Any], expression: str) -> int:
-    """A place in the WAL, as a number."""
+    """A position in the WAL, as a number."""
     row = conn.execute(f"SELECT ({expression}) - '0/0'::pg_lsn".encode()).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def freeze(server: Server) -> None:
-    """Stop all of a server's processes: connections to it stay open, and nobody answers."""
+    """Stop all of a server's processes: connections to it stay open, without an answer."""
     _signal(server, signal.SIGSTOP)
 
 

@@ -1,4 +1,4 @@
-"""A bit of everything that is done with this library, and what came of it, the same each time."""
+"""Use every part of the library once, and return the results, the same each time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAYLOADS: list[Any] = [
 
 
 def run(dsn: str) -> dict[str, Any]:
-    """Do all of it on a fresh database; returns what came of it, by what was done."""
+    """Do all of it on a fresh database; returns the results by operation."""
     done: dict[str, Any] = {}
     with psycopg.connect(dsn) as connection:
         done["publish"] = _publish(connection)
@@ -175,7 +175,7 @@ def _read(dsn: str) -> Any:
 
 
 def _diagnose(dsn: str) -> Any:
-    """What hinders, and what could not be looked at; not what is merely odd about the settings."""
+    """Findings that hinder, and checks that failed; not settings that are merely odd."""
     found = [(finding.name, finding.what) for finding in diagnose(dsn) if finding.level == "error"]
     return found + [finding for finding in diagnose(dsn) if finding.name == "check-failed"]
 
@@ -196,7 +196,7 @@ def _maintain(dsn: str, connection: Connection) -> Any:
 
 
 def _plain(value: Any, leave_out: str = "\0") -> Any:
-    """Leave out what differs from one time to the other, but not of which kind it is."""
+    """Replace what differs between runs by its type."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name), leave_out) for name in names}
@@ -212,5 +212,5 @@ def _plain(value: Any, leave_out: str = "\0") -> Any:
     return value
 
 
-#: Fields that differ from one time to the other.
+#: Fields that differ between runs.
 VARY = {"traceback"}

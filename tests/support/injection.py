@@ -78,7 +78,7 @@ def fence_by_plain_read(session: Session) -> None:
 
 
 def takeover_that_waits(session: Session) -> None:
-    """Wait for whoever settles, where a claim should pass on."""
+    """Wait for an open settle, which a claim should skip."""
     plant(session, "_reclaim_leases", ("FOR UPDATE OF l SKIP LOCKED", "FOR UPDATE OF l"))
 
 
@@ -220,14 +220,14 @@ class DatabaseClock:
         self._session.run("UPDATE clocks.setting SET off = %s, frozen = NULL", off)
 
     def freeze(self) -> None:
-        """Stop it, as where a moment comes again."""
+        """Stop it, so that a moment is seen twice."""
         self._session.run("UPDATE clocks.setting SET frozen = pg_catalog.clock_timestamp() + off")
 
 
 class ProcessClock:
     """The clock that a process on this machine sees; ``set`` moves it while the process runs.
 
-    By libfaketime (the package faketime of Debian); time that only ever goes on, by which processes
+    By libfaketime (the package faketime of Debian); the monotonic clock, by which processes
     wait, is left as it is.
     """
 

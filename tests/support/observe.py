@@ -66,7 +66,7 @@ def listener_of(consumer: Any) -> Any:
 
 
 def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have every listening session be looked at so often, whatever its consumers ask for."""
+    """Set the heartbeat of every listening session, whatever its consumers ask for."""
     for listener in (async_listener.AsyncListener, sync_listener.Listener):
         monkeypatch.setattr(listener, "heartbeat", seconds)
 
@@ -138,13 +138,13 @@ _COUNT = """
 def armed(
     connection: psycopg.Connection[Any], topics: Iterable[str], pid: int | None = None
 ) -> set[str]:
-    """Those of some topics whose bells are armed: by a session, or by any consumers' listener."""
+    """Those of some topics whose doorbells are armed: by a session, or by any consumers' listener."""
     params = [list(topics), pid, None if pid else LISTENER]
     return {topic for (topic,) in connection.execute(_ARMED, params)}
 
 
 def count_armed(connection: psycopg.Connection[Any], pid: int | None = None) -> int:
-    """How many bells a session, or the consumers' listeners, have armed."""
+    """How many doorbells a session, or the consumers' listeners, have armed."""
     row = connection.execute(_COUNT, [pid, None if pid else LISTENER]).fetchone()
     assert row is not None
     return int(row[0])
@@ -159,7 +159,7 @@ def barred(session: Session, topic: str) -> Iterator[None]:
 
 
 class Listener:
-    """A session that LISTENs; whether it is rung for is another matter."""
+    """A session that LISTENs; with `arm` publishers ring for it, too."""
 
     def __init__(self, sessions: Sessions, *topics: str, arm: bool = False) -> None:
         self.session = sessions.session()
@@ -181,7 +181,7 @@ class Listener:
             self.session.run(f'LISTEN "{quoted}"')
 
     def hear(self, *channels: str) -> None:
-        """LISTEN to channels by their own names, as programs do that know nothing of topics."""
+        """LISTEN to channels by their own names, as programs do that do not know topics."""
         for channel in channels:
             self.session.run('LISTEN "{}"'.format(channel.replace('"', '""')))
 
@@ -203,9 +203,13 @@ class Listener:
         self._heard.clear()
         return heard
 
+    def payloads(self) -> list[str]:
+        """What has been notified since the last call, on any channel."""
+        return [payload for _, payload in self.heard()]
+
 
 def unannounced(session: Session) -> set[int]:
-    """The transactions that may have looked at a bell and not rung it."""
+    """The transactions that may have looked at a doorbell and not rung it."""
     return {
         int(xid) for xid in session.value("SELECT durable_notify.unnotified_transactions()::text[]")
     }

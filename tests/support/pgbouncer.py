@@ -46,7 +46,7 @@ class Pooler:
             password = f"password={info.password}" if info.password else ""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             listen = probe.getsockname()[1]
-        # Not tmp_path: as root it runs as nobody, who may not enter pytest's folders.
+        # Not tmp_path: as root it runs as the user nobody, who may not enter pytest's folders.
         self.folder = Path(tempfile.mkdtemp(prefix="dn-pooler-"))
         self.folder.chmod(0o755)
         settings = self.folder / "pgbouncer.ini"
@@ -61,7 +61,7 @@ class Pooler:
 
     def start(self) -> None:
         """Run it, and wait until it answers."""
-        # It refuses to be root; a server of root's runs as nobody too, and lets in only nobody.
+        # It refuses to be root; root's server runs as the user nobody too, and lets in only that user.
         account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         process = self._process = subprocess.Popen(
             self._command,

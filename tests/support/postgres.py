@@ -51,7 +51,7 @@ class Postgres:
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
-        """The name of a fresh database, dropped afterwards whoever is still connected to it."""
+        """The name of a fresh database, dropped afterwards, even if sessions are connected to it."""
         name = f"dn_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
             # PostgreSQL 14 always copies files. Later ones would write each page to the log, and
@@ -72,7 +72,7 @@ def own_server(
     bindir: Path, settings: Mapping[str, str] = SETTINGS, *, port: int | None = None
 ) -> Iterator[Server]:
     """Start a server in a folder of its own; both are gone afterwards."""
-    # Not tmp_path: as root the server is nobody's, who may not enter pytest's folders.
+    # Not tmp_path: as root the server runs as the user nobody, who may not enter pytest's folders.
     base = Path(tempfile.mkdtemp(prefix="dn-", dir=fast_folder()))
     try:
         with Server(base, bindir, settings, port=port) as server:
@@ -83,7 +83,7 @@ def own_server(
 
 @contextmanager
 def find_postgres() -> Iterator[Postgres]:
-    """The first PostgreSQL to be had, in this order.
+    """Return the first PostgreSQL available, in this order.
 
     DATABASE_URL; the major version in DURABLE_NOTIFY_TEST_PG; Docker; the embedded wheel; the
     system's. What is asked for explicitly and does not work fails; it is never passed over.
@@ -151,7 +151,7 @@ def _container() -> Iterator[str]:
     from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("DURABLE_NOTIFY_TEST_IMAGE", "postgres:18")
-    # DATABASE_URL's server is somebody else's; this one gets the settings the tests want.
+    # DATABASE_URL's server is the user's; this one gets the settings the tests want.
     command = ["postgres", *(part for item in SETTINGS.items() for part in ("-c", "=".join(item)))]
     with PostgresContainer(image, driver=None).with_command(command) as container:
         yield container.get_connection_url()

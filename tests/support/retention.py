@@ -61,7 +61,7 @@ def retain(session: Session, topic: str = "t", **options: object) -> list[str]:
 
 
 def advance_watermark(session: Session) -> None:
-    """Note up to where nothing is in flight; twice, since who was at the first look may be gone now."""
+    """Advance the watermark; twice, since transactions seen at the first call may have ended."""
     session.run("SELECT durable_notify._advance_watermark()")
     session.run("SELECT durable_notify._advance_watermark()")
 
@@ -83,7 +83,7 @@ def maintain(session: Session) -> dict[str, object] | None:
 
 
 def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
-    """Make the partitions of an empty log anew."""
+    """Recreate the partitions of an empty outbox."""
     for (partition,) in owner.run("SELECT name::text FROM durable_notify.partitions()"):
         owner.run(f"DROP TABLE {partition}")
     owner.run(
@@ -95,7 +95,7 @@ def lay_out_partitions(owner: Session, width: int, ahead: int = 1) -> None:
 
 
 def make_partitions(session: Session) -> int:
-    """Make partitions until no more are wanted; the number of steps."""
+    """Create partitions until no more are needed; returns the number of steps."""
     steps = 0
     while session.value("SELECT durable_notify.create_partitions()"):
         steps += 1

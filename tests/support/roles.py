@@ -1,4 +1,4 @@
-"""Roles of a database that were granted this or that, and what became of it."""
+"""Roles with grants on a database, and what they may do."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KINDS: dict[str, list[Grant]] = {
     "other": [("consume", ["orders.*"], "h")],
     "reader": [("read", ["orders.*"], None)],
     "observer": [("observe", None, None)],
-    "nobody": [],
+    "stranger": [],
 }
 PASSWORD = "secret"
 
 
 class Roles:
-    """Roles by a short name each; their real names are nobody else's."""
+    """Roles by a short name each; their real names are unique."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -92,7 +92,7 @@ def everything(conn: Connection) -> dict[str, str]:
 
 
 def refused(conn: Connection, query: str, *params: Any) -> psycopg.Error:
-    """Run what must be refused for want of rights; returns the error."""
+    """Run a statement that must be refused for missing rights; returns the error."""
     try:
         with conn.transaction():
             conn.execute(query.encode(), params or None)
@@ -102,7 +102,7 @@ def refused(conn: Connection, query: str, *params: Any) -> psycopg.Error:
 
 
 def allowed(conn: Connection, query: str, *params: Any) -> list[tuple[Any, ...]]:
-    """Run what must not be refused; returns its rows. Nothing of it stays."""
+    """Run a statement that must not be refused, and roll it back; returns its rows."""
     with conn.transaction(force_rollback=True):
         cursor = conn.execute(query.encode(), params or None)
         return cursor.fetchall() if cursor.description else []

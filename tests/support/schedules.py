@@ -1,7 +1,7 @@
 """Schedules on which a naive reader loses messages, or gets them twice.
 
 Each plays on a fresh database where group "g" reads topic "t", and returns what was committed and
-what was handed over. The tests run them on the real functions and on ones with planted faults.
+what was delivered. The tests run them on the real functions and on ones with planted faults.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from tests.support.sessions import LONG_GONE, Session, Sessions, ids
 
 @dataclass
 class Outcome:
-    """Ids in the order in which they were committed, and in which they were handed over."""
+    """Ids in the order in which they were committed, and in which they were delivered."""
 
     committed: list[int]
-    handed: list[int]
+    delivered: list[int]
 
     @property
     def lost(self) -> list[int]:
-        return sorted(set(self.committed) - set(self.handed))
+        return sorted(set(self.committed) - set(self.delivered))
 
     @property
     def twice(self) -> list[int]:
-        return sorted(i for i, times in Counter(self.handed).items() if times > 1)
+        return sorted(i for i, times in Counter(self.delivered).items() if times > 1)
 
     @property
     def unexpected(self) -> list[int]:
-        return sorted(set(self.handed) - set(self.committed))
+        return sorted(set(self.delivered) - set(self.committed))
 
     @property
     def exact(self) -> bool:
@@ -51,48 +51,45 @@ def claim_and_ack(session: Session, most: int = 100, group: str = "g") -> list[i
 
 def drain(session: Session, most: int = 100, group: str = "g") -> list[int]:
     """Claim and settle until nothing comes."""
-    handed: list[int] = []
+    delivered: list[int] = []
     while batch := claim_and_ack(session, most, group):
-        handed += batch
-    return handed
+        delivered += batch
+    return delivered
 
 
 def late_commit_of_a_lower_id(sessions: Sessions) -> Outcome:
     """The oldest of them: 1 is drawn, 2 is drawn and commits, 1 commits."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     slow.begin()
     first = slow.publish()
     second = fast.publish()
-    handed = claim_and_ack(reader)
-    assert handed == [second]
+    delivered = claim_and_ack(reader)
+    assert delivered == [second]
     slow.commit()
-    return Outcome([second, first], handed + drain(reader))
+    return Outcome([second, first], delivered + drain(reader))
 
 
 def straggler_in_the_list(sessions: Sessions) -> Outcome:
     """The late one stands in the snapshot's list of running transactions."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     slow.begin()
     first = slow.publish()
     xid = slow.draw_xid()
     with fast.transaction():
         second = fast.publish()
         assert fast.draw_xid() > xid
-    handed = claim_and_ack(reader)
+    delivered = claim_and_ack(reader)
     assert xid in reader.position().running
     slow.commit()
-    return Outcome([second, first], handed + drain(reader))
+    return Outcome([second, first], delivered + drain(reader))
 
 
 def straggler_past_the_list(sessions: Sessions) -> Outcome:
     """The late one is younger than the latest completed transaction: past xmax, in no list."""
-    reader, slow, fast = sessions.take(3)
-    reader.subscribe()
+    reader, slow, fast = sessions.readers(3)
     committed: list[int] = []
-    handed: list[int] = []
-    # Once is enough, unless somebody else's transaction happens to end in between.
+    delivered: list[int] = []
+    # Once is enough, unless another session's transaction happens to end in between.
     for _ in range(20):
         fast.begin()
         fast.draw_xid()
@@ -101,20 +98,19 @@ def straggler_past_the_list(sessions: Sessions) -> Outcome:
         xid = slow.draw_xid()
         second = fast.publish()
         fast.commit()
-        handed += claim_and_ack(reader)
-        place = reader.position()
+        delivered += claim_and_ack(reader)
+        position = reader.position()
         slow.commit()
         committed += [second, first]
-        if xid >= place.xmax:
-            assert place.h0 == second > first
-            return Outcome(committed, handed + drain(reader))
-    raise AssertionError("somebody else's transactions were always in the way")
+        if xid >= position.xmax:
+            assert position.h0 == second > first
+            return Outcome(committed, delivered + drain(reader))
+    raise AssertionError("other sessions' transactions were always in the way")
 
 
 def window_ends_while_both_kinds_wait(sessions: Sessions) -> Outcome:
     """Stragglers of both kinds and new ones, claimed one by one, with more arriving in between."""
-    reader, listed, past, fast, late = sessions.take(5)
-    reader.subscribe()
+    reader, listed, past, fast, late = sessions.readers(5)
     listed.begin()
     committed = [listed.publish(), listed.publish()]
     fast.begin()
@@ -123,32 +119,32 @@ def window_ends_while_both_kinds_wait(sessions: Sessions) -> Outcome:
     committed += [past.publish(), past.publish()]
     committed += [fast.publish()]
     fast.commit()
-    handed = claim_and_ack(reader, 1)
-    handed += claim_and_ack(reader, 1)
+    delivered = claim_and_ack(reader, 1)
+    delivered += claim_and_ack(reader, 1)
     late.begin()
     committed += [late.publish()]
     listed.commit()
     past.commit()
     committed += [fast.publish(), fast.publish()]
-    handed += claim_and_ack(reader, 1)
+    delivered += claim_and_ack(reader, 1)
     committed += [fast.publish()]
     late.commit()
-    return Outcome(committed, handed + drain(reader, 1))
+    return Outcome(committed, delivered + drain(reader, 1))
 
 
 def position_read_too_early(sessions: Sessions) -> Outcome:
-    """A claim waits for its group's lock while two others go before it."""
+    """A claim waits for its group's lock while two others claim before it."""
     reader, other, publisher = sessions.take(3)
     group_id = reader.subscribe()
     committed = [publisher.publish() for _ in range(6)]
-    handed = claim_and_ack(reader, 1)
+    delivered = claim_and_ack(reader, 1)
     other.run("SELECT pg_advisory_lock(1685024361, %s)", group_id)
     waiting = reader.start("SELECT id FROM durable_notify.claim('g', '{t}', 1)")
     sessions.wait_until_blocked(reader, waiting)
-    handed += claim_and_ack(other, 1) + claim_and_ack(other, 1)
+    delivered += claim_and_ack(other, 1) + claim_and_ack(other, 1)
     other.run("SELECT pg_advisory_unlock_all()")
-    handed += [message_id for (message_id,) in waiting.result()]
-    return Outcome(committed, handed + drain(reader, 1))
+    delivered += [message_id for (message_id,) in waiting.result()]
+    return Outcome(committed, delivered + drain(reader, 1))
 
 
 def snapshot_taken_too_early(sessions: Sessions) -> Outcome:
@@ -156,15 +152,15 @@ def snapshot_taken_too_early(sessions: Sessions) -> Outcome:
     reader, other, publisher = sessions.take(3)
     group_id = reader.subscribe()
     committed = [publisher.publish()]
-    handed = claim_and_ack(reader)
+    delivered = claim_and_ack(reader)
     other.run("SELECT pg_advisory_lock(1685024361, %s)", group_id)
     waiting = reader.start("SELECT id FROM durable_notify.claim('g', '{t}')")
     sessions.wait_until_blocked(reader, waiting)
     committed += [publisher.publish() for _ in range(3)]
-    handed += claim_and_ack(other, 1)
+    delivered += claim_and_ack(other, 1)
     other.run("SELECT pg_advisory_unlock_all()")
-    handed += [message_id for (message_id,) in waiting.result()]
-    return Outcome(committed, handed + drain(reader))
+    delivered += [message_id for (message_id,) in waiting.result()]
+    return Outcome(committed, delivered + drain(reader))
 
 
 TRAPS: list[Trap] = [
@@ -181,8 +177,7 @@ def settled_in_part_by_a_frozen_transaction_after_a_takeover(
     sessions: Sessions, isolation: str = "repeatable read"
 ) -> str | None:
     """A takeover the transaction's snapshot does not show; the SQLSTATE that refuses the settle."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, other, publisher = sessions.readers(3)
     for _ in range(2):
         publisher.publish()
     batch = reader.claim()
@@ -201,9 +196,8 @@ def settled_in_part_by_a_frozen_transaction_after_a_takeover(
 def takeover_beside_an_open_settle(
     sessions: Sessions, messages: int = 2, settled: int = 1
 ) -> Outcome:
-    """A handler has settled, late, and not yet committed; a claim passes on, and must not wait."""
-    reader, other, publisher = sessions.take(3)
-    reader.subscribe()
+    """A handler has settled, late, and not yet committed; a claim skips it, and must not wait."""
+    reader, other, publisher = sessions.readers(3)
     committed = [publisher.publish() for _ in range(messages)]
     batch = reader.claim()
     other.run(LONG_GONE)
@@ -211,5 +205,5 @@ def takeover_beside_an_open_settle(
     with reader.transaction():
         reader.settle(batch[0].token, batch[:settled])
         committed += [publisher.publish()]
-        handed = ids(batch[:settled]) + claim_and_ack(other)
-    return Outcome(committed, handed + drain(other))
+        delivered = ids(batch[:settled]) + claim_and_ack(other)
+    return Outcome(committed, delivered + drain(other))

@@ -61,7 +61,7 @@ class Session:
         return self._thread.submit(self.run, query, *params)
 
     def do(self, work: Callable[[], T]) -> Future[T]:
-        """Do more than one statement that will have to wait, in a thread."""
+        """Run several statements that will have to wait, in a thread."""
         return self._thread.submit(work)
 
     def begin(self, isolation: str = "read committed") -> None:
@@ -133,23 +133,23 @@ class Session:
         for token in dict.fromkeys(m.token for m in messages):
             self.settle(token, [m for m in messages if m.token == token])
 
-    def position(self, group: str = "g", topic: str = "t") -> Place:
-        """Where a group stands in a topic."""
+    def position(self, group: str = "g", topic: str = "t") -> Position:
+        """Return the position of a group in a topic."""
         query = """
             SELECT p.seq, p.s0::text, p.h0, p.s1::text, p.h1, p.p, p.lease_tokens, s.id
               FROM durable_notify.position p
               JOIN durable_notify.subscription s ON s.id = p.subscription_id
               JOIN durable_notify.consumer_group g ON g.id = s.group_id
              WHERE g.name = %s AND s.topic = %s"""
-        ((*place,),) = self.run(query, group, topic)  # exactly one row is ever kept
-        return Place(*place)
+        ((*row,),) = self.run(query, group, topic)  # exactly one row is ever kept
+        return Position(*row)
 
     def close(self) -> None:
         self.connection.close()
         self._thread.shutdown()
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A row of `position`."""
 
     seq: int
@@ -202,6 +202,17 @@ class Sessions:
         """Several new sessions."""
         return tuple(self.session() for _ in range(number))
 
+    def reader(self) -> Session:
+        """A new session; the group g reads topic t."""
+        (session,) = self.readers(1)
+        return session
+
+    def readers(self, number: int) -> tuple[Session, ...]:
+        """Several new sessions; the group g reads topic t."""
+        several = self.take(number)
+        several[0].subscribe()
+        return several
+
     def wait_until_blocked(self, session: Session, work: Future[Any]) -> None:
         """Wait until a statement that was started waits for a lock; raises if it ends instead."""
         query = """
@@ -226,22 +237,22 @@ READ = """
 
 
 class SqlReader:
-    """Reads topic t by a session, from the beginning or from a place it is given."""
+    """Reads topic t by a session, from the beginning or from a given position."""
 
     def __init__(self, session: Session, s0: str = "3:3:", h0: int = 0) -> None:
         self.session = session
-        self.place: tuple[Any, ...] = (s0, h0, None, None, 0)
+        self.position: tuple[Any, ...] = (s0, h0, None, None, 0)
 
     def read(self, most: int = 500) -> list[int]:
-        """The ids that follow the place, which moves on."""
+        """Return the ids after the position, and advance it."""
         found = []
-        for *window, message_id in self.session.run(READ, *self.place, most):
+        for *window, message_id in self.session.run(READ, *self.position, most):
             found.append(message_id)
-            self.place = (*window, message_id)
+            self.position = (*window, message_id)
         return found
 
     def rest(self, most: int = 500) -> list[int]:
-        """Everything that follows."""
+        """Return everything that follows."""
         found = []
         while batch := self.read(most):
             found += batch

@@ -1,4 +1,4 @@
-"""Where a reader goes back to."""
+"""Checkpoints of readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
-    ("place", "after"),
+    ("position", "after"),
     [
         (Position("5:5:", 7, None, None, 0), Position("5:5:", 7, None, None, 0)),
         (Position("5:5:", 7, "9:9:", 12, 10), Position("9:9:", 10, None, None, 0)),
@@ -22,8 +22,8 @@ NOW = datetime.now(UTC)
         (Position("5:5:", 7, "9:9:", 12, 3), Position("5:5:", 7, None, None, 0)),
     ],
 )
-def test_closed(place: Position, after: Position) -> None:
-    assert closed(place) == after
+def test_closed(position: Position, after: Position) -> None:
+    assert closed(position) == after
 
 
 def test_back() -> None:

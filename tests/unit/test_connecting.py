@@ -1,4 +1,4 @@
-"""DSNs as other tools write them: what is said names the parameter, and quotes nothing else."""
+"""DSNs as other tools write them: the error names the parameter, and quotes nothing else."""
 
 from __future__ import annotations
 

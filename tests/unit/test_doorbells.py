@@ -19,241 +19,241 @@ TOPICS = ["", "a", "b", "c"]
 
 
 def armed_with(*topics: str, now: float = 0.0) -> ArmedTopics:
-    """Bells of these topics, all armed."""
-    bells = ArmedTopics()
-    bells.tried(topics, [], [], now)
-    return bells
+    """Doorbells of these topics, all armed."""
+    doorbells = ArmedTopics()
+    doorbells.tried(topics, [], [], now)
+    return doorbells
 
 
 # Arming and disarming
 
 
 def test_nothing_is_armed_at_first() -> None:
-    bells = ArmedTopics()
-    assert bells.armed == bells.refused == frozenset()
-    assert bells.to_arm({"b", "a"}, 0.0) == ["a", "b"]
-    assert bells.next_at() is None
+    doorbells = ArmedTopics()
+    assert doorbells.armed == doorbells.refused == frozenset()
+    assert doorbells.to_arm({"b", "a"}, 0.0) == ["a", "b"]
+    assert doorbells.next_at() is None
 
 
 def test_what_is_armed_is_not_armed_again() -> None:
-    bells = armed_with("a")
-    assert bells.armed == {"a"}
-    assert bells.to_arm({"a", "b"}, 0.0) == ["b"]
+    doorbells = armed_with("a")
+    assert doorbells.armed == {"a"}
+    assert doorbells.to_arm({"a", "b"}, 0.0) == ["b"]
 
 
 def test_what_is_not_wanted_stays_armed_for_a_moment() -> None:
-    """Who reads one message is back at rest by then, and neither disarms nor arms."""
-    bells = armed_with("a", "b")
-    assert bells.to_disarm({"b"}, 10.0) == []
-    assert bells.next_at() == 10.0 + GRACE
-    assert bells.to_disarm({"b"}, 10.0 + GRACE / 2) == []
-    assert bells.armed == {"a", "b"}
-    assert bells.to_disarm({"b"}, 10.0 + GRACE) == ["a"]
-    assert bells.next_at() is None
+    """A consumer that reads one message rests again by then, and neither disarms nor arms."""
+    doorbells = armed_with("a", "b")
+    assert doorbells.to_disarm({"b"}, 10.0) == []
+    assert doorbells.next_at() == 10.0 + GRACE
+    assert doorbells.to_disarm({"b"}, 10.0 + GRACE / 2) == []
+    assert doorbells.armed == {"a", "b"}
+    assert doorbells.to_disarm({"b"}, 10.0 + GRACE) == ["a"]
+    assert doorbells.next_at() is None
 
 
-def test_what_is_wanted_again_in_time_starts_its_moment_anew() -> None:
-    bells = armed_with("a")
-    bells.to_disarm(set(), 0.0)
-    assert bells.to_disarm({"a"}, GRACE) == []
-    assert bells.next_at() is None
-    assert bells.to_disarm(set(), GRACE * 2) == []
-    assert bells.to_disarm(set(), GRACE * 3) == ["a"]
+def test_what_is_wanted_again_in_time_restarts_its_delay() -> None:
+    doorbells = armed_with("a")
+    doorbells.to_disarm(set(), 0.0)
+    assert doorbells.to_disarm({"a"}, GRACE) == []
+    assert doorbells.next_at() is None
+    assert doorbells.to_disarm(set(), GRACE * 2) == []
+    assert doorbells.to_disarm(set(), GRACE * 3) == ["a"]
 
 
-def test_a_ring_that_nobody_needs_ends_the_moment() -> None:
-    bells = armed_with("a", "b")
-    bells.rung(["a"])  # it is wanted: this says nothing
-    bells.to_disarm({"b"}, 10.0)
-    bells.rung(["a", "b", "never heard of"])
-    assert bells.to_disarm({"b"}, 10.0) == ["a"]
+def test_an_unneeded_ring_ends_the_delay() -> None:
+    doorbells = armed_with("a", "b")
+    doorbells.rung(["a"])  # it is wanted: this says nothing
+    doorbells.to_disarm({"b"}, 10.0)
+    doorbells.rung(["a", "b", "never heard of"])
+    assert doorbells.to_disarm({"b"}, 10.0) == ["a"]
 
 
 def test_disarmed_counts_before_it_is_done() -> None:
-    """Whoever sees a bell armed may go to sleep, so it is crossed off before the statement runs."""
-    bells = armed_with("a")
-    bells.to_disarm(set(), 0.0)
-    assert bells.to_disarm(set(), GRACE) == ["a"]
-    assert bells.armed == frozenset()
-    assert bells.to_arm({"a"}, GRACE) == ["a"]
+    """A consumer that sees a doorbell armed may sleep, so it is crossed off before the statement runs."""
+    doorbells = armed_with("a")
+    doorbells.to_disarm(set(), 0.0)
+    assert doorbells.to_disarm(set(), GRACE) == ["a"]
+    assert doorbells.armed == frozenset()
+    assert doorbells.to_arm({"a"}, GRACE) == ["a"]
 
 
 def test_another_session_has_nothing() -> None:
-    bells = armed_with("a")
-    bells.tried(["b"], ["b"], ["7"], 0.0)
-    bells.to_disarm({"b"}, 0.0)
-    bells.reset()
-    assert bells.armed == bells.refused == frozenset()
-    assert bells.next_at() is None
-    assert bells.to_look(math.inf) == []
-    assert bells.to_disarm(set(), math.inf) == []
-    assert bells.to_arm({"a", "b"}, 0.0) == ["a", "b"]
+    doorbells = armed_with("a")
+    doorbells.tried(["b"], ["b"], ["7"], 0.0)
+    doorbells.to_disarm({"b"}, 0.0)
+    doorbells.reset()
+    assert doorbells.armed == doorbells.refused == frozenset()
+    assert doorbells.next_at() is None
+    assert doorbells.to_look(math.inf) == []
+    assert doorbells.to_disarm(set(), math.inf) == []
+    assert doorbells.to_arm({"a", "b"}, 0.0) == ["a", "b"]
 
 
 # Armed by another rule
 
 
-def test_what_rings_by_another_rule_is_disarmed_before_it_is_armed_anew() -> None:
-    bells = armed_with("a", "b")
-    bells.expire(["a", "c"])
-    assert (bells.armed, bells.held, bells.stale) == ({"b"}, {"a", "b"}, True)
-    assert bells.to_arm({"a", "b"}, 0.0) == []
-    assert bells.to_disarm({"a", "b"}, 0.0) == ["a"]
-    assert (bells.held, bells.stale) == ({"b"}, False)
-    assert bells.to_arm({"a", "b"}, 0.0) == ["a"]
+def test_what_rings_by_another_rule_is_disarmed_before_it_is_armed_again() -> None:
+    doorbells = armed_with("a", "b")
+    doorbells.expire(["a", "c"])
+    assert (doorbells.armed, doorbells.held, doorbells.stale) == ({"b"}, {"a", "b"}, True)
+    assert doorbells.to_arm({"a", "b"}, 0.0) == []
+    assert doorbells.to_disarm({"a", "b"}, 0.0) == ["a"]
+    assert (doorbells.held, doorbells.stale) == ({"b"}, False)
+    assert doorbells.to_arm({"a", "b"}, 0.0) == ["a"]
 
 
-def test_a_rule_that_changes_while_bells_are_disarmed_and_armed() -> None:
+def test_a_rule_that_changes_while_doorbells_are_disarmed_and_armed() -> None:
     """Each lock taken is given back once, and none stays that was taken by an old rule."""
-    bells = armed_with("a")
+    doorbells = armed_with("a")
     locks = {"a": 1}
     for moment in ("before", "while disarming", "while arming"):
-        bells.expire(["a"])
-        for topic in bells.to_disarm({"a"}, 0.0):
+        doorbells.expire(["a"])
+        for topic in doorbells.to_disarm({"a"}, 0.0):
             locks[topic] -= 1
         if moment == "while disarming":
-            bells.expire(["a"])
-        missing = bells.to_arm({"a"}, 0.0)
-        bells.arming(missing)
+            doorbells.expire(["a"])
+        missing = doorbells.to_arm({"a"}, 0.0)
+        doorbells.arming(missing)
         for topic in missing:
             locks[topic] += 1
         if moment == "while arming":
-            bells.expire(["a"])
-        bells.tried(missing, [], [], 0.0)
-        assert locks["a"] == (1 if "a" in bells.held else 0)
-        assert ("a" in bells.armed) == (moment != "while arming")
-    assert bells.to_disarm({"a"}, 0.0) == ["a"]
+            doorbells.expire(["a"])
+        doorbells.tried(missing, [], [], 0.0)
+        assert locks["a"] == (1 if "a" in doorbells.held else 0)
+        assert ("a" in doorbells.armed) == (moment != "while arming")
+    assert doorbells.to_disarm({"a"}, 0.0) == ["a"]
 
 
-def test_a_rule_that_changes_while_a_bell_is_refused_leaves_nothing_to_disarm() -> None:
-    bells = ArmedTopics()
-    bells.arming(["a"])
-    bells.expire(["a"])
-    bells.tried(["a"], ["a"], [], 0.0)
-    assert not bells.stale
-    assert bells.to_disarm({"a"}, 0.0) == []
+def test_a_rule_that_changes_while_a_doorbell_is_refused_leaves_nothing_to_disarm() -> None:
+    doorbells = ArmedTopics()
+    doorbells.arming(["a"])
+    doorbells.expire(["a"])
+    doorbells.tried(["a"], ["a"], [], 0.0)
+    assert not doorbells.stale
+    assert doorbells.to_disarm({"a"}, 0.0) == []
 
 
 # Refused
 
 
-def test_a_refused_bell_is_tried_less_and_less_often() -> None:
-    bells, now, delays = ArmedTopics(), 100.0, []
+def test_a_refused_doorbell_is_tried_less_and_less_often() -> None:
+    doorbells, now, delays = ArmedTopics(), 100.0, []
     for _ in range(12):
-        assert bells.to_arm({"a"}, now) == ["a"]
-        bells.tried(["a"], ["a"], [], now)
-        assert bells.refused == {"a"}
-        assert bells.to_arm({"a"}, now) == []
-        due = bells.next_at()
+        assert doorbells.to_arm({"a"}, now) == ["a"]
+        doorbells.tried(["a"], ["a"], [], now)
+        assert doorbells.refused == {"a"}
+        assert doorbells.to_arm({"a"}, now) == []
+        due = doorbells.next_at()
         assert due is not None
-        assert bells.to_arm({"a"}, due - 1e-6) == []
+        assert doorbells.to_arm({"a"}, due - 1e-6) == []
         delays.append(due - now)
         now = due
     assert delays[:3] == pytest.approx([RETRY[0], RETRY[0] * 2, RETRY[0] * 4])
-    assert bells.hopeless(["a"])
-    assert not bells.hopeless(["a", "b"])
-    assert bells.next_at(retries=False) is None
+    assert doorbells.hopeless(["a"])
+    assert not doorbells.hopeless(["a", "b"])
+    assert doorbells.next_at(retries=False) is None
     assert delays[-2:] == pytest.approx([RETRY[1]] * 2)
 
 
-def test_a_bell_that_was_refused_can_be_armed_later() -> None:
-    bells = ArmedTopics()
-    bells.tried(["a", "b"], ["a"], [], 0.0)
-    assert (bells.armed, bells.refused) == ({"b"}, {"a"})
-    bells.tried(["a"], [], [], 1.0)
-    assert (bells.armed, bells.refused) == ({"a", "b"}, frozenset())
-    assert bells.next_at() is None
+def test_a_doorbell_that_was_refused_can_be_armed_later() -> None:
+    doorbells = ArmedTopics()
+    doorbells.tried(["a", "b"], ["a"], [], 0.0)
+    assert (doorbells.armed, doorbells.refused) == ({"b"}, {"a"})
+    doorbells.tried(["a"], [], [], 1.0)
+    assert (doorbells.armed, doorbells.refused) == ({"a", "b"}, frozenset())
+    assert doorbells.next_at() is None
 
 
-def test_a_refused_bell_that_nobody_wants_is_forgotten() -> None:
-    bells = ArmedTopics()
+def test_a_refused_doorbell_that_is_not_wanted_is_forgotten() -> None:
+    doorbells = ArmedTopics()
     for _ in range(9):
-        bells.tried(["a"], ["a"], [], 0.0)
-    assert bells.to_disarm(set(), 0.0) == []
-    assert bells.refused == frozenset()
-    assert bells.to_arm({"a"}, 0.0) == ["a"]
-    bells.tried(["a"], ["a"], [], 0.0)
-    assert bells.next_at() == RETRY[0]
+        doorbells.tried(["a"], ["a"], [], 0.0)
+    assert doorbells.to_disarm(set(), 0.0) == []
+    assert doorbells.refused == frozenset()
+    assert doorbells.to_arm({"a"}, 0.0) == ["a"]
+    doorbells.tried(["a"], ["a"], [], 0.0)
+    assert doorbells.next_at() == RETRY[0]
 
 
-# Unannounced transactions
+# Unnotified transactions
 
 
 def test_unannounced_transactions_are_looked_at_less_and_less_often() -> None:
-    bells, now, delays = ArmedTopics(), 50.0, []
-    bells.tried(["a"], [], ["9", "10"], now)
+    doorbells, now, delays = ArmedTopics(), 50.0, []
+    doorbells.tried(["a"], [], ["9", "10"], now)
     for _ in range(12):
-        due = bells.next_at()
+        due = doorbells.next_at()
         assert due is not None
-        assert bells.to_look(due - 1e-6) == []
-        assert bells.to_look(due) == ["10", "9"]
+        assert doorbells.to_look(due - 1e-6) == []
+        assert doorbells.to_look(due) == ["10", "9"]
         delays.append(due - now)
         now = due
-        assert bells.looked(["9", "10"], ["9", "10"], now) is False
+        assert doorbells.looked(["9", "10"], ["9", "10"], now) is False
     assert delays[:3] == pytest.approx([LOOK[0], LOOK[0] * 2, LOOK[0] * 4])
     assert delays[-2:] == pytest.approx([LOOK[1]] * 2)
 
 
-def test_what_has_ended_is_said_once_and_no_longer_watched() -> None:
-    bells = ArmedTopics()
-    bells.tried(["a"], [], ["1", "2"], 0.0)
-    assert bells.looked(["1", "2"], ["2"], 1.0) is True
-    assert bells.to_look(math.inf) == ["2"]
-    assert bells.looked(["2"], ["2"], 2.0) is False
-    assert bells.looked(["2"], [], 3.0) is True
-    assert bells.to_look(math.inf) == []
-    assert bells.next_at() is None
+def test_what_has_ended_is_reported_once_and_no_longer_watched() -> None:
+    doorbells = ArmedTopics()
+    doorbells.tried(["a"], [], ["1", "2"], 0.0)
+    assert doorbells.looked(["1", "2"], ["2"], 1.0) is True
+    assert doorbells.to_look(math.inf) == ["2"]
+    assert doorbells.looked(["2"], ["2"], 2.0) is False
+    assert doorbells.looked(["2"], [], 3.0) is True
+    assert doorbells.to_look(math.inf) == []
+    assert doorbells.next_at() is None
 
 
 def test_another_one_is_looked_at_soon_though_old_ones_are_not() -> None:
-    bells = ArmedTopics()
-    bells.tried(["a"], [], ["1"], 0.0)
+    doorbells = ArmedTopics()
+    doorbells.tried(["a"], [], ["1"], 0.0)
     for _ in range(20):
-        bells.looked(["1"], ["1"], 0.0)
-    bells.tried(["b"], [], ["1"], 5.0)  # known: no reason to hurry
-    assert bells.next_at() == pytest.approx(LOOK[1])
-    bells.tried(["b"], [], ["1", "2"], 5.0)
-    assert bells.next_at() == pytest.approx(5.0 + LOOK[0])
-    assert bells.to_look(6.0) == ["1", "2"]
+        doorbells.looked(["1"], ["1"], 0.0)
+    doorbells.tried(["b"], [], ["1"], 5.0)  # known: no reason to hurry
+    assert doorbells.next_at() == pytest.approx(LOOK[1])
+    doorbells.tried(["b"], [], ["1", "2"], 5.0)
+    assert doorbells.next_at() == pytest.approx(5.0 + LOOK[0])
+    assert doorbells.to_look(6.0) == ["1", "2"]
 
 
 def test_one_noted_after_the_look_was_taken_is_not_taken_for_ended() -> None:
-    bells = ArmedTopics()
-    bells.tried(["a"], [], ["1"], 0.0)
-    looked_at = bells.to_look(1.0)
-    bells.tried(["b"], [], ["2"], 1.0)
-    assert bells.looked(looked_at, ["1"], 1.0) is False
-    assert bells.to_look(math.inf) == ["1", "2"]
+    doorbells = ArmedTopics()
+    doorbells.tried(["a"], [], ["1"], 0.0)
+    looked_at = doorbells.to_look(1.0)
+    doorbells.tried(["b"], [], ["2"], 1.0)
+    assert doorbells.looked(looked_at, ["1"], 1.0) is False
+    assert doorbells.to_look(math.inf) == ["1", "2"]
 
 
 def test_disarming_forgets_no_unannounced_transaction() -> None:
-    """Another consumer of the process may have armed the bell of another topic."""
-    bells = ArmedTopics()
-    bells.tried(["a"], [], ["1"], 0.0)
-    bells.to_disarm(set(), 1.0)
-    bells.to_disarm(set(), 2.0)
-    assert bells.to_look(math.inf) == ["1"]
+    """Another consumer of the process may have armed the doorbell of another topic."""
+    doorbells = ArmedTopics()
+    doorbells.tried(["a"], [], ["1"], 0.0)
+    doorbells.to_disarm(set(), 1.0)
+    doorbells.to_disarm(set(), 2.0)
+    assert doorbells.to_look(math.inf) == ["1"]
 
 
 # A rule that changes
 
 
-def test_by_another_rule_it_is_armed_anew() -> None:
-    """Whoever rests for it sees at once that it is not armed, whatever the session holds."""
-    bells = armed_with("a", "b")
-    bells.expire(["a", "never heard of"])
-    assert bells.armed == {"b"}
-    assert bells.to_disarm({"a", "b"}, 0.0) == ["a"]
-    assert bells.to_disarm({"a", "b"}, 0.0) == []
-    assert bells.to_arm({"a", "b"}, 0.0) == ["a"]
+def test_by_another_rule_it_is_armed_again() -> None:
+    """A consumer that rests for it sees at once that it is not armed, whatever the session holds."""
+    doorbells = armed_with("a", "b")
+    doorbells.expire(["a", "never heard of"])
+    assert doorbells.armed == {"b"}
+    assert doorbells.to_disarm({"a", "b"}, 0.0) == ["a"]
+    assert doorbells.to_disarm({"a", "b"}, 0.0) == []
+    assert doorbells.to_arm({"a", "b"}, 0.0) == ["a"]
 
 
 def test_by_another_rule_and_not_wanted_it_is_disarmed_at_once() -> None:
-    bells = armed_with("a")
-    bells.to_disarm(set(), 0.0)
-    bells.expire(["a"])
-    assert bells.to_disarm(set(), 0.0) == ["a"]
-    assert bells.to_disarm(set(), 1.0) == []
+    doorbells = armed_with("a")
+    doorbells.to_disarm(set(), 0.0)
+    doorbells.expire(["a"])
+    assert doorbells.to_disarm(set(), 0.0) == ["a"]
+    assert doorbells.to_disarm(set(), 1.0) == []
 
 
 SOME = st.sets(st.sampled_from(TOPICS))
@@ -274,26 +274,26 @@ def test_the_books_agree_with_the_session(steps: list[tuple[Any, ...]]) -> None:
 
     And what is wanted is armed, or to be armed at a time that is known, whatever rule changes when.
     """
-    bells, held, now = ArmedTopics(), Counter[str](), 0.0
+    doorbells, held, now = ArmedTopics(), Counter[str](), 0.0
     for wanted, refused, unannounced, rung, changed, seconds in steps:
         now += seconds
-        bells.rung(rung)
-        bells.expire(changed[0])
-        held.subtract(bells.to_disarm(wanted, now))
-        assert set(+held) == bells.held
-        bells.expire(changed[1])
-        missing = bells.to_arm(wanted, now)
-        bells.arming(missing)
-        bells.expire(changed[2])
-        bells.tried(missing, refused, unannounced, now)
+        doorbells.rung(rung)
+        doorbells.expire(changed[0])
+        held.subtract(doorbells.to_disarm(wanted, now))
+        assert set(+held) == doorbells.held
+        doorbells.expire(changed[1])
+        missing = doorbells.to_arm(wanted, now)
+        doorbells.arming(missing)
+        doorbells.expire(changed[2])
+        doorbells.tried(missing, refused, unannounced, now)
         held.update(set(missing) - refused)
         assert set(held.values()) <= {0, 1}, "armed more than once, or disarmed"
-        assert set(+held) == bells.held
-        assert bells.armed.isdisjoint(changed[2])
-        assert wanted <= bells.held | bells.refused
-        assert bells.armed.isdisjoint(bells.refused)
-        if bells.refused or bells.armed - wanted:
-            assert bells.next_at() is not None
+        assert set(+held) == doorbells.held
+        assert doorbells.armed.isdisjoint(changed[2])
+        assert wanted <= doorbells.held | doorbells.refused
+        assert doorbells.armed.isdisjoint(doorbells.refused)
+        if doorbells.refused or doorbells.armed - wanted:
+            assert doorbells.next_at() is not None
 
 
 # Whether to look again soon, or to be rung
@@ -302,7 +302,7 @@ def test_the_books_agree_with_the_session(steps: list[tuple[Any, ...]]) -> None:
 def looks(
     linger: BusyPoller, arrivals: list[float], until: float
 ) -> tuple[list[float], list[float]]:
-    """A consumer with this many arrivals: when it looked and went on looking, and when it slept.
+    """A consumer with this many arrivals: when it looked and kept looking, and when it slept.
 
     It is woken by the next arrival, at once.
     """
@@ -343,7 +343,7 @@ def test_a_steady_thousand_a_second_are_looked_for() -> None:
 
 
 def test_after_a_burst_it_soon_sleeps() -> None:
-    """It has seen very many, and goes on looking, but not for long."""
+    """It has seen very many, and keeps looking, but not for long."""
     linger = BusyPoller()
     for n in range(20):
         linger.found(500, n * 0.002)
@@ -443,7 +443,7 @@ def test_a_new_topic_is_claimed_from_and_listened_to() -> None:
     assert attention.channels[channel("new")] == "new"
 
 
-def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
+def test_new_topics_are_searched_if_no_doorbell_tells_of_them() -> None:
     """Now and then, while it has no time to rest."""
     attention = TopicSet(["a", "b.*"])
     looked = [n / 10 for n in range(100, 140) if attention.look_for_topics(n / 10, notified=False)]
@@ -451,8 +451,8 @@ def test_new_topics_are_looked_for_where_nobody_tells_of_them() -> None:
     assert not any(attention.look_for_topics(20.0 + n, notified=True) for n in range(9))
 
 
-def test_new_topics_are_looked_for_where_all_is_looked_at() -> None:
-    """As who looks at intervals does: a topic may never ring."""
+def test_new_topics_are_searched_while_polling() -> None:
+    """A consumer that polls finds them: a topic may never ring."""
     attention = TopicSet(["b.*"])
     attention.mark_all()
     assert attention.look_for_topics(10.0, notified=True) is True

@@ -81,7 +81,7 @@ def test_the_standard_library_has_the_trap() -> None:
     assert not all_end(event, event.set)
 
 
-def test_it_wakes_all_who_wait_and_only_them() -> None:
+def test_it_wakes_all_waiting_threads_and_only_them() -> None:
     event = Event()
     woken: list[bool] = []
     threads = [threading.Thread(target=lambda: woken.append(event.wait(20))) for _ in range(5)]

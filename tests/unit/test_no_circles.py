@@ -1,4 +1,4 @@
-"""No module imports, in the end, itself. What is imported only for types counts too."""
+"""There are no import circles. Imports only for types count, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of consumers that cannot work are refused before anything is done."""
+"""Options of consumers that cannot work are refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait, and how much to take at once."""
+"""How long to wait, and how much to claim at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_backoff_stays_within_its_bounds(attempt: int) -> None:
     assert max(delays) - min(delays) > full / 4, "no jitter"
 
 
-def test_backoff_where_the_base_is_over_the_most() -> None:
+def test_backoff_if_the_base_exceeds_the_maximum() -> None:
     assert backoff(1, 500.0, 10.0) <= 10.0
 
 
@@ -90,7 +90,7 @@ def test_as_many_as_are_handled_in_a_quarter_of_a_second() -> None:
     assert 380 <= paced(pacer, 1 / 400)[-1] <= 400  # four times as many
 
 
-def test_what_is_handed_out_in_batches() -> None:
+def test_what_is_delivered_in_batches() -> None:
     pacer = BatchSizer(1, 500)
     pacer.can_begin(100, 1)
     for _ in range(5):

@@ -36,7 +36,7 @@ def test_json_stays_what_it_is(payload: Any) -> None:
 
 
 @pytest.mark.parametrize("of", [bytes, bytearray, memoryview])
-def test_bytes_have_a_place_of_their_own(of: Any) -> None:
+def test_bytes_have_a_column_of_their_own(of: Any) -> None:
     encoded = encode(NewMessage(of(b"\x00\xff")))
     assert encoded.payload is None
     assert encoded.data == b"\x00\xff"
@@ -92,7 +92,7 @@ def test_what_contains_itself() -> None:
         encode(NewMessage(loop))
 
 
-def test_a_number_nobody_can_read_back() -> None:
+def test_a_number_that_cannot_be_read_back() -> None:
     with pytest.raises(PayloadError, match="4300"):
         encode(NewMessage(10**5000))
 

@@ -1,4 +1,4 @@
-"""Names: what is one, and what is said of what is none."""
+"""Names of topics, groups and keys, and the errors of bad ones."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_a_kill_between_an_ack_and_its_record_is_no_loss(story: Story) -> None:
     assert not story.found()
 
 
-def test_a_delivery_under_a_lease_lost_unawares_is_no_fault(story: Story) -> None:
+def test_a_delivery_under_a_lease_lost_unnoticed_is_no_fault(story: Story) -> None:
     story.publish(9)
     for group in PROMISES:
         story.deliver(group, 9, token=7)

@@ -29,6 +29,7 @@ def words() -> ModuleType:
         ("one\nNobody waits, and it went on.", [(2, "Nobody"), (2, "went on")]),
         ("# the message comes\n# again after it", [(1, "comes # again")]),
         ("-- it goes\n   -- on", [(1, "goes -- on")]),
+        ("def test_nobody_goes_on", [(1, "nobody"), (1, "goes_on")]),
         ("the agony of an ago on a newer flag", []),
         ("obeyed and mending", [(1, "obeyed"), (1, "mending")]),
         ("a\n<!-- words: off -->\nanew\n<!-- words: on -->\nanew", [(5, "anew")]),

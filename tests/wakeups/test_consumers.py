@@ -35,11 +35,11 @@ Connection = psycopg.Connection[Any]
 
 
 class Held(Recorder):
-    """A handler that lets nothing go before it is told to."""
+    """A handler that finishes nothing before it is told to."""
 
     def __init__(self) -> None:
-        self.go_on = asyncio.Event()
-        super().__init__(lambda _: self.go_on.wait())
+        self.proceed = asyncio.Event()
+        super().__init__(lambda _: self.proceed.wait())
 
 
 @asynccontextmanager
@@ -51,13 +51,13 @@ async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIte
         send(conn, ["hold this"], topic)
         await held.got(1)
         yield held
-        held.go_on.set()
+        held.proceed.set()
 
 
-# At rest, and at work
+# At rest, and while it handles
 
 
-async def test_at_rest_exactly_its_topics_bells_are_armed(
+async def test_at_rest_exactly_its_topics_doorbells_are_armed(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     consumer = api.consumer(dsn, topics=["a", "b", "c.*"])
@@ -68,7 +68,7 @@ async def test_at_rest_exactly_its_topics_bells_are_armed(
     await wait_until(lambda: count_armed(conn) == 0)
 
 
-async def test_while_it_works_nobody_need_ring(
+async def test_while_it_works_no_publisher_need_ring(
     api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
     """Its other topics' publishers do; and those of this one once it has nothing to do."""
@@ -80,7 +80,7 @@ async def test_while_it_works_nobody_need_ring(
         send(conn, ["not rung"], "t")
         (rung,) = send(conn, ["rung"], "u")
         assert hears.heard() == [("durable_notify:u", str(rung))]
-        held.go_on.set()
+        held.proceed.set()
         await held.got(3)
         await asleep(consumer)
         assert armed(conn, "tu") == {"t", "u"}
@@ -90,7 +90,7 @@ async def test_while_it_works_nobody_need_ring(
     assert outstanding(conn) == 0
 
 
-async def test_a_bell_stays_armed_while_one_of_a_process_rests(
+async def test_a_doorbell_stays_armed_while_one_consumer_of_a_process_rests(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     busy = api.consumer(dsn, "busy", prefetch=1)
@@ -105,7 +105,7 @@ async def test_a_bell_stays_armed_while_one_of_a_process_rests(
     await wait_until(lambda: outstanding(conn) == 2, 5)  # what the busy one had not been given
 
 
-async def test_a_bell_is_disarmed_once_nobody_of_a_process_rests(
+async def test_a_doorbell_is_disarmed_once_no_consumer_of_a_process_rests(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     one, two = (api.consumer(dsn, group, prefetch=1) for group in "gh")
@@ -116,7 +116,7 @@ async def test_a_bell_is_disarmed_once_nobody_of_a_process_rests(
         send(conn, ["hold this"])
         await wait_until(lambda: count_armed(conn) == 0)
         for handler in held:
-            handler.go_on.set()
+            handler.proceed.set()
         await wait_until(lambda: count_armed(conn) == 1)
     await wait_until(lambda: backends(conn, LISTENER) == [])
 
@@ -142,7 +142,7 @@ async def test_a_second_consumer_of_a_topic_armed_already(
                     await handler.got(2)
 
 
-async def test_closed_it_leaves_the_others_bells(api: Api, dsn: str, conn: Connection) -> None:
+async def test_closed_it_leaves_the_others_doorbells(api: Api, dsn: str, conn: Connection) -> None:
     stays, seen = api.consumer(dsn, "g", ["a", "b"]), Recorder()
     async with running(stays, seen):
         goes = api.consumer(dsn, "h", ["b", "c"])
@@ -157,7 +157,7 @@ async def test_closed_it_leaves_the_others_bells(api: Api, dsn: str, conn: Conne
     await wait_until(lambda: count_armed(conn) == 0)
 
 
-async def test_after_a_reconnection_the_bells_are_armed_anew(
+async def test_after_a_reconnection_the_doorbells_are_armed_again(
     api: Api, dsn: str, conn: Connection
 ) -> None:
     seen, consumer = Recorder(), api.consumer(dsn, topics=["t", "u"])
@@ -188,7 +188,7 @@ async def test_a_delayed_message_wakes_the_sleeper_at_its_time(
     assert value(conn, query, second.id)
 
 
-# Publishers that looked before the bell was armed
+# Publishers that looked before the doorbell was armed
 
 
 async def published_earlier(slow: Session, how: str) -> None:
@@ -211,10 +211,10 @@ EARLIER = ["read committed", "repeatable read", "serializable", "in a savepoint"
 
 
 @pytest.mark.parametrize("how", EARLIER)
-async def test_published_before_the_bell_was_armed(
+async def test_published_before_the_doorbell_was_armed(
     api: Api, dsn: str, sessions: Sessions, how: str
 ) -> None:
-    """Nobody rings for it: the consumer has noted who was under way, and reads once they end."""
+    """No publisher rings for it: the consumer lists those under way, and reads once they end."""
     slow, hears = sessions.session(), Listener(sessions, "t")
     await published_earlier(slow, how)
     seen, consumer = Recorder(), api.consumer(dsn)
@@ -236,7 +236,7 @@ async def test_what_was_published_while_it_worked(
         hears = Listener(sessions, "t")
         slow.begin()
         slow.publish("late")
-        held.go_on.set()
+        held.proceed.set()
         await wait_until(lambda: outstanding(conn) == 0)
         await asleep(consumer)
         slow.commit()
@@ -244,7 +244,7 @@ async def test_what_was_published_while_it_worked(
         assert hears.heard() == []
 
 
-async def test_a_retry_settled_before_the_bell_was_armed(
+async def test_a_retry_settled_before_the_doorbell_was_armed(
     api: Api, dsn: str, sessions: Sessions
 ) -> None:
     """As the handler of a consumer elsewhere does it, in a transaction of its own."""
@@ -263,7 +263,7 @@ async def test_a_retry_settled_before_the_bell_was_armed(
     assert hears.heard() == []
 
 
-async def test_one_that_rolls_back_and_one_that_goes_on(
+async def test_one_that_rolls_back_and_one_that_stays_open(
     api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
     """While it watches one for long, it hears of others, and of that one in the end."""
@@ -330,7 +330,7 @@ async def test_of_many_topics_none_is_forgotten(api: Api, dsn: str, conn: Connec
 # Patterns
 
 
-async def test_a_new_topic_while_everybody_sleeps(api: Api, dsn: str, conn: Connection) -> None:
+async def test_a_new_topic_while_all_consumers_sleep(api: Api, dsn: str, conn: Connection) -> None:
     consumers = [api.consumer(dsn, f"g{n}", ["orders.*", "t"]) for n in range(2)]
     seen = [Recorder(), Recorder()]
     async with running(consumers[0], seen[0]), running(consumers[1], seen[1]):
@@ -345,7 +345,7 @@ async def test_a_new_topic_while_everybody_sleeps(api: Api, dsn: str, conn: Conn
         assert armed(conn, ["orders.a", "orders.b", "t", ""]) == {"orders.a", "orders.b", "t", ""}
 
 
-async def test_a_new_topic_published_before_the_bell_was_armed(
+async def test_a_new_topic_published_before_the_doorbell_was_armed(
     api: Api, dsn: str, sessions: Sessions
 ) -> None:
     slow = sessions.session()
@@ -382,7 +382,7 @@ async def test_a_new_topic_while_another_keeps_it_busy(
 
 
 async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
-    """Nobody tells of it: it is found by looking, where that is allowed."""
+    """Without a ring: it is found by polling, if that is allowed."""
     conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")
     seen = Recorder()
     consumer = api.consumer(dsn, topics=["orders.*"], poll=0.2)

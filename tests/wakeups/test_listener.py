@@ -38,7 +38,7 @@ Connection = psycopg.Connection[Any]
 async def test_what_was_missed_while_the_listener_was_cut_off_is_read(
     api: Api, dsn: str, conn: Connection
 ) -> None:
-    """Rung while nobody listened: the reconnected listener wakes its consumers by itself."""
+    """Rung while no session listened: the reconnected listener wakes its consumers by itself."""
     seen = Recorder()
     consumer = api.consumer(dsn)
     async with running(consumer, seen):
@@ -110,7 +110,7 @@ async def test_a_lost_registration_is_noticed(
         await seen.got(1)
 
 
-async def test_a_consumer_that_comes_while_the_listener_is_at_work(
+async def test_a_consumer_that_starts_while_the_listener_waits(
     api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its channel is listened to at once, though the listener was waiting for something else."""
@@ -118,24 +118,24 @@ async def test_a_consumer_that_comes_while_the_listener_is_at_work(
         await asleep(consumer)
         listener = listener_of(consumer)
         command = listener._command
-        ears: list[Any] = []
+        added: list[Any] = []
 
         def beside(statement: str) -> Any:
             if statement.startswith("LISTEN") and "second" in statement:
-                ears.append(listener.add({dn.channel("third"): "third"}))
+                added.append(listener.add({dn.channel("third"): "third"}))
             return command(statement)
 
         monkeypatch.setattr(listener, "_command", beside)
-        ears.append(listener.add({dn.channel("second"): "second"}))
+        added.append(listener.add({dn.channel("second"): "second"}))
         await wait_until(lambda: dn.channel("third") in listener.state.listening, 5)
-        assert len(ears) == 2
-        listener._subscriptions -= set(ears)
+        assert len(added) == 2
+        listener._subscriptions -= set(added)
 
 
 async def test_no_answer_on_the_listening_session(
     api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection stands, but nobody answers: it is given up and made anew."""
+    """The connection stands, but the server does not answer: it is replaced."""
     beat(monkeypatch, 0.2)
     for module in (async_listener, sync_listener):
         monkeypatch.setattr(module, "ANSWER", 1.0)
@@ -247,7 +247,7 @@ async def test_the_server_is_killed_in_the_middle_of_work(
         with psycopg.connect(broken, autocommit=True) as conn:
             await wait_until(lambda: outstanding(conn) == 0, 40)
             assert set(seen.ids) == set(ids)
-            assert late == set(), "acknowledged durably, and came again"
+            assert late == set(), "acknowledged durably, and redelivered"
 
 
 async def test_started_while_the_listener_cannot_connect(api: Api, dsn: str) -> None:
@@ -275,7 +275,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_deaf_and_polling(
     api: Api, conn: Connection, pooled: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says so, and looks every second although asked to only every half a minute."""
+    """It says so, and polls every second although configured to poll every half a minute."""
     seen = Recorder()
     async with running(api.consumer(pooled, poll=30), seen):
         await wait_until(lambda: "Set a direct listen_dsn" in caplog.text)
@@ -326,7 +326,7 @@ NAMED_OTHERWISE = ("'durable_notify:' OPERATOR(pg_catalog.||) topic", "'other:' 
 async def test_the_database_names_the_channels(
     api: Api, dsn: str, sessions: Sessions, planted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is computed here: it is woken. Planted: it is not asked, and knows that it is deaf."""
+    """Whatever is computed here: it is woken. Planted: the database is not asked, and it knows that it is deaf."""
     session = sessions.session()
     plant(session, "channel", NAMED_OTHERWISE)
     if planted:

@@ -1,4 +1,4 @@
-"""Readers and their doorbells: as consumers have it, without a group. Nothing here polls."""
+"""Readers and their doorbells, which work as those of consumers. Nothing here polls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 LOOKS = 3.0
-"""Seconds within which whoever looks each second has found something, on a slow machine too."""
+"""Seconds within which a poll each second has found something, on a slow machine too."""
 
 
 async def rests(reading: AnyReader) -> asyncio.Future[Any]:
@@ -40,7 +40,7 @@ async def rests(reading: AnyReader) -> asyncio.Future[Any]:
 async def test_it_is_rung_for_while_it_waits(
     api: Api, dsn: str, conn: Connection, sessions: Sessions
 ) -> None:
-    """Not before it reads, not while its caller is at work, and not once it is closed."""
+    """Not before it reads, not while its caller works, and not once it is closed."""
     hears = Listener(sessions, "t", "u")
     async with AnyReader(api, dsn, "t", "u") as reading:
         await wait_until(lambda: reading.reader._subscription.hears)
@@ -63,7 +63,7 @@ async def test_it_is_rung_for_while_it_waits(
 
 
 async def test_a_reader_and_a_consumer_on_one_topic(api: Api, dsn: str, conn: Connection) -> None:
-    """One listening session, one bell, and both are woken."""
+    """One listening session, one doorbell, and both are woken."""
     seen, consumer = Recorder(), api.consumer(dsn)
     async with running(consumer, seen), AnyReader(api, dsn) as reading:
         for number in (1, 2):
@@ -76,7 +76,7 @@ async def test_a_reader_and_a_consumer_on_one_topic(api: Api, dsn: str, conn: Co
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
-async def test_published_before_the_bell_was_armed(
+async def test_published_before_the_doorbell_was_armed(
     api: Api, dsn: str, sessions: Sessions, isolation: str
 ) -> None:
     slow, hears = sessions.session(), Listener(sessions, "t")

@@ -36,6 +36,12 @@ BEGIN
         RETURN;  -- the whole topic is one key, which a consumer holds
     END IF;
     pos := old_pos;
+    IF options.order_by = 'strict' AND NOT durable_notify._has_delivered(subscription.topic, pos) THEN
+        -- Trap: after TRUNCATE ... RESTART IDENTITY new ids are below h0. They would be stragglers,
+        -- which max_id does not bound.
+        pos.h0 := 0;
+        pos.s1 := NULL;
+    END IF;
     FOR _round IN 1 .. 50 LOOP
         SELECT * INTO STRICT batch
           FROM durable_notify._next_batch(subscription, options, lease_tokens, pos, now_snapshot, max_id, max_messages);
@@ -68,4 +74,15 @@ BEGIN
      CROSS JOIN LATERAL durable_notify._message(subscription.topic, m.id, lowest, highest) AS o
      ORDER BY m.ord;
 END
+$function$;
+
+CREATE FUNCTION durable_notify._has_delivered(topic text, pos durable_notify.position) RETURNS boolean
+LANGUAGE sql STABLE AS $function$
+    -- Return whether the outbox still has a message of a topic that was delivered before a position. If
+    -- not, it is as good as the position of a new group.
+    SELECT (SELECT o.id FROM durable_notify.outbox o
+             WHERE o.topic = _has_delivered.topic AND o.id <= GREATEST((pos).h0, (pos).p)
+               AND (o.id <= (pos).h0 AND pg_catalog.pg_visible_in_snapshot(o.xid, (pos).s0)
+                    OR o.id <= (pos).p AND pg_catalog.pg_visible_in_snapshot(o.xid, (pos).s1))
+             ORDER BY o.id DESC LIMIT 1) IS NOT NULL
 $function$;

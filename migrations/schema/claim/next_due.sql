@@ -37,11 +37,7 @@ BEGIN
     IF options.max_in_flight IS NOT NULL THEN
         SELECT * INTO STRICT flight FROM durable_notify._in_flight(options.id);
         IF flight.messages >= options.max_in_flight THEN
-            due := flight.until;  -- until then, or until a settle that rings
-            IF flight.silent THEN
-                due := LEAST(due, pg_catalog.clock_timestamp() + interval '0.5 seconds');
-            END IF;
-            RETURN durable_notify._seconds_until(due);
+            RETURN durable_notify._seconds_until(flight.until);
         END IF;
     END IF;
     RETURN durable_notify._seconds_until(durable_notify._next_due_in_topics(options, topics));
@@ -100,22 +96,18 @@ DECLARE
     pos durable_notify.position;
     due timestamptz;
     heads timestamptz;
-    silent boolean;
     busy text[];
 BEGIN
     -- When some messages of a topic become deliverable to a group by the clock alone. look: now, if the
     -- outbox has something to read, since what kept a claim from reading may be over.
     SELECT * INTO STRICT pos FROM durable_notify.position p
      WHERE p.subscription_id = subscription.id ORDER BY p.seq DESC LIMIT 1;
-    SELECT pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS NULL AND l.order_by <> options.order_by)
-      INTO due, silent
+    -- A lease of before the order was changed rings for nothing when it is settled.
+    SELECT pg_catalog.min(durable_notify._lease_ends(
+               COALESCE(h.deadline, l.deadline), l.wake_hint IS NOT NULL OR l.order_by = options.order_by)) INTO due
       FROM pg_catalog.unnest(pos.lease_tokens) AS held (token)
       JOIN durable_notify.lease l ON l.token = held.token
       LEFT JOIN durable_notify.lease_deadline h ON h.token = held.token;
-    IF silent THEN
-        -- It was delivered under another order, and rings for nothing when it is settled.
-        due := LEAST(due, now_time + interval '0.5 seconds');
-    END IF;
     IF options.order_by = 'strict' AND due IS NOT NULL THEN
         RETURN due;  -- until then, or until a settle that rings
     END IF;

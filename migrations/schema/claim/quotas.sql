@@ -26,19 +26,18 @@ END
 $function$;
 
 CREATE FUNCTION durable_notify._in_flight(
-    group_id integer, OUT messages integer, OUT until timestamptz, OUT silent boolean
+    group_id integer, OUT messages integer, OUT until timestamptz
 )
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET jit = off AS $function$
 #variable_conflict use_column
 BEGIN
-    -- How many messages a group's consumers hold under leases that have not expired, in all topics;
-    -- when the first of these leases expires; and whether settling one of them will not ring the group,
-    -- because it is from before the group had a limit.
+    -- How many messages a group's consumers hold under leases that have not expired, in all topics, and
+    -- until when, unless a settle rings. One from before the group had a limit does not ring its topics.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(l.ids) - (
                SELECT pg_catalog.count(*) FROM durable_notify.settlement t WHERE t.token = l.token)), 0),
-           pg_catalog.min(COALESCE(h.deadline, l.deadline)), pg_catalog.bool_or(l.wake_hint IS DISTINCT FROM '*')
-      INTO messages, until, silent
+           pg_catalog.min(durable_notify._lease_ends(COALESCE(h.deadline, l.deadline), l.wake_hint = '*'))
+      INTO messages, until
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL (
            SELECT p.lease_tokens FROM durable_notify.position p
@@ -49,6 +48,13 @@ BEGIN
      WHERE s.group_id = _in_flight.group_id
        AND COALESCE(h.deadline, l.deadline) > pg_catalog.clock_timestamp();
 END
+$function$;
+
+CREATE FUNCTION durable_notify._lease_ends(deadline timestamptz, rings boolean) RETURNS timestamptz
+LANGUAGE sql VOLATILE AS $function$
+    -- Until when to wait for a lease that holds others back: to its deadline, if a settle before that
+    -- rings; if not, look twice a second.
+    SELECT CASE WHEN rings THEN deadline ELSE LEAST(deadline, pg_catalog.clock_timestamp() + interval '0.5 seconds') END
 $function$;
 
 CREATE FUNCTION durable_notify._read_quota(

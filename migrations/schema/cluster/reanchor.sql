@@ -41,7 +41,6 @@ BEGIN
         PERFORM durable_notify._ring(topic, '0');
         RETURN NEXT;
     END LOOP;
-    DELETE FROM durable_notify.watermark;  -- of groups, too: their claims are refused until this commits
     PERFORM durable_notify._reset_maintenance();
     -- 2 is the xid of what is frozen. Not an UPDATE, which would leave the outbox twice as large.
     ALTER TABLE durable_notify.outbox ALTER COLUMN xid TYPE xid8 USING '2'::xid8;

@@ -7,10 +7,8 @@ BEGIN
     -- Restart maintenance after the outbox was carried over, or truncated. reanchor() calls this while
     -- no other session uses the outbox. Ids that were drawn there and not carried over are drawn here
     -- again. Nothing may be recorded about them, and no partition closed for them: what is published
-    -- there would be refused.
-    -- Trap: the outbox's own watermark only. A claim that has written its group's waits for the lock that
-    -- TRUNCATE has on the outbox.
-    DELETE FROM durable_notify.watermark w WHERE w.group_id = 0;
+    -- there would be refused, or delivered past transactions that are still open.
+    DELETE FROM durable_notify.watermark;
     DELETE FROM durable_notify.unwanted_partition;
     DELETE FROM durable_notify.maintenance;
     UPDATE durable_notify.maintenance_progress p

@@ -26,7 +26,7 @@ BEGIN
     -- Hold a group, alone, until the transaction ends; waits for at most the lock_timeout in force.
     --
     -- It takes an advisory lock, and then the table lock_groups in a mode that many sessions can have.
-    -- 1685024361 is 'dnti': two-key advisory locks with that first key belong to this library.
+    -- 1685024361 is 'dnti'; docs/how-it-works.md lists all classes of advisory locks.
     -- Trap: any role that can connect can keep the advisory lock for ever. Only roles with rights on
     -- the table can lock the table. If a stranger keeps the advisory lock, the table alone does as
     -- well, in a mode that excludes all others that hold a group.

@@ -16,6 +16,10 @@ BEGIN
     -- Every transaction that drew an id up to `drawn` was publishing then. If it is not publishing at
     -- the look after that, its end was visible by then. Those that still publish are recorded, and
     -- waited for. Those that begin later are not, or a busy topic would wait for ever.
+    -- The lock on the outbox comes first, and a TRUNCATE waits for it. It may have ids drawn again from
+    -- 1, and deletes what was recorded of the old ones: then no claim may have written its row, nor
+    -- rely on the old ids.
+    LOCK TABLE ONLY durable_notify.outbox IN ACCESS SHARE MODE;
     IF group_id = 0 THEN
         INSERT INTO durable_notify.watermark (group_id, last_id, publishers) VALUES (0, 0, '{}') ON CONFLICT DO NOTHING;
         PERFORM FROM durable_notify.watermark w WHERE w.group_id = 0 FOR UPDATE;

@@ -10,8 +10,8 @@ DECLARE
 BEGIN
     -- Remove records of what no longer exists, some 10,000 rows of each kind at most; returns how many:
     -- lease deadlines and settlements without their lease, leases and positions without their
-    -- subscription, and what was recorded of topics' messages that were removed, or that no retention
-    -- needs any more.
+    -- subscription, watermarks without their group, and what was recorded of topics' messages that were
+    -- removed, or that no retention needs any more.
     --
     -- This skips what another session has locked. Trap: claims and settles remove such rows as well,
     -- several at once and in an order of their own: a session that waits for one of them may hold what
@@ -34,6 +34,14 @@ BEGIN
     DELETE FROM durable_notify.settlement t WHERE (t.token, t.message_id) IN (
         SELECT o.token, o.message_id FROM durable_notify.settlement o
          WHERE NOT EXISTS (SELECT FROM durable_notify.lease l WHERE l.token = o.token) FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    total := total + removed;
+    -- delete_group() removes it, but only what its snapshot sees: not so if it runs in a REPEATABLE READ
+    -- transaction that is older than the last claim. Nor does a DELETE of the group by hand.
+    DELETE FROM durable_notify.watermark w WHERE w.group_id IN (
+        SELECT o.group_id FROM durable_notify.watermark o
+         WHERE o.group_id > 0 AND NOT EXISTS (SELECT FROM durable_notify.consumer_group g WHERE g.id = o.group_id)
+           FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     total := total + removed;
     FOR found IN

@@ -49,14 +49,14 @@ BEGIN
     -- Copy a closed partition of the outbox to a table that can take its place; see
     -- _rewrite_partition().
     EXECUTE pg_catalog.format(
-        'CREATE TABLE durable_notify.outbox_%2$s_anew ('
+        'CREATE TABLE durable_notify.outbox_%2$s_copy ('
         ' LIKE durable_notify.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION,'
         ' CONSTRAINT outbox_bounds CHECK (id >= %2$s AND id < %3$s))'
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);'
-        ' INSERT INTO durable_notify.outbox_%2$s_anew SELECT * FROM %1$s ORDER BY id;'
-        ' ALTER TABLE durable_notify.outbox_%2$s_anew ADD PRIMARY KEY (topic, id);'
-        ' CREATE INDEX ON durable_notify.outbox_%2$s_anew (topic, xid, id);'
-        ' CREATE INDEX ON durable_notify.outbox_%2$s_anew USING brin (created_at)',
+        ' INSERT INTO durable_notify.outbox_%2$s_copy SELECT * FROM %1$s ORDER BY id;'
+        ' ALTER TABLE durable_notify.outbox_%2$s_copy ADD PRIMARY KEY (topic, id);'
+        ' CREATE INDEX ON durable_notify.outbox_%2$s_copy (topic, xid, id);'
+        ' CREATE INDEX ON durable_notify.outbox_%2$s_copy USING brin (created_at)',
         partition, first_id, next_id);
 END
 $function$;

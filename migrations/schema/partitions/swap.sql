@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify._swap_partition(partition regclass, first_id bigint, next_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
-    copy text := pg_catalog.format('durable_notify.outbox_%s_anew', first_id);
+    copy text := pg_catalog.format('durable_notify.outbox_%s_copy', first_id);
     missing boolean;
 BEGIN
     -- Put the copy of a partition, as _copy_partition() made it, in the partition's place. Or drop the

@@ -1,6 +1,9 @@
 CREATE FUNCTION durable_notify.arm(topic text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+DECLARE
+    mark integer := durable_notify._topic_mark(topic);
+    doorbell integer := durable_notify._doorbell_class();
 BEGIN
     -- From now on, have everything that is published to a topic ring, until disarm() or the end of this
     -- session: for programs that LISTEN themselves. True: armed, or it was already.
@@ -19,15 +22,12 @@ BEGIN
     IF durable_notify.armed(topic) THEN
         RETURN true;
     END IF;
-    IF durable_notify._arm_topics(ARRAY[topic]) -> 'barred' <> '[]' THEN
-        RETURN false;
-    END IF;
-    -- Trap: if the mark came first and a cancel in between, a topic would look armed that never rings.
-    IF NOT pg_catalog.pg_try_advisory_lock_shared(1685024363, durable_notify._topic_mark(topic)) THEN
-        PERFORM durable_notify._disarm_topics(ARRAY[topic]);
-        RETURN false;
-    END IF;
-    RETURN true;
+    -- Trap: in one expression, of functions that no cancel interrupts. In between it would keep one of
+    -- the locks: a bell that disarm() does not know, or a topic that looks armed and never rings.
+    RETURN CASE WHEN pg_catalog.pg_notification_queue_usage() > 0.5  -- see _arm_topics()
+                  OR NOT pg_catalog.pg_try_advisory_lock_shared(doorbell, pg_catalog.hashtext(topic)) THEN false
+                WHEN pg_catalog.pg_try_advisory_lock_shared(1685024363, mark) THEN true
+                ELSE NOT pg_catalog.pg_advisory_unlock_shared(doorbell, pg_catalog.hashtext(topic)) END;
 END
 $function$;
 
@@ -43,10 +43,10 @@ DECLARE
     crowded boolean := pg_catalog.pg_notification_queue_usage() > 0.5;
 BEGIN
     -- Arm the doorbells of topics that this session has not armed, then look for transactions that may
-    -- have passed them before. Our listener calls this, and knows what it has armed; arm() keeps a mark
-    -- of it. Of the topics, barred: another session holds their key exclusively; silent: they never
-    -- ring. crowded: the queue of notifications is half full, and none is armed: publishers that ring
-    -- when it is full cannot commit.
+    -- have passed them before. Our listener calls this, and knows what it has armed. arm() is for one
+    -- topic, and keeps a mark of it. Of the topics, barred: another session holds their key exclusively;
+    -- silent: they never ring. crowded: the queue of notifications is half full, and none is armed:
+    -- publishers that ring when it is full cannot commit.
     FOREACH wanted IN ARRAY topics LOOP
         IF durable_notify.notify_policy(wanted) = 'never' THEN
             silent := silent || wanted;

@@ -14,7 +14,8 @@ $function$;
 
 CREATE FUNCTION durable_notify._doorbell_class() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
-    -- The first key of the advisory locks that are this library's doorbells: 'dntj'. The second is a topic's hash.
+    -- The first key of the advisory locks that are this library's doorbells: 'dntj'. The second is a
+    -- topic's hash. docs/how-it-works.md lists all classes.
     SELECT 1685024362
 $function$;
 

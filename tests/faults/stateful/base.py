@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.faults.stateful.ledger import Broken, Effect, Group, Ledger, Sent
 from tests.faults.stateful.sight import begin_again, look
-from tests.faults.stateful.workers import Crew, Outcome, Then, Transaction, Worker
+from tests.faults.stateful.workers import Outcome, Then, Transaction, Worker, WorkerPool
 
 TOPICS = ("t0", "t1")
 GROUPS = ("g0", "g1", "g2")
@@ -29,22 +29,22 @@ class Base(RuleBasedStateMachine):
     """A machine of one database; the tests give `dsn`."""
 
     dsn: str
-    kept: list[Crew]
-    """The crew of the example before: to connect, and to compile all functions again, takes long."""
+    kept: list[WorkerPool]
+    """The pool of the example before: to connect, and to compile all functions again, takes long."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.crew = self.kept.pop() if self.kept else Crew(self.dsn, WORKERS)
-        self.crew.on_commit = self._committed
-        begin_again(self.crew.watcher)
+        self.pool = self.kept.pop() if self.kept else WorkerPool(self.dsn, WORKERS)
+        self.pool.on_commit = self._committed
+        begin_again(self.pool.watcher)
         self.ledger = Ledger()
         self.good = False
 
     def teardown(self) -> None:
         if self.good:
-            self.kept.append(self.crew)
+            self.kept.append(self.pool)
         else:
-            self.crew.close()
+            self.pool.close()
 
     # How a rule is played.
 
@@ -59,7 +59,7 @@ class Base(RuleBasedStateMachine):
 
     def look(self) -> None:
         """Hold the ledger against the database."""
-        self.ledger.compare(look(self.crew.watcher))
+        self.ledger.compare(look(self.pool.watcher))
 
     def play(
         self,
@@ -70,7 +70,7 @@ class Base(RuleBasedStateMachine):
         allowed: Collection[str] = (),
     ) -> Outcome | None:
         """Run a statement; None: it failed as it may, and its transaction with it."""
-        outcome = self.crew.perform(worker, query, *params, then=then)
+        outcome = self.pool.perform(worker, query, *params, then=then)
         note(f"    {worker.name}: {query} {params} -> {outcome.error or outcome.rows}")
         if outcome.error is None:
             return outcome
@@ -88,7 +88,7 @@ class Base(RuleBasedStateMachine):
             worker.session.run("ROLLBACK TO SAVEPOINT s")
             mine.back()
         elif mine is not None:
-            self.crew.end(worker, commit=False)
+            self.pool.end(worker, commit=False)
 
     def does(self, worker: Worker, effect: Effect) -> None:
         """Note what a statement will have done: at once, or when its transaction commits."""
@@ -108,7 +108,7 @@ class Base(RuleBasedStateMachine):
         return known is None or max(known.created_at, known.changed_at) > self.seen(worker)
 
     def turns(self, number: int) -> list[Worker]:
-        return [*self.crew.workers[number:], *self.crew.workers[:number]]
+        return [*self.pool.workers[number:], *self.pool.workers[:number]]
 
     def idle(self, number: int) -> Worker | None:
         """A worker without a transaction: that one, if it has none."""
@@ -144,7 +144,7 @@ class Base(RuleBasedStateMachine):
         on_expiry: str,
         keys: list[str | None],
     ) -> None:
-        session = self.crew.workers[0].session
+        session = self.pool.workers[0].session
         for name, order in zip(GROUPS, orders, strict=False):
             topics = TOPICS if name == "g0" else TOPICS[:1]
             session.subscribe(name, " ".join(topics))
@@ -160,7 +160,7 @@ class Base(RuleBasedStateMachine):
                 for option in ("order_by", "max_attempts", "max_in_flight", "on_expiry")
             }
             session.run("SELECT durable_notify.configure(%s, %s)", name, Jsonb(options))
-        self._publish(self.crew.workers[0], TOPICS[0], keys, None)
+        self._publish(self.pool.workers[0], TOPICS[0], keys, None)
 
     def _publish(
         self, worker: Worker, topic: str, keys: list[str | None], delay: str | None
@@ -181,27 +181,27 @@ class Base(RuleBasedStateMachine):
             worker.transaction.published |= {(topic, i) for i in ids}
 
     def publish(self, who: int, topic: str, keys: list[str | None], later: str | None) -> None:
-        self._publish(self.crew.workers[who], topic, keys, later)
+        self._publish(self.pool.workers[who], topic, keys, later)
 
     def publish_and_wait(self, who: int, level: str, topic: str, key: str | None) -> None:
         """What will commit after others that draw their ids later."""
         if worker := self.idle(who):
-            self.crew.begin(worker, level, self.ledger.clock)
+            self.pool.begin(worker, level, self.ledger.clock)
             self._publish(worker, topic, [key], None)
 
     def begin(self, who: int, level: str) -> None:
         if worker := self.idle(who):
-            self.crew.begin(worker, level, self.ledger.clock)
+            self.pool.begin(worker, level, self.ledger.clock)
 
     def end(self, who: int, commit: bool) -> None:
         if worker := self.opened(who):
-            self.crew.end(worker, commit=commit)
+            self.pool.end(worker, commit=commit)
             self.look()
 
     def crash(self, who: int, terminated: bool) -> None:
         """A session ends in the midst of its transaction."""
         if worker := self.opened(who):
-            self.crew.crash(worker, terminated=terminated)
+            self.pool.crash(worker, terminated=terminated)
             self.look()
 
     def savepoint(self, who: int, back: bool) -> None:

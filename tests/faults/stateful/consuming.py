@@ -59,7 +59,7 @@ class Consuming(Base):
         """A strict group waits for all who may commit a lower id yet."""
         if not known.always_strict:
             return
-        in_flight = {m for w in self.crew.workers if w.transaction for m in w.transaction.published}
+        in_flight = {m for w in self.pool.workers if w.transaction for m in w.transaction.published}
         for row in rows:
             lower = [i for topic, i in in_flight if topic == row.topic and i < row.id]
             if lower:
@@ -76,7 +76,7 @@ class Consuming(Base):
         if worker is None or known is None or not topics:
             return []
         if hold:
-            self.crew.begin(worker, "read committed", self.ledger.clock)
+            self.pool.begin(worker, "read committed", self.ledger.clock)
         rows = self.claim_from(worker, known, topics, most, then)
         self.look()
         if not rows and worker.transaction is None:
@@ -95,7 +95,7 @@ class Consuming(Base):
                 return
             self.look()
         raise Broken(
-            f"{known} has nothing to hand out, and its consumers are to look at once: {due}"
+            f"{known} has nothing to deliver, and its consumers are to look at once: {due}"
         )
 
     def claim(self, who: int, group: str, both: bool, topic: str, most: int, then: Then) -> None:
@@ -119,7 +119,7 @@ class Consuming(Base):
             name: [rows[0].id] if name == how else [] for name in ("acked", "retried", "rejected")
         }
         self.settle_some(
-            self.crew.workers[who],
+            self.pool.workers[who],
             self.ledger.leases[rows[0].token],
             acked=ids["acked"],
             retried=ids["retried"],
@@ -153,7 +153,7 @@ class Consuming(Base):
         query = "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[], %s::bigint[], %s::interval[])"
         parts = [list(acked), list(retried), list(rejected)]
         stale = self.stale(worker, lease.part[0])
-        outcome = self.crew.perform(
+        outcome = self.pool.perform(
             worker, query, lease.token, *parts, [delay] * len(retried), then=then
         )
         note(f"    {worker.name} settles {lease}: {parts} -> {outcome.error or outcome.rows}")
@@ -208,35 +208,35 @@ class Consuming(Base):
     def acknowledge(self, who: int, pick: int, few: bool, then: Then) -> None:
         if lease := self.lease(pick):
             ids = sorted(lease.open, key=list(lease.attempts).index)
-            self.settle_some(self.crew.workers[who], lease, then, acked=ids[:1] if few else ids)
+            self.settle_some(self.pool.workers[who], lease, then, acked=ids[:1] if few else ids)
 
     def retry(self, who: int, pick: int, which: int, rest: bool, delay: str, then: Then) -> None:
         """Send one out again; acknowledge what is before it, too, or only that one."""
         if lease := self.lease(pick):
             ids = sorted(lease.open, key=list(lease.attempts).index)
-            place = which % len(ids)
-            acked = ids[:place] if rest else []
+            index = which % len(ids)
+            acked = ids[:index] if rest else []
             self.settle_some(
-                self.crew.workers[who], lease, then, acked=acked, retried=[ids[place]], delay=delay
+                self.pool.workers[who], lease, then, acked=acked, retried=[ids[index]], delay=delay
             )
 
     def reject(self, who: int, pick: int, which: int, then: Then) -> None:
         if lease := self.lease(pick):
             ids = sorted(lease.open, key=list(lease.attempts).index)
-            self.settle_some(self.crew.workers[who], lease, then, rejected=[ids[which % len(ids)]])
+            self.settle_some(self.pool.workers[who], lease, then, rejected=[ids[which % len(ids)]])
 
     def settle_late(self, who: int, pick: int, then: Then) -> None:
         """Settle under any token, as a consumer does that does not know what became of its lease."""
         if lease := self.lease(pick, over=True):
-            self.settle_some(self.crew.workers[who], lease, then, acked=list(lease.attempts)[:1])
+            self.settle_some(self.pool.workers[who], lease, then, acked=list(lease.attempts)[:1])
 
     # Leases, and time.
 
     def extend(self, who: int, then: Then) -> None:
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         tokens = list(self.ledger.leases)
         being_taken = {
-            t for w in self.crew.workers if w.transaction for t in w.transaction.taking_over
+            t for w in self.pool.workers if w.transaction for t in w.transaction.taking_over
         }
         query = "SELECT durable_notify.extend(%s, '1 hour')"
         outcome = self.play(worker, query, tokens, then=then)
@@ -257,7 +257,7 @@ class Consuming(Base):
         self.look()
 
     def release(self, who: int, pick: int, counted: bool, then: Then) -> None:
-        worker, lease = self.crew.workers[who], self.lease(pick)
+        worker, lease = self.pool.workers[who], self.lease(pick)
         if lease is None:
             return
         sure = not self.stale(worker, lease.part[0])
@@ -282,7 +282,7 @@ class Consuming(Base):
 
     def _quickly(self, query: str, *params: object) -> bool:
         """Change what only the clock changes, unless a transaction has it locked."""
-        watcher = self.crew.watcher
+        watcher = self.pool.watcher
         try:
             watcher.run(query, *params)
         except errors.LockNotAvailable:

@@ -1,4 +1,4 @@
-"""Whether a claim may hand out what it did, by the ledger: nothing that is not owed, and in order."""
+"""Whether a claim may deliver what it did, by the ledger: nothing that is not owed, and in order."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _may_claim(ledger: Ledger, group: Group, owner: str, rows: Sequence[Message]
     if not rows:
         return
     if group.paused:
-        raise Broken(f"{group} is paused, and handed out {rows}")
+        raise Broken(f"{group} is paused, and delivered {rows}")
     if group.exclusive and group.active not in {None, owner}:
         raise Broken(f"{group} is exclusive, and {owner} got {rows}")
     if any(row.key != ledger.sent[row.id].key for row in rows if row.id in ledger.sent):
@@ -98,7 +98,7 @@ def _in_order(
 ) -> set[int]:
     """Of each key one batch at a time, and nothing before what is before it.
 
-    Returns what came too early, and has to come again from the log, after what is before it.
+    Returns what came too early, and has to be redelivered from the outbox, after what is before it.
     """
     entries = ledger.entries[part]
     handed: set[int] = set()
@@ -118,12 +118,12 @@ def _in_order(
         if key is None:
             continue
         if key in busy:
-            raise Broken(f"{row} was handed out while {busy[key]} holds its key")
+            raise Broken(f"{row} was delivered while {busy[key]} holds its key")
         for i, entry in entries.items():
             if i >= row.id or i in handed or group.key_of(ledger.sent[i]) != key:
                 continue
             if _before(ledger, group, i, row.id, of(i), of(row.id)):
-                raise Broken(f"{row} was handed out before {ledger.sent[i]}: {entry}")
+                raise Broken(f"{row} was delivered before {ledger.sent[i]}: {entry}")
             if entries[row.id].unread and _comes_before(ledger, group, i, row.id, entry):
                 early.add(row.id)
         handed.add(row.id)
@@ -131,7 +131,7 @@ def _in_order(
 
 
 def _comes_before(ledger: Ledger, group: Group, i: int, later: int, entry: Entry) -> bool:
-    """Whether the log brings one message before a later one of its key.
+    """Whether one message comes from the outbox before a later one of its key.
 
     What had not committed when a later one was read comes when it commits, unless all wait for it.
     """
@@ -146,9 +146,9 @@ def _before(
 ) -> bool:
     """Whether one message holds back a later one of its key, by what they wait for.
 
-    Not where either was made to come again out of order, by a replay, or has a time of its own. Nor
-    where a group was taken back while a consumer held the later one, and gave it back then: that
-    ends first, and it comes again from the log in its order.
+    Not if either was redelivered out of order, by a replay, or has a time of its own. Nor
+    if a group was rewound while a consumer held the later one, and released it then: that
+    ends first, and it is redelivered from the outbox in its order.
     """
     first, second = ledger.sent[i], ledger.sent[later]
     if first.delayed or first.expired or second.delayed or its & ledger.jobs.keys():
@@ -168,7 +168,7 @@ def _effect(
     had: dict[tuple[Part, int], tuple[bool, set[Reason]]],
     again: set[tuple[Part, int]],
 ) -> Effect:
-    def handed_out(ledger: Ledger) -> None:
+    def delivered(ledger: Ledger) -> None:
         for token in over:
             ledger.supersede(ledger.leases[token], counted=True)
         for (part, i), (unread, waits) in had.items():
@@ -191,7 +191,7 @@ def _effect(
                 {row.id: row.order_key for row in batch},
             )
 
-    return handed_out
+    return delivered
 
 
 def out_of_order(
@@ -201,9 +201,9 @@ def out_of_order(
     ids = list(lease.attempts)
     keys = {i: lease.keys[i] for i in ids}
     if ledger.groups[lease.part[0]].changed_at:
-        keys = dict.fromkeys(ids, "")  # by what it was handed out under, or by what is in force now
-    for place, i in enumerate(ids):
-        for earlier in ids[:place] if i in done else ():
+        keys = dict.fromkeys(ids, "")  # by the order at its delivery, or by the order in force now
+    for index, i in enumerate(ids):
+        for earlier in ids[:index] if i in done else ():
             same = keys[earlier] is not None and keys[earlier] == keys[i]
             if same and ((earlier in left and earlier not in done) or earlier in retried):
                 return True

@@ -1,8 +1,8 @@
-"""What a bookkeeper would say of every message: whom it is still owed to, who holds it, what became of it.
+"""A bookkeeper's view of every message: to whom it is owed, who holds it, its outcome.
 
 The model of the stateful test. It knows nothing of positions and windows. A message is owed to a
-group from the commit of its publisher on, until a claim hands it out; and again, from the commit of
-whatever sends it back, until the next claim that hands it out after that. What is not owed must not come.
+group from the commit of its publisher on, until a claim delivers it; and again, from the commit of
+whatever sends it back, until the next claim that delivers it after that. What is not owed must not come.
 
 Effects are what a transaction will have done if it commits; they are applied then, in order. Where
 the library may choose, as a claim may that finds a message in two places, the ledger accepts what
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass
 class Lease:
-    """A batch that was handed out."""
+    """A batch that was delivered."""
 
     token: int
     part: Part
@@ -153,7 +153,7 @@ class Ledger:
         return (entries for (_, of), entries in self.entries.items() if of == topic)
 
     def committed(self, topic: str, upto: int) -> set[int]:
-        """What is in the log of a topic and was committed by then."""
+        """What the outbox has of a topic and was committed by then."""
         return {
             i for i in self.log if self.sent[i].topic == topic and self.sent[i].committed_at <= upto
         }
@@ -176,7 +176,7 @@ class Ledger:
                 entries[message.id] = Entry(unread=True, attempts={1})
 
     def subscribe(self, name: str, topic: str, seen: set[int]) -> None:
-        """Seen: what the group counts as handed over."""
+        """Seen: what the group counts as delivered."""
         group = self.groups.setdefault(name, Group(name, created_at=self.clock))
         part = (group.name, topic)
         if part in self.entries:
@@ -217,7 +217,7 @@ class Ledger:
         step, self.step = self.step, Step()
         unknown = {i for _, i in sight.log} - self.sent.keys()
         if unknown:
-            raise Broken(f"in the log and never committed: {sorted(unknown)}")
+            raise Broken(f"in the outbox and never committed:  {sorted(unknown)}")
         self._leases(sight, step)
         self._jobs(sight, step)
         self.log = {i for _, i in sight.log}
@@ -271,7 +271,7 @@ class Ledger:
         unread, rows, owed = place in sight.unread, sight.rows.get(place, set()), entry.owed
         if unread and not (entry.unread or entry.maybe_unread):
             raise Broken(
-                f"{name} was handed out, and the group's position says that it was not: {entry}"
+                f"{name} was delivered, and the group's position says that it was not: {entry}"
             )
         parked = entry.unread and part in step.claimed and not unread
         waits = entry.waits | entry.maybe_waits | ({"parked"} if parked else set())

@@ -82,7 +82,7 @@ class Machine(Managing):
         failure = sys.exception()
         try:
             if isinstance(failure, StopTest):  # Hypothesis has seen enough
-                self.crew.reset()
+                self.pool.reset()
                 self.good = True
             elif failure is self._before:  # else a rule has failed
                 self._everything_ends()
@@ -94,14 +94,14 @@ class Machine(Managing):
 
     def _everything_ends(self) -> None:
         """Transactions end, some by a commit; nothing keeps a group from its messages any more."""
-        for number, worker in enumerate(self.crew.workers):
+        for number, worker in enumerate(self.pool.workers):
             if worker.transaction is not None:
-                self.crew.end(worker, commit=number % 2 == 0)
+                self.pool.end(worker, commit=number % 2 == 0)
         self.look()
         for known in list(self.ledger.groups.values()):
-            self.crew.watcher.run("SELECT durable_notify.resume(%s)", known.name)
+            self.pool.watcher.run("SELECT durable_notify.resume(%s)", known.name)
             options = '{"exclusive": false, "max_in_flight": null}'
-            self.crew.watcher.run("SELECT durable_notify.configure(%s, %s)", known.name, options)
+            self.pool.watcher.run("SELECT durable_notify.configure(%s, %s)", known.name, options)
             known.paused, known.exclusive, known.max_in_flight = False, False, None
 
     def _topics(self, known: Group) -> list[str]:
@@ -113,7 +113,7 @@ class Machine(Managing):
             self._time_goes_by()
             came = 0
             for known in list(self.ledger.groups.values()):
-                worker, topics = self.crew.workers[turn % 2], self._topics(known)
+                worker, topics = self.pool.workers[turn % 2], self._topics(known)
                 if self.ledger.jobs:
                     query = "SELECT durable_notify.advance_replays(%s, %s)"
                     self.play(worker, query, known.name, topics)
@@ -150,12 +150,12 @@ class Machine(Managing):
         held = [lease for lease in self.ledger.leases.values() if lease.open]
         if owed or held:
             raise Broken(f"these never came: {owed} {held}")
-        sight = look(self.crew.watcher)
+        sight = look(self.pool.watcher)
         if sight.unread or sight.rows or any(sight.leases.values()):
             raise Broken(f"this was left: {sight}")
         for known in self.ledger.groups.values():
             query = "SELECT durable_notify.next_due(%s, %s)"
-            due = self.crew.watcher.value(query, known.name, self._topics(known))
+            due = self.pool.watcher.value(query, known.name, self._topics(known))
             if due is not None:
                 raise Broken(f"all came to {known}, and its consumers are to look in {due} seconds")
         if len(self.ledger.sent) % 4:
@@ -164,7 +164,7 @@ class Machine(Managing):
         facts = {
             name: Facts(excused=set(self.ledger.sent), again=True) for name in self.ledger.groups
         }
-        came = {name: ids for name, ids in audit(self.crew.watcher, facts).items() if ids}
+        came = {name: ids for name, ids in audit(self.pool.watcher, facts).items() if ids}
         if came:
             raise Broken(f"to the auditor came what was not owed: {came}")
 

@@ -22,7 +22,7 @@ class Managing(Consuming):
         return UNKNOWN if self.stale(worker, name) or made > self.seen(worker) else set()
 
     def subscribe(self, who: int, group: str, topic: str, start: str, then: Then) -> None:
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         upto = self.seen(worker)
         query = "SELECT durable_notify.subscribe(%s, ARRAY[%s::text], %s)"
         outcome = self.play(
@@ -36,7 +36,7 @@ class Managing(Consuming):
         self.look()
 
     def configure(self, who: int, group: str, option: dict[str, Any], then: Then) -> None:
-        worker, known = self.crew.workers[who], self.known(group)
+        worker, known = self.pool.workers[who], self.known(group)
         if known is None:
             return
         query = "SELECT durable_notify.configure(%s, %s)"
@@ -59,8 +59,8 @@ class Managing(Consuming):
             self.does(worker, configured)
         self.look()
 
-    def stop_or_go_on(self, who: int, group: str, what: str, then: Then) -> None:
-        worker, known = self.crew.workers[who], self.known(group)
+    def stop_or_continue(self, who: int, group: str, what: str, then: Then) -> None:
+        worker, known = self.pool.workers[who], self.known(group)
         if known is None:
             return
         if what == "resign_active":
@@ -81,7 +81,7 @@ class Managing(Consuming):
     # Going back.
 
     def seek(self, who: int, group: str, topic: str, pick: int, to_now: bool, then: Then) -> None:
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         if self.known(group, topic) is None:
             return
         ids = sorted(self.ledger.committed(topic, self.ledger.clock))
@@ -101,13 +101,15 @@ class Managing(Consuming):
         )
         if outcome is not None:
             ((again, skipped),) = outcome.rows
-            self._sought(worker, (group, topic), target, again, skipped, sure=not outcome.waited)
+            self._judge_seek(
+                worker, (group, topic), target, again, skipped, sure=not outcome.waited
+            )
         self.look()
 
     def _frozen(self, worker: Worker) -> set[str]:
         return {"23505"} if worker.transaction is not None and worker.transaction.frozen else set()
 
-    def _sought(
+    def _judge_seek(
         self,
         worker: Worker,
         part: tuple[str, str],
@@ -132,7 +134,7 @@ class Managing(Consuming):
                 )
         waited = {i: set(entry.waits) for i, entry in entries.items()}
 
-        def sought(ledger: Ledger) -> None:
+        def effect(ledger: Ledger) -> None:
             for i in ledger.log & ledger.entries[part].keys():
                 entry = ledger.entries[part][i]
                 if again and i > upto:
@@ -144,12 +146,12 @@ class Managing(Consuming):
                 elif skipped and i <= upto and i in seen:
                     entry.unread = False
 
-        self.does(worker, sought)
+        self.does(worker, effect)
 
     def start_replay(
         self, who: int, group: str, topic: str, pick: int, slow: bool, then: Then
     ) -> None:
-        worker, part = self.crew.workers[who], (group, topic)
+        worker, part = self.pool.workers[who], (group, topic)
         if self.known(group, topic) is None:
             return
         ids = sorted(self.ledger.committed(topic, self.ledger.clock))
@@ -184,7 +186,7 @@ class Managing(Consuming):
     def has_jobs(self) -> bool:
         return bool(self.ledger.jobs)
 
-    def go_on_with_replay(self, who: int, pick: int, cancel: bool, then: Then) -> None:
+    def continue_replay(self, who: int, pick: int, cancel: bool, then: Then) -> None:
         """A step of a replay, or its end."""
         if not self.ledger.jobs:
             return
@@ -194,7 +196,7 @@ class Managing(Consuming):
             self._advance_replays(who, pick, then)
 
     def _advance_replays(self, who: int, pick: int, then: Then) -> None:
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         job = list(self.ledger.jobs.values())[-1 - pick % len(self.ledger.jobs)]
         self._quickly(
             "UPDATE durable_notify.replay_job SET stepped_at = 'epoch' WHERE state = 'running'"
@@ -204,7 +206,7 @@ class Managing(Consuming):
         self.look()
 
     def _cancel_replay(self, who: int, pick: int, then: Then) -> None:
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         running = [job for job in self.ledger.jobs.values() if job.state == "running"]
         if not running:
             return
@@ -212,7 +214,7 @@ class Managing(Consuming):
         outcome = self.play(worker, "SELECT durable_notify.cancel_replay(%s)", job.id, then=then)
         if outcome is not None and outcome.rows == [(True,)]:
             beside = any(
-                w.transaction and job.part[0] in w.transaction.claims for w in self.crew.workers
+                w.transaction and job.part[0] in w.transaction.claims for w in self.pool.workers
             )
 
             def cancelled(ledger: Ledger) -> None:
@@ -230,7 +232,7 @@ class Managing(Consuming):
 
     def dead_letters(self, who: int, group: str, some: bool, again: bool, then: Then) -> None:
         """Redrive dead letters, or discard them: all, or the first."""
-        worker = self.crew.workers[who]
+        worker = self.pool.workers[who]
         dead = sorted(
             (part, i)
             for part, entries in self.ledger.entries.items()
@@ -290,7 +292,7 @@ class Managing(Consuming):
             self.ledger.losing |= {topic} if on_lag == "lose" else set()
 
     def _maintain(self) -> None:
-        outcome = self.play(self.crew.keeper, "CALL durable_notify.maintain()", then=Then.WAIT)
+        outcome = self.play(self.pool.keeper, "CALL durable_notify.maintain()", then=Then.WAIT)
         if outcome is not None:
             ((report,),) = outcome.rows
             trouble = {

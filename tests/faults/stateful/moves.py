@@ -118,7 +118,7 @@ MANAGING = moves(
         ),
     ),
     configure=(3, by(group=GROUP, option=st.sampled_from(OPTIONS), then=THEN)),
-    stop_or_go_on=(
+    stop_or_continue=(
         1,
         by(group=GROUP, what=st.sampled_from(["pause", "resume", "resign_active"]), then=THEN),
     ),
@@ -140,7 +140,7 @@ RETAINING = moves(
 GOING_BACK = moves(
     seek=(3, by(group=GROUP, topic=TOPIC, pick=PICK, to_now=SELDOM, then=THEN)),
     start_replay=(2, by(group=GROUP, topic=TOPIC, pick=PICK, slow=YES, then=THEN)),
-    go_on_with_replay=(3, by(pick=PICK, cancel=YES, then=THEN)),
+    continue_replay=(3, by(pick=PICK, cancel=YES, then=THEN)),
     dead_letters=(
         2,
         by(group=GROUP, some=YES, again=st.sampled_from([True, True, False]), then=THEN),

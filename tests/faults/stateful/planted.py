@@ -24,7 +24,7 @@ def attempts_forgotten(session: Session) -> None:
 
 
 def sent_back_dropped(session: Session) -> None:
-    """What follows a retried message of its key is settled, and put nowhere."""
+    """What follows a retried message of its key is settled, and not deferred."""
     sent_back = "PERFORM durable_notify._requeue(lease, options, sent_back);"
     plant(session, "settle", (sent_back, ""))
 
@@ -50,8 +50,8 @@ def seek_within_a_window(session: Session) -> None:
     plant(session, "seek", ("target.p := LEAST(pos.p, target_id);", ""))
 
 
-def retry_before_the_log(session: Session) -> None:
-    """What is owed twice after a seek comes as what waits, and not in its place in the log."""
+def retry_before_the_outbox(session: Session) -> None:
+    """What is owed twice after a seek comes with what waits, and not in the order of the outbox."""
     as_waiting = """read.ids := ARRAY(SELECT m.id FROM pg_catalog.unnest(read.ids) AS m (id) WHERE m.id <> ALL (waited));
         read_attempts := pg_catalog.array_fill(1, ARRAY[pg_catalog.cardinality(read.ids)]);"""
     both = "IF waited && read.ids THEN"
@@ -95,7 +95,7 @@ def no_fence(session: Session) -> None:
 
 
 def keys_never_busy(session: Session) -> None:
-    """A key goes to a second consumer while the first is at work on it."""
+    """A key goes to a second consumer while the first handles it."""
     plant(session, "_keys_in_flight", ("l.token = ANY (lease_tokens)", "false"))
 
 
@@ -112,7 +112,7 @@ PLANTED = [
     Planted(redriven_without_key, GoingBack, seed=3),
     Planted(settlements_ignored),
     Planted(seek_within_a_window, GoingBack, seed=2),
-    Planted(retry_before_the_log, GoingBack, seed=3),
+    Planted(retry_before_the_outbox, GoingBack, seed=3),
     Planted(keys_left, seed=2),
     Planted(waiting_removed, Retaining),
     Planted(loss_not_recorded, Retaining),

@@ -18,7 +18,7 @@ class Sight:
     log: set[tuple[str, int]]
     """(topic, id)."""
     unread: set[tuple[str, str, int]]
-    """(group, topic, id): of the log, what the group's position says was not handed over."""
+    """(group, topic, id): of the outbox, what is unread by the group's position."""
     rows: dict[tuple[str, str, int], set[int | None]]
     """What is deferred: the replays that may cancel the rows, None: nothing may."""
     keys: dict[tuple[str, str, int], set[str | None]]

@@ -82,7 +82,7 @@ class Outcome:
         return None if self.error is None else self.error.sqlstate or "08006"
 
 
-class Crew:
+class WorkerPool:
     """The workers of one example."""
 
     def __init__(self, dsn: str, number: int) -> None:

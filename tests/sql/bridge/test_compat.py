@@ -1,8 +1,7 @@
-"""The schema durable_notify_compat: pg_notify() of programs that nobody touches becomes durable."""
+"""The schema durable_notify_compat: pg_notify() of unchanged programs becomes durable."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,11 @@ import pytest
 from psycopg import errors, sql
 
 from durable_notify import schema
+from tests.sql.bridge.senders import Sender, each_continues, sent_during
 from tests.support.injection import plant
 from tests.support.observe import Listener
 from tests.support.roles import Roles, roles
-from tests.support.sessions import Session, Sessions
-from tests.support.wait import eventually
+from tests.support.sessions import Session
 
 CREATE = "SELECT durable_notify.create_compat()"
 DROP = "SELECT durable_notify.drop_compat()"
@@ -31,22 +30,10 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def legacy(sessions: Sessions) -> Listener:
-    listener = Listener(sessions)
-    listener.hear("c")
-    return listener
-
-
-@pytest.fixture
 def cast(dsn: str) -> Iterator[Roles]:
     granted = {
         "application": [("publish", ["c"], None)],
-        "nobody": [],
+        "stranger": [],
         "reader": [("read", ["c"], None)],
     }
     with roles(dsn, granted) as made:  # type: ignore[arg-type]
@@ -66,10 +53,6 @@ def application(
             connection.execute(alter + sql.SQL(path))
     with psycopg.connect(cast.login(kind), autocommit=True) as connection:
         yield connection
-
-
-def heard(listener: Listener) -> list[str]:
-    return [payload for _, payload in listener.heard()]
 
 
 # What is caught
@@ -100,7 +83,7 @@ def test_one_alter_role(owner: Session, legacy: Listener, cast: Roles, path: str
         "pipelined",
         "performed",
     ]
-    assert heard(legacy) == expected
+    assert legacy.payloads() == expected
     assert owner.column(OUTBOX) == expected
 
 
@@ -125,7 +108,7 @@ def test_a_trigger_of_the_application(owner: Session, legacy: Listener, cast: Ro
             connection.execute(insert, [99])
         owner.run(DROP)
         connection.execute(insert, [20])
-    assert heard(legacy) == [str(n) for n in range(21)]
+    assert legacy.payloads() == [str(n) for n in range(21)]
     assert owner.column(OUTBOX) == [str(n) for n in range(10, 20)]
 
 
@@ -139,17 +122,17 @@ def test_what_is_not_caught(owner: Session, legacy: Listener, cast: Roles) -> No
         connection.execute("NOTIFY c, 'NOTIFY'")
         connection.execute("SELECT pg_catalog.pg_notify('c', 'by its full name')")
         connection.execute("SELECT public.tell()")
-    assert heard(legacy) == ["NOTIFY", "by its full name", "its own search_path"]
+    assert legacy.payloads() == ["NOTIFY", "by its full name", "its own search_path"]
     assert owner.column(OUTBOX) == []
 
 
-def test_roles_without_it_go_on_as_before(owner: Session, legacy: Listener, cast: Roles) -> None:
+def test_roles_without_it_notify_as_before(owner: Session, legacy: Listener, cast: Roles) -> None:
     owner.run(CREATE)
-    for kind in ("application", "nobody"):
+    for kind in ("application", "stranger"):
         with application(cast, kind) as connection:
             connection.execute(CALL)
     owner.run(CALL)
-    assert heard(legacy) == ["x"] * 3
+    assert legacy.payloads() == ["x"] * 3
     assert owner.column(OUTBOX) == []
 
 
@@ -178,9 +161,9 @@ def test_nothing_else_changes(owner: Session, cast: Roles) -> None:
 # Rights
 
 
-@pytest.mark.parametrize("kind", ["nobody", "reader"])
+@pytest.mark.parametrize("kind", ["stranger", "reader"])
 def test_a_role_without_rights(owner: Session, legacy: Listener, cast: Roles, kind: str) -> None:
-    """Is told what it lacks, and notifies nothing: it would be lost without anybody knowing."""
+    """Is told what it lacks, and notifies nothing: it would be lost unnoticed."""
     owner.run(CREATE)
     with application(cast, kind, PATHS[0]) as connection:
         with pytest.raises(errors.InsufficientPrivilege, match="may not publish here") as refused:
@@ -189,7 +172,7 @@ def test_a_role_without_rights(owner: Session, legacy: Listener, cast: Roles, ki
         assert grant in str(refused.value.diag.message_hint)
         with pytest.raises(errors.InsufficientPrivilege):
             connection.execute("SELECT pg_notify(NULL, NULL)")
-    assert heard(legacy) == []
+    assert legacy.payloads() == []
     assert owner.column(OUTBOX) == []
 
 
@@ -199,7 +182,7 @@ def test_a_channel_that_was_not_granted(owner: Session, legacy: Listener, cast: 
     with application(cast, path=PATHS[0]) as connection:
         with pytest.raises(errors.InsufficientPrivilege, match="may not publish here"):
             connection.execute("SELECT pg_notify('d', 'x')")
-    assert heard(legacy) == []
+    assert legacy.payloads() == []
 
 
 def privileges(owner: Session) -> set[tuple[str, str]]:
@@ -210,14 +193,14 @@ def privileges(owner: Session) -> set[tuple[str, str]]:
     return set(owner.run(query))
 
 
-def test_nobody_but_the_owner_can_create_in_it(owner: Session, cast: Roles) -> None:
-    """Not even whom default privileges, or somebody, would let."""
-    everyone = set(cast.names.values())
-    for name in everyone:
+def test_only_the_owner_can_create_in_it(owner: Session, cast: Roles) -> None:
+    """Not even a role that default privileges, or a GRANT, would allow."""
+    names = set(cast.names.values())
+    for name in names:
         owner.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {name}")
     owner.run(CREATE)
     assert privileges(owner) == {("PUBLIC", "USAGE")}
-    owner.run(f"GRANT CREATE ON SCHEMA durable_notify_compat TO {cast.names['nobody']}, PUBLIC")
+    owner.run(f"GRANT CREATE ON SCHEMA durable_notify_compat TO {cast.names['stranger']}, PUBLIC")
     owner.run(CREATE)  # again: it is made what it should be
     assert privileges(owner) == {("PUBLIC", "USAGE")}
     for kind in cast.names:
@@ -242,12 +225,12 @@ def test_rights_that_are_left_would_be_noticed(owner: Session, cast: Roles) -> N
         ("'REVOKE ALL ON SCHEMA durable_notify_compat FROM %s'", "'SELECT %L'"),
     )
     with pytest.raises(AssertionError):
-        test_nobody_but_the_owner_can_create_in_it(owner, cast)
+        test_only_the_owner_can_create_in_it(owner, cast)
 
 
-def test_a_schema_of_somebody_else(owner: Session, cast: Roles) -> None:
+def test_a_schema_of_another_owner(owner: Session, cast: Roles) -> None:
     """What is in it would be called in place of what others mean."""
-    name = cast.names["nobody"]
+    name = cast.names["stranger"]
     owner.run(f"CREATE SCHEMA durable_notify_compat AUTHORIZATION {name}")
     with pytest.raises(errors.InvalidParameterValue, match=f"exists and belongs to {name}"):
         owner.run(CREATE)
@@ -255,8 +238,8 @@ def test_a_schema_of_somebody_else(owner: Session, cast: Roles) -> None:
 
 
 def test_it_belongs_to_the_owner_of_our_schema(empty_dsn: str, cast: Roles) -> None:
-    """Whoever makes it: the owner, or a superuser. So the owner can remove it."""
-    name = cast.names["nobody"]
+    """Created by the owner or by a superuser: the owner can remove it."""
+    name = cast.names["stranger"]
     with psycopg.connect(empty_dsn, autocommit=True) as admin:
         database = sql.Identifier(admin.info.dbname)
         admin.execute(
@@ -290,61 +273,22 @@ def test_made_and_removed_again(owner: Session) -> None:
     assert owner.value("SELECT to_regproc('durable_notify_compat.pg_notify')") is not None
 
 
-class Notifying:
-    """An application that calls pg_notify() in a thread, until told to stop."""
-
-    def __init__(self, cast: Roles, name: str) -> None:
-        self.name = name
-        self.sent = 0
-        self.failed: list[psycopg.Error] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=[cast], daemon=True)
-        self._thread.start()
-
-    def _run(self, cast: Roles) -> None:
-        with application(cast) as connection:
-            while not self._stop.is_set():
-                try:
-                    connection.execute(
-                        "SELECT pg_notify(%s, %s)", ["c", f"{self.name} {self.sent + 1}"]
-                    )
-                except psycopg.Error as error:
-                    self.failed.append(error)
-                else:
-                    self.sent += 1
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-
 def test_made_and_removed_under_load(owner: Session, legacy: Listener, cast: Roles) -> None:
     """LISTEN hears everything, once, in order, all the time; while it is there, all is durable."""
     with application(cast, path=PATHS[1]):
         pass
-    running = [Notifying(cast, name) for name in "ab"]
-
-    def each_goes_on() -> None:
-        reached = [one.sent + 20 for one in running]
-        eventually(lambda: all(one.sent >= n for one, n in zip(running, reached, strict=True)))
-
+    notify = "SELECT pg_notify('c', %s)"
+    running = [Sender(name, lambda: application(cast), notify) for name in "ab"]
     due: list[str] = []
     for _ in range(4):
-        each_goes_on()
+        each_continues(running)
         owner.run(CREATE)
-        first = [one.sent + 2 for one in running]  # the one under way may have begun before
-        each_goes_on()
-        due += [
-            f"{one.name} {n}"
-            for one, start in zip(running, first, strict=True)
-            for n in range(start, one.sent + 1)
-        ]
+        due += sent_during(running, lambda: each_continues(running))
         owner.run(DROP)
-    each_goes_on()
+    each_continues(running)
     for one in running:
         one.stop()
-    told = heard(legacy)
+    told = legacy.payloads()
     for one in running:
         mine = [payload for payload in told if payload.startswith(one.name)]
         assert mine == [f"{one.name} {n}" for n in range(1, one.sent + 1)]

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import base64
-import threading
 
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.types.json import Jsonb
 
+from tests.sql.bridge.senders import Sender, each_continues, sent_during
 from tests.support.injection import plant
 from tests.support.names import CHANNELS
 from tests.support.observe import Listener
 from tests.support.roles import roles
 from tests.support.sessions import Session, Sessions
-from tests.support.wait import eventually
 
 MIRROR = "SELECT durable_notify.set_mirror(%s, %s)"
 BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'durable_notify.mirror_of(text)'::regprocedure"
 LIMIT = 7999  # bytes, of what NOTIFY takes
-
-
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def legacy(sessions: Sessions) -> Listener:
-    """A program that listens to channel c, and knows nothing else."""
-    listener = Listener(sessions)
-    listener.hear("c")
-    return listener
-
-
-def heard(listener: Listener) -> list[str]:
-    """The payloads it has been told since it was last asked."""
-    return [payload for _, payload in listener.heard()]
 
 
 # What is notified
@@ -57,7 +32,7 @@ def test_json(owner: Session, publisher: Session, legacy: Listener) -> None:
         ({"a": {"b": "ü"}}, '{"a": {"b": "ü"}}'),
     ):  # fmt: skip
         publisher.publish(payload)
-        assert heard(legacy) == [raw]
+        assert legacy.payloads() == [raw]
 
 
 def test_bytes(owner: Session, publisher: Session, legacy: Listener) -> None:
@@ -66,7 +41,7 @@ def test_bytes(owner: Session, publisher: Session, legacy: Listener) -> None:
     for length in (0, 1, 57, 58, 5997):
         data = bytes(n % 256 for n in range(length))
         publisher.run("SELECT durable_notify.publish('t', NULL, data => %b)", data)
-        assert heard(legacy) == [base64.b64encode(data).decode()]
+        assert legacy.payloads() == [base64.b64encode(data).decode()]
 
 
 def send_at_the_limit(publisher: Session) -> list[str]:
@@ -85,7 +60,7 @@ def test_at_the_limit_and_over_it(owner: Session, publisher: Session, legacy: Li
     owner.run(MIRROR, "t", "c")
     expected = send_at_the_limit(publisher)
     assert [len(sent) < 20 for sent in expected] == [False, False, True, True, True, True, True]
-    assert heard(legacy) == expected
+    assert legacy.payloads() == expected
 
 
 @pytest.mark.parametrize("limit", ["<= 8000", "< 7999"])
@@ -105,8 +80,8 @@ def test_many_in_one_transaction(owner: Session, publisher: Session, legacy: Lis
             publisher.publish(n)
         publisher.run("SELECT durable_notify.publish_many('t', '{100,101,101}')")
         publisher.run("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '102')")
-        assert heard(legacy) == []
-    assert heard(legacy) == [str(n) for n in range(103)]
+        assert legacy.payloads() == []
+    assert legacy.payloads() == [str(n) for n in range(103)]
 
 
 def test_rolled_back(owner: Session, publisher: Session, legacy: Listener) -> None:
@@ -123,7 +98,7 @@ def test_rolled_back(owner: Session, publisher: Session, legacy: Listener) -> No
         publisher.run("SAVEPOINT s")
         publisher.publish(5)
         publisher.run("RELEASE s")
-    assert heard(legacy) == ["2", "4", "5"]
+    assert legacy.payloads() == ["2", "4", "5"]
 
 
 @pytest.mark.parametrize("policy", ["when_waiting", "always", "never"])
@@ -138,8 +113,8 @@ def test_whatever_the_policy(
     with publisher.transaction():
         first = publisher.publish("a")
         publisher.publish("b")
-    assert heard(legacy) == ["a", "b"]
-    assert heard(waiting) == ([] if policy == "never" else [str(first)])
+    assert legacy.payloads() == ["a", "b"]
+    assert waiting.payloads() == ([] if policy == "never" else [str(first)])
 
 
 def test_other_topics_are_not_mirrored(
@@ -160,23 +135,23 @@ def test_two_topics_on_one_channel(owner: Session, publisher: Session, legacy: L
     publisher.publish(2, topic="u")
     owner.run(MIRROR, "u", None)
     publisher.publish(3, topic="u")
-    assert heard(legacy) == ["1", "2"]
+    assert legacy.payloads() == ["1", "2"]
 
 
 def test_what_is_carried_over_is_not_mirrored_again(
     owner: Session, publisher: Session, legacy: Listener
 ) -> None:
-    """Rows that logical replication or a restored dump brings were mirrored where they come from."""
+    """Rows that logical replication or a restored dump brings were mirrored at their origin."""
     owner.run(MIRROR, "t", "c")
     publisher.run("SET session_replication_role = replica")
     publisher.run("""
         INSERT INTO durable_notify.outbox (xid, topic, payload, id) OVERRIDING SYSTEM VALUE
         VALUES ('3', 't', '"old"', 1000)""")
     publisher.publish("new")
-    assert heard(legacy) == ["new"]
+    assert legacy.payloads() == ["new"]
 
 
-def test_whoever_may_publish_mirrors(dsn: str, owner: Session, legacy: Listener) -> None:
+def test_every_publisher_mirrors(dsn: str, owner: Session, legacy: Listener) -> None:
     owner.run(MIRROR, "t", "c")
     with roles(
         dsn, {"publisher": [("publish", ["t"], None)], "inserter": [("insert", None, None)]}
@@ -186,7 +161,7 @@ def test_whoever_may_publish_mirrors(dsn: str, owner: Session, legacy: Listener)
         with psycopg.connect(cast.login("inserter"), autocommit=True) as inserter:
             inserter.execute("SET search_path = pg_temp")
             inserter.execute("INSERT INTO durable_notify.outbox (topic, payload) VALUES ('t', '2')")
-    assert heard(legacy) == ["1", "2"]
+    assert legacy.payloads() == ["1", "2"]
 
 
 # How they are kept
@@ -214,7 +189,7 @@ def test_the_function_comes_back_byte_for_byte(owner: Session) -> None:
 
 @pytest.mark.parametrize("scs", ["on", "off"])
 def test_names(sessions: Sessions, owner: Session, publisher: Session, scs: str) -> None:
-    """A channel can have any name that LISTEN takes, whoever publishes with which settings."""
+    """A channel can have any name that LISTEN takes, with any settings of the publisher."""
     for session in (owner, publisher):
         session.run(f"SET standard_conforming_strings = {scs}")
     listener = Listener(sessions)
@@ -323,63 +298,29 @@ def test_no_lock_on_the_outbox(sessions: Sessions, owner: Session) -> None:
     publisher.commit()
 
 
-class Publishing:
-    """Publishes numbers in a thread, a transaction each, until told to stop."""
-
-    def __init__(self, dsn: str, name: str) -> None:
-        self.name = name
-        self.done = 0
-        self.error: Exception | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=[dsn], daemon=True)
-        self._thread.start()
-
-    def _run(self, dsn: str) -> None:
-        try:
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                while not self._stop.is_set():
-                    payload = Jsonb(f"{self.name} {self.done + 1}")
-                    connection.execute("SELECT durable_notify.publish('t', %s)", [payload])
-                    self.done += 1
-        except Exception as error:
-            self.error = error
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        assert self.error is None, self.error
-
-
 def test_changed_while_publishers_run(dsn: str, owner: Session, legacy: Listener) -> None:
-    """Whatever is published while a topic is mirrored is heard, once; nobody fails."""
-    publishers = [Publishing(dsn, name) for name in "ab"]
+    """Whatever is published while a topic is mirrored is heard, once; no publisher fails."""
+    publish = "SELECT durable_notify.publish('t', to_jsonb(%s::text))"
+    senders = [
+        Sender(name, lambda: psycopg.connect(dsn, autocommit=True), publish) for name in "ab"
+    ]
 
-    def each_goes_on() -> None:
-        reached = [p.done + 20 for p in publishers]
-        eventually(
-            lambda: all(p.done >= n or p.error for p, n in zip(publishers, reached, strict=True))
-        )
+    def change() -> None:
+        each_continues(senders)
+        owner.run("SELECT durable_notify.set_notify_policy('t', 'never')")
+        each_continues(senders)
+        owner.run("SELECT durable_notify.set_notify_policy('t', 'when_waiting')")
 
     due: list[str] = []
     for _ in range(4):
         owner.run(MIRROR, "t", "c")
-        # The one under way may have begun before.
-        first = [p.done + 2 for p in publishers]
-        each_goes_on()
-        owner.run("SELECT durable_notify.set_notify_policy('t', 'never')")
-        each_goes_on()
-        owner.run("SELECT durable_notify.set_notify_policy('t', 'when_waiting')")
-        due += [
-            f"{p.name} {n}"
-            for p, start in zip(publishers, first, strict=True)
-            for n in range(start, p.done + 1)
-        ]
+        due += sent_during(senders, change)
         owner.run(MIRROR, "t", None)
-        each_goes_on()
-    for p in publishers:
-        p.stop()
-    told = heard(legacy)
+        each_continues(senders)
+    for one in senders:
+        one.stop()
+        assert one.failed == []
+    told = legacy.payloads()
     assert len(told) == len(set(told))
     assert set(due) <= set(told)
-    assert len(told) < sum(p.done for p in publishers)
+    assert len(told) < sum(one.sent for one in senders)

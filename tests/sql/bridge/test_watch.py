@@ -1,4 +1,4 @@
-"""watch(): the changes of a table, as whoever reads its topic sees them."""
+"""watch(): the changes of a table, as a reader of its topic sees them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ WATCH_SOME = "SELECT durable_notify.watch(%s, %s, %s)"
 UNWATCH = "SELECT durable_notify.unwatch(%s, %s)"
 CHANGES = "DELETE FROM durable_notify.outbox WHERE topic = %s RETURNING id, key, payload"
 BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
-
-
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
 
 
 def changes(owner: Session, topic: str = "t") -> list[tuple[str | None, dict[str, Any]]]:
@@ -108,7 +103,7 @@ def test_rolled_back(owner: Session) -> None:
 
 @pytest.mark.usefixtures("items")
 def test_in_the_order_of_the_key(sessions: Sessions, owner: Session) -> None:
-    """Of one row, ids follow what was done to it, whoever did."""
+    """Of one row, ids follow the order of its changes, from all writers."""
     one, two = sessions.take(2)
     one.run("INSERT INTO items VALUES (1, '0')")
     one.begin()
@@ -231,7 +226,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def test_the_same_whoever_writes(sessions: Sessions, owner: Session) -> None:
+def test_the_same_with_every_writer(sessions: Sessions, owner: Session) -> None:
     """A session's settings change neither key nor values: a row has one key."""
     owner.run(
         "CREATE TABLE public.odd (a timestamptz, b interval, c bytea, d float8, PRIMARY KEY (a, b, c, d))"
@@ -258,7 +253,7 @@ def test_the_same_whoever_writes(sessions: Sessions, owner: Session) -> None:
 def test_a_setting_forgotten_would_be_noticed(sessions: Sessions, owner: Session) -> None:
     owner.run("ALTER FUNCTION durable_notify._watch_trigger() RESET TimeZone")
     with pytest.raises(AssertionError):
-        test_the_same_whoever_writes(sessions, owner)
+        test_the_same_with_every_writer(sessions, owner)
 
 
 def test_generated_columns(owner: Session) -> None:

@@ -82,7 +82,7 @@ def test_no_more(owner: Session) -> None:
     assert published(owner) == []
 
 
-def test_a_trigger_of_somebody_else_stays(owner: Session) -> None:
+def test_another_owners_trigger_stays(owner: Session) -> None:
     name = owner.value("SELECT durable_notify._watch_trigger_name('t')")
     owner.run(
         "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
@@ -118,7 +118,7 @@ def test_what_is_watched_wakes_and_is_mirrored(sessions: Sessions, owner: Sessio
 
 
 def test_prepared_transactions(owner: Session) -> None:
-    """Go on, while nobody waits."""
+    """Continue, while no consumer waits."""
     owner.run(WATCH, "items", "t")
     with owner.transaction():
         owner.run("INSERT INTO items VALUES (1)")
@@ -257,8 +257,8 @@ def test_a_wait_without_end_would_be_noticed(sessions: Sessions, owner: Session)
         test_it_waits_for_writers_but_not_for_long(sessions, owner)
 
 
-def test_readers_go_on_while_it_is_made(sessions: Sessions, owner: Session) -> None:
-    """Watched for the first time, or anew: only writers wait for the commit."""
+def test_readers_continue_while_it_is_created(sessions: Sessions, owner: Session) -> None:
+    """Watched for the first time, or again: only writers wait for the commit."""
     reader = sessions.session()
     reader.run("SET lock_timeout = '2s'")
     for _ in range(2):

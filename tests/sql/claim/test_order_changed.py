@@ -1,4 +1,4 @@
-"""order_by is changed while messages are handed out, and come again: none is stuck, nothing hangs."""
+"""order_by is changed while messages are delivered and retried: none is stuck, nothing hangs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 import durable_notify as dn
 from tests.support.injection import plant
+from tests.support.schedules import drain
 from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
 from tests.support.wait import eventually
 
@@ -33,14 +34,6 @@ def change(session: Session, order_by: str) -> None:
     session.run(CONFIGURE, Jsonb({"order_by": order_by}))
 
 
-def drain(session: Session) -> list[int]:
-    found: list[int] = []
-    while batch := session.claim():
-        found += ids(batch)
-        session.ack(batch)
-    return found
-
-
 def retry_whole(session: Session, held: list[Message]) -> None:
     session.settle(held[0].token, retried=held)
 
@@ -58,7 +51,7 @@ SENDS = [retry_whole, retry_in_part, give_back]
 
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize(("old", "new"), CHANGES)
-def test_what_comes_again_in_an_open_transaction_follows_the_new_order(
+def test_a_retry_in_an_open_transaction_follows_the_new_order(
     sessions: Sessions, old: str, new: str, send: object
 ) -> None:
     one, handler, admin = ready(sessions, 3, old)
@@ -68,7 +61,7 @@ def test_what_comes_again_in_an_open_transaction_follows_the_new_order(
     assert callable(send)
     send(handler, held)
     changing = admin.start(CONFIGURE, Jsonb({"order_by": new}))
-    assert one.claim() == []  # claims go on: it does not wait with the group's lock held
+    assert one.claim() == []  # claims continue: it does not wait with the group's lock held
     handler.commit()
     changing.result(timeout=BOUND)
     wanted = {"none": {None}, "key": {"a", "b"}, "strict": {""}}[new]
@@ -79,7 +72,7 @@ def test_what_comes_again_in_an_open_transaction_follows_the_new_order(
 
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize(("old", "new"), CHANGES)
-def test_what_was_handed_out_before_follows_the_new_order(
+def test_what_was_delivered_before_follows_the_new_order(
     sessions: Sessions, old: str, new: str, send: object
 ) -> None:
     one, two = ready(sessions, 2, old)
@@ -95,7 +88,7 @@ def test_what_was_handed_out_before_follows_the_new_order(
 
 
 def test_keys_of_leases_from_before_are_kept_apart(sessions: Sessions) -> None:
-    """Handed out in a group without order, they hold back what follows once there is one."""
+    """Delivered in a group without order, they hold back what follows once there is one."""
     one, two = ready(sessions, 2, "none")
     first = one.publish(key="k")
     held = two.claim()

@@ -1,4 +1,4 @@
-"""Order by key and strict order: what a group is never handed, however its consumers race."""
+"""Order by key and strict order: what a group is never delivered, however its consumers race."""
 
 from __future__ import annotations
 
@@ -25,14 +25,8 @@ def settle(session: Session, message: Message, outcome: str = "acked", **more: o
     return found
 
 
-def ready(sessions: Sessions, count: int = 2) -> list[Session]:
-    several = sessions.take(count)
-    several[0].subscribe()
-    return several
-
-
 def test_one_message_of_a_key_at_a_time(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     first, second = (one.publish(key="k") for _ in range(2))
     other, plain = one.publish(key="l"), one.publish()
     (held,) = one.claim(1)
@@ -45,7 +39,7 @@ def test_one_message_of_a_key_at_a_time(sessions: Sessions) -> None:
 
 
 def test_several_of_a_key_in_one_lease_come_in_order(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     published = [one.publish(key="k") for _ in range(3)]
     batch = one.claim()
     assert ids(batch) == published
@@ -59,7 +53,7 @@ def test_several_of_a_key_in_one_lease_come_in_order(sessions: Sessions) -> None
 
 
 def test_a_retry_holds_back_its_key_and_nothing_else(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     first, second, third = (one.publish(key="k") for _ in range(3))
     other = one.publish(key="l")
     batch = one.claim()
@@ -75,7 +69,7 @@ def test_a_retry_holds_back_its_key_and_nothing_else(sessions: Sessions) -> None
 
 
 def test_out_of_order_is_refused_and_changes_nothing(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     published = [one.publish(key="k") for _ in range(2)]
     batch = one.claim()
     for outcome in ("acked", "rejected"):
@@ -90,7 +84,7 @@ def test_out_of_order_is_refused_and_changes_nothing(sessions: Sessions) -> None
 
 
 def test_a_later_one_may_be_retried(sessions: Sessions) -> None:
-    one, _ = ready(sessions)
+    one, _ = sessions.readers(2)
     for _ in range(2):
         one.publish(key="k")
     batch = one.claim()
@@ -100,7 +94,7 @@ def test_a_later_one_may_be_retried(sessions: Sessions) -> None:
 
 
 def test_a_crash_keeps_the_order(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     published = [one.publish(key="k") for _ in range(3)]
     assert ids(one.claim(2)) == published[:2]
     one.run(LONG_GONE)
@@ -112,7 +106,7 @@ def test_a_crash_keeps_the_order(sessions: Sessions) -> None:
 
 
 def test_an_open_transaction_that_settles_keeps_its_key(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     first, second = (one.publish(key="k") for _ in range(2))
     (held,) = one.claim(1)
     one.begin()
@@ -125,8 +119,8 @@ def test_an_open_transaction_that_settles_keeps_its_key(sessions: Sessions) -> N
     assert first < second
 
 
-def test_parking_is_bounded_and_goes_on(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+def test_parking_is_bounded_and_continues(sessions: Sessions) -> None:
+    one, two = sessions.readers(2)
     configure(one, park_limit=5)
     published = [one.publish(key="k") for _ in range(12)]
     free = one.publish(key="free")
@@ -142,7 +136,7 @@ def test_parking_is_bounded_and_goes_on(sessions: Sessions) -> None:
 
 
 def test_messages_put_off_do_not_hide_those_behind(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     (held,) = [one.publish(key="k")] and one.claim(1)
     for _ in range(20):
         one.publish(key="k")
@@ -152,7 +146,7 @@ def test_messages_put_off_do_not_hide_those_behind(sessions: Sessions) -> None:
 
 
 def test_no_order(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     configure(one, order_by="none")
     published = [one.publish(key="k") for _ in range(4)]
     first = one.claim(2)
@@ -164,7 +158,7 @@ def test_no_order(sessions: Sessions) -> None:
 
 
 def test_changed_order_holds_for_what_is_under_way(sessions: Sessions) -> None:
-    one, two = ready(sessions)
+    one, two = sessions.readers(2)
     configure(one, order_by="none")
     published = [one.publish(key="k") for _ in range(3)]
     (held,) = one.claim(1)
@@ -188,7 +182,7 @@ DEFERRED_FIRST = f"""held_back := ARRAY(
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_settle_between_two_looks_of_a_claim(sessions: Sessions, planted: bool) -> None:
     """Leases and outcomes first, deferred after: else a retry in between is overtaken."""
-    one, two, gate = ready(sessions, 3)
+    one, two, gate = sessions.readers(3)
     first, second = (one.publish(key="k") for _ in range(2))
     (held,) = one.claim(1)
     if planted:
@@ -208,8 +202,8 @@ def test_a_settle_between_two_looks_of_a_claim(sessions: Sessions, planted: bool
 # Strict order.
 
 
-def strict(sessions: Sessions, count: int = 3) -> list[Session]:
-    several = ready(sessions, count)
+def strict(sessions: Sessions, count: int = 3) -> tuple[Session, ...]:
+    several = sessions.readers(count)
     configure(several[0], order_by="strict")
     return several
 
@@ -229,12 +223,12 @@ def test_strict_waits_for_publishers_in_flight(sessions: Sessions) -> None:
     assert one.run("SELECT * FROM durable_notify.blocking_publishers('g')") == []
 
 
-def test_strict_goes_on_beside_publishers_that_came_later(sessions: Sessions) -> None:
+def test_strict_continues_beside_publishers_that_came_later(sessions: Sessions) -> None:
     one, slow, other = strict(sessions)
     slow.begin()
     rolled_back = slow.publish()
     second = other.publish()
-    assert one.claim() == []  # notes who publishes
+    assert one.claim() == []  # records the open publishers
     later = sessions.session()
     later.begin()
     later.publish()
@@ -293,7 +287,53 @@ def test_strict_without_the_list_is_caught(sessions: Sessions) -> None:
     assert ids(one.claim()) == [second], "the planted bug is gone"
 
 
-def test_strict_has_one_batch_at_work(sessions: Sessions) -> None:
+def test_strict_waits_for_ids_that_are_drawn_again(sessions: Sessions) -> None:
+    one, slow, other = strict(sessions)
+    slow.begin()
+    slow.publish()
+    last = [other.publish() for _ in range(5)][-1]
+    assert one.claim() == []
+    slow.rollback()
+    slow.begin()
+    slow.publish(topic="another")
+    batch = one.claim()
+    assert ids(batch)[-1] == last
+    one.ack(batch)
+    slow.rollback()
+    other.run("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    slow.begin()
+    first, second = slow.publish(), other.publish()
+    assert one.claim() == []
+    slow.commit()
+    assert ids(one.claim()) == [first, second] == [1, 2]
+
+
+def test_a_strict_claim_and_a_truncate_at_once(sessions: Sessions) -> None:
+    """They do not wait for each other, and nothing is left of what the claim recorded."""
+    one, slow, other = strict(sessions)
+    gate = sessions.session()
+    plant(
+        other,
+        "_advance_watermark",
+        ("    RETURN recorded.last_id;\nEND", f"{GATE} RETURN recorded.last_id;\nEND"),
+    )
+    slow.publish()
+    slow.begin()
+    slow.publish(topic="another")
+    gate.begin()
+    gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
+    claim = one.start("SELECT id FROM durable_notify.claim('g', '{t}')")
+    sessions.wait_until_blocked(one, claim)
+    slow.rollback()
+    emptied = other.start("TRUNCATE durable_notify.outbox RESTART IDENTITY")
+    sessions.wait_until_blocked(other, emptied)
+    gate.rollback()
+    claim.result()
+    emptied.result()
+    assert other.run("SELECT FROM durable_notify.watermark") == []
+
+
+def test_strict_has_one_batch_in_progress(sessions: Sessions) -> None:
     one, two, _ = strict(sessions)
     published = [one.publish(key=str(n)) for n in range(4)]
     batch = one.claim(2)
@@ -313,7 +353,7 @@ class Handled:
     """What consumers did, and whether it kept to the order."""
 
     def __init__(self) -> None:
-        self.at_work: dict[str, dict[int, set[int]]] = {}  # by key and lease: messages
+        self.in_progress: dict[str, dict[int, set[int]]] = {}  # by key and lease: messages
         self.done: dict[str, list[int]] = {}
         self.acked: list[int] = []
         self.faults: list[str] = []
@@ -321,17 +361,17 @@ class Handled:
     def begin(self, message: Message) -> None:
         if message.key is None:
             return
-        leases = self.at_work.setdefault(message.key, {})
+        leases = self.in_progress.setdefault(message.key, {})
         leases.setdefault(message.token, set()).add(message.id)
         if len(leases) > 1:
-            self.faults.append(f"{message.key} is at work under {leases}")
+            self.faults.append(f"{message.key} is in progress under {leases}")
 
     def end(self, message: Message, *, acked: bool) -> None:
         if acked:
             self.acked.append(message.id)
         if message.key is None:
             return
-        leases = self.at_work[message.key]
+        leases = self.in_progress[message.key]
         leases[message.token].discard(message.id)
         if not leases[message.token]:
             del leases[message.token]
@@ -345,7 +385,7 @@ class Handled:
 def race(sessions: Sessions, seed: int) -> tuple[Handled, set[int]]:
     """Let consumers race for keyed messages, each acting in turn by the dice."""
     dice = random.Random(seed)
-    publisher, *consumers = ready(sessions, 4)
+    publisher, *consumers = sessions.readers(4)
     handled, published = Handled(), set()
     held: dict[Session, list[Message]] = {session: [] for session in consumers}
 
@@ -401,7 +441,7 @@ def test_races_keep_the_order(sessions: Sessions, seed: int) -> None:
     assert sorted(handled.acked) == sorted(published), f"seed {seed}"
 
 
-def test_races_see_a_key_let_go_too_early(sessions: Sessions) -> None:
+def test_races_see_a_key_released_too_early(sessions: Sessions) -> None:
     director = sessions.take(1)[0]
     director.run("SELECT durable_notify.subscribe('g', '{t}')")
     plant(

@@ -1,6 +1,6 @@
-"""What a claim reads: little more than it hands over, however much is kept and whoever writes.
+"""What a claim reads: little more than it delivers, however much is kept, beside any writers.
 
-Counted, not timed: rows fetched by indexes, rows read by scanning the log, and pages touched by
+Counted, not timed: rows fetched by indexes, rows read by scanning the outbox, and pages touched by
 everything that the claim runs.
 """
 
@@ -65,7 +65,7 @@ def claim(session: Session) -> Reading:
 
 @pytest.fixture(scope="module")
 def big(server: Postgres, template: str) -> Iterator[str]:
-    """A database with much in its log, never analysed, to copy."""
+    """A database with a large outbox, never analysed, to copy."""
     with server.database(template) as name:
         session = Session(server.dsn(name))
         session.run("ALTER TABLE durable_notify.outbox_1 SET (autovacuum_enabled = off)")
@@ -108,8 +108,8 @@ def test_at_the_end(reader: Session) -> None:
         assert reading.modest, reading
 
 
-def test_planned_while_the_log_was_small(dsn: str) -> None:
-    """Plans are cached: those of a new installation must do for a log that has grown."""
+def test_planned_while_the_outbox_was_small(dsn: str) -> None:
+    """Plans are cached: those of a new installation must do for an outbox that has grown."""
     with Sessions(dsn) as sessions:
         reader, slow, other = sessions.take(3)
         reader.run("ALTER TABLE durable_notify.outbox_1 SET (autovacuum_enabled = off)")
@@ -181,7 +181,7 @@ def test_after_one_late_and_large_transaction(sessions: Sessions, reader: Sessio
 
 
 def test_what_is_due_is_no_more_than_was_asked_for(sessions: Sessions) -> None:
-    """Planned while next to nothing was deferred, as after a restore: each row was looked for anew."""
+    """Planned while next to nothing was deferred, as after a restore: each row was searched again."""
     session = sessions.session()
     session.subscribe("g")
     session.run("ANALYZE durable_notify.deferred")
@@ -193,7 +193,7 @@ def test_what_is_due_is_no_more_than_was_asked_for(sessions: Sessions) -> None:
 
 
 def test_what_waited_for_its_key_is_looked_up_once(sessions: Sessions) -> None:
-    """Planned for few: as a join, all that can go was found anew for each message that waits."""
+    """Planned for few: as a join, all that can go was searched again for each message that waits."""
     keyed = """
         INSERT INTO durable_notify.outbox (topic, key, payload)
         SELECT 'keyed', 'k' || n, to_jsonb(n) FROM generate_series(1, %s) AS n"""

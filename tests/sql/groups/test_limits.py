@@ -1,4 +1,4 @@
-"""What a group can be told in SQL: one consumer, limits, pause, patterns, expiry and delay."""
+"""The options of a group in SQL: one consumer, limits, pause, patterns, expiry and delay."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tests.support.sessions import BOUND, Message, Session, Sessions, ids
 
 @pytest.fixture
 def one(sessions: Sessions) -> Session:
-    session = sessions.session()
-    session.subscribe()
-    return session
+    return sessions.reader()
 
 
 def configure(session: Session, **options: object) -> None:
@@ -28,7 +26,7 @@ def claim_as(
     return [Message(*row) for row in session.run(query, most, lease, consumer)]
 
 
-def due(session: Session, consumer: str = "nobody", topic: str = "t") -> float | None:
+def due(session: Session, consumer: str = "unknown", topic: str = "t") -> float | None:
     found = session.value("SELECT durable_notify.next_due('g', ARRAY[%s], %s)", topic, consumer)
     return None if found is None else float(found)
 
@@ -36,7 +34,7 @@ def due(session: Session, consumer: str = "nobody", topic: str = "t") -> float |
 # One consumer at a time.
 
 
-def test_only_the_active_consumer_is_handed_messages(sessions: Sessions, one: Session) -> None:
+def test_only_the_active_consumer_gets_messages(sessions: Sessions, one: Session) -> None:
     configure(one, exclusive=True)
     published = [one.publish() for _ in range(4)]
     assert ids(claim_as(one, "first", most=2)) == published[:2]
@@ -235,7 +233,7 @@ def test_a_topic_that_begins_while_a_pattern_is_subscribed(sessions: Sessions) -
     assert ids(one.claim(group="p", topics="a.b")) == [first]
 
 
-def test_what_was_there_before_now_is_not_handed_out(sessions: Sessions) -> None:
+def test_what_was_there_before_now_is_not_delivered(sessions: Sessions) -> None:
     one = sessions.session()
     one.publish(topic="a.b")
     one.run("SELECT durable_notify.subscribe('p', '{a.*}', 'now')")
@@ -283,7 +281,7 @@ def test_a_delayed_message_waits_and_does_not_hold_back_its_key(one: Session) ->
     assert 3000 < (due(one) or 0) <= 3600
     one.run("UPDATE durable_notify.outbox SET deliver_at = 'epoch'")
     one.run("UPDATE durable_notify.deferred SET due_at = 'epoch'")
-    assert one.claim() == []  # its key is at work
+    assert one.claim() == []  # its key is in progress
     one.ack([message])
     (message,) = one.claim()
     assert (message.id, message.attempt) == (delayed, 1)

@@ -1,4 +1,4 @@
-"""The log's partitions: made ahead, closed, emptied, dropped and written anew, beside who reads and publishes."""
+"""Partitions: created ahead, closed, truncated, dropped and rewritten, beside readers and publishers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL_MAY_GO = """
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """Has had the log laid out anew, in partitions of WIDTH ids."""
+    """A session of the owner; partitions have WIDTH ids."""
     owner = sessions.session()
     lay_out_partitions(owner, WIDTH)
     return owner
@@ -35,7 +35,7 @@ REMOVE = "SELECT durable_notify._truncate_partition()"
 
 
 def tidy(session: Session) -> list[int]:
-    """Leave no partition that can go; what was emptied, dropped and repacked, step by step."""
+    """Remove each partition that can go; returns what was truncated, dropped and rewritten, by step."""
     session.run("SELECT durable_notify._advance_watermark()")
     session.run(NOTE)
     done = []
@@ -51,6 +51,21 @@ def size(session: Session) -> int:
           FROM pg_partition_tree('durable_notify.outbox') WHERE isleaf"""
     found: int = session.value(query)
     return found
+
+
+def half_empty_partition(owner: Session) -> None:
+    """Make a closed partition of which most was removed."""
+    lay_out_partitions(owner, 2000)
+    owner.run(PUBLISH, "t", 2000)
+    make_partitions(owner)
+    owner.run(PUBLISH, "t", 10)
+    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
+    if owner.connection.info.server_version >= 150000:
+        owner.run("SELECT pg_stat_force_next_flush()")
+    owner.run("SELECT durable_notify._advance_watermark()")
+    assert owner.value("SELECT durable_notify._close_partitions()") == 2001
+    removed = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
+    eventually(lambda: bool(owner.value(removed)))
 
 
 def test_ahead(owner: Session) -> None:
@@ -73,7 +88,7 @@ def test_as_wide_as_what_is_kept_asks_for(owner: Session) -> None:
     assert owner.value(IN_DEFAULT) == 0
 
 
-def test_each_partition_rings_whoever_inserts(owner: Session) -> None:
+def test_each_partition_rings_for_every_insert(owner: Session) -> None:
     """Of a trigger that is ENABLE ALWAYS its copies are, too."""
     owner.run(PUBLISH, "t", WIDTH + 1)
     make_partitions(owner)
@@ -85,7 +100,7 @@ def test_each_partition_rings_whoever_inserts(owner: Session) -> None:
         owner.publish(topic="a b")
 
 
-def test_nobody_made_one(owner: Session) -> None:
+def test_no_partition_was_created(owner: Session) -> None:
     """What is published goes to the default, is read from there, and what follows gets partitions again."""
     owner.subscribe()
     owner.run(PUBLISH, "t", 2 * WIDTH + 50)
@@ -138,14 +153,14 @@ def test_a_large_default_and_maintenance_that_died(sessions: Sessions, owner: Se
     reader.begin()
     reader.run(
         "SELECT FROM durable_notify.outbox LIMIT 1"
-    )  # a backup: nobody can drop the constraint
+    )  # a backup: no session can drop the constraint
     owner.run(PUBLISH, "t", 50 * WIDTH)
     reader.commit()
     while len(owner.run(PARTITIONS)) < 3:
         assert owner.value(step) == 1
     publisher.begin()
     late = publisher.publish()
-    assert owner.value(step) == 0  # who has drawn an id keeps it from skipping
+    assert owner.value(step) == 0  # a session that has drawn an id keeps it from skipping
     publisher.commit()
     assert owner.value(step) == 1
     first, _ = owner.run(PARTITIONS)[2]
@@ -170,7 +185,7 @@ def test_a_constraint_that_was_left_behind_goes_before_it_refuses(owner: Session
 
 
 def test_making_one_waits_for_no_reader(sessions: Sessions, owner: Session) -> None:
-    """It needs the default, which whoever reads the whole log has: it is for another time then."""
+    """It needs the default partition, which a reader of the whole outbox has locked: then the next round does it."""
     reader = sessions.session()
     owner.run(PUBLISH, "t", WIDTH + 1)
     reader.begin()
@@ -198,8 +213,8 @@ def test_making_one_is_put_off_while_a_transaction_publishes(
     assert len(drain(owner)) == 2 * WIDTH + 3
 
 
-def test_publishers_are_waited_for_where_none_is_ready(sessions: Sessions, owner: Session) -> None:
-    """And that lock alone is: the default, which readers have, is for another time as ever."""
+def test_publishers_are_waited_for_if_none_is_ready(sessions: Sessions, owner: Session) -> None:
+    """It waits for that lock alone: the default, which readers have locked, is left to the next round."""
     slow, making = sessions.take(2)
     plant(owner, "create_partitions", ("'500ms'", "'0'"))
     owner.run(PUBLISH, "t", 1)
@@ -221,7 +236,7 @@ def test_publishers_are_waited_for_where_none_is_ready(sessions: Sessions, owner
     assert owner.value(step) == 1
 
 
-def test_closed_once_nobody_can_add(sessions: Sessions, owner: Session) -> None:
+def test_closed_once_no_session_can_add(sessions: Sessions, owner: Session) -> None:
     slow = sessions.session()
     closed = "SELECT durable_notify._close_partitions()"
     slow.begin()
@@ -235,7 +250,7 @@ def test_closed_once_nobody_can_add(sessions: Sessions, owner: Session) -> None:
     assert owner.value(closed) == 2 * WIDTH + 1
 
 
-def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
+def test_not_closed_while_a_session_keeps_ids_for_later(owner: Session) -> None:
     owner.run("ALTER SEQUENCE durable_notify.outbox_id_seq CACHE 10")
     owner.run(PUBLISH, "t", 2 * WIDTH)
     owner.run("SELECT durable_notify._advance_watermark()")
@@ -243,9 +258,8 @@ def test_not_closed_where_ids_are_kept_for_later(owner: Session) -> None:
 
 
 def test_late_in_a_partition_that_is_closed_since(sessions: Sessions, owner: Session) -> None:
-    """A group whose snapshot is older than the closing still looks there."""
-    reader, slow = sessions.take(2)
-    reader.subscribe()
+    """A group whose snapshot is older than the closing still reads there."""
+    reader, slow = sessions.readers(2)
     slow.begin()
     late = slow.publish()
     owner.run(PUBLISH, "t", 2 * WIDTH)
@@ -289,8 +303,8 @@ def test_one_message_that_stays_keeps_its_partition(owner: Session) -> None:
     assert owner.value("SELECT count(*) FROM durable_notify.outbox WHERE id <= 100") == WIDTH
 
 
-def test_emptied_though_the_log_cannot_be_locked(sessions: Sessions, owner: Session) -> None:
-    """Who publishes since a partition was found unwanted bars no TRUNCATE of it; its shell goes later."""
+def test_emptied_though_the_outbox_cannot_be_locked(sessions: Sessions, owner: Session) -> None:
+    """A publisher that began since a partition was marked unwanted bars no TRUNCATE; the shell goes later."""
     slow = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
@@ -308,7 +322,7 @@ def test_emptied_though_the_log_cannot_be_locked(sessions: Sessions, owner: Sess
 def test_vacuum_of_one_partition_bars_that_partition_alone(
     sessions: Sessions, owner: Session
 ) -> None:
-    """It has no lock on the log: nobody is kept waiting for it."""
+    """It has no lock on the outbox: no session waits for it."""
     vacuum = sessions.session()
     owner.run(ALL_MAY_GO)
     owner.run(PUBLISH, "t", 2 * WIDTH)
@@ -324,7 +338,7 @@ def test_vacuum_of_one_partition_bars_that_partition_alone(
         vacuum.commit()
 
 
-def test_who_reads_the_log_bars_it(sessions: Sessions, owner: Session) -> None:
+def test_a_reader_of_the_outbox_bars_it(sessions: Sessions, owner: Session) -> None:
     """A backup, or a long report: all stays as it sees it."""
     reader = sessions.session()
     owner.run(ALL_MAY_GO)
@@ -369,8 +383,8 @@ def test_two_at_once(sessions: Sessions, owner: Session) -> None:
     assert other.value(REMOVE) == WIDTH
 
 
-def test_written_anew_where_most_is_gone(sessions: Sessions, owner: Session) -> None:
-    """What is read, before and after: the same rows, whoever had not read them yet."""
+def test_rewritten_if_most_is_gone(sessions: Sessions, owner: Session) -> None:
+    """What is read, before and after: the same rows, for every reader that had not read them."""
     reader = sessions.session()
     owner.run("UPDATE durable_notify.partition_settings SET min_width = 5000")
     owner.run(PUBLISH, "t", 2 * WIDTH)

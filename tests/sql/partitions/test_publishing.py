@@ -1,4 +1,4 @@
-"""Who publishes beside the making and closing of the log's partitions, and what administrators add to the log."""
+"""Publishers beside the creation and closing of partitions, and what administrators add to the outbox."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.sql.partitions.test_partitions import (
     PARTITIONS,
     PUBLISH,
     WIDTH,
+    half_empty_partition,
     tidy,
 )
 from tests.support.injection import plant
@@ -24,7 +25,6 @@ from tests.support.retention import (
 )
 from tests.support.schedules import drain
 from tests.support.sessions import Session, Sessions
-from tests.support.wait import eventually
 
 BESIDE_PUBLISHERS = ("LOCK TABLE ONLY durable_notify.outbox IN SHARE MODE;", "")
 FORCED = """
@@ -40,7 +40,7 @@ def owner(sessions: Sessions) -> Session:
 
 
 def past(session: Session, number: int) -> None:
-    """Have a number of others publish, and partitions be made for what they do."""
+    """Have a number of others publish, and create partitions for their messages."""
     for _ in range(number // 50):
         session.run(PUBLISH, "t", 50)
         make_partitions(session)
@@ -96,8 +96,8 @@ def test_a_statement_that_publishes_across_partitions(
     assert len(drain(owner)) == len(outbox_ids(owner)) == 600
 
 
-def test_many_publish_while_partitions_are_made(sessions: Sessions, owner: Session) -> None:
-    """Transactions that overlap all the time, none of them long: nothing is refused, and partitions are made."""
+def test_many_publish_while_partitions_are_created(sessions: Sessions, owner: Session) -> None:
+    """Transactions that overlap all the time, none of them long: nothing is refused, and partitions are created."""
     publishers = sessions.take(4)
     for number in range(200):
         publisher = publishers[number % 4]
@@ -120,7 +120,7 @@ def test_many_publish_while_partitions_are_made(sessions: Sessions, owner: Sessi
 def test_an_id_of_a_closed_partition_is_refused(
     sessions: Sessions, owner: Session, role: str, planted: bool
 ) -> None:
-    """Forced, or drawn long ago: no group looks there for what is new."""
+    """Forced, or drawn long ago: no group reads new messages there."""
     late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -144,10 +144,8 @@ def test_an_id_of_a_closed_partition_is_refused(
     assert len(drain(owner)) == 1
 
 
-def test_an_id_of_a_closed_partition_that_replication_brings(
-    sessions: Sessions, owner: Session
-) -> None:
-    """Were its xid that of who brings it: no group reads before reanchor(), and then it comes."""
+def test_replication_brings_an_id_of_a_closed_partition(sessions: Sessions, owner: Session) -> None:
+    """If its xid is the replication's own: no group reads before reanchor(), and then it comes."""
     late = sessions.session()
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
     past(owner, 3 * WIDTH)
@@ -163,7 +161,7 @@ def test_an_id_of_a_closed_partition_that_replication_brings(
 
 
 def test_ids_that_go_back_to_a_closed_partition(sessions: Sessions, owner: Session) -> None:
-    """Replication does not carry the sequence over, nor what went: ids follow the highest that came."""
+    """Replication copies neither the sequence nor removed rows: ids follow the highest that came."""
     past(owner, 3 * WIDTH)
     drain(owner)
     advance_watermark(owner)
@@ -176,10 +174,8 @@ def test_ids_that_go_back_to_a_closed_partition(sessions: Sessions, owner: Sessi
     assert drain(owner) == [4]
 
 
-def test_who_has_written_to_a_partition_keeps_it_from_being_closed(
-    sessions: Sessions, owner: Session
-) -> None:
-    """With an id that _advance_watermark() knows nothing of; it comes, as the partition is closed after it."""
+def test_an_open_writer_keeps_a_partition_open(sessions: Sessions, owner: Session) -> None:
+    """With an id that the watermark does not cover; it is delivered, as the partition closes after it."""
     late = sessions.session()
     past(owner, 3 * WIDTH)
     drain(owner)
@@ -195,10 +191,10 @@ def test_who_has_written_to_a_partition_keeps_it_from_being_closed(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_forced_id_amid_a_partition_comes(
+def test_a_forced_id_amid_a_partition_is_delivered(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """And is not removed unseen, where it appears between a look at what may go and its removal."""
+    """And is not removed unseen if it appears between the look at what may go and the removal."""
     late, remover, bar = sessions.take(3)
     retain(owner, when_settled=True)
     drawn = late.value("SELECT nextval('durable_notify.outbox_id_seq')")
@@ -256,10 +252,10 @@ def test_replication_brings_a_message_as_others_are_removed(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_who_inserts_into_a_partition_is_publishing(
+def test_an_insert_into_a_partition_is_publishing(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """It has no lock on the log itself."""
+    """It has no lock on the outbox itself."""
     if owner.connection.info.server_version < 170000:
         pytest.skip("a partition draws no ids of its own before PostgreSQL 17")
     direct = sessions.session()
@@ -278,7 +274,7 @@ def test_who_inserts_into_a_partition_is_publishing(
 
 
 def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
-    """Partitions that are made after it have it, too."""
+    """Partitions that are created after it have it, too."""
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     past(owner, 3 * WIDTH)
     assert owner.value(IN_DEFAULT) == 0
@@ -288,24 +284,9 @@ def test_a_constraint_that_an_administrator_adds(owner: Session) -> None:
     assert tidy(owner) == [WIDTH] * 3 + [1] * 3
 
 
-def half_empty(owner: Session) -> None:
-    """A closed partition of which most was removed."""
-    lay_out_partitions(owner, 2000)
-    owner.run(PUBLISH, "t", 2000)
-    make_partitions(owner)
-    owner.run(PUBLISH, "t", 10)
-    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
-    if owner.connection.info.server_version >= 150000:
-        owner.run("SELECT pg_stat_force_next_flush()")
-    advance_watermark(owner)
-    owner.run("SELECT durable_notify._close_partitions()")
-    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
-    eventually(lambda: bool(owner.value(told)))
-
-
-def test_a_constraint_and_a_partition_written_anew(sessions: Sessions) -> None:
+def test_a_constraint_and_a_rewritten_partition(sessions: Sessions) -> None:
     owner = sessions.session()
-    half_empty(owner)
+    half_empty_partition(owner)
     owner.run("ALTER TABLE durable_notify.outbox ADD CONSTRAINT no_x CHECK (topic <> 'x')")
     owner.run("CREATE TABLE named (key text PRIMARY KEY)")
     owner.run("ALTER TABLE durable_notify.outbox ADD FOREIGN KEY (key) REFERENCES named")
@@ -319,8 +300,8 @@ def test_a_constraint_and_a_partition_written_anew(sessions: Sessions) -> None:
     assert owner.column(barred) == ["A"]
 
 
-def test_a_table_that_refers_to_the_log(owner: Session) -> None:
-    """PostgreSQL refuses TRUNCATE then: messages go row by row, and empty partitions as ever."""
+def test_a_table_that_refers_to_the_outbox(owner: Session) -> None:
+    """PostgreSQL refuses TRUNCATE then: messages are deleted row by row, and empty partitions dropped as usual."""
     owner.run("""
         CREATE TABLE noted (topic text COLLATE "C", id bigint,
                             FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox ON DELETE CASCADE)""")
@@ -339,11 +320,11 @@ def test_a_table_that_refers_to_the_log(owner: Session) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while it is copied"])
-def test_a_table_that_refers_to_the_log_and_a_partition_to_be_written_anew(
+def test_a_table_that_refers_to_the_outbox_and_a_partition_to_rewrite(
     sessions: Sessions, when: str
 ) -> None:
     owner = sessions.session()
-    half_empty(owner)
+    half_empty_partition(owner)
     step = "SELECT durable_notify._rewrite_partition()"
     copied = when != "before"
     if copied:
@@ -353,13 +334,13 @@ def test_a_table_that_refers_to_the_log_and_a_partition_to_be_written_anew(
                             FOREIGN KEY (topic, id) REFERENCES durable_notify.outbox)""")
     owner.run("INSERT INTO noted VALUES ('t', 5)")
     assert [owner.value(step) for _ in range(2)] == [int(copied), 0]
-    assert owner.value("SELECT to_regclass('durable_notify.outbox_1_anew')") is None
+    assert owner.value("SELECT to_regclass('durable_notify.outbox_1_copy')") is None
     assert len(outbox_ids(owner)) == 410
 
 
 @pytest.mark.parametrize("table", ["lease_deadline", "settlement"])
-def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
-    """Who removes the same rows in another order is not met half way."""
+def test_removing_orphans_does_not_wait(sessions: Sessions, table: str) -> None:
+    """Two that remove the same rows in another order do not deadlock."""
     one, other = sessions.take(2)
     rows = {
         "lease_deadline": "INSERT INTO durable_notify.lease_deadline VALUES (%s, 'epoch')",
@@ -380,7 +361,7 @@ def test_a_sweep_does_not_wait(sessions: Sessions, table: str) -> None:
     assert one.value("SELECT durable_notify._delete_orphans()") == 0
 
 
-def test_two_who_sweep_at_once(sessions: Sessions) -> None:
+def test_two_sessions_remove_orphans_at_once(sessions: Sessions) -> None:
     one, other = sessions.take(2)
     one.run(
         "INSERT INTO durable_notify.maintenance_progress (topic, measured_below) VALUES ('t', 5), ('u', 5)"

@@ -1,49 +1,37 @@
-"""A partition of the log that is written anew, beside who reads it and who changes it."""
+"""A partition that is rewritten, beside readers and writers of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.sql.partitions.test_partitions import PUBLISH
+from tests.sql.partitions.test_partitions import half_empty_partition
 from tests.support.injection import OLDER_SNAPSHOTS_PASSED_OVER, plant
-from tests.support.retention import lay_out_partitions, make_partitions
 from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
 
 STEP = "SELECT durable_notify._rewrite_partition()"
 COUNT = "SELECT count(*) FROM durable_notify.outbox"
-COPY = "SELECT to_regclass('durable_notify.outbox_1_anew') IS NOT NULL"
+COPY = "SELECT to_regclass('durable_notify.outbox_1_copy') IS NOT NULL"
 KEPT = 410
 SPACE = "SELECT pg_total_relation_size('durable_notify.outbox_1')"
 
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """Has a closed partition of which most is removed."""
+    """A session of the owner; most of a closed partition is removed."""
     owner = sessions.session()
-    lay_out_partitions(owner, 2000)
-    owner.run(PUBLISH, "t", 2000)
-    make_partitions(owner)
-    owner.run(PUBLISH, "t", 10)
-    owner.run("DELETE FROM durable_notify.outbox WHERE id % 5 <> 0 AND id <= 2000")
-    if owner.connection.info.server_version >= 150000:
-        owner.run("SELECT pg_stat_force_next_flush()")
-    owner.run("SELECT durable_notify._advance_watermark()")
-    assert owner.value("SELECT durable_notify._close_partitions()") == 2001
-    told = "SELECT n_tup_del > 1500 FROM pg_stat_user_tables WHERE relname = 'outbox_1'"
-    eventually(lambda: bool(owner.value(told)))
+    half_empty_partition(owner)
     return owner
 
 
 def step(session: Session) -> None:
-    """Who is noted, of those that come and go (autovacuum), is not always the test's: again, then."""
+    """Repeat a step: the transactions that it recorded may be others', such as autovacuum's."""
     eventually(lambda: session.value(STEP) == 1)
 
 
 def test_a_claim_that_waits_for_it(sessions: Sessions, owner: Session) -> None:
-    """Its snapshot is older than what it finds when it need not wait any more."""
-    claimer = sessions.session()
-    claimer.subscribe()
+    """Its snapshot is older than what it finds after its wait."""
+    claimer = sessions.reader()
     step(owner)
     owner.begin()
     step(owner)
@@ -78,7 +66,7 @@ def test_a_snapshot_that_is_older_than_the_copy(
     assert owner.value(SPACE) < space
 
 
-def test_what_is_removed_meanwhile_does_not_come_again(owner: Session) -> None:
+def test_what_is_removed_meanwhile_is_not_redelivered(owner: Session) -> None:
     step(owner)
     owner.run("DELETE FROM durable_notify.outbox WHERE id % 10 = 0 AND id <= 2000")
     step(owner)
@@ -112,7 +100,7 @@ def test_the_shell_goes_meanwhile(owner: Session) -> None:
     assert not owner.value(COPY)
 
 
-def test_who_changes_it_by_hand_is_waited_for(sessions: Sessions, owner: Session) -> None:
+def test_a_change_by_hand_is_waited_for(sessions: Sessions, owner: Session) -> None:
     changing = sessions.session()
     step(owner)
     changing.begin()

@@ -26,32 +26,9 @@ OUTBOX = "SELECT topic, key, payload, headers FROM durable_notify.outbox ORDER B
 LIMIT = 7999  # bytes, of what NOTIFY takes
 
 
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def legacy(sessions: Sessions) -> Listener:
-    """A program that listens to channel c, and knows nothing else."""
-    listener = Listener(sessions)
-    listener.hear("c")
-    return listener
-
-
-def heard(listener: Listener) -> list[str]:
-    """The payloads it has been told since it was last asked."""
-    return [payload for _, payload in listener.heard()]
-
-
 def test_notify(owner: Session, publisher: Session, legacy: Listener) -> None:
     assert publisher.run(NOTIFY, "c", "hello") == publisher.run("SELECT pg_notify('c', 'old')")
-    assert heard(legacy) == ["hello", "old"]
+    assert legacy.payloads() == ["hello", "old"]
     header = {"notified": {"channel": "c", "pid": publisher.pid}}
     assert owner.run(OUTBOX) == [("c", None, "hello", header)]
     owner.subscribe(topics="c")
@@ -84,7 +61,7 @@ def test_the_channels_that_pg_notify_refuses(sessions: Sessions, owner: Session)
 def test_no_payload(owner: Session, publisher: Session, legacy: Listener) -> None:
     publisher.run(NOTIFY, "c", None)
     publisher.run("SELECT pg_notify('c', NULL)")
-    assert heard(legacy) == ["", ""]
+    assert legacy.payloads() == ["", ""]
     assert [row[2] for row in owner.run(OUTBOX)] == [""]
 
 
@@ -95,13 +72,13 @@ def test_payloads_at_the_limit_and_over_it(
     texts = ["x" * LIMIT, "x" * (LIMIT + 1), "ü" * 3999, "ü" * 4000, "x" * 10**6]
     for text in texts:
         publisher.run(NOTIFY, "c", text)
-    assert heard(legacy) == [texts[0], "2", texts[2], "4", "5"]
+    assert legacy.payloads() == [texts[0], "2", texts[2], "4", "5"]
     assert [row[2] for row in owner.run(OUTBOX)] == texts
     with pytest.raises(errors.InvalidParameterValue, match="payload string too long"):
         publisher.run("SELECT pg_notify('c', %s)", texts[1])
 
 
-def test_notified_once_where_the_topic_is_mirrored_to_the_channel(
+def test_notified_once_if_the_topic_is_mirrored_to_the_channel(
     owner: Session, publisher: Session, legacy: Listener
 ) -> None:
     owner.run(MIRROR, "c", "c")
@@ -123,7 +100,7 @@ def test_notify_in_transactions(owner: Session, publisher: Session, legacy: List
     publisher.begin()
     publisher.run(NOTIFY, "c", "never")
     publisher.rollback()
-    assert heard(legacy) == ["a", "b"]
+    assert legacy.payloads() == ["a", "b"]
     assert [row[2] for row in owner.run(OUTBOX)] == ["a", "b", "a"]
 
 
@@ -136,8 +113,8 @@ def test_notify_whatever_the_policy(
     owner.run("SELECT durable_notify.set_notify_policy('c', %s)", policy)
     waiting.heard()
     publisher.run(NOTIFY, "c", "x")
-    assert heard(legacy) == ["x"]
-    assert heard(waiting) == ([] if policy == "never" else ["1"])
+    assert legacy.payloads() == ["x"]
+    assert waiting.payloads() == ([] if policy == "never" else ["1"])
     with pytest.raises(errors.FeatureNotSupported, match="cannot PREPARE a transaction"):
         with publisher.transaction():
             publisher.run(NOTIFY, "c", "x")
@@ -151,7 +128,7 @@ def test_who_may_notify(dsn: str, owner: Session, sessions: Sessions) -> None:
     granted = {
         "publisher": [("publish", ["orders.*", "orders%20eu"], None)],
         "consumer": [("consume", ["orders.*"], "g")],
-        "nobody": [],
+        "stranger": [],
     }
     with roles(dsn, granted) as cast:  # type: ignore[arg-type]
         with psycopg.connect(cast.login("publisher"), autocommit=True) as publisher:
@@ -160,7 +137,7 @@ def test_who_may_notify(dsn: str, owner: Session, sessions: Sessions) -> None:
             with pytest.raises(errors.InsufficientPrivilege, match="may not publish") as refused:
                 publisher.execute(NOTIFY, ["payments", "3"])
             assert "durable-notify grant" in str(refused.value.diag.message_hint)
-        for kind in ("consumer", "nobody"):
+        for kind in ("consumer", "stranger"):
             with psycopg.connect(cast.login(kind), autocommit=True) as other:
                 with pytest.raises(errors.InsufficientPrivilege):
                     other.execute(NOTIFY, ["orders.eu", "4"])

@@ -123,8 +123,7 @@ def test_a_message_has_a_payload_or_data(sessions: Sessions) -> None:
 
 
 def test_a_message_comes_as_it_was_published(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     query = "SELECT durable_notify.publish('t', %s, 'k', %s, %s)"
     publisher.run(query, Jsonb({"ü": [1, None]}), Jsonb({"h": "1"}), None)
     publisher.run(query, None, None, b"\x00\xff")
@@ -138,16 +137,15 @@ def test_a_message_comes_as_it_was_published(sessions: Sessions) -> None:
 
 
 def test_publish_many_returns_ids_in_order(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     query = """
         SELECT durable_notify.publish_many(
             't', ARRAY(SELECT to_jsonb(n) FROM generate_series(1, 1000) AS n),
             ARRAY(SELECT 'key ' || n FROM generate_series(1, 1000) AS n))"""
     published = publisher.column(query)
-    handed = reader.claim(2000)
-    assert ids(handed) == published == sorted(published)
-    assert [(m.payload, m.key) for m in handed] == [(n, f"key {n}") for n in range(1, 1001)]
+    delivered = reader.claim(2000)
+    assert ids(delivered) == published == sorted(published)
+    assert [(m.payload, m.key) for m in delivered] == [(n, f"key {n}") for n in range(1, 1001)]
 
 
 def test_id_cannot_be_chosen(sessions: Sessions) -> None:
@@ -158,8 +156,7 @@ def test_id_cannot_be_chosen(sessions: Sessions) -> None:
 
 
 def test_chosen_id_is_not_lost_all_the_same(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     publisher.publish()
     publisher.run("ALTER SEQUENCE durable_notify.outbox_id_seq RESTART 100")
     publisher.publish()

@@ -23,7 +23,7 @@ def test_reading_in_a_transaction_that_publishes(sessions: Sessions, planted: bo
     found = reader.rest()
     assert found == ([first, between] if planted else [between])
     if planted:
-        return  # it was handed what may yet be rolled back
+        return  # it was given what may yet be rolled back
     second = one.publish()
     last = other.publish()
     found += reader.rest()

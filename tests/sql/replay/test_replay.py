@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import errors
 
-from tests.sql.claim.test_windows import REPLAY, UNDELIVERED
+from tests.sql.claim.test_windows import REPLAY, UNREAD
 from tests.support.missing import slow_but
 from tests.support.schedules import claim_and_ack, drain
 from tests.support.sessions import Session, Sessions, ids
@@ -29,9 +29,9 @@ def open_before_the_end_of_stragglers(reader: Session, publisher: Session, slow:
     slow.commit()
     publisher.publish()
     claim_and_ack(reader, 1)
-    place = reader.position()
-    assert place.s1 is not None
-    assert place.p < place.h0
+    position = reader.position()
+    assert position.s1 is not None
+    assert position.p < position.h0
 
 
 def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
@@ -39,9 +39,9 @@ def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
     for _ in range(4):
         publisher.publish()
     claim_and_ack(reader, 2)
-    place = reader.position()
-    assert place.s1 is not None
-    assert place.p > place.h0
+    position = reader.position()
+    assert position.s1 is not None
+    assert position.p > position.h0
 
 
 @pytest.mark.parametrize(
@@ -51,29 +51,28 @@ def open_after_them(reader: Session, publisher: Session, _: Session) -> None:
 def test_replay_in_every_state(
     sessions: Sessions, state: Callable[[Session, Session, Session], None], back: int
 ) -> None:
-    reader, publisher, slow = sessions.take(3)
-    reader.subscribe()
+    reader, publisher, slow = sessions.readers(3)
     for _ in range(4):
         publisher.publish()
     state(reader, publisher, slow)
-    place = reader.position()
-    left = set(reader.column(UNDELIVERED, place.subscription_id))
+    position = reader.position()
+    left = set(reader.column(UNREAD, position.subscription_id))
     everything = set(reader.column("SELECT id FROM durable_notify.outbox"))
     again = {i for i in everything - left if i > back}
     assert reader.value(
         "SELECT redelivered FROM durable_notify.seek('g', 't', %s, dry_run => true, backward_only => true)",
         back,
     ) == len(again)
-    assert reader.position() == place
+    assert reader.position() == position
     assert reader.value(REPLAY, back) == len(again)
-    assert set(reader.column(UNDELIVERED, place.subscription_id)) == left | again
-    handed = drain(reader, 2)
-    assert sorted(handed) == sorted(left | again)
+    assert set(reader.column(UNREAD, position.subscription_id)) == left | again
+    delivered = drain(reader, 2)
+    assert sorted(delivered) == sorted(left | again)
 
 
 @pytest.mark.parametrize("trial", slow_but(range(40), *range(10)))
 def test_replay_at_random(sessions: Sessions, trial: int) -> None:
-    """What is undelivered is always exactly what was committed and not handed over."""
+    """What is unread is always exactly what was committed and not delivered."""
     seed = secrets.randbits(32)
     print(f"trial {trial}: seed {seed}")
     chance = random.Random(seed)
@@ -82,7 +81,7 @@ def test_replay_at_random(sessions: Sessions, trial: int) -> None:
     pending: dict[Session, list[int]] = {publisher: [] for publisher in publishers}
     is_open = dict.fromkeys(publishers, False)
     committed: set[int] = set()
-    handed: set[int] = set()
+    delivered: set[int] = set()
 
     def publish() -> None:
         publisher = chance.choice(publishers)
@@ -102,29 +101,28 @@ def test_replay_at_random(sessions: Sessions, trial: int) -> None:
 
     def claim() -> None:
         batch = claim_and_ack(reader, chance.choice([1, 1, 2, 3, 50]))
-        assert not handed & set(batch), f"came twice, seed {seed}"
-        handed.update(batch)
+        assert not delivered & set(batch), f"came twice, seed {seed}"
+        delivered.update(batch)
 
     def replay() -> None:
         back = chance.randint(0, max(committed, default=0) + 2)
-        again = {i for i in handed if i > back}
+        again = {i for i in delivered if i > back}
         assert reader.value(REPLAY, back) == len(again), f"seed {seed}"
-        handed.difference_update(again)
+        delivered.difference_update(again)
 
     subscription_id = reader.position().subscription_id
     for _ in range(120):
         chance.choices([publish, claim, replay], [12, 4, 1])[0]()
-        left = reader.column(UNDELIVERED, subscription_id)
-        assert sorted(left) == sorted(committed - handed), f"seed {seed}"
+        left = reader.column(UNREAD, subscription_id)
+        assert sorted(left) == sorted(committed - delivered), f"seed {seed}"
     while batch := claim_and_ack(reader, 3):
-        assert not handed & set(batch), f"came twice, seed {seed}"
-        handed.update(batch)
-    assert handed == committed, f"seed {seed}"
+        assert not delivered & set(batch), f"came twice, seed {seed}"
+        delivered.update(batch)
+    assert delivered == committed, f"seed {seed}"
 
 
 def test_replay_by_time(sessions: Sessions) -> None:
-    reader, slow, publisher = sessions.take(3)
-    reader.subscribe()
+    reader, slow, publisher = sessions.readers(3)
     publisher.publish()
     since = reader.value("SELECT clock_timestamp()")
     slow.begin()
@@ -142,8 +140,7 @@ def test_replay_by_time(sessions: Sessions) -> None:
 
 
 def test_replay_never_goes_forward(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     published = [publisher.publish() for _ in range(3)]
     assert claim_and_ack(reader, 1) == published[:1]
     assert reader.value(REPLAY, published[-1]) == 0
@@ -151,8 +148,7 @@ def test_replay_never_goes_forward(sessions: Sessions) -> None:
 
 
 def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
-    reader, publisher = sessions.take(2)
-    reader.subscribe()
+    reader, publisher = sessions.readers(2)
     published = [publisher.publish() for _ in range(3)]
     batch = reader.claim()
     query = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
@@ -165,7 +161,6 @@ def test_replay_ends_the_waiting_of_retries(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("call", ["'g', 't'", "'g', 't', -1", "'g', 't', 1, now()"])
 def test_replays_that_make_no_sense(sessions: Sessions, call: str) -> None:
-    reader = sessions.session()
-    reader.subscribe()
+    reader = sessions.reader()
     with pytest.raises(errors.InvalidParameterValue):
         reader.run(f"SELECT redelivered FROM durable_notify.seek({call}, backward_only => true)")

@@ -1,4 +1,4 @@
-"""What may go from the log, and when: never what a group has not settled, unless it is to lose it."""
+"""What may be removed, and when: never what a group has not settled, unless its policy says so."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_random_schedules(sessions: Sessions, first: int) -> None:
         [("SELECT pg_catalog.min(m.id) FROM", "SELECT pg_catalog.min(m.id) + 1000 FROM")],
         [("LEAST(pos.h0, last), 1)));", "-1, 1)));")],
     ],
-    ids=["undelivered", "deferred", "leased", "late"],
+    ids=["unread", "deferred", "leased", "late"],
 )
 def test_a_planted_fault_is_caught(sessions: Sessions, changes: list[tuple[str, str]]) -> None:
     plant(sessions.session(), "_settled_watermark", *changes)
@@ -191,7 +191,7 @@ def test_what_is_lost_is_recorded(sessions: Sessions) -> None:
     assert retain(one, max_age="1 hour", on_lag="lose") == [
         'group "slow" lags in topic "t": it loses what it has not settled from id 1 on'
     ]
-    # 4 waits for a retry, 5 to 8 were never handed out, 1 and 2 are held.
+    # 4 waits for a retry, 5 to 8 were never delivered, 1 and 2 are leased.
     assert maintain(one) == {"lose": 5}
     assert losses(one) == [("slow", 4, 8, 5)]
     assert outbox_ids(one) == list(range(1, 11))
@@ -205,8 +205,7 @@ def test_what_is_lost_is_recorded(sessions: Sessions) -> None:
 
 
 def test_a_lease_that_ran_out_is_lost(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     one.publish()
     one.claim()
     one.run(LONG_GONE)
@@ -219,7 +218,7 @@ def test_a_lease_that_ran_out_is_lost(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losing_is_exact(sessions: Sessions, seed: int) -> None:
-    """Every message was handed over or recorded as lost, and never both, wherever a group stood."""
+    """Every message was delivered or recorded as lost, never both, at any position of the group."""
     rng = random.Random(f"lose {seed}")
     one = sessions.session()
     writers = sessions.take(2)
@@ -227,7 +226,7 @@ def test_losing_is_exact(sessions: Sessions, seed: int) -> None:
     one.subscribe()
     open_now: dict[Session, list[int]] = {}
     committed: set[int] = set()
-    handed: list[int] = []
+    delivered: list[int] = []
     for _ in range(250):
         what = rng.choice(["publish", "publish", "publish", "end", "end", "claim", "lose"])
         writer = rng.choice(writers)
@@ -239,7 +238,7 @@ def test_losing_is_exact(sessions: Sessions, seed: int) -> None:
             writer.commit()
             committed |= set(open_now.pop(writer))
         elif what == "claim":
-            handed += claim_and_ack(one, rng.randint(1, 3))
+            delivered += claim_and_ack(one, rng.randint(1, 3))
         elif what == "lose" and committed:
             age(one, rng.choice(sorted(committed)))
             one.run("SELECT durable_notify._advance_watermark()")
@@ -255,14 +254,14 @@ def test_losing_is_exact(sessions: Sessions, seed: int) -> None:
     for writer in list(open_now):
         writer.commit()
         committed |= set(open_now.pop(writer))
-    handed += drain(one)
+    delivered += drain(one)
     recorded = sum(messages for _, _, _, messages in losses(one))
-    assert len(handed) == len(set(handed))
-    assert len(handed) + recorded == len(committed), f"seed {seed}"
+    assert len(delivered) == len(set(delivered))
+    assert len(delivered) + recorded == len(committed), f"seed {seed}"
 
 
 def test_losing_more_than_is_visible_is_caught(sessions: Sessions) -> None:
-    """The window's own snapshot taken for the place: what is in flight would be lost unrecorded."""
+    """The window's own snapshot taken for the position: what is in flight would be lost unrecorded."""
     plant(
         sessions.session(),
         "_position_after_loss",
@@ -287,8 +286,7 @@ def test_in_small_pieces(sessions: Sessions) -> None:
 
 
 def test_blocked_with_an_alarm(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     for number in range(3):
         one.publish("x" * 100 + str(number))
     age(one, 2)
@@ -362,7 +360,7 @@ def test_which_of_several_counts(sessions: Sessions) -> None:
     }
 
 
-def test_nobody_has_settled_where_nobody_consumes(sessions: Sessions) -> None:
+def test_nothing_is_settled_without_a_group(sessions: Sessions) -> None:
     one = sessions.session()
     retain(one, when_settled=True)
     one.publish()
@@ -373,10 +371,9 @@ def test_nobody_has_settled_where_nobody_consumes(sessions: Sessions) -> None:
     assert maintain(one) == {"remove": 1}
 
 
-def test_what_comes_again_is_not_removed_meanwhile(sessions: Sessions) -> None:
+def test_a_redriven_message_is_not_removed_meanwhile(sessions: Sessions) -> None:
     """A dead letter that is redriven, in a transaction that is open while it would go."""
-    one, two = sessions.take(2)
-    one.subscribe()
+    one, two = sessions.readers(2)
     retain(one, when_settled=True)
     first = one.publish()
     (message,) = one.claim()
@@ -388,7 +385,7 @@ def test_what_comes_again_is_not_removed_meanwhile(sessions: Sessions) -> None:
     assert maintain(one) == {}
     assert drain(one) == [first]
     assert maintain(one) == {"remove": 1}
-    # Planted: without the lock, it is gone when it is to come again.
+    # Planted: without the lock, it is gone when it is to be redelivered.
     plant(one, "_delete_dead_letters", ("PERFORM durable_notify._block_removal();", ""))
     second = one.publish()
     (message,) = one.claim()
@@ -431,8 +428,7 @@ def test_what_contradicts_itself(
 
 
 def test_a_running_replay_is_waited_for(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     retain(one, when_settled=True)
     for _ in range(3):
         one.publish()
@@ -446,8 +442,7 @@ def test_a_running_replay_is_waited_for(sessions: Sessions) -> None:
 
 
 def test_replay_answers_from_what_is_left(sessions: Sessions) -> None:
-    one = sessions.session()
-    one.subscribe()
+    one = sessions.reader()
     for _ in range(4):
         one.publish()
     drain(one)
@@ -463,7 +458,7 @@ def test_replay_answers_from_what_is_left(sessions: Sessions) -> None:
 
 
 def test_after_a_move_to_another_cluster(sessions: Sessions) -> None:
-    """Ids that were drawn there and not carried over come again: nothing is noted of those."""
+    """Ids that were drawn there and not copied are reused: nothing is recorded about those."""
     one = sessions.session()
     retain(one, compact=True, archive=True)
     for _ in range(3):

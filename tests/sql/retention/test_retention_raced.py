@@ -1,4 +1,4 @@
-"""What is removed, beside who has messages come again, and groups that have yet to begin."""
+"""What is removed, beside redeliveries and groups that have yet to begin."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tests.support.sessions import Sessions, ids
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_replay_that_an_old_snapshot_does_not_see(sessions: Sessions, planted: bool) -> None:
     """Removing at REPEATABLE READ, as a database's default could have it, removes nothing and says so."""
-    one, remover = sessions.take(2)
-    one.subscribe()
+    one, remover = sessions.readers(2)
     retain(one, when_settled=True)
     first = one.publish()
     one.ack(one.claim())
@@ -99,10 +98,9 @@ def test_no_group_waits_for_another_that_is_busy(sessions: Sessions) -> None:
         "SELECT durable_notify.redrive('g', everything => true)",
     ],
 )
-def test_claims_go_on_while_what_comes_again_waits(sessions: Sessions, again: str) -> None:
-    """For maintenance, which takes long where a partition is copied."""
-    one, remover, asking = sessions.take(3)
-    one.subscribe()
+def test_claims_continue_while_a_redelivery_waits(sessions: Sessions, again: str) -> None:
+    """For maintenance, which takes long when it copies a partition."""
+    one, remover, asking = sessions.readers(3)
     first = one.publish()
     remover.begin()
     assert remover.value("SELECT durable_notify._lock_removal()")

@@ -1,4 +1,4 @@
-"""What goes from the log, beside everybody who may still want it: groups that begin, replays, older snapshots."""
+"""What is removed, beside those that may still need it: groups that begin, replays, older snapshots."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def publish(session: Session, number: int, topic: str = "t") -> list[int]:
 
 @pytest.fixture
 def owner(sessions: Sessions) -> Session:
-    """A partition of ten messages, that a group has still to read; the next is begun."""
+    """A partition of ten messages that a group has still to read; the next is begun."""
     owner = sessions.session()
     lay_out_partitions(owner, 10)
     owner.subscribe()
@@ -60,9 +60,8 @@ def settle(owner: Session) -> None:
 def test_a_group_that_begins_beside_a_removal(
     sessions: Sessions, planted: bool, start_at: str, topics: str
 ) -> None:
-    """It is subscribed once what was to go has gone: what it is handed first stays."""
-    one, remover, bar, new = sessions.take(4)
-    one.subscribe()
+    """It is subscribed once what was to go has gone: its first message stays."""
+    one, remover, bar, new = sessions.readers(4)
     retain(one, when_settled=True)
     publish(one, 3)
     drain(one)
@@ -101,8 +100,7 @@ def test_a_consumer_that_starts_again_waits_for_no_removal(sessions: Sessions) -
 
 def test_a_group_that_was_deleted_as_it_is_subscribed(sessions: Sessions) -> None:
     """That all was subscribed is looked at once more under the group's lock."""
-    one, deleting, remover = sessions.take(3)
-    one.subscribe()
+    one, deleting, remover = sessions.readers(3)
     deleting.begin()
     deleting.run("SELECT durable_notify.delete_group('g')")
     work = one.start("SELECT durable_notify.subscribe('g', '{t}')")
@@ -154,8 +152,8 @@ def test_an_older_snapshot(sessions: Sessions, owner: Session, planted: bool) ->
         assert owner.column(NOTED) == []
 
 
-def test_a_snapshot_that_is_handed_on(sessions: Sessions, owner: Session) -> None:
-    """Imported, and from there once more, by transactions that began after the partition was found unwanted."""
+def test_a_snapshot_that_is_exported(sessions: Sessions, owner: Session) -> None:
+    """Imported, and from there once more, by transactions that began after the partition was marked unwanted."""
     holder, *others = sessions.take(4)
     holder.begin("repeatable read")
     settle(owner)
@@ -247,10 +245,10 @@ def test_nothing_is_deleted_while_a_partition_waits_for_snapshots(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_what_came_again_since_it_was_found_unwanted(
+def test_redelivered_since_it_was_found_unwanted(
     sessions: Sessions, owner: Session, planted: bool
 ) -> None:
-    """A snapshot of that time wants it: what was found before does not count."""
+    """A snapshot of that time needs it: what was found before does not count."""
     backup = sessions.session()
     settle(owner)
     owner.run(NOTE)
@@ -268,8 +266,8 @@ def test_what_came_again_since_it_was_found_unwanted(
         assert owner.value(REMOVE) == 10
 
 
-def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Session) -> None:
-    """What is noted once more is no progress, and not emptied in the same transaction."""
+def test_maintenance_ends_although_messages_are_redelivered_all_the_time(owner: Session) -> None:
+    """What is marked once more is no progress, and not truncated in the same transaction."""
     settle(owner)
     assert owner.value(TIDY) == 1  # closed
     assert owner.value(TIDY) == 1
@@ -298,7 +296,7 @@ def test_maintenance_ends_although_messages_come_again_all_the_time(owner: Sessi
 def test_nothing_goes_while_messages_are_redelivered(
     sessions: Sessions, owner: Session, again: str
 ) -> None:
-    """Nor by what was found before; and no wait for another who does the same."""
+    """Nor by what was found before; and no wait for another session that does the same."""
     asking, other = sessions.take(2)
     (message, *rest) = owner.claim()
     owner.settle(message.token, rest, rejected=[message])
@@ -333,10 +331,10 @@ def test_redelivered_as_the_lock_is_taken(sessions: Sessions, owner: Session) ->
     assert ids(owner.claim()) == list(range(1, 11))
 
 
-def test_replays_go_on_while_the_messages_of_a_partition_are_counted(
+def test_replays_continue_while_the_messages_of_a_partition_are_counted(
     sessions: Sessions, owner: Session
 ) -> None:
-    """It may be large; and it stays, if one of them wants it."""
+    """It may be large; and it stays, if one of them needs it."""
     gate, remover = sessions.take(2)
     settle(owner)
     owner.run(NOTE)
@@ -354,7 +352,7 @@ def test_replays_go_on_while_the_messages_of_a_partition_are_counted(
 def test_replication_brings_a_row_as_a_partition_is_emptied(
     sessions: Sessions, owner: Session
 ) -> None:
-    """Who empties it waits for that row's transaction, and leaves it."""
+    """The truncation waits for that row's transaction, and leaves it."""
     worker, remover = sessions.take(2)
     settle(owner)
     owner.run(NOTE)
@@ -376,7 +374,7 @@ def test_replication_brings_a_row_as_a_partition_is_emptied(
     assert outbox_ids(owner, "carried") == [5]
 
 
-def test_settings_can_be_changed_while_partitions_are_looked_through(
+def test_settings_can_be_changed_while_partitions_are_examined(
     sessions: Sessions, owner: Session
 ) -> None:
     """Also where some are closed by the same round."""
@@ -394,8 +392,8 @@ def test_settings_can_be_changed_while_partitions_are_looked_through(
     assert owner.column(NOTED) == [1]
 
 
-def test_replays_go_on_while_a_partition_is_copied(sessions: Sessions, owner: Session) -> None:
-    """And while one is made, and checked: what is in the log stays as it is."""
+def test_replays_continue_while_a_partition_is_copied(sessions: Sessions, owner: Session) -> None:
+    """And while one is created, and checked: the outbox stays as it is."""
     copying = sessions.session()
     for work in (
         "SELECT durable_notify._copy_partition('durable_notify.outbox_1', 1, 11) FROM durable_notify._lock_partitions()",
@@ -408,5 +406,5 @@ def test_replays_go_on_while_a_partition_is_copied(sessions: Sessions, owner: Se
         owner.run("SET statement_timeout = '2s'")
         owner.run("SELECT durable_notify.seek('g', 't', 0)")
         owner.run("SELECT durable_notify.start_replay('g', 't', dry_run => true)")
-        assert owner.value(REMOVE_ROWS) == 0  # who removes waits for another time
+        assert owner.value(REMOVE_ROWS) == 0  # the next round removes it
         copying.rollback()

@@ -1,4 +1,4 @@
-"""Partitions come and go by chance, beside claims, replays and snapshots: each snapshot has what its groups want."""
+"""Random partitions, claims, replays and snapshots: each snapshot has what its groups need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.sessions import Session, Sessions, ids
 
 
 class Partitions(Schedule):
-    """The same in partitions of ten messages, which maintenance empties, and backups beside it."""
+    """The same in partitions of ten messages, which maintenance truncates, and backups beside it."""
 
     def __init__(self, sessions: Sessions, seed: int) -> None:
         lay_out_partitions(sessions.session(), 10)
@@ -60,7 +60,7 @@ class Partitions(Schedule):
                 self.settled[group] |= set(ids(batch))
 
     def rest(self) -> None:
-        """No one publishes: partitions can be made and closed."""
+        """Wait until no transaction publishes: partitions can be created and closed."""
         for writer, published in self.writers.items():
             if published:
                 writer.commit()
@@ -87,7 +87,7 @@ class Partitions(Schedule):
 
 
 def play(sessions: Sessions, seed: int) -> None:
-    """Nothing goes that a group or a snapshot wants; in the end all that was closed goes."""
+    """Nothing goes that a group or a snapshot needs; in the end all that was closed goes."""
     schedule = Partitions(sessions, seed)
     for _ in range(300):
         schedule.step()

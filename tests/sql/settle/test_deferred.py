@@ -7,17 +7,12 @@ from psycopg.types.json import Jsonb
 
 from tests.support.injection import plant
 from tests.support.observe import Listener
+from tests.support.schedules import drain
 from tests.support.sessions import LONG_GONE, Session, Sessions, ids
 
 ADVANCE = "SELECT durable_notify.advance_replays('g', '{t}')"
 CANCEL = "SELECT durable_notify.cancel_replay(%s)"
 WAITING = "SELECT message_id, reason FROM durable_notify.deferred ORDER BY message_id, seq"
-
-
-def ready(sessions: Sessions, count: int) -> list[Session]:
-    several = sessions.take(count)
-    several[0].subscribe()
-    return several
 
 
 def replay(session: Session) -> int:
@@ -27,15 +22,6 @@ def replay(session: Session) -> int:
     still = "UPDATE durable_notify.replay_job SET state = 'running', ended_at = NULL WHERE id = %s"
     session.run(still, job)
     return job
-
-
-def drain(session: Session, most: int = 100) -> list[int]:
-    """Claim and acknowledge until nothing is left; the ids in order."""
-    found: list[int] = []
-    while batch := session.claim(most):
-        found += ids(batch)
-        session.ack(batch)
-    return found
 
 
 def lose(session: Session, below: int = 2**62) -> int:
@@ -92,7 +78,7 @@ OWED = [sent_back, redriven, expired_lease, retried]
 
 @pytest.mark.parametrize("owed", OWED)
 def test_a_cancelled_replay_takes_nothing_that_is_owed(sessions: Sessions, owed: object) -> None:
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     assert callable(owed)
     published = owed(one, two)
     assert drain(one) == published
@@ -100,7 +86,7 @@ def test_a_cancelled_replay_takes_nothing_that_is_owed(sessions: Sessions, owed:
 
 @pytest.mark.parametrize("owed", OWED)
 def test_planted_a_cancel_takes_all_that_it_moved_or_not(sessions: Sessions, owed: object) -> None:
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     assert callable(owed)
     plant(one, "cancel_replay", (" AND d.replay_job = ended.id", ""))
     published = owed(one, two)
@@ -108,7 +94,7 @@ def test_planted_a_cancel_takes_all_that_it_moved_or_not(sessions: Sessions, owe
 
 
 def test_one_job_does_not_take_what_another_has_moved(sessions: Sessions) -> None:
-    (one,) = ready(sessions, 1)
+    one = sessions.reader()
     published = [one.publish() for _ in range(3)]
     one.ack(one.claim())
     one.run("SELECT durable_notify.start_replay('g', 't', upto_id => %s)", published[1])
@@ -121,7 +107,7 @@ def test_one_job_does_not_take_what_another_has_moved(sessions: Sessions) -> Non
 
 def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(sessions: Sessions) -> None:
     """Parked, a message has one row instead of its two."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     first = one.publish(key="k")
     one.ack(one.claim())
     second = one.publish(key="k")
@@ -139,7 +125,7 @@ def test_what_two_replays_have_moved_is_owed_by_the_one_that_is_done(sessions: S
 
 def test_a_cancelled_replay_takes_what_it_has_parked(sessions: Sessions) -> None:
     """Its message was taken out, had to wait for its key, and is the replay's still."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     first = one.publish(key="k")
     one.ack(one.claim())
     second = one.publish(key="k")
@@ -155,7 +141,7 @@ def test_a_cancelled_replay_takes_what_it_has_parked(sessions: Sessions) -> None
 
 def test_a_cancelled_replay_makes_room_to_read(sessions: Sessions) -> None:
     """What it had parked was as much as may be; who waits for that is rung for."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     one.run("""SELECT durable_notify.configure('g', '{"park_limit": 1}')""")
     one.publish(key="k")
     one.ack(one.claim())
@@ -174,8 +160,8 @@ def test_a_cancelled_replay_makes_room_to_read(sessions: Sessions) -> None:
 
 
 def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(sessions: Sessions) -> None:
-    """A replay moves it just when the claim has looked at what comes again of its key."""
-    one, two, replaying, gate = ready(sessions, 4)
+    """A replay moves it just when the claim has looked at the deferred messages of its key."""
+    one, two, replaying, gate = sessions.readers(4)
     message_id = one.publish(key="k")
     (held,) = two.claim()
     one.run("SELECT durable_notify.start_replay('g', 't')")
@@ -196,7 +182,7 @@ def test_a_message_that_waits_for_one_more_reason_is_once_in_its_lease(sessions:
 
 def test_a_message_comes_once_for_all_of_its_reasons(sessions: Sessions) -> None:
     """As the highest attempt, and whatever is left of it stays with it."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     (message_id,) = (one.publish(key="k"),)
     (held,) = two.claim()
     one.run("SELECT durable_notify.seek('g', 't', after_id => 0)")
@@ -216,7 +202,7 @@ def test_no_claim_waits_for_a_handlers_transaction(
     sessions: Sessions, outcome: str, key: str | None
 ) -> None:
     """A message under two leases: what one settles in a transaction, the claim has a row for, too."""
-    one, handler = ready(sessions, 2)
+    one, handler = sessions.readers(2)
     one.run(
         """SELECT durable_notify.configure('g', '{"max_attempts": 1, "on_expiry": "dead_letter"}')"""
     )
@@ -236,7 +222,7 @@ def test_no_claim_waits_for_a_handlers_transaction(
 
 
 def test_a_redrive_does_not_wait_for_a_letter_that_is_written_again(sessions: Sessions) -> None:
-    one, handler = ready(sessions, 2)
+    one, handler = sessions.readers(2)
     published = [one.publish(), one.publish()]
     held = handler.claim()
     handler.settle(held[0].token, rejected=held)
@@ -252,7 +238,7 @@ def test_a_redrive_does_not_wait_for_a_letter_that_is_written_again(sessions: Se
 
 
 def test_what_is_lost_is_recorded_although_a_replay_has_it(sessions: Sessions) -> None:
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     published = [one.publish(key="k") for _ in range(2)]
     held = two.claim()
     replay(one)
@@ -271,7 +257,7 @@ def test_what_is_lost_is_recorded_although_a_replay_has_it(sessions: Sessions) -
 @pytest.mark.parametrize("on_expiry", ["drop", "dead_letter"])
 def test_what_has_expired_is_not_lost_without_a_trace(sessions: Sessions, on_expiry: str) -> None:
     """Beside what is lost, it is dropped and counted, or a dead letter, as the group says."""
-    (one,) = ready(sessions, 1)
+    one = sessions.reader()
     one.run("SELECT durable_notify.configure('g', %s)", Jsonb({"on_expiry": on_expiry}))
     query = "SELECT durable_notify.publish('t', '1', ttl => %s::interval)"
     late = one.value(query, "1 microsecond")
@@ -284,8 +270,8 @@ def test_what_has_expired_is_not_lost_without_a_trace(sessions: Sessions, on_exp
 
 
 def test_a_loss_amid_stragglers_is_recorded(sessions: Sessions) -> None:
-    """Where the place cannot say it, only what waits is lost; the stragglers come."""
-    one, late = ready(sessions, 2)
+    """If the position cannot express it, only what waits is lost; the stragglers are delivered."""
+    one, late = sessions.readers(2)
     first = one.publish()
     (held,) = one.claim()
     one.run(
@@ -307,7 +293,7 @@ def test_a_loss_amid_stragglers_is_recorded(sessions: Sessions) -> None:
 
 
 def goes_back(one: Session, two: Session) -> list[int]:
-    """A group is taken back while a consumer holds the last two messages of three."""
+    """Rewind a group while a consumer holds the last two messages of three."""
     published = [one.publish(key="k")]
     one.ack(one.claim())
     published += [one.publish(key="k") for _ in range(2)]
@@ -319,11 +305,11 @@ def goes_back(one: Session, two: Session) -> list[int]:
 
 @pytest.mark.parametrize("delay", ["0", "1 hour"])
 @pytest.mark.parametrize("most", range(1, 6))
-def test_what_comes_again_comes_after_what_is_before_it(
+def test_a_redelivered_message_comes_after_those_before_it(
     sessions: Sessions, most: int, delay: str
 ) -> None:
     """Although it is sent back meanwhile, and is owed twice: of the last times, the order is theirs."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     published = goes_back(one, two)
     settle = """SELECT durable_notify.settle(token, retried => ids[2:2], retry_delays => ARRAY[%s::interval])
                   FROM durable_notify.lease"""
@@ -333,9 +319,9 @@ def test_what_comes_again_comes_after_what_is_before_it(
     assert list(dict.fromkeys(reversed(came))) == published[::-1], came
 
 
-def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(sessions: Sessions) -> None:
-    """A group was taken back to before what the replay moves then."""
-    one, two = ready(sessions, 2)
+def test_a_cancelled_replay_takes_nothing_that_comes_from_the_outbox(sessions: Sessions) -> None:
+    """A group was rewound to before what the replay moves then."""
+    one, two = sessions.readers(2)
     query = "SELECT job_id FROM durable_notify.start_replay('g', 't')"
     published = [one.publish(key="k")]
     one.ack(one.claim())
@@ -353,7 +339,7 @@ def test_a_cancelled_replay_takes_nothing_that_comes_from_the_log(sessions: Sess
 
 def test_what_is_given_back_uncounted_is_not_given_up(sessions: Sessions) -> None:
     """Although its group allows fewer attempts by now than it has had."""
-    one, two = ready(sessions, 2)
+    one, two = sessions.readers(2)
     one.publish()
     (held,) = two.claim()
     two.settle(held.token, retried=[held])

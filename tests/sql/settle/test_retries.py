@@ -55,7 +55,7 @@ def test_next_due(sessions: Sessions) -> None:
     assert overdue()
     other.ack(other.claim())
     assert due() is None
-    assert reader.value("SELECT durable_notify.next_due('nobody', '{t}')") is None
+    assert reader.value("SELECT durable_notify.next_due('no-such-group', '{t}')") is None
 
 
 def test_retries_releases_and_replays_ring(sessions: Sessions) -> None:

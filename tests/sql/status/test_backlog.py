@@ -1,4 +1,4 @@
-"""How far groups are behind: exact where little waits, estimated and at a bounded cost where much does."""
+"""How far groups are behind: exact if little waits, estimated at a bounded cost if much does."""
 
 from __future__ import annotations
 

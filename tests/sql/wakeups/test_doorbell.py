@@ -1,4 +1,4 @@
-"""Who rings when: publishers, and whoever arms a doorbell by hand. Sessions are stepped by hand."""
+"""When publishers ring, and doorbells armed by hand. Sessions are stepped by hand."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def ring(topic: str, payload: object) -> tuple[str, str]:
     return f"durable_notify:{topic}", str(payload)
 
 
-# Nobody waits
+# No session waits
 
 
-def test_nobody_waits_nobody_rings(sessions: Sessions, publisher: Session) -> None:
-    """LISTEN alone is not enough: who has not armed the bell is not rung for."""
+def test_without_a_waiter_no_publisher_rings(sessions: Sessions, publisher: Session) -> None:
+    """LISTEN alone is not enough: publishers ring only once the doorbell is armed."""
     listener = Listener(sessions, "t", "")
     publisher.publish()
     publisher.run(HUGE)
@@ -42,7 +42,7 @@ def test_nobody_waits_nobody_rings(sessions: Sessions, publisher: Session) -> No
     assert count_armed(publisher.connection, publisher.pid) == 0, "it kept the key"
 
 
-def test_another_topics_bell_is_not_this_ones(sessions: Sessions, publisher: Session) -> None:
+def test_another_topics_doorbell_is_not_this_ones(sessions: Sessions, publisher: Session) -> None:
     listener = Listener(sessions, "t", "u", "")
     listener.arm("u")
     publisher.publish(topic="t")
@@ -52,7 +52,7 @@ def test_another_topics_bell_is_not_this_ones(sessions: Sessions, publisher: Ses
 def test_a_publisher_meets_another_that_looks_at_this_moment(
     sessions: Sessions, publisher: Session
 ) -> None:
-    """It holds the key exclusively, so nobody else does: no ring, and nobody waits for anybody."""
+    """It holds the key exclusively, so no consumer shares it: no ring, and neither waits."""
     listener = Listener(sessions, "t", "")
     with barred(sessions.session(), "t"), barred(sessions.session(), ""):
         publisher.publish()
@@ -60,7 +60,7 @@ def test_a_publisher_meets_another_that_looks_at_this_moment(
     assert listener.heard() == []
 
 
-def test_a_stranger_at_every_topics_key_keeps_nobody_from_hearing_of_one(
+def test_a_stranger_at_the_key_of_all_topics_does_not_silence_one(
     sessions: Sessions, publisher: Session
 ) -> None:
     listener = Listener(sessions, "t", "")
@@ -70,11 +70,11 @@ def test_a_stranger_at_every_topics_key_keeps_nobody_from_hearing_of_one(
     assert listener.heard() == [ring("t", first)]
 
 
-# Somebody waits
+# A session waits
 
 
-def test_a_stranger_who_waits_for_the_key(sessions: Sessions, publisher: Session) -> None:
-    """Publishers cannot have the key in either mode, and yet nobody holds it exclusively."""
+def test_a_stranger_that_waits_for_the_key(sessions: Sessions, publisher: Session) -> None:
+    """Publishers cannot have the key in either mode, and yet no session holds it exclusively."""
     listener, stranger = Listener(sessions, "t", arm=True), sessions.session()
     work = stranger.start("SELECT pg_advisory_lock(1685024362, hashtext('t'))")
     sessions.wait_until_blocked(stranger, work)
@@ -127,7 +127,7 @@ def test_one_ring_a_transaction_and_one_for_the_next(
 
 
 def test_rolled_back_to_a_savepoint_it_has_not_rung(sessions: Sessions, publisher: Session) -> None:
-    """The notification is gone with it, so what comes after rings anew."""
+    """The notification is gone with it, so what comes after rings again."""
     listener = Listener(sessions, "t", arm=True)
     with publisher.transaction():
         publisher.run("SAVEPOINT s")
@@ -150,7 +150,7 @@ def test_a_savepoint_that_is_kept_has_rung(sessions: Sessions, publisher: Sessio
     assert listener.heard() == [ring("t", first)]
 
 
-def test_rolled_back_nobody_is_rung(sessions: Sessions, publisher: Session) -> None:
+def test_rolled_back_it_rings_no_session(sessions: Sessions, publisher: Session) -> None:
     listener = Listener(sessions, "t", arm=True)
     publisher.begin()
     publisher.publish()
@@ -198,10 +198,12 @@ def test_names_with_quotes(sessions: Sessions, publisher: Session, topic: str) -
     assert payload == str(first)
 
 
-# Everybody's bell
+# The doorbell of all topics
 
 
-def test_every_topics_bell_tells_their_names(sessions: Sessions, publisher: Session) -> None:
+def test_the_doorbell_of_all_topics_tells_their_names(
+    sessions: Sessions, publisher: Session
+) -> None:
     listener = Listener(sessions, "t", "")
     listener.arm("")
     with publisher.transaction():
@@ -211,7 +213,7 @@ def test_every_topics_bell_tells_their_names(sessions: Sessions, publisher: Sess
     assert listener.heard() == [("durable_notify", "t"), ("durable_notify", "new")]
 
 
-def test_both_bells_ring(sessions: Sessions, publisher: Session) -> None:
+def test_both_doorbells_ring(sessions: Sessions, publisher: Session) -> None:
     listener = Listener(sessions, "t", "", arm=True)
     first = publisher.publish()
     assert listener.heard() == [ring("t", first), ("durable_notify", "t")]
@@ -225,7 +227,7 @@ def test_arming_is_done_once_and_so_is_disarming(sessions: Sessions, publisher: 
     listener.arm("t", "t")
     assert count_armed(publisher.connection, listener.session.pid) == 1
     assert listener.session.value("SELECT durable_notify.armed('t')") is True
-    assert publisher.value("SELECT durable_notify.armed('t')") is False, "somebody else has"
+    assert publisher.value("SELECT durable_notify.armed('t')") is False, "another session has"
     assert listener.session.value("SELECT durable_notify.disarm('t')") is True
     assert listener.session.value("SELECT durable_notify.disarm('t')") is False
     publisher.publish()
@@ -240,7 +242,7 @@ def test_as_many_as_like_have_it_armed(sessions: Sessions, publisher: Session) -
 
 
 def test_rolled_back_it_stays_armed(sessions: Sessions, publisher: Session) -> None:
-    """A bell is a session's: what it is armed in does not matter."""
+    """A doorbell belongs to a session: the transaction that arms it does not matter."""
     listener = Listener(sessions, "t")
     listener.session.begin()
     listener.arm("t")
@@ -269,7 +271,7 @@ def test_nothing_is_armed_while_the_queue_of_notifications_is_half_full(
 ) -> None:
     """Publishers that ring when it is full cannot commit."""
     listener = Listener(sessions, "t")
-    plant(publisher, "_arm_topics", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
+    plant(publisher, "arm", ("pg_notification_queue_usage() > 0.5", "random() >= 0"))
     assert listener.session.value("SELECT durable_notify.arm('t')") is False
     assert count_armed(publisher.connection, listener.session.pid) == 0
 
@@ -281,7 +283,7 @@ def test_a_session_does_not_ring_for_itself(sessions: Sessions) -> None:
 
 
 def test_consumers_arm_several_at_once(sessions: Sessions) -> None:
-    """What a key of is held is told, and so is what never rings; the rest is armed all the same."""
+    """It reports topics whose key is held, and those that never ring; it arms the rest nevertheless."""
     session = sessions.session()
     session.run("SELECT durable_notify.set_notify_policy('never', 'never')")
     with barred(sessions.session(), "held"):
@@ -325,7 +327,9 @@ def test_neither_payload_nor_data(publisher: Session) -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["armed", "not armed"])
-def test_somebody_elses_xid_is_refused(sessions: Sessions, publisher: Session, waits: bool) -> None:
+def test_another_transactions_xid_is_refused(
+    sessions: Sessions, publisher: Session, waits: bool
+) -> None:
     Listener(sessions, "t", arm=waits)
     with pytest.raises(errors.InvalidParameterValue, match="outbox.xid is 3 but") as refused:
         publisher.run(

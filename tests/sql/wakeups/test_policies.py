@@ -1,4 +1,4 @@
-"""Policies of topics: set_notify_policy() and what it does to who publishes and who waits."""
+"""Policies of topics: what set_notify_policy() does to publishers and to waiting sessions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,6 @@ QUOTED = [
 ]
 
 
-@pytest.fixture
-def owner(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
 def set_and_tell(topic: str) -> tuple[str, str]:
     """What set_notify_policy() itself notifies."""
     return f"durable_notify:{topic}", "!"
@@ -44,7 +34,7 @@ def set_and_tell(topic: str) -> tuple[str, str]:
 # What they do
 
 
-def test_always_rings_though_nobody_has_armed(
+def test_always_rings_though_no_session_has_armed(
     sessions: Sessions, owner: Session, publisher: Session
 ) -> None:
     listener = Listener(sessions, "t", "")
@@ -57,8 +47,8 @@ def test_always_rings_though_nobody_has_armed(
     assert listener.heard() == [told, ("durable_notify:t", str(first)), ("durable_notify", "t")]
 
 
-def test_never_rings_nobody(sessions: Sessions, owner: Session, publisher: Session) -> None:
-    """Not even those who have armed: it was when_waiting then."""
+def test_never_rings_no_session(sessions: Sessions, owner: Session, publisher: Session) -> None:
+    """Not even sessions that have armed: it was when_waiting then."""
     listener = Listener(sessions, "t", "", arm=True)
     owner.run(SET, "t", "never")
     publisher.publish()
@@ -134,7 +124,7 @@ def test_a_publisher_under_way_as_the_policy_changes_is_known(
 # PREPARE TRANSACTION
 
 
-def test_prepared_while_somebody_waits(
+def test_prepared_while_a_consumer_waits(
     sessions: Sessions, owner: Session, publisher: Session
 ) -> None:
     """NOTIFY refuses it, as the documentation says; a topic that never rings is for that."""
@@ -151,7 +141,7 @@ def test_prepared_while_somebody_waits(
     assert publisher.value("SELECT count(*) FROM durable_notify.outbox") == 1
 
 
-def test_prepared_while_nobody_waits(sessions: Sessions, publisher: Session) -> None:
+def test_prepared_while_no_consumer_waits(sessions: Sessions, publisher: Session) -> None:
     with publisher.transaction():
         publisher.publish()
         publisher.run("PREPARE TRANSACTION 'two phases'")
@@ -267,7 +257,7 @@ def test_refused_in_frozen_transactions(sessions: Sessions, isolation: str) -> N
     assert one.value(WAKEUPS, "b") == "when_waiting"
 
 
-def test_publishers_go_on_while_it_changes(sessions: Sessions, owner: Session) -> None:
+def test_publishers_continue_while_it_changes(sessions: Sessions, owner: Session) -> None:
     """They neither wait for it nor does it wait for them."""
     publisher, other = sessions.take(2)
     for session in (publisher, other, owner):
@@ -283,8 +273,8 @@ def test_publishers_go_on_while_it_changes(sessions: Sessions, owner: Session) -
     publisher.commit()
 
 
-def test_who_sleeps_is_told(sessions: Sessions, owner: Session) -> None:
-    """By the channel they listen to, whatever the policy was: they are to look at it again."""
+def test_sleeping_sessions_are_notified(sessions: Sessions, owner: Session) -> None:
+    """On the channel they listen to, whatever the policy was: they are to read it again."""
     listener = Listener(sessions, "t")
     for policy in ("never", "always", "when_waiting", "when_waiting"):
         owner.run(SET, "t", policy)

@@ -1,4 +1,4 @@
-"""Who may have looked at a doorbell and not rung it: those whose commits come without a wake-up.
+"""Transactions that may have looked at a doorbell and not rung it: they commit without a wake-up.
 
 Whatever makes a message deliverable either rings, or stands in this list until it has ended.
 """
@@ -19,13 +19,8 @@ ISOLATION = ["read committed", "repeatable read", "serializable"]
 
 
 @pytest.fixture
-def publisher(sessions: Sessions) -> Session:
-    return sessions.session()
-
-
-@pytest.fixture
 def watcher(sessions: Sessions) -> Session:
-    """Who arms."""
+    """A session that arms doorbells."""
     return sessions.session()
 
 
@@ -77,7 +72,7 @@ def test_a_publisher_with_savepoints(publisher: Session, watcher: Session) -> No
     assert still_running(watcher, found) == unannounced(watcher) == set()
 
 
-def test_whoever_has_taken_back_all_of_it(publisher: Session, watcher: Session) -> None:
+def test_a_publisher_that_rolled_back_to_a_savepoint(publisher: Session, watcher: Session) -> None:
     publisher.begin()
     publisher.run("SAVEPOINT a")
     publisher.publish()
@@ -150,14 +145,16 @@ def test_publishers_of_another_database(
         "LOCK TABLE durable_notify.outbox IN ACCESS SHARE MODE",
     ],
 )
-def test_who_does_something_else(publisher: Session, watcher: Session, statement: str) -> None:
+def test_a_session_that_does_something_else(
+    publisher: Session, watcher: Session, statement: str
+) -> None:
     publisher.run("CREATE TABLE mine (n integer)")
     with publisher.transaction():
         publisher.run(statement)
         assert unannounced(watcher) == set()
 
 
-def test_who_has_not_looked_yet_is_in_it_early(publisher: Session, watcher: Session) -> None:
+def test_a_publisher_is_in_the_list_before_it_looks(publisher: Session, watcher: Session) -> None:
     """Before the look comes the lock: there is no moment at which it has looked and is not in it."""
     with publisher.transaction():
         xid = publisher.draw_xid()
@@ -165,7 +162,7 @@ def test_who_has_not_looked_yet_is_in_it_early(publisher: Session, watcher: Sess
         assert unannounced(watcher) == {xid}
 
 
-def test_arming_tells_who_came_before(publisher: Session, watcher: Session) -> None:
+def test_arming_returns_the_publishers_before(publisher: Session, watcher: Session) -> None:
     publisher.begin()
     publisher.publish()
     found = watcher.value("SELECT durable_notify._arm_topics('{t}')")
@@ -221,7 +218,7 @@ def test_xids_near_the_wrap(
 Act = tuple[str, list[Any]]
 
 
-def handed_out(director: Session, key: str | None = None, group: str = "g") -> int:
+def delivered(director: Session, key: str | None = None, group: str = "g") -> int:
     """A lease on two messages; returns its token."""
     director.subscribe(group)
     for _ in range(2):
@@ -232,13 +229,13 @@ def handed_out(director: Session, key: str | None = None, group: str = "g") -> i
 
 
 def settle_keyed(director: Session) -> Act:
-    token = handed_out(director, "k")
+    token = delivered(director, "k")
     ids = director.value("SELECT ids FROM durable_notify.lease")
     return "SELECT durable_notify.settle(%s, %s::bigint[])", [token, ids]
 
 
 def settle_part_of_keyed(director: Session) -> Act:
-    token = handed_out(director, "k")
+    token = delivered(director, "k")
     ids = director.value("SELECT ids FROM durable_notify.lease")
     return "SELECT durable_notify.settle(%s, %s::bigint[])", [token, ids[:1]]
 
@@ -246,28 +243,28 @@ def settle_part_of_keyed(director: Session) -> Act:
 def settle_at_the_limit(director: Session) -> Act:
     director.subscribe()
     director.run("SELECT durable_notify.configure('g', '{\"max_in_flight\": 2}')")
-    token = handed_out(director)
+    token = delivered(director)
     ids = director.value("SELECT ids FROM durable_notify.lease")
     return "SELECT durable_notify.settle(%s, %s::bigint[])", [token, ids]
 
 
 def retry(director: Session) -> Act:
-    token = handed_out(director)
+    token = delivered(director)
     ids = director.value("SELECT ids FROM durable_notify.lease")
     query = "SELECT durable_notify.settle(%s, %s::bigint[], %s::bigint[])"
     return query, [token, ids[:1], ids[1:]]
 
 
 def release(director: Session) -> Act:
-    return "SELECT durable_notify.release(%s::bigint[])", [[handed_out(director)]]
+    return "SELECT durable_notify.release(%s::bigint[])", [[delivered(director)]]
 
 
 def replay(director: Session) -> Act:
-    director.ack(handed_out_messages(director))
+    director.ack(delivered_messages(director))
     return "SELECT redelivered FROM durable_notify.seek('g', 't', 0)", []
 
 
-def handed_out_messages(director: Session) -> list[Any]:
+def delivered_messages(director: Session) -> list[Any]:
     director.subscribe()
     director.publish()
     director.publish()
@@ -275,7 +272,7 @@ def handed_out_messages(director: Session) -> list[Any]:
 
 
 def seek_back(director: Session) -> Act:
-    director.ack(handed_out_messages(director))
+    director.ack(delivered_messages(director))
     return "SELECT durable_notify.seek('g', 't', 0)", []
 
 
@@ -286,7 +283,7 @@ def seek_forward(director: Session) -> Act:
 
 
 def redrive(director: Session) -> Act:
-    batch = handed_out_messages(director)
+    batch = delivered_messages(director)
     director.settle(batch[0].token, rejected=batch)
     return "SELECT durable_notify.redrive('g', everything => true)", []
 
@@ -311,7 +308,7 @@ def stand_down(director: Session) -> Act:
 
 
 def start_replay(director: Session) -> Act:
-    director.ack(handed_out_messages(director))
+    director.ack(delivered_messages(director))
     return "SELECT durable_notify.start_replay('g', 't')", []
 
 
@@ -342,7 +339,7 @@ LOOKS = """
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_it_rings_who_waits(
+def test_it_rings_waiting_sessions(
     sessions: Sessions, publisher: Session, site: Callable[[Session], Act]
 ) -> None:
     query, params = site(sessions.session())
@@ -358,10 +355,10 @@ def test_it_rings_who_waits(
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_nobody_waits_it_stands_in_the_list(
+def test_without_waiting_sessions_it_is_in_the_list(
     sessions: Sessions, publisher: Session, watcher: Session, site: Callable[[Session], Act]
 ) -> None:
-    """It has looked, and does not ring: whoever arms from here on finds it under way."""
+    """It has looked, and does not ring: a session that arms from here on finds it under way."""
     query, params = site(sessions.session())
     listener = Listener(sessions, "t")
     publisher.begin()
@@ -378,7 +375,7 @@ def test_nobody_waits_it_stands_in_the_list(
 def test_the_look_comes_after_the_lock(
     sessions: Sessions, publisher: Session, watcher: Session, site: Callable[[Session], Act]
 ) -> None:
-    """Stopped where it looks at the bell: it can be seen by then."""
+    """Stopped where it looks at the doorbell: it can be seen by then."""
     query, params = site(sessions.session())
     look = "PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711);"
     policy = "policy text := durable_notify.notify_policy(topic);"
@@ -402,8 +399,10 @@ def test_the_look_comes_after_the_lock(
     publisher.commit()
 
 
-def test_a_dry_run_rings_nobody(sessions: Sessions, publisher: Session, watcher: Session) -> None:
-    watcher.ack(handed_out_messages(watcher))
+def test_a_dry_run_rings_no_doorbell(
+    sessions: Sessions, publisher: Session, watcher: Session
+) -> None:
+    watcher.ack(delivered_messages(watcher))
     listener = Listener(sessions, "t", arm=True)
     for call in (
         "seek('g', 't', 0, dry_run => true)",
@@ -413,11 +412,11 @@ def test_a_dry_run_rings_nobody(sessions: Sessions, publisher: Session, watcher:
     assert listener.heard() == []
 
 
-def test_an_acknowledgement_that_frees_nothing_rings_nobody(
+def test_an_acknowledgement_that_frees_nothing_rings_no_doorbell(
     sessions: Sessions, publisher: Session
 ) -> None:
     """Without keys, retries and limits nothing becomes deliverable by it."""
-    batch = handed_out_messages(publisher)
+    batch = delivered_messages(publisher)
     listener = Listener(sessions, "t", arm=True)
     publisher.begin()
     publisher.ack(batch)

@@ -17,7 +17,7 @@ from tests.support.sessions import Session
 from tests.support.wait import eventually
 from tools.revision import FUNCTIONS, inlined
 
-#: Each has a function written anew that holds settings; closed partitions come by themselves.
+#: Each rewrites a function that holds settings; closed partitions come by themselves.
 SETTINGS = (
     "SELECT durable_notify.set_notify_policy('loud', 'always')",
     "SELECT durable_notify.set_mirror('mirrored', 'old_channel')",
