@@ -44,6 +44,11 @@ OF_THE_SERVER = (
     "tests/security/test_matrix.py",
 )  # fmt: skip
 """The tests that depend most on the version of PostgreSQL."""
+OF_ITS_USERS = tuple(
+    f"tests/{name}"
+    for name in ("admin", "consumer", "faults", "maintenance", "publisher", "reader", "wakeups")
+)
+"""The tests of what a release promises on the schema of the next one."""
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
@@ -195,7 +200,7 @@ def upgrade(*arguments: str) -> None:
     print(f"the tests of {tag} on this schema", flush=True)
     # tests/conftest.py also migrates its template with the package of the second one.
     environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}
-    folders = arguments or ("tests/integration", "tests/faults", "-n", WORKERS)
+    folders = arguments or (*OF_ITS_USERS, "-n", WORKERS)
     run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
 
 
