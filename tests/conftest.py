@@ -52,6 +52,16 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     terminal.write_line(line)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Switch pytest-django off, which forbids Django's connections; tests of the kit start it.
+
+    Trap: the workers of pytest-xdist do not read ``-p no:django`` from addopts.
+    """
+    if (plugin := config.pluginmanager.get_plugin("django")) is not None:
+        config.pluginmanager.unregister(plugin)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts a server of its own by a fixture."""
     for item in items:

@@ -179,7 +179,7 @@ async def test_a_call_that_needs_read_committed_begins_that(
         await opened.execute("SET default_transaction_isolation = 'serializable'")
         await opened.call(kit.Admin().set_notify_policy, "t", "always")
         with pytest.raises(dn.UnknownGroup):
-            await opened.call(kit.Admin().pause, "nobody")
+            await opened.call(kit.Admin().pause, "unknown")
         # The failed one was rolled back: the connection is as good as before.
         assert await opened.call(kit.Admin().notify_policy, "t") == "always"
         # A transaction that the program has begun itself stays open.

@@ -212,8 +212,8 @@ async def test_only_once(kit: Kit, dsn: str, conn: Connection, topic: str) -> No
 async def test_errors_of_ours(kit: Kit, dsn: str, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction(undo=True):
-            with pytest.raises(dn.UnknownGroup, match="no group named 'nobody'|nobody") as caught:
-                await opened.call(kit.Admin().pause, "nobody")
+            with pytest.raises(dn.UnknownGroup, match="unknown") as caught:
+                await opened.call(kit.Admin().pause, "unknown")
             assert isinstance(caught.value.__cause__, kit.error)
         async with opened.transaction(undo=True):
             await opened.execute("ALTER SCHEMA durable_notify RENAME TO elsewhere")
@@ -223,7 +223,7 @@ async def test_errors_of_ours(kit: Kit, dsn: str, topic: str) -> None:
             await opened.execute("DROP FUNCTION durable_notify.once(text, bigint)")
             await opened.execute("ALTER FUNCTION durable_notify.pause(text) RENAME TO pause_v2")
             with pytest.raises(dn.SchemaTooOld, match=r"durable_notify\.pause"):
-                await opened.call(kit.Admin().pause, "nobody")
+                await opened.call(kit.Admin().pause, "unknown")
 
 
 async def test_other_errors_are_the_drivers(

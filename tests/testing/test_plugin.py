@@ -12,7 +12,7 @@ import pytest_durable_notify as plugin
 from durable_notify.errors import InvalidArgument
 from durable_notify.testing import databases
 from tests.support.postgres import Postgres
-from tests.testing.projects import run
+from tests.testing.projects import OPTIONS, run
 
 
 def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) -> None:
@@ -143,17 +143,17 @@ def test_the_option_comes_first(
     """Then the setting, then the variable."""
     monkeypatch.setenv("DURABLE_NOTIFY_TEST_SERVER", "postgresql://variable")
     option = "--durable-notify-server=testcontainers"
-    assert plugin._choice(project.parseconfig(option)) == "testcontainers"
-    assert plugin._choice(project.parseconfig()) == server.admin_dsn
+    assert plugin._choice(project.parseconfig(*OPTIONS, option)) == "testcontainers"
+    assert plugin._choice(project.parseconfig(*OPTIONS)) == server.admin_dsn
     project.makeini("[pytest]\n")
-    assert plugin._choice(project.parseconfig()) == "postgresql://variable"
+    assert plugin._choice(project.parseconfig(*OPTIONS)) == "postgresql://variable"
 
     def choose(_given: str | None) -> str:
         raise InvalidArgument("none")
 
     monkeypatch.setattr(databases, "choose", choose)
     with pytest.raises(pytest.UsageError, match="^none$"):
-        plugin._choice(project.parseconfig())
+        plugin._choice(project.parseconfig(*OPTIONS))
 
 
 @pytest.mark.parametrize(
