@@ -35,6 +35,7 @@ BIN = VENV / "bin"
 TOOLS = ROOT / ".cache" / "tools"  # tools that are rarely needed, apart from the pinned ones
 LOCK = ROOT / "requirements" / "dev.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
+WORKERS = "4"  # also on two cores: half of what tests do is to wait
 MOST_LATE = 5  # tests that may be late in a run of CI
 OF_THE_SERVER = (
     "tests/sql", "tests/schema", "tests/admin/test_reanchor.py", "tests/consumer/test_consumer.py",
@@ -43,6 +44,11 @@ OF_THE_SERVER = (
     "tests/security/test_matrix.py",
 )  # fmt: skip
 """The tests that depend most on the version of PostgreSQL."""
+OF_ITS_USERS = tuple(
+    f"tests/{name}"
+    for name in ("admin", "consumer", "faults", "maintenance", "publisher", "reader", "wakeups")
+)
+"""The tests of what a release promises on the schema of the next one."""
 
 
 def tried(*command: str, cwd: Path | None = None, **environment: str) -> int:
@@ -98,7 +104,7 @@ def test(*arguments: str) -> None:
     if not arguments:
         wanted = ["-m", "not slow"]
     if arguments in {(), ("--all",)}:
-        wanted += ["-n", "2"]
+        wanted += ["-n", WORKERS]
     run("python", "-m", "pytest", *wanted)
 
 
@@ -144,7 +150,7 @@ def audit() -> None:
 def versions(*wanted: str) -> None:
     for major in wanted or POSTGRESQL:
         # The model does not depend on the version.
-        pytest = ("python", "-m", "pytest", "-q", "-n", "2", "--ignore=tests/model")
+        pytest = ("python", "-m", "pytest", "-q", "-n", WORKERS, "--ignore=tests/model")
         run(*pytest, DURABLE_NOTIFY_TEST_PG=major)
 
 
@@ -157,7 +163,7 @@ def tested(*arguments: str, **environment: str) -> None:
     failed = ROOT / ".cache" / "pytest" / "v" / "cache" / "lastfailed"
     failed.unlink(missing_ok=True)
     pytest = ("python", "-m", "pytest", "-q", "-o", "cache_dir=.cache/pytest")
-    status = tried(*pytest, "-n", "2", *arguments, **environment)
+    status = tried(*pytest, "-n", WORKERS, *arguments, **environment)
     names = sorted(json.loads(failed.read_text())) if failed.exists() else []
     if status == 1 and 0 < len(names) <= MOST_LATE:
         status = tried(*pytest, "-n", "0", "--last-failed", *arguments, **environment)
@@ -194,7 +200,7 @@ def upgrade(*arguments: str) -> None:
     print(f"the tests of {tag} on this schema", flush=True)
     # tests/conftest.py also migrates its template with the package of the second one.
     environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}
-    folders = arguments or ("tests/integration", "tests/faults", "-n", "2")
+    folders = arguments or (*OF_ITS_USERS, "-n", WORKERS)
     run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
 
 

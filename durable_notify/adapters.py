@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
 __all__ = [
-    "NO_ENCODING", "PLAIN", "AsyncOwnCursor", "OwnCursor", "check_encoding", "storable_in",
+    "NO_ENCODING", "PLAIN", "AsyncOwnCursor", "OwnCursor", "check_encoding",
+    "check_encodings", "storable_in",
 ]  # fmt: skip
 
 NO_ENCODING = (
@@ -110,11 +111,17 @@ def check_encoding(pgconn: PGconn) -> None:
         UnsupportedConnection: the session has no encoding, and the database is not UTF-8.
     """
     server = pgconn.parameter_status(b"server_encoding") or b""
-    if server == _NONE:
+    client = pgconn.parameter_status(b"client_encoding") or b""
+    check_encodings(server.decode(), client.decode())
+
+
+def check_encodings(server: str | None, client: str | None) -> None:
+    """Do the same for the encodings of a database and a session; None: not known."""
+    if server == "SQL_ASCII":
         raise EncodingUnsupported(NO_ENCODING)
-    if pgconn.parameter_status(b"client_encoding") == _NONE and server != b"UTF8":
+    if client == "SQL_ASCII" and server != "UTF8":
         raise UnsupportedConnection(
-            f"client_encoding is SQL_ASCII, and the database's encoding {server.decode()}: what is "
+            f"client_encoding is SQL_ASCII, and the database's encoding {server}: what is "
             "text here would be other text there. Connect with client_encoding=utf8"
         )
 

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ._core.sqlstate import reported
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -165,6 +166,4 @@ def redacted_errors(dsn: str) -> Iterator[str]:
 
 def safe_message(error: BaseException) -> str:
     """Return the text of an error for logs, without PostgreSQL's DETAIL, which quotes rows."""
-    if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
-        return error.diag.message_primary
-    return str(error)
+    return reported(error).message

@@ -1,7 +1,7 @@
 """The errors this library raises itself, as one tree.
 
 Errors of the database driver are not wrapped: a refused connection, a missing privilege or a
-serialization failure reaches you as the ``psycopg`` exception it is.
+serialization failure reaches you as the exception of your driver, or of Django.
 
 ::
 
@@ -91,7 +91,10 @@ class PayloadTooLarge(PayloadError):
 
 
 class UnsupportedConnection(DurableNotifyError, TypeError):
-    """Publish through a psycopg connection, or a SQLAlchemy Connection or Session on psycopg 3."""
+    """Publish through a connection of psycopg, psycopg2, asyncpg, Django or SQLAlchemy.
+
+    Those for asyncio are for the classes named ``Async``, the others for those that are not.
+    """
 
 
 class SchemaError(DurableNotifyError):

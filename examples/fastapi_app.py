@@ -1,9 +1,9 @@
-"""FastAPI with SQLAlchemy: an order and its message are stored in one transaction.
+"""FastAPI with SQLAlchemy on asyncpg: an order and its message are stored in one transaction.
 
 A consumer, which starts and stops with the application, sends the confirmation. The request does
 not wait for it, and it is not lost if the process dies after the response.
 
-    pip install "durable-notify[pydantic]" fastapi uvicorn "sqlalchemy[asyncio]"
+    pip install "durable-notify[asyncpg,pydantic]" fastapi uvicorn "sqlalchemy[asyncio]"
     durable-notify migrate
     DURABLE_NOTIFY_DSN=postgresql://... uvicorn --app-dir examples fastapi_app:app
 """
@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import durable_notify as dn
 
 DSN = os.environ["DURABLE_NOTIFY_DSN"]
-engine = create_async_engine(DSN.replace("postgresql://", "postgresql+psycopg://", 1))
+engine = create_async_engine(DSN.replace("postgresql://", "postgresql+asyncpg://", 1))
 new_session = async_sessionmaker(engine, expire_on_commit=False)
 publisher = dn.AsyncPublisher()
 consumer = dn.AsyncConsumer(DSN, group="confirmations", concurrency=4)

@@ -20,20 +20,16 @@ HEADER = "# Generated from durable_notify/_async by tools/unasync.py. Do not edi
 
 RULES = [
     # SQLAlchemy keeps its two APIs in different modules.
-    (r'"sqlalchemy\.ext\.asyncio" in sys\.modules', '"sqlalchemy" in sys.modules'),
     (r"from sqlalchemy\.ext\.asyncio import AsyncConnection as AlchemyAsyncConnection",
      "from sqlalchemy import Connection as AlchemyConnection"),
     (r"from sqlalchemy\.ext\.asyncio import AsyncSession as AlchemyAsyncSession",
      "from sqlalchemy.orm import Session as AlchemySession"),
-    (r"from sqlalchemy\.ext\.asyncio import async_scoped_session",
-     "from sqlalchemy.orm import scoped_session"),
-    (r"async_scoped_session", "scoped_session"),
-    (r"\(await connection\.get_raw_connection\(\)\)", "connection.connection"),
     (r"AlchemyAsync(\w+)", r"Alchemy\1"),
     (r"\bcheck_async\b", "check"),
     (r"(?<!dn\.)\brun_async\b", "run"),
     (r"\basynccontextmanager\b", "contextmanager"),
-    (r"\bAsync([A-Z]\w*)", r"\1"),
+    (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
+    (r"\b(_?)Async([A-Z]\w*)", r"\1\2"),
     (r"__a(enter|exit|iter|next)__", r"__\1__"),
     (r"StopAsyncIteration", "StopIteration"),
     (r"\basync (def|with|for)\b", r"\1"),

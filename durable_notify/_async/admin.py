@@ -6,9 +6,8 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from .._core import sql
+from .._core.sqlstate import reported
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import (
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from .database.callers import Publishable
 
 __all__ = ["AsyncAdmin"]
+
+#: The SQLSTATEs of what is no SQL/JSON path: syntax errors, and the class of data exceptions.
+_BAD_PATH = ("42601", "22")
 
 
 class AsyncAdmin(AsyncRetentionAdmin):
@@ -348,8 +350,9 @@ class AsyncAdmin(AsyncRetentionAdmin):
         params = (group, topic, *_replayed(conditions), rate_limit, why, dry_run)
         try:
             job, total = (await fetch_alone(connection, sql.START_REPLAY, params))[0]
-        except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
-            if conditions.get("path") is None:
+        except Exception as error:
+            state = reported(error).sqlstate or ""
+            if conditions.get("path") is None or not state.startswith(_BAD_PATH):
                 raise
             raise InvalidArgument(f"path is not an SQL/JSON path: {safe_message(error)}") from error
         return int(total if dry_run else job)

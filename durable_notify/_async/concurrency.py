@@ -20,15 +20,17 @@ from psycopg.rows import tuple_row
 from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
+from ..drivers import begun_async as begun_by_driver
+from ..drivers import find_async as find_driver
 from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
-    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn", "usable", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -268,11 +270,6 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
 
     with handle_signals(soon(stop), hurry and soon(hurry)):
         yield
-
-
-def usable(driver: object) -> AsyncConnection[Any] | None:
-    """Return a driver's connection if this library can run statements on it, else None."""
-    return driver if isinstance(driver, AsyncConnection) else None
 
 
 def own_cursor(driver: AsyncConnection[Any]) -> AsyncOwnCursor:

@@ -78,8 +78,9 @@ class AsyncPublisher:
         """Publish a message and return its id.
 
         The message is part of the caller's transaction. Every group receives it once that commits,
-        and none if it rolls back. On a psycopg connection in autocommit mode it is committed on
-        return. Take your own locks before you publish: messages of a key are ordered by id.
+        and none if it rolls back. On a connection in autocommit mode, also on one of asyncpg or
+        Django outside of a transaction, it is committed on return. Take your own locks before you
+        publish: messages of a key are ordered by id.
 
         Args:
             topic: its name, or a ``Topic``, whose type the payload must have.

@@ -7,6 +7,8 @@ import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .sqlstate import reported
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -63,11 +65,13 @@ def allowing(asked: Callable[[], tuple[str, str | None]]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "sqlstate", None) == "42501" and "HINT:" not in str(error):
+        if reported(error).sqlstate == "42501" and "HINT:" not in str(error):
             role, wanted = asked()
             how = "Run it as the owner of the schema durable_notify."
             if wanted is not None:
                 command = f"durable-notify grant {shlex.quote(role)} {wanted}"
                 how = f"The owner of the schema durable_notify can allow it: {command}"
-            error.args = (f"{error}\nHINT:  {how}",)
+            said, *rest = error.args
+            fields = isinstance(said, dict)  # pg8000
+            error.args = ({**said, "H": how} if fields else f"{said}\nHINT:  {how}", *rest)
         raise

@@ -262,7 +262,8 @@ WATCH = "SELECT durable_notify.watch(%s::regclass, %s, %s::text[], %s)"
 UNWATCH = "SELECT durable_notify.unwatch(%s::regclass, %s)"
 BRIDGES = "SELECT kind, source, target, columns, with_old FROM durable_notify.bridges()"
 FULL_NAME_OF_TABLE = (
-    "SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+    "SELECT pg_catalog.concat_ws('.', pg_catalog.quote_ident(n.nspname),"
+    " pg_catalog.quote_ident(c.relname)) FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.oid = pg_catalog.to_regclass(%s)"
 )

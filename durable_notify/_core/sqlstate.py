@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import (
     AlreadySettled,
@@ -25,7 +25,7 @@ from ..errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["map_errors"]
+__all__ = ["Reported", "map_errors", "reported"]
 
 _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
     "DN001": LeaseLost,
@@ -42,6 +42,31 @@ _BY_SQLSTATE: dict[str, type[DurableNotifyError]] = {
 }
 
 
+class Reported(NamedTuple):
+    """What the server said of an error; without an SQLSTATE, a driver raised it by itself."""
+
+    sqlstate: str | None
+    message: str
+    hint: str | None
+
+
+def reported(error: BaseException) -> Reported:
+    """Return what the server said, from an error of any driver or of Django."""
+    said: object = error
+    if type(error).__module__ == "django.db.utils":
+        said = error.__cause__  # the driver's
+    if sqlstate := getattr(said, "sqlstate", None) or getattr(said, "pgcode", None):
+        # psycopg and psycopg2 have the parts in diag, asyncpg in the error itself.
+        diagnostics = getattr(said, "diag", None)
+        message = getattr(diagnostics, "message_primary", None) or getattr(said, "message", None)
+        hint = getattr(diagnostics, "message_hint", None) or getattr(said, "hint", None)
+        return Reported(sqlstate, message or str(said), hint)
+    fields = error.args[0] if error.args else None
+    if isinstance(fields, dict) and "C" in fields:  # pg8000
+        return Reported(fields["C"], fields.get("M", ""), fields.get("H"))
+    return Reported(None, str(error), None)
+
+
 @contextmanager
 def map_errors() -> Iterator[None]:
     """Raise this library's exception if an SQL function raised its SQLSTATE.
@@ -50,27 +75,31 @@ def map_errors() -> Iterator[None]:
     """
     try:
         yield
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            f"the connection's encoding, {error.encoding}, lacks a character: "
-            f"{error.reason}. Connect with client_encoding=utf8, to a database that has it"
-        ) from None
     except Exception as error:
-        kind = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
+        _refuse_encoding(error)
+        state, message, hint = reported(error)
+        kind = _BY_SQLSTATE.get(state or "")
         if kind is None and type(error).__name__ == "DataError" and "NUL" in str(error):
             kind = InvalidArgument  # raised by the driver itself, before it sends anything
         if kind is None:
             _refuse_schema(error)
             raise
-        diagnostics = getattr(error, "diag", None)
-        message = getattr(diagnostics, "message_primary", None) or str(error)
-        hint = getattr(diagnostics, "message_hint", None)
         raise kind(f"{message}. {hint}" if hint else message) from error
+
+
+def _refuse_encoding(error: Exception) -> None:
+    """Raise InvalidArgument if a driver could not encode a text, before it sent anything."""
+    for one in (error, error.__cause__):  # that of asyncpg has it as its cause
+        if isinstance(one, UnicodeEncodeError):
+            raise InvalidArgument(
+                f"the connection's encoding, {one.encoding}, lacks a character: "
+                f"{one.reason}. Connect with client_encoding=utf8, to a database that has it"
+            ) from None
 
 
 def _refuse_schema(error: Exception) -> None:
     """Raise a SchemaError if a function is missing: publishers do not check the version."""
-    state, text = getattr(error, "sqlstate", None), str(error)
+    state, text = reported(error).sqlstate, str(error)
     if state == "3F000" and "durable_notify" in text:
         raise SchemaMissing(
             "This database has no durable_notify schema. Run `durable-notify migrate` on it, or "

@@ -7,9 +7,8 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from .._core import sql
+from .._core.sqlstate import reported
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import (
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from .database.callers import Publishable
 
 __all__ = ["Admin"]
+
+#: The SQLSTATEs of what is no SQL/JSON path: syntax errors, and the class of data exceptions.
+_BAD_PATH = ("42601", "22")
 
 
 class Admin(RetentionAdmin):
@@ -343,8 +345,9 @@ class Admin(RetentionAdmin):
         params = (group, topic, *_replayed(conditions), rate_limit, why, dry_run)
         try:
             job, total = (fetch_alone(connection, sql.START_REPLAY, params))[0]
-        except (psycopg.DataError, psycopg.errors.SyntaxError) as error:
-            if conditions.get("path") is None:
+        except Exception as error:
+            state = reported(error).sqlstate or ""
+            if conditions.get("path") is None or not state.startswith(_BAD_PATH):
                 raise
             raise InvalidArgument(f"path is not an SQL/JSON path: {safe_message(error)}") from error
         return int(total if dry_run else job)

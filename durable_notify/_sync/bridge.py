@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from .._core import sql
+from .._core.sqlstate import reported
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..models import BridgeInfo
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from .database.callers import Publishable
 
 __all__ = ["Bridge"]
+
+#: The SQLSTATEs of what is no table's name: it is invalid, no SQL, or of another database.
+_NO_NAME = ("42602", "42601", "0A000")
 
 
 class Bridge:
@@ -114,11 +116,9 @@ class Bridge:
             raise InvalidArgument(f"name the table as in SQL, as a str, not {table!r}")
         try:
             rows = fetch_alone(connection, sql.FULL_NAME_OF_TABLE, (table,))
-        except (
-            psycopg.errors.InvalidName,
-            psycopg.errors.SyntaxError,
-            psycopg.errors.FeatureNotSupported,
-        ) as error:
+        except Exception as error:
+            if reported(error).sqlstate not in _NO_NAME:
+                raise
             raise InvalidArgument(
                 f"{table!r} is not the name of a table: {safe_message(error)}"
             ) from error

@@ -14,23 +14,25 @@ import select
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from psycopg import AsyncConnection, Connection
+from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
+from ..drivers import begun as begun_by_driver
+from ..drivers import find as find_driver
 from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "call",
-    "checkpoint", "in_threads", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn", "usable", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -243,21 +245,6 @@ def on_signals(
     return handle_signals(stop, hurry)
 
 
-def usable(driver: object) -> Connection[Any] | None:
-    """Return a driver's connection if this library can run statements on it, else None.
-
-    In the events of an AsyncSession, a plain Session has an asyncio connection underneath.
-    """
-    if isinstance(driver, AsyncConnection):
-        from ..callers import Bridged  # it needs SQLAlchemy, which is in use here
-
-        bridged: Any = Bridged(driver)
-        return cast("Connection[Any]", bridged)
-    return driver if isinstance(driver, Connection) else None
-
-
 def own_cursor(driver: Connection[Any]) -> OwnCursor:
     """Return a cursor of this library's own kind."""
-    if isinstance(driver, Connection):
-        return OwnCursor(driver, row_factory=tuple_row)
-    return cast("Any", driver).cursor()
+    return OwnCursor(driver, row_factory=tuple_row)

@@ -28,7 +28,7 @@ from tests.support.cli import (
     good,
     payloads,
     run,
-    run_here,
+    run_process,
     start,
 )
 from tests.support.missing import need_package
@@ -76,7 +76,7 @@ def test_version_and_help() -> None:
     ],
 )
 def test_bad_arguments(dsn: str, arguments: list[str]) -> None:
-    fails(run_here(*arguments, dsn=dsn), 2)
+    fails(run(*arguments, dsn=dsn), 2)
 
 
 def test_payload_that_is_not_json_has_a_remedy(dsn: str) -> None:
@@ -262,7 +262,7 @@ def test_two_terminals_share_the_embedded_server(home: str) -> None:
     ids: list[str] = []
 
     def publish() -> None:
-        ids.append(good("publish", "t", "1", DURABLE_NOTIFY_HOME=home))
+        ids.append(run_process("publish", "t", "1", DURABLE_NOTIFY_HOME=home).stdout)
 
     terminals = [threading.Thread(target=publish) for _ in range(2)]
     for terminal in terminals:

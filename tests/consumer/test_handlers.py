@@ -20,7 +20,7 @@ import pytest
 import durable_notify as dn
 from durable_notify._async.consumer.dispatcher import AsyncDispatcher
 from tests.support.api import Api, in_thread
-from tests.support.cli import run as command
+from tests.support.cli import run_process as command
 from tests.support.observe import dead_letters, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
 

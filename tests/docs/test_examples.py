@@ -124,22 +124,29 @@ def test_worker_stops_when_told(dsn: str) -> None:
     assert left(dsn, "accounts") == [(0, 0, 0, 0)]
 
 
-@pytest.fixture
-def shop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module of the FastAPI example, which reads its DSN when it is imported."""
-    need_package("fastapi")
-    need_package("httpx")
-    monkeypatch.setenv("DURABLE_NOTIFY_DSN", dsn)
-    spec = importlib.util.spec_from_file_location("fastapi_app", EXAMPLES / "fastapi_app.py")
+@contextlib.contextmanager
+def loaded(name: str, dsn: str) -> Iterator[ModuleType]:
+    """The module of an example, which reads its DSN when it is imported."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DURABLE_NOTIFY_DSN", dsn)
+            spec.loader.exec_module(module)
         yield module
     finally:
         del sys.modules[spec.name]
+
+
+@pytest.fixture
+def shop(dsn: str) -> Iterator[ModuleType]:
+    need_package("fastapi")
+    need_package("httpx")
+    with loaded("fastapi_app", dsn) as module:
+        yield module
 
 
 async def test_fastapi(shop: ModuleType, dsn: str) -> None:
@@ -175,6 +182,27 @@ def test_fastapi_needs_a_migrated_database(
 
     with pytest.raises(dn.SchemaMissing):
         asyncio.run(start())
+
+
+def test_flask(dsn: str) -> None:
+    need_package("flask")
+    need_package("psycopg2", "psycopg2-binary")
+    with loaded("flask_app", dsn) as module:
+        client, commands = module.app.test_client(), module.app.test_cli_runner()
+        assert commands.invoke(args=["create-table"]).exit_code == 0
+        created = client.post("/orders", json={"item": "tea"})
+        assert created.status_code == 201
+        place = f"/orders/{created.json['id']}"
+        assert client.get(place).json == {"item": "tea", "confirmed": False}
+        # Neither the order nor the message of a request that fails is kept.
+        assert client.post("/orders", json={"item": None}).status_code == 500
+        done = commands.invoke(args=["confirm-orders", "--until-empty"])
+        assert done.exit_code == 0, done.output
+        assert client.get(place).json == {"item": "tea", "confirmed": True}
+        assert client.get("/orders/2").status_code == 404
+        module.pool.closeall()
+    assert left(dsn, "confirmations") == [(0, 0, 0, 0)]
+    assert query(dsn, "SELECT count(*) FROM durable_notify.outbox") == [(1,)]
 
 
 def test_listener_in_psql(dsn: str, server: Postgres) -> None:

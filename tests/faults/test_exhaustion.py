@@ -233,22 +233,33 @@ def test_the_table_of_locks_is_full(small_server: Server) -> None:
 # Connections
 
 
+FOR_WORKERS = """
+    SELECT current_setting('max_connections')::int
+         - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0)
+         - count(*) FILTER (WHERE usename <> 'worker')
+      FROM pg_stat_activity WHERE backend_type = 'client backend'"""
+
+
 @contextmanager
 def all_connections_taken(conn: Connection, dsn: str) -> Iterator[None]:
     hogs: list[Connection] = []
 
-    def no_other_session_has_one() -> bool:
+    def all_are_ours() -> bool:
+        """Trap: a session that is being refused takes one, too, and has no name yet.
+
+        So to be refused, when no other session is seen, does not mean that none will be free.
+        """
         with contextlib.suppress(psycopg.OperationalError):
             hogs.append(psycopg.connect(make_conninfo(dsn, application_name="hog")))
             return False
-        others = (
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE usename = 'worker' AND application_name <> 'hog'"
-        )
-        return bool(value(conn, others) == 0)
+        conn.execute("""
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE usename = 'worker' AND application_name <> 'hog'""")
+        return bool(value(conn, FOR_WORKERS) == len(hogs))
 
     try:
-        eventually(no_other_session_has_one)
+        eventually(all_are_ours)
         yield
     finally:
         for hog in hogs:

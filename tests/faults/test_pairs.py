@@ -105,6 +105,8 @@ def _fault(actors: Actors, pair: Pair, scene: Scene, outcome: Outcome) -> str | 
     if outcome.waited and not may_wait(pair.one, pair.other):
         return f"waits for it ({outcome.state})"
     expected = {"ok", *refusals(pair.one, pair.other)}
+    if pair.then:
+        expected |= refusals(pair.then, pair.other)
     if pair.levels[1] != "read committed":
         expected.add("40001")
     if outcome.waited and pair.end == "stay":

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from psycopg import errors
 from psycopg.rows import class_row, dict_row
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 import durable_notify as dn
 import durable_notify.topics
@@ -297,42 +297,6 @@ async def test_an_engine_is_no_connection(api: Api, publish: Any, dsn: str) -> N
     async with api.engine(dsn) as engine:
         with pytest.raises(dn.UnsupportedConnection, match=r"AsyncEngine|not Engine"):
             await publish(engine, 1)
-
-
-def tcp_url(dsn: str, driver: str) -> sa.URL:
-    """The database of a DSN for another driver, socket or not."""
-    with psycopg.connect(dsn) as connection:
-        info = connection.info
-        return sa.URL.create(
-            driver, info.user, info.password or None, None, None, info.dbname,
-            query={"host": info.host, "port": str(info.port)},
-        )  # fmt: skip
-
-
-async def test_psycopg2_is_not_psycopg(conn: Connection, dsn: str) -> None:
-    need_package("psycopg2", "psycopg2-binary")
-    engine = sa.create_engine(tcp_url(dsn, "postgresql+psycopg2"))
-    publisher = dn.Publisher()
-    with engine.connect() as connection:
-        with pytest.raises(dn.UnsupportedConnection, match=f"{REMEDY}.* not connection"):
-            publisher.publish(connection, "t", 1)
-        with Session(connection) as session, pytest.raises(dn.UnsupportedConnection):
-            publisher.publish(session, "t", 1)
-        with pytest.raises(dn.UnsupportedConnection):
-            publisher.publish(connection.connection.driver_connection, "t", 1)  # type: ignore[arg-type]
-    engine.dispose()
-    assert payloads(conn) == []
-
-
-async def test_asyncpg_is_not_psycopg(conn: Connection, dsn: str) -> None:
-    need_package("asyncpg")
-    engine = create_async_engine(tcp_url(dsn, "postgresql+asyncpg"))
-    publisher = dn.AsyncPublisher()
-    async with engine.connect() as connection:
-        with pytest.raises(dn.UnsupportedConnection, match=REMEDY):
-            await publisher.publish(connection, "t", 1)
-    await engine.dispose()
-    assert payloads(conn) == []
 
 
 async def test_the_other_halfs_connections(dsn: str) -> None:

@@ -1,17 +1,19 @@
-"""Run ``durable-notify`` as its users do: in a process of its own."""
+"""Run ``durable-notify`` as its users do."""
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import logging
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import IO, Any
 
 import pytest
 
@@ -30,13 +32,24 @@ def cli_environment(**more: str) -> dict[str, str]:
 def run(
     *arguments: str, dsn: str = "", given: str | bytes = b"", **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end, in this process: to start Python takes longer than most commands.
+
+    `run_process` is for what only a process shows: signals, closed pipes, the log's own set-up.
+    """
+    status, out, err = invoke(*arguments, dsn=dsn, given=given, **env)
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(arguments, status, out, err)
+
+
+def run_process(
+    *arguments: str, dsn: str = "", given: str | bytes = b"", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a process of its own."""
     if dsn:
         env["DURABLE_NOTIFY_DSN"] = dsn
-    data = given.encode() if isinstance(given, str) else given
     done = subprocess.run(
         [*COMMAND, *arguments],
-        input=data,
+        input=_bytes(given),
         capture_output=True,
         env=cli_environment(**env),
         timeout=PATIENCE,
@@ -46,6 +59,10 @@ def run(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+def _bytes(given: str | bytes) -> bytes:
+    return given.encode() if isinstance(given, str) else given
 
 
 def good(*arguments: str, dsn: str = "", given: str | bytes = b"", **env: str) -> str:
@@ -132,27 +149,45 @@ def own_log() -> Iterator[None]:
         log.setLevel(level)
 
 
-def invoke(*arguments: str, dsn: str) -> tuple[int, str, str]:
-    """Do what a process does, in this one: exit status, output, errors.
-
-    What needs hundreds of calls cannot start as many processes.
-    """
-    out, err = io.StringIO(), io.StringIO()
+def invoke(
+    *arguments: str, dsn: str = "", given: str | bytes = b"", **env: str
+) -> tuple[int, str, str]:
+    """Do what a process does, in this one: exit status, output, errors."""
     with (
+        ExitStack() as stack,
         own_log(),  # which writes to `err`
         pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(out),
-        redirect_stderr(err),
     ):
+        # Files, and not StringIO: commands use the descriptors.
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+        for name, file in zip(("stdin", "stdout", "stderr"), files, strict=True):
+            patch.setattr(sys, name, file)
+        files[0].buffer.write(_bytes(given))
+        files[0].seek(0)
         patch.setattr(problems, "mute_stdout", lambda: None)
-        patch.setenv("DURABLE_NOTIFY_DSN", dsn)
-        status = problems.status_of(
-            lambda: cli.cli.main(list(arguments), prog_name="durable-notify", standalone_mode=False)
-        )
-    return status, out.getvalue(), err.getvalue()
+        environment = cli_environment(**env) | ({"DURABLE_NOTIFY_DSN": dsn} if dsn else {})
+        for name in os.environ.keys() - environment.keys():
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        status = _beside_a_loop(lambda: problems.status_of(lambda: _main(arguments)))
+        return status, *(_contents(file) for file in files[1:])
 
 
-def run_here(*arguments: str, dsn: str) -> subprocess.CompletedProcess[str]:
-    """Do what `run` does, without a process of its own."""
-    status, out, err = invoke(*arguments, dsn=dsn)
-    return subprocess.CompletedProcess(arguments, status, out, err)
+def _contents(file: IO[str]) -> str:
+    file.seek(0)
+    return file.buffer.read().decode()
+
+
+def _main(arguments: tuple[str, ...]) -> object:
+    return cli.cli.main(list(arguments), prog_name="durable-notify", standalone_mode=False)
+
+
+def _beside_a_loop(call: Callable[[], int]) -> int:
+    """Call it; in a thread if this one runs an event loop, since some commands start their own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()

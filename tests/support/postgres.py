@@ -54,7 +54,10 @@ class Postgres:
         """The name of a fresh database, dropped afterwards, even if sessions are connected to it."""
         name = f"dn_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
-            create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            # PostgreSQL 14 always copies files. Later ones would write each page to the log, and
+            # would leave pg_internal.init behind, which the first connection then computes.
+            copy = "STRATEGY file_copy" if admin.info.server_version >= 150000 else ""
+            create = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} {copy}")
             admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield name

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 
@@ -19,7 +19,7 @@ from ...dsn import safe_message
 from ...errors import ClaimBusy
 from ...options import GroupSettings
 from ...topics import is_pattern
-from .callers import fetch, unwrap
+from .callers import fetch
 from .connection import AsyncConnectionRegistry, AsyncReconnectingConnection, connect
 from .transactions import AsyncTransactionPool
 
@@ -52,7 +52,7 @@ async def settle(connection: Publishable, token: int, outcomes: Settlement) -> s
     if not (retried or rejected):
         rows = await fetch(connection, sql.ACK, (token, outcomes.acked))
     else:
-        pgconn = (await unwrap(connection)).pgconn
+        pgconn = cast("AsyncConnection[Any]", connection).pgconn  # the consumer's own
         params = (
             token,
             outcomes.acked,

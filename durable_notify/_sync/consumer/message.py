@@ -12,7 +12,7 @@ from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
 from ...codecs import T
 from ...errors import InvalidArgument, LeaseLost
-from ..database.callers import fetch
+from ..database.callers import begun, fetch
 from ..database.queries import settle
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Message(Generic[T]):
 
         Args:
             source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
-                body receives a Connection or Session), or a psycopg pool; None: a psycopg
-                connection of the consumer's own.
+                body receives a Connection or Session); a pool of psycopg, psycopg2 or asyncpg;
+                Django's connection; None: a psycopg connection of the consumer's own.
 
         Raises:
             LeaseLost: another consumer has the message by now; all was rolled back.
@@ -223,25 +223,3 @@ def _failure(error: str | BaseException | None) -> Failure | None:
     if isinstance(error, BaseException):
         return describe(error)
     return sanitize_error(error)
-
-
-def begun(source: Any) -> Any:
-    """Return a transaction on a connection that a source of connections lends.
-
-    Raises:
-        InvalidArgument: it is no such source.
-    """
-    if hasattr(source, "begin"):
-        return source.begin()
-    if hasattr(source, "connection"):
-        return _begun(source)
-    raise InvalidArgument(
-        "transaction() takes an engine or sessionmaker of SQLAlchemy, or a psycopg pool, "
-        f"not {type(source).__name__}"
-    )
-
-
-@contextlib.contextmanager
-def _begun(pool: Any) -> Iterator[Any]:
-    with pool.connection() as connection, connection.transaction():
-        yield connection

@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 
@@ -20,7 +20,7 @@ from ...dsn import safe_message
 from ...errors import ClaimBusy
 from ...options import GroupSettings
 from ...topics import is_pattern
-from .callers import fetch, unwrap
+from .callers import fetch
 from .connection import ConnectionRegistry, ReconnectingConnection, connect
 from .transactions import TransactionPool
 
@@ -53,7 +53,7 @@ def settle(connection: Publishable, token: int, outcomes: Settlement) -> str:
     if not (retried or rejected):
         rows = fetch(connection, sql.ACK, (token, outcomes.acked))
     else:
-        pgconn = (unwrap(connection)).pgconn
+        pgconn = cast("Connection[Any]", connection).pgconn  # the consumer's own
         params = (
             token,
             outcomes.acked,

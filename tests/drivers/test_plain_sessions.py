@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import durable_notify as dn
+from tests.drivers.kits import ASYNC_CREATORS, CREATORS
+from tests.drivers.kits import engine as engine_on
 from tests.publisher.test_publisher import payloads
+from tests.support.postgres import Postgres
 
 Connection = psycopg.Connection[Any]
 
 publisher = dn.Publisher()
 
 
-@pytest_asyncio.fixture
-async def engine(dsn: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(
-        "postgresql+psycopg://",
-        async_creator=lambda: psycopg.AsyncConnection.connect(dsn),
-        poolclass=sa.NullPool,
-    )
-    yield engine
-    await engine.dispose()
+@pytest.fixture
+def dsn(server: Postgres, template: str) -> Iterator[str]:
+    """A database of the test's own: some of these break it."""
+    with server.database(template) as name:
+        yield server.dsn(name)
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[Connection]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture(params=list(ASYNC_CREATORS))
+async def engine(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[AsyncEngine]:
+    async with engine_on(request.param, dsn, is_async=True, poolclass=sa.NullPool) as made:
+        yield made
 
 
 def publish(connection: Any, payload: Any = "published") -> int:
@@ -134,8 +146,9 @@ async def test_in_autocommit_mode(engine: AsyncEngine, conn: Connection) -> None
 async def test_errors_are_the_same(engine: AsyncEngine, conn: Connection) -> None:
     conn.execute("DROP TABLE durable_notify.outbox CASCADE")
     async with AsyncSession(engine) as session:
-        with pytest.raises(psycopg.errors.UndefinedTable):
+        with pytest.raises((psycopg.Error, asyncpg.PostgresError)) as caught:
             await session.run_sync(publish)
+        assert type(caught.value).__name__.startswith("UndefinedTable")
         await session.rollback()
         with pytest.raises(dn.InvalidArgument, match="white space"):
             await session.run_sync(lambda inner: publisher.publish(inner, "a b", 1))
@@ -159,3 +172,25 @@ async def test_a_message_settled_in_run_sync(
             await session.run_sync(message.ack)
             await session.commit()
         assert next(consumer, None) is None
+
+
+@pytest.mark.parametrize("driver", CREATORS)
+@pytest.mark.parametrize("name", ["before_flush", "after_flush", "before_commit"])
+async def test_events_of_a_plain_engine(dsn: str, conn: Connection, driver: str, name: str) -> None:
+    customer = sa.Table("customer", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+
+    class Customer:
+        id: int
+
+    sa.orm.registry().map_imperatively(Customer, customer)
+    async with engine_on(driver, dsn, is_async=False) as engine:
+        customer.create(engine)
+        for end in ("rollback", "commit"):
+            with Session(engine) as session:
+                event.listen(
+                    session, name, lambda inner, *_, end=end: publish(inner, end), once=True
+                )
+                session.add(Customer())
+                session.flush()
+                session.commit() if end == "commit" else session.rollback()
+    assert payloads(conn) == ["commit"]

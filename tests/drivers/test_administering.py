@@ -1,0 +1,206 @@
+"""The Admin and Bridge say and do the same on a connection of any driver."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import durable_notify as dn
+from tests.drivers.kits import KITS, Kit, Opened
+from tests.support.postgres import Postgres
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def prepared(server: Postgres, template: str) -> Iterator[str]:
+    """The name of a database in which there is something to see."""
+
+    def handle(message: dn.Message) -> None:
+        message.reject("no ü", "why\\")
+
+    with server.database(template) as name:
+        dsn = server.dsn(name)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE things (a int, b text, PRIMARY KEY (a, b))")
+            connection.execute("DROP ROLE IF EXISTS reader")
+            connection.execute("CREATE ROLE reader")
+            messages = [
+                dn.NewMessage({"n": 1}, key="k", headers={"x": 1.5}),
+                b"\x00\xff",
+                None,
+                [2],
+            ]
+            dn.Publisher().publish_many(connection, "t", messages)
+            dn.Publisher().publish(connection, "later", 1, delay=1000)
+        options: Any = {"until_empty": True, "maintenance": False, "poll": None}
+        dn.Consumer(dsn, group="g", topics=["t", "p.*"], **options).run(handle)
+        yield name
+    with psycopg.connect(server.admin_dsn, autocommit=True) as connection:
+        connection.execute("DROP ROLE reader")
+
+
+@pytest.fixture
+def dsn(server: Postgres, prepared: str) -> Iterator[str]:
+    """A copy of it."""
+    with server.database(prepared) as name:
+        yield server.dsn(name)
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[Connection]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def usual(server: Postgres, prepared: str) -> Any:
+    """What comes of it on psycopg."""
+
+    async def run() -> Any:
+        with server.database(prepared) as name:
+            async with KITS[0].connect(server.dsn(name)) as opened, opened.transaction():
+                return await administer(KITS[0], opened)
+
+    return asyncio.run(run())
+
+
+async def administer(kit: Kit, opened: Opened) -> list[Any]:
+    """Call all methods, with arguments of all types; returns what they return."""
+    admin, bridge = kit.Admin(), kit.Bridge()
+    since = datetime(2021, 1, 1, tzinfo=UTC)
+    until = datetime(2099, 1, 1, tzinfo=UTC)
+
+    async def call(method: Any, *args: Any, **kwargs: Any) -> Any:
+        return method.__name__, await opened.call(method, *args, **kwargs)
+
+    done = [
+        await call(admin.configure, "g", retry_base=0.25, retry_factor=1.5, max_attempts=2, rate_limit=7.5),
+        await call(admin.set_notify_policy, "loud", "always"),
+        await call(admin.notify_policy, "loud"),
+        await call(admin.pause, "g"),
+        await call(admin.groups),
+        await call(admin.resume, "g"),
+        await call(admin.blocking_publishers, "g"),
+        await call(admin.status),
+        await call(admin.status, max_count=None),
+        await call(admin.grant, "reader", "consume", ["t", "p.*"], group="g"),
+        await call(admin.grant, "reader", "observe"),
+        await call(admin.grants),
+        await call(admin.revoke, "reader", "consume", ["t"]),
+        await call(admin.revoke, "reader"),
+        await call(admin.set_retention, "gone", max_age=86_400.5, when_settled=True),
+        await call(admin.set_retention, "kept.>", compact=True, on_lag="lose", max_bytes=2**40),
+        await call(admin.retention),
+        await call(admin.delete_retention, "kept.>"),
+        await call(admin.retention_blockers),
+        await call(admin.lost_messages, "g"),
+        await call(admin.dead_letters),
+        await call(admin.dead_letters, "g", ids=[1, 2], since=since, until=until, limit=1),
+        await call(admin.dead_letters, "g", ids=[], key="k", error_type="x"),
+        await call(admin.redrive, "g", key="k", since=since, why="ü"),
+        await call(admin.discard, "g", everything=True, why="%s"),
+        await call(admin.replay, "g", "t", after=0, why="back"),
+        await call(admin.seek, "g", "t", since=since, dry_run=True),
+        await call(admin.seek, "g", "t", now=True),
+        await call(
+            admin.start_replay, "g", "t", since=since, until=until, keys=["k", "NULL"], headers={"x": 1.5},
+            payload={"n": 1}, path="$.n ? (@ > 0)", rate_limit=2.5, why="again", dry_run=True,
+        ),
+        await call(admin.start_replay, "g", "t", after=0, upto=2**40, rate_limit=5),
+        await call(admin.replay_jobs),
+        await call(admin.cancel_replay, 1),
+        await call(admin.audit, "g"),
+        await call(admin.audit, limit=2),
+        await call(bridge.mirror, "t", "raw channel"),
+        await call(bridge.watch, "public.things", "things", columns=["b"], with_old=False),
+        await call(bridge.watch, '"things"', "others"),
+        await call(bridge.bridges),
+        await call(bridge.unwatch, "things", "things"),
+        await call(bridge.unmirror, "t"),
+        await call(bridge.create_compat),
+        await call(bridge.drop_compat),
+        await call(admin.rename_group, "g", "h"),
+        await call(admin.delete_group, "h"),
+        await call(admin.reanchor, why="no need"),
+    ]  # fmt: skip
+    return [(name, comparable(value)) for name, value in done]
+
+
+def comparable(found: Any) -> Any:
+    """Leave out what differs from one time to the other, but not of which type it is."""
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        names = [field.name for field in dataclasses.fields(found)]
+        return {name: comparable(getattr(found, name)) for name in names}
+    if isinstance(found, dict):
+        return {name: comparable(one) for name, one in found.items() if name != "traceback"}
+    if isinstance(found, (list, tuple)):
+        return [comparable(one) for one in found]
+    if isinstance(found, datetime):
+        assert found.tzinfo is not None
+        assert abs(datetime.now(UTC) - found) < timedelta(minutes=10) or found.year in {2021, 2099}
+        return datetime
+    return type(found), found
+
+
+@pytest.mark.parametrize("autocommit", [False, True], ids=["transaction", "autocommit"])
+async def test_all_of_it(kit: Kit, dsn: str, usual: Any, autocommit: bool) -> None:
+    async with kit.connect(dsn, autocommit) as opened:
+        if autocommit:
+            came = await administer(kit, opened)
+        else:
+            async with opened.transaction():
+                came = await administer(kit, opened)
+    for one, other in zip(came, usual, strict=True):
+        assert one == other
+
+
+async def test_rolled_back(kit: Kit, dsn: str, conn: Connection) -> None:
+    async with kit.connect(dsn) as opened:
+        async with opened.transaction(undo=True):
+            await opened.call(kit.Admin().pause, "g")
+            await opened.call(kit.Admin().set_retention, "t", max_age=5)
+    (group,) = dn.Admin().groups(conn)
+    assert group.paused_at is None
+    assert dn.Admin().retention(conn) == []
+
+
+async def test_a_call_that_needs_read_committed_begins_that(
+    kit: Kit, dsn: str, conn: Connection
+) -> None:
+    """On a connection in autocommit mode, whatever the session's default is."""
+    async with kit.connect(dsn, autocommit=True) as opened:
+        await opened.execute("SET default_transaction_isolation = 'serializable'")
+        await opened.call(kit.Admin().set_notify_policy, "t", "always")
+        with pytest.raises(dn.UnknownGroup):
+            await opened.call(kit.Admin().pause, "unknown")
+        # The failed one was rolled back: the connection is as good as before.
+        assert await opened.call(kit.Admin().notify_policy, "t") == "always"
+        # A transaction that the program has begun itself stays open.
+        await opened.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        await opened.call(kit.Admin().set_notify_policy, "t", "never")
+        assert dn.Admin().notify_policy(conn, "t") == "always"
+        await opened.execute("ROLLBACK")
+    assert dn.Admin().notify_policy(conn, "t") == "always"
+
+
+async def test_bad_paths_and_names(kit: Kit, dsn: str) -> None:
+    async with kit.connect(dsn) as opened:
+        for bad in ("$.n ?", "$["):
+            async with opened.transaction(undo=True):
+                with pytest.raises(dn.InvalidArgument, match="not an SQL/JSON path"):
+                    await opened.call(kit.Admin().start_replay, "g", "t", path=bad, dry_run=True)
+        for bad in ("a.b.c.d", '"', "other.public.t"):
+            async with opened.transaction(undo=True):
+                with pytest.raises(dn.InvalidArgument, match="not the name of a table|no table"):
+                    await opened.call(kit.Bridge().watch, bad, "t")
+        async with opened.transaction(undo=True):
+            with pytest.raises(dn.InvalidArgument, match="into group .g. is running"):
+                for _ in range(2):
+                    await opened.call(kit.Admin().start_replay, "g", "t", after=0, path="$")
