@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -134,6 +135,24 @@ async def test_the_bodys_error_is_raised(api: Api, dsn: str, conn: Connection) -
         async with running(api, consumer, fit(api, recorder)):
             await recorder.got(1)
             raise ZeroDivisionError
+    assert outstanding(conn) == 0
+
+
+async def test_a_consumer_with_handlers_runs_again(api: Api, dsn: str, conn: Connection) -> None:
+    """It may be defined in a module, and an application that is tested starts often."""
+    consumer, recorder = consumer_of(api, dsn), Recorder()
+    consumer.on("t")(fit(api, recorder))
+    for number in (1, 2):
+        async with running(api, consumer):
+            send(conn, [number])
+            await recorder.got(number)
+            with pytest.raises(dn.ConsumerClosed, match="runs already"):
+                await together(api, consumer)
+    with pytest.raises(dn.ConsumerClosed, match="was closed"):
+        await recorder.messages[0].ack()
+    consumer.options = dataclasses.replace(consumer.options, until_empty=True)
+    send(conn, [3])
+    await together(api, consumer)
     assert outstanding(conn) == 0
 
 

@@ -170,18 +170,19 @@ async def test_fastapi(shop: ModuleType, dsn: str) -> None:
     assert query(dsn, "SELECT count(*) FROM durable_notify.outbox") == [(1,)]
 
 
-def test_fastapi_needs_a_migrated_database(
-    shop: ModuleType, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shop, "DSN", empty_dsn)
+def test_fastapi_needs_a_migrated_database(empty_dsn: str) -> None:
+    need_package("fastapi")
+    with loaded("fastapi_app", empty_dsn) as shop:
 
-    async def start() -> None:
-        async with shop.app.router.lifespan_context(shop.app):
-            pass
-        await shop.engine.dispose()
+        async def start() -> None:
+            try:
+                async with shop.app.router.lifespan_context(shop.app):
+                    pass
+            finally:
+                await shop.engine.dispose()
 
-    with pytest.raises(dn.SchemaMissing):
-        asyncio.run(start())
+        with pytest.raises(dn.SchemaMissing):
+            asyncio.run(start())
 
 
 def test_flask(dsn: str) -> None:

@@ -11,7 +11,7 @@ from ...errors import InvalidArgument, NoHandler
 from ...middleware import Handling, generators
 from ...topics import ByTopic, check_pattern, overlap
 from ..concurrency import AWAITS, call, in_threads, within
-from .message import begun
+from ..database.callers import begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

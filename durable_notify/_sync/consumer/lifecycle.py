@@ -53,11 +53,14 @@ class Lifecycle:
         self._decoder = decoder
         self._dsn = dsn
         self._listen_dsn = listen_dsn
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
         self._emitter = EventEmitter(self.options.on_event, self.options.group)
         self._health = HealthTracker(self.options.heartbeat)
-        self._started = self._running = self._closed = False
+        self._started = self._running = self._closed = self._ended = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
         self._subscription: Subscription | None = None
@@ -243,11 +246,19 @@ class Lifecycle:
             finally:
                 self._queries.close()
 
-    def _run(self, concurrency: int, least: int) -> None:
+    def _renew(self) -> None:
+        """Become as new, after a run, or in a child process that was forked before the start."""
+        if self._ended or (not self._started and os.getpid() != self._process):
+            self._set_up()
+
+    def _check_new(self) -> None:
         self._check_process()
         if self._closed or self._running:
             state = "was closed" if self._closed else "runs already"
             raise ConsumerClosed(f"this consumer {state}: make a new one")
+
+    def _run(self, concurrency: int, least: int) -> None:
+        self._check_new()
         self._running = True
         self._batch_sizer.can_begin(least, concurrency)
         try:
@@ -257,6 +268,7 @@ class Lifecycle:
         finally:
             self.stop()
             self.close()
+            self._ended = True
         if self._dispatcher.fault is not None:
             raise self._dispatcher.fault
 

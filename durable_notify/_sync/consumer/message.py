@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..database.callers import Publishable
     from .leases import LeaseManager
 
-__all__ = ["Message", "begun"]
+__all__ = ["Message"]
 
 
 class Message(Generic[T]):
