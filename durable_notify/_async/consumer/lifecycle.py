@@ -130,14 +130,15 @@ class AsyncLifecycle:
         if not self.options.topics:
             raise InvalidArgument("there are no topics: give topics=, or handlers by on()")
         self._started = True
-        self._upkeep.say_differing(await self._queries.open(), started=True)
         try:
+            self._upkeep.say_differing(await self._queries.open(), started=True)
             beat = self.options.heartbeat
             subscription = await listen(
                 self._listen_dsn, self._fetcher.channels, beat, self._emitter
             )
         except BaseException:
             await self._queries.close()
+            self._ended = True
             raise
         subscription.on_timeout = self._queries.registry.cut
         self._subscription = subscription
@@ -229,6 +230,7 @@ class AsyncLifecycle:
         self.stop()
         self._closed = True
         if not self._tasks:
+            self._ended = self._ended or not self._started
             return
         tasks, self._tasks = self._tasks, []
         try:
@@ -246,6 +248,7 @@ class AsyncLifecycle:
                     await self._subscription.close()
             finally:
                 await self._queries.close()
+                self._ended = True
 
     def _renew(self) -> None:
         """Become as new, after a run, or in a child process that was forked before the start."""
@@ -269,7 +272,6 @@ class AsyncLifecycle:
         finally:
             self.stop()
             await self.close()
-            self._ended = True
         if self._dispatcher.fault is not None:
             raise self._dispatcher.fault
 

@@ -131,12 +131,13 @@ class Lifecycle:
         if not self.options.topics:
             raise InvalidArgument("there are no topics: give topics=, or handlers by on()")
         self._started = True
-        self._upkeep.say_differing(self._queries.open(), started=True)
         try:
+            self._upkeep.say_differing(self._queries.open(), started=True)
             beat = self.options.heartbeat
             subscription = listen(self._listen_dsn, self._fetcher.channels, beat, self._emitter)
         except BaseException:
             self._queries.close()
+            self._ended = True
             raise
         subscription.on_timeout = self._queries.registry.cut
         self._subscription = subscription
@@ -228,6 +229,7 @@ class Lifecycle:
         self.stop()
         self._closed = True
         if not self._tasks:
+            self._ended = self._ended or not self._started
             return
         tasks, self._tasks = self._tasks, []
         try:
@@ -245,6 +247,7 @@ class Lifecycle:
                     self._subscription.close()
             finally:
                 self._queries.close()
+                self._ended = True
 
     def _renew(self) -> None:
         """Become as new, after a run, or in a child process that was forked before the start."""
@@ -268,7 +271,6 @@ class Lifecycle:
         finally:
             self.stop()
             self.close()
-            self._ended = True
         if self._dispatcher.fault is not None:
             raise self._dispatcher.fault
 
