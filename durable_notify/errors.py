@@ -127,7 +127,7 @@ class ForeignCluster(SchemaError):
     then continues with exactly what had not been delivered to it.
 
     A TRUNCATE of all tables also raises this, because it empties the table that identifies the
-    cluster. In tests, call ``schema.empty_all()`` instead.
+    cluster. In tests, call ``testing.reset()`` afterwards.
     """
 
 

@@ -16,7 +16,7 @@ from ..concurrency import Event, Queue
 from .message import AsyncMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ..._core.ordering import Delivery, OrderingKey
     from ...payloads import Decoder
@@ -82,6 +82,15 @@ class AsyncPrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
+        for message in self.unpack(rows):
+            # Trap: threads that take two messages of a key from the queue in order may reach the
+            # gate in reverse order.
+            self._gate.expect(message._ordering_key, message._delivery)
+            self._put(1)
+            self._queue.put(message)
+
+    def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[AsyncMessage]:
+        """Hold the leases of claimed messages, and return the messages."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -93,12 +102,7 @@ class AsyncPrefetchBuffer:
                 lease.attempts = {row[1]: row[8] for row in batch}
             decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                message = AsyncMessage(row, lease, self.lease_manager, decode, headers)
-                # Trap: threads that take two messages of a key from the queue in order may reach
-                # the gate in reverse order.
-                self._gate.expect(message._ordering_key, message._delivery)
-                self._put(1)
-                self._queue.put(message)
+                yield AsyncMessage(row, lease, self.lease_manager, decode, headers)
 
     def end(self) -> None:
         """Deliver nothing more."""
@@ -126,7 +130,7 @@ class AsyncPrefetchBuffer:
                 continue
             if message._flaw is not None:
                 self.begun(1)
-                self._refuse(message, message._flaw)
+                self.refuse(message, message._flaw)
                 continue
             return message
 
@@ -199,7 +203,8 @@ class AsyncPrefetchBuffer:
             return False
         return self._gate.enter(ordering_key, delivery, message, owner)
 
-    def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
+    def refuse(self, message: AsyncMessage, flaw: Exception) -> None:
+        """Reject a message that cannot be decoded."""
         reason = text_of(flaw)[:500]
         if not isinstance(flaw, PayloadError):
             reason = f"Python cannot decode it: {reason}"

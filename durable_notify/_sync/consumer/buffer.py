@@ -17,7 +17,7 @@ from ..concurrency import Event, Queue
 from .message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ..._core.ordering import Delivery, OrderingKey
     from ...payloads import Decoder
@@ -83,6 +83,15 @@ class PrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
+        for message in self.unpack(rows):
+            # Trap: threads that take two messages of a key from the queue in order may reach the
+            # gate in reverse order.
+            self._gate.expect(message._ordering_key, message._delivery)
+            self._put(1)
+            self._queue.put(message)
+
+    def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Message]:
+        """Hold the leases of claimed messages, and return the messages."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -94,12 +103,7 @@ class PrefetchBuffer:
                 lease.attempts = {row[1]: row[8] for row in batch}
             decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                message = Message(row, lease, self.lease_manager, decode, headers)
-                # Trap: threads that take two messages of a key from the queue in order may reach
-                # the gate in reverse order.
-                self._gate.expect(message._ordering_key, message._delivery)
-                self._put(1)
-                self._queue.put(message)
+                yield Message(row, lease, self.lease_manager, decode, headers)
 
     def end(self) -> None:
         """Deliver nothing more."""
@@ -127,7 +131,7 @@ class PrefetchBuffer:
                 continue
             if message._flaw is not None:
                 self.begun(1)
-                self._refuse(message, message._flaw)
+                self.refuse(message, message._flaw)
                 continue
             return message
 
@@ -200,7 +204,8 @@ class PrefetchBuffer:
             return False
         return self._gate.enter(ordering_key, delivery, message, owner)
 
-    def _refuse(self, message: Message, flaw: Exception) -> None:
+    def refuse(self, message: Message, flaw: Exception) -> None:
+        """Reject a message that cannot be decoded."""
         reason = text_of(flaw)[:500]
         if not isinstance(flaw, PayloadError):
             reason = f"Python cannot decode it: {reason}"
