@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import inspect
+import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
@@ -36,8 +36,6 @@ __all__ = [
 T = TypeVar("T")
 
 Lock = asyncio.Lock
-#: As many threads as handlers run at once are started, up to this.
-MOST_THREADS = 1000
 #: Whether the consumer awaits what handlers return.
 AWAITS = True
 #: The exception that ends a task from outside. The task cannot wait for anything after it.
@@ -191,21 +189,24 @@ def within(
 def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return a handler that runs another in a thread of its own.
 
-    Trap: asyncio's own pool has few threads, which handlers would take from each other.
+    Trap: the process waits for the threads of a pool when it exits, also for a handler that a
+    second signal has given up. And asyncio's own pool has few threads.
     """
-    pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="durable_notify handler")
 
     async def in_a_thread(*arguments: Any) -> Any:
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            pool, functools.partial(context.run, called, *arguments)
-        )
+        context, future = contextvars.copy_context(), Future[Any]()
+        future.set_running_or_notify_cancel()  # a thread cannot be cancelled
 
-    def called(*arguments: Any) -> Any:
-        try:
-            return handler(*arguments)
-        except StopIteration as error:  # a future would never end with it
-            raise RuntimeError("the handler raised StopIteration") from error
+        def body() -> None:
+            try:
+                future.set_result(context.run(handler, *arguments))
+            except StopIteration:  # asyncio would wait for ever
+                future.set_exception(RuntimeError("the handler raised StopIteration"))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=body, name="durable_notify handler", daemon=True).start()
+        return await asyncio.wrap_future(future)
 
     return in_a_thread
 

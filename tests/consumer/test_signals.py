@@ -297,6 +297,16 @@ def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_handlers_of_a_module_after_a_fork(dsn: str, conn: Connection) -> None:
+    """A server that loads an application and then forks: each child may run its consumer."""
+    send(conn, range(3))
+    consumer = dn.Consumer(dsn, group="h", poll=None, until_empty=True)
+    consumer.on("t")(own)
+    in_a_child(consumer.run)
+    assert outstanding(conn) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_ends_by_a_signal(told: list[str]) -> None:
     """The handler that it inherits is its parent's."""
     with handle_signals(*noting(told, "a")):

@@ -52,11 +52,14 @@ class AsyncLifecycle:
         self._decoder = decoder
         self._dsn = dsn
         self._listen_dsn = listen_dsn
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
         self._emitter = EventEmitter(self.options.on_event, self.options.group)
         self._health = HealthTracker(self.options.heartbeat)
-        self._started = self._running = self._closed = False
+        self._started = self._running = self._closed = self._ended = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
         self._subscription: AsyncSubscription | None = None
@@ -127,14 +130,15 @@ class AsyncLifecycle:
         if not self.options.topics:
             raise InvalidArgument("there are no topics: give topics=, or handlers by on()")
         self._started = True
-        self._upkeep.say_differing(await self._queries.open(), started=True)
         try:
+            self._upkeep.say_differing(await self._queries.open(), started=True)
             beat = self.options.heartbeat
             subscription = await listen(
                 self._listen_dsn, self._fetcher.channels, beat, self._emitter
             )
         except BaseException:
             await self._queries.close()
+            self._ended = True
             raise
         subscription.on_timeout = self._queries.registry.cut
         self._subscription = subscription
@@ -226,6 +230,7 @@ class AsyncLifecycle:
         self.stop()
         self._closed = True
         if not self._tasks:
+            self._ended = self._ended or not self._started
             return
         tasks, self._tasks = self._tasks, []
         try:
@@ -243,12 +248,21 @@ class AsyncLifecycle:
                     await self._subscription.close()
             finally:
                 await self._queries.close()
+                self._ended = True
 
-    async def _run(self, concurrency: int, least: int) -> None:
+    def _renew(self) -> None:
+        """Become as new, after a run, or in a child process that was forked before the start."""
+        if self._ended or (not self._started and os.getpid() != self._process):
+            self._set_up()
+
+    def _check_new(self) -> None:
         self._check_process()
         if self._closed or self._running:
             state = "was closed" if self._closed else "runs already"
             raise ConsumerClosed(f"this consumer {state}: make a new one")
+
+    async def _run(self, concurrency: int, least: int) -> None:
+        self._check_new()
         self._running = True
         self._batch_sizer.can_begin(least, concurrency)
         try:

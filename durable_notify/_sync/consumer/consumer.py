@@ -47,7 +47,7 @@ class Consumer(Lifecycle, Generic[T]):
                 message.ack()
 
     or let ``run`` call handlers: one that it is given, or one a topic, by ``on``. Use a consumer
-    only once.
+    only once, unless it has handlers by ``on``: then it can run again, once it has ended.
 
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
@@ -215,6 +215,9 @@ class Consumer(Lifecycle, Generic[T]):
         """Check what ``run`` was given, and return how many messages to handle at once."""
         concurrency = self.options.concurrency if concurrency is None else concurrency
         check_count("concurrency", concurrency)
+        if self._handlers.topics:
+            self._renew()
+        self._check_new()
         self._dispatcher.singly(self._handlers.prepared(handler))
         if handler is None and self._given:
             self._handlers.check_topics(self.options.topics)

@@ -53,11 +53,14 @@ class Lifecycle:
         self._decoder = decoder
         self._dsn = dsn
         self._listen_dsn = listen_dsn
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
         self._emitter = EventEmitter(self.options.on_event, self.options.group)
         self._health = HealthTracker(self.options.heartbeat)
-        self._started = self._running = self._closed = False
+        self._started = self._running = self._closed = self._ended = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
         self._subscription: Subscription | None = None
@@ -128,12 +131,13 @@ class Lifecycle:
         if not self.options.topics:
             raise InvalidArgument("there are no topics: give topics=, or handlers by on()")
         self._started = True
-        self._upkeep.say_differing(self._queries.open(), started=True)
         try:
+            self._upkeep.say_differing(self._queries.open(), started=True)
             beat = self.options.heartbeat
             subscription = listen(self._listen_dsn, self._fetcher.channels, beat, self._emitter)
         except BaseException:
             self._queries.close()
+            self._ended = True
             raise
         subscription.on_timeout = self._queries.registry.cut
         self._subscription = subscription
@@ -225,6 +229,7 @@ class Lifecycle:
         self.stop()
         self._closed = True
         if not self._tasks:
+            self._ended = self._ended or not self._started
             return
         tasks, self._tasks = self._tasks, []
         try:
@@ -242,12 +247,21 @@ class Lifecycle:
                     self._subscription.close()
             finally:
                 self._queries.close()
+                self._ended = True
 
-    def _run(self, concurrency: int, least: int) -> None:
+    def _renew(self) -> None:
+        """Become as new, after a run, or in a child process that was forked before the start."""
+        if self._ended or (not self._started and os.getpid() != self._process):
+            self._set_up()
+
+    def _check_new(self) -> None:
         self._check_process()
         if self._closed or self._running:
             state = "was closed" if self._closed else "runs already"
             raise ConsumerClosed(f"this consumer {state}: make a new one")
+
+    def _run(self, concurrency: int, least: int) -> None:
+        self._check_new()
         self._running = True
         self._batch_sizer.can_begin(least, concurrency)
         try:
