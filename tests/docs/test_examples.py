@@ -179,9 +179,11 @@ def test_fastapi_needs_a_migrated_database(empty_dsn: str) -> None:
     need_package("fastapi")
 
     async def start(shop: ModuleType) -> None:
-        async with shop.app.router.lifespan_context(shop.app):
-            pass
-        await shop.engine.dispose()
+        try:
+            async with shop.app.router.lifespan_context(shop.app):
+                pass
+        finally:
+            await shop.engine.dispose()
 
     with loaded("fastapi_app", empty_dsn) as shop, pytest.raises(dn.SchemaMissing):
         asyncio.run(start(shop))
