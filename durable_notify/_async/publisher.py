@@ -55,7 +55,7 @@ class AsyncPublisher:
     ) -> None:
         check_on_event(on_event)
         checked = check_middleware(middleware, awaited=AWAITS)
-        self._around = generators(checked, "publishing")
+        self._around = generators(checked, "publishing", awaited=AWAITS)
         self._dumps = dumps
         self._trace = trace
         self._emitter = EventEmitter(on_event)
@@ -186,18 +186,20 @@ class AsyncPublisher:
     ) -> list[int]:
         """Publish within the middleware, which may replace the messages."""
 
+        name = check_topic(topic)
+
         async def innermost(publishing: Publishing, _: None) -> None:
             given = publishing.messages
             if is_batch:
                 publishing.ids = await self._publish_many(connection, topic, given)
             else:
                 message = stored(topic, given[0])
-                publishing.ids = [await self._publish(connection, publishing.topic, message)]
+                publishing.ids = [await self._publish(connection, name, message)]
 
         chain: Any = innermost
         for around in reversed(self._around):
             chain = within(around, chain)
-        publishing = Publishing(check_topic(topic), messages, is_batch=is_batch)
+        publishing = Publishing(name, messages, is_batch=is_batch)
         await chain(publishing, None)
         if len(publishing.ids) != len(publishing.messages):
             raise RuntimeError("a middleware has suppressed the error that publishing raised")

@@ -264,3 +264,21 @@ async def test_plain_functions_run_in_threads_on_request(
     await with_timeout(consumer.run())
     [letter] = dn.Admin().dead_letters(conn, "h")
     assert letter.reason == "KeyError: 'second'"
+
+
+@pytest.mark.parametrize(
+    "topics", [["orders.>"], [dn.Topic("orders.>", dict), dn.Topic("orders.*", Placed)]]
+)
+async def test_the_type_is_that_of_the_handler(
+    api: Api, dsn: str, conn: psycopg.Connection, topics: list[Any]
+) -> None:
+    typed = next((one for one in topics if str(one) == "orders.*"), dn.Topic("orders.*", Placed))
+    consumer = consumer_of(api, dsn, topics=topics)
+    seen: dict[str, Any] = {}
+    for topic in (typed, "orders.>"):
+        consumer.on(topic)(
+            fit(api, lambda message: seen.update({message.topic: message.payload}))
+        )
+    publish(conn, "orders.eu", "orders.eu.fr", payload={"order_id": 1})
+    await ran(api, consumer)
+    assert seen == {"orders.eu": Placed(order_id=1), "orders.eu.fr": {"order_id": 1}}
