@@ -24,10 +24,12 @@ def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) ->
 
         @pytest.fixture(scope="session")
         def durable_notify_migrate():
+            left_open = []  # as an engine's pool does
+
             def migrate(dsn):
                 schema.migrate(dsn)
-                with psycopg.connect(dsn) as connection:
-                    connection.execute("CREATE TABLE orders (id int)")
+                left_open.append(psycopg.connect(dsn, autocommit=True))
+                left_open[0].execute("CREATE TABLE orders (id int)")
             return migrate
         """
     )
