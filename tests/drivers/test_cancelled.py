@@ -26,19 +26,19 @@ class Cancelled:
 
     def __await__(self) -> Generator[Any, Any, None]:
         waits = self._work.__await__()
-        go_on = functools.partial(next, waits)
+        step = functools.partial(next, waits)
         for number in itertools.count():
             try:
-                waited = go_on()
+                waited = step()
             except StopIteration:
                 return
             if number == self._nth and (task := asyncio.current_task()):
                 task.cancel()
-            go_on = functools.partial(next, waits)
+            step = functools.partial(next, waits)
             try:
                 yield waited
             except asyncio.CancelledError as error:
-                go_on = functools.partial(waits.throw, error)
+                step = functools.partial(waits.throw, error)
 
 
 # SQLAlchemy closes a connection of asyncpg whose call was cancelled.
