@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .._core import sql
-from .._core.callables import check_handler
 from .._core.leases import Ack, Lease
 from .._core.pacing import shortest
 from .._core.testing import ANY, Drained, Expected, PublishedMessage
 from .._core.topic_set import TopicSet
 from ..errors import ConsumerClosed, InvalidArgument
-from ..payloads import NewMessage, encode
+from ..payloads import Decoder, NewMessage, encode, stored
 from ..schema import SCHEMA_VERSION
-from .concurrency import AWAITS, begun_by_driver
+from ..topics import check_topic
+from .concurrency import begun_by_driver
 from .consumer.message import AsyncMessage
 from .database.callers import fetch
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from .._core.leases import Outcome
+    from ..topics import TopicName
     from .consumer.consumer import AsyncConsumer
     from .database.callers import Publishable
 
@@ -40,19 +41,21 @@ TRIES = 20
 AT_ONCE = 0.01
 
 
-async def published(connection: Publishable, topic: str) -> list[PublishedMessage]:
+async def published(connection: Publishable, topic: TopicName) -> list[PublishedMessage]:
     """Return the messages of a topic that a connection sees, by id.
 
     These are those of its open transaction, and what was committed before. The connection's role
     must own the schema.
     """
-    rows = await fetch(connection, sql.PUBLISHED, (topic,))
-    return [PublishedMessage.of(topic, row) for row in rows]
+    name = check_topic(topic)
+    decode = Decoder([topic]).of(name)
+    rows = await fetch(connection, sql.PUBLISHED, (name,))
+    return [PublishedMessage.of(name, row, decode) for row in rows]
 
 
 async def assert_published(
     connection: Publishable,
-    topic: str,
+    topic: TopicName,
     *,
     payload: Any = ANY,
     key: Any = ANY,
@@ -76,7 +79,7 @@ async def assert_published(
         AssertionError: its text has what was published instead, and the nearest difference.
     """
     __tracebackhide__ = True
-    expected = Expected(topic, payload, key, headers or {})
+    expected = Expected(check_topic(topic), payload, key, headers or {})
     messages = await published(connection, topic)
     found = expected.among(messages)
     if count == 0 and not found:
@@ -89,7 +92,7 @@ async def assert_published(
 
 async def assert_not_published(
     connection: Publishable,
-    topic: str,
+    topic: TopicName,
     *,
     payload: Any = ANY,
     key: Any = ANY,
@@ -138,12 +141,12 @@ async def reset(connection: Publishable) -> None:
 
 
 async def drain(
-    consumer: AsyncConsumer,
-    handler: Callable[[AsyncMessage], Any],
+    consumer: AsyncConsumer[Any],
+    handler: Callable[[AsyncMessage[Any]], Any] | None = None,
     *,
     skip_delays: bool = False,
     raise_errors: bool = True,
-) -> Drained[AsyncMessage]:
+) -> Drained[AsyncMessage[Any]]:
     """Deliver messages to a handler until nothing is left, and return what happened.
 
     The handler is called as ``consumer.run`` would, with the options of the consumer, but by this
@@ -151,7 +154,7 @@ async def drain(
 
     Args:
         consumer: one that was not started; it cannot be used afterwards.
-        handler: what ``consumer.run`` takes.
+        handler: what ``consumer.run`` takes; None: its handlers by ``on()``.
         skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
             delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
         raise_errors: whether to raise what the handler raises, once the message is settled as the
@@ -160,14 +163,15 @@ async def drain(
     Raises:
         ConsumerClosed: the consumer was started before.
     """
-    check_handler(handler, awaited=AWAITS)
     if consumer._started:
         raise ConsumerClosed("drain() takes a consumer that was not started: make a new one")
+    consumer._prepare(handler, None)
+    prepared = consumer._handlers.prepared(handler)
     consumer._started = consumer._closed = True
-    drained: Drained[AsyncMessage] = Drained()
+    drained: Drained[AsyncMessage[Any]] = Drained()
     await consumer._queries.open()
     try:
-        await _Drain(consumer, handler, drained, raise_errors).run(skip_delays)
+        await _Drain(consumer, prepared, drained, raise_errors).run(skip_delays)
     finally:
         consumer._lease_manager.finish_pending()
         await consumer._lease_manager.close()
@@ -180,9 +184,9 @@ class _Drain:
 
     def __init__(
         self,
-        consumer: AsyncConsumer,
-        handler: Callable[[AsyncMessage], Any],
-        drained: Drained[AsyncMessage],
+        consumer: AsyncConsumer[Any],
+        handler: Callable[[AsyncMessage[Any]], Any],
+        drained: Drained[AsyncMessage[Any]],
         raise_errors: bool,
     ) -> None:
         self._consumer = consumer
@@ -227,7 +231,7 @@ class _Drain:
         ]
         await self._record(delivered)
 
-    async def _handle(self, message: AsyncMessage) -> bool:
+    async def _handle(self, message: AsyncMessage[Any]) -> bool:
         """Call the handler, and settle the message; return whether that worked."""
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
         lease = message._lease
@@ -245,7 +249,7 @@ class _Drain:
             raise failure
         return failure is None and message.id not in lease.rolled_back_by
 
-    async def _record(self, delivered: list[tuple[AsyncMessage, bool]]) -> None:
+    async def _record(self, delivered: list[tuple[AsyncMessage[Any], bool]]) -> None:
         out = await self._queries.unacknowledged(message.id for message, _ in delivered)
         drained = self._drained
         for message, worked in delivered:
@@ -262,7 +266,7 @@ class _Drain:
 def message(
     payload: Any,
     *,
-    topic: str = "testing",
+    topic: TopicName = "testing",
     key: str | None = None,
     headers: Mapping[str, Any] | None = None,
     id: int = 1,  # noqa: A002 - the attribute's name
@@ -291,15 +295,17 @@ def message(
         given = payload
         topic, key, headers, id = given.topic, given.key, given.headers, given.id  # noqa: A001
         payload, published_at = given.payload, given.published_at
-    stored = encode(NewMessage(payload, key, headers))
+    encoded = encode(stored(topic, NewMessage(payload, key, headers)))
     at = published_at or datetime.now(UTC)
     lease = Lease(0, {id: None}, 0.0)
-    row = (0, id, topic, stored.key, stored.payload, stored.data, stored.headers, at, attempt)
+    name, as_stored = check_topic(topic), (encoded.payload, encoded.data, encoded.headers)
+    row = (0, id, name, encoded.key, *as_stored, at, attempt)
     recorder: Any = _Recorder(connection)
-    return AsyncRecordedMessage(row, lease, recorder)
+    decoder = Decoder([topic])
+    return AsyncRecordedMessage(row, lease, recorder, decoder.of(name), decoder.headers)
 
 
-class AsyncRecordedMessage(AsyncMessage):
+class AsyncRecordedMessage(AsyncMessage[Any]):
     """A message of no database, which records how it is settled."""
 
     __slots__ = ()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from ..payloads import Decode
+
 __all__ = ["ANY", "Drained", "Expected", "PublishedMessage"]
 
 M = TypeVar("M")
@@ -41,10 +43,13 @@ class PublishedMessage:
     expires_at: datetime | None
 
     @classmethod
-    def of(cls, topic: str, row: tuple[Any, ...]) -> PublishedMessage:
+    def of(cls, topic: str, row: tuple[Any, ...], decode: Decode) -> PublishedMessage:
         """Make one of a row: id, key, payload, data, headers and the three times."""
-        message_id, key, payload, data, headers, *times = row
-        content = bytes(data) if payload is None else readable(payload)
+        message_id, key, text, data, headers, *times = row
+        try:
+            content = decode(text, None if data is None else bytes(data))
+        except (ValueError, RecursionError):
+            content = readable(text) if data is None else bytes(data)
         return cls(
             message_id, topic, key, content, {} if headers is None else readable(headers), *times
         )
@@ -165,7 +170,7 @@ def _differences(path: str, expected: Any, found: Any) -> Iterator[str]:
     """Name each part of a value that is not as expected."""
     if expected == found:
         return
-    expected = _as_published(expected)
+    expected, found = _as_published(expected), _as_published(found)
     if expected == found:
         return
     if isinstance(expected, dict) and isinstance(found, dict):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..models import DeadLetterFilter, ReplayFilter
     from ..options import GroupSettings
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["Admin"]
@@ -77,12 +78,12 @@ class Admin(RetentionAdmin):
         check_group_settings(settings)
         fetch_alone(connection, sql.CONFIGURE, (group, json.dumps(settings)))
 
-    def notify_policy(self, connection: Publishable, topic: str) -> str:
+    def notify_policy(self, connection: Publishable, topic: TopicName) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
         rows = fetch_alone(connection, sql.NOTIFY_POLICY, (check_topic(topic),))
         return str(rows[0][0])
 
-    def set_notify_policy(self, connection: Publishable, topic: str, policy: str) -> None:
+    def set_notify_policy(self, connection: Publishable, topic: TopicName, policy: str) -> None:
         """Set how a topic wakes its consumers, in the transaction of a connection.
 
         ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
@@ -127,7 +128,7 @@ class Admin(RetentionAdmin):
         connection: Publishable,
         role: str,
         action: str,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> None:
@@ -152,7 +153,7 @@ class Admin(RetentionAdmin):
         connection: Publishable,
         role: str,
         action: str | None = None,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> int:
@@ -247,7 +248,7 @@ class Admin(RetentionAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -283,7 +284,7 @@ class Admin(RetentionAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -316,7 +317,7 @@ class Admin(RetentionAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         rate_limit: float | None = None,
         why: str | None = None,
@@ -396,7 +397,7 @@ def _as_json(value: Any, what: str) -> str | None:
     return None if value is None else as_json(value, what)
 
 
-def _patterns(topics: Iterable[str]) -> list[str] | None:
+def _patterns(topics: Iterable[TopicName]) -> list[str] | None:
     """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None
 

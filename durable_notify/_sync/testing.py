@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .._core import sql
-from .._core.callables import check_handler
 from .._core.leases import Ack, Lease
 from .._core.pacing import shortest
 from .._core.testing import ANY, Drained, Expected, PublishedMessage
 from .._core.topic_set import TopicSet
 from ..errors import ConsumerClosed, InvalidArgument
-from ..payloads import NewMessage, encode
+from ..payloads import Decoder, NewMessage, encode, stored
 from ..schema import SCHEMA_VERSION
-from .concurrency import AWAITS, begun_by_driver
+from ..topics import check_topic
+from .concurrency import begun_by_driver
 from .consumer.message import Message
 from .database.callers import fetch
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from .._core.leases import Outcome
+    from ..topics import TopicName
     from .consumer.consumer import Consumer
     from .database.callers import Publishable
 
@@ -41,19 +42,21 @@ TRIES = 20
 AT_ONCE = 0.01
 
 
-def published(connection: Publishable, topic: str) -> list[PublishedMessage]:
+def published(connection: Publishable, topic: TopicName) -> list[PublishedMessage]:
     """Return the messages of a topic that a connection sees, by id.
 
     These are those of its open transaction, and what was committed before. The connection's role
     must own the schema.
     """
-    rows = fetch(connection, sql.PUBLISHED, (topic,))
-    return [PublishedMessage.of(topic, row) for row in rows]
+    name = check_topic(topic)
+    decode = Decoder([topic]).of(name)
+    rows = fetch(connection, sql.PUBLISHED, (name,))
+    return [PublishedMessage.of(name, row, decode) for row in rows]
 
 
 def assert_published(
     connection: Publishable,
-    topic: str,
+    topic: TopicName,
     *,
     payload: Any = ANY,
     key: Any = ANY,
@@ -77,7 +80,7 @@ def assert_published(
         AssertionError: its text has what was published instead, and the nearest difference.
     """
     __tracebackhide__ = True
-    expected = Expected(topic, payload, key, headers or {})
+    expected = Expected(check_topic(topic), payload, key, headers or {})
     messages = published(connection, topic)
     found = expected.among(messages)
     if count == 0 and not found:
@@ -90,7 +93,7 @@ def assert_published(
 
 def assert_not_published(
     connection: Publishable,
-    topic: str,
+    topic: TopicName,
     *,
     payload: Any = ANY,
     key: Any = ANY,
@@ -139,12 +142,12 @@ def reset(connection: Publishable) -> None:
 
 
 def drain(
-    consumer: Consumer,
-    handler: Callable[[Message], Any],
+    consumer: Consumer[Any],
+    handler: Callable[[Message[Any]], Any] | None = None,
     *,
     skip_delays: bool = False,
     raise_errors: bool = True,
-) -> Drained[Message]:
+) -> Drained[Message[Any]]:
     """Deliver messages to a handler until nothing is left, and return what happened.
 
     The handler is called as ``consumer.run`` would, with the options of the consumer, but by this
@@ -152,7 +155,7 @@ def drain(
 
     Args:
         consumer: one that was not started; it cannot be used afterwards.
-        handler: what ``consumer.run`` takes.
+        handler: what ``consumer.run`` takes; None: its handlers by ``on()``.
         skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
             delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
         raise_errors: whether to raise what the handler raises, once the message is settled as the
@@ -161,14 +164,15 @@ def drain(
     Raises:
         ConsumerClosed: the consumer was started before.
     """
-    check_handler(handler, awaited=AWAITS)
     if consumer._started:
         raise ConsumerClosed("drain() takes a consumer that was not started: make a new one")
+    consumer._prepare(handler, None)
+    prepared = consumer._handlers.prepared(handler)
     consumer._started = consumer._closed = True
-    drained: Drained[Message] = Drained()
+    drained: Drained[Message[Any]] = Drained()
     consumer._queries.open()
     try:
-        _Drain(consumer, handler, drained, raise_errors).run(skip_delays)
+        _Drain(consumer, prepared, drained, raise_errors).run(skip_delays)
     finally:
         consumer._lease_manager.finish_pending()
         consumer._lease_manager.close()
@@ -181,9 +185,9 @@ class _Drain:
 
     def __init__(
         self,
-        consumer: Consumer,
-        handler: Callable[[Message], Any],
-        drained: Drained[Message],
+        consumer: Consumer[Any],
+        handler: Callable[[Message[Any]], Any],
+        drained: Drained[Message[Any]],
         raise_errors: bool,
     ) -> None:
         self._consumer = consumer
@@ -228,7 +232,7 @@ class _Drain:
         ]
         self._record(delivered)
 
-    def _handle(self, message: Message) -> bool:
+    def _handle(self, message: Message[Any]) -> bool:
         """Call the handler, and settle the message; return whether that worked."""
         manager, dispatcher = self._consumer._lease_manager, self._consumer._dispatcher
         lease = message._lease
@@ -246,7 +250,7 @@ class _Drain:
             raise failure
         return failure is None and message.id not in lease.rolled_back_by
 
-    def _record(self, delivered: list[tuple[Message, bool]]) -> None:
+    def _record(self, delivered: list[tuple[Message[Any], bool]]) -> None:
         out = self._queries.unacknowledged(message.id for message, _ in delivered)
         drained = self._drained
         for message, worked in delivered:
@@ -263,7 +267,7 @@ class _Drain:
 def message(
     payload: Any,
     *,
-    topic: str = "testing",
+    topic: TopicName = "testing",
     key: str | None = None,
     headers: Mapping[str, Any] | None = None,
     id: int = 1,  # noqa: A002 - the attribute's name
@@ -292,15 +296,17 @@ def message(
         given = payload
         topic, key, headers, id = given.topic, given.key, given.headers, given.id  # noqa: A001
         payload, published_at = given.payload, given.published_at
-    stored = encode(NewMessage(payload, key, headers))
+    encoded = encode(stored(topic, NewMessage(payload, key, headers)))
     at = published_at or datetime.now(UTC)
     lease = Lease(0, {id: None}, 0.0)
-    row = (0, id, topic, stored.key, stored.payload, stored.data, stored.headers, at, attempt)
+    name, as_stored = check_topic(topic), (encoded.payload, encoded.data, encoded.headers)
+    row = (0, id, name, encoded.key, *as_stored, at, attempt)
     recorder: Any = _Recorder(connection)
-    return RecordedMessage(row, lease, recorder)
+    decoder = Decoder([topic])
+    return RecordedMessage(row, lease, recorder, decoder.of(name), decoder.headers)
 
 
-class RecordedMessage(Message):
+class RecordedMessage(Message[Any]):
     """A message of no database, which records how it is settled."""
 
     __slots__ = ()

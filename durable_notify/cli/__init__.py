@@ -13,6 +13,7 @@ import click
 from .._version import __version__
 from . import (
     access,
+    asyncapi,
     audit,
     bridge,
     consume,
@@ -70,6 +71,7 @@ for _command in (
     doctor.doctor,
     dead_letters.dead_letters,
     audit.audit,
+    asyncapi.asyncapi,
     access.grant,
     access.revoke,
     access.grants,
