@@ -116,6 +116,27 @@ class AsyncAdmin(AsyncRetentionAdmin):
         """
         await self._call(connection, sql.DELETE_GROUP, group)
 
+    async def unsubscribe(
+        self,
+        connection: Publishable,
+        group: str,
+        topics: Iterable[str],
+        *,
+        why: str | None = None,
+    ) -> list[str]:
+        """End a group's subscriptions to topics, and return these; the messages stay.
+
+        Its positions, retries and dead letters in them are deleted. A pattern ends the
+        subscriptions to all topics that match it, and no other pattern of the group. Consumers
+        that still ask for one of the topics end with UnknownTopic. The audit records ``why``.
+
+        Raises:
+            InvalidArgument: a pattern of the group matches a topic, and would subscribe it again.
+            UnknownGroup, UnknownTopic: there is no such group, or it is not subscribed.
+        """
+        params = (check_group(group), list(check_topics(topics)), why)
+        return [row[0] for row in await fetch_alone(connection, sql.UNSUBSCRIBE, params)]
+
     async def blocking_publishers(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the open publishers that a strict group waits for; other groups wait for none."""
         rows = await fetch_alone(connection, sql.BLOCKING_PUBLISHERS, (check_group(group),))

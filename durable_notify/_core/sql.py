@@ -155,6 +155,7 @@ PAUSE = "SELECT durable_notify.pause(%s)"
 RESUME = "SELECT durable_notify.resume(%s)"
 RENAME_GROUP = "SELECT durable_notify.rename_group(%s, %s)"
 DELETE_GROUP = "SELECT durable_notify.delete_group(%s)"
+UNSUBSCRIBE = "SELECT durable_notify.unsubscribe(%s, %s::text[], %s)"
 BLOCKING_PUBLISHERS = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
     " FROM durable_notify.blocking_publishers(%s)"

@@ -150,6 +150,26 @@ def delete(database: Database, name: str, yes: bool) -> None:
     click.echo(f"group {name} is deleted")
 
 
+@group.command("unsubscribe")
+@common
+@click.argument("name")
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--why", help="A reason, for the audit.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_database
+def unsubscribe(
+    database: Database, name: str, topics: tuple[str, ...], why: str | None, yes: bool
+) -> None:
+    """End the subscriptions of the group NAME to topics or patterns. The messages stay."""
+    question = (
+        f"Unsubscribe group {name} from {' '.join(topics)}, and delete its dead letters of it?"
+    )
+    confirm(question, yes=yes)
+    with database.connect("group") as connection:
+        ended = Admin().unsubscribe(connection, name, topics, why=why)
+    click.echo(f"group {name} is unsubscribed from {' '.join(ended) or 'the pattern'}")
+
+
 @group.command("blocking-publishers")
 @common
 @click.argument("name")

@@ -81,6 +81,8 @@ SET LOCAL check_function_bodies = off;
 \ir groups/configure.sql
 \ir groups/rename_group.sql
 \ir groups/delete_group.sql
+\ir groups/unsubscribe.sql
+\ir groups/unclaimed_topics.sql
 \ir groups/groups.sql
 \ir groups/lock.sql
 \ir groups/ordering.sql

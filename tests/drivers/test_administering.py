@@ -127,6 +127,7 @@ async def administer(kit: Kit, opened: Opened) -> list[Any]:
         await call(bridge.create_compat),
         await call(bridge.drop_compat),
         await call(admin.rename_group, "g", "h"),
+        await call(admin.unsubscribe, "h", ["t"], why="not read"),
         await call(admin.delete_group, "h"),
         await call(admin.reanchor, why="no need"),
     ]  # fmt: skip

@@ -134,6 +134,7 @@ CONSUMER = (
     "SELECT durable_notify.redrive('g', everything => true)",
     "SELECT durable_notify.discard('g', 'orders.eu', everything => true)",
     "SELECT durable_notify.dead_letters('g')",
+    "SELECT durable_notify.unsubscribe('g', '{{orders.us}}')",
     "SELECT durable_notify.arm('orders.eu'), durable_notify.armed('orders.eu'), durable_notify.disarm('orders.eu')",
     "SELECT durable_notify._arm_topics('{{orders.eu}}'), durable_notify._disarm_topics('{{orders.eu}}')",
     "SELECT durable_notify.still_running(durable_notify.unnotified_transactions())",
@@ -167,6 +168,7 @@ BEYOND = {
         "SELECT durable_notify.advance_replays('g', '{{{topic}}}')",
         "SELECT durable_notify.redrive('g', '{topic}', everything => true)",
         "SELECT durable_notify.discard('g', '{topic}', everything => true)",
+        "SELECT durable_notify.unsubscribe('g', '{{{topic}}}')",
     ),
     "reader": (
         "SELECT durable_notify.read_from('{topic}', 'now')",
@@ -192,6 +194,7 @@ OTHER_GROUP = (
     "SELECT durable_notify.advance_replays('{group}', '{{orders.eu}}')",
     "SELECT durable_notify.redrive('{group}', everything => true)",
     "SELECT durable_notify.discard('{group}', everything => true)",
+    "SELECT durable_notify.unsubscribe('{group}', '{{orders.eu}}')",
     "SELECT durable_notify.dead_letters('{group}')",
     "SELECT durable_notify.audit_entries('{group}')",
 )

@@ -86,7 +86,7 @@ SCENARIO = """
     SELECT durable_notify.advance_replays('g', '{orders.eu}'), durable_notify.replay_jobs()
     SELECT durable_notify.cancel_replay(1), durable_notify.seek('g', 'orders.eu', 1)
     SELECT durable_notify.seek('g', 'orders.eu', since => 'yesterday'), durable_notify.pause('g'), durable_notify.resume('g')
-    SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g')
+    SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g'), durable_notify.unclaimed_topics()
     SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
     SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id()
     SELECT durable_notify.channel('orders.eu'), durable_notify.channel(durable_notify.channel('orders.eu.a.b.c.d.e.f.g.h.i.j.k.l.m.n'))
@@ -98,6 +98,7 @@ BY_HAND = """
     SELECT durable_notify.publish('orders.eu', '1', delay => '1 hour', dedup_key => 'e', dedup_window => '1 hour')
     SELECT durable_notify.grant_access('{role}', 'publish', '{{a.*}}'), durable_notify.revoke_access('{role}')
     SELECT durable_notify.rename_group('g', 'h'), durable_notify.prune_dedup(), durable_notify.prune_inbox('tomorrow')
+    SELECT durable_notify.unsubscribe('h', '{{orders.*}}')
     SELECT durable_notify.delete_group('h'), durable_notify.reanchor()"""
 
 
