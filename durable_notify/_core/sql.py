@@ -197,6 +197,20 @@ DEAD_LETTERS = (
 REDRIVE = f"SELECT durable_notify.redrive({_FILTER}, %s, %s)"
 DISCARD = f"SELECT durable_notify.discard({_FILTER}, %s, %s)"
 
+# Retries
+
+RETRIES = (
+    "SELECT group_name, topic, message_id, key, payload::text, data, headers::text,"  # noqa: S608
+    " published_at, attempt, max_attempts, due_at, error::text"
+    f" FROM durable_notify.retries({_FILTER}, %s)"
+)
+RETRY_COUNTS = (
+    "SELECT group_name, topic, error_type, messages, max_attempt, next_due, last_due, example"
+    " FROM durable_notify.retry_counts(%s, %s)"
+)
+RETRY_NOW = f"SELECT durable_notify.retry_now({_FILTER}, %s, %s)"
+DROP_RETRIES = f"SELECT durable_notify.drop_retries({_FILTER}, %s, %s)"
+
 # Access
 
 GRANT_ACCESS = "SELECT durable_notify.grant_access(%s, %s, %s::text[], %s)"

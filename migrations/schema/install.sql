@@ -122,6 +122,13 @@ SET LOCAL check_function_bodies = off;
 \ir dead_letters/redrive.sql
 \ir dead_letters/discard.sql
 
+-- Retries: messages that failed, and wait for their next attempt
+\ir retries/retries.sql
+\ir retries/retry_counts.sql
+\ir retries/filter.sql
+\ir retries/retry_now.sql
+\ir retries/drop_retries.sql
+
 -- Replay: move a group's position, or deliver some of the past again
 \ir replay/seek.sql
 \ir replay/start_replay.sql

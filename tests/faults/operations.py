@@ -130,6 +130,12 @@ def discarded(scene: Scene, rows: Rows) -> None:
         scene.facts.excused |= scene.of(3, 6)
 
 
+def dropped(scene: Scene, rows: Rows) -> None:
+    """What waits for a retry is a dead letter now, which a discard may delete."""
+    if rows[0][0]:
+        scene.facts.excused |= scene.of(4)
+
+
 def published(scene: Scene, rows: Rows) -> None:
     found = rows[0][0]
     scene.facts.committed.update(found if isinstance(found, list) else [found])
@@ -279,6 +285,8 @@ OPS: dict[str, Op] = {
     "cancel_replay": of_group("cancel_replay(%(job)s)", "job!", parts="job"),
     "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
+    "retry_now": of_group("retry_now(%(g)s, everything => true)"),
+    "drop_retries": of_group("drop_retries(%(g)s, everything => true)", "log", effect=dropped),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",
