@@ -27,6 +27,7 @@ from .errors import __all__ as _errors
 from .models import (
     AccessGrant,
     AuditEntry,
+    BlockedKey,
     BridgeInfo,
     DeadLetter,
     DeadLetterFilter,
@@ -63,6 +64,7 @@ __all__ = [
     "AsyncPublisher",
     "AsyncReader",
     "AuditEntry",
+    "BlockedKey",
     "Bridge",
     "BridgeInfo",
     "Consumer",

@@ -12,6 +12,7 @@ from .payloads import readable
 __all__ = [
     "AccessGrant",
     "AuditEntry",
+    "BlockedKey",
     "BridgeInfo",
     "DeadLetter",
     "DeadLetterFilter",
@@ -416,3 +417,35 @@ class RetryCount:
     next_due: datetime
     last_due: datetime
     example: str | None = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlockedKey:
+    """A key of which messages wait for an earlier message.
+
+    Attributes:
+        group: its name.
+        topic: its name.
+        key: the key; empty for all messages of a strict group.
+        waiting: how many messages wait, counted up to 10,000.
+        since: since when the first of them waits.
+        message_id: what they wait for.
+        state: ``leased``: ``owner`` holds it; ``retry``: it failed, and waits for its next attempt;
+            ``ready``: it waits for a claim.
+        owner: who holds it.
+        until: the deadline of the lease, or when the retry is due.
+        attempt: how many attempts it had before.
+        error: ``type``, ``message`` and ``traceback`` of its last exception.
+    """
+
+    group: str
+    topic: str
+    key: str = dataclasses.field(repr=False)
+    waiting: int
+    since: datetime
+    message_id: int
+    state: str
+    owner: str | None
+    until: datetime | None
+    attempt: int
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

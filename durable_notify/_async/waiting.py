@@ -1,4 +1,4 @@
-"""Messages of groups that wait: for their next attempt."""
+"""Messages of groups that wait: for their next attempt, or for an earlier one of their key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import sql
 from ..errors import InvalidArgument
-from ..models import PendingRetry, RetryCount
+from ..models import BlockedKey, PendingRetry, RetryCount
 from ..payloads import readable
 from ..topics import check_group
 from .database.callers import fetch_alone
@@ -97,6 +97,26 @@ class AsyncWaitingAdmin:
         """
         params = (check_group(group), *chosen(conditions), everything, why)
         return int((await fetch_alone(connection, sql.DROP_RETRIES, params))[0][0])
+
+    async def blocked_keys(
+        self,
+        connection: Publishable,
+        group: str | None = None,
+        *,
+        topic: str | None = None,
+        limit: int = 1000,
+    ) -> list[BlockedKey]:
+        """Return the keys of which messages wait for an earlier one, the longest wait first.
+
+        Args:
+            limit: at how many keys of each topic to look.
+
+        Raises:
+            UnknownGroup: there is no group of this name.
+        """
+        params = (_group_or_all(group), topic, limit)
+        rows = await fetch_alone(connection, sql.BLOCKED_KEYS, params)
+        return [BlockedKey(*decoded(row)) for row in rows]
 
 
 def _group_or_all(group: str | None) -> str | None:

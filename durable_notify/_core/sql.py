@@ -209,6 +209,10 @@ RETRY_COUNTS = (
     " FROM durable_notify.retry_counts(%s, %s)"
 )
 RETRY_NOW = f"SELECT durable_notify.retry_now({_FILTER}, %s, %s)"
+BLOCKED_KEYS = (
+    "SELECT group_name, topic, key, waiting, since, message_id, state, owner, until, attempt,"
+    " error::text FROM durable_notify.blocked_keys(%s, %s, %s)"
+)
 DROP_RETRIES = f"SELECT durable_notify.drop_retries({_FILTER}, %s, %s)"
 
 # Access

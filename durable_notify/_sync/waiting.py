@@ -1,5 +1,5 @@
 # Generated from durable_notify/_async by tools/unasync.py. Do not edit.
-"""Messages of groups that wait: for their next attempt."""
+"""Messages of groups that wait: for their next attempt, or for an earlier one of their key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import sql
 from ..errors import InvalidArgument
-from ..models import PendingRetry, RetryCount
+from ..models import BlockedKey, PendingRetry, RetryCount
 from ..payloads import readable
 from ..topics import check_group
 from .database.callers import fetch_alone
@@ -98,6 +98,26 @@ class WaitingAdmin:
         """
         params = (check_group(group), *chosen(conditions), everything, why)
         return int((fetch_alone(connection, sql.DROP_RETRIES, params))[0][0])
+
+    def blocked_keys(
+        self,
+        connection: Publishable,
+        group: str | None = None,
+        *,
+        topic: str | None = None,
+        limit: int = 1000,
+    ) -> list[BlockedKey]:
+        """Return the keys of which messages wait for an earlier one, the longest wait first.
+
+        Args:
+            limit: at how many keys of each topic to look.
+
+        Raises:
+            UnknownGroup: there is no group of this name.
+        """
+        params = (_group_or_all(group), topic, limit)
+        rows = fetch_alone(connection, sql.BLOCKED_KEYS, params)
+        return [BlockedKey(*decoded(row)) for row in rows]
 
 
 def _group_or_all(group: str | None) -> str | None:

@@ -146,6 +146,7 @@ SET LOCAL check_function_bodies = off;
 -- Status
 \ir status/status.sql
 \ir status/leases.sql
+\ir status/blocked_keys.sql
 \ir status/audit_entries.sql
 \ir status/prune_audit.sql
 

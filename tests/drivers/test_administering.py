@@ -103,6 +103,7 @@ async def administer(kit: Kit, opened: Opened) -> list[Any]:
         await call(admin.lost_messages, "g"),
         await call(admin.retries, "g", ids=[1, 2], since=since, until=until, limit=1),
         await call(admin.retry_counts, topic="t"),
+        await call(admin.blocked_keys, "g", topic="t", limit=5),
         await call(admin.retry_now, "g", key="k", why="again"),
         await call(admin.drop_retries, "g", error_type="x"),
         await call(admin.dead_letters),

@@ -45,7 +45,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts audit_entries retention retention_blockers lost_messages",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys audit_entries retention retention_blockers lost_messages",
     ),
     **_decided(
         CONSUMERS | {"reader"},

@@ -203,6 +203,7 @@ OTHER_GROUP = (
     "SELECT durable_notify.drop_retries('{group}', everything => true)",
     "SELECT durable_notify.retries('{group}')",
     "SELECT durable_notify.retry_counts('{group}')",
+    "SELECT durable_notify.blocked_keys('{group}')",
     "SELECT durable_notify.unsubscribe('{group}', '{{orders.eu}}')",
     "SELECT durable_notify.dead_letters('{group}')",
     "SELECT durable_notify.audit_entries('{group}')",

@@ -80,7 +80,7 @@ SCENARIO = """
     SELECT durable_notify.configure('g', '{"exclusive": false, "order_by": "strict"}')
     SELECT durable_notify.claim('g', '{orders.eu}', 1), durable_notify.blocking_publishers('g')
     SELECT durable_notify.configure('g', '{"order_by": "none", "on_expiry": "dead_letter"}')
-    SELECT durable_notify.retries('g'), durable_notify.retry_counts(), durable_notify.retry_now('g', everything => true), durable_notify.drop_retries('g', key => 'k')
+    SELECT durable_notify.blocked_keys(), durable_notify.retries('g'), durable_notify.retry_counts(), durable_notify.retry_now('g', everything => true), durable_notify.drop_retries('g', key => 'k')
     SELECT durable_notify.dead_letters('g'), durable_notify.redrive('g', everything => true)
     SELECT durable_notify.discard('g', 'orders.eu', everything => true)
     SELECT durable_notify.start_replay('g', 'orders.eu', keys => '{k}', rate_limit => 10)
