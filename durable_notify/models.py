@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessGrant",
     "AuditEntry",
+    "BlockedKey",
     "BridgeInfo",
     "DeadLetter",
     "DeadLetterFilter",
@@ -24,12 +25,15 @@ __all__ = [
     "Health",
     "LostMessages",
     "OpenPublisher",
+    "PendingRetry",
     "ReadMessage",
     "ReanchorResult",
     "ReplayFilter",
     "ReplayJob",
     "Retention",
     "RetentionBlocker",
+    "RetryCount",
+    "RetryFilter",
     "SeekResult",
     "TopicStatus",
 ]  # fmt: skip
@@ -149,6 +153,26 @@ class DeadLetterFilter(TypedDict, total=False):
         error_type: whose last exception was of this type, as in ``error["type"]``.
         since: dead from then on; aware.
         until: dead before then; aware.
+    """
+
+    topic: str | None
+    ids: int | Iterable[int] | None
+    key: str | None
+    error_type: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+class RetryFilter(TypedDict, total=False):
+    """Selects messages that wait for their next attempt: those that match all conditions.
+
+    Attributes:
+        topic: of this topic.
+        ids: with one of these ids, or this one.
+        key: with this key.
+        error_type: whose last exception was of this type, as in ``error["type"]``.
+        since: published from then on; aware.
+        until: published before then; aware.
     """
 
     topic: str | None
@@ -373,4 +397,76 @@ class DeadLetter:
     attempt: int
     reason: str = dataclasses.field(repr=False)
     dead_at: datetime
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PendingRetry:
+    """A message that failed in a group and waits for its next attempt.
+
+    ``attempt``: how many attempts there were, of ``max_attempts``. ``due_at``: when the next one
+    is due. ``error``: ``type``, ``message`` and ``traceback`` of the last exception; None if the
+    handler gave none.
+    """
+
+    group: str
+    topic: str
+    id: int
+    key: str | None = dataclasses.field(repr=False)
+    payload: Any = dataclasses.field(repr=False)
+    headers: Mapping[str, Any] = dataclasses.field(repr=False)
+    published_at: datetime
+    attempt: int
+    max_attempts: int
+    due_at: datetime
+    error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetryCount:
+    """How many messages of a group and topic wait for a retry after one type of error.
+
+    ``max_attempt``: the most attempts that one of them had. ``next_due`` and ``last_due``: when the
+    first and the last is due. ``example``: what one of the errors says.
+    """
+
+    group: str
+    topic: str
+    error_type: str | None
+    messages: int
+    max_attempt: int
+    next_due: datetime
+    last_due: datetime
+    example: str | None = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlockedKey:
+    """A key of which messages wait for an earlier message.
+
+    Attributes:
+        group: its name.
+        topic: its name.
+        key: the key; empty for all messages of a strict group.
+        waiting: how many messages wait, counted up to 10,000.
+        since: since when the first of them waits.
+        message_id: what they wait for.
+        state: ``leased``: ``owner`` holds it; ``retry``: it failed, and waits for its next attempt;
+            ``ready``: it waits for a claim.
+        owner: who holds it.
+        until: the deadline of the lease, or when the retry is due.
+        attempt: how many attempts it had before.
+        error: ``type``, ``message`` and ``traceback`` of its last exception.
+    """
+
+    group: str
+    topic: str
+    key: str = dataclasses.field(repr=False)
+    waiting: int
+    since: datetime
+    message_id: int
+    state: str
+    owner: str | None
+    until: datetime | None
+    attempt: int
     error: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)

@@ -155,6 +155,7 @@ PAUSE = "SELECT durable_notify.pause(%s)"
 RESUME = "SELECT durable_notify.resume(%s)"
 RENAME_GROUP = "SELECT durable_notify.rename_group(%s, %s)"
 DELETE_GROUP = "SELECT durable_notify.delete_group(%s)"
+UNSUBSCRIBE = "SELECT durable_notify.unsubscribe(%s, %s::text[], %s)"
 BLOCKING_PUBLISHERS = (
     "SELECT pid, database, prepared, started_at, query_started_at, state, query"
     " FROM durable_notify.blocking_publishers(%s)"
@@ -195,6 +196,24 @@ DEAD_LETTERS = (
 )
 REDRIVE = f"SELECT durable_notify.redrive({_FILTER}, %s, %s)"
 DISCARD = f"SELECT durable_notify.discard({_FILTER}, %s, %s)"
+
+# Retries
+
+RETRIES = (
+    "SELECT group_name, topic, message_id, key, payload::text, data, headers::text,"  # noqa: S608
+    " published_at, attempt, max_attempts, due_at, error::text"
+    f" FROM durable_notify.retries({_FILTER}, %s)"
+)
+RETRY_COUNTS = (
+    "SELECT group_name, topic, error_type, messages, max_attempt, next_due, last_due, example"
+    " FROM durable_notify.retry_counts(%s, %s)"
+)
+RETRY_NOW = f"SELECT durable_notify.retry_now({_FILTER}, %s, %s)"
+BLOCKED_KEYS = (
+    "SELECT group_name, topic, key, waiting, since, message_id, state, owner, until, attempt,"
+    " error::text FROM durable_notify.blocked_keys(%s, %s, %s)"
+)
+DROP_RETRIES = f"SELECT durable_notify.drop_retries({_FILTER}, %s, %s)"
 
 # Access
 
@@ -307,7 +326,8 @@ CAPTURE_PROGRESS = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %
 # Testing
 
 PUBLISHED = (
-    "SELECT id, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
+    "SELECT id, key, payload::text, data, headers::text, created_at, deliver_at,"
+    " NULLIF(expires_at, 'infinity')"  # which psycopg does not read
     " FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
 )
 PUBLISHED_TOPICS = (

@@ -23,10 +23,11 @@ from ..models import (
     TopicStatus,
 )
 from ..options import check_group_settings
-from ..payloads import as_json, readable
+from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
 from .retention import RetentionAdmin
+from .waiting import WaitingAdmin, check_time, chosen, content, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ __all__ = ["Admin"]
 _BAD_PATH = ("42601", "22")
 
 
-class Admin(RetentionAdmin):
+class Admin(RetentionAdmin, WaitingAdmin):
     """Administers groups through the caller's connections; it holds none of its own.
 
     Connections are those that ``Publisher`` takes. Changes are part of their transaction.
@@ -117,6 +118,27 @@ class Admin(RetentionAdmin):
         Its consumers end with UnknownGroup, and the database refuses what they settle.
         """
         self._call(connection, sql.DELETE_GROUP, group)
+
+    def unsubscribe(
+        self,
+        connection: Publishable,
+        group: str,
+        topics: Iterable[str],
+        *,
+        why: str | None = None,
+    ) -> list[str]:
+        """End a group's subscriptions to topics, and return these; the messages stay.
+
+        Its positions, retries and dead letters in them are deleted. A pattern ends the
+        subscriptions to all topics that match it, and no other pattern of the group. Consumers
+        that still ask for one of the topics end with UnknownTopic. The audit records ``why``.
+
+        Raises:
+            InvalidArgument: a pattern of the group matches a topic, and would subscribe it again.
+            UnknownGroup, UnknownTopic: there is no such group, or it is not subscribed.
+        """
+        params = (check_group(group), list(check_topics(topics)), why)
+        return [row[0] for row in fetch_alone(connection, sql.UNSUBSCRIBE, params)]
 
     def blocking_publishers(self, connection: Publishable, group: str) -> list[OpenPublisher]:
         """Return the open publishers that a strict group waits for; other groups wait for none."""
@@ -193,8 +215,9 @@ class Admin(RetentionAdmin):
         """
         if group is not None:
             group = check_group(group)
-        params = (group, *_chosen(conditions), limit)
-        return [_dead_letter(row) for row in fetch_alone(connection, sql.DEAD_LETTERS, params)]
+        params = (group, *chosen(conditions), limit)
+        rows = fetch_alone(connection, sql.DEAD_LETTERS, params)
+        return [DeadLetter(*content(row)) for row in rows]
 
     def redrive(
         self,
@@ -216,7 +239,7 @@ class Admin(RetentionAdmin):
             UnknownGroup: there is no group of this name.
             MessageNotFound: retention has removed one of them; nothing is redelivered.
         """
-        params = (check_group(group), *_chosen(conditions), everything, why)
+        params = (check_group(group), *chosen(conditions), everything, why)
         return int((fetch_alone(connection, sql.REDRIVE, params))[0][0])
 
     def discard(
@@ -234,7 +257,7 @@ class Admin(RetentionAdmin):
             InvalidArgument: neither a condition nor ``everything`` was given.
             UnknownGroup: there is no group of this name.
         """
-        params = (check_group(group), *_chosen(conditions), everything, why)
+        params = (check_group(group), *chosen(conditions), everything, why)
         return int((fetch_alone(connection, sql.DISCARD, params))[0][0])
 
     def audit(
@@ -242,7 +265,7 @@ class Admin(RetentionAdmin):
     ) -> list[AuditEntry]:
         """Return the recorded changes to groups, the newest first."""
         rows = fetch_alone(connection, sql.AUDIT_ENTRIES, (group, limit))
-        return [AuditEntry(*_decoded(row)) for row in rows]
+        return [AuditEntry(*decoded(row)) for row in rows]
 
     def replay(
         self,
@@ -309,7 +332,7 @@ class Admin(RetentionAdmin):
             InvalidArgument: not exactly one of ``after``, ``since`` and ``now``.
             UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
-        _check_time("since", since)
+        check_time("since", since)
         params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
         return SeekResult(*(fetch_alone(connection, sql.SEEK, params))[0])
 
@@ -378,8 +401,8 @@ def _replayed(conditions: ReplayFilter) -> tuple[Any, ...]:
     names = ("after", "upto", "since", "until", "keys", "headers", "payload", "path")
     if unknown := set(conditions) - set(names):
         raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
-    _check_time("since", conditions.get("since"))
-    _check_time("until", conditions.get("until"))
+    check_time("since", conditions.get("since"))
+    check_time("until", conditions.get("until"))
     keys = conditions.get("keys")
     return (
         conditions.get("after"),
@@ -400,34 +423,3 @@ def _as_json(value: Any, what: str) -> str | None:
 def _patterns(topics: Iterable[TopicName]) -> list[str] | None:
     """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None
-
-
-def _check_time(name: str, time: datetime | None) -> None:
-    if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
-        raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
-
-
-def _chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
-    """Return conditions in the order of ``dead_letters()``."""
-    names = ("topic", "ids", "key", "error_type", "since", "until")
-    if unknown := set(conditions) - set(names):
-        raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
-    _check_time("since", conditions.get("since"))
-    _check_time("until", conditions.get("until"))
-    ids = conditions.get("ids")
-    if isinstance(ids, int):
-        ids = [ids]
-    given = {**conditions, "ids": None if ids is None else list(ids)}
-    return tuple(given.get(name) for name in names)
-
-
-def _decoded(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row with the JSON in its last column decoded."""
-    return (*row[:-1], None if row[-1] is None else readable(row[-1]))
-
-
-def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
-    group, topic, message_id, key, payload, data, headers, *about = _decoded(row)
-    content = readable(payload) if data is None else data
-    kept = {} if headers is None else readable(headers)
-    return DeadLetter(group, topic, message_id, key, content, kept, *about)

@@ -10,40 +10,18 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, confirm, pass_database
+from .conditions import check_chosen, choosing, given_conditions, messages
 from .errors import Failure
-from .params import Moment, as_text, json_line, resolve, shown, shown_age
+from .params import as_text, json_line, shown, shown_age
 from .tables import print_table, table_of
 
 if TYPE_CHECKING:
     from ..models import DeadLetter
-    from .database import Connection, Database
+    from .database import Database
 
 __all__ = ["dead_letters"]
 
-
-def _conditions(command: Any) -> Any:
-    """Add the options that choose dead letters."""
-    for option in reversed(
-        (
-            click.option("--topic", help="Those of one topic."),
-            click.option("--id", "ids", type=int, multiple=True, help="This one; may be repeated."),
-            click.option("--key", help="Those with this key."),
-            click.option("--error", "error_type", help="Those whose exception was of this type."),
-            click.option(
-                "--since", type=Moment(), help="Given up since then: ISO 8601, or 10m, 2h."
-            ),
-            click.option("--until", type=Moment(), help="Given up before then."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _given(connection: Connection, conditions: dict[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in conditions.items() if value not in (None, ())}
-    for name in {"since", "until"} & given.keys():
-        given[name] = resolve(given[name], connection)
-    return given
+chosen = choosing(since="Given up since then: ISO 8601, or 10m, 2h.", until="Given up before then.")
 
 
 @click.group("dead-letters", invoke_without_command=True)
@@ -60,7 +38,7 @@ def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
 @dead_letters.command("list")
 @common
 @click.option("--group", help="Those of one group only.")
-@_conditions
+@chosen
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def list_them(database: Database, /, group: str | None, as_json: bool, **conditions: Any) -> None:
@@ -70,7 +48,7 @@ def list_them(database: Database, /, group: str | None, as_json: bool, **conditi
 
 def _list(database: Database, group: str | None, as_json: bool, conditions: dict[str, Any]) -> None:
     with database.connect("dead-letters") as connection:
-        given = _given(connection, conditions)
+        given = given_conditions(connection, conditions)
         letters = Admin().dead_letters(connection, group, **given)
     if as_json:
         rows = [dataclasses.asdict(letter) for letter in letters]
@@ -113,7 +91,7 @@ def show(database: Database, message_id: int, group: str | None) -> None:
 @dead_letters.command("redrive")
 @common
 @click.option("--group", required=True, help="The group that gave them up.")
-@_conditions
+@chosen
 @click.option("--all", "everything", is_flag=True, help="All of the group's.")
 @click.option("--why", help="A reason, for the audit.")
 @pass_database
@@ -122,16 +100,16 @@ def redrive(
 ) -> None:
     """Send dead letters to their group again, as first attempts."""
     with database.connect("dead-letters") as connection:
-        given = _given(connection, conditions)
-        _check(given, everything)
+        given = given_conditions(connection, conditions)
+        check_chosen(given, everything)
         done = Admin().redrive(connection, group, everything=everything, why=why, **given)
-    click.echo(f"{_messages(done)} sent to {group} again")
+    click.echo(f"{messages(done)} sent to {group} again")
 
 
 @dead_letters.command("discard")
 @common
 @click.option("--group", required=True, help="The group that gave them up.")
-@_conditions
+@chosen
 @click.option("--all", "everything", is_flag=True, help="All of the group's.")
 @click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -147,21 +125,10 @@ def discard(
 ) -> None:
     """Delete dead letters of a group."""
     with database.connect("dead-letters") as connection:
-        given = _given(connection, conditions)
-        _check(given, everything)
+        given = given_conditions(connection, conditions)
+        check_chosen(given, everything)
         found = len(Admin().dead_letters(connection, group, **given))
-        question = f"Discard {_messages(found)} of {group}?"
+        question = f"Discard {messages(found)} of {group}?"
         confirm(question, yes=yes)
         done = Admin().discard(connection, group, everything=everything, why=why, **given)
-    click.echo(f"{_messages(done)} of {group} discarded")
-
-
-def _check(given: dict[str, Any], everything: bool) -> None:
-    if bool(given) is everything:
-        raise click.UsageError(
-            "choose dead letters with --id, --topic, --key, --error, --since, or --all"
-        )
-
-
-def _messages(number: int) -> str:
-    return f"{number} message{'' if number == 1 else 's'}"
+    click.echo(f"{messages(done)} of {group} discarded")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._sync.admin import Admin
 from .common import common, confirm, pass_database
-from .params import json_line
+from .params import json_line, resolve, shown_age
 from .tables import print_table, table_of
 
 if TYPE_CHECKING:
+    from ..models import BlockedKey
     from .database import Database
 
 __all__ = ["group"]
@@ -150,6 +151,26 @@ def delete(database: Database, name: str, yes: bool) -> None:
     click.echo(f"group {name} is deleted")
 
 
+@group.command("unsubscribe")
+@common
+@click.argument("name")
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--why", help="A reason, for the audit.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_database
+def unsubscribe(
+    database: Database, name: str, topics: tuple[str, ...], why: str | None, yes: bool
+) -> None:
+    """End the subscriptions of the group NAME to topics or patterns. The messages stay."""
+    question = (
+        f"Unsubscribe group {name} from {' '.join(topics)}, and delete its dead letters of it?"
+    )
+    confirm(question, yes=yes)
+    with database.connect("group") as connection:
+        ended = Admin().unsubscribe(connection, name, topics, why=why)
+    click.echo(f"group {name} is unsubscribed from {' '.join(ended) or 'the pattern'}")
+
+
 @group.command("blocking-publishers")
 @common
 @click.argument("name")
@@ -166,6 +187,44 @@ def blocking_publishers(database: Database, name: str, as_json: bool) -> None:
     else:
         columns = ("pid", "database", "prepared", "since", "query since", "state", "query")
         print_table(table_of(columns, [_cells(dataclasses.astuple(one)) for one in flying]))
+
+
+@group.command("blocked")
+@common
+@click.argument("name")
+@click.option("--topic", help="The keys of one topic.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def blocked(database: Database, name: str, topic: str | None, as_json: bool) -> None:
+    """Show the keys of the group NAME of which messages wait, and what they wait for."""
+    with database.connect("group") as connection:
+        keys = Admin().blocked_keys(connection, name, topic=topic)
+        now = resolve(timedelta(), connection)
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in keys]))
+    elif not keys:
+        click.echo("No key waits.", err=True)
+    else:
+        columns = ("topic", "key", "waiting", "since", "behind", "which is")
+        rows = [
+            (one.topic, one.key, one.waiting, f"{shown_age(one.since, now)} ago", one.message_id,
+             _state(one, now))
+            for one in keys
+        ]  # fmt: skip
+        print_table(table_of(columns, rows))
+
+
+def _state(key: BlockedKey, now: datetime) -> str:
+    """Return what the first message of a key waits for, in words."""
+    if key.until is None:
+        return key.state
+    due = f"in {shown_age(now, key.until)}" if key.until > now else "now"
+    if key.state == "leased":
+        return f"leased by {key.owner}, expires {due}"
+    why = ""
+    if key.error:
+        why = f": {key.error.get('type', '')}: {key.error.get('message', '')}"
+    return f"due {due}, a retry, attempt {key.attempt} failed{why}"
 
 
 def _cells(values: tuple[Any, ...]) -> list[Any]:

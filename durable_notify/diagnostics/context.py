@@ -26,6 +26,7 @@ class Thresholds:
     Attributes:
         transaction: the age of a transaction, prepared or not.
         unused: how long nothing was delivered to a group that has unread messages.
+        unclaimed: how long no running consumer of a group asked for a topic of it.
         paused: how long a group is paused.
         handler: how long a consumer holds a batch that it keeps alive.
         dead_letters: the number of a group.
@@ -44,6 +45,7 @@ class Thresholds:
 
     transaction: float = 300
     unused: float = 7 * 86_400
+    unclaimed: float = 3_600
     paused: float = 86_400
     handler: float = 3_600
     dead_letters: int = 1000

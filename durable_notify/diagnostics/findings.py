@@ -275,6 +275,13 @@ KINDS: dict[str, Kind] = {
         "Start its consumers. If the group is not needed any more: durable-notify group delete "
         "{group}",
     ),
+    "topic-unclaimed": Kind(
+        "warning",
+        "Messages that the group has not read must be kept, and it never gets them. Its consumers "
+        "no longer ask for the topic, or those that do are stopped.",
+        "Start a consumer that reads the topic. If the group does not need it any more: "
+        "durable-notify group unsubscribe {group} {topic}",
+    ),
     "group-paused": Kind(
         "note",
         "A paused group receives nothing, and the messages it has not read must be kept.",

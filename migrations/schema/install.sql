@@ -81,6 +81,8 @@ SET LOCAL check_function_bodies = off;
 \ir groups/configure.sql
 \ir groups/rename_group.sql
 \ir groups/delete_group.sql
+\ir groups/unsubscribe.sql
+\ir groups/unclaimed_topics.sql
 \ir groups/groups.sql
 \ir groups/lock.sql
 \ir groups/ordering.sql
@@ -120,6 +122,13 @@ SET LOCAL check_function_bodies = off;
 \ir dead_letters/redrive.sql
 \ir dead_letters/discard.sql
 
+-- Retries: messages that failed, and wait for their next attempt
+\ir retries/retries.sql
+\ir retries/retry_counts.sql
+\ir retries/filter.sql
+\ir retries/retry_now.sql
+\ir retries/drop_retries.sql
+
 -- Replay: move a group's position, or deliver some of the past again
 \ir replay/seek.sql
 \ir replay/start_replay.sql
@@ -137,6 +146,7 @@ SET LOCAL check_function_bodies = off;
 -- Status
 \ir status/status.sql
 \ir status/leases.sql
+\ir status/blocked_keys.sql
 \ir status/audit_entries.sql
 \ir status/prune_audit.sql
 

@@ -130,6 +130,12 @@ def discarded(scene: Scene, rows: Rows) -> None:
         scene.facts.excused |= scene.of(3, 6)
 
 
+def dropped(scene: Scene, rows: Rows) -> None:
+    """What waits for a retry is a dead letter now, which a discard may delete."""
+    if rows[0][0]:
+        scene.facts.excused |= scene.of(4)
+
+
 def published(scene: Scene, rows: Rows) -> None:
     found = rows[0][0]
     scene.facts.committed.update(found if isinstance(found, list) else [found])
@@ -206,26 +212,39 @@ OPS: dict[str, Op] = {
         ends="group m6 m7 m8 m9 job",
         effect=deleted,
     ),
+    "unsubscribe": of_group(
+        "unsubscribe(%(g)s, ARRAY[%(t)s])",
+        "L1! L2! job!",
+        ends="topic m6 m7 m8 m9 job",
+        needs="group topic",
+        effect=deleted,
+    ),
     "claim": of_group(
         "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
         "active! L2! order log",
         waits="group! active! log",
         ends="m9",
+        needs="group topic",
     ),
     "claim one": of_group(
         "claim(%(g)s, ARRAY[%(t)s], 1, '1 hour', 'a')",
         "active! L2! order log",
         waits="group! active! log",
         ends="m9",
+        needs="group topic",
     ),
     "claim_alone": of_group(
         "claim_alone(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
         "active! L2! order log",
         waits="group! active! log",
         ends="m9",
+        needs="group topic",
     ),
     "claim of another": of_group(
-        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')", "active!", parts="exclusive"
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'b')",
+        "active!",
+        needs="group topic",
+        parts="exclusive",
     ),
     "ack": settle(f"{ONE}, {ALL}", "L1!", "m6 m7 m8", acked(6, 7, 8)),
     "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
@@ -247,13 +266,17 @@ OPS: dict[str, Op] = {
     "once": call("once(%(g)s, %(i6)s)", "row inbox!", needs="group"),
     "renew_active": call("renew_active(%(g)s, 'a', '1 hour')", "active!", parts="exclusive"),
     "resign_active": call("resign_active(%(g)s, 'a')", "active!", parts="exclusive"),
-    "seek back": of_group("seek(%(g)s, %(t)s, 0)", "removing log", effect=again),
-    "seek to now": of_group("seek(%(g)s, %(t)s, to_now => true)", "removing log", effect=skipped),
+    "seek back": of_group(
+        "seek(%(g)s, %(t)s, 0)", "removing log", needs="group topic", effect=again
+    ),
+    "seek to now": of_group(
+        "seek(%(g)s, %(t)s, to_now => true)", "removing log", needs="group topic", effect=skipped
+    ),
     "start_replay": of_group(
         "start_replay(%(g)s, %(t)s)",
         "removing log",
         ends="job",
-        needs="group job",
+        needs="group topic job",
         effect=again,
     ),
     "advance_replays": call(
@@ -262,6 +285,8 @@ OPS: dict[str, Op] = {
     "cancel_replay": of_group("cancel_replay(%(job)s)", "job!", parts="job"),
     "redrive": of_group("redrive(%(g)s, everything => true)", "removing log", needs="group log"),
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
+    "retry_now": of_group("retry_now(%(g)s, everything => true)"),
+    "drop_retries": of_group("drop_retries(%(g)s, everything => true)", "log", effect=dropped),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",
@@ -322,6 +347,7 @@ OPS |= ASIDE
 #: How a call may be refused because of what the other has ended.
 REFUSALS = {
     "group": {"DN005"},
+    "topic": {"DN006"},
     "new": {"22023"},
     "job": {"22023"},
     "log": {"DN008"},

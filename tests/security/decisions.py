@@ -40,12 +40,12 @@ MAY: dict[str, set[str]] = {
     **_decided({"reader"}, "read_from read latest topics log_id"),
     **_decided(
         CONSUMERS,
-        "subscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard",
+        "subscribe unsubscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries",
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status leases messages_between groups blocking_publishers replay_jobs dead_letters audit_entries retention retention_blockers lost_messages",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys audit_entries retention retention_blockers lost_messages",
     ),
     **_decided(
         CONSUMERS | {"reader"},

@@ -80,13 +80,14 @@ SCENARIO = """
     SELECT durable_notify.configure('g', '{"exclusive": false, "order_by": "strict"}')
     SELECT durable_notify.claim('g', '{orders.eu}', 1), durable_notify.blocking_publishers('g')
     SELECT durable_notify.configure('g', '{"order_by": "none", "on_expiry": "dead_letter"}')
+    SELECT durable_notify.blocked_keys(), durable_notify.retries('g'), durable_notify.retry_counts(), durable_notify.retry_now('g', everything => true), durable_notify.drop_retries('g', key => 'k')
     SELECT durable_notify.dead_letters('g'), durable_notify.redrive('g', everything => true)
     SELECT durable_notify.discard('g', 'orders.eu', everything => true)
     SELECT durable_notify.start_replay('g', 'orders.eu', keys => '{k}', rate_limit => 10)
     SELECT durable_notify.advance_replays('g', '{orders.eu}'), durable_notify.replay_jobs()
     SELECT durable_notify.cancel_replay(1), durable_notify.seek('g', 'orders.eu', 1)
     SELECT durable_notify.seek('g', 'orders.eu', since => 'yesterday'), durable_notify.pause('g'), durable_notify.resume('g')
-    SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g')
+    SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g'), durable_notify.unclaimed_topics()
     SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
     SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id()
     SELECT durable_notify.channel('orders.eu'), durable_notify.channel(durable_notify.channel('orders.eu.a.b.c.d.e.f.g.h.i.j.k.l.m.n'))
@@ -98,6 +99,7 @@ BY_HAND = """
     SELECT durable_notify.publish('orders.eu', '1', delay => '1 hour', dedup_key => 'e', dedup_window => '1 hour')
     SELECT durable_notify.grant_access('{role}', 'publish', '{{a.*}}'), durable_notify.revoke_access('{role}')
     SELECT durable_notify.rename_group('g', 'h'), durable_notify.prune_dedup(), durable_notify.prune_inbox('tomorrow')
+    SELECT durable_notify.unsubscribe('h', '{{orders.*}}')
     SELECT durable_notify.delete_group('h'), durable_notify.reanchor()"""
 
 

@@ -14,7 +14,26 @@ MAX_HANDLERS = 5
 
 
 def unused(context: CheckContext) -> Iterator[Finding]:
-    """Groups for which messages wait for long, without a consumer."""
+    """Topics of groups for which messages wait for long, without a consumer."""
+    left = set()
+    for group, topic, unread, exact, oldest, other in context.rows(
+        """
+        SELECT u.group_name, u.topic, u.unread, u.is_exact, u.oldest_unread, u.other_topic
+          FROM durable_notify.unclaimed_topics(make_interval(secs => %s), %s) u
+        """,
+        context.thresholds.unclaimed,
+        MAX_COUNT,
+    ):
+        left.add((group, topic))
+        what = (
+            f"no running consumer of group {group} reads its topic {topic}, others read {other}: "
+            f"{_waiting(context, unread, exact)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
+        )
+        yield finding(
+            "topic-unclaimed", what,
+            group=group, topic=topic, unread=unread, oldest=oldest, other_topic=other,
+            bytes=_held(context, unread),
+        )  # fmt: skip
     for group, topic, unread, exact, seconds in context.rows(
         """
         SELECT s.group_name, s.topic, s.unread, s.is_exact, a.seconds
@@ -25,17 +44,23 @@ def unused(context: CheckContext) -> Iterator[Finding]:
         MAX_COUNT,
         context.thresholds.unused,
     ):
-        held = _held(context, unread)
-        about = "" if exact else "about "
-        size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
+        if (group, topic) in left:
+            continue
         what = (
-            f"group {group} has no consumer of {topic}: {about}{unread:,} messages wait{size}, "
+            f"group {group} has no consumer of {topic}: {_waiting(context, unread, exact)}, "
             f"the oldest for {seconds / 86_400:.1f} days"
         )
         yield finding(
             "group-unused", what,
-            group=group, topic=topic, unread=unread, seconds=round(seconds), bytes=held,
+            group=group, topic=topic, unread=unread, seconds=round(seconds),
+            bytes=_held(context, unread),
         )  # fmt: skip
+
+
+def _waiting(context: CheckContext, unread: int, exact: bool) -> str:
+    held = _held(context, unread)
+    size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
+    return f"{'' if exact else 'about '}{unread:,} messages wait{size}"
 
 
 def _held(context: CheckContext, messages: int) -> int | None:

@@ -16,11 +16,7 @@ BEGIN
             for_group, for_topic, ids, for_key, error_type, since, until);
         RETURN;
     END IF;
-    IF for_group IS NOT NULL
-       AND NOT EXISTS (SELECT FROM durable_notify.consumer_group g WHERE g.name = for_group) THEN
-        RAISE EXCEPTION 'there is no consumer group "%"', for_group
-            USING ERRCODE = 'DN005', HINT = 'durable_notify.status() lists the groups.';
-    END IF;
+    PERFORM durable_notify._check_group(for_group);
     RETURN QUERY
     SELECT g.name, d.topic, d.message_id, d.key, d.payload, d.data, d.headers, d.published_at, d.attempt, d.reason,
            d.dead_at, d.error

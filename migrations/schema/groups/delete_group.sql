@@ -11,14 +11,8 @@ BEGIN
     -- an error at their next claim; what they settle is refused.
     PERFORM durable_notify._record_audit('delete', group_name);
     PERFORM durable_notify._ring_group(deleted);
-    DELETE FROM durable_notify.settlement t USING durable_notify.lease l, durable_notify.subscription s
-     WHERE s.group_id = deleted AND l.subscription_id = s.id AND t.token = l.token;
-    DELETE FROM durable_notify.lease_deadline h USING durable_notify.lease l, durable_notify.subscription s
-     WHERE s.group_id = deleted AND l.subscription_id = s.id AND h.token = l.token;
-    DELETE FROM durable_notify.lease l USING durable_notify.subscription s
-     WHERE s.group_id = deleted AND l.subscription_id = s.id;
-    DELETE FROM durable_notify.position p USING durable_notify.subscription s
-     WHERE s.group_id = deleted AND p.subscription_id = s.id;
+    PERFORM durable_notify._delete_subscriptions(ARRAY(
+        SELECT s.id FROM durable_notify.subscription s WHERE s.group_id = deleted));
     DELETE FROM durable_notify.watermark w WHERE w.group_id = deleted;
     DELETE FROM durable_notify.consumer_group g WHERE g.id = deleted;
 END

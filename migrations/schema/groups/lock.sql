@@ -92,7 +92,9 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._lock_group_and(group_name text, change text, new_order text DEFAULT NULL) RETURNS integer
+CREATE FUNCTION durable_notify._lock_group_and(
+    group_name text, change text, new_order text DEFAULT NULL, topics text[] DEFAULT NULL
+) RETURNS integer
 LANGUAGE plpgsql
 SET lock_timeout = '1s' AS $function$
 #variable_conflict use_column
@@ -101,8 +103,8 @@ DECLARE
     since timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     -- Take a group's lock, and the rows that a change of it needs, which open transactions of handlers
-    -- may have locked: its order (if new_order is another one), its name, or all that is to be deleted.
-    -- Returns its id.
+    -- may have locked: its order (if new_order is another one), its name, or what is to be deleted: some
+    -- topics, or all. Returns its id.
     --
     -- All at once or none: if the rows are locked, it releases the group's lock and lets its claims
     -- through. Gives up after 5 seconds.
@@ -119,11 +121,9 @@ BEGIN
                     PERFORM FROM durable_notify.consumer_group g WHERE g.id = changed FOR UPDATE NOWAIT;
                     PERFORM FROM durable_notify.ordering o WHERE o.group_id = changed FOR UPDATE NOWAIT;
                     PERFORM FROM durable_notify.active_consumer a WHERE a.group_id = changed FOR UPDATE NOWAIT;
-                    PERFORM FROM durable_notify.subscription s WHERE s.group_id = changed FOR UPDATE NOWAIT;
-                    PERFORM FROM durable_notify.replay_job j JOIN durable_notify.subscription s ON s.id = j.subscription_id
-                      WHERE s.group_id = changed FOR UPDATE OF j NOWAIT;
-                    PERFORM FROM durable_notify.lease l JOIN durable_notify.subscription s ON s.id = l.subscription_id
-                      WHERE s.group_id = changed FOR UPDATE OF l NOWAIT;
+                    PERFORM durable_notify._lock_subscriptions(changed, NULL);
+                WHEN 'topics' THEN
+                    PERFORM durable_notify._lock_subscriptions(changed, topics);
             END CASE;
             RETURN changed;
         EXCEPTION WHEN lock_not_available THEN
@@ -136,5 +136,24 @@ BEGIN
         END;
         PERFORM pg_catalog.pg_sleep(0.02);
     END LOOP;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._lock_subscriptions(group_id integer, topics text[]) RETURNS void
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_variable
+DECLARE
+    ids integer[] := ARRAY(
+        SELECT s.id FROM durable_notify.subscription s
+         WHERE s.group_id = _lock_subscriptions.group_id
+           AND (topics IS NULL OR s.topic = ANY (topics)
+                OR EXISTS (SELECT FROM pg_catalog.unnest(topics) AS t (topic)
+                            WHERE t.topic ~ '[*>]' AND s.topic ~ durable_notify._topic_regex(t.topic))));
+BEGIN
+    -- Lock a group's subscriptions to some topics or patterns (NULL: to all), and what hangs on them
+    -- that open transactions of handlers may have locked; fail at once if one has.
+    PERFORM FROM durable_notify.subscription s WHERE s.id = ANY (ids) FOR UPDATE NOWAIT;
+    PERFORM FROM durable_notify.replay_job j WHERE j.subscription_id = ANY (ids) FOR UPDATE NOWAIT;
+    PERFORM FROM durable_notify.lease l WHERE l.subscription_id = ANY (ids) FOR UPDATE NOWAIT;
 END
 $function$;
