@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
+from ..errors import InvalidArgument
 from ..events import Published
 from ..middleware import Publishing, check_middleware, generators
 from ..options import check_on_event
@@ -184,11 +185,15 @@ class Publisher:
         is_batch: bool,
     ) -> list[int]:
         """Publish within the middleware, which may replace the messages."""
-
         name = check_topic(topic)
 
         def innermost(publishing: Publishing, _: None) -> None:
             given = publishing.messages
+            if len(given) != 1 and not is_batch:
+                raise InvalidArgument(
+                    f"a middleware made {len(given)} messages of one: publish() publishes one, "
+                    "and publish_many() any number"
+                )
             if is_batch:
                 publishing.ids = self._publish_many(connection, topic, given)
             else:

@@ -276,9 +276,7 @@ async def test_the_type_is_that_of_the_handler(
     consumer = consumer_of(api, dsn, topics=topics)
     seen: dict[str, Any] = {}
     for topic in (typed, "orders.>"):
-        consumer.on(topic)(
-            fit(api, lambda message: seen.update({message.topic: message.payload}))
-        )
+        consumer.on(topic)(fit(api, lambda message: seen.update({message.topic: message.payload})))
     publish(conn, "orders.eu", "orders.eu.fr", payload={"order_id": 1})
     await ran(api, consumer)
     assert seen == {"orders.eu": Placed(order_id=1), "orders.eu.fr": {"order_id": 1}}

@@ -444,3 +444,24 @@ async def test_an_asynchronous_context_manager(dsn: str, conn: Connection) -> No
     await with_timeout(consumer.run(lambda message: seen.append(message.payload)))
     assert seen == [1]
     assert around.noted == ["in", "out"] * 2
+
+
+class Repeating(dn.Middleware):
+    """Publishes each message so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def publishing(self, call: dn.Publishing) -> Iterator[None]:
+        call.messages = call.messages * self.times
+        yield
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_one_message_stays_one(dsn: str, conn: Connection, times: int) -> None:
+    publisher = dn.Publisher(middleware=[Repeating(times)])
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(dn.InvalidArgument, match=f"made {times} messages of one"):
+            publisher.publish(connection, "t", 1)
+        assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
+        assert len(publisher.publish_many(connection, "t", [1])) == times
