@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import (
     consuming,
     groups,
+    handlers,
     held,
     listeners,
     publishing,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "bulk": (publishing.measure_bulk, {"rounds": 3, "rows": 1_000}),
     "waking": (waking.measure, {"rounds": 1, "messages": 30}),
     "consuming": (consuming.measure, {"messages": 5_000, "rounds": 2}),
+    "handlers": (handlers.measure, {"messages": 2_000, "rounds": 2}),
     "flush": (flush, {"clients": (8,), "rounds": 1, "seconds": 1}),
     "listeners": (listeners.measure, {"processes": 2, "rounds": 1, "seconds": 1}),
     "retained": (retained.measure, {"many": 20_000, "rounds": 2, "claims": 20}),

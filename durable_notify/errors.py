@@ -7,7 +7,7 @@ serialization failure reaches you as the exception of your driver, or of Django.
 
     DurableNotifyError
     ├── InvalidArgument (ValueError)      a name, option or argument that cannot work
-    │   └── PayloadError                  a payload or header that PostgreSQL cannot store as JSON
+    │   └── PayloadError                  a payload or header that is not JSON, or not of its type
     │       └── PayloadTooLarge           a payload over the size PostgreSQL can hold
     ├── UnsupportedConnection (TypeError) publish() was given something it cannot publish through
     ├── SchemaError                       the database half does not fit this package
@@ -28,6 +28,7 @@ serialization failure reaches you as the exception of your driver, or of Django.
     ├── ConsumerClosed                    the consumer was closed; its leases were released
     ├── UsedAfterFork                     an object with connections was used after a fork
     ├── HandlerTimeout (TimeoutError)     a handler took longer than ``handler_timeout``
+    ├── NoHandler (LookupError)           a consumer has no handler for a message's topic
     ├── WorkNotDone                       a handler returned a coroutine or generator, not run
     ├── BrokerUnavailable                 a broker cannot be reached, or does not answer
     ├── CaptureIncomplete                 a capture could not publish all it had heard
@@ -53,6 +54,7 @@ __all__ = [
     "LeaseLost",
     "ListenUnavailable",
     "MessageNotFound",
+    "NoHandler",
     "OutOfOrder",
     "PayloadError",
     "PayloadTooLarge",
@@ -78,7 +80,10 @@ class InvalidArgument(DurableNotifyError, ValueError):
 
 
 class PayloadError(InvalidArgument):
-    """The payload or its headers cannot be stored as JSON. Nothing was written."""
+    """The payload or its headers cannot be stored as JSON, or are not of the topic's type.
+
+    Nothing was written. A received message of another type becomes a dead letter with this error.
+    """
 
 
 class PayloadTooLarge(PayloadError):
@@ -122,7 +127,7 @@ class ForeignCluster(SchemaError):
     then continues with exactly what had not been delivered to it.
 
     A TRUNCATE of all tables also raises this, because it empties the table that identifies the
-    cluster. In tests, call ``schema.empty_all()`` instead.
+    cluster. In tests, call ``testing.reset()`` afterwards.
     """
 
 
@@ -194,6 +199,14 @@ class UsedAfterFork(DurableNotifyError):
 
 class HandlerTimeout(DurableNotifyError, TimeoutError):
     """A handler took longer than the consumer's ``handler_timeout``. Its message is redelivered."""
+
+
+class NoHandler(DurableNotifyError, LookupError):
+    """The consumer has no handler for the message's topic. The message is redelivered.
+
+    It matches a pattern among the consumer's ``topics``. Add a handler with ``on()``, or leave
+    ``topics`` out: then they are those of the handlers.
+    """
 
 
 class WorkNotDone(DurableNotifyError):

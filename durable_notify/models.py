@@ -5,9 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
+from .codecs import T
+from .errors import PayloadError
 from .payloads import readable
+
+if TYPE_CHECKING:
+    from .payloads import Decoder
 
 __all__ = [
     "AccessGrant",
@@ -292,27 +297,43 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class ReadMessage:
-    """A message of a reader; there is nothing to acknowledge.
-
-    ``payload`` is text if Python cannot decode it.
-    """
+class ReadMessage(Generic[T]):
+    """A message of a reader; there is nothing to acknowledge."""
 
     id: int
     topic: str
     key: str | None
-    payload: Any
+    _payload: T | PayloadError
     headers: Mapping[str, Any]
     published_at: datetime
     _token: Callable[[], str]
 
     @classmethod
-    def of(cls, topic: str, row: tuple[Any, ...], token: Callable[[], str]) -> ReadMessage:
+    def of(
+        cls, topic: str, row: tuple[Any, ...], token: Callable[[], str], decoder: Decoder
+    ) -> ReadMessage[Any]:
         """Make a message of a row of the outbox: id, key, payload, data, headers, created_at."""
-        message_id, key, payload, data, headers, published_at = row
-        content = data if payload is None else readable(payload)
+        message_id, key, text, data, headers, published_at = row
+        payload: Any
+        try:
+            payload = decoder.of(topic)(text, data)
+        except PayloadError as error:
+            payload = error
+        except (ValueError, RecursionError):
+            payload = text
         kept = {} if headers is None else readable(headers)
-        return cls(message_id, topic, key, content, kept, published_at, token)
+        return cls(message_id, topic, key, payload, kept, published_at, token)
+
+    @property
+    def payload(self) -> T:
+        """The payload; text if Python cannot decode it.
+
+        Raises:
+            PayloadError: it is not of its topic's type. The reader can continue after it.
+        """
+        if isinstance(self._payload, PayloadError):
+            raise self._payload
+        return self._payload
 
     @property
     def token(self) -> str:

@@ -15,12 +15,13 @@ from ._core.leases import Ack, Outcome, Reject, Retry
 from ._core.sanitize import describe, text_of, to_storable
 from .errors import InvalidArgument
 from .events import OnEvent, subscribers
-from .topics import check_group, check_topics
+from .middleware import Middleware
+from .topics import check_group, check_pattern, listed
 
 __all__ = [
     "ConsumerOptions", "ConsumerSettings", "ErrorRules", "GroupSettings", "OrderBy", "Start",
-    "check_group_settings", "check_known", "check_on_event", "check_period", "check_reading",
-    "check_waiting",
+    "check_count", "check_group_settings", "check_known", "check_on_event", "check_period",
+    "check_reading", "check_waiting",
 ]  # fmt: skip
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
@@ -75,6 +76,8 @@ class ConsumerSettings(TypedDict, total=False):
     handler_timeout: float | None
     until_empty: bool
     owner: str
+    concurrency: int
+    middleware: Sequence[Middleware]
     on_error: ErrorRules
     on_event: OnEvent | Sequence[OnEvent] | None
     maintenance: bool
@@ -96,7 +99,8 @@ class ConsumerOptions:
 
     Args:
         group: the consumer group; created when first used.
-        topics: the topics to consume; new ones are added to the group. A topic may be a pattern
+        topics: the topics to consume; new ones are added to the group. If there are none, those
+            that have handlers by ``on``. A topic may be a pattern
             of words between dots: ``*`` stands for one word, a last ``>`` for one or more. The
             group discovers new topics that match.
         start: where a new group starts in a topic: ``"beginning"`` (all retained messages),
@@ -117,6 +121,8 @@ class ConsumerOptions:
             limit.
         until_empty: stop once nothing is left: nothing unread, leased or deferred.
         owner: the holder of the leases, for people; default ``host:pid``.
+        concurrency: how many messages to handle at once, unless ``run`` is told another number.
+        middleware: runs around each call of a handler, the first outermost (``Middleware``).
         on_error: the outcome of a message whose handler raised, by type of exception:
             ``{KeyError: Reject(), TimeoutError: Retry(60)}``; or a function of the exception and
             the message that returns an outcome. If no rule matches, the message is retried.
@@ -129,7 +135,7 @@ class ConsumerOptions:
     """
 
     group: str
-    topics: tuple[str, ...]
+    topics: tuple[str, ...] = ()
     start: Start = "beginning"
     lease: float = 30.0
     batch_size: int = 500
@@ -141,6 +147,8 @@ class ConsumerOptions:
     handler_timeout: float | None = None
     until_empty: bool = False
     owner: str = dataclasses.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    concurrency: int = 1
+    middleware: Sequence[Middleware] = ()
     on_error: ErrorRules = dataclasses.field(default_factory=dict)
     on_event: OnEvent | Sequence[OnEvent] | None = None
     maintenance: bool = True
@@ -157,7 +165,8 @@ class ConsumerOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", check_group(self.group))
-        object.__setattr__(self, "topics", check_topics(self.topics))
+        names = dict.fromkeys(map(check_pattern, listed(self.topics)))
+        object.__setattr__(self, "topics", tuple(names))
         if not isinstance(self.owner, str) or self.owner != to_storable(self.owner):
             raise InvalidArgument(
                 f"owner must be a str without NUL and lone surrogates, not {self.owner!r}"
@@ -176,6 +185,7 @@ class ConsumerOptions:
             _check_seconds(name, getattr(self, name), optional=True)
         _check_count("batch_size", self.batch_size, 10_000)
         _check_count("prefetch", self.prefetch, 1_000_000)
+        check_count("concurrency", self.concurrency)
         if self.prefetch_bytes is not None:
             _check_count("prefetch_bytes", self.prefetch_bytes, 2**50)
         _check_rules(self.on_error)
@@ -260,8 +270,7 @@ _CALLED = {
     "visibility_timeout": "lease", "lock_timeout": "lease", "ack_wait": "lease", "vt": "lease",
     "prefetch_count": "prefetch", "poll_interval": "poll", "polling_interval": "poll",
     "auto_offset_reset": "start", "max_inflight": "max_in_flight", "timeout": "handler_timeout",
-    "concurrency": "run(handler, concurrency=...)", "workers": "run(handler, concurrency=...)",
-    "max_workers": "run(handler, concurrency=...)", "handler": "run(handler)",
+    "workers": "concurrency", "max_workers": "concurrency", "handler": "run(handler)",
 }  # fmt: skip
 _WORDS = {"order_by": ("none", "key", "strict"), "on_expiry": ("drop", "dead_letter")}
 
@@ -326,6 +335,12 @@ def _check_seconds(name: str, value: float | None, *, optional: bool) -> None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= _LONGEST:
         raise InvalidArgument(f"{name} must be a positive number of seconds, not {value!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise InvalidArgument unless it is 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidArgument(f"{name} must be 1 or more, not {value!r}")
 
 
 def _check_count(name: str, value: int, greatest: int) -> None:

@@ -9,13 +9,21 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict
 
+from .codecs import JsonText, T
 from .errors import InvalidArgument, PayloadError, PayloadTooLarge
-from .topics import check_key
+from .topics import ByTopic, Topic, check_key, check_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .topics import TopicName
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
+    "Decode",
+    "Decoder",
     "Dumps",
     "Encoded",
     "JsonText",
@@ -28,6 +36,7 @@ __all__ = [
     "encode",
     "members",
     "readable",
+    "stored",
     "times_of",
 ]
 
@@ -50,21 +59,12 @@ Seconds = float | timedelta
 Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
 
 
-class JsonText(str):
-    """JSON to publish unchanged, as a payload or a header's value.
-
-    Decoding and encoding would change a number of 20 digits, and fail for deep nesting.
-    """
-
-    __slots__ = ()
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(Generic[T]):
     """A message with the arguments of ``publish``: a key, headers and options of its own."""
 
     # Not in the repr: these do not belong in logs.
-    payload: Any = dataclasses.field(repr=False)
+    payload: T = dataclasses.field(repr=False)
     key: str | None = dataclasses.field(default=None, repr=False)
     headers: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
     deliver_at: datetime | None = None
@@ -105,7 +105,7 @@ class Encoded(NamedTuple):
     data: bytes | None
 
 
-def encode(message: NewMessage, dumps: Dumps | None = None) -> Encoded:
+def encode(message: NewMessage[Any], dumps: Dumps | None = None) -> Encoded:
     """Check a message, and return it as the outbox stores it.
 
     Raises:
@@ -124,7 +124,18 @@ def encode(message: NewMessage, dumps: Dumps | None = None) -> Encoded:
     return Encoded(_json(message.payload, "payload", dumps), key, headers, None)
 
 
-def times_of(message: NewMessage) -> Times | None:
+def stored(topic: TopicName, message: NewMessage[Any]) -> NewMessage[Any]:
+    """Return a message with its payload as the topic's type stores it.
+
+    Raises:
+        PayloadError: the payload is not of that type.
+    """
+    if not isinstance(topic, Topic):
+        return message
+    return dataclasses.replace(message, payload=topic.encode(message.payload))
+
+
+def times_of(message: NewMessage[Any]) -> Times | None:
     """Check and return when a message is delivered and expires; None if it has no such times.
 
     Raises:
@@ -152,7 +163,7 @@ def times_of(message: NewMessage) -> Times | None:
     )
 
 
-def dedup_of(message: NewMessage) -> tuple[str, timedelta] | None:
+def dedup_of(message: NewMessage[Any]) -> tuple[str, timedelta] | None:
     """Check and return a message's dedup key and window; None if it has none.
 
     Raises:
@@ -176,6 +187,48 @@ def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelt
         least = "0 or more" if zero else "a positive number of"
         raise InvalidArgument(f"{name} must be from {least} seconds to 30 years, not {value!r}")
     return timedelta(seconds=seconds)
+
+
+#: Returns the payload of JSON text, or of bytes.
+Decode = Callable[[str | None, bytes | None], Any]
+
+
+class Decoder:
+    """Decodes what a consumer or a reader receives: JSON, or the type of its topic.
+
+    Raises:
+        InvalidArgument: a topic was given with two types.
+    """
+
+    def __init__(self, topics: Iterable[TopicName] = ()) -> None:
+        self._types: ByTopic[Topic[Any] | None] = ByTopic()
+        for topic in topics:
+            self.add(topic)
+
+    def add(self, topic: TopicName) -> None:
+        """Add a topic, which a name without a type leaves as it is."""
+        name, typed = check_pattern(topic), topic if isinstance(topic, Topic) else None
+        known = self._types.get(name)
+        if typed and known and typed.codec is not known.codec:
+            raise InvalidArgument(f"there are two types of topic {name!r}: make one Topic of it")
+        self._types.set(name, typed or known)
+
+    def of(self, topic: str) -> Decode:
+        """Return what decodes the payloads of a topic: JSON text, or bytes.
+
+        It raises PayloadError if one is not of the topic's type; ValueError or RecursionError for
+        JSON that PostgreSQL holds and Python cannot decode.
+        """
+        typed = self._types.find(topic)
+        return _as_it_is if typed is None else typed.read
+
+    def headers(self, text: str) -> Any:
+        """Return the headers; raises ValueError or RecursionError as ``of`` does."""
+        return json.loads(text)
+
+
+def _as_it_is(text: str | None, data: bytes | None) -> Any:
+    return data if text is None else json.loads(text)
 
 
 def readable(text: str) -> Any:

@@ -280,7 +280,8 @@ def refuse_unknown() -> NoReturn:
     msg = (
         f"The table {table} is empty, as after a TRUNCATE of all tables: which "
         "version the schema has is not known. If this package has made it, run "
-        f"`{restored}; SELECT {SCHEMA}.empty_all()`, and in tests that instead of TRUNCATE."
+        f"`{restored}; SELECT {SCHEMA}.empty_all()`. In tests, call "
+        "durable_notify.testing.reset(connection) after the TRUNCATE."
     )
     raise SchemaError(msg)
 

@@ -1,20 +1,27 @@
-"""Names of topics, groups and keys, and the channel of a topic."""
+"""Topics and their types; names of topics, groups and keys; the channel of a topic."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from .errors import InvalidArgument
+from .codecs import JsonCodec, JsonText, T, codec_of
+from .errors import InvalidArgument, PayloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .codecs import Codec
 
 __all__ = [
-    "ANY_TOPIC", "channel", "check_channel", "check_group", "check_key", "check_pattern",
-    "check_topic", "check_topics", "is_pattern", "matches",
+    "ANY_TOPIC", "ByTopic", "Topic", "TopicName", "channel", "check_channel", "check_group",
+    "check_key", "check_pattern", "check_topic", "check_topics", "is_pattern", "listed", "matches",
+    "overlap",
 ]  # fmt: skip
+
+V = TypeVar("V")
 
 # The same rules are constraints in migrations/schema; a test compares the two.
 _MAX_CHANNEL_BYTES = 63  # PostgreSQL's limit for an identifier
@@ -27,6 +34,117 @@ _NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f]")
 ANY_TOPIC = "durable_notify"
 
 
+class Topic(Generic[T]):
+    """A topic, or a pattern of topics, and the type of its payloads.
+
+    Args:
+        name: the topic, or a pattern, to consume only.
+        kind: the type of the payloads: see ``JsonCodec``; ``bytes``; or a ``Codec``.
+
+    Raises:
+        InvalidArgument: the name is invalid, or the type cannot be checked.
+    """
+
+    __slots__ = ("_decode_json", "_encode", "codec", "name")
+
+    @overload
+    def __init__(self, name: str, kind: type[T], /) -> None: ...
+    @overload
+    def __init__(self, name: str, kind: Codec[T], /) -> None: ...
+    def __init__(self, name: str, kind: Any, /) -> None:
+        self.name = check_pattern(name)
+        self.codec: Codec[T] = codec_of(kind)
+        self._encode: Callable[[T], str] | None = None
+        self._decode_json: Callable[[str], T] | None = None
+        if isinstance(self.codec, JsonCodec):
+            self._encode, self._decode_json = self.codec.encode_json, self.codec.decode_json
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name!r} of {getattr(self.codec, 'name', self.codec)}>"
+
+    def encode(self, value: T) -> Any:
+        """Return the payload of a value: JSON, ``JsonText`` or bytes.
+
+        Raises:
+            PayloadError: the value is not of the topic's type. What a codec raises passes through.
+        """
+        if self._encode is not None:
+            return JsonText(self._encode(value))
+        return self.codec.encode(value)
+
+    def decode(self, payload: Any) -> T:
+        """Return the value of a payload, of a dead letter for example: JSON or bytes.
+
+        Raises:
+            PayloadError: it is not of the topic's type.
+        """
+        try:
+            return self.codec.decode(payload)
+        except PayloadError:
+            raise
+        except Exception as error:
+            raise self._undecodable(error) from error
+
+    def read(self, text: str | None, data: bytes | None) -> T:
+        """Return the value of a stored message: JSON text or bytes. Raises as ``decode``."""
+        if text is None:
+            return self.decode(data)
+        if self._decode_json is None:
+            return self.decode(json.loads(text))
+        try:
+            return self._decode_json(text)
+        except PayloadError:
+            raise
+        except Exception as error:  # of a validator
+            raise self._undecodable(error) from error
+
+    def _undecodable(self, error: Exception) -> PayloadError:
+        return PayloadError(
+            f"the codec of topic {self.name!r} failed: {type(error).__name__}: {error}"
+        )
+
+
+#: A topic's name, or the topic.
+TopicName = str | Topic[Any]
+
+
+class ByTopic(Generic[V]):
+    """Finds what belongs to a topic: by its name, else by the first pattern that matches."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, V] = {}
+        self._found: dict[str, V | None] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def get(self, name: str) -> V | None:
+        """Return what was given under a name or pattern itself."""
+        return self._given.get(name)
+
+    def set(self, name: str, value: V) -> None:
+        """Give something to a topic or pattern."""
+        self._given[name] = value
+        self._found.clear()
+
+    def find(self, topic: str) -> V | None:
+        """Return what was given for a topic; None: nothing."""
+        try:
+            return self._found[topic]
+        except KeyError:
+            pass
+        found = self._given.get(topic)
+        if topic not in self._given:
+            found = next(
+                (value for name, value in self._given.items() if matches(topic, name)), None
+            )
+        self._found[topic] = found
+        return found
+
+
 def channel(topic: str) -> str:
     """Return the NOTIFY channel of a topic, as ``durable_notify.channel(topic)`` does in SQL."""
     topic = str.__str__(topic)
@@ -36,11 +154,10 @@ def channel(topic: str) -> str:
     return f"durable_notify#{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
 
 
-def check_topic(topic: str) -> str:
+def check_topic(topic: TopicName) -> str:
     """Return the topic, or raise InvalidArgument: 1 to 255 bytes, no white space, ``*``, ``>``."""
-    return _check(
-        "topic", topic, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'"
-    )
+    name = topic.name if isinstance(topic, Topic) else topic
+    return _check("topic", name, 255, _NOT_IN_TOPIC, "white space, control characters, '*' and '>'")
 
 
 def is_pattern(topic: str) -> bool:
@@ -57,11 +174,23 @@ def matches(topic: str, pattern: str) -> bool:
     return re.fullmatch(r"\.".join(words), topic, re.DOTALL) is not None
 
 
-def check_pattern(pattern: str) -> str:
+def overlap(one: list[str], other: list[str]) -> bool:
+    """Whether a topic can match two patterns."""
+    if not one or not other:
+        return not one and not other
+    if ">" in (one[0], other[0]):
+        return True
+    same = one[0] == other[0] or "*" in (one[0], other[0])
+    return same and overlap(one[1:], other[1:])
+
+
+def check_pattern(pattern: TopicName) -> str:
     """Return the topic or pattern, or raise InvalidArgument.
 
     A wildcard is a whole word between dots, and ``>`` is the last word. No word may be empty.
     """
+    if isinstance(pattern, Topic):
+        return pattern.name
     if isinstance(pattern, str):
         pattern = str.__str__(pattern)
         check_topic(pattern.replace("*", "_").replace(">", "_"))
@@ -77,11 +206,16 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
-    """Return topics and patterns as a tuple, each checked; at least one."""
-    if isinstance(topics, str):
-        raise InvalidArgument(f"topics is a list of names: write [{topics!r}]")
-    checked = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+def listed(topics: Iterable[TopicName]) -> tuple[TopicName, ...]:
+    """Return topics as a tuple; raises InvalidArgument if it is one, and not a list."""
+    if isinstance(topics, (str, Topic)):
+        raise InvalidArgument(f"topics is a list: write [{topics!r}]")
+    return tuple(topics)
+
+
+def check_topics(topics: Iterable[TopicName]) -> tuple[str, ...]:
+    """Return the names of topics and patterns as a tuple, each checked; at least one."""
+    checked = tuple(dict.fromkeys(map(check_pattern, listed(topics))))
     if not checked:
         raise InvalidArgument("topics is empty: name at least one")
     return checked

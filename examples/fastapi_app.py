@@ -3,14 +3,13 @@
 A consumer, which starts and stops with the application, sends the confirmation. The request does
 not wait for it, and it is not lost if the process dies after the response.
 
-    pip install "durable-notify[asyncpg]" fastapi uvicorn "sqlalchemy[asyncio]"
+    pip install "durable-notify[asyncpg,pydantic]" fastapi uvicorn "sqlalchemy[asyncio]"
     durable-notify migrate
     DURABLE_NOTIFY_DSN=postgresql://... uvicorn --app-dir examples fastapi_app:app
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -28,6 +27,7 @@ DSN = os.environ["DURABLE_NOTIFY_DSN"]
 engine = create_async_engine(DSN.replace("postgresql://", "postgresql+asyncpg://", 1))
 new_session = async_sessionmaker(engine, expire_on_commit=False)
 publisher = dn.AsyncPublisher()
+consumer = dn.AsyncConsumer(DSN, group="confirmations", concurrency=4)
 log = logging.getLogger("orders")
 
 
@@ -53,31 +53,28 @@ class OrderPlaced(BaseModel):
     order_id: int
 
 
+orders = dn.Topic("orders", OrderPlaced)
+
+
 async def session() -> AsyncIterator[AsyncSession]:
     async with new_session() as opened:
         yield opened
 
 
-async def confirm(message: dn.AsyncMessage) -> None:
+@consumer.on(orders, transaction=new_session)
+async def confirm(message: dn.AsyncMessage[OrderPlaced], work: AsyncSession) -> None:
     """Handle a message: its writes and the acknowledgement commit together."""
-    placed = OrderPlaced.model_validate(message.payload)
-    async with new_session.begin() as work:
-        order = await work.get_one(Order, placed.order_id)
-        order.confirmed = True
-        await message.ack(work)
-    log.info("order %d confirmed", placed.order_id)
+    order = await work.get_one(Order, message.payload.order_id)
+    order.confirmed = True
+    log.info("order %d confirmed", order.id)
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    consumer = dn.AsyncConsumer(DSN, group="confirmations", topics=["orders"])
-    await consumer.start()  # here, so that a database that is not migrated stops the start
-    running = asyncio.create_task(consumer.run(confirm, concurrency=4))
-    yield
-    consumer.stop()
-    await running
+    async with consumer.running():  # a database that is not migrated stops the start
+        yield
     await engine.dispose()
 
 
@@ -92,7 +89,7 @@ async def place_order(
         order = Order(item=order_in.item, count=order_in.count)
         work.add(order)
         await work.flush()  # it has its id now
-        await publisher.publish(work, "orders", OrderPlaced(order_id=order.id))
+        await publisher.publish(work, orders, OrderPlaced(order_id=order.id))
     return {"id": order.id}
 
 

@@ -3,7 +3,7 @@
 The consumer is a process of its own. It confirms an order and acknowledges its message in one
 transaction too, on a connection of the same pool.
 
-    pip install "durable-notify[psycopg2]" flask
+    pip install "durable-notify[psycopg2,pydantic]" flask
     durable-notify migrate
     export DURABLE_NOTIFY_DSN=postgresql://...
     flask --app examples/flask_app.py create-table
@@ -21,6 +21,7 @@ from typing import Any
 import click
 from flask import Flask, request
 from psycopg2.pool import ThreadedConnectionPool
+from pydantic import BaseModel
 
 import durable_notify as dn
 
@@ -28,6 +29,13 @@ DSN = os.environ["DURABLE_NOTIFY_DSN"]
 app = Flask(__name__)
 pool = ThreadedConnectionPool(0, 8, DSN)
 publisher = dn.Publisher()
+
+
+class OrderPlaced(BaseModel):
+    order_id: int
+
+
+orders = dn.Topic("orders", OrderPlaced)
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS customer_order (
@@ -54,7 +62,7 @@ def place_order() -> tuple[dict[str, int], int]:
     with transaction() as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO customer_order (item) VALUES (%s) RETURNING id", [item])
         (order_id,) = cursor.fetchone()
-        publisher.publish(connection, "orders", {"order_id": order_id})
+        publisher.publish(connection, orders, OrderPlaced(order_id=order_id))
     return {"id": order_id}, 201
 
 
@@ -66,10 +74,10 @@ def show_order(order_id: int) -> dict[str, str | bool] | tuple[str, int]:
     return {"item": row[0], "confirmed": row[1]} if row else ("no such order", 404)
 
 
-def confirm(message: dn.Message) -> None:
+def confirm(message: dn.Message[OrderPlaced], connection: Any) -> None:
     """Handle a message: its writes and the acknowledgement commit together."""
-    with message.transaction(pool) as connection, connection.cursor() as cursor:
-        order_id = message.payload["order_id"]
+    order_id = message.payload.order_id
+    with connection.cursor() as cursor:
         cursor.execute("UPDATE customer_order SET confirmed = true WHERE id = %s", [order_id])
 
 
@@ -84,5 +92,6 @@ def create_table() -> None:
 @click.option("--until-empty", is_flag=True, help="End when no order is left.")
 def confirm_orders(until_empty: bool) -> None:
     """Confirm orders, until SIGTERM or Ctrl-C."""
-    consumer = dn.Consumer(DSN, group="confirmations", topics=["orders"], until_empty=until_empty)
-    consumer.run(confirm, concurrency=4)
+    consumer = dn.Consumer(DSN, group="confirmations", concurrency=4, until_empty=until_empty)
+    consumer.on(orders, transaction=pool)(confirm)
+    consumer.run()

@@ -22,6 +22,7 @@ from tests.support.missing import sum_up
 from tests.support.postgres import Postgres, find_postgres, needed_binaries, own_server
 from tests.support.sessions import Sessions
 
+pytest_plugins = ["pytester"]
 Connection = psycopg.Connection[tuple[Any, ...]]
 AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -49,6 +50,16 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     if "not slow" in session.config.option.markexpr:
         line += " Slow tests did not run; to run them: python3 tasks.py test --all"
     terminal.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Switch pytest-django off, which forbids Django's connections; tests of the kit start it.
+
+    Trap: the workers of pytest-xdist do not read ``-p no:django`` from addopts.
+    """
+    if (plugin := config.pluginmanager.get_plugin("django")) is not None:
+        config.pluginmanager.unregister(plugin)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

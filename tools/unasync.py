@@ -26,6 +26,7 @@ RULES = [
      "from sqlalchemy.orm import Session as AlchemySession"),
     (r"AlchemyAsync(\w+)", r"Alchemy\1"),
     (r"\bcheck_async\b", "check"),
+    (r"(?<!dn\.)\brun_async\b", "run"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
     (r"\b(_?)Async([A-Z]\w*)", r"\1\2"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..models import DeadLetterFilter, ReplayFilter
     from ..options import GroupSettings
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["AsyncAdmin"]
@@ -77,12 +78,14 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         check_group_settings(settings)
         await fetch_alone(connection, sql.CONFIGURE, (group, json.dumps(settings)))
 
-    async def notify_policy(self, connection: Publishable, topic: str) -> str:
+    async def notify_policy(self, connection: Publishable, topic: TopicName) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
         rows = await fetch_alone(connection, sql.NOTIFY_POLICY, (check_topic(topic),))
         return str(rows[0][0])
 
-    async def set_notify_policy(self, connection: Publishable, topic: str, policy: str) -> None:
+    async def set_notify_policy(
+        self, connection: Publishable, topic: TopicName, policy: str
+    ) -> None:
         """Set how a topic wakes its consumers, in the transaction of a connection.
 
         ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
@@ -148,7 +151,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         connection: Publishable,
         role: str,
         action: str,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> None:
@@ -173,7 +176,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         connection: Publishable,
         role: str,
         action: str | None = None,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> int:
@@ -271,7 +274,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -307,7 +310,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -340,7 +343,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         rate_limit: float | None = None,
         why: str | None = None,
@@ -422,6 +425,6 @@ def _as_json(value: Any, what: str) -> str | None:
     return None if value is None else as_json(value, what)
 
 
-def _patterns(topics: Iterable[str]) -> list[str] | None:
+def _patterns(topics: Iterable[TopicName]) -> list[str] | None:
     """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None

@@ -15,6 +15,7 @@ from .database.callers import fetch_alone
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["AsyncBridge"]
@@ -30,7 +31,7 @@ class AsyncBridge:
     All methods are for the owner of the schema.
     """
 
-    async def mirror(self, connection: Publishable, topic: str, channel: str) -> str | None:
+    async def mirror(self, connection: Publishable, topic: TopicName, channel: str) -> str | None:
         """Notify a channel of each message published to a topic from here on.
 
         For programs that only LISTEN. The payload of the notification is the text of a JSON
@@ -46,7 +47,7 @@ class AsyncBridge:
         )
         return None if rows[0][0] is None else str(rows[0][0])
 
-    async def unmirror(self, connection: Publishable, topic: str) -> str | None:
+    async def unmirror(self, connection: Publishable, topic: TopicName) -> str | None:
         """Stop mirroring a topic; return the channel that it had."""
         rows = await fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
@@ -69,7 +70,7 @@ class AsyncBridge:
         self,
         connection: Publishable,
         table: str,
-        topic: str,
+        topic: TopicName,
         *,
         columns: Iterable[str] | None = None,
         with_old: bool = True,
@@ -96,7 +97,7 @@ class AsyncBridge:
         await fetch_alone(connection, sql.WATCH, (full_name, check_topic(topic), chosen, with_old))
         return full_name
 
-    async def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
+    async def unwatch(self, connection: Publishable, table: str, topic: TopicName) -> bool:
         """Undo ``watch``, as the table's owner; return whether the table was watched.
 
         Raises:

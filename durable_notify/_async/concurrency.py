@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
+import threading
 import weakref
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import AsyncOwnCursor
 from ..drivers import begun_async as begun_by_driver
 from ..drivers import find_async as find_driver
+from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -134,11 +139,11 @@ async def checkpoint() -> None:
     await asyncio.sleep(0)
 
 
-async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+async def call(handler: Callable[..., Any], *arguments: Any) -> Any:
     """Call a handler, synchronous or not, and return its final result."""
     task = asyncio.current_task()
     try:
-        result = handler(argument)
+        result = handler(*arguments)
         return await result if inspect.isawaitable(result) else result
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
@@ -149,6 +154,61 @@ async def call(handler: Callable[[Any], Any], argument: Any) -> Any:
             if asyncio.current_task() is task:
                 raise TypeError("the handler raised GeneratorExit") from error
         raise
+
+
+def within(
+    middleware: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Awaitable[None]]:
+    """Return a function that calls another to its end within a middleware's generator."""
+    if inspect.isasyncgenfunction(middleware):
+        manager = contextlib.asynccontextmanager(middleware)
+
+        async def call_within_async(about: Any, argument: Any) -> None:
+            async with manager(about):
+                result = inner(about, argument)
+                check_done(await result if inspect.isawaitable(result) else result)
+
+        return call_within_async
+
+    # Trap: contextlib.contextmanager would cost as much as all else around a handler.
+    async def call_within(about: Any, argument: Any) -> None:
+        generator = middleware(about)
+        begin(generator)
+        try:
+            result = inner(about, argument)
+            if result is not None:
+                check_done(await result if inspect.isawaitable(result) else result)
+        except BaseException as error:
+            end_by(generator, error)
+        else:
+            end(generator)
+
+    return call_within
+
+
+def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler that runs another in a thread of its own.
+
+    Trap: the process waits for the threads of a pool when it exits, also for a handler that a
+    second signal has given up. And asyncio's own pool has few threads.
+    """
+
+    async def in_a_thread(*arguments: Any) -> Any:
+        context, future = contextvars.copy_context(), Future[Any]()
+        future.set_running_or_notify_cancel()  # a thread cannot be cancelled
+
+        def body() -> None:
+            try:
+                future.set_result(context.run(handler, *arguments))
+            except StopIteration:  # asyncio would wait for ever
+                future.set_exception(RuntimeError("the handler raised StopIteration"))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=body, name="durable_notify handler", daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+    return in_a_thread
 
 
 class Waiter:

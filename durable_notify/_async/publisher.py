@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
+from ..middleware import Publishing, check_middleware, generators
 from ..options import check_on_event
-from ..payloads import Encoded, NewMessage, dedup_of, encode, times_of
+from ..payloads import Encoded, NewMessage, dedup_of, encode, stored, times_of
 from ..topics import check_topic
+from .concurrency import AWAITS, within
 from .database.callers import fetch
 
 if TYPE_CHECKING:
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import LiteralString
 
+    from ..codecs import T
     from ..events import OnEvent
+    from ..middleware import Middleware
     from ..payloads import Dumps, Seconds
+    from ..topics import Topic, TopicName
     from .database.callers import Publishable
 
 __all__ = ["AsyncPublisher"]
@@ -36,6 +41,7 @@ class AsyncPublisher:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
         trace: whether messages carry the current OpenTelemetry span, if there is one, in the
             headers ``traceparent`` and ``tracestate``.
+        middleware: runs around each call, the first outermost (``Middleware``).
         on_event: a function, or several, called with every event (``durable_notify.events``).
     """
 
@@ -44,9 +50,12 @@ class AsyncPublisher:
         *,
         dumps: Dumps | None = None,
         trace: bool = True,
+        middleware: Sequence[Middleware] = (),
         on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None:
         check_on_event(on_event)
+        checked = check_middleware(middleware, awaited=AWAITS)
+        self._around = generators(checked, "publishing")
         self._dumps = dumps
         self._trace = trace
         self._emitter = EventEmitter(on_event)
@@ -54,8 +63,8 @@ class AsyncPublisher:
     async def publish(
         self,
         connection: Publishable,
-        topic: str,
-        payload: Any,
+        topic: str | Topic[T],
+        payload: T | NewMessage[T],
         *,
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -74,6 +83,7 @@ class AsyncPublisher:
         publish: messages of a key are ordered by id.
 
         Args:
+            topic: its name, or a ``Topic``, whose type the payload must have.
             payload: any JSON value, a pydantic model or a dataclass; bytes, stored unchanged; or a
                 ``NewMessage`` with all the arguments below.
             key: messages of one key belong together, and are delivered in order.
@@ -88,17 +98,23 @@ class AsyncPublisher:
 
         Raises:
             InvalidArgument: the topic, key or an option is invalid. Nothing was written.
-            PayloadError: the payload or a header is not JSON, or too large. Nothing was written.
+            PayloadError: the payload or a header is not JSON, too large, or not of the topic's
+                type. Nothing was written.
             UnsupportedConnection: the connection is of another kind.
         """
-        message = payload
-        if not isinstance(payload, NewMessage):
-            message = NewMessage(
+        message: NewMessage[Any] = (
+            payload
+            if isinstance(payload, NewMessage)
+            else NewMessage(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
-        return await self._publish(connection, check_topic(topic), message)
+        )
+        name = check_topic(topic)
+        if self._around:
+            return (await self._publish_within(connection, topic, [message], is_batch=False))[0]
+        return await self._publish(connection, name, stored(topic, message))
 
-    async def _publish(self, connection: Publishable, topic: str, message: NewMessage) -> int:
+    async def _publish(self, connection: Publishable, topic: str, message: NewMessage[Any]) -> int:
         row = self._encode(message)
         before = time.monotonic()
         if len(row) == len(_PLAIN):
@@ -110,8 +126,16 @@ class AsyncPublisher:
         self._emit_published(topic, 1, before)
         return int(rows[0][0])
 
+    @overload
     async def publish_many(
         self, connection: Publishable, topic: str, payloads: Iterable[Any]
+    ) -> list[int]: ...
+    @overload
+    async def publish_many(
+        self, connection: Publishable, topic: Topic[T], payloads: Iterable[T | NewMessage[T]]
+    ) -> list[int]: ...
+    async def publish_many(
+        self, connection: Publishable, topic: TopicName, payloads: Iterable[Any]
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
@@ -119,12 +143,22 @@ class AsyncPublisher:
         All are checked before anything is written. Transaction and errors are those of ``publish``.
         A note on the error gives the message's index in the list.
         """
-        topic = check_topic(topic)
+        check_topic(topic)
+        messages = [
+            payload if isinstance(payload, NewMessage) else NewMessage(payload)
+            for payload in payloads
+        ]
+        if self._around:
+            return await self._publish_within(connection, topic, messages, is_batch=True)
+        return await self._publish_many(connection, topic, messages)
+
+    async def _publish_many(
+        self, connection: Publishable, topic: TopicName, messages: Iterable[NewMessage[Any]]
+    ) -> list[int]:
         encoded = []
-        for index, payload in enumerate(payloads):
-            message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
+        for index, message in enumerate(messages):
             try:
-                encoded.append(self._encode(message))
+                encoded.append(self._encode(stored(topic, message)))
             except Exception as error:
                 error.add_note(f"message {index} of the list; none was published")
                 raise
@@ -136,17 +170,45 @@ class AsyncPublisher:
             list(column) if any(value is not None for value in column) else None
             for column in zip(*whole, strict=True)
         )
+        name = check_topic(topic)
         before = time.monotonic()
-        rows = await fetch(connection, _MANY[longest], (topic, *columns))
-        self._emit_published(topic, len(rows), before)
+        rows = await fetch(connection, _MANY[longest], (name, *columns))
+        self._emit_published(name, len(rows), before)
         return [row[0] for row in rows]
+
+    async def _publish_within(
+        self,
+        connection: Publishable,
+        topic: TopicName,
+        messages: list[NewMessage[Any]],
+        *,
+        is_batch: bool,
+    ) -> list[int]:
+        """Publish within the middleware, which may replace the messages."""
+
+        async def innermost(publishing: Publishing, _: None) -> None:
+            given = publishing.messages
+            if is_batch:
+                publishing.ids = await self._publish_many(connection, topic, given)
+            else:
+                message = stored(topic, given[0])
+                publishing.ids = [await self._publish(connection, publishing.topic, message)]
+
+        chain: Any = innermost
+        for around in reversed(self._around):
+            chain = within(around, chain)
+        publishing = Publishing(check_topic(topic), messages, is_batch=is_batch)
+        await chain(publishing, None)
+        if len(publishing.ids) != len(publishing.messages):
+            raise RuntimeError("a middleware has suppressed the error that publishing raised")
+        return publishing.ids
 
     def _emit_published(self, topic: str, messages: int, before: float) -> None:
         if self._emitter:
             seconds = time.monotonic() - before
             self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
-    def _encode(self, message: NewMessage) -> tuple[Any, ...]:
+    def _encode(self, message: NewMessage[Any]) -> tuple[Any, ...]:
         """Return a message's columns: the required ones, and those of the options it uses."""
         if self._trace:
             message = with_trace(message)

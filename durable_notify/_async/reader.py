@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import psycopg
 
@@ -19,11 +19,13 @@ from .._core.log_throttle import LogThrottle
 from .._core.pacing import BusyPoller, backoff
 from .._core.position import BEGINNING, Position, decode, encode
 from .._core.topic_set import TopicSet, after
+from ..codecs import T
 from ..dsn import safe_message
 from ..errors import ConsumerClosed, InvalidArgument
 from ..models import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
-from ..topics import check_topics, matches
+from ..payloads import Decoder
+from ..topics import check_topics, listed, matches
 from .concurrency import Event
 from .database.callers import fetch
 from .database.connection import HEARTBEAT, TRANSIENT, connect
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from ..events import OnEvent
+    from ..topics import Topic, TopicName
     from .database.connection import AsyncTimeoutConnection
     from .wakeups.subscription import AsyncSubscription
 
@@ -46,7 +49,7 @@ __all__ = ["AsyncReader"]
 log = logging.getLogger("durable_notify")
 
 
-class AsyncReader:
+class AsyncReader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
@@ -81,10 +84,40 @@ class AsyncReader:
             (``durable_notify.events``), whose group is ``""``.
     """
 
+    @overload
     def __init__(
         self,
         dsn: str,
-        topics: Iterable[str],
+        topics: Iterable[Topic[T]],
+        *,
+        start: str | datetime = "beginning",
+        listen_dsn: str | None = None,
+        poll: float | None = 30.0,
+        idle_poll: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        batch_size: int = 500,
+        until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: AsyncReader[Any],
+        dsn: str,
+        topics: Iterable[TopicName],
+        *,
+        start: str | datetime = "beginning",
+        listen_dsn: str | None = None,
+        poll: float | None = 30.0,
+        idle_poll: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        batch_size: int = 500,
+        until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        dsn: str,
+        topics: Iterable[TopicName],
         *,
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
@@ -100,7 +133,9 @@ class AsyncReader:
         check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
-        self._wanted = check_topics(topics)
+        given = listed(topics)
+        self._wanted = check_topics(given)
+        self._decoder = Decoder(given)
         self._topic_set = TopicSet(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
@@ -118,7 +153,7 @@ class AsyncReader:
         self._until_empty = until_empty
         self._connection: AsyncTimeoutConnection | None = None
         self._subscription: AsyncSubscription | None = None
-        self._ready: deque[tuple[ReadMessage | None, str, Position]] = deque()
+        self._ready: deque[tuple[ReadMessage[T] | None, str, Position]] = deque()
         self._stopping = Event()
         self._busy_poller = BusyPoller()
         self._failures = 0
@@ -188,7 +223,7 @@ class AsyncReader:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> ReadMessage:
+    async def __anext__(self) -> ReadMessage[T]:
         if self._subscription is None:
             raise ConsumerClosed("this reader was not entered, or is closed")
         while True:
@@ -264,7 +299,9 @@ class AsyncReader:
     def _take_in(
         self, topic: str, row: tuple[Any, ...], known: dict[str, Position], after: Position
     ) -> None:
-        message = ReadMessage.of(topic, row, lambda: encode(self._log, {**known, topic: after}))
+        message = ReadMessage.of(
+            topic, row, lambda: encode(self._log, {**known, topic: after}), self._decoder
+        )
         self._ready.append((message, topic, after))
 
     async def _discover(self, *, start: bool = False) -> None:

@@ -12,6 +12,7 @@ from ..topics import check_pattern
 from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["AsyncRetentionAdmin"]
@@ -23,7 +24,7 @@ class AsyncRetentionAdmin:
     async def set_retention(
         self,
         connection: Publishable,
-        topic: str,
+        topic: TopicName,
         *,
         max_age: float | timedelta | None = None,
         max_bytes: int | None = None,
@@ -68,7 +69,7 @@ class AsyncRetentionAdmin:
         )  # fmt: skip
         return list((await fetch_alone(connection, sql.SET_RETENTION, params))[0][0])
 
-    async def delete_retention(self, connection: Publishable, topic: str) -> bool:
+    async def delete_retention(self, connection: Publishable, topic: TopicName) -> bool:
         """Delete the retention policy of a topic or pattern; False: there was none."""
         rows = await fetch_alone(connection, sql.DELETE_RETENTION, (check_pattern(topic),))
         return bool(rows[0][0])

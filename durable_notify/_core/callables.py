@@ -7,7 +7,7 @@ import inspect
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, WorkNotDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,11 @@ REMEDIES = {
     "an async generator": "a handler with yield in it is never run: return instead",
     "a future": "wait for its result() in the handler",
 }
+
+
+#: Which half of the library takes what; here, because the text is the same in both.
+HALVES = "what is for asyncio goes with AsyncConsumer, other engines and pools with Consumer"
+RUNNERS = "dn.run() takes Consumers, and dn.run_async() AsyncConsumers"
 
 
 def _called(function: Any) -> Any:
@@ -90,3 +95,9 @@ def left_undone(result: Any) -> str | None:
     else:
         return None
     return f"the handler returned {kind} and has not done its work: {REMEDIES[kind]}"
+
+
+def check_done(result: Any) -> None:
+    """Raise WorkNotDone if a handler returned work instead of doing it."""
+    if result is not None and (undone := left_undone(result)) is not None:
+        raise WorkNotDone(undone)

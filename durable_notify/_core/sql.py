@@ -322,3 +322,52 @@ ALREADY_PUBLISHED = (
 )
 CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
 CAPTURE_PROGRESS = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
+
+# Testing
+
+PUBLISHED = (
+    "SELECT id, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
+    " FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
+)
+PUBLISHED_TOPICS = (
+    "SELECT topic, pg_catalog.count(*) FROM durable_notify.outbox GROUP BY topic ORDER BY topic"
+    " LIMIT 100"
+)
+#: A TRUNCATE of all tables has emptied schema_version, too.
+RESET = (
+    "WITH restored AS (INSERT INTO durable_notify.schema_version (version_num) SELECT %s::text"
+    " WHERE NOT EXISTS (SELECT FROM durable_notify.schema_version))"
+    " SELECT durable_notify.empty_all()"
+)
+#: The columns by which something becomes due, expires or is found by its time.
+_TIMES: dict[LiteralString, tuple[LiteralString, ...]] = {
+    "active_consumer": ("since", "deadline"),
+    "audit": ("at",),
+    "dead_letter": ("published_at", "dead_at"),
+    "dedup": ("until",),
+    "deferred": ("due_at",),
+    "lease": ("claimed_at", "deadline"),
+    "lease_deadline": ("deadline",),
+    "maintenance": ("done_at", "beat_at"),
+    "outbox": ("created_at", "deliver_at", "expires_at"),
+    "processed_message": ("created_at",),
+    "rate_bucket": ("at",),
+    "replay_job": ("since", "until", "stepped_at"),
+}
+#: An open transaction of the test may have settled a lease, and would be waited for for ever.
+_UNLESS_LOCKED: LiteralString = (
+    " WHERE t.token IN (SELECT l.token FROM durable_notify.lease l FOR UPDATE SKIP LOCKED)"
+)
+_MOVED: LiteralString = ", ".join(
+    f"{table} AS (UPDATE durable_notify.{table} AS t SET "  # noqa: S608
+    + ", ".join(f"{column} = t.{column} - past.length" for column in columns)
+    + f" FROM past{_UNLESS_LOCKED if table == 'lease' else ''})"
+    for table, columns in _TIMES.items()
+)
+#: Moves all of these into the past, and wakes consumers that wait for a time.
+TRAVEL: LiteralString = (
+    "WITH past AS (SELECT pg_catalog.make_interval(secs => %s::float8) AS length), "  # noqa: S608
+    + _MOVED
+    + " SELECT pg_catalog.count(durable_notify._ring(s.topic, '0'))"
+    " FROM (SELECT DISTINCT topic FROM durable_notify.subscription) AS s"
+)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["context_of", "with_trace"]
 
 
-def with_trace(message: NewMessage) -> NewMessage:
+def with_trace(message: NewMessage[Any]) -> NewMessage[Any]:
     """Add the current span's context to a message's headers, unless they have one."""
     if "opentelemetry.trace" not in sys.modules:  # not imported: there is no span
         return message

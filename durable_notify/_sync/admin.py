@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ..models import DeadLetterFilter, ReplayFilter
     from ..options import GroupSettings
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["Admin"]
@@ -78,12 +79,12 @@ class Admin(RetentionAdmin, WaitingAdmin):
         check_group_settings(settings)
         fetch_alone(connection, sql.CONFIGURE, (group, json.dumps(settings)))
 
-    def notify_policy(self, connection: Publishable, topic: str) -> str:
+    def notify_policy(self, connection: Publishable, topic: TopicName) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""
         rows = fetch_alone(connection, sql.NOTIFY_POLICY, (check_topic(topic),))
         return str(rows[0][0])
 
-    def set_notify_policy(self, connection: Publishable, topic: str, policy: str) -> None:
+    def set_notify_policy(self, connection: Publishable, topic: TopicName, policy: str) -> None:
         """Set how a topic wakes its consumers, in the transaction of a connection.
 
         ``"when_waiting"``: only while one waits, the default. ``"always"``: for listeners that
@@ -149,7 +150,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         connection: Publishable,
         role: str,
         action: str,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> None:
@@ -174,7 +175,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         connection: Publishable,
         role: str,
         action: str | None = None,
-        topics: Iterable[str] = (),
+        topics: Iterable[TopicName] = (),
         *,
         group: str | None = None,
     ) -> int:
@@ -270,7 +271,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -306,7 +307,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         after: int | None = None,
         since: datetime | None = None,
@@ -339,7 +340,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         self,
         connection: Publishable,
         group: str,
-        topic: str,
+        topic: TopicName,
         *,
         rate_limit: float | None = None,
         why: str | None = None,
@@ -419,6 +420,6 @@ def _as_json(value: Any, what: str) -> str | None:
     return None if value is None else as_json(value, what)
 
 
-def _patterns(topics: Iterable[str]) -> list[str] | None:
+def _patterns(topics: Iterable[TopicName]) -> list[str] | None:
     """Return checked topics or patterns, None if there are none."""
     return list(check_topics(topics)) if topics else None

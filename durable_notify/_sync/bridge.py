@@ -16,6 +16,7 @@ from .database.callers import fetch_alone
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["Bridge"]
@@ -31,7 +32,7 @@ class Bridge:
     All methods are for the owner of the schema.
     """
 
-    def mirror(self, connection: Publishable, topic: str, channel: str) -> str | None:
+    def mirror(self, connection: Publishable, topic: TopicName, channel: str) -> str | None:
         """Notify a channel of each message published to a topic from here on.
 
         For programs that only LISTEN. The payload of the notification is the text of a JSON
@@ -45,7 +46,7 @@ class Bridge:
         rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), check_channel(channel)))
         return None if rows[0][0] is None else str(rows[0][0])
 
-    def unmirror(self, connection: Publishable, topic: str) -> str | None:
+    def unmirror(self, connection: Publishable, topic: TopicName) -> str | None:
         """Stop mirroring a topic; return the channel that it had."""
         rows = fetch_alone(connection, sql.SET_MIRROR, (check_topic(topic), None))
         return None if rows[0][0] is None else str(rows[0][0])
@@ -68,7 +69,7 @@ class Bridge:
         self,
         connection: Publishable,
         table: str,
-        topic: str,
+        topic: TopicName,
         *,
         columns: Iterable[str] | None = None,
         with_old: bool = True,
@@ -95,7 +96,7 @@ class Bridge:
         fetch_alone(connection, sql.WATCH, (full_name, check_topic(topic), chosen, with_old))
         return full_name
 
-    def unwatch(self, connection: Publishable, table: str, topic: str) -> bool:
+    def unwatch(self, connection: Publishable, table: str, topic: TopicName) -> bool:
         """Undo ``watch``, as the table's owner; return whether the table was watched.
 
         Raises:

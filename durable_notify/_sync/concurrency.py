@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from .._core.callables import check_done
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
 from ..drivers import begun as begun_by_driver
 from ..drivers import find as find_driver
+from ..middleware import begin, end, end_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "on_signals", "own_cursor", "scope", "sharing_lock",
-    "shielded", "spawn",
+    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
+    "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -153,14 +155,38 @@ def checkpoint() -> None:
     """Do nothing: other threads run anyway."""
 
 
-def call(handler: Callable[[Any], Any], argument: Any) -> Any:
+def call(handler: Callable[..., Any], *arguments: Any) -> Any:
     """Call a handler, and return its result."""
     try:
-        return handler(argument)
+        return handler(*arguments)
     except asyncio.CancelledError as error:
         raise RuntimeError("the handler was cancelled, and not by its consumer") from error
     except GeneratorExit as error:
         raise TypeError("the handler raised GeneratorExit") from error
+
+
+def within(
+    middleware: Callable[[Any], Any], inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], None]:
+    """Return a function that calls another within a middleware's generator."""
+
+    # Trap: contextlib.contextmanager would cost as much as all else around a handler.
+    def call_within(about: Any, argument: Any) -> None:
+        generator = middleware(about)
+        begin(generator)
+        try:
+            check_done(inner(about, argument))
+        except BaseException as error:
+            end_by(generator, error)
+        else:
+            end(generator)
+
+    return call_within
+
+
+def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the handler: it runs in a thread anyway."""
+    return handler
 
 
 class Waiter:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
 from ..events import Published
+from ..middleware import Publishing, check_middleware, generators
 from ..options import check_on_event
-from ..payloads import Encoded, NewMessage, dedup_of, encode, times_of
+from ..payloads import Encoded, NewMessage, dedup_of, encode, stored, times_of
 from ..topics import check_topic
+from .concurrency import AWAITS, within
 from .database.callers import fetch
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import LiteralString
 
+    from ..codecs import T
     from ..events import OnEvent
+    from ..middleware import Middleware
     from ..payloads import Dumps, Seconds
+    from ..topics import Topic, TopicName
     from .database.callers import Publishable
 
 __all__ = ["Publisher"]
@@ -37,6 +42,7 @@ class Publisher:
         dumps: turns a payload into JSON text, instead of ``json.dumps``.
         trace: whether messages carry the current OpenTelemetry span, if there is one, in the
             headers ``traceparent`` and ``tracestate``.
+        middleware: runs around each call, the first outermost (``Middleware``).
         on_event: a function, or several, called with every event (``durable_notify.events``).
     """
 
@@ -45,9 +51,12 @@ class Publisher:
         *,
         dumps: Dumps | None = None,
         trace: bool = True,
+        middleware: Sequence[Middleware] = (),
         on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None:
         check_on_event(on_event)
+        checked = check_middleware(middleware, awaited=AWAITS)
+        self._around = generators(checked, "publishing")
         self._dumps = dumps
         self._trace = trace
         self._emitter = EventEmitter(on_event)
@@ -55,8 +64,8 @@ class Publisher:
     def publish(
         self,
         connection: Publishable,
-        topic: str,
-        payload: Any,
+        topic: str | Topic[T],
+        payload: T | NewMessage[T],
         *,
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -75,6 +84,7 @@ class Publisher:
         publish: messages of a key are ordered by id.
 
         Args:
+            topic: its name, or a ``Topic``, whose type the payload must have.
             payload: any JSON value, a pydantic model or a dataclass; bytes, stored unchanged; or a
                 ``NewMessage`` with all the arguments below.
             key: messages of one key belong together, and are delivered in order.
@@ -89,17 +99,23 @@ class Publisher:
 
         Raises:
             InvalidArgument: the topic, key or an option is invalid. Nothing was written.
-            PayloadError: the payload or a header is not JSON, or too large. Nothing was written.
+            PayloadError: the payload or a header is not JSON, too large, or not of the topic's
+                type. Nothing was written.
             UnsupportedConnection: the connection is of another kind.
         """
-        message = payload
-        if not isinstance(payload, NewMessage):
-            message = NewMessage(
+        message: NewMessage[Any] = (
+            payload
+            if isinstance(payload, NewMessage)
+            else NewMessage(
                 payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
             )
-        return self._publish(connection, check_topic(topic), message)
+        )
+        name = check_topic(topic)
+        if self._around:
+            return (self._publish_within(connection, topic, [message], is_batch=False))[0]
+        return self._publish(connection, name, stored(topic, message))
 
-    def _publish(self, connection: Publishable, topic: str, message: NewMessage) -> int:
+    def _publish(self, connection: Publishable, topic: str, message: NewMessage[Any]) -> int:
         row = self._encode(message)
         before = time.monotonic()
         if len(row) == len(_PLAIN):
@@ -109,8 +125,16 @@ class Publisher:
         self._emit_published(topic, 1, before)
         return int(rows[0][0])
 
+    @overload
     def publish_many(
         self, connection: Publishable, topic: str, payloads: Iterable[Any]
+    ) -> list[int]: ...
+    @overload
+    def publish_many(
+        self, connection: Publishable, topic: Topic[T], payloads: Iterable[T | NewMessage[T]]
+    ) -> list[int]: ...
+    def publish_many(
+        self, connection: Publishable, topic: TopicName, payloads: Iterable[Any]
     ) -> list[int]:
         """Publish many messages in one statement and return their ids, in the order given.
 
@@ -118,12 +142,22 @@ class Publisher:
         All are checked before anything is written. Transaction and errors are those of ``publish``.
         A note on the error gives the message's index in the list.
         """
-        topic = check_topic(topic)
+        check_topic(topic)
+        messages = [
+            payload if isinstance(payload, NewMessage) else NewMessage(payload)
+            for payload in payloads
+        ]
+        if self._around:
+            return self._publish_within(connection, topic, messages, is_batch=True)
+        return self._publish_many(connection, topic, messages)
+
+    def _publish_many(
+        self, connection: Publishable, topic: TopicName, messages: Iterable[NewMessage[Any]]
+    ) -> list[int]:
         encoded = []
-        for index, payload in enumerate(payloads):
-            message = payload if isinstance(payload, NewMessage) else NewMessage(payload)
+        for index, message in enumerate(messages):
             try:
-                encoded.append(self._encode(message))
+                encoded.append(self._encode(stored(topic, message)))
             except Exception as error:
                 error.add_note(f"message {index} of the list; none was published")
                 raise
@@ -135,17 +169,45 @@ class Publisher:
             list(column) if any(value is not None for value in column) else None
             for column in zip(*whole, strict=True)
         )
+        name = check_topic(topic)
         before = time.monotonic()
-        rows = fetch(connection, _MANY[longest], (topic, *columns))
-        self._emit_published(topic, len(rows), before)
+        rows = fetch(connection, _MANY[longest], (name, *columns))
+        self._emit_published(name, len(rows), before)
         return [row[0] for row in rows]
+
+    def _publish_within(
+        self,
+        connection: Publishable,
+        topic: TopicName,
+        messages: list[NewMessage[Any]],
+        *,
+        is_batch: bool,
+    ) -> list[int]:
+        """Publish within the middleware, which may replace the messages."""
+
+        def innermost(publishing: Publishing, _: None) -> None:
+            given = publishing.messages
+            if is_batch:
+                publishing.ids = self._publish_many(connection, topic, given)
+            else:
+                message = stored(topic, given[0])
+                publishing.ids = [self._publish(connection, publishing.topic, message)]
+
+        chain: Any = innermost
+        for around in reversed(self._around):
+            chain = within(around, chain)
+        publishing = Publishing(check_topic(topic), messages, is_batch=is_batch)
+        chain(publishing, None)
+        if len(publishing.ids) != len(publishing.messages):
+            raise RuntimeError("a middleware has suppressed the error that publishing raised")
+        return publishing.ids
 
     def _emit_published(self, topic: str, messages: int, before: float) -> None:
         if self._emitter:
             seconds = time.monotonic() - before
             self._emitter.emit(Published(topic=topic, messages=messages, seconds=seconds))
 
-    def _encode(self, message: NewMessage) -> tuple[Any, ...]:
+    def _encode(self, message: NewMessage[Any]) -> tuple[Any, ...]:
         """Return a message's columns: the required ones, and those of the options it uses."""
         if self._trace:
             message = with_trace(message)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import psycopg
 
@@ -20,11 +20,13 @@ from .._core.log_throttle import LogThrottle
 from .._core.pacing import BusyPoller, backoff
 from .._core.position import BEGINNING, Position, decode, encode
 from .._core.topic_set import TopicSet, after
+from ..codecs import T
 from ..dsn import safe_message
 from ..errors import ConsumerClosed, InvalidArgument
 from ..models import ReadMessage
 from ..options import check_on_event, check_reading, check_waiting
-from ..topics import check_topics, matches
+from ..payloads import Decoder
+from ..topics import check_topics, listed, matches
 from .concurrency import Event
 from .database.callers import fetch
 from .database.connection import HEARTBEAT, TRANSIENT, connect
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from ..events import OnEvent
+    from ..topics import Topic, TopicName
     from .database.connection import TimeoutConnection
     from .wakeups.subscription import Subscription
 
@@ -47,7 +50,7 @@ __all__ = ["Reader"]
 log = logging.getLogger("durable_notify")
 
 
-class Reader:
+class Reader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
@@ -82,10 +85,40 @@ class Reader:
             (``durable_notify.events``), whose group is ``""``.
     """
 
+    @overload
     def __init__(
         self,
         dsn: str,
-        topics: Iterable[str],
+        topics: Iterable[Topic[T]],
+        *,
+        start: str | datetime = "beginning",
+        listen_dsn: str | None = None,
+        poll: float | None = 30.0,
+        idle_poll: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        batch_size: int = 500,
+        until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Reader[Any],
+        dsn: str,
+        topics: Iterable[TopicName],
+        *,
+        start: str | datetime = "beginning",
+        listen_dsn: str | None = None,
+        poll: float | None = 30.0,
+        idle_poll: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        batch_size: int = 500,
+        until_empty: bool = False,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        dsn: str,
+        topics: Iterable[TopicName],
         *,
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
@@ -101,7 +134,9 @@ class Reader:
         check_waiting(idle_poll, heartbeat)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
-        self._wanted = check_topics(topics)
+        given = listed(topics)
+        self._wanted = check_topics(given)
+        self._decoder = Decoder(given)
         self._topic_set = TopicSet(self._wanted)
         self._start = start
         known = isinstance(start, str) and start not in ("beginning", "now", "latest")
@@ -119,7 +154,7 @@ class Reader:
         self._until_empty = until_empty
         self._connection: TimeoutConnection | None = None
         self._subscription: Subscription | None = None
-        self._ready: deque[tuple[ReadMessage | None, str, Position]] = deque()
+        self._ready: deque[tuple[ReadMessage[T] | None, str, Position]] = deque()
         self._stopping = Event()
         self._busy_poller = BusyPoller()
         self._failures = 0
@@ -189,7 +224,7 @@ class Reader:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> ReadMessage:
+    def __next__(self) -> ReadMessage[T]:
         if self._subscription is None:
             raise ConsumerClosed("this reader was not entered, or is closed")
         while True:
@@ -265,7 +300,9 @@ class Reader:
     def _take_in(
         self, topic: str, row: tuple[Any, ...], known: dict[str, Position], after: Position
     ) -> None:
-        message = ReadMessage.of(topic, row, lambda: encode(self._log, {**known, topic: after}))
+        message = ReadMessage.of(
+            topic, row, lambda: encode(self._log, {**known, topic: after}), self._decoder
+        )
         self._ready.append((message, topic, after))
 
     def _discover(self, *, start: bool = False) -> None:

@@ -13,6 +13,7 @@ from ..topics import check_pattern
 from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
+    from ..topics import TopicName
     from .database.callers import Publishable
 
 __all__ = ["RetentionAdmin"]
@@ -24,7 +25,7 @@ class RetentionAdmin:
     def set_retention(
         self,
         connection: Publishable,
-        topic: str,
+        topic: TopicName,
         *,
         max_age: float | timedelta | None = None,
         max_bytes: int | None = None,
@@ -69,7 +70,7 @@ class RetentionAdmin:
         )  # fmt: skip
         return list((fetch_alone(connection, sql.SET_RETENTION, params))[0][0])
 
-    def delete_retention(self, connection: Publishable, topic: str) -> bool:
+    def delete_retention(self, connection: Publishable, topic: TopicName) -> bool:
         """Delete the retention policy of a topic or pattern; False: there was none."""
         rows = fetch_alone(connection, sql.DELETE_RETENTION, (check_pattern(topic),))
         return bool(rows[0][0])

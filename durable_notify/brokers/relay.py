@@ -26,7 +26,7 @@ from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
 from ..models import ReadMessage
-from ..payloads import JsonText, members
+from ..payloads import Decode, Decoder, JsonText, members
 from ..topics import check_topics
 from .broker import (
     BrokerMessage,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from .._async.consumer.message import AsyncMessage
     from ..options import ConsumerSettings
+    from ..topics import TopicName
     from .broker import Broker, Outcome, Report
 
     _Left: TypeAlias = list[tuple[AsyncMessage, BrokerMessage]]
@@ -71,23 +72,23 @@ SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class _Text:
+class _Text(Decoder):
     """Keeps the text of payloads and headers; only headers that are strings are decoded.
 
     Trap: decoding and encoding would change a number of 20 digits.
     """
 
-    def __call__(self, payload: str) -> str:
-        return payload
+    def of(self, topic: str) -> Decode:
+        del topic
+        return lambda text, data: data if text is None else text
 
-    @staticmethod
-    def of_headers(headers: str) -> dict[str, Any]:
-        found = members(headers)
+    def headers(self, text: str) -> dict[str, Any]:
+        found = members(text)
         return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
 
 
 class _Consumer(AsyncConsumer):
-    _loads = staticmethod(_Text())
+    _decoder_class = _Text
 
 
 class AsyncRelay:
@@ -123,7 +124,7 @@ class AsyncRelay:
         *,
         broker_url: str,
         group: str,
-        topics: Iterable[str],
+        topics: Iterable[TopicName],
         routes: Mapping[str, Mapping[str, str]] | None = None,
         cloudevents: bool = False,
         batch: int = 500,

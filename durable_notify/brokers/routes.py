@@ -6,7 +6,7 @@ import string
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
-from ..topics import check_pattern, matches
+from ..topics import check_pattern, matches, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +42,7 @@ class Routes:
             _check_template(field, template)
         for pattern, values in given.items():
             check_pattern(pattern)
-            if not any(_overlap(pattern.split("."), topic.split(".")) for topic in topics):
+            if not any(overlap(pattern.split("."), topic.split(".")) for topic in topics):
                 raise InvalidArgument(
                     f"the mapping for {pattern!r} matches none of the topics: {', '.join(topics)}"
                 )
@@ -118,13 +118,3 @@ def _check_template(field: str, template: str) -> None:
             problem = f"{error}; write a literal brace twice"
     if problem:
         raise InvalidArgument(f"the mapping's {field} {template!r} cannot work: {problem}")
-
-
-def _overlap(one: list[str], other: list[str]) -> bool:
-    """Whether a topic can match two patterns."""
-    if not one or not other:
-        return not one and not other
-    if ">" in (one[0], other[0]):
-        return True
-    same = one[0] == other[0] or "*" in (one[0], other[0])
-    return same and _overlap(one[1:], other[1:])

@@ -13,6 +13,7 @@ import click
 from .._version import __version__
 from . import (
     access,
+    asyncapi,
     audit,
     bridge,
     consume,
@@ -72,6 +73,7 @@ for _command in (
     dead_letters.dead_letters,
     retries.retries,
     audit.audit,
+    asyncapi.asyncapi,
     access.grant,
     access.revoke,
     access.grants,

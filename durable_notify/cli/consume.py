@@ -96,6 +96,7 @@ def consume(
         settings["batch_size"] = min(limit, 500)
         settings["prefetch"] = min(limit, 2000)
     settings["on_event"] = observed.on_event
+    settings["middleware"] = observed.middleware
     if handler is not None:
         where = {"group": group, "topics": topics, "listen_dsn": listen_dsn}
         run_handler(database.dsn, handler, concurrency, observed, {**where, **settings})
@@ -126,7 +127,7 @@ def _print(consumer: Consumer, limit: int | None, observed: Observed, dsn: str) 
 class _AsWritten(Consumer):
     """Payloads and headers are not decoded: they are printed with every digit, however deep."""
 
-    _loads = staticmethod(AsWritten())
+    _decoder_class = AsWritten
 
 
 class _Printer:

@@ -1,4 +1,4 @@
-"""A Python function that handles messages, named on the command line."""
+"""Python modules and handlers, named on the command line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,40 @@ from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from .service import Observed
 
-__all__ = ["Handler", "run_handler"]
+__all__ = ["Handler", "Module", "run_handler"]
+
+
+class Module(click.ParamType["ModuleType"]):
+    """A module, imported from the current folder or from Python's path."""
+
+    name = "MODULE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ModuleType:
+        """Import the module."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            return importlib.import_module(value)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{value}.".startswith(f"{error.name}."):
+                self.fail(
+                    f"there is no module {value!r} in this folder or on Python's path", param, ctx
+                )
+            raise _broken(value, error) from error
+        except Exception as error:
+            raise _broken(value, error) from error
 
 
 class Handler(click.ParamType["Callable[[Any], Any]"]):
-    """``module:function``, imported from the current folder or from Python's path."""
+    """``module:function``."""
 
     name = "MODULE:FUNCTION"
 
@@ -38,25 +64,14 @@ class Handler(click.ParamType["Callable[[Any], Any]"]):
         name, colon, attribute = value.partition(":")
         if not (name and colon and attribute):
             self.fail(f"{value!r} is not MODULE:FUNCTION, as in shop.orders:handle", param, ctx)
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
-        try:
-            found = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-                self.fail(
-                    f"there is no module {name!r} in this folder or on Python's path", param, ctx
-                )
-            raise _broken(name, error) from error
-        except Exception as error:
-            raise _broken(name, error) from error
+        found: Any = Module().convert(name, param, ctx)
         for part in attribute.split("."):
             if not hasattr(found, part):
                 self.fail(f"module {name!r} has no {attribute!r}", param, ctx)
             found = getattr(found, part)
         if not callable(found):
             self.fail(f"{value!r} is not a function", param, ctx)
-        return found
+        return found  # type: ignore[no-any-return]
 
 
 def _broken(name: str, error: Exception) -> Failure:
@@ -76,9 +91,9 @@ def run_handler(
     """Consume with a handler until stopped: in an event loop if it is async, else in threads."""
     # As with publishers: a program that imports OpenTelemetry wants its spans.
     if "opentelemetry.trace" in sys.modules:
-        from ..integrations.otel import traced
+        from ..integrations.otel import Tracing
 
-        handler = traced(handler)
+        options["middleware"] = [*options.get("middleware", ()), Tracing()]
     # A plain decorator around an async function counts as async too.
     if is_async(handler) or is_async(inspect.unwrap(handler)):
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..payloads import JsonText
+from ..payloads import Decode, Decoder, JsonText
 
 if TYPE_CHECKING:
     from .database import Connection
@@ -92,13 +92,15 @@ def shown(value: object) -> str:
     return str(value).translate(_SHOWN)
 
 
-class AsWritten:
+class AsWritten(Decoder):
     """Keeps the JSON of payloads and headers as written; see ``json_line``."""
 
-    def __call__(self, text: str) -> JsonText:
-        return JsonText(text)
+    def of(self, topic: str) -> Decode:
+        del topic
+        return lambda text, data: data if text is None else JsonText(text)
 
-    of_headers = __call__
+    def headers(self, text: str) -> Any:
+        return JsonText(text)
 
 
 def json_line(value: Any) -> str:

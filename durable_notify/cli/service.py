@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..diagnostics.probes import HealthSource
     from ..events import OnEvent
+    from ..middleware import Middleware
 
 __all__ = ["Observed", "health_options"]
 
@@ -50,6 +51,7 @@ class Observed:
         self._registry: CollectorRegistry | None = None
         #: For its consumers and publishers.
         self.on_event: list[OnEvent] = []
+        self.middleware: list[Middleware] = []
         if port is not None:
             self._count()
 
@@ -71,7 +73,8 @@ class Observed:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self.on_event = [Metrics(self._registry)]
+        metrics = Metrics(self._registry)
+        self.on_event, self.middleware = [metrics], [metrics]
 
     @contextmanager
     def answering(self, *watched: HealthSource, dsn: str) -> Iterator[None]:

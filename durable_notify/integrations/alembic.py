@@ -13,8 +13,9 @@
 
 They join your revision's transaction, online and with ``--sql``. They stamp
 ``durable_notify.schema_version`` as ``durable-notify migrate`` does, so you can use both in turn.
-They do not touch your own ``alembic_version``. If you autogenerate with ``include_schemas=True``,
-give :func:`include_name` to ``context.configure`` in ``env.py``.
+They do not touch your own ``alembic_version``. Your engine may use any driver, and your revision
+may be in a branch of its own. If you autogenerate with ``include_schemas=True``, give
+:func:`include_name` to ``context.configure`` in ``env.py``.
 """
 
 from __future__ import annotations

@@ -8,27 +8,26 @@ the headers ``traceparent`` and ``tracestate``; the handler of the message conti
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, SpanKind
 
 from .. import events
-from .._async.publisher import AsyncPublisher
-from .._core.callables import is_async
 from .._core.tracing import context_of
-from .._sync.publisher import Publisher
 from .._version import __version__
 from ..events import name_of
+from ..middleware import Handling, Middleware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-__all__ = ["AsyncTracedPublisher", "Metrics", "TracedPublisher", "processing", "traced"]
+    from ..middleware import Publishing
+
+__all__ = ["Metrics", "Tracing", "processing"]
 
 SYSTEM = "durable_notify"
 #: The buckets that the conventions advise.
@@ -46,60 +45,37 @@ def _attributes(operation: str, topic: str, group: str | None = None) -> dict[st
     return found
 
 
-class TracedPublisher(Publisher):
-    """A ``Publisher`` with a span ``send <topic>`` around each call, which its messages carry."""
+class Tracing(Middleware):
+    """Spans around publishing and around handlers; give it as ``middleware``.
 
-    def __init__(self, *, tracer_provider: TracerProvider | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    ``send <topic>`` is around each call of a publisher, and its messages carry it. ``process
+    <topic>`` is around each call of a handler: see ``processing``.
+
+    Args:
+        tracer_provider: by default the global one.
+    """
+
+    def __init__(self, *, tracer_provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
 
-    def publish(self, connection: Any, topic: str, payload: Any, **options: Any) -> int:
-        """Publish, as ``Publisher.publish`` does."""
-        with _sending(self._tracer, topic) as span:
-            message_id = super().publish(connection, topic, payload, **options)
-            span.set_attribute("messaging.message.id", str(message_id))
-        return message_id
+    def publishing(self, call: Publishing, /) -> Iterator[None]:
+        """Run publishing in a span."""
+        attributes = {**_attributes("send", call.topic), "messaging.operation.type": "send"}
+        with (
+            self._tracer.start_as_current_span(
+                f"send {call.topic}", kind=SpanKind.PRODUCER, attributes=attributes
+            ) as span,
+            _error_type(span),
+        ):
+            yield
+            if call.is_batch:
+                span.set_attribute("messaging.batch.message_count", len(call.ids))
+            else:
+                span.set_attribute("messaging.message.id", str(call.ids[0]))
 
-    def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
-        """Publish, as ``Publisher.publish_many`` does, in one span."""
-        with _sending(self._tracer, topic) as span:
-            ids = super().publish_many(connection, topic, payloads)
-            span.set_attribute("messaging.batch.message_count", len(ids))
-        return ids
-
-
-class AsyncTracedPublisher(AsyncPublisher):
-    """An ``AsyncPublisher`` with a span ``send <topic>`` around each call."""
-
-    def __init__(self, *, tracer_provider: TracerProvider | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
-
-    async def publish(self, connection: Any, topic: str, payload: Any, **options: Any) -> int:
-        """Publish, as ``AsyncPublisher.publish`` does."""
-        with _sending(self._tracer, topic) as span:
-            message_id = await super().publish(connection, topic, payload, **options)
-            span.set_attribute("messaging.message.id", str(message_id))
-        return message_id
-
-    async def publish_many(self, connection: Any, topic: str, payloads: Any) -> list[int]:
-        """Publish, as ``AsyncPublisher.publish_many`` does, in one span."""
-        with _sending(self._tracer, topic) as span:
-            ids = await super().publish_many(connection, topic, payloads)
-            span.set_attribute("messaging.batch.message_count", len(ids))
-        return ids
-
-
-@contextlib.contextmanager
-def _sending(tracer: trace.Tracer, topic: str) -> Iterator[Span]:
-    attributes = {**_attributes("send", topic), "messaging.operation.type": "send"}
-    with (
-        tracer.start_as_current_span(
-            f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes
-        ) as span,
-        _error_type(span),
-    ):
-        yield span
+    def handling(self, call: Handling, /) -> contextlib.AbstractContextManager[Span]:
+        """Run a handler in a span."""
+        return _processing(self._tracer, call)
 
 
 @contextlib.contextmanager
@@ -112,8 +88,9 @@ def _error_type(span: Span) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def processing(argument: Any, *, tracer_provider: TracerProvider | None = None) -> Iterator[Span]:
+def processing(
+    argument: Any, *, tracer_provider: TracerProvider | None = None
+) -> contextlib.AbstractContextManager[Span]:
     """Run the body in a span ``process <topic>``, for a loop over a consumer.
 
     It links to the span that published the message, and is a child of it if the caller has no
@@ -123,18 +100,25 @@ def processing(argument: Any, *, tracer_provider: TracerProvider | None = None) 
         argument: a message, or a list of messages.
         tracer_provider: by default the global one.
     """
-    batch = argument if isinstance(argument, list) else [argument]
-    first = batch[0]
+    is_batch = isinstance(argument, list)
+    messages = argument if is_batch else [argument]
     tracer = trace.get_tracer(SYSTEM, __version__, tracer_provider)
-    contexts = [context_of(message.headers) for message in batch]
+    group = messages[0]._lease_manager.group  # noqa: SLF001
+    return _processing(tracer, Handling(group, messages, is_batch))
+
+
+@contextlib.contextmanager
+def _processing(tracer: trace.Tracer, call: Handling) -> Iterator[Span]:
+    first = call.messages[0]
+    contexts = [context_of(message.headers) for message in call.messages]
     origins = [trace.get_current_span(context).get_span_context() for context in contexts]
-    alone = batch is not argument and not trace.get_current_span().get_span_context().is_valid
-    topics = {message.topic for message in batch}
+    alone = not call.is_batch and not trace.get_current_span().get_span_context().is_valid
+    topics = {message.topic for message in call.messages}
     topic = first.topic if len(topics) == 1 else "several"
-    attributes = _attributes("process", topic, first._lease_manager.group)  # noqa: SLF001
+    attributes = _attributes("process", topic, call.group)
     attributes["messaging.operation.type"] = "process"
-    if batch is argument:
-        attributes["messaging.batch.message_count"] = len(batch)
+    if call.is_batch:
+        attributes["messaging.batch.message_count"] = len(call.messages)
     else:
         attributes["messaging.message.id"] = str(first.id)
         attributes["durable_notify.attempt"] = first.attempt
@@ -149,27 +133,6 @@ def processing(argument: Any, *, tracer_provider: TracerProvider | None = None) 
         _error_type(span),
     ):
         yield span
-
-
-def traced(
-    handler: Callable[[Any], Any], *, tracer_provider: TracerProvider | None = None
-) -> Callable[[Any], Any]:
-    """Return a handler, for ``run`` or ``run_batches``, that runs in a span: see ``processing``."""
-    if is_async(handler):
-
-        @functools.wraps(handler)
-        async def handle(argument: Any) -> Any:
-            with processing(argument, tracer_provider=tracer_provider):
-                return await handler(argument)
-
-        return handle
-
-    @functools.wraps(handler)
-    def handle_now(argument: Any) -> Any:
-        with processing(argument, tracer_provider=tracer_provider):
-            return handler(argument)
-
-    return handle_now
 
 
 class Metrics:

@@ -28,9 +28,12 @@ from .._core.log_throttle import LogThrottle
 from .._sync.database.connection import ConnectionRegistry, ReconnectingConnection
 from ..dsn import check_dsn, safe_message
 from ..errors import InvalidArgument
+from ..middleware import Middleware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from ..middleware import Handling
 
 __all__ = ["Metrics", "StatusCollector", "page"]
 
@@ -58,8 +61,10 @@ GAUGES = {
 }
 
 
-class Metrics:
+class Metrics(Middleware):
     """Counts events; give it as ``on_event`` to all consumers and publishers of the process.
+
+    As ``middleware`` of a consumer, it also measures how many messages its handlers have.
 
     Args:
         registry: the registry of its metrics; a registry can have only one of these.
@@ -85,6 +90,10 @@ class Metrics:
         self._claim = seconds("claim", "How long claims that found something took.", "group")
         self._handled = counter("handled_messages", "Handlers' calls.", *by_topic, "result")
         self._handle = seconds("handle", "How long handlers' calls took.", *by_topic)
+        self._handling = Gauge(
+            "durable_notify_handling_messages", "Messages that handlers have now.", by_topic,
+            registry=registry,
+        )  # fmt: skip
         self._settled = counter("settled_messages", "Messages settled.", *by_topic, "outcome")
         self._settle = seconds("settle", "How long settling took the database.", "group")
         self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
@@ -120,6 +129,17 @@ class Metrics:
         count = self._count.get(type(event))
         if count is not None:
             count(event)
+
+    def handling(self, call: Handling, /) -> Iterator[None]:
+        """Count the messages that a handler has."""
+        gauges = [self._handling.labels(call.group, message.topic) for message in call.messages]
+        for gauge in gauges:
+            gauge.inc()
+        try:
+            yield
+        finally:
+            for gauge in gauges:
+                gauge.dec()
 
     def _count_published(self, event: events.Published) -> None:
         self._published.labels(event.topic).inc(event.messages)

@@ -1,15 +1,22 @@
-"""Events for structlog."""
+"""structlog: events, and which message an entry is about."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from ..events import Event
+from ..middleware import Middleware
+from .logs import fields_of
 
-__all__ = ["StructlogEvents"]
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..middleware import Handling
+
+__all__ = ["LogContext", "StructlogEvents"]
 
 
 class StructlogEvents:
@@ -29,3 +36,15 @@ class StructlogEvents:
         """Log an event."""
         fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         self._logger.log(event.level, event.name, **fields)
+
+
+class LogContext(Middleware):
+    """Binds the message that a handler has to structlog's context; give it as ``middleware``.
+
+    The fields are those of ``integrations.logs.LogContext``. structlog's configuration needs
+    ``structlog.contextvars.merge_contextvars``, which its default has.
+    """
+
+    def handling(self, call: Handling, /) -> AbstractContextManager[None]:
+        """Bind the fields while a handler runs."""
+        return structlog.contextvars.bound_contextvars(**fields_of(call))

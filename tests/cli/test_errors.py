@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify.embedded import Server
+from durable_notify.testing.databases import fast_folder
 from tests.support.cli import (
     COMMAND,
     PATIENCE,
@@ -32,7 +33,6 @@ from tests.support.cli import (
     start,
 )
 from tests.support.missing import need_package
-from tests.support.postgres import fast_folder
 
 
 def test_version_and_help() -> None:

@@ -65,6 +65,23 @@ def test_two_consumers_of_one_loop(dsn: str, conn: Connection, moment: str) -> N
     assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
 
 
+@pytest.mark.parametrize("moment", ["starting", "handling", "settling"])
+def test_consumers_that_run_together(api: Api, dsn: str, conn: Connection, moment: str) -> None:
+    """One signal ends all, whichever was first."""
+    send(conn, range(5))
+    signalled(api, dsn, moment, signal.SIGTERM, "g", "h", "--together")
+    assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
+
+
+def test_a_second_signal_for_consumers_that_run_together(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    send(conn, range(5))
+    said = signalled(api, dsn, "never returns twice", signal.SIGTERM, "g", "h", "--together")
+    assert "1 handlers do not end: no longer waiting for them" in said
+    assert value(conn, "SELECT count(*) FROM durable_notify.lease") == 0
+
+
 @pytest.mark.parametrize("moment", ["closing twice", "never returns twice"])
 def test_a_second_signal(api: Api, dsn: str, conn: Connection, moment: str) -> None:
     """It ends at once, waiting for no handler, and has given back what it could: uncounted."""
@@ -277,6 +294,16 @@ def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
         in_a_child(lambda: dn.Consumer(dsn, group="h", topics=["t"], until_empty=True).run(own))
     query = "SELECT unread + deferred + leased FROM durable_notify.status() WHERE group_name = 'h'"
     assert value(conn, query) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_handlers_of_a_module_after_a_fork(dsn: str, conn: Connection) -> None:
+    """A server that loads an application and then forks: each child may run its consumer."""
+    send(conn, range(3))
+    consumer = dn.Consumer(dsn, group="h", poll=None, until_empty=True)
+    consumer.on("t")(own)
+    in_a_child(consumer.run)
+    assert outstanding(conn) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -242,8 +242,8 @@ async def test_a_trace_from_publisher_to_handler(
     api: Api, dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
 ) -> None:
     provider, exporter = spans
-    kind = otel.AsyncTracedPublisher if api.is_async else otel.TracedPublisher
-    publisher: Any = kind(tracer_provider=provider)
+    tracing = otel.Tracing(tracer_provider=provider)
+    publisher: Any = api.Publisher(middleware=[tracing])
     async with api.connect(dsn, autocommit=True) as connection:
         one = await maybe_await(publisher.publish(connection, "t", 1, headers={"h": 1}))
         await maybe_await(publisher.publish_many(connection, "t", [2, 3]))
@@ -252,8 +252,8 @@ async def test_a_trace_from_publisher_to_handler(
         if message.payload == 3:
             raise KeyError(message.payload)
 
-    handler = otel.traced(works, tracer_provider=provider)
-    await api.consumer(dsn, max_attempts=1, until_empty=True, order_by="none").run(handler)
+    options = {"max_attempts": 1, "until_empty": True, "order_by": "none", "middleware": [tracing]}
+    await api.consumer(dsn, **options).run(works)
 
     finished = exporter.get_finished_spans()
     sent, sent_many = (span for span in finished if span.kind is SpanKind.PRODUCER)
@@ -293,12 +293,13 @@ def test_a_batch_links_to_all(
     dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
 ) -> None:
     provider, exporter = spans
-    publisher = otel.TracedPublisher(tracer_provider=provider)
+    tracing = otel.Tracing(tracer_provider=provider)
+    publisher = dn.Publisher(middleware=[tracing])
     for number in range(2):
         publisher.publish(conn, "t", number)
     dn.Publisher().publish(conn, "t", "without a trace")
-    consumer = dn.Consumer(dsn, group="g", topics=["t"], until_empty=True)
-    consumer.run_batches(otel.traced(lambda _batch: None, tracer_provider=provider), size=3)
+    consumer = dn.Consumer(dsn, group="g", topics=["t"], until_empty=True, middleware=[tracing])
+    consumer.run_batches(lambda _batch: None, size=3)
     *sent, processed = exporter.get_finished_spans()
     assert processed.parent is None
     assert {link.context.span_id for link in processed.links} == {s.context.span_id for s in sent}
@@ -309,7 +310,8 @@ def test_a_span_of_ones_own_stays_the_parent(
     dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
 ) -> None:
     provider, exporter = spans
-    otel.TracedPublisher(tracer_provider=provider).publish(conn, "t", 1)
+    tracing = otel.Tracing(tracer_provider=provider)
+    dn.Publisher(middleware=[tracing]).publish(conn, "t", 1)
     tracer = provider.get_tracer("test")
     with dn.Consumer(dsn, group="g", topics=["t"], until_empty=True) as consumer:
         for message in consumer:

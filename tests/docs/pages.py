@@ -81,6 +81,7 @@ class Runner:
         self.environ = os.environ | {
             "DURABLE_NOTIFY_DSN": dsn,
             "DATABASE_URL": dsn,
+            "DURABLE_NOTIFY_TEST_SERVER": dsn,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "COLUMNS": "100",
             "NO_COLOR": "1",

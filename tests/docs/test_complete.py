@@ -9,7 +9,8 @@ import re
 import psycopg
 
 import durable_notify as dn
-from durable_notify import errors
+import pytest_durable_notify as plugin
+from durable_notify import errors, testing
 from durable_notify._async.capture import LOCKS
 from durable_notify._core import sqlstate as translate
 from tests.docs.pages import CHECKOUT
@@ -44,6 +45,16 @@ def test_attributes_of_a_message() -> None:
     public = {name for name in dn.Message.__annotations__ if not name.startswith("_")}
     documented = first_column(section("docs/consuming.md", "What a message has"))
     assert documented == public | {"is_settled"}
+
+
+def test_the_testing_kit() -> None:
+    fixtures = {
+        name for name, value in vars(plugin).items() if "FixtureFunction" in repr(type(value))
+    }
+    assert fixtures
+    assert first_column(section("docs/testing.md", "Databases")) == fixtures
+    functions = {n for n in testing.__all__ if n.islower() and not n.endswith("_async")}
+    assert {name for name in functions if name not in page("docs/testing.md")} == set()
 
 
 def test_classes_of_advisory_locks() -> None:

@@ -21,9 +21,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from durable_notify import testing
 from durable_notify.cli import cli
 from durable_notify.diagnostics.probes import Probes
 from durable_notify.integrations import prometheus
+from durable_notify.middleware import Handling
 from tests.diagnostics.test_metrics_and_probes import Stub, examples
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
@@ -251,8 +253,10 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     send(conn, range(3))
     ended = threading.Event()
+    handling = metrics.handling(Handling("g", [testing.message(1, topic="t")], is_batch=False))
 
     def work() -> None:
+        next(handling)
         while not ended.wait(0.05):
             for event in examples():
                 metrics(event)

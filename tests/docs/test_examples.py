@@ -23,6 +23,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify import testing
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
 from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
@@ -159,29 +160,33 @@ async def test_fastapi(shop: ModuleType, dsn: str) -> None:
     ):
         created = await client.post("/orders", json={"item": "tea", "count": 2})
         assert created.status_code == 201
-        place = f"/orders/{created.json()['id']}"
+        order_id = created.json()["id"]
         async with asyncio.timeout(20):
-            while not (order := (await client.get(place)).json())["confirmed"]:  # noqa: ASYNC110
+            while not (order := (await client.get(f"/orders/{order_id}")).json())["confirmed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert order == {"item": "tea", "count": 2, "confirmed": True}
         refused = await client.post("/orders", json={"item": "tea", "count": 0})
         assert refused.status_code == 422
+        async with shop.new_session() as work:
+            await testing.assert_published_async(
+                work, shop.orders, payload=shop.OrderPlaced(order_id=order_id), count=1
+            )
     assert left(dsn, "confirmations") == [(0, 0, 0, 0)]
     assert query(dsn, "SELECT count(*) FROM durable_notify.outbox") == [(1,)]
 
 
-def test_fastapi_needs_a_migrated_database(
-    shop: ModuleType, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shop, "DSN", empty_dsn)
+def test_fastapi_needs_a_migrated_database(empty_dsn: str) -> None:
+    need_package("fastapi")
 
-    async def start() -> None:
-        async with shop.app.router.lifespan_context(shop.app):
-            pass
-        await shop.engine.dispose()
+    async def start(shop: ModuleType) -> None:
+        try:
+            async with shop.app.router.lifespan_context(shop.app):
+                pass
+        finally:
+            await shop.engine.dispose()
 
-    with pytest.raises(dn.SchemaMissing):
-        asyncio.run(start())
+    with loaded("fastapi_app", empty_dsn) as shop, pytest.raises(dn.SchemaMissing):
+        asyncio.run(start(shop))
 
 
 def test_flask(dsn: str) -> None:
@@ -196,13 +201,20 @@ def test_flask(dsn: str) -> None:
         assert client.get(place).json == {"item": "tea", "confirmed": False}
         # Neither the order nor the message of a request that fails is kept.
         assert client.post("/orders", json={"item": None}).status_code == 500
-        done = commands.invoke(args=["confirm-orders", "--until-empty"])
-        assert done.exit_code == 0, done.output
+        with module.transaction() as connection:
+            testing.assert_published(connection, "orders", payload={"order_id": 1}, count=1)
+        consumer = dn.Consumer(dsn, group="confirmations", topics=["orders"])
+        assert len(testing.drain(consumer, module.confirm).handled) == 1
         assert client.get(place).json == {"item": "tea", "confirmed": True}
         assert client.get("/orders/2").status_code == 404
+        assert client.post("/orders", json={"item": "milk"}).status_code == 201
+        done = commands.invoke(args=["confirm-orders", "--until-empty"])
+        assert done.exit_code == 0, done.output
         module.pool.closeall()
+    assert query(dsn, "SELECT item FROM customer_order WHERE confirmed ORDER BY id") == [
+        ("tea",), ("milk",),
+    ]  # fmt: skip
     assert left(dsn, "confirmations") == [(0, 0, 0, 0)]
-    assert query(dsn, "SELECT count(*) FROM durable_notify.outbox") == [(1,)]
 
 
 def test_listener_in_psql(dsn: str, server: Postgres) -> None:

@@ -26,6 +26,8 @@ _PATH = re.compile(
 )
 #: A document or a test without its folder, and a section of a document.
 _NAME = re.compile(r"(?<![\w/.*{}-])([\w-]+\.md|test_\w+\.py)\b|(?<![\w/])([A-Z]{4,}) section \d")
+#: A file that the reader of a page writes.
+_WRITTEN = re.compile(r"<!-- file: (\S+) -->")
 _PLACEHOLDER = re.compile(r"NNNN|NAME")
 
 
@@ -58,8 +60,9 @@ def missing(text: str, folder: Path | None) -> Iterator[str]:
             yield path
         elif name and not defines(path, name):
             yield f"{path}::{name}"
+    there = {*NAMES, *_WRITTEN.findall(text)}
     for name, document in _NAME.findall(text):
-        if (name or f"{document}.md") not in NAMES:
+        if (name or f"{document}.md") not in there:
             yield name or f"{document}.md"
 
 

@@ -124,11 +124,13 @@ async def test_a_quiet_consumer_is_not_disturbed(
         seen = Recorder()
         async with running(consumer, seen):
             await asleep(consumer)
+            # Until it has set its own time-out, the server may end it, on a slow machine.
+            before = listener_of(consumer).reconnects
+            caplog.clear()
             for number in range(1, 4):
                 all_ended(conn, "durable_notify consumer%")
                 send(conn, [number])
                 await seen.got(number + 1)
                 await asleep(consumer)
-            listener = listener_of(consumer)
-            assert listener.reconnects == 0
+            assert listener_of(consumer).reconnects == before
     assert caplog.messages == []

@@ -18,8 +18,9 @@ import pytest
 from durable_notify import embedded
 from durable_notify.embedded import Server, shared_dsn, shared_status, shared_stop
 from durable_notify.errors import EmbeddedError
+from durable_notify.testing.databases import fast_folder
 from tests.support.missing import need_package
-from tests.support.postgres import SETTINGS, checkout_environment, fast_folder, local_binaries
+from tests.support.postgres import SETTINGS, checkout_environment, local_binaries
 from tests.support.wait import eventually
 
 pytestmark = pytest.mark.server

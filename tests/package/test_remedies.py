@@ -134,7 +134,7 @@ def test_a_schema_without_what_is_called(dsn: str, conn: Connection) -> None:
     [
         ("max_retries", "max_attempts"), ("max_attempt", "max_attempts"), ("visibility_timeout", "lease"),
         ("leese", "lease"), ("prefetch_count", "prefetch"), ("untill_empty", "until_empty"),
-        ("concurrency", "run(handler, concurrency=...)"),
+        ("max_workers", "concurrency"),
     ],
 )  # fmt: skip
 def test_an_option_that_there_is_not(name: str, meant: str) -> None:

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("moment")
     parser.add_argument("number", type=int)
     parser.add_argument("groups", nargs="+")
+    parser.add_argument("--together", action="store_true", help="by dn.run() or dn.run_async()")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     at_the_moment = threading.Event()
@@ -63,7 +64,9 @@ def main() -> None:
         setattr(store, method, planted if args.half == "async" else planted_now)
 
     plant(AsyncQueries if args.half == "async" else Queries)
-    options = {"topics": ["t"], "poll": None, "lease": 600}
+    options: dict[str, Any] = {"poll": None, "lease": 600}
+    if not args.together:
+        options["topics"] = ["t"]
 
     def make(group: str) -> Any:
         kind = dn.AsyncConsumer if args.half == "async" else dn.Consumer
@@ -96,7 +99,14 @@ def main() -> None:
     async def both() -> None:
         await asyncio.gather(*(make(group).run(ahandle) for group in args.groups))
 
-    if args.half == "async":
+    if args.together:
+        for group in args.groups:
+            make(group).on("t")(ahandle if args.half == "async" else handle)
+        if args.half == "async":
+            asyncio.run(dn.run_async(*made))
+        else:
+            dn.run(*made)
+    elif args.half == "async":
         asyncio.run(both())
     else:
         others = [

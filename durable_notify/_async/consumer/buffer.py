@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.leases import Reject
 from ..._core.ordering import KeyGate
+from ..._core.sanitize import describe, text_of
+from ...errors import PayloadError
 from ..concurrency import Event, Queue
 from .message import AsyncMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator
 
     from ..._core.ordering import Delivery, OrderingKey
+    from ...payloads import Decoder
     from .leases import AsyncLeaseManager
 
 __all__ = ["AsyncPrefetchBuffer"]
@@ -30,15 +33,15 @@ class AsyncPrefetchBuffer:
     Args:
         stopping: set once nothing more may be handled.
         room: set when another batch may be claimed.
-        loads: decodes the text of a payload.
+        decoder: decodes payloads and headers.
     """
 
     lease_manager: AsyncLeaseManager  # sets this itself, because it is created with this buffer
 
-    def __init__(self, stopping: Event, room: Event, loads: Callable[[str], Any]) -> None:
+    def __init__(self, stopping: Event, room: Event, decoder: Decoder) -> None:
         self._stopping = stopping
         self._room = room
-        self._loads = loads
+        self._decoder = decoder
         self._gate: KeyGate[AsyncMessage] = KeyGate()
         self._queue: Queue[AsyncMessage | None] = Queue()
         self._queued_now = 0
@@ -79,6 +82,15 @@ class AsyncPrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
+        for message in self.unpack(rows):
+            # Trap: threads that take two messages of a key from the queue in order may reach the
+            # gate in reverse order.
+            self._gate.expect(message._ordering_key, message._delivery)
+            self._put(1)
+            self._queue.put(message)
+
+    def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[AsyncMessage]:
+        """Hold the leases of claimed messages, and return the messages."""
         for token, part in itertools.groupby(rows, key=lambda row: row[0]):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
@@ -88,13 +100,9 @@ class AsyncPrefetchBuffer:
             if self.lease_manager.emits:
                 lease.topic = batch[0][2]
                 lease.attempts = {row[1]: row[8] for row in batch}
+            decode, headers = self._decoder.of(batch[0][2]), self._decoder.headers
             for row in batch:
-                message = AsyncMessage(row, lease, self.lease_manager, self._loads)
-                # Trap: threads that take two messages of a key from the queue in order may reach
-                # the gate in reverse order.
-                self._gate.expect(message._ordering_key, message._delivery)
-                self._put(1)
-                self._queue.put(message)
+                yield AsyncMessage(row, lease, self.lease_manager, decode, headers)
 
     def end(self) -> None:
         """Deliver nothing more."""
@@ -122,7 +130,7 @@ class AsyncPrefetchBuffer:
                 continue
             if message._flaw is not None:
                 self.begun(1)
-                self._refuse(message, message._flaw)
+                self.refuse(message, message._flaw)
                 continue
             return message
 
@@ -195,10 +203,14 @@ class AsyncPrefetchBuffer:
             return False
         return self._gate.enter(ordering_key, delivery, message, owner)
 
-    def _refuse(self, message: AsyncMessage, flaw: Exception) -> None:
-        log.warning("message %s is rejected, because Python cannot decode it: %s", message.id, flaw)
-        reason = f"Python cannot decode it: {flaw}"
-        self.lease_manager.settle_soon(message._lease, message.id, Reject(reason))
+    def refuse(self, message: AsyncMessage, flaw: Exception) -> None:
+        """Reject a message that cannot be decoded."""
+        reason = text_of(flaw)[:500]
+        if not isinstance(flaw, PayloadError):
+            reason = f"Python cannot decode it: {reason}"
+        log.warning("message %s of %s is rejected: %s", message.id, message.topic, reason)
+        outcome = Reject(reason, describe(flaw))
+        self.lease_manager.settle_soon(message._lease, message.id, outcome)
 
     def finish(self, ordering_key: OrderingKey | None, delivery: Delivery) -> None:
         """Free the key of a message whose outcome is durable: its next message may be delivered."""

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import time
-from typing import TYPE_CHECKING, Any
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from ..._core.callables import check_handler
-from ..._core.emitter import EventEmitter
-from ..._core.health import HealthTracker
-from ..._core.pacing import BatchSizer
-from ...errors import ConsumerClosed, InvalidArgument, UsedAfterFork
-from ...options import ConsumerOptions, check_known
-from ...topics import check_topics
-from ..concurrency import AWAITS, CANCELLED, Event, checkpoint, on_signals, spawn
-from ..database.queries import AsyncQueries
-from ..maintenance import keep_up
-from ..wakeups.listener import listen
+from ...codecs import M, T
+from ...errors import ConsumerClosed, InvalidArgument
+from ...middleware import check_middleware
+from ...options import ConsumerOptions, check_count, check_known
+from ...payloads import Decoder
+from ...topics import check_topics, listed
+from ..concurrency import AWAITS, checkpoint, on_signals
 from ..wakeups.subscription import LONGEST_SLEEP
-from .buffer import AsyncPrefetchBuffer
-from .dispatcher import AsyncDispatcher
-from .fetcher import AsyncFetcher
-from .iteration import AsyncIteration
-from .leases import AsyncLeaseManager
-from .upkeep import AsyncUpkeep
+from .handlers import AsyncHandlers
+from .lifecycle import AsyncLifecycle
+from .runner import AsyncRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-    from types import TracebackType
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
-    from ...models import ConsumerState, Health
     from ...options import ConsumerSettings
-    from ..concurrency import Task
-    from ..wakeups.subscription import AsyncSubscription
+    from ...topics import Topic, TopicName
     from .message import AsyncMessage
 
 __all__ = ["AsyncConsumer"]
 
-log = logging.getLogger("durable_notify")
-
-#: How many messages to claim first for a loop. It may settle several in one transaction of its
-#: own, and those of one key must then be of one lease.
-ITERATED = 10
+R = TypeVar("R")
+H = TypeVar("H", bound="Callable[..., Any]")
 
 
-class AsyncConsumer:
+class AsyncConsumer(AsyncLifecycle, Generic[T]):
     """Consumes topics as a member of a group.
 
     Every group receives every message; the consumers of one group, in any number of processes,
@@ -60,226 +45,68 @@ class AsyncConsumer:
             async for message in consumer:
                 await message.ack()
 
-    or give ``run`` a handler. Use a consumer only once.
+    or let ``run`` call handlers: one that it is given, or one a topic, by ``on``. Use a consumer
+    only once, unless it has handlers by ``on``: then it can run again, once it has ended.
 
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
         group: the consumer group.
-        topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``.
+        topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``. The messages of a
+            ``Topic`` have payloads of its type. If they are left out: those that have handlers.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         options: see ``ConsumerOptions``.
     """
 
-    #: Decodes the text of a payload; a relay passes it on unchanged.
-    _loads: Callable[[str], Any] = staticmethod(json.loads)
+    #: Decodes payloads; a relay passes them on unchanged.
+    _decoder_class = Decoder
 
+    @overload
     def __init__(
         self,
         dsn: str,
         *,
         group: str,
-        topics: Iterable[str],
+        topics: Iterable[Topic[T]],
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: AsyncConsumer[Any],
+        dsn: str,
+        *,
+        group: str,
+        topics: Iterable[TopicName] | None = None,
+        listen_dsn: str | None = None,
+        **options: Unpack[ConsumerSettings],
+    ) -> None: ...
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        group: str,
+        topics: Iterable[TopicName] | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
         check_known(options)
-        self.options = ConsumerOptions(group=group, topics=check_topics(topics), **options)
-        self._dsn = dsn
-        self._listen_dsn = listen_dsn or dsn
-        self._stopping = Event()
-        self._room = Event()  # there may be room for another batch
-        self._emitter = EventEmitter(self.options.on_event, self.options.group)
-        self._health = HealthTracker(self.options.heartbeat)
-        self._started = self._running = self._closed = False
-        self._process = os.getpid()
-        self._tasks: list[Task] = []
-        self._subscription: AsyncSubscription | None = None
-        self._compose()
-
-    def _compose(self) -> None:
-        """Create the parts: what claims, what buffers, what calls handlers, what settles."""
-        options = self.options
-        self._batch_sizer = BatchSizer(ITERATED, options.batch_size)
-        self._queries = AsyncQueries(self._dsn, options)
-        self._buffer = AsyncPrefetchBuffer(self._stopping, self._room, self._loads)
-        self._lease_manager = AsyncLeaseManager(
-            self._queries, options, self._emitter, self._on_capacity, self._buffer
-        )
-        self._buffer.lease_manager = self._lease_manager
-        self._upkeep = AsyncUpkeep(self._queries, options, self._emitter)
-        self._iteration = AsyncIteration(
-            self._buffer,
-            self._lease_manager,
-            self._batch_sizer,
-            until_empty=options.until_empty,
-        )
-        self._dispatcher = AsyncDispatcher(
-            self._buffer,
-            self._lease_manager,
-            options=options,
-            emitter=self._emitter,
-            took=self._batch_sizer.took,
-            stopping=self._stopping,
-            ended=self._end_by,
-        )
-        self._fetcher = AsyncFetcher(
-            self._queries,
-            self._buffer,
-            self._lease_manager,
-            options=options,
-            batch_sizer=self._batch_sizer,
-            emitter=self._emitter,
-            health=self._health,
-            being_handled=lambda: self._dispatcher.busy + self._iteration.out,
-            stopping=self._stopping,
-            room=self._room,
-        )
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def start(self) -> None:
-        """Check the schema, create or join the group, and start to claim.
-
-        Raises:
-            SchemaError: the migrations do not fit this package; the text says what to run.
-            psycopg.Error: the database cannot be reached or used. Once started, a consumer
-                outlasts outages.
-        """
-        self._check_process()
-        if self._started:
-            raise ConsumerClosed("a consumer starts once: make a new one")
-        self._started = True
-        self._upkeep.say_differing(await self._queries.open(), started=True)
-        try:
-            beat = self.options.heartbeat
-            subscription = await listen(
-                self._listen_dsn, self._fetcher.channels, beat, self._emitter
-            )
-        except BaseException:
-            await self._queries.close()
-            raise
-        subscription.on_timeout = self._queries.registry.cut
-        self._subscription = subscription
-        self._health.beat(time.monotonic())
-        closing, direct = self._lease_manager.closing, self._listen_dsn == self._dsn
-        self._tasks = [
-            spawn(self._fetcher.run, subscription, direct, name="durable_notify fetch"),
-            self._keep_up("flush", self._lease_manager.flush_loop),
-            self._keep_up("heartbeat", self._lease_manager.heartbeat_loop),
-            self._keep_up("check", self._upkeep.check_loop, closing, self._beat),
-        ]
-        if self.options.maintenance:
-            params = (self._queries, self._dsn, self._stopping, lambda: subscription.suspended)
-            self._tasks.append(self._keep_up("maintenance", keep_up, *params))
-
-    def _keep_up(self, name: str, function: Callable[..., Any], *args: Any) -> Task:
-        """Start a loop that the consumer needs: an error in it ends the consumer."""
-
-        async def body() -> None:
-            try:
-                await function(*args)
-            except CANCELLED:
-                raise
-            except BaseException as error:
-                log.exception("%s ended by an error", name)
-                self._buffer.failure = error
-                self._end_by(error)
-                self._buffer.end()
-
-        return spawn(body, name=f"durable_notify {name}")
-
-    def _end_by(self, error: BaseException) -> None:
-        self._health.end(error)
-        self.stop()
-
-    def _check_process(self) -> None:
-        """Raise UsedAfterFork in a process that does not have this consumer's threads."""
-        if os.getpid() != self._process:
-            raise UsedAfterFork("the consumer was made before the fork: make a new one here")
-
-    def _beat(self) -> bool:
-        """Record that the consumer is alive; return whether the database may be suspended."""
-        self._health.beat(time.monotonic())
-        self._iteration.warn_if_stuck(room=self._fetcher.free > 0)
-        return self._subscription is not None and self._subscription.suspended
-
-    def health(self) -> Health:
-        """Return whether the consumer is alive, and whether it is ready. Thread-safe.
-
-        It does not ask the database. A consumer whose event loop is blocked, or which an error has
-        ended, is not alive. One whose claims fail is alive, and not ready.
-        """
-        subscription, options = self._subscription, self.options
-        return self._health.health(
-            time.monotonic(),
-            hears=subscription is not None and subscription.hears,
-            deaf=subscription is not None and subscription.deaf,
-            lost_at=None if subscription is None else subscription.lost_at,
-            polls=options.poll is not None or options.idle_poll is not None,
-            held=self._lease_manager.held,
-            group=options.group,
-            state=self._state,
-        )
-
-    @property
-    def _state(self) -> ConsumerState:
-        if not self._started:
-            return "new"
-        if self._stopping.is_set():
-            return "stopping"
-        if self._fetcher.full:
-            return "full"
-        if self._subscription is None or not self._subscription.waits:
-            return "fetching"
-        return "sleeping" if self._subscription.asleep else "polling"
-
-    def stop(self) -> None:
-        """Claim nothing more; iteration and ``run`` end once current handlers have finished."""
-        self._health.stop()
-        self._stopping.set()
-        self._room.set()
-        if self._subscription is not None:
-            self._subscription.end()
-
-    async def close(self) -> None:
-        """Stop, send recorded acknowledgements, and release unsettled messages at once."""
-        if os.getpid() != self._process:
-            return  # the connections belong to the other process
-        self.stop()
-        self._closed = True
-        if not self._tasks:
-            return
-        tasks, self._tasks = self._tasks, []
-        try:
-            await tasks[0].join()
-            self._lease_manager.finish_pending()
-            await self._lease_manager.close()
-            self._lease_manager.stop_loops()
-            for task in tasks[1:]:
-                await task.join()
-        finally:
-            # Even after an error: other consumers may share the listener, and the pool's tasks do
-            # not end with the event loop's.
-            try:
-                if self._subscription is not None:
-                    await self._subscription.close()
-            finally:
-                await self._queries.close()
+        given = () if topics is None else listed(topics)
+        names = () if topics is None else check_topics(given)
+        checked = ConsumerOptions(group=group, topics=names, **options)
+        super().__init__(dsn, listen_dsn or dsn, checked, self._decoder_class(given))
+        self._given = topics is not None
+        middleware = check_middleware(checked.middleware, awaited=AWAITS)
+        self._handlers = AsyncHandlers(checked.group, middleware)
 
     def __aiter__(self) -> Self:
+        self._check_loop()
         return self
 
-    async def __anext__(self) -> AsyncMessage:
+    def _check_loop(self) -> None:
+        if self._handlers.topics:
+            raise InvalidArgument("this consumer has handlers: call run(), or iterate without them")
+
+    async def __anext__(self) -> AsyncMessage[T]:
         self._check_process()
         if not self._started:
             raise ConsumerClosed("this consumer was not started: enter it first, or use run()")
@@ -288,7 +115,55 @@ class AsyncConsumer:
             raise StopAsyncIteration
         return message
 
-    async def run(self, handler: Callable[[AsyncMessage], Any], *, concurrency: int = 1) -> None:
+    @overload
+    def on(
+        self, topic: Topic[M], /, *, transaction: None = None, thread: bool = False
+    ) -> Callable[[Callable[[AsyncMessage[M]], R]], Callable[[AsyncMessage[M]], R]]: ...
+    @overload
+    def on(
+        self, topic: Topic[M], /, *, transaction: Any, thread: bool = False
+    ) -> Callable[[Callable[[AsyncMessage[M], Any], R]], Callable[[AsyncMessage[M], Any], R]]: ...
+    @overload
+    def on(
+        self, topic: str, /, *, transaction: Any = None, thread: bool = False
+    ) -> Callable[[H], H]: ...
+    def on(self, topic: TopicName, /, *, transaction: Any = None, thread: bool = False) -> Any:
+        """Decorate the handler of a topic or pattern; ``run()`` then calls it.
+
+        A topic's own handler gets its messages before that of a pattern, and the first pattern
+        that matches before later ones. Without ``topics``, the consumer consumes what has handlers.
+
+        Args:
+            topic: a ``Topic``, a topic's name, or a pattern.
+            transaction: where a connection comes from, as for ``message.transaction()``; True: a
+                psycopg connection of the consumer's own. The handler gets it as its second
+                argument, and its commit acknowledges the message.
+            thread: run a plain function in a thread, because it blocks. All handlers of a
+                ``Consumer`` run in threads.
+
+        Raises:
+            InvalidArgument: the topic has a handler, or the handler cannot be called like this.
+            ConsumerClosed: the consumer has started.
+        """
+
+        def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+            if self._started:
+                raise ConsumerClosed("this consumer has started: add handlers before")
+            self._decoder.add(topic)
+            self._handlers.add(topic, handler, transaction, thread=thread)
+            if not self._given:
+                self.options = dataclasses.replace(self.options, topics=self._handlers.topics)
+                self._compose()
+            return handler
+
+        return decorate
+
+    async def run(
+        self,
+        handler: Callable[[AsyncMessage[T]], Any] | None = None,
+        *,
+        concurrency: int | None = None,
+    ) -> None:
         """Deliver messages to a handler until ``stop()``, SIGTERM or SIGINT.
 
         If the handler returns without settling its message, the consumer acknowledges it. If it
@@ -298,43 +173,64 @@ class AsyncConsumer:
 
         Args:
             handler: called with each message; may be a plain function or return an awaitable.
-            concurrency: how many messages to handle at once.
+                None: the handlers by ``on()``.
+            concurrency: how many messages to handle at once, instead of the consumer's option.
 
         Raises:
-            InvalidArgument: a call of the handler would only create a coroutine or generator.
+            InvalidArgument: a call of the handler would only create a coroutine or generator; or a
+                topic has no handler.
             ConsumerClosed: the consumer has run before.
             BaseException: a handler raised one that is not an Exception, such as SystemExit.
         """
-        _check_concurrency(concurrency)
-        check_handler(handler, awaited=AWAITS)
-        self._dispatcher.singly(handler)
-        await self._run(concurrency, concurrency)
-
-    async def _run(self, concurrency: int, least: int) -> None:
-        self._check_process()
-        if self._closed or self._running:
-            state = "was closed" if self._closed else "runs already"
-            raise ConsumerClosed(f"this consumer {state}: make a new one")
-        self._running = True
-        self._batch_sizer.can_begin(least, concurrency)
+        concurrency = self._prepare(handler, concurrency)
         with on_signals(self.stop, self._dispatcher.hurry):
-            try:
-                if not self._started:
-                    await self.start()
-                await self._dispatcher.run(concurrency)
-            finally:
-                self.stop()
-                await self.close()
-        if self._dispatcher.fault is not None:
-            raise self._dispatcher.fault
+            await self._run(concurrency, concurrency)
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self,
+        handler: Callable[[AsyncMessage[T]], Any] | None = None,
+        *,
+        concurrency: int | None = None,
+    ) -> AsyncIterator[Self]:
+        """Run beside the body, such as an application's; stop at its end, as ``run`` does.
+
+        The consumer has started when the body begins. It leaves signals to the application. If it
+        fails meanwhile, ``health()`` shows that, and the block's end raises it.
+
+        Raises:
+            InvalidArgument, ConsumerClosed, BaseException: as for ``run``.
+            SchemaError, psycopg.Error: as for ``start``.
+        """
+        runner = AsyncRunner({self: self._prepare(handler, concurrency)})
+        await runner.start()
+        try:
+            yield self
+        finally:
+            runner.stop()
+            await runner.join()
+
+    def _prepare(
+        self, handler: Callable[[AsyncMessage[T]], Any] | None, concurrency: int | None
+    ) -> int:
+        """Check what ``run`` was given, and return how many messages to handle at once."""
+        concurrency = self.options.concurrency if concurrency is None else concurrency
+        check_count("concurrency", concurrency)
+        if self._handlers.topics:
+            self._renew()
+        self._check_new()
+        self._dispatcher.singly(self._handlers.prepared(handler))
+        if handler is None and self._given:
+            self._handlers.check_topics(self.options.topics)
+        return concurrency
 
     async def run_batches(
         self,
-        handler: Callable[[list[AsyncMessage]], Any],
+        handler: Callable[[list[AsyncMessage[T]]], Any],
         *,
         size: int = 100,
         max_wait: float = 1.0,
-        concurrency: int = 1,
+        concurrency: int | None = None,
     ) -> None:
         """Deliver batches of messages to a handler, as ``run`` does single messages.
 
@@ -348,15 +244,17 @@ class AsyncConsumer:
             max_wait: how many seconds to wait for more messages after the first of a batch.
             concurrency: how many batches to handle at once.
         """
-        _check_concurrency(concurrency)
+        concurrency = self.options.concurrency if concurrency is None else concurrency
+        check_count("concurrency", concurrency)
         self._check_batches(size, max_wait, concurrency)
-        check_handler(handler, awaited=AWAITS)
-        self._dispatcher.in_batches(handler, size, max_wait)
-        await self._run(concurrency, size * concurrency)
+        prepared = self._handlers.prepared(handler, is_batch=True)
+        self._dispatcher.in_batches(prepared, size, max_wait)
+        with on_signals(self.stop, self._dispatcher.hurry):
+            await self._run(concurrency, size * concurrency)
 
     async def batches(
         self, *, size: int = 100, max_wait: float = 0.0
-    ) -> AsyncIterator[list[AsyncMessage]]:
+    ) -> AsyncIterator[list[AsyncMessage[T]]]:
         """Iterate over batches; the body settles each message, sooner or later.
 
         Several loops may iterate at once, if all sizes together are no more than ``prefetch``.
@@ -368,6 +266,7 @@ class AsyncConsumer:
             max_wait: how many seconds to wait for more messages after the first of a batch.
         """
         self._check_process()
+        self._check_loop()
         self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
         while batch := await self._iteration.next_batch(size, max_wait):
@@ -391,7 +290,7 @@ class AsyncConsumer:
         self._lease_manager.check_open()
         self._lease_manager.settle_soon(message._lease, message.id, outcome)
 
-    async def filter_held(self, messages: Iterable[AsyncMessage]) -> list[AsyncMessage]:
+    async def filter_held(self, messages: Iterable[AsyncMessage[T]]) -> list[AsyncMessage[T]]:
         """Return the messages that are unsettled and still leased by this consumer.
 
         Call it after a long wait. A lease may have expired while the process was suspended or the
@@ -411,17 +310,3 @@ class AsyncConsumer:
             raise InvalidArgument("size times concurrency is over prefetch: raise prefetch")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
             raise InvalidArgument(f"max_wait must be 0 or more seconds, not {max_wait!r}")
-
-    def _on_capacity(self) -> None:
-        """Check for room and for the end, because messages are no longer held."""
-        self._room.set()
-        if self._subscription is not None and (
-            self.options.until_empty
-            or (self.options.idle_poll is not None and self._lease_manager.held == 0)
-        ):
-            self._subscription.wake()  # the consumer may have to stop or be suspended now
-
-
-def _check_concurrency(concurrency: int) -> None:
-    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-        raise InvalidArgument(f"concurrency must be 1 or more, not {concurrency!r}")

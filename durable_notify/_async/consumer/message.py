@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
+from ...codecs import T
 from ...errors import InvalidArgument, LeaseLost
 from ..database.callers import begun, fetch
 from ..database.queries import settle
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from ..._core.leases import Lease, Outcome
     from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
+    from ...payloads import Decode
     from ..database.callers import Publishable
     from .leases import AsyncLeaseManager
 
 __all__ = ["AsyncMessage"]
 
 
-class AsyncMessage:
+class AsyncMessage(Generic[T]):
     """A message, leased until it is settled: acknowledged, retried or rejected."""
 
     __slots__ = (
@@ -37,7 +38,7 @@ class AsyncMessage:
     id: int
     topic: str
     key: str | None
-    payload: Any
+    payload: T
     headers: dict[str, Any]
     published_at: datetime
     attempt: int
@@ -47,14 +48,15 @@ class AsyncMessage:
         row: tuple[Any, ...],
         lease: Lease,
         lease_manager: AsyncLeaseManager,
-        loads: Callable[[str], Any] = json.loads,
+        decode: Decode,
+        decode_headers: Callable[[str], Any],
     ) -> None:
         (
             _,
             self.id,
             self.topic,
             self.key,
-            payload,
+            text,
             data,
             headers,
             self.published_at,
@@ -62,14 +64,13 @@ class AsyncMessage:
             *_,
         ) = row
         self._flaw: Exception | None = None
-        self.payload, self.headers = None, {}
+        self.payload, self.headers = None, {}  # type: ignore[assignment]
         try:
-            self.payload = loads(payload) if data is None else data
-            # A relay needs payloads and headers as text.
-            of_headers = getattr(loads, "of_headers", json.loads)
-            self.headers = {} if headers is None else of_headers(headers)
+            self.payload = decode(text, data)
+            if headers is not None:
+                self.headers = decode_headers(headers)
         except (ValueError, RecursionError) as error:
-            # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
+            # PostgreSQL holds JSON that Python cannot decode, or that is not of the topic's type.
             self._flaw = error
         self._lease = lease
         self._lease_manager = lease_manager

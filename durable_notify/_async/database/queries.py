@@ -246,6 +246,10 @@ class AsyncQueries:
         due: float | None = (await self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
+    async def travel(self, seconds: float) -> None:
+        """Move all times of the schema into the past, for tests."""
+        await self._claiming.fetch(sql.TRAVEL, (seconds,))
+
     async def renew_active(self) -> None:
         """Report that the active consumer of an exclusive group is alive, if this is the one."""
         params = (self._options.group, self._consumer, self._options.lease)

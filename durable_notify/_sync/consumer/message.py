@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
+from ...codecs import T
 from ...errors import InvalidArgument, LeaseLost
 from ..database.callers import begun, fetch
 from ..database.queries import settle
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from ..._core.leases import Lease, Outcome
     from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
+    from ...payloads import Decode
     from ..database.callers import Publishable
     from .leases import LeaseManager
 
 __all__ = ["Message"]
 
 
-class Message:
+class Message(Generic[T]):
     """A message, leased until it is settled: acknowledged, retried or rejected."""
 
     __slots__ = (
@@ -38,7 +39,7 @@ class Message:
     id: int
     topic: str
     key: str | None
-    payload: Any
+    payload: T
     headers: dict[str, Any]
     published_at: datetime
     attempt: int
@@ -48,14 +49,15 @@ class Message:
         row: tuple[Any, ...],
         lease: Lease,
         lease_manager: LeaseManager,
-        loads: Callable[[str], Any] = json.loads,
+        decode: Decode,
+        decode_headers: Callable[[str], Any],
     ) -> None:
         (
             _,
             self.id,
             self.topic,
             self.key,
-            payload,
+            text,
             data,
             headers,
             self.published_at,
@@ -63,14 +65,13 @@ class Message:
             *_,
         ) = row
         self._flaw: Exception | None = None
-        self.payload, self.headers = None, {}
+        self.payload, self.headers = None, {}  # type: ignore[assignment]
         try:
-            self.payload = loads(payload) if data is None else data
-            # A relay needs payloads and headers as text.
-            of_headers = getattr(loads, "of_headers", json.loads)
-            self.headers = {} if headers is None else of_headers(headers)
+            self.payload = decode(text, data)
+            if headers is not None:
+                self.headers = decode_headers(headers)
         except (ValueError, RecursionError) as error:
-            # PostgreSQL holds JSON that Python cannot: numbers too long, nested too deep.
+            # PostgreSQL holds JSON that Python cannot decode, or that is not of the topic's type.
             self._flaw = error
         self._lease = lease
         self._lease_manager = lease_manager

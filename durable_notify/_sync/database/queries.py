@@ -241,6 +241,10 @@ class Queries:
         due: float | None = (self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
+    def travel(self, seconds: float) -> None:
+        """Move all times of the schema into the past, for tests."""
+        self._claiming.fetch(sql.TRAVEL, (seconds,))
+
     def renew_active(self) -> None:
         """Report that the active consumer of an exclusive group is alive, if this is the one."""
         params = (self._options.group, self._consumer, self._options.lease)
