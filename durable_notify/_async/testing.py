@@ -378,5 +378,6 @@ class _Recorder:
         connection = self.connection
         names = ("begin_nested", "transaction")  # of SQLAlchemy; of psycopg and asyncpg
         nested = next((getattr(connection, n) for n in names if hasattr(connection, n)), None)
-        async with begun_by_driver(connection) or (nested or contextlib.nullcontext)():
+        # Trap: a Session's transaction has begun; it can only be nested.
+        async with nested() if nested else begun_by_driver(connection) or contextlib.nullcontext():
             yield connection

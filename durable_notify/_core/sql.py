@@ -327,7 +327,8 @@ CAPTURE_PROGRESS = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %
 # Testing
 
 PUBLISHED = (
-    "SELECT id, key, payload::text, data, headers::text, created_at, deliver_at, expires_at"
+    "SELECT id, key, payload::text, data, headers::text, created_at, deliver_at,"
+    " NULLIF(expires_at, 'infinity')"  # which psycopg does not read
     " FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
 )
 PUBLISHED_TOPICS = (

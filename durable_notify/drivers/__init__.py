@@ -81,10 +81,10 @@ def _is_plain(connection: Any) -> bool:
 
 
 def begun(source: Any) -> AbstractContextManager[Any] | None:
-    """Return a transaction of a pool of psycopg2 or Django's connection; None: it is neither."""
-    return psycopg2.begun(source) or django.begun(source)
+    """Return a transaction on a connection that a source lends, or is; None: psycopg's, or none."""
+    return psycopg2.begun(source) or django.begun(source) or sqlalchemy.begun(source)
 
 
 def begun_async(source: Any) -> AbstractAsyncContextManager[Any] | None:
-    """Return a transaction of a pool of asyncpg; None: it is none."""
-    return asyncpg.begun(source)
+    """Return the same for asyncio."""
+    return asyncpg.begun(source) or sqlalchemy.begun_async(source)

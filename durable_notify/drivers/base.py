@@ -71,14 +71,14 @@ class Caller(_Session, ABC):
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[None]:
-        self.run(BEGIN, ())
         try:
+            self.run(BEGIN, ())
             yield
+            self.run("COMMIT", ())
         except BaseException:
-            with contextlib.suppress(Exception):  # the body's error says more
+            with contextlib.suppress(Exception):  # the first error says more
                 self.run("ROLLBACK", ())
             raise
-        self.run("COMMIT", ())
 
 
 class AsyncCaller(_Session, ABC):
@@ -94,14 +94,15 @@ class AsyncCaller(_Session, ABC):
 
     @contextlib.asynccontextmanager
     async def _begun(self) -> AsyncIterator[None]:
-        await self.run(BEGIN, ())
         try:
+            # Trap: a statement that was cancelled may have run, and one for the end may not.
+            await self.run(BEGIN, ())
             yield
+            await self.run("COMMIT", ())
         except BaseException:
-            with contextlib.suppress(Exception):  # the body's error says more
+            with contextlib.suppress(Exception):  # the first error says more
                 await self.run("ROLLBACK", ())
             raise
-        await self.run("COMMIT", ())
 
 
 def checked(params: Params) -> Params:

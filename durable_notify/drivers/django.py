@@ -37,7 +37,7 @@ def _atomic(connection: Any) -> Iterator[Any]:
     from django.db import transaction
 
     with transaction.atomic(using=connection.alias):
-        yield connection
+        yield transaction.get_connection(connection.alias)  # this thread's
 
 
 def _is_django(connection: Any) -> bool:

@@ -6,6 +6,7 @@ dialects they run through SQLAlchemy, which begins the driver's transactions.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -19,11 +20,11 @@ from . import asyncpg, psycopg2
 from .base import AsyncCaller, Caller, checked, plain_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from .base import Params, Rows
 
-__all__ = ["caller", "caller_async", "is_async", "is_plain"]
+__all__ = ["begun", "begun_async", "caller", "caller_async", "is_async", "is_plain"]
 
 
 def is_plain(connection: Any) -> bool:
@@ -86,6 +87,28 @@ async def caller_async(connection: Any) -> AsyncCaller | psycopg.AsyncConnection
     return driver
 
 
+def begun(source: Any) -> contextlib.AbstractContextManager[Any] | None:
+    """Return a transaction of a Connection or Session, which it lends; None: it is neither."""
+    return _begun(source) if is_plain(source) else None
+
+
+@contextlib.contextmanager
+def _begun(source: Any) -> Iterator[Any]:
+    with source.begin():  # Trap: this lends the transaction
+        yield source
+
+
+def begun_async(source: Any) -> contextlib.AbstractAsyncContextManager[Any] | None:
+    """Return the same of an AsyncConnection or AsyncSession."""
+    return _begun_async(source) if is_async(source) else None
+
+
+@contextlib.asynccontextmanager
+async def _begun_async(source: Any) -> AsyncIterator[Any]:
+    async with source.begin():
+        yield source
+
+
 def _check(connection: Any) -> None:
     if connection.dialect.name != "postgresql":
         raise UnsupportedConnection(
@@ -131,7 +154,7 @@ class _Caller(Caller):
         driver = self._connection.dialect.driver
         text, values = _PREPARED.get(driver, _as_text)(query, params)
         try:
-            result = self._connection.exec_driver_sql(text, values)
+            result = self._connection.exec_driver_sql(text, values, execution_options=_AT_ONCE)
             return plain_rows(result) if result.returns_rows else []
         except DBAPIError as error:
             failed = error.driver_exception
@@ -196,6 +219,9 @@ def _element(value: Any) -> str:
     text = str(value).replace("\\", r"\\").replace('"', r"\"")
     return f'"{text}"'
 
+
+#: Trap: streamed results, which an engine may have for all its statements, need a transaction.
+_AT_ONCE = {"stream_results": False, "yield_per": None}
 
 #: How the statements and values of ours become those of a driver.
 _PREPARED: dict[str, Callable[[LiteralString, Params], tuple[str, Params | None]]] = {

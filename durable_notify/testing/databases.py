@@ -92,6 +92,13 @@ class TestServer:
         """Create a database to copy, and migrate it."""
         with self.database() as name:
             migrate(self.dsn(name))
+            with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
+                # Trap: a database in use cannot be copied, and an engine's pool keeps it in use.
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = %s AND backend_type = 'client backend'",
+                    [name],
+                )
             yield name
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._core.sqlstate import reported
-from tests.drivers.kits import Kit, Opened, every, only
-from tests.support.api import maybe_await
+from tests.drivers.kits import Kit, Opened, engine, every, only
+from tests.support.api import entered, maybe_await
 
 Connection = psycopg.Connection[Any]
 
@@ -114,6 +114,20 @@ async def test_in_autocommit_mode_it_is_committed_on_return(
         assert payloads(conn, topic) == [1]
         await opened.call(kit.Publisher().publish_many, topic, [2, 3])
         assert payloads(conn, topic) == [1, 2, 3]
+
+
+@only(lambda kit: kit.name in {"connection-psycopg2", "async-connection-asyncpg"})
+async def test_an_engine_that_streams_results(
+    kit: Kit, dsn: str, conn: Connection, topic: str
+) -> None:
+    """It needs a transaction for that, and ours need none."""
+    driver = kit.name.rpartition("-")[2]
+    options: Any = {"isolation_level": "AUTOCOMMIT", "execution_options": {"yield_per": 2}}
+    async with engine(driver, dsn, kit.is_async, **options) as made:
+        async with entered(made.connect()) as connection:
+            await maybe_await(kit.Publisher().publish_many(connection, topic, [1, 2, 3]))
+            assert payloads(conn, topic) == [1, 2, 3]
+            await maybe_await(kit.Admin().groups(connection))
 
 
 async def test_thousands_in_one_statement(kit: Kit, dsn: str, conn: Connection, topic: str) -> None:

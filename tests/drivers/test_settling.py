@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.drivers.kits import Kit, every, only
-from tests.drivers.test_publishing import publish
+from tests.drivers.kits import Kit, every, of_django, only
+from tests.drivers.test_publishing import payloads, publish
 from tests.support.api import entered, in_thread, maybe_await
 from tests.support.observe import value
 
@@ -124,6 +125,44 @@ async def test_transaction(kit: Kit, dsn: str, conn: Connection, topic: str) -> 
             await asyncio.wait_for(in_thread(consumer.run, handle), 60)
     query = "SELECT payload FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
     assert sorted(row[0] for row in conn.execute(query, [f"{topic}.done"])) == ids
+    assert left(conn, topic) == 0
+
+
+@only(lambda kit: {"connection", "session"} & set(kit.name.split("-")))
+async def test_a_transaction_of_a_connection_or_session(
+    kit: Kit, dsn: str, conn: Connection, topic: str
+) -> None:
+    """The body receives it, not the transaction."""
+    dn.Publisher().publish(conn, topic, 1)
+    async with kit.connect(dsn) as opened, kit.message(dsn, topic, topic) as message:
+        for fails in (True, False):
+            with contextlib.suppress(Fail):
+                async with entered(message.transaction(opened.given)) as given:
+                    assert given is opened.given
+                    await publish(kit, opened, f"{topic}.done", fails)
+                    if fails:
+                        raise Fail
+    assert payloads(conn, f"{topic}.done") == [False]
+    assert left(conn, topic) == 0
+
+
+async def test_a_transaction_of_djangos_connection_of_another_thread(
+    dsn: str, conn: Connection, topic: str
+) -> None:
+    """The handler's thread has one of its own."""
+    ids = dn.Publisher().publish_many(conn, topic, range(2))
+    with of_django(dsn) as connection:
+
+        def handle(message: Any) -> None:
+            with message.transaction(connection) as given:
+                assert given is not connection
+                dn.Publisher().publish(given, f"{topic}.done", message.id)
+            given.close()
+
+        options: Any = {"until_empty": True, "maintenance": False, "max_attempts": 1}
+        consumer = dn.Consumer(dsn, group=topic, topics=[topic], **options)
+        await asyncio.wait_for(in_thread(consumer.run, handle), 60)
+    assert sorted(payloads(conn, f"{topic}.done")) == ids
     assert left(conn, topic) == 0
 
 

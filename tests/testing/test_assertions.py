@@ -29,6 +29,16 @@ def failure(connection: Any, topic: str, **expected: Any) -> str:
     return str(caught.value)
 
 
+def test_a_message_that_never_expires(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO durable_notify.outbox (topic, payload, expires_at)"
+            " VALUES ('orders', '1', 'infinity')"
+        )
+        (found,) = testing.assert_published(connection, "orders", payload=1)
+        assert found.expires_at is None
+
+
 def test_inside_the_open_transaction(dsn: str) -> None:
     with psycopg.connect(dsn) as connection, psycopg.connect(dsn, autocommit=True) as other:
         publisher.publish(

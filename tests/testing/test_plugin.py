@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import psycopg
 import pytest
@@ -24,10 +25,12 @@ def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) ->
 
         @pytest.fixture(scope="session")
         def durable_notify_migrate():
+            left_open = []  # as an engine's pool does
+
             def migrate(dsn):
                 schema.migrate(dsn)
-                with psycopg.connect(dsn) as connection:
-                    connection.execute("CREATE TABLE orders (id int)")
+                left_open.append(psycopg.connect(dsn, autocommit=True))
+                left_open[0].execute("CREATE TABLE orders (id int)")
             return migrate
         """
     )
@@ -95,6 +98,30 @@ def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) ->
     result = run(project)
     result.assert_outcomes(passed=7)
     result.stdout.fnmatch_lines(["durable_notify: databases on your server"])
+
+
+def test_a_server_of_your_own(
+    project: pytest.Pytester, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then none is chosen, and nothing need be installed for it."""
+
+    def choose(_given: str | None) -> str:
+        raise InvalidArgument("none")
+
+    monkeypatch.setattr(databases, "choose", choose)
+    own = f"""
+        import pytest
+        from durable_notify.testing.databases import TestServer
+
+        @pytest.fixture(scope="session")
+        def durable_notify_server():
+            return TestServer({server.admin_dsn!r})
+        """
+    test = "def test(durable_notify_dsn): pass"
+    project.makepyfile(test_own=f"{textwrap.dedent(own)}\n{test}")
+    run(project).assert_outcomes(passed=1)
+    project.makepyfile(test_own=test)
+    run(project).stdout.fnmatch_lines(["*UsageError: none"])
 
 
 def test_a_failure_shows_the_line_of_the_test(project: pytest.Pytester) -> None:

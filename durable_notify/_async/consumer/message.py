@@ -130,8 +130,9 @@ class AsyncMessage(Generic[T]):
 
         Args:
             source: where the connection comes from: an engine or sessionmaker of SQLAlchemy (the
-                body receives a Connection or Session); a pool of psycopg, psycopg2 or asyncpg;
-                Django's connection; None: a psycopg connection of the consumer's own.
+                body receives a Connection or Session), or a Connection or Session itself, if it has
+                no transaction yet; a pool of psycopg, psycopg2 or asyncpg; Django's connection;
+                None: a psycopg connection of the consumer's own.
 
         Raises:
             LeaseLost: another consumer has the message by now; all was rolled back.

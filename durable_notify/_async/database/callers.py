@@ -66,8 +66,8 @@ def begun(source: Any) -> contextlib.AbstractAsyncContextManager[Any]:
     if hasattr(source, "connection"):
         return _begun(source)
     raise InvalidArgument(
-        "transaction() takes an engine or sessionmaker of SQLAlchemy, a pool of psycopg, psycopg2 "
-        f"or asyncpg, or Django's connection, not {type(source).__name__}"
+        "transaction() takes an engine, sessionmaker, connection or session of SQLAlchemy, a pool "
+        f"of psycopg, psycopg2 or asyncpg, or Django's connection, not {type(source).__name__}"
     )
 
 
@@ -124,8 +124,8 @@ class _AsyncPsycopg(AsyncCaller):
         if driver.info.transaction_status != TransactionStatus.IDLE:
             yield
             return
-        await driver.execute(BEGIN)
         try:
+            await driver.execute(BEGIN)  # Trap: it may have run, although it was cancelled
             yield
             await self._catch_up()
         except BaseException:

@@ -65,8 +65,8 @@ def begun(source: Any) -> contextlib.AbstractContextManager[Any]:
     if hasattr(source, "connection"):
         return _begun(source)
     raise InvalidArgument(
-        "transaction() takes an engine or sessionmaker of SQLAlchemy, a pool of psycopg, psycopg2 "
-        f"or asyncpg, or Django's connection, not {type(source).__name__}"
+        "transaction() takes an engine, sessionmaker, connection or session of SQLAlchemy, a pool "
+        f"of psycopg, psycopg2 or asyncpg, or Django's connection, not {type(source).__name__}"
     )
 
 
@@ -121,8 +121,8 @@ class _Psycopg(Caller):
         if driver.info.transaction_status != TransactionStatus.IDLE:
             yield
             return
-        driver.execute(BEGIN)
         try:
+            driver.execute(BEGIN)  # Trap: it may have run, although it was cancelled
             yield
             self._catch_up()
         except BaseException:
