@@ -146,6 +146,8 @@ async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, range(3))
     assert scrape(registry)[f"{name}unread_messages", "t"] == 3
     assert 0 < scrape(registry)[f"{name}oldest_unread_seconds", "t"] < 60
+    assert 0 < scrape(registry)[f"{name}oldest_unsettled_seconds", "t"] < 60
+    assert found[f"{name}retrying_messages", "t"] == found[f"{name}parked_messages", "t"] == 0
     backlog.close()
 
 
