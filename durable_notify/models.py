@@ -363,6 +363,10 @@ class TopicStatus:
         delivered_id: the highest id delivered to the group.
         expired: how many messages were not delivered because they were past their expiry.
         asleep: sessions, of any group, that wait for the topic's doorbell.
+        retrying: of the deferred, those that failed and wait for their next attempt.
+        parked: of the deferred, those that wait for an earlier message of their key.
+        oldest_unsettled: since when the oldest message waits that the group has not settled:
+            unread, leased, retrying or parked.
     """
 
     topic: str
@@ -378,6 +382,9 @@ class TopicStatus:
     delivered_id: int | None
     expired: int | None
     asleep: int
+    retrying: int | None = None
+    parked: int | None = None
+    oldest_unsettled: datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

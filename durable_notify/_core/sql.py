@@ -143,7 +143,8 @@ LATEST = (
 
 STATUS = (
     "SELECT topic, group_name, last_id, unread, oldest_unread, deferred, leases, leased, dead,"
-    " is_exact, delivered_id, expired, asleep FROM durable_notify.status(%s::integer)"
+    " is_exact, delivered_id, expired, asleep, retrying, parked, oldest_unsettled"
+    " FROM durable_notify.status(%s::integer)"
 )
 GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"

@@ -90,7 +90,7 @@ def _count(row: TopicStatus, number: int | None) -> str | None:
 
 
 def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
-    oldest = row.oldest_unread
+    oldest, unsettled = row.oldest_unread, row.oldest_unsettled
     return {
         "topic": row.topic,
         "group": row.group,
@@ -100,7 +100,11 @@ def _status_json(row: TopicStatus, now: datetime) -> dict[str, Any]:
         "exact": row.is_exact,
         "oldest_unread": oldest,
         "oldest_unread_seconds": oldest and max(0.0, (now - oldest).total_seconds()),
+        "oldest_unsettled": unsettled,
+        "oldest_unsettled_seconds": unsettled and max(0.0, (now - unsettled).total_seconds()),
         "deferred": row.deferred,
+        "retrying": row.retrying,
+        "parked": row.parked,
         "live_leases": row.leases,
         "leased": row.leased,
         "dead_letters": row.dead,
@@ -114,15 +118,18 @@ def _status_table(rows: list[TopicStatus], now: datetime) -> Table:
         "lag",
         "unread",
         "oldest unread",
+        "oldest unsettled",
         "deferred",
+        "retrying",
+        "parked",
         "leases",
         "leased",
         "dead",
     ):
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
-        numbers = (row.deferred, row.leases, row.leased, row.dead)
-        age = shown_age(row.oldest_unread, now)
-        cells = [row.last_id, _count(row, _lag(row)), _count(row, row.unread), age, *numbers]
+        numbers = (row.deferred, row.retrying, row.parked, row.leases, row.leased, row.dead)
+        ages = [shown_age(moment, now) for moment in (row.oldest_unread, row.oldest_unsettled)]
+        cells = [row.last_id, _count(row, _lag(row)), _count(row, row.unread), *ages, *numbers]
         add_row(table, row.topic, row.group, *cells)
     return table

@@ -60,7 +60,7 @@ _COLUMNS = (
     _Column("topic", 0, 10, lambda s: s.topic),
     _Column("group", 0, 10, lambda s: s.group),
     _Column("lag", 0, 8, lambda s: _count(s.lag, exact=s.exact is not False)),
-    _Column("behind", 1, 6, lambda s: _seconds(s.oldest_unread_seconds)),
+    _Column("behind", 1, 6, lambda s: _seconds(s.oldest_unsettled_seconds)),
     _Column("in/s", 2, 6, lambda s: _rate(s.rate_in)),
     _Column("out/s", 2, 6, lambda s: _rate(s.rate_out)),
     _Column("deferred", 4, 8, lambda s: _count(s.deferred)),

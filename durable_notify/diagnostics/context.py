@@ -29,6 +29,7 @@ class Thresholds:
         unclaimed: how long no running consumer of a group asked for a topic of it.
         paused: how long a group is paused.
         handler: how long a consumer holds a batch that it keeps alive.
+        unsettled: how long a message that was delivered is not settled.
         dead_letters: the number of a group.
         dead_rows: the number of a small table.
         queue: the share of the queue of notifications that is full.
@@ -48,6 +49,7 @@ class Thresholds:
     unclaimed: float = 3_600
     paused: float = 86_400
     handler: float = 3_600
+    unsettled: float = 7_200
     dead_letters: int = 1000
     dead_rows: int = 50_000
     queue: float = 0.5

@@ -294,6 +294,13 @@ KINDS: dict[str, Kind] = {
         "Check what {owner} is doing. Give its consumer a handler_timeout, or end the process: "
         "another consumer receives its messages once the lease has expired.",
     ),
+    "messages-unsettled": Kind(
+        "warning",
+        "It fails again and again, or its handler does not return. It is late, and so are the "
+        "later messages of its key. It must be kept until it is settled.",
+        "See durable-notify retries errors --group {group}, and durable-notify group blocked "
+        "{group}. Fix its handler, or: durable-notify retries drop --group {group} --id ID",
+    ),
     "dead-letters": Kind(
         "warning",
         "Messages that were given up are kept until you redrive or discard them.",

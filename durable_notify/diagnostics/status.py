@@ -40,6 +40,7 @@ class GroupStatus:
         dead_letters: given up, counted up to 10,000.
         expired: not delivered, because they were past their expiry.
         asleep: sessions that wait for the topic's doorbell.
+        oldest_unsettled_seconds: how long the oldest message waits that the group has not settled.
         rate_in: messages published a second since the previous snapshot; None in the first.
         rate_out: messages delivered to the group a second; None also after a replay.
     """
@@ -57,6 +58,7 @@ class GroupStatus:
     dead_letters: int | None
     expired: int | None
     asleep: int
+    oldest_unsettled_seconds: float | None = None
     rate_in: float | None = None
     rate_out: float | None = None
 
@@ -107,11 +109,13 @@ def take_snapshot(
                    GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unread))::float8
                        AS oldest_unread_seconds,
                    s.deferred, s.leases AS live_leases, s.leased, s.dead AS dead_letters,
-                   s.expired, s.asleep
+                   s.expired, s.asleep,
+                   GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unsettled))::float8
+                       AS oldest_unsettled_seconds
               FROM durable_notify.status(%s) s
              ORDER BY s.topic, s.group_name
             """,
-            (at, MAX_COUNT),
+            (at, at, MAX_COUNT),
         ).fetchall()
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(

@@ -47,7 +47,8 @@ BUCKETS = (
 _STATUS = (
     "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
     "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
-    " deferred, leases, leased, dead"
+    " deferred, leases, leased, dead, COALESCE(GREATEST(0, EXTRACT("
+    "epoch FROM pg_catalog.clock_timestamp() - oldest_unsettled)), 0)::float8, retrying, parked"
     " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
 )
 #: The metrics of a scrape from the database, in the order of the query's columns.
@@ -58,6 +59,9 @@ GAUGES = {
     "leases": "Batches that consumers hold.",
     "leased_messages": "Messages that consumers hold.",
     "dead_letters": "Dead letters; at most 10,000.",
+    "oldest_unsettled_seconds": "How long the oldest message waits that is not settled.",
+    "retrying_messages": "Messages that failed and wait for a retry; at most 10,000.",
+    "parked_messages": "Messages that wait for an earlier one of their key; at most 10,000.",
 }
 
 

@@ -347,9 +347,11 @@ def test_status(dsn: str, conn: psycopg.Connection[Any]) -> None:
     oldest = datetime.fromisoformat(found.pop("oldest_unread"))
     assert (datetime.now(UTC) - oldest).total_seconds() < 60
     assert 0 <= found.pop("oldest_unread_seconds") < 60
+    assert datetime.fromisoformat(found.pop("oldest_unsettled")) < oldest  # that which is leased
+    assert 0 <= found.pop("oldest_unsettled_seconds") < 60
     assert found == {
         "topic": "t", "group": "[red]g", "last_id": 3, "lag": 2, "unread": 1, "exact": True,
-        "deferred": 0, "live_leases": 1, "leased": 1, "dead_letters": 0,
+        "deferred": 0, "retrying": 0, "parked": 0, "live_leases": 1, "leased": 1, "dead_letters": 0,
     }  # fmt: skip
     assert (unread["topic"], unread["group"], unread["lag"]) == ("unread", None, None)
     assert json.loads(good("status", "--json", "--exact", dsn=dsn))[0]["unread"] == 1

@@ -46,6 +46,27 @@ def test_a_handler_does_not_return(dsn: str, conn: Connection) -> None:
     assert not findings(dsn, handler=0)
 
 
+def test_a_message_is_not_settled(dsn: str, conn: Connection) -> None:
+    """What is retried for long is one; what is unread, or waits for its time, is not."""
+    subscribe(conn)
+    put(conn, 1)
+    assert not findings(dsn, unsettled=0)
+    ((token, message_id),) = conn.execute(
+        "SELECT token, id FROM durable_notify.claim('g', '{t}')"
+    ).fetchall()
+    assert one("messages-unsettled", dsn, unsettled=0).data["leased"] == 1
+    conn.execute("SELECT durable_notify.settle(%s, retried => ARRAY[%s])", [token, message_id])
+    assert not findings(dsn)
+    finding = one("messages-unsettled", dsn, unsettled=0)
+    assert (finding.data["group"], finding.data["topic"]) == ("g", "t")
+    assert (finding.data["leased"], finding.data["retrying"]) == (0, 1)
+    Admin().pause(conn, "g")
+    assert not findings(dsn, unsettled=0)
+    Admin().resume(conn, "g")
+    Admin().drop_retries(conn, "g", everything=True)
+    assert not findings(dsn, unsettled=0)
+
+
 def test_dead_letters_pile_up(dsn: str, conn: Connection) -> None:
     subscribe(conn)
     conn.execute("""

@@ -36,6 +36,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "groups": (groups.unused, "no group without consumers keeps messages"),
     "paused": (groups.paused, "no group is paused for long"),
     "handlers": (groups.handlers, "no handler runs for very long"),
+    "unsettled": (groups.unsettled, "what was delivered is settled in time"),
     "dead-letters": (groups.dead_letters, "no group has many dead letters"),
     "partitions": (retention.partitions, "partitions are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),

@@ -114,6 +114,34 @@ def handlers(context: CheckContext) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def unsettled(context: CheckContext) -> Iterator[Finding]:
+    """Messages that were handed out long ago, and are not settled: they fail, or handlers hang."""
+    for group, topic, leased, retrying, parked, seconds in context.rows(
+        """
+        SELECT s.group_name, s.topic, s.leased, s.retrying, s.parked, a.seconds
+          FROM durable_notify.status(%s) s
+          JOIN durable_notify.groups() g ON g.name = s.group_name
+         CROSS JOIN LATERAL (
+               SELECT extract(epoch FROM clock_timestamp() - s.oldest_unsettled)::float8)
+               AS a (seconds)
+         WHERE a.seconds > %s AND g.paused_at IS NULL
+           AND (s.oldest_unread IS NULL OR s.oldest_unsettled < s.oldest_unread) ORDER BY 1, 2
+        """,
+        MAX_COUNT,
+        context.thresholds.unsettled,
+    ):
+        what = (
+            f"group {group} has not settled a message of {topic} for {seconds / 3600:.1f} hours: "
+            f"{leased:,} are held by consumers, {retrying:,} wait for a retry, {parked:,} for an "
+            "earlier one of their key"
+        )
+        yield finding(
+            "messages-unsettled", what,
+            group=group, topic=topic, leased=leased, retrying=retrying, parked=parked,
+            seconds=round(seconds),
+        )  # fmt: skip
+
+
 def dead_letters(context: CheckContext) -> Iterator[Finding]:
     """Groups with many dead letters."""
     for group, dead in context.rows(

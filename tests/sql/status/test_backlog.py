@@ -73,6 +73,40 @@ def test_the_age_of_the_oldest(conn: Connection) -> None:
     assert value(conn, age) is None
 
 
+def test_the_oldest_that_is_not_settled(conn: Connection) -> None:
+    """Unread, leased, retrying or parked; not what is to be delivered later, or replayed."""
+    subscribe(conn, "g", "t")
+    age = "SELECT EXTRACT(epoch FROM clock_timestamp() - oldest_unsettled) FROM durable_notify.status()"
+    waiting = "SELECT retrying, parked FROM durable_notify.status()"
+    conn.execute("SELECT durable_notify.publish('t', '1', 'a', delay => '1 day')")
+    assert claim(conn, "g", 100) == []
+    assert value(conn, age) is None
+    conn.execute(
+        "SELECT durable_notify.publish_many('t', ARRAY[1,2,3]::text[]::jsonb[], '{a,a,b}')"
+    )
+    conn.execute("UPDATE durable_notify.outbox SET created_at = created_at - interval '1 hour'")
+    assert 3600 <= value(conn, age) < 3700
+    (held,) = claim(conn, "g", 1)
+    assert len(claim(conn, "g", 100)) == 1  # of key b; the other one of a is parked
+    conn.execute(
+        "SELECT durable_notify.settle(token, ids) FROM durable_notify.lease ORDER BY token DESC LIMIT 1"
+    )
+    assert 3600 <= value(conn, age) < 3700
+    assert conn.execute(waiting).fetchone() == (0, 1)
+    settle = "SELECT durable_notify.settle(%s, '{}', ARRAY[%s], '{}', '{1 hour}')"
+    conn.execute(settle, held)
+    assert 3600 <= value(conn, age) < 3700
+    assert conn.execute(waiting).fetchone() == (1, 1)
+    conn.execute("SELECT durable_notify.drop_retries('g', everything => true)")
+    for token, message_id in claim(conn, "g", 100):
+        conn.execute("SELECT durable_notify.settle(%s, ARRAY[%s])", [token, message_id])
+    assert value(conn, age) is None
+    conn.execute("SELECT durable_notify.start_replay('g', 't')")
+    conn.execute("SELECT durable_notify.advance_replays('g', '{t}')")
+    assert value(conn, age) is None
+    assert value(conn, "SELECT deferred FROM durable_notify.status()") > 1
+
+
 def test_much_is_estimated(conn: Connection) -> None:
     """Two topics have every second id each: neither its distance of ids is how many wait."""
     subscribe(conn, "g", "t", "u")
