@@ -225,6 +225,6 @@ class Payment(pydantic.BaseModel):
     ],
 )
 def test_errors_have_no_values_of_enums_and_tags(kind: Any, payload: Any, text: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(dn.errors.PayloadError) as caught:
         dn.Topic("t", kind).decode(payload)
     assert str(caught.value) == f"the payload is not {kind.__name__}: {text}"
