@@ -45,7 +45,12 @@ async def _consume(dsn: str, messages: int, page: int, topic: str = "orders") ->
         seen += 1
 
     consumer = AsyncConsumer(
-        dsn, group=uuid.uuid4().hex, topics=[topic], batch_size=page, until_empty=True, poll=None
+        dsn,
+        group=uuid.uuid4().hex,
+        topics=[topic],
+        batch_size=page,
+        until_empty=True,
+        poll_interval=None,
     )
     await consumer.run(handler)
     assert seen == messages
@@ -59,7 +64,12 @@ def _consume_in_threads(dsn: str, messages: int, page: int) -> None:
         seen += 1
 
     consumer = Consumer(
-        dsn, group=uuid.uuid4().hex, topics=["orders"], batch_size=page, until_empty=True, poll=None
+        dsn,
+        group=uuid.uuid4().hex,
+        topics=["orders"],
+        batch_size=page,
+        until_empty=True,
+        poll_interval=None,
     )
     consumer.run(handler)
     assert seen == messages

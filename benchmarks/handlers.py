@@ -17,6 +17,8 @@ import pydantic
 
 import durable_notify as dn
 from benchmarks.harness import Figure, Report, fill, machine, server
+from durable_notify.groups import Group
+from durable_notify.middleware import Handling
 
 
 class Counting(dn.Middleware):
@@ -25,7 +27,7 @@ class Counting(dn.Middleware):
     def __init__(self) -> None:
         self.running = 0
 
-    def handling(self, call: dn.Handling) -> Generator[None]:
+    def handling(self, call: Handling) -> Generator[None]:
         self.running += len(call.messages)
         try:
             yield
@@ -52,8 +54,8 @@ class _Run:
 
     def __init__(self, dsn: str, page: int) -> None:
         self._options: dict[str, Any] = {
-            "group": uuid.uuid4().hex, "batch_size": page, "until_empty": True, "poll": None,
-            "order_by": "none", "maintenance": False,
+            "group": Group(uuid.uuid4().hex, order_by="none"), "batch_size": page,
+            "until_empty": True, "poll_interval": None, "maintenance": False,
         }  # fmt: skip
         self._dsn = dsn
         self.seen = 0

@@ -16,6 +16,7 @@ import psycopg
 
 from durable_notify._async.consumer.consumer import AsyncConsumer
 from durable_notify._async.consumer.message import AsyncMessage
+from durable_notify.groups import Group
 
 #: How to publish a message and notify its listener by hand.
 BARE_PUBLISH = (
@@ -53,7 +54,9 @@ async def consume(dsn: str, topics: list[str], group: str) -> None:
         if isinstance(message.payload, dict) and "at" in message.payload:
             latencies.append(time.monotonic_ns() - message.payload["at"])
 
-    consumer = AsyncConsumer(dsn, group=group, topics=topics, start="now", poll=None)
+    consumer = AsyncConsumer(
+        dsn, group=Group(group, start="now"), topics=topics, poll_interval=None
+    )
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
         for topic in topics[:1]:
             await watcher.execute(f'LISTEN "durable_notify:{topic}"')
@@ -129,7 +132,7 @@ def publish(dsn: str, kind: str) -> None:
 async def sleep(dsn: str, topics: list[str], group: str) -> None:
     """Sleep on some topics."""
     told = await words()
-    async with AsyncConsumer(dsn, group=group, topics=topics, poll=None) as consumer:
+    async with AsyncConsumer(dsn, group=group, topics=topics, poll_interval=None) as consumer:
         await asleep(consumer)
         say("ready")
         await told.read()

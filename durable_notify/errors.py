@@ -219,7 +219,7 @@ class WorkNotDone(DurableNotifyError):
 class ListenUnavailable(DurableNotifyError):
     """Wake-ups do not reach the listening connection and polling is off.
 
-    A pooler in transaction mode does this. Set a direct ``listen_dsn``, or allow ``poll``.
+    A pooler in transaction mode does this. Set a direct ``listen_dsn``, or allow ``poll_interval``.
     """
 
 

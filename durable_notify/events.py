@@ -167,7 +167,7 @@ class Notified(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Polled(Event):
-    """A consumer polls without a wake-up: ``poll`` has passed, or something is due."""
+    """A consumer polls without a wake-up: ``poll_interval`` has passed, or something is due."""
 
     name = "polled"
     group: str

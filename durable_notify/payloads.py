@@ -12,6 +12,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict
 
 from .codecs import JsonText, T
+from .durations import Seconds, in_seconds
 from .errors import InvalidArgument, PayloadError, PayloadTooLarge
 from .topics import ByTopic, Topic, check_key, check_pattern
 
@@ -29,7 +30,6 @@ __all__ = [
     "JsonText",
     "NewMessage",
     "NewMessageOptions",
-    "Seconds",
     "Times",
     "as_json",
     "dedup_of",
@@ -52,10 +52,7 @@ _WITH_EXPONENT = re.compile(
 )
 _MAX_EXPONENT = 400  # no float has one so large
 
-_LONGEST = 1e9  # seconds, about 30 years
 type_of_bytes = (bytes, bytearray, memoryview)
-#: A length of time: a number of seconds, or a timedelta.
-Seconds = float | timedelta
 Dumps = Callable[[Any], str | bytes]  # bytes: what orjson and msgspec return
 
 
@@ -179,14 +176,7 @@ def dedup_of(message: NewMessage[Any]) -> tuple[str, timedelta] | None:
 
 
 def _length(name: str, value: Seconds | None, *, zero: bool = False) -> timedelta | None:
-    if value is None:
-        return None
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds <= _LONGEST or (seconds == 0 and not zero):
-        least = "0 or more" if zero else "a positive number of"
-        raise InvalidArgument(f"{name} must be from {least} seconds to 30 years, not {value!r}")
-    return timedelta(seconds=seconds)
+    return None if value is None else timedelta(seconds=in_seconds(name, value, zero=zero))
 
 
 #: Returns the payload of JSON text, or of bytes.

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import sql
 from .._core.sqlstate import reported
+from ..deprecated import with_retry_policy
 from ..dsn import safe_message
 from ..errors import InvalidArgument
+from ..groups import changed
 from ..models import (
     AccessGrant,
     AuditEntry,
@@ -21,7 +23,6 @@ from ..models import (
     SeekResult,
     TopicStatus,
 )
-from ..options import check_group_settings
 from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import LiteralString, Unpack
 
+    from ..groups import GroupSettings
     from ..models import DeadLetterFilter, ReplayFilter
-    from ..options import GroupSettings
     from ..topics import TopicName
     from .database.callers import Publishable
 
@@ -68,15 +69,17 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
     ) -> None:
-        """Change the options given; running consumers apply them at once.
+        """Change the options given, as of ``Group``; running consumers apply them at once.
+
+        None removes ``max_in_flight`` or ``rate_limit``.
 
         Raises:
             InvalidArgument: there is no such option, or its value is invalid.
             UnknownGroup: there is no group of this name.
         """
         group = check_group(group)
-        check_group_settings(settings)
-        await fetch_alone(connection, sql.CONFIGURE, (group, json.dumps(settings)))
+        options = json.dumps(changed(with_retry_policy({**settings})))
+        await fetch_alone(connection, sql.CONFIGURE, (group, options))
 
     async def notify_policy(self, connection: Publishable, topic: TopicName) -> str:
         """Return how a topic wakes its consumers: ``when_waiting``, ``always`` or ``never``."""

@@ -14,10 +14,13 @@ from psycopg.sql import SQL, Identifier
 from .. import schema
 from .._core import sql
 from .._core.capture_buffer import CaptureBuffer, Gap, Heard, Mark
+from .._core.checks import check_count
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
+from ..deprecated import old_spelling
 from ..dsn import safe_message
-from ..errors import CaptureIncomplete, InvalidArgument, ListenUnavailable
+from ..durations import in_seconds
+from ..errors import CaptureIncomplete, ListenUnavailable
 from ..topics import check_channel, check_topic
 from .concurrency import Event, Waiter, on_signals, spawn
 from .database.connection import (
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .._core.capture_buffer import Item
+    from ..durations import Seconds
+    from ..topics import TopicName
     from .database.connection import AsyncTimeoutConnection
 
 __all__ = ["AsyncCapture"]
@@ -70,8 +75,8 @@ class AsyncCapture:
         as_json: publish a payload that is valid JSON as JSON.
         max_waiting: how many notifications to buffer while they cannot be published. Beyond
             that, it stops listening until half of them are published.
-        heartbeat: how often to check that it still hears, in seconds.
-        grace: how long to try to publish what was heard after ``stop``, in seconds.
+        heartbeat_interval: how often to check that it still hears.
+        grace: how long to try to publish what was heard after ``stop``.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         say: called with a message for people when the state changes.
     """
@@ -91,31 +96,29 @@ class AsyncCapture:
     _batch = 0
     _since: str | None = None
 
+    @old_spelling({"heartbeat": "heartbeat_interval"}, positional=("channel", "topic"))
     def __init__(
         self,
         dsn: str,
-        channel: str,
-        topic: str,
         *,
+        channel: str,
+        topic: TopicName,
         as_json: bool = False,
         max_waiting: int = 10_000,
-        heartbeat: float = HEARTBEAT,
-        grace: float = 10.0,
+        heartbeat_interval: Seconds = HEARTBEAT,
+        grace: Seconds = 10.0,
         listen_dsn: str | None = None,
         say: Callable[[str], object] = log.info,
     ) -> None:
         self.channel = check_channel(channel)
         self.topic = check_topic(topic)
-        if max_waiting < 1 or heartbeat <= 0 or grace < 0:
-            raise InvalidArgument(
-                "max_waiting must be at least 1, heartbeat positive, grace 0 or more"
-            )
+        check_count("max_waiting", max_waiting)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._as_json = as_json
-        self._heartbeat = heartbeat
-        self._answer = min(ANSWER, heartbeat)
-        self._grace = grace
+        self._heartbeat = in_seconds("heartbeat_interval", heartbeat_interval)
+        self._answer = min(ANSWER, self._heartbeat)
+        self._grace = in_seconds("grace", grace, zero=True)
         self._say = say
         self._writer = uuid.uuid4().hex
         self._probe = f"durable_notify?{self._writer}"
@@ -123,10 +126,10 @@ class AsyncCapture:
         self._waiter = Waiter()
         registry = AsyncConnectionRegistry()
         self._publishing = AsyncReconnectingConnection(
-            dsn, "capture publisher", registry, heartbeat, 2 * heartbeat
+            dsn, "capture publisher", registry, self._heartbeat, 2 * self._heartbeat
         )
         self._asking = AsyncReconnectingConnection(
-            dsn, "capture probe", registry, heartbeat, self._answer
+            dsn, "capture probe", registry, self._heartbeat, self._answer
         )
         self._connection: AsyncTimeoutConnection | None = None
         self._awaited: tuple[str, Mark | None] | None = None

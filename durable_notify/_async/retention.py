@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .._core import sql
+from ..durations import in_seconds
 from ..errors import InvalidArgument
 from ..models import LostMessages, Retention, RetentionBlocker
 from ..topics import check_pattern
 from .database.callers import fetch_alone
 
 if TYPE_CHECKING:
+    from ..durations import Seconds
     from ..topics import TopicName
     from .database.callers import Publishable
 
@@ -26,7 +28,7 @@ class AsyncRetentionAdmin:
         connection: Publishable,
         topic: TopicName,
         *,
-        max_age: float | timedelta | None = None,
+        max_age: Seconds | None = None,
         max_bytes: int | None = None,
         when_settled: bool = False,
         on_lag: str = "block",
@@ -41,7 +43,7 @@ class AsyncRetentionAdmin:
 
         Args:
             topic: the topic, or a pattern; of several that match, the most specific applies.
-            max_age: remove messages so many seconds after they were published.
+            max_age: remove messages so long after they were published.
             max_bytes: remove the oldest messages beyond this size of the topic.
             when_settled: remove messages as soon as every group has settled them.
             on_lag: ``"block"``: keep what a group has not settled; ``"lose"``: remove it by age
@@ -53,18 +55,13 @@ class AsyncRetentionAdmin:
         Raises:
             InvalidArgument: the arguments contradict each other. Nothing has changed.
         """
-        if isinstance(max_age, (int, float)) and not isinstance(max_age, bool):
-            try:
-                max_age = timedelta(seconds=max_age)
-            except (OverflowError, ValueError):
-                raise InvalidArgument(f"max_age is not a number of seconds: {max_age!r}") from None
-        if max_age is not None and not isinstance(max_age, timedelta):
-            raise InvalidArgument(f"max_age must be seconds or a timedelta, not {max_age!r}")
+        seconds = in_seconds("max_age", max_age, optional=True)
+        age = None if seconds is None else timedelta(seconds=seconds)
         for name, size in (("max_bytes", max_bytes), ("alarm_bytes", alarm_bytes)):
             if size is not None and (not isinstance(size, int) or not 0 < size < 2**63):
                 raise InvalidArgument(f"{name} must be a positive whole number, not {size!r}")
         params = (
-            check_pattern(topic), max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact,
+            check_pattern(topic), age, max_bytes, when_settled, on_lag, alarm_bytes, compact,
             archive,
         )  # fmt: skip
         return list((await fetch_alone(connection, sql.SET_RETENTION, params))[0][0])

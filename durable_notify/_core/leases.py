@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ..durations import Seconds, in_seconds
 from ..errors import AlreadySettled, InvalidArgument, LeaseLost
 from .sanitize import sanitize_error, to_storable
 
@@ -35,26 +35,23 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """Redeliver the message after ``delay`` seconds, or by its group's backoff.
+    """Redeliver the message after a delay, or by its group's backoff.
 
     ``error`` is the reason to store: ``type``, ``message`` and ``traceback``.
     """
 
-    delay: float | timedelta | None = None
+    delay: Seconds | None = None
     error: Failure | None = None
 
     def __post_init__(self) -> None:
-        delay = self.delay
-        if isinstance(delay, timedelta):
-            object.__setattr__(self, "delay", delay := delay.total_seconds())
-        if delay is not None and not 0 <= delay < 10**9:
-            raise InvalidArgument(f"delay must be 0 or more seconds, not {delay!r}")
+        delay = in_seconds("delay", self.delay, zero=True, optional=True)
+        object.__setattr__(self, "delay", delay)
         object.__setattr__(self, "error", sanitize_error(self.error))
 
     @property
     def seconds(self) -> float | None:
         """The delay; None: by the group's backoff."""
-        return None if self.delay is None else float(self.delay)  # type: ignore[arg-type]
+        return self.delay  # type: ignore[return-value]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import psycopg
 from .._core import sql
 from ..archive import ArchivedMessage
 from ..dsn import safe_message
+from ..durations import in_seconds
 from ..errors import InvalidArgument
-from ..options import check_period
 from .concurrency import Event, aside, checkpoint, on_signals
 from .database.callers import fetch
 from .database.connection import TRANSIENT, connect
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..archive import Archive
+    from ..durations import Seconds
     from .database.connection import ConnectionRegistry, TimeoutConnection
     from .database.queries import Queries
 
@@ -54,11 +55,10 @@ class Maintenance:
 
     Args:
         dsn: a libpq connection string or URI. A round opens a connection of its own.
-        every: how many seconds after a round the next is due, in any process; 0: at once.
+        every: how long after a round the next is due, in any process; 0: at once.
         archive: receives messages before they are removed, if their policy says so.
-        inbox_age: for how many seconds ``once`` remembers a message, at least; None: for ever.
-        audit_age: for how many seconds the audit, losses and ended replays are kept; None: for
-            ever.
+        inbox_age: for how long ``once`` remembers a message, at least; None: for ever.
+        audit_age: for how long the audit, losses and ended replays are kept; None: for ever.
         on_step: called after each step with its name, its topic and how much it did.
     """
 
@@ -66,24 +66,23 @@ class Maintenance:
         self,
         dsn: str,
         *,
-        every: float = EVERY,
+        every: Seconds = EVERY,
         archive: Archive | None = None,
-        inbox_age: float | None = None,
-        audit_age: float | None = None,
+        inbox_age: Seconds | None = None,
+        audit_age: Seconds | None = None,
         on_step: Callable[[str, str | None, int], Any] | None = None,
     ) -> None:
-        check_period("every", every, least=0.0)
-        for name, age in (("inbox_age", inbox_age), ("audit_age", audit_age)):
-            if age is not None:
-                check_period(name, age)
         if archive is not None and not hasattr(archive, "begin"):
             raise InvalidArgument(
                 f"archive needs a method begin(topic, from_id, below): {archive!r}"
             )
         self._dsn = dsn
-        self._every = every
+        self._every = in_seconds("every", every, zero=True)
         self._archive = archive
-        self._ages = (inbox_age, audit_age)
+        self._ages = (
+            in_seconds("inbox_age", inbox_age, optional=True),
+            in_seconds("audit_age", audit_age, optional=True),
+        )
         self._on_step = on_step
         self._stopping = Event()
         self._registry: ConnectionRegistry | None = None

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
     from ..codecs import T
+    from ..durations import Seconds
     from ..events import OnEvent
     from ..middleware import Middleware
-    from ..payloads import Dumps, Seconds
+    from ..payloads import Dumps
     from ..topics import Topic, TopicName
     from .database.callers import Publishable
 
@@ -90,11 +91,11 @@ class Publisher:
             key: messages of one key belong together, and are delivered in order.
             headers: a mapping from str to JSON values, for metadata about the payload.
             deliver_at: the earliest time of delivery.
-            delay: the same in seconds from now, by the database's clock.
+            delay: the same as a time from now, by the database's clock.
             expires_at: groups do not receive the message from then on.
-            ttl: how many seconds the message can be delivered, from its time of delivery.
-            dedup_key: a second message with this key and topic within ``dedup_window`` seconds is
-                not published; the id of the first is returned. If another transaction is publishing
+            ttl: how long the message can be delivered, from its time of delivery.
+            dedup_key: a second message with this key and topic within ``dedup_window`` is not
+                published; the id of the first is returned. If another transaction is publishing
                 under the key, this waits for it to end.
 
         Raises:

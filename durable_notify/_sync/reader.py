@@ -14,6 +14,7 @@ import psycopg
 from .. import schema
 from .._core import sql
 from .._core.checkpoints import Checkpoints, closed
+from .._core.checks import check_count
 from .._core.emitter import EventEmitter
 from .._core.grant_hints import allowing, to_read
 from .._core.log_throttle import LogThrottle
@@ -21,10 +22,12 @@ from .._core.pacing import BusyPoller, backoff
 from .._core.position import BEGINNING, Position, decode, encode
 from .._core.topic_set import TopicSet, after
 from ..codecs import T
+from ..deprecated import INTERVALS, old_spelling
 from ..dsn import safe_message
+from ..durations import in_seconds
 from ..errors import ConsumerClosed, InvalidArgument
 from ..models import ReadMessage
-from ..options import check_on_event, check_reading, check_waiting
+from ..options import check_on_event
 from ..payloads import Decoder
 from ..topics import check_topics, listed, matches
 from .concurrency import Event
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from ..durations import Seconds
     from ..events import OnEvent
     from ..topics import Topic, TopicName
     from .database.connection import TimeoutConnection
@@ -56,7 +60,7 @@ class Reader(Generic[T]):
     For caches, live pages and other programs that need every message in every process. There is
     nothing to acknowledge. Keep ``message.token`` to continue after that message::
 
-        with Reader(dsn, ["prices"], start="latest") as reader:
+        with Reader(dsn, topics=["prices"], start="latest") as reader:
             for message in reader:
                 prices[message.key] = message.payload
 
@@ -75,10 +79,11 @@ class Reader(Generic[T]):
             once. It skips earlier messages without a key, and a token of these first messages
             stands for the end of them all.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
-        poll: how often to poll without a wake-up, in seconds; None switches polling off.
-        idle_poll: replaces ``poll`` for a database that may be suspended: see ``ConsumerOptions``.
-        heartbeat: how often to check that connections are alive. A read without an answer within
-            two heartbeats is retried on another connection.
+        poll_interval: how often to poll without a wake-up; None switches polling off.
+        idle_poll_interval: replaces ``poll_interval`` for a database that may be suspended: see
+            ``ConsumerOptions``.
+        heartbeat_interval: how often to check that connections are alive. A read without an answer
+            within two heartbeats is retried on another connection.
         batch_size: the most messages to read at once.
         until_empty: stop once nothing is left to read.
         on_event: a function, or several, called with the events of its listening connection
@@ -89,13 +94,13 @@ class Reader(Generic[T]):
     def __init__(
         self,
         dsn: str,
-        topics: Iterable[Topic[T]],
         *,
+        topics: Iterable[Topic[T]],
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
-        poll: float | None = 30.0,
-        idle_poll: float | None = None,
-        heartbeat: float = HEARTBEAT,
+        poll_interval: Seconds | None = 30.0,
+        idle_poll_interval: Seconds | None = None,
+        heartbeat_interval: Seconds = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
         on_event: OnEvent | Sequence[OnEvent] | None = None,
@@ -104,34 +109,35 @@ class Reader(Generic[T]):
     def __init__(
         self: Reader[Any],
         dsn: str,
-        topics: Iterable[TopicName],
         *,
+        topics: Iterable[TopicName],
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
-        poll: float | None = 30.0,
-        idle_poll: float | None = None,
-        heartbeat: float = HEARTBEAT,
+        poll_interval: Seconds | None = 30.0,
+        idle_poll_interval: Seconds | None = None,
+        heartbeat_interval: Seconds = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
         on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None: ...
+    @old_spelling(INTERVALS, positional=("topics",))
     def __init__(
         self,
         dsn: str,
-        topics: Iterable[TopicName],
         *,
+        topics: Iterable[TopicName],
         start: str | datetime = "beginning",
         listen_dsn: str | None = None,
-        poll: float | None = 30.0,
-        idle_poll: float | None = None,
-        heartbeat: float = HEARTBEAT,
+        poll_interval: Seconds | None = 30.0,
+        idle_poll_interval: Seconds | None = None,
+        heartbeat_interval: Seconds = HEARTBEAT,
         batch_size: int = 500,
         until_empty: bool = False,
         on_event: OnEvent | Sequence[OnEvent] | None = None,
     ) -> None:
         check_on_event(on_event)
-        check_reading(start, poll, batch_size)
-        check_waiting(idle_poll, heartbeat)
+        _check_start(start)
+        check_count("batch_size", batch_size, 10_000)
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         given = listed(topics)
@@ -146,9 +152,9 @@ class Reader(Generic[T]):
             self._log, self._positions = decode(start)  # type: ignore[arg-type]
         self._checkpoints: dict[str, Checkpoints] = {}
         self._from_token = known
-        self._poll = poll
-        self._idle_poll = idle_poll
-        self._heartbeat = heartbeat
+        self._poll = in_seconds("poll_interval", poll_interval, optional=True)
+        self._idle_poll = in_seconds("idle_poll_interval", idle_poll_interval, optional=True)
+        self._heartbeat = in_seconds("heartbeat_interval", heartbeat_interval)
         self._last = ""  # the topic read last
         self._batch_size = batch_size
         self._until_empty = until_empty
@@ -404,3 +410,11 @@ class Reader(Generic[T]):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _check_start(start: str | datetime) -> None:
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidArgument("start has no time zone: give an aware datetime")
+    elif not isinstance(start, str):
+        raise InvalidArgument(f"start must be a word, a token or a datetime, not {start!r}")

@@ -2,7 +2,7 @@
 
 ::
 
-    Capture(dsn, "orders_changed", "orders").run()
+    Capture(dsn, channel="orders_changed", topic="orders").run()
 """
 
 from .._async.capture import AsyncCapture

@@ -2,7 +2,7 @@
 
 ::
 
-    await AsyncIngest(dsn, source="amqp://localhost", queue="orders", topic="orders").run()
+    await AsyncIngest(dsn, broker_url="amqp://localhost", queue="orders", topic="orders").run()
 
 An ingest is a service that runs by itself, so there is no synchronous twin.
 """
@@ -30,16 +30,22 @@ from .._async.database.connection import (
     connect,
 )
 from .._async.publisher import AsyncPublisher
+from .._core.checks import check_count
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
+from ..deprecated import old_spelling
 from ..dsn import safe_message
+from ..durations import in_seconds
 from ..errors import BrokerUnavailable, InvalidArgument
-from ..payloads import NewMessage, dedup_of, encode
+from ..payloads import NewMessage, encode
 from ..topics import check_key, check_topic
 from .broker import broker_class, unless_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from ..durations import Seconds
+    from ..topics import TopicName
 
 __all__ = ["AsyncIngest", "IncomingMessage", "Source", "put"]
 
@@ -89,48 +95,47 @@ class AsyncIngest:
     """Publishes messages of a broker to a topic.
 
     It acknowledges only what has committed, so that nothing is lost. If an acknowledgement is lost,
-    the broker redelivers the message; for ``window`` seconds the ingest knows its id, and does not
+    the broker redelivers the message; for ``dedup_window`` the ingest knows its id, and does not
     publish it twice.
 
     Args:
         dsn: a libpq connection string or URI.
-        source: the broker's URL: ``amqp://``, ``kafka://`` or ``nats://``.
+        broker_url: the broker's URL: ``amqp://``, ``kafka://`` or ``nats://``.
         queue: RabbitMQ's queue, Kafka's topic, or NATS's stream.
         topic: the topic to publish to.
         group: Kafka's consumer group, or the name of NATS's durable consumer.
         batch: the most messages in one transaction.
-        window: how long ids are remembered, in seconds.
+        dedup_window: how long ids are remembered.
         refused: the topic for messages that the database refuses; by default ``TOPIC.refused``.
 
     Raises:
         InvalidArgument: the URL, a name or an option cannot work.
     """
 
+    @old_spelling({"source": "broker_url", "window": "dedup_window"})
     def __init__(
         self,
         dsn: str,
         *,
-        source: str,
+        broker_url: str,
         queue: str,
-        topic: str,
+        topic: TopicName,
         group: str = "durable-notify",
         batch: int = 500,
-        window: float = WINDOW,
+        dedup_window: Seconds = WINDOW,
         refused: str | None = None,
     ) -> None:
-        check_topic(topic)
+        topic = check_topic(topic)
         self._refused = check_topic(f"{topic}.refused" if refused is None else refused)
-        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10_000:  # noqa: PLR2004
-            raise InvalidArgument(f"batch must be a whole number from 1 to 10000, not {batch!r}")
+        check_count("batch", batch, 10_000)
         for what, name in (("queue", queue), ("group", group)):
             if not isinstance(name, str) or not name:
                 raise InvalidArgument(f"{what} must be a str that is not empty, not {name!r}")
-        dedup_of(NewMessage(None, dedup_key="x", dedup_window=window))
-        self._source: Source = broker_class(source, "Source")(source, queue, group)
+        self._window = in_seconds("dedup_window", dedup_window)
+        self._source: Source = broker_class(broker_url, "Source")(broker_url, queue, group)
         self._dsn = dsn
         self._topic = topic
         self._batch = batch
-        self._window = window
         # JSON passes unchanged: decoding and encoding would change a number of 20 digits.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
         self._connection = AsyncReconnectingConnection(

@@ -24,6 +24,7 @@ from .._async.consumer.consumer import AsyncConsumer
 from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
+from ..deprecated import INTERVALS, old_spelling
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
 from ..models import ReadMessage
 from ..payloads import Decode, Decoder, JsonText, members
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias, Unpack
 
     from .._async.consumer.message import AsyncMessage
+    from ..groups import Group
     from ..options import ConsumerSettings
     from ..topics import TopicName
     from .broker import Broker, Outcome, Report
@@ -104,7 +106,7 @@ class AsyncRelay:
     Args:
         dsn: a libpq connection string or URI.
         broker_url: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
-        group: the consumer group.
+        group: the consumer group: its name, or a ``Group`` with options.
         topics: the topics to relay, or patterns.
         routes: by topic or pattern, the values of the broker's fields, such as
             ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
@@ -118,12 +120,13 @@ class AsyncRelay:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
+    @old_spelling({"to": "broker_url", **INTERVALS}, of_group=True)
     def __init__(
         self,
         dsn: str,
         *,
         broker_url: str,
-        group: str,
+        group: str | Group,
         topics: Iterable[TopicName],
         routes: Mapping[str, Mapping[str, str]] | None = None,
         cloudevents: bool = False,

@@ -27,8 +27,9 @@ __all__ = ["capture"]
 @click.option("--keep", type=click.IntRange(1), default=10_000, show_default=True, metavar="N",
               help="How many notifications to keep while they cannot be published. Past that, it "
               "stops listening until half of them are published.")  # fmt: skip
-@click.option("--heartbeat", type=click.FloatRange(0.1, 3600), default=15.0, show_default=True,
-              metavar="SECONDS", help="How often to check that it still hears.")  # fmt: skip
+@click.option("--heartbeat-interval", type=click.FloatRange(0.1, 3600), default=15.0,
+              show_default=True, metavar="SECONDS",
+              help="How often to check that it still hears.")  # fmt: skip
 @click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
               "listening, if --dsn leads through a pooler.")  # fmt: skip
 @pass_database
@@ -39,7 +40,7 @@ def capture(
     topic: str,
     as_json: bool,
     keep: int,
-    heartbeat: float,
+    heartbeat_interval: float,
     listen_dsn: str | None,
 ) -> None:
     """Publish what is sent to CHANNEL with NOTIFY to a topic, for as long as it runs.
@@ -56,8 +57,8 @@ def capture(
     check_channel(channel)  # before a database is looked for
     check_topic(topic)
     capturing = Capture(
-        database.dsn, channel, topic,
-        as_json=as_json, max_waiting=keep, heartbeat=heartbeat, listen_dsn=listen_dsn,
+        database.dsn, channel=channel, topic=topic, as_json=as_json, max_waiting=keep,
+        heartbeat_interval=heartbeat_interval, listen_dsn=listen_dsn,
         say=lambda words: say(shown(words)),
     )  # fmt: skip
     for line in not_promised(channel):

@@ -11,6 +11,7 @@ import click
 
 from .._core.signals import handle_signals
 from .._sync.consumer.consumer import Consumer
+from ..groups import Group
 from .common import common, listen_dsn, pass_database
 from .errors import Failure
 from .handler import Handler, run_handler
@@ -91,18 +92,19 @@ def consume(
     if start not in ("beginning", "now"):
         with database.connect("consume") as connection:
             start = resolve(start, connection)
-    settings: ConsumerSettings = {"start": start, "lease": lease, "until_empty": until_empty}
+    joined = Group(group, start=start)
+    settings: ConsumerSettings = {"lease": lease, "until_empty": until_empty}
     if limit is not None:  # claim no message that will not be printed
         settings["batch_size"] = min(limit, 500)
         settings["prefetch"] = min(limit, 2000)
     settings["on_event"] = observed.on_event
     settings["middleware"] = observed.middleware
     if handler is not None:
-        where = {"group": group, "topics": topics, "listen_dsn": listen_dsn}
+        where = {"group": joined, "topics": topics, "listen_dsn": listen_dsn}
         run_handler(database.dsn, handler, concurrency, observed, {**where, **settings})
         return
     consumer = _AsWritten(
-        database.dsn, group=group, topics=topics, listen_dsn=listen_dsn, **settings
+        database.dsn, group=joined, topics=topics, listen_dsn=listen_dsn, **settings
     )
     _print(consumer, limit, observed, database.dsn)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.admin import Admin
+from ..groups import RetryPolicy
 from .common import common, confirm, pass_database
 from .params import json_line, resolve, shown_age
 from .tables import print_table, table_of
@@ -56,6 +57,13 @@ def list_groups(database: Database, as_json: bool) -> None:
     print_table(table_of(columns, rows))
 
 
+#: Options that are parts of a RetryPolicy.
+_POLICY = {
+    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
+    "retry_max": "max",
+}  # fmt: skip
+
+
 def _settings(command: Any) -> Any:
     """Add the options of a group."""
     for option in reversed(
@@ -98,6 +106,9 @@ def configure(database: Database, /, name: str, **settings: Any) -> None:
     for limit in ("max_in_flight", "rate_limit"):
         if given.get(limit) == 0:
             given[limit] = None
+    policy = {of: given.pop(name) for name, of in _POLICY.items() if name in given}
+    if policy:
+        given["retry"] = RetryPolicy(**policy)
     with database.connect("group") as connection:
         Admin().configure(connection, name, **given)
     click.echo(f"group {name} is changed; running consumers apply it at once")

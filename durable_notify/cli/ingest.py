@@ -50,8 +50,8 @@ def ingest(
     acknowledged to the broker; redelivered ones are published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
-        AsyncIngest, source=source, queue=queue, topic=to, group=group, batch=batch, window=window,
-        refused=refused,
+        AsyncIngest, broker_url=source, queue=queue, topic=to, group=group, batch=batch,
+        dedup_window=window, refused=refused,
     )  # fmt: skip
     make("")  # refuses invalid arguments before it looks for a database
     ingesting = make(database.dsn)

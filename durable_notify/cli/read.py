@@ -55,7 +55,7 @@ def read(
         with database.connect("read") as connection:
             start = resolve(start, connection)
     reader = Reader(
-        database.dsn, topics, start=start, listen_dsn=listen_dsn, until_empty=until_empty
+        database.dsn, topics=topics, start=start, listen_dsn=listen_dsn, until_empty=until_empty
     )
     output = Output()
     output.when_closed(reader.stop)

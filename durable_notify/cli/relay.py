@@ -10,6 +10,7 @@ import click
 
 from ..brokers.relay import AsyncRelay
 from ..brokers.routes import parse_routes
+from ..groups import Group
 from .common import common, listen_dsn, pass_database
 from .params import Moment, resolve
 
@@ -65,15 +66,15 @@ def relay(
     """
     given = parse_routes(routes)  # before it looks for a database
     make = functools.partial(
-        AsyncRelay, broker_url=to, group=group, topics=topics, routes=given,
+        AsyncRelay, broker_url=to, topics=topics, routes=given,
         cloudevents=cloudevents, batch=batch, listen_dsn=listen_dsn, lease=lease,
         until_empty=until_empty,
     )  # fmt: skip
-    make("")  # refuses invalid arguments
+    make("", group=group)  # refuses invalid arguments
     if start not in ("beginning", "now"):
         with database.connect("consume") as connection:
             start = resolve(start, connection)
-    relaying = make(database.dsn, start=start)
+    relaying = make(database.dsn, group=Group(group, start=start))
     asyncio.run(relaying.run())
     more = f", {relaying.rejected} rejected" if relaying.rejected else ""
     click.echo(f"ended: {relaying.sent} sent{more}", err=True)

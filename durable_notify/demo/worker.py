@@ -36,7 +36,7 @@ def main() -> None:
     logging.getLogger("durable_notify").setLevel(logging.ERROR)
     # No polling: wake-ups alone must suffice.
     with Consumer(
-        dsn, group=GROUP, topics=[TOPIC], lease=LEASE, poll=None, until_empty=until_empty
+        dsn, group=GROUP, topics=[TOPIC], lease=LEASE, poll_interval=None, until_empty=until_empty
     ) as consumer:
         say("ready")
         for number, message in enumerate(consumer, 1):

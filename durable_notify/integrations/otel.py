@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..middleware import Publishing
 
-__all__ = ["Metrics", "Tracing", "processing"]
+__all__ = ["Metrics", "Tracing", "context_of", "processing"]
 
 SYSTEM = "durable_notify"
 #: The buckets that the conventions advise.

@@ -156,9 +156,8 @@ class Worker:
             options |= {
                 "group": self._group.name, "once": promise.once,
                 "is_async": (number + turn) % 2 == 0,
-                "settings": {"lease": self._plan.lease, "poll": self._plan.poll,
-                             "order_by": promise.order_by, "max_attempts": 100_000,
-                             "retry_base": 0.02, "retry_max": 0.2},
+                "order_by": promise.order_by,
+                "settings": {"lease": self._plan.lease, "poll_interval": self._plan.poll},
             }  # fmt: skip
         with (self._folder / "workers.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module

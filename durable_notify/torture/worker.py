@@ -25,6 +25,7 @@ from .._async.consumer.consumer import AsyncConsumer
 from .._sync.consumer.consumer import Consumer
 from .._sync.publisher import Publisher
 from ..errors import SettleError
+from ..groups import Group, OrderBy, RetryPolicy
 from ..payloads import NewMessage
 from .history import Event
 
@@ -59,6 +60,7 @@ class Options:
     first: int = 0  # a publisher's first number
     rate: float = 50.0  # about how many transactions a second
     group: str = ""
+    order_by: OrderBy = "none"
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     once: bool = False
     work: float = 0.02  # the longest time a handler takes, in seconds
@@ -239,7 +241,9 @@ class Brief(logging.Formatter):
 def consume(options: Options) -> None:
     """Consume until stopped; retry if the database is not available at the start."""
     handling = Handling(options)
-    about = {"group": options.group, "topics": TOPICS, **options.settings}
+    retry = RetryPolicy(max_attempts=100_000, base=0.02, max=0.2)
+    group = Group(options.group, order_by=options.order_by, retry=retry)
+    about = {"group": group, "topics": TOPICS, **options.settings}
     while True:
         try:
             if options.is_async:

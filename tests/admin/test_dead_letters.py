@@ -32,7 +32,7 @@ async def give_up(api: Api, dsn: str, conn: Connection) -> list[int]:
             ("t", "key", "a"), ("t", "value", "a"), ("t", "key", "b"), ("u", "value", None)
         )
     ]  # fmt: skip
-    options = {"topics": ["t", "u"], "max_attempts": 1, "until_empty": True}
+    options = {"topics": ["t", "u"], "retry": dn.RetryPolicy(max_attempts=1), "until_empty": True}
     await with_timeout(api.consumer(dsn, **options).run(Recorder(fail)))
     return sent
 
@@ -119,14 +119,14 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
         for action in (admin.redrive, admin.discard):
             with pytest.raises(dn.InvalidArgument, match="everything"):
                 await maybe_await(action(mine, "g"))
-            with pytest.raises(dn.UnknownGroup):
+            with pytest.raises(dn.errors.UnknownGroup):
                 await maybe_await(action(mine, "unknown", everything=True))
             with pytest.raises(dn.InvalidArgument, match="unknown condition"):
                 await maybe_await(action(mine, "g", colour="red"))
             with pytest.raises(dn.InvalidArgument, match="time zone"):
                 await maybe_await(action(mine, "g", since=dt.datetime(2020, 1, 1)))  # noqa: DTZ001
         conn.execute("DELETE FROM durable_notify.outbox WHERE id = %s", [sent[1]])
-        with pytest.raises(dn.MessageNotFound, match=str(sent[1])):
+        with pytest.raises(dn.errors.MessageNotFound, match=str(sent[1])):
             await maybe_await(admin.redrive(mine, "g", everything=True))
     assert len(dn.Admin().dead_letters(conn)) == 4
 

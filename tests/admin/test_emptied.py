@@ -65,7 +65,7 @@ def fill(dsn: str, conn: Connection) -> None:
     publisher.publish_many(conn, "t", [1, 2, 3])
     publisher.publish(conn, "t", 4, dedup_key="once")
     conn.execute("SELECT durable_notify.subscribe('g', '{t,p.*}')")
-    dn.Admin().configure(conn, "g", max_attempts=7, rate_limit=1000)
+    dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=7), rate_limit=1000)
     consumer = dn.Consumer(dsn, group="g", topics=["t"])
     with consumer:
         message = next(consumer)
@@ -123,7 +123,7 @@ def test_groups_start_from_the_beginning(dsn: str, conn: Connection) -> None:
 @contextmanager
 def running(dsn: str, seen: list[Any], ended: list[BaseException]) -> Iterator[None]:
     """A consumer that runs all the while."""
-    consumer = dn.Consumer(dsn, group="g", topics=["t"], poll=None)
+    consumer = dn.Consumer(dsn, group="g", topics=["t"], poll_interval=None)
 
     def run() -> None:
         try:
@@ -163,7 +163,7 @@ def test_consumers_that_run_end_with_their_group(dsn: str, conn: Connection) -> 
         schema.empty_all(dsn)
         publisher.publish(conn, "t", 2)
         eventually(lambda: ended)
-    assert isinstance(ended[0], dn.UnknownGroup)
+    assert isinstance(ended[0], dn.errors.UnknownGroup)
 
 
 def test_it_is_part_of_a_transaction(dsn: str, conn: Connection) -> None:
@@ -214,8 +214,8 @@ def test_after_a_truncate_of_all_tables(dsn: str, conn: Connection, how: str) ->
     conn.execute("SELECT durable_notify._set_closed_below(1000000, '3')")
     truncate(conn, how, frozenset({"schema_version"}))
     publisher.publish(conn, "t", 1)
-    for call in (lambda: consumed(dsn), lambda: next(dn.Reader(dsn, ["t"]).__enter__())):
-        with pytest.raises(dn.ForeignCluster) as error:
+    for call in (lambda: consumed(dsn), lambda: next(dn.Reader(dsn, topics=["t"]).__enter__())):
+        with pytest.raises(dn.errors.ForeignCluster) as error:
             call()
         for words in (
             "cluster_identity is empty",
@@ -257,7 +257,7 @@ def test_after_a_truncate_of_the_version_as_well(dsn: str, conn: Connection) -> 
             SchemaError, match="schema_version is empty, as after a TRUNCATE"
         ) as error:
             call()
-        assert not isinstance(error.value, dn.SchemaMissing)
+        assert not isinstance(error.value, dn.errors.SchemaMissing)
     remedy = str(error.value).split("`")[1]
     conn.execute(remedy.encode())
     schema.migrate(dsn)

@@ -131,9 +131,9 @@ async def test_consumers_and_readers_end_with_the_remedy(
 ) -> None:
     send(conn, [1])
     restored(conn)
-    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
+    with pytest.raises(dn.errors.ForeignCluster, match="durable-notify reanchor"):
         await with_timeout(api.consumer(dsn, group="g", until_empty=True).run(print))
-    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
+    with pytest.raises(dn.errors.ForeignCluster, match="durable-notify reanchor"):
         await read_everything(api, dsn)
     async with api.connect(dsn, autocommit=True) as own:
         assert await maybe_await(api.Admin().reanchor(own)) == []

@@ -232,14 +232,14 @@ async def test_errors(api: Api, dsn: str, conn: Connection) -> None:
         ):
             with pytest.raises(dn.InvalidArgument):
                 await maybe_await(admin.start_replay(mine, "g", "t", **bad))
-        with pytest.raises(dn.UnknownGroup):
+        with pytest.raises(dn.errors.UnknownGroup):
             await maybe_await(admin.start_replay(mine, "unknown", "t"))
-        with pytest.raises(dn.UnknownTopic):
+        with pytest.raises(dn.errors.UnknownTopic):
             await maybe_await(admin.start_replay(mine, "g", "u"))
         for bad in ({}, {"after": 1, "now": True}, {"after": -1}):
             with pytest.raises(dn.InvalidArgument):
                 await maybe_await(admin.seek(mine, "g", "t", **bad))
-        with pytest.raises(dn.UnknownTopic):
+        with pytest.raises(dn.errors.UnknownTopic):
             await maybe_await(admin.seek(mine, "g", "u", now=True))
         assert [job.state for job in await maybe_await(admin.replay_jobs(mine))] == ["running"]
 
@@ -259,15 +259,17 @@ async def test_seek(api: Api, dsn: str, conn: Connection) -> None:
         )
         assert await maybe_await(
             admin.seek(mine, "g", "t", since=middle, dry_run=True)
-        ) == dn.SeekResult(0, 4)
-        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[6])) == dn.SeekResult(0, 7)
+        ) == dn.models.SeekResult(0, 4)
+        assert await maybe_await(admin.seek(mine, "g", "t", after=sent[6])) == dn.models.SeekResult(
+            0, 7
+        )
         seen = Recorder()
         await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
         assert seen.ids == sent[7:]
         assert await maybe_await(
             admin.seek(mine, "g", "t", after=sent[8], why="w")
-        ) == dn.SeekResult(1, 0)
-        assert await maybe_await(admin.seek(mine, "g", "t", now=True)) == dn.SeekResult(0, 1)
+        ) == dn.models.SeekResult(1, 0)
+        assert await maybe_await(admin.seek(mine, "g", "t", now=True)) == dn.models.SeekResult(0, 1)
         (entry,) = [
             entry for entry in await maybe_await(admin.audit(mine, "g")) if entry.why == "w"
         ]

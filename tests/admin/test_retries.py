@@ -25,7 +25,7 @@ def sent(conn: Connection) -> list[int]:
         for topic, payload, key in (("t", 1, "a"), ("t", 2, "b"), ("u", 3, "a"), ("t", 4, "a"))
     ]
     conn.execute("SELECT durable_notify.subscribe('g', '{t,u}')")
-    dn.Admin().configure(conn, "g", retry_base=3600, retry_max=3600, max_attempts=5)
+    dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=5, base=3600, max=3600))
     fail(conn)
     return ids
 
@@ -133,13 +133,13 @@ def test_refused(conn: Connection, sent: list[int]) -> None:
     for change in (dn.Admin().retry_now, dn.Admin().drop_retries):
         with pytest.raises(dn.InvalidArgument, match="no condition"):
             change(conn, "g")
-        with pytest.raises(dn.UnknownGroup):
+        with pytest.raises(dn.errors.UnknownGroup):
             change(conn, "h", everything=True)
         with pytest.raises(dn.InvalidArgument, match="unknown condition"):
             change(conn, "g", colour="red")  # type: ignore[call-arg]
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         dn.Admin().retries(conn, "h")
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         dn.Admin().retry_counts(conn, "h")
     assert len(dn.Admin().retries(conn)) == 3
 

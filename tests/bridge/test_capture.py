@@ -86,7 +86,7 @@ def test_channels_that_are_refused(channel: str, word: str) -> None:
     with pytest.raises(dn.InvalidArgument, match=word):
         check_channel(channel)
     with pytest.raises(dn.InvalidArgument, match=word):
-        Capture("host=/nowhere", channel, "t")
+        Capture("host=/nowhere", channel=channel, topic="t")
 
 
 def test_bad_arguments() -> None:
@@ -359,7 +359,7 @@ def test_any_mixture_of_notify_and_pg_notify(seed: int, dsn: str, conn: Connecti
     with (
         psycopg.connect(dsn) as old,
         # A server that a busy machine makes late must not seem dead: what it sends then is a gap.
-        capturing(rng.choice(["sync", "async"]), dsn, "c", "c", heartbeat=30.0) as running,
+        capturing(rng.choice(["sync", "async"]), dsn, "c", "c", heartbeat_interval=30.0) as running,
     ):
         durably(old, "c", "late")
         running.listens()
@@ -399,7 +399,7 @@ def test_it_is_kept_while_it_cannot_be_published(api: str, dsn: str, conn: Conne
 
 
 def test_what_is_kept_is_counted_if_it_has_to_end(api: str, dsn: str, conn: Connection) -> None:
-    with capturing(api, dsn, "c", "t", grace=0.1, heartbeat=0.5) as running:
+    with capturing(api, dsn, "c", "t", grace=0.1, heartbeat_interval=0.5) as running:
         running.listens()
         with psycopg.connect(dsn) as locking:
             locking.execute("LOCK TABLE durable_notify.outbox IN ACCESS EXCLUSIVE MODE")

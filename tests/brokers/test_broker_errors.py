@@ -19,6 +19,7 @@ from durable_notify.brokers import relay as relays
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
+from tests.support.api import with_group
 from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
 from tests.support.wait import eventually
 
@@ -58,7 +59,7 @@ def publish(dsn: str, topic: str, *payloads: Any) -> None:
         )
 
 
-def dead(dsn: str) -> list[dn.DeadLetter]:
+def dead(dsn: str) -> list[dn.models.DeadLetter]:
     with psycopg.connect(dsn) as connection:
         return list(dn.Admin().dead_letters(connection, "relay"))
 
@@ -72,8 +73,8 @@ async def until(what: Callable[[], Any], seconds: float = 30) -> None:
 @contextlib.asynccontextmanager
 async def relaying(dsn: str, to: str, **options: Any) -> AsyncIterator[AsyncRelay]:
     """A running relay that has sent one message."""
-    options = {"topics": [">"], "poll": 0.2} | options
-    relay = AsyncRelay(dsn, broker_url=to, group="relay", **options)
+    options = {"group": "relay", "topics": [">"], "poll_interval": 0.2} | options
+    relay = AsyncRelay(dsn, broker_url=to, **with_group(options))
     publish(dsn, "first", 0)
     running = asyncio.create_task(relay.run())
     try:
@@ -190,7 +191,7 @@ async def test_redis_waits(
 ) -> None:
     client = redis_of(redis_server)
     caplog.set_level("DEBUG", "durable_notify")
-    async with relaying(dsn, redis_server.url, max_attempts=1) as relay:
+    async with relaying(dsn, redis_server.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         back = await asyncio.to_thread(REDIS_WAITS[code], client)
         try:
             await waits(dsn, relay, caplog, f"Redis says: {code}")
@@ -250,7 +251,7 @@ async def test_redis_does_not_tell_its_limit(
 ) -> None:
     """One that is too large breaks the connection for all in its batch: the others pass."""
     monkeypatch.setattr(relays, "PASSED", 2)
-    async with relaying(dsn, redis_server.url, max_attempts=1) as relay:
+    async with relaying(dsn, redis_server.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         relay._broker._bulk = 2**40  # type: ignore[attr-defined]
         publish(dsn, "big", "x" * 1_500_000)
         publish(dsn, "other", *range(5))
@@ -286,7 +287,7 @@ async def test_a_route_that_was_there(
 ) -> None:
     """NO_ROUTE is final, but where there was one: a queue made again, or whose node is down."""
     await queue_of(rabbit, "first")
-    async with relaying(dsn, rabbit.url, max_attempts=1) as relay:
+    async with relaying(dsn, rabbit.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         publish(dsn, "nowhere", 1)
         await until(lambda: relay.rejected == 1)
         await deleted(rabbit, "first")
@@ -306,7 +307,7 @@ async def test_a_queue_whose_node_is_down(
     """A classic queue whose node is down answers NO_ROUTE: the broker knows of no live queue."""
     await queue_of(rabbit, "first")
     name = 'rabbit_misc:r(<<"/">>, queue, <<"first">>)'
-    async with relaying(dsn, rabbit.url, max_attempts=1) as relay:
+    async with relaying(dsn, rabbit.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         # As rabbit_amqqueue:on_node_down() leaves it: the durable record alone.
         found = await asyncio.to_thread(
             ctl, rabbit, "eval", f"Q = mnesia:dirty_read(rabbit_durable_queue, {name}), "
@@ -368,7 +369,7 @@ async def test_what_rabbitmq_refuses(dsn: str, rabbit: RabbitMQ) -> None:
         await channel.declare_exchange("inside", "topic", internal=True, durable=True)
     routes = {"none": {"exchange": "no{key}"}, "forbidden": {"exchange": "insid{topic}"}}
     routes["forbidden"] = {"exchange": "inside"}
-    async with relaying(dsn, rabbit.url, routes=routes, retry_base=60) as relay:
+    async with relaying(dsn, rabbit.url, routes=routes, retry=dn.RetryPolicy(base=60)) as relay:
         publish(dsn, "none", SECRET)
         publish(dsn, "forbidden", SECRET)
         publish(dsn, "full", SECRET)
@@ -428,7 +429,7 @@ async def test_what_nats_refuses(dsn: str, nats_server: Nats) -> None:
     await stream_of(nats_server, "first", "first")
     await stream_of(nats_server, "small", "small", max_msg_size=100)
     await stream_of(nats_server, "full", "full", max_msgs=1, discard="new")
-    async with relaying(dsn, nats_server.url, retry_base=60) as relay:
+    async with relaying(dsn, nats_server.url, retry=dn.RetryPolicy(base=60)) as relay:
         publish(dsn, "nowhere", SECRET)
         publish(dsn, "small", SECRET + "x" * 200)
         publish(dsn, "full", 1)
@@ -454,7 +455,7 @@ async def test_a_stream_that_was_there(
     dsn: str, nats_server: Nats, caplog: pytest.LogCaptureFixture
 ) -> None:
     await stream_of(nats_server, "first", "first")
-    async with relaying(dsn, nats_server.url, max_attempts=1) as relay:
+    async with relaying(dsn, nats_server.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         await no_stream(nats_server, "first")
         await waits(dsn, relay, caplog, "an earlier message was accepted there")
         await stream_of(nats_server, "first", "first")
@@ -469,7 +470,7 @@ async def test_a_stream_that_is_sealed(
     import nats
 
     await stream_of(nats_server, "first", "first")
-    async with relaying(dsn, nats_server.url, max_attempts=1) as relay:
+    async with relaying(dsn, nats_server.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         client = await nats.connect(nats_server.url)
         about = await client.jetstream().stream_info("first")
         about.config.sealed = True

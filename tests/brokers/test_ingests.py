@@ -39,7 +39,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ingest_of(dsn: str, inlet: Any, **options: Any) -> AsyncIngest:
     return AsyncIngest(
-        dsn, source=inlet.url, queue=inlet.queue, topic="in", group=inlet.group, **options
+        dsn, broker_url=inlet.url, queue=inlet.queue, topic="in", group=inlet.group, **options
     )
 
 
@@ -156,7 +156,7 @@ async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, inl
 
 
 async def test_a_queue_that_is_not_there(dsn: str, inlet: Any) -> None:
-    ingest = AsyncIngest(dsn, source=inlet.url, queue="nowhere", topic="in")
+    ingest = AsyncIngest(dsn, broker_url=inlet.url, queue="nowhere", topic="in")
     with pytest.raises(InvalidArgument, match="nowhere"):
         await ingest.run()
 
@@ -164,7 +164,7 @@ async def test_a_queue_that_is_not_there(dsn: str, inlet: Any) -> None:
 def test_what_cannot_work() -> None:
     for source in ("redis://h", "http://h", "amqp:///"):
         with pytest.raises(InvalidArgument):
-            AsyncIngest("", source=source, queue="p", topic="t")
-    for options in ({"topic": ""}, {"queue": ""}, {"group": ""}, {"batch": 0}, {"window": 0}):
+            AsyncIngest("", broker_url=source, queue="p", topic="t")
+    for options in ({"topic": ""}, {"queue": ""}, {"group": ""}, {"batch": 0}, {"dedup_window": 0}):
         with pytest.raises(InvalidArgument):
-            AsyncIngest("", **{"source": "nats://h", "queue": "p", "topic": "t", **options})  # type: ignore[arg-type]
+            AsyncIngest("", **{"broker_url": "nats://h", "queue": "p", "topic": "t", **options})  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ async def until(what: Callable[[], Any], seconds: float = 40) -> None:
 async def ingesting(
     dsn: str, url: str, queue: str, to: str, **options: Any
 ) -> AsyncIterator[AsyncIngest]:
-    ingest = AsyncIngest(dsn, source=url, queue=queue, topic=to, **options)
+    ingest = AsyncIngest(dsn, broker_url=url, queue=queue, topic=to, **options)
     running = asyncio.create_task(ingest.run())
     try:
         yield ingest

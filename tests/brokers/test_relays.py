@@ -16,6 +16,7 @@ from durable_notify.brokers.cloudevents import from_event
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
+from tests.support.api import with_group
 from tests.support.broker_io import OUTLETS, Arrived, all_arrive
 from tests.support.cli import end, start
 from tests.support.wait import eventually
@@ -64,7 +65,8 @@ def outstanding(dsn: str) -> int:
 
 def relay_to(dsn: str, outlet: Any, **options: Any) -> AsyncRelay:
     options = {"topics": ["orders.*", "nowhere"], "until_empty": True} | options
-    return AsyncRelay(dsn, broker_url=outlet.url, group="relay", routes=outlet.routes, **options)
+    options = with_group({"group": "relay"} | options)
+    return AsyncRelay(dsn, broker_url=outlet.url, routes=outlet.routes, **options)
 
 
 def in_order(found: list[Arrived]) -> None:
@@ -140,7 +142,7 @@ async def test_one_that_is_refused_stops_no_other(dsn: str, outlet: Any) -> None
 
 @pytest.mark.slow
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, outlet: Any) -> None:
-    relay = relay_to(dsn, outlet, until_empty=False, batch=20, poll=None)
+    relay = relay_to(dsn, outlet, until_empty=False, batch=20, poll_interval=None)
     running = asyncio.create_task(relay.run())
     try:
         publish(dsn, "orders.eu", *numbered(range(300)))

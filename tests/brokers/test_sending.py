@@ -30,6 +30,7 @@ from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.brokers.routes import Routes
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
+from tests.support.api import with_group
 from tests.support.wait import eventually
 
 
@@ -62,7 +63,8 @@ class Broker:
 
 
 def relay_to(broker: Broker, dsn: str, **options: Any) -> AsyncRelay:
-    relay = AsyncRelay(dsn, broker_url="nats://h", group="g", topics=["t"], **options)
+    options = with_group({"group": "g", "topics": ["t"], **options})
+    relay = AsyncRelay(dsn, broker_url="nats://h", **options)
     relay._broker, relay._routes = broker, Routes(broker.fields, {}, ["t"], broker.check)
     return relay
 
@@ -72,7 +74,7 @@ def publish(dsn: str, *messages: Any) -> None:
         dn.Publisher().publish_many(connection, "t", messages)
 
 
-def status(dsn: str) -> dn.TopicStatus:
+def status(dsn: str) -> dn.models.TopicStatus:
     with psycopg.connect(dsn) as connection:
         (line,) = dn.Admin().status(connection)
         return line
@@ -87,7 +89,7 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"))
     publish(dsn, *(NewMessage(n, key="c") for n in (4, 5)), NewMessage(6))
     broker = Broker(judge)
-    await relay_to(broker, dsn, until_empty=True, retry_base=0.01).run()
+    await relay_to(broker, dsn, until_empty=True, retry=dn.RetryPolicy(base=0.01)).run()
     assert sorted(broker.took) == ["1", "2", "3", "4", "5", "6"]
     assert broker.took.index("1") < broker.took.index("2")
     assert broker.took.index("4") < broker.took.index("5")
@@ -156,7 +158,7 @@ async def test_a_broker_that_is_down_costs_no_attempt(dsn: str) -> None:
     publish(dsn, *range(5))
     broker = Broker(lambda _: Sent())
     broker.down = True
-    relay = relay_to(broker, dsn, max_attempts=1)
+    relay = relay_to(broker, dsn, retry=dn.RetryPolicy(max_attempts=1))
     running = asyncio.create_task(relay.run())
     await asyncio.to_thread(eventually, lambda: status_or_none(dsn) == 5)
     await asyncio.sleep(0)
@@ -232,7 +234,7 @@ async def test_what_is_not_known_waits(
         tries.append(1)
         return Sent() if len(tries) > 200 else Unconfirmed("E4711 of next year")
 
-    relay = relay_to(Broker(judge), dsn, max_attempts=1)
+    relay = relay_to(Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=1))
     async with relaying(relay):
         await until(lambda: relay.sent == 5)
     assert relay.rejected == 0
@@ -246,7 +248,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     def judge(message: BrokerMessage) -> Outcome:
         return Unconfirmed("an unknown reason") if b"poison" in message.body else Sent()
 
-    relay = relay_to(Broker(judge), dsn, max_attempts=2, retry_base=0.01, batch=10)
+    relay = relay_to(Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch=10)
     number = itertools.count()
     async with relaying(relay):
         async with asyncio.timeout(30):
@@ -257,7 +259,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     assert "an unknown reason" in (letter.error or {})["message"] + letter.reason
 
 
-def dead(dsn: str) -> list[dn.DeadLetter]:
+def dead(dsn: str) -> list[dn.models.DeadLetter]:
     with psycopg.connect(dsn) as connection:
         if not any(line.group for line in dn.Admin().status(connection)):
             return []

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify.bridge import AsyncBridge, Bridge
 from tests.support.api import Api, maybe_await
 from tests.support.cli import drain, fails, good, invoke, run
 from tests.support.roles import roles
@@ -153,7 +154,7 @@ def test_without_rights(dsn: str) -> None:
 @pytest.mark.parametrize("name", ["sync", "async"])
 async def test_in_python(dsn: str, name: str) -> None:
     api = Api(name)
-    bridge: Any = dn.AsyncBridge() if api.is_async else dn.Bridge()
+    bridge: Any = AsyncBridge() if api.is_async else Bridge()
     async with api.connect(dsn, autocommit=True) as connection:
         await maybe_await(connection.execute("CREATE TABLE items (id int PRIMARY KEY, name text)"))
         assert await maybe_await(bridge.mirror(connection, "t", "c")) is None
@@ -164,11 +165,11 @@ async def test_in_python(dsn: str, name: str) -> None:
         )
         assert watched == "public.items"
         assert await maybe_await(bridge.bridges(connection)) == [
-            dn.BridgeInfo(
+            dn.models.BridgeInfo(
                 "compat", "durable_notify_compat.pg_notify", "durable_notify.notify", None, None
             ),
-            dn.BridgeInfo("mirror", "t", "d", None, None),
-            dn.BridgeInfo("watch", "public.items", "t", ["name"], False),
+            dn.models.BridgeInfo("mirror", "t", "d", None, None),
+            dn.models.BridgeInfo("watch", "public.items", "t", ["name"], False),
         ]
         assert await maybe_await(bridge.unmirror(connection, "t")) == "d"
         assert await maybe_await(bridge.unmirror(connection, "t")) is None
@@ -182,7 +183,7 @@ async def test_in_python(dsn: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["sync", "async"])
 async def test_part_of_a_transaction(dsn: str, name: str) -> None:
     api = Api(name)
-    bridge: Any = dn.AsyncBridge() if api.is_async else dn.Bridge()
+    bridge: Any = AsyncBridge() if api.is_async else Bridge()
     async with api.connect(dsn) as connection:
         await maybe_await(connection.execute("CREATE TABLE items (id int)"))
         await maybe_await(bridge.mirror(connection, "t", "c"))
@@ -194,7 +195,7 @@ async def test_part_of_a_transaction(dsn: str, name: str) -> None:
 
 
 def test_arguments_refused(conn: Connection) -> None:
-    bridge: Any = dn.Bridge()
+    bridge: Any = Bridge()
     conn.execute("CREATE TABLE items (id int)")
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("mirror", ("t", ""), {}), ("mirror", ("t", None), {}), ("mirror", ("t", "a\0"), {}), ("mirror", ("a b", "c"), {}),

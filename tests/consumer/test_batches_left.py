@@ -18,7 +18,7 @@ async def test_a_loop_that_is_left_by_break(dsn: str, conn: Connection) -> None:
     """The next loop gets batches, although the first never came back for more."""
     ids = send(conn, range(6))
     got = []
-    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll=None) as consumer:
+    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll_interval=None) as consumer:
         for _ in range(3):
             batches = consumer.batches(size=2)
             batch = await with_timeout(anext(batches))
@@ -32,7 +32,7 @@ async def test_a_loop_that_is_left_by_break(dsn: str, conn: Connection) -> None:
 def test_a_loop_that_is_left_by_break_in_a_thread(dsn: str, conn: Connection) -> None:
     ids = send(conn, range(6))
     got = []
-    with dn.Consumer(dsn, group="g", topics=["t"], poll=None) as consumer:
+    with dn.Consumer(dsn, group="g", topics=["t"], poll_interval=None) as consumer:
         for _ in range(3):
             for batch in consumer.batches(size=2):
                 got += [message.id for message in batch]
@@ -45,7 +45,7 @@ def test_a_loop_that_is_left_by_break_in_a_thread(dsn: str, conn: Connection) ->
 
 async def test_a_batch_whose_caller_is_cancelled(dsn: str, conn: Connection) -> None:
     """The next batch begins with what had been collected, and claiming continues."""
-    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll=None) as consumer:
+    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll_interval=None) as consumer:
         ids: list[int] = []
         for _ in range(4):  # more than the batch holds: were they counted for ever, it would stop
             ids += send(conn, range(2))

@@ -336,7 +336,7 @@ async def test_a_handler_that_raises_gets_it_again_and_at_last_it_is_a_dead_lett
             raise ZeroDivisionError(f"at attempt {message.attempt}")
 
     seen = Recorder(fail)
-    options = {"max_attempts": 3, "retry_base": 0.01, "until_empty": True}
+    options = {"retry": dn.RetryPolicy(max_attempts=3, base=0.01), "until_empty": True}
     await with_timeout(api.consumer(dsn, **options).run(seen))
     assert [m.attempt for m in seen.messages if m.id == bad] == [1, 2, 3]
     assert [m.attempt for m in seen.messages if m.id == good] == [1]
@@ -357,7 +357,7 @@ async def test_a_handler_that_raises_what_postgresql_cannot_store(
         if message.payload == 1:
             raise ValueError(text)
 
-    options = {"max_attempts": 1, "until_empty": True}
+    options = {"retry": dn.RetryPolicy(max_attempts=1), "until_empty": True}
     seen = Recorder(fail)
     await with_timeout(api.consumer(dsn, **options).run(seen))
     ((_, _, reason),) = dead_letters(conn)
@@ -375,7 +375,9 @@ async def test_a_handler_that_was_cancelled_from_within(dsn: str, conn: Connecti
 
     seen = Recorder(cancelled)
     api = Api("async")
-    await with_timeout(api.consumer(dsn, max_attempts=1, until_empty=True).run(seen))
+    await with_timeout(
+        api.consumer(dsn, retry=dn.RetryPolicy(max_attempts=1), until_empty=True).run(seen)
+    )
     assert len(dead_letters(conn)) == 1
 
 

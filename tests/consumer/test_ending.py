@@ -86,15 +86,15 @@ async def test_closing_twice_and_without_a_start(api: Api, dsn: str) -> None:
 
 
 async def test_iterating_over_a_consumer_that_was_not_started(api: Api, dsn: str) -> None:
-    with pytest.raises(dn.ConsumerClosed, match="not started"):
+    with pytest.raises(dn.errors.ConsumerClosed, match="not started"):
         await with_timeout(anext(api.consumer(dsn)), 5)
 
 
 async def test_a_consumer_starts_once(api: Api, dsn: str) -> None:
     async with api.consumer(dsn) as consumer:
-        with pytest.raises(dn.ConsumerClosed, match="make a new one"):
+        with pytest.raises(dn.errors.ConsumerClosed, match="make a new one"):
             await consumer.start()
-    with pytest.raises(dn.ConsumerClosed, match="make a new one"):
+    with pytest.raises(dn.errors.ConsumerClosed, match="make a new one"):
         await consumer.start()
 
 
@@ -174,6 +174,10 @@ async def test_payloads_stay_out_of_the_logs(
     def fail(_: Any) -> None:
         raise ZeroDivisionError
 
-    await with_timeout(api.consumer(dsn, until_empty=True, max_attempts=1).run(Recorder(fail)))
+    await with_timeout(
+        api.consumer(dsn, until_empty=True, retry=dn.RetryPolicy(max_attempts=1)).run(
+            Recorder(fail)
+        )
+    )
     assert "the handler of" in caplog.text
     assert "s3cret" not in caplog.text

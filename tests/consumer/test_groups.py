@@ -56,7 +56,7 @@ async def test_a_retry_holds_back_its_key(api: Api, dsn: str, conn: Connection) 
         if message.payload == "a1" and message.attempt < 3:
             raise ZeroDivisionError
 
-    consumer = api.consumer(dsn, until_empty=True, retry_base=0.01)
+    consumer = api.consumer(dsn, until_empty=True, retry=dn.RetryPolicy(base=0.01))
     await with_timeout(consumer.run(Recorder(handle), concurrency=3))
     assert [done for done in order if done[0][0] == "a"] == [
         ("a1", 1), ("a1", 2), ("a1", 3), ("a2", 1), ("a3", 1)
@@ -248,7 +248,7 @@ async def test_changed_while_it_runs(api: Api, dsn: str, conn: Connection) -> No
         assert seen.messages == []
         admin.resume(conn, "g")
         await seen.got(1)
-        admin.configure(conn, "g", max_attempts=7, rate_limit=1000)
+        admin.configure(conn, "g", retry=dn.RetryPolicy(max_attempts=7), rate_limit=1000)
         (group,) = admin.groups(conn)
         assert (group.max_attempts, group.rate_limit, group.topics) == (7, 1000, ["t"])
         admin.configure(conn, "g", rate_limit=None)
@@ -257,7 +257,7 @@ async def test_changed_while_it_runs(api: Api, dsn: str, conn: Connection) -> No
     assert admin.blocking_publishers(conn, "h") == []
     admin.delete_group(conn, "h")
     assert admin.groups(conn) == []
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         admin.pause(conn, "h")
     with pytest.raises(dn.InvalidArgument, match="no option"):
         admin.configure(conn, "h", colour="red")  # type: ignore[call-arg]
@@ -269,7 +269,7 @@ async def test_a_consumer_of_a_deleted_group_ends(api: Api, dsn: str, conn: Conn
     await wait_until(lambda: getattr(consumer, "consumer", consumer)._subscription is not None)
     await asleep(getattr(consumer, "consumer", consumer))
     dn.Admin().delete_group(conn, "g")
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         await with_timeout(task)
 
 
@@ -287,7 +287,7 @@ async def test_rules_for_errors(api: Api, dsn: str, conn: Connection) -> None:
         KeyError: dn.Reject("no such key"), TimeoutError: dn.Retry(3600), OSError: dn.Ack()
     }  # fmt: skip
     seen = Recorder(handle)
-    consumer = api.consumer(dsn, on_error=rules, retry_base=0.01)
+    consumer = api.consumer(dsn, on_error=rules, retry=dn.RetryPolicy(base=0.01))
     async with running(consumer, seen):
         await seen.got(5)
     query = "SELECT payload #>> '{}', reason, error ->> 'type', error ->> 'traceback' FROM durable_notify.dead_letter"
@@ -308,7 +308,7 @@ async def test_a_function_for_errors(api: Api, dsn: str, conn: Connection) -> No
     def judge(error: BaseException, message: Any) -> Any:
         return dn.Reject(f"{error} at {message.attempt}") if message.attempt == 2 else None
 
-    consumer = api.consumer(dsn, on_error=judge, retry_base=0.01, until_empty=True)
+    consumer = api.consumer(dsn, on_error=judge, retry=dn.RetryPolicy(base=0.01), until_empty=True)
     await with_timeout(consumer.run(Recorder(handle)))
     query = "SELECT reason FROM durable_notify.dead_letter ORDER BY message_id"
     assert conn.execute(query).fetchall() == [("1 at 2",), ("2 at 2",)]
@@ -328,7 +328,7 @@ async def test_order_changed_amid_a_batch_leaves_nothing_behind(
             raise RuntimeError("once")
         done.append(message.id)
 
-    options = {"order_by": old, "retry_base": 0.001, "retry_max": 0.001}
+    options = {"order_by": old, "retry": dn.RetryPolicy(base=0.001, max=0.001)}
     consumer = api.consumer(dsn, until_empty=True, **options)
     await with_timeout(consumer.run(handle))
     assert sorted(done) == ids

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.support.api import Api, in_thread
+from tests.support.api import Api, in_thread, with_group
 from tests.support.observe import dead_letters, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
 
@@ -58,7 +58,7 @@ class Hanging:
     async def settle(self, message: Any) -> None:
         try:
             await message.ack()
-        except (dn.AlreadySettled, dn.ConsumerClosed) as error:
+        except (dn.errors.AlreadySettled, dn.errors.ConsumerClosed) as error:
             self.late.append(str(error))
 
     def wait_now(self, message: Any) -> None:
@@ -70,14 +70,21 @@ class Hanging:
             else:
                 self.free.wait()
                 message.ack()
-        except (dn.AlreadySettled, dn.ConsumerClosed) as error:
+        except (dn.errors.AlreadySettled, dn.errors.ConsumerClosed) as error:
             self.late.append(str(error))
 
     async def run(self, dsn: str, **options: Any) -> dn.Consumer | dn.AsyncConsumer:
         """Until nothing is left."""
-        settings = {"until_empty": True, "handler_timeout": 0.2, "retry_base": 0.01} | options
+        settings = {
+            "group": "g",
+            "topics": ["t"],
+            "poll_interval": None,
+            "until_empty": True,
+            "handler_timeout": 0.2,
+            "retry": dn.RetryPolicy(base=0.01),
+        } | options
         kind: Any = dn.AsyncConsumer if self.api.is_async else dn.Consumer
-        consumer = kind(dsn, group="g", topics=["t"], poll=None, **settings)
+        consumer = kind(dsn, **with_group(settings))
         run = functools.partial(consumer.run, self)
         await with_timeout(run() if self.api.is_async else in_thread(run))
         return consumer  # type: ignore[no-any-return]
@@ -110,7 +117,7 @@ async def test_it_is_given_up(
 async def test_it_counts_as_an_attempt(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     handler = Hanging(api)
-    await handler.run(dsn, max_attempts=1)
+    await handler.run(dsn, retry=dn.RetryPolicy(max_attempts=1))
     handler.free.set()
     query = "SELECT error ->> 'type' FROM durable_notify.dead_letter"
     assert value(conn, query) == "durable_notify.errors.HandlerTimeout"
@@ -163,7 +170,9 @@ async def test_one_that_has_acknowledged_in_its_transaction(
                     await connection.rollback()
 
     kind: Any = dn.AsyncConsumer if api.is_async else dn.Consumer
-    consumer = kind(dsn, group="g", topics=["t"], poll=None, handler_timeout=0.2, until_empty=True)
+    consumer = kind(
+        dsn, group="g", topics=["t"], poll_interval=None, handler_timeout=0.2, until_empty=True
+    )
     run = functools.partial(consumer.run, handle if api.is_async else handle_now)
     task = asyncio.ensure_future(run() if api.is_async else in_thread(run))
     await wait_until(lambda: (other, 1) in begun)
@@ -177,7 +186,9 @@ async def test_one_that_is_fast_enough(api: Api, dsn: str, conn: Connection) -> 
     send(conn, range(50))
     handled = []
     kind: Any = dn.AsyncConsumer if api.is_async else dn.Consumer
-    consumer = kind(dsn, group="g", topics=["t"], poll=None, handler_timeout=20.0, until_empty=True)
+    consumer = kind(
+        dsn, group="g", topics=["t"], poll_interval=None, handler_timeout=20.0, until_empty=True
+    )
     run = functools.partial(consumer.run, handled.append, concurrency=3)
     await with_timeout(run() if api.is_async else in_thread(run))
     assert len(handled) == 50

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
-from tests.support.api import Api, in_thread, maybe_await
+from tests.support.api import Api, in_thread, maybe_await, with_group
 from tests.support.observe import outstanding
 from tests.support.wait import with_timeout
 
@@ -32,7 +32,8 @@ ORDERS = dn.Topic("orders", Placed)
 def consumer_of(api: Api, dsn: str, **options: Any) -> Any:
     """A consumer that ends when nothing is left."""
     make = dn.AsyncConsumer if api.is_async else dn.Consumer
-    return make(dsn, group="g", poll=None, **{"until_empty": True, **options})
+    settings = {"group": "g", "poll_interval": None, "until_empty": True, **options}
+    return make(dsn, **with_group(settings))
 
 
 async def ran(api: Api, consumer: Any, *args: Any, **options: Any) -> None:
@@ -89,7 +90,7 @@ async def test_a_topic_without_a_handler_is_retried(
     api: Api, dsn: str, conn: psycopg.Connection
 ) -> None:
     """As a newer version of the program may have one; after the last attempt it is a dead letter."""
-    options = {"max_attempts": 2, "retry_base": 0.01, "topics": ["orders.*"]}
+    options = {"retry": dn.RetryPolicy(max_attempts=2, base=0.01), "topics": ["orders.*"]}
     consumer = consumer_of(api, dsn, **options)
     seen: list[str] = []
     consumer.on("orders.placed")(fit(api, lambda message: seen.append(message.topic)))
@@ -164,7 +165,9 @@ async def test_no_handler_is_added_later(api: Api, dsn: str) -> None:
     consumer = consumer_of(api, dsn)
     consumer.on("t")(fit(api, lambda _: None))
     await ran(api, consumer)
-    with pytest.raises(dn.ConsumerClosed, match="this consumer has started: add handlers before"):
+    with pytest.raises(
+        dn.errors.ConsumerClosed, match="this consumer has started: add handlers before"
+    ):
         consumer.on("u")(fit(api, lambda _: None))
 
 
@@ -184,7 +187,7 @@ async def test_the_handlers_transaction_is_the_acknowledgement(
             source = await stack.enter_async_context(AsyncConnectionPool(dsn, open=False))
         elif kind == "pool":
             source = stack.enter_context(ConnectionPool(dsn))
-        consumer = consumer_of(api, dsn, retry_base=0.01)
+        consumer = consumer_of(api, dsn, retry=dn.RetryPolicy(base=0.01))
 
         async def write(message: Any, connection: Any) -> None:
             text = f"INSERT INTO done VALUES ({message.id})"
@@ -222,7 +225,7 @@ async def test_work_that_was_not_done_is_not_acknowledged(
 ) -> None:
     """The transaction of a handler that returned a generator must not commit."""
     publish(conn, "t")
-    consumer = consumer_of(api, dsn, max_attempts=1)
+    consumer = consumer_of(api, dsn, retry=dn.RetryPolicy(max_attempts=1))
     consumer.on("t", transaction=True)(lambda *_: (x for x in ()))
     await ran(api, consumer)
     [letter] = dn.Admin().dead_letters(conn, "g")
@@ -238,7 +241,11 @@ async def test_plain_functions_run_in_threads_on_request(
     variable.set(7)
     barrier = threading.Barrier(3)
     consumer = dn.AsyncConsumer(
-        dsn, group="g", poll=None, until_empty=True, concurrency=2, order_by="none"
+        dsn,
+        group=dn.Group("g", order_by="none"),
+        poll_interval=None,
+        until_empty=True,
+        concurrency=2,
     )
     found: list[Any] = []
 
@@ -259,7 +266,9 @@ async def test_plain_functions_run_in_threads_on_request(
 
     publish(conn, "fails")
     rules = {KeyError: dn.Reject(), RuntimeError: dn.Retry(0)}
-    consumer = dn.AsyncConsumer(dsn, group="h", poll=None, until_empty=True, on_error=rules)
+    consumer = dn.AsyncConsumer(
+        dsn, group="h", poll_interval=None, until_empty=True, on_error=rules
+    )
     consumer.on("fails", thread=True)(fail)
     await with_timeout(consumer.run())
     [letter] = dn.Admin().dead_letters(conn, "h")

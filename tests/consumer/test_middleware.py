@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 import durable_notify as dn
 from durable_notify.integrations import logs, prometheus
 from durable_notify.integrations import structlog as structlogs
-from tests.support.api import Api, in_thread, maybe_await
+from durable_notify.middleware import Handling, Publishing
+from tests.support.api import Api, in_thread, maybe_await, with_group
 from tests.support.observe import dead_letters, outstanding, send, value
 from tests.support.wait import with_timeout
 
@@ -39,11 +40,11 @@ class Noting(dn.Middleware):
             raise
         self.noted.append((f"{self.name} out",))
 
-    def handling(self, call: dn.Handling) -> Any:
+    def handling(self, call: Handling) -> Any:
         ids = [message.id for message in call.messages]
         return self.around(call.group, ids, call.is_batch)  # a context manager
 
-    def publishing(self, call: dn.Publishing) -> Iterator[None]:
+    def publishing(self, call: Publishing) -> Iterator[None]:
         with self.around(call.topic, [one.payload for one in call.messages], call.is_batch):
             yield
         self.noted.append(call.ids)
@@ -64,10 +65,11 @@ async def run(api: Api, consumer: Any, method: str, handler: Any, **options: Any
 
 def consumer_of(api: Api, dsn: str, *middleware: dn.Middleware, **options: Any) -> Any:
     make = dn.AsyncConsumer if api.is_async else dn.Consumer
-    return make(
-        dsn, group="g", topics=["t"], poll=None, until_empty=True, middleware=middleware,
-        **{"retry_base": 0.01, **options},
-    )  # fmt: skip
+    settings = {
+        "group": "g", "topics": ["t"], "poll_interval": None, "until_empty": True,
+        "middleware": middleware, "retry": dn.RetryPolicy(base=0.01), **options,
+    }  # fmt: skip
+    return make(dsn, **with_group(settings))
 
 
 async def test_around_handlers_the_first_is_outermost(api: Api, dsn: str, conn: Connection) -> None:
@@ -101,7 +103,7 @@ async def test_around_the_transaction_of_the_handler(api: Api, dsn: str, conn: C
     found: list[Any] = []
 
     class Looking(dn.Middleware):
-        def handling(self, call: dn.Handling) -> Iterator[None]:
+        def handling(self, call: Handling) -> Iterator[None]:
             yield
             with psycopg.connect(dsn) as connection:
                 found.append(value(connection, "SELECT count(*) FROM made"))
@@ -130,7 +132,7 @@ async def test_work_that_was_not_done_is_an_error_within(
 ) -> None:
     noted: list[Any] = []
     send(conn, [1])
-    consumer = consumer_of(api, dsn, Noting("a", noted), max_attempts=1)
+    consumer = consumer_of(api, dsn, Noting("a", noted), retry=dn.RetryPolicy(max_attempts=1))
     await run(api, consumer, "run", lambda _: (one for one in ()))
     assert noted[-1] == ("a out", "WorkNotDone")
     assert len(dead_letters(conn)) == 1
@@ -139,7 +141,7 @@ async def test_work_that_was_not_done_is_an_error_within(
 class Policy(dn.Middleware):
     """A policy for errors: some are not, others are the user's own."""
 
-    def handling(self, call: dn.Handling) -> Iterator[None]:
+    def handling(self, call: Handling) -> Iterator[None]:
         try:
             yield
         except KeyError:
@@ -165,7 +167,7 @@ async def test_around_publishing(api: Api, dsn: str, conn: Connection) -> None:
     noted: list[Any] = []
 
     class Tenant(dn.Middleware):
-        def publishing(self, call: dn.Publishing) -> Iterator[None]:
+        def publishing(self, call: Publishing) -> Iterator[None]:
             call.messages = [
                 dn.NewMessage(one.payload, key=one.key, headers={"tenant": 7})
                 for one in call.messages
@@ -178,7 +180,7 @@ async def test_around_publishing(api: Api, dsn: str, conn: Connection) -> None:
         assert await maybe_await(publisher.publish(connection, topic, 1, key="k")) == 1
         assert await maybe_await(publisher.publish_many(connection, "t", [2, "x"])) == [2, 3]
         assert await maybe_await(publisher.publish_many(connection, "t", [])) == []
-        with pytest.raises(dn.PayloadError):
+        with pytest.raises(dn.errors.PayloadError):
             await maybe_await(publisher.publish(connection, topic, "x"))
     assert noted == [
         ("a in", "t", [1], False), ("a out",), [1],
@@ -192,12 +194,12 @@ async def test_around_publishing(api: Api, dsn: str, conn: Connection) -> None:
 
 async def test_a_middleware_may_prevent_publishing(api: Api, dsn: str, conn: Connection) -> None:
     class Refusing(dn.Middleware):
-        def publishing(self, call: dn.Publishing) -> Any:
+        def publishing(self, call: Publishing) -> Any:
             raise PermissionError
 
     class Swallowing(dn.Middleware):
-        def publishing(self, call: dn.Publishing) -> Iterator[None]:
-            with contextlib.suppress(dn.PayloadError):
+        def publishing(self, call: Publishing) -> Iterator[None]:
+            with contextlib.suppress(dn.errors.PayloadError):
                 yield
 
     async with api.connect(dsn, autocommit=True) as connection:
@@ -215,7 +217,7 @@ class Often(dn.Middleware):
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def handling(self, call: dn.Handling) -> Iterator[None]:
+    def handling(self, call: Handling) -> Iterator[None]:
         for _ in range(self.times):
             with contextlib.suppress(KeyError):
                 yield
@@ -238,7 +240,12 @@ async def test_a_middleware_yields_once(
         if error:
             raise error
 
-    await run(api, consumer_of(api, dsn, Often(times), max_attempts=1), "run", handle)
+    await run(
+        api,
+        consumer_of(api, dsn, Often(times), retry=dn.RetryPolicy(max_attempts=1)),
+        "run",
+        handle,
+    )
     assert [letter[2] for letter in dead_letters(conn)] == [
         f"attempt 1 of 1 failed: RuntimeError: {why}"
     ]
@@ -267,7 +274,7 @@ class Awaiting(dn.Middleware):
     def __init__(self, noted: list[str]) -> None:
         self.noted = noted
 
-    async def handling(self, call: dn.Handling) -> AsyncIterator[None]:
+    async def handling(self, call: Handling) -> AsyncIterator[None]:
         self.noted.append("in")
         yield
         self.noted.append("out")
@@ -291,7 +298,7 @@ async def test_asynchronous_middleware(dsn: str, conn: Connection) -> None:
 
 def test_what_is_no_middleware_is_refused(api: Api, dsn: str) -> None:
     class Coroutine(dn.Middleware):
-        async def handling(self, call: dn.Handling) -> None:  # type: ignore[override]
+        async def handling(self, call: Handling) -> None:  # type: ignore[override]
             ...
 
     wrong: Any

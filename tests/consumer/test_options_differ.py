@@ -12,7 +12,7 @@ import durable_notify as dn
 from durable_notify import events
 from durable_notify._async.consumer import upkeep as async_upkeep
 from durable_notify._sync.consumer import upkeep as sync_upkeep
-from tests.support.api import Api
+from tests.support.api import Api, entered
 from tests.support.observe import value
 from tests.support.wait import wait_until
 
@@ -26,8 +26,19 @@ OTHERS: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 
 
-async def started(api: Api, dsn: str, told: list[Any], **options: Any) -> None:
-    async with api.consumer(dsn, until_empty=True, on_event=told.append, **options):
+def group_with(which: int) -> dn.Group:
+    given = {name: values[which] for name, values in OTHERS.items()}
+    retry = dn.RetryPolicy(
+        max_attempts=given.pop("max_attempts"), base=given.pop("retry_base"),
+        factor=given.pop("retry_factor"), max=given.pop("retry_max"),
+    )  # fmt: skip
+    return dn.Group("g", retry=retry, **given)
+
+
+async def started(api: Api, dsn: str, told: list[Any], group: str | dn.Group) -> None:
+    make = dn.AsyncConsumer if api.is_async else dn.Consumer
+    consumer: Any = make(dsn, group=group, topics=["t"], until_empty=True, on_event=told.append)
+    async with entered(consumer):
         pass
 
 
@@ -41,13 +52,11 @@ async def test_the_one_that_starts_says_what_it_changes(
     api: Api, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[Any] = []
-    first = {name: values[0] for name, values in OTHERS.items()}
-    second = {name: values[1] for name, values in OTHERS.items()}
-    await started(api, dsn, told, **first)
-    await started(api, dsn, told, **first)
-    await started(api, dsn, told)
+    await started(api, dsn, told, group_with(0))
+    await started(api, dsn, told, group_with(0))
+    await started(api, dsn, told, "g")
     assert not differing(told)
-    await started(api, dsn, told, **second)
+    await started(api, dsn, told, group_with(1))
     assert {name for name, _, _ in differing(told)} == set(OTHERS)
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert any("max_attempts was 20, and this consumer was given 5" in text for text in warned)
@@ -61,11 +70,11 @@ async def test_the_one_that_runs_says_what_was_changed(
     for module in (async_upkeep, sync_upkeep):
         monkeypatch.setattr(module, "COMPARE", 0.0)
     told: list[Any] = []
-    options = {"max_attempts": 20, "retry_base": 0.5, "heartbeat": 0.05}
-    async with api.consumer(dsn, on_event=told.append, **options):
-        dn.Admin().configure(conn, "g", max_attempts=7)
+    policy = dn.RetryPolicy(max_attempts=20, base=0.5)
+    async with api.consumer(dsn, on_event=told.append, retry=policy, heartbeat_interval=0.05):
+        dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=7))
         await wait_until(lambda: differing(told))
-        dn.Admin().configure(conn, "g", max_attempts=8)
+        dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=8))
         await wait_until(lambda: len(differing(told)) == 2)
     assert differing(told) == [("max_attempts", "7", "20"), ("max_attempts", "8", "20")]
     assert "max_attempts is 7, and this consumer was given 20" in caplog.text

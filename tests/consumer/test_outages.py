@@ -17,6 +17,7 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
+from durable_notify.topics import channel
 from tests.support.api import Api, Recorder, collect, maybe_await, running
 from tests.support.observe import asleep, backends, leased, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
@@ -75,19 +76,19 @@ async def test_no_dsn_at_all(api: Api, bad: str, error: type[Exception]) -> None
 
 
 async def test_the_schema_is_missing(api: Api, empty_dsn: str) -> None:
-    with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
+    with pytest.raises(dn.errors.SchemaMissing, match="durable-notify migrate"):
         await with_timeout(api.consumer(empty_dsn).start())
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         await nothing_is_left(conn)
-        with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
+        with pytest.raises(dn.errors.SchemaMissing, match="durable-notify migrate"):
             dn.Publisher().publish(conn, "t", 1)
 
 
 @pytest.mark.parametrize(
     ("version", "kind", "remedy"),
     [
-        ("0000", dn.SchemaTooOld, "durable-notify migrate"),
-        ("9999", dn.SchemaTooNew, "pip install --upgrade durable-notify"),
+        ("0000", dn.errors.SchemaTooOld, "durable-notify migrate"),
+        ("9999", dn.errors.SchemaTooNew, "pip install --upgrade durable-notify"),
     ],
 )
 async def test_the_schema_is_another(
@@ -105,11 +106,11 @@ async def test_the_schema_is_another(
 
 async def test_the_schema_is_removed_under_a_consumer(api: Api, dsn: str, conn: Connection) -> None:
     consumer = api.consumer(dsn)
-    with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
+    with pytest.raises(dn.errors.SchemaMissing, match="durable-notify migrate"):
         async with consumer:
             await asleep(consumer)
             schema.downgrade(dsn, "base")
-            conn.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(dn.channel("t"))))
+            conn.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel("t"))))
             await collect(consumer, 1)
     await nothing_is_left(conn)
 
@@ -171,7 +172,7 @@ async def test_rights_withdrawn_under_a_consumer(api: Api, dsn: str, conn: Conne
 
 async def test_a_group_dropped_under_a_consumer(api: Api, dsn: str, conn: Connection) -> None:
     consumer = api.consumer(dsn)
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         async with running(consumer, Recorder()) as task:
             await asleep(consumer)
             conn.execute("DELETE FROM durable_notify.consumer_group")
@@ -182,11 +183,11 @@ async def test_a_group_dropped_under_a_consumer(api: Api, dsn: str, conn: Connec
 async def test_replay_of_what_is_not_there(api: Api, dsn: str, conn: Connection) -> None:
     admin = api.Admin()
     async with api.connect(dsn, autocommit=True) as connection:
-        with pytest.raises(dn.UnknownGroup, match='"g"'):
+        with pytest.raises(dn.errors.UnknownGroup, match='"g"'):
             await maybe_await(admin.replay(connection, "g", "t", after=0))
         async with api.consumer(dsn):
             pass
-        with pytest.raises(dn.UnknownTopic, match='"other"'):
+        with pytest.raises(dn.errors.UnknownTopic, match='"other"'):
             await maybe_await(admin.replay(connection, "g", "other", after=0))
         for arguments in ({}, {"after": -1}, {"after": 2**63}):
             with pytest.raises(dn.InvalidArgument):
@@ -212,7 +213,7 @@ async def test_many_first_starts_of_a_group_at_once(api: Api, dsn: str, conn: Co
 async def test_max_attempts_is_the_groups(api: Api, dsn: str, conn: Connection) -> None:
     allowed = "SELECT max_attempts FROM durable_notify.consumer_group"
     for given, stands in ((None, 20), (5, 5), (None, 5), (7, 7)):
-        async with api.consumer(dsn, max_attempts=given):
+        async with api.consumer(dsn, retry=dn.RetryPolicy(max_attempts=given)):
             assert value(conn, allowed) == stands
 
 

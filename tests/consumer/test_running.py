@@ -34,7 +34,7 @@ class Threaded:
 
 def consumer_of(api: Api, dsn: str, group: str = "g", **options: Any) -> Any:
     make = dn.AsyncConsumer if api.is_async else dn.Consumer
-    return make(dsn, group=group, poll=None, **options)
+    return make(dsn, group=group, poll_interval=None, **options)
 
 
 def running(api: Api, consumer: Any, *args: Any, **options: Any) -> AbstractAsyncContextManager:
@@ -112,7 +112,7 @@ async def test_what_cannot_start_fails_before_the_body(
         async with running(api, consumer_of(api, dsn, topics=["t"])):
             pytest.fail("the body ran")
     conn.execute("DROP SCHEMA durable_notify CASCADE")
-    with pytest.raises(dn.SchemaMissing):
+    with pytest.raises(dn.errors.SchemaMissing):
         async with running(api, consumer_of(api, dsn, topics=["t"]), print):
             pytest.fail("the body ran")
 
@@ -146,9 +146,9 @@ async def test_a_consumer_with_handlers_runs_again(api: Api, dsn: str, conn: Con
         async with running(api, consumer):
             send(conn, [number])
             await recorder.got(number)
-            with pytest.raises(dn.ConsumerClosed, match="runs already"):
+            with pytest.raises(dn.errors.ConsumerClosed, match="runs already"):
                 await together(api, consumer)
-    with pytest.raises(dn.ConsumerClosed, match="was closed"):
+    with pytest.raises(dn.errors.ConsumerClosed, match="was closed"):
         await recorder.messages[0].ack()
     consumer.options = dataclasses.replace(consumer.options, until_empty=True)
     send(conn, [3])

@@ -78,7 +78,7 @@ async def test_run(
 ) -> None:
     ids = publish(conn, 6)
     seen = InTurn(conn, action)
-    consumer = api.consumer(dsn, until_empty=True, order_by=order, retry_base=0.01)
+    consumer = api.consumer(dsn, until_empty=True, order_by=order, retry=dn.RetryPolicy(base=0.01))
     await with_timeout(consumer.run(seen, concurrency=concurrency))
     assert not seen.early
     assert sorted(set(seen.ids)) == ids

@@ -129,7 +129,9 @@ async def test_retry_wakes_a_consumer_that_sleeps(api: Api, dsn: str, conn: Conn
 async def test_too_many_retries_are_a_dead_letter(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     seen = Recorder(lambda message: message.retry(0, error="again"))
-    await with_timeout(api.consumer(dsn, max_attempts=2, until_empty=True).run(seen))
+    await with_timeout(
+        api.consumer(dsn, retry=dn.RetryPolicy(max_attempts=2), until_empty=True).run(seen)
+    )
     assert seen.attempts == [1, 2]
     ((_, attempt, reason),) = dead_letters(conn)
     assert attempt == 2
@@ -151,7 +153,7 @@ async def test_delays_that_cannot_be(api: Api, dsn: str, conn: Connection, delay
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b", "%s", "x" * 100_000])
 async def test_reasons_of_any_kind(api: Api, dsn: str, conn: Connection, text: str) -> None:
     send(conn, range(3))
-    async with api.consumer(dsn, max_attempts=1) as consumer:
+    async with api.consumer(dsn, retry=dn.RetryPolicy(max_attempts=1)) as consumer:
         one, two, three = await collect(consumer, 3)
         await with_timeout(asyncio.gather(one.reject(text), two.retry(0, text), three.ack()), 5)
     assert len(dead_letters(conn)) == 2
@@ -183,7 +185,7 @@ async def test_settling_twice(
                 message.ack(), message.retry(), message.reject(), message.extend(5),
                 message.ack(connection),
             ):  # fmt: skip
-                with pytest.raises(dn.AlreadySettled, match=f"message {message.id}"):
+                with pytest.raises(dn.errors.AlreadySettled, match=f"message {message.id}"):
                     await with_timeout(again)
 
 
@@ -199,9 +201,9 @@ async def test_settling_again_what_a_transaction_settled(
         await message.ack(connection)
         await maybe_await(connection.commit() if commits else connection.rollback())
         if commits:
-            with pytest.raises(dn.AlreadySettled):
+            with pytest.raises(dn.errors.AlreadySettled):
                 await with_timeout(message.ack())
-            with pytest.raises(dn.AlreadySettled):
+            with pytest.raises(dn.errors.AlreadySettled):
                 await with_timeout(message.ack(connection))
         else:
             await message.ack()
@@ -219,7 +221,11 @@ async def test_one_settled_twice_does_not_fail_the_others(
         results = await with_timeout(
             asyncio.gather(*(m.ack() for m in (twice, *others)), return_exceptions=True)
         )
-        assert [type(result) for result in results] == [dn.AlreadySettled, type(None), type(None)]
+        assert [type(result) for result in results] == [
+            dn.errors.AlreadySettled,
+            type(None),
+            type(None),
+        ]
         assert leased(conn) == 1
         await last.ack()
     assert outstanding(conn) == 0
@@ -279,7 +285,7 @@ async def test_after_the_consumer_was_closed(api: Api, dsn: str, conn: Connectio
             message.ack(), message.retry(), message.reject(), message.extend(5),
             message.ack(connection),
         ):  # fmt: skip
-            with pytest.raises(dn.ConsumerClosed, match="redelivered"):
+            with pytest.raises(dn.errors.ConsumerClosed, match="redelivered"):
                 await attempt
     assert outstanding(conn) == 1
 

@@ -83,7 +83,9 @@ async def test_rolled_back_together(api: Api, dsn: str, mine: Connection, kind: 
                 raise ZeroDivisionError
 
     seen = Recorder(handle)
-    await with_timeout(api.consumer(dsn, until_empty=True, retry_base=0.01).run(seen))
+    await with_timeout(
+        api.consumer(dsn, until_empty=True, retry=dn.RetryPolicy(base=0.01)).run(seen)
+    )
     assert sorted(seen.attempts) == [1, 1, 2, 2]
     assert value(mine, "SELECT count(*) FROM mine") == 2
 
@@ -236,7 +238,8 @@ async def test_exactly_once_in_effect(api: Api, dsn: str, mine: Connection) -> N
                 raise ZeroDivisionError("after")
 
     consumers = [
-        api.consumer(dsn, until_empty=True, retry_base=0.01, owner=n) for n in ("one", "two")
+        api.consumer(dsn, until_empty=True, retry=dn.RetryPolicy(base=0.01), owner=n)
+        for n in ("one", "two")
     ]
     seen = Recorder(handle)
     await with_timeout(
@@ -251,7 +254,7 @@ async def test_through_what_is_no_connection(api: Api, dsn: str, conn: Connectio
     send(conn, [1])
     async with api.consumer(dsn) as consumer:
         (message,) = await collect(consumer, 1)
-        with pytest.raises(dn.UnsupportedConnection):
+        with pytest.raises(dn.errors.UnsupportedConnection):
             await message.ack("postgresql://")
         await message.ack()
     assert outstanding(conn) == 0

@@ -102,7 +102,7 @@ async def test_handlers_that_are_waited_for_are_named(
     begun: list[int] = []
     free = threading.Event()
     consumer: Any = (dn.AsyncConsumer if api.is_async else dn.Consumer)(
-        dsn, group="g", topics=["t"], poll=None
+        dsn, group="g", topics=["t"], poll_interval=None
     )
 
     async def ahandle(message: Any) -> None:
@@ -290,7 +290,7 @@ def test_a_consumer_after_a_fork(dsn: str, conn: Connection) -> None:
 def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
     """A child with a consumer of its own, beside its parent's."""
     send(conn, range(3))
-    with dn.Consumer(dsn, group="g", topics=["t"], poll=None):
+    with dn.Consumer(dsn, group="g", topics=["t"], poll_interval=None):
         in_a_child(lambda: dn.Consumer(dsn, group="h", topics=["t"], until_empty=True).run(own))
     query = "SELECT unread + deferred + leased FROM durable_notify.status() WHERE group_name = 'h'"
     assert value(conn, query) == 0
@@ -300,7 +300,7 @@ def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
 def test_handlers_of_a_module_after_a_fork(dsn: str, conn: Connection) -> None:
     """A server that loads an application and then forks: each child may run its consumer."""
     send(conn, range(3))
-    consumer = dn.Consumer(dsn, group="h", poll=None, until_empty=True)
+    consumer = dn.Consumer(dsn, group="h", poll_interval=None, until_empty=True)
     consumer.on("t")(own)
     in_a_child(consumer.run)
     assert outstanding(conn) == 0
@@ -328,7 +328,7 @@ async def test_it_runs_once(api: Api, dsn: str, conn: Connection) -> None:
     consumer = api.consumer(dsn, until_empty=True)
     await with_timeout(consumer.run(nothing))
     for again in (consumer.run(nothing), consumer.run(nothing, concurrency=3)):
-        with pytest.raises(dn.ConsumerClosed, match="make a new one"):
+        with pytest.raises(dn.errors.ConsumerClosed, match="make a new one"):
             await with_timeout(again)
 
 
@@ -339,7 +339,7 @@ async def test_it_does_not_run_twice_at_once(api: Api, dsn: str, conn: Connectio
     consumer = api.consumer(dsn)
     async with running(consumer, nothing):
         await asleep(consumer)
-        with pytest.raises(dn.ConsumerClosed, match="runs already"):
+        with pytest.raises(dn.errors.ConsumerClosed, match="runs already"):
             await with_timeout(consumer.run(nothing))
         assert send(conn, [1])
         await wait_until(lambda: outstanding(conn) == 0)

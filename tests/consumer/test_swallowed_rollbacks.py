@@ -120,7 +120,7 @@ async def test_the_transaction_of_one_that_was_sent_back(
             try:
                 async with batch[1].transaction() as connection:
                     await connection.execute("INSERT INTO effect VALUES (1)")
-            except dn.AlreadySettled as error:
+            except dn.errors.AlreadySettled as error:
                 refused.append(str(error))
 
     def handle_now(batch: list[Any]) -> None:
@@ -129,10 +129,10 @@ async def test_the_transaction_of_one_that_was_sent_back(
             try:
                 with batch[1].transaction() as connection:
                     connection.execute("INSERT INTO effect VALUES (1)")
-            except dn.AlreadySettled as error:
+            except dn.errors.AlreadySettled as error:
                 refused.append(str(error))
 
-    options = {"max_attempts": 3}
+    options = {"retry": dn.RetryPolicy(max_attempts=3)}
     await consume(api, dsn, "run_batches", handle if api.is_async else handle_now, **options)
     assert len(refused) == 1
     assert "redelivered" in refused[0]

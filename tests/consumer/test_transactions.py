@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
-from tests.support.api import Api, ThreadedMessage, entered, in_thread, maybe_await
+from tests.support.api import Api, ThreadedMessage, entered, in_thread, maybe_await, with_group
 from tests.support.observe import leased, outstanding, send, value
 from tests.support.wait import eventually, with_timeout
 
@@ -32,12 +32,19 @@ Fail = type("Fail", (Exception,), {})
 async def run(api: Api, dsn: str, handler: Any, **options: Any) -> None:
     """Run a handler of the half's own kind, a plain function or a coroutine function."""
     concurrency = options.pop("concurrency", 1)
-    options = {"until_empty": True, "poll": None, "retry_base": 0.01, **options}
+    options = {
+        "group": "g",
+        "topics": ["t"],
+        "until_empty": True,
+        "poll_interval": None,
+        "retry": dn.RetryPolicy(base=0.01),
+        **options,
+    }
     if api.is_async:
-        consumer: Any = dn.AsyncConsumer(dsn, group="g", topics=["t"], **options)
+        consumer: Any = dn.AsyncConsumer(dsn, **with_group(options))
         await with_timeout(consumer.run(handler, concurrency=concurrency))
     else:
-        sync = dn.Consumer(dsn, group="g", topics=["t"], **options)
+        sync = dn.Consumer(dsn, **with_group(options))
         await with_timeout(in_thread(lambda: sync.run(handler, concurrency=concurrency)))
 
 
@@ -169,7 +176,7 @@ async def test_once(api: Api, dsn: str, effects: Connection) -> None:
     await run(api, dsn, handler)
     assert sorted(again) == ids
     assert value(effects, "SELECT durable_notify.prune_inbox(clock_timestamp())") == 4
-    with pytest.raises(dn.UnknownGroup), psycopg.connect(dsn) as mine:
+    with pytest.raises(dn.errors.UnknownGroup), psycopg.connect(dsn) as mine:
         from durable_notify._sync.database.callers import fetch
 
         fetch(mine, "SELECT durable_notify.once('no-such-group', 1)", ())
@@ -177,13 +184,20 @@ async def test_once(api: Api, dsn: str, effects: Connection) -> None:
 
 async def batches(api: Api, dsn: str, handler: Any, **options: Any) -> None:
     kind = {name: options.pop(name) for name in ("size", "max_wait") if name in options}
-    options = {"until_empty": True, "poll": None, "retry_base": 0.01, **options}
+    options = {
+        "group": "g",
+        "topics": ["t"],
+        "until_empty": True,
+        "poll_interval": None,
+        "retry": dn.RetryPolicy(base=0.01),
+        **options,
+    }
     if api.is_async:
         await with_timeout(
-            dn.AsyncConsumer(dsn, group="g", topics=["t"], **options).run_batches(handler, **kind)
+            dn.AsyncConsumer(dsn, **with_group(options)).run_batches(handler, **kind)
         )
         return
-    sync = dn.Consumer(dsn, group="g", topics=["t"], **options)
+    sync = dn.Consumer(dsn, **with_group(options))
     loop = asyncio.get_running_loop()
 
     def in_its_thread(batch: list[Any]) -> None:
@@ -311,7 +325,7 @@ async def test_administered_in_a_pipeline(api: Api, dsn: str, conn: Connection) 
             await maybe_await(admin.pause(other, "g"))
             assert value(conn, paused) == 1
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        with pytest.raises(dn.UnknownGroup):
+        with pytest.raises(dn.errors.UnknownGroup):
             async with entered(other.pipeline()):
                 await maybe_await(admin.pause(other, "unknown"))
         assert state.transaction_status == psycopg.pq.TransactionStatus.IDLE

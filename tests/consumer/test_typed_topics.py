@@ -65,9 +65,9 @@ async def test_nothing_of_another_type_is_written(
     publisher = api.Publisher()
     async with api.connect(dsn, autocommit=True) as connection:
         for payload in ({"order_id": 1}, dn.NewMessage(Paid(amount=1)), None):
-            with pytest.raises(dn.PayloadError, match="the payload is not Placed"):
+            with pytest.raises(dn.errors.PayloadError, match="the payload is not Placed"):
                 await maybe_await(publisher.publish(connection, ORDERS, payload))
-        with pytest.raises(dn.PayloadError, match="the payload is not Placed") as raised:
+        with pytest.raises(dn.errors.PayloadError, match="the payload is not Placed") as raised:
             several = [Placed(order_id=1), Paid(amount=1)]
             await maybe_await(publisher.publish_many(connection, ORDERS, several))
         assert raised.value.__notes__ == ["message 1 of the list; none was published"]
@@ -93,7 +93,7 @@ async def test_what_does_not_validate_becomes_a_dead_letter(
     assert letters[0].error["message"] == letters[0].reason
     assert "secret" not in str(letters[0].error)
     # The payload was repaired, or the type; then the letter can be read.
-    with pytest.raises(dn.PayloadError, match="order_id"):
+    with pytest.raises(dn.errors.PayloadError, match="order_id"):
         ORDERS.decode(letters[0].payload)
 
 
@@ -131,7 +131,7 @@ async def test_readers_hand_out_models(api: Api, dsn: str, conn: psycopg.Connect
     async with AnyReader(api, dsn, ORDERS, until_empty=True) as reading:
         first, second, third = await reading.rest()
     assert (first.payload, third.payload) == (Placed(order_id=1), Placed(order_id=2))
-    with pytest.raises(dn.PayloadError, match="the payload is not Placed: order_id"):
+    with pytest.raises(dn.errors.PayloadError, match="the payload is not Placed: order_id"):
         _ = second.payload
     async with AnyReader(api, dsn, ORDERS, start=second.token, until_empty=True) as reading:
         assert [message.id for message in await reading.rest()] == [third.id]

@@ -16,7 +16,7 @@ def test_a_message_python_cannot_decode_becomes_a_dead_letter(
     for payload in ("1", json, "2"):
         conn.execute(insert, (payload,))
     seen = []
-    consumer = dn.Consumer(dsn, group="g", topics=["t"], poll=None, until_empty=True)
+    consumer = dn.Consumer(dsn, group="g", topics=["t"], poll_interval=None, until_empty=True)
     consumer.run(lambda message: seen.append(message.payload))
     assert seen == [1, 2]
     [letter] = dn.Admin().dead_letters(conn, "g")

@@ -21,7 +21,7 @@ from tests.support.observe import LISTENER, WORKERS, asleep, dead_letters, send,
 from tests.support.wait import eventually, wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-QUICK = {"heartbeat": 0.5, "lease": 5.0}
+QUICK = {"heartbeat_interval": 0.5, "lease": 5.0}
 
 
 class Told:
@@ -86,7 +86,11 @@ async def test_retries_and_dead_letters(api: Api, dsn: str, conn: Connection) ->
         raise KeyError(message.id)
 
     consumer = api.consumer(
-        dsn, on_event=told, max_attempts=2, retry_base=0.01, order_by="none", until_empty=True
+        dsn,
+        on_event=told,
+        retry=dn.RetryPolicy(max_attempts=2, base=0.01),
+        order_by="none",
+        until_empty=True,
     )
     await consumer.run(handler)
     assert {letter[0] for letter in dead_letters(conn)} == {fails, rejected}
@@ -141,7 +145,7 @@ async def test_rung_or_polling(api: Api, dsn: str, conn: Connection) -> None:
         await handler.got(1)
         assert told.of(events.Notified) == [events.Notified(group="g", topics=("u",))]
         assert not told.of(events.Polled)
-    polling = api.consumer(dsn, on_event=told, poll=0.05)
+    polling = api.consumer(dsn, on_event=told, poll_interval=0.05)
     async with running(polling, handler):
         await wait_until(told.has(events.Polled))
 
@@ -150,7 +154,7 @@ async def test_connections_that_go_and_come(api: Api, dsn: str, conn: Connection
     # What ALTER DATABASE refuses for the one it is run in.
     allowed = "UPDATE pg_database SET datallowconn = %s WHERE datname = current_database()"
     told = Told()
-    consumer = api.consumer(dsn, on_event=told, poll=0.05, **QUICK)
+    consumer = api.consumer(dsn, on_event=told, poll_interval=0.05, **QUICK)
     async with running(consumer, Recorder()):
         await wait_until(lambda: consumer.health().ready)
         conn.execute(allowed, [False])
@@ -188,7 +192,7 @@ async def test_deaf(api: Api, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None
             module, "_identified", lambda _statement, _name: "LISTEN no_session_rings"
         )
     told = Told()
-    consumer = api.consumer(dsn, on_event=told, poll=1.0, **QUICK)
+    consumer = api.consumer(dsn, on_event=told, poll_interval=1.0, **QUICK)
     async with running(consumer, Recorder()):
         await wait_until(told.has(events.ListenFailed))
         assert consumer.health().ready  # it polls
@@ -268,7 +272,7 @@ async def test_events_have_no_secrets(api: Api, dsn: str, conn: Connection) -> N
 
 async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
     told = Told()
-    async with dn.AsyncReader(dsn, ["t"], poll=None, on_event=told) as reader:
+    async with dn.AsyncReader(dsn, topics=["t"], poll_interval=None, on_event=told) as reader:
         coming = asyncio.ensure_future(anext(reader))
         await asleep(reader)
         send(conn, [1])
@@ -311,7 +315,7 @@ async def test_what_it_does(api: Api, dsn: str, conn: Connection) -> None:
 
 async def test_without_wake_ups_it_polls(api: Api, dsn: str, conn: Connection) -> None:
     conn.execute("SELECT durable_notify.set_notify_policy('t', 'never')")
-    async with api.consumer(dsn, poll=30.0) as consumer:
+    async with api.consumer(dsn, poll_interval=30.0) as consumer:
         await wait_until(lambda: consumer.health().state == "polling")
         await wait_until(lambda: consumer.health().hears)
         assert consumer.health().state in {"polling", "fetching"}
@@ -320,8 +324,8 @@ async def test_without_wake_ups_it_polls(api: Api, dsn: str, conn: Connection) -
 async def test_a_blocked_event_loop_does_not_live(dsn: str, conn: Connection) -> None:
     """Seen from another thread, as a probe is answered."""
     send(conn, [0])
-    consumer = dn.AsyncConsumer(dsn, group="g", topics=["t"], heartbeat=0.1)
-    seen: list[dn.Health] = []
+    consumer = dn.AsyncConsumer(dsn, group="g", topics=["t"], heartbeat_interval=0.1)
+    seen: list[dn.models.Health] = []
 
     def blocks(_message: Any) -> None:
         prober = threading.Thread(target=probe)
@@ -339,10 +343,10 @@ async def test_a_blocked_event_loop_does_not_live(dsn: str, conn: Connection) ->
 
 
 async def test_one_that_ended_does_not_live(dsn: str, conn: Connection) -> None:
-    consumer = dn.AsyncConsumer(dsn, group="g", topics=["t"], poll=0.05)
+    consumer = dn.AsyncConsumer(dsn, group="g", topics=["t"], poll_interval=0.05)
     async with consumer:
         conn.execute("ALTER FUNCTION durable_notify.claim RENAME TO gone")
-        with pytest.raises(dn.SchemaTooOld):
+        with pytest.raises(dn.errors.SchemaTooOld):
             async with asyncio.timeout(20):
                 await anext(consumer)
         health = consumer.health()
@@ -352,7 +356,9 @@ async def test_one_that_ended_does_not_live(dsn: str, conn: Connection) -> None:
 
 def test_an_idle_consumer_lives(dsn: str) -> None:
     """Nothing to do, no poll: signs of life come all the same."""
-    with dn.Consumer(dsn, group="g", topics=["t"], poll=None, heartbeat=0.1) as consumer:
+    with dn.Consumer(
+        dsn, group="g", topics=["t"], poll_interval=None, heartbeat_interval=0.1
+    ) as consumer:
         beats = set()
         eventually(lambda: bool(beats.add(consumer._health._beat_at) or len(beats) > 12))
         assert consumer.health().live

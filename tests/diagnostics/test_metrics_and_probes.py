@@ -123,7 +123,7 @@ async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
         if message.payload == 3:
             await message.reject()
 
-    options = {"retry_base": 0.01, "until_empty": True, "order_by": "none"}
+    options = {"retry": dn.RetryPolicy(base=0.01), "until_empty": True, "order_by": "none"}
     await api.consumer(dsn, on_event=metrics, **options).run(handler)
     registry.register(backlog := prometheus.StatusCollector(dsn))
     found = scrape(registry)
@@ -254,7 +254,12 @@ async def test_a_trace_from_publisher_to_handler(
         if message.payload == 3:
             raise KeyError(message.payload)
 
-    options = {"max_attempts": 1, "until_empty": True, "order_by": "none", "middleware": [tracing]}
+    options = {
+        "retry": dn.RetryPolicy(max_attempts=1),
+        "until_empty": True,
+        "order_by": "none",
+        "middleware": [tracing],
+    }
     await api.consumer(dsn, **options).run(works)
 
     finished = exporter.get_finished_spans()
@@ -367,11 +372,11 @@ def get(probes: Probes, path: str, method: str = "GET") -> tuple[int, str]:
 
 class Stub:
     def __init__(self, *, live: bool, ready: bool) -> None:
-        self._health = dn.Health(
+        self._health = dn.models.Health(
             live, ready, ("a reason",), "g", 0, hears=True, silent=0.0, state="fetching"
         )
 
-    def health(self) -> dn.Health:
+    def health(self) -> dn.models.Health:
         return self._health
 
 

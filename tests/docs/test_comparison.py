@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import durable_notify as dn
+from durable_notify.options import ConsumerOptions
 from tests.docs.pages import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "comparison.md").read_text(encoding="utf-8")
@@ -56,12 +56,12 @@ def test_every_peer_has_the_version_that_was_looked_at() -> None:
 
 
 def test_our_own_times() -> None:
-    options = dn.ConsumerOptions(group="g", topics=["t"])
+    options = ConsumerOptions.of("g", ["t"], {})
     (row,) = [
         row
         for _, _, *rows in tables()
         for row in rows
         if row[0] == f"**{OURS}**" and "poll" in row[2]
     ]
-    assert f"poll {options.poll:g} s" in row[2]
+    assert f"poll {options.poll_interval:g} s" in row[2]
     assert row[3] == f"after {options.lease:g} s"

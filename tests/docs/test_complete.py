@@ -13,6 +13,7 @@ import pytest_durable_notify as plugin
 from durable_notify import errors, testing
 from durable_notify._async.capture import LOCKS
 from durable_notify._core import sqlstate as translate
+from durable_notify.options import ConsumerOptions
 from tests.docs.pages import CHECKOUT
 
 
@@ -33,7 +34,7 @@ def first_column(table: str) -> set[str]:
 
 
 def test_options_of_a_consumer() -> None:
-    options = {field.name: field for field in dataclasses.fields(dn.ConsumerOptions)}
+    options = {field.name: field for field in dataclasses.fields(ConsumerOptions)}
     documented = section("docs/consuming.md", "Options")
     assert first_column(documented) == {*options, "listen_dsn"}
     for name, field in options.items():

@@ -185,7 +185,7 @@ def test_fastapi_needs_a_migrated_database(empty_dsn: str) -> None:
         finally:
             await shop.engine.dispose()
 
-    with loaded("fastapi_app", empty_dsn) as shop, pytest.raises(dn.SchemaMissing):
+    with loaded("fastapi_app", empty_dsn) as shop, pytest.raises(dn.errors.SchemaMissing):
         asyncio.run(start(shop))
 
 

@@ -63,10 +63,12 @@ def test_reader(as_role: dict[str, str]) -> None:
     with psycopg.connect(as_role["publisher"]) as connection:
         dn.Publisher().publish_many(connection, "orders.eu", range(3))
     for start in ("beginning", "latest"):
-        with dn.Reader(as_role["reader"], ["orders.*"], start=start, until_empty=True) as reader:
+        with dn.Reader(
+            as_role["reader"], topics=["orders.*"], start=start, until_empty=True
+        ) as reader:
             assert [m.payload for m in reader] == ([0, 1, 2] if start == "beginning" else [])
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        with dn.Reader(as_role["reader"], ["payments"], until_empty=True) as reader:
+        with dn.Reader(as_role["reader"], topics=["payments"], until_empty=True) as reader:
             next(reader)
 
 
@@ -75,11 +77,10 @@ def test_consumer(as_role: dict[str, str]) -> None:
         dn.Publisher().publish_many(connection, "orders.eu", range(6))
     consumer = dn.Consumer(
         as_role["consumer"],
-        group="billing",
+        group=dn.Group("billing", retry=dn.RetryPolicy(max_attempts=2)),
         topics=["orders.*"],
         until_empty=True,
-        max_attempts=2,
-        poll=None,
+        poll_interval=None,
     )
     seen = []
 

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 
 import durable_notify as dn
+from durable_notify.bridge import AsyncBridge, Bridge
 from tests.support.api import entered, maybe_await
 
 __all__ = ["KITS", "Kit", "Opened", "every", "only"]
@@ -111,7 +112,7 @@ class Kit:
         self.source = source
         self.Publisher: Any = dn.AsyncPublisher if is_async else dn.Publisher
         self.Admin: Any = dn.AsyncAdmin if is_async else dn.Admin
-        self.Bridge: Any = dn.AsyncBridge if is_async else dn.Bridge
+        self.Bridge: Any = AsyncBridge if is_async else Bridge
 
     def __repr__(self) -> str:
         return self.name
@@ -124,7 +125,7 @@ class Kit:
     @asynccontextmanager
     async def message(self, dsn: str, topic: str, group: str, **kwargs: Any) -> AsyncIterator[Any]:
         """The next message of a group, and its consumer."""
-        options: Any = {"poll": None, "until_empty": True, "maintenance": False, **kwargs}
+        options: Any = {"poll_interval": None, "until_empty": True, "maintenance": False, **kwargs}
         if self.is_async:
             async with dn.AsyncConsumer(dsn, group=group, topics=[topic], **options) as consumer:
                 yield await anext(consumer, None)

@@ -39,7 +39,7 @@ def prepared(server: Postgres, template: str) -> Iterator[str]:
             ]
             dn.Publisher().publish_many(connection, "t", messages)
             dn.Publisher().publish(connection, "later", 1, delay=1000)
-        options: Any = {"until_empty": True, "maintenance": False, "poll": None}
+        options: Any = {"until_empty": True, "maintenance": False, "poll_interval": None}
         dn.Consumer(dsn, group="g", topics=["t", "p.*"], **options).run(handle)
         yield name
     with psycopg.connect(server.admin_dsn, autocommit=True) as connection:
@@ -71,6 +71,9 @@ def usual(server: Postgres, prepared: str) -> Any:
     return asyncio.run(run())
 
 
+POLICY = dn.RetryPolicy(base=0.25, factor=1.5, max_attempts=2)
+
+
 async def administer(kit: Kit, opened: Opened) -> list[Any]:
     """Call all methods, with arguments of all types; returns what they return."""
     admin, bridge = kit.Admin(), kit.Bridge()
@@ -81,7 +84,7 @@ async def administer(kit: Kit, opened: Opened) -> list[Any]:
         return method.__name__, await opened.call(method, *args, **kwargs)
 
     done = [
-        await call(admin.configure, "g", retry_base=0.25, retry_factor=1.5, max_attempts=2, rate_limit=7.5),
+        await call(admin.configure, "g", retry=POLICY, rate_limit=7.5),
         await call(admin.set_notify_policy, "loud", "always"),
         await call(admin.notify_policy, "loud"),
         await call(admin.pause, "g"),
@@ -184,7 +187,7 @@ async def test_a_call_that_needs_read_committed_begins_that(
     async with kit.connect(dsn, autocommit=True) as opened:
         await opened.execute("SET default_transaction_isolation = 'serializable'")
         await opened.call(kit.Admin().set_notify_policy, "t", "always")
-        with pytest.raises(dn.UnknownGroup):
+        with pytest.raises(dn.errors.UnknownGroup):
             await opened.call(kit.Admin().pause, "unknown")
         # The failed one was rolled back: the connection is as good as before.
         assert await opened.call(kit.Admin().notify_policy, "t") == "always"

@@ -109,7 +109,7 @@ async def test_asyncpg(dsn: str, conn: Connection, topic: str, options: Any) -> 
         many = await apublisher.publish_many(connection, topic, MANY[1:])
         assert sorted([one, *many]) == [one, *many]
         conn.execute("SELECT durable_notify.subscribe('habits', '{t}')")
-        await aadmin.configure(connection, "habits", max_attempts=3)
+        await aadmin.configure(connection, "habits", retry=dn.RetryPolicy(max_attempts=3))
         entries = await aadmin.audit(connection, "habits", limit=1)
         assert isinstance(entries[0].details, dict)
     await connection.close()

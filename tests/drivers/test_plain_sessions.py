@@ -135,9 +135,11 @@ async def test_in_autocommit_mode(engine: AsyncEngine, conn: Connection) -> None
         # What needs a transaction of its own, and gets it.
         admin = dn.Admin()
         conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-        await connection.run_sync(lambda inner: admin.configure(inner, "g", max_attempts=3))
+        await connection.run_sync(
+            lambda inner: admin.configure(inner, "g", retry=dn.RetryPolicy(max_attempts=3))
+        )
         groups = await connection.run_sync(admin.groups)
-        with pytest.raises(dn.UnknownGroup):
+        with pytest.raises(dn.errors.UnknownGroup):
             await connection.run_sync(lambda inner: admin.pause(inner, "other"))
         assert len(await connection.run_sync(admin.groups)) == 1
     assert [(group.name, group.max_attempts) for group in groups] == [("g", 3)]

@@ -226,17 +226,17 @@ async def test_only_once(kit: Kit, dsn: str, conn: Connection, topic: str) -> No
 async def test_errors_of_ours(kit: Kit, dsn: str, topic: str) -> None:
     async with kit.connect(dsn) as opened:
         async with opened.transaction(undo=True):
-            with pytest.raises(dn.UnknownGroup, match="unknown") as caught:
+            with pytest.raises(dn.errors.UnknownGroup, match="unknown") as caught:
                 await opened.call(kit.Admin().pause, "unknown")
             assert isinstance(caught.value.__cause__, kit.error)
         async with opened.transaction(undo=True):
             await opened.execute("ALTER SCHEMA durable_notify RENAME TO elsewhere")
-            with pytest.raises(dn.SchemaMissing, match="durable-notify migrate"):
+            with pytest.raises(dn.errors.SchemaMissing, match="durable-notify migrate"):
                 await publish(kit, opened, topic, 1)
         async with opened.transaction(undo=True):
             await opened.execute("DROP FUNCTION durable_notify.once(text, bigint)")
             await opened.execute("ALTER FUNCTION durable_notify.pause(text) RENAME TO pause_v2")
-            with pytest.raises(dn.SchemaTooOld, match=r"durable_notify\.pause"):
+            with pytest.raises(dn.errors.SchemaTooOld, match=r"durable_notify\.pause"):
                 await opened.call(kit.Admin().pause, "unknown")
 
 

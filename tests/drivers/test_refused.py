@@ -36,15 +36,15 @@ async def test_the_other_halfs_connections(kit: Kit, dsn: str, topic: str) -> No
         given = opened.given
         if kit.is_async or "run_sync" in kit.name:
             for method in (dn.Publisher().publish, dn.Publisher().publish_many):
-                with pytest.raises(dn.UnsupportedConnection, match=OF_ASYNCIO):
+                with pytest.raises(dn.errors.UnsupportedConnection, match=OF_ASYNCIO):
                     method(given, topic, [1])
-            with pytest.raises(dn.UnsupportedConnection, match=OF_ASYNCIO):
+            with pytest.raises(dn.errors.UnsupportedConnection, match=OF_ASYNCIO):
                 dn.Admin().pause(given, "g")
         else:
             for amethod in (dn.AsyncPublisher().publish, dn.AsyncPublisher().publish_many):
-                with pytest.raises(dn.UnsupportedConnection, match=SYNCHRONOUS):
+                with pytest.raises(dn.errors.UnsupportedConnection, match=SYNCHRONOUS):
                     await amethod(given, topic, [1])
-            with pytest.raises(dn.UnsupportedConnection, match=SYNCHRONOUS):
+            with pytest.raises(dn.errors.UnsupportedConnection, match=SYNCHRONOUS):
                 await dn.AsyncAdmin().pause(given, "g")
 
 
@@ -57,25 +57,27 @@ async def test_what_lends_connections_is_none(dsn: str, topic: str, publisher: A
         asyncpg_pool(dsn) as apool,
     ):
         for source in (plain, other, pool, apool):
-            with pytest.raises(dn.UnsupportedConnection, match=f"not {type(source).__name__}$"):
+            with pytest.raises(
+                dn.errors.UnsupportedConnection, match=f"not {type(source).__name__}$"
+            ):
                 await maybe_await(publisher.publish(source, topic, 1))
 
 
 async def test_other_databases(dsn: str, topic: str) -> None:
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
-        with pytest.raises(dn.UnsupportedConnection, match="on sqlite, not on PostgreSQL"):
+        with pytest.raises(dn.errors.UnsupportedConnection, match="on sqlite, not on PostgreSQL"):
             dn.Publisher().publish(connection, topic, 1)
     engine.dispose()
     connection = sqlite3.connect(":memory:")
-    with pytest.raises(dn.UnsupportedConnection, match="not Connection$"):
+    with pytest.raises(dn.errors.UnsupportedConnection, match="not Connection$"):
         dn.Publisher().publish(connection, topic, 1)  # type: ignore[arg-type]
     connection.close()
     with of_django(dsn):
         handler = type(django.db.connections)({
             "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
         })  # fmt: skip
-        with pytest.raises(dn.UnsupportedConnection, match="'default' is not PostgreSQL"):
+        with pytest.raises(dn.errors.UnsupportedConnection, match="'default' is not PostgreSQL"):
             dn.Publisher().publish(handler["default"], topic, 1)
 
 
@@ -100,7 +102,7 @@ with psycopg.connect(sys.argv[1]) as connection:
     print(dn.Publisher().publish(connection, "t", 1) > 0)
 try:
     dn.Publisher().publish("nothing", "t", 1)
-except dn.UnsupportedConnection as error:
+except dn.errors.UnsupportedConnection as error:
     print(str(error).rpartition(", ")[2])
 """
 
@@ -125,7 +127,7 @@ async def test_encodings(server: Any, topic: str) -> None:
             if kit.name.endswith(("connection-psycopg", "session-psycopg", "run_sync-psycopg")):
                 continue  # SQLAlchemy itself cannot connect
             async with kit.connect(server.dsn(name)) as opened:
-                with pytest.raises(dn.SchemaError, match="SQL_ASCII"):
+                with pytest.raises(dn.errors.SchemaError, match="SQL_ASCII"):
                     await opened.call(kit.Publisher().publish, topic, 1)
 
 

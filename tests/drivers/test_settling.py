@@ -116,9 +116,10 @@ async def test_transaction(kit: Kit, dsn: str, conn: Connection, topic: str) -> 
                     raise Fail
             close_django(given)
 
-        options: Any = {"until_empty": True, "maintenance": False, "retry_base": 0.001}
+        group = dn.Group(topic, retry=dn.RetryPolicy(base=0.001))
+        options: Any = {"until_empty": True, "maintenance": False}
         half: Any = dn.AsyncConsumer if kit.is_async else dn.Consumer
-        consumer = half(dsn, group=topic, topics=[topic], **options)
+        consumer = half(dsn, group=group, topics=[topic], **options)
         if kit.is_async:
             await asyncio.wait_for(consumer.run(ahandle), 60)
         else:
@@ -159,8 +160,10 @@ async def test_a_transaction_of_djangos_connection_of_another_thread(
                 dn.Publisher().publish(given, f"{topic}.done", message.id)
             given.close()
 
-        options: Any = {"until_empty": True, "maintenance": False, "max_attempts": 1}
-        consumer = dn.Consumer(dsn, group=topic, topics=[topic], **options)
+        group = dn.Group(topic, retry=dn.RetryPolicy(max_attempts=1))
+        consumer = dn.Consumer(
+            dsn, group=group, topics=[topic], until_empty=True, maintenance=False
+        )
         await asyncio.wait_for(in_thread(consumer.run, handle), 60)
     assert sorted(payloads(conn, f"{topic}.done")) == ids
     assert left(conn, topic) == 0

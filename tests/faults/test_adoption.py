@@ -36,6 +36,7 @@ from psycopg import sql
 
 import durable_notify as dn
 from durable_notify._sync import capture as sync_capture
+from durable_notify.bridge import Bridge
 from tests.faults.application import (
     DDL,
     ORDERS,
@@ -89,25 +90,25 @@ class Adoption:
         self.app.reconnect()
 
     def compat(self) -> None:
-        dn.Bridge().create_compat(self.conn)
+        Bridge().create_compat(self.conn)
         self._set_path(sql.SQL("SET search_path = {}").format(PATH))
 
     def undo_compat(self) -> None:
         self._set_path(sql.SQL("RESET search_path"))
-        dn.Bridge().drop_compat(self.conn)
+        Bridge().drop_compat(self.conn)
 
     def move(self) -> None:
-        dn.Bridge().mirror(self.conn, TOPIC, ORDERS)
+        Bridge().mirror(self.conn, TOPIC, ORDERS)
         self.app.move(True)
 
     def undo_move(self) -> None:
         self.app.move(False)
-        dn.Bridge().unmirror(self.conn, TOPIC)
+        Bridge().unmirror(self.conn, TOPIC)
 
     def watch(self) -> None:
         for _ in range(20):  # it waits for writers for 3 seconds, and says so
             with contextlib.suppress(psycopg.errors.LockNotAvailable):
-                dn.Bridge().watch(self.conn, "product", PRODUCTS)
+                Bridge().watch(self.conn, "product", PRODUCTS)
                 break
         self._watched_since = time.monotonic()
 
@@ -115,13 +116,13 @@ class Adoption:
         self.watched.append((self._watched_since, time.monotonic()))
         for _ in range(20):
             with contextlib.suppress(psycopg.errors.LockNotAvailable):
-                dn.Bridge().unwatch(self.conn, "product", PRODUCTS)
+                Bridge().unwatch(self.conn, "product", PRODUCTS)
                 break
 
     @contextlib.contextmanager
     def workers(self, group: str) -> Iterator[None]:
         """A durable consumer, from the beginning."""
-        options: dict[str, Any] = {"group": group, "topics": [TOPIC, PRICES], "poll": None}
+        options: dict[str, Any] = {"group": group, "topics": [TOPIC, PRICES], "poll_interval": None}
         consumer = dn.Consumer(self.dsn, **options)
         thread = threading.Thread(
             target=consumer.run,
@@ -268,13 +269,13 @@ def test_adoption(dsn: str, conn: Connection, old_command: list[str], tmp_path: 
         print(judge(steps, old))
         # The bridge is removed.
         steps.undo_watch()
-        dn.Bridge().unmirror(conn, TOPIC)
+        Bridge().unmirror(conn, TOPIC)
         name = sql.Identifier(conn.info.dbname)
         conn.execute(
             sql.SQL("ALTER ROLE {} IN DATABASE {} RESET search_path").format(steps.role, name)
         )
-        dn.Bridge().drop_compat(conn)
-        assert dn.Bridge().bridges(conn) == []
+        Bridge().drop_compat(conn)
+        assert Bridge().bridges(conn) == []
 
 
 @pytest.mark.parametrize("old_command", ["psycopg"], indirect=True)
@@ -303,7 +304,7 @@ def test_planted_without_a_mirror(
     with adopted(dsn, conn, old_command, tmp_path) as (steps, old):
         steps.app.work(5)
         steps.app.move(True)
-        dn.Bridge().mirror(conn, TOPIC, ORDERS)
+        Bridge().mirror(conn, TOPIC, ORDERS)
         steps.app.work(5)
         steps.app.stop()
         last = steps.app.sent[-1].text

@@ -124,7 +124,10 @@ def test_a_connection_that_only_looks_alive(
 ) -> None:
     for module in (sync_capture, async_capture):
         monkeypatch.setattr(module, "SILENCE", 10_000)  # it knows its own old session at once
-    with Proxy(dsn) as proxy, capturing(api, proxy.dsn(), "c", "t", heartbeat=0.5) as running:
+    with (
+        Proxy(dsn) as proxy,
+        capturing(api, proxy.dsn(), "c", "t", heartbeat_interval=0.5) as running,
+    ):
         running.listens()
         notify(conn, "c", "before")
         eventually(lambda: messages(conn, "t") == ["before"])
@@ -155,9 +158,9 @@ def test_what_is_on_its_way_when_it_is_stopped(api: str, dsn: str, conn: Connect
 
 def test_an_active_one_that_only_looks_alive_is_replaced(dsn: str, conn: Connection) -> None:
     with Proxy(dsn) as proxy:
-        with capturing("sync", proxy.dsn(), "c", "t", heartbeat=0.3, grace=0) as first:
+        with capturing("sync", proxy.dsn(), "c", "t", heartbeat_interval=0.3, grace=0) as first:
             first.listens()
-            with capturing("async", dsn, "c", "t", heartbeat=2) as second:
+            with capturing("async", dsn, "c", "t", heartbeat_interval=2) as second:
                 second.stands_by()
                 proxy.blackhole()
                 second.listens()
@@ -174,7 +177,10 @@ def test_connections_are_cut_anywhere(dsn: str, conn: Connection) -> None:
     rng = random.Random(SEED)
     api = rng.choice(["sync", "async"])
     print(f"DURABLE_NOTIFY_SEED={SEED}")
-    with Proxy(dsn) as proxy, capturing(api, proxy.dsn(), "c", "t", heartbeat=1.0) as running:
+    with (
+        Proxy(dsn) as proxy,
+        capturing(api, proxy.dsn(), "c", "t", heartbeat_interval=1.0) as running,
+    ):
         running.listens()
         with sending(dsn) as senders:
             until = time.monotonic() + SECONDS
@@ -201,7 +207,9 @@ def test_an_answer_that_is_lost(
         )
         monkeypatch.setattr(sync_capture.sql, "CAPTURE", unnumbered)
     with Proxy(dsn) as proxy:
-        with capturing("sync", proxy.dsn(), "c", "t", listen_dsn=dsn, heartbeat=60) as running:
+        with capturing(
+            "sync", proxy.dsn(), "c", "t", listen_dsn=dsn, heartbeat_interval=60
+        ) as running:
             running.listens()
             heard = "SELECT count(*) FROM durable_notify.capture WHERE heard_until IS NOT NULL"
             eventually(lambda: value(conn, heard) == 1)  # else the answer to this were lost
@@ -218,8 +226,8 @@ def test_an_answer_that_is_lost(
 def test_through_a_pooler(api: str, dsn: str, conn: Connection) -> None:
     """In transaction mode it cannot hear: refused, unless it listens directly. It leaves no lock."""
     with pooler(dsn, "transaction") as pooled:
-        with capturing(api, pooled.dsn, "c", "t", heartbeat=0.5) as running:
-            with pytest.raises(dn.ListenUnavailable, match="direct listen_dsn"):
+        with capturing(api, pooled.dsn, "c", "t", heartbeat_interval=0.5) as running:
+            with pytest.raises(dn.errors.ListenUnavailable, match="direct listen_dsn"):
                 running.ended()
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
         assert value(conn, locks, sync_capture.LOCKS) == 0
@@ -231,7 +239,7 @@ def test_through_a_pooler(api: str, dsn: str, conn: Connection) -> None:
 
 
 def begin(dsn: str) -> subprocess.Popen[bytes]:
-    return start("bridge", "capture", "c", "--topic", "t", "--heartbeat", "1", dsn=dsn)
+    return start("bridge", "capture", "c", "--topic", "t", "--heartbeat-interval", "1", dsn=dsn)
 
 
 def wait_for(process: subprocess.Popen[bytes], word: bytes) -> None:
@@ -267,7 +275,7 @@ def test_the_active_process_is_killed(dsn: str, conn: Connection) -> None:
 def test_the_server_is_killed(private_server: Server) -> None:
     dsn = private_server.dsn()
     schema.migrate(dsn)
-    with capturing("async", dsn, "c", "t", heartbeat=1.0) as running:
+    with capturing("async", dsn, "c", "t", heartbeat_interval=1.0) as running:
         running.listens()
         with sending(dsn) as senders:
             senders.wait_for_more()

@@ -175,7 +175,7 @@ async def held_for_longer_than_a_lease(api: Api, dsn: str, conn: Connection) -> 
     with consumer_process(api, dsn, "records late", "--lease", "3") as slow:
         slow.handled(1)
         seen = recorder(api, dsn)
-        async with running(api.consumer(dsn, lease=3, poll=0.1), seen):
+        async with running(api.consumer(dsn, lease=3, poll_interval=0.1), seen):
             beats = "SELECT deadline FROM durable_notify.lease_deadline"
             moved: set[Any] = set()
 

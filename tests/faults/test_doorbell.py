@@ -354,7 +354,7 @@ def test_consumers_at_random(sessions: Sessions) -> None:
     """The real ones, of both halves, without a poll; their listeners are killed, too."""
     got: dict[str, set[int]] = {group: set() for group in ("async", "sync", "patterns")}
     chance = random.Random(FIRST_SEED)
-    options: dict[str, Any] = {"poll": None}
+    options: dict[str, Any] = {"poll_interval": None}
     everything = [*TOPICS, NEVER]
     director = sessions.session()
     for topic in everything:  # a pattern stands for topics there are

@@ -192,7 +192,7 @@ def test_the_queue_of_notifications_is_full(small_server: Server) -> None:
     notify = "SELECT pg_notify('other', repeat(n::text, 1000)) FROM generate_series(1, 50) n"
     with (
         database(small_server) as (conn, dsn),
-        Workload(dsn, pause=0.02, heartbeat=0.5) as workload,
+        Workload(dsn, pause=0.02, heartbeat_interval=0.5) as workload,
     ):
         with psycopg.connect(make_conninfo(dsn, user="postgres")) as sits:
             sits.execute("LISTEN something")

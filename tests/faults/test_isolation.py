@@ -51,7 +51,7 @@ async def test_a_consumer(api: Api, dsn: str, conn: Connection, level: str) -> N
             async with message.transaction() as own:
                 levels.extend(*(await (await own.execute(IS)).fetchall()))
 
-    consumer = api.consumer(dsn, poll=None)
+    consumer = api.consumer(dsn, poll_interval=None)
     async with running(consumer, handle):
         for number in range(3):
             await asleep(getattr(consumer, "consumer", consumer))
@@ -169,6 +169,6 @@ async def test_a_doorbell_is_armed_at_read_committed(
         return await command(self, statement)
 
     monkeypatch.setattr(AsyncListener, "_command", noting)
-    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll=None) as consumer:
+    async with dn.AsyncConsumer(dsn, group="g", topics=["t"], poll_interval=None) as consumer:
         await asleep(consumer)
     assert set(levels) == {"serializable" if planted else "read committed"}

@@ -84,7 +84,7 @@ async def test_the_listening_connection(
     api: Api, dsn: str, conn: Connection, proxy: Proxy, direction: Direction
 ) -> None:
     seen = Recorder()
-    consumer = api.consumer(dsn, listen_dsn=proxy.dsn(), heartbeat=HEARTBEAT, lease=LEASE)
+    consumer = api.consumer(dsn, listen_dsn=proxy.dsn(), heartbeat_interval=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, direction)
@@ -103,7 +103,7 @@ async def test_the_claiming_connection(
 ) -> None:
     """Found at its next use, here at once. A claim whose answer was lost is redelivered."""
     seen = Recorder()
-    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=1)
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat_interval=HEARTBEAT, lease=1)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, direction)
@@ -120,7 +120,7 @@ async def test_idle_connections(
 ) -> None:
     """Found without being used, so that the next message does not wait for it."""
     seen = Recorder()
-    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat_interval=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         send(conn, [0])
         await seen.got(1)
@@ -150,7 +150,7 @@ async def test_the_settling_connection(
             await message.ack()
 
     seen = Recorder(handle)
-    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat=HEARTBEAT, lease=LEASE)
+    consumer = api.consumer(proxy.dsn(), listen_dsn=dsn, heartbeat_interval=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         send(conn, [0])
         await wait_until(lambda: outstanding(conn) == 0 and seen.ids)
@@ -212,7 +212,7 @@ async def test_planted_no_connection_is_checked(
         for own in (async_links.AsyncTimeoutConnection, sync_links.TimeoutConnection):
             monkeypatch.setattr(own, "wait", super(own, own).wait)
     seen = Recorder()
-    consumer = api.consumer(dsns[0], listen_dsn=dsns[1], heartbeat=HEARTBEAT, lease=LEASE)
+    consumer = api.consumer(dsns[0], listen_dsn=dsns[1], heartbeat_interval=HEARTBEAT, lease=LEASE)
     async with running(consumer, seen):
         await asleep(consumer)
         go_dead(proxy, "both")
@@ -231,7 +231,7 @@ async def test_a_slow_network_is_not_a_dead_one(
 ) -> None:
     caplog.set_level("INFO", "durable_notify")
     seen = Recorder()
-    consumer = api.consumer(proxy.dsn(), heartbeat=2.0)
+    consumer = api.consumer(proxy.dsn(), heartbeat_interval=2.0)
     async with running(consumer, seen):
         await asleep(consumer)
         proxy.delay(0.1)
@@ -253,7 +253,7 @@ async def test_consumers_cut_in_the_midst_of_a_message(
 ) -> None:
     """Whichever of its connections is, and whatever it says just then."""
     seen = Recorder()
-    consumer = api.consumer(proxy.dsn(), heartbeat=HEARTBEAT, lease=1)
+    consumer = api.consumer(proxy.dsn(), heartbeat_interval=HEARTBEAT, lease=1)
     async with running(consumer, seen):
         for number, after_bytes in enumerate((1, 30, 120, 400), 1):
             await asleep(consumer)
@@ -358,7 +358,11 @@ async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy:
             async with message.transaction() as connection:
                 await connection.execute(record, [message.payload])
 
-    options = {"heartbeat": HEARTBEAT, "lease": 2, "retry_base": 0.1, "retry_max": 1}
+    options = {
+        "heartbeat_interval": HEARTBEAT,
+        "lease": 2,
+        "retry": dn.RetryPolicy(base=0.1, max=1),
+    }
     options["max_attempts"] = 1000
     one, two = (api.consumer(proxy.dsn(), **options) for _ in range(2))
     ending = threading.Event()

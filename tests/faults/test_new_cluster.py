@@ -108,7 +108,7 @@ async def test_a_running_consumer_ends_with_the_remedy(api: Api, servers: Cluste
     with psycopg.connect(target, autocommit=True) as conn:
         send(conn, ["new"])
     old.stop("immediate")
-    with pytest.raises(dn.ForeignCluster, match="durable-notify reanchor"):
+    with pytest.raises(dn.errors.ForeignCluster, match="durable-notify reanchor"):
         await with_timeout(work)
     with psycopg.connect(target, autocommit=True) as conn:
         conn.execute("SELECT durable_notify.reanchor()")

@@ -26,6 +26,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import durable_notify as dn
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
 from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
@@ -96,7 +97,7 @@ async def test_through_a_pooler(
     seen = Recorder()
     with pooler(dsn, mode) as between:
         listen_dsn = dsn if listening == "direct" else between.dsn
-        options = {"listen_dsn": listen_dsn, "poll": 30 if deaf else None, "batch_size": 7}
+        options = {"listen_dsn": listen_dsn, "poll_interval": 30 if deaf else None, "batch_size": 7}
         one, two = (api.consumer(between.dsn, **options) for _ in range(2))
         async with running(one, seen, concurrency=3), running(two, seen, concurrency=3):
             if deaf:
@@ -141,7 +142,12 @@ async def test_killed_and_started_again(
     published = 0
     with pooler(dsn, mode) as between:
         poll = 30 if mode == "transaction" else None
-        options = {"poll": poll, "batch_size": 5, "lease": 2, "retry_base": 0.1}
+        options = {
+            "poll_interval": poll,
+            "batch_size": 5,
+            "lease": 2,
+            "retry": dn.RetryPolicy(base=0.1),
+        }
         one, two = (api.consumer(between.dsn, **options) for _ in range(2))
         async with running(one, handle, concurrency=2), running(two, handle, concurrency=2):
             if mode == "transaction":  # known before the pooler goes: then it never answers in time

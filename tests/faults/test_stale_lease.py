@@ -40,7 +40,7 @@ async def delivered(api: Api, dsn: str, conn: Connection, *, taken: bool) -> lis
             proxy.cut()
 
     with Proxy(dsn) as proxy:
-        consumer = api.consumer(proxy.dsn(), group="g", lease=1.0, poll=0.2)
+        consumer = api.consumer(proxy.dsn(), group="g", lease=1.0, poll_interval=0.2)
         async with running(consumer, handle):
             await wait_until(lambda: got)
             await wait_until(lambda: taken or "third" in got)

@@ -143,7 +143,9 @@ async def test_nothing_is_sent_while_it_waits(
     """And it is woken at once all the same: the listening connection stands."""
     seen = Recorder()
     with Proxy(dsn) as proxy:
-        consumer = api.consumer(proxy.dsn(), idle_poll=idle_poll, heartbeat=HEARTBEAT)
+        consumer = api.consumer(
+            proxy.dsn(), idle_poll_interval=idle_poll, heartbeat_interval=HEARTBEAT
+        )
         async with running(consumer, seen):
             for number in (1, 2):
                 if idle_poll is not None:
@@ -163,7 +165,7 @@ async def test_nothing_is_sent_while_it_waits(
 
 async def test_readers_too(api: Api, dsn: str, conn: Connection) -> None:
     with Proxy(dsn) as proxy:
-        options = {"idle_poll": FOR_EVER, "heartbeat": HEARTBEAT}
+        options = {"idle_poll_interval": FOR_EVER, "heartbeat_interval": HEARTBEAT}
         async with AnyReader(api, proxy.dsn(), **options) as reading:
             coming = asyncio.ensure_future(reading.next())
             await quiet(reading.reader)
@@ -177,7 +179,7 @@ async def test_a_connection_that_died_unnoticed_is_found_after_the_bound(
 ) -> None:
     seen = Recorder()
     with Proxy(dsn) as proxy:
-        consumer = api.consumer(proxy.dsn(), idle_poll=1.5, heartbeat=HEARTBEAT)
+        consumer = api.consumer(proxy.dsn(), idle_poll_interval=1.5, heartbeat_interval=HEARTBEAT)
         async with running(consumer, seen):
             await quiet(consumer)
             proxy.blackhole()
@@ -195,7 +197,7 @@ async def test_a_connection_that_died_unnoticed_is_found_after_the_bound(
 
 async def test_it_is_left_asleep(api: Api, compute: Compute) -> None:
     """Also by a consumer that stops meanwhile."""
-    consumer = api.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
+    consumer = api.consumer(compute.dsn, idle_poll_interval=FOR_EVER, heartbeat_interval=HEARTBEAT)
     async with running(consumer, Recorder()):
         await quiet(consumer)
         connections = compute.proxy.connections
@@ -207,7 +209,7 @@ async def test_it_is_left_asleep(api: Api, compute: Compute) -> None:
 
 
 async def test_planted_a_consumer_that_keeps_it_awake(api: Api, compute: Compute) -> None:
-    consumer = api.consumer(compute.dsn, heartbeat=HEARTBEAT)
+    consumer = api.consumer(compute.dsn, heartbeat_interval=HEARTBEAT)
     async with running(consumer, Recorder()):
         await wait_until(
             lambda: consumer._subscription is not None and consumer._subscription.armed
@@ -222,7 +224,7 @@ async def test_published_while_no_session_listened_it_comes_within_the_bound(
     api: Api, compute: Compute
 ) -> None:
     seen = Recorder()
-    consumer = api.consumer(compute.dsn, idle_poll=A_WHILE, heartbeat=HEARTBEAT)
+    consumer = api.consumer(compute.dsn, idle_poll_interval=A_WHILE, heartbeat_interval=HEARTBEAT)
     async with running(consumer, seen):
         for number in (1, 2):
             await quiet(consumer)
@@ -232,7 +234,7 @@ async def test_published_while_no_session_listened_it_comes_within_the_bound(
             await seen.got(number)
             assert time.monotonic() - began < A_WHILE + 10.0
         # It listens again: awake, it is rung for, long before the bound.
-        object.__setattr__(consumer.options, "idle_poll", FOR_EVER)
+        object.__setattr__(consumer.options, "idle_poll_interval", FOR_EVER)
         await wait_until(lambda: compute.outstanding() == 0)
         await wait_until(lambda: consumer._subscription.hears)
         await quiet(consumer)
@@ -250,7 +252,7 @@ async def test_what_is_due_wakes_it(api: Api, compute: Compute) -> None:
             await message.retry(1.5)
 
     seen = Recorder(once_more)
-    consumer = api.consumer(compute.dsn, idle_poll=FOR_EVER, heartbeat=HEARTBEAT)
+    consumer = api.consumer(compute.dsn, idle_poll_interval=FOR_EVER, heartbeat_interval=HEARTBEAT)
     async with running(consumer, seen):
         await in_thread(compute.publish, 1)
         await seen.got(1)
@@ -268,7 +270,9 @@ async def test_how_often_it_is_started(api: Api, compute: Compute) -> None:
     """Several consumers, suspended whenever they have gone to sleep."""
     idle_poll = 1.0
     consumers = [
-        api.consumer(compute.dsn, f"g{n}", idle_poll=idle_poll, heartbeat=HEARTBEAT)
+        api.consumer(
+            compute.dsn, f"g{n}", idle_poll_interval=idle_poll, heartbeat_interval=HEARTBEAT
+        )
         for n in range(2)
     ]
     seen = [Recorder(), Recorder()]

@@ -75,13 +75,13 @@ async def outcome(
         proxy.cut()
         try:
             await acknowledging
-        except dn.SettleError as error:
+        except dn.errors.SettleError as error:
             told.append(error)
         else:
             told.append(None)
 
     with Proxy(dsn) as proxy:
-        consumer = api.consumer(proxy.dsn(), group="g", batch_size=3, poll=0.2)
+        consumer = api.consumer(proxy.dsn(), group="g", batch_size=3, poll_interval=0.2)
         async with running(consumer, handle):
             await wait_until(lambda: told)
     return told[0], first in again

@@ -22,6 +22,7 @@ from psycopg import sql
 
 import durable_notify as dn
 from durable_notify.payloads import NewMessage
+from tests.support.api import with_group
 from tests.support.observe import outstanding
 from tests.support.wait import eventually
 
@@ -32,8 +33,8 @@ DDL = """
 BUSINESS = "INSERT INTO business SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[])"
 HANDLED = "INSERT INTO handled (half, message_id, attempt) VALUES (%s, %s, %s)"
 OPTIONS: dict[str, Any] = {
-    "group": "g", "topics": ["t"], "poll": None, "lease": 2.0, "batch_size": 20, "prefetch": 40,
-    "retry_base": 0.05, "retry_max": 0.5, "max_attempts": 1_000_000,
+    "group": "g", "topics": ["t"], "poll_interval": None, "lease": 2.0, "batch_size": 20, "prefetch": 40,
+    "retry": dn.RetryPolicy(max_attempts=1_000_000, base=0.05, max=0.5),
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ class Workload:
         seed: str = "", pause: float = 0.003, **options: Any,
     ) -> None:  # fmt: skip
         self.dsn = dsn
-        self.options = OPTIONS | options
+        self.options = with_group(OPTIONS | options)
         self.said = CapturedLog()
         self.committed: set[int] = set()
         self.rolled_back: set[int] = set()

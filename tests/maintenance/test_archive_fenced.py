@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from durable_notify import AsyncMaintenance, Maintenance, NdjsonFiles, ParquetFiles
+from durable_notify import AsyncMaintenance, Maintenance
 from durable_notify._async import maintenance as source
 from durable_notify._sync import maintenance as generated
-from durable_notify.archive import ArchivedMessage
+from durable_notify.archive import ArchivedMessage, NdjsonFiles, ParquetFiles
 from tests.support.cli import fails, good, run
 from tests.support.retention import advance_watermark, age, outbox_ids, retain
 from tests.support.sessions import Session, Sessions
@@ -215,7 +215,7 @@ def message(number: int, payload: str) -> ArchivedMessage:
 
 KILLED = """
 import os, sys
-from durable_notify import NdjsonFiles
+from durable_notify.archive import NdjsonFiles
 NdjsonFiles(sys.argv[1]).begin("t", 1, 9)
 os._exit(9)
 """

@@ -11,9 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-import durable_notify as dn
-from durable_notify import Maintenance, NdjsonFiles
+from durable_notify import Maintenance
+from durable_notify.archive import NdjsonFiles
 from durable_notify.errors import InvalidArgument
+from durable_notify.options import ConsumerOptions
 from tests.support.api import Api
 from tests.support.cli import drain as drain_command
 from tests.support.cli import fails, good, on_a_terminal, run
@@ -130,7 +131,7 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
     from durable_notify._sync.maintenance import keep_up as keep_up_sync
 
     one = sessions.reader()
-    options = dn.ConsumerOptions(group="g", topics=("t",))
+    options = ConsumerOptions.of("g", ["t"], {})
     store = Queries(dsn, options)
     store.open()
     try:
@@ -348,7 +349,7 @@ def test_an_archive_that_fails(sessions: Sessions, dsn: str, tmp_path: Path) -> 
 
 
 def test_what_cannot_be(dsn: str) -> None:
-    with pytest.raises(InvalidArgument, match="every must be a positive number of seconds"):
+    with pytest.raises(InvalidArgument, match="every must be 0 or more seconds"):
         Maintenance(dsn, every=-1)
     with pytest.raises(InvalidArgument, match="archive needs a method begin"):
         Maintenance(dsn, archive=1)  # type: ignore[arg-type]

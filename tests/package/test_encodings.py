@@ -20,6 +20,7 @@ import durable_notify as dn
 from durable_notify import schema
 from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.errors import EncodingUnsupported, InvalidArgument, UnsupportedConnection
+from durable_notify.topics import channel
 from tests.support import everything
 from tests.support.injection import plant
 from tests.support.postgres import Postgres
@@ -145,10 +146,12 @@ def test_channels_are_the_same(encoded_dsn: str) -> None:
             "SELECT t, durable_notify.channel(t), octet_length(t),"
             " octet_length(durable_notify.channel(t)) FROM unnest(%s::text[]) AS t"
         )
-        for name, channel, length, channel_length in connection.execute(query, [names]).fetchall():
+        for name, its_channel, length, channel_length in connection.execute(
+            query, [names]
+        ).fetchall():
             assert channel_length <= 63
             if length <= max(48, len(name.encode())):  # else it has no room, and Python cannot know
-                assert channel == dn.channel(name)
+                assert its_channel == channel(name)
 
 
 def test_what_the_encoding_lacks_is_refused(server: Postgres) -> None:
@@ -169,7 +172,7 @@ def test_what_the_encoding_lacks_is_refused(server: Postgres) -> None:
             dn.Consumer(dsn, group="g", topics=["заказ"]).run(print)
         with pytest.raises(InvalidArgument, match="no equivalent"):
             dn.Consumer(dsn, group="€", topics=["t"]).run(print)
-        with pytest.raises(InvalidArgument, match="no equivalent"), dn.Reader(dsn, ["€"]):
+        with pytest.raises(InvalidArgument, match="no equivalent"), dn.Reader(dsn, topics=["€"]):
             pass
         with psycopg.connect(utf8, autocommit=True) as connection:
             dn.Publisher().publish(connection, "t", 1)
@@ -180,7 +183,11 @@ def test_what_the_encoding_lacks_is_refused(server: Postgres) -> None:
                 message.reject("€ ü", {"ключ": "€ ü"})
 
             dn.Consumer(
-                dsn, group="g", topics=["t"], until_empty=True, retry_base=0.001, maintenance=False
+                dsn,
+                group=dn.Group("g", retry=dn.RetryPolicy(base=0.001)),
+                topics=["t"],
+                until_empty=True,
+                maintenance=False,
             ).run(handle)
             (letter,) = dn.Admin().dead_letters(connection)
     assert (letter.reason, list((letter.error or {}).values())) == ("\\u20ac ü", ["\\u20ac ü"])
@@ -193,7 +200,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         dsn = server.dsn(name)
         schema.migrate(dsn)
         url = "amqp://127.0.0.1:1"
-        ingest = AsyncIngest(make_conninfo(dsn), source=url, queue="p", topic="t")
+        ingest = AsyncIngest(make_conninfo(dsn), broker_url=url, queue="p", topic="t")
         messages = [
             dn.NewMessage('"\u00fc"', key="k"),
             dn.NewMessage('"\u20ac"', key="k"),
@@ -202,7 +209,7 @@ async def test_ingested_all_the_same(server: Postgres) -> None:
         arrival: Any = None  # looked at only where none of it can be published
         await ingest._publish_all([(arrival, message) for message in messages])
         await ingest._connection.close()
-        with dn.Reader(dsn, ["t"], until_empty=True) as reader:
+        with dn.Reader(dsn, topics=["t"], until_empty=True) as reader:
             found = [(message.key, message.payload, message.headers) for message in reader]
     lacking = {
         "ingest-error": "the encoding of the database lacks a character of its key or headers"
@@ -228,7 +235,7 @@ def test_none_at_all(without_encoding: str) -> None:
                 dn.Admin().status(connection)
         with pytest.raises(EncodingUnsupported):
             dn.Consumer(dsn, group="g", topics=["t"]).run(print)
-        with pytest.raises(EncodingUnsupported), dn.Reader(dsn, ["t"]):
+        with pytest.raises(EncodingUnsupported), dn.Reader(dsn, topics=["t"]):
             pass
 
 
@@ -263,7 +270,7 @@ def test_a_name_is_a_plain_str(name: str) -> None:
     ):  # fmt: skip
         assert type(checked) is str
         assert checked == "orders.placed"
-    assert dn.channel(name) == "durable_notify:orders.placed"
+    assert channel(name) == "durable_notify:orders.placed"
 
 
 @pytest.mark.parametrize("name", [Topic.ORDERS, Shouted("orders.placed")])
@@ -283,5 +290,5 @@ def test_named_by_a_kind_of_str(dsn: str, name: str) -> None:
         job = admin.start_replay(connection, name, name, keys=[name, "k"], dry_run=True)
         (group,) = admin.groups(connection)
         assert (job, group.name, group.topics) == (3, "orders.placed", ["orders.placed"])
-        with dn.Reader(dsn, [name], until_empty=True) as reader:
+        with dn.Reader(dsn, topics=[name], until_empty=True) as reader:
             assert len(list(reader)) == 3

@@ -36,7 +36,7 @@ def consume(dsn: str, conn: Connection) -> None:
 
 
 def read(dsn: str, conn: Connection) -> None:
-    with dn.Reader(dsn, ["r"]):
+    with dn.Reader(dsn, topics=["r"]):
         pass
 
 
@@ -110,7 +110,9 @@ def test_publishing_without_migrations(empty_dsn: str) -> None:
             lambda: publisher.publish_many(connection, "t", [1]),
             lambda: dn.Admin().groups(connection),
         ):
-            with pytest.raises(dn.SchemaMissing, match="Run `durable-notify migrate`") as error:
+            with pytest.raises(
+                dn.errors.SchemaMissing, match="Run `durable-notify migrate`"
+            ) as error:
                 call()
             assert isinstance(error.value.__cause__, errors.InvalidSchemaName)
             connection.rollback()
@@ -121,7 +123,9 @@ def test_publishing_without_migrations(empty_dsn: str) -> None:
 
 def test_a_schema_without_what_is_called(dsn: str, conn: Connection) -> None:
     conn.execute("ALTER FUNCTION durable_notify.publish_many RENAME TO published_many")
-    with pytest.raises(dn.SchemaTooOld, match=r"publish_many.*durable-notify migrate") as error:
+    with pytest.raises(
+        dn.errors.SchemaTooOld, match=r"publish_many.*durable-notify migrate"
+    ) as error:
         publisher.publish_many(conn, "t", [1])
     assert isinstance(error.value.__cause__, errors.UndefinedFunction)
 
@@ -132,8 +136,13 @@ def test_a_schema_without_what_is_called(dsn: str, conn: Connection) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("max_retries", "max_attempts"), ("max_attempt", "max_attempts"), ("visibility_timeout", "lease"),
+        ("max_retries", "group=dn.Group(..., retry=dn.RetryPolicy(max_attempts=...))"),
+        ("max_attempt", "group=dn.Group(..., retry=dn.RetryPolicy(max_attempts=...))"),
+        ("order_bye", "group=dn.Group(..., order_by=...)"),
+        ("max_inflight", "group=dn.Group(..., max_in_flight=...)"),
+        ("auto_offset_reset", "group=dn.Group(..., start=...)"), ("visibility_timeout", "lease"),
         ("leese", "lease"), ("prefetch_count", "prefetch"), ("untill_empty", "until_empty"),
+        ("handler", "run(handler)"),
         ("max_workers", "concurrency"),
     ],
 )  # fmt: skip
@@ -151,7 +160,8 @@ def test_an_option_like_none() -> None:
 
 def test_an_option_of_a_group_that_there_is_not(conn: Connection) -> None:
     with pytest.raises(
-        dn.InvalidArgument, match="a group has no option 'max_retries'. Did you mean max_attempts"
+        dn.InvalidArgument,
+        match=r"no option 'max_retries'. Did you mean retry=dn.RetryPolicy\(max_att",
     ):
         dn.Admin().configure(conn, "g", max_retries=3)  # type: ignore[call-arg]
     with pytest.raises(
@@ -161,9 +171,15 @@ def test_an_option_of_a_group_that_there_is_not(conn: Connection) -> None:
 
 
 def test_what_others_call_it_leads_to_options_that_there_are() -> None:
-    known = {*options.ConsumerSettings.__annotations__, "run"}
-    assert {meant.split("(")[0] for meant in options._CALLED.values()} <= known
-    assert not options._CALLED.keys() & options.ConsumerSettings.__annotations__.keys()
+    known = options.ConsumerSettings.__annotations__.keys()
+    assert not options._CALLED.keys() & known
+    kinds = (options.ConsumerOptions, dn.Group, dn.RetryPolicy)
+    of_group = {name for kind in kinds for name in kind.__dataclass_fields__}
+    for meant in options._CALLED.values():
+        if meant.startswith("group=dn.Group(..., "):
+            assert set(re.findall(r"(\w+)=", meant)) <= of_group
+        else:
+            assert meant in {*known, "run(handler)"}
 
 
 # Logs
@@ -184,7 +200,7 @@ def test_a_retry_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
 @contextmanager
 def iterating(dsn: str, **options: Any) -> Iterator[dn.Consumer]:
     """A consumer whose messages are iterated over in a thread, and not settled."""
-    consumer = dn.Consumer(dsn, group="g", topics=["t"], heartbeat=0.3, **options)
+    consumer = dn.Consumer(dsn, group="g", topics=["t"], heartbeat_interval=0.3, **options)
 
     def iterate() -> None:
         with consumer:
@@ -225,7 +241,9 @@ def test_iteration_that_settles_says_nothing(
 ) -> None:
     publisher.publish_many(conn, "t", [1, 2])
     unfinished = threading.Event()
-    with dn.Consumer(dsn, group="g", topics=["t"], heartbeat=0.1, until_empty=True) as consumer:
+    with dn.Consumer(
+        dsn, group="g", topics=["t"], heartbeat_interval=0.1, until_empty=True
+    ) as consumer:
         for message in consumer:
             unfinished.wait(0.5)  # a body that takes several heartbeats works, and does not wait
             message.ack()

@@ -25,7 +25,7 @@ def test_a_url_of_sqlalchemys(driver: str, empty_dsn: str) -> None:
     consumer = dn.Consumer(given, group="g", topics=["t"], listen_dsn=given, until_empty=True)
     consumer.run(lambda message: got.append(message.payload))
     assert got == [1]
-    with dn.Reader(given, ["t"], listen_dsn=given) as reader:
+    with dn.Reader(given, topics=["t"], listen_dsn=given) as reader:
         assert next(reader).payload == 1
     dn.Maintenance(given).run_once()
     diagnose(given, given)

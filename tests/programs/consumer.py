@@ -163,7 +163,12 @@ def main() -> None:
     # (https://github.com/python/cpython/issues/131580).
     faulthandler.enable()  # with SIGABRT it says where it hangs
     logging.disable()  # outages are expected here
-    options = {"group": args.group, "topics": ["t"], "poll": args.poll, "lease": args.lease}
+    options = {
+        "group": args.group,
+        "topics": ["t"],
+        "poll_interval": args.poll,
+        "lease": args.lease,
+    }
     mutex = threading.Lock()
     begun = 0
 
@@ -182,7 +187,7 @@ def main() -> None:
     def refusals(message: Any) -> Iterator[None]:
         try:
             yield
-        except dn.SettleError as error:
+        except dn.errors.SettleError as error:
             print(json.dumps({"id": message.id, "refused": type(error).__name__}), flush=True)
             raise
 

@@ -64,7 +64,7 @@ def main() -> None:
         setattr(store, method, planted if args.half == "async" else planted_now)
 
     plant(AsyncQueries if args.half == "async" else Queries)
-    options: dict[str, Any] = {"poll": None, "lease": 600}
+    options: dict[str, Any] = {"poll_interval": None, "lease": 600}
     if not args.together:
         options["topics"] = ["t"]
 

@@ -92,7 +92,7 @@ def test_dumps_of_others(conn: Connection, made: str) -> None:
 
 def test_numbers_that_no_float_is(conn: Connection) -> None:
     for made in ("1e131073", "1e999999999999"):
-        with pytest.raises((dn.PayloadError, psycopg.DataError)):
+        with pytest.raises((dn.errors.PayloadError, psycopg.DataError)):
             dn.Publisher(dumps=lambda _, made=made: made).publish(conn, "t", None)
 
 
@@ -102,5 +102,5 @@ def test_numbers_that_no_float_is(conn: Connection) -> None:
 )
 def test_large_texts_take_no_quadratic_time(made: str) -> None:
     """What is no JSON is PostgreSQL's to refuse."""
-    with contextlib.suppress(dn.PayloadError):
+    with contextlib.suppress(dn.errors.PayloadError):
         encode(dn.NewMessage(None), lambda _: made)

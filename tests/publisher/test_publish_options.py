@@ -13,6 +13,7 @@ from cloudevents.v1.http import CloudEvent
 
 import durable_notify as dn
 from durable_notify.brokers import cloudevents
+from durable_notify.integrations.otel import context_of
 from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.cli import good, objects, run
 from tests.support.injection import plant
@@ -282,7 +283,7 @@ async def test_the_span_is_carried(api: Api, dsn: str, conn: Connection) -> None
     assert headers["outside"] == headers["off"] == {}
     assert headers["own"] == own
     assert headers["inside"]["a"] == 1
-    carried = trace.get_current_span(dn.context_of(headers["inside"])).get_span_context()
+    carried = trace.get_current_span(context_of(headers["inside"])).get_span_context()
     assert carried.span_id == span.get_span_context().span_id
     assert carried.trace_id == span.get_span_context().trace_id
     assert carried.is_remote

@@ -287,7 +287,7 @@ REMEDY = r"engine on postgresql\+psycopg://"
 @pytest.mark.parametrize("kind", ["sqlite", "sqlite3", "a string", "None"])
 async def test_other_connections_say_what_to_give(api: Api, publish: Any, kind: str) -> None:
     async with other_connections(kind, api) as connection:
-        with pytest.raises(dn.UnsupportedConnection, match=REMEDY):
+        with pytest.raises(dn.errors.UnsupportedConnection, match=REMEDY):
             await publish(connection, 1)
         with pytest.raises(TypeError):
             await maybe_await(api.Publisher().publish_many(connection, "t", [1]))
@@ -295,16 +295,16 @@ async def test_other_connections_say_what_to_give(api: Api, publish: Any, kind: 
 
 async def test_an_engine_is_no_connection(api: Api, publish: Any, dsn: str) -> None:
     async with api.engine(dsn) as engine:
-        with pytest.raises(dn.UnsupportedConnection, match=r"AsyncEngine|not Engine"):
+        with pytest.raises(dn.errors.UnsupportedConnection, match=r"AsyncEngine|not Engine"):
             await publish(engine, 1)
 
 
 async def test_the_other_halfs_connections(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        with pytest.raises(dn.UnsupportedConnection, match="AsyncConnection"):
+        with pytest.raises(dn.errors.UnsupportedConnection, match="AsyncConnection"):
             await dn.AsyncPublisher().publish(connection, "t", 1)  # type: ignore[arg-type]
     async with await psycopg.AsyncConnection.connect(dsn) as aconnection:
-        with pytest.raises(dn.UnsupportedConnection, match="give a psycopg Connection"):
+        with pytest.raises(dn.errors.UnsupportedConnection, match="give a psycopg Connection"):
             dn.Publisher().publish(aconnection, "t", 1)  # type: ignore[arg-type]
 
 
@@ -353,9 +353,9 @@ async def test_messages_of_all_kinds_in_one_go(api: Api, dsn: str, conn: Connect
 @pytest.mark.parametrize(
     ("bad", "kind"),
     [
-        (math.nan, dn.PayloadError), ("\x00", dn.PayloadError), ("\ud800", dn.PayloadError),
-        (dt.datetime.now(dt.UTC), dn.PayloadError), (dn.NewMessage(1, key=""), dn.InvalidArgument),
-        (dn.NewMessage(1, headers={"a": object()}), dn.PayloadError),
+        (math.nan, dn.errors.PayloadError), ("\x00", dn.errors.PayloadError), ("\ud800", dn.errors.PayloadError),
+        (dt.datetime.now(dt.UTC), dn.errors.PayloadError), (dn.NewMessage(1, key=""), dn.InvalidArgument),
+        (dn.NewMessage(1, headers={"a": object()}), dn.errors.PayloadError),
     ],
 )  # fmt: skip
 async def test_a_bad_one_in_the_middle(
@@ -400,7 +400,7 @@ async def test_too_large_for_postgresql(
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 1_000_000)
     async with api.connect(dsn, autocommit=True) as connection:
         for payload in ("x" * 1_000_000, b"x" * 1_000_001):
-            with pytest.raises(dn.PayloadTooLarge, match="publish a reference"):
+            with pytest.raises(dn.errors.PayloadTooLarge, match="publish a reference"):
                 await publish(connection, payload)
     assert payloads(conn) == []
 

@@ -10,6 +10,7 @@ from psycopg import errors, sql
 
 import durable_notify as dn
 import durable_notify.topics
+from durable_notify.topics import channel
 from tests.support.names import NASTY_NAMES
 
 Connection = psycopg.Connection[Any]
@@ -49,15 +50,15 @@ def test_names_are_judged_alike(conn: Connection, check: Any, statement: str) ->
 def test_channels_are_alike(conn: Connection) -> None:
     names = [name for name in NASTY_NAMES if "\x00" not in name]
     query = "SELECT durable_notify.channel(t) FROM unnest(%s::text[]) AS t"
-    assert [c for (c,) in conn.execute(query, [names])] == [dn.channel(name) for name in names]
+    assert [c for (c,) in conn.execute(query, [names])] == [channel(name) for name in names]
 
 
 def test_every_good_topic_can_be_listened_to(dsn: str, conn: Connection) -> None:
     for name in ['"quoted"', "'x'", "%s", "ü" * 24, "ü" * 25, "a" * 255, "😀"]:
-        conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(dn.channel(name))))
+        conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel(name))))
         conn.execute("SELECT durable_notify.arm(%s)", [name])
         with psycopg.connect(dsn, autocommit=True) as other:  # a session does not ring for itself
             dn.Publisher().publish(other, name, 1)
         (notify,) = conn.notifies(timeout=5, stop_after=1)
-        assert notify.channel == dn.channel(name)
+        assert notify.channel == channel(name)
         conn.execute("UNLISTEN *")

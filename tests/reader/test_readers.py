@@ -92,11 +92,11 @@ async def test_not_a_token(api: Api, dsn: str, token: str) -> None:
 
 async def test_options_that_cannot_be(api: Api, dsn: str) -> None:
     naive = dt.datetime(2020, 1, 1)  # noqa: DTZ001
-    for options in ({"start": naive}, {"start": 7}, {"poll": 0}, {"batch_size": 0}):
+    for options in ({"start": naive}, {"start": 7}, {"poll_interval": 0}, {"batch_size": 0}):
         with pytest.raises(dn.InvalidArgument):
             AnyReader(api, dsn, **options)
     reading = AnyReader(api, dsn)
-    with pytest.raises(dn.ConsumerClosed):
+    with pytest.raises(dn.errors.ConsumerClosed):
         await reading.next()
 
 

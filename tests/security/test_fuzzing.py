@@ -196,7 +196,7 @@ async def read(api: Api, dsn: str, topics: list[str], sent: dict[int, Given]) ->
     classes = dn.AsyncReader if api.is_async else dn.Reader
 
     def all_of(start: str) -> Any:
-        return classes(dsn, topics, start=start, until_empty=True)
+        return classes(dsn, topics=topics, start=start, until_empty=True)
 
     def now(start: str) -> list[Any]:
         with all_of(start) as reader:
@@ -289,7 +289,7 @@ async def administration(api: Api, dsn: str, text: str, payload: Any, which: str
         "key": {"keys": [text, "other"]},
     }.get(which, {})  # fmt: skip
     calls = [
-        lambda c: admin.configure(c, group, max_attempts=3),
+        lambda c: admin.configure(c, group, retry=dn.RetryPolicy(max_attempts=3)),
         lambda c: admin.configure(c, "g", **{text: payload}),
         lambda c: admin.configure(c, "g", order_by=text),
         lambda c: admin.pause(c, group),
@@ -308,7 +308,7 @@ async def administration(api: Api, dsn: str, text: str, payload: Any, which: str
         await maybe_await(mine.execute("SELECT durable_notify.subscribe('g', '{t}')"))
         for call in calls:
             await maybe_await(mine.execute("SAVEPOINT before"))
-            with suppress(dn.InvalidArgument, dn.UnknownGroup, dn.UnknownTopic):
+            with suppress(dn.InvalidArgument, dn.errors.UnknownGroup, dn.errors.UnknownTopic):
                 await maybe_await(call(mine))
             await maybe_await(mine.execute("ROLLBACK TO before"))
         await maybe_await(mine.rollback())

@@ -114,8 +114,8 @@ async def test_a_dsn_that_does_not_work(api: Api, dsn: str, log: Any, bad: str) 
     for make in (
         lambda: api.consumer(bad),
         lambda: api.consumer(dsn, listen_dsn=bad),
-        lambda: reader(bad, ["t"]),
-        lambda: reader(dsn, ["t"], listen_dsn=bad),
+        lambda: reader(bad, topics=["t"]),
+        lambda: reader(dsn, topics=["t"], listen_dsn=bad),
     ):
         assert leak(await caught(lambda make=make: start(make))) is None
     for call in (schema.migrate, schema.snapshot):
@@ -199,9 +199,9 @@ async def test_a_message_that_is_refused_is_not_quoted(
 async def test_reprs(api: Api, dsn: str, conn: Connection) -> None:
     publish(conn)
     secret = make_conninfo(dsn, password=PASSWORD)
-    consumer = api.consumer(secret, max_attempts=1, until_empty=True)
+    consumer = api.consumer(secret, retry=dn.RetryPolicy(max_attempts=1), until_empty=True)
     seen: list[Any] = [api.Publisher(), api.Admin(), consumer, consumer.options]
-    reader = (dn.AsyncReader if api.is_async else dn.Reader)(secret, ["t"])
+    reader = (dn.AsyncReader if api.is_async else dn.Reader)(secret, topics=["t"])
     seen += [
         reader,
         dn.NewMessage(PAYLOAD, KEY, {"h": HEADER}, dedup_key=KEY),
@@ -223,7 +223,7 @@ async def test_reprs(api: Api, dsn: str, conn: Connection) -> None:
     letters = dn.Admin().dead_letters(conn, "g")
     assert [letter.reason for letter in letters] == ["no"]
     seen += letters
-    with dn.Reader(dsn, ["t"], until_empty=True) as read:
+    with dn.Reader(dsn, topics=["t"], until_empty=True) as read:
         seen += list(read)
     for thing in seen:
         assert leak(repr(thing)) is None, type(thing)
@@ -253,7 +253,7 @@ async def test_a_day_s_work_is_logged_and_seen_without_secrets(
             await message.retry(0, "again")
         await asyncio.to_thread(look)
 
-    options = {"until_empty": True, "retry_base": 0.01, "max_attempts": 5}
+    options = {"until_empty": True, "retry": dn.RetryPolicy(max_attempts=5, base=0.01)}
     consumer = api.consumer(secret, **options)
     async with api.connect(secret, autocommit=True) as mine:
         await maybe_await(
@@ -284,7 +284,7 @@ async def test_a_row_that_postgresql_quotes_is_not_logged(
     )
     publish(conn)
     stopped: list[str] = []
-    consumer = api.consumer(dsn, max_attempts=1, until_empty=True)
+    consumer = api.consumer(dsn, retry=dn.RetryPolicy(max_attempts=1), until_empty=True)
 
     def handle(message: Any) -> None:
         message._lease_manager.settle_soon(message._lease, message.id, dn.Reject("no"))

@@ -137,9 +137,11 @@ async def test_every_connection_of_a_day_is_verified(
     async with api.connect(secure, autocommit=True) as mine:
         await maybe_await(api.Publisher().publish_many(mine, "t", [1, 2]))
     reached.clear()
-    consumer = api.consumer(secure, api.name, listen_dsn=secure, until_empty=True, retry_base=0.01)
+    consumer = api.consumer(
+        secure, api.name, listen_dsn=secure, until_empty=True, retry=dn.RetryPolicy(base=0.01)
+    )
     await with_timeout(consumer.run(handle))
-    with dn.Reader(secure, ["t"], listen_dsn=secure, until_empty=True) as reader:
+    with dn.Reader(secure, topics=["t"], listen_dsn=secure, until_empty=True) as reader:
         # The other half's may be there, too: the server is the module's.
         assert [message.payload for message in reader][-2:] == [1, 2]
     assert {name for name, _ in encrypted} >= {"durable_notify listener"}
@@ -180,7 +182,7 @@ async def test_a_server_that_is_another_is_refused(
     for consumer in (api.consumer(bad), api.consumer(secure, listen_dsn=bad)):
         with pytest.raises(psycopg.OperationalError, match="certificate"):
             await consumer.start()
-    for reader in (dn.Reader(bad, ["t"]), dn.Reader(secure, ["t"], listen_dsn=bad)):
+    for reader in (dn.Reader(bad, topics=["t"]), dn.Reader(secure, topics=["t"], listen_dsn=bad)):
         with pytest.raises(psycopg.OperationalError, match="certificate"):
             await asyncio.to_thread(reader.__enter__)
     for call in (schema.migrate, schema.snapshot):

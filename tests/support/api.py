@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Any, Self
 
 import psycopg
@@ -51,6 +52,13 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     threading.Thread(target=call, name="api", daemon=True).start()
     # Shielded: a thread cannot be cancelled, and will want to deliver.
     return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def with_group(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a consumer, with those of its group in a Group."""
+    options = {**options}
+    given = {f.name: options.pop(f.name) for f in fields(dn.Group) if f.name in options}
+    return options | {"group": dn.Group(options["group"], **given)}
 
 
 class ThreadedMessage:
@@ -162,11 +170,11 @@ class Api:
     def consumer(
         self, dsn: str, group: str = "g", topics: Iterable[str] = ("t",), **kw: Any
     ) -> Any:
-        """A consumer that never polls, unless told to."""
-        options = {"poll": None, **kw}
+        """A consumer that never polls, unless told to; its options and those of its group."""
+        options = with_group({"group": group, "topics": topics, "poll_interval": None, **kw})
         if self.is_async:
-            return dn.AsyncConsumer(dsn, group=group, topics=topics, **options)
-        return ThreadedConsumer(dn.Consumer(dsn, group=group, topics=topics, **options))
+            return dn.AsyncConsumer(dsn, **options)
+        return ThreadedConsumer(dn.Consumer(dsn, **options))
 
     @asynccontextmanager
     async def connect(self, dsn: str, **kwargs: Any) -> AsyncIterator[Any]:
@@ -264,7 +272,7 @@ class AnyReader:
     def __init__(self, api: Api, dsn: str, *topics: str, **options: Any) -> None:
         make = dn.AsyncReader if api.is_async else dn.Reader
         self.api = api
-        self.reader: Any = make(dsn, topics or ("t",), **{"poll": None, **options})
+        self.reader: Any = make(dsn, topics=topics or ("t",), **{"poll_interval": None, **options})
 
     async def __aenter__(self) -> Self:
         if self.api.is_async:

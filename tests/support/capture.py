@@ -31,16 +31,16 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made = threading.Event()
         kind: Any = {"sync": Capture, "async": AsyncCapture}[api]
-        options = {"heartbeat": 2.0, "say": self.said.append} | options
+        options = {"heartbeat_interval": 2.0, "say": self.said.append} | options
 
         async def run_async() -> None:
             self._loop = asyncio.get_running_loop()
-            self.capture = kind(dsn, channel, topic, **options)
+            self.capture = kind(dsn, channel=channel, topic=topic, **options)
             self._made.set()
             await self.capture.run()
 
         def run_sync() -> None:
-            self.capture = kind(dsn, channel, topic, **options)
+            self.capture = kind(dsn, channel=channel, topic=topic, **options)
             self._made.set()
             self.capture.run()
 

@@ -12,6 +12,7 @@ import psycopg
 
 import durable_notify as dn
 from durable_notify.adapters import PLAIN
+from durable_notify.bridge import Bridge
 from durable_notify.diagnostics.doctor import diagnose
 from durable_notify.diagnostics.status import take_snapshot
 from tests.support.observe import asleep
@@ -68,9 +69,9 @@ def _publish(connection: Connection) -> Any:
 
 
 def _administer(connection: Connection) -> Any:
-    admin, bridge = dn.Admin(), dn.Bridge()
+    admin, bridge = dn.Admin(), Bridge()
     connection.execute("SELECT durable_notify.subscribe('g', '{t,p.*}')")
-    admin.configure(connection, "g", retry_base=0.001, retry_max=0.002, max_attempts=2)
+    admin.configure(connection, "g", retry=dn.RetryPolicy(max_attempts=2, base=0.001, max=0.002))
     admin.set_notify_policy(connection, "loud", "always")
     admin.pause(connection, "g")
     admin.resume(connection, "g")
@@ -153,7 +154,7 @@ async def _wake(dsn: str, connection: Connection) -> Any:
     got = []
     topics = ["wo'k\\en", "ä" * 30]
     async with dn.AsyncConsumer(
-        dsn, group="w", topics=topics, poll=None, maintenance=False
+        dsn, group="w", topics=topics, poll_interval=None, maintenance=False
     ) as consumer:
         for topic in topics:
             await asleep(consumer)
@@ -166,9 +167,9 @@ async def _wake(dsn: str, connection: Connection) -> Any:
 
 
 def _read(dsn: str) -> Any:
-    with dn.Reader(dsn, ["t"], until_empty=True) as reader:
+    with dn.Reader(dsn, topics=["t"], until_empty=True) as reader:
         messages = list(reader)
-    with dn.Reader(dsn, ["t"], start=messages[2].token, until_empty=True) as reader:
+    with dn.Reader(dsn, topics=["t"], start=messages[2].token, until_empty=True) as reader:
         rest = list(reader)
     assert [message.id for message in rest] == [message.id for message in messages[3:]]
     return _plain([(message.key, message.payload, message.headers) for message in messages])

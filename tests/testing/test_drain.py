@@ -15,7 +15,7 @@ import durable_notify as dn
 from durable_notify import testing
 from durable_notify._core import sql
 from durable_notify.events import DeadLettered
-from tests.support.api import Api, in_thread
+from tests.support.api import Api, in_thread, with_group
 from tests.support.wait import eventually
 
 publisher = dn.Publisher()
@@ -29,7 +29,7 @@ class Failed(Exception):
 async def drain(api: Api, dsn: str, handler: Any, **options: Any) -> testing.Drained[Any]:
     """Drain topic t into a group by the API of the test."""
     given = {name: options.pop(name) for name in ("skip_delays", "raise_errors") if name in options}
-    options = {"group": "g", "topics": ["t"]} | options
+    options = with_group({"group": "g", "topics": ["t"]} | options)
     if api.is_async:
         return await testing.drain_async(dn.AsyncConsumer(dsn, **options), handler, **given)
     call = functools.partial(testing.drain, dn.Consumer(dsn, **options), handler, **given)
@@ -92,8 +92,8 @@ async def test_what_happened_is_counted(api: Api, dsn: str, conn: Connection) ->
             raise ValueError
 
     drained = await drain(
-        api, dsn, handler, skip_delays=True, raise_errors=False, max_attempts=3, retry_base=600,
-        on_error={ValueError: dn.Reject("no")},
+        api, dsn, handler, skip_delays=True, raise_errors=False,
+        retry=dn.RetryPolicy(max_attempts=3, base=600), on_error={ValueError: dn.Reject("no")},
     )  # fmt: skip
     assert payloads(drained.handled) == ["works", "again"]
     assert payloads(drained.retried) == ["fails", "again", "fails"]
@@ -237,7 +237,7 @@ def test_acknowledged_and_rolled_back(dsn: str, conn: Connection) -> None:
 def test_only_with_a_consumer_that_was_not_started(dsn: str) -> None:
     consumer = dn.Consumer(dsn, group="g", topics=["t"])
     testing.drain(consumer, nothing)
-    with pytest.raises(dn.ConsumerClosed, match="that was not started: make a new one"):
+    with pytest.raises(dn.errors.ConsumerClosed, match="that was not started: make a new one"):
         testing.drain(consumer, nothing)
     with pytest.raises(dn.InvalidArgument, match="use AsyncConsumer"):
 
@@ -248,7 +248,7 @@ def test_only_with_a_consumer_that_was_not_started(dsn: str) -> None:
 
 def test_travel_wakes_a_consumer_that_sleeps(dsn: str, conn: Connection) -> None:
     publisher.publish(conn, "t", 1, delay=3600)
-    with dn.Consumer(dsn, group="g", topics=["t"], poll=None) as consumer:
+    with dn.Consumer(dsn, group="g", topics=["t"], poll_interval=None) as consumer:
         eventually(lambda: consumer.health().state == "sleeping")
         testing.travel(conn, hours=1, seconds=1)
         assert next(consumer).payload == 1

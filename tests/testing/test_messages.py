@@ -34,7 +34,7 @@ def test_it_is_what_a_consumer_delivers() -> None:
     assert message.published_at == at
     assert testing.message(b"\x00").payload == b"\x00"
     assert testing.message((1, 2)).payload == [1, 2]
-    with pytest.raises(dn.PayloadError):
+    with pytest.raises(dn.errors.PayloadError):
         testing.message(object())
 
 
@@ -46,7 +46,7 @@ def test_how_it_is_settled_is_recorded() -> None:
     message.ack()
     assert message.outcome == dn.Ack()
     assert message.is_settled
-    with pytest.raises(dn.AlreadySettled):
+    with pytest.raises(dn.errors.AlreadySettled):
         message.retry()
     message = testing.message(1)
     message.retry(60)

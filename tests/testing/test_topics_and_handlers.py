@@ -36,7 +36,7 @@ def test_a_message_has_the_type() -> None:
     message = testing.message(Placed(1, ("a",)), topic=ORDERS)
     assert message.payload == Placed(1, ("a",))
     assert message.topic == "orders"
-    with pytest.raises(dn.PayloadError):
+    with pytest.raises(dn.errors.PayloadError):
         testing.message({"order": "one"}, topic=ORDERS)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, assert_type
 
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import durable_notify as dn
+from durable_notify.middleware import Handling, Publishing
 
 
 @dataclasses.dataclass
@@ -39,6 +41,7 @@ class NoCodec:
         return b""
 
 
+MINUTE = timedelta(minutes=1)
 orders = dn.Topic("orders", Placed)
 payments = dn.Topic("payments.*", Paid)
 
@@ -111,23 +114,23 @@ async def running() -> None:
 
 
 class Timing(dn.Middleware):
-    def handling(self, call: dn.Handling) -> Iterator[None]:
+    def handling(self, call: Handling) -> Iterator[None]:
         assert_type(call.group, str)
         yield
 
     @contextmanager
-    def publishing(self, call: dn.Publishing) -> Iterator[None]:
+    def publishing(self, call: Publishing) -> Iterator[None]:
         assert_type(call.ids, list[int])
         yield
 
 
 class Awaiting(dn.Middleware):
-    async def handling(self, call: dn.Handling) -> AsyncIterator[None]:
+    async def handling(self, call: Handling) -> AsyncIterator[None]:
         yield
 
 
 class Returning(dn.Middleware):
-    def handling(self, call: dn.Handling) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    def handling(self, call: Handling) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         return call.group
 
 
@@ -151,6 +154,13 @@ async def consuming(dsn: str) -> None:
     assert_type(dn.AsyncConsumer(dsn, group="g", topics=[orders, payments]), dn.AsyncConsumer[Any])
     assert_type(dn.AsyncConsumer(dsn, group="g", topics=[orders, "b.*"]), dn.AsyncConsumer[Any])
     dn.AsyncConsumer(dsn, group="g", topics=[1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    group = dn.Group("g", order_by="none", retry=dn.RetryPolicy(max_attempts=3, base=MINUTE))
+    assert_type(dn.AsyncConsumer(dsn, group=group, topics=[orders]), dn.AsyncConsumer[Placed])
+    dn.AsyncConsumer(dsn, group="g", topics=[orders], lease=MINUTE, poll_interval=None)
+    dn.AsyncConsumer(dsn, group="g", topics=[orders], max_attempts=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    dn.AsyncConsumer(dsn, group="g", topics=[orders], poll=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    dn.Group("g", order_by="id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    dn.Group("g", max_attempts=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     dn.AsyncConsumer(dsn, group="g", topics=[orders], leas=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
@@ -176,16 +186,21 @@ def handling(dsn: str) -> None:
 
 
 def reading(dsn: str) -> None:
-    reader = dn.Reader(dsn, [orders], start="latest")
+    reader = dn.Reader(dsn, topics=[orders], start="latest")
     assert_type(reader, dn.Reader[Placed])
     for message in reader:
-        assert_type(message, dn.ReadMessage[Placed])
+        assert_type(message, dn.models.ReadMessage[Placed])
         assert_type(message.payload, Placed)
-    assert_type(dn.Reader(dsn, ["orders"]), dn.Reader[Any])
-    assert_type(dn.Reader(dsn, [orders, payments]), dn.Reader[Any])
-    for any_message in dn.Reader(dsn, [orders, "prices"]):
+    assert_type(dn.Reader(dsn, topics=["orders"]), dn.Reader[Any])
+    dn.Reader(dsn, ["orders"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    assert_type(dn.Reader(dsn, topics=[orders, payments]), dn.Reader[Any])
+    for any_message in dn.Reader(dsn, topics=[orders, "prices"]):
         assert_type(any_message.payload, Any)
 
 
 def administration(connection: psycopg.Connection[Any]) -> None:
     assert_type(dn.Admin().replay(connection, "g", orders, after=0), int)
+    dn.Admin().configure(connection, "g", retry=dn.RetryPolicy(max=MINUTE), rate_limit=None)
+    dn.Admin().configure(connection, "g", retry_max=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    dn.errors.PayloadTooLarge()
+    dn.PayloadTooLarge()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

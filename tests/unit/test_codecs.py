@@ -13,6 +13,7 @@ import pytest
 from typing_extensions import TypedDict
 
 import durable_notify as dn
+from durable_notify.codecs import JsonCodec
 
 
 class Item(pydantic.BaseModel):
@@ -59,7 +60,7 @@ def test_a_value_is_published_as_json_and_read_back(kind: Any, value: Any, text:
     topic = dn.Topic("orders", kind)
     assert topic.encode(value) == text
     assert topic.read(text, None) == value
-    assert topic.decode(dn.JsonCodec(kind).encode(value)) == value
+    assert topic.decode(JsonCodec(kind).encode(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_value_is_published_as_json_and_read_back(kind: Any, value: Any, text:
     ],
 )
 def test_what_consumers_could_not_read_is_refused(kind: Any, value: Any, why: str) -> None:
-    with pytest.raises(dn.PayloadError, match=why) as raised:
+    with pytest.raises(dn.errors.PayloadError, match=why) as raised:
         dn.Topic("orders", kind).encode(value)
     assert "secret" not in str(raised.value)
 
@@ -114,14 +115,16 @@ def test_what_consumers_could_not_read_is_refused(kind: Any, value: Any, why: st
     ],
 )
 def test_what_is_of_another_type_says_which_field(kind: Any, text: str, why: str) -> None:
-    with pytest.raises(dn.PayloadError, match=why) as raised:
+    with pytest.raises(dn.errors.PayloadError, match=why) as raised:
         dn.Topic("orders", kind).read(text, None)
     assert "secret" not in str(raised.value)
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 def test_bytes_are_no_json() -> None:
-    with pytest.raises(dn.PayloadError, match="the payload is not Placed: it is bytes, not JSON"):
+    with pytest.raises(
+        dn.errors.PayloadError, match="the payload is not Placed: it is bytes, not JSON"
+    ):
         dn.Topic("orders", Placed).read(None, b"{}")
     assert dn.Topic("images", bytes).read(None, b"{}") == b"{}"
 
@@ -130,7 +133,7 @@ class Zipped:
     """A codec of a user's: compressed JSON."""
 
     def __init__(self, kind: Any) -> None:
-        self._inner = dn.JsonCodec(kind)
+        self._inner = JsonCodec(kind)
 
     def encode(self, value: Any) -> bytes:
         return zlib.compress(self._inner.encode_json(value).encode())
@@ -144,19 +147,21 @@ def test_a_codec_of_ones_own() -> None:
     stored = topic.encode(PLACED)
     assert isinstance(stored, bytes)
     assert topic.read(None, stored) == PLACED
-    with pytest.raises(dn.PayloadError, match="orderId: Field required"):
+    with pytest.raises(dn.errors.PayloadError, match="orderId: Field required"):
         topic.read(None, zlib.compress(b"{}"))
 
 
 def test_what_a_codec_raises_is_a_payload_error() -> None:
     topic = dn.Topic("orders", Zipped(Placed))
     with pytest.raises(
-        dn.PayloadError,
+        dn.errors.PayloadError,
         match="the codec of topic 'orders' failed: error: Error -3 while decompress",
     ) as raised:
         topic.read(None, b"nothing")
     assert isinstance(raised.value.__cause__, zlib.error)
-    with pytest.raises(dn.PayloadError, match="the codec of topic 'orders' failed: TypeError"):
+    with pytest.raises(
+        dn.errors.PayloadError, match="the codec of topic 'orders' failed: TypeError"
+    ):
         topic.read('"text"', None)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from durable_notify import AlreadySettled, LeaseLost
 from durable_notify._core.leases import Ack, Lease, Reject, Retry, already_settled
 from durable_notify._core.sanitize import to_storable
+from durable_notify.errors import AlreadySettled, LeaseLost
 
 
 @pytest.fixture

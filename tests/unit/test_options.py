@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 import durable_notify as dn
-from durable_notify.options import ConsumerOptions, ConsumerSettings, GroupSettings
+from durable_notify.groups import GroupSettings
+from durable_notify.options import ConsumerOptions, ConsumerSettings
+
+BAD_DURATIONS = (0, -1, float("nan"), float("inf"), "30", True, 1e10, dt.timedelta(-1))
 
 
 def test_defaults() -> None:
-    options = ConsumerOptions("g", ("t",))
-    assert options.start == "beginning"
-    assert options.poll == 30.0
-    assert options.max_attempts is None
+    options = ConsumerOptions.of("g", ("t",), {})
+    assert options.group == dn.Group("g", start="beginning")
+    assert options.group.stored == {}
+    assert options.poll_interval == 30.0
     assert options.owner.endswith(f":{os.getpid()}")
 
 
@@ -24,19 +27,15 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("start", "end"), ("start", None), ("start", 0), ("start", ["now"]),
-        ("start", dt.datetime(2026, 1, 1)),  # noqa: DTZ001
         *(
             (name, value)
-            for name in ("lease", "poll", "idle_poll", "heartbeat", "retry_base", "retry_max")
-            for value in (0, -1, float("nan"), float("inf"), "30", True, 1e10)
+            for name in ("lease", "poll_interval", "idle_poll_interval", "heartbeat_interval")
+            for value in BAD_DURATIONS
         ),
-        ("lease", None), ("heartbeat", None), ("retry_factor", 0.5), ("order_by", "id"), ("exclusive", 1),
+        ("lease", None), ("heartbeat_interval", None),
         ("on_error", {KeyError: None}), ("on_error", 1), ("on_error", {"x": dn.Ack()}),
-        ("on_expiry", "keep"), ("rate_limit", 0), ("max_in_flight", 0), ("park_limit", 0),
         *(("batch_size", value) for value in (0, -1, 10_001, 1.5, "10", True, None)),
         *(("prefetch", value) for value in (0, 1_000_001, 2.0)),
-        *(("max_attempts", value) for value in (0, 2**31, 1.0)),
         ("group", ""), ("group", "a\nb"), ("group", None), ("topics", []), ("topics", "t"),
         ("topics", ["a b"]), ("owner", 7), ("owner", "a\x00b"),
     ],
@@ -46,19 +45,66 @@ def test_options_that_cannot_work(consumer: Any, option: str, value: Any) -> Non
         consumer("", **{"group": "g", "topics": ["t"], option: value})
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("start", "end"), ("start", None), ("start", 0), ("start", ["now"]),
+        ("start", dt.datetime(2026, 1, 1)),  # noqa: DTZ001
+        ("order_by", "id"), ("exclusive", 1), ("on_expiry", "keep"), ("rate_limit", 0),
+        ("rate_limit", True), ("max_in_flight", 0), ("park_limit", 0), ("retry", 5),
+        ("retry", {"max_attempts": 3}), ("name", ""), ("name", None),
+    ],
+)  # fmt: skip
+def test_options_of_a_group_that_cannot_work(option: str, value: Any) -> None:
+    what = "group" if option == "name" else option
+    with pytest.raises(dn.InvalidArgument, match=what):
+        dn.Group(**{"name": "g", option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((name, value) for name in ("base", "max") for value in BAD_DURATIONS),
+        *(("max_attempts", value) for value in (0, 2**31, 1.0, True)),
+        ("factor", 0.5), ("factor", 101), ("factor", "2"),
+    ],
+)  # fmt: skip
+def test_retry_policies_that_cannot_work(option: str, value: Any) -> None:
+    with pytest.raises(dn.InvalidArgument, match=option):
+        dn.RetryPolicy(**{option: value})
+
+
 @pytest.mark.parametrize("consumer", [dn.AsyncConsumer, dn.Consumer])
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("start", "now"), ("start", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), ("poll", None), ("lease", 1),
-        ("idle_poll", 3600), ("idle_poll", None), ("heartbeat", 0.5),
-        ("batch_size", 10_000), ("prefetch", 1), ("max_attempts", 1), ("until_empty", True),
-        ("owner", "me"),
+        ("poll_interval", None), ("lease", 1), ("idle_poll_interval", 3600),
+        ("idle_poll_interval", None), ("heartbeat_interval", 0.5), ("batch_size", 10_000),
+        ("prefetch", 1), ("until_empty", True), ("owner", "me"),
     ],
 )  # fmt: skip
 def test_options_that_can(consumer: Any, option: str, value: Any) -> None:
     options = consumer("", group="g", topics=["t"], **{option: value}).options
     assert getattr(options, option) == value
+
+
+def test_what_a_group_stores_is_what_was_given() -> None:
+    retry = dn.RetryPolicy(max_attempts=3, base=dt.timedelta(minutes=1))
+    group = dn.Group("g", start="now", order_by="none", exclusive=False, retry=retry)
+    assert group.stored == {
+        "order_by": "none", "exclusive": False, "max_attempts": 3, "retry_base": 60.0,
+    }  # fmt: skip
+    assert dn.Group("g").stored == {}
+    consumer = dn.Consumer("", group=group, topics=["t"])
+    assert consumer.options.group == group
+
+
+def test_a_group_shows_what_was_given() -> None:
+    retry = dn.RetryPolicy(max_attempts=3)
+    assert repr(dn.Group("g")) == "dn.Group('g')"
+    assert repr(dn.Group("g", order_by="none", retry=retry)) == (
+        "dn.Group('g', order_by='none', retry=dn.RetryPolicy(max_attempts=3))"
+    )
 
 
 def test_unknown_options() -> None:
@@ -70,13 +116,18 @@ def test_what_may_be_given_is_what_there_is() -> None:
     assert {*ConsumerSettings.__annotations__, "group", "topics"} == set(
         ConsumerOptions.__dataclass_fields__
     )
+    assert {*GroupSettings.__annotations__, "name", "start"} == set(dn.Group.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("option", [*ConsumerSettings.__annotations__, "group", "topics"])
 def test_each_is_documented(option: str) -> None:
-    of_the_group = option in GroupSettings.__annotations__
-    documented_by = GroupSettings if of_the_group else ConsumerOptions
-    assert f" {option}: " in (documented_by.__doc__ or "")
+    assert f" {option}: " in (ConsumerOptions.__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", [dn.Group, dn.RetryPolicy])
+def test_each_of_a_group_is_documented(kind: Any) -> None:
+    for option in kind.__dataclass_fields__:
+        assert f" {option}: " in kind.__doc__
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", True])
@@ -89,7 +140,7 @@ def test_concurrency(concurrency: Any) -> None:
 
 
 @pytest.mark.parametrize("reader", [dn.AsyncReader, dn.Reader])
-@pytest.mark.parametrize("option", ["poll", "idle_poll", "heartbeat"])
+@pytest.mark.parametrize("option", ["poll_interval", "idle_poll_interval", "heartbeat_interval"])
 def test_readers_check_theirs(reader: Any, option: str) -> None:
     with pytest.raises(dn.InvalidArgument, match=option):
-        reader("", ["t"], **{option: 0})
+        reader("", topics=["t"], **{option: 0})

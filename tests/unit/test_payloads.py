@@ -13,8 +13,9 @@ from typing import Any
 import pydantic
 import pytest
 
-from durable_notify import InvalidArgument, NewMessage, PayloadError, PayloadTooLarge
+from durable_notify import InvalidArgument, NewMessage
 from durable_notify import payloads as messages
+from durable_notify.errors import PayloadError, PayloadTooLarge
 from durable_notify.payloads import encode
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from durable_notify import InvalidArgument, channel
-from durable_notify.topics import check_group, check_key, check_topic, check_topics
+from durable_notify import InvalidArgument
+from durable_notify.topics import channel, check_group, check_key, check_topic, check_topics
 from tests.support.names import NASTY_NAMES
 
 CHECKS = [check_topic, check_group, check_key]

@@ -385,7 +385,7 @@ async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection
     """Without a ring: it is found by polling, if that is allowed."""
     conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")
     seen = Recorder()
-    consumer = api.consumer(dsn, topics=["orders.*"], poll=0.2)
+    consumer = api.consumer(dsn, topics=["orders.*"], poll_interval=0.2)
     async with running(consumer, seen):
         await asleep(consumer)
         send(conn, ["new"], "orders.new")

@@ -15,6 +15,7 @@ from durable_notify import schema
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
+from durable_notify.topics import channel
 from tests.support.api import Api, Recorder, collect, in_thread, running
 from tests.support.injection import plant
 from tests.support.observe import (
@@ -122,12 +123,12 @@ async def test_a_consumer_that_starts_while_the_listener_waits(
 
         def beside(statement: str) -> Any:
             if statement.startswith("LISTEN") and "second" in statement:
-                added.append(listener.add({dn.channel("third"): "third"}))
+                added.append(listener.add({channel("third"): "third"}))
             return command(statement)
 
         monkeypatch.setattr(listener, "_command", beside)
-        added.append(listener.add({dn.channel("second"): "second"}))
-        await wait_until(lambda: dn.channel("third") in listener.state.listening, 5)
+        added.append(listener.add({channel("second"): "second"}))
+        await wait_until(lambda: channel("third") in listener.state.listening, 5)
         assert len(added) == 2
         listener._subscriptions -= set(added)
 
@@ -277,7 +278,7 @@ async def test_deaf_and_polling(
 ) -> None:
     """It says so, and polls every second although configured to poll every half a minute."""
     seen = Recorder()
-    async with running(api.consumer(pooled, poll=30), seen):
+    async with running(api.consumer(pooled, poll_interval=30), seen):
         await wait_until(lambda: "Set a direct listen_dsn" in caplog.text)
         for number in (1, 2):
             send(conn, [number])
@@ -286,9 +287,11 @@ async def test_deaf_and_polling(
 
 @pytest.mark.usefixtures("impatient")
 async def test_deaf_and_not_allowed_to_poll(api: Api, pooled: str, conn: Connection) -> None:
-    with pytest.raises(dn.ListenUnavailable, match="give a direct listen_dsn, or allow poll"):
+    with pytest.raises(
+        dn.errors.ListenUnavailable, match="give a direct listen_dsn, or allow poll"
+    ):
         await with_timeout(api.consumer(pooled).run(Recorder()))
-    with pytest.raises(dn.ListenUnavailable):
+    with pytest.raises(dn.errors.ListenUnavailable):
         async with api.consumer(pooled) as consumer:
             await collect(consumer, 1)
 
@@ -340,7 +343,7 @@ async def test_the_database_names_the_channels(
         monkeypatch.setattr(async_listener.AsyncListener, "_ask_for_names", aknow)
         monkeypatch.setattr(sync_listener.Listener, "_ask_for_names", know)
     seen = Recorder()
-    consumer = api.consumer(dsn, poll=30 if planted else None)
+    consumer = api.consumer(dsn, poll_interval=30 if planted else None)
     async with running(consumer, seen):
         if planted:
             await wait_until(

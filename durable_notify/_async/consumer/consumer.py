@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from ..._core.checks import check_count
 from ...codecs import M, T
+from ...deprecated import INTERVALS, old_spelling
+from ...durations import in_seconds
 from ...errors import ConsumerClosed, InvalidArgument
 from ...middleware import check_middleware
-from ...options import ConsumerOptions, check_count, check_known
+from ...options import ConsumerOptions
 from ...payloads import Decoder
 from ...topics import check_topics, listed
 from ..concurrency import AWAITS, checkpoint, on_signals
-from ..wakeups.subscription import LONGEST_SLEEP
 from .handlers import AsyncHandlers
 from .lifecycle import AsyncLifecycle
 from .runner import AsyncRunner
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
+    from ...durations import Seconds
+    from ...groups import Group
     from ...options import ConsumerSettings
     from ...topics import Topic, TopicName
     from .message import AsyncMessage
@@ -50,7 +54,8 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
 
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
-        group: the consumer group.
+        group: the consumer group: its name, or a ``Group`` with options that are stored for all
+            its consumers.
         topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``. The messages of a
             ``Topic`` have payloads of its type. If they are left out: those that have handlers.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
@@ -65,7 +70,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         self,
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[Topic[T]],
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
@@ -75,28 +80,28 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         self: AsyncConsumer[Any],
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[TopicName] | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None: ...
+    @old_spelling(INTERVALS, of_group=True)
     def __init__(
         self,
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[TopicName] | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
-        check_known(options)
         given = () if topics is None else listed(topics)
         names = () if topics is None else check_topics(given)
-        checked = ConsumerOptions(group=group, topics=names, **options)
+        checked = ConsumerOptions.of(group, names, options)
         super().__init__(dsn, listen_dsn or dsn, checked, self._decoder_class(given))
         self._given = topics is not None
         middleware = check_middleware(checked.middleware, awaited=AWAITS)
-        self._handlers = AsyncHandlers(checked.group, middleware)
+        self._handlers = AsyncHandlers(checked.group.name, middleware)
 
     def __aiter__(self) -> Self:
         self._check_loop()
@@ -229,7 +234,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         handler: Callable[[list[AsyncMessage[T]]], Any],
         *,
         size: int = 100,
-        max_wait: float = 1.0,
+        max_wait: Seconds = 1.0,
         concurrency: int | None = None,
     ) -> None:
         """Deliver batches of messages to a handler, as ``run`` does single messages.
@@ -241,19 +246,19 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         Args:
             handler: called with lists of 1 to ``size`` messages.
             size: the most messages in a batch; no more than ``prefetch``.
-            max_wait: how many seconds to wait for more messages after the first of a batch.
+            max_wait: how long to wait for more messages after the first of a batch.
             concurrency: how many batches to handle at once.
         """
         concurrency = self.options.concurrency if concurrency is None else concurrency
         check_count("concurrency", concurrency)
-        self._check_batches(size, max_wait, concurrency)
+        seconds = self._check_batches(size, max_wait, concurrency)
         prepared = self._handlers.prepared(handler, is_batch=True)
-        self._dispatcher.in_batches(prepared, size, max_wait)
+        self._dispatcher.in_batches(prepared, size, seconds)
         with on_signals(self.stop, self._dispatcher.hurry):
             await self._run(concurrency, size * concurrency)
 
     async def batches(
-        self, *, size: int = 100, max_wait: float = 0.0
+        self, *, size: int = 100, max_wait: Seconds = 0.0
     ) -> AsyncIterator[list[AsyncMessage[T]]]:
         """Iterate over batches; the body settles each message, sooner or later.
 
@@ -263,13 +268,13 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
 
         Args:
             size: the most messages in a batch.
-            max_wait: how many seconds to wait for more messages after the first of a batch.
+            max_wait: how long to wait for more messages after the first of a batch.
         """
         self._check_process()
         self._check_loop()
-        self._check_batches(size, max_wait, 1)
+        seconds = self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
-        while batch := await self._iteration.next_batch(size, max_wait):
+        while batch := await self._iteration.next_batch(size, seconds):
             yield batch
             self._iteration.end_batch(batch)
             await checkpoint()
@@ -303,10 +308,9 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
                 held.append(message)
         return held
 
-    def _check_batches(self, size: int, max_wait: float, concurrency: int) -> None:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InvalidArgument(f"size must be 1 or more, not {size!r}")
+    def _check_batches(self, size: int, max_wait: Seconds, concurrency: int) -> float:
+        """Check the arguments of batches, and return ``max_wait`` in seconds."""
+        check_count("size", size)
         if size * concurrency > self.options.prefetch:
             raise InvalidArgument("size times concurrency is over prefetch: raise prefetch")
-        if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
-            raise InvalidArgument(f"max_wait must be 0 or more seconds, not {max_wait!r}")
+        return in_seconds("max_wait", max_wait, zero=True)

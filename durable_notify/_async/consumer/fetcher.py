@@ -202,7 +202,7 @@ class AsyncFetcher:
         if self._emitter:
             self._emitter.claimed(rows, now - before)
             if failed_for is not None:
-                group = self._options.group
+                group = self._options.group.name
                 self._emitter.emit(ClaimRecovered(group=group, seconds=failed_for))
         if len(rows) < limit:
             self._topic_set.mark_empty(armed.intersection(topics))
@@ -215,7 +215,7 @@ class AsyncFetcher:
         log.log(level, "claiming failed, next try in %.1f s: %s", delay, safe_message(error))
         self._health.claim_failed(error, now)
         if self._emitter:
-            group, name = self._options.group, name_of(error)
+            group, name = self._options.group.name, name_of(error)
             failed = ClaimFailed(group=group, failures=failures, delay=delay, error=name)
             self._emitter.emit(failed)
         return delay
@@ -258,12 +258,14 @@ class AsyncFetcher:
         await self._sleep(due)
 
     async def _sleep(self, due: float | None) -> None:
-        idle_poll = None if self._options.until_empty else self._options.idle_poll
+        idle_poll = None if self._options.until_empty else self._options.idle_poll_interval
         # If the listening connection is lost, a settle that makes messages available does not ring.
         idle = self._lease_manager.held == 0
-        if not await self.subscription.sleep(self._options.poll, idle_poll, due=due, idle=idle):
+        if not await self.subscription.sleep(
+            self._options.poll_interval, idle_poll, due=due, idle=idle
+        ):
             self._topic_set.mark_all()  # a message is due, or it is time to poll
             if self._emitter and not self._stopping.is_set():
-                self._emitter.emit(Polled(group=self._options.group))
+                self._emitter.emit(Polled(group=self._options.group.name))
             if idle_poll is not None:
                 await self._queries.check()  # a NAT may have dropped the connections meanwhile

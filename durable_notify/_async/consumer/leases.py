@@ -93,7 +93,7 @@ class AsyncLeaseManager:
     @property
     def group(self) -> str:
         """The consumer group."""
-        return self._options.group
+        return self._options.group.name
 
     @property
     def transactions(self) -> AsyncTransactionPool:

@@ -57,8 +57,8 @@ class AsyncLifecycle:
     def _set_up(self) -> None:
         self._stopping = Event()
         self._room = Event()  # there may be room for another batch
-        self._emitter = EventEmitter(self.options.on_event, self.options.group)
-        self._health = HealthTracker(self.options.heartbeat)
+        self._emitter = EventEmitter(self.options.on_event, self.options.group.name)
+        self._health = HealthTracker(self.options.heartbeat_interval)
         self._started = self._running = self._closed = self._ended = False
         self._process = os.getpid()
         self._tasks: list[Task] = []
@@ -132,7 +132,7 @@ class AsyncLifecycle:
         self._started = True
         try:
             self._upkeep.say_differing(await self._queries.open(), started=True)
-            beat = self.options.heartbeat
+            beat = self.options.heartbeat_interval
             subscription = await listen(
                 self._listen_dsn, self._fetcher.channels, beat, self._emitter
             )
@@ -197,9 +197,9 @@ class AsyncLifecycle:
             hears=subscription is not None and subscription.hears,
             deaf=subscription is not None and subscription.deaf,
             lost_at=None if subscription is None else subscription.lost_at,
-            polls=options.poll is not None or options.idle_poll is not None,
+            polls=options.poll_interval is not None or options.idle_poll_interval is not None,
             held=self._lease_manager.held,
-            group=options.group,
+            group=options.group.name,
             state=self._state,
         )
 
@@ -280,6 +280,6 @@ class AsyncLifecycle:
         self._room.set()
         if self._subscription is not None and (
             self.options.until_empty
-            or (self.options.idle_poll is not None and self._lease_manager.held == 0)
+            or (self.options.idle_poll_interval is not None and self._lease_manager.held == 0)
         ):
             self._subscription.wake()  # the consumer may have to stop or be suspended now

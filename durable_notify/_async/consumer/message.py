@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
 from ...codecs import T
-from ...errors import InvalidArgument, LeaseLost
+from ...durations import in_seconds
+from ...errors import LeaseLost
 from ..database.callers import begun, fetch
 from ..database.queries import settle
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..._core.leases import Lease, Outcome
     from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
+    from ...durations import Seconds
     from ...payloads import Decode
     from ..database.callers import Publishable
     from .leases import AsyncLeaseManager
@@ -176,10 +178,10 @@ class AsyncMessage(Generic[T]):
 
     async def retry(
         self,
-        delay: float | timedelta | None = None,
+        delay: Seconds | None = None,
         error: str | BaseException | None = None,
     ) -> None:
-        """Redeliver the message, ``delay`` seconds from now or by the group's backoff.
+        """Redeliver the message, after a delay or by the group's backoff.
 
         Its ``attempt`` is one higher then; after the last one, it becomes a dead letter. In a
         group that keeps order, later messages of its key wait for it. ``error`` is stored with it.
@@ -196,8 +198,8 @@ class AsyncMessage(Generic[T]):
         """
         await self._settle(Reject(reason, _failure(error)))
 
-    async def extend(self, seconds: float) -> None:
-        """Keep the lease for that long from now.
+    async def extend(self, seconds: Seconds) -> None:
+        """Keep the lease for so many seconds from now, or a timedelta.
 
         Needed only if the process may be suspended for longer than the consumer's ``lease``:
         otherwise the consumer extends its leases itself.
@@ -205,11 +207,10 @@ class AsyncMessage(Generic[T]):
         Raises:
             LeaseLost: another consumer has the message by now.
         """
-        if not 0 < seconds < 10**9:
-            raise InvalidArgument(f"extend by a positive number of seconds, not {seconds!r}")
+        length = in_seconds("seconds", seconds)
         self._lease_manager.check_open()
         self._lease.check(self.id)
-        await self._lease_manager.extend(self._lease, seconds)
+        await self._lease_manager.extend(self._lease, length)
 
     @property
     def is_settled(self) -> bool:

@@ -45,7 +45,7 @@ class AsyncUpkeep:
             beat: called each time; returns whether the database may be suspended.
         """
         compared_at = time.monotonic()
-        while not await closing.wait(self._options.heartbeat):
+        while not await closing.wait(self._options.heartbeat_interval):
             if beat():
                 continue
             await self._queries.check()
@@ -56,7 +56,7 @@ class AsyncUpkeep:
 
     def say_differing(self, options: Mapping[str, tuple[Any, Any]], *, started: bool) -> None:
         """Warn of options of the group that differ from those given, once for each value."""
-        group = self._options.group
+        group = self._options.group.name
         for name, (stored, given) in options.items():
             if self._reported.get(name) == stored:
                 continue

@@ -17,7 +17,7 @@ from ..._core.hints import say_unpublished
 from ...adapters import storable_in
 from ...dsn import safe_message
 from ...errors import ClaimBusy
-from ...options import GroupSettings
+from ...groups import STORED
 from ...topics import is_pattern
 from .callers import fetch
 from .connection import AsyncConnectionRegistry, AsyncReconnectingConnection, connect
@@ -85,12 +85,13 @@ class AsyncQueries:
     def __init__(self, dsn: str, options: ConsumerOptions) -> None:
         self._dsn = dsn
         self._options = options
+        self._group = options.group.name
         self._patterns = [topic for topic in options.topics if is_pattern(topic)]
         # Identifies this consumer of an exclusive group; owners need not be unique.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        purpose = f"consumer {options.group}"[:45]
-        beat, lease = options.heartbeat, options.lease
+        purpose = f"consumer {self._group}"[:45]
+        beat, lease = options.heartbeat_interval, options.lease
         self.registry = registry = AsyncConnectionRegistry()
         self._claiming = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = AsyncReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
@@ -100,9 +101,7 @@ class AsyncQueries:
         )
         self._connections = (self._claiming, self._settling, self._keeping)
         # Settling never waits for a handler's connection, nor one handler for another's.
-        self.transactions = AsyncTransactionPool(
-            dsn, f"handler {options.group}"[:45], registry, beat
-        )
+        self.transactions = AsyncTransactionPool(dsn, f"handler {self._group}"[:45], registry, beat)
 
     async def open(self) -> dict[str, tuple[Any, Any]]:
         """Check the schema, and subscribe the group; return the options that this changes.
@@ -112,11 +111,11 @@ class AsyncQueries:
             psycopg.Error: the database cannot be reached or used.
         """
         options = self._options
-        async with await connect(self._dsn, "start", options.heartbeat) as connection:
-            wanted = to_consume(options.topics, options.group)
+        async with await connect(self._dsn, "start", options.heartbeat_interval) as connection:
+            wanted = to_consume(options.topics, self._group)
             with allowing(lambda: (connection.info.user, wanted)):
                 await schema.check_async(connection)
-                stored = await fetch(connection, sql.GROUP_OPTIONS, (options.group,))
+                stored = await fetch(connection, sql.GROUP_OPTIONS, (self._group,))
                 before = self._differing(stored)
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
@@ -125,38 +124,36 @@ class AsyncQueries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("waiting for group %r: %s", options.group, safe_message(error))
-            ((_, self.exclusive, *_),) = await fetch(
-                connection, sql.GROUP_OPTIONS, (options.group,)
-            )
+                    log.info("waiting for group %r: %s", self._group, safe_message(error))
+            ((_, self.exclusive, *_),) = await fetch(connection, sql.GROUP_OPTIONS, (self._group,))
             await self._look_at_topics(connection)
         return before
 
     def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
-        given = self._options.group_settings
-        stored = dict(zip(GroupSettings.__annotations__, rows[0], strict=True)) if rows else given
+        given = self._options.group.stored
+        stored = dict(zip(STORED, rows[0], strict=True)) if rows else given
         return {
             name: (stored[name], value) for name, value in given.items() if stored[name] != value
         }
 
     async def differing(self) -> dict[str, tuple[Any, Any]]:
         """Return the options of the group that differ from those given, with both values."""
-        if not self._options.group_settings:
+        if not self._options.group.stored:
             return {}
-        return self._differing(await self._keeping.fetch(sql.GROUP_OPTIONS, (self._options.group,)))
+        return self._differing(await self._keeping.fetch(sql.GROUP_OPTIONS, (self._group,)))
 
     async def _join(self, connection: AsyncConnection[Any]) -> None:
         options = self._options
-        start = options.start
+        start = options.group.start
         since = start if isinstance(start, datetime) else None
-        params = (options.group, list(options.topics), "since" if since else start, since)
+        params = (self._group, list(options.topics), "since" if since else start, since)
         await fetch(connection, sql.SUBSCRIBE, params)
-        if given := options.group_settings:
-            await fetch(connection, sql.CONFIGURE, (options.group, json.dumps(given)))
+        if given := options.group.stored:
+            await fetch(connection, sql.CONFIGURE, (self._group, json.dumps(given)))
 
     async def _look_at_topics(self, connection: AsyncConnection[Any]) -> None:
         """Warn of topics that may be misspelt. Only the owner may see the names of other topics."""
-        group, topics = self._options.group, list(self._options.topics)
+        group, topics = self._group, list(self._options.topics)
         unpublished = [
             row[0] for row in await fetch(connection, sql.NEVER_PUBLISHED, (group, topics))
         ]
@@ -186,7 +183,7 @@ class AsyncQueries:
 
     async def discover(self) -> list[str]:
         """Subscribe the group to topics that its patterns match by now, and return them."""
-        rows = await self._claiming.fetch(sql.DISCOVER, (self._options.group, self._patterns))
+        rows = await self._claiming.fetch(sql.DISCOVER, (self._group, self._patterns))
         return [row[0] for row in rows]
 
     async def claim(self, topics: Iterable[str], limit: int) -> list[tuple[Any, ...]]:
@@ -197,11 +194,11 @@ class AsyncQueries:
         """
         options = self._options
         owner, consumer = options.owner, self._consumer
-        params = (options.group, list(topics), limit, options.lease, owner, consumer)
+        params = (self._group, list(topics), limit, options.lease, owner, consumer)
         try:
             return await self._claiming.fetch(sql.CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
-            raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
+            raise ClaimBusy(f"claims of group {self._group!r} are held up; try again") from error
         except psycopg.errors.UniqueViolation as error:  # a lease token is a time
             raise ClaimBusy("lease token already used: the database clock was set back") from error
 
@@ -222,7 +219,7 @@ class AsyncQueries:
 
     async def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return the unacknowledged ones of some messages, and whether each is a dead letter."""
-        params = (self._options.group, list(ids))
+        params = (self._group, list(ids))
         return dict(await self._settling.fetch(sql.UNACKNOWLEDGED, params))
 
     async def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
@@ -236,13 +233,13 @@ class AsyncQueries:
 
     async def next_due(self, topics: Iterable[str]) -> float | None:
         """Return in how many seconds a message becomes due; None: none will."""
-        params = (self._options.group, list(topics), self._consumer)
+        params = (self._group, list(topics), self._consumer)
         due: float | None = (await self._claiming.fetch(sql.NEXT_DUE, params))[0][0]
         return due
 
     async def advance_replays(self, topics: Iterable[str]) -> float | None:
         """Advance running replays; return the seconds until the next step, None: none runs."""
-        params = (self._options.group, list(topics))
+        params = (self._group, list(topics))
         due: float | None = (await self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
@@ -252,12 +249,12 @@ class AsyncQueries:
 
     async def renew_active(self) -> None:
         """Report that the active consumer of an exclusive group is alive, if this is the one."""
-        params = (self._options.group, self._consumer, self._options.lease)
+        params = (self._group, self._consumer, self._options.lease)
         await self._keeping.fetch(sql.RENEW_ACTIVE, params)
 
     async def resign_active(self) -> None:
         """Let another consumer of an exclusive group become active at once."""
-        await self._settling.fetch(sql.RESIGN_ACTIVE, (self._options.group, self._consumer))
+        await self._settling.fetch(sql.RESIGN_ACTIVE, (self._group, self._consumer))
 
     async def maintenance_due(self, every: float) -> bool | None:
         """Return whether no maintenance ran for so many seconds; None: this role may not run it."""

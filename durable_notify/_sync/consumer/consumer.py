@@ -7,14 +7,16 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from ..._core.checks import check_count
 from ...codecs import M, T
+from ...deprecated import INTERVALS, old_spelling
+from ...durations import in_seconds
 from ...errors import ConsumerClosed, InvalidArgument
 from ...middleware import check_middleware
-from ...options import ConsumerOptions, check_count, check_known
+from ...options import ConsumerOptions
 from ...payloads import Decoder
 from ...topics import check_topics, listed
 from ..concurrency import AWAITS, checkpoint, on_signals
-from ..wakeups.subscription import LONGEST_SLEEP
 from .handlers import Handlers
 from .lifecycle import Lifecycle
 from .runner import Runner
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ..._core.leases import Outcome
+    from ...durations import Seconds
+    from ...groups import Group
     from ...options import ConsumerSettings
     from ...topics import Topic, TopicName
     from .message import Message
@@ -51,7 +55,8 @@ class Consumer(Lifecycle, Generic[T]):
 
     Args:
         dsn: a libpq connection string or URI. The consumer opens connections of its own.
-        group: the consumer group.
+        group: the consumer group: its name, or a ``Group`` with options that are stored for all
+            its consumers.
         topics: the topics it consumes, or patterns: ``orders.*``, ``orders.>``. The messages of a
             ``Topic`` have payloads of its type. If they are left out: those that have handlers.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
@@ -66,7 +71,7 @@ class Consumer(Lifecycle, Generic[T]):
         self,
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[Topic[T]],
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
@@ -76,28 +81,28 @@ class Consumer(Lifecycle, Generic[T]):
         self: Consumer[Any],
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[TopicName] | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None: ...
+    @old_spelling(INTERVALS, of_group=True)
     def __init__(
         self,
         dsn: str,
         *,
-        group: str,
+        group: str | Group,
         topics: Iterable[TopicName] | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
-        check_known(options)
         given = () if topics is None else listed(topics)
         names = () if topics is None else check_topics(given)
-        checked = ConsumerOptions(group=group, topics=names, **options)
+        checked = ConsumerOptions.of(group, names, options)
         super().__init__(dsn, listen_dsn or dsn, checked, self._decoder_class(given))
         self._given = topics is not None
         middleware = check_middleware(checked.middleware, awaited=AWAITS)
-        self._handlers = Handlers(checked.group, middleware)
+        self._handlers = Handlers(checked.group.name, middleware)
 
     def __iter__(self) -> Self:
         self._check_loop()
@@ -228,7 +233,7 @@ class Consumer(Lifecycle, Generic[T]):
         handler: Callable[[list[Message[T]]], Any],
         *,
         size: int = 100,
-        max_wait: float = 1.0,
+        max_wait: Seconds = 1.0,
         concurrency: int | None = None,
     ) -> None:
         """Deliver batches of messages to a handler, as ``run`` does single messages.
@@ -240,18 +245,18 @@ class Consumer(Lifecycle, Generic[T]):
         Args:
             handler: called with lists of 1 to ``size`` messages.
             size: the most messages in a batch; no more than ``prefetch``.
-            max_wait: how many seconds to wait for more messages after the first of a batch.
+            max_wait: how long to wait for more messages after the first of a batch.
             concurrency: how many batches to handle at once.
         """
         concurrency = self.options.concurrency if concurrency is None else concurrency
         check_count("concurrency", concurrency)
-        self._check_batches(size, max_wait, concurrency)
+        seconds = self._check_batches(size, max_wait, concurrency)
         prepared = self._handlers.prepared(handler, is_batch=True)
-        self._dispatcher.in_batches(prepared, size, max_wait)
+        self._dispatcher.in_batches(prepared, size, seconds)
         with on_signals(self.stop, self._dispatcher.hurry):
             self._run(concurrency, size * concurrency)
 
-    def batches(self, *, size: int = 100, max_wait: float = 0.0) -> Iterator[list[Message[T]]]:
+    def batches(self, *, size: int = 100, max_wait: Seconds = 0.0) -> Iterator[list[Message[T]]]:
         """Iterate over batches; the body settles each message, sooner or later.
 
         Several loops may iterate at once, if all sizes together are no more than ``prefetch``.
@@ -260,13 +265,13 @@ class Consumer(Lifecycle, Generic[T]):
 
         Args:
             size: the most messages in a batch.
-            max_wait: how many seconds to wait for more messages after the first of a batch.
+            max_wait: how long to wait for more messages after the first of a batch.
         """
         self._check_process()
         self._check_loop()
-        self._check_batches(size, max_wait, 1)
+        seconds = self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
-        while batch := self._iteration.next_batch(size, max_wait):
+        while batch := self._iteration.next_batch(size, seconds):
             yield batch
             self._iteration.end_batch(batch)
             checkpoint()
@@ -300,10 +305,9 @@ class Consumer(Lifecycle, Generic[T]):
                 held.append(message)
         return held
 
-    def _check_batches(self, size: int, max_wait: float, concurrency: int) -> None:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InvalidArgument(f"size must be 1 or more, not {size!r}")
+    def _check_batches(self, size: int, max_wait: Seconds, concurrency: int) -> float:
+        """Check the arguments of batches, and return ``max_wait`` in seconds."""
+        check_count("size", size)
         if size * concurrency > self.options.prefetch:
             raise InvalidArgument("size times concurrency is over prefetch: raise prefetch")
-        if not isinstance(max_wait, (int, float)) or not 0 <= max_wait <= LONGEST_SLEEP:
-            raise InvalidArgument(f"max_wait must be 0 or more seconds, not {max_wait!r}")
+        return in_seconds("max_wait", max_wait, zero=True)

@@ -94,7 +94,7 @@ class LeaseManager:
     @property
     def group(self) -> str:
         """The consumer group."""
-        return self._options.group
+        return self._options.group.name
 
     @property
     def transactions(self) -> TransactionPool:

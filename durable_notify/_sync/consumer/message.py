@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..._core import sql
 from ..._core.leases import Ack, Reject, Retry, Settlement, already_settled
 from ..._core.sanitize import describe, sanitize_error
 from ...codecs import T
-from ...errors import InvalidArgument, LeaseLost
+from ...durations import in_seconds
+from ...errors import LeaseLost
 from ..database.callers import begun, fetch
 from ..database.queries import settle
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..._core.leases import Lease, Outcome
     from ..._core.ordering import Delivery, OrderingKey
     from ..._core.sanitize import Failure
+    from ...durations import Seconds
     from ...payloads import Decode
     from ..database.callers import Publishable
     from .leases import LeaseManager
@@ -175,10 +177,10 @@ class Message(Generic[T]):
 
     def retry(
         self,
-        delay: float | timedelta | None = None,
+        delay: Seconds | None = None,
         error: str | BaseException | None = None,
     ) -> None:
-        """Redeliver the message, ``delay`` seconds from now or by the group's backoff.
+        """Redeliver the message, after a delay or by the group's backoff.
 
         Its ``attempt`` is one higher then; after the last one, it becomes a dead letter. In a
         group that keeps order, later messages of its key wait for it. ``error`` is stored with it.
@@ -193,8 +195,8 @@ class Message(Generic[T]):
         """
         self._settle(Reject(reason, _failure(error)))
 
-    def extend(self, seconds: float) -> None:
-        """Keep the lease for that long from now.
+    def extend(self, seconds: Seconds) -> None:
+        """Keep the lease for so many seconds from now, or a timedelta.
 
         Needed only if the process may be suspended for longer than the consumer's ``lease``:
         otherwise the consumer extends its leases itself.
@@ -202,11 +204,10 @@ class Message(Generic[T]):
         Raises:
             LeaseLost: another consumer has the message by now.
         """
-        if not 0 < seconds < 10**9:
-            raise InvalidArgument(f"extend by a positive number of seconds, not {seconds!r}")
+        length = in_seconds("seconds", seconds)
         self._lease_manager.check_open()
         self._lease.check(self.id)
-        self._lease_manager.extend(self._lease, seconds)
+        self._lease_manager.extend(self._lease, length)
 
     @property
     def is_settled(self) -> bool:

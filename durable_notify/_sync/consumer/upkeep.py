@@ -44,7 +44,7 @@ class Upkeep:
             beat: called each time; returns whether the database may be suspended.
         """
         compared_at = time.monotonic()
-        while not closing.wait(self._options.heartbeat):
+        while not closing.wait(self._options.heartbeat_interval):
             if beat():
                 continue
             self._queries.check()
@@ -55,7 +55,7 @@ class Upkeep:
 
     def say_differing(self, options: Mapping[str, tuple[Any, Any]], *, started: bool) -> None:
         """Warn of options of the group that differ from those given, once for each value."""
-        group = self._options.group
+        group = self._options.group.name
         for name, (stored, given) in options.items():
             if self._reported.get(name) == stored:
                 continue

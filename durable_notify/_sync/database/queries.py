@@ -18,7 +18,7 @@ from ..._core.hints import say_unpublished
 from ...adapters import storable_in
 from ...dsn import safe_message
 from ...errors import ClaimBusy
-from ...options import GroupSettings
+from ...groups import STORED
 from ...topics import is_pattern
 from .callers import fetch
 from .connection import ConnectionRegistry, ReconnectingConnection, connect
@@ -86,12 +86,13 @@ class Queries:
     def __init__(self, dsn: str, options: ConsumerOptions) -> None:
         self._dsn = dsn
         self._options = options
+        self._group = options.group.name
         self._patterns = [topic for topic in options.topics if is_pattern(topic)]
         # Identifies this consumer of an exclusive group; owners need not be unique.
         self._consumer = f"{options.owner} {uuid.uuid4().hex}"
         self.exclusive = False
-        purpose = f"consumer {options.group}"[:45]
-        beat, lease = options.heartbeat, options.lease
+        purpose = f"consumer {self._group}"[:45]
+        beat, lease = options.heartbeat_interval, options.lease
         self.registry = registry = ConnectionRegistry()
         self._claiming = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
         self._settling = ReconnectingConnection(dsn, purpose, registry, beat, 2 * beat)
@@ -101,7 +102,7 @@ class Queries:
         )
         self._connections = (self._claiming, self._settling, self._keeping)
         # Settling never waits for a handler's connection, nor one handler for another's.
-        self.transactions = TransactionPool(dsn, f"handler {options.group}"[:45], registry, beat)
+        self.transactions = TransactionPool(dsn, f"handler {self._group}"[:45], registry, beat)
 
     def open(self) -> dict[str, tuple[Any, Any]]:
         """Check the schema, and subscribe the group; return the options that this changes.
@@ -111,11 +112,11 @@ class Queries:
             psycopg.Error: the database cannot be reached or used.
         """
         options = self._options
-        with connect(self._dsn, "start", options.heartbeat) as connection:
-            wanted = to_consume(options.topics, options.group)
+        with connect(self._dsn, "start", options.heartbeat_interval) as connection:
+            wanted = to_consume(options.topics, self._group)
             with allowing(lambda: (connection.info.user, wanted)):
                 schema.check(connection)
-                stored = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
+                stored = fetch(connection, sql.GROUP_OPTIONS, (self._group,))
                 before = self._differing(stored)
             for left in reversed(range(TRIES_TO_JOIN)):
                 try:
@@ -124,36 +125,36 @@ class Queries:
                 except psycopg.errors.LockNotAvailable as error:
                     if not left:
                         raise
-                    log.info("waiting for group %r: %s", options.group, safe_message(error))
-            ((_, self.exclusive, *_),) = fetch(connection, sql.GROUP_OPTIONS, (options.group,))
+                    log.info("waiting for group %r: %s", self._group, safe_message(error))
+            ((_, self.exclusive, *_),) = fetch(connection, sql.GROUP_OPTIONS, (self._group,))
             self._look_at_topics(connection)
         return before
 
     def _differing(self, rows: list[tuple[Any, ...]]) -> dict[str, tuple[Any, Any]]:
-        given = self._options.group_settings
-        stored = dict(zip(GroupSettings.__annotations__, rows[0], strict=True)) if rows else given
+        given = self._options.group.stored
+        stored = dict(zip(STORED, rows[0], strict=True)) if rows else given
         return {
             name: (stored[name], value) for name, value in given.items() if stored[name] != value
         }
 
     def differing(self) -> dict[str, tuple[Any, Any]]:
         """Return the options of the group that differ from those given, with both values."""
-        if not self._options.group_settings:
+        if not self._options.group.stored:
             return {}
-        return self._differing(self._keeping.fetch(sql.GROUP_OPTIONS, (self._options.group,)))
+        return self._differing(self._keeping.fetch(sql.GROUP_OPTIONS, (self._group,)))
 
     def _join(self, connection: Connection[Any]) -> None:
         options = self._options
-        start = options.start
+        start = options.group.start
         since = start if isinstance(start, datetime) else None
-        params = (options.group, list(options.topics), "since" if since else start, since)
+        params = (self._group, list(options.topics), "since" if since else start, since)
         fetch(connection, sql.SUBSCRIBE, params)
-        if given := options.group_settings:
-            fetch(connection, sql.CONFIGURE, (options.group, json.dumps(given)))
+        if given := options.group.stored:
+            fetch(connection, sql.CONFIGURE, (self._group, json.dumps(given)))
 
     def _look_at_topics(self, connection: Connection[Any]) -> None:
         """Warn of topics that may be misspelt. Only the owner may see the names of other topics."""
-        group, topics = self._options.group, list(self._options.topics)
+        group, topics = self._group, list(self._options.topics)
         unpublished = [row[0] for row in fetch(connection, sql.NEVER_PUBLISHED, (group, topics))]
         others: list[str] = []
         if unpublished and (fetch(connection, sql.IS_OWNER, ()))[0][0]:
@@ -181,7 +182,7 @@ class Queries:
 
     def discover(self) -> list[str]:
         """Subscribe the group to topics that its patterns match by now, and return them."""
-        rows = self._claiming.fetch(sql.DISCOVER, (self._options.group, self._patterns))
+        rows = self._claiming.fetch(sql.DISCOVER, (self._group, self._patterns))
         return [row[0] for row in rows]
 
     def claim(self, topics: Iterable[str], limit: int) -> list[tuple[Any, ...]]:
@@ -192,11 +193,11 @@ class Queries:
         """
         options = self._options
         owner, consumer = options.owner, self._consumer
-        params = (options.group, list(topics), limit, options.lease, owner, consumer)
+        params = (self._group, list(topics), limit, options.lease, owner, consumer)
         try:
             return self._claiming.fetch(sql.CLAIM, params)
         except psycopg.errors.LockNotAvailable as error:
-            raise ClaimBusy(f"claims of group {options.group!r} are held up; try again") from error
+            raise ClaimBusy(f"claims of group {self._group!r} are held up; try again") from error
         except psycopg.errors.UniqueViolation as error:  # a lease token is a time
             raise ClaimBusy("lease token already used: the database clock was set back") from error
 
@@ -217,7 +218,7 @@ class Queries:
 
     def unacknowledged(self, ids: Iterable[int]) -> dict[int, bool]:
         """Return the unacknowledged ones of some messages, and whether each is a dead letter."""
-        params = (self._options.group, list(ids))
+        params = (self._group, list(ids))
         return dict(self._settling.fetch(sql.UNACKNOWLEDGED, params))
 
     def ended_transactions(self, transactions: Iterable[str]) -> set[str]:
@@ -231,13 +232,13 @@ class Queries:
 
     def next_due(self, topics: Iterable[str]) -> float | None:
         """Return in how many seconds a message becomes due; None: none will."""
-        params = (self._options.group, list(topics), self._consumer)
+        params = (self._group, list(topics), self._consumer)
         due: float | None = (self._claiming.fetch(sql.NEXT_DUE, params))[0][0]
         return due
 
     def advance_replays(self, topics: Iterable[str]) -> float | None:
         """Advance running replays; return the seconds until the next step, None: none runs."""
-        params = (self._options.group, list(topics))
+        params = (self._group, list(topics))
         due: float | None = (self._claiming.fetch(sql.ADVANCE_REPLAYS, params))[0][0]
         return due
 
@@ -247,12 +248,12 @@ class Queries:
 
     def renew_active(self) -> None:
         """Report that the active consumer of an exclusive group is alive, if this is the one."""
-        params = (self._options.group, self._consumer, self._options.lease)
+        params = (self._group, self._consumer, self._options.lease)
         self._keeping.fetch(sql.RENEW_ACTIVE, params)
 
     def resign_active(self) -> None:
         """Let another consumer of an exclusive group become active at once."""
-        self._settling.fetch(sql.RESIGN_ACTIVE, (self._options.group, self._consumer))
+        self._settling.fetch(sql.RESIGN_ACTIVE, (self._group, self._consumer))
 
     def maintenance_due(self, every: float) -> bool | None:
         """Return whether no maintenance ran for so many seconds; None: this role may not run it."""

@@ -209,7 +209,11 @@ def test_a_consumer_with_a_new_order_starts_once_it_can(
     plant(one, "_lock_group_and", ("interval '5 seconds'", "interval '0.1 seconds'"))
     got: list[int] = []
     consumer = dn.Consumer(
-        sessions.dsn, group="g", topics=["t"], order_by="none", until_empty=True, maintenance=False
+        sessions.dsn,
+        group=dn.Group("g", order_by="none"),
+        topics=["t"],
+        until_empty=True,
+        maintenance=False,
     )
     with caplog.at_level(logging.INFO, "durable_notify"):
         running = threading.Thread(

@@ -68,9 +68,9 @@ def test_patterns(conn: Connection) -> None:
     conn.execute("SELECT durable_notify.subscribe('g', '{a.*,*.x,other}')")
     with pytest.raises(dn.InvalidArgument, match="would subscribe it again"):
         admin.unsubscribe(conn, "g", ["a.y"])
-    with pytest.raises(dn.UnknownTopic, match="not subscribed"):
+    with pytest.raises(dn.errors.UnknownTopic, match="not subscribed"):
         admin.unsubscribe(conn, "g", ["other", "c.*"])
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         admin.unsubscribe(conn, "h", ["other"])
     assert admin.unsubscribe(conn, "g", ["a.*"]) == ["a.y"]  # *.x still has a.x
     (group,) = admin.groups(conn)
@@ -163,7 +163,7 @@ def test_no_alarm_for_a_topic_that_is_behind(dsn: str, left: Connection) -> None
 
 
 def test_no_alarm_while_a_retry_of_a_strict_group_waits(dsn: str, left: Connection) -> None:
-    dn.Admin().configure(left, "g", order_by="strict", retry_base=600, retry_max=600)
+    dn.Admin().configure(left, "g", order_by="strict", retry=dn.RetryPolicy(base=600, max=600))
     with psycopg.connect(dsn, application_name="durable_notify consumer g", autocommit=True):
         publish(left, "t")
         left.execute(

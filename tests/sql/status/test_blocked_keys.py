@@ -18,7 +18,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 def group(conn: Connection) -> Connection:
     """Group g of topic t, with retries in an hour."""
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-    dn.Admin().configure(conn, "g", retry_base=3600, retry_max=3600, max_attempts=5)
+    dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=5, base=3600, max=3600))
     return conn
 
 
@@ -87,7 +87,7 @@ def test_chosen(group: Connection) -> None:
     assert [one.key for one in admin.blocked_keys(group)] == [*"abcdef"]
     assert [one.key for one in admin.blocked_keys(group, limit=2)] == ["a", "b"]
     assert admin.blocked_keys(group, topic="other") == []
-    with pytest.raises(dn.UnknownGroup):
+    with pytest.raises(dn.errors.UnknownGroup):
         admin.blocked_keys(group, "other")
     with pytest.raises(dn.InvalidArgument):
         admin.blocked_keys(group, limit=0)
