@@ -203,8 +203,9 @@ def test_flask(dsn: str) -> None:
         assert client.post("/orders", json={"item": None}).status_code == 500
         with module.transaction() as connection:
             testing.assert_published(connection, "orders", payload={"order_id": 1}, count=1)
-        consumer = dn.Consumer(dsn, group="confirmations", topics=["orders"])
-        assert len(testing.drain(consumer, module.confirm).handled) == 1
+        consumer = dn.Consumer(dsn, group="confirmations")
+        consumer.on(module.orders, transaction=module.pool)(module.confirm)
+        assert len(testing.drain(consumer).handled) == 1
         assert client.get(place).json == {"item": "tea", "confirmed": True}
         assert client.get("/orders/2").status_code == 404
         assert client.post("/orders", json={"item": "milk"}).status_code == 201

@@ -171,8 +171,8 @@ def test_consumers_maintain(sessions: Sessions, dsn: str) -> None:
 async def test_a_consumer_does(
     sessions: Sessions, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durable_notify._async.consumer import consumer as source
-    from durable_notify._sync.consumer import consumer as generated
+    from durable_notify._async.consumer import lifecycle as source
+    from durable_notify._sync.consumer import lifecycle as generated
 
     module: Any = source if colour == "async" else generated
     kept = module.keep_up

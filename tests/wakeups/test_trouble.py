@@ -220,8 +220,8 @@ async def test_a_session_that_has_lost_something(
             lost = swapped(api, listener_of(consumer), monkeypatch, *losses)
             await wait_until(lambda: lost)
         await seen.got(1)
+        await wait_until(lambda: armed(conn, "tu") == {"t", "u"})
         await asleep(consumer)
-        assert armed(conn, "tu") == {"t", "u"}
         send(conn, [2], "u")
         await seen.got(2)
     assert "the session had stopped listening to" in caplog.text
