@@ -104,12 +104,9 @@ class AsyncPublisher:
                 type. Nothing was written.
             UnsupportedConnection: the connection is of another kind.
         """
+        given = (key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window)
         message: NewMessage[Any] = (
-            payload
-            if isinstance(payload, NewMessage)
-            else NewMessage(
-                payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
-            )
+            payload if isinstance(payload, NewMessage) else NewMessage(payload, *given)
         )
         name = check_topic(topic)
         if self._around:
