@@ -361,9 +361,8 @@ async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy:
     options = {
         "heartbeat_interval": HEARTBEAT,
         "lease": 2,
-        "retry": dn.RetryPolicy(base=0.1, max=1),
+        "retry": dn.RetryPolicy(max_attempts=1000, base=0.1, max=1),
     }
-    options["max_attempts"] = 1000
     one, two = (api.consumer(proxy.dsn(), **options) for _ in range(2))
     ending = threading.Event()
     async with running(one, handle, concurrency=3), running(two, handle, concurrency=3):

@@ -220,6 +220,7 @@ FOUND: list[tuple[str, str, How]] = [
     ("seek back", "seek to now", "beside"),
     ("start_replay", "start_replay", "after"),
     ("delete_group", "once", "beside"),
+    ("drop_compat", "drop_compat", "after"),
 ]
 
 

@@ -5,7 +5,8 @@ BEGIN
     -- Remove what create_compat() made; returns whether it existed. Roles that still have the schema in
     -- their search_path notify as before: PostgreSQL skips a schema that does not exist.
     PERFORM durable_notify._lock_functions();
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'durable_notify_compat') THEN
+    -- Not from pg_namespace: an older snapshot still sees a schema that has gone meanwhile.
+    IF pg_catalog.to_regnamespace('durable_notify_compat') IS NULL THEN
         RETURN false;
     END IF;
     DROP FUNCTION IF EXISTS durable_notify_compat.pg_notify(text, text);
