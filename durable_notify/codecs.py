@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import typing
 from typing import TYPE_CHECKING, Any, Generic, Protocol
@@ -212,9 +213,18 @@ class _Pydantic(_Backend):
 
 def _texts(error: Any) -> Iterable[str]:
     """Return what is wrong with which field. Trap: the error's own text has values too."""
-    for flaw in error.errors(include_url=False, include_context=False, include_input=False):
+    for flaw in error.errors(include_url=False, include_input=False):
         field = ".".join(map(str, flaw["loc"]))
-        yield f"{field}: {flaw['msg']}" if field else flaw["msg"]
+        text = flaw["msg"]
+        if flaw["type"] == "union_tag_invalid":  # it has the value of the tag
+            text = "{discriminator} should be one of {expected_tags}".format(**flaw["ctx"])
+        yield f"{field}: {text}" if field else text
+
+
+#: What msgspec says of wrong enums, literals and tags: it has the value.
+_WITH_VALUE = re.compile(
+    r"(Invalid (?:enum )?value) .*?((?: - at `[^`]*`(?: in `[^`]*`)?)?)", re.DOTALL
+)
 
 
 class _Msgspec(_Backend):
@@ -236,7 +246,8 @@ class _Msgspec(_Backend):
         try:
             return self._decode(text)
         except (ValueError, RecursionError) as error:  # its errors are ValueErrors
-            raise self._error([str(error)]) from None
+            found = _WITH_VALUE.fullmatch(text := str(error))
+            raise self._error(["".join(found.groups()) if found else text]) from None
 
     def json_schema(self, ref_template: str) -> dict[str, Any]:
         template = ref_template.replace("{model}", "{name}")

@@ -87,7 +87,8 @@ class Middleware:
 
     Or it returns a context manager. In asyncio it may be an asynchronous generator. The first of a
     list is outermost. An exception of the call is raised at the ``yield``; if a middleware
-    suppresses it, the handler counts as returned.
+    suppresses it, the handler counts as returned. A handler's transaction has rolled back even so,
+    and its message is redelivered.
     """
 
     def handling(self, call: Handling, /) -> Around:
@@ -126,31 +127,35 @@ def check_middleware(middleware: Iterable[Middleware], *, awaited: bool) -> tupl
     return tuple(middleware)
 
 
-def generators(middleware: Iterable[Middleware], name: str) -> list[Callable[[Any], Any]]:
+def generators(
+    middleware: Iterable[Middleware], name: str, *, awaited: bool
+) -> list[Callable[[Any], Any]]:
     """Return the methods of this name that are overridden, each as a generator function."""
     return [
-        _generating(getattr(one, name))
+        _generating(getattr(one, name), awaited=awaited)
         for one in middleware
         if getattr(type(one), name) is not getattr(Middleware, name)
     ]
 
 
-def _generating(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _generating(method: Callable[[Any], Any], *, awaited: bool) -> Callable[[Any], Any]:
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return method
-    if inspect.isasyncgenfunction(inspect.unwrap(method)):
 
-        async def enter_async(call: Any) -> AsyncIterator[None]:
-            async with method(call):
+    async def enter_async(call: Any) -> AsyncIterator[None]:
+        manager = method(call)  # only now is it known of which kind it is
+        if hasattr(manager, "__aenter__"):
+            async with manager:
                 yield
-
-        return enter_async
+        else:
+            with manager:
+                yield
 
     def enter(call: Any) -> Iterator[None]:
         with method(call):
             yield
 
-    return enter
+    return enter_async if awaited else enter
 
 
 #: What ``next`` returns for a generator that has ended.

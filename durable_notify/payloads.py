@@ -192,8 +192,15 @@ class Decoder:
 
     def __init__(self, topics: Iterable[TopicName] = ()) -> None:
         self._types: ByTopic[Topic[Any] | None] = ByTopic()
+        self._of_handlers: ByTopic[Topic[Any] | None] = ByTopic()
         for topic in topics:
             self.add(topic)
+
+    def add_handled(self, topic: TopicName) -> None:
+        """Add the topic of a handler: its messages have its type, whatever else matches them."""
+        self.add(topic)
+        name = check_pattern(topic)
+        self._of_handlers.set(name, self._types.get(name))
 
     def add(self, topic: TopicName) -> None:
         """Add a topic, which a name without a type leaves as it is."""
@@ -209,7 +216,7 @@ class Decoder:
         It raises PayloadError if one is not of the topic's type; ValueError or RecursionError for
         JSON that PostgreSQL holds and Python cannot decode.
         """
-        typed = self._types.find(topic)
+        typed = self._of_handlers.find(topic) or self._types.find(topic)
         return _as_it_is if typed is None else typed.read
 
     def headers(self, text: str) -> Any:

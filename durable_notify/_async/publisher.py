@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .._core import sql
 from .._core.emitter import EventEmitter
 from .._core.tracing import with_trace
+from ..errors import InvalidArgument
 from ..events import Published
 from ..middleware import Publishing, check_middleware, generators
 from ..options import check_on_event
@@ -56,7 +57,7 @@ class AsyncPublisher:
     ) -> None:
         check_on_event(on_event)
         checked = check_middleware(middleware, awaited=AWAITS)
-        self._around = generators(checked, "publishing")
+        self._around = generators(checked, "publishing", awaited=AWAITS)
         self._dumps = dumps
         self._trace = trace
         self._emitter = EventEmitter(on_event)
@@ -103,12 +104,9 @@ class AsyncPublisher:
                 type. Nothing was written.
             UnsupportedConnection: the connection is of another kind.
         """
+        given = (key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window)
         message: NewMessage[Any] = (
-            payload
-            if isinstance(payload, NewMessage)
-            else NewMessage(
-                payload, key, headers, deliver_at, delay, expires_at, ttl, dedup_key, dedup_window
-            )
+            payload if isinstance(payload, NewMessage) else NewMessage(payload, *given)
         )
         name = check_topic(topic)
         if self._around:
@@ -186,19 +184,25 @@ class AsyncPublisher:
         is_batch: bool,
     ) -> list[int]:
         """Publish within the middleware, which may replace the messages."""
+        name = check_topic(topic)
 
         async def innermost(publishing: Publishing, _: None) -> None:
             given = publishing.messages
+            if len(given) != 1 and not is_batch:
+                raise InvalidArgument(
+                    f"a middleware made {len(given)} messages of one: publish() publishes one, "
+                    "and publish_many() any number"
+                )
             if is_batch:
                 publishing.ids = await self._publish_many(connection, topic, given)
             else:
                 message = stored(topic, given[0])
-                publishing.ids = [await self._publish(connection, publishing.topic, message)]
+                publishing.ids = [await self._publish(connection, name, message)]
 
         chain: Any = innermost
         for around in reversed(self._around):
             chain = within(around, chain)
-        publishing = Publishing(check_topic(topic), messages, is_batch=is_batch)
+        publishing = Publishing(name, messages, is_batch=is_batch)
         await chain(publishing, None)
         if len(publishing.ids) != len(publishing.messages):
             raise RuntimeError("a middleware has suppressed the error that publishing raised")

@@ -19,13 +19,14 @@ _READING = {"read", "read_from", "latest", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
-    "lost_messages",
+    "lost_messages", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
     "unacknowledged", "never_published", "once", "extend",
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
+    "unsubscribe", "retry_now", "drop_retries",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _RIGHTS = {
     "seek": _CONSUME,
     "status": "--observe",
     "dead-letters": "--observe",
+    "retries": "--observe",
     "audit": "--observe",
 }
 

@@ -81,6 +81,9 @@ class Metrics(Middleware):
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"durable_notify_{name}", text, labels, registry=registry)
 
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"durable_notify_{name}", text, labels, registry=registry)
+
         def seconds(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(
                 f"durable_notify_{name}_seconds", text, labels, registry=registry, buckets=buckets
@@ -94,10 +97,7 @@ class Metrics(Middleware):
         self._claim = seconds("claim", "How long claims that found something took.", "group")
         self._handled = counter("handled_messages", "Handlers' calls.", *by_topic, "result")
         self._handle = seconds("handle", "How long handlers' calls took.", *by_topic)
-        self._handling = Gauge(
-            "durable_notify_handling_messages", "Messages that handlers have now.", by_topic,
-            registry=registry,
-        )  # fmt: skip
+        self._handling = gauge("handling_messages", "Messages that handlers have now.", *by_topic)
         self._settled = counter("settled_messages", "Messages settled.", *by_topic, "outcome")
         self._settle = seconds("settle", "How long settling took the database.", "group")
         self._dead = counter("dead_lettered_messages", "Messages given up here.", *by_topic)
@@ -107,10 +107,7 @@ class Metrics(Middleware):
         self._failures = counter("claim_failures", "Claims that failed.", "group")
         self._reconnects = counter("reconnects", "New listening connections.", "group")
         self._differs = counter("differing_options", "Options that differ.", "group")
-        self._listening = Gauge(
-            "durable_notify_listening", "1: wake-ups arrive; 0: they do not, and it polls.",
-            ["group"], registry=registry,
-        )  # fmt: skip
+        self._listening = gauge("listening", "1: wake-ups arrive; 0: it polls instead.", "group")
         self._count: dict[type[events.Event], Callable[[Any], None]] = {
             events.Published: self._count_published,
             events.Claimed: self._count_claimed,

@@ -144,7 +144,7 @@ async def test_wrong_handlers_are_refused_when_they_are_decorated(api: Api, dsn:
         ("only makes a generator", "a", {}, generator),
         ("a handler must be a function, not int", "a", {}, 3),
         (r"pattern 'a\*'", "a*", {}, one),
-        ("takes an engine or sessionmaker of SQLAlchemy", "a", {"transaction": 3}, two),
+        ("takes an engine, sessionmaker", "a", {"transaction": 3}, two),
         ("thread=True is for plain functions|only makes a coro", "a", {"thread": True}, awaited),
     ):  # fmt: skip
         with pytest.raises(dn.InvalidArgument, match=match):
@@ -273,3 +273,19 @@ async def test_plain_functions_run_in_threads_on_request(
     await with_timeout(consumer.run())
     [letter] = dn.Admin().dead_letters(conn, "h")
     assert letter.reason == "KeyError: 'second'"
+
+
+@pytest.mark.parametrize(
+    "topics", [["orders.>"], [dn.Topic("orders.>", dict), dn.Topic("orders.*", Placed)]]
+)
+async def test_the_type_is_that_of_the_handler(
+    api: Api, dsn: str, conn: psycopg.Connection, topics: list[Any]
+) -> None:
+    typed = next((one for one in topics if str(one) == "orders.*"), dn.Topic("orders.*", Placed))
+    consumer = consumer_of(api, dsn, topics=topics)
+    seen: dict[str, Any] = {}
+    for topic in (typed, "orders.>"):
+        consumer.on(topic)(fit(api, lambda message: seen.update({message.topic: message.payload})))
+    publish(conn, "orders.eu", "orders.eu.fr", payload={"order_id": 1})
+    await ran(api, consumer)
+    assert seen == {"orders.eu": Placed(order_id=1), "orders.eu.fr": {"order_id": 1}}

@@ -369,3 +369,108 @@ async def test_prometheus_counts_what_handlers_have(api: Api, dsn: str, conn: Co
     await run(api, consumer, "run_batches", handling, max_wait=0.2)
     handling()
     assert found == [2, 0]
+
+
+class Counting(dn.Middleware):
+    """Notes how many messages a call has, before it and after it."""
+
+    def __init__(self) -> None:
+        self.noted: list[int] = []
+
+    def handling(self, call: dn.Handling) -> Iterator[None]:
+        self.noted.append(len(call.messages))
+        yield
+        self.noted.append(len(call.messages))
+
+
+async def test_a_handler_may_take_its_list_apart(api: Api, dsn: str, conn: Connection) -> None:
+    seen: list[int] = []
+    counting = Counting()
+
+    def handle(batch: list[Any]) -> None:
+        while batch:
+            seen.append(batch.pop().payload)
+
+    send(conn, range(3))
+    await run(api, consumer_of(api, dsn, counting), "run_batches", handle, max_wait=0.2)
+    assert sorted(seen) == [0, 1, 2]
+    assert outstanding(conn) == 0
+    assert counting.noted == [3, 3]
+
+
+async def test_a_loop_may_take_its_list_apart(dsn: str, conn: Connection) -> None:
+    send(conn, range(3))
+    with psycopg.connect(dsn) as connection:
+        await with_timeout(in_thread(lambda: _take_apart(dsn, connection)))
+    assert outstanding(conn) == 0
+
+
+def _take_apart(dsn: str, connection: Connection) -> None:
+    with dn.Consumer(
+        dsn, group="g", topics=["t"], poll_interval=None, until_empty=True
+    ) as consumer:
+        for batch in consumer.batches(size=3):
+            while batch:
+                batch.pop().ack(connection)
+            connection.commit()
+
+
+class _Entered:
+    """An asynchronous context manager that no decorator has made."""
+
+    def __init__(self, noted: list[str]) -> None:
+        self._noted = noted
+
+    async def __aenter__(self) -> None:
+        self._noted.append("in")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._noted.append("out")
+
+
+class Returning(dn.Middleware):
+    """Returns an asynchronous context manager, from plain methods."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def handling(self, _: dn.Handling) -> Any:
+        return _Entered(self.noted)
+
+    def publishing(self, _: dn.Publishing) -> Any:
+        return _Entered(self.noted)
+
+
+async def test_an_asynchronous_context_manager(dsn: str, conn: Connection) -> None:
+    around, seen = Returning(), []
+    publisher = dn.AsyncPublisher(middleware=[around])
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await publisher.publish(connection, "t", 1)
+    consumer = dn.AsyncConsumer(
+        dsn, group="g", topics=["t"], poll_interval=None, until_empty=True,
+        middleware=[around],
+    )  # fmt: skip
+    await with_timeout(consumer.run(lambda message: seen.append(message.payload)))
+    assert seen == [1]
+    assert around.noted == ["in", "out"] * 2
+
+
+class Repeating(dn.Middleware):
+    """Publishes each message so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def publishing(self, call: dn.Publishing) -> Iterator[None]:
+        call.messages = call.messages * self.times
+        yield
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_one_message_stays_one(dsn: str, conn: Connection, times: int) -> None:
+    publisher = dn.Publisher(middleware=[Repeating(times)])
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(dn.InvalidArgument, match=f"made {times} messages of one"):
+            publisher.publish(connection, "t", 1)
+        assert value(conn, "SELECT count(*) FROM durable_notify.outbox") == 0
+        assert len(publisher.publish_many(connection, "t", [1])) == times

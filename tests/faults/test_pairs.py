@@ -19,21 +19,9 @@ from typing import get_args
 
 import pytest
 
+from tests.faults.actors import Actors, End, How, Outcome, Pair
 from tests.faults.auditor import audit
-from tests.faults.operations import (
-    ASIDE,
-    OPS,
-    PREPARATIONS,
-    Actors,
-    End,
-    How,
-    Outcome,
-    Pair,
-    Scene,
-    build,
-    may_wait,
-    refusals,
-)
+from tests.faults.operations import ASIDE, OPS, PREPARATIONS, Scene, build, may_wait, refusals
 from tests.security.decisions import BY_HAND, MAY
 from tests.support import injection
 from tests.support.missing import slow_but

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import sys
 import zlib
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pydantic
@@ -180,3 +181,50 @@ def test_wrong_topics_are_refused_when_they_are_made(monkeypatch: pytest.MonkeyP
     with pytest.raises(dn.InvalidArgument, match="pip install 'durable-notify"):
         dn.Topic("orders", Paid)
     assert dn.Topic("orders", Sent).read('{"order_id":1}', None) == Sent(1)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Tagged(msgspec.Struct, tag="tagged"):
+    pass
+
+
+class Other(msgspec.Struct, tag="other"):
+    pass
+
+
+class Coloured(msgspec.Struct):
+    colour: Colour = Colour.RED
+    size: Literal["s", "m"] = "s"
+    count: dict[Colour, int] = {}
+    part: Tagged | Other | None = None
+
+
+class Card(pydantic.BaseModel):
+    kind: Literal["card"]
+
+
+class Cash(pydantic.BaseModel):
+    kind: Literal["cash"]
+
+
+class Payment(pydantic.BaseModel):
+    by: Annotated[Card | Cash, pydantic.Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "text"),
+    [
+        (Coloured, {"colour": "secret"}, "Invalid enum value - at `$.colour`"),
+        (Coloured, {"size": "secret - at `$.x`"}, "Invalid enum value - at `$.size`"),
+        (Coloured, {"count": {"secret": 1}}, "Invalid enum value - at `key` in `$.count`"),
+        (Coloured, {"part": {"type": "secret"}}, "Invalid value - at `$.part.type`"),
+        (Payment, {"by": {"kind": "secret"}}, "by: 'kind' should be one of 'card', 'cash'"),
+    ],
+)
+def test_errors_have_no_values_of_enums_and_tags(kind: Any, payload: Any, text: str) -> None:
+    with pytest.raises(dn.errors.PayloadError) as caught:
+        dn.Topic("t", kind).decode(payload)
+    assert str(caught.value) == f"the payload is not {kind.__name__}: {text}"

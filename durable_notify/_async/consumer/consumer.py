@@ -154,7 +154,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
             if self._started:
                 raise ConsumerClosed("this consumer has started: add handlers before")
-            self._decoder.add(topic)
+            self._decoder.add_handled(topic)
             self._handlers.add(topic, handler, transaction, thread=thread)
             if not self._given:
                 self.options = dataclasses.replace(self.options, topics=self._handlers.topics)
@@ -275,7 +275,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         seconds = self._check_batches(size, max_wait, 1)
         self._batch_sizer.can_begin(size)
         while batch := await self._iteration.next_batch(size, seconds):
-            yield batch
+            yield list(batch)  # a copy: the body may take its list apart
             self._iteration.end_batch(batch)
             await checkpoint()
 

@@ -119,7 +119,8 @@ class AsyncDispatcher:
 
         async def work(number: int) -> None:
             while batch := await self._buffer.batch(size, max_wait):
-                if not await self._handle(number, handler, batch, batch):
+                # A copy: the handler may take its list apart, and all are settled after it.
+                if not await self._handle(number, handler, list(batch), batch):
                     return
                 await checkpoint()
 

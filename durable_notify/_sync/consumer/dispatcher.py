@@ -120,7 +120,8 @@ class Dispatcher:
 
         def work(number: int) -> None:
             while batch := self._buffer.batch(size, max_wait):
-                if not self._handle(number, handler, batch, batch):
+                # A copy: the handler may take its list apart, and all are settled after it.
+                if not self._handle(number, handler, list(batch), batch):
                     return
                 checkpoint()
 

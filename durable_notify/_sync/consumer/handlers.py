@@ -36,7 +36,7 @@ class Handlers:
 
     def __init__(self, group: str, middleware: Iterable[Middleware]) -> None:
         self._group = group
-        self._around = generators(middleware, "handling")
+        self._around = generators(middleware, "handling", awaited=AWAITS)
         self._by_topic: ByTopic[Callable[..., Any]] = ByTopic()
 
     @property
@@ -115,7 +115,7 @@ class Handlers:
         group = self._group
 
         def handle(argument: Any) -> Any:
-            messages = argument if is_batch else [argument]
+            messages = list(argument) if is_batch else [argument]
             return chain(Handling(group, messages, is_batch), argument)
 
         return handle
