@@ -22,11 +22,13 @@ class Heard:
 class Mark:
     """A point in the stream: what is visible in the snapshot was heard before it, or never.
 
-    ``at`` is the database's time then; None for the point at which listening begins. Nothing is
-    heard before that point.
+    What this process saw committed before ``after``, a time of its monotonic clock, is visible in
+    the snapshot. ``at`` is the database's time then; None for the point at which listening begins.
+    Nothing is heard before that point.
     """
 
     snapshot: str
+    after: float
     at: datetime | None
 
 

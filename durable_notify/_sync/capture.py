@@ -140,7 +140,7 @@ class Capture:
         self._more = Event()
         self._hurry = Event()
         self._stopped_at: float | None = None
-        self._passed: list[int] = []
+        self._passed: dict[int, float] = {}  # ids of messages, and when they were passed over
 
     def run(self) -> None:
         """Capture until stopped; SIGTERM and SIGINT stop it, unless the application handles them.
@@ -288,8 +288,9 @@ class Capture:
 
     def _start_listening(self) -> None:
         heard_by_others = self._begin()
+        before = time.monotonic()
         ((snapshot, _),) = self._execute(sql.SNAPSHOT)
-        self._buffer.add(Mark(snapshot, None))
+        self._buffer.add(Mark(snapshot, before, None))
         self._execute(SQL("LISTEN {}").format(Identifier(self.channel)))
         at = self._beat()
         known = [time for time in (self._hears_until, heard_by_others) if time is not None]
@@ -339,9 +340,10 @@ class Capture:
 
         It sends a notification of its own, which arrives after all that was sent before.
         """
+        before = time.monotonic()
         ((snapshot, at),) = self._execute(sql.SNAPSHOT)
         self._has_heard = False
-        self._await_ring(self._ring, Mark(snapshot, at))
+        self._await_ring(self._ring, Mark(snapshot, before, at))
         self._beat_at = time.monotonic()
         heard: datetime = at
         return heard
@@ -427,7 +429,9 @@ class Capture:
         if isinstance(first, Gap):
             self._note_heard(first.until, first.since, first.why)
         elif isinstance(first, Mark):
-            self._since, self._passed = first.snapshot, []
+            self._since = first.snapshot
+            # Trap: what was passed over later than that may be invisible in the snapshot.
+            self._passed = {i: at for i, at in self._passed.items() if at >= first.after}
             if first.at is not None:
                 self._note_heard(first.at)
         else:
@@ -442,10 +446,10 @@ class Capture:
 
     def _new(self, heard: list[Heard]) -> list[Heard]:
         """Leave out what notify() has already published to this topic."""
-        params = (self.topic, self.channel, self._since, self._passed, *_columns(heard))
+        params = (self.topic, self.channel, self._since, list(self._passed), *_columns(heard))
         rows = self._fetch(sql.ALREADY_PUBLISHED, params)
         for _, ids in rows:
-            self._passed += ids
+            self._passed |= dict.fromkeys(ids, time.monotonic())
         places = {place for place, _ in rows}
         self.passed_over += len(places)
         return [one for place, one in enumerate(heard, 1) if place not in places]

@@ -17,6 +17,7 @@ from durable_notify.topics import check_channel
 from tests.support.capture import (
     arrive,
     capturing,
+    durably,
     end_listening,
     gaps,
     listening_sessions,
@@ -34,11 +35,6 @@ Connection = psycopg.Connection[Any]
 TEXTS = [
     "", "a", "Ü 注文 😀", "it's \"quoted\" \\ $1 %s", '{"id": 1}', "two\nlines", "\x01\x7f", "x" * 7999
 ]  # fmt: skip
-
-
-@pytest.fixture(params=["sync", "async"])
-def api(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def test_what_is_heard_is_published_as_text(api: str, dsn: str, conn: Connection) -> None:
@@ -272,11 +268,6 @@ def test_a_mirror_that_comes_later_ends_it(api: str, dsn: str, conn: Connection)
 # What notify() has published is not published again.
 
 
-def durably(conn: Connection, channel: str, *payloads: str) -> None:
-    for payload in payloads:
-        conn.execute("SELECT durable_notify.notify(%s, %s)", [channel, payload])
-
-
 def test_what_notify_published_is_not_published_again(api: str, dsn: str, conn: Connection) -> None:
     with capturing(api, dsn, "c", "c") as running:
         running.listens()
@@ -327,6 +318,30 @@ def test_forged_headers_do_no_harm(dsn: str, conn: Connection) -> None:
         arrive(conn, "c", [1, 1, "a"])
 
 
+@pytest.mark.usefixtures("marks_often")
+def test_marks_in_between(api: str, dsn: str, conn: Connection) -> None:
+    """A message accounts for one notification, however many marks follow."""
+    waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    with (
+        psycopg.connect(dsn) as locking,
+        capturing(api, dsn, "c", "c", heartbeat_interval=30.0) as running,
+    ):
+        running.listens()
+        locking.execute("LOCK TABLE durable_notify.capture IN ACCESS EXCLUSIVE MODE")
+        notify(conn, "c", "b")
+        eventually(lambda: value(conn, waits, "durable_notify.capture"))
+        for text in "axyz":
+            last = running.capture._beat_at
+            notify(conn, "c", text)
+            eventually(lambda last=last: running.capture._beat_at > last)  # type: ignore[misc]
+        durably(conn, "c", "a")  # accounts for one of the two
+        locking.rollback()
+        running.stop()
+        assert (running.capture.passed_over, running.capture.published) == (1, 5)
+    assert sorted(messages(conn, "c")) == ["a", "a", "b", "x", "y", "z"]
+
+
+@pytest.mark.usefixtures("marks_often")
 @pytest.mark.parametrize("seed", range(3))
 def test_any_mixture_of_notify_and_pg_notify(seed: int, dsn: str, conn: Connection) -> None:
     """Senders mix both at random, long transactions stay open meanwhile: the numbers are right."""
@@ -416,15 +431,17 @@ def test_a_batch_whose_commit_was_in_doubt_is_published_once(dsn: str, conn: Con
     def capture(connection: Connection, batch: int) -> Any:
         return value(connection, query, batch, [f"in {batch}"], [1])
 
+    def capture_again(batch: int, got: list[bool]) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            got.append(capture(connection, batch))
+
     assert capture(conn, 1)
     assert not capture(conn, 1)
     for batch, committed in ((2, True), (3, False)):
         with psycopg.connect(dsn) as lost:
             capture(lost, batch)  # its connection is lost, and its commit still under way
             got: list[bool] = []
-            again = threading.Thread(
-                target=lambda batch=batch, got=got: got.append(_alone(dsn, capture, batch))
-            )
+            again = threading.Thread(target=capture_again, args=[batch, got])
             again.start()
             eventually(lambda: value(conn, waits))
             lost.commit() if committed else lost.rollback()
@@ -433,11 +450,6 @@ def test_a_batch_whose_commit_was_in_doubt_is_published_once(dsn: str, conn: Con
     conn.execute("DELETE FROM durable_notify.capture")  # forgotten after a day
     assert capture(conn, 4)
     assert messages(conn, "t") == ["in 1", "in 2", "in 3", "in 4"]
-
-
-def _alone(dsn: str, function: Any, *args: Any) -> Any:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        return function(connection, *args)
 
 
 def test_with_the_right_to_publish_and_no_other(dsn: str, conn: Connection) -> None:

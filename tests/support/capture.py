@@ -104,6 +104,12 @@ def notify(connection: Connection, channel: str, *payloads: str) -> None:
         connection.execute("SELECT pg_notify(%s, %s)", [channel, payload])
 
 
+def durably(connection: Connection, channel: str, *payloads: str) -> None:
+    """Send with notify()."""
+    for payload in payloads:
+        connection.execute("SELECT durable_notify.notify(%s, %s)", [channel, payload])
+
+
 def messages(connection: Connection, topic: str) -> list[Any]:
     """The payloads of a topic, in their order."""
     query = "SELECT payload FROM durable_notify.outbox WHERE topic = %s ORDER BY id"
