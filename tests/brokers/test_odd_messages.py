@@ -375,6 +375,7 @@ ODD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_what_the_client_cannot_read(dsn: str, rabbit: RabbitMQ) -> None:
     """It would close its connection, at each try: the queue would be stuck for good."""
     inlet = INLETS["rabbitmq"][1](rabbit)

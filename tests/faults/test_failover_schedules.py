@@ -71,6 +71,7 @@ class Holding(Recorder):
         self.left.append(message.payload)
 
 
+@pytest.mark.slow
 async def test_an_id_used_again_is_a_new_message(api: Api, pair: tuple[Server, Server]) -> None:
     """Handled, held by a handler, or once() done: on the old primary that was another message."""
     primary, standby = pair
@@ -110,6 +111,7 @@ async def test_an_id_used_again_is_a_new_message(api: Api, pair: tuple[Server, S
     assert sorted(came) == sorted(wanted)
 
 
+@pytest.mark.slow
 async def test_a_key_held_from_before_is_released(api: Api, pair: tuple[Server, Server]) -> None:
     """A handler of the old primary's message holds its key; once it ends, the key continues."""
     primary, standby = pair

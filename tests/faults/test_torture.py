@@ -140,6 +140,7 @@ def test_a_planted_fault_is_caught(
     pytest.fail(f"none of {checkers} was found: {show(report)}")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     command = [

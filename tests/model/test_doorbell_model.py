@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.missing import need_program
+from tests.support.missing import need_program, slow_but
 
 pytestmark = pytest.mark.server
 
@@ -99,7 +99,7 @@ def test_no_wake_up_is_lost(tmp_path: Path, options: str) -> None:
         assert set(unreached) <= {'"-end-"'}, "steps that are never taken prove nothing"
 
 
-@pytest.mark.parametrize("options", WRONG)
+@pytest.mark.parametrize("options", slow_but(WRONG, *WRONG[:3]))
 def test_what_is_wrong_is_found_wrong(tmp_path: Path, options: str) -> None:
     verdict = check(tmp_path, options, "-O0")  # compiling takes longer than finding it
     assert verdict.errors
@@ -116,7 +116,7 @@ def reached() -> list[str]:
     return sorted(set(re.findall(r"REACH_[A-Z_]*[A-Z]", MODEL.read_text())))
 
 
-@pytest.mark.parametrize("place", reached())
+@pytest.mark.parametrize("place", slow_but(reached(), *reached()[:3]))
 def test_everything_is_reached(tmp_path: Path, place: str) -> None:
     """A planted assertion fails there, so the model does get there: it is not right by emptiness."""
     options = f"{place} CONSUMERS=1" if place in NEEDS_ONE_CONSUMER else place

@@ -113,6 +113,7 @@ def test_up_is_the_same_as_ours(application: Application, dsn: str) -> None:
         assert connection.execute("SELECT id FROM customer").fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 def test_down_leaves_nothing_of_ours(application: Application) -> None:
     application("upgrade", "head")
     application("downgrade", "base")
@@ -123,6 +124,7 @@ def test_down_leaves_nothing_of_ours(application: Application) -> None:
     assert schema.snapshot(application.dsn) == ""
 
 
+@pytest.mark.slow
 def test_offline_up_and_down(application: Application, server: Postgres, dsn: str) -> None:
     run_psql(server, application.dsn, application("upgrade", "head", "--sql"))
     assert schema.snapshot(application.dsn) == schema.snapshot(dsn)
@@ -131,6 +133,7 @@ def test_offline_up_and_down(application: Application, server: Postgres, dsn: st
     assert schema.snapshot(application.dsn) == ""
 
 
+@pytest.mark.slow
 def test_on_a_database_with_our_migrations(application: Application) -> None:
     schema.migrate(application.dsn)
     application("upgrade", "head")
@@ -145,6 +148,7 @@ def test_ours_leaves_their_version_alone(application: Application) -> None:
     assert versions(application.dsn) == [("ours", schema.SCHEMA_VERSION), ("theirs", "a1b2")]
 
 
+@pytest.mark.slow
 def test_failure_afterwards_undoes_all_of_it(application: Application) -> None:
     before = everything(application.dsn)
     application.write_revision(trouble="op.execute('SELECT 1 / 0')")

@@ -78,6 +78,7 @@ def contents(dsn: str) -> list[tuple[object, ...]]:
         return conn.execute(query).fetchall()
 
 
+@pytest.mark.slow
 def test_up_and_down_under_load(
     released: Checkout, checkout: Checkout, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def test_the_revision_is_an_ordinary_diff(checkout: Checkout) -> None:
     assert new == old.replace("-    -- The", "+    -- Changed: the")
 
 
+@pytest.mark.slow
 def test_offline_and_in_other_peoples_revisions(
     checkout: Checkout, server: Postgres, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_offline_and_in_other_peoples_revisions(
         schema.check(connection)
 
 
+@pytest.mark.slow
 def test_the_open_revision_is_written_again_until_it_is_frozen(checkout: Checkout) -> None:
     base = checkout.newest()
     change(checkout)
@@ -169,6 +172,7 @@ def refused(checkout: Checkout) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_other_arguments_and_another_result_are_refused(checkout: Checkout) -> None:
     arguments = "latest(topic text, more integer DEFAULT 1)"
     checkout.edit("schema/reading/latest.sql", "latest(topic text)", arguments)
@@ -178,6 +182,7 @@ def test_other_arguments_and_another_result_are_refused(checkout: Checkout) -> N
     assert "with _v2 in the name" in said
 
 
+@pytest.mark.slow
 def test_what_is_not_a_function_is_written_by_hand(checkout: Checkout) -> None:
     checkout.append("schema/tables/groups.sql", COLUMN)
     checkout.edit("schema/reading/latest.sql", "durable_notify.latest(", "durable_notify.newest(")
@@ -204,12 +209,14 @@ def test_what_resets_settings_is_refused(checkout: Checkout) -> None:
     assert "mirror_of would be replaced" in refused(checkout)
 
 
+@pytest.mark.slow
 def test_settings_reset_by_hand_are_refused(checkout: Checkout) -> None:
     text = (checkout.migrations / "schema" / "inlined" / "mirror_of.sql").read_text()
     checkout.append("pending.sql", text.replace("CREATE", "CREATE OR REPLACE"))
     assert "mirror_of would be replaced" in refused(checkout)
 
 
+@pytest.mark.slow
 def test_a_downgrade_that_leaves_something_is_refused(checkout: Checkout) -> None:
     checkout.append("schema/tables/groups.sql", COLUMN)
     checkout.append("pending.sql", COLUMN)

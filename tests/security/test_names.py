@@ -165,6 +165,7 @@ def reference(topic: str, pattern: str) -> bool:
     )
 
 
+@pytest.mark.slow
 @fuzz(60)
 @given(
     tried=st.lists(
