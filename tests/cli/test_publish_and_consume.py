@@ -358,7 +358,7 @@ def test_status(dsn: str, conn: psycopg.Connection[Any]) -> None:
     fails(run("status", "--watch", "--exact", dsn=dsn), 2, "--exact")
     table = good("status", dsn=dsn)
     assert "[red]g" in table
-    assert "oldest unread" in table
+    assert "oldest unsettled" in table
 
 
 def test_dead_letters(dsn: str) -> None:
