@@ -119,7 +119,7 @@ async def test_a_quiet_consumer_is_not_disturbed(
     """Its sessions may be ended for being idle; the one that listens is not, and nothing is said."""
     caplog.set_level("INFO", "durable_notify")
     send(conn, [0])
-    with hostile(conn, "idle_session_timeout", "100ms"):
+    with hostile(conn, "idle_session_timeout", "400ms"):
         consumer = Api(name).consumer(worker)
         seen = Recorder()
         async with running(consumer, seen):
