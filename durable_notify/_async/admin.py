@@ -27,7 +27,7 @@ from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
 from .retention import AsyncRetentionAdmin
-from .waiting import AsyncWaitingAdmin, check_time, chosen, content, decoded
+from .waiting import AsyncWaitingAdmin, check_time, chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -219,9 +219,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        if group is not None:
-            group = check_group(group)
-        params = (group, *chosen(conditions), limit)
+        params = (group_or_all(group), *chosen(conditions), limit)
         rows = await fetch_alone(connection, sql.DEAD_LETTERS, params)
         return [DeadLetter(*content(row)) for row in rows]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models import DeadLetterFilter, RetryFilter
     from .database.callers import Publishable
 
-__all__ = ["AsyncWaitingAdmin", "check_time", "chosen", "content", "decoded"]
+__all__ = ["AsyncWaitingAdmin", "check_time", "chosen", "content", "decoded", "group_or_all"]
 
 
 class AsyncWaitingAdmin:
@@ -41,7 +41,7 @@ class AsyncWaitingAdmin:
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        params = (_group_or_all(group), *chosen(conditions), limit)
+        params = (group_or_all(group), *chosen(conditions), limit)
         rows = await fetch_alone(connection, sql.RETRIES, params)
         return [PendingRetry(*content(row)) for row in rows]
 
@@ -53,7 +53,7 @@ class AsyncWaitingAdmin:
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        params = (_group_or_all(group), topic)
+        params = (group_or_all(group), topic)
         return [RetryCount(*row) for row in await fetch_alone(connection, sql.RETRY_COUNTS, params)]
 
     async def retry_now(
@@ -114,12 +114,13 @@ class AsyncWaitingAdmin:
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        params = (_group_or_all(group), topic, limit)
+        params = (group_or_all(group), topic, limit)
         rows = await fetch_alone(connection, sql.BLOCKED_KEYS, params)
         return [BlockedKey(*decoded(row)) for row in rows]
 
 
-def _group_or_all(group: str | None) -> str | None:
+def group_or_all(group: str | None) -> str | None:
+    """Return the name of a group, checked; None means all groups."""
     return None if group is None else check_group(group)
 
 

@@ -28,7 +28,7 @@ from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
 from .retention import RetentionAdmin
-from .waiting import WaitingAdmin, check_time, chosen, content, decoded
+from .waiting import WaitingAdmin, check_time, chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -216,9 +216,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
         Raises:
             UnknownGroup: there is no group of this name.
         """
-        if group is not None:
-            group = check_group(group)
-        params = (group, *chosen(conditions), limit)
+        params = (group_or_all(group), *chosen(conditions), limit)
         rows = fetch_alone(connection, sql.DEAD_LETTERS, params)
         return [DeadLetter(*content(row)) for row in rows]
 
