@@ -7,12 +7,16 @@ lowest to the highest round.
 from __future__ import annotations
 
 import json
-import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
+
+from benchmarks.peers.report import by_peer, figure_of, middle, ranked  # noqa: E402
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "durable_notify"  # the same figures give the same file
@@ -63,21 +67,15 @@ def publishing(name: str, title: str) -> None:
 def peers(measure: str, title: str, unit: str) -> None:
     """Draw ours and the peers, the best on top."""
     report = load("peers")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for each in [] if report is None else report["rounds"]:
-        if each["measure"] == measure:
-            found.setdefault(each["peer"], []).append(each)
+    found = by_peer(measure, [] if report is None else report["rounds"])
     if not found:
         return
-    wake = measure == "wake"
+    figure_in = figure_of(measure)
+    scale = 1000 if measure == "wake" else 1
     rows = []
-    for peer, rounds in found.items():
-        values = [
-            r["since_sent"]["p50"] / 1000 if wake else r["rate"] for r in rounds if "error" not in r
-        ]
-        if values:
-            rows.append((statistics.median(values), min(values), max(values), peer))
-    rows.sort(reverse=wake)
+    for peer in reversed(ranked(measure, found)):
+        values = [figure_in(each) / scale for each in found[peer]]
+        rows.append((middle(found[peer], figure_in) / scale, min(values), max(values), peer))
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(rows) + 1))
     middles = [row[0] for row in rows]
     ends = [[row[0] - row[1] for row in rows], [row[2] - row[0] for row in rows]]

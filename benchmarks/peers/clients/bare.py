@@ -52,7 +52,7 @@ class BareNotify(PostgresPeer):
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 120_000,
         "publish_single": 10_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

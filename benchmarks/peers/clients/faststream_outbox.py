@@ -64,7 +64,7 @@ class FaststreamOutbox(PostgresPeer):
         "consume": 16_000,
         "consume4": 16_000,
         "consume_await": 6_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager

@@ -61,7 +61,7 @@ class Nats(Peer):
         "consume": 80_000,
         "consume4": 80_000,
         "consume_await": 60_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager

@@ -43,7 +43,7 @@ class DurableNotify(PostgresPeer):
         "consume": 150_000,
         "consume4": 200_000,
         "consume_await": 60_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

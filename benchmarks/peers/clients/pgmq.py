@@ -62,7 +62,7 @@ class Pgmq(PostgresPeer):
         "consume": 100_000,
         "consume4": 120_000,
         "consume_await": 50_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

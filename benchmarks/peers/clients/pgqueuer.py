@@ -126,7 +126,7 @@ class PgQueuerPsycopg(_PgQueuer):
         "consume": 20_000,
         "consume4": 30_000,
         "consume_await": 10_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager
@@ -153,7 +153,7 @@ class PgQueuerAsyncpg(_PgQueuer):
         "consume": 30_000,
         "consume4": 40_000,
         "consume_await": 15_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager

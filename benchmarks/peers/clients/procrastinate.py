@@ -57,7 +57,7 @@ class Procrastinate(PostgresPeer):
         "consume": 2_000,
         "consume4": 2_000,
         "consume_await": 2_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     def app(self) -> App:

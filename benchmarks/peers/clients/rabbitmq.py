@@ -114,7 +114,7 @@ class RabbitClassic(_Rabbit):
         "consume": 25_000,
         "consume4": 30_000,
         "consume_await": 15_000,
-        "wake": 150,
+        "wake": 60,
     }
 
 

@@ -52,7 +52,7 @@ class RedisStreams(Peer):
         "consume": 200_000,
         "consume4": 250_000,
         "consume_await": 80_000,
-        "wake": 150,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:
