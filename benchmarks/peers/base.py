@@ -106,7 +106,7 @@ class Peer(abc.ABC):
     packages: ClassVar[tuple[str, ...]]
     #: Its settings, for the report.
     settings: ClassVar[dict[str, Any]]
-    #: How many messages make a measurement of 2 to 5 seconds. Other measures are not measured.
+    #: How many messages make a measurement of about a second. Other measures are not measured.
     messages: ClassVar[dict[str, int]]
 
     def __init__(self, address: str) -> None:

@@ -50,8 +50,8 @@ class BareNotify(PostgresPeer):
     packages: ClassVar[tuple[str, ...]] = ("psycopg", "psycopg-binary")
     settings: ClassVar[dict[str, Any]] = {"connections": "one listens, one fetches"}
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 120_000,
-        "publish_single": 10_000,
+        "publish_batch": 30_000,
+        "publish_single": 1_500,
         "wake": 60,
     }
 

@@ -123,7 +123,7 @@ class River(Program):
     }
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 50_000,
-        "publish_single": 3_000,
+        "publish_single": 1_200,
         "consume": 20_000,
         "consume4": 20_000,
         "consume_await": 10_000,
@@ -160,9 +160,9 @@ class PgBoss(_Script):
     }
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 30_000,
-        "publish_single": 3_000,
-        "consume": 20_000,
-        "consume4": 20_000,
+        "publish_single": 800,
+        "consume": 25_000,
+        "consume4": 25_000,
         "consume_await": 10_000,
         "wake": 60,
     }
@@ -181,9 +181,9 @@ class GraphileWorker(_Script):
     }
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 30_000,
-        "publish_single": 3_000,
-        "consume": 20_000,
-        "consume4": 20_000,
-        "consume_await": 10_000,
+        "publish_single": 800,
+        "consume": 30_000,
+        "consume4": 30_000,
+        "consume_await": 15_000,
         "wake": 60,
     }
