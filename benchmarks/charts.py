@@ -7,6 +7,7 @@ lowest to the highest round.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
 
-from benchmarks.peers.report import by_peer, figure_of, middle, ranked  # noqa: E402
+from benchmarks.peers.report import by_peer, ranked  # noqa: E402
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "durable_notify"  # the same figures give the same file
@@ -64,24 +65,24 @@ def publishing(name: str, title: str) -> None:
     save(figure, name)
 
 
-def peers(measure: str, title: str, unit: str) -> None:
-    """Draw ours and the peers, the best on top."""
+def peers(measure: str, title: str) -> None:
+    """Draw the rates of ours and the peers, the best on top."""
     report = load("peers")
     found = by_peer(measure, [] if report is None else report["rounds"])
     if not found:
         return
-    figure_in = figure_of(measure)
-    scale = 1000 if measure == "wake" else 1
-    rows = []
-    for peer in reversed(ranked(measure, found)):
-        values = [figure_in(each) / scale for each in found[peer]]
-        rows.append((middle(found[peer], figure_in) / scale, min(values), max(values), peer))
-    figure, axes = plt.subplots(figsize=(8, 0.34 * len(rows) + 1))
-    middles = [row[0] for row in rows]
-    ends = [[row[0] - row[1] for row in rows], [row[2] - row[0] for row in rows]]
-    colours = [OURS if row[3] == "durable_notify" else OTHERS for row in rows]
-    axes.barh([row[3] for row in rows], middles, color=colours, xerr=ends, ecolor="#555")
-    axes.set_xlabel(unit)
+    rates = {
+        peer: [each["rate"] for each in found[peer]] for peer in reversed(ranked(measure, found))
+    }
+    middles = [statistics.median(each) for each in rates.values()]
+    ends = [
+        [middle - min(each) for middle, each in zip(middles, rates.values(), strict=True)],
+        [max(each) - middle for middle, each in zip(middles, rates.values(), strict=True)],
+    ]
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(rates) + 1))
+    colours = [OURS if peer == "durable_notify" else OTHERS for peer in rates]
+    axes.barh(list(rates), middles, color=colours, xerr=ends, ecolor="#555")
+    axes.set_xlabel("messages a second")
     axes.set_title(title)
     save(figure, f"peers-{measure}")
 
@@ -89,9 +90,7 @@ def peers(measure: str, title: str, unit: str) -> None:
 def main() -> None:
     publishing("publishing", "Publishing, one row a transaction")
     publishing("flush", "The same with a flush of 1.5 ms")
-    peers("consume", "Consuming, message by message, acknowledged durably", "messages a second")
-    peers("publish_batch", "Publishing confirmed, batches of 1,000", "messages a second")
-    peers("wake", "Idle wake-up, median, from before the commit", "ms")
+    peers("consume", "Consuming, message by message, acknowledged durably")
 
 
 if __name__ == "__main__":

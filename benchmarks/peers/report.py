@@ -47,8 +47,8 @@ TITLES = {
     "wake": ("Waking", "an idle consumer, from before the commit is sent to its handler"),
 }
 MEANING = (
-    "All figures are of one client on one small machine, and no system here does the same work:"
-    " durable_notify keeps each message for any number of groups, and the order of a key."
+    "Choose by what you need before you choose by speed: durable_notify keeps each message for any"
+    " number of groups, and the order of a key, which most of the others do not."
 )
 RATE_COLUMNS = ("", "messages a second", "lowest to highest", "ours, of it")
 WAKE_COLUMNS = ("", "median, ms", "lowest to highest", "99 %, ms", "since confirmed, ms", "lost",
