@@ -44,7 +44,27 @@ def payloads(first: int, last: int) -> list[Payload]:
     return [payload(number) for number in range(first, last)]
 
 
-class Publisher(abc.ABC):
+class Publishing(abc.ABC):
+    """How a measurement publishes."""
+
+    @abc.abstractmethod
+    async def batches(self, messages: int) -> Times:
+        """Publish in batches, each confirmed before the next."""
+
+    @abc.abstractmethod
+    async def singles(self, messages: int) -> Times:
+        """Publish one after the other, each confirmed."""
+
+    @abc.abstractmethod
+    async def slowly(self, messages: int) -> list[Times]:
+        """Publish with pauses; return the times of each message."""
+
+    @abc.abstractmethod
+    async def fill(self, messages: int) -> None:
+        """Publish a backlog, not measured."""
+
+
+class Publisher(Publishing):
     """A connection that publishes; on return a message is durable, in the peer's terms."""
 
     @abc.abstractmethod
@@ -65,7 +85,6 @@ class Publisher(abc.ABC):
         return before, time.monotonic_ns()
 
     async def batches(self, messages: int) -> Times:
-        """Publish in batches, each confirmed before the next."""
         batches = [payloads(first, first + BATCH) for first in range(0, messages, BATCH)]
         await self.batch(payloads(0, BATCH))  # warm
         begun = time.monotonic_ns()
@@ -74,7 +93,6 @@ class Publisher(abc.ABC):
         return begun, time.monotonic_ns()
 
     async def singles(self, messages: int) -> Times:
-        """Publish one after the other, each confirmed."""
         for message in payloads(0, WARM_SINGLES):
             await self.single(message)
         bodies = payloads(0, messages)
@@ -84,7 +102,6 @@ class Publisher(abc.ABC):
         return begun, time.monotonic_ns()
 
     async def slowly(self, messages: int) -> list[Times]:
-        """Publish with pauses; return the times of each message."""
         times = []
         for message in payloads(0, messages):
             await asyncio.sleep(random.uniform(0.02, 0.05))
@@ -92,7 +109,6 @@ class Publisher(abc.ABC):
         return times
 
     async def fill(self, messages: int) -> None:
-        """Publish a backlog, not measured."""
         for first in range(0, messages, BATCH):
             await self.batch(payloads(first, min(first + BATCH, messages)))
 
@@ -129,7 +145,7 @@ class Peer(abc.ABC):
         """Do the server's background work before a backlog is consumed."""
 
     @abc.abstractmethod
-    def publisher(self) -> AbstractAsyncContextManager[Publisher]:
+    def publisher(self) -> AbstractAsyncContextManager[Publishing]:
         """Open a connection that publishes."""
 
     async def open(self, tally: Tally, concurrency: int) -> None:  # noqa: B027 - the same

@@ -16,23 +16,23 @@ MARKS = ("<!-- peers: python benchmarks/peers/run.py --table -->\n", "<!-- end o
 OURS = "durable_notify"
 BUSY = 0.1
 WIDTH = 106
-#: By peer, its name in tables, and whether it runs on PostgreSQL.
+#: By peer, its name, what a table adds to it, and whether it runs on PostgreSQL.
 NAMES = {
-    "durable_notify": ("**durable_notify**", True),
-    "bare-notify": ("NOTIFY and SELECT, by hand", True),
-    "pgqueuer-psycopg": ("PgQueuer on psycopg", True),
-    "pgqueuer-asyncpg": ("PgQueuer on asyncpg", True),
-    "procrastinate": ("Procrastinate", True),
-    "pgmq": ("PGMQ", True),
-    "river": ("River (Go)", True),
-    "pg-boss": ("pg-boss (Node)", True),
-    "graphile-worker": ("Graphile Worker (Node)", True),
-    "faststream-outbox": ("faststream-outbox", True),
-    "rabbitmq-classic": ("RabbitMQ, classic queue", False),
-    "rabbitmq-quorum": ("RabbitMQ, quorum queue", False),
-    "nats": ("NATS JetStream, not synced", False),
-    "nats-sync": ("NATS JetStream, synced", False),
-    "redis": ("Redis Streams, synced", False),
+    "durable_notify": ("**durable_notify**", "", True),
+    "bare-notify": ("a hand-written NOTIFY and SELECT", "", True),
+    "pgqueuer-psycopg": ("PgQueuer on psycopg", "", True),
+    "pgqueuer-asyncpg": ("PgQueuer on asyncpg", "", True),
+    "procrastinate": ("Procrastinate", "", True),
+    "pgmq": ("PGMQ", "", True),
+    "river": ("River", ", in Go", True),
+    "pg-boss": ("pg-boss", ", in JavaScript", True),
+    "graphile-worker": ("Graphile Worker", ", in JavaScript", True),
+    "faststream-outbox": ("faststream-outbox", "", True),
+    "rabbitmq-classic": ("RabbitMQ", ", classic queue", False),
+    "rabbitmq-quorum": ("RabbitMQ with a quorum queue", "", False),
+    "nats": ("NATS JetStream without sync", "", False),
+    "nats-sync": ("NATS JetStream", ", `sync_interval: always`", False),
+    "redis": ("Redis Streams", ", `appendfsync always`", False),
 }
 #: By measure, its title and what it does.
 TITLES = {
@@ -108,8 +108,13 @@ def table(measure: str, rounds: list[Round]) -> str:
         for each in rounds
         if each["measure"] == measure and "error" in each
     }
-    lines += [f"\n{NAMES[peer][0]} failed: {error}" for peer, error in failed.items()]
+    lines += [f"\n{label(peer)} failed: {error}" for peer, error in failed.items()]
     return "\n".join(lines) + "\n"
+
+
+def label(peer: str) -> str:
+    """Return what a table calls it."""
+    return "".join(NAMES[peer][:2])
 
 
 def by_peer(measure: str, rounds: list[Round]) -> ByPeer:
@@ -129,7 +134,7 @@ def ranked(measure: str, found: ByPeer) -> list[str]:
 def rate_row(peer: str, taken: list[Round], ours: list[Round]) -> Sequence[str]:
     rates = [each["rate"] for each in taken]
     return [
-        NAMES[peer][0],
+        label(peer),
         f"{statistics.median(rates):,.0f}",
         f"{min(rates):,.0f} to {max(rates):,.0f}",
         "" if peer == OURS else f"{ratio(taken, ours, figure_of('consume')):.2f}",
@@ -142,7 +147,7 @@ def wake_row(peer: str, taken: list[Round], ours: list[Round]) -> Sequence[str]:
     every = [value for each in taken for value in each["since_sent"]]
     confirmed = [statistics.median(each["since_confirmed"]) for each in taken]
     return [
-        NAMES[peer][0],
+        label(peer),
         f"{statistics.median(middles) / 1000:.2f}",
         f"{min(middles) / 1000:.2f} to {max(middles) / 1000:.2f}",
         f"{statistics.quantiles(every, n=100, method='inclusive')[98] / 1000:.2f}",
@@ -186,18 +191,22 @@ def conclusion(rounds: list[Round]) -> str:
     for where, on_postgres in (("On PostgreSQL", True), ("Of the separate servers", False)):
         ahead = []
         for measure, (title, _) in TITLES.items():
-            names = [
-                NAMES[peer][0]
-                for peer in better(measure, by_peer(measure, rounds))
-                if NAMES[peer][1] == on_postgres
-            ]
-            if names:
-                ahead.append(f"{title.lower()} ({', '.join(names)})")
+            found = by_peer(measure, rounds)
+            there = {peer for peer in found if peer != OURS and NAMES[peer][2] == on_postgres}
+            peers = [peer for peer in better(measure, found) if peer in there]
+            if peers:
+                names = [NAMES[peer][0] for peer in peers]
+                who = "all of them" if len(peers) == len(there) > 1 else listed(names)
+                ahead.append(f"{title.lower()} ({who})")
         if ahead:
-            sentences.append(f"{where} others are faster at {'; '.join(ahead)}; at nothing else.")
+            sentences.append(f"{where}, others are faster at {'; '.join(ahead)}; at nothing else.")
         else:
-            sentences.append(f"{where} nothing is faster at any of these.")
+            sentences.append(f"{where}, nothing is faster at any of these.")
     return " ".join(sentences)
+
+
+def listed(names: list[str]) -> str:
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
 
 def section(results: dict[str, Any]) -> str:

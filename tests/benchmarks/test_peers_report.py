@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.peers import install, report
 from benchmarks.peers.base import MEASURES
-from benchmarks.peers.clients import PEERS
+from benchmarks.peers.clients import PEERS, load
 
 
 def rate(peer: str, measure: str, *rates: float) -> list[report.Round]:
@@ -68,15 +68,17 @@ def test_what_failed_is_said() -> None:
 
 def test_what_is_better_is_said() -> None:
     rounds = rate("durable_notify", "consume", 100, 100) + rate("redis", "consume", 150, 160)
-    rounds += rate("river", "consume", 102, 101) + rate("pgmq", "consume", 90, 90)
+    rounds += rate("nats", "consume", 120, 130) + rate("river", "consume", 102, 101)
+    rounds += rate("durable_notify", "consume4", 100) + rate("pgmq", "consume4", 110)
+    rounds += rate("river", "consume4", 120) + rate("procrastinate", "consume4", 10)
     rounds += wake("durable_notify", 3000, 3000) + wake("bare-notify", 1000, 1000)
     assert report.conclusion(rounds) == (
-        "On PostgreSQL others are faster at waking (NOTIFY and SELECT, by hand); at nothing else."
-        " Of the separate servers others are faster at consuming (Redis Streams, synced);"
-        " at nothing else."
+        "On PostgreSQL, others are faster at consuming in four processes (River and PGMQ);"
+        " waking (a hand-written NOTIFY and SELECT); at nothing else."
+        " Of the separate servers, others are faster at consuming (all of them); at nothing else."
     )
     assert report.conclusion(rate("durable_notify", "consume", 100)).startswith(
-        "On PostgreSQL nothing is faster at any of these."
+        "On PostgreSQL, nothing is faster at any of these."
     )
 
 
@@ -89,3 +91,22 @@ def test_versions_are_exact(name: str) -> None:
     package = json.loads((install.CLIENTS / "node" / name).read_text())
     wanted = package.get("packages", {}).get("", package)["dependencies"]
     assert all(version[0].isdigit() for version in wanted.values())
+
+
+def test_a_missing_toolchain_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install.shutil, "which", lambda _name: None)
+    install.install_river()
+    install.install_scripts()
+    assert capsys.readouterr().out.splitlines() == [
+        "not installed: go, which River needs",
+        "not installed: npm, which pg-boss and Graphile Worker need",
+    ]
+
+
+def test_a_peer_without_its_program_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    river = load("river")
+    monkeypatch.setattr(river, "command", (install.BIN / "gone",))
+    assert river.missing() == f"{install.BIN / 'gone'} was not installed"
+    assert load("durable_notify").missing() is None

@@ -3,7 +3,7 @@
 ``PROGRAM ROLE ADDRESS ...`` answers with lines of JSON. Times are CLOCK_MONOTONIC in nanoseconds.
 
 - ``prepare ADDRESS`` creates an empty queue; answers true.
-- ``batches|singles|slowly|fill ADDRESS MESSAGES`` is the method of `base.Publisher`; answers its
+- ``batches|singles|slowly|fill ADDRESS MESSAGES`` is the method of `base.Publishing`; answers its
   times.
 - ``consume ADDRESS MEASURE CONCURRENCY`` answers true once it is ready, and waits for a line. It
   consumes until the next line, and says how many messages it has handled, at most every 5 ms. When
@@ -16,18 +16,19 @@ import asyncio
 import contextlib
 import json
 import re
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.peers import install
-from benchmarks.peers.base import Payload, Publisher, Tally, Times
+from benchmarks.peers.base import Publishing, Tally, Times
 from benchmarks.peers.clients.postgres import PostgresPeer
 
 LONGEST = 1 << 24  # bytes in a line
 
 
-class _Publisher(Publisher):
+class _Publisher(Publishing):
     def __init__(self, peer: Program) -> None:
         self._peer = peer
 
@@ -43,12 +44,6 @@ class _Publisher(Publisher):
     async def fill(self, messages: int) -> None:
         await self._peer.ask("fill", messages)
 
-    async def batch(self, payloads: list[Payload]) -> None:
-        raise NotImplementedError
-
-    async def single(self, message: Payload) -> None:
-        raise NotImplementedError
-
 
 class Program(PostgresPeer):
     """A peer whose client is a program."""
@@ -61,25 +56,26 @@ class Program(PostgresPeer):
         absent = [str(each) for each in cls.command if not each.exists()]
         return f"{absent[0]} was not installed" if absent else None
 
-    async def start(self, *arguments: object) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: object, errors: int | None = None) -> Process:
         return await asyncio.create_subprocess_exec(
-            *self.command, *map(str, arguments), limit=LONGEST,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            *self.command, *map(str, arguments),
+            stdin=PIPE, stdout=PIPE, stderr=errors, limit=LONGEST,
         )  # fmt: skip
 
     async def ask(self, role: str, *arguments: object) -> Any:
         """Run a role; return its answer."""
-        process = await self.start(role, self.address, *arguments)
-        out, _ = await process.communicate()
+        process = await self.start(role, self.address, *arguments, errors=PIPE)
+        out, errors = await process.communicate()
         if process.returncode:
-            raise RuntimeError(f"its program ended with {process.returncode}")
+            said = " ".join(errors.decode(errors="replace").split())
+            raise RuntimeError(f"its program ended with {process.returncode}: {said[:500]}")
         return json.loads(out)
 
     async def prepare(self) -> None:
         await self.ask("prepare")
 
     @contextlib.asynccontextmanager
-    async def publisher(self) -> AsyncIterator[Publisher]:
+    async def publisher(self) -> AsyncIterator[Publishing]:
         yield _Publisher(self)
 
     async def open(self, tally: Tally, concurrency: int) -> None:
@@ -117,7 +113,7 @@ class River(Program):
     command = (install.BIN / "river",)
     packages: ClassVar[tuple[str, ...]] = ("riverqueue/river", "jackc/pgx/v5")
     settings: ClassVar[dict[str, Any]] = {
-        "MaxWorkers": "2,000; 100 for consume_await",
+        "MaxWorkers": "1,000; 100 for consume_await",
         "FetchCooldown": "2 ms",
         "FetchPollInterval": "20 ms",
     }
@@ -161,8 +157,8 @@ class PgBoss(_Script):
     messages: ClassVar[dict[str, int]] = {
         "publish_batch": 30_000,
         "publish_single": 800,
-        "consume": 25_000,
-        "consume4": 25_000,
+        "consume": 30_000,
+        "consume4": 30_000,
         "consume_await": 10_000,
         "wake": 60,
     }
@@ -175,7 +171,7 @@ class GraphileWorker(_Script):
     packages: ClassVar[tuple[str, ...]] = ("graphile-worker", "pg", "node")
     settings: ClassVar[dict[str, Any]] = {
         "concurrentJobs": "24; 100 for consume_await",
-        "localQueue.size": 500,
+        "localQueue.size": 1000,
         "completeJobBatchDelay": 0,
         "maxPoolSize": 25,
     }
