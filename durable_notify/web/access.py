@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -34,11 +35,11 @@ class Access:
         actions: what they may do, of ``ACTIONS``; none: they only look.
         topics: names or patterns of the topics that they see. A group is seen if it has one of
             them.
-        payloads: whether they see keys' messages: payloads, headers and error texts.
+        payloads: whether they see payloads, headers and error texts. Keys are always seen.
     """
 
     user: str
-    actions: frozenset[str] = frozenset()
+    actions: AbstractSet[str] = frozenset()
     topics: tuple[str, ...] = (">",)
     payloads: bool = True
 

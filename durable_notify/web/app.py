@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from starlette.applications import Starlette
@@ -84,6 +84,7 @@ def dashboard(
             Busy: _busy,
             psycopg.Error: _database_error,
             DurableNotifyError: _refused_by_us,
+            Exception: _failed,
         },
         lifespan=lifespan,
     )
@@ -115,6 +116,6 @@ async def _refused_by_us(request: Request, error: Exception) -> Response:
     return error_page(request, 400, str(error))
 
 
-def application_error(error: Any) -> str:
-    """Return the text for an error of the dashboard itself."""
-    return f"{type(error).__name__}: {error}"
+async def _failed(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again once this is sent: the server logs it.
+    return error_page(request, 500, f"The dashboard failed: {type(error).__name__}.")

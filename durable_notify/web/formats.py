@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -70,4 +71,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
     "size": size,
     "iso": iso,
+    "sh": shlex.quote,
 }

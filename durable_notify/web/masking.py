@@ -36,6 +36,14 @@ class Masks:
     def __bool__(self) -> bool:
         return bool(self._paths)
 
+    def hides(self, path: str) -> bool:
+        """Return whether a path leads to, or through, something masked."""
+        parts = tuple(path.lower().split("."))
+        return any(
+            parts[:length] in self._paths or parts[length - 1 : length] in self._paths
+            for length in range(1, len(parts) + 1)
+        )
+
     def text(self, given: str | None) -> str | None:
         """Return JSON text with what is masked replaced; other text as it is."""
         if given is None or not self._paths:

@@ -69,15 +69,13 @@ class Sampler:
 
     Args:
         dsn: the database.
-        every: how often, in seconds.
     """
 
     #: For the most series kept; the busiest have them.
     SERIES = 2000
 
-    def __init__(self, dsn: str, every: float = EVERY) -> None:
+    def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._every = every
         self.snapshot: StatusSnapshot | None = None
         self.findings: list[Finding] = []
         #: Why there is no newer snapshot.
@@ -130,7 +128,7 @@ class Sampler:
             self._first.set()
             # At most a tenth of the database's time is spent on looking.
             spent = time.monotonic() - began
-            await asyncio.sleep(max(self._every - spent, spent * 9))
+            await asyncio.sleep(max(EVERY - spent, spent * 9))
 
     async def _sample(self) -> None:
         try:

@@ -41,8 +41,9 @@ Serve = Callable[..., str]
 
 
 @pytest.fixture
-def serve(dsn: str) -> Iterator[Serve]:
+def serve(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Serve dashboards of the test's database; returns the address of each."""
+    monkeypatch.setattr("durable_notify.web.sampler.EVERY", 0.5)
     with contextlib.ExitStack() as stack:
 
         def start(access: Access | None = None, *, to: str = dsn, **options: Any) -> str:

@@ -2,8 +2,12 @@
 
 from starlette.routing import Route
 
-from . import overview
+from . import acting, dead_letters, groups, messages, others, overview, replays, topics
 
 __all__ = ["ROUTES"]
 
-ROUTES: list[Route] = [*overview.ROUTES]
+ROUTES: list[Route] = [
+    route
+    for module in (overview, topics, groups, messages, dead_letters, replays, others, acting)
+    for route in module.ROUTES
+]
