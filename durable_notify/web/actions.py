@@ -141,7 +141,10 @@ async def _replay(connection: Any, form: Form) -> Plan:
     }  # fmt: skip
     given: dict[str, Any] = {k: v for k, v in conditions.items() if v is not None}
     limit = form.get("rate_limit") or None
-    rate = None if limit is None else float(limit)
+    try:
+        rate = None if limit is None else float(limit)
+    except ValueError as error:
+        raise HTTPException(400, f"The most a second is a number, not {limit!r}.") from error
     total = await AsyncAdmin().start_replay(connection, group, topic, dry_run=True, **given)
 
     async def do(connection: Any, why: str | None) -> str:

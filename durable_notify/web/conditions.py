@@ -105,7 +105,12 @@ class Conditions:
 
     @property
     def options(self) -> str:
-        """The options of the command line that say the same."""
+        """The options of the command line that choose the same for a change."""
+        return self.filters if self.chosen else f"{self.filters} --all".strip()
+
+    @property
+    def filters(self) -> str:
+        """The options of the command line that list the same."""
         words: list[str] = []
         if self.group:
             words += ["--group", self.group]
@@ -119,4 +124,4 @@ class Conditions:
         for option, at in (("--since", self.since), ("--until", self.until)):
             if at:
                 words += [option, at.isoformat()]
-        return shlex.join(words if self.chosen else [*words, "--all"])
+        return shlex.join(words)

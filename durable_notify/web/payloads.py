@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .access import Access
     from .masking import Masks
 
-__all__ = ["Shown", "shown", "shown_error"]
+__all__ = ["Shown", "shown", "shown_error", "shown_reason"]
 
 #: How many characters of a payload a list shows, and how many a page does.
 SHORT, LONG = 200, 50_000
@@ -80,3 +80,10 @@ def shown_error(access: Access, error: str | None) -> dict[str, Any] | None:
         return None
     decoded: dict[str, Any] = json.loads(error)
     return decoded if access.payloads else {"type": decoded.get("type")}
+
+
+def shown_reason(access: Access, reason: str | None) -> str | None:
+    """Return why a message was given up; what follows a colon may quote the payload."""
+    if reason is None or access.payloads:
+        return reason
+    return reason.partition(":")[0]

@@ -6,14 +6,18 @@ import contextlib
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
+from psycopg.conninfo import make_conninfo
 
+import durable_notify as dn
 from durable_notify.web import ACTIONS, Access, dashboard
 from tests.support.wait import eventually
 
@@ -61,9 +65,13 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Headless Chromium.
+
+    Trap: its driver runs an event loop in this thread. For a whole session, tests of asyncio could
+    not run after it.
+    """
     if CHROMIUM is None:
         if os.environ.get("CI"):
             pytest.fail("chromium is not installed")
@@ -88,3 +96,14 @@ def page(browser: Browser) -> Iterator[Page]:
     yield page
     context.close()
     assert not problems
+
+
+@pytest.fixture
+def role_dsn(dsn: str, conn: psycopg.Connection[Any]) -> Iterator[str]:
+    """The same database, as a role that may only observe."""
+    role = f"observer_{uuid.uuid4().hex[:8]}"
+    conn.execute(f"CREATE ROLE {role} LOGIN")
+    dn.Admin().grant(conn, role, "observe")
+    yield make_conninfo(dsn, user=role)
+    conn.execute(f"DROP OWNED BY {role} CASCADE")
+    conn.execute(f"DROP ROLE {role}")

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from ..access import access_of
 from ..conditions import Conditions, moment, number
 from ..database import rows
-from ..payloads import shown, shown_error
+from ..payloads import shown, shown_error, shown_reason
 from ..queries import DEAD_LETTERS, DEAD_TYPES
 from ..site import page, site_of
 
@@ -43,6 +43,7 @@ async def dead_letters(request: Request) -> Response:
     for each in found:
         each["content"] = shown(site.masks, access, each)
         each["error"] = shown_error(access, each["error"])
+        each["reason"] = shown_reason(access, each["reason"])
     return await page(
         request, "dead_letters.html", access=access, letters=found, wanted=wanted,
         following=following, types=types if access.topics == (">",) or wanted.topic else [],

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from ..access import Access, access_of
 from ..conditions import moment, number
 from ..database import rows
-from ..payloads import shown, shown_error
+from ..payloads import shown, shown_error, shown_reason
 from ..queries import BROWSE, MESSAGE, STATES
 from ..site import page, site_of
 
@@ -120,6 +120,7 @@ async def message(request: Request) -> Response:
         return PlainTextResponse(content.whole, headers=headers)
     for each in states:
         each["error"] = shown_error(access, each["error"])
+        each["reason"] = shown_reason(access, each["reason"])
     return await page(
         request, "message.html", access=access, topic=topic, id=wanted, content=content,
         message=found[0] if found else None, states=states,
