@@ -109,7 +109,7 @@ def install_nats() -> None:
 def install_river() -> None:
     """Build River's client."""
     if tool("go", "River needs"):
-        done(["go", "install", "."], CLIENTS / "river", {"GOBIN": str(BIN)})
+        done(["go", "install", "-buildvcs=false", "."], CLIENTS / "river", {"GOBIN": str(BIN)})
 
 
 def install_scripts() -> None:
@@ -119,7 +119,7 @@ def install_scripts() -> None:
     SCRIPTS.mkdir(parents=True, exist_ok=True)
     lock = SCRIPTS / "package-lock.json"
     before = lock.read_bytes() if lock.exists() else b""
-    for source in (CLIENTS / "node").iterdir():
+    for source in (CLIENTS / "node").glob("*.*js*"):
         shutil.copy(source, SCRIPTS)
     if lock.read_bytes() != before and not done(["npm", "ci", "--silent"], SCRIPTS):
         lock.unlink()  # to try again

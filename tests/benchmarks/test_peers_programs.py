@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import Callable
 
 import pytest
@@ -21,7 +22,10 @@ def peer(request: pytest.FixtureRequest, empty_dsn: str) -> Program:
     """A peer with an empty queue; skipped if its tools or its registry do not answer."""
     tool, build = TOOLS[request.param]
     need_program(tool)
-    build()
+    install.VENV.mkdir(exist_ok=True)
+    with (install.VENV / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of pytest may build the same
+        build()
     found = load(request.param)
     assert issubclass(found, Program)
     if reason := found.missing():
