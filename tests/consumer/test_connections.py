@@ -29,13 +29,13 @@ def test_two_groups_in_one_process(dsn: str, conn: Connection) -> None:
     """One listens for both; each has three of its own, and one a handler in a transaction."""
     send(conn, range(4 * CONCURRENCY))
     together = threading.Barrier(2 * CONCURRENCY + 1)
-    go_on = threading.Event()
+    free = threading.Event()
 
     def handle(message: dn.Message) -> None:
         with message.transaction():
-            if not go_on.is_set():
+            if not free.is_set():
                 together.wait(30)
-                go_on.wait(30)
+                free.wait(30)
 
     consumers = [
         dn.Consumer(dsn, group=group, topics=["t"], concurrency=CONCURRENCY)
@@ -44,7 +44,7 @@ def test_two_groups_in_one_process(dsn: str, conn: Connection) -> None:
     with consumers[0].running(handle), consumers[1].running(handle):
         together.wait(30)
         busy = connections(conn)
-        go_on.set()
+        free.set()
         eventually(lambda: all(consumer.health().held == 0 for consumer in consumers))
     assert busy["listener"] == 1
     assert busy["handler"] == 2 * CONCURRENCY
