@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify._async.database.queries import AsyncQueries
 from durable_notify.brokers import broker as brokers
 from durable_notify.brokers import nats
 from durable_notify.brokers import relay as relays
@@ -51,7 +52,10 @@ class Broker:
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         if self.down:
             raise BrokerUnavailable("it is down")
-        return await by_ordering_key(messages, self._take, report)
+        return await by_ordering_key(messages, self._begin, report)
+
+    async def _begin(self, message: BrokerMessage) -> asyncio.Future[Outcome]:
+        return asyncio.create_task(self._take(message))
 
     async def _take(self, message: BrokerMessage) -> Outcome:
         outcome = self._judge(message)
@@ -96,11 +100,13 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
     assert set(broker.took[:2]) == {"3", "6"}  # strangers do not wait
 
 
-async def test_all_at_once_is_caught() -> None:
-    """The planted fault: the messages of a lane under way at once."""
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_all_at_once_is_caught(later: bool) -> None:
+    """The planted fault: all messages of an ordering key under way at once."""
 
-    async def planted(messages: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
-        return list(await asyncio.gather(*map(send, messages)))
+    async def planted(messages: Sequence[BrokerMessage], begin: Any, _: Any) -> list[Outcome]:
+        begun = [await begin(message) for message in messages]
+        return [await one if isinstance(one, asyncio.Future) else one for one in begun]
 
     async def order_of(way: Any) -> list[str]:
         took: list[str] = []
@@ -112,14 +118,58 @@ async def test_all_at_once_is_caught() -> None:
             took.append(message.body.decode())
             return Sent()
 
+        async def begin(message: Any) -> Outcome | asyncio.Future[Outcome]:
+            return asyncio.create_task(send(message)) if later else await send(message)
+
         left = [broker_message(b"1", "lane"), broker_message(b"2", "lane")]
         while left:
-            outcomes = await way(left, send, lambda *_: None)
+            outcomes = await way(left, begin, lambda *_: None)
             left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unconfirmed)]
         return took
 
     assert await order_of(by_ordering_key) == ["1", "2"]
     assert await order_of(planted) == ["2", "1"]
+
+
+async def test_a_client_that_raises_leaves_nothing_under_way() -> None:
+    never: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    async def begin(message: BrokerMessage) -> asyncio.Future[Outcome]:
+        if message.body == b"1":
+            return never
+        raised: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(raised.set_exception, KeyError("odd"))
+        return raised
+
+    with pytest.raises(KeyError, match="odd"):
+        await by_ordering_key([broker_message(b"1"), broker_message(b"2")], begin, print)
+    assert never.cancelled()
+
+
+async def test_confirmations_are_settled_together(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker confirms a few at a time. Each settling costs the database, whatever its size."""
+    settled: list[int] = []
+    settle = AsyncQueries.settle
+
+    async def counted(self: AsyncQueries, token: int, outcomes: Any) -> None:
+        settled.append(len(outcomes))
+        await settle(self, token, outcomes)
+
+    monkeypatch.setattr(AsyncQueries, "settle", counted)
+    monkeypatch.setattr(relays, "SETTLE_AFTER", 60.0)
+
+    async def judge(message: BrokerMessage) -> Outcome:
+        for _ in range(int(message.body)):
+            await asyncio.sleep(0)
+        return Sent()
+
+    # Two of each key: the consumer would settle the first of a key at once, for the second.
+    publish(dsn, *(NewMessage(n, key=f"k{n % 10}") for n in range(20)))
+    await relay_to(Broker(judge), dsn, until_empty=True, batch=10).run()
+    assert sum(settled) == 20
+    assert len(settled) == 2
 
 
 def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:
