@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._async.concurrency import on_signals
 from .._async.consumer.consumer import AsyncConsumer
+from .._core.checks import check_count
 from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
@@ -114,15 +115,14 @@ class AsyncRelay:
             ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
             ``Routes``.
         cloudevents: send each message as a CloudEvent in the JSON format.
-        batch: the most messages in flight in one batch.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
-        options: those of ``ConsumerOptions``.
+        options: those of ``ConsumerOptions``; two batches of ``batch_size`` are in flight.
 
     Raises:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
-    @old_spelling({"to": "broker_url", **INTERVALS}, of_group=True)
+    @old_spelling({"to": "broker_url", "batch": "batch_size", **INTERVALS}, of_group=True)
     def __init__(
         self,
         dsn: str,
@@ -132,18 +132,19 @@ class AsyncRelay:
         topics: Iterable[TopicName],
         routes: Mapping[str, Mapping[str, str]] | None = None,
         cloudevents: bool = False,
-        batch: int = 500,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
         self._broker: Broker = broker_class(broker_url, "Relay")(broker_url)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
+        size = options.setdefault("batch_size", 500)
+        check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
-        options.setdefault("prefetch", WORKERS * batch)
+        options.setdefault("prefetch", WORKERS * size)
         self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
-        self._consumer._check_batches(batch, 0, WORKERS)  # noqa: SLF001 - ours
-        self._batch = batch
+        self._consumer._check_batches(size, 0, WORKERS)  # noqa: SLF001 - ours
+        self._batch_size = size
         self._cloudevents = cloudevents
         self._stopping = asyncio.Event()
         self._throttle = LogThrottle()
@@ -193,7 +194,7 @@ class AsyncRelay:
         self._consumer.stop()
 
     async def _work(self) -> None:
-        async for batch in self._consumer.batches(size=self._batch):
+        async for batch in self._consumer.batches(size=self._batch_size):
             task = asyncio.create_task(self._relay(batch))
             self._under_way.add(task)
             task.add_done_callback(self._over)

@@ -167,7 +167,7 @@ async def test_confirmations_are_settled_together(
 
     # Two of each key: the consumer would settle the first of a key at once, for the second.
     publish(dsn, *(NewMessage(n, key=f"k{n % 10}") for n in range(20)))
-    await relay_to(Broker(judge), dsn, until_empty=True, batch=10).run()
+    await relay_to(Broker(judge), dsn, until_empty=True, batch_size=10).run()
     assert sum(settled) == 20
     assert len(settled) == 2
 
@@ -298,7 +298,9 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     def judge(message: BrokerMessage) -> Outcome:
         return Unconfirmed("an unknown reason") if b"poison" in message.body else Sent()
 
-    relay = relay_to(Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch=10)
+    relay = relay_to(
+        Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch_size=10
+    )
     number = itertools.count()
     async with relaying(relay):
         async with asyncio.timeout(30):
