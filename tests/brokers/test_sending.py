@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -13,7 +14,6 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async.database.queries import AsyncQueries
 from durable_notify.brokers import broker as brokers
 from durable_notify.brokers import nats
 from durable_notify.brokers import relay as relays
@@ -146,30 +146,40 @@ async def test_a_client_that_raises_leaves_nothing_under_way() -> None:
     assert never.cancelled()
 
 
-async def test_confirmations_are_settled_together(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_confirmations_are_settled_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker confirms a few at a time. Each settling costs the database, whatever its size."""
-    settled: list[int] = []
-    settle = AsyncQueries.settle
-
-    async def counted(self: AsyncQueries, token: int, outcomes: Any) -> None:
-        settled.append(len(outcomes))
-        await settle(self, token, outcomes)
-
-    monkeypatch.setattr(AsyncQueries, "settle", counted)
     monkeypatch.setattr(relays, "SETTLE_AFTER", 60.0)
+    settled, report = reporting("a", "b", None)
+    report(0, Sent())
+    report(2, Sent())
+    assert settled == []
+    report(1, Rejected(""))
+    assert settled == [(0, Sent()), (1, Rejected("")), (2, Sent())]
 
-    async def judge(message: BrokerMessage) -> Outcome:
-        for _ in range(int(message.body)):
-            await asyncio.sleep(0)
-        return Sent()
 
-    # Two of each key: the consumer would settle the first of a key at once, for the second.
-    publish(dsn, *(NewMessage(n, key=f"k{n % 10}") for n in range(20)))
-    await relay_to(Broker(judge), dsn, until_empty=True, batch_size=10).run()
-    assert sum(settled) == 20
-    assert len(settled) == 2
+async def test_a_settling_waits_for_those_before_in_its_key() -> None:
+    settled, report = reporting("a", "a", "b", None)
+    report(1, Sent())
+    report(2, Sent())
+    report.settle()
+    assert settled == [(2, Sent())]
+    report(0, Sent())
+    report.settle()  # at the end of a sending: the last is not confirmed
+    assert settled == [(2, Sent()), (0, Sent()), (1, Sent())]
+
+
+def reporting(*keys: str | None) -> tuple[list[tuple[int, Outcome]], relays._Report]:
+    settled: list[tuple[int, Outcome]] = []
+
+    def settle(message: Any, outcome: Outcome) -> None:
+        message.is_settled = True
+        settled.append((message.index, outcome))
+
+    left: Any = [
+        (types.SimpleNamespace(index=index, is_settled=False), broker_message(b"", key))
+        for index, key in enumerate(keys)
+    ]
+    return settled, relays._Report(left, settle)
 
 
 def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:
