@@ -13,6 +13,7 @@ from ..brokers.routes import parse_routes
 from ..groups import Group
 from .common import common, listen_dsn, pass_database
 from .params import Moment, resolve
+from .webhook import webhook_of, webhook_options
 
 if TYPE_CHECKING:
     from .database import Database
@@ -24,13 +25,14 @@ __all__ = ["relay"]
 @common
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
 @click.option("--to", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
-              help="The broker: amqp://, kafka://, nats:// or redis://.")  # fmt: skip
+              help="The broker: amqp://, kafka://, nats://, redis:// or https://.")  # fmt: skip
 @click.option("--group", required=True, help="The consumer group; created when first used.")
 @click.option("--map", "routes", multiple=True, metavar="TOPIC=FIELD:VALUE,...",
               help="The broker's fields for a topic, or the topics of a pattern; the first that "
               "matches applies. {topic}, {key} and {id} are replaced.")  # fmt: skip
 @click.option("--cloudevents", is_flag=True,
               help="Send each message as a CloudEvent in the JSON format.")  # fmt: skip
+@webhook_options
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
               help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
               "An existing group continues at its position.")  # fmt: skip
@@ -52,6 +54,8 @@ def relay(
     group: str,
     routes: tuple[str, ...],
     cloudevents: bool,
+    secrets: tuple[str, ...],
+    allow: tuple[str, ...],
     start: Any,
     batch: int,
     lease: float,
@@ -67,8 +71,8 @@ def relay(
     given = parse_routes(routes)  # before it looks for a database
     make = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
-        cloudevents=cloudevents, batch_size=batch, listen_dsn=listen_dsn, lease=lease,
-        until_empty=until_empty,
+        cloudevents=cloudevents, webhook=webhook_of(secrets, allow), batch_size=batch,
+        listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
     )  # fmt: skip
     make("", group=group)  # refuses invalid arguments
     if start not in ("beginning", "now"):
