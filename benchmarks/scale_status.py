@@ -14,15 +14,17 @@ from durable_notify.diagnostics.doctor import diagnose
 from durable_notify.integrations.prometheus import StatusCollector, page
 
 #: What subscribe() makes, as sets: one group by one topic it takes minutes.
-SUBSCRIBE = (
-    "INSERT INTO durable_notify.consumer_group (name)"
-    " SELECT 'group-' || i FROM generate_series(1, %s) i",
-    "INSERT INTO durable_notify.ordering (group_id) SELECT id FROM durable_notify.consumer_group",
-    "INSERT INTO durable_notify.subscription (group_id, topic)"
-    " SELECT g.id, 'topic-' || i FROM durable_notify.consumer_group g, generate_series(1, %s) i",
-    "INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, p, lease_tokens)"
-    " SELECT s.id, 1, '3:3:', 0, 0, '{}' FROM durable_notify.subscription s",
-)
+SUBSCRIBE = """
+    WITH g AS (
+        INSERT INTO durable_notify.consumer_group (name)
+        SELECT 'group-' || i FROM generate_series(1, %s) i RETURNING id),
+    s AS (
+        INSERT INTO durable_notify.subscription (group_id, topic)
+        SELECT g.id, 'topic-' || i FROM g, generate_series(1, %s) i RETURNING id),
+    p AS (
+        INSERT INTO durable_notify.position (subscription_id, seq, s0, h0, p, lease_tokens)
+        SELECT s.id, 1, '3:3:', 0, 0, '{}' FROM s)
+    INSERT INTO durable_notify.ordering (group_id) SELECT g.id FROM g"""
 #: Every group stops elsewhere in each topic, some within a window.
 STOP = """
     UPDATE durable_notify.position p
@@ -35,8 +37,7 @@ def measure(
     *, groups: int = 300, topics: int = 1_000, messages: int = 1_000_000, rounds: int = 3
 ) -> Report:
     with server() as postgres, psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-        for query, given in zip(SUBSCRIBE, ([groups], None, [topics], None), strict=True):
-            connection.execute(query, given)
+        connection.execute(SUBSCRIBE, (groups, topics))
         for first in range(1, messages + 1, 100_000):
             connection.execute(
                 "INSERT INTO durable_notify.outbox (topic, key, payload) "

@@ -147,7 +147,7 @@ STATUS = (
     " FROM durable_notify.status(%s::integer)"
 )
 STATUS_OF_MOST = (
-    f"SELECT * FROM ({STATUS} ORDER BY COALESCE(unread + deferred + leased, 0) DESC,"
+    f"SELECT * FROM ({STATUS} ORDER BY COALESCE(unread + deferred + leased, 0) DESC,"  # noqa: S608
     " COALESCE(dead, 0) DESC, topic, group_name LIMIT %s) AS most ORDER BY topic, group_name"
 )
 GROUPS = (

@@ -31,7 +31,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @as_json
 @click.option("--exact", is_flag=True, help="Count all; else more than 10,000 are estimated (~).")
 @click.option("--all", "everything", is_flag=True,
-              help=f"Show all, if there are more than {MOST}; else those that lag most.")  # fmt: skip
+              help=f"Show all; else, of more than {MOST}, those that lag most.")  # fmt: skip
 @click.option("--watch", is_flag=True, help="Refresh it, with rates and leases.")
 @click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="With --watch: how often; 2.")  # fmt: skip

@@ -290,8 +290,8 @@ KINDS: dict[str, Kind] = {
     ),
     "pattern-unclaimed": Kind(
         "warning",
-        "The group is not subscribed to these topics, so retention may remove their messages before "
-        "the group gets them. Only its consumers, and maintenance, find new topics.",
+        "The group is not subscribed to these topics, so retention may remove their messages "
+        "before the group gets them. Only its consumers, and maintenance, find new topics.",
         "Start a consumer that reads the pattern. If the group does not need it any more: "
         "durable-notify group unsubscribe {group} '{pattern}'",
     ),

@@ -53,7 +53,8 @@ _STATUS = """
                    epoch FROM pg_catalog.clock_timestamp() - oldest_unsettled)), 0)::float8 AS late,
                retrying, parked
           FROM durable_notify.status(%s) WHERE group_name IS NOT NULL)
-    (SELECT f.*, 1 AS pairs FROM found f ORDER BY f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
+    (SELECT f.*, 1 AS pairs FROM found f
+      ORDER BY f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
     UNION ALL
     SELECT NULL, f.group_name, sum(f.unread), max(f.oldest), sum(f.deferred), sum(f.leases),
            sum(f.leased), sum(f.dead), max(f.late), sum(f.retrying), sum(f.parked), count(*)
@@ -178,9 +179,10 @@ class Metrics(Middleware):
 class StatusCollector(Collector):
     """Asks the database for the lag of every group, at each scrape: ``registry.register(it)``.
 
-    Every group has metrics that sum up its topics. The ``max_pairs`` pairs of group and topic that lag
-    most also have metrics of their own, so the size of a scrape is bounded. ``hidden_pairs`` counts
-    the others. If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
+    Every group has metrics that sum up its topics. The ``max_pairs`` pairs of group and topic that
+    lag most also have metrics of their own, so the size of a scrape is bounded.
+
+    If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
     and the other metrics of the process, and a warning is logged once a minute. One process with a
     collector is enough; several report the same.
 

@@ -378,7 +378,7 @@ def test_dead_letters(dsn: str) -> None:
     assert json.loads(good("status", "--json", dsn=dsn))[0]["dead_letters"] == 1
 
 
-def test_a_table_of_very_many_is_short(dsn: str, conn: Connection) -> None:
+def test_a_table_of_very_many_is_short(dsn: str, conn: psycopg.Connection[Any]) -> None:
     """Only those that lag most, and nothing that lags not at all; --all and JSON have all."""
     topics = [f"t{number:03}" for number in range(103)]
     conn.execute("SELECT durable_notify.subscribe('g', %s)", [topics])

@@ -40,7 +40,8 @@ def _late(context: CheckContext) -> list[tuple[Any, ...]]:
     return context.rows(
         """
         WITH s AS MATERIALIZED (
-            SELECT s.*, extract(epoch FROM n.at - s.oldest_unread)::float8 AS age,
+            SELECT s.group_name, s.topic, s.unread, s.is_exact, s.leases, s.leased, s.retrying,
+                   s.parked, s.dead, extract(epoch FROM n.at - s.oldest_unread)::float8 AS age,
                    extract(epoch FROM n.at - s.oldest_unsettled)::float8 AS late
               FROM durable_notify.status(%s) s CROSS JOIN clock_timestamp() AS n (at))
         (SELECT s.group_name, s.topic, s.unread, s.is_exact, s.leases, s.leased, s.retrying,

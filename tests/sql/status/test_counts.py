@@ -45,7 +45,11 @@ class States:
 
     def step(self) -> None:
         self.random.choice(
-            [self.publish] * 6 + [self.end] * 3 + [self.claim] * 8 + [self.disorder] * 4 + [self.seek]
+            [self.publish] * 6
+            + [self.end] * 3
+            + [self.claim] * 8
+            + [self.disorder] * 4
+            + [self.seek]
         )()
 
     def publish(self) -> None:
@@ -104,7 +108,9 @@ def differences(states: States) -> list[Any]:
         for said, true in zip(states.reader.run(STATUS, bound), counted, strict=True):
             topic, group, exact, unread, oldest = said
             wanted = bound is None or true[2] < bound
-            agrees = (unread, oldest) == true[2:] if exact else bound is not None and unread >= bound
+            agrees = (
+                (unread, oldest) == true[2:] if exact else bound is not None and unread >= bound
+            )
             if (topic, group) != true[:2] or exact != wanted or not agrees:
                 found.append((bound, said, true))
     return found
@@ -121,13 +127,20 @@ def test_counts_agree(sessions: Sessions, seed: int) -> None:
     assert late  # else this would show nothing
 
 
-NEWEST = "-o.xid::text::bigint AS xid"
 FAULTS = {
     "no straggler past xmax": ("_places", "t.first_ids[x.later] <= r.upto OR", ""),
-    "no straggler of the list": ("_places", "(t.xids[n.later] = k.xid OR", "(false AND t.xids[n.later] = k.xid OR"),
+    "no straggler of the list": (
+        "_places",
+        "(t.xids[n.later] = k.xid OR",
+        "(false AND t.xids[n.later] = k.xid OR",
+    ),
     "no straggler of the window": ("_places", "r.in_stragglers OR", ""),
     "one place off": ("_places", "-1 - r.upto", "- r.upto"),
-    "the first is not the oldest": ("_first_after", "ORDER BY o.id LIMIT 1", "ORDER BY o.id DESC LIMIT 1"),
+    "the first is not the oldest": (
+        "_first_after",
+        "ORDER BY o.id LIMIT 1",
+        "ORDER BY o.id DESC LIMIT 1",
+    ),
     "only the newest transaction": ("_newest", "ROWS UNBOUNDED PRECEDING", "ROWS CURRENT ROW"),
 }
 
