@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
         "again, read the server's log.",
     ),
     "check-too-slow": Kind(
-        "warning",
+        "note",
         "What they check may be in order or not. A busy server, or one without statistics, answers "
         "slowly.",
         "Run it again when the server is less busy, and after: ANALYZE",

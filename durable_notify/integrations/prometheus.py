@@ -44,7 +44,7 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-#: The pairs of group and topic that lag most, then with a NULL topic the groups, then their number.
+#: The pairs of group and topic that are latest, then with a NULL topic the groups, then their number.
 _STATUS = """
     WITH found AS MATERIALIZED (
         SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT(
@@ -54,7 +54,7 @@ _STATUS = """
                retrying, parked
           FROM durable_notify.status(%s) WHERE group_name IS NOT NULL)
     (SELECT f.*, 1 AS pairs FROM found f
-      ORDER BY f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
+      ORDER BY f.late DESC, f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
     UNION ALL
     SELECT NULL, f.group_name, sum(f.unread), max(f.oldest), sum(f.deferred), sum(f.leases),
            sum(f.leased), sum(f.dead), max(f.late), sum(f.retrying), sum(f.parked), count(*)
@@ -180,7 +180,7 @@ class StatusCollector(Collector):
     """Asks the database for the lag of every group, at each scrape: ``registry.register(it)``.
 
     Every group has metrics that sum up its topics. The ``max_pairs`` pairs of group and topic that
-    lag most also have metrics of their own, so the size of a scrape is bounded.
+    are latest also have metrics of their own, so the size of a scrape is bounded.
 
     If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
     and the other metrics of the process, and a warning is logged once a minute. One process with a
@@ -269,7 +269,7 @@ class StatusCollector(Collector):
                 family.add_metric([row[1]], float(row[index]))
             yield family
         hidden = float(sum(row[-1] for row in groups) - len(pairs))
-        text = "Pairs of group and topic without metrics of their own: those that lag least."
+        text = "Pairs of group and topic without metrics of their own: the least late."
         yield GaugeMetricFamily("durable_notify_hidden_pairs", text, value=hidden)
 
 

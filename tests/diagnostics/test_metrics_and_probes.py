@@ -112,7 +112,7 @@ def scrape(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
 
 
 def test_a_scrape_is_bounded(dsn: str, conn: Connection) -> None:
-    """The pairs that lag most have series of their own; each group has its sums."""
+    """The pairs that are latest have series of their own; each group has its sums."""
     for group, topics in (("g", "{t,u,v}"), ("h", "{u}")):
         conn.execute("SELECT durable_notify.subscribe(%s, %s)", [group, topics])
     send(conn, range(3), "u")
