@@ -44,21 +44,26 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-#: The pairs of group and topic that are latest, then with a NULL topic the groups, then their number.
+#: The pairs of group and topic that are latest; with a NULL topic the groups, and their pairs.
 _STATUS = """
     WITH found AS MATERIALIZED (
-        SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT(
-                   epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8 AS oldest,
-               deferred, leases, leased, dead, COALESCE(GREATEST(0, EXTRACT(
-                   epoch FROM pg_catalog.clock_timestamp() - oldest_unsettled)), 0)::float8 AS late,
-               retrying, parked
-          FROM durable_notify.status(%s) WHERE group_name IS NOT NULL)
-    (SELECT f.*, 1 AS pairs FROM found f
-      ORDER BY f.late DESC, f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
-    UNION ALL
-    SELECT NULL, f.group_name, sum(f.unread), max(f.oldest), sum(f.deferred), sum(f.leases),
-           sum(f.leased), sum(f.dead), max(f.late), sum(f.retrying), sum(f.parked), count(*)
-      FROM found f GROUP BY f.group_name"""
+        SELECT topic, group_name, unread, oldest_unread, deferred, leases, leased, dead,
+               oldest_unsettled, retrying, parked
+          FROM durable_notify.status(%s) WHERE group_name IS NOT NULL),
+    shown AS (
+        (SELECT f.*, 1 AS pairs FROM found f
+          ORDER BY f.oldest_unsettled, f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
+        UNION ALL
+        SELECT NULL, f.group_name, sum(f.unread), min(f.oldest_unread), sum(f.deferred),
+               sum(f.leases), sum(f.leased), sum(f.dead), min(f.oldest_unsettled),
+               sum(f.retrying), sum(f.parked), count(*)
+          FROM found f GROUP BY f.group_name)
+    SELECT s.topic, s.group_name, s.unread,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unread)), 0)::float8,
+           s.deferred, s.leases, s.leased, s.dead,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unsettled)), 0)::float8,
+           s.retrying, s.parked, s.pairs
+      FROM shown s CROSS JOIN pg_catalog.clock_timestamp() AS n (now)"""
 #: The metrics of a scrape from the database, in the order of the query's columns.
 GAUGES = {
     "unread_messages": "Messages that were never delivered; estimated above 10,000.",

@@ -41,12 +41,15 @@ def _late(context: CheckContext) -> list[tuple[Any, ...]]:
         """
         WITH s AS MATERIALIZED (
             SELECT s.group_name, s.topic, s.unread, s.is_exact, s.leases, s.leased, s.retrying,
-                   s.parked, s.dead, extract(epoch FROM n.at - s.oldest_unread)::float8 AS age,
-                   extract(epoch FROM n.at - s.oldest_unsettled)::float8 AS late
-              FROM durable_notify.status(%s) s CROSS JOIN clock_timestamp() AS n (at))
+                   s.parked, s.oldest_unread, s.oldest_unsettled, s.dead
+              FROM durable_notify.status(%s) s),
+        n AS MATERIALIZED (SELECT clock_timestamp() AS at)
         (SELECT s.group_name, s.topic, s.unread, s.is_exact, s.leases, s.leased, s.retrying,
-                s.parked, s.age, s.late, s.dead
-           FROM s WHERE s.group_name IS NOT NULL AND s.late > %s ORDER BY s.late DESC LIMIT %s)
+                s.parked, extract(epoch FROM n.at - s.oldest_unread)::float8,
+                extract(epoch FROM n.at - s.oldest_unsettled)::float8, s.dead
+           FROM s CROSS JOIN n
+          WHERE s.group_name IS NOT NULL AND s.oldest_unsettled < n.at - make_interval(secs => %s)
+          ORDER BY s.oldest_unsettled LIMIT %s)
         UNION ALL
         (SELECT s.group_name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                 sum(s.dead)::bigint
