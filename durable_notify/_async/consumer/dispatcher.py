@@ -7,10 +7,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import StopConsumer, left_undone
+from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
-from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
+from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
 from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
 
 if TYPE_CHECKING:
@@ -209,13 +209,12 @@ class AsyncDispatcher:
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
-            for message in messages:
-                await self._handled(message)
+            await self._handled(messages)
         else:
             _say(argument, failure)
             await self._failed(messages, failure)
-        for message in messages:
-            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
+        if pending := self._lease_manager.pending_in_transaction:
+            pending.difference_update((message._lease, message.id) for message in messages)
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # such as SystemExit: the consumer ends
         return True
@@ -225,24 +224,30 @@ class AsyncDispatcher:
     ) -> BaseException | None:
         """Call a handler, and return what it raised."""
         try:
-            undone = left_undone(await call(handler, argument))
+            check_done(await call(handler, argument))
         except BaseException as error:
             return error
-        return None if undone is None else WorkNotDone(undone)
+        return None
+
+    async def _handled(self, messages: Iterable[AsyncMessage]) -> None:
+        for message in messages:
+            if (error := self._acknowledge(message)) is not None:
+                await self._settle_failed(message, error)
 
     async def _failed(self, messages: Iterable[AsyncMessage], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
                 await self._settle_failed(message, error)
 
-    async def _handled(self, message: AsyncMessage) -> None:
+    def _acknowledge(self, message: AsyncMessage) -> BaseException | None:
+        """Acknowledge what a handler has not settled; return why its transaction rolled back."""
         lease = message._lease
         if message.id not in lease.open:
-            return
+            return None
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            await self._settle_failed(message, error)
-        elif message.id in lease.in_transaction:
+            return error
+        if message.id in lease.in_transaction:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
@@ -251,6 +256,7 @@ class AsyncDispatcher:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
+        return None
 
     async def _settle_failed(self, message: AsyncMessage, error: BaseException) -> None:
         """Settle a message as the rules for errors say.

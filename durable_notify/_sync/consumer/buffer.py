@@ -83,12 +83,14 @@ class PrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
-        for message in self.unpack(rows):
+        messages = list(self.unpack(rows))
+        for message in messages:
             # Trap: threads that take two messages of a key from the queue in order may reach the
             # gate in reverse order.
-            self._gate.expect(message._ordering_key, message._delivery)
-            self._put(1)
-            self._queue.put(message)
+            if (ordering_key := message._ordering_key) is not None:
+                self._gate.expect(ordering_key, message._delivery)
+        self._put(len(messages))
+        self._queue.put(*messages)
 
     def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Message]:
         """Hold the leases of claimed messages, and return the messages."""
@@ -113,19 +115,23 @@ class PrefetchBuffer:
         """Return the next message, or None once the buffer has ended or the time is over."""
         while True:
             try:
-                message = self._of_its_key(owner) or self._queued(until)
+                message = self._of_its_key(owner) or self._queue.get_nowait()
             except self._queue.EMPTY:
-                return None
+                try:
+                    message = self._queued(until)
+                except self._queue.EMPTY:
+                    return None
             if message is None:
                 self._queue.put(None)  # ends the other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
-            try:
-                self.verify_lease(message)
-            except BaseException:
-                self._queue.put(message)  # the caller was cancelled
-                raise
+            if not self.lease_manager.is_sure(message._lease):
+                try:
+                    self.verify_lease(message)
+                except BaseException:
+                    self._queue.put(message)  # the caller was cancelled
+                    raise
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -157,15 +163,11 @@ class PrefetchBuffer:
         return batch
 
     def _queued(self, until: float | None) -> Message | None:
-        try:
-            return self._queue.get_nowait()
-        except self._queue.EMPTY:
-            self._room.set()
-            if self._gate.kept:
-                self.lease_manager.hurry()  # they wait until earlier outcomes are durable
-            if until is None:
-                return self._queue.get()
-            return self._queue.get_within(until - time.monotonic())
+        """Wait for a message. The queue is empty, so there is room."""
+        self._room.set()
+        if self._gate.kept:
+            self.lease_manager.hurry()  # they wait until earlier outcomes are durable
+        return self._queue.get(None if until is None else until - time.monotonic())
 
     def _of_its_key(self, batch: object) -> Message | None:
         """Return the next message of the key of a batch's last one; the batch may have it too."""
@@ -197,12 +199,14 @@ class PrefetchBuffer:
 
     def _admitted(self, message: Message, owner: object) -> bool:
         """Whether a message may be handled now: it is leased, and the next of its key."""
-        lease, ordering_key, delivery = message._lease, message._ordering_key, message._delivery
+        lease, ordering_key = message._lease, message._ordering_key
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
             # It was released, lost to another consumer, or sent back with an earlier one.
-            self.finish(ordering_key, delivery)
+            self.finish(ordering_key, message._delivery)
             return False
-        return self._gate.enter(ordering_key, delivery, message, owner)
+        return ordering_key is None or self._gate.enter(
+            ordering_key, message._delivery, message, owner
+        )
 
     def refuse(self, message: Message, flaw: Exception) -> None:
         """Reject a message that cannot be decoded."""

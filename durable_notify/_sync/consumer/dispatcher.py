@@ -8,10 +8,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import StopConsumer, left_undone
+from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
-from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
+from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
 from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
 
 if TYPE_CHECKING:
@@ -210,13 +210,12 @@ class Dispatcher:
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
-            for message in messages:
-                self._handled(message)
+            self._handled(messages)
         else:
             _say(argument, failure)
             self._failed(messages, failure)
-        for message in messages:
-            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
+        if pending := self._lease_manager.pending_in_transaction:
+            pending.difference_update((message._lease, message.id) for message in messages)
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # such as SystemExit: the consumer ends
         return True
@@ -224,24 +223,30 @@ class Dispatcher:
     def _failure_of(self, handler: Callable[[Any], Any], argument: Any) -> BaseException | None:
         """Call a handler, and return what it raised."""
         try:
-            undone = left_undone(call(handler, argument))
+            check_done(call(handler, argument))
         except BaseException as error:
             return error
-        return None if undone is None else WorkNotDone(undone)
+        return None
+
+    def _handled(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if (error := self._acknowledge(message)) is not None:
+                self._settle_failed(message, error)
 
     def _failed(self, messages: Iterable[Message], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
                 self._settle_failed(message, error)
 
-    def _handled(self, message: Message) -> None:
+    def _acknowledge(self, message: Message) -> BaseException | None:
+        """Acknowledge what a handler has not settled; return why its transaction rolled back."""
         lease = message._lease
         if message.id not in lease.open:
-            return
+            return None
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            self._settle_failed(message, error)
-        elif message.id in lease.in_transaction:
+            return error
+        if message.id in lease.in_transaction:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
@@ -250,6 +255,7 @@ class Dispatcher:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
+        return None
 
     def _settle_failed(self, message: Message, error: BaseException) -> None:
         """Settle a message as the rules for errors say.

@@ -224,11 +224,11 @@ class Fetcher:
     def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
         """Add claimed messages to the buffer."""
         self._buffer.fill(rows)
-        self._buffer.low_water = self._batch_sizer.size // 2
+        checkpoint()  # handlers start before all else
         self._batch_sizer.claimed(full=len(rows) == limit)
+        self._buffer.low_water = self._batch_sizer.low_water
         self._busy_poller.found(len(rows), time.monotonic())
         self.subscription.disarm({row[2] for row in rows})
-        checkpoint()  # handlers start before the next claim
         if len(rows) < limit:
             self._busy_poll()  # there were no more: let some collect
 
