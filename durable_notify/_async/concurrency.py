@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
-    "sharing_lock", "shielded", "spawn", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
+    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
+    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -260,9 +260,16 @@ def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
                 future.set_exception(error)
 
         threading.Thread(target=body, name="durable_notify handler", daemon=True).start()
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            raise error if future.done() else StillRuns from None
 
     return in_a_thread
+
+
+class StillRuns(asyncio.CancelledError):
+    """A handler was cancelled, and the thread that it is in still runs."""
 
 
 class Waiter:

@@ -44,6 +44,7 @@ class BatchSizer:
         self._capacity = least  # how many messages handlers can take at once
         self.least = min(least, maximum)
         self.size = self.least
+        self.ahead = True  # whether to claim a batch before the one before is handled
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Record how many messages can start at once, in how many calls."""
@@ -79,8 +80,10 @@ class BatchSizer:
         """How many messages are left when the next batch should be claimed.
 
         Half a batch. If batches may not be as large as handlers are fast, up to a whole one:
-        otherwise they would wait for the claim.
+        otherwise they would wait for the claim. None, unless the next may be claimed ahead.
         """
+        if not self.ahead:
+            return 0
         return int(min(self.size, max(self.size // 2, self._fits // 2)))
 
     def rest(self, now: float) -> None:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
-    "sharing_lock", "shielded", "spawn", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
+    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
+    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -192,6 +192,10 @@ def within(
 def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return the handler: it runs in a thread anyway."""
     return handler
+
+
+class StillRuns(BaseException):
+    """Never raised: a handler cannot be cancelled."""
 
 
 class Waiter:

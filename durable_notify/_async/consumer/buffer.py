@@ -26,6 +26,10 @@ __all__ = ["AsyncPrefetchBuffer"]
 
 log = logging.getLogger("durable_notify")
 
+#: If more of a batch's messages than this share have the key of an earlier one, about twice as
+#: many of the next batch's have the key of one in this.
+REPEATED = 0.05
+
 
 class AsyncPrefetchBuffer:
     """Buffers claimed messages and delivers them in key order, while their lease is held.
@@ -49,6 +53,7 @@ class AsyncPrefetchBuffer:
         self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
+        self.keys_repeat = False  # whether the last batch has several messages of many keys
         self.failure: BaseException | None = None  # the error that ended the consumer
 
     @property
@@ -83,11 +88,13 @@ class AsyncPrefetchBuffer:
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
         messages = list(self.unpack(rows))
-        for message in messages:
+        in_order = [message for message in messages if message._ordering_key is not None]
+        for message in in_order:
             # Trap: threads that take two messages of a key from the queue in order may reach the
             # gate in reverse order.
-            if (ordering_key := message._ordering_key) is not None:
-                self._gate.expect(ordering_key, message._delivery)
+            self._gate.expect(message._ordering_key, message._delivery)
+        keys = {message._ordering_key for message in in_order}
+        self.keys_repeat = len(in_order) - len(keys) > len(in_order) * REPEATED
         self._put(len(messages))
         self._queue.put(*messages)
 
@@ -177,9 +184,13 @@ class AsyncPrefetchBuffer:
             self._put(1)
         return following
 
-    def blocks(self, ordering_key: OrderingKey | None) -> bool:
-        """Whether an outcome that is not durable yet keeps a handler from its next message."""
-        return not self._queue.size() and self.next_waits(ordering_key)
+    def blocks(self, ordering_key: OrderingKey | None, outcomes: int) -> bool:
+        """Whether outcomes that are not durable yet will soon keep handlers from messages.
+
+        That is so once there are as many as messages that need not wait for them. So they are
+        flushed while handlers have the others.
+        """
+        return self.next_waits(ordering_key) and self._queue.size() <= outcomes
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
         """Whether the next message of a key is in the buffer."""

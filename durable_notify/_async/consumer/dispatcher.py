@@ -11,7 +11,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
+from ..concurrency import CANCELLED, Event, StillRuns, call, checkpoint, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,12 +43,13 @@ NAMED = 5
 class Call:
     """A running handler, and its messages."""
 
-    __slots__ = ("began", "messages", "number")
+    __slots__ = ("began", "messages", "number", "still_runs")
 
     def __init__(self, number: int, messages: list[AsyncMessage]) -> None:
         self.number = number
         self.messages = messages
         self.began = time.monotonic()
+        self.still_runs = False  # it was cancelled, and its thread still runs
 
 
 class AsyncDispatcher:
@@ -199,7 +200,11 @@ class AsyncDispatcher:
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
         failure = await self._failure_of(handler, argument)
-        if self._calls.pop(number, None) is None:
+        given_up = self._calls.pop(number, None) is None
+        if isinstance(failure, StillRuns):
+            made.still_runs = True
+            raise failure
+        if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
         if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
@@ -342,7 +347,7 @@ class AsyncDispatcher:
             if not self._stopping.is_set():
                 self._hire()
             worker = self._workers.pop(one.number, None)
-            ended = worker is not None and await worker.cancel(GRACE)
+            ended = worker is not None and await worker.cancel(GRACE) and not one.still_runs
             self._leave(one.number)  # if it still runs, the consumer does not wait for it
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,

@@ -12,7 +12,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
+from ..concurrency import CANCELLED, Event, StillRuns, call, checkpoint, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,12 +44,13 @@ NAMED = 5
 class Call:
     """A running handler, and its messages."""
 
-    __slots__ = ("began", "messages", "number")
+    __slots__ = ("began", "messages", "number", "still_runs")
 
     def __init__(self, number: int, messages: list[Message]) -> None:
         self.number = number
         self.messages = messages
         self.began = time.monotonic()
+        self.still_runs = False  # it was cancelled, and its thread still runs
 
 
 class Dispatcher:
@@ -200,7 +201,11 @@ class Dispatcher:
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
         failure = self._failure_of(handler, argument)
-        if self._calls.pop(number, None) is None:
+        given_up = self._calls.pop(number, None) is None
+        if isinstance(failure, StillRuns):
+            made.still_runs = True
+            raise failure
+        if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
         if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
@@ -341,7 +346,7 @@ class Dispatcher:
             if not self._stopping.is_set():
                 self._hire()
             worker = self._workers.pop(one.number, None)
-            ended = worker is not None and worker.cancel(GRACE)
+            ended = worker is not None and worker.cancel(GRACE) and not one.still_runs
             self._leave(one.number)  # if it still runs, the consumer does not wait for it
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,
