@@ -114,6 +114,19 @@ def publish(dsn: str, kind: str) -> None:
             say("published")
 
 
+async def drain(dsn: str) -> None:
+    """For each name of a group, handle its backlog, and print how much, and when the last was."""
+    told = await words()
+    say("ready")
+    while group := (await told.readline()).decode().strip():
+        times: list[int] = []
+        consumer = AsyncConsumer(
+            dsn, group=group, topics=["orders"], until_empty=True, poll_interval=None
+        )
+        await consumer.run(lambda _message, times=times: times.append(time.monotonic_ns()))
+        say({"handled": len(times), "last": max(times, default=0)})
+
+
 async def sleep(dsn: str, topics: list[str], group: str) -> None:
     """Sleep on some topics."""
     told = await words()
@@ -130,7 +143,9 @@ def main() -> None:
     elif role == "stamp":
         stamping.main(dsn, **options)
     else:
-        roles: dict[str, Any] = {"consume": consume, "bare": bare, "read": read, "sleep": sleep}
+        roles: dict[str, Any] = {
+            "consume": consume, "bare": bare, "read": read, "sleep": sleep, "drain": drain,
+        }  # fmt: skip
         asyncio.run(roles[role](dsn, **options))
 
 
