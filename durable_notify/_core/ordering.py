@@ -20,8 +20,8 @@ class KeyQueue(Protocol):
     def finish(self, ordering_key: OrderingKey | None, delivery: Delivery) -> None:
         """Free the key of a message whose outcome is durable: its next message may be handled."""
 
-    def blocks(self, ordering_key: OrderingKey | None, outcomes: int) -> bool:
-        """Whether outcomes that are not durable yet will soon keep handlers from messages."""
+    def blocks(self, ordering_key: OrderingKey | None) -> bool:
+        """Whether an outcome that is not durable yet keeps a handler from its next message."""
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
         """Whether the next message of a key is in the buffer."""

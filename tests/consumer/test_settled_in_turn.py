@@ -103,11 +103,11 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
 
 
 COUNTING = """
-    CREATE TABLE parked (number bigint);
-    CREATE FUNCTION count_parked() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN INSERT INTO parked SELECT count(*) FROM new; RETURN NULL; END $$;
+    CREATE TABLE public.parked (number bigint);
+    CREATE FUNCTION public.count_parked() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN INSERT INTO public.parked SELECT count(*) FROM new; RETURN NULL; END $$;
     CREATE TRIGGER count_parked AFTER INSERT ON durable_notify.deferred
-    REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION count_parked()"""
+    REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION public.count_parked()"""
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -124,7 +124,7 @@ async def test_few_keys_are_not_claimed_ahead(
     await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
     assert sorted(seen.ids) == ids
     assert outstanding(conn) == 0
-    parked = value(conn, "SELECT COALESCE(sum(number), 0) FROM parked")
+    parked = value(conn, "SELECT COALESCE(sum(number), 0) FROM public.parked")
     assert (parked > 750) == planted, parked
 
 

@@ -137,7 +137,7 @@ class AsyncLeaseManager:
         if (
             not lease.open
             or not isinstance(outcome, Ack)
-            or self._buffer.blocks(lease.ordering_keys[message_id], len(lease.pending))
+            or self._buffer.blocks(lease.ordering_keys[message_id])
         ):
             self._flusher.hurry()
         self._flusher.soon()

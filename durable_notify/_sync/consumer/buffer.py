@@ -185,13 +185,13 @@ class PrefetchBuffer:
             self._put(1)
         return following
 
-    def blocks(self, ordering_key: OrderingKey | None, outcomes: int) -> bool:
-        """Whether outcomes that are not durable yet will soon keep handlers from messages.
+    def blocks(self, ordering_key: OrderingKey | None) -> bool:
+        """Whether an outcome that is not durable yet keeps a handler from its next message.
 
-        That is so once there are as many as messages that need not wait for them. So they are
-        flushed while handlers have the others.
+        Trap: to flush sooner, while handlers have other messages, is slower. To settle a lease in
+        many parts costs far more than in few.
         """
-        return self.next_waits(ordering_key) and self._queue.size() <= outcomes
+        return not self._queue.size() and self.next_waits(ordering_key)
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
         """Whether the next message of a key is in the buffer."""

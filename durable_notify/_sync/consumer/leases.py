@@ -138,7 +138,7 @@ class LeaseManager:
         if (
             not lease.open
             or not isinstance(outcome, Ack)
-            or self._buffer.blocks(lease.ordering_keys[message_id], len(lease.pending))
+            or self._buffer.blocks(lease.ordering_keys[message_id])
         ):
             self._flusher.hurry()
         self._flusher.soon()
