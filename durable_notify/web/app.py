@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from starlette.applications import Starlette
@@ -79,13 +79,7 @@ def dashboard(
             *ROUTES,
         ],
         middleware=[Middleware(Protection, hosts=hosts)],
-        exception_handlers={
-            HTTPException: _refused,
-            Busy: _busy,
-            psycopg.Error: _database_error,
-            DurableNotifyError: _refused_by_us,
-            Exception: _failed,
-        },
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.state.site = site
@@ -119,3 +113,13 @@ async def _refused_by_us(request: Request, error: Exception) -> Response:
 async def _failed(request: Request, error: Exception) -> Response:
     # Starlette raises the error again once this is sent: the server logs it.
     return error_page(request, 500, f"The dashboard failed: {type(error).__name__}.")
+
+
+#: An error is a message on a page, never a blank page.
+HANDLERS: dict[Any, Any] = {
+    HTTPException: _refused,
+    Busy: _busy,
+    psycopg.Error: _database_error,
+    DurableNotifyError: _refused_by_us,
+    Exception: _failed,
+}

@@ -48,7 +48,7 @@ def poison(conn: Connection, dsn: str) -> int:
 
 
 def test_no_script_of_a_message_runs(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
-    """On any page, with the scripts of ours at work."""
+    """On any page, with our own scripts."""
     number = poison(conn, dsn)
     base = serve()
     wanted = (

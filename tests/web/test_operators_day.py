@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,6 +15,15 @@ import durable_notify as dn
 from tests.web.conftest import Serve
 
 Connection = psycopg.Connection[Any]
+
+
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def picture(page: Page, name: str) -> None:
+    """Make a screenshot of the documentation: if DURABLE_NOTIFY_SCREENSHOTS is set."""
+    if os.environ.get("DURABLE_NOTIFY_SCREENSHOTS"):
+        page.screenshot(path=PICTURES / f"dashboard-{name}.png")
 
 
 def handle_all(dsn: str, *, poison: bool) -> list[int]:
@@ -39,10 +50,13 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     for order in (1, 2):
         publish(conn, order, 10)
     poisoned = publish(conn, 3, None)
+    page.set_viewport_size({"width": 1100, "height": 750})
     page.goto(serve())
 
     # The lag grows, and the page says so by itself.
     expect(page.get_by_role("row", name="billing")).to_contain_text("3")
+    expect(page.locator(".chart").first).to_be_visible(timeout=30_000)
+    picture(page, "overview")
     assert handle_all(dsn, poison=True) == [1, 2]
     expect(page.get_by_text("No group is behind.")).to_be_visible(timeout=20_000)
 
@@ -50,6 +64,7 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     page.get_by_role("link", name="Dead letters").click()
     page.get_by_role("link", name="billing").click()
     expect(page.get_by_text("an order without an amount").first).to_be_visible()
+    picture(page, "dead-letters")
     page.get_by_text("Traceback", exact=True).click()
     expect(page.get_by_text("raise ValueError")).to_be_visible()
 
@@ -60,6 +75,7 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     )
     expect(page.locator(".command code")).to_contain_text("dead-letters redrive --group billing")
     page.get_by_label("Why").fill("fixed in 1.2")
+    picture(page, "redrive")
     page.get_by_role("button", name="Redrive").click()
     expect(page.get_by_text("1 message sent to billing again.")).to_be_visible()
     assert handle_all(dsn, poison=False) == [3]
@@ -91,3 +107,4 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     page.get_by_role("button", name="Look").click()
     page.get_by_role("link", name=str(poisoned), exact=True).click()
     expect(page.get_by_role("row", name="billing")).to_contain_text("settled")
+    picture(page, "message")

@@ -82,7 +82,7 @@ def test_by_keyboard(furnished: int, serve: Serve, page: Page) -> None:
     expect(page.get_by_label("Name contains")).to_be_focused()
     page.keyboard.type("nothing")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("0 topics.")).to_be_visible()
+    expect(page.get_by_text("Topics: 0.")).to_be_visible()
     assert "?q=nothing" in page.url
 
 
@@ -217,7 +217,7 @@ def test_a_redrive_means_what_was_shown(
     ("name", "data", "says"),
     [
         ("redrive", {}, "group is missing"),
-        ("redrive", {"group": "nobody"}, "there is no consumer group"),
+        ("redrive", {"group": "missing"}, "there is no consumer group"),
         (
             "seek",
             {"group": "billing", "topic": "orders", "to": "since", "since": "noon"},
