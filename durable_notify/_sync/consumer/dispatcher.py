@@ -12,7 +12,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import CANCELLED, Event, StillRuns, call, checkpoint, spawn
+from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ __all__ = ["Dispatcher"]
 
 log = logging.getLogger("durable_notify")
 
-#: After how many messages to let other tasks run, if a handler never waits.
+#: After how many messages to let other tasks run, if handlers never wait.
 YIELD_EVERY = 64
 #: How long a cancelled handler may take to clean up, in seconds.
 GRACE = 1.0
@@ -96,6 +96,7 @@ class Dispatcher:
         self._living: set[int] = set()  # the numbers of the workers that were not given up
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
+        self._in_a_row = YIELD_EVERY
         self.fault: BaseException | None = None
 
     @property
@@ -111,7 +112,7 @@ class Dispatcher:
                 message = self._buffer.next()
                 if message is None or not self._handle(number, handler, message, [message]):
                     return
-                if handled % YIELD_EVERY == 0:
+                if handled % self._in_a_row == 0:
                     checkpoint()
 
         self._work = work
@@ -130,6 +131,9 @@ class Dispatcher:
 
     def run(self, concurrency: int) -> None:
         """Call the handler for messages until there are no more."""
+        if AWAITS:
+            # Trap: all workers have their turn before the event loop looks at a socket again.
+            self._in_a_row = max(1, YIELD_EVERY // concurrency)
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
