@@ -132,7 +132,7 @@ class AsyncDispatcher:
         """Call the handler for messages until there are no more."""
         if AWAITS:
             # Trap: all workers have their turn before the event loop looks at a socket again.
-            self._in_a_row = max(1, YIELD_EVERY // concurrency)
+            self._in_a_row = max(8, YIELD_EVERY // concurrency)  # fewer cost too much
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
