@@ -23,6 +23,7 @@ from benchmarks import (
     retained,
     retention,
     scale_status,
+    timeline,
     waking,
 )  # fmt: skip
 from benchmarks.harness import FLUSH, Report
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "publishing": (publishing.measure, {"clients": (1, 8), "rounds": 1, "seconds": 1}),
     "bulk": (publishing.measure_bulk, {"rounds": 3, "rows": 1_000}),
     "waking": (waking.measure, {"rounds": 1, "messages": 30}),
+    "timeline": (timeline.measure, {"rounds": 1, "messages": 20}),
     "consuming": (consuming.measure, {"messages": 5_000, "rounds": 2}),
     "handlers": (handlers.measure, {"messages": 2_000, "rounds": 2}),
     "flush": (flush, {"clients": (8,), "rounds": 1, "seconds": 1}),
