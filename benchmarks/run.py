@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import (
+    claiming,
     consuming,
     groups,
     handlers,
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "listeners": (listeners.measure, {"processes": 2, "rounds": 1, "seconds": 1}),
     "retained": (retained.measure, {"many": 20_000, "rounds": 2, "claims": 20}),
     "backlog": (retained.backlog, {"many": 20_000, "rounds": 2, "claims": 20}),
+    "claiming": (claiming.measure, {"times": 20, "rounds": 1, "topics": 50, "retained": 5_000}),
     "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
