@@ -381,6 +381,21 @@ async def test_a_new_topic_while_another_keeps_it_busy(
             more.set()
 
 
+async def test_publishers_do_not_ring_for_a_pattern_with_another_first_word(
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
+) -> None:
+    listener, seen = Listener(sessions, ""), Recorder()
+    consumer = api.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await asleep(consumer)
+        send(conn, [1], "users.new")
+        send(conn, [1], "orders")
+        assert listener.heard() == []
+        send(conn, [1], "orders.new")
+        await seen.got(1)
+        assert listener.heard() == [("durable_notify", "orders.new")]
+
+
 async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
     """Without a ring: it is found by polling, if that is allowed."""
     conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")

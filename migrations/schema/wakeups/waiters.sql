@@ -58,13 +58,23 @@ BEGIN
     IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter(topic) THEN
         PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
     END IF;
-    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('') THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('')
+       OR durable_notify._has_waiter(durable_notify._family(topic)) THEN
         PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- for consumers by pattern
     END IF;
 END
 $function$;
 
+CREATE FUNCTION durable_notify._family(topic text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
+    -- The pattern whose doorbell is that of all patterns that begin with the same word as a topic:
+    -- orders.> for orders.new. So a consumer that sleeps by a pattern is not rung for other topics, and
+    -- does not slow down their publishers. '' is the doorbell of patterns whose first word is * or >.
+    SELECT pg_catalog.split_part(topic, '.', 1) OPERATOR(pg_catalog.||) '.>'
+$function$;
+
 CALL durable_notify._grantable('_no_waiter', '{insert}');
+CALL durable_notify._grantable('_family', '{insert}');
 CALL durable_notify._grantable('_doorbell_class', '{read,consume}');
 CALL durable_notify._grantable('_has_waiter', '{insert}');
 CALL durable_notify._grantable('_notify_waiters', '{insert}');
