@@ -29,11 +29,13 @@ from . import (
     replay,
     retention,
     retries,
+    run,
     server,
     status,
     torture,
     wakeups,
     watch,
+    web,
 )
 from . import errors as problems
 from .common import common
@@ -63,12 +65,14 @@ for _command in (
     server.migrate,
     publish.publish,
     consume.consume,
+    run.run,
     read.read,
     group.group,
     replay.replay,
     replay.replay_job,
     replay.seek,
     status.status,
+    web.web,
     doctor.doctor,
     dead_letters.dead_letters,
     retries.retries,
