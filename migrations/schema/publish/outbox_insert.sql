@@ -10,23 +10,23 @@ BEGIN
     --
     -- One expression covers nearly every row: it is valid, and no consumer waits. The expression calls
     -- only what is inlined or built in, and as few functions as possible: PL/pgSQL sets them up again
-    -- in each transaction (docs/performance.md). Its last lines look at the doorbells of the topic and
-    -- of every topic. Topics of several words have that of their family, too.
+    -- in each transaction (docs/performance.md). Its last line looks at the doorbells. While a consumer
+    -- sleeps by a pattern, another expression looks whether the pattern can match.
     -- Operators have their full names: this runs with the search_path of the publisher.
     IF durable_notify._is_message(NEW.xid, NEW.topic, NEW.key, NEW.payload, NEW.data, NEW.headers)
        AND durable_notify.mirror_of(NEW.topic) IS NULL
        AND (durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'never'
             OR durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
-               AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_waiter(''))
+               AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_pattern_waiter())
     THEN
-        IF NEW.topic OPERATOR(pg_catalog.!~~) '%.%' THEN
-            RETURN NULL;
-        ELSIF durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'never'
-              OR durable_notify._no_waiter(durable_notify._family(NEW.topic)) THEN
-            RETURN NULL;
-        END IF;
+        RETURN NULL;
     ELSIF durable_notify._is_message(NEW.xid, NEW.topic, NEW.key, NEW.payload, NEW.data, NEW.headers) IS NOT TRUE THEN
         PERFORM durable_notify._validate_message(NEW);
+    ELSIF durable_notify.mirror_of(NEW.topic) IS NULL
+          AND durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
+          AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_waiter('')
+          AND durable_notify._no_waiter(durable_notify._family(NEW.topic)) THEN
+        RETURN NULL;
     END IF;
     -- Looked up once: it may change in between. A row that is carried over was mirrored where it was
     -- published.
