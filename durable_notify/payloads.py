@@ -326,9 +326,7 @@ def _json(value: Any, what: str, dumps: Dumps | None) -> str:
         elif dumps is not None:
             text = _dumped(dumps(value))
         else:
-            text = json.dumps(
-                value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-            )
+            text = _as_text(value)
             if "e+" in text:
                 text = _floats_kept(text)
         size = len(text.encode())
@@ -385,6 +383,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(
         f"{type(value).__name__} has no JSON form; convert it, or give the publisher a dumps"
     )
+
+
+#: Once: json.dumps() with options makes an encoder each time.
+_as_text = json.JSONEncoder(
+    default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+).encode
 
 
 def _too_large(size: int) -> PayloadTooLarge:

@@ -56,9 +56,10 @@ LISTENER_SETTINGS = (
 )
 
 _CHANNEL: LiteralString = (
-    "CASE t.topic WHEN '' THEN 'durable_notify' ELSE durable_notify.channel(t.topic) END"
+    "CASE WHEN t.topic = '' OR pg_catalog.right(t.topic, 2) = '.>' THEN 'durable_notify'"
+    " ELSE durable_notify.channel(t.topic) END"
 )
-#: The channels of topics; "" stands for all topics.
+#: The channels of topics; "" stands for all topics, and "orders.>" for those whose names begin so.
 CHANNELS_OF_TOPICS = f"SELECT t.topic, {_CHANNEL} FROM pg_catalog.unnest({{}}::text[]) AS t (topic)"  # noqa: S608 - of constants, as those below
 #: The topics whose channels this session does not listen to.
 MISSED_TOPICS = (

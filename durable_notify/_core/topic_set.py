@@ -27,6 +27,8 @@ class TopicSet:
     def __init__(self, topics: Iterable[str]) -> None:
         wanted = tuple(topics)
         self.patterns = tuple(topic for topic in wanted if is_pattern(topic))
+        #: The topics whose publishers announce new ones to its patterns; None: it has no patterns.
+        self.family = _family(self.patterns)
         self._by_channel: dict[str, list[str]] = {}
         self.topics: dict[str, None] = {}
         self._open: set[str] = set()
@@ -36,9 +38,9 @@ class TopicSet:
 
     @property
     def channels(self) -> dict[str, str]:
-        """The channels to listen to, with the topic of each; "" stands for all topics."""
-        every = {ANY_TOPIC: ""} if self.patterns else {}
-        return {channel(topic): topic for topic in self.topics} | every
+        """The channels to listen to, with the topic of each, or with ``family``."""
+        announcing = {} if self.family is None else {ANY_TOPIC: self.family}
+        return {channel(topic): topic for topic in self.topics} | announcing
 
     def add(self, topics: Iterable[str]) -> dict[str, str]:
         """Add topics, and return the channels of those that are new."""
@@ -87,6 +89,14 @@ class TopicSet:
     def mark_empty(self, topics: Iterable[str]) -> None:
         """Mark topics as empty: a read found nothing, and their publishers ring already."""
         self._open.difference_update(topics)
+
+
+def _family(patterns: Iterable[str]) -> str | None:
+    """Return the topics with the patterns' first word, as ``orders.>``; else "", which is every."""
+    first = {pattern.partition(".")[0] for pattern in patterns}
+    if not first:
+        return None
+    return f"{word}.>" if len(first) == 1 and not is_pattern(word := first.pop()) else ""
 
 
 def after(last: str, topics: list[str]) -> list[str]:

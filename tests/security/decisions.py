@@ -35,7 +35,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         {"inserter"},
-        "_no_waiter _has_waiter _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
+        "_no_waiter _no_pattern_waiter _family _has_waiter _is_message _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
     ),
     **_decided({"reader"}, "read_from read latest browse topics log_id"),
     **_decided(
@@ -49,15 +49,17 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "_doorbell_class _topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
+        "_doorbell_class _topic_mark _try_doorbell _release_doorbell arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
     ),
     **_decided(OWNER, BY_HAND),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of and _doorbell_class are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of, _doorbell_class,
+#: _family and _is_message are put in place of their calls.
 ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
-    "_has_controls", "_doorbell_class",
+    "_has_controls", "_doorbell_class", "_family", "_is_message",
+    "_no_pattern_waiter", "_try_doorbell", "_release_doorbell",
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}

@@ -417,7 +417,23 @@ def test_anything_may_have_come(rung: dict[str, set[str]] | None) -> None:
 
 def test_channels_of_topics_and_of_patterns() -> None:
     assert TopicSet(["a"]).channels == {channel("a"): "a"}
-    assert TopicSet(["a", "b.*"]).channels == {channel("a"): "a", ANY_TOPIC: ""}
+    assert TopicSet(["a", "b.*"]).channels == {channel("a"): "a", ANY_TOPIC: "b.>"}
+
+
+@pytest.mark.parametrize(
+    ("topics", "family"),
+    [
+        (["a"], None),
+        (["a.*", "b"], "a.>"),
+        (["a.b.*", "a.>"], "a.>"),
+        (["a.*", "b.*"], ""),
+        ([">"], ""),
+        (["*.a"], ""),
+    ],
+)
+def test_whose_publishers_announce_new_topics(topics: list[str], family: str | None) -> None:
+    """Those of all topics with the first word of its patterns, if they share one without wildcards."""
+    assert TopicSet(topics).family == family
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class AsyncFetcher:
         # Trap: a replay that was started before the doorbell was armed did not ring.
         if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
             self._replay_at = 0.0  # a replay may have been started
-        notified = "" in self.subscription.armed
+        notified = self._topic_set.family in self.subscription.armed
         return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
             time.monotonic(), notified=notified
         )

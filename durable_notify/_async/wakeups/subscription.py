@@ -9,6 +9,7 @@ from ..._core.emitter import EventEmitter
 from ..._core.pacing import shortest
 from ...errors import ListenUnavailable
 from ...events import Notified
+from ...topics import ANY_TOPIC
 from ..concurrency import Event
 from ..database.connection import HEARTBEAT
 
@@ -226,7 +227,7 @@ class AsyncSubscription:
         with self._mutex:
             self._wanted = self._wanted.difference(self.channels[name] for name in rung)
         if self.emitter:
-            topics = tuple(sorted(filter(None, (self.channels[name] for name in rung))))
+            topics = tuple(sorted(self.channels[name] for name in rung if name != ANY_TOPIC))
             self.emitter.emit(Notified(group=self.emitter.group, topics=topics))
         self.wake(rung)
 
