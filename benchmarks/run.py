@@ -22,6 +22,7 @@ from benchmarks import (
     publishing,
     retained,
     retention,
+    scaling,
     waking,
 )  # fmt: skip
 from benchmarks.harness import FLUSH, Report
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
+    "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 
