@@ -22,6 +22,7 @@ from benchmarks import (
     publishing,
     retained,
     retention,
+    scale_status,
     scaling,
     waking,
 )  # fmt: skip
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
     "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
+    "status": (scale_status.measure, {"groups": 20, "topics": 50, "messages": 20_000, "rounds": 1}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 

@@ -147,6 +147,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
+\ir status/places.sql
+\ir status/apart.sql
 \ir status/leases.sql
 \ir status/blocked_keys.sql
 \ir status/audit_entries.sql
