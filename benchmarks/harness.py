@@ -143,6 +143,11 @@ class Worker:
         )
         self.said()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def said(self) -> Any:
         """Wait for its next line."""
         assert self._process.stdout is not None

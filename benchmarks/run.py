@@ -24,6 +24,7 @@ from benchmarks import (
     retained,
     retention,
     scale_status,
+    scaling,
     timeline,
     waking,
 )  # fmt: skip
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
+    "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
     "status": (scale_status.measure, {"groups": 20, "topics": 50, "messages": 20_000, "rounds": 1}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["TopicSet", "after"]
 
 #: How often to check for new topics if no wake-up announces them, in seconds.
-LOOK_FOR_TOPICS = 1.0
+LOOK_FOR_TOPICS = 1.5
 #: The most topics to claim from at once without a ring; of more topics, only those that rang.
 FEW = 16
 
@@ -60,10 +60,17 @@ class TopicSet:
             if "*" in payloads:
                 self.mark_all()
             self._open.update(self._by_channel.get(name, ()))
+        return self._announces(rung.get(ANY_TOPIC, ()))
+
+    def concerns(self, rung: Mapping[str, Collection[str]]) -> bool:
+        """Whether what has rung is of interest: one of the topics, or a new one that matches."""
+        return rung.keys() != {ANY_TOPIC} or self._announces(rung[ANY_TOPIC])
+
+    def _announces(self, topics: Iterable[str]) -> bool:
         return any(
             not topic  # new topics may have appeared
             or (topic not in self.topics and any(matches(topic, p) for p in self.patterns))
-            for topic in rung.get(ANY_TOPIC, ())
+            for topic in topics
         )
 
     def mark_all(self) -> None:

@@ -397,6 +397,22 @@ async def test_publishers_do_not_ring_for_a_pattern_with_another_first_word(
         assert listener.heard() == [("durable_notify", "orders.new")]
 
 
+async def test_topics_of_others_do_not_wake_a_consumer_by_pattern(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    """Their publishers ring once, and not for each message; a new topic is found soon after."""
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await asleep(consumer)
+        assert count_armed(conn) == 1
+        send(conn, ["another's"], "orders.not.mine")
+        await wait_until(lambda: count_armed(conn) == 0)
+        send(conn, ["not rung"], "orders.new")
+        await seen.got(1)
+        await asleep(consumer)
+        assert count_armed(conn) == 2
+
+
 async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:
     """Without a ring: it is found by polling, if that is allowed."""
     conn.execute("SELECT durable_notify.set_notify_policy('orders.new', 'never')")

@@ -306,9 +306,10 @@ class Listener(ListeningSession):
             level = self._log_throttle.level("crowded", None, time.monotonic())
             log.log(level, CROWDED)
         refused = {*result["barred"], *result["silent"]}
+        still_refused = self.state.doorbells.refused & refused
         self.state.doorbells.tried(missing, refused, result["unannounced"], time.monotonic())
         for subscription in list(self._subscriptions):
-            subscription.recheck(frozenset(missing))
+            subscription.recheck(frozenset(missing) - still_refused)
 
     def _disarm(self) -> None:
         self._command(sql.UNLOCK_ALL)
