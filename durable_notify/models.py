@@ -85,7 +85,10 @@ class ReplayJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retention:
-    """The retention policy of a pattern's topics; ``max_age`` in seconds."""
+    """The retention policy of a pattern's topics; ages in seconds.
+
+    With no limit, neither ``when_settled`` nor ``compact``, it keeps everything.
+    """
 
     pattern: str
     max_age: float | None
@@ -97,6 +100,7 @@ class Retention:
     archive: bool
     set_at: datetime
     set_by: str
+    min_age: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ class Admin(RetentionAdmin, WaitingAdmin):
             role: the name of the role.
             action: ``"publish"``, ``"consume"`` or ``"read"``, for some topics; ``"observe"``: see
                 status, audit and dead letters of all groups; ``"insert"``: run its own INSERT
-                statements, for any topic.
+                statements, for any topic; ``"maintain"``: run maintenance, except for the archive.
             topics: topics, or patterns of topics.
             group: the group in which it may consume, and which it may manage.
 

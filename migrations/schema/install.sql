@@ -167,6 +167,7 @@ SET LOCAL check_function_bodies = off;
 \ir retention/still_archiving.sql
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
+\ir retention/record_age.sql
 \ir retention/lock.sql
 
 -- Partitions of the outbox
@@ -183,9 +184,11 @@ SET LOCAL check_function_bodies = off;
 
 -- Maintenance: rounds of bounded steps
 \ir maintenance/maintain.sql
+\ir maintenance/maintain_due.sql
 \ir maintenance/maintain_begin.sql
 \ir maintenance/maintain_steps.sql
 \ir maintenance/maintain_step.sql
+\ir maintenance/maintain_alarms.sql
 \ir maintenance/maintain_end.sql
 \ir maintenance/expire_leases.sql
 \ir maintenance/orphans.sql
