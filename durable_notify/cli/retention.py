@@ -111,7 +111,7 @@ def retention(
     if (topic is None) == (said or delete):
         raise click.UsageError("give TOPIC and a policy: --age, --size, --settled, --compact or "
                                "--forever; or --delete")  # fmt: skip
-    if said and delete or topic is not None and ages:
+    if (said and delete) or (topic is not None and ages):
         raise click.UsageError("--delete takes no other option, and --inbox-age no TOPIC")
     with database.connect("retention") as connection:
         if ages:
