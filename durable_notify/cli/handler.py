@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .service import Observed
 
-__all__ = ["Handler", "Module", "run_handler"]
+__all__ = ["Attribute", "Handler", "Module", "run_handler"]
 
 
 class Module(click.ParamType["ModuleType"]):
@@ -50,25 +50,38 @@ class Module(click.ParamType["ModuleType"]):
             raise _broken(value, error) from error
 
 
-class Handler(click.ParamType["Callable[[Any], Any]"]):
-    """``module:function``."""
+class Attribute(click.ParamType[Any]):
+    """``module:name``."""
 
-    name = "MODULE:FUNCTION"
+    name = "MODULE:NAME"
+    example = "shop.orders:consumers"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Callable[[Any], Any]:
-        """Return the function."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Import the module, and return what has the name in it."""
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
+            return value
         name, colon, attribute = value.partition(":")
         if not (name and colon and attribute):
-            self.fail(f"{value!r} is not MODULE:FUNCTION, as in shop.orders:handle", param, ctx)
+            self.fail(f"{value!r} is not {self.name}, as in {self.example}", param, ctx)
         found: Any = Module().convert(name, param, ctx)
         for part in attribute.split("."):
             if not hasattr(found, part):
                 self.fail(f"module {name!r} has no {attribute!r}", param, ctx)
             found = getattr(found, part)
+        return found
+
+
+class Handler(Attribute):
+    """``module:function``."""
+
+    name = "MODULE:FUNCTION"
+    example = "shop.orders:handle"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Callable[[Any], Any]:
+        """Return the function."""
+        found = super().convert(value, param, ctx)
         if not callable(found):
             self.fail(f"{value!r} is not a function", param, ctx)
         return found  # type: ignore[no-any-return]

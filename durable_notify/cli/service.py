@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..diagnostics.probes import Probes
+from ..events import subscribers
 from .errors import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
 
+    from .._async.consumer.consumer import AsyncConsumer
+    from .._sync.consumer.consumer import Consumer
     from ..diagnostics.probes import HealthSource
     from ..events import OnEvent
     from ..middleware import Middleware
@@ -75,6 +78,14 @@ class Observed:
         GCCollector(registry=self._registry)
         metrics = Metrics(self._registry)
         self.on_event, self.middleware = [metrics], [metrics]
+
+    def attach(self, consumers: Iterable[AsyncConsumer[Any] | Consumer[Any]]) -> None:
+        """Measure consumers that a program has made, but for those that have metrics already."""
+        for consumer in consumers:
+            heard = subscribers(consumer.options.on_event)
+            for metrics in self.middleware:
+                if not any(isinstance(each, type(metrics)) for each in heard):
+                    consumer._observe(metrics)  # noqa: SLF001 - ours
 
     @contextmanager
     def answering(self, *watched: HealthSource, dsn: str) -> Iterator[None]:

@@ -35,8 +35,12 @@ class AsyncHandlers:
 
     def __init__(self, group: str, middleware: Iterable[Middleware]) -> None:
         self._group = group
-        self._around = generators(middleware, "handling", awaited=AWAITS)
+        self._around = list(generators(middleware, "handling", awaited=AWAITS))
         self._by_topic: ByTopic[Callable[..., Any]] = ByTopic()
+
+    def surround(self, middleware: Middleware) -> None:
+        """Run a middleware around all others."""
+        self._around[:0] = generators([middleware], "handling", awaited=AWAITS)
 
     @property
     def topics(self) -> tuple[str, ...]:

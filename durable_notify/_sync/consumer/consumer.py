@@ -12,6 +12,7 @@ from ...codecs import M, T
 from ...deprecated import INTERVALS, old_spelling
 from ...durations import in_seconds
 from ...errors import ConsumerClosed, InvalidArgument
+from ...events import subscribers
 from ...middleware import check_middleware
 from ...options import ConsumerOptions
 from ...payloads import Decoder
@@ -215,6 +216,15 @@ class Consumer(Lifecycle, Generic[T]):
         finally:
             runner.stop()
             runner.join()
+
+    def _observe(self, metrics: Any) -> None:
+        """Measure this consumer too, before its start; for a program that runs it."""
+        options = self.options
+        heard = (*subscribers(options.on_event), metrics)
+        around = (metrics, *options.middleware)
+        self.options = dataclasses.replace(options, on_event=heard, middleware=around)
+        self._handlers.surround(metrics)
+        self._set_up()
 
     def _prepare(self, handler: Callable[[Message[T]], Any] | None, concurrency: int | None) -> int:
         """Check what ``run`` was given, and return how many messages to handle at once."""
