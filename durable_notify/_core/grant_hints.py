@@ -19,7 +19,8 @@ _READING = {"read", "read_from", "latest", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
-    "lost_messages", "record_ages", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
+    "lost_messages", "record_ages", "topic_storage",
+    "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",

@@ -173,7 +173,7 @@ REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
 SEEK = (
     "SELECT redelivered, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s, %s)"
 )
 START_REPLAY = (
     "SELECT job_id, total FROM durable_notify.start_replay("
@@ -243,6 +243,9 @@ RECORD_AGES = "SELECT kind, EXTRACT(epoch FROM age)::float8 FROM durable_notify.
 RETENTION_BLOCKERS = (
     "SELECT topic, group_name, from_id, upto_id, published_at, bytes, alarm"
     " FROM durable_notify.retention_blockers()"
+)
+TOPIC_STORAGE = (
+    "SELECT topic, groups, messages, bytes, oldest, pattern FROM durable_notify.topic_storage()"
 )
 LOST_MESSAGES = (
     "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..models import Retention
     from .database import Connection, Database
 
-__all__ = ["lost_messages", "retention"]
+__all__ = ["lost_messages", "retention", "topics"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -71,14 +71,14 @@ class Age(Length):
 @click.option("--compact", is_flag=True, help="Keep only the latest message of each key.")
 @click.option("--archive", is_flag=True, help="Remove only archived messages.")
 @click.option("--min-age", type=Length(),
-              help="With --settled: keep messages that long after they were published.")  # fmt: skip
+              help="With --settled: keep messages that long at least.")  # fmt: skip
 @click.option("--forever", is_flag=True, help="Remove nothing, whatever a pattern says.")
 @click.option("--delete", is_flag=True,
-              help="Delete the policy of TOPIC: the next pattern that matches applies.")  # fmt: skip
-@click.option("--inbox-age", type=Age(), help="Without TOPIC: how long once() remembers: 90d, or "
-              "forever.")  # fmt: skip
-@click.option("--audit-age", type=Age(), help="Without TOPIC: how long the audit, losses and ended "
-              "replays are kept.")  # fmt: skip
+              help="Delete the policy of TOPIC: the next pattern applies.")  # fmt: skip
+@click.option("--inbox-age", type=Age(),
+              help="Without TOPIC: how long once() remembers: 90d, or forever.")  # fmt: skip
+@click.option("--audit-age", type=Age(),
+              help="Without TOPIC: how long the audit, losses and ended replays stay.")  # fmt: skip
 @click.option(
     "--blockers", is_flag=True, help="Show messages that are due for removal and stay, and why."
 )
@@ -137,7 +137,10 @@ def _set_ages(connection: Connection, ages: dict[str, float]) -> None:
 
 
 def _for(age: float | None) -> str:
-    return "ever" if age in (None, math.inf) else str(timedelta(seconds=age or 0))
+    """Return an age in words: ``30 days``, ``12:00:00``, ``ever``."""
+    if age is None or age == math.inf:
+        return "ever"
+    return str(timedelta(seconds=age)).removesuffix(", 0:00:00")
 
 
 def _list(connection: Connection, *, as_json: bool, blockers: bool) -> None:
@@ -176,6 +179,46 @@ def _row(one: Retention) -> tuple[object, ...]:
     flags = ["yes" if flag else "no" for flag in (one.when_settled, one.compact, one.archive)]
     return (one.pattern, ages[0], one.max_bytes, flags[0], ages[1], one.on_lag, one.alarm_bytes,
             *flags[1:])  # fmt: skip
+
+
+@click.command()
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def topics(database: Database, *, as_json: bool) -> None:
+    """Show what each topic takes, the most first, which groups read it and how long it is kept.
+
+    Messages and sizes are estimates, from a sample. Sizes include indexes.
+    """
+    with database.connect("topics") as connection:
+        found = Admin().topics(connection)
+        kept = {policy.pattern: _kept(policy) for policy in Admin().retention(connection)}
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo("There is no message.", err=True)
+    else:
+        rows = [
+            (one.topic, one.groups, one.messages, f"{one.bytes / (1 << 20):,.1f} MB",
+             f"{one.oldest:%Y-%m-%d %H:%M}", kept.get(one.pattern, "for ever"))
+            for one in found
+        ]  # fmt: skip
+        print_table(table_of(("topic", "groups", "messages", "size", "oldest", "kept"), rows))
+
+
+def _kept(policy: Retention) -> str:
+    """Return a policy in a few words."""
+    limits = []
+    if policy.max_age is not None:
+        limits.append(f"for {_for(policy.max_age)}")
+    if policy.max_bytes is not None:
+        limits.append(f"up to {policy.max_bytes / 10**6:,.0f} MB")
+    if policy.when_settled:
+        least = "" if policy.min_age is None else f", {_for(policy.min_age)} at least"
+        limits.append(f"until settled{least}")
+    if policy.compact:
+        limits.append("the latest of each key")
+    return " or ".join(limits) or "for ever"
 
 
 @click.command()

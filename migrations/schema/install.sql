@@ -168,6 +168,7 @@ SET LOCAL check_function_bodies = off;
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
 \ir retention/record_age.sql
+\ir retention/topic_storage.sql
 \ir retention/lock.sql
 
 -- Partitions of the outbox
@@ -190,6 +191,7 @@ SET LOCAL check_function_bodies = off;
 \ir maintenance/maintain_step.sql
 \ir maintenance/maintain_alarms.sql
 \ir maintenance/maintain_end.sql
+\ir maintenance/maintenance_status.sql
 \ir maintenance/expire_leases.sql
 \ir maintenance/orphans.sql
 \ir maintenance/analyze.sql

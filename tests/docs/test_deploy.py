@@ -253,7 +253,8 @@ def metrics_there() -> set[str]:
     found = set()
     for family in registry.collect():
         found.add(f"{family.name}_total" if family.type == "counter" else family.name)
-    return found | {f"durable_notify_{name}" for name in prometheus.GAUGES} | {"durable_notify_up"}
+    asked = (*prometheus.GAUGES, *prometheus.UPKEEP, "up")
+    return found | {f"durable_notify_{name}" for name in asked}
 
 
 def test_every_metric_is_documented() -> None:
@@ -292,7 +293,12 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     metrics = prometheus.Metrics(registry)
     registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-    send(conn, range(3))
+    send(conn, range(4))
+    conn.execute("SELECT durable_notify.claim('g', '{t}', 1, '1 hour')")
+    conn.execute(
+        "INSERT INTO durable_notify.lost_message (group_name, topic, first_id, last_id, messages, reason)"
+        " VALUES ('g', 't', 1, 2, 2, 'max_age')"
+    )
     ended = threading.Event()
     handling = metrics.handling(Handling("g", [testing.message(1, topic="t")], is_batch=False))
 

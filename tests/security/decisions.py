@@ -51,7 +51,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys audit_entries retention retention_blockers lost_messages record_ages",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys audit_entries retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
     **_decided(
         CONSUMERS | {"reader"},
