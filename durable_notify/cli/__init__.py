@@ -35,6 +35,7 @@ from . import (
     torture,
     wakeups,
     watch,
+    web,
 )
 from . import errors as problems
 from .common import common
@@ -71,6 +72,7 @@ for _command in (
     replay.replay_job,
     replay.seek,
     status.status,
+    web.web,
     doctor.doctor,
     dead_letters.dead_letters,
     retries.retries,

@@ -142,6 +142,8 @@ SET LOCAL check_function_bodies = off;
 \ir reading/read_from.sql
 \ir reading/read.sql
 \ir reading/latest.sql
+\ir reading/browse.sql
+\ir reading/message_states.sql
 
 -- Status
 \ir status/status.sql

@@ -43,7 +43,7 @@ MAY: dict[str, set[str]] = {
         {"inserter"},
         "_no_waiter _has_waiter _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
     ),
-    **_decided({"reader"}, "read_from read latest topics log_id"),
+    **_decided({"reader"}, "read_from read latest browse topics log_id"),
     **_decided(
         CONSUMERS,
         "subscribe unsubscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
@@ -51,7 +51,8 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys audit_entries retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries"
+        " retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
     **_decided(
         CONSUMERS | {"reader"},

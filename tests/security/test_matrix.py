@@ -135,6 +135,7 @@ CONSUMER = (
     "SELECT durable_notify.discard('g', 'orders.eu', everything => true)",
     "SELECT durable_notify.dead_letters('g')",
     "SELECT durable_notify.retries('g'), durable_notify.retry_counts('g')",
+    "SELECT durable_notify.blocked_keys('g'), durable_notify.message_states('orders.eu', {id})",
     "SELECT durable_notify.retry_now('g', everything => true)",
     "SELECT durable_notify.drop_retries('g', 'orders.eu', everything => true)",
     "SELECT durable_notify.unsubscribe('g', '{{orders.us}}')",
@@ -146,6 +147,7 @@ READER = (
     "SELECT durable_notify.read_from('orders.eu', 'now')",
     "SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0)",
     "SELECT durable_notify.latest('orders.eu'), durable_notify.log_id()",
+    "SELECT durable_notify.browse('orders.eu', max_messages => 1)",
     "SELECT durable_notify.topics(), durable_notify._open_writers('{{}}')",
 )
 BEYOND = {
@@ -176,6 +178,7 @@ BEYOND = {
         "SELECT durable_notify.unsubscribe('g', '{{{topic}}}')",
     ),
     "reader": (
+        "SELECT durable_notify.browse('{topic}')",
         "SELECT durable_notify.read_from('{topic}', 'now')",
         "SELECT durable_notify.read('{topic}', '3:3:', 0, NULL, NULL, 0)",
         "SELECT durable_notify.latest('{topic}')",

@@ -89,6 +89,7 @@ SCENARIO = """
     SELECT durable_notify.seek('g', 'orders.eu', since => 'yesterday'), durable_notify.pause('g'), durable_notify.resume('g')
     SELECT durable_notify.status(), durable_notify.groups(), durable_notify.audit_entries('g'), durable_notify.unclaimed_topics()
     SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
+    SELECT durable_notify.browse('orders.eu', path => '{a}', value => '1', for_key => 'k', for_headers => '{}'), durable_notify.message_states('orders.eu', 1)
     SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id()
     SELECT durable_notify.channel('orders.eu'), durable_notify.channel(durable_notify.channel('orders.eu.a.b.c.d.e.f.g.h.i.j.k.l.m.n'))
     SELECT durable_notify.notify_policy('orders.eu'), durable_notify.last_id('orders.eu')"""

@@ -1,0 +1,64 @@
+"""The overview: what is wrong first, then how much waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.routing import Route
+
+from ..access import access_of
+from ..charts import Chart, chart
+from ..site import page, site_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from ..sampler import Sampler
+
+__all__ = ["ROUTES", "charts_of"]
+
+#: How many of the groups that are behind most to show.
+MOST = 10
+
+
+async def overview(request: Request) -> Response:
+    """Show the findings of the doctor, and the groups that are behind."""
+    site = site_of(request)
+    access = await access_of(request, site.authorize)
+    sampler = site.sampler
+    await sampler.ensure()
+    groups = sampler.snapshot.groups if sampler.snapshot else []
+    seen = [one for one in groups if one.group is not None and access.sees(one.topic)]
+    behind = sorted((one for one in seen if one.lag), key=lambda one: -(one.lag or 0))
+    # A finding may name topics: it is for those who see all of them.
+    findings = sampler.findings if access.topics == (">",) else []
+    return await page(
+        request, "overview.html", access=access, findings=findings, behind=behind[:MOST],
+        more=max(0, len(behind) - MOST), topics=len({one.topic for one in groups}),
+        groups=len({one.group for one in seen}), charts=charts_of(sampler, None, None),
+    )  # fmt: skip
+
+
+def charts_of(sampler: Sampler, topic: str | None, group: str | None) -> Sequence[Chart]:
+    """Return the charts of a topic, a group, or all: its lag, its age and its rates."""
+    series = sampler.series.get((topic, group))
+    points = list(series.recent) if series else []
+    times = [point.at for point in points]
+    drawn = (
+        chart("Lag: messages that are not settled", times, [("lag", [p.lag for p in points])]),
+        chart("Age of the oldest of them, seconds", times, [("age", [p.oldest for p in points])]),
+        chart(
+            "Messages a second", times,
+            [
+                ("published", [p.rate_in for p in points]),
+                ("delivered", [p.rate_out for p in points]),
+            ],
+        ),
+    )  # fmt: skip
+    return [each for each in drawn if each is not None]
+
+
+ROUTES = [Route("/", overview)]

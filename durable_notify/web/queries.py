@@ -1,0 +1,53 @@
+"""The SQL that only the dashboard sends. JSON comes as text, with every digit."""
+
+__all__ = [
+    "BLOCKED", "BROWSE", "DEAD_LETTERS", "DEAD_TYPES", "LEASES", "MESSAGE", "RETRIES", "STATES",
+]  # fmt: skip
+
+BROWSE = """
+SELECT id, key, payload::text AS payload, data, headers::text AS headers, published_at, bytes,
+       continue_before
+  FROM durable_notify.browse(%s, %s::bigint, %s::timestamptz, %s::text, %s::jsonb, %s::text[],
+                             %s::jsonb, %s, %s)
+"""
+#: One message; large payloads too.
+MESSAGE = """
+SELECT id, key, payload::text AS payload, data, headers::text AS headers, published_at, bytes
+  FROM durable_notify.browse(%s, %s::bigint + 1, max_messages => 1, max_scanned => 1,
+                             max_bytes => 2147483647)
+ WHERE id = %s
+"""
+STATES = """
+SELECT group_name, state, reason, owner, since, until, attempt, error::text AS error,
+       published_before
+  FROM durable_notify.message_states(%s, %s)
+"""
+#: The last condition is keyset pagination: what died before the last one of the page before.
+DEAD_LETTERS = """
+SELECT group_name, topic, message_id, key,
+       CASE WHEN COALESCE(pg_column_size(payload), 0) <= 20000 THEN payload::text END AS payload,
+       CASE WHEN COALESCE(pg_column_size(data), 0) <= 20000 THEN data END AS data,
+       COALESCE(pg_column_size(payload), pg_column_size(data)) AS bytes,
+       headers::text AS headers, published_at, attempt, reason, dead_at, error::text AS error
+  FROM durable_notify.dead_letters(%s, %s, %s::bigint[], %s, %s, %s, %s)
+ WHERE %s::bigint IS NULL OR (dead_at, message_id) < (%s, %s)
+ ORDER BY dead_at DESC, message_id DESC LIMIT %s
+"""
+DEAD_TYPES = """
+SELECT COALESCE(error ->> 'type', reason) AS error_type, count(*) AS messages
+  FROM (SELECT error, reason FROM durable_notify.dead_letters(%s, %s) LIMIT 10000) AS d
+ GROUP BY 1 ORDER BY 2 DESC LIMIT 20
+"""
+RETRIES = """
+SELECT group_name, topic, message_id, key, attempt, max_attempts, due_at, error::text AS error
+  FROM durable_notify.retries(%s, %s, max_messages => %s)
+"""
+BLOCKED = """
+SELECT group_name, topic, key, waiting, since, message_id, state, owner, until, attempt,
+       error::text AS error
+  FROM durable_notify.blocked_keys(%s, %s, %s) LIMIT 100
+"""
+LEASES = """
+SELECT topic, group_name, owner, claimed_at, deadline, messages FROM durable_notify.leases()
+ LIMIT 200
+"""

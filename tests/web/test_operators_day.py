@@ -1,0 +1,110 @@
+"""An operator's day, in a browser: a poison message, why the lag grows, the fix, the replay."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from playwright.sync_api import Page, expect
+
+import durable_notify as dn
+from tests.web.conftest import Serve
+
+Connection = psycopg.Connection[Any]
+
+
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def picture(page: Page, name: str) -> None:
+    """Make a screenshot of the documentation: if DURABLE_NOTIFY_SCREENSHOTS is set."""
+    if os.environ.get("DURABLE_NOTIFY_SCREENSHOTS"):
+        page.screenshot(path=PICTURES / f"dashboard-{name}.png")
+
+
+def handle_all(dsn: str, *, poison: bool) -> list[int]:
+    """Consume what there is; the order numbers that were billed."""
+    billed: list[int] = []
+
+    def bill(message: dn.Message) -> None:
+        if poison and message.payload["amount"] is None:
+            raise ValueError("an order without an amount")
+        billed.append(message.payload["order"])
+
+    group = dn.Group("billing", retry=dn.RetryPolicy(max_attempts=1))
+    dn.Consumer(dsn, group=group, topics=["orders"], until_empty=True).run(bill)
+    return billed
+
+
+def publish(conn: Connection, order: int, amount: int | None) -> int:
+    payload = {"order": order, "amount": amount}
+    return dn.Publisher().publish(conn, "orders", payload, key=f"customer-{order}")
+
+
+def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
+    conn.execute("SELECT durable_notify.subscribe('billing', '{orders}')")
+    for order in (1, 2):
+        publish(conn, order, 10)
+    poisoned = publish(conn, 3, None)
+    page.set_viewport_size({"width": 1100, "height": 750})
+    page.goto(serve())
+
+    # The lag grows, and the page says so by itself.
+    expect(page.get_by_role("row", name="billing")).to_contain_text("3")
+    expect(page.locator(".chart").first).to_be_visible(timeout=30_000)
+    picture(page, "overview")
+    assert handle_all(dsn, poison=True) == [1, 2]
+    expect(page.get_by_text("No group is behind.")).to_be_visible(timeout=20_000)
+
+    # The message was given up; the page shows why.
+    page.get_by_role("link", name="Dead letters").click()
+    page.get_by_role("link", name="billing").click()
+    expect(page.get_by_text("an order without an amount").first).to_be_visible()
+    picture(page, "dead-letters")
+    page.get_by_text("Traceback", exact=True).click()
+    expect(page.get_by_text("raise ValueError")).to_be_visible()
+
+    # The handler is fixed; exactly what matches is redriven, with a reason.
+    page.get_by_role("button", name="Redrive all that match...").click()
+    expect(page.locator("main").get_by_role("status")).to_contain_text(
+        "Send 1 message to billing again"
+    )
+    expect(page.locator(".command code")).to_contain_text("dead-letters redrive --group billing")
+    page.get_by_label("Why").fill("fixed in 1.2")
+    picture(page, "redrive")
+    page.get_by_role("button", name="Redrive").click()
+    expect(page.get_by_text("1 message sent to billing again.")).to_be_visible()
+    assert handle_all(dsn, poison=False) == [3]
+
+    # Everything of today is replayed: counted first.
+    page.get_by_role("link", name="Replays").click()
+    form = page.locator("form[action$='/actions/replay']")
+    form.get_by_label("Group").fill("billing")
+    form.get_by_label("Topic").fill("orders")
+    noon = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    form.get_by_label("Published since").fill(noon.isoformat())
+    form.get_by_role("button").click()
+    expect(page.get_by_text("Redeliver 3 messages of orders to billing")).to_be_visible()
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_text(re.compile(r"Replay \d+ has begun"))).to_be_visible()
+    assert sorted(handle_all(dsn, poison=False)) == [1, 2, 3]
+
+    # The audit log names the user of the page.
+    page.get_by_role("link", name="Audit").click()
+    row = page.get_by_role("row", name="redrive")
+    expect(row).to_contain_text("durable_notify web ann")
+    expect(row).to_contain_text("fixed in 1.2")
+
+    # One message in every group.
+    page.get_by_role("link", name="Messages").click()
+    page.get_by_label("Topic").fill("orders")
+    page.get_by_label("Field of the payload").fill("order")
+    page.get_by_label("is", exact=True).first.fill("3")
+    page.get_by_role("button", name="Look").click()
+    page.get_by_role("link", name=str(poisoned), exact=True).click()
+    expect(page.get_by_role("row", name="billing")).to_contain_text("settled")
+    picture(page, "message")
