@@ -192,7 +192,9 @@ def topics(database: Database, *, as_json: bool) -> None:
     """
     with database.connect("topics") as connection:
         found = Admin().topics(connection)
-        kept = {policy.pattern: _kept(policy) for policy in Admin().retention(connection)}
+        kept: dict[str | None, str] = {
+            policy.pattern: _kept(policy) for policy in Admin().retention(connection)
+        }
     if as_json:
         click.echo(json_line([dataclasses.asdict(one) for one in found]))
     elif not found:
