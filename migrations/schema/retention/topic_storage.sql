@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.topic_storage() RETURNS TABLE (
     topic text, groups bigint, messages bigint, bytes bigint, oldest timestamptz, pattern text
 )
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql STABLE
 SET jit = off SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
@@ -37,7 +37,7 @@ END
 $function$;
 
 CREATE FUNCTION durable_notify._add_sizes(sizes jsonb, partition regclass, share numeric) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE AS $function$
+LANGUAGE plpgsql STABLE AS $function$
 DECLARE
     found jsonb;
 BEGIN
