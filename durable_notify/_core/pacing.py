@@ -44,6 +44,7 @@ class BatchSizer:
         self._capacity = least  # how many messages handlers can take at once
         self.least = min(least, maximum)
         self.size = self.least
+        self.ahead = True  # whether to claim a batch before the one before is handled
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Record how many messages can start at once, in how many calls."""
@@ -66,8 +67,24 @@ class BatchSizer:
 
     def claimed(self, *, full: bool) -> None:
         """Record a claim; ``full``: there may be more."""
-        fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
+        fits = self._fits
         self.size = int(min(self._max_size, max(self.least, min(fits, self.size * (1 + full)))))
+
+    @property
+    def _fits(self) -> float:
+        """How many messages are handled in the time that a batch should last."""
+        return self.least if self._mean is None else self.TARGET * self._calls / self._mean
+
+    @property
+    def low_water(self) -> int:
+        """How many messages are left when the next batch should be claimed.
+
+        Half a batch. If batches may not be as large as handlers are fast, up to a whole one:
+        otherwise they would wait for the claim. None, unless the next may be claimed ahead.
+        """
+        if not self.ahead:
+            return 0
+        return int(min(self.size, max(self.size // 2, self._fits // 2)))
 
     def rest(self, now: float) -> None:
         """Record that nothing is left: share the next messages with other consumers that wait."""
@@ -86,7 +103,7 @@ class BatchSizer:
         idle = self._capacity - begun - queued  # Trap: a claim may bring fewer than can be handled
         if self.size == self.least:
             return min(max(idle, 0), self._max_size)
-        return self.size if idle > 0 or waiting <= self.size // 2 else 0
+        return self.size if idle > 0 or waiting <= self.low_water else 0
 
 
 class BusyPoller:

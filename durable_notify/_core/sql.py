@@ -146,6 +146,10 @@ STATUS = (
     " is_exact, delivered_id, expired, asleep, retrying, parked, oldest_unsettled"
     " FROM durable_notify.status(%s::integer)"
 )
+STATUS_OF_MOST = (
+    f"SELECT * FROM ({STATUS} ORDER BY COALESCE(unread + deferred + leased, 0) DESC,"  # noqa: S608
+    " COALESCE(dead, 0) DESC, topic, group_name LIMIT %s) AS most ORDER BY topic, group_name"
+)
 GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
     " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"

@@ -52,15 +52,23 @@ class Admin(RetentionAdmin, WaitingAdmin):
     """
 
     def status(
-        self, connection: Publishable, *, max_count: int | None = 10_000
+        self,
+        connection: Publishable,
+        *,
+        max_count: int | None = 10_000,
+        limit: int | None = None,
     ) -> list[TopicStatus]:
         """Return the position and lag of each group in each topic, and the topics without a group.
 
         Args:
             max_count: larger counts are estimated. None counts all, which takes seconds if there
                 are millions of unread messages.
+            limit: return no more than this, those that lag most; None: all.
         """
-        rows = fetch_alone(connection, sql.STATUS, (max_count,))
+        if limit is None:
+            rows = fetch_alone(connection, sql.STATUS, (max_count,))
+        else:
+            rows = fetch_alone(connection, sql.STATUS_OF_MOST, (max_count, limit))
         return [TopicStatus(*row) for row in rows]
 
     def groups(self, connection: Publishable) -> list[GroupInfo]:

@@ -7,12 +7,14 @@ name, and ``content-type`` for ``datacontenttype``.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..codecs import codec_of
 from ..errors import InvalidArgument
 from ..payloads import NewMessage, members
 
@@ -80,7 +82,10 @@ def to_event(message: _Message) -> dict[str, Any]:
     """Return a message as a CloudEvent in the JSON format, bytes as ``data_base64``.
 
     It fills in what the headers lack: the message's id, ``/TOPIC`` as the source, the topic as the
-    type, and the time of publishing.
+    type, and the time of publishing. A model, dataclass or struct becomes the JSON of its type.
+
+    Raises:
+        InvalidArgument, PayloadError: the payload has no JSON form.
     """
     event: dict[str, Any] = {
         name.removeprefix("ce_"): value
@@ -101,8 +106,19 @@ def to_event(message: _Message) -> dict[str, Any]:
     if isinstance(message.payload, bytes):
         event["data_base64"] = base64.b64encode(message.payload).decode()
     elif message.payload is not None:
-        event["data"] = message.payload
+        event["data"] = _data(message.payload)
     return event
+
+
+def _data(payload: Any) -> Any:
+    """Return a payload as a JSON value: that of a ``Topic`` with a type may be any object."""
+    if isinstance(payload, (dict, list, str, int, float)):
+        return payload
+    kind: Any = type(payload)
+    return _codec_of(kind).encode(payload)
+
+
+_codec_of = functools.lru_cache(100)(codec_of)
 
 
 def _fields(event: Any) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class AsyncIngest:
         queue: RabbitMQ's queue, Kafka's topic, or NATS's stream.
         topic: the topic to publish to.
         group: Kafka's consumer group, or the name of NATS's durable consumer.
-        batch: the most messages in one transaction.
+        batch_size: the most messages in one transaction.
         dedup_window: how long ids are remembered.
         refused: the topic for messages that the database refuses; by default ``TOPIC.refused``.
 
@@ -112,7 +112,7 @@ class AsyncIngest:
         InvalidArgument: the URL, a name or an option cannot work.
     """
 
-    @old_spelling({"source": "broker_url", "window": "dedup_window"})
+    @old_spelling({"source": "broker_url", "window": "dedup_window", "batch": "batch_size"})
     def __init__(
         self,
         dsn: str,
@@ -121,13 +121,13 @@ class AsyncIngest:
         queue: str,
         topic: TopicName,
         group: str = "durable-notify",
-        batch: int = 500,
+        batch_size: int = 500,
         dedup_window: Seconds = WINDOW,
         refused: str | None = None,
     ) -> None:
         topic = check_topic(topic)
         self._refused = check_topic(f"{topic}.refused" if refused is None else refused)
-        check_count("batch", batch, 10_000)
+        check_count("batch_size", batch_size, 10_000)
         for what, name in (("queue", queue), ("group", group)):
             if not isinstance(name, str) or not name:
                 raise InvalidArgument(f"{what} must be a str that is not empty, not {name!r}")
@@ -135,7 +135,7 @@ class AsyncIngest:
         self._source: Source = broker_class(broker_url, "Source")(broker_url, queue, group)
         self._dsn = dsn
         self._topic = topic
-        self._batch = batch
+        self._batch_size = batch_size
         # JSON passes unchanged: decoding and encoding would change a number of 20 digits.
         self._publisher = AsyncPublisher(dumps=str, trace=False)
         self._connection = AsyncReconnectingConnection(
@@ -175,7 +175,7 @@ class AsyncIngest:
             try:
                 if failures:
                     await self._source.connect()
-                received = await self._source.receive(self._batch)
+                received = await self._source.receive(self._batch_size)
                 failures = 0
                 if received:
                     await self._publish(received)

@@ -12,6 +12,7 @@ import functools
 import logging
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -168,10 +169,9 @@ class _Producer:
     async def send(
         self, messages: Sequence[BrokerMessage], report: Report | None = None
     ) -> list[Outcome]:
-        batch = _Batch(len(messages), report)
+        batch = _Batch(messages, self._outcome_of, report)
         for index, message in enumerate(messages):
-            of = functools.partial(self._outcome_of, topic=message.route["topic"])
-            outcome = await self._produce(message, batch.putter(index, of))
+            outcome = await self._produce(message, functools.partial(batch.receive, index))
             if outcome is not None:
                 batch.put(index, outcome)
         await batch.done
@@ -195,13 +195,13 @@ class _Producer:
             except BufferError:
                 await asyncio.sleep(0.01)  # its queue is full
             except self._kafka.KafkaException as error:
-                return _final(self._outcome_of(error.args[0], topic=message.route["topic"]))
+                return _final(self._outcome_of(error.args[0], message.route["topic"]))
             except UNCARRIED as error:
                 return Rejected(f"Kafka cannot carry it: {kind_of(error)}")
             else:
                 return None
 
-    def _outcome_of(self, error: Any, *, topic: str) -> Any:
+    def _outcome_of(self, error: Any, topic: str) -> Outcome:
         if error is None:
             self._working.note(topic)
             return Sent()
@@ -224,31 +224,43 @@ def _final(outcome: Outcome) -> Outcome:
 
 
 class _Batch:
-    """Collects the outcomes of some messages from another thread."""
+    """Collects the outcomes of some messages, most of them from another thread."""
 
-    def __init__(self, size: int, report: Report | None) -> None:
-        self._report = report
+    def __init__(
+        self,
+        messages: Sequence[BrokerMessage],
+        outcome_of: Callable[[Any, str], Outcome],
+        report: Report | None,
+    ) -> None:
+        self._messages, self._outcome_of, self._report = messages, outcome_of, report
         self._loop = asyncio.get_running_loop()
-        self._mutex = threading.Lock()
-        self._left = size
-        self.outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * size
+        self._received: deque[tuple[int, Any]] = deque()
+        self._will_take = False
+        self._left = len(messages)
+        self.outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * len(messages)
         self.done: asyncio.Future[None] = self._loop.create_future()
 
-    def putter(self, index: int, outcome_of: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
-        return lambda error, _message: self.put(index, outcome_of(error))
+    def receive(self, index: int, error: Any, _message: Any) -> None:
+        """Receive a delivery report, in the thread of the producer."""
+        self._received.append((index, error))
+        # Many reports arrive at once: wake the loop once for all of them.
+        if not (self._will_take or self._loop.is_closed()):
+            self._will_take = True
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._will_take = False  # Trap: first, because the other thread appends and then asks
+        while self._received:
+            index, error = self._received.popleft()
+            self.put(index, self._outcome_of(error, self._messages[index].route["topic"]))
 
     def put(self, index: int, outcome: Outcome) -> None:
-        with self._mutex:
-            self.outcomes[index] = outcome
-            self._left -= 1
-            left = self._left
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, index, outcome, not left)
-
-    def _tell(self, index: int, outcome: Outcome, is_last: bool) -> None:
+        """Record an outcome, in the event loop."""
+        self.outcomes[index] = outcome
+        self._left -= 1
         if self._report is not None and not isinstance(outcome, (Unconfirmed, _TooLarge)):
             self._report(index, outcome)
-        if is_last and not self.done.done():
+        if not self._left and not self.done.done():
             self.done.set_result(None)
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import json
 import re
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerUnavailable, InvalidArgument
@@ -30,7 +33,7 @@ from .broker import (
 from .ingest import IncomingMessage, put
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
@@ -45,6 +48,8 @@ ACK_WAIT = 20.0
 _OF_CLIENT = ("BadHeaderError", "BadSubjectError", "MaxPayloadError")
 #: How long to wait for messages before a check whether any can arrive, in seconds.
 IDLE = 5.0
+#: The status by which a server says that no stream and no subscriber takes a message.
+_NO_RESPONDERS = "503"
 _NAME = re.compile(r"[!-9;-~]+")
 _PLAIN = re.compile(r"(?![\" ])[ -~]*(?<! )")
 _NOT_IN_SUBJECT = re.compile("[\x00-\x20\x7f*>]")
@@ -67,9 +72,8 @@ class Relay:
         if not url_parts(url).hostname:
             raise InvalidArgument("the URL names no host: write nats://USER:PASSWORD@HOST:4222")
         self._url = url
-        self._client: Any = None
+        self._acks: _Acks | None = None
         self._connecting = asyncio.Lock()
-        self._broken = asyncio.Event()
         self._working = WorkingRoutes()
 
     def check(self, field: str, template: str) -> None:
@@ -80,7 +84,7 @@ class Relay:
 
     async def connect(self, routes: Routes) -> None:
         """Connect, and check that there are streams for the subjects."""
-        stream = (await self._connected()).jetstream(timeout=PATIENCE)
+        stream = (await self._connected()).stream
         try:
             await stream.account_info()
             for subject in sorted(routes.fixed("subject")):
@@ -97,48 +101,73 @@ class Relay:
 
     async def close(self) -> None:
         """Disconnect."""
-        client, self._client = self._client, None
-        if client is not None:
+        acks, self._acks = self._acks, None
+        if acks is not None:
             with contextlib.suppress(Exception):
-                await client.close()
+                await acks.client.close()
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         """Send messages, those of an ordering key one after the other."""
-        stream = (await self._connected()).jetstream(timeout=PATIENCE)
-        # Trap: a message in flight on a broken connection receives no answer, and times out.
-        return await by_ordering_key(
-            messages, lambda each: self._publish(stream, each), report, self._broken
-        )
+        acks = await self._connected()
+        expiring = asyncio.create_task(acks.expire())
+        try:
+            # Trap: a message in flight on a broken connection receives no answer, and times out.
+            return await by_ordering_key(
+                messages, functools.partial(self._begin, acks), report, acks.broken
+            )
+        finally:
+            expiring.cancel()
 
-    async def _connected(self) -> Any:
+    async def _connected(self) -> _Acks:
         async with self._connecting:
-            if self._client is None or not self._client.is_connected:
+            if self._acks is None or not self._acks.client.is_connected:
                 await self.close()
-                self._broken = asyncio.Event()
-                self._client = await connect(self._nats, self._url, self._broken)
-            return self._client
+                broken = asyncio.Event()
+                client = await connect(self._nats, self._url, broken)
+                stream = client.jetstream(timeout=PATIENCE)
+                outcome_of = functools.partial(self._outcome_of_answer, stream)
+                acks = _Acks(client, stream, broken, outcome_of)
+                try:
+                    await acks.subscribe()
+                except (self._errors.Error, OSError) as error:
+                    raise BrokerUnavailable(f"NATS breaks off: {error_text(error)}") from error
+                self._acks = acks
+            return self._acks
 
-    async def _publish(self, stream: Any, message: BrokerMessage) -> Outcome:
+    async def _begin(
+        self, acks: _Acks, message: BrokerMessage
+    ) -> Outcome | asyncio.Future[Outcome]:
         subject = message.route["subject"]
         headers = _headers(message)
-        max_payload = self._client.max_payload if self._client is not None else 0
         flaw = _flaw_of_subject(subject) or _flaw_of_headers(
-            headers, len(message.body), max_payload
+            headers, len(message.body), acks.client.max_payload
         )
         if flaw is not None:
             return Rejected(flaw)
         try:
-            await stream.publish(subject, message.body, headers=headers, timeout=PATIENCE)
+            return await acks.publish(subject, message.body, headers)
         except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
-            return await self._outcome_of(error, stream, subject)
+            return self._outcome_of(error, subject)
+
+    def _outcome_of_answer(
+        self, stream: Any, subject: str, answer: Any
+    ) -> Outcome | Awaitable[Outcome]:
+        """Return the outcome by a stream's answer; None: there was none in time."""
+        if answer is None or (answer.headers or {}).get("Status") == _NO_RESPONDERS:
+            return self._no_stream(stream, subject)
+        try:
+            said = json.loads(answer.data)
+            if "error" in said:
+                raise self._js.APIError.from_error(said["error"])
+            _ = said["stream"], said["seq"]
+        except (self._js.APIError, *UNCARRIED) as error:
+            return self._outcome_of(error, subject)
         self._working.note(subject)
         return Sent()
 
-    async def _outcome_of(self, error: Exception, stream: Any, subject: str) -> Outcome:
+    def _outcome_of(self, error: Exception, subject: str) -> Outcome:
         outcome: Outcome = Unconfirmed(f"NATS did not confirm: {error_text(error)}")
-        if isinstance(error, (self._js.NoStreamResponseError, TimeoutError)):
-            outcome = await self._no_stream(stream, subject)
-        elif isinstance(error, self._js.APIError):
+        if isinstance(error, self._js.APIError):
             words = f"NATS says: {error.description} ({error.err_code})"
             if error.err_code in FINAL:
                 outcome = Rejected(words)
@@ -169,6 +198,85 @@ class Relay:
     @staticmethod
     async def _stream_of(stream: Any, subject: str) -> None:
         await stream.find_stream_name_by_subject(subject)
+
+
+class _Acks:
+    """A connection, and the answers of streams to what is published through it.
+
+    The client has an own function for that, which starts a task and a timer for each message.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        stream: Any,
+        broken: asyncio.Event,
+        outcome_of: Callable[[str, Any], Outcome | Awaitable[Outcome]],
+    ) -> None:
+        self.client, self.stream, self.broken = client, stream, broken
+        self._outcome_of = outcome_of
+        self._loop = asyncio.get_running_loop()
+        self._inbox = client.new_inbox()
+        self._numbers = itertools.count()
+        #: By the subject of the answer, in the order of publishing.
+        self._waiting: dict[str, tuple[float, str, asyncio.Future[Outcome]]] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+
+    async def subscribe(self) -> None:
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str]
+    ) -> asyncio.Future[Outcome]:
+        """Publish a message; return a future of its outcome. Raises what the client raises."""
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting[reply] = self._loop.time(), subject, future
+        try:
+            await self.client.publish(subject, body, reply, headers)
+        except BaseException:
+            del self._waiting[reply]
+            raise
+        return future
+
+    async def expire(self) -> None:
+        """Give up what has had no answer for ``PATIENCE``."""
+        while True:
+            await asyncio.sleep(PATIENCE / 10)
+            for reply, (since, _, _) in list(self._waiting.items()):
+                if self._loop.time() - since < PATIENCE:
+                    break
+                self._answered(reply, None)
+
+    async def _receive(self, answer: Any) -> None:
+        self._answered(answer.subject, answer)
+
+    def _answered(self, reply: str, answer: Any) -> None:
+        _, subject, future = self._waiting.pop(reply, (0.0, "", None))
+        if future is None or future.done():
+            return
+        try:
+            outcome = self._outcome_of(subject, answer)
+        except Exception as error:  # noqa: BLE001 - for the caller, not for the client's log
+            future.set_exception(error)
+            return
+        if isinstance(outcome, Awaitable):
+            looking = asyncio.create_task(_resolve(future, outcome))
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+        else:
+            future.set_result(outcome)
+
+
+async def _resolve(future: asyncio.Future[Outcome], awaitable: Awaitable[Outcome]) -> None:
+    try:
+        outcome = await awaitable
+    except Exception as error:  # noqa: BLE001 - for the caller
+        if not future.done():
+            future.set_exception(error)
+        return
+    if not future.done():
+        future.set_result(outcome)
 
 
 async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
@@ -205,18 +313,30 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 def _headers(message: BrokerMessage) -> dict[str, str]:
     headers = {}
     for name, value in message.all_headers("ce-").items():
-        # Trap: a publisher's Nats-Rollup would purge the stream. And a client takes a message with
-        # a Status for one of the server's own, and drops it.
-        steers = name.lower().startswith("nats-") or name.lower() == "status"
-        kept = f"x-{name}" if steers else name
-        headers[kept] = value if _PLAIN.fullmatch(value) else json.dumps(value)
+        headers[_kept(name)] = value if _PLAIN.fullmatch(value) else json.dumps(value)
     headers["content-type"] = message.content_type
     headers["Nats-Msg-Id"] = message.id
     return headers
 
 
+@functools.lru_cache(1000)
+def _kept(name: str) -> str:
+    """Return the name under which a publisher's header is sent.
+
+    Trap: a publisher's Nats-Rollup would purge the stream. And a client takes a message with a
+    Status for one of the server's own, and drops it.
+    """
+    steers = name.lower().startswith("nats-") or name.lower() == "status"
+    return f"x-{name}" if steers else name
+
+
+@functools.lru_cache(1000)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
 def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) -> str | None:
-    bad = next((name for name in headers if not _NAME.fullmatch(name)), None)
+    bad = next((name for name in headers if not _is_name(name)), None)
     if bad is not None:
         return f"NATS cannot carry a header of the name {bad[:40]!r}"
     # Trap: the client checks only the body. The server counts headers too, and closes the

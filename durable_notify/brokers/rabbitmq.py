@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,9 @@ class Relay:
     fields: Mapping[str, str] = {"exchange": "amq.topic", "routing_key": "{topic}"}
 
     def __init__(self, url: str) -> None:
-        self._pika, self._errors = client_of("rabbitmq", "aio_pika", "aio_pika.exceptions")
+        self._pika, self._errors, self._spec = client_of(
+            "rabbitmq", "aio_pika", "aio_pika.exceptions", "pamqp.commands"
+        )
         check_url(url)
         self._url = url
         self._connection: Any = None
@@ -108,9 +111,7 @@ class Relay:
         confirm the other messages in flight.
         """
         channel = await self._channel()
-        outcomes = await by_ordering_key(
-            messages, lambda message: self._publish(channel, message), report
-        )
+        outcomes = await by_ordering_key(messages, functools.partial(self._begin, channel), report)
         if not channel.is_closed:
             self._put_back(channel)
         if any(isinstance(outcome, _Suspect) for outcome in outcomes):
@@ -150,6 +151,9 @@ class Relay:
         if channel is not None and not channel.is_closed:
             self._put_back(channel)
 
+    async def _begin(self, channel: Any, message: BrokerMessage) -> asyncio.Future[Outcome]:
+        return asyncio.create_task(self._publish(channel, message))
+
     async def _publish(
         self, channel: Any, message: BrokerMessage, *, alone: bool = False
     ) -> Outcome:
@@ -163,8 +167,13 @@ class Relay:
         try:
             if name not in self._known and (problem := await self._missing(name)) is not None:
                 return self._working.outcome(_route(message), f"RabbitMQ says: {problem}")
-            exchange = await channel.get_exchange(name, ensure=False)
-            await exchange.publish(self._message(message, headers), routing_key, mandatory=True)
+            raw = await channel.get_underlay_channel()
+            await raw.basic_publish(
+                message.body, exchange=name, routing_key=routing_key, mandatory=True,
+                properties=self._properties(message, headers),
+                # Trap: otherwise each message waits until the one before is written.
+                wait=False,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - sorted, and raised if it is none of these
             return self._outcome_of(error, message, alone=alone)
         self._working.note(_route(message))
@@ -205,12 +214,11 @@ class Relay:
             raise error
         return outcome
 
-    def _message(self, message: BrokerMessage, headers: dict[str, str]) -> Any:
-        return self._pika.Message(
-            message.body,
+    def _properties(self, message: BrokerMessage, headers: dict[str, str]) -> Any:
+        return self._spec.Basic.Properties(
             headers=headers,
             content_type=message.content_type,
-            delivery_mode=self._pika.DeliveryMode.PERSISTENT,
+            delivery_mode=2,  # persistent
             message_id=message.id,
             timestamp=message.published_at,
         )

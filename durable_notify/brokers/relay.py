@@ -15,12 +15,12 @@ import json
 import logging
 import time
 import traceback
-from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._async.concurrency import on_signals
 from .._async.consumer.consumer import AsyncConsumer
+from .._core.checks import check_count
 from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
@@ -43,7 +43,7 @@ from .cloudevents import to_event
 from .routes import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import TypeAlias, Unpack
 
     from .._async.consumer.message import AsyncMessage
@@ -64,6 +64,8 @@ GRACE = 5.0
 WORKERS = 2
 #: After how many seconds a waiting batch lets later ones pass, and how many may wait like that.
 ASIDE = 1.0
+#: After how many seconds the first confirmed messages of a batch are settled, if others are not.
+SETTLE_AFTER = 0.05
 MAX_ASIDE = 8
 #: How often a message fails while others pass before its group's backoff applies.
 PASSED = 10
@@ -72,6 +74,7 @@ ENOUGH = 5
 #: How long a broker may be silent before a warning, in seconds.
 SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Text(Decoder):
@@ -112,15 +115,14 @@ class AsyncRelay:
             ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
             ``Routes``.
         cloudevents: send each message as a CloudEvent in the JSON format.
-        batch: the most messages in flight in one batch.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
-        options: those of ``ConsumerOptions``.
+        options: those of ``ConsumerOptions``; two batches of ``batch_size`` are in flight.
 
     Raises:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
-    @old_spelling({"to": "broker_url", **INTERVALS}, of_group=True)
+    @old_spelling({"to": "broker_url", "batch": "batch_size", **INTERVALS}, of_group=True)
     def __init__(
         self,
         dsn: str,
@@ -130,18 +132,19 @@ class AsyncRelay:
         topics: Iterable[TopicName],
         routes: Mapping[str, Mapping[str, str]] | None = None,
         cloudevents: bool = False,
-        batch: int = 500,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
         self._broker: Broker = broker_class(broker_url, "Relay")(broker_url)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
+        size = options.setdefault("batch_size", 500)
+        check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
-        options.setdefault("prefetch", WORKERS * batch)
+        options.setdefault("prefetch", WORKERS * size)
         self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
-        self._consumer._check_batches(batch, 0, WORKERS)  # noqa: SLF001 - ours
-        self._batch = batch
+        self._consumer._check_batches(size, 0, WORKERS)  # noqa: SLF001 - ours
+        self._batch_size = size
         self._cloudevents = cloudevents
         self._stopping = asyncio.Event()
         self._throttle = LogThrottle()
@@ -191,7 +194,7 @@ class AsyncRelay:
         self._consumer.stop()
 
     async def _work(self) -> None:
-        async for batch in self._consumer.batches(size=self._batch):
+        async for batch in self._consumer.batches(size=self._batch_size):
             task = asyncio.create_task(self._relay(batch))
             self._under_way.add(task)
             task.add_done_callback(self._over)
@@ -241,11 +244,11 @@ class AsyncRelay:
     async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
         """Send messages; None if the relay stopped meanwhile and the broker took too long.
 
-        Each confirmed message is settled at once, independently of the others.
+        What is confirmed is settled soon, independently of the others.
 
         `alone`: one after the other, because one of them may break the connection for all.
         """
-        report = self._in_order(left)
+        report = _Report(left, self._settle)
         messages = [outgoing for _, outgoing in left]
         sending = self._one_by_one(messages, report) if alone else self._tried(messages, report)
         waiting = asyncio.create_task(self._say_it_waits(len(messages)))
@@ -253,25 +256,7 @@ class AsyncRelay:
             return await unless_set(self._stopping, sending, GRACE)
         finally:
             waiting.cancel()
-
-    def _in_order(self, left: _Left) -> Report:
-        """Return a report that settles a message once all earlier ones of its key are settled."""
-        known: dict[int, Outcome] = {}
-        queues: dict[object, deque[int]] = {}
-        for index, (_, outgoing) in enumerate(left):
-            queues.setdefault(outgoing.ordering_key, deque()).append(index)
-
-        def report(index: int, outcome: Outcome) -> None:
-            key = left[index][1].ordering_key
-            known[index] = outcome
-            queue = deque([index]) if key is None else queues[key]
-            while queue and queue[0] in known:
-                message = left[queue[0]][0]
-                if not message.is_settled:  # otherwise it was, with an earlier one of its key
-                    self._settle(message, known[queue[0]])
-                queue.popleft()
-
-        return report
+            report.settle()
 
     async def _tried(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         try:
@@ -358,7 +343,7 @@ class AsyncRelay:
             plain = "application/octet-stream" if is_data else "application/json"
             kind = str(headers.pop("content-type", plain))
         published = message.published_at.astimezone(UTC)
-        micros = (published - _EPOCH) // timedelta(microseconds=1)
+        micros = (published - _EPOCH) // _MICROSECOND
         return BrokerMessage(
             id=f"{message.id}-{micros}",
             topic=message.topic,
@@ -370,6 +355,41 @@ class AsyncRelay:
             route=self._routes.of(message.topic, message.key, message.id),
             ordering_key=message._ordering_key,  # noqa: SLF001 - what its group keeps in order
         )
+
+
+class _Report:
+    """Settles the messages of a batch by their outcomes: each after all earlier ones of its key.
+
+    Many at once: a broker confirms some messages at a time, and each settling costs the database.
+    """
+
+    def __init__(self, left: _Left, settle: Callable[[AsyncMessage, Outcome], None]) -> None:
+        self._left, self._settle = left, settle
+        self._known: dict[int, Outcome] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self, index: int, outcome: Outcome) -> None:
+        self._known[index] = outcome
+        if len(self._known) == len(self._left):
+            self.settle()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_AFTER, self.settle)
+
+    def settle(self) -> None:
+        """Settle what can be settled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        unknown = set()  # the keys of messages without an outcome so far
+        for index, (message, outgoing) in enumerate(self._left):
+            key = outgoing.ordering_key
+            if key in unknown or message.is_settled:
+                continue  # if it is settled, that was with an earlier one of its key
+            outcome = self._known.get(index)
+            if outcome is not None:
+                self._settle(message, outcome)
+            elif key is not None:
+                unknown.add(key)
 
 
 def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:

@@ -55,9 +55,13 @@ class Routes:
                 check(field, template)
             self._rules[pattern] = {**fields, **values}
         self._found: dict[str, Mapping[str, str]] = {}
+        self._filled: dict[str, dict[str, str]] = {}  # of topics whose fields are always the same
 
     def of(self, topic: str, key: str | None, message_id: int) -> dict[str, str]:
         """Return the fields filled in for a message."""
+        filled = self._filled.get(topic)
+        if filled is not None:
+            return filled
         values = self._found.get(topic)
         if values is None:
             values = next(
@@ -65,20 +69,28 @@ class Routes:
                 self._fields,
             )
             self._found[topic] = values
-        return {
-            field: template.format(topic=topic, key=key or "", id=message_id)
-            if "{" in template or "}" in template
-            else template
-            for field, template in values.items()
-        }
+            if all(_names(template) <= {"topic"} for template in values.values()):
+                self._filled[topic] = _fill(values, topic, "", "")
+        return _fill(values, topic, key or "", message_id)
 
     def fixed(self, field: str) -> set[str]:
         """Return the mapping's values of a field that are the same for all messages."""
         return {
             rule[field].format(topic="", key="", id="")
             for rule in self._rules.values()
-            if all(name is None for _, name, _, _ in string.Formatter().parse(rule[field]))
+            if not _names(rule[field])
         }
+
+
+def _fill(values: Mapping[str, str], topic: str, key: str, message_id: object) -> dict[str, str]:
+    return {
+        field: template.format(topic=topic, key=key, id=message_id)
+        for field, template in values.items()
+    }
+
+
+def _names(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
 
 
 def parse_routes(lines: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -32,7 +32,8 @@ def _rights(command: Any) -> Any:
             click.option("--read", metavar="PATTERN", multiple=True,
                          help="Read these topics without a group; may be repeated."),
             click.option("--observe", is_flag=True,
-                         help="See status, audit and dead letters of everything."),
+                         help="See status, audit, dead letters and retries of everything, without "
+                              "payloads."),
             click.option("--insert", is_flag=True,
                          help="Run INSERT statements on the outbox, into all topics."),
             click.option("--maintain", is_flag=True,

@@ -50,7 +50,7 @@ def ingest(
     acknowledged to the broker; redelivered ones are published once. SIGTERM and Ctrl-C end it.
     """
     make = functools.partial(
-        AsyncIngest, broker_url=source, queue=queue, topic=to, group=group, batch=batch,
+        AsyncIngest, broker_url=source, queue=queue, topic=to, group=group, batch_size=batch,
         dedup_window=window, refused=refused,
     )  # fmt: skip
     make("")  # refuses invalid arguments before it looks for a database

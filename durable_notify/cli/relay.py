@@ -67,7 +67,7 @@ def relay(
     given = parse_routes(routes)  # before it looks for a database
     make = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
-        cloudevents=cloudevents, batch=batch, listen_dsn=listen_dsn, lease=lease,
+        cloudevents=cloudevents, batch_size=batch, listen_dsn=listen_dsn, lease=lease,
         until_empty=until_empty,
     )  # fmt: skip
     make("", group=group)  # refuses invalid arguments

@@ -67,9 +67,15 @@ KINDS: dict[str, Kind] = {
         "Run it again once PostgreSQL answers. If the connection breaks at the same point "
         "again, read the server's log.",
     ),
+    "check-too-slow": Kind(
+        "note",
+        "What they check may be in order or not. A busy server, or one without statistics, answers "
+        "slowly.",
+        "Run it again when the server is less busy, and after: ANALYZE",
+    ),
     "not-looked-at": Kind(
         "note",
-        "This role may not see something, or it did not answer in time. It may be in order or not.",
+        "This role may not see something. It may be in order or not.",
         "Run the doctor as the owner of the schema, with pg_read_all_stats: GRANT "
         "pg_read_all_stats TO {role};",
     ),
@@ -281,6 +287,13 @@ KINDS: dict[str, Kind] = {
         "no longer ask for the topic, or those that do are stopped.",
         "Start a consumer that reads the topic. If the group does not need it any more: "
         "durable-notify group unsubscribe {group} {topic}",
+    ),
+    "pattern-unclaimed": Kind(
+        "warning",
+        "The group is not subscribed to these topics, so retention may remove their messages "
+        "before the group gets them. Only its consumers, and maintenance, find new topics.",
+        "Start a consumer that reads the pattern. If the group does not need it any more: "
+        "durable-notify group unsubscribe {group} '{pattern}'",
     ),
     "group-paused": Kind(
         "note",

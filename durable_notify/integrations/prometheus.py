@@ -47,13 +47,26 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-_STATUS = (
-    "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
-    "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
-    " deferred, leases, leased, dead, COALESCE(GREATEST(0, EXTRACT("
-    "epoch FROM pg_catalog.clock_timestamp() - oldest_unsettled)), 0)::float8, retrying, parked"
-    " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
-)
+#: The pairs of group and topic that are latest; with a NULL topic the groups, and their pairs.
+_STATUS = """
+    WITH found AS MATERIALIZED (
+        SELECT topic, group_name, unread, oldest_unread, deferred, leases, leased, dead,
+               oldest_unsettled, retrying, parked
+          FROM durable_notify.status(%s) WHERE group_name IS NOT NULL),
+    shown AS (
+        (SELECT f.*, 1 AS pairs FROM found f
+          ORDER BY f.oldest_unsettled, f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
+        UNION ALL
+        SELECT NULL, f.group_name, sum(f.unread), min(f.oldest_unread), sum(f.deferred),
+               sum(f.leases), sum(f.leased), sum(f.dead), min(f.oldest_unsettled),
+               sum(f.retrying), sum(f.parked), count(*)
+          FROM found f GROUP BY f.group_name)
+    SELECT s.topic, s.group_name, s.unread,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unread)), 0)::float8,
+           s.deferred, s.leases, s.leased, s.dead,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unsettled)), 0)::float8,
+           s.retrying, s.parked, s.pairs
+      FROM shown s CROSS JOIN pg_catalog.clock_timestamp() AS n (now)"""
 #: The metrics of a scrape from the database, in the order of the query's columns.
 GAUGES = {
     "unread_messages": "Messages that were never delivered; estimated above 10,000.",
@@ -211,6 +224,9 @@ class Metrics(Middleware):
 class StatusCollector(Collector):
     """Asks the database for the lag of every group, at each scrape: ``registry.register(it)``.
 
+    Every group has metrics that sum up its topics. The ``max_pairs`` pairs of group and topic that
+    are latest also have metrics of their own, so the size of a scrape is bounded.
+
     If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
     and the other metrics of the process, and a warning is logged once a minute. One process with a
     collector is enough; several report the same.
@@ -218,16 +234,19 @@ class StatusCollector(Collector):
     Args:
         dsn: a libpq connection string or URI, of a role that may see the groups.
         timeout: how many seconds the database may take to answer.
+        max_pairs: how many pairs of group and topic have metrics of their own.
     """
 
-    def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
+    def __init__(
+        self, dsn: str, *, timeout: float = 5.0, max_count: int = 10_000, max_pairs: int = 1_000
+    ) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
             raise InvalidArgument(
                 f"timeout must be more than 0 and at most 60 seconds, not {timeout!r}"
             )
         check_dsn(dsn)
         self._timeout = timeout
-        self._max_count = max_count
+        self._limits = (max_count, max_pairs)
         self._connection = ReconnectingConnection(
             dsn, "metrics", ConnectionRegistry(), timeout, timeout
         )
@@ -276,7 +295,7 @@ class StatusCollector(Collector):
 
     def _fetch(self, answer: Future[dict[str, Rows]]) -> None:
         try:
-            found = {"status": self._connection.fetch(_STATUS, (self._max_count,))}
+            found = {"status": self._connection.fetch(_STATUS, self._limits)}
             for name, (_, _, query) in UPKEEP.items():
                 if name != "topic_bytes":
                     found[name] = self._connection.fetch(query, ())
@@ -292,11 +311,22 @@ class StatusCollector(Collector):
     def _families(self, found: dict[str, Rows] | None) -> Iterable[GaugeMetricFamily]:
         up = "Whether the database has answered how far groups are behind."
         yield GaugeMetricFamily("durable_notify_up", up, value=float(found is not None))
+        rows = found["status"] if found else ()
+        pairs = [row for row in rows if row[0] is not None]
+        groups = [row for row in rows if row[0] is None]
         for index, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
-            for row in found["status"] if found else ():
+            for row in pairs:
                 family.add_metric([row[1], row[0]], float(row[index]))
             yield family
+            how = "The most of all topics." if name.endswith("_seconds") else "Over all topics."
+            family = GaugeMetricFamily(f"durable_notify_group_{name}", how, labels=["group"])
+            for row in groups:
+                family.add_metric([row[1]], float(row[index]))
+            yield family
+        hidden = float(sum(row[-1] for row in groups) - len(pairs))
+        text = "Pairs of group and topic without metrics of their own: the least late."
+        yield GaugeMetricFamily("durable_notify_hidden_pairs", text, value=hidden)
         for name, (text, labels, _) in UPKEEP.items():
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=labels)
             for *values, value in found[name] if found else ():

@@ -90,7 +90,9 @@ SET LOCAL check_function_bodies = off;
 -- Claiming: a group's next batch, under a lease
 \ir claim/claim.sql
 \ir claim/claim_alone.sql
+\ir claim/topics_to_claim.sql
 \ir claim/claim_topic.sql
+\ir claim/claim_in_full.sql
 \ir claim/next_batch.sql
 \ir claim/take_deferred.sql
 \ir claim/parked.sql
@@ -147,6 +149,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
+\ir status/places.sql
+\ir status/apart.sql
 \ir status/leases.sql
 \ir status/blocked_keys.sql
 \ir status/audit_entries.sql

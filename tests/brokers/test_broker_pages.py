@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def test_the_page_of_nats() -> None:
 
     for code, words in table.items():
         error = errors.APIError(code=400, description="words", err_code=int(code))
-        outcome = asyncio.run(relay._outcome_of(error, None, "s"))
+        outcome = relay._outcome_of(error, "s")
         assert isinstance(outcome, verdict_of(words)), code
 
 
@@ -99,7 +98,7 @@ def test_the_page_of_kafka() -> None:
     try:
         for code, words in table.items():
             error = confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))
-            outcome = producer._outcome_of(error, topic="t")
+            outcome = producer._outcome_of(error, "t")
             assert isinstance(outcome, verdict_of(words)), code
     finally:
         producer.close()

@@ -145,7 +145,7 @@ async def waits(dsn: str) -> bool:
 
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, inlet: Any) -> None:
     await inlet.fill(*(Given(str(n).encode(), "k") for n in range(300)))
-    async with ingesting(dsn, inlet, batch=10) as ingest:
+    async with ingesting(dsn, inlet, batch_size=10) as ingest:
         await until(lambda: ingest.published >= 50)
         await asyncio.to_thread(broker.kill)
         await asyncio.to_thread(broker.start)
@@ -165,6 +165,12 @@ def test_what_cannot_work() -> None:
     for source in ("redis://h", "http://h", "amqp:///"):
         with pytest.raises(InvalidArgument):
             AsyncIngest("", broker_url=source, queue="p", topic="t")
-    for options in ({"topic": ""}, {"queue": ""}, {"group": ""}, {"batch": 0}, {"dedup_window": 0}):
+    for options in (
+        {"topic": ""},
+        {"queue": ""},
+        {"group": ""},
+        {"batch_size": 0},
+        {"dedup_window": 0},
+    ):
         with pytest.raises(InvalidArgument):
             AsyncIngest("", **{"broker_url": "nats://h", "queue": "p", "topic": "t", **options})  # type: ignore[arg-type]

@@ -142,7 +142,7 @@ async def test_one_that_is_refused_stops_no_other(dsn: str, outlet: Any) -> None
 
 @pytest.mark.slow
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, outlet: Any) -> None:
-    relay = relay_to(dsn, outlet, until_empty=False, batch=20, poll_interval=None)
+    relay = relay_to(dsn, outlet, until_empty=False, batch_size=20, poll_interval=None)
     running = asyncio.create_task(relay.run())
     try:
         publish(dsn, "orders.eu", *numbered(range(300)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -51,7 +52,10 @@ class Broker:
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         if self.down:
             raise BrokerUnavailable("it is down")
-        return await by_ordering_key(messages, self._take, report)
+        return await by_ordering_key(messages, self._begin, report)
+
+    async def _begin(self, message: BrokerMessage) -> asyncio.Future[Outcome]:
+        return asyncio.create_task(self._take(message))
 
     async def _take(self, message: BrokerMessage) -> Outcome:
         outcome = self._judge(message)
@@ -96,11 +100,13 @@ async def test_the_next_of_a_key_waits(dsn: str) -> None:
     assert set(broker.took[:2]) == {"3", "6"}  # strangers do not wait
 
 
-async def test_all_at_once_is_caught() -> None:
-    """The planted fault: the messages of a lane under way at once."""
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_all_at_once_is_caught(later: bool) -> None:
+    """The planted fault: all messages of an ordering key under way at once."""
 
-    async def planted(messages: Sequence[BrokerMessage], send: Any, _: Any) -> list[Outcome]:
-        return list(await asyncio.gather(*map(send, messages)))
+    async def planted(messages: Sequence[BrokerMessage], begin: Any, _: Any) -> list[Outcome]:
+        begun = [await begin(message) for message in messages]
+        return [await one if isinstance(one, asyncio.Future) else one for one in begun]
 
     async def order_of(way: Any) -> list[str]:
         took: list[str] = []
@@ -112,14 +118,68 @@ async def test_all_at_once_is_caught() -> None:
             took.append(message.body.decode())
             return Sent()
 
+        async def begin(message: Any) -> Outcome | asyncio.Future[Outcome]:
+            return asyncio.create_task(send(message)) if later else await send(message)
+
         left = [broker_message(b"1", "lane"), broker_message(b"2", "lane")]
         while left:
-            outcomes = await way(left, send, lambda *_: None)
+            outcomes = await way(left, begin, lambda *_: None)
             left = [p for p, o in zip(left, outcomes, strict=True) if isinstance(o, Unconfirmed)]
         return took
 
     assert await order_of(by_ordering_key) == ["1", "2"]
     assert await order_of(planted) == ["2", "1"]
+
+
+async def test_a_client_that_raises_leaves_nothing_under_way() -> None:
+    never: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    async def begin(message: BrokerMessage) -> asyncio.Future[Outcome]:
+        if message.body == b"1":
+            return never
+        raised: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(raised.set_exception, KeyError("odd"))
+        return raised
+
+    with pytest.raises(KeyError, match="odd"):
+        await by_ordering_key([broker_message(b"1"), broker_message(b"2")], begin, print)
+    assert never.cancelled()
+
+
+async def test_confirmations_are_settled_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker confirms a few at a time. Each settling costs the database, whatever its size."""
+    monkeypatch.setattr(relays, "SETTLE_AFTER", 60.0)
+    settled, report = reporting("a", "b", None)
+    report(0, Sent())
+    report(2, Sent())
+    assert settled == []
+    report(1, Rejected(""))
+    assert settled == [(0, Sent()), (1, Rejected("")), (2, Sent())]
+
+
+async def test_a_settling_waits_for_those_before_in_its_key() -> None:
+    settled, report = reporting("a", "a", "b", None)
+    report(1, Sent())
+    report(2, Sent())
+    report.settle()
+    assert settled == [(2, Sent())]
+    report(0, Sent())
+    report.settle()  # at the end of a sending: the last is not confirmed
+    assert settled == [(2, Sent()), (0, Sent()), (1, Sent())]
+
+
+def reporting(*keys: str | None) -> tuple[list[tuple[int, Outcome]], relays._Report]:
+    settled: list[tuple[int, Outcome]] = []
+
+    def settle(message: Any, outcome: Outcome) -> None:
+        message.is_settled = True
+        settled.append((message.index, outcome))
+
+    left: Any = [
+        (types.SimpleNamespace(index=index, is_settled=False), broker_message(b"", key))
+        for index, key in enumerate(keys)
+    ]
+    return settled, relays._Report(left, settle)
 
 
 def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:
@@ -248,7 +308,9 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
     def judge(message: BrokerMessage) -> Outcome:
         return Unconfirmed("an unknown reason") if b"poison" in message.body else Sent()
 
-    relay = relay_to(Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch=10)
+    relay = relay_to(
+        Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch_size=10
+    )
     number = itertools.count()
     async with relaying(relay):
         async with asyncio.timeout(30):

@@ -105,6 +105,16 @@ def test_intervals(half: Any, old: str) -> None:
         half("", **about, **{old: 7, f"{old}_interval": 7})
 
 
+def test_the_size_of_a_batch() -> None:
+    about: dict[str, Any] = {"broker_url": "nats://h", "group": "g"}
+    with warning("batch= is now batch_size="):
+        relay = AsyncRelay("", **about, topics=["t"], batch=7)
+    assert (relay._batch_size, relay._consumer.options.prefetch) == (7, 14)
+    with warning("batch= is now batch_size="):
+        ingest = AsyncIngest("", **about, queue="q", topic="t", batch=7)
+    assert ingest._batch_size == 7
+
+
 @READERS
 def test_topics_by_position(half: Any) -> None:
     with warning("give topics by name: topics=..."):

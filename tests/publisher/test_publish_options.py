@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from typing import Any
@@ -243,6 +244,24 @@ def test_any_message_is_an_event(conn: Connection, dsn: str) -> None:
     assert event == {
         "specversion": "1.0", "id": str(message_id), "source": "/t.a", "type": "t.a", "data": [1],
     }  # fmt: skip
+
+
+@dataclasses.dataclass
+class Paid:
+    order: int
+    at: dt.datetime
+
+
+def test_a_typed_payload_is_json(conn: Connection, dsn: str) -> None:
+    topic = dn.Topic("t.a", Paid)
+    at = dt.datetime(2026, 1, 31, 9, tzinfo=dt.UTC)
+    dn.Publisher().publish(conn, topic, Paid(7, at))
+    with dn.Consumer(dsn, group="g", topics=[topic], until_empty=True) as consumer:
+        for message in consumer:
+            assert message.payload == Paid(7, at)
+            event = cloudevents.to_event(message)
+            message.ack()
+    assert json.loads(json.dumps(event))["data"] == {"order": 7, "at": "2026-01-31T09:00:00Z"}
 
 
 @pytest.mark.parametrize(

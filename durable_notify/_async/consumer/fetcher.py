@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -127,11 +128,24 @@ class AsyncFetcher:
         if (limit := min(self.free, self.wanted)) <= 0:
             await self._wait_for_room()
             return
-        await self._advance_replays()
+        if self._replaying or not self._replay_at:
+            await self._advance_replays()
+        await self._free_keys()
         if rows := await self._claim(limit):
             await self._pass_on(rows, limit)
+            await self._advance_replays()  # here: nothing delays the claim after a wake-up
         else:
             await self._idle()
+
+    async def _free_keys(self) -> None:
+        """Make outcomes durable whose keys the next messages most likely have.
+
+        Trap: the claim would read these messages only to defer them, until the settle, which may
+        be under way. That costs ten times as much as to deliver them.
+        """
+        if self._buffer.keys_repeat:
+            with contextlib.suppress(*TRANSIENT):  # the loop that flushes reports it
+                await self._lease_manager.flush()
 
     async def _wait_for_room(self) -> None:
         self._full = True
@@ -223,11 +237,12 @@ class AsyncFetcher:
     async def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
         """Add claimed messages to the buffer."""
         self._buffer.fill(rows)
-        self._buffer.low_water = self._batch_sizer.size // 2
+        await checkpoint()  # handlers start before all else
         self._batch_sizer.claimed(full=len(rows) == limit)
+        self._batch_sizer.ahead = not self._buffer.keys_repeat
+        self._buffer.low_water = self._batch_sizer.low_water
         self._busy_poller.found(len(rows), time.monotonic())
         self.subscription.disarm({row[2] for row in rows})
-        await checkpoint()  # handlers start before the next claim
         if len(rows) < limit:
             await self._busy_poll()  # there were no more: let some collect
 
@@ -265,6 +280,7 @@ class AsyncFetcher:
             self._options.poll_interval, idle_poll, due=due, idle=idle
         ):
             self._topic_set.mark_all()  # a message is due, or it is time to poll
+            self._replay_at = 0.0
             if self._emitter and not self._stopping.is_set():
                 self._emitter.emit(Polled(group=self._options.group.name))
             if idle_poll is not None:

@@ -34,6 +34,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "clocks": (server.clocks, "the server's clock and this machine's agree"),
     "clock-back": (server.clock_went_back, "no stored time is in the future"),
     "groups": (groups.unused, "no group without consumers keeps messages"),
+    "patterns": (groups.patterns, "every topic that a group's pattern matches is subscribed"),
     "paused": (groups.paused, "no group is paused for long"),
     "handlers": (groups.handlers, "no handler runs for very long"),
     "unsettled": (groups.unsettled, "what was delivered is settled in time"),
