@@ -178,7 +178,7 @@ REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
 SEEK = (
     "SELECT redelivered, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s, %s)"
 )
 START_REPLAY = (
     "SELECT job_id, total FROM durable_notify.start_replay("
@@ -234,19 +234,23 @@ ACCESS = (
 # Retention
 
 SET_RETENTION = (
-    "SELECT durable_notify.set_retention(%s, %s::interval, %s::bigint, %s, %s, %s::bigint, %s, %s)"
+    "SELECT durable_notify.set_retention(%s, %s::interval, %s::bigint, %s, %s, %s::bigint, %s, %s,"
+    " %s::interval, %s)"
 )
 DELETE_RETENTION = "SELECT durable_notify.delete_retention(%s)"
 RETENTION = (
     "SELECT pattern, EXTRACT(epoch FROM max_age)::float8, max_bytes, when_settled, on_lag,"
-    " alarm_bytes, compact, archive, set_at, set_by FROM durable_notify.retention()"
+    " alarm_bytes, compact, archive, set_at, set_by, EXTRACT(epoch FROM min_age)::float8"
+    " FROM durable_notify.retention()"
 )
+SET_RECORD_AGE = "SELECT durable_notify.set_record_age(%s, %s::interval)"
+RECORD_AGES = "SELECT kind, EXTRACT(epoch FROM age)::float8 FROM durable_notify.record_ages()"
 RETENTION_BLOCKERS = (
     "SELECT topic, group_name, from_id, upto_id, published_at, bytes, alarm"
     " FROM durable_notify.retention_blockers()"
 )
-RETENTION_ALARMS = (
-    "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
+TOPIC_STORAGE = (
+    "SELECT topic, groups, messages, bytes, oldest, pattern FROM durable_notify.topic_storage()"
 )
 LOST_MESSAGES = (
     "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
@@ -255,16 +259,17 @@ LOST_MESSAGES = (
 
 # Maintenance
 
-MAINTENANCE_DUE = (
-    "SELECT NOT EXISTS (SELECT FROM durable_notify.maintenance m WHERE m.done_at >"
-    " pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s))"
+MAY_MAINTAIN = (
+    "SELECT pg_catalog.has_function_privilege('durable_notify.maintain_due(interval)', 'EXECUTE')"
 )
+MAINTAIN_DUE = "SELECT durable_notify.maintain_due(pg_catalog.make_interval(secs => %s))"
 MAINTAIN_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
 MAINTAIN_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
 MAINTAIN_STEP = (
     "SELECT durable_notify.maintain_step(%s, %s, %s,"
     " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
 )
+MAINTAIN_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.maintain_alarms()"
 MAINTAIN_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
 ARCHIVED_TOPICS = (
     "SELECT r.topic FROM durable_notify._topics() AS r (topic)"

@@ -325,8 +325,8 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Without a partition created ahead, new messages go to outbox_default. Maintenance "
         "cannot drop these at once.",
-        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron. A "
-        "long transaction that publishes delays it.",
+        "Run: durable-notify maintain, each minute from a timer, or let consumers do it: "
+        "durable-notify grant ROLE --maintain. A long transaction that publishes delays it.",
     ),
     "partition-held": Kind(
         "warning",
@@ -343,8 +343,9 @@ KINDS: dict[str, Kind] = {
     ),
     "topic-kept-forever": Kind(
         "note",
-        "A topic without retention grows until the disk is full.",
-        "Set how long its messages are kept: durable-notify retention {topic} --age 30d",
+        "A topic from which nothing is removed grows until the disk is full.",
+        "Set how long its messages are kept, read or not: durable-notify retention {topic} --age "
+        "30d, or --forever if you mean it",
     ),
     "retention-blocked": Kind(
         "warning",
@@ -367,7 +368,8 @@ KINDS: dict[str, Kind] = {
     "maintenance-late": Kind(
         "warning",
         "Until maintenance runs, no message is removed and old bookkeeping is not deleted.",
-        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron.",
+        "Run: durable-notify maintain, each minute from a timer, or let consumers do it: "
+        "durable-notify grant ROLE --maintain",
     ),
     "maintenance-failed": Kind(
         "warning",

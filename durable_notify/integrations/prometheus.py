@@ -32,12 +32,15 @@ from ..middleware import Middleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import LiteralString
 
     from ..middleware import Handling
 
 __all__ = ["Metrics", "StatusCollector", "page"]
 
 log = logging.getLogger("durable_notify")
+
+Rows = list[tuple[Any, ...]]
 
 #: From a claim on an idle database to a handler that calls other services.
 BUCKETS = (
@@ -76,6 +79,43 @@ GAUGES = {
     "retrying_messages": "Messages that failed and wait for a retry; at most 10,000.",
     "parked_messages": "Messages that wait for an earlier one of their key; at most 10,000.",
 }
+
+#: More of them, each with its labels and its query: the labels' values, and the value.
+UPKEEP: dict[str, tuple[str, list[str], LiteralString]] = {
+    "oldest_lease_seconds": (
+        "How long the consumers of a group have held the message that they hold longest.",
+        ["group", "topic"],
+        (
+            "SELECT group_name, topic, GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp()"
+            " - pg_catalog.min(claimed_at)))::float8 FROM durable_notify.leases() GROUP BY 1, 2"
+        ),
+    ),
+    "lost_messages": (
+        "Messages that a group lost to retention, as far as the records go back.",
+        ["group", "topic"],
+        (
+            "SELECT group_name, topic, pg_catalog.sum(messages)::float8"
+            " FROM durable_notify.lost_messages() GROUP BY 1, 2"
+        ),
+    ),
+    "maintenance_seconds": (
+        "How long ago a round of maintenance ended.",
+        [],
+        "SELECT GREATEST(0, seconds) FROM durable_notify.maintenance_status()",
+    ),
+    "maintenance_failed_steps": (
+        "How many steps of the last round of maintenance failed.",
+        [],
+        "SELECT failed FROM durable_notify.maintenance_status()",
+    ),
+    "topic_bytes": (
+        "About how much a topic takes, indexes included; sampled every five minutes.",
+        ["topic"],
+        "SELECT topic, bytes FROM durable_notify.topic_storage()",
+    ),
+}
+#: How many seconds a sample of sizes is good for.
+SAMPLE_AGE = 300.0
 
 
 class Metrics(Middleware):
@@ -211,7 +251,8 @@ class StatusCollector(Collector):
             dsn, "metrics", ConnectionRegistry(), timeout, timeout
         )
         self._mutex = threading.Lock()
-        self._asked: Future[list[tuple[Any, ...]]] | None = None
+        self._asked: Future[dict[str, Rows]] | None = None
+        self._sampled: tuple[float, Rows] | None = None
         self._throttle = LogThrottle()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -221,7 +262,7 @@ class StatusCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Ask the database."""
         try:
-            rows = self._ask().result(self._timeout)
+            found = self._ask().result(self._timeout)
         except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
             level = self._throttle.level("scraping", error, now)
@@ -230,13 +271,13 @@ class StatusCollector(Collector):
                 level, "metrics: the database did not answer how far groups are behind: %s", what
             )
             return self._families(None)
-        return self._families(rows)
+        return self._families(found)
 
     def close(self) -> None:
         """Close its connection."""
         self._connection.close()
 
-    def _ask(self) -> Future[list[tuple[Any, ...]]]:
+    def _ask(self) -> Future[dict[str, Rows]]:
         """Ask in a thread; until it answers, other scrapes wait for the same answer.
 
         Trap: the driver's connect timeout applies to each address of a host, one after the other.
@@ -252,17 +293,27 @@ class StatusCollector(Collector):
                 ).start()
             return self._asked
 
-    def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
+    def _fetch(self, answer: Future[dict[str, Rows]]) -> None:
         try:
-            answer.set_result(self._connection.fetch(_STATUS, self._limits))
+            found = {"status": self._connection.fetch(_STATUS, self._limits)}
+            for name, (_, _, query) in UPKEEP.items():
+                if name != "topic_bytes":
+                    found[name] = self._connection.fetch(query, ())
+                    continue
+                now = time.monotonic()
+                if self._sampled is None or now - self._sampled[0] > SAMPLE_AGE:
+                    self._sampled = (now, self._connection.fetch(query, ()))
+                found[name] = self._sampled[1]
+            answer.set_result(found)
         except Exception as error:  # noqa: BLE001
             answer.set_exception(error)
 
-    def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
+    def _families(self, found: dict[str, Rows] | None) -> Iterable[GaugeMetricFamily]:
         up = "Whether the database has answered how far groups are behind."
-        yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
-        pairs = [row for row in rows or () if row[0] is not None]
-        groups = [row for row in rows or () if row[0] is None]
+        yield GaugeMetricFamily("durable_notify_up", up, value=float(found is not None))
+        rows = found["status"] if found else ()
+        pairs = [row for row in rows if row[0] is not None]
+        groups = [row for row in rows if row[0] is None]
         for index, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
             for row in pairs:
@@ -276,6 +327,11 @@ class StatusCollector(Collector):
         hidden = float(sum(row[-1] for row in groups) - len(pairs))
         text = "Pairs of group and topic without metrics of their own: the least late."
         yield GaugeMetricFamily("durable_notify_hidden_pairs", text, value=hidden)
+        for name, (text, labels, _) in UPKEEP.items():
+            family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=labels)
+            for *values, value in found[name] if found else ():
+                family.add_metric(values, float(value))
+            yield family
 
 
 def page(registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:

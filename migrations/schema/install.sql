@@ -173,6 +173,8 @@ SET LOCAL check_function_bodies = off;
 \ir retention/still_archiving.sql
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
+\ir retention/record_age.sql
+\ir retention/topic_storage.sql
 \ir retention/lock.sql
 
 -- Partitions of the outbox
@@ -189,10 +191,13 @@ SET LOCAL check_function_bodies = off;
 
 -- Maintenance: rounds of bounded steps
 \ir maintenance/maintain.sql
+\ir maintenance/maintain_due.sql
 \ir maintenance/maintain_begin.sql
 \ir maintenance/maintain_steps.sql
 \ir maintenance/maintain_step.sql
+\ir maintenance/maintain_alarms.sql
 \ir maintenance/maintain_end.sql
+\ir maintenance/maintenance_status.sql
 \ir maintenance/expire_leases.sql
 \ir maintenance/orphans.sql
 \ir maintenance/analyze.sql

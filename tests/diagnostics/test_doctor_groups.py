@@ -158,10 +158,14 @@ def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
 
 def test_a_large_topic_without_retention(dsn: str, conn: Connection) -> None:
     put(conn, 100)
-    conn.execute("ANALYZE durable_notify.outbox_1")
     assert not findings(dsn)
     finding = one("topic-kept-forever", dsn, topic=1000)
     assert (finding.data["topic"], finding.data["bytes"] > 1000) == ("t", True)
+    assert "no group reads it" in finding.what
+    conn.execute("SELECT durable_notify.delete_retention('>')")
+    assert "has no retention" in one("topic-kept-forever", dsn, topic=1000).what
+    retain(conn, "forever => true")
+    assert not findings(dsn, topic=1000), "as it was meant"
     retain(conn, "max_age => '1 year'")
     assert not findings(dsn, topic=1000)
 

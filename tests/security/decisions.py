@@ -9,6 +9,7 @@ import psycopg
 Connection = psycopg.Connection[Any]
 
 GRANTED = {"publisher", "inserter", "consumer", "other", "reader", "observer"}
+MAINTAINERS = {"maintainer"}
 CONSUMERS = {"consumer", "other"}
 OWNER: set[str] = set()
 
@@ -21,13 +22,18 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 BY_HAND = (
     "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
     " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
-    " set_retention delete_retention retention_watermark maintain maintain_begin maintain_steps maintain_step maintain_end"
+    " set_retention delete_retention retention_watermark set_record_age"
     " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name. Only
 #: the owner may call a private function that is not here.
 MAY: dict[str, set[str]] = {
-    **_decided(GRANTED, "_is_owner channel notify_policy min_client_version"),
+    **_decided(GRANTED | MAINTAINERS, "_is_owner min_client_version"),
+    **_decided(GRANTED, "channel notify_policy"),
+    **_decided(
+        MAINTAINERS,
+        "maintain maintain_due maintain_begin maintain_steps maintain_step maintain_alarms maintain_end",
+    ),
     **_decided(
         {"publisher"},
         "publish publish_many notify topic_of_channel _percent_encode"
@@ -45,7 +51,8 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries retention retention_blockers lost_messages",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries"
+        " retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
     **_decided(
         CONSUMERS | {"reader"},
@@ -60,6 +67,7 @@ ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
     "_has_controls", "_doorbell_class", "_family", "_is_message",
     "_no_pattern_waiter", "_try_doorbell", "_release_doorbell",
+    "maintain",  # with a setting it could not commit
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}

@@ -41,7 +41,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "dead-letters": (groups.dead_letters, "no group has many dead letters"),
     "partitions": (retention.partitions, "partitions are ready ahead"),
     "held": (retention.held, "no partition is kept for an old snapshot"),
-    "kept": (retention.kept_forever, "no large topic is without retention"),
+    "kept": (retention.kept_forever, "no large topic is kept for ever"),
     "blockers": (retention.blockers, "no group blocks retention beyond its alarm"),
     "lost-messages": (retention.lost_messages, "no group lost messages recently"),
     "maintenance": (retention.maintenance, "maintenance runs, and all its steps succeed"),

@@ -54,6 +54,7 @@ BEGIN
     missing := pg_catalog.left(COALESCE(NULLIF(missing, ''), topics[1], 'TOPIC'), 255);
     command := pg_catalog.format(CASE action
         WHEN 'observe' THEN 'durable-notify grant %I --observe'
+        WHEN 'maintain' THEN 'durable-notify grant %I --maintain'
         WHEN 'consume' THEN 'durable-notify grant %I --consume %L --group %L'
         ELSE 'durable-notify grant %I --' || action || ' %L'
     END, calling_role, missing, pg_catalog.left(COALESCE(group_name, 'GROUP'), 255));
