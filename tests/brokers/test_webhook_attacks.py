@@ -124,7 +124,7 @@ async def test_a_check_of_the_url_is_caught(
         import ssrfguard
 
         target = policy.check_url(f"http://localhost:{receiver.port}/")
-        ssrfguard.resolve(target, policy=policy, resolver=names)  # it is public: go on
+        ssrfguard.resolve(target, policy=policy, resolver=names)  # it is public: continue
         return httpx.AsyncClient(trust_env=False)
 
     monkeypatch.setattr(webhooks, "_guarded_client", planted)

@@ -321,11 +321,11 @@ def test_the_command(dsn: str, receiver: Receiver) -> None:
 
 async def test_the_relay_is_killed(dsn: str) -> None:
     """What it had sent arrives once more, with the same id: the receiver sees that it has it."""
-    asked, go_on = threading.Event(), threading.Event()
+    asked, may_answer = threading.Event(), threading.Event()
 
     async def judge(_: Request) -> Answer:
         asked.set()
-        await asyncio.to_thread(go_on.wait, 20)
+        await asyncio.to_thread(may_answer.wait, 20)
         return Answer()
 
     (number,) = publish(dsn, 1)
@@ -337,7 +337,7 @@ async def test_the_relay_is_killed(dsn: str) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        go_on.set()
+        may_answer.set()
         with psycopg.connect(dsn) as connection:
             connection.execute("UPDATE durable_notify.lease SET deadline = clock_timestamp()")
         await relay_to(dsn, receiver).run()
