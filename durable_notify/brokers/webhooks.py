@@ -13,6 +13,7 @@ import email.utils
 import json
 import os
 import re
+import ssl
 import time
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -305,6 +306,8 @@ def _guarded_client(policy: Any, seconds: float, concurrency: int) -> Any:
         resolver=_resolver,
         follow_redirects=False,
         trust_env=False,
+        # The authorities that the machine trusts, or SSL_CERT_FILE; httpx would bring its own.
+        verify=ssl.create_default_context(),
         limits=httpx.Limits(
             max_connections=concurrency,
             max_keepalive_connections=concurrency,

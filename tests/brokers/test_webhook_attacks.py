@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +25,8 @@ from durable_notify.brokers.webhooks import WebhookOptions, send_test
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.brokers.test_sending import broker_message
-from tests.support.receiver import SECRET, Answer, Receiver, receiving
+from tests.security.test_tls import certificates
+from tests.support.receiver import SECRET, Answer, Receiver, receiving, serving
 
 HERE = WebhookOptions(allow=("127.0.0.0/8",), timeout=1)
 PUBLIC = "93.184.216.34"
@@ -289,3 +291,18 @@ async def test_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(await post("http://example.com/"), Unconfirmed)
     with pytest.raises(BrokerUnavailable, match=r"example\.com cannot be reached"):
         await send_test("http://example.com/")
+
+
+@pytest.mark.parametrize("trusted", ["ours", "others"])
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str) -> None:
+    """The certificate is of the name, not of the address that was checked, and is verified."""
+    certificates(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / f"{trusted}.crt"))
+    tls = {"ssl_keyfile": tmp_path / "server.key", "ssl_certfile": tmp_path / "server.crt"}
+    receiver = Receiver(lambda _: Answer())
+    with serving(receiver, **tls) as port:
+        monkeypatch.setattr(webhooks, "_resolver", Names(["127.0.0.1"]))
+        outcomes = [await post(f"https://{host}:{port}/", HERE) for host in ("localhost", "other")]
+    kinds = [Sent if trusted == "ours" else Unconfirmed, Unconfirmed]
+    assert [type(outcome) for outcome in outcomes] == kinds
+    assert len(receiver.requests) == (trusted == "ours")

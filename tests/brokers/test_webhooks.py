@@ -192,6 +192,24 @@ async def test_retry_after_holds_the_endpoint_back(dsn: str, dated: bool) -> Non
     assert dead(dsn) == []  # no attempt was counted
 
 
+async def test_it_stops_while_the_endpoint_is_busy(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "GRACE", 0.05)
+    publish(dsn, *range(5))
+    with receiving(lambda _: Answer(503, {"retry-after": "3600"})) as receiver:
+        options = WebhookOptions(allow=HERE, concurrency=2)
+        relay = relay_to(dsn, receiver, webhook=options, until_empty=False)
+        running = asyncio.create_task(relay.run())
+        await asyncio.to_thread(eventually, lambda: bool(receiver.requests))
+        relay.stop()
+        await asyncio.wait_for(running, 20)
+        assert len(receiver.requests) <= 2
+    with psycopg.connect(dsn) as connection:  # none waits for a lease to expire, none has failed
+        left = connection.execute("SELECT attempt FROM durable_notify.claim('shop', '{orders.eu}')")
+        assert left.fetchall() == [(1,)] * 5
+
+
 def test_forms_of_retry_after() -> None:
     assert webhooks._seconds(None) is None
     assert webhooks._seconds("soon") is None

@@ -79,9 +79,11 @@ class Receiver:
 
 
 @contextmanager
-def serving(app: Any, port: int = 0) -> Iterator[int]:
-    """An ASGI application on a port, in a thread."""
-    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+def serving(app: Any, port: int = 0, **tls: Any) -> Iterator[int]:
+    """An ASGI application on a port, in a thread; `tls`: options of uvicorn."""
+    config = uvicorn.Config(
+        app, lifespan="off", log_config=None, timeout_graceful_shutdown=1, **tls
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", port)) as bound:
         thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
