@@ -147,7 +147,7 @@ class AsyncRelay:
         names = check_topics(topics)
         self._broker: Broker = _broker(broker_url, webhook)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
-        size = options.setdefault("batch_size", 500)
+        size = options.setdefault("batch_size", getattr(self._broker, "batch_size", 500))
         check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
         options.setdefault("prefetch", WORKERS * size)

@@ -110,6 +110,7 @@ class Relay:
 
     fields: Mapping[str, str] = {}
     new_group_retry = RETRY
+    batch_size = 100  # of the requests of a larger one, most would only wait for the others
 
     def __init__(self, url: str, options: WebhookOptions | None = None) -> None:
         self._httpx, self._guard, signing = client_of(

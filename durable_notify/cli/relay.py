@@ -36,8 +36,9 @@ __all__ = ["relay"]
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
               help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
               "An existing group continues at its position.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, metavar="N",
-              help="The maximum of messages in one batch; two batches are in flight.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 1000), metavar="N",
+              help="The maximum of messages in one batch; two batches are in flight. 500, or 100 to a "
+              "webhook.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
               metavar="SECONDS",
               help="After how long the messages of a killed relay are redelivered.")  # fmt: skip
@@ -57,7 +58,7 @@ def relay(
     secrets: tuple[str, ...],
     allow: tuple[str, ...],
     start: Any,
-    batch: int,
+    batch: int | None,
     lease: float,
     until_empty: bool,
     listen_dsn: str | None,
@@ -69,10 +70,12 @@ def relay(
     is counted. Messages of one key arrive in order. SIGTERM and Ctrl-C end it.
     """
     given = parse_routes(routes)  # before it looks for a database
+    size: Any = {} if batch is None else {"batch_size": batch}
     make = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
-        cloudevents=cloudevents, webhook=webhook_of(secrets, allow), batch_size=batch,
+        cloudevents=cloudevents, webhook=webhook_of(secrets, allow),
         listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
+        **size,
     )  # fmt: skip
     make("", group=group)  # refuses invalid arguments
     if start not in ("beginning", "now"):

@@ -217,6 +217,11 @@ async def test_no_http(answer: bytes) -> None:
     assert "broke the connection" in outcome.reason
 
 
+async def test_a_broken_body_after_the_status() -> None:
+    outcome = await raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc")
+    assert isinstance(outcome, Sent)
+
+
 async def test_no_answer() -> None:
     began = time.monotonic()
     outcome = await raw(b"HTTP/1.1 200", stay=True)
