@@ -37,8 +37,8 @@ __all__ = ["relay"]
               help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
               "An existing group continues at its position.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, 1000), metavar="N",
-              help="The maximum of messages in one batch; two batches are in flight. 500, or 100 to a "
-              "webhook.")  # fmt: skip
+              help="The maximum of messages in one batch; two batches are in flight. "
+              "500, or 100 to a webhook.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
               metavar="SECONDS",
               help="After how long the messages of a killed relay are redelivered.")  # fmt: skip
@@ -71,7 +71,7 @@ def relay(
     """
     given = parse_routes(routes)  # before it looks for a database
     size: Any = {} if batch is None else {"batch_size": batch}
-    make = functools.partial(
+    make: Any = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
         cloudevents=cloudevents, webhook=webhook_of(secrets, allow),
         listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
