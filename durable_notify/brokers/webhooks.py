@@ -124,15 +124,17 @@ class Relay:
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
         self._signers = [signing.Webhook(one) for one in _secrets(self._options.secrets)]
-        self._policy = self._guard.Policy(
-            allowed_networks=tuple(self._options.allow),
-            allowed_ports=frozenset({self._port}),
-            max_connection_attempts=ADDRESSES,
-        )
         try:
+            self._policy = self._guard.Policy(
+                allowed_networks=tuple(self._options.allow),
+                allowed_ports=frozenset({self._port}),
+                max_connection_attempts=ADDRESSES,
+            )
             self._policy.check_url(url)
         except self._guard.SSRFGuardError as error:
             raise InvalidArgument(self._refusal(error)) from None
+        except ValueError as error:  # such as one that would allow every hidden IPv4 address
+            raise InvalidArgument(f"allow: {error}") from None
         self._timeout = in_seconds("timeout", self._options.timeout)
         self._client: Any = None
         self._slots = asyncio.Semaphore(self._options.concurrency)
@@ -364,7 +366,10 @@ def _carried(message: BrokerMessage) -> dict[str, str]:
     Trap: with its own name, a publisher's ``host``, ``authorization`` or ``x-forwarded-for`` would
     speak for the relay.
     """
-    headers = {"durable-notify-id": message.id, "durable-notify-topic": message.topic}
+    headers = {
+        "durable-notify-id": message.id,
+        "durable-notify-topic": quote(message.topic, safe=_PRINTABLE),
+    }
     if message.key is not None:
         headers["durable-notify-key"] = quote(message.key, safe=_PRINTABLE)
     for given, value in message.headers.items():

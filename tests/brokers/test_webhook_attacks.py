@@ -140,6 +140,8 @@ async def test_what_is_allowed_is_no_more_than_that(receiver: Receiver) -> None:
         webhooks.Relay("http://10.0.0.1/", HERE)
     with pytest.raises(InvalidArgument, match="allow"):
         WebhookOptions(allow=("127.0.0.1/8",))
+    with pytest.raises(InvalidArgument, match="allow"):  # it would be all of IPv4, hidden
+        webhooks.Relay(receiver.url, WebhookOptions(allow=("64:ff9b::/96",)))
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def dead(dsn: str) -> list[dn.models.DeadLetter]:
 
 
 async def test_what_arrives_is_signed(dsn: str, receiver: Receiver) -> None:
-    publish(dsn, NewMessage({"n": 1, "text": "ä"}, key="k", headers={"traceparent": "00-1-2-03"}))
+    message = NewMessage({"n": 1, "text": "ä"}, key="k", headers={"traceparent": "00-1-2-03"})
+    publish(dsn, message, topic="orders.ä")
     relay = relay_to(dsn, receiver)
     await relay.run()
     (request,) = receiver.requests
@@ -71,7 +72,7 @@ async def test_what_arrives_is_signed(dsn: str, receiver: Receiver) -> None:
         stored = connection.execute("SELECT payload::text FROM durable_notify.outbox").fetchone()
     assert stored == (request.body.decode(),)  # not encoded again: every digit and space
     assert request.headers["content-type"] == "application/json"
-    assert request.headers["durable-notify-topic"] == "orders.eu"
+    assert request.headers["durable-notify-topic"] == "orders.%C3%A4"
     assert request.headers["durable-notify-key"] == "k"
     assert request.headers["traceparent"] == "00-1-2-03"
     assert "." not in request.headers["webhook-id"]
