@@ -66,10 +66,12 @@ BEGIN
         PERFORM durable_notify._requeue(lease, options, sent_back);
         PERFORM durable_notify._schedule_retry(lease, options, retried, retry_delays, retry_errors);
     END IF;
-    PERFORM durable_notify._dead_letter(lease.subscription_id, m.id, durable_notify._attempt(lease, m.id),
-                                COALESCE(m.reason, 'rejected'), m.error)
-       FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
-            AS m (id, reason, error);
+    IF pg_catalog.cardinality(rejected) > 0 THEN
+        PERFORM durable_notify._dead_letter(lease.subscription_id, m.id, t.attempt, COALESCE(m.reason, 'rejected'), m.error)
+           FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
+                AS m (id, reason, error)
+           JOIN ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts)) AS t (id, attempt) ON t.id = m.id;
+    END IF;
     IF (whole OR recorded = pg_catalog.cardinality(lease.ids)) AND durable_notify._delete_lease(token) <> recorded THEN
         PERFORM durable_notify._raise_already_settled(token);
     END IF;
@@ -83,12 +85,6 @@ BEGIN
     END IF;
     RETURN sent_back;
 END
-$function$;
-
-CREATE FUNCTION durable_notify._attempt(lease durable_notify.lease, message_id bigint) RETURNS integer
-LANGUAGE sql IMMUTABLE AS $function$
-    -- Which attempt of a message a lease is.
-    SELECT lease.attempts[pg_catalog.array_position(lease.ids, message_id)]
 $function$;
 
 CREATE FUNCTION durable_notify._later_of_key(lease durable_notify.lease, retried bigint[], settled bigint[])

@@ -80,7 +80,5 @@ def test_every_way_to_settle_a_part(sessions: Sessions, keys: str) -> None:
         ("_later_of_key", ("first.key = m.key AND ", "")),
     ],
 )
-def test_the_faults_are_seen(
-    sessions: Sessions, function: str, change: tuple[str, str]
-) -> None:
+def test_the_faults_are_seen(sessions: Sessions, function: str, change: tuple[str, str]) -> None:
     assert faults(sessions, "abbc", (function, change))
