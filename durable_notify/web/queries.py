@@ -1,10 +1,14 @@
 """The SQL that only the dashboard sends. JSON comes as text, with every digit."""
 
+from .._core import sql
+
 __all__ = [
     "BLOCKED", "BROWSE", "DEAD_COUNT", "DEAD_LETTERS", "DEAD_TYPES", "LEASES", "MESSAGE",
-    "RETRIES", "STATES",
+    "ONE_GROUP",     "RETRIES", "STATES",
 ]  # fmt: skip
 
+#: One group: there may be hundreds, with a thousand topics each.
+ONE_GROUP = f"SELECT * FROM ({sql.GROUPS}) AS g WHERE g.name = %s"  # noqa: S608 - of constants
 BROWSE = """
 SELECT id, key, payload::text AS payload, data, headers::text AS headers, published_at, bytes,
        continue_before
@@ -40,7 +44,7 @@ SELECT count(DISTINCT (topic, message_id)) AS messages
 """
 DEAD_TYPES = """
 SELECT COALESCE(error ->> 'type', reason) AS error_type, count(*) AS messages
-  FROM durable_notify.dead_letters(%s, %s, max_messages => 10000)
+  FROM durable_notify.dead_letters(%s, %s, max_messages => 500)
  GROUP BY 1 ORDER BY 2 DESC LIMIT 20
 """
 RETRIES = """

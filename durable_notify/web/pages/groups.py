@@ -9,9 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
+from ...models import GroupInfo
 from ..access import Access, access_of
 from ..database import rows
-from ..queries import BLOCKED, RETRIES
+from ..queries import BLOCKED, ONE_GROUP, RETRIES
 from ..site import page, site_of
 from .overview import charts_of
 from .topics import window
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from ...models import GroupInfo
     from ..sampler import Sampler
 
 __all__ = ["ROUTES", "group_of"]
@@ -52,7 +52,8 @@ async def group_of(connection: Any, access: Access, name: str) -> GroupInfo:
     Raises:
         HTTPException: there is none.
     """
-    found = [each for each in await AsyncAdmin().groups(connection) if each.name == name]
+    cursor = await connection.execute(ONE_GROUP, (name,))
+    found = [GroupInfo(*row) for row in await cursor.fetchall()]
     if not found or not (access.sees_all or any(access.sees(each) for each in found[0].topics)):
         raise HTTPException(404, f"There is no group {name!r}, or you may not see it.")
     return dataclasses.replace(

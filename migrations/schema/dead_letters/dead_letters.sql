@@ -7,7 +7,7 @@ CREATE FUNCTION durable_notify.dead_letters(
     published_at timestamptz, attempt integer, reason text, dead_at timestamptz, error jsonb
 )
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+SET jit = off SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- The dead letters of a group (NULL: of all that the caller may see) that match every condition
@@ -41,7 +41,7 @@ BEGIN
       JOIN durable_notify.dead_letter d USING (subscription_id, message_id, seq)
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
-     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, d.topic) AS sees) AS c
+     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, d.topic) AS sees OFFSET 0) AS c
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;
