@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
-_READING = {"read", "read_from", "latest", "log_id", "topics"}
+_READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
     "lost_messages", "record_ages", "topic_storage",
     "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
+    "message_states",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",

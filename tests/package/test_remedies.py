@@ -87,6 +87,7 @@ def test_every_function_that_can_be_granted_has_its_command(name: str) -> None:
         "consumer": "--consume",
         "reader": "--read",
         "observer": "--observe",
+        "maintainer": "--maintain",
     }
     wanted = allowing.to_call(f"SELECT durable_notify.{name}(%s)", ("x",))
     if MAY[name] & {"inserter"} or wanted is None:
