@@ -44,7 +44,7 @@ SELECT count(DISTINCT (topic, message_id)) AS messages
 """
 DEAD_TYPES = """
 SELECT COALESCE(error ->> 'type', reason) AS error_type, count(*) AS messages
-  FROM durable_notify.dead_letters(%s, %s, max_messages => 500)
+  FROM durable_notify.dead_letters(%s, %s, max_messages => 100)
  GROUP BY 1 ORDER BY 2 DESC LIMIT 20
 """
 RETRIES = """
