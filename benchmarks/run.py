@@ -27,6 +27,7 @@ from benchmarks import (
     scaling,
     timeline,
     waking,
+    web,
 )  # fmt: skip
 from benchmarks.harness import FLUSH, Report
 
@@ -55,6 +56,10 @@ BENCHMARKS = {
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
     "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
     "status": (scale_status.measure, {"groups": 20, "topics": 50, "messages": 20_000, "rounds": 1}),
+    "web": (
+        web.measure,
+        {"groups": 20, "topics": 50, "messages": 20_000, "dead": 1_000, "rounds": 1},
+    ),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 

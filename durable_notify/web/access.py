@@ -54,9 +54,14 @@ class Access:
         """Return whether the user may do this."""
         return action in self.actions
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether the user sees all topics."""
+        return ">" in self.topics
+
     def sees(self, topic: str) -> bool:
         """Return whether the user may see a topic."""
-        return any(matches(topic, pattern) for pattern in self.topics)
+        return self.sees_all or any(matches(topic, pattern) for pattern in self.topics)
 
 
 #: Decides what a request may see and do; None: nothing.

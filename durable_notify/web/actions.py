@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 from .._async.admin import AsyncAdmin
 from ..groups import RetryPolicy
 from .conditions import Conditions, moment, number
+from .database import rows
+from .queries import DEAD_COUNT
 
 __all__ = ["ACTIONS_BY_NAME", "Action", "Plan"]
 
@@ -88,30 +90,35 @@ def _chosen(form: Form) -> tuple[str, Conditions]:
     return _needed(form, "group"), wanted
 
 
+async def _counted(connection: Any, wanted: Conditions) -> str:
+    ((count,),) = [each.values() for each in await rows(connection, DEAD_COUNT, wanted.params)]
+    return _messages(count)
+
+
 async def _redrive(connection: Any, form: Form) -> Plan:
     group, wanted = _chosen(form)
-    found = await AsyncAdmin().dead_letters(connection, group, **wanted.chosen)
+    messages = await _counted(connection, wanted)
 
     async def do(connection: Any, why: str | None) -> str:
         done = await AsyncAdmin().redrive(connection, group, why=why, **wanted.chosen)
         return f"{_messages(done)} sent to {group} again."
 
     return Plan(
-        f"Send {_messages(len(found))} to {group} again, as first attempts.",
+        f"Send {messages} to {group} again, as first attempts.",
         f"durable-notify dead-letters redrive {wanted.options}", do, wanted.form, wanted.topic,
     )  # fmt: skip
 
 
 async def _discard(connection: Any, form: Form) -> Plan:
     group, wanted = _chosen(form)
-    found = await AsyncAdmin().dead_letters(connection, group, **wanted.chosen)
+    messages = await _counted(connection, wanted)
 
     async def do(connection: Any, why: str | None) -> str:
         done = await AsyncAdmin().discard(connection, group, why=why, **wanted.chosen)
         return f"{_messages(done)} of {group} discarded."
 
     return Plan(
-        f"Delete {_messages(len(found))} that {group} has given up. This cannot be taken back.",
+        f"Delete {messages} that {group} has given up. This cannot be taken back.",
         f"durable-notify dead-letters discard {wanted.options}", do, wanted.form, wanted.topic,
     )  # fmt: skip
 

@@ -102,6 +102,10 @@ async def _busy(request: Request, error: Exception) -> Response:
 
 async def _database_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, psycopg.Error)  # noqa: S101 - as registered
+    if isinstance(error, psycopg.DataError) and error.diag.sqlstate is None:
+        return error_page(request, 400, f"{error}.")  # the driver's: a NUL
+    if (error.diag.sqlstate or "").startswith("DN"):
+        return error_page(request, 400, problem(error))  # this library's: there is no such group
     denied = isinstance(error, psycopg.errors.InsufficientPrivilege)
     return error_page(request, 403 if denied else 503, problem(error))
 

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 __all__ = ["Conditions", "moment", "number"]
 
 _BIGINT = 2**63
+#: The most digits of what is below it. Trap: int() of more than 4,300 digits is a ValueError.
+_DIGITS = 19
 
 
 def number(name: str, text: str | None) -> int | None:
@@ -24,8 +26,8 @@ def number(name: str, text: str | None) -> int | None:
     if not text:
         return None
     digits = text.strip().replace(",", "")
-    if not digits.isdecimal() or int(digits) >= _BIGINT:
-        raise HTTPException(400, f"{name} is a whole number, not {text!r}")
+    if not digits.isdecimal() or len(digits) > _DIGITS or int(digits) >= _BIGINT:
+        raise HTTPException(400, f"{name} is a whole number, not {text[:100]!r}")
     return int(digits)
 
 

@@ -1,9 +1,14 @@
 """The SQL that only the dashboard sends. JSON comes as text, with every digit."""
 
+from .._core import sql
+
 __all__ = [
-    "BLOCKED", "BROWSE", "DEAD_LETTERS", "DEAD_TYPES", "LEASES", "MESSAGE", "RETRIES", "STATES",
+    "BLOCKED", "BROWSE", "DEAD_COUNT", "DEAD_LETTERS", "DEAD_TYPES", "LEASES", "MESSAGE",
+    "ONE_GROUP",     "RETRIES", "STATES",
 ]  # fmt: skip
 
+#: One group: there may be hundreds, with a thousand topics each.
+ONE_GROUP = f"SELECT * FROM ({sql.GROUPS}) AS g WHERE g.name = %s"  # noqa: S608 - of constants
 BROWSE = """
 SELECT id, key, payload::text AS payload, data, headers::text AS headers, published_at, bytes,
        continue_before
@@ -22,20 +27,24 @@ SELECT group_name, state, reason, owner, since, until, attempt, error::text AS e
        published_before
   FROM durable_notify.message_states(%s, %s)
 """
-#: The last condition is keyset pagination: what died before the last one of the page before.
+#: The last arguments are keyset pagination: what died before the last one of the page before.
 DEAD_LETTERS = """
 SELECT group_name, topic, message_id, key,
        CASE WHEN COALESCE(pg_column_size(payload), 0) <= 20000 THEN payload::text END AS payload,
        CASE WHEN COALESCE(pg_column_size(data), 0) <= 20000 THEN data END AS data,
        COALESCE(pg_column_size(payload), pg_column_size(data)) AS bytes,
        headers::text AS headers, published_at, attempt, reason, dead_at, error::text AS error
+  FROM durable_notify.dead_letters(%s, %s, %s::bigint[], %s, %s, %s, %s, %s, %s, %s)
+ ORDER BY dead_at DESC, message_id DESC
+"""
+#: How many messages a redrive or a discard means.
+DEAD_COUNT = """
+SELECT count(DISTINCT (topic, message_id)) AS messages
   FROM durable_notify.dead_letters(%s, %s, %s::bigint[], %s, %s, %s, %s)
- WHERE %s::bigint IS NULL OR (dead_at, message_id) < (%s, %s)
- ORDER BY dead_at DESC, message_id DESC LIMIT %s
 """
 DEAD_TYPES = """
 SELECT COALESCE(error ->> 'type', reason) AS error_type, count(*) AS messages
-  FROM (SELECT error, reason FROM durable_notify.dead_letters(%s, %s) LIMIT 10000) AS d
+  FROM durable_notify.dead_letters(%s, %s, max_messages => 100)
  GROUP BY 1 ORDER BY 2 DESC LIMIT 20
 """
 RETRIES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -14,11 +15,11 @@ import psycopg
 from .._sync.database.connection import TimeoutConnection, settings
 from ..adapters import OwnCursor
 from ..diagnostics.doctor import diagnose
-from ..diagnostics.status import StatusSnapshot, take_snapshot
 from ..dsn import safe_message
+from .sample import EMPTY, Sample, take_sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from ..diagnostics.findings import Finding
 
@@ -30,6 +31,8 @@ log = logging.getLogger("durable_notify")
 EVERY = 5.0
 #: How often to run the doctor, in seconds.
 DOCTOR_EVERY = 60.0
+#: How long a page waits for the first look, in seconds.
+FIRST = 0.25
 #: How long to continue after the last page was asked for, in seconds.
 LINGER = 600.0
 #: How many points of a chart are kept: of 10 seconds for an hour, of a minute for a day.
@@ -76,9 +79,11 @@ class Sampler:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self.snapshot: StatusSnapshot | None = None
-        self.findings: list[Finding] = []
-        #: Why there is no newer snapshot.
+        #: None: the first look is under way, or failed.
+        self.sample: Sample | None = None
+        #: What the doctor found; None: it has not looked yet.
+        self.findings: list[Finding] | None = None
+        #: Why there is no newer sample.
         self.error: str | None = None
         #: By topic and group; None: all.
         self.series: dict[tuple[str | None, str | None], Series] = {}
@@ -88,14 +93,23 @@ class Sampler:
         self._changed = asyncio.Condition()
         self._number = 0
         self._first = asyncio.Event()
+        self._soon = asyncio.Event()
+
+    @property
+    def seen(self) -> Sample:
+        """The newest sample; an empty one before the first."""
+        return self.sample or EMPTY
 
     async def ensure(self) -> None:
-        """Start to look, if need be, and wait for the first snapshot or the first error."""
+        """Start to look, if need be, and wait a moment for the first look."""
         self._wanted_until = time.monotonic() + LINGER
         if self._task is None or self._task.done():
             self._first.clear()
+            self.sample = None
             self._task = asyncio.create_task(self._run(), name="durable_notify sampler")
-        await self._first.wait()
+        if not self._first.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._first.wait(), FIRST)
 
     async def close(self) -> None:
         """Stop."""
@@ -117,73 +131,75 @@ class Sampler:
             seen = self._number
             yield seen
 
-    async def touch(self) -> None:
-        """Look again at once, because a user has changed something."""
-        await self._sample()
+    def touch(self) -> None:
+        """Look again soon, because a user has changed something."""
+        self._soon.set()
 
     async def _run(self) -> None:
         while time.monotonic() < self._wanted_until:
             began = time.monotonic()
-            await self._sample()
+            self._soon.clear()
+            await self._take()
             self._first.set()
+            if time.monotonic() - self._doctor_at >= DOCTOR_EVERY:
+                # After the look: the first page does not wait for it.
+                await self._guarded(self._examine)
+                self._doctor_at = time.monotonic()
             # At most a tenth of the database's time is spent on looking.
             spent = time.monotonic() - began
-            await asyncio.sleep(max(EVERY - spent, spent * 9))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), max(EVERY - spent, spent * 9))
 
-    async def _sample(self) -> None:
+    async def _take(self) -> None:
+        self.error = await self._guarded(self._look)
+
+    async def _guarded(self, look: Callable[[], None]) -> str | None:
+        """Look in a thread, and tell the pages; return what failed. Nothing ends the sampler."""
+        failed = None
         try:
-            snapshot = await asyncio.to_thread(self._look)
+            await asyncio.to_thread(look)
         except (psycopg.Error, OSError) as error:
-            self.error = safe_message(error) if isinstance(error, psycopg.Error) else str(error)
-        else:
-            self.error = None
-            self.snapshot = snapshot
-            self._record(snapshot)
+            failed = safe_message(error) if isinstance(error, psycopg.Error) else str(error)
+        except Exception as error:
+            log.exception("dashboard: looking at the database failed")
+            failed = f"{type(error).__name__}; see the log."
         async with self._changed:
             self._number += 1
             self._changed.notify_all()
+        return failed
 
-    def _look(self) -> StatusSnapshot:
-        """Look, in a thread: the code is the command line's."""
-        before = self.snapshot
-        if time.monotonic() - self._doctor_at >= DOCTOR_EVERY:
-            self._doctor_at = time.monotonic()
-            self.findings = [each for each in diagnose(self._dsn) if each.level != "ok"]
+    def _examine(self) -> None:
+        self.findings = [each for each in diagnose(self._dsn) if each.level != "ok"]
+
+    def _look(self) -> None:
         wanted = settings(self._dsn, "web")
         with TimeoutConnection.connect(self._dsn, cursor_factory=OwnCursor, **wanted) as connection:
             connection.answer = 30.0
             connection.execute("SET default_transaction_read_only = on")
             connection.execute("SET statement_timeout = '20s'")
-            return take_snapshot(connection, before)
+            sample = take_sample(connection, self.sample)
+        self._record(sample)
+        self.sample = sample
 
-    def _record(self, snapshot: StatusSnapshot) -> None:
-        at = snapshot.at.timestamp()
-        totals: dict[tuple[str | None, str | None], list[Point]] = {}
-        topics: dict[str, Point] = {}
-        for one in snapshot.groups:
-            # What is published is counted once a topic, however many groups read it.
-            topics[one.topic] = Point(at, 0, None, one.rate_in, None)
-            if one.group is None:
-                continue
-            read = Point(at, one.lag or 0, one.oldest_unsettled_seconds, None, one.rate_out)
-            for topic in (one.topic, None):
-                for group in (one.group, None):
-                    totals.setdefault((topic, group), []).append(read)
-        for name, published in topics.items():
-            totals.setdefault((name, None), []).append(published)
-            totals.setdefault((None, None), []).append(published)
-        for key, points in totals.items():
-            if key in self.series or len(self.series) < self.SERIES:
-                self.series.setdefault(key, Series()).add(_sum(at, points))
+    def _record(self, sample: Sample) -> None:
+        at = sample.at.timestamp()
+        topics, groups = sample.topics.values(), sample.groups.values()
+        oldest = [each.oldest for each in topics if each.oldest is not None]
+        self._add((None, None), Point(
+            at, sum(each.lag for each in topics), max(oldest, default=None),
+            _sum(each.rate_in for each in topics), _sum(each.rate_out for each in groups),
+        ))  # fmt: skip
+        for group in groups:
+            self._add((None, group.name), Point(at, group.lag, group.oldest, None, group.rate_out))
+        for topic in topics:
+            point = Point(at, topic.lag, topic.oldest, topic.rate_in, topic.rate_out)
+            self._add((topic.name, None), point)
+
+    def _add(self, key: tuple[str | None, str | None], point: Point) -> None:
+        if key in self.series or len(self.series) < self.SERIES:
+            self.series.setdefault(key, Series()).add(point)
 
 
-def _sum(at: float, points: list[Point]) -> Point:
-    def added(name: str) -> float | None:
-        values = [getattr(each, name) for each in points if getattr(each, name) is not None]
-        return sum(values) if values else None
-
-    oldest = [each.oldest for each in points if each.oldest is not None]
-    return Point(
-        at, sum(each.lag for each in points), max(oldest, default=None),
-        added("rate_in"), added("rate_out"),
-    )  # fmt: skip
+def _sum(rates: Iterable[float | None]) -> float | None:
+    known = [each for each in rates if each is not None]
+    return sum(known) if known else None

@@ -112,5 +112,10 @@ def _rendered(request: Request, template: str, **context: Any) -> str:
 
     path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
     return _ENVIRONMENT.get_template(template).render(
-        url=here, pages=PAGES, path=path, snapshot=sampler.snapshot, stale=sampler.error, **context
+        url=here,
+        pages=PAGES,
+        path=path,
+        stale=sampler.error,
+        looking=sampler.sample is None,
+        **context,
     )

@@ -36,7 +36,7 @@ async def dead_letters(request: Request) -> Response:
     last = (number("last_id", given.get("last_id")), moment("last_at", given.get("last_at")))
     async with site.database.read() as connection:
         types = await rows(connection, DEAD_TYPES, (wanted.group, wanted.topic))
-        params = (*wanted.params, last[0], last[1], last[0], PAGE)
+        params = (*wanted.params, PAGE, last[1], last[0])
         found = await rows(connection, DEAD_LETTERS, params)
     following = _following(found[-1]) if len(found) == PAGE else None
     found = [each for each in found if access.sees(each["topic"])]
@@ -46,7 +46,7 @@ async def dead_letters(request: Request) -> Response:
         each["reason"] = shown_reason(access, each["reason"])
     return await page(
         request, "dead_letters.html", access=access, letters=found, wanted=wanted,
-        following=following, types=types if access.topics == (">",) or wanted.topic else [],
+        following=following, types=types if access.sees_all or wanted.topic else [],
         given=wanted.form, masked=bool(site.masks),
     )  # fmt: skip
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
+from ...models import GroupInfo
 from ..access import Access, access_of
 from ..database import rows
-from ..queries import BLOCKED, RETRIES
+from ..queries import BLOCKED, ONE_GROUP, RETRIES
 from ..site import page, site_of
 from .overview import charts_of
 from .topics import window
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from ...models import GroupInfo
     from ..sampler import Sampler
 
 __all__ = ["ROUTES", "group_of"]
@@ -30,18 +31,19 @@ async def groups(request: Request) -> Response:
     site = site_of(request)
     access = await access_of(request, site.authorize)
     await site.sampler.ensure()
-    found = site.sampler.snapshot.groups if site.sampler.snapshot else []
     wanted = request.query_params.get("q", "")
     seen = [
         one
-        for one in found
-        if one.group is not None and access.sees(one.topic) and wanted in f"{one.group} {one.topic}"
+        for one in site.sampler.seen.pairs
+        if wanted in f"{one.group} {one.topic}" and access.sees(one.topic)
     ]
-    seen.sort(key=lambda each: (-(each.lag or 0), each.group or "", each.topic))
     shown, more = window(seen, request.query_params.get("from"))
+    hidden = sum(each.parts for each in site.sampler.seen.groups.values())
+    hidden -= len(site.sampler.seen.pairs)
     return await page(
-        request, "groups.html", access=access, rows=shown, more=more, q=wanted, total=len(seen)
-    )
+        request, "groups.html", access=access, rows=shown, more=more, q=wanted, total=len(seen),
+        hidden=hidden if access.sees_all else 0,
+    )  # fmt: skip
 
 
 async def group_of(connection: Any, access: Access, name: str) -> GroupInfo:
@@ -50,12 +52,15 @@ async def group_of(connection: Any, access: Access, name: str) -> GroupInfo:
     Raises:
         HTTPException: there is none.
     """
-    found = [each for each in await AsyncAdmin().groups(connection) if each.name == name]
-    if not found or not (
-        access.topics == (">",) or any(access.sees(topic) for topic in found[0].topics)
-    ):
+    cursor = await connection.execute(ONE_GROUP, (name,))
+    found = [GroupInfo(*row) for row in await cursor.fetchall()]
+    if not found or not (access.sees_all or any(access.sees(each) for each in found[0].topics)):
         raise HTTPException(404, f"There is no group {name!r}, or you may not see it.")
-    return found[0]
+    return dataclasses.replace(
+        found[0],
+        topics=[each for each in found[0].topics if access.sees(each)],
+        patterns=[each for each in found[0].patterns if access.sees(each)],
+    )
 
 
 async def group(request: Request) -> Response:
@@ -74,32 +79,27 @@ async def group(request: Request) -> Response:
             else []
         )
     of_group = [
-        one
-        for one in (site.sampler.snapshot.groups if site.sampler.snapshot else [])
-        if one.group == name and access.sees(one.topic)
+        one for one in site.sampler.seen.pairs if one.group == name and access.sees(one.topic)
     ]
     return await page(
         request, "group.html", access=access, group=info, rows=of_group,
         blocked=[each for each in blocked if access.sees(each["topic"])],
         retries=[each for each in retries if access.sees(each["topic"])], publishers=publishers,
-        charts=charts_of(site.sampler, None, name), drained=_drained(site.sampler, name),
+        # Sums have all topics of the group: they are for those who see all.
+        charts=charts_of(site.sampler, None, name) if access.sees_all else None,
+        drained=_drained(site.sampler, name) if access.sees_all else None,
     )  # fmt: skip
 
 
 def _drained(sampler: Sampler, group: str) -> float | None:
     """Return in how many seconds the group has read what waits, at its rate of now; None: never."""
-    series = sampler.series.get((None, group))
-    if series is None or not series.recent:
+    total = sampler.seen.groups.get(group)
+    if total is None or total.rate_out is None:
         return None
-    last = series.recent[-1]
-    topics = (
-        {one.topic: one for one in sampler.snapshot.groups if one.group == group}
-        if (sampler.snapshot)
-        else {}
-    )
-    coming = sum(one.rate_in or 0.0 for one in topics.values())
-    gained = (last.rate_out or 0.0) - coming
-    return last.lag / gained if last.lag and gained > 0 else None
+    topics = sampler.seen.topics
+    coming = sum(topics[name].rate_in or 0.0 for name in sampler.seen.delivered[group])
+    gained = total.rate_out - coming
+    return total.lag / gained if total.lag and gained > 0 else None
 
 
 ROUTES = [Route("/groups", groups), Route("/groups/{group:path}", group)]

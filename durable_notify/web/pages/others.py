@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
 from ..._core import sql
-from ..access import Access, access_of
+from ..access import access_of
 from ..database import rows
 from ..queries import LEASES
 from ..site import page, site_of
@@ -23,10 +23,6 @@ __all__ = ["ROUTES"]
 MOST = 100
 
 
-def _sees_all(access: Access) -> bool:
-    return access.topics == (">",)
-
-
 async def consumers(request: Request) -> Response:
     """Show what consumers hold, and which topics have consumers that sleep."""
     site = site_of(request)
@@ -34,13 +30,12 @@ async def consumers(request: Request) -> Response:
     await site.sampler.ensure()
     async with site.database.read() as connection:
         leases = await rows(connection, LEASES)
-    groups = site.sampler.snapshot.groups if site.sampler.snapshot else []
-    asleep = {one.topic: one.asleep for one in groups if one.asleep and access.sees(one.topic)}
-    deaf = (
-        [each for each in site.sampler.findings if each.name in DEAF] if _sees_all(access) else []
-    )
+    topics = site.sampler.seen.topics.values()
+    asleep = {each.name: each.asleep for each in topics if each.asleep and access.sees(each.name)}
+    findings = site.sampler.findings or [] if access.sees_all else []
     return await page(
-        request, "consumers.html", access=access, asleep=sorted(asleep.items()), deaf=deaf,
+        request, "consumers.html", access=access, asleep=sorted(asleep.items()),
+        deaf=[each for each in findings if each.name in DEAF],
         leases=[each for each in leases if access.sees(each["topic"])],
     )  # fmt: skip
 
@@ -55,7 +50,8 @@ async def retention(request: Request) -> Response:
         blockers = await admin.retention_blockers(connection)
         losses = await admin.lost_messages(connection, limit=MOST)
     return await page(
-        request, "retention.html", access=access, policies=policies,
+        request, "retention.html", access=access,
+        policies=[each for each in policies if access.sees(each.pattern)],
         blockers=[each for each in blockers if access.sees(each.topic)],
         losses=[each for each in losses if access.sees(each.topic)],
     )  # fmt: skip
@@ -71,7 +67,7 @@ async def audit(request: Request) -> Response:
     seen = [
         each
         for each in entries
-        if _sees_all(access) or (each.topic is not None and access.sees(each.topic))
+        if access.sees_all or (each.topic is not None and access.sees(each.topic))
     ]
     return await page(request, "audit.html", access=access, entries=seen, group=group or "")
 
@@ -81,7 +77,7 @@ async def bridges(request: Request) -> Response:
     site = site_of(request)
     access = await access_of(request, site.authorize)
     found: list[dict[str, object]] = []
-    if _sees_all(access):
+    if access.sees_all:
         async with site.database.read() as connection:
             found = await rows(connection, sql.BRIDGES)
     return await page(request, "bridges.html", access=access, bridges=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from starlette.routing import Route
@@ -30,15 +31,19 @@ async def overview(request: Request) -> Response:
     access = await access_of(request, site.authorize)
     sampler = site.sampler
     await sampler.ensure()
-    groups = sampler.snapshot.groups if sampler.snapshot else []
-    seen = [one for one in groups if one.group is not None and access.sees(one.topic)]
-    behind = sorted((one for one in seen if one.lag), key=lambda one: -(one.lag or 0))
-    # A finding may name topics: it is for those who see all of them.
-    findings = sampler.findings if access.topics == (">",) else []
+    topics = [each for each in sampler.seen.topics.values() if access.sees(each.name)]
+    pairs = (one for one in sampler.seen.pairs if one.lag and access.sees(one.topic))
+    behind = sum(each.behind for each in topics)
+    if access.sees_all:
+        groups = len(sampler.seen.groups)
+    else:
+        groups = len({one.group for one in sampler.seen.pairs if access.sees(one.topic)})
     return await page(
-        request, "overview.html", access=access, findings=findings, behind=behind[:MOST],
-        more=max(0, len(behind) - MOST), topics=len({one.topic for one in groups}),
-        groups=len({one.group for one in seen}), charts=charts_of(sampler, None, None),
+        request, "overview.html", access=access, behind=list(islice(pairs, MOST)),
+        # A finding may name topics, and sums have all of them: they are for those who see all.
+        findings=sampler.findings if access.sees_all else [],
+        charts=charts_of(sampler, None, None) if access.sees_all else None,
+        more=max(0, behind - MOST), topics=len(topics), groups=groups,
     )  # fmt: skip
 
 
