@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import durable_notify as dn
 from durable_notify.brokers import nats as bridge_nats
+from durable_notify.brokers import nats_headers
 from durable_notify.brokers.amqp import connection_class
 from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.brokers.relay import AsyncRelay
@@ -300,7 +301,7 @@ async def test_a_status_in_nats(dsn: str) -> None:
 
 def test_headers_of_nats_are_read_whole() -> None:
     raw = b"NATS/1.0\r\nA: 1\r\nA:2\r\na b: \tx \r\nb:\xff\r\nc\r\nStatus: 503\r\n\r\n"
-    assert bridge_nats._headers_of(raw) == {
+    assert nats_headers._headers_of(raw) == {
         "A": ["1", "2"], "a b": "x", "b": "\\xff", "\0Status": "503",
     }  # fmt: skip
 
