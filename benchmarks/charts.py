@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder
+
+from benchmarks.peers.report import by_peer, ranked  # noqa: E402
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "durable_notify"  # the same figures give the same file
@@ -60,30 +65,24 @@ def publishing(name: str, title: str) -> None:
     save(figure, name)
 
 
-def peers(measure: str, title: str, unit: str) -> None:
-    """Draw ours and the peers, the best on top."""
+def peers(measure: str, title: str) -> None:
+    """Draw the rates of ours and the peers, the best on top."""
     report = load("peers")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for each in [] if report is None else report["rounds"]:
-        if each["measure"] == measure:
-            found.setdefault(each["peer"], []).append(each)
+    found = by_peer(measure, [] if report is None else report["rounds"])
     if not found:
         return
-    wake = measure == "wake"
-    rows = []
-    for peer, rounds in found.items():
-        values = [
-            r["since_sent"]["p50"] / 1000 if wake else r["rate"] for r in rounds if "error" not in r
-        ]
-        if values:
-            rows.append((statistics.median(values), min(values), max(values), peer))
-    rows.sort(reverse=wake)
-    figure, axes = plt.subplots(figsize=(8, 0.34 * len(rows) + 1))
-    middles = [row[0] for row in rows]
-    ends = [[row[0] - row[1] for row in rows], [row[2] - row[0] for row in rows]]
-    colours = [OURS if row[3] == "durable_notify" else OTHERS for row in rows]
-    axes.barh([row[3] for row in rows], middles, color=colours, xerr=ends, ecolor="#555")
-    axes.set_xlabel(unit)
+    rates = {
+        peer: [each["rate"] for each in found[peer]] for peer in reversed(ranked(measure, found))
+    }
+    middles = [statistics.median(each) for each in rates.values()]
+    ends = [
+        [middle - min(each) for middle, each in zip(middles, rates.values(), strict=True)],
+        [max(each) - middle for middle, each in zip(middles, rates.values(), strict=True)],
+    ]
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(rates) + 1))
+    colours = [OURS if peer == "durable_notify" else OTHERS for peer in rates]
+    axes.barh(list(rates), middles, color=colours, xerr=ends, ecolor="#555")
+    axes.set_xlabel("messages a second")
     axes.set_title(title)
     save(figure, f"peers-{measure}")
 
@@ -91,9 +90,7 @@ def peers(measure: str, title: str, unit: str) -> None:
 def main() -> None:
     publishing("publishing", "Publishing, one row a transaction")
     publishing("flush", "The same with a flush of 1.5 ms")
-    peers("consume", "Consuming, message by message, acknowledged durably", "messages a second")
-    peers("publish_batch", "Publishing confirmed, batches of 1,000", "messages a second")
-    peers("wake", "Idle wake-up, median, from before the commit", "ms")
+    peers("consume", "Consuming, message by message, acknowledged durably")
 
 
 if __name__ == "__main__":

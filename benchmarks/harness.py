@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -142,6 +143,11 @@ class Worker:
         )
         self.said()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def said(self) -> Any:
         """Wait for its next line."""
         assert self._process.stdout is not None
@@ -174,6 +180,28 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+# Within a worker
+
+
+def say(what: Any) -> None:
+    """Tell what started this process."""
+    print(json.dumps(what), flush=True)
+
+
+async def words() -> asyncio.StreamReader:
+    """Return what it says to this process."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def asleep(consumer: Any) -> None:
+    """Wait until the next message wakes a consumer."""
+    while consumer.health().state != "sleeping":  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 @dataclasses.dataclass

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import (
+    claiming,
     consuming,
     groups,
     handlers,
@@ -22,6 +23,9 @@ from benchmarks import (
     publishing,
     retained,
     retention,
+    scale_status,
+    scaling,
+    timeline,
     waking,
 )  # fmt: skip
 from benchmarks.harness import FLUSH, Report
@@ -38,15 +42,19 @@ BENCHMARKS = {
     "publishing": (publishing.measure, {"clients": (1, 8), "rounds": 1, "seconds": 1}),
     "bulk": (publishing.measure_bulk, {"rounds": 3, "rows": 1_000}),
     "waking": (waking.measure, {"rounds": 1, "messages": 30}),
+    "timeline": (timeline.measure, {"rounds": 1, "messages": 20}),
     "consuming": (consuming.measure, {"messages": 5_000, "rounds": 2}),
     "handlers": (handlers.measure, {"messages": 2_000, "rounds": 2}),
     "flush": (flush, {"clients": (8,), "rounds": 1, "seconds": 1}),
     "listeners": (listeners.measure, {"processes": 2, "rounds": 1, "seconds": 1}),
     "retained": (retained.measure, {"many": 20_000, "rounds": 2, "claims": 20}),
     "backlog": (retained.backlog, {"many": 20_000, "rounds": 2, "claims": 20}),
+    "claiming": (claiming.measure, {"times": 20, "rounds": 1, "topics": 50, "retained": 5_000}),
     "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
+    "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
+    "status": (scale_status.measure, {"groups": 20, "topics": 50, "messages": 20_000, "rounds": 1}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 

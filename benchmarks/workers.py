@@ -14,6 +14,8 @@ from typing import Any
 
 import psycopg
 
+from benchmarks import stamping
+from benchmarks.harness import asleep, say, words
 from durable_notify._async.consumer.consumer import AsyncConsumer
 from durable_notify._async.consumer.message import AsyncMessage
 from durable_notify.groups import Group
@@ -24,23 +26,6 @@ BARE_PUBLISH = (
     " SELECT pg_notify('bare', id::text) FROM new"
 )
 PUBLISH = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, %s)"
-
-
-def say(what: Any) -> None:
-    print(json.dumps(what), flush=True)
-
-
-async def words() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
-
-
-async def asleep(consumer: AsyncConsumer) -> None:
-    """Wait until the next message wakes a consumer."""
-    while consumer.health().state != "sleeping":  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 async def consume(dsn: str, topics: list[str], group: str) -> None:
@@ -129,6 +114,19 @@ def publish(dsn: str, kind: str) -> None:
             say("published")
 
 
+async def drain(dsn: str) -> None:
+    """For each name of a group, handle its backlog, and print how much, and when the last was."""
+    told = await words()
+    say("ready")
+    while group := (await told.readline()).decode().strip():
+        times: list[int] = []
+        consumer = AsyncConsumer(
+            dsn, group=group, topics=["orders"], until_empty=True, poll_interval=None
+        )
+        await consumer.run(lambda _message, times=times: times.append(time.monotonic_ns()))
+        say({"handled": len(times), "last": max(times, default=0)})
+
+
 async def sleep(dsn: str, topics: list[str], group: str) -> None:
     """Sleep on some topics."""
     told = await words()
@@ -142,8 +140,12 @@ def main() -> None:
     role, dsn, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     if role == "publish":
         publish(dsn, **options)
+    elif role == "stamp":
+        stamping.main(dsn, **options)
     else:
-        roles: dict[str, Any] = {"consume": consume, "bare": bare, "read": read, "sleep": sleep}
+        roles: dict[str, Any] = {
+            "consume": consume, "bare": bare, "read": read, "sleep": sleep, "drain": drain,
+        }  # fmt: skip
         asyncio.run(roles[role](dsn, **options))
 
 

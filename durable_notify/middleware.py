@@ -143,7 +143,7 @@ def _generating(method: Callable[[Any], Any], *, awaited: bool) -> Callable[[Any
         return method
 
     async def enter_async(call: Any) -> AsyncIterator[None]:
-        manager = method(call)  # only now is it known of which kind it is
+        manager = _managing(method, call)  # only now is it known of which kind it is
         if hasattr(manager, "__aenter__"):
             async with manager:
                 yield
@@ -152,10 +152,22 @@ def _generating(method: Callable[[Any], Any], *, awaited: bool) -> Callable[[Any
                 yield
 
     def enter(call: Any) -> Iterator[None]:
-        with method(call):
+        with _managing(method, call):
             yield
 
     return enter_async if awaited else enter
+
+
+def _managing(method: Callable[[Any], Any], call: Any) -> Any:
+    """Return the context manager that a method returns."""
+    manager = method(call)
+    if not (hasattr(manager, "__enter__") or hasattr(manager, "__aenter__")):
+        where = f"{type(getattr(method, '__self__', None)).__name__}.{method.__name__}()"
+        raise TypeError(
+            f"the middleware {where} returned {manager!r}: yield once in it, or return a context "
+            "manager"
+        )
+    return manager
 
 
 #: What ``next`` returns for a generator that has ended.

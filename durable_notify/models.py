@@ -36,6 +36,7 @@ __all__ = [
     "RetryFilter",
     "SeekResult",
     "TopicStatus",
+    "TopicStorage",
 ]  # fmt: skip
 
 ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
@@ -85,7 +86,10 @@ class ReplayJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retention:
-    """The retention policy of a pattern's topics; ``max_age`` in seconds."""
+    """The retention policy of a pattern's topics; ages in seconds.
+
+    With no limit, neither ``when_settled`` nor ``compact``, it keeps everything.
+    """
 
     pattern: str
     max_age: float | None
@@ -97,6 +101,28 @@ class Retention:
     archive: bool
     set_at: datetime
     set_by: str
+    min_age: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicStorage:
+    """What a topic takes, from a sample.
+
+    Attributes:
+        topic: its name.
+        groups: how many groups read it.
+        messages: about how many messages it has.
+        bytes: about how much it takes, indexes included; 0 if the sample missed a small topic.
+        oldest: when its oldest message was published.
+        pattern: the retention policy that applies; None: there is none.
+    """
+
+    topic: str
+    groups: int
+    messages: int
+    bytes: int
+    oldest: datetime
+    pattern: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

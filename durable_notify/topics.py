@@ -111,6 +111,10 @@ class Topic(Generic[T]):
 TopicName = str | Topic[Any]
 
 
+#: Of how many topics to remember what was found: a pattern may match any number.
+REMEMBERED = 10_000
+
+
 class ByTopic(Generic[V]):
     """Finds what belongs to a topic: by its name, else by the first pattern that matches."""
 
@@ -141,6 +145,8 @@ class ByTopic(Generic[V]):
             found = next(
                 (value for name, value in self._given.items() if matches(topic, name)), None
             )
+        if len(self._found) >= REMEMBERED:
+            self._found.clear()
         self._found[topic] = found
         return found
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import importlib.metadata
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
 from contextlib import AbstractAsyncContextManager
@@ -18,10 +20,14 @@ TOPIC = "orders"
 BATCH = 1000
 MEASURES = ("publish_batch", "publish_single", "consume", "consume4", "consume_await", "wake")
 #: How many messages `wake` publishes before those that count.
-WARM_WAKES = 20
+WARM_WAKES = 10
+#: How many messages `publish_single` publishes before those that count.
+WARM_SINGLES = 50
 
 Payload = dict[str, Any]
 Handler = Callable[[Payload], Awaitable[None]]
+#: When something began and when it ended.
+Times = tuple[int, int]
 
 
 def payload(number: int) -> Payload:
@@ -34,7 +40,31 @@ def payload(number: int) -> Payload:
     }
 
 
-class Publisher(abc.ABC):
+def payloads(first: int, last: int) -> list[Payload]:
+    return [payload(number) for number in range(first, last)]
+
+
+class Publishing(abc.ABC):
+    """How a measurement publishes."""
+
+    @abc.abstractmethod
+    async def batches(self, messages: int) -> Times:
+        """Publish in batches, each confirmed before the next."""
+
+    @abc.abstractmethod
+    async def singles(self, messages: int) -> Times:
+        """Publish one after the other, each confirmed."""
+
+    @abc.abstractmethod
+    async def slowly(self, messages: int) -> list[Times]:
+        """Publish with pauses; return the times of each message."""
+
+    @abc.abstractmethod
+    async def fill(self, messages: int) -> None:
+        """Publish a backlog, not measured."""
+
+
+class Publisher(Publishing):
     """A connection that publishes; on return a message is durable, in the peer's terms."""
 
     @abc.abstractmethod
@@ -45,7 +75,7 @@ class Publisher(abc.ABC):
     async def single(self, message: Payload) -> None:
         """Publish one, and return when it is confirmed."""
 
-    async def timed(self, message: Payload) -> tuple[int, int]:
+    async def timed(self, message: Payload) -> Times:
         """Publish one; return when its commit was sent and when it was confirmed.
 
         A client without transactions sends everything at once: the time before the call.
@@ -54,21 +84,58 @@ class Publisher(abc.ABC):
         await self.single(message)
         return before, time.monotonic_ns()
 
+    async def batches(self, messages: int) -> Times:
+        batches = [payloads(first, first + BATCH) for first in range(0, messages, BATCH)]
+        await self.batch(payloads(0, BATCH))  # warm
+        begun = time.monotonic_ns()
+        for batch in batches:
+            await self.batch(batch)
+        return begun, time.monotonic_ns()
+
+    async def singles(self, messages: int) -> Times:
+        for message in payloads(0, WARM_SINGLES):
+            await self.single(message)
+        bodies = payloads(0, messages)
+        begun = time.monotonic_ns()
+        for message in bodies:
+            await self.single(message)
+        return begun, time.monotonic_ns()
+
+    async def slowly(self, messages: int) -> list[Times]:
+        times = []
+        for message in payloads(0, messages):
+            await asyncio.sleep(random.uniform(0.02, 0.05))
+            times.append(await self.timed(message))
+        return times
+
+    async def fill(self, messages: int) -> None:
+        for first in range(0, messages, BATCH):
+            await self.batch(payloads(first, min(first + BATCH, messages)))
+
 
 class Peer(abc.ABC):
     """A measured system. Each process creates its own; only the server is shared."""
 
     #: The server in `servers.py` that it needs.
     server: ClassVar[str]
-    #: The Python packages whose versions to report with its figures.
+    #: The packages whose versions to report with its figures.
     packages: ClassVar[tuple[str, ...]]
     #: Its settings, for the report.
     settings: ClassVar[dict[str, Any]]
-    #: How many messages make a measurement of 2 to 5 seconds. Other measures are not measured.
+    #: How many messages make a measurement of about a second. Other measures are not measured.
     messages: ClassVar[dict[str, int]]
 
     def __init__(self, address: str) -> None:
         self.address = address
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why it cannot be measured, if it cannot."""
+        return None
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return {each: importlib.metadata.version(each) for each in cls.packages}
 
     @abc.abstractmethod
     async def prepare(self) -> None:
@@ -78,8 +145,11 @@ class Peer(abc.ABC):
         """Do the server's background work before a backlog is consumed."""
 
     @abc.abstractmethod
-    def publisher(self) -> AbstractAsyncContextManager[Publisher]:
+    def publisher(self) -> AbstractAsyncContextManager[Publishing]:
         """Open a connection that publishes."""
+
+    async def open(self, tally: Tally, concurrency: int) -> None:  # noqa: B027 - the same
+        """Do what takes long before consuming begins, in each consuming process."""
 
     async def consume(self, tally: Tally, concurrency: int) -> None:
         """Consume until `tally.finished`, and return once every acknowledgement is confirmed.
@@ -102,6 +172,7 @@ class Tally:
         stop: Callable[[], bool],
     ) -> None:
         self.name = f"consumer-{number}"
+        self.measure = measure
         self.waking = measure == "wake"
         self.total = total
         self.handled = 0
@@ -128,6 +199,11 @@ class Tally:
                 self.finished.set()
             await asyncio.sleep(interval)
         self._all[self._number] = self.handled
+
+    def take(self, report: dict[str, Any]) -> None:
+        """Take over the result of a program that consumed for this process."""
+        self.first, self.acked, self.handled = report["first"], report["acked"], report["handled"]
+        self.entered = {int(number): at for number, at in report["entered"].items()}
 
     def report(self) -> dict[str, Any]:
         """Return the result for the measuring process, as JSON."""

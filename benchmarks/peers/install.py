@@ -1,8 +1,8 @@
-"""Install the measured systems: servers from Debian's packages, and a virtual environment.
+"""Install the measured systems: servers, a virtual environment, and programs in Go and JavaScript.
 
-Needs nothing but Python 3.11 or later. RabbitMQ's and Redis's packages would start a service: that
-is refused while they are installed. Where a server cannot be installed, its peers are shown as
-failed.
+Needs Python 3.11 or later; Go for NATS and River, npm for the peers in JavaScript. All of it goes
+into .venv-bench, but Debian's packages of RabbitMQ and Redis. Those would start a service: that is
+refused while they are installed. A peer whose server or program is not there is skipped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-bench"
 PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+CLIENTS = Path(__file__).parent / "clients"
+BIN = VENV / "programs"
+SCRIPTS = VENV / "scripts"
+#: Newer than that of most systems: pg-boss wants it.
+NODE = SCRIPTS / "node_modules" / ".bin" / "node"
+NATS = "github.com/nats-io/nats-server/v2@v2.15.3"
 #: By Debian package, one of its programs.
 PACKAGES = {
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
@@ -34,6 +40,9 @@ def install() -> None:
     """Install what is missing."""
     install_servers()
     install_packages()
+    install_nats()
+    install_river()
+    install_scripts()
 
 
 def install_servers() -> None:
@@ -89,6 +98,49 @@ def install_packages() -> None:
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         sys.exit("The peers' packages could not be installed.")
     stamp.write_text(wanted)
+
+
+def install_nats() -> None:
+    """Build the NATS server. Go builds only what has changed."""
+    if tool("go", "NATS needs"):
+        done(["go", "install", NATS], CLIENTS, {"GOBIN": str(BIN)})
+
+
+def install_river() -> None:
+    """Build River's client."""
+    if tool("go", "River needs"):
+        done(["go", "install", "-buildvcs=false", "."], CLIENTS / "river", {"GOBIN": str(BIN)})
+
+
+def install_scripts() -> None:
+    """Install what the clients in JavaScript import, and copy them beside it."""
+    if not tool("npm", "pg-boss and Graphile Worker need"):
+        return
+    SCRIPTS.mkdir(parents=True, exist_ok=True)
+    lock = SCRIPTS / "package-lock.json"
+    before = lock.read_bytes() if lock.exists() else b""
+    for source in (CLIENTS / "node").glob("*.*js*"):
+        shutil.copy(source, SCRIPTS)
+    if lock.read_bytes() != before and not done(["npm", "ci", "--silent"], SCRIPTS):
+        lock.unlink()  # to try again
+
+
+def tool(name: str, peers: str) -> bool:
+    if shutil.which(name):
+        return True
+    print(f"not installed: {name}, which {peers}", flush=True)
+    return False
+
+
+def done(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> bool:
+    """Run a command that installs; say so if it fails."""
+    ran = subprocess.run(
+        command, cwd=folder, env=os.environ | (environment or {}), check=False, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if ran.returncode:
+        print(f"{' '.join(command)} failed:\n{ran.stderr[-2000:]}", flush=True)
+    return ran.returncode == 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 Starting interpreters, importing and connecting is not timed. The event loop is uvloop's for all, or
 Python's own if PEERS_LOOP is ``asyncio``.
 
+A peer in another language does the same in a program of its own: `clients/program.py`.
+
 - publish_batch: batches of 1,000, each confirmed before the next: messages a second.
 - publish_single: one message after the other, each confirmed: messages a second.
 - consume, consume4: a backlog through a no-op handler in one process, or in four of one group.
@@ -17,10 +19,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import multiprocessing
 import os
-import random
-import statistics
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.peers.base import BATCH, WARM_WAKES, Peer, Tally, payload
+from benchmarks.peers.base import BATCH, WARM_WAKES, Peer, Tally, Times
 from benchmarks.peers.clients import load
 
 CONSUMERS = {"consume": 1, "consume4": 4, "consume_await": 1, "wake": 1}
@@ -47,49 +48,25 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(coroutine)
 
 
-async def publish_batch(peer: Peer, messages: int) -> Result:
+async def publish(peer: Peer, measure: str, messages: int) -> Result:
     await peer.prepare()
-    batches = [
-        [payload(number) for number in range(first, first + BATCH)]
-        for first in range(0, messages, BATCH)
-    ]
     async with peer.publisher() as publisher:
-        await publisher.batch([payload(number) for number in range(BATCH)])  # warm
-        begun = time.monotonic_ns()
-        for batch in batches:
-            await publisher.batch(batch)
-        return rate(len(batches) * BATCH, begun, time.monotonic_ns())
-
-
-async def publish_single(peer: Peer, messages: int) -> Result:
-    await peer.prepare()
-    payloads = [payload(number) for number in range(messages)]
-    async with peer.publisher() as publisher:
-        for message in payloads[:50]:  # warm
-            await publisher.single(message)
-        begun = time.monotonic_ns()
-        for message in payloads:
-            await publisher.single(message)
-        return rate(messages, begun, time.monotonic_ns())
+        if measure == "publish_batch":
+            messages = math.ceil(messages / BATCH) * BATCH
+            return rate(messages, *await publisher.batches(messages))
+        return rate(messages, *await publisher.singles(messages))
 
 
 async def backlog(peer: Peer, messages: int) -> None:
     await peer.prepare()
     async with peer.publisher() as publisher:
-        for first in range(0, messages, BATCH):
-            last = min(first + BATCH, messages)
-            await publisher.batch([payload(number) for number in range(first, last)])
+        await publisher.fill(messages)
     await peer.settle()
 
 
-async def publish_slowly(peer: Peer, messages: int) -> list[tuple[int, int]]:
-    """Publish with pauses; return when each was sent and confirmed, without the warm-up."""
-    times = []
+async def publish_slowly(peer: Peer, messages: int) -> list[Times]:
     async with peer.publisher() as publisher:
-        for number in range(WARM_WAKES + messages):
-            await asyncio.sleep(random.uniform(0.02, 0.05))
-            times.append(await publisher.timed(payload(number)))
-    return times[WARM_WAKES:]
+        return await publisher.slowly(messages)
 
 
 class Consumers:
@@ -137,19 +114,18 @@ def consumer(  # noqa: PLR0917 - the arguments of a process
     """Consume in a process of its own."""
     try:
         peer = load(name)(address)
-        ready.wait(WAIT)
-        reports.put(run(_consume(peer, measure, total, number, handled, stop.is_set)))
+        tally = Tally(measure, total, number, handled, stop.is_set)
+        reports.put(run(_consume(peer, tally, CONCURRENCY.get(measure, 1), ready)))
     except BaseException as error:  # noqa: BLE001 - told to the measuring process
         ready.abort()
         reports.put({"error": f"{type(error).__name__}: {error}"})
 
 
-async def _consume(  # noqa: PLR0917
-    peer: Peer, measure: str, total: int, number: int, handled: Any, stop: Any
-) -> Result:
-    tally = Tally(measure, total, number, handled, stop)
+async def _consume(peer: Peer, tally: Tally, concurrency: int, ready: Any) -> Result:
+    await peer.open(tally, concurrency)
+    ready.wait(WAIT)
     watch = asyncio.create_task(tally.watch())
-    await peer.consume(tally, CONCURRENCY.get(measure, 1))
+    await peer.consume(tally, concurrency)
     await watch
     return tally.report()
 
@@ -170,22 +146,22 @@ def consume(name: str, measure: str, address: str, messages: int) -> Result:
 
 
 def wake(name: str, address: str, messages: int) -> Result:
-    """Return latencies in microseconds; negative if the handler started before the confirm."""
+    """Return microseconds of each message; negative if it was handled before the confirm."""
     peer = load(name)(address)
     run(peer.prepare())
     total = WARM_WAKES + messages
     consumers = Consumers(name, "wake", address, total)
     consumers.start()
     time.sleep(1)
-    times = run(publish_slowly(load(name)(address), messages))
+    times = run(publish_slowly(load(name)(address), total))
     deadline = time.monotonic() + LOST
     while consumers.handled[0] < total and time.monotonic() < deadline:
         time.sleep(0.02)
     consumers.stop.set()
     entered = consumers.reports()[0]["entered"]
     sent, confirmed = [], []
-    for number, (before, after) in enumerate(times, WARM_WAKES):
-        if number in entered:
+    for number, (before, after) in enumerate(times):
+        if number >= WARM_WAKES and number in entered:
             sent.append(round((entered[number] - before) / 1000))
             confirmed.append(round((entered[number] - after) / 1000))
     if not sent:
@@ -193,16 +169,9 @@ def wake(name: str, address: str, messages: int) -> Result:
     return {
         "messages": messages,
         "lost": messages - len(sent),
-        "since_sent": percentiles(sent),
-        "since_confirmed": percentiles(confirmed),
-        "all_since_sent": sent,
-        "all_since_confirmed": confirmed,
+        "since_sent": sent,
+        "since_confirmed": confirmed,
     }
-
-
-def percentiles(values: list[int]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return {"p50": cuts[49], "p99": cuts[98]}
 
 
 def rate(messages: int, begun: int, ended: int) -> Result:
@@ -215,9 +184,7 @@ def main(name: str, measure: str, address: str, messages: int) -> Result:
         return wake(name, address, messages)
     if measure in CONSUMERS:
         return consume(name, measure, address, messages)
-    peer = load(name)(address)
-    publish = {"publish_batch": publish_batch, "publish_single": publish_single}[measure]
-    return run(publish(peer, messages))
+    return run(publish(load(name)(address), measure, messages))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Measure durable_notify and its peers in turn, in several rounds.
 
-Installs what it needs into .venv-bench, writes the figures of each round to
-benchmarks/results/peers.json (or peers-flush.json), and prints tables. README.md beside this file
-says what is measured, and how.
+Installs what it needs into .venv-bench, and prints tables. A run of all measures and peers writes
+the figures of each round to benchmarks/results/peers.json (or peers-flush.json). README.md beside
+this file says what is measured, and how.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # in place of this folder
 
-from benchmarks.peers import install  # noqa: E402
+from benchmarks.peers import install, report  # noqa: E402
 
 TIMEOUT = 150.0  # seconds for one measurement, its preparation included
 REST = 0.3  # seconds between measurements
@@ -40,6 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--short", action="store_true", help="one round of little, to see it run; it is not kept"
     )
+    parser.add_argument(
+        "--table", action="store_true", help="only put the saved results into docs/performance.md"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, help="in a measurement, instead of each peer's own")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
@@ -47,6 +49,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
+    partial = options.short or options.measures or options.peers or options.messages
+    options.complete = not partial
     options.peers = options.peers.split(",") if options.peers else list(PEERS)
     options.measures = options.measures or list(MEASURES)
     if unknown := (set(options.peers) - set(PEERS)) | (set(options.measures) - set(MEASURES)):
@@ -60,29 +64,41 @@ class Run:
     """The servers, and the measurements on them."""
 
     def __init__(self, options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-        from benchmarks.peers import clients, servers  # noqa: PLC0415
+        from benchmarks.peers import clients  # noqa: PLC0415
 
         self.options = options
         self.peers: dict[str, Any] = {}
-        self.errors: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self.rounds: list[dict[str, Any]] = []
         self._databases = 0
-        for name in options.peers:
-            peer = clients.load(name)
-            if options.flush is None or peer.server == "postgres":
+        found = {name: clients.load(name) for name in options.peers}
+        for name, peer in found.items():
+            if options.flush is not None and peer.server != "postgres":
+                continue
+            if reason := peer.missing() or self.start(peer.server, stack):
+                self.skipped[name] = reason
+                print(f"{name} is skipped: {reason}", flush=True)
+            else:
                 self.peers[name] = peer
-        for server in dict.fromkeys(peer.server for peer in self.peers.values()):
-            try:
-                start = servers.SERVERS[server]()
-                if server == "postgres":
-                    start = servers.postgres(options.flush)
-                address = stack.enter_context(start)
-                self.versions[server] = servers.version(server, address)
-                self.addresses[server] = address
-            except Exception as error:  # noqa: BLE001 - shown in the report
-                self.errors[server] = str(error)
+
+    def start(self, server: str, stack: contextlib.ExitStack) -> str | None:
+        """Start a server, unless it runs; return why it cannot be started."""
+        from benchmarks.peers import servers  # noqa: PLC0415
+
+        if server in self.addresses:
+            return None
+        try:
+            start = servers.SERVERS[server]()
+            if server == "postgres":
+                start = servers.postgres(self.options.flush)
+            address = stack.enter_context(start)
+            self.versions[server] = servers.version(server, address)
+        except Exception as error:  # noqa: BLE001 - shown in the report
+            return str(error)
+        self.addresses[server] = address
+        return None
 
     def messages(self, peer: Any, measure: str) -> int:
         """Return how many messages a measurement has."""
@@ -96,8 +112,6 @@ class Run:
     def measure(self, name: str, measure: str) -> dict[str, Any]:
         """Measure once, in processes of its own and with a new queue."""
         peer = self.peers[name]
-        if peer.server in self.errors:
-            return {"error": self.errors[peer.server]}
         messages = self.messages(peer, measure)
         address = self.addresses[peer.server]
         with contextlib.ExitStack() as stack:
@@ -124,7 +138,9 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """Return the settings and hardware that the figures depend on."""
-        packages = sorted({each for peer in self.peers.values() for each in peer.packages})
+        packages: dict[str, str] = {}
+        for peer in self.peers.values():
+            packages |= peer.versions()
         cpu = [
             line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
         ]
@@ -135,7 +151,8 @@ class Run:
             "kernel": platform.release(),
             "python": platform.python_version(),
             "servers": self.versions,
-            "packages": {each: importlib.metadata.version(each) for each in packages},
+            "packages": dict(sorted(packages.items())),
+            "skipped": self.skipped,
             "commit": commit(),
             "postgres": self.postgres_settings(),
             "peers": {name: peer.settings for name, peer in self.peers.items()},
@@ -198,10 +215,12 @@ def commit() -> str:
 
 def main() -> None:
     options = arguments()
+    if options.table:
+        report.show_on_page()
+        return
     if Path(sys.prefix).resolve() != install.VENV.resolve():
         install.install()
         os.execv(install.PYTHON, [str(install.PYTHON), __file__, *sys.argv[1:]])
-    from benchmarks.peers import report  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the servers' ends
     order = random.Random(options.seed)
@@ -218,9 +237,13 @@ def main() -> None:
                     result = run.measure(name, measure)
                     run.rounds.append({"measure": measure, "round": number, "peer": name} | result)
                     print(report.line(run.rounds[-1]), flush=True)
-            report.keep(run.rounds, about)
-            report.show(measure, [each for each in run.rounds if each["measure"] == measure])
-    print(f"{time.monotonic() - begun:.0f} s")
+            print(f"\n{measure}\n\n{report.table(measure, run.rounds)}")
+    about["seconds"] = round(time.monotonic() - begun)
+    print(f"{about['seconds']} s")
+    if options.complete:
+        report.keep(run.rounds, about)
+    else:
+        print("not saved: not all measures of all peers")
 
 
 if __name__ == "__main__":

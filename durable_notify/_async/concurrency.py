@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import inspect
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
-    "sharing_lock", "shielded", "spawn", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
+    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
+    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -42,45 +44,97 @@ AWAITS = True
 CANCELLED = (asyncio.CancelledError, GeneratorExit)
 
 
+async def _until_resolved(
+    waiters: collections.deque[asyncio.Future[bool]], timeout: float | None
+) -> bool:
+    """Wait in a line until ``_resolve`` is called; return False if the time is over.
+
+    ``asyncio.timeout`` would cost more than all else in a wait.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[bool] = loop.create_future()
+    timer = None if timeout is None else loop.call_later(max(0.0, timeout), _resolve, waiter, False)
+    waiters.append(waiter)
+    try:
+        return await waiter
+    finally:
+        waiters.remove(waiter)
+        if timer is not None:
+            timer.cancel()
+
+
+def _resolve(waiter: asyncio.Future[bool], result: bool = True) -> bool:
+    """End a wait; return False if it had ended."""
+    if waiter.done():
+        return False
+    waiter.set_result(result)
+    return True
+
+
 class Event:
     """A flag that can be waited for."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
-        self.set = self._event.set
-        self.clear = self._event.clear
-        self.is_set = self._event.is_set
+        self._flag = False
+        self._waiters: collections.deque[asyncio.Future[bool]] = collections.deque()
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+        for waiter in self._waiters:
+            _resolve(waiter)
+
+    def clear(self) -> None:
+        self._flag = False
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until set, for ``timeout`` seconds at most; returns whether it is set."""
-        if timeout is None:
-            return await self._event.wait()
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._event.wait()
-        except TimeoutError:
-            return self._event.is_set()
+        """Wait until set, for ``timeout`` seconds at most; returns whether it was set."""
+        return self._flag or await _until_resolved(self._waiters, timeout) or self._flag
 
 
 class Queue(Generic[T]):
     """An unbounded queue."""
 
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[T] = asyncio.Queue()
-        self.put = self._queue.put_nowait
-        self.get_nowait = self._queue.get_nowait  # raises EMPTY
-        self.get = self._queue.get
-        self.size = self._queue.qsize
-
     EMPTY = asyncio.QueueEmpty
 
-    async def get_within(self, seconds: float) -> T:
+    def __init__(self) -> None:
+        self._entries: collections.deque[T] = collections.deque()
+        self._getters: collections.deque[asyncio.Future[bool]] = collections.deque()
+        self.size = self._entries.__len__
+
+    def put(self, *entries: T) -> None:
+        """Add entries."""
+        self._entries.extend(entries)
+        self._wake(len(entries))
+
+    def get_nowait(self) -> T:
+        """Return the next entry, or raise EMPTY."""
+        if self._entries:
+            return self._entries.popleft()
+        raise asyncio.QueueEmpty
+
+    async def get(self, timeout: float | None = None) -> T:
         """Return the next entry, or raise EMPTY if none comes in time."""
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                return await self._queue.get()
-        except TimeoutError:
-            raise asyncio.QueueEmpty from None
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._entries:
+            left = None if until is None else until - time.monotonic()
+            try:
+                in_time = await _until_resolved(self._getters, left)
+            except BaseException:
+                if self._entries:
+                    self._wake(1)  # the cancelled one may have been woken for an entry
+                raise
+            if not (in_time or self._entries):
+                raise asyncio.QueueEmpty
+        return self._entries.popleft()
+
+    def _wake(self, getters: int) -> None:
+        for getter in self._getters:
+            if not getters:
+                return
+            getters -= _resolve(getter)
 
 
 class Task:
@@ -206,22 +260,30 @@ def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
                 future.set_exception(error)
 
         threading.Thread(target=body, name="durable_notify handler", daemon=True).start()
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            raise error if future.done() else StillRuns from None
 
     return in_a_thread
+
+
+class StillRuns(asyncio.CancelledError):
+    """A handler was cancelled, and the thread that it is in still runs."""
 
 
 class Waiter:
     """Waits until a descriptor is readable, a time is over, or ``wake`` is called."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._event = Event()
         self._watched: int | None = None
         self.wake = self._event.set
 
-    def watch(self, descriptor: int) -> None:
+    def watch(self, descriptor: int, ready: Callable[[], None] | None = None) -> None:
+        """Watch a descriptor; ``ready`` is called in the event loop, before the waiting task."""
         self.unwatch()
-        asyncio.get_running_loop().add_reader(descriptor, self._event.set)
+        asyncio.get_running_loop().add_reader(descriptor, ready or self.wake)
         self._watched = descriptor
 
     def unwatch(self) -> None:
@@ -231,10 +293,7 @@ class Waiter:
 
     async def wait(self, timeout: float | None) -> None:
         try:
-            async with asyncio.timeout(timeout):
-                await self._event.wait()
-        except TimeoutError:
-            return
+            await self._event.wait(timeout)
         finally:
             self._event.clear()
 

@@ -50,14 +50,18 @@ class AsyncMaintenance:
     """Maintains the schema: retention, compaction, archiving and cleaning up.
 
     Only one process maintains a database at a time; if it dies, another takes over. For the
-    owner of the schema. Its connection may lead through a pooler.
+    owner of the schema, and roles that were granted ``maintain``. Its connection may lead through
+    a pooler.
 
     Args:
         dsn: a libpq connection string or URI. A round opens a connection of its own.
         every: how long after a round the next is due, in any process; 0: at once.
-        archive: receives messages before they are removed, if their policy says so.
-        inbox_age: for how long ``once`` remembers a message, at least; None: for ever.
-        audit_age: for how long the audit, losses and ended replays are kept; None: for ever.
+        archive: receives messages before they are removed, if their policy says so. For the
+            owner of the schema.
+        inbox_age: for how long ``once`` remembers a message, at least; None: as
+            ``Admin.set_record_age`` has it.
+        audit_age: for how long the audit, losses and ended replays are kept; None: as
+            ``Admin.set_record_age`` has it.
         on_step: called after each step with its name, its topic and how much it did.
     """
 
@@ -127,7 +131,7 @@ class AsyncMaintenance:
                     except _TakenOver:
                         log.warning("another process has taken over maintenance")
                         return report
-            for alarm in await fetch(connection, sql.RETENTION_ALARMS, ()):
+            for alarm in await fetch(connection, sql.MAINTAIN_ALARMS, ()):
                 log.warning("group %r lags and keeps %s bytes of topic %r", *alarm)
                 report[f"alarm {alarm[2]}"] = f"group {alarm[0]} keeps {alarm[1]} bytes"
             await fetch(connection, sql.MAINTAIN_END, (self._worker, json.dumps(report)))
@@ -170,7 +174,12 @@ class AsyncMaintenance:
     ) -> None:
         if (tidy := getattr(archive, "tidy", None)) is not None:
             tidy()
-        for (topic,) in await fetch(connection, sql.ARCHIVED_TOPICS, ()):
+        try:
+            topics = await fetch(connection, sql.ARCHIVED_TOPICS, ())
+        except psycopg.errors.InsufficientPrivilege:
+            report["archive failed"] = "only the owner of the schema may archive: it reads messages"
+            return
+        for (topic,) in topics:
             try:
                 while not self._stopping.is_set():
                     archived = await self._archive_chunk(connection, archive, topic)
@@ -251,7 +260,7 @@ async def keep_up(
         try:
             due = await queries.maintenance_due(every)
             if due is None:
-                log.info("this role does not own the schema: it does not run maintenance")
+                log.info("this role may not run maintenance: it is not granted maintain")
                 return
             if due:
                 await maintenance.run_once()

@@ -239,7 +239,7 @@ class _Drain:
         if message._flaw is not None:
             self._consumer._buffer.refuse(message, message._flaw)
         elif (failure := await dispatcher._failure_of(self._handler, message)) is None:
-            await dispatcher._handled(message)
+            await dispatcher._handled([message])
         else:
             self._drained.errors.append(failure)
             await dispatcher._failed([message], failure)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["ArmedTopics"]
 
 #: How soon to retry to arm a topic, at first and at most, in seconds.
-RETRY = (0.005, 1.0)
+RETRY = (0.005, 2.0)
 #: How soon to check whether unannounced transactions have ended, at first and at most, in seconds.
-LOOK = (0.001, 0.25)
+LOOK = (0.001, 1.25)
 #: How long a doorbell that is not wanted stays armed, in seconds. A consumer that reads a single
 #: message wants it again within that time, so it need not disarm and arm. A second ring ends it.
 GRACE = 0.008

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
-_READING = {"read", "read_from", "latest", "log_id", "topics"}
+_READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
-    "lost_messages", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
+    "lost_messages", "record_ages", "topic_storage",
+    "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
+    "message_states",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
@@ -27,6 +29,10 @@ _CONSUMING = {
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
     "unsubscribe", "retry_now", "drop_retries",
+}  # fmt: skip
+_MAINTAINING = {
+    "maintain", "maintain_due", "maintain_begin", "maintain_steps", "maintain_step",
+    "maintain_alarms", "maintain_end",
 }  # fmt: skip
 
 
@@ -52,6 +58,8 @@ def to_call(query: str, params: Sequence[Any]) -> str | None:
         return to_consume(["TOPIC"], first or "GROUP")
     if name in _READING:
         return to_read(["TOPIC"])
+    if name in _MAINTAINING:
+        return "--maintain"
     return "--observe" if name in _OBSERVING else None
 
 

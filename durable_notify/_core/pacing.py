@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-__all__ = ["BatchSizer", "BusyPoller", "backoff", "shortest"]
+__all__ = ["BatchSizer", "BusyPoller", "Patience", "RingPacer", "backoff", "shortest"]
 
 
 def backoff(attempt: int, base: float, maximum: float, rng: random.Random | None = None) -> float:
@@ -44,6 +44,7 @@ class BatchSizer:
         self._capacity = least  # how many messages handlers can take at once
         self.least = min(least, maximum)
         self.size = self.least
+        self.ahead = True  # whether to claim a batch before the one before is handled
 
     def can_begin(self, messages: int, calls: int = 1) -> None:
         """Record how many messages can start at once, in how many calls."""
@@ -66,8 +67,24 @@ class BatchSizer:
 
     def claimed(self, *, full: bool) -> None:
         """Record a claim; ``full``: there may be more."""
-        fits = self.least if self._mean is None else self.TARGET * self._calls / self._mean
+        fits = self._fits
         self.size = int(min(self._max_size, max(self.least, min(fits, self.size * (1 + full)))))
+
+    @property
+    def _fits(self) -> float:
+        """How many messages are handled in the time that a batch should last."""
+        return self.least if self._mean is None else self.TARGET * self._calls / self._mean
+
+    @property
+    def low_water(self) -> int:
+        """How many messages are left when the next batch should be claimed.
+
+        Half a batch. If batches may not be as large as handlers are fast, up to a whole one:
+        otherwise they would wait for the claim. None, unless the next may be claimed ahead.
+        """
+        if not self.ahead:
+            return 0
+        return int(min(self.size, max(self.size // 2, self._fits // 2)))
 
     def rest(self, now: float) -> None:
         """Record that nothing is left: share the next messages with other consumers that wait."""
@@ -86,7 +103,7 @@ class BatchSizer:
         idle = self._capacity - begun - queued  # Trap: a claim may bring fewer than can be handled
         if self.size == self.least:
             return min(max(idle, 0), self._max_size)
-        return self.size if idle > 0 or waiting <= self.size // 2 else 0
+        return self.size if idle > 0 or waiting <= self.low_water else 0
 
 
 class BusyPoller:
@@ -123,3 +140,56 @@ class BusyPoller:
         if left <= 0 or self._rate * self.MAX_GAP < self.ENOUGH:
             return None
         return min(self.STEP, left)
+
+
+class Patience:
+    """Decides how long to wait for what is due, if it was due before and could not be claimed.
+
+    An open transaction may have locked it, or another consumer may have it. Each time the wait
+    doubles: it comes at most as much too late as it has taken already, and 3 seconds at most.
+    """
+
+    MOST = 3.0
+
+    def __init__(self) -> None:
+        self._factor = 1.0
+
+    def found(self) -> None:
+        """Record that a claim has found messages."""
+        self._factor = 1.0
+
+    def missed(self) -> None:
+        """Record that the time came, and no wake-up before it."""
+        self._factor = min(self._factor * 2, 2.0**20)
+
+    def wait(self, due: float | None) -> float | None:
+        """Return how long to wait for what is due in so many seconds; None: nothing is."""
+        if due is None or due >= self.MOST:
+            self._factor = 1.0
+            return due
+        return min(self.MOST, due * self._factor)
+
+
+class RingPacer:
+    """Decides how soon to look after a wake-up, if many in a row have brought nothing.
+
+    Its group may be paused or full, other consumers of the group may be faster, or the wake-ups are
+    forged. Trap: the consumer may be needed for the next message; so it waits a moment at most.
+    """
+
+    #: So many in vain are answered at once.
+    FREE = 50
+    LEAST, MOST = 0.01, 0.25
+
+    def __init__(self) -> None:
+        self._vain = 0
+
+    def looked(self, *, rung: bool, found: bool) -> None:
+        """Record a claim: whether wake-ups caused it, and whether it has found messages."""
+        self._vain = self._vain + 1 if rung and not found else 0
+
+    @property
+    def pause(self) -> float:
+        """How long to wait before the next claim."""
+        over = self._vain - self.FREE
+        return min(self.MOST, self.LEAST * 2.0 ** min(over, 20)) if over > 0 else 0.0

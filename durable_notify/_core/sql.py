@@ -56,9 +56,10 @@ LISTENER_SETTINGS = (
 )
 
 _CHANNEL: LiteralString = (
-    "CASE t.topic WHEN '' THEN 'durable_notify' ELSE durable_notify.channel(t.topic) END"
+    "CASE WHEN t.topic = '' OR pg_catalog.right(t.topic, 2) = '.>' THEN 'durable_notify'"
+    " ELSE durable_notify.channel(t.topic) END"
 )
-#: The channels of topics; "" stands for all topics.
+#: The channels of topics; "" stands for all topics, and "orders.>" for those whose names begin so.
 CHANNELS_OF_TOPICS = f"SELECT t.topic, {_CHANNEL} FROM pg_catalog.unnest({{}}::text[]) AS t (topic)"  # noqa: S608 - of constants, as those below
 #: The topics whose channels this session does not listen to.
 MISSED_TOPICS = (
@@ -146,6 +147,10 @@ STATUS = (
     " is_exact, delivered_id, expired, asleep, retrying, parked, oldest_unsettled"
     " FROM durable_notify.status(%s::integer)"
 )
+STATUS_OF_MOST = (
+    f"SELECT * FROM ({STATUS} ORDER BY COALESCE(unread + deferred + leased, 0) DESC,"  # noqa: S608
+    " COALESCE(dead, 0) DESC, topic, group_name LIMIT %s) AS most ORDER BY topic, group_name"
+)
 GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
     " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
@@ -173,7 +178,7 @@ REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
 SEEK = (
     "SELECT redelivered, skipped FROM durable_notify.seek("
-    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s)"
+    "%s, %s, %s::bigint, %s::timestamptz, %s, %s, %s, %s, %s)"
 )
 START_REPLAY = (
     "SELECT job_id, total FROM durable_notify.start_replay("
@@ -229,19 +234,23 @@ ACCESS = (
 # Retention
 
 SET_RETENTION = (
-    "SELECT durable_notify.set_retention(%s, %s::interval, %s::bigint, %s, %s, %s::bigint, %s, %s)"
+    "SELECT durable_notify.set_retention(%s, %s::interval, %s::bigint, %s, %s, %s::bigint, %s, %s,"
+    " %s::interval, %s)"
 )
 DELETE_RETENTION = "SELECT durable_notify.delete_retention(%s)"
 RETENTION = (
     "SELECT pattern, EXTRACT(epoch FROM max_age)::float8, max_bytes, when_settled, on_lag,"
-    " alarm_bytes, compact, archive, set_at, set_by FROM durable_notify.retention()"
+    " alarm_bytes, compact, archive, set_at, set_by, EXTRACT(epoch FROM min_age)::float8"
+    " FROM durable_notify.retention()"
 )
+SET_RECORD_AGE = "SELECT durable_notify.set_record_age(%s, %s::interval)"
+RECORD_AGES = "SELECT kind, EXTRACT(epoch FROM age)::float8 FROM durable_notify.record_ages()"
 RETENTION_BLOCKERS = (
     "SELECT topic, group_name, from_id, upto_id, published_at, bytes, alarm"
     " FROM durable_notify.retention_blockers()"
 )
-RETENTION_ALARMS = (
-    "SELECT group_name, bytes, topic FROM durable_notify.retention_blockers() WHERE alarm"
+TOPIC_STORAGE = (
+    "SELECT topic, groups, messages, bytes, oldest, pattern FROM durable_notify.topic_storage()"
 )
 LOST_MESSAGES = (
     "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
@@ -250,16 +259,17 @@ LOST_MESSAGES = (
 
 # Maintenance
 
-MAINTENANCE_DUE = (
-    "SELECT NOT EXISTS (SELECT FROM durable_notify.maintenance m WHERE m.done_at >"
-    " pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s))"
+MAY_MAINTAIN = (
+    "SELECT pg_catalog.has_function_privilege('durable_notify.maintain_due(interval)', 'EXECUTE')"
 )
+MAINTAIN_DUE = "SELECT durable_notify.maintain_due(pg_catalog.make_interval(secs => %s))"
 MAINTAIN_BEGIN = "SELECT durable_notify.maintain_begin(%s, pg_catalog.make_interval(secs => %s))"
 MAINTAIN_STEPS = "SELECT step, topic FROM durable_notify.maintain_steps()"
 MAINTAIN_STEP = (
     "SELECT durable_notify.maintain_step(%s, %s, %s,"
     " pg_catalog.make_interval(secs => %s::float8), pg_catalog.make_interval(secs => %s::float8))"
 )
+MAINTAIN_ALARMS = "SELECT group_name, bytes, topic FROM durable_notify.maintain_alarms()"
 MAINTAIN_END = "SELECT durable_notify.maintain_end(%s, %s::jsonb)"
 ARCHIVED_TOPICS = (
     "SELECT r.topic FROM durable_notify._topics() AS r (topic)"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["TopicSet", "after"]
 
 #: How often to check for new topics if no wake-up announces them, in seconds.
-LOOK_FOR_TOPICS = 1.0
+LOOK_FOR_TOPICS = 1.5
 #: The most topics to claim from at once without a ring; of more topics, only those that rang.
 FEW = 16
 
@@ -27,6 +27,8 @@ class TopicSet:
     def __init__(self, topics: Iterable[str]) -> None:
         wanted = tuple(topics)
         self.patterns = tuple(topic for topic in wanted if is_pattern(topic))
+        #: The topics whose publishers announce new ones to its patterns; None: it has no patterns.
+        self.family = _family(self.patterns)
         self._by_channel: dict[str, list[str]] = {}
         self.topics: dict[str, None] = {}
         self._open: set[str] = set()
@@ -36,9 +38,9 @@ class TopicSet:
 
     @property
     def channels(self) -> dict[str, str]:
-        """The channels to listen to, with the topic of each; "" stands for all topics."""
-        every = {ANY_TOPIC: ""} if self.patterns else {}
-        return {channel(topic): topic for topic in self.topics} | every
+        """The channels to listen to, with the topic of each, or with ``family``."""
+        announcing = {} if self.family is None else {ANY_TOPIC: self.family}
+        return {channel(topic): topic for topic in self.topics} | announcing
 
     def add(self, topics: Iterable[str]) -> dict[str, str]:
         """Add topics, and return the channels of those that are new."""
@@ -58,10 +60,17 @@ class TopicSet:
             if "*" in payloads:
                 self.mark_all()
             self._open.update(self._by_channel.get(name, ()))
+        return self._announces(rung.get(ANY_TOPIC, ()))
+
+    def concerns(self, rung: Mapping[str, Collection[str]]) -> bool:
+        """Whether what has rung is of interest: one of the topics, or a new one that matches."""
+        return rung.keys() != {ANY_TOPIC} or self._announces(rung[ANY_TOPIC])
+
+    def _announces(self, topics: Iterable[str]) -> bool:
         return any(
             not topic  # new topics may have appeared
             or (topic not in self.topics and any(matches(topic, p) for p in self.patterns))
-            for topic in rung.get(ANY_TOPIC, ())
+            for topic in topics
         )
 
     def mark_all(self) -> None:
@@ -87,6 +96,14 @@ class TopicSet:
     def mark_empty(self, topics: Iterable[str]) -> None:
         """Mark topics as empty: a read found nothing, and their publishers ring already."""
         self._open.difference_update(topics)
+
+
+def _family(patterns: Iterable[str]) -> str | None:
+    """Return the topics with the patterns' first word, as ``orders.>``; else "", which is every."""
+    first = {pattern.partition(".")[0] for pattern in patterns}
+    if not first:
+        return None
+    return f"{word}.>" if len(first) == 1 and not is_pattern(word := first.pop()) else ""
 
 
 def after(last: str, topics: list[str]) -> list[str]:

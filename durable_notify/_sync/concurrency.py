@@ -13,6 +13,7 @@ import queue
 import select
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "Task", "Waiter", "aside", "begun_by_driver",
-    "call", "checkpoint", "find_driver", "in_threads", "on_signals", "own_cursor", "scope",
-    "sharing_lock", "shielded", "spawn", "within",
+    "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
+    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
+    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -88,16 +89,19 @@ class Queue(Generic[T]):
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
-        self.put = self._queue.put
         self.get_nowait = self._queue.get_nowait  # raises EMPTY
-        self.get = self._queue.get
         self.size = self._queue.qsize
 
     EMPTY = queue.Empty
 
-    def get_within(self, seconds: float) -> T:
+    def put(self, *entries: T) -> None:
+        """Add entries."""
+        for entry in entries:
+            self._queue.put(entry)
+
+    def get(self, timeout: float | None = None) -> T:
         """Return the next entry, or raise EMPTY if none comes in time."""
-        return self._queue.get(timeout=max(0.0, seconds))
+        return self._queue.get(timeout=None if timeout is None else max(0.0, timeout))
 
 
 class Task:
@@ -152,7 +156,8 @@ def aside(function: Callable[..., T], *args: Any, meanwhile: Callable[[], Any], 
 
 
 def checkpoint() -> None:
-    """Do nothing: other threads run anyway."""
+    """Let other threads run: otherwise one that was woken waits until this one does."""
+    time.sleep(0)
 
 
 def call(handler: Callable[..., Any], *arguments: Any) -> Any:
@@ -189,6 +194,10 @@ def in_threads(handler: Callable[..., Any]) -> Callable[..., Any]:
     return handler
 
 
+class StillRuns(BaseException):
+    """Never raised: a handler cannot be cancelled."""
+
+
 class Waiter:
     """Waits until a descriptor is readable, a time is over, or ``wake`` is called."""
 
@@ -198,7 +207,9 @@ class Waiter:
         self._waker.setblocking(False)
         self._watched: int | None = None
 
-    def watch(self, descriptor: int) -> None:
+    def watch(self, descriptor: int, ready: Callable[[], None] | None = None) -> None:
+        """Watch a descriptor; ``ready`` is not called, because the waiting thread is as fast."""
+        del ready
         self._watched = descriptor
 
     def unwatch(self) -> None:

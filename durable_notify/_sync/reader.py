@@ -250,7 +250,7 @@ class Reader(Generic[T]):
         try:
             if self._connection is None:
                 self._connect_again()
-            notified = "" in subscription.armed
+            notified = self._topic_set.family in subscription.armed
             look = self._topic_set.mark_ready(subscription.take_notifications())
             if self._stopping.is_set():
                 return False  # stop() may have woken it just before

@@ -240,7 +240,7 @@ class _Drain:
         if message._flaw is not None:
             self._consumer._buffer.refuse(message, message._flaw)
         elif (failure := dispatcher._failure_of(self._handler, message)) is None:
-            dispatcher._handled(message)
+            dispatcher._handled([message])
         else:
             self._drained.errors.append(failure)
             dispatcher._failed([message], failure)

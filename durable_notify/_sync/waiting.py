@@ -153,6 +153,9 @@ def decoded(row: tuple[Any, ...]) -> tuple[Any, ...]:
 def content(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a row of ``dead_letters()`` or ``retries()`` with one payload, all JSON decoded."""
     group, topic, message_id, key, payload, data, headers, *about = decoded(row)
-    payload = readable(payload) if data is None else data
+    if data is not None:
+        payload = data
+    elif payload is not None:  # else the role may not see it
+        payload = readable(payload)
     kept = {} if headers is None else readable(headers)
     return (group, topic, message_id, key, payload, kept, *about)

@@ -90,6 +90,7 @@ for _command in (
     reanchor.reanchor,
     retention.retention,
     retention.lost_messages,
+    retention.topics,
     maintain.maintain,
 ):
     cli.add_command(_command)

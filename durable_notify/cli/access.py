@@ -32,9 +32,12 @@ def _rights(command: Any) -> Any:
             click.option("--read", metavar="PATTERN", multiple=True,
                          help="Read these topics without a group; may be repeated."),
             click.option("--observe", is_flag=True,
-                         help="See status, audit and dead letters of everything."),
+                         help="See status, audit, dead letters and retries of everything, without "
+                              "payloads."),
             click.option("--insert", is_flag=True,
                          help="Run INSERT statements on the outbox, into all topics."),
+            click.option("--maintain", is_flag=True,
+                         help="Run maintenance, except for the archive."),
         )
     ):  # fmt: skip
         command = option(command)
@@ -48,7 +51,7 @@ def _named(rights: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], str |
     for action in ("publish", "consume", "read"):
         if patterns := rights[action]:
             yield action, patterns, rights["group"] if action == "consume" else None
-    for action in ("observe", "insert"):
+    for action in ("observe", "insert", "maintain"):
         if rights[action]:
             yield action, (), None
 
@@ -59,7 +62,7 @@ def _named(rights: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], str |
 @_rights
 @pass_database
 def grant(database: Database, /, *, role: str, **rights: Any) -> None:
-    """Let a role of the database publish, consume, read or observe, and no more than that.
+    """Let a role of the database publish, consume, read, observe or maintain, and no more.
 
     A pattern is a topic, or stands for topics: orders.*, orders.>, or > for all. Put it in quotes.
     If one of the named rights cannot be granted, none is. The role keeps its earlier grants. Run it
@@ -68,7 +71,7 @@ def grant(database: Database, /, *, role: str, **rights: Any) -> None:
     named = list(_named(rights))
     if not named:
         raise click.UsageError(
-            "nothing to grant: give --publish, --consume, --read, --observe or --insert"
+            "nothing to grant: give --publish, --consume, --read, --observe, --insert or --maintain"
         )
     with database.connect("grant") as connection, connection.transaction():
         for action, patterns, group in named:
@@ -120,4 +123,6 @@ def _shown(action: str, patterns: tuple[str, ...], group: str | None) -> str:
         return "insert messages of all topics"
     if action == "observe":
         return "observe everything"
+    if action == "maintain":
+        return "run maintenance"
     return f"{action} {' '.join(patterns)}" + (f" in group {group}" if group else "")

@@ -32,9 +32,10 @@ __all__ = ["maintain"]
               help="Where to archive messages before they are removed.")  # fmt: skip
 @click.option("--format", "file_format", type=click.Choice(["ndjson", "parquet"]), default="ndjson",
               show_default=True, help="The files of the archive.")  # fmt: skip
-@click.option("--inbox-age", type=Length(), help="Delete records of once() older than that: 30d.")
+@click.option("--inbox-age", type=Length(), help="Delete records of once() older than that, "
+              "instead of what durable-notify retention shows: 30d.")  # fmt: skip
 @click.option(
-    "--audit-age", type=Length(), help="Delete older audit, losses and ended replays: 365d."
+    "--audit-age", type=Length(), help="The same for the audit, losses and ended replays: 365d."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a round.")
 @pass_database

@@ -81,6 +81,8 @@ def replay(
 @click.option("--since", type=Moment(), help="Deliver messages published since then next: ISO "
               "8601, or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
 @click.option("--now", is_flag=True, help="Skip all committed messages.")
+@click.option("--drop-waiting", is_flag=True, help="Also skip messages up to there that wait for "
+              "another attempt or their key, and cancel running replays.")  # fmt: skip
 @click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be redelivered or skipped.")
@@ -93,6 +95,7 @@ def seek(
     after: int | None,
     since: Any,
     now: bool,
+    drop_waiting: bool,
     why: str | None,
     yes: bool,
     dry_run: bool,
@@ -100,13 +103,16 @@ def seek(
     """Move a group's position in a topic, back or forward.
 
     Messages in flight are not lost: they are delivered when they commit. On a terminal it asks
-    first.
+    first. To end a replay that fails again and again: durable-notify group pause, then --now
+    --drop-waiting once its consumers hold no more messages, then durable-notify group resume.
     """
     if (after is not None) + (since is not None) + now != 1:
         raise click.UsageError("give one of --after ID, --since TIME and --now")
     admin = Admin()
     with database.connect("seek") as connection:
-        position: dict[str, Any] = {"after": after, "now": now, "why": why}
+        position: dict[str, Any] = {
+            "after": after, "now": now, "drop_waiting": drop_waiting, "why": why
+        }  # fmt: skip
         if since is not None:
             position["since"] = resolve(since, connection)
         found = admin.seek(connection, group, topic, **position, dry_run=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ from .tables import print_table, table_of
 
 if TYPE_CHECKING:
     from ..models import Retention
-    from .database import Database
+    from .database import Connection, Database
 
-__all__ = ["lost_messages", "retention"]
+__all__ = ["lost_messages", "retention", "topics"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -37,6 +38,16 @@ class Size(click.ParamType[int]):
         if not found:
             self.fail(f"{value!r} is not a size: write bytes, or 500MB, 10GB", param, ctx)
         return int(found[1]) * _UNITS[found[2]]
+
+
+class Age(Length):
+    """A length of time, or ``forever``."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds."""
+        return math.inf if value == "forever" else super().convert(value, param, ctx)
 
 
 @click.command()
@@ -59,7 +70,15 @@ class Size(click.ParamType[int]):
 )
 @click.option("--compact", is_flag=True, help="Keep only the latest message of each key.")
 @click.option("--archive", is_flag=True, help="Remove only archived messages.")
-@click.option("--forever", is_flag=True, help="Delete the policy of TOPIC.")
+@click.option("--min-age", type=Length(),
+              help="With --settled: keep messages that long at least.")  # fmt: skip
+@click.option("--forever", is_flag=True, help="Remove nothing, whatever a pattern says.")
+@click.option("--delete", is_flag=True,
+              help="Delete the policy of TOPIC: the next pattern applies.")  # fmt: skip
+@click.option("--inbox-age", type=Age(),
+              help="Without TOPIC: how long once() remembers: 90d, or forever.")  # fmt: skip
+@click.option("--audit-age", type=Age(),
+              help="Without TOPIC: how long the audit, losses and ended replays stay.")  # fmt: skip
 @click.option(
     "--blockers", is_flag=True, help="Show messages that are due for removal and stay, and why."
 )
@@ -70,45 +89,68 @@ def retention(
     /,
     *,
     topic: str | None,
-    forever: bool,
+    delete: bool,
     blockers: bool,
+    inbox_age: float | None,
+    audit_age: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Set when messages of TOPIC, or of a pattern of topics, are removed. Without TOPIC, list it.
 
-    Topics without a policy keep their messages for ever. Consumers remove expired messages, or
-    durable-notify maintain does. If several policies match a topic, the most specific applies.
+    If several policies match a topic, the most specific applies. The policy of > is the default:
+    once every group has settled a message, it is removed 30 days after it was published. Consumers
+    remove messages, or durable-notify maintain does.
     """
     names = {"age": "max_age", "size": "max_bytes", "settled": "when_settled",
              "alarm": "alarm_bytes"}  # fmt: skip
     given = {names.get(name, name): value for name, value in options.items()}
     said = given != {**dict.fromkeys(given, None), "when_settled": False, "on_lag": "block",
-                     "compact": False, "archive": False}  # fmt: skip
-    if (topic is None or forever) and said:
-        raise click.UsageError("give TOPIC and a policy; --forever takes no other option")
+                     "compact": False, "archive": False, "forever": False}  # fmt: skip
+    ages = {kind: age for kind, age in (("inbox", inbox_age), ("audit", audit_age)) if age}
+    if (topic is None) == (said or delete):
+        raise click.UsageError("give TOPIC and a policy: --age, --size, --settled, --compact or "
+                               "--forever; or --delete")  # fmt: skip
+    if (said and delete) or (topic is not None and ages):
+        raise click.UsageError("--delete takes no other option, and --inbox-age no TOPIC")
     with database.connect("retention") as connection:
-        if topic is None:
-            found: Any = (
-                Admin().retention_blockers(connection)
-                if blockers
-                else Admin().retention(connection)
-            )
-            _show(found, as_json=as_json, blockers=blockers)
-        elif forever:
+        if ages:
+            _set_ages(connection, ages)
+        elif topic is None:
+            _list(connection, as_json=as_json, blockers=blockers)
+        elif delete:
             if not Admin().delete_retention(connection, topic):
                 raise Failure(
                     f"{shown(topic)} has no policy", "durable-notify retention lists them."
                 )
-            click.echo(f"{shown(topic)} is kept, unless a pattern says otherwise")
-        elif not said:
-            raise click.UsageError(
-                "give a policy: --age, --size, --settled or --compact; or --forever"
-            )
+            click.echo(f"{shown(topic)} has no policy of its own any more")
         else:
             for warning in Admin().set_retention(connection, topic, **given):
                 click.echo(f"warning: {shown(warning)}", err=True)
             click.echo(f"retention of {shown(topic)} is set")
+
+
+def _set_ages(connection: Connection, ages: dict[str, float]) -> None:
+    for kind, age in ages.items():
+        Admin().set_record_age(connection, kind, None if age == math.inf else age)
+        click.echo(f"records of the {kind} are kept for {_for(age)}")
+
+
+def _for(age: float | None) -> str:
+    """Return an age in words: ``30 days``, ``12:00:00``, ``ever``."""
+    if age is None or age == math.inf:
+        return "ever"
+    return str(timedelta(seconds=age)).removesuffix(", 0:00:00")
+
+
+def _list(connection: Connection, *, as_json: bool, blockers: bool) -> None:
+    if blockers:
+        _show(Admin().retention_blockers(connection), as_json=as_json, blockers=True)
+        return
+    _show(Admin().retention(connection), as_json=as_json, blockers=False)
+    if not as_json:
+        for kind, age in Admin().record_ages(connection).items():
+            click.echo(f"records of the {kind} are kept for {_for(age)}")
 
 
 def _show(found: list[Any], *, as_json: bool, blockers: bool) -> None:
@@ -127,14 +169,58 @@ def _show(found: list[Any], *, as_json: bool, blockers: bool) -> None:
         ]  # fmt: skip
         print_table(table_of(columns, lags))
     else:
-        heads = ("topic", "age", "size", "settled", "on lag", "alarm", "compact", "archive")
+        heads = ("topic", "age", "size", "settled", "min age", "on lag", "alarm", "compact",
+                 "archive")  # fmt: skip
         print_table(table_of(heads, map(_row, found)))
 
 
 def _row(one: Retention) -> tuple[object, ...]:
-    age = None if one.max_age is None else timedelta(seconds=one.max_age)
+    ages = [None if age is None else timedelta(seconds=age) for age in (one.max_age, one.min_age)]
     flags = ["yes" if flag else "no" for flag in (one.when_settled, one.compact, one.archive)]
-    return (one.pattern, age, one.max_bytes, flags[0], one.on_lag, one.alarm_bytes, *flags[1:])
+    return (one.pattern, ages[0], one.max_bytes, flags[0], ages[1], one.on_lag, one.alarm_bytes,
+            *flags[1:])  # fmt: skip
+
+
+@click.command()
+@common
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_database
+def topics(database: Database, *, as_json: bool) -> None:
+    """Show what each topic takes, the most first, which groups read it and how long it is kept.
+
+    Messages and sizes are estimates, from a sample. Sizes include indexes.
+    """
+    with database.connect("topics") as connection:
+        found = Admin().topics(connection)
+        kept: dict[str | None, str] = {
+            policy.pattern: _kept(policy) for policy in Admin().retention(connection)
+        }
+    if as_json:
+        click.echo(json_line([dataclasses.asdict(one) for one in found]))
+    elif not found:
+        click.echo("There is no message.", err=True)
+    else:
+        rows = [
+            (one.topic, one.groups, one.messages, f"{one.bytes / (1 << 20):,.1f} MB",
+             f"{one.oldest:%Y-%m-%d %H:%M}", kept.get(one.pattern, "for ever"))
+            for one in found
+        ]  # fmt: skip
+        print_table(table_of(("topic", "groups", "messages", "size", "oldest", "kept"), rows))
+
+
+def _kept(policy: Retention) -> str:
+    """Return a policy in a few words."""
+    limits = []
+    if policy.max_age is not None:
+        limits.append(f"for {_for(policy.max_age)}")
+    if policy.max_bytes is not None:
+        limits.append(f"up to {policy.max_bytes / 10**6:,.0f} MB")
+    if policy.when_settled:
+        least = "" if policy.min_age is None else f", {_for(policy.min_age)} at least"
+        limits.append(f"until settled{least}")
+    if policy.compact:
+        limits.append("the latest of each key")
+    return " or ".join(limits) or "for ever"
 
 
 @click.command()

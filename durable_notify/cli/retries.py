@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["retries"]
 
 chosen = choosing(
-    since="Published since then: ISO 8601, or 10m, 2h.", until="Published before then."
+    since="Published (not failed) since then: ISO 8601, or 10m, 2h.",
+    until="Published (not failed) before then.",
 )
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
+#: The most rows of a table, unless all are asked for.
+MOST = 100
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -27,21 +30,29 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common
 @as_json
 @click.option("--exact", is_flag=True, help="Count all; else more than 10,000 are estimated (~).")
+@click.option("--all", "everything", is_flag=True,
+              help=f"Show all; else, of more than {MOST}, those that lag most.")  # fmt: skip
 @click.option("--watch", is_flag=True, help="Refresh it, with rates and leases.")
 @click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="With --watch: how often; 2.")  # fmt: skip
 @pass_database
 def status(
-    database: Database, *, as_json: bool, exact: bool, watch: bool, interval: float | None
+    database: Database,
+    *,
+    as_json: bool,
+    exact: bool,
+    everything: bool,
+    watch: bool,
+    interval: float | None,
 ) -> None:
     """Show how far each group has read each of its topics.
 
     Lag is what a group has not acknowledged yet: unread messages, deferred ones (that wait for
-    another attempt) and leased ones (that consumers hold now).
+    another attempt) and leased ones (that consumers hold now). JSON has all rows.
     """
     if watch:
-        if exact:
-            raise click.UsageError("--exact does not go with --watch")
+        if exact or everything:
+            raise click.UsageError("--exact and --all do not go with --watch")
         from .status_watch import watch as show
 
         show(database, interval or 2.0, as_json=as_json)
@@ -50,7 +61,11 @@ def status(
         raise click.UsageError("--interval goes with --watch")
     admin = Admin()
     with database.connect("status") as connection:
-        rows = admin.status(connection, **({"max_count": None} if exact else {}))
+        rows = admin.status(
+            connection,
+            max_count=None if exact else 10_000,
+            limit=None if everything or as_json else MOST + 1,
+        )
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
         held_up = [
             (name, one) for name in strict for one in admin.blocking_publishers(connection, name)
@@ -63,7 +78,10 @@ def status(
             "No topics yet. Publish something: durable-notify publish TOPIC PAYLOAD", err=True
         )
     else:
-        print_table(_status_table(rows, now))
+        hidden = len(rows) > MOST and not everything
+        print_table(_status_table(_most(rows) if hidden else rows, now))
+        if hidden:
+            click.echo("These lag most. For all, run: durable-notify status --all")
         for name, one in held_up:
             click.echo(_held_up(name, one, now))
 
@@ -77,6 +95,12 @@ def _held_up(group: str, publisher: OpenPublisher, now: datetime) -> str:
         f"since {shown_age(publisher.started_at, now)}; its query began "
         f"{shown_age(publisher.query_started_at, now)} ago: {publisher.query or 'unknown'}"
     )
+
+
+def _most(rows: list[TopicStatus]) -> list[TopicStatus]:
+    """Leave out what has nothing, and the one too many that shows that there are more."""
+    least = min(rows, key=lambda row: (_lag(row) or 0, row.dead or 0))
+    return [row for row in rows if row is not least and (_lag(row) or row.dead)]
 
 
 def _lag(row: TopicStatus) -> int | None:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from .findings import Finding
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class CheckContext:
     role: str = ""
     owns: bool | None = None
     sees_sessions: bool = False
+    status: list[tuple[Any, ...]] | psycopg.Error | None = None
 
     def rows(self, query: LiteralString, *params: Any) -> list[tuple[Any, ...]]:
         """Run a query in a transaction of its own, within the limits."""

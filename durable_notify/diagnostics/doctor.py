@@ -61,34 +61,37 @@ def diagnose(
 
 def _examine(context: CheckContext) -> Iterator[Finding]:
     unseen: list[str] = []
+    slow: list[str] = []
     try:
         for name, (check, well) in (FIRST | CHECKS).items():
             if name in SESSIONS and not context.sees_sessions:
                 unseen.append(name)
-            seen = list(_carried_out(context, name, check, unseen))
-            if not seen and name not in unseen:
+            seen = list(_carried_out(context, name, check, unseen, slow))
+            if not seen and name not in unseen + slow:
                 seen = [Finding(name, "ok", well)]
             yield from seen
             if name in FIRST and any(each.level == "error" for each in seen):
                 break
     except TRANSIENT as error:
         yield finding("connection-lost", f"the connection was lost: {_text(error)}")
+    if slow:
+        what = f"not answered within {context.thresholds.statement:g} s: {', '.join(slow)}"
+        yield finding("check-too-slow", what, checks=slow)
     if unseen:
-        what = f"role {context.role} could not see, or not in time: {', '.join(unseen)}"
+        what = f"role {context.role} could not see: {', '.join(unseen)}"
         yield finding("not-looked-at", what, role=context.role, checks=unseen)
 
 
 def _carried_out(
-    context: CheckContext, name: str, check: Check, unseen: list[str]
+    context: CheckContext, name: str, check: Check, unseen: list[str], slow: list[str]
 ) -> Iterator[Finding]:
-    """Run a check; record it as unseen if it lacks a privilege, or takes too long."""
+    """Run a check; record it if it lacks a privilege, or takes too long."""
     try:
         yield from check(context)
-    except (
-        psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled,
-        psycopg.errors.LockNotAvailable,
-    ):  # fmt: skip
+    except psycopg.errors.InsufficientPrivilege:
         unseen.append(name)
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+        slow.append(name)
     except TRANSIENT:
         raise
     except psycopg.Error as error:

@@ -67,9 +67,15 @@ KINDS: dict[str, Kind] = {
         "Run it again once PostgreSQL answers. If the connection breaks at the same point "
         "again, read the server's log.",
     ),
+    "check-too-slow": Kind(
+        "note",
+        "What they check may be in order or not. A busy server, or one without statistics, answers "
+        "slowly.",
+        "Run it again when the server is less busy, and after: ANALYZE",
+    ),
     "not-looked-at": Kind(
         "note",
-        "This role may not see something, or it did not answer in time. It may be in order or not.",
+        "This role may not see something. It may be in order or not.",
         "Run the doctor as the owner of the schema, with pg_read_all_stats: GRANT "
         "pg_read_all_stats TO {role};",
     ),
@@ -282,6 +288,13 @@ KINDS: dict[str, Kind] = {
         "Start a consumer that reads the topic. If the group does not need it any more: "
         "durable-notify group unsubscribe {group} {topic}",
     ),
+    "pattern-unclaimed": Kind(
+        "warning",
+        "The group is not subscribed to these topics, so retention may remove their messages "
+        "before the group gets them. Only its consumers, and maintenance, find new topics.",
+        "Start a consumer that reads the pattern. If the group does not need it any more: "
+        "durable-notify group unsubscribe {group} '{pattern}'",
+    ),
     "group-paused": Kind(
         "note",
         "A paused group receives nothing, and the messages it has not read must be kept.",
@@ -312,8 +325,8 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Without a partition created ahead, new messages go to outbox_default. Maintenance "
         "cannot drop these at once.",
-        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron. A "
-        "long transaction that publishes delays it.",
+        "Run: durable-notify maintain, each minute from a timer, or let consumers do it: "
+        "durable-notify grant ROLE --maintain. A long transaction that publishes delays it.",
     ),
     "partition-held": Kind(
         "warning",
@@ -330,8 +343,9 @@ KINDS: dict[str, Kind] = {
     ),
     "topic-kept-forever": Kind(
         "note",
-        "A topic without retention grows until the disk is full.",
-        "Set how long its messages are kept: durable-notify retention {topic} --age 30d",
+        "A topic from which nothing is removed grows until the disk is full.",
+        "Set how long its messages are kept, read or not: durable-notify retention {topic} --age "
+        "30d, or --forever if you mean it",
     ),
     "retention-blocked": Kind(
         "warning",
@@ -354,7 +368,8 @@ KINDS: dict[str, Kind] = {
     "maintenance-late": Kind(
         "warning",
         "Until maintenance runs, no message is removed and old bookkeeping is not deleted.",
-        "Run: durable-notify maintain. Let consumers of the schema's owner do it, or cron.",
+        "Run: durable-notify maintain, each minute from a timer, or let consumers do it: "
+        "durable-notify grant ROLE --maintain",
     ),
     "maintenance-failed": Kind(
         "warning",

@@ -32,6 +32,7 @@ from ..middleware import Middleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import LiteralString
 
     from ..middleware import Handling
 
@@ -39,18 +40,33 @@ __all__ = ["Metrics", "StatusCollector", "page"]
 
 log = logging.getLogger("durable_notify")
 
+Rows = list[tuple[Any, ...]]
+
 #: From a claim on an idle database to a handler that calls other services.
 BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-_STATUS = (
-    "SELECT topic, group_name, unread, COALESCE(GREATEST(0, EXTRACT("
-    "epoch FROM pg_catalog.clock_timestamp() - oldest_unread)), 0)::float8,"
-    " deferred, leases, leased, dead, COALESCE(GREATEST(0, EXTRACT("
-    "epoch FROM pg_catalog.clock_timestamp() - oldest_unsettled)), 0)::float8, retrying, parked"
-    " FROM durable_notify.status(%s) WHERE group_name IS NOT NULL"
-)
+#: The pairs of group and topic that are latest; with a NULL topic the groups, and their pairs.
+_STATUS = """
+    WITH found AS MATERIALIZED (
+        SELECT topic, group_name, unread, oldest_unread, deferred, leases, leased, dead,
+               oldest_unsettled, retrying, parked
+          FROM durable_notify.status(%s) WHERE group_name IS NOT NULL),
+    shown AS (
+        (SELECT f.*, 1 AS pairs FROM found f
+          ORDER BY f.oldest_unsettled, f.unread + f.deferred + f.leased DESC, f.dead DESC LIMIT %s)
+        UNION ALL
+        SELECT NULL, f.group_name, sum(f.unread), min(f.oldest_unread), sum(f.deferred),
+               sum(f.leases), sum(f.leased), sum(f.dead), min(f.oldest_unsettled),
+               sum(f.retrying), sum(f.parked), count(*)
+          FROM found f GROUP BY f.group_name)
+    SELECT s.topic, s.group_name, s.unread,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unread)), 0)::float8,
+           s.deferred, s.leases, s.leased, s.dead,
+           COALESCE(GREATEST(0, EXTRACT(epoch FROM n.now - s.oldest_unsettled)), 0)::float8,
+           s.retrying, s.parked, s.pairs
+      FROM shown s CROSS JOIN pg_catalog.clock_timestamp() AS n (now)"""
 #: The metrics of a scrape from the database, in the order of the query's columns.
 GAUGES = {
     "unread_messages": "Messages that were never delivered; estimated above 10,000.",
@@ -63,6 +79,43 @@ GAUGES = {
     "retrying_messages": "Messages that failed and wait for a retry; at most 10,000.",
     "parked_messages": "Messages that wait for an earlier one of their key; at most 10,000.",
 }
+
+#: More of them, each with its labels and its query: the labels' values, and the value.
+UPKEEP: dict[str, tuple[str, list[str], LiteralString]] = {
+    "oldest_lease_seconds": (
+        "How long the consumers of a group have held the message that they hold longest.",
+        ["group", "topic"],
+        (
+            "SELECT group_name, topic, GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp()"
+            " - pg_catalog.min(claimed_at)))::float8 FROM durable_notify.leases() GROUP BY 1, 2"
+        ),
+    ),
+    "lost_messages": (
+        "Messages that a group lost to retention, as far as the records go back.",
+        ["group", "topic"],
+        (
+            "SELECT group_name, topic, pg_catalog.sum(messages)::float8"
+            " FROM durable_notify.lost_messages() GROUP BY 1, 2"
+        ),
+    ),
+    "maintenance_seconds": (
+        "How long ago a round of maintenance ended.",
+        [],
+        "SELECT GREATEST(0, seconds) FROM durable_notify.maintenance_status()",
+    ),
+    "maintenance_failed_steps": (
+        "How many steps of the last round of maintenance failed.",
+        [],
+        "SELECT failed FROM durable_notify.maintenance_status()",
+    ),
+    "topic_bytes": (
+        "About how much a topic takes, indexes included; sampled every five minutes.",
+        ["topic"],
+        "SELECT topic, bytes FROM durable_notify.topic_storage()",
+    ),
+}
+#: How many seconds a sample of sizes is good for.
+SAMPLE_AGE = 300.0
 
 
 class Metrics(Middleware):
@@ -171,6 +224,9 @@ class Metrics(Middleware):
 class StatusCollector(Collector):
     """Asks the database for the lag of every group, at each scrape: ``registry.register(it)``.
 
+    Every group has metrics that sum up its topics. The ``max_pairs`` pairs of group and topic that
+    are latest also have metrics of their own, so the size of a scrape is bounded.
+
     If the database does not answer within ``timeout`` seconds, a scrape has ``durable_notify_up 0``
     and the other metrics of the process, and a warning is logged once a minute. One process with a
     collector is enough; several report the same.
@@ -178,21 +234,25 @@ class StatusCollector(Collector):
     Args:
         dsn: a libpq connection string or URI, of a role that may see the groups.
         timeout: how many seconds the database may take to answer.
+        max_pairs: how many pairs of group and topic have metrics of their own.
     """
 
-    def __init__(self, dsn: str, *, timeout: float = 3.0, max_count: int = 10_000) -> None:
+    def __init__(
+        self, dsn: str, *, timeout: float = 5.0, max_count: int = 10_000, max_pairs: int = 1_000
+    ) -> None:
         if not 0 < timeout <= 60:  # noqa: PLR2004
             raise InvalidArgument(
                 f"timeout must be more than 0 and at most 60 seconds, not {timeout!r}"
             )
         check_dsn(dsn)
         self._timeout = timeout
-        self._max_count = max_count
+        self._limits = (max_count, max_pairs)
         self._connection = ReconnectingConnection(
             dsn, "metrics", ConnectionRegistry(), timeout, timeout
         )
         self._mutex = threading.Lock()
-        self._asked: Future[list[tuple[Any, ...]]] | None = None
+        self._asked: Future[dict[str, Rows]] | None = None
+        self._sampled: tuple[float, Rows] | None = None
         self._throttle = LogThrottle()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -202,7 +262,7 @@ class StatusCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Ask the database."""
         try:
-            rows = self._ask().result(self._timeout)
+            found = self._ask().result(self._timeout)
         except Exception as error:  # noqa: BLE001 - the scrape is answered in any case
             now = time.monotonic()
             level = self._throttle.level("scraping", error, now)
@@ -211,13 +271,13 @@ class StatusCollector(Collector):
                 level, "metrics: the database did not answer how far groups are behind: %s", what
             )
             return self._families(None)
-        return self._families(rows)
+        return self._families(found)
 
     def close(self) -> None:
         """Close its connection."""
         self._connection.close()
 
-    def _ask(self) -> Future[list[tuple[Any, ...]]]:
+    def _ask(self) -> Future[dict[str, Rows]]:
         """Ask in a thread; until it answers, other scrapes wait for the same answer.
 
         Trap: the driver's connect timeout applies to each address of a host, one after the other.
@@ -233,19 +293,44 @@ class StatusCollector(Collector):
                 ).start()
             return self._asked
 
-    def _fetch(self, answer: Future[list[tuple[Any, ...]]]) -> None:
+    def _fetch(self, answer: Future[dict[str, Rows]]) -> None:
         try:
-            answer.set_result(self._connection.fetch(_STATUS, (self._max_count,)))
+            found = {"status": self._connection.fetch(_STATUS, self._limits)}
+            for name, (_, _, query) in UPKEEP.items():
+                if name != "topic_bytes":
+                    found[name] = self._connection.fetch(query, ())
+                    continue
+                now = time.monotonic()
+                if self._sampled is None or now - self._sampled[0] > SAMPLE_AGE:
+                    self._sampled = (now, self._connection.fetch(query, ()))
+                found[name] = self._sampled[1]
+            answer.set_result(found)
         except Exception as error:  # noqa: BLE001
             answer.set_exception(error)
 
-    def _families(self, rows: list[tuple[Any, ...]] | None) -> Iterable[GaugeMetricFamily]:
+    def _families(self, found: dict[str, Rows] | None) -> Iterable[GaugeMetricFamily]:
         up = "Whether the database has answered how far groups are behind."
-        yield GaugeMetricFamily("durable_notify_up", up, value=float(rows is not None))
+        yield GaugeMetricFamily("durable_notify_up", up, value=float(found is not None))
+        rows = found["status"] if found else ()
+        pairs = [row for row in rows if row[0] is not None]
+        groups = [row for row in rows if row[0] is None]
         for index, (name, text) in enumerate(GAUGES.items(), 2):
             family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=["group", "topic"])
-            for row in rows or ():
+            for row in pairs:
                 family.add_metric([row[1], row[0]], float(row[index]))
+            yield family
+            how = "The most of all topics." if name.endswith("_seconds") else "Over all topics."
+            family = GaugeMetricFamily(f"durable_notify_group_{name}", how, labels=["group"])
+            for row in groups:
+                family.add_metric([row[1]], float(row[index]))
+            yield family
+        hidden = float(sum(row[-1] for row in groups) - len(pairs))
+        text = "Pairs of group and topic without metrics of their own: the least late."
+        yield GaugeMetricFamily("durable_notify_hidden_pairs", text, value=hidden)
+        for name, (text, labels, _) in UPKEEP.items():
+            family = GaugeMetricFamily(f"durable_notify_{name}", text, labels=labels)
+            for *values, value in found[name] if found else ():
+                family.add_metric(values, float(value))
             yield family
 
 

@@ -66,7 +66,9 @@ def shown(masks: Masks, access: Access, row: Mapping[str, Any]) -> Shown:
     named = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
              for name, value in given.items()}  # fmt: skip
     if row["payload"] is None and row["data"] is None:
-        return Shown("", named, False, False, True, size)
+        # The database left it out: it is large, or the dashboard's role may not see it.
+        hidden = size is None
+        return Shown(MASKED if hidden else "", named, False, hidden, not hidden, size)
     if row["data"] is not None:
         # Masks name fields, and bytes have none: what is masked might be in them.
         whole = MASKED if masks else base64.b64encode(row["data"]).decode()

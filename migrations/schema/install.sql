@@ -90,7 +90,9 @@ SET LOCAL check_function_bodies = off;
 -- Claiming: a group's next batch, under a lease
 \ir claim/claim.sql
 \ir claim/claim_alone.sql
+\ir claim/topics_to_claim.sql
 \ir claim/claim_topic.sql
+\ir claim/claim_in_full.sql
 \ir claim/next_batch.sql
 \ir claim/take_deferred.sql
 \ir claim/parked.sql
@@ -147,6 +149,8 @@ SET LOCAL check_function_bodies = off;
 
 -- Status
 \ir status/status.sql
+\ir status/places.sql
+\ir status/apart.sql
 \ir status/leases.sql
 \ir status/blocked_keys.sql
 \ir status/audit_entries.sql
@@ -169,6 +173,8 @@ SET LOCAL check_function_bodies = off;
 \ir retention/still_archiving.sql
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
+\ir retention/record_age.sql
+\ir retention/topic_storage.sql
 \ir retention/lock.sql
 
 -- Partitions of the outbox
@@ -185,10 +191,13 @@ SET LOCAL check_function_bodies = off;
 
 -- Maintenance: rounds of bounded steps
 \ir maintenance/maintain.sql
+\ir maintenance/maintain_due.sql
 \ir maintenance/maintain_begin.sql
 \ir maintenance/maintain_steps.sql
 \ir maintenance/maintain_step.sql
+\ir maintenance/maintain_alarms.sql
 \ir maintenance/maintain_end.sql
+\ir maintenance/maintenance_status.sql
 \ir maintenance/expire_leases.sql
 \ir maintenance/orphans.sql
 \ir maintenance/analyze.sql

@@ -21,7 +21,7 @@ Connection = psycopg.Connection[Any]
 publisher = dn.Publisher()
 #: Settings made by hand, which stay.
 KEPT = {
-    "schema_version", "access", "topic_retention", "topic_notify_policy", "topic_mirror", "partition_settings",
+    "schema_version", "access", "topic_retention", "record_age", "topic_notify_policy", "topic_mirror", "partition_settings",
     "capture", "cluster_identity",
 }  # fmt: skip
 GROUPS = {"consumer_group", "ordering", "group_pattern", "subscription", "position"}

@@ -172,6 +172,18 @@ def test_it_does_not_flood(sessions: Sessions) -> None:
     assert one.value("SELECT count(*) FROM durable_notify.deferred") == 1000
 
 
+def test_a_slow_one_says_when_its_next_step_is(sessions: Sessions) -> None:
+    one = sessions.reader()
+    sent = [one.publish() for _ in range(2)]
+    assert drain(one) == sent
+    one.run("SELECT durable_notify.start_replay('g', 't', rate_limit => 0.01)")
+    assert 90 < one.value(ADVANCE) <= 100
+    one.run(
+        "UPDATE durable_notify.replay_job SET stepped_at = clock_timestamp() - interval '101 s'"
+    )
+    assert one.value(ADVANCE) == 100
+
+
 def test_rate(sessions: Sessions) -> None:
     one = sessions.reader()
     sent = [one.publish() for _ in range(60)]

@@ -376,3 +376,23 @@ def test_dead_letters(dsn: str) -> None:
     assert row["reason"] == "[b]no such customer"
     assert "[b]no such customer" in good("dead-letters", dsn=dsn)
     assert json.loads(good("status", "--json", dsn=dsn))[0]["dead_letters"] == 1
+
+
+def test_a_table_of_very_many_is_short(dsn: str, conn: psycopg.Connection[Any]) -> None:
+    """Only those that lag most, and nothing that lags not at all; --all and JSON have all."""
+    topics = [f"t{number:03}" for number in range(103)]
+    conn.execute("SELECT durable_notify.subscribe('g', %s)", [topics])
+    conn.execute(
+        "INSERT INTO durable_notify.outbox (topic, payload)"
+        " SELECT t, '1' FROM unnest(%s::text[]) t",
+        [topics[40:]],
+    )
+    table = good("status", dsn=dsn)
+    assert "t040" in table
+    assert "t039" not in table
+    assert "status --all" in table
+    table = good("status", "--all", dsn=dsn)
+    assert "t039" in table
+    assert "--all" not in table
+    assert len(json.loads(good("status", "--json", dsn=dsn))) == len(topics)
+    assert [row.topic for row in Admin().status(conn, limit=2)] == ["t040", "t041"]

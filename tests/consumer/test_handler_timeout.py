@@ -114,6 +114,33 @@ async def test_it_is_given_up(
     assert (outstanding(conn), dead_letters(conn)) == (0, [])
 
 
+async def test_a_thread_that_still_runs_is_not_called_cancelled(
+    dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = send(conn, [1])
+    free = threading.Event()
+    begun: list[int] = []
+    consumer = dn.AsyncConsumer(
+        dsn,
+        group=dn.Group("g", retry=dn.RetryPolicy(max_attempts=1)),
+        poll_interval=None,
+        until_empty=True,
+        handler_timeout=0.2,
+    )
+
+    @consumer.on("t", thread=True)
+    def hang(message: dn.AsyncMessage) -> None:
+        begun.append(message.id)
+        free.wait()
+
+    await with_timeout(consumer.run())
+    free.set()
+    assert begun == ids
+    assert "it still runs, and its outcome will be refused" in caplog.text
+    assert "cancelled" not in caplog.text
+    assert [letter[0] for letter in dead_letters(conn)] == ids
+
+
 async def test_it_counts_as_an_attempt(api: Api, dsn: str, conn: Connection) -> None:
     send(conn, [1])
     handler = Hanging(api)

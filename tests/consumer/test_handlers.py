@@ -202,7 +202,7 @@ async def test_planted_a_result_that_is_not_looked_at(
 ) -> None:
     """What is done of a lambda that returns a generator is not seen by its looks."""
     monkeypatch.setattr(
-        "durable_notify._async.consumer.dispatcher.left_undone", lambda _result: None
+        "durable_notify._async.consumer.dispatcher.check_done", lambda _result: None
     )
     send(conn, [1])
     ran = Ran()

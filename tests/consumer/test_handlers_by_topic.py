@@ -220,6 +220,25 @@ async def test_sources_of_the_other_half_are_refused(api: Api, dsn: str) -> None
                 consumer.on("t", transaction=source)(handler)
 
 
+async def test_handlers_cannot_share_a_connection(api: Api, dsn: str) -> None:
+    """A Connection or Session is for one handler at a time; what lends connections is for many."""
+
+    def handler(message: Any, connection: Any) -> None: ...
+
+    async with api.engine(dsn) as engine:
+        maker = (async_sessionmaker if api.is_async else sessionmaker)(engine)
+        session = maker()
+        consumer = consumer_of(api, dsn)
+        consumer.on("t", transaction=session)(handler)
+        with pytest.raises(dn.InvalidArgument, match="'t' has one connection for all messages"):
+            await maybe_await(consumer.run(concurrency=2))
+        await maybe_await(session.close())
+        for source in (maker, engine):
+            consumer = consumer_of(api, dsn)
+            consumer.on("t", transaction=source)(handler)
+            assert consumer._prepare(None, 2) == 2
+
+
 async def test_work_that_was_not_done_is_not_acknowledged(
     api: Api, dsn: str, conn: psycopg.Connection
 ) -> None:

@@ -251,6 +251,23 @@ async def test_a_middleware_yields_once(
     ]
 
 
+async def test_a_middleware_that_returns_nothing_is_named(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    class Careless(dn.Middleware):
+        def handling(self, call: Handling, /) -> Any:
+            return None
+
+    send(conn, [1])
+    once = dn.RetryPolicy(max_attempts=1)
+    await run(api, consumer_of(api, dsn, Careless(), retry=once), "run", lambda _: None)
+    (letter,) = dead_letters(conn)
+    assert letter[2] == (
+        "attempt 1 of 1 failed: TypeError: the middleware Careless.handling() returned None: "
+        "yield once in it, or return a context manager"
+    )
+
+
 async def test_an_error_passes_through_as_it_is(api: Api, dsn: str, conn: Connection) -> None:
     """Also StopIteration, which generators cannot let pass."""
     found: list[Any] = []

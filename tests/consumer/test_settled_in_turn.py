@@ -102,6 +102,32 @@ async def test_as_it_was(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyP
     assert seen.early
 
 
+COUNTING = """
+    CREATE TABLE public.parked (number bigint);
+    CREATE FUNCTION public.count_parked() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN INSERT INTO public.parked SELECT count(*) FROM new; RETURN NULL; END $$;
+    CREATE TRIGGER count_parked AFTER INSERT ON durable_notify.deferred
+    REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION public.count_parked()"""
+
+
+@pytest.mark.parametrize("planted", [False, True])
+async def test_few_keys_are_not_claimed_ahead(
+    api: Api, dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, planted: bool
+) -> None:
+    """What is claimed while its keys are busy is only deferred, and deferring costs most."""
+    if planted:  # the repeated keys of a batch go unnoticed
+        monkeypatch.setattr(f"durable_notify._{api.name}.consumer.buffer.REPEATED", 1.0)
+    conn.execute(COUNTING)
+    rows = [dn.NewMessage(n, key=f"k{n % 20}") for n in range(3000)]
+    ids = dn.Publisher().publish_many(conn, "t", rows)
+    seen = Recorder()
+    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
+    assert sorted(seen.ids) == ids
+    assert outstanding(conn) == 0
+    parked = value(conn, "SELECT COALESCE(sum(number), 0) FROM public.parked")
+    assert (parked > 750) == planted, parked
+
+
 @pytest.mark.parametrize("size", [1, 4])
 async def test_batches(api: Api, dsn: str, conn: Connection, order: Any, size: int) -> None:
     """Those in one batch are settled together; the next batch waits, and is no smaller for it."""

@@ -138,11 +138,12 @@ def test_the_server_hangs_meanwhile(
 def test_what_is_locked_is_not_waited_for(dsn: str, conn: Connection) -> None:
     with conn.transaction():
         conn.execute("LOCK TABLE durable_notify.consumer_group IN ACCESS EXCLUSIVE MODE")
-        finding = one("not-looked-at", dsn, statement=0.1)
+        finding = one("check-too-slow", dsn, statement=0.1)
     assert set(finding.data["checks"]) == {
         "strict",
         "clock-back",
         "groups",
+        "patterns",
         "paused",
         "dead-letters",
         "handlers",

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 from durable_notify import Admin
+from durable_notify.diagnostics.doctor import diagnose
 from tests.diagnostics.test_doctor import findings, one, subscribe
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -77,6 +78,35 @@ def test_dead_letters_pile_up(dsn: str, conn: Connection) -> None:
     assert not findings(dsn)
 
 
+def test_a_pattern_without_consumers(dsn: str, conn: Connection) -> None:
+    """Not a topic that was published just now: its consumers may be about to find it."""
+    conn.execute("SELECT durable_notify.subscribe('g', '{orders.*}')")
+    conn.execute("SELECT durable_notify.publish('orders.eu', '1')")
+    assert not findings(dsn)
+    finding = one("pattern-unclaimed", dsn, unclaimed=0)
+    assert (finding.data["group"], finding.data["pattern"]) == ("g", "orders.*")
+    assert (finding.data["topics"], finding.data["example"]) == (1, "orders.eu")
+    conn.execute("SELECT durable_notify.discover('g', '{orders.*}')")
+    assert not findings(dsn, unclaimed=0)
+    conn.execute("SELECT durable_notify.publish('orders.us', '1')")
+    conn.execute("SELECT durable_notify.unsubscribe('g', '{orders.*}')")
+    assert not findings(dsn, unclaimed=0)  # as its remedy says
+
+
+def test_of_many_the_worst_are_named(dsn: str, conn: Connection) -> None:
+    topics = [f"t{number:02}" for number in range(23)]
+    conn.execute("SELECT durable_notify.subscribe('g', %s)", [topics])
+    conn.execute(
+        "INSERT INTO durable_notify.outbox (topic, payload, created_at)"
+        " SELECT t.topic, '1', now() - t.n * interval '30 days'"
+        " FROM unnest(%s::text[]) WITH ORDINALITY AS t (topic, n)",
+        [topics],
+    )
+    found = [each for each in diagnose(dsn) if each.name == "group-unused"]
+    assert [each.data["topic"] for each in found] == topics[3:]
+    assert "3 more" in found[0].what
+
+
 # retention
 
 
@@ -128,10 +158,14 @@ def test_a_partition_waits_for_a_snapshot(dsn: str, conn: Connection) -> None:
 
 def test_a_large_topic_without_retention(dsn: str, conn: Connection) -> None:
     put(conn, 100)
-    conn.execute("ANALYZE durable_notify.outbox_1")
     assert not findings(dsn)
     finding = one("topic-kept-forever", dsn, topic=1000)
     assert (finding.data["topic"], finding.data["bytes"] > 1000) == ("t", True)
+    assert "no group reads it" in finding.what
+    conn.execute("SELECT durable_notify.delete_retention('>')")
+    assert "has no retention" in one("topic-kept-forever", dsn, topic=1000).what
+    retain(conn, "forever => true")
+    assert not findings(dsn, topic=1000), "as it was meant"
     retain(conn, "max_age => '1 year'")
     assert not findings(dsn, topic=1000)
 

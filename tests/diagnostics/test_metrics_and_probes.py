@@ -111,6 +111,30 @@ def scrape(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
     }
 
 
+def test_a_scrape_is_bounded(dsn: str, conn: Connection) -> None:
+    """The pairs that are latest have series of their own; each group has its sums."""
+    for group, topics in (("g", "{t,u,v}"), ("h", "{u}")):
+        conn.execute("SELECT durable_notify.subscribe(%s, %s)", [group, topics])
+    send(conn, range(3), "u")
+    send(conn, range(2), "t")
+    sizes = []
+    for most in (1, 3, 1000):
+        registry = CollectorRegistry()
+        registry.register(collector := prometheus.StatusCollector(dsn, max_pairs=most))
+        found = [
+            (sample.labels["group"], sample.labels.get("topic"), sample.value)
+            for family in text_string_to_metric_families(prometheus.page(registry)[1].decode())
+            for sample in family.samples
+            if sample.name.endswith("unread_messages")
+        ]
+        sizes.append(len(found) - 2)
+        assert {row for row in found if row[1] is None} == {("g", None, 5), ("h", None, 3)}
+        assert sorted(row[2] for row in found if row[1]) == [0, 2, 3, 3][-most:]
+        assert scrape(registry)["durable_notify_hidden_pairs", ""] == max(0, 4 - most)
+        collector.close()
+    assert sizes == [1, 3, 4]
+
+
 async def test_what_is_counted(api: Api, dsn: str, conn: Connection) -> None:
     registry = CollectorRegistry()
     metrics = prometheus.Metrics(registry)

@@ -29,9 +29,10 @@ from durable_notify.middleware import Handling
 from tests.diagnostics.test_metrics_and_probes import Stub, examples
 from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
-from tests.support.cli import own_log
+from tests.support.cli import good, own_log
 from tests.support.missing import need_program
 from tests.support.observe import send
+from tests.support.roles import roles
 from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
@@ -82,6 +83,16 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     yield "compose", services["migrate"]["command"]
     (deployment,) = yaml_of("kubernetes/consumer.yaml")
     yield "kubernetes", deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    unit = (DEPLOY / "systemd" / "durable-notify-maintain.service").read_text()
+    (line,) = re.findall(r"^ExecStart=\S+/durable-notify (.*)$", unit, re.MULTILINE)
+    yield "systemd maintain", shlex.split(line)
+    (job,) = yaml_of("kubernetes/maintain.yaml")
+    yield "kubernetes maintain", pod_of(job)["containers"][0]["args"]
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return found
 
 
 COMMANDS = dict(commands())
@@ -92,7 +103,7 @@ def test_commands(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(DEPLOY / "docker")  # where the handler is
     options_exist(COMMANDS[where])
     context = parse(COMMANDS[where])
-    if where != "compose":
+    if where != "compose" and "maintain" not in where:
         assert context.params["group"] == "billing"
         assert context.params["topics"] == ("orders",)
         assert callable(context.params["handler"])
@@ -108,13 +119,22 @@ def test_a_wrong_command_is_seen() -> None:
 # systemd, Docker, Kubernetes
 
 
+UNITS = {
+    "durable-notify-consume@.service": ("Restart=always", "Restart=perhaps"),
+    "durable-notify-maintain.service": ("Type=oneshot", "Type=often"),
+    "durable-notify-maintain.timer": ("OnBootSec=60", "OnBootSec=soon"),
+}
+
+
 @pytest.mark.server
-def test_systemd(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd(name: str, tmp_path: Path) -> None:
     analyze = need_program("systemd-analyze", "systemd")
-    unit = tmp_path / "durable-notify-consume@billing.service"
-    text = (DEPLOY / "systemd" / "durable-notify-consume@.service").read_text()
-    there = re.sub(r"/srv/durable-notify/venv/bin/durable-notify", "/bin/true", text)
-    unit.write_text(there)
+    for other in UNITS:  # a timer's service stands beside it
+        text = (DEPLOY / "systemd" / other).read_text()
+        there = re.sub(r"/srv/durable-notify/venv/bin/durable-notify", "/bin/true", text)
+        (tmp_path / other.replace("@.", "@billing.")).write_text(there)
+    unit = tmp_path / name.replace("@.", "@billing.")
     verify = [analyze, "verify", "--man=no", str(unit)]
 
     def complaints() -> str:
@@ -122,9 +142,30 @@ def test_systemd(tmp_path: Path) -> None:
         return done.stderr
 
     said = complaints()
-    assert not [line for line in said.splitlines() if unit.name in line], said
-    unit.write_text(there.replace("Restart=always", "Restart=perhaps"))
+    assert not [line for line in said.splitlines() if "durable-notify" in line], said
+    right, wrong = UNITS[name]
+    unit.write_text(unit.read_text().replace(right, wrong))
     assert f"{unit.name}:" in complaints(), "what is wrong is seen"
+
+
+@pytest.mark.parametrize("where", ["systemd maintain", "kubernetes maintain"])
+def test_maintenance_by_the_role_that_the_files_name(dsn: str, where: str) -> None:
+    with roles(dsn, {"upkeep": [("maintain", None, None)]}) as made:
+        good(*COMMANDS[where], dsn=made.login("upkeep"))
+
+
+def test_cron_job() -> None:
+    (job,) = yaml_of("kubernetes/maintain.yaml")
+    assert job["spec"]["schedule"] == "* * * * *"
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    (consumer,) = yaml_of("kubernetes/consumer.yaml")
+    theirs = consumer["spec"]["template"]["spec"]
+    (mine,), (container,) = pod_of(job)["containers"], theirs["containers"]
+    assert mine["securityContext"] == container["securityContext"]
+    assert pod_of(job)["securityContext"] == theirs["securityContext"]
+    assert pod_of(job)["restartPolicy"] == "Never"
+    timer = (DEPLOY / "systemd" / "durable-notify-maintain.timer").read_text()
+    assert "WantedBy=timers.target" in timer
 
 
 def test_compose() -> None:
@@ -212,7 +253,10 @@ def metrics_there() -> set[str]:
     found = set()
     for family in registry.collect():
         found.add(f"{family.name}_total" if family.type == "counter" else family.name)
-    return found | {f"durable_notify_{name}" for name in prometheus.GAUGES} | {"durable_notify_up"}
+    sums = {f"durable_notify_group_{name}" for name in prometheus.GAUGES}
+    more = {"durable_notify_up", "durable_notify_hidden_pairs"}
+    asked = (*prometheus.GAUGES, *prometheus.UPKEEP)
+    return found | {f"durable_notify_{name}" for name in asked} | sums | more
 
 
 def test_every_metric_is_documented() -> None:
@@ -222,7 +266,8 @@ def test_every_metric_is_documented() -> None:
 def test_every_metric_is_on_the_dashboard() -> None:
     text = " ".join(queries().values())
     for name in metrics_there():
-        assert name in text, name
+        # What is summed up of a group, the dashboard sums up itself.
+        assert name in text or re.search("notify_(group|hidden)_", name), name
 
 
 def test_variables_of_the_dashboard() -> None:
@@ -251,7 +296,12 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     metrics = prometheus.Metrics(registry)
     registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
-    send(conn, range(3))
+    send(conn, range(4))
+    conn.execute("SELECT durable_notify.claim('g', '{t}', 1, '1 hour')")
+    conn.execute(
+        "INSERT INTO durable_notify.lost_message (group_name, topic, first_id, last_id, messages, reason)"
+        " VALUES ('g', 't', 1, 2, 2, 'max_age')"
+    )
     ended = threading.Event()
     handling = metrics.handling(Handling("g", [testing.message(1, topic="t")], is_batch=False))
 

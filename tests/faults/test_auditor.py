@@ -149,7 +149,10 @@ def a_settle_that_loses_what_it_retries(session: Session) -> None:
 
 
 def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "_claim_topic", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END"))
+    plant(session, "_claim_topic", ("live || new_token", "live"))
+    plant(
+        session, "_claim_in_full", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END")
+    )
 
 
 def an_expiry_that_loses(session: Session) -> None:

@@ -218,7 +218,7 @@ def doorbell_tried_in_two_statements(session: Session) -> None:
 def position_moved_without_its_lease(session: Session) -> None:
     plant(
         session,
-        "_claim_topic",
+        "_claim_in_full",
         ("INSERT INTO durable_notify.lease", "BEGIN\nINSERT INTO durable_notify.lease"),
         (
             "RETURNING token INTO new_token;",

@@ -46,7 +46,7 @@ NO_PATIENCE = {
 # nothing to look at: see tests/admin/test_emptied.py.
 NO_WRITERS = {
     "empty_all", "still_archiving",
-    "armed", "_apply_grants", "maintain", "next_due", "_no_waiter", "_notify_payload", "read", "read_from",
+    "armed", "_apply_grants", "maintain", "next_due", "_no_waiter", "_no_pattern_waiter", "_try_doorbell", "_release_doorbell", "_notify_payload", "read", "read_from",
     "_validate_message", "_has_waiter", "unacknowledged", "still_running", "unnotified_transactions", "_notify_waiters", "_open_writers",
 }  # fmt: skip
 

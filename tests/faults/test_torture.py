@@ -99,7 +99,7 @@ def no_watermark(session: Session) -> None:
     injection.plant(
         session,
         "claim",
-        ("max_id := durable_notify._advance_watermark(claiming_group);", "max_id := NULL;"),
+        ("max_id := durable_notify._advance_watermark(options.id);", "max_id := NULL;"),
     )
 
 

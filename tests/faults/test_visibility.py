@@ -72,6 +72,8 @@ EXPECTED: list[tuple[injection.Plant, Trap, str]] = [
     (injection.cursor_by_id, straggler_in_the_list, "lost"),
     (injection.cursor_by_id, straggler_past_the_list, "lost"),
     (injection.stragglers_by_list_alone, straggler_past_the_list, "lost"),
+    (injection.stragglers_of_an_ordinary_claim, straggler_in_the_list, "lost"),
+    (injection.stragglers_of_an_ordinary_claim, straggler_past_the_list, "lost"),
     (injection.position_before_the_lock, position_read_too_early, "twice"),
     (injection.snapshot_before_the_lock, snapshot_taken_too_early, "twice"),
 ]

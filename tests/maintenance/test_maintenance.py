@@ -364,13 +364,23 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
         2,
         "age or the topic's size",
     )
-    fails(run("retention", "t", "--forever", dsn=dsn), 1, "has no policy")
-    assert "for ever" in run("retention", dsn=dsn).stderr
+    fails(run("retention", "t", "--delete", dsn=dsn), 1, "has no policy")
+    fails(run("retention", "t", "--delete", "--age", "1d", dsn=dsn), 2, "--delete takes no other")
+    fails(run("retention", "--age", "1d", dsn=dsn), 2, "give TOPIC")
+    fails(run("retention", "t", "--age", "1d", "--inbox-age", "1d", dsn=dsn), 2, "no TOPIC")
+    listed = good("retention", dsn=dsn)
+    assert "30 days" in listed
+    assert "records of the inbox are kept for 90 days" in listed
+    good("retention", "--inbox-age", "forever", "--audit-age", "30d", dsn=dsn)
+    listed = good("retention", dsn=dsn)
+    assert "records of the inbox are kept for ever" in listed
+    assert "records of the audit are kept for 30 days" in listed
     one.publish()
     age(one, 1)
     done = run("retention", "t", "--age", "7d", "--size", "10GB", dsn=dsn)
     assert 'warning: group "g" lags in topic "t"' in done.stderr
-    (shown,) = json.loads(good("retention", "--json", dsn=dsn))
+    shown, default = json.loads(good("retention", "--json", dsn=dsn))
+    assert (default["pattern"], default["when_settled"], default["min_age"]) == (">", True, 2592000)
     assert (shown["pattern"], shown["max_age"], shown["max_bytes"]) == ("t", 604800, 10**10)
     (lag,) = json.loads(good("retention", "--blockers", "--json", dsn=dsn))
     assert (lag["group"], lag["from_id"]) == ("g", 1)
@@ -382,7 +392,15 @@ def test_the_command_lines(sessions: Sessions, dsn: str) -> None:
     assert json.loads(good("maintain", "--json", dsn=dsn)) == {}
     assert drain_command(dsn) == []
     good("retention", "t", "--forever", dsn=dsn)
+    good("retention", "t.u", "--settled", "--min-age", "2d", dsn=dsn)
+    ages = {
+        one["pattern"]: one["min_age"] for one in json.loads(good("retention", "--json", dsn=dsn))
+    }
+    assert ages == {"t": None, "t.u": 172800, ">": 2592000}
+    for pattern in ages:
+        good("retention", pattern, "--delete", dsn=dsn)
     assert json.loads(good("retention", "--json", dsn=dsn)) == []
+    assert "for ever" in run("retention", dsn=dsn).stderr
 
 
 @pytest.mark.server

@@ -87,11 +87,12 @@ def test_every_function_that_can_be_granted_has_its_command(name: str) -> None:
         "consumer": "--consume",
         "reader": "--read",
         "observer": "--observe",
+        "maintainer": "--maintain",
     }
     wanted = allowing.to_call(f"SELECT durable_notify.{name}(%s)", ("x",))
     if MAY[name] & {"inserter"} or wanted is None:
         assert name in {
-            "_is_owner", "channel", "notify_policy", "min_client_version", "_no_waiter", "_has_waiter",
+            "_is_owner", "channel", "notify_policy", "min_client_version", "_no_waiter", "_no_pattern_waiter", "_family", "_is_message", "_try_doorbell", "_release_doorbell", "_has_waiter",
             "_validate_message", "_has_controls", "_notify_waiters", "mirror_of", "_key_required", "_notify_payload", "topic_of_channel",
             "_percent_encode", "already_published", "_doorbell_class", "_topic_mark", "arm", "disarm", "armed", "_arm_topics",
             "_disarm_topics", "unnotified_transactions", "still_running", "_open_writers",

@@ -55,6 +55,15 @@ def python(installed: Path, code: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_wheel_has_the_assets_of_the_dashboard(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    web = CHECKOUT / "durable_notify" / "web"
+    for path in (*web.glob("static/*"), *web.glob("templates/*")):
+        if path.is_file():
+            assert path.relative_to(CHECKOUT).as_posix() in names
+
+
 def test_wheel_has_all_of_the_migrations(wheel: Path) -> None:
     found = [path for path in (CHECKOUT / "migrations").rglob("*") if path.is_file()]
     ours = [path for path in found if "__pycache__" not in path.parts]

@@ -9,6 +9,7 @@ import psycopg
 Connection = psycopg.Connection[Any]
 
 GRANTED = {"publisher", "inserter", "consumer", "other", "reader", "observer"}
+MAINTAINERS = {"maintainer"}
 CONSUMERS = {"consumer", "other"}
 OWNER: set[str] = set()
 
@@ -21,13 +22,18 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 BY_HAND = (
     "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
     " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
-    " set_retention delete_retention retention_watermark maintain maintain_begin maintain_steps maintain_step maintain_end"
+    " set_retention delete_retention retention_watermark set_record_age"
     " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name. Only
 #: the owner may call a private function that is not here.
 MAY: dict[str, set[str]] = {
-    **_decided(GRANTED, "_is_owner channel notify_policy min_client_version"),
+    **_decided(GRANTED | MAINTAINERS, "_is_owner min_client_version"),
+    **_decided(GRANTED, "channel notify_policy"),
+    **_decided(
+        MAINTAINERS,
+        "maintain maintain_due maintain_begin maintain_steps maintain_step maintain_alarms maintain_end",
+    ),
     **_decided(
         {"publisher"},
         "publish publish_many notify topic_of_channel _percent_encode"
@@ -35,7 +41,7 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         {"inserter"},
-        "_no_waiter _has_waiter _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
+        "_no_waiter _no_pattern_waiter _family _has_waiter _is_message _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
     ),
     **_decided({"reader"}, "read_from read latest browse topics log_id"),
     **_decided(
@@ -45,19 +51,23 @@ MAY: dict[str, set[str]] = {
     ),
     **_decided(
         CONSUMERS | {"observer"},
-        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries retention retention_blockers lost_messages",
+        "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries"
+        " retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
     **_decided(
         CONSUMERS | {"reader"},
-        "_doorbell_class _topic_mark arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
+        "_doorbell_class _topic_mark _try_doorbell _release_doorbell arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
     ),
     **_decided(OWNER, BY_HAND),
 }
 #: These run with the search_path of their caller, and name their operators in full: it would cost each
-#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of and _doorbell_class are put in place of their calls.
+#: message to set another one. _is_owner, notify_policy, _key_required, mirror_of, _doorbell_class,
+#: _family and _is_message are put in place of their calls.
 ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
-    "_has_controls", "_doorbell_class",
+    "_has_controls", "_doorbell_class", "_family", "_is_message",
+    "_no_pattern_waiter", "_try_doorbell", "_release_doorbell",
+    "maintain",  # with a setting it could not commit
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}

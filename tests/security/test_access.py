@@ -61,14 +61,15 @@ def session(made: Roles, kind: str) -> Connection:
 
 NOT_GRANTED: list[tuple[Any, str]] = [
     (("no_role_of_this_name", "publish", ["t"], None), "there is no role"),
-    (("{}", "dance", ["t"], None), "publish, consume, read, observe or insert"),
-    (("{}", None, ["t"], None), "publish, consume, read, observe or insert"),
+    (("{}", "dance", ["t"], None), "publish, consume, read, observe, insert or maintain"),
+    (("{}", None, ["t"], None), "publish, consume, read, observe, insert or maintain"),
     (("{}", "consume", ["t"], None), "consume needs a group"),
     (("{}", "publish", ["t"], "g"), "consume needs a group"),
     (("{}", "consume", None, "g"), "consume and read need topics"),
     (("{}", "publish", [], None), "consume and read need topics"),
     (("{}", "observe", ["t"], None), "consume and read need topics"),
     (("{}", "insert", ["t"], None), "consume and read need topics"),
+    (("{}", "maintain", ["t"], None), "consume and read need topics"),
     (("{}", "publish", ["t", None], None), "invalid topic or pattern"),
     (("{}", "publish", ["ok", "a b"], None), "invalid topic or pattern"),
     (("{}", "publish", ["a.>.b"], None), "invalid topic or pattern"),

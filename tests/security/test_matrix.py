@@ -141,6 +141,7 @@ CONSUMER = (
     "SELECT durable_notify.unsubscribe('g', '{{orders.us}}')",
     "SELECT durable_notify.arm('orders.eu'), durable_notify.armed('orders.eu'), durable_notify.disarm('orders.eu')",
     "SELECT durable_notify._arm_topics('{{orders.eu}}'), durable_notify._disarm_topics('{{orders.eu}}')",
+    "SELECT durable_notify._try_doorbell('orders.>'), durable_notify._release_doorbell('orders.>')",
     "SELECT durable_notify.still_running(durable_notify.unnotified_transactions())",
 )
 READER = (

@@ -161,7 +161,7 @@ def test_nothing_of_it_is_called_in_the_owners_session(
     with pytest.raises(psycopg.InternalError, match="hijacked"):
         conn.execute("SELECT durable_notify.claim('g', '{orders.eu}')")
     session = Session(dsn)
-    plant(session, "_outbox_after_insert", ("NEW.topic OPERATOR(pg_catalog.!~)", "NEW.topic !~"))
+    plant(session, "_is_message", ("topic OPERATOR(pg_catalog.~)", "topic ~"))
     session.run("SET search_path = evil, pg_catalog")
     with pytest.raises(psycopg.InternalError, match="hijacked"):
         session.run("SELECT durable_notify.publish('orders.eu', '1')")

@@ -48,27 +48,40 @@ def stragglers_by_list_alone(session: Session) -> None:
     plant(session, "_stragglers", (past, f"false AND {past}"))
 
 
+def stragglers_of_an_ordinary_claim(session: Session) -> None:
+    """Take a claim for an ordinary one without a look for stragglers."""
+    late = "pos.s1 IS NULL AND low < pos.h0 AND ("
+    plant(session, "_claim_topic", (late, f"false AND {late}"))
+
+
+def stragglers_of_many_topics(session: Session) -> None:
+    """Leave out a topic in which nothing is new but stragglers."""
+    plant(
+        session,
+        "_topics_to_claim",
+        ("AND o.xid >= pg_catalog.pg_snapshot_xmax(pos.s0)", "AND false"),
+        ("OR pg_catalog.pg_snapshot_xmin", "OR false AND pg_catalog.pg_snapshot_xmin"),
+    )
+
+
 def snapshot_before_the_lock(session: Session) -> None:
     """Take the claim's snapshot before the group's lock, not under it."""
-    lock = "claiming_group := durable_notify._lock_group(group_name);"
+    lock = "options := durable_notify._lock_group(group_name);"
     snapshot = "now_snapshot := pg_catalog.pg_current_snapshot();"
     plant(session, "claim", (snapshot, ""), (lock, f"{snapshot} {lock}"))
 
 
 def position_before_the_lock(session: Session) -> None:
     """Read where the group stands before the group's lock; good for one topic."""
-    lock = "claiming_group := durable_notify._lock_group(group_name);"
+    lock = "options := durable_notify._lock_group(group_name);"
     early = """PERFORM pg_catalog.set_config('test.place', (
                    SELECT q::text FROM durable_notify.position q
                      JOIN durable_notify.subscription s ON s.id = q.subscription_id
                      JOIN durable_notify.consumer_group g ON g.id = s.group_id
                     WHERE g.name = group_name ORDER BY q.seq DESC LIMIT 1), true);"""
     plant(session, "claim", (lock, early + lock))
-    read = """SELECT * INTO STRICT old_pos FROM durable_notify.position p
-     WHERE p.subscription_id = subscription.id
-     ORDER BY p.seq DESC
-     LIMIT 1;"""
-    use = "old_pos := pg_catalog.current_setting('test.place')::durable_notify.position;"
+    read = "pos := found.pos;"
+    use = "pos := pg_catalog.current_setting('test.place')::durable_notify.position;"
     plant(session, "_claim_topic", (read, use))
 
 

@@ -23,6 +23,7 @@ KINDS: dict[str, list[Grant]] = {
     "other": [("consume", ["orders.*"], "h")],
     "reader": [("read", ["orders.*"], None)],
     "observer": [("observe", None, None)],
+    "maintainer": [("maintain", None, None)],
     "stranger": [],
 }
 PASSWORD = "secret"

@@ -273,7 +273,7 @@ def test_every_time_by_which_something_happens_moves(conn: Connection) -> None:
         "access.granted_at", "capture.heard_until", "capture.started_at", "cluster_identity.anchored_at",
         "consumer_group.created_at", "consumer_group.paused_at", "group_pattern.created_at",
         "lost_message.at", "replay_job.created_at", "replay_job.ended_at", "subscription.created_at",
-        "topic_retention.set_at", "unwanted_partition.recorded_at",
+        "topic_retention.set_at", "record_age.set_at", "unwanted_partition.recorded_at",
     }  # fmt: skip
     query = """
         SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid

@@ -122,11 +122,21 @@ def test_at_first_only_what_can_be_begun(begun: int, queued: int, wanted: int) -
 
 def test_of_a_backlog_the_next_batch_before_the_last_is_over() -> None:
     pacer = BatchSizer(4, 500)
-    paced(pacer, 0.00001)
-    assert pacer.to_claim(4, 251, 251) == 0
-    assert pacer.to_claim(4, 250, 250) == 500
+    paced(pacer, 1 / 1600)
+    assert pacer.size == 400
+    assert pacer.to_claim(4, 201, 201) == 0
+    assert pacer.to_claim(4, 200, 200) == 400
     assert pacer.to_claim(4, 100, 300) == 0  # the rest wait for their keys
-    assert pacer.to_claim(1, 0, 300) == 500  # and some handlers for anything at all
+    assert pacer.to_claim(1, 0, 300) == 400  # and some handlers for anything at all
+
+
+def test_a_batch_that_is_soon_over_is_followed_by_a_whole_one() -> None:
+    pacer = BatchSizer(4, 500)
+    paced(pacer, 0.00001)
+    assert pacer.to_claim(4, 501, 501) == 0
+    assert pacer.to_claim(4, 500, 500) == 500
+    paced(pacer, 1 / 2800, claims=60)  # so 350 messages take an eighth of a second
+    assert 345 <= pacer.low_water <= 355
 
 
 def test_smaller_batches_than_there_are_handlers() -> None:

@@ -63,7 +63,7 @@ async def test_at_rest_exactly_its_topics_doorbells_are_armed(
     consumer = api.consumer(dsn, topics=["a", "b", "c.*"])
     async with running(consumer, Recorder()):
         await asleep(consumer)
-        assert armed(conn, ["a", "b", "c.*", "c.x", "t", ""]) == {"a", "b", ""}
+        assert armed(conn, ["a", "b", "c.*", "c.x", "t", "", "c.>"]) == {"a", "b", "c.>"}
         assert count_armed(conn) == 3
     await wait_until(lambda: count_armed(conn) == 0)
 
@@ -342,7 +342,8 @@ async def test_a_new_topic_while_all_consumers_sleep(api: Api, dsn: str, conn: C
                 assert (await handler.got(number))[-1].topic == topic
         for consumer in consumers:
             await asleep(consumer)
-        assert armed(conn, ["orders.a", "orders.b", "t", ""]) == {"orders.a", "orders.b", "t", ""}
+        mine = ["orders.a", "orders.b", "t", "orders.>"]
+        assert armed(conn, [*mine, ""]) == set(mine)
 
 
 async def test_a_new_topic_published_before_the_doorbell_was_armed(
@@ -379,6 +380,37 @@ async def test_a_new_topic_while_another_keeps_it_busy(
             await wait_until(lambda: any(m.topic == "orders.new" for m in seen.messages), 3)
         finally:
             more.set()
+
+
+async def test_publishers_do_not_ring_for_a_pattern_with_another_first_word(
+    api: Api, dsn: str, conn: Connection, sessions: Sessions
+) -> None:
+    listener, seen = Listener(sessions, ""), Recorder()
+    consumer = api.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await asleep(consumer)
+        send(conn, [1], "users.new")
+        send(conn, [1], "orders")
+        assert listener.heard() == []
+        send(conn, [1], "orders.new")
+        await seen.got(1)
+        assert listener.heard() == [("durable_notify", "orders.new")]
+
+
+async def test_topics_of_others_do_not_wake_a_consumer_by_pattern(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    """Their publishers ring once, and not for each message; a new topic is found soon after."""
+    seen, consumer = Recorder(), api.consumer(dsn, topics=["orders.*"])
+    async with running(consumer, seen):
+        await asleep(consumer)
+        assert count_armed(conn) == 1
+        send(conn, ["another's"], "orders.not.mine")
+        await wait_until(lambda: count_armed(conn) == 0)
+        send(conn, ["not rung"], "orders.new")
+        await seen.got(1)
+        await asleep(consumer)
+        assert count_armed(conn) == 2
 
 
 async def test_a_new_topic_that_never_rings(api: Api, dsn: str, conn: Connection) -> None:

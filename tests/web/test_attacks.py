@@ -223,8 +223,13 @@ def test_the_role_decides_in_the_end(
         answer = client.get("/messages?topic=t")
         assert answer.status_code == 403
         assert "secret" not in answer.text
+        poison(conn, dsn)
+        answer = client.get("/dead-letters")
+        assert "ValueError" in answer.text
+        assert "secret" not in answer.text
+        assert "private" not in answer.text
     query = "SELECT paused_at FROM durable_notify.consumer_group"
-    assert conn.execute(query).fetchone() == (None,)
+    assert conn.execute(query).fetchall() == [(None,), (None,)]
 
 
 def test_the_one_time_address(dsn: str) -> None:

@@ -50,9 +50,9 @@ class BareNotify(PostgresPeer):
     packages: ClassVar[tuple[str, ...]] = ("psycopg", "psycopg-binary")
     settings: ClassVar[dict[str, Any]] = {"connections": "one listens, one fetches"}
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 120_000,
-        "publish_single": 10_000,
-        "wake": 150,
+        "publish_batch": 30_000,
+        "publish_single": 1_500,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

@@ -59,12 +59,12 @@ class FaststreamOutbox(PostgresPeer):
         "autovacuum": "as outbox_autovacuum_ddl sets it",
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 75_000,
-        "publish_single": 5_000,
-        "consume": 16_000,
-        "consume4": 16_000,
-        "consume_await": 6_000,
-        "wake": 150,
+        "publish_batch": 20_000,
+        "publish_single": 1_200,
+        "consume": 8_000,
+        "consume4": 8_000,
+        "consume_await": 3_000,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager

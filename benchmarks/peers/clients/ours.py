@@ -38,12 +38,12 @@ class DurableNotify(PostgresPeer):
     packages: ClassVar[tuple[str, ...]] = ("durable-notify", "psycopg", "psycopg-binary")
     settings: ClassVar[dict[str, Any]] = {"options": "defaults"}
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 75_000,
-        "publish_single": 8_000,
-        "consume": 150_000,
-        "consume4": 200_000,
-        "consume_await": 60_000,
-        "wake": 150,
+        "publish_batch": 60_000,
+        "publish_single": 1_500,
+        "consume": 60_000,
+        "consume4": 60_000,
+        "consume_await": 20_000,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

@@ -57,12 +57,12 @@ class Pgmq(PostgresPeer):
         "notify throttle": "off; NOTIFY is on for wake only",
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 300_000,
-        "publish_single": 10_000,
-        "consume": 100_000,
-        "consume4": 120_000,
-        "consume_await": 50_000,
-        "wake": 150,
+        "publish_batch": 120_000,
+        "publish_single": 1_500,
+        "consume": 50_000,
+        "consume4": 50_000,
+        "consume_await": 20_000,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

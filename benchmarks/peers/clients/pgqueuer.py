@@ -121,12 +121,12 @@ class PgQueuerPsycopg(_PgQueuer):
     consumers = 2
     batch_size = 100
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 75_000,
-        "publish_single": 5_000,
-        "consume": 20_000,
-        "consume4": 30_000,
-        "consume_await": 10_000,
-        "wake": 150,
+        "publish_batch": 20_000,
+        "publish_single": 1_200,
+        "consume": 8_000,
+        "consume4": 10_000,
+        "consume_await": 4_000,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager
@@ -148,12 +148,12 @@ class PgQueuerAsyncpg(_PgQueuer):
     consumers = 1
     batch_size = 500
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 75_000,
-        "publish_single": 8_000,
-        "consume": 30_000,
-        "consume4": 40_000,
-        "consume_await": 15_000,
-        "wake": 150,
+        "publish_batch": 30_000,
+        "publish_single": 1_500,
+        "consume": 12_000,
+        "consume4": 14_000,
+        "consume_await": 6_000,
+        "wake": 60,
     }
 
     @contextlib.asynccontextmanager

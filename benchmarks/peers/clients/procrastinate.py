@@ -52,12 +52,12 @@ class Procrastinate(PostgresPeer):
         "delete_jobs": "always",
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 20_000,
-        "publish_single": 3_000,
-        "consume": 2_000,
-        "consume4": 2_000,
-        "consume_await": 2_000,
-        "wake": 150,
+        "publish_batch": 6_000,
+        "publish_single": 800,
+        "consume": 700,
+        "consume4": 700,
+        "consume_await": 700,
+        "wake": 60,
     }
 
     def app(self) -> App:

@@ -109,12 +109,12 @@ class RabbitClassic(_Rabbit):
         "acknowledged at once": ACKED,
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 20_000,
-        "publish_single": 5_000,
-        "consume": 25_000,
-        "consume4": 30_000,
-        "consume_await": 15_000,
-        "wake": 150,
+        "publish_batch": 8_000,
+        "publish_single": 1_500,
+        "consume": 10_000,
+        "consume4": 12_000,
+        "consume_await": 6_000,
+        "wake": 60,
     }
 
 

@@ -47,12 +47,12 @@ class RedisStreams(Peer):
         "loops in a process": LOOPS,
     }
     messages: ClassVar[dict[str, int]] = {
-        "publish_batch": 120_000,
-        "publish_single": 12_000,
-        "consume": 200_000,
-        "consume4": 250_000,
-        "consume_await": 80_000,
-        "wake": 150,
+        "publish_batch": 50_000,
+        "publish_single": 4_000,
+        "consume": 80_000,
+        "consume4": 100_000,
+        "consume_await": 30_000,
+        "wake": 60,
     }
 
     async def prepare(self) -> None:

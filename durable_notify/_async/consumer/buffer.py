@@ -26,6 +26,10 @@ __all__ = ["AsyncPrefetchBuffer"]
 
 log = logging.getLogger("durable_notify")
 
+#: If more of a batch's messages than this share have the key of an earlier one, about twice as
+#: many of the next batch's have the key of one in this.
+REPEATED = 0.05
+
 
 class AsyncPrefetchBuffer:
     """Buffers claimed messages and delivers them in key order, while their lease is held.
@@ -49,6 +53,7 @@ class AsyncPrefetchBuffer:
         self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
+        self.keys_repeat = False  # whether the last batch has several messages of many keys
         self.failure: BaseException | None = None  # the error that ended the consumer
 
     @property
@@ -82,12 +87,16 @@ class AsyncPrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
-        for message in self.unpack(rows):
+        messages = list(self.unpack(rows))
+        in_order = [message for message in messages if message._ordering_key is not None]
+        for message in in_order:
             # Trap: threads that take two messages of a key from the queue in order may reach the
             # gate in reverse order.
             self._gate.expect(message._ordering_key, message._delivery)
-            self._put(1)
-            self._queue.put(message)
+        keys = {message._ordering_key for message in in_order}
+        self.keys_repeat = len(in_order) - len(keys) > len(in_order) * REPEATED
+        self._put(len(messages))
+        self._queue.put(*messages)
 
     def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[AsyncMessage]:
         """Hold the leases of claimed messages, and return the messages."""
@@ -112,19 +121,23 @@ class AsyncPrefetchBuffer:
         """Return the next message, or None once the buffer has ended or the time is over."""
         while True:
             try:
-                message = self._of_its_key(owner) or await self._queued(until)
+                message = self._of_its_key(owner) or self._queue.get_nowait()
             except self._queue.EMPTY:
-                return None
+                try:
+                    message = await self._queued(until)
+                except self._queue.EMPTY:
+                    return None
             if message is None:
                 self._queue.put(None)  # ends the other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
-            try:
-                await self.verify_lease(message)
-            except BaseException:
-                self._queue.put(message)  # the caller was cancelled
-                raise
+            if not self.lease_manager.is_sure(message._lease):
+                try:
+                    await self.verify_lease(message)
+                except BaseException:
+                    self._queue.put(message)  # the caller was cancelled
+                    raise
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -156,15 +169,11 @@ class AsyncPrefetchBuffer:
         return batch
 
     async def _queued(self, until: float | None) -> AsyncMessage | None:
-        try:
-            return self._queue.get_nowait()
-        except self._queue.EMPTY:
-            self._room.set()
-            if self._gate.kept:
-                self.lease_manager.hurry()  # they wait until earlier outcomes are durable
-            if until is None:
-                return await self._queue.get()
-            return await self._queue.get_within(until - time.monotonic())
+        """Wait for a message. The queue is empty, so there is room."""
+        self._room.set()
+        if self._gate.kept:
+            self.lease_manager.hurry()  # they wait until earlier outcomes are durable
+        return await self._queue.get(None if until is None else until - time.monotonic())
 
     def _of_its_key(self, batch: object) -> AsyncMessage | None:
         """Return the next message of the key of a batch's last one; the batch may have it too."""
@@ -176,7 +185,11 @@ class AsyncPrefetchBuffer:
         return following
 
     def blocks(self, ordering_key: OrderingKey | None) -> bool:
-        """Whether an outcome that is not durable yet keeps a handler from its next message."""
+        """Whether an outcome that is not durable yet keeps a handler from its next message.
+
+        Trap: to flush sooner, while handlers have other messages, is slower. To settle a lease in
+        many parts costs far more than in few.
+        """
         return not self._queue.size() and self.next_waits(ordering_key)
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
@@ -196,12 +209,14 @@ class AsyncPrefetchBuffer:
 
     def _admitted(self, message: AsyncMessage, owner: object) -> bool:
         """Whether a message may be handled now: it is leased, and the next of its key."""
-        lease, ordering_key, delivery = message._lease, message._ordering_key, message._delivery
+        lease, ordering_key = message._lease, message._ordering_key
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
             # It was released, lost to another consumer, or sent back with an earlier one.
-            self.finish(ordering_key, delivery)
+            self.finish(ordering_key, message._delivery)
             return False
-        return self._gate.enter(ordering_key, delivery, message, owner)
+        return ordering_key is None or self._gate.enter(
+            ordering_key, message._delivery, message, owner
+        )
 
     def refuse(self, message: AsyncMessage, flaw: Exception) -> None:
         """Reject a message that cannot be decoded."""

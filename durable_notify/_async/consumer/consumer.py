@@ -231,6 +231,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
         """Check what ``run`` was given, and return how many messages to handle at once."""
         concurrency = self.options.concurrency if concurrency is None else concurrency
         check_count("concurrency", concurrency)
+        self._handlers.check_concurrency(concurrency)
         if self._handlers.topics:
             self._renew()
         self._check_new()

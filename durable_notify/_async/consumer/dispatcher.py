@@ -7,11 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import StopConsumer, left_undone
+from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
-from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
-from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
+from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
+from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ __all__ = ["AsyncDispatcher"]
 
 log = logging.getLogger("durable_notify")
 
-#: After how many messages to let other tasks run, if a handler never waits.
+#: After how many messages to let other tasks run, if handlers never wait.
 YIELD_EVERY = 64
 #: How long a cancelled handler may take to clean up, in seconds.
 GRACE = 1.0
@@ -43,12 +43,13 @@ NAMED = 5
 class Call:
     """A running handler, and its messages."""
 
-    __slots__ = ("began", "messages", "number")
+    __slots__ = ("began", "messages", "number", "still_runs")
 
     def __init__(self, number: int, messages: list[AsyncMessage]) -> None:
         self.number = number
         self.messages = messages
         self.began = time.monotonic()
+        self.still_runs = False  # it was cancelled, and its thread still runs
 
 
 class AsyncDispatcher:
@@ -94,6 +95,7 @@ class AsyncDispatcher:
         self._living: set[int] = set()  # the numbers of the workers that were not given up
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
+        self._in_a_row = YIELD_EVERY
         self.fault: BaseException | None = None
 
     @property
@@ -109,7 +111,7 @@ class AsyncDispatcher:
                 message = await self._buffer.next()
                 if message is None or not await self._handle(number, handler, message, [message]):
                     return
-                if handled % YIELD_EVERY == 0:
+                if handled % self._in_a_row == 0:
                     await checkpoint()
 
         self._work = work
@@ -128,6 +130,9 @@ class AsyncDispatcher:
 
     async def run(self, concurrency: int) -> None:
         """Call the handler for messages until there are no more."""
+        if AWAITS:
+            # Trap: all workers have their turn before the event loop looks at a socket again.
+            self._in_a_row = max(8, YIELD_EVERY // concurrency)  # fewer cost too much
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
@@ -199,7 +204,11 @@ class AsyncDispatcher:
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
         failure = await self._failure_of(handler, argument)
-        if self._calls.pop(number, None) is None:
+        given_up = self._calls.pop(number, None) is None
+        if isinstance(failure, StillRuns):
+            made.still_runs = True
+            raise failure
+        if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
         if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
@@ -209,13 +218,12 @@ class AsyncDispatcher:
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
-            for message in messages:
-                await self._handled(message)
+            await self._handled(messages)
         else:
             _say(argument, failure)
             await self._failed(messages, failure)
-        for message in messages:
-            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
+        if pending := self._lease_manager.pending_in_transaction:
+            pending.difference_update((message._lease, message.id) for message in messages)
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # such as SystemExit: the consumer ends
         return True
@@ -225,24 +233,30 @@ class AsyncDispatcher:
     ) -> BaseException | None:
         """Call a handler, and return what it raised."""
         try:
-            undone = left_undone(await call(handler, argument))
+            check_done(await call(handler, argument))
         except BaseException as error:
             return error
-        return None if undone is None else WorkNotDone(undone)
+        return None
+
+    async def _handled(self, messages: Iterable[AsyncMessage]) -> None:
+        for message in messages:
+            if (error := self._acknowledge(message)) is not None:
+                await self._settle_failed(message, error)
 
     async def _failed(self, messages: Iterable[AsyncMessage], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
                 await self._settle_failed(message, error)
 
-    async def _handled(self, message: AsyncMessage) -> None:
+    def _acknowledge(self, message: AsyncMessage) -> BaseException | None:
+        """Acknowledge what a handler has not settled; return why its transaction rolled back."""
         lease = message._lease
         if message.id not in lease.open:
-            return
+            return None
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            await self._settle_failed(message, error)
-        elif message.id in lease.in_transaction:
+            return error
+        if message.id in lease.in_transaction:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
@@ -251,6 +265,7 @@ class AsyncDispatcher:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
+        return None
 
     async def _settle_failed(self, message: AsyncMessage, error: BaseException) -> None:
         """Settle a message as the rules for errors say.
@@ -336,7 +351,7 @@ class AsyncDispatcher:
             if not self._stopping.is_set():
                 self._hire()
             worker = self._workers.pop(one.number, None)
-            ended = worker is not None and await worker.cancel(GRACE)
+            ended = worker is not None and await worker.cancel(GRACE) and not one.still_runs
             self._leave(one.number)  # if it still runs, the consumer does not wait for it
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,

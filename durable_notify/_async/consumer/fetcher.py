@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..._core.log_throttle import LogThrottle
-from ..._core.pacing import BusyPoller, backoff, shortest
+from ..._core.pacing import BusyPoller, Patience, RingPacer, backoff, shortest
 from ..._core.topic_set import TopicSet
 from ...dsn import safe_message
 from ...errors import ClaimBusy
@@ -83,6 +85,9 @@ class AsyncFetcher:
         self._room = room
         self._full = False
         self._busy_poller = BusyPoller()
+        self._patience = Patience()
+        self._ring_pacer = RingPacer()
+        self._due_at = -math.inf  # when messages become due, as known until something rings
         self._log_throttle = LogThrottle()
         self._replay_at = 0.0  # when to check for replays to advance
         self._replaying = False
@@ -95,6 +100,7 @@ class AsyncFetcher:
             direct: whether a wake-up proves that there is no pooler before the database.
         """
         self.subscription = subscription
+        subscription.concerns = self._topic_set.concerns
         failures = 0
         try:
             while not self._stopping.is_set():
@@ -119,6 +125,8 @@ class AsyncFetcher:
     async def fetch_once(self) -> None:
         """Claim a batch if there is room for one; if there are no messages, sleep until woken."""
         self._room.clear()
+        if pause := self._ring_pacer.pause:
+            await self._stopping.wait(pause)
         rung = self.subscription.take_notifications()
         if self._stopping.is_set():
             return  # stop() may have set both events just before
@@ -127,11 +135,26 @@ class AsyncFetcher:
         if (limit := min(self.free, self.wanted)) <= 0:
             await self._wait_for_room()
             return
-        await self._advance_replays()
-        if rows := await self._claim(limit):
+        if self._replaying or not self._replay_at:
+            await self._advance_replays()
+        await self._free_keys()
+        rows = await self._claim(limit)
+        self._ring_pacer.looked(rung=bool(rung), found=bool(rows))
+        if rows:
             await self._pass_on(rows, limit)
+            await self._advance_replays()  # here: nothing delays the claim after a wake-up
         else:
             await self._idle()
+
+    async def _free_keys(self) -> None:
+        """Make outcomes durable whose keys the next messages most likely have.
+
+        Trap: the claim would read these messages only to defer them, until the settle, which may
+        be under way. That costs ten times as much as to deliver them.
+        """
+        if self._buffer.keys_repeat:
+            with contextlib.suppress(*TRANSIENT):  # the loop that flushes reports it
+                await self._lease_manager.flush()
 
     async def _wait_for_room(self) -> None:
         self._full = True
@@ -171,7 +194,7 @@ class AsyncFetcher:
         # Trap: a replay that was started before the doorbell was armed did not ring.
         if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
             self._replay_at = 0.0  # a replay may have been started
-        notified = "" in self.subscription.armed
+        notified = self._topic_set.family in self.subscription.armed
         return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
             time.monotonic(), notified=notified
         )
@@ -223,11 +246,14 @@ class AsyncFetcher:
     async def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
         """Add claimed messages to the buffer."""
         self._buffer.fill(rows)
-        self._buffer.low_water = self._batch_sizer.size // 2
+        await checkpoint()  # handlers start before all else
         self._batch_sizer.claimed(full=len(rows) == limit)
+        self._batch_sizer.ahead = not self._buffer.keys_repeat
+        self._buffer.low_water = self._batch_sizer.low_water
         self._busy_poller.found(len(rows), time.monotonic())
+        self._patience.found()
+        self._due_at = -math.inf
         self.subscription.disarm({row[2] for row in rows})
-        await checkpoint()  # handlers start before the next claim
         if len(rows) < limit:
             await self._busy_poll()  # there were no more: let some collect
 
@@ -247,15 +273,28 @@ class AsyncFetcher:
             self.subscription.arm()
             if self.subscription.arming:
                 # Claim once more after arming: a message may have committed just before.
+                self._due_at = -math.inf
                 await self.subscription.woken.wait(DEAF_POLL)
                 return
-        due = shortest(await self._queries.next_due(self._topic_set.topics), self._replay_due)
+        due = shortest(await self._next_due(), self._replay_due)
         if self._options.until_empty:
             if due is None and self._lease_manager.held == 0:
                 self._stopping.set()
                 return
             due = shortest(due, DRAIN_POLL)
-        await self._sleep(due)
+        await self._sleep(self._patience.wait(due))
+
+    async def _next_due(self) -> float | None:
+        """Return in how many seconds a message becomes due; None: none will.
+
+        It asks the database once for all polls until then. Something else that falls due rings; if
+        no ring arrives, the next poll finds it.
+        """
+        now = time.monotonic()
+        if self._options.until_empty or now >= self._due_at:
+            due = await self._queries.next_due(self._topic_set.topics)
+            self._due_at = math.inf if due is None else now + due
+        return None if self._due_at == math.inf else self._due_at - now
 
     async def _sleep(self, due: float | None) -> None:
         idle_poll = None if self._options.until_empty else self._options.idle_poll_interval
@@ -265,7 +304,12 @@ class AsyncFetcher:
             self._options.poll_interval, idle_poll, due=due, idle=idle
         ):
             self._topic_set.mark_all()  # a message is due, or it is time to poll
+            self._patience.missed()
+            if time.monotonic() >= self._replay_at:  # not at each poll
+                self._replay_at = 0.0
             if self._emitter and not self._stopping.is_set():
                 self._emitter.emit(Polled(group=self._options.group.name))
             if idle_poll is not None:
                 await self._queries.check()  # a NAT may have dropped the connections meanwhile
+        else:
+            self._due_at = -math.inf

@@ -26,6 +26,8 @@ log = logging.getLogger("durable_notify")
 
 #: How long an outcome may wait for others if no caller waits for it, in seconds.
 FLUSH_AFTER = 0.05
+#: How soon to check again whether handlers' transactions have ended, at first and at most.
+AGAIN = (0.1, 3.0)
 #: Why a message is redelivered if its handler returned and its transaction did not commit.
 ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
@@ -73,13 +75,14 @@ class AsyncFlusher:
 
     async def loop(self) -> None:
         """Flush outcomes for which no caller waits, until closing."""
+        pause = AGAIN[0]
         while not self._closing.is_set():
             await self._dirty.wait()
             await self._urgent.wait(FLUSH_AFTER)
             self._dirty.clear()
             self._urgent.clear()
             try:
-                await self.flush()
+                await self._flush()
                 again = await self._resolve_doubtful()
                 again |= await self._confirm()
             except Exception as error:
@@ -90,18 +93,25 @@ class AsyncFlusher:
                 await self._closing.wait(0.5)
                 continue
             if again and not self._dirty.is_set():
-                await self._urgent.wait(0.5)
+                await self._urgent.wait(pause)
                 self._dirty.set()
+            pause = min(2 * pause, AGAIN[1]) if again and not self._urgent.is_set() else AGAIN[0]
 
     async def flush(self) -> None:
+        """Send all recorded outcomes, and have the loop check those in handlers' transactions."""
+        await self._flush()
+        if any(lease.unconfirmed and lease.settled for lease in list(self._leases.values())):
+            self.hurry()
+
+    async def _flush(self) -> None:
         """Send all recorded outcomes; one transaction per lease, so that each fails alone."""
         async with self._flushing:
             for lease in list(self._leases.values()):
                 while (outcomes := lease.take()) is not None:
                     await self._send(lease, outcomes)
                 if lease.settled and lease.unconfirmed:
-                    self.hurry()  # for the loop to confirm it
-                elif lease.settled or lease.lost:
+                    continue  # the loop confirms it
+                if lease.settled or lease.lost:
                     self._leases.forget(lease)
 
     async def _send(self, lease: Lease, outcomes: Settlement) -> None:

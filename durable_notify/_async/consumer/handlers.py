@@ -37,6 +37,7 @@ class AsyncHandlers:
         self._group = group
         self._around = list(generators(middleware, "handling", awaited=AWAITS))
         self._by_topic: ByTopic[Callable[..., Any]] = ByTopic()
+        self._on_one_connection: list[str] = []  # topics whose handlers share a connection
 
     def surround(self, middleware: Middleware) -> None:
         """Run a middleware around all others."""
@@ -68,7 +69,18 @@ class AsyncHandlers:
             handler = in_threads(handler)
         if transaction is not None:
             handler = _in_transaction(handler, transaction)
+            if _is_one_connection(transaction):
+                self._on_one_connection.append(name)
         self._by_topic.set(name, handler)
+
+    def check_concurrency(self, concurrency: int) -> None:
+        """Raise InvalidArgument if handlers would use one connection at the same time."""
+        if concurrency > 1 and self._on_one_connection:
+            raise InvalidArgument(
+                f"the handler of {self._on_one_connection[0]!r} has one connection for all "
+                f"messages, which {concurrency} handlers cannot use at once: give on() an engine, "
+                "a sessionmaker or a pool as transaction, or run with concurrency=1"
+            )
 
     def check_topics(self, topics: Iterable[str]) -> None:
         """Raise InvalidArgument if a topic has no handler, or a handler no topic."""
@@ -140,6 +152,13 @@ def _in_transaction(handler: Callable[..., Any], transaction: Any) -> Callable[[
             check_done(await call(handler, message, connection))
 
     return handle
+
+
+def _is_one_connection(source: Any) -> bool:
+    """Whether it is a Connection or Session of SQLAlchemy, not a registry with one a thread."""
+    return all(hasattr(source, name) for name in ("begin", "execute")) and not hasattr(
+        source, "registry"
+    )
 
 
 def _check_arguments(handler: Callable[..., Any], names: tuple[str, ...]) -> None:

@@ -258,6 +258,6 @@ class AsyncQueries:
 
     async def maintenance_due(self, every: float) -> bool | None:
         """Return whether no maintenance ran for so many seconds; None: this role may not run it."""
-        if not (await self._keeping.fetch(sql.IS_OWNER, ()))[0][0]:
+        if not (await self._keeping.fetch(sql.MAY_MAINTAIN, ()))[0][0]:
             return None
-        return bool((await self._keeping.fetch(sql.MAINTENANCE_DUE, (every,)))[0][0])
+        return bool((await self._keeping.fetch(sql.MAINTAIN_DUE, (every,)))[0][0])

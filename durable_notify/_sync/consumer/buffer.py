@@ -27,6 +27,10 @@ __all__ = ["PrefetchBuffer"]
 
 log = logging.getLogger("durable_notify")
 
+#: If more of a batch's messages than this share have the key of an earlier one, about twice as
+#: many of the next batch's have the key of one in this.
+REPEATED = 0.05
+
 
 class PrefetchBuffer:
     """Buffers claimed messages and delivers them in key order, while their lease is held.
@@ -50,6 +54,7 @@ class PrefetchBuffer:
         self._mutex = threading.Lock()  # sync handlers run in several threads
         self.low_water = 0  # with so few messages left, there is room
         self.largest = 0  # the size of the largest payload of the last batch
+        self.keys_repeat = False  # whether the last batch has several messages of many keys
         self.failure: BaseException | None = None  # the error that ended the consumer
 
     @property
@@ -83,12 +88,16 @@ class PrefetchBuffer:
 
     def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
-        for message in self.unpack(rows):
+        messages = list(self.unpack(rows))
+        in_order = [message for message in messages if message._ordering_key is not None]
+        for message in in_order:
             # Trap: threads that take two messages of a key from the queue in order may reach the
             # gate in reverse order.
             self._gate.expect(message._ordering_key, message._delivery)
-            self._put(1)
-            self._queue.put(message)
+        keys = {message._ordering_key for message in in_order}
+        self.keys_repeat = len(in_order) - len(keys) > len(in_order) * REPEATED
+        self._put(len(messages))
+        self._queue.put(*messages)
 
     def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Message]:
         """Hold the leases of claimed messages, and return the messages."""
@@ -113,19 +122,23 @@ class PrefetchBuffer:
         """Return the next message, or None once the buffer has ended or the time is over."""
         while True:
             try:
-                message = self._of_its_key(owner) or self._queued(until)
+                message = self._of_its_key(owner) or self._queue.get_nowait()
             except self._queue.EMPTY:
-                return None
+                try:
+                    message = self._queued(until)
+                except self._queue.EMPTY:
+                    return None
             if message is None:
                 self._queue.put(None)  # ends the other workers that wait
                 if self.failure is not None:
                     raise self.failure
                 return None
-            try:
-                self.verify_lease(message)
-            except BaseException:
-                self._queue.put(message)  # the caller was cancelled
-                raise
+            if not self.lease_manager.is_sure(message._lease):
+                try:
+                    self.verify_lease(message)
+                except BaseException:
+                    self._queue.put(message)  # the caller was cancelled
+                    raise
             if not self._admitted(message, message if owner is None else owner):
                 self.begun(1)
                 continue
@@ -157,15 +170,11 @@ class PrefetchBuffer:
         return batch
 
     def _queued(self, until: float | None) -> Message | None:
-        try:
-            return self._queue.get_nowait()
-        except self._queue.EMPTY:
-            self._room.set()
-            if self._gate.kept:
-                self.lease_manager.hurry()  # they wait until earlier outcomes are durable
-            if until is None:
-                return self._queue.get()
-            return self._queue.get_within(until - time.monotonic())
+        """Wait for a message. The queue is empty, so there is room."""
+        self._room.set()
+        if self._gate.kept:
+            self.lease_manager.hurry()  # they wait until earlier outcomes are durable
+        return self._queue.get(None if until is None else until - time.monotonic())
 
     def _of_its_key(self, batch: object) -> Message | None:
         """Return the next message of the key of a batch's last one; the batch may have it too."""
@@ -177,7 +186,11 @@ class PrefetchBuffer:
         return following
 
     def blocks(self, ordering_key: OrderingKey | None) -> bool:
-        """Whether an outcome that is not durable yet keeps a handler from its next message."""
+        """Whether an outcome that is not durable yet keeps a handler from its next message.
+
+        Trap: to flush sooner, while handlers have other messages, is slower. To settle a lease in
+        many parts costs far more than in few.
+        """
         return not self._queue.size() and self.next_waits(ordering_key)
 
     def next_waits(self, ordering_key: OrderingKey | None) -> bool:
@@ -197,12 +210,14 @@ class PrefetchBuffer:
 
     def _admitted(self, message: Message, owner: object) -> bool:
         """Whether a message may be handled now: it is leased, and the next of its key."""
-        lease, ordering_key, delivery = message._lease, message._ordering_key, message._delivery
+        lease, ordering_key = message._lease, message._ordering_key
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
             # It was released, lost to another consumer, or sent back with an earlier one.
-            self.finish(ordering_key, delivery)
+            self.finish(ordering_key, message._delivery)
             return False
-        return self._gate.enter(ordering_key, delivery, message, owner)
+        return ordering_key is None or self._gate.enter(
+            ordering_key, message._delivery, message, owner
+        )
 
     def refuse(self, message: Message, flaw: Exception) -> None:
         """Reject a message that cannot be decoded."""

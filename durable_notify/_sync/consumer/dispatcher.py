@@ -8,11 +8,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import StopConsumer, left_undone
+from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
-from ...errors import AlreadySettled, HandlerTimeout, LeaseLost, WorkNotDone
-from ..concurrency import CANCELLED, Event, call, checkpoint, spawn
+from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
+from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ __all__ = ["Dispatcher"]
 
 log = logging.getLogger("durable_notify")
 
-#: After how many messages to let other tasks run, if a handler never waits.
+#: After how many messages to let other tasks run, if handlers never wait.
 YIELD_EVERY = 64
 #: How long a cancelled handler may take to clean up, in seconds.
 GRACE = 1.0
@@ -44,12 +44,13 @@ NAMED = 5
 class Call:
     """A running handler, and its messages."""
 
-    __slots__ = ("began", "messages", "number")
+    __slots__ = ("began", "messages", "number", "still_runs")
 
     def __init__(self, number: int, messages: list[Message]) -> None:
         self.number = number
         self.messages = messages
         self.began = time.monotonic()
+        self.still_runs = False  # it was cancelled, and its thread still runs
 
 
 class Dispatcher:
@@ -95,6 +96,7 @@ class Dispatcher:
         self._living: set[int] = set()  # the numbers of the workers that were not given up
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
+        self._in_a_row = YIELD_EVERY
         self.fault: BaseException | None = None
 
     @property
@@ -110,7 +112,7 @@ class Dispatcher:
                 message = self._buffer.next()
                 if message is None or not self._handle(number, handler, message, [message]):
                     return
-                if handled % YIELD_EVERY == 0:
+                if handled % self._in_a_row == 0:
                     checkpoint()
 
         self._work = work
@@ -129,6 +131,9 @@ class Dispatcher:
 
     def run(self, concurrency: int) -> None:
         """Call the handler for messages until there are no more."""
+        if AWAITS:
+            # Trap: all workers have their turn before the event loop looks at a socket again.
+            self._in_a_row = max(8, YIELD_EVERY // concurrency)  # fewer cost too much
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
@@ -200,7 +205,11 @@ class Dispatcher:
         made = self._calls[number] = Call(number, messages)
         self._buffer.begun(len(messages))
         failure = self._failure_of(handler, argument)
-        if self._calls.pop(number, None) is None:
+        given_up = self._calls.pop(number, None) is None
+        if isinstance(failure, StillRuns):
+            made.still_runs = True
+            raise failure
+        if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
         if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
@@ -210,13 +219,12 @@ class Dispatcher:
         if self._emitter:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
-            for message in messages:
-                self._handled(message)
+            self._handled(messages)
         else:
             _say(argument, failure)
             self._failed(messages, failure)
-        for message in messages:
-            self._lease_manager.pending_in_transaction.discard((message._lease, message.id))
+        if pending := self._lease_manager.pending_in_transaction:
+            pending.difference_update((message._lease, message.id) for message in messages)
         if not (failure is None or isinstance(failure, Exception)):
             raise failure  # such as SystemExit: the consumer ends
         return True
@@ -224,24 +232,30 @@ class Dispatcher:
     def _failure_of(self, handler: Callable[[Any], Any], argument: Any) -> BaseException | None:
         """Call a handler, and return what it raised."""
         try:
-            undone = left_undone(call(handler, argument))
+            check_done(call(handler, argument))
         except BaseException as error:
             return error
-        return None if undone is None else WorkNotDone(undone)
+        return None
+
+    def _handled(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if (error := self._acknowledge(message)) is not None:
+                self._settle_failed(message, error)
 
     def _failed(self, messages: Iterable[Message], error: BaseException) -> None:
         for message in messages:
             if message.id in message._lease.open:
                 self._settle_failed(message, error)
 
-    def _handled(self, message: Message) -> None:
+    def _acknowledge(self, message: Message) -> BaseException | None:
+        """Acknowledge what a handler has not settled; return why its transaction rolled back."""
         lease = message._lease
         if message.id not in lease.open:
-            return
+            return None
         if (error := lease.rolled_back_by.get(message.id)) is not None:
             log.warning("the handler of %r returned, but its transaction rolled back", message)
-            self._settle_failed(message, error)
-        elif message.id in lease.in_transaction:
+            return error
+        if message.id in lease.in_transaction:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
@@ -250,6 +264,7 @@ class Dispatcher:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
                 )
+        return None
 
     def _settle_failed(self, message: Message, error: BaseException) -> None:
         """Settle a message as the rules for errors say.
@@ -335,7 +350,7 @@ class Dispatcher:
             if not self._stopping.is_set():
                 self._hire()
             worker = self._workers.pop(one.number, None)
-            ended = worker is not None and worker.cancel(GRACE)
+            ended = worker is not None and worker.cancel(GRACE) and not one.still_runs
             self._leave(one.number)  # if it still runs, the consumer does not wait for it
             log.warning(
                 "the handler of %r took longer than handler_timeout, %g s: %s", messages, timeout,

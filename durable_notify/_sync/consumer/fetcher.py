@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..._core.log_throttle import LogThrottle
-from ..._core.pacing import BusyPoller, backoff, shortest
+from ..._core.pacing import BusyPoller, Patience, RingPacer, backoff, shortest
 from ..._core.topic_set import TopicSet
 from ...dsn import safe_message
 from ...errors import ClaimBusy
@@ -84,6 +86,9 @@ class Fetcher:
         self._room = room
         self._full = False
         self._busy_poller = BusyPoller()
+        self._patience = Patience()
+        self._ring_pacer = RingPacer()
+        self._due_at = -math.inf  # when messages become due, as known until something rings
         self._log_throttle = LogThrottle()
         self._replay_at = 0.0  # when to check for replays to advance
         self._replaying = False
@@ -96,6 +101,7 @@ class Fetcher:
             direct: whether a wake-up proves that there is no pooler before the database.
         """
         self.subscription = subscription
+        subscription.concerns = self._topic_set.concerns
         failures = 0
         try:
             while not self._stopping.is_set():
@@ -120,6 +126,8 @@ class Fetcher:
     def fetch_once(self) -> None:
         """Claim a batch if there is room for one; if there are no messages, sleep until woken."""
         self._room.clear()
+        if pause := self._ring_pacer.pause:
+            self._stopping.wait(pause)
         rung = self.subscription.take_notifications()
         if self._stopping.is_set():
             return  # stop() may have set both events just before
@@ -128,11 +136,26 @@ class Fetcher:
         if (limit := min(self.free, self.wanted)) <= 0:
             self._wait_for_room()
             return
-        self._advance_replays()
-        if rows := self._claim(limit):
+        if self._replaying or not self._replay_at:
+            self._advance_replays()
+        self._free_keys()
+        rows = self._claim(limit)
+        self._ring_pacer.looked(rung=bool(rung), found=bool(rows))
+        if rows:
             self._pass_on(rows, limit)
+            self._advance_replays()  # here: nothing delays the claim after a wake-up
         else:
             self._idle()
+
+    def _free_keys(self) -> None:
+        """Make outcomes durable whose keys the next messages most likely have.
+
+        Trap: the claim would read these messages only to defer them, until the settle, which may
+        be under way. That costs ten times as much as to deliver them.
+        """
+        if self._buffer.keys_repeat:
+            with contextlib.suppress(*TRANSIENT):  # the loop that flushes reports it
+                self._lease_manager.flush()
 
     def _wait_for_room(self) -> None:
         self._full = True
@@ -172,7 +195,7 @@ class Fetcher:
         # Trap: a replay that was started before the doorbell was armed did not ring.
         if rung is None or any(payloads & {"*", RECHECK} for payloads in rung.values()):
             self._replay_at = 0.0  # a replay may have been started
-        notified = "" in self.subscription.armed
+        notified = self._topic_set.family in self.subscription.armed
         return self._topic_set.mark_ready(rung) or self._topic_set.look_for_topics(
             time.monotonic(), notified=notified
         )
@@ -224,11 +247,14 @@ class Fetcher:
     def _pass_on(self, rows: list[tuple[Any, ...]], limit: int) -> None:
         """Add claimed messages to the buffer."""
         self._buffer.fill(rows)
-        self._buffer.low_water = self._batch_sizer.size // 2
+        checkpoint()  # handlers start before all else
         self._batch_sizer.claimed(full=len(rows) == limit)
+        self._batch_sizer.ahead = not self._buffer.keys_repeat
+        self._buffer.low_water = self._batch_sizer.low_water
         self._busy_poller.found(len(rows), time.monotonic())
+        self._patience.found()
+        self._due_at = -math.inf
         self.subscription.disarm({row[2] for row in rows})
-        checkpoint()  # handlers start before the next claim
         if len(rows) < limit:
             self._busy_poll()  # there were no more: let some collect
 
@@ -248,15 +274,28 @@ class Fetcher:
             self.subscription.arm()
             if self.subscription.arming:
                 # Claim once more after arming: a message may have committed just before.
+                self._due_at = -math.inf
                 self.subscription.woken.wait(DEAF_POLL)
                 return
-        due = shortest(self._queries.next_due(self._topic_set.topics), self._replay_due)
+        due = shortest(self._next_due(), self._replay_due)
         if self._options.until_empty:
             if due is None and self._lease_manager.held == 0:
                 self._stopping.set()
                 return
             due = shortest(due, DRAIN_POLL)
-        self._sleep(due)
+        self._sleep(self._patience.wait(due))
+
+    def _next_due(self) -> float | None:
+        """Return in how many seconds a message becomes due; None: none will.
+
+        It asks the database once for all polls until then. Something else that falls due rings; if
+        no ring arrives, the next poll finds it.
+        """
+        now = time.monotonic()
+        if self._options.until_empty or now >= self._due_at:
+            due = self._queries.next_due(self._topic_set.topics)
+            self._due_at = math.inf if due is None else now + due
+        return None if self._due_at == math.inf else self._due_at - now
 
     def _sleep(self, due: float | None) -> None:
         idle_poll = None if self._options.until_empty else self._options.idle_poll_interval
@@ -264,7 +303,12 @@ class Fetcher:
         idle = self._lease_manager.held == 0
         if not self.subscription.sleep(self._options.poll_interval, idle_poll, due=due, idle=idle):
             self._topic_set.mark_all()  # a message is due, or it is time to poll
+            self._patience.missed()
+            if time.monotonic() >= self._replay_at:  # not at each poll
+                self._replay_at = 0.0
             if self._emitter and not self._stopping.is_set():
                 self._emitter.emit(Polled(group=self._options.group.name))
             if idle_poll is not None:
                 self._queries.check()  # a NAT may have dropped the connections meanwhile
+        else:
+            self._due_at = -math.inf

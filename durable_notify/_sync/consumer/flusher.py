@@ -27,6 +27,8 @@ log = logging.getLogger("durable_notify")
 
 #: How long an outcome may wait for others if no caller waits for it, in seconds.
 FLUSH_AFTER = 0.05
+#: How soon to check again whether handlers' transactions have ended, at first and at most.
+AGAIN = (0.1, 3.0)
 #: Why a message is redelivered if its handler returned and its transaction did not commit.
 ROLLED_BACK = {"type": "", "message": "the transaction that acknowledged it was rolled back"}
 
@@ -74,13 +76,14 @@ class Flusher:
 
     def loop(self) -> None:
         """Flush outcomes for which no caller waits, until closing."""
+        pause = AGAIN[0]
         while not self._closing.is_set():
             self._dirty.wait()
             self._urgent.wait(FLUSH_AFTER)
             self._dirty.clear()
             self._urgent.clear()
             try:
-                self.flush()
+                self._flush()
                 again = self._resolve_doubtful()
                 again |= self._confirm()
             except Exception as error:
@@ -91,18 +94,25 @@ class Flusher:
                 self._closing.wait(0.5)
                 continue
             if again and not self._dirty.is_set():
-                self._urgent.wait(0.5)
+                self._urgent.wait(pause)
                 self._dirty.set()
+            pause = min(2 * pause, AGAIN[1]) if again and not self._urgent.is_set() else AGAIN[0]
 
     def flush(self) -> None:
+        """Send all recorded outcomes, and have the loop check those in handlers' transactions."""
+        self._flush()
+        if any(lease.unconfirmed and lease.settled for lease in list(self._leases.values())):
+            self.hurry()
+
+    def _flush(self) -> None:
         """Send all recorded outcomes; one transaction per lease, so that each fails alone."""
         with self._flushing:
             for lease in list(self._leases.values()):
                 while (outcomes := lease.take()) is not None:
                     self._send(lease, outcomes)
                 if lease.settled and lease.unconfirmed:
-                    self.hurry()  # for the loop to confirm it
-                elif lease.settled or lease.lost:
+                    continue  # the loop confirms it
+                if lease.settled or lease.lost:
                     self._leases.forget(lease)
 
     def _send(self, lease: Lease, outcomes: Settlement) -> None:

@@ -207,8 +207,12 @@ class LeaseManager:
         except TRANSIENT as error:
             self._log_throttled("could not verify the lease", error)
 
-    def heartbeat_loop(self) -> None:
-        """Extend the leases held, until closed."""
+    def heartbeat_loop(self, suspended: Callable[[], bool]) -> None:
+        """Extend the leases held, until closed; and what only one consumer of a group has.
+
+        Trap: a consumer that is ``suspended`` lets another become the active one, because it may
+        not keep the database awake. It has no leases.
+        """
         pause = self._options.lease / 3
         while not self.closing.wait(pause):
             pause = self._options.lease / 3
@@ -217,11 +221,11 @@ class LeaseManager:
                 for token, lease in list(self._leases.items())
                 if not (lease.settled or lease.given_up)
             ]
-            if not (held or self._queries.exclusive):
-                continue
             try:
-                self._queries.renew_active()
-                self._prolong(held)
+                if self._queries.exclusive and not suspended():
+                    self._queries.renew_active()
+                if held:
+                    self._prolong(held)
             except TRANSIENT as error:
                 self._log_throttled("leases could not be extended", error)
                 pause = min(1.0, self._options.lease / 10)  # there is time to retry

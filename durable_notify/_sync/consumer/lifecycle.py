@@ -143,14 +143,18 @@ class Lifecycle:
         self._subscription = subscription
         self._health.beat(time.monotonic())
         closing, direct = self._lease_manager.closing, self._listen_dsn == self._dsn
+
+        def suspended() -> bool:
+            return subscription.suspended
+
         self._tasks = [
             spawn(self._fetcher.run, subscription, direct, name="durable_notify fetch"),
             self._keep_up("flush", self._lease_manager.flush_loop),
-            self._keep_up("heartbeat", self._lease_manager.heartbeat_loop),
+            self._keep_up("heartbeat", self._lease_manager.heartbeat_loop, suspended),
             self._keep_up("check", self._upkeep.check_loop, closing, self._beat),
         ]
         if self.options.maintenance:
-            params = (self._queries, self._dsn, self._stopping, lambda: subscription.suspended)
+            params = (self._queries, self._dsn, self._stopping, suspended)
             self._tasks.append(self._keep_up("maintenance", keep_up, *params))
 
     def _keep_up(self, name: str, function: Callable[..., Any], *args: Any) -> Task:

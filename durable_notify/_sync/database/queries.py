@@ -257,6 +257,6 @@ class Queries:
 
     def maintenance_due(self, every: float) -> bool | None:
         """Return whether no maintenance ran for so many seconds; None: this role may not run it."""
-        if not (self._keeping.fetch(sql.IS_OWNER, ()))[0][0]:
+        if not (self._keeping.fetch(sql.MAY_MAINTAIN, ()))[0][0]:
             return None
-        return bool((self._keeping.fetch(sql.MAINTENANCE_DUE, (every,)))[0][0])
+        return bool((self._keeping.fetch(sql.MAINTAIN_DUE, (every,)))[0][0])

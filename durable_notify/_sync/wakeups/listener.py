@@ -19,7 +19,7 @@ from ..._core.pacing import backoff, shortest
 from ...adapters import PLAIN
 from ...dsn import safe_message
 from ...events import Disconnected, ListenFailed, ListenVerified, Reconnected, name_of
-from ..concurrency import scope, sharing_lock, spawn
+from ..concurrency import checkpoint, scope, sharing_lock, spawn
 from ..database.connection import (
     HEARTBEAT,
     TRANSIENT,
@@ -65,6 +65,7 @@ class Listener(ListeningSession):
         # The channels' names in the database. Trap: if they were only computed here and differed
         # from the database's, no publisher would ring them, and nothing would report it.
         self._names: dict[str, str] = {}
+        self._computed: dict[str, str] = {}  # and the other way round
         self._stopping = False
         self._task: Task | None = None
         self._probe = f"durable_notify?{uuid.uuid4().hex}"
@@ -233,6 +234,7 @@ class Listener(ListeningSession):
             until = shortest(beat, self.state.doorbells.next_at(retries=not suspended))
             self._waiter.wait(None if until is None else max(0.0, until - now))
             self._receive()
+            checkpoint()  # the consumers that it has woken claim first
             self._recheck_unannounced()
             if not self.suspended and time.monotonic() >= self._checked_at + self.heartbeat:
                 self._check_session()
@@ -304,9 +306,10 @@ class Listener(ListeningSession):
             level = self._log_throttle.level("crowded", None, time.monotonic())
             log.log(level, CROWDED)
         refused = {*result["barred"], *result["silent"]}
+        still_refused = self.state.doorbells.refused & refused
         self.state.doorbells.tried(missing, refused, result["unannounced"], time.monotonic())
         for subscription in list(self._subscriptions):
-            subscription.recheck(frozenset(missing))
+            subscription.recheck(frozenset(missing) - still_refused)
 
     def _disarm(self) -> None:
         self._command(sql.UNLOCK_ALL)
@@ -338,7 +341,7 @@ class Listener(ListeningSession):
         for channel in sorted(self.state.listening - wanted - {self._probe}):
             self._command(_identified("UNLISTEN {}", self._called(channel)))
             self.state.listening.discard(channel)
-            self._names.pop(channel, None)
+            self._computed.pop(self._names.pop(channel, channel), None)
         if fresh and self.state.hears and self._rings_would_be_missed(fresh):
             self._check_hearing()
         for subscription in list(self._subscriptions):
@@ -365,6 +368,7 @@ class Listener(ListeningSession):
         rows = self._command(_with_list(sql.CHANNELS_OF_TOPICS, list(topics.values())))
         called = {row[0]: row[1] for row in rows}
         self._names.update({name: called[topic] for name, topic in topics.items()})
+        self._computed = {called: name for name, called in self._names.items()}
 
     def _rings_would_be_missed(self, channels: set[str]) -> bool:
         """Return whether the session misses a channel, by the names that the database uses."""
@@ -417,10 +421,9 @@ class Listener(ListeningSession):
         """Read all rings that have arrived, and wake the subscriptions they are for."""
         connection = self._live()
         rung: dict[str, set[str]] = {}
-        known = {called: name for name, called in self._names.items()}
         while (notify := connection.pgconn.notifies()) is not None:
             channel = notify.relname.decode()
-            rung.setdefault(known.get(channel, channel), set()).add(notify.extra.decode())
+            rung.setdefault(self._computed.get(channel, channel), set()).add(notify.extra.decode())
         if self._probe in rung:
             self._probe_heard = True
         for subscription in list(self._subscriptions):

@@ -27,6 +27,7 @@ class ListeningSession:
     def __init__(self) -> None:
         self._waiter = Waiter()
         self._connection: Connection[Any] | None = None
+        self._failure: psycopg.Error | None = None  # what broke the connection
 
     @property
     def _answer(self) -> float:
@@ -38,8 +39,8 @@ class ListeningSession:
         raise NotImplementedError
 
     def _attach(self, connection: Connection[Any]) -> None:
-        self._connection = connection
-        self._waiter.watch(connection.fileno())
+        self._connection, self._failure = connection, None
+        self._waiter.watch(connection.fileno(), self._on_readable)
 
     def _detach(self) -> None:
         self._waiter.unwatch()
@@ -81,7 +82,17 @@ class ListeningSession:
             self._waiter.wait(until - time.monotonic())
             self._receive()
 
+    def _on_readable(self) -> None:
+        """Take what has arrived in the event loop's callback: a turn of the loop earlier."""
+        try:
+            self._receive()
+        except psycopg.Error as error:
+            self._failure = error  # for the task
+        self._waiter.wake()
+
     def _live(self) -> Connection[Any]:
+        if self._failure is not None:
+            raise self._failure
         if self._connection is None or self._connection.pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError("the connection is closed")
         return self._connection

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..._core.emitter import EventEmitter
 from ..._core.pacing import shortest
 from ...errors import ListenUnavailable
 from ...events import Notified
+from ...topics import ANY_TOPIC
 from ..concurrency import Event
 from ..database.connection import HEARTBEAT
 
@@ -22,6 +24,8 @@ __all__ = ["DEAF_POLL", "LONGEST_SLEEP", "PATIENCE", "RECHECK", "Subscription"]
 
 #: How often to poll while wake-ups do not arrive, or a topic does not ring, in seconds.
 DEAF_POLL = 1.0
+#: After which time the doorbell of all topics is armed again, if it rang for others, in seconds.
+REARM = 2.0
 #: The longest wait that a thread supports.
 LONGEST_SLEEP = 86_400.0
 #: After how many attempts to listen a suspended consumer stops trying.
@@ -63,11 +67,13 @@ class Subscription:
         self.woken = Event()
         self.on_timeout: Callable[[], None] | None = None  # called when the server hangs
         self.emitter = EventEmitter(None)
+        self.concerns: Callable[[Mapping[str, set[str]]], bool] = lambda _: True
         self._ending = False
         self._sleeping = False
         self._wanted: frozenset[str] = frozenset()
         self._rung: dict[str, set[str]] = {}
         self._in_doubt = True
+        self._rearm_at = 0.0  # when to arm the doorbell of all topics again
         self._mutex = threading.RLock()  # a signal's handler may wake as well
 
     @property
@@ -96,7 +102,10 @@ class Subscription:
         ``woken`` is set once they do: then read once more, and sleep if there is nothing.
         """
         with self._mutex:
-            before, self._wanted = self._wanted, frozenset(self.channels.values())
+            before, quiet = self._wanted, time.monotonic() < self._rearm_at
+            self._wanted = frozenset(
+                topic for name, topic in self.channels.items() if name != ANY_TOPIC or not quiet
+            )
         if self._wanted != before:
             self._changed()
 
@@ -163,14 +172,14 @@ class Subscription:
                 "give a direct listen_dsn, or allow poll"
             )
         if idle and idle_poll is not None and self._arming_finished:
-            return self._sleep_suspended(shortest(due, idle_poll, LONGEST_SLEEP))
+            return self._sleep_suspended(shortest(due, idle_poll, LONGEST_SLEEP) or 0.0)
         if self.some_unarmed and self.hears:
             poll = shortest(poll, DEAF_POLL)  # even if polling is switched off: nothing will ring
         elif not self.hears and poll is not None:
             poll = min(poll, DEAF_POLL)
-        return self._wait(shortest(due, poll, LONGEST_SLEEP))
+        return self._wait(shortest(due, poll, LONGEST_SLEEP) or 0.0)
 
-    def _sleep_suspended(self, seconds: float | None) -> bool:
+    def _sleep_suspended(self, seconds: float) -> bool:
         self.suspended = True
         try:
             return self._wait(seconds)
@@ -179,10 +188,16 @@ class Subscription:
                 self.suspended = False
                 self._changed()  # a heartbeat or a reconnection may be due
 
-    def _wait(self, seconds: float | None) -> bool:
+    def _wait(self, seconds: float) -> bool:
         self._sleeping = True
+        until = time.monotonic() + seconds
         try:
-            self.woken.wait(seconds)
+            while (left := until - time.monotonic()) > 0:
+                by_pattern = ANY_TOPIC in self.channels
+                if self.woken.wait(min(left, REARM / 4) if by_pattern else left):
+                    break
+                if self._rearm_at:
+                    self.arm()
         finally:
             self._sleeping = False
         return self.woken.is_set()
@@ -223,11 +238,18 @@ class Subscription:
         return None if in_doubt else rung
 
     def ring(self, rung: dict[str, set[str]]) -> None:
-        """Wake, because some of its channels rang; publishers do not ring while it reads them."""
+        """Wake, because some of its channels rang; publishers do not ring while it reads them.
+
+        If only topics rang that its patterns do not match, it sleeps on, and arms the doorbell of
+        all topics later: otherwise each of their publishers would ring.
+        """
         with self._mutex:
             self._wanted = self._wanted.difference(self.channels[name] for name in rung)
+        if not self.concerns(rung):
+            self._rearm_at = time.monotonic() + REARM
+            return
         if self.emitter:
-            topics = tuple(sorted(filter(None, (self.channels[name] for name in rung))))
+            topics = tuple(sorted(self.channels[name] for name in rung if name != ANY_TOPIC))
             self.emitter.emit(Notified(group=self.emitter.group, topics=topics))
         self.wake(rung)
 

@@ -54,27 +54,21 @@ def held(context: CheckContext) -> Iterator[Finding]:
 
 
 def kept_forever(context: CheckContext) -> Iterator[Finding]:
-    """Large topics without retention.
-
-    By the planner's statistics of each partition: autovacuum updates them, and nothing is counted.
-    """
-    for topic, size in context.rows(
+    """Large topics from which nothing is removed: without a policy, or read by no group."""
+    for topic, size, has_no_policy in context.rows(
         """
-        SELECT t.topic, t.bytes FROM (
-            SELECT v.topic, sum(pg_total_relation_size(l.relid) * v.share)::bigint AS bytes
-              FROM pg_partition_tree('durable_notify.outbox') l
-              JOIN pg_class c ON c.oid = l.relid
-              JOIN pg_stats s ON s.schemaname = 'durable_notify' AND s.tablename = c.relname
-                             AND s.attname = 'topic' AND NOT s.inherited
-             CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[], s.most_common_freqs)
-                   AS v (topic, share)
-             WHERE l.isleaf GROUP BY v.topic) t
-         WHERE t.bytes > %s AND (durable_notify._retention_for(t.topic)).pattern IS NULL
+        SELECT t.topic, t.bytes, t.pattern IS NULL
+          FROM durable_notify.topic_storage() t
+          LEFT JOIN durable_notify.retention() r ON r.pattern = t.pattern
+         WHERE t.bytes > %s
+           AND (r.pattern IS NULL
+                OR t.groups = 0 AND r.when_settled AND r.max_age IS NULL AND r.max_bytes IS NULL)
          ORDER BY t.bytes DESC
         """,
         context.thresholds.topic,
     ):
-        what = f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and has no retention"
+        why = "has no retention" if has_no_policy else "no group reads it: all of it is kept"
+        what = f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and {why}"
         yield finding("topic-kept-forever", what, topic=topic, bytes=size)
 
 
@@ -117,7 +111,8 @@ def maintenance(context: CheckContext) -> Iterator[Finding]:
         """
         SELECT EXTRACT(epoch FROM clock_timestamp() - m.done_at)::float8, m.report,
                EXTRACT(epoch FROM clock_timestamp() - LEAST(
-                   (SELECT min(r.set_at) FROM durable_notify.topic_retention r),
+                   (SELECT min(r.set_at) FROM durable_notify.topic_retention r
+                     WHERE r.pattern <> '>' OR EXISTS (SELECT FROM durable_notify.outbox)),
                    (SELECT min(d.until) FROM durable_notify.dedup d)))::float8
           FROM (SELECT) one LEFT JOIN durable_notify.maintenance m ON true
         """

@@ -15,4 +15,4 @@ LANGUAGE sql STABLE AS $function$
     SELECT COALESCE(NULLIF(pg_catalog.current_setting('role'), 'none'), SESSION_USER::text)::name
 $function$;
 
-CALL durable_notify._grantable('_is_owner', '{publish,insert,observe,read,consume}');
+CALL durable_notify._grantable('_is_owner', '{publish,insert,observe,read,consume,maintain}');

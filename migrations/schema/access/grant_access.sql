@@ -12,10 +12,11 @@ BEGIN
     --
     -- action: 'publish', 'consume' in a group, or 'read' the topics that match some patterns, as
     -- _topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert':
-    -- write INSERT statements for the outbox, whatever the topic.
+    -- write INSERT statements for the outbox, whatever the topic; 'maintain': run maintenance, except for
+    -- the archive.
     grantee := durable_notify._resolve_role(role);
-    IF action IS NULL OR action NOT IN ('publish', 'consume', 'read', 'observe', 'insert') THEN
-        RAISE EXCEPTION 'invalid action "%": grant publish, consume, read, observe or insert', action
+    IF action IS NULL OR action NOT IN ('publish', 'consume', 'read', 'observe', 'insert', 'maintain') THEN
+        RAISE EXCEPTION 'invalid action "%": grant publish, consume, read, observe, insert or maintain', action
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     IF (action = 'consume') <> (group_name IS NOT NULL) THEN
@@ -23,7 +24,7 @@ BEGIN
             USING ERRCODE = '22023', HINT = 'Nothing was changed.';
     END IF;
     IF (action IN ('publish', 'consume', 'read')) <> (COALESCE(pg_catalog.cardinality(topics), 0) > 0) THEN
-        RAISE EXCEPTION 'publish, consume and read need topics, and observe and insert have none'
+        RAISE EXCEPTION 'publish, consume and read need topics, and observe, insert and maintain have none'
             USING ERRCODE = '22023', HINT = '> stands for all topics. Nothing was changed.';
     END IF;
     IF durable_notify._has_controls(group_name, false) OR pg_catalog.octet_length(group_name) NOT BETWEEN 1 AND 255 THEN

@@ -53,7 +53,9 @@ BEGIN
             '    PERFORM durable_notify.%2$s;%3$s\n    %4$s\nEND\n',
             function, guard, pg_catalog.rtrim(next, E'\n'),
             CASE WHEN visible IS NOT NULL
-                 THEN pg_catalog.format('RETURN QUERY SELECT f.* FROM %s AS f WHERE durable_notify.%s;', call, visible)
+                 -- A role that observes everything sees all rows: that is asked once, not for each.
+                 THEN pg_catalog.format('RETURN QUERY SELECT f.* FROM %s AS f WHERE %sdurable_notify.%s;', call,
+                      CASE WHEN visible ~ '^_can_observe' THEN $$(SELECT durable_notify._has_grant('observe', NULL, NULL)) OR $$ END, visible)
                  WHEN granted.proretset THEN pg_catalog.format('RETURN QUERY SELECT * FROM %s;', call)
                  WHEN outs IS NOT NULL THEN pg_catalog.format('SELECT f.* INTO %s FROM %s AS f;', outs, call)
                  WHEN granted.prorettype = 'void'::regtype THEN pg_catalog.format('PERFORM %s;', call)

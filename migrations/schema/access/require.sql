@@ -54,6 +54,7 @@ BEGIN
     missing := pg_catalog.left(COALESCE(NULLIF(missing, ''), topics[1], 'TOPIC'), 255);
     command := pg_catalog.format(CASE action
         WHEN 'observe' THEN 'durable-notify grant %I --observe'
+        WHEN 'maintain' THEN 'durable-notify grant %I --maintain'
         WHEN 'consume' THEN 'durable-notify grant %I --consume %L --group %L'
         ELSE 'durable-notify grant %I --' || action || ' %L'
     END, calling_role, missing, pg_catalog.left(COALESCE(group_name, 'GROUP'), 255));
@@ -68,6 +69,21 @@ LANGUAGE sql STABLE AS $function$
     -- the topic in the group, or observes everything.
     SELECT durable_notify._has_grant('observe', NULL, NULL)
         OR _can_observe.group_name IS NOT NULL AND durable_notify._has_grant('consume', _can_observe.topic, _can_observe.group_name)
+$function$;
+
+CREATE FUNCTION durable_notify._sees_content(group_name text, topic text) RETURNS boolean
+LANGUAGE sql STABLE AS $function$
+    -- Return whether the caller may see payloads, headers and error texts of what a group has of a
+    -- topic: it is the owner, reads the topic, or consumes it in the group. Who only observes does not.
+    SELECT pg_catalog.has_table_privilege(durable_notify._calling_role(), 'durable_notify.outbox'::regclass, 'TRUNCATE')
+        OR durable_notify._has_grant('read', _sees_content.topic, NULL)
+        OR durable_notify._has_grant('consume', _sees_content.topic, _sees_content.group_name)
+$function$;
+
+CREATE FUNCTION durable_notify._seen_error(error jsonb, sees boolean) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $function$
+    -- Return an error, or only its type: its text and its traceback may quote a payload.
+    SELECT CASE WHEN sees OR error IS NULL THEN error ELSE pg_catalog.jsonb_build_object('type', error -> 'type') END
 $function$;
 
 CREATE FUNCTION durable_notify._require_observe(group_name text DEFAULT NULL) RETURNS void

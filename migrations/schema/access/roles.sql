@@ -33,7 +33,7 @@ DECLARE
 BEGIN
     -- Grant a role the PostgreSQL privileges that the table access says it needs, and revoke others
     -- that it was given for this.
-    EXECUTE pg_catalog.format('REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA durable_notify FROM %s', grantee);
+    EXECUTE pg_catalog.format('REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA durable_notify FROM %s', grantee);
     EXECUTE pg_catalog.format('REVOKE SELECT ON durable_notify.schema_version FROM %s', grantee);
     EXECUTE pg_catalog.format('REVOKE INSERT, SELECT ON durable_notify.outbox FROM %s', grantee);
     EXECUTE pg_catalog.format('REVOKE USAGE ON SCHEMA durable_notify FROM %s', grantee);
@@ -41,7 +41,7 @@ BEGIN
         EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA durable_notify TO %s', grantee);
         EXECUTE pg_catalog.format('GRANT SELECT ON durable_notify.schema_version TO %s', grantee);
         FOR callable IN SELECT f FROM durable_notify._granted_functions(granted_action) AS f LOOP
-            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, grantee);
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %s', callable, grantee);
         END LOOP;
         IF granted_action = 'insert' THEN
             -- By column: no role writes xid or id. The id is for RETURNING.

@@ -15,8 +15,7 @@ DECLARE
     claimed bigint := 0;
     allowed bigint;
     found bigint;
-    subscription durable_notify.subscription;
-    claiming_group integer;
+    source text;
     options durable_notify.consumer_group;
     max_id bigint;
     now_snapshot pg_snapshot;
@@ -44,36 +43,31 @@ BEGIN
         RAISE EXCEPTION 'claim 1 to 10000 messages for a positive interval, not % for %', max_messages, lease
             USING ERRCODE = '22023';
     END IF;
-    claiming_group := durable_notify._lock_group(group_name);
-    SELECT * INTO STRICT options FROM durable_notify.consumer_group g WHERE g.id = claiming_group;
+    options := durable_notify._lock_group(group_name);
     IF options.paused_at IS NOT NULL
        OR options.exclusive AND NOT durable_notify._try_activate(options, COALESCE(consumer, owner), lease) THEN
         RETURN;
     END IF;
-    allowed := durable_notify._delivery_quota(options, max_messages);
+    allowed := max_messages;
+    IF options.max_in_flight IS NOT NULL OR options.rate_limit IS NOT NULL THEN
+        allowed := durable_notify._delivery_quota(options, max_messages);
+    END IF;
     IF options.order_by = 'strict' THEN
-        max_id := durable_notify._advance_watermark(claiming_group);
+        max_id := durable_notify._advance_watermark(options.id);
     END IF;
     now_snapshot := pg_catalog.pg_current_snapshot();
-    FOR subscription IN
-        -- In random order: a topic that always fills the batch must not starve the others.
-        SELECT s.id, s.group_id, t.topic, s.created_at
-          FROM (SELECT DISTINCT pg_catalog.unnest(topics)) AS t (topic)
-          LEFT JOIN durable_notify.subscription s ON s.group_id = claiming_group AND s.topic = t.topic
-         ORDER BY pg_catalog.random()
-    LOOP
+    IF pg_catalog.cardinality(topics) > 1 THEN
+        topics := durable_notify._topics_to_claim(options, topics);
+    END IF;
+    FOREACH source IN ARRAY COALESCE(topics, '{}') LOOP
         EXIT WHEN claimed >= allowed;
-        IF subscription.id IS NULL THEN
-            RAISE EXCEPTION 'group "%" is not subscribed to topic "%"', group_name, subscription.topic
-                USING ERRCODE = 'DN006', HINT = 'durable_notify.subscribe() adds topics to a group.';
-        END IF;
         RETURN QUERY SELECT * FROM durable_notify._claim_topic(
-            subscription, options, now_snapshot, max_id, (allowed - claimed)::integer, lease, owner);
+            options, source, now_snapshot, max_id, (allowed - claimed)::integer, lease, owner);
         GET DIAGNOSTICS found = ROW_COUNT;
         claimed := claimed + found;
     END LOOP;
     IF options.rate_limit IS NOT NULL AND claimed > 0 THEN
-        UPDATE durable_notify.rate_bucket a SET tokens = a.tokens - claimed WHERE a.group_id = claiming_group;
+        UPDATE durable_notify.rate_bucket a SET tokens = a.tokens - claimed WHERE a.group_id = options.id;
     END IF;
 END
 $function$;

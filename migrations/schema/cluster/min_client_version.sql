@@ -7,4 +7,4 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     SELECT '0001'::text
 $function$;
 
-CALL durable_notify._grantable('min_client_version', '{publish,insert,observe,read,consume}');
+CALL durable_notify._grantable('min_client_version', '{publish,insert,observe,read,consume,maintain}');

@@ -10,7 +10,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
     -- The dead letters of a group (NULL: of all that the caller may see) that match every condition
-    -- that is not NULL.
+    -- that is not NULL. Who only observes sees no payload, no headers, and of an error only its type.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._dead_letters_granted(
             for_group, for_topic, ids, for_key, error_type, since, until);
@@ -18,11 +18,14 @@ BEGIN
     END IF;
     PERFORM durable_notify._check_group(for_group);
     RETURN QUERY
-    SELECT g.name, d.topic, d.message_id, d.key, d.payload, d.data, d.headers, d.published_at, d.attempt, d.reason,
-           d.dead_at, d.error
+    SELECT g.name, d.topic, d.message_id, d.key, CASE WHEN c.sees THEN d.payload END, CASE WHEN c.sees THEN d.data END,
+           CASE WHEN c.sees THEN d.headers END, d.published_at, d.attempt,
+           CASE WHEN c.sees THEN d.reason ELSE pg_catalog.split_part(d.reason, ':', 1) END,
+           d.dead_at, durable_notify._seen_error(d.error, c.sees)
       FROM durable_notify._filter_dead_letters(for_group, for_topic, ids, for_key, error_type, since, until) AS d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
+     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, d.topic) AS sees) AS c
      ORDER BY g.name, d.topic, d.message_id;
 END
 $function$;

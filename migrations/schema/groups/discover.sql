@@ -24,7 +24,7 @@ BEGIN
                         WHERE s.group_id = for_group AND s.topic = t.topic);
     IF for_group IS NULL OR fresh IS NOT NULL THEN
         PERFORM durable_notify._block_removal();
-        for_group := durable_notify._lock_group(group_name);
+        for_group := (durable_notify._lock_group(group_name)).id;
         PERFORM durable_notify._subscribe_topics(for_group, fresh, 'beginning', NULL);
     END IF;
     RETURN QUERY

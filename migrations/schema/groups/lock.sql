@@ -59,16 +59,15 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._lock_group(group_name text) RETURNS integer
+CREATE FUNCTION durable_notify._lock_group(group_name text) RETURNS durable_notify.consumer_group
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     group_id integer;
-    is_there boolean;
-    is_here boolean;
+    options durable_notify.consumer_group;
 BEGIN
     -- Take the lock under which a group's positions change, until the transaction ends; returns the
-    -- group's id. Waits for at most the lock_timeout in force.
+    -- group. Waits for at most the lock_timeout in force.
     --
     -- SQLSTATE DN010: the outbox came from another cluster, and reanchor() has not been run; see the
     -- table cluster_identity.
@@ -76,19 +75,17 @@ BEGIN
     IF group_id IS NOT NULL THEN
         PERFORM durable_notify._acquire_group_lock(group_id);
         -- Trap: the session that had the lock until now may have deleted the group, or renamed it.
-        SELECT (SELECT g.name = _lock_group.group_name FROM durable_notify.consumer_group g WHERE g.id = group_id),
-               (SELECT pg_catalog.count(*) = 2 AND pg_catalog.bool_and(a.xmin = a.xid) FROM durable_notify.cluster_identity a)
-          INTO is_there, is_here;
+        SELECT * INTO options FROM durable_notify.consumer_group g WHERE g.id = group_id AND g.name = _lock_group.group_name;
     END IF;
-    IF is_there IS NOT TRUE THEN
+    IF options.id IS NULL THEN
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
             USING ERRCODE = 'DN005',
                   HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
     END IF;
-    IF is_here IS NOT TRUE THEN
+    IF ARRAY(SELECT a.xmin = a.xid FROM durable_notify.cluster_identity a) <> '{t,t}' THEN
         PERFORM durable_notify._raise_foreign_cluster();
     END IF;
-    RETURN group_id;
+    RETURN options;
 END
 $function$;
 
@@ -110,7 +107,7 @@ BEGIN
     -- through. Gives up after 5 seconds.
     LOOP
         BEGIN
-            changed := durable_notify._lock_group(group_name);
+            changed := (durable_notify._lock_group(group_name)).id;
             CASE change
                 WHEN 'order' THEN
                     PERFORM FROM durable_notify.ordering o JOIN durable_notify.consumer_group g ON g.id = o.group_id

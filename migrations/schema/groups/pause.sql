@@ -14,7 +14,7 @@ $function$;
 CREATE FUNCTION durable_notify._set_paused(group_name text, paused boolean) RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
-    changed integer := durable_notify._lock_group(group_name);
+    changed integer := (durable_notify._lock_group(group_name)).id;
 BEGIN
     -- Pause a group, or resume it; the moment of the first pause stays.
     UPDATE durable_notify.consumer_group g SET paused_at = CASE WHEN paused THEN pg_catalog.clock_timestamp() END

@@ -44,7 +44,7 @@ BEGIN
     IF FOUND THEN
         INSERT INTO durable_notify.ordering (group_id) VALUES (new_group);
     END IF;
-    new_group := durable_notify._lock_group(group_name);
+    new_group := (durable_notify._lock_group(group_name)).id;
     IF NOT kept AND NOT durable_notify._is_subscribed(group_name, topics) THEN
         PERFORM durable_notify._block_removal();  -- the group was deleted since
     END IF;

@@ -18,29 +18,24 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._count_unread(
-    source text, pos durable_notify.position, max_count bigint,
-    OUT unread bigint, OUT oldest timestamptz, OUT first_id bigint, OUT last_id bigint
+CREATE FUNCTION durable_notify._count_stragglers(
+    source text, subscription_id integer, max_count bigint,
+    OUT stragglers bigint, OUT first_id bigint, OUT oldest timestamptz
 )
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 #variable_conflict use_column
 DECLARE
-    late record;
+    pos durable_notify.position;
 BEGIN
-    -- How many messages _unread() returns, counted up to max_count in each of its parts; when the first
-    -- of them was published, and the ids of the first and the last one. Only ids are counted: the index
-    -- alone has them.
-    SELECT pg_catalog.count(*) AS unread, pg_catalog.min(s.id) AS first_id, pg_catalog.max(s.id) AS last_id INTO late
-      FROM durable_notify._unread_stragglers(source, pos, max_count) AS s (id);
-    SELECT late.unread + pg_catalog.count(*), LEAST(late.first_id, pg_catalog.min(few.id)),
-           GREATEST(late.last_id, pg_catalog.max(few.id))
-      INTO unread, first_id, last_id
-      FROM (SELECT o.id FROM durable_notify.outbox o
-             WHERE o.topic = source AND o.id > GREATEST(pos.h0, CASE WHEN pos.s1 IS NOT NULL THEN pos.p END)
-             ORDER BY o.id LIMIT max_count) AS few;
-    oldest := (SELECT o.created_at FROM durable_notify.outbox o WHERE o.topic = source AND o.id = first_id);
+    -- How many of the messages of _unread() are stragglers, counted up to max_count in each of their
+    -- parts; the first of them, and when that was published.
+    SELECT * INTO STRICT pos FROM durable_notify.position p
+     WHERE p.subscription_id = _count_stragglers.subscription_id ORDER BY p.seq DESC LIMIT 1;
+    SELECT pg_catalog.count(*), pg_catalog.min(s.id) INTO stragglers, first_id
+      FROM durable_notify._unread_stragglers(source, pos, COALESCE(max_count, 9223372036854775807)) AS s (id);
+    oldest := (SELECT o.created_at FROM durable_notify._message(source, first_id, first_id, first_id) AS o);
 END
 $function$;
 

@@ -19,7 +19,7 @@ BEGIN
     -- archives it. Outside a transaction only.
     --
     -- inbox_age: how long once() remembers, at least; audit_age: how long the audit, losses and ended
-    -- replays are kept. NULL: for ever.
+    -- replays are kept. NULL: as set_record_age() has it.
     -- Trap: with a SET clause, as the functions have, it could not commit. Each transaction sets its
     -- isolation itself, whatever default_transaction_isolation says: messages are not removed above
     -- READ COMMITTED.
@@ -61,3 +61,5 @@ BEGIN
     COMMIT;
 END
 $procedure$;
+
+CALL durable_notify._grantable('maintain', '{maintain}');

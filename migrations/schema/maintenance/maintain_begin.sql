@@ -13,6 +13,9 @@ BEGIN
     -- This locks a row of a table that only the owner can lock, in a transaction as short as a step. An
     -- advisory lock could be kept for ever by any role that can connect, and, if a session took it, by
     -- a pooler.
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._maintain_begin_granted(worker, every);
+    END IF;
     PERFORM durable_notify.log_id();  -- refuses an outbox that came from another cluster
     INSERT INTO durable_notify.maintenance DEFAULT VALUES ON CONFLICT DO NOTHING;
     SELECT m.* INTO standing FROM durable_notify.maintenance m FOR UPDATE SKIP LOCKED;
@@ -26,3 +29,5 @@ BEGIN
     RETURN true;
 END
 $function$;
+
+CALL durable_notify._grantable('maintain_begin', '{maintain}', $$_require('maintain')$$);

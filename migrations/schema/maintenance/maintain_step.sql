@@ -11,12 +11,17 @@ BEGIN
     -- Do a bounded piece of one step of maintain_steps(); commit at once. Returns how much was done:
     -- repeat while it is more than 0. NULL: another worker maintains now.
     --
+    -- inbox_age, audit_age: for how long these records are kept; NULL: as set_record_age() has it.
+    --
     -- The row stays locked until the commit, so that no other worker begins meanwhile. A sign of life
     -- is written only now and then: under a held xmin a row updated each time is walked version by
     -- version.
     -- Trap: do not skip a locked row. A look of another worker, whose round is not due, would count as
     -- a takeover. Such a look is short; and this does not wait for a worker that has taken over,
     -- because it has another name.
+    IF NOT durable_notify._is_owner() THEN
+        RETURN durable_notify._maintain_step_granted(worker, step, topic, inbox_age, audit_age);
+    END IF;
     SELECT m.* INTO standing FROM durable_notify.maintenance m WHERE m.worker = worker FOR UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
@@ -29,8 +34,8 @@ BEGIN
         WHEN 'maintain_partitions' THEN durable_notify.maintain_partitions()
         WHEN 'leases' THEN durable_notify._reclaim_expired()
         WHEN 'dedup' THEN durable_notify.prune_dedup(5000)
-        WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - inbox_age)
-        WHEN 'audit' THEN durable_notify.prune_audit(now_time - audit_age)
+        WHEN 'inbox' THEN durable_notify.prune_inbox(now_time - COALESCE(inbox_age, durable_notify._age_of_records('inbox')), 10000)
+        WHEN 'audit' THEN durable_notify.prune_audit(now_time - COALESCE(audit_age, durable_notify._age_of_records('audit')))
         WHEN 'orphans' THEN durable_notify._delete_orphans()
         WHEN 'discover' THEN durable_notify._discover_one()
         WHEN 'watermark' THEN 0 * durable_notify._advance_watermark()
@@ -44,3 +49,10 @@ BEGIN
     END;
 END
 $function$;
+
+CALL durable_notify._grantable('maintain_step', '{maintain}', $$_require('maintain')$$, next => $$
+    IF inbox_age IS NOT NULL OR audit_age IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied: only the owner of the schema chooses how long records are kept'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Leave the ages out: they are as set_record_age() has them.';
+    END IF;
+$$);

@@ -9,27 +9,25 @@ BEGIN
     -- Refuse a row that cannot be a message.
     --
     -- One expression covers nearly every row: it is valid, and no consumer waits. The expression calls
-    -- only what is inlined or built in: each further statement costs a publisher one percent of its
-    -- rate (docs/performance.md). The last line looks at the doorbells.
+    -- only what is inlined or built in, and as few functions as possible: PL/pgSQL sets them up again
+    -- in each transaction (docs/performance.md). Its last line looks at the doorbells. While a consumer
+    -- sleeps by a pattern, another expression looks whether the pattern can match.
     -- Operators have their full names: this runs with the search_path of the publisher.
-    IF NEW.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()
-       AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.>=) 1
-       AND pg_catalog.octet_length(NEW.topic) OPERATOR(pg_catalog.<=) 255
-       AND NEW.topic OPERATOR(pg_catalog.!~) E'[\\u0001-\\u0020\\u007f-\\u00a0*>]'
-       AND (NEW.key IS NOT NULL OR NOT durable_notify._key_required(NEW.topic))
-       AND (NEW.key IS NULL OR pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.>=) 1
-                               AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 1024
-                               AND NEW.key OPERATOR(pg_catalog.!~) E'[\\u0001-\\u001f\\u007f-\\u009f]')
-       AND (NEW.payload IS NULL) OPERATOR(pg_catalog.<>) (NEW.data IS NULL)
-       AND (NEW.headers IS NULL OR pg_catalog.jsonb_typeof(NEW.headers) OPERATOR(pg_catalog.=) 'object')
+    IF durable_notify._is_message(NEW.xid, NEW.topic, NEW.key, NEW.payload, NEW.data, NEW.headers)
        AND durable_notify.mirror_of(NEW.topic) IS NULL
        AND (durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'never'
             OR durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
-               AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_waiter(''))
+               AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_pattern_waiter())
     THEN
         RETURN NULL;
+    ELSIF durable_notify._is_message(NEW.xid, NEW.topic, NEW.key, NEW.payload, NEW.data, NEW.headers) IS NOT TRUE THEN
+        PERFORM durable_notify._validate_message(NEW);
+    ELSIF durable_notify.mirror_of(NEW.topic) IS NULL
+          AND durable_notify.notify_policy(NEW.topic) OPERATOR(pg_catalog.=) 'when_waiting'
+          AND durable_notify._no_waiter(NEW.topic) AND durable_notify._no_waiter('')
+          AND durable_notify._no_waiter(durable_notify._family(NEW.topic)) THEN
+        RETURN NULL;
     END IF;
-    PERFORM durable_notify._validate_message(NEW);
     -- Looked up once: it may change in between. A row that is carried over was mirrored where it was
     -- published.
     mirror := durable_notify.mirror_of(NEW.topic);
@@ -40,7 +38,7 @@ BEGIN
     -- A consumer that has armed since finds this transaction in progress. After a rollback to a
     -- savepoint, the setting is what it was before, and so are the notifications.
     rung_topics := COALESCE(pg_catalog.current_setting('durable_notify.rung', true), '');
-    marker := pg_catalog.format(' %s ', NEW.topic);
+    marker := pg_catalog.concat(' ', NEW.topic, ' ');
     IF pg_catalog.strpos(rung_topics, marker) OPERATOR(pg_catalog.>) 0 THEN
         RETURN NULL;
     END IF;
@@ -50,6 +48,22 @@ BEGIN
 END
 $function$;
 
+CREATE FUNCTION durable_notify._is_message(
+    xid xid8, topic text, key text, payload jsonb, data bytea, headers jsonb
+) RETURNS boolean
+LANGUAGE sql STABLE AS $function$
+    -- Whether a row can be a message, of this transaction. PostgreSQL inlines it. It may be false for a
+    -- row that is one: _validate_message() decides.
+    SELECT xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()
+       AND topic OPERATOR(pg_catalog.~) E'^[^\\u0001-\\u0020\\u007f-\\u00a0*>]+$'
+       AND pg_catalog.octet_length(topic) OPERATOR(pg_catalog.<=) 255
+       AND (key IS NOT NULL OR NOT durable_notify._key_required(topic))
+       AND (key IS NULL OR key OPERATOR(pg_catalog.~) E'^[^\\u0001-\\u001f\\u007f-\\u009f]+$'
+                           AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 1024)
+       AND (payload IS NULL) OPERATOR(pg_catalog.<>) (data IS NULL)
+       AND (headers IS NULL OR headers OPERATOR(pg_catalog.@>) '{}')
+$function$;
+
 CREATE FUNCTION durable_notify._validate_message(message durable_notify.outbox) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -57,8 +71,8 @@ DECLARE
     broken text;
     foreign_xid boolean;
 BEGIN
-    -- Raise an error for an invalid row of the outbox. _outbox_after_insert() has the same conditions
-    -- in one expression.
+    -- Raise an error for an invalid row of the outbox. _is_message() has the same conditions in one
+    -- expression.
     --
     -- A row that claims to belong to another transaction could be skipped by every group. Logical
     -- replication, which carries rows over as they are, runs with session_replication_role = replica.
@@ -88,4 +102,5 @@ BEGIN
 END
 $function$;
 
+CALL durable_notify._grantable('_is_message', '{insert}');
 CALL durable_notify._grantable('_validate_message', '{insert}');

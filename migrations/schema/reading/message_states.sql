@@ -32,11 +32,13 @@ BEGIN
                 WHEN (pg_catalog.pg_visible_in_snapshot(xid, p.s0) AND message_states.message_id <= p.h0
                       OR p.s1 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(xid, p.s1) AND message_states.message_id <= p.p) THEN 'settled'
                 ELSE 'unread' END,
-           CASE WHEN l.token IS NOT NULL THEN NULL WHEN d.seq IS NOT NULL THEN d.reason ELSE x.reason END,
+           CASE WHEN l.token IS NOT NULL THEN NULL WHEN d.seq IS NOT NULL THEN d.reason WHEN c.sees THEN x.reason
+                ELSE pg_catalog.split_part(x.reason, ':', 1) END,
            l.owner, CASE WHEN l.token IS NOT NULL THEN l.claimed_at WHEN d.seq IS NULL THEN x.dead_at END,
            CASE WHEN l.token IS NOT NULL THEN l.deadline ELSE d.due_at END,
            CASE WHEN l.token IS NOT NULL THEN l.attempt WHEN d.seq IS NOT NULL THEN d.attempt ELSE x.attempt END,
-           CASE WHEN l.token IS NULL THEN CASE WHEN d.seq IS NOT NULL THEN d.error ELSE x.error END END,
+           CASE WHEN l.token IS NULL
+                THEN durable_notify._seen_error(CASE WHEN d.seq IS NOT NULL THEN d.error ELSE x.error END, c.sees) END,
            published < s.created_at
       FROM durable_notify.subscription s
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
@@ -59,6 +61,7 @@ BEGIN
            SELECT w.* FROM durable_notify.dead_letter w
             WHERE w.subscription_id = s.id AND w.message_id = message_states.message_id
             ORDER BY w.seq DESC LIMIT 1) AS x ON true
+     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, message_states.topic) AS sees) AS c
      WHERE s.topic = message_states.topic
      ORDER BY g.name;
 END

@@ -35,6 +35,7 @@ DECLARE
     now_time timestamptz := pg_catalog.clock_timestamp();
     allowed bigint := 500;
     waiting bigint;
+    since_last double precision := GREATEST(0, EXTRACT(epoch FROM now_time - job.stepped_at)::double precision);
     step record;
 BEGIN
     -- One step of a job, whose row the caller has locked: a bounded number of messages, and of rows
@@ -47,11 +48,10 @@ BEGIN
          WHERE d.subscription_id = job.subscription_id AND d.reason = 'replay' LIMIT 1000) AS w);
     allowed := LEAST(allowed, 1000 - waiting);
     IF job.rate_limit IS NOT NULL THEN
-        allowed := LEAST(allowed, pg_catalog.floor(job.rate_limit * LEAST(
-            GREATEST(1, 1 / job.rate_limit), GREATEST(0, EXTRACT(epoch FROM now_time - job.stepped_at)::double precision)))::bigint);
+        allowed := LEAST(allowed, pg_catalog.floor(job.rate_limit * LEAST(GREATEST(1, 1 / job.rate_limit), since_last))::bigint);
     END IF;
     IF allowed <= 0 THEN
-        RETURN CASE WHEN waiting >= 1000 OR job.rate_limit IS NULL THEN 0.2 ELSE GREATEST(0.01, LEAST(0.2, 1 / job.rate_limit)) END;
+        RETURN CASE WHEN waiting >= 1000 THEN 0.2 ELSE GREATEST(0.01, 1 / job.rate_limit - since_last) END;
     END IF;
     WITH looked_at AS (
         SELECT o.id, durable_notify._matches_replay(job, o) AS fits FROM durable_notify.outbox o
@@ -78,7 +78,7 @@ BEGIN
     IF step.moved > 0 THEN
         PERFORM durable_notify._ring(topic, '0');
     END IF;
-    RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE LEAST(1, 1 / job.rate_limit) END;
+    RETURN CASE WHEN job.rate_limit IS NULL THEN 0 ELSE 1 / job.rate_limit END;
 END
 $function$;
 

@@ -3,7 +3,7 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     pos durable_notify.position;
-    locked_group integer := durable_notify._lock_group(group_name);
+    locked_group integer := (durable_notify._lock_group(group_name)).id;
 BEGIN
     -- Return the position of a group in a topic, with the group's lock, which is kept until the
     -- transaction ends.

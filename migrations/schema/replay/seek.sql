@@ -1,7 +1,7 @@
 CREATE FUNCTION durable_notify.seek(
     group_name text, topic text, after_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
     to_now boolean DEFAULT false, why text DEFAULT NULL, dry_run boolean DEFAULT false,
-    backward_only boolean DEFAULT false, OUT redelivered bigint, OUT skipped bigint
+    backward_only boolean DEFAULT false, drop_waiting boolean DEFAULT false, OUT redelivered bigint, OUT skipped bigint
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET lock_timeout = '5s'
@@ -20,9 +20,13 @@ BEGIN
     -- No straggler is lost: what is in flight is delivered when it commits, however low its id; after a
     -- move back, what was committed and not delivered yet is still delivered, too. Retries keep
     -- waiting, except those among the redelivered messages.
+    -- drop_waiting ends replays that fail again and again: what waits up to there for another attempt or
+    -- for its key counts as skipped, too, and running replays of the topic are cancelled. What consumers
+    -- hold stays theirs, and may wait for another attempt afterwards: pause the group first.
     IF NOT durable_notify._is_owner() THEN
         SELECT g.redelivered, g.skipped INTO redelivered, skipped
-          FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run, backward_only) AS g;
+          FROM durable_notify._seek_granted(group_name, topic, after_id, since, to_now, why, dry_run, backward_only,
+               drop_waiting) AS g;
         RETURN;
     END IF;
     IF (after_id IS NOT NULL)::integer + (since IS NOT NULL)::integer + to_now::integer <> 1 OR after_id < 0 THEN
@@ -59,13 +63,43 @@ BEGIN
         target.h1 := NULL;
         target.p := 0;
     END IF;
+    IF drop_waiting THEN
+        skipped := skipped + durable_notify._drop_waiting(pos.subscription_id, target_id, dry_run);
+    END IF;
     IF dry_run THEN
         RETURN;
     END IF;
     PERFORM durable_notify._save_position(pos, target, pos.lease_tokens);
     PERFORM durable_notify._ring(topic, '0');
     PERFORM durable_notify._record_audit('seek', group_name, pg_catalog.jsonb_build_object(
-        'after_id', target_id, 'redelivered', redelivered, 'skipped', skipped), topic, NULL, why);
+        'after_id', target_id, 'redelivered', redelivered, 'skipped', skipped, 'before', GREATEST(pos.h0, pos.p)), topic, NULL, why);
+END
+$function$;
+
+CREATE FUNCTION durable_notify._drop_waiting(subscription_id integer, upto bigint, dry_run boolean) RETURNS bigint
+LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    running bigint[] := ARRAY(
+        SELECT j.id FROM durable_notify.replay_job j
+         WHERE j.subscription_id = _drop_waiting.subscription_id AND j.state = 'running' FOR UPDATE);
+    dropped bigint;
+BEGIN
+    -- Drop the messages of a subscription up to an id that wait for another attempt, for their key or in
+    -- a replay, and cancel its running replays; returns how many messages. With dry_run it only counts.
+    -- The caller holds the group's lock, under which rows of deferred are removed. A message that waits
+    -- for its deliver_at is not late, and stays.
+    SELECT pg_catalog.count(DISTINCT d.message_id) INTO dropped FROM durable_notify.deferred d
+     WHERE d.subscription_id = _drop_waiting.subscription_id
+       AND (d.message_id <= upto AND d.reason <> 'delivery' OR d.replay_job = ANY (running));
+    IF NOT dry_run THEN
+        UPDATE durable_notify.replay_job j SET state = 'cancelled', ended_at = pg_catalog.clock_timestamp()
+         WHERE j.id = ANY (running);
+        DELETE FROM durable_notify.deferred d
+         WHERE d.subscription_id = _drop_waiting.subscription_id
+           AND (d.message_id <= upto AND d.reason <> 'delivery' OR d.replay_job = ANY (running));
+    END IF;
+    RETURN dropped;
 END
 $function$;
 

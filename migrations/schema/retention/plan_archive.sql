@@ -22,10 +22,7 @@ BEGIN
     SELECT p.archived_below, p.archiving_below INTO STRICT from_id, planned
       FROM durable_notify.maintenance_progress p WHERE p.topic = plan_archive.topic FOR UPDATE;
     IF planned IS NULL THEN
-        max_id := CASE
-            WHEN policy.compact OR policy.when_settled AND EXISTS (
-                 SELECT FROM durable_notify.subscription s WHERE s.topic = plan_archive.topic) THEN 9223372036854775807
-            ELSE durable_notify._policy_watermark(topic, policy) END;
+        max_id := CASE WHEN policy.compact THEN 9223372036854775807 ELSE durable_notify._due_watermark(topic, policy) END;
         max_id := LEAST(max_id, durable_notify._watermark());
         max_id := durable_notify._all_settled_watermark(topic, max_id);
         planned := (

@@ -36,6 +36,24 @@ BEGIN
 END
 $function$;
 
+CREATE FUNCTION durable_notify._due_watermark(topic text, policy durable_notify.topic_retention) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+#variable_conflict use_column
+DECLARE
+    below bigint := durable_notify._policy_watermark(topic, policy);
+BEGIN
+    -- Below which id a topic's messages are to be removed as far as their retention says, once every
+    -- group has settled them. What no group reads stays under when_settled: no group has settled it.
+    IF policy.when_settled AND EXISTS (SELECT FROM durable_notify.subscription s WHERE s.topic = _due_watermark.topic) THEN
+        below := GREATEST(below, CASE
+            WHEN policy.min_age IS NULL THEN 9223372036854775807
+            ELSE durable_notify._first_id_since(topic, pg_catalog.clock_timestamp() - policy.min_age) END);
+    END IF;
+    RETURN below;
+END
+$function$;
+
 CREATE FUNCTION durable_notify._first_id_since(topic text, since timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off

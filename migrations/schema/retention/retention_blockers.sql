@@ -2,6 +2,7 @@ CREATE FUNCTION durable_notify.retention_blockers() RETURNS TABLE (
     topic text, group_name text, from_id bigint, upto_id bigint, published_at timestamptz, bytes bigint, alarm boolean
 )
 LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
@@ -18,8 +19,11 @@ BEGIN
     END IF;
     FOR topic IN SELECT t FROM durable_notify._topics() AS t LOOP
         policy := durable_notify._retention_for(topic);
-        CONTINUE WHEN policy.max_age IS NULL AND policy.max_bytes IS NULL;
-        below := durable_notify._policy_watermark(topic, policy);
+        CONTINUE WHEN policy.max_age IS NULL AND policy.max_bytes IS NULL AND policy.min_age IS NULL;
+        -- By when_settled alone nothing is due that a group has not settled.
+        below := CASE WHEN policy.min_age IS NULL THEN durable_notify._policy_watermark(topic, policy)
+                      ELSE durable_notify._due_watermark(topic, policy) END;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = retention_blockers.topic AND o.id < below);
         FOR subscription IN
             SELECT g.name, durable_notify._settled_watermark(s.id, below) AS settled
               FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id

@@ -1,5 +1,6 @@
 CREATE FUNCTION durable_notify.retention_watermark(topic text) RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 DECLARE
@@ -16,16 +17,13 @@ BEGIN
     IF policy.pattern IS NULL THEN
         RETURN 0;
     END IF;
-    below := durable_notify._policy_watermark(topic, policy);
-    IF policy.when_settled AND EXISTS (SELECT FROM durable_notify.subscription s WHERE s.topic = retention_watermark.topic) THEN
-        below := 9223372036854775807;
-    END IF;
-    below := LEAST(below, durable_notify._watermark());
+    below := LEAST(durable_notify._due_watermark(topic, policy), durable_notify._watermark());
     IF policy.archive THEN
         below := LEAST(below, COALESCE(
             (SELECT p.archived_below FROM durable_notify.maintenance_progress p WHERE p.topic = retention_watermark.topic), 0));
     END IF;
-    IF below <= 1 THEN
+    -- Most topics have nothing that old: then do not ask all their groups.
+    IF NOT EXISTS (SELECT FROM durable_notify.outbox o WHERE o.topic = retention_watermark.topic AND o.id < below) THEN
         RETURN 0;
     END IF;
     RETURN durable_notify._all_settled_watermark(topic, below);

@@ -1,13 +1,14 @@
 CREATE FUNCTION durable_notify.set_retention(
     topic text, max_age interval DEFAULT NULL, max_bytes bigint DEFAULT NULL, when_settled boolean DEFAULT false,
     on_lag text DEFAULT 'block', alarm_bytes bigint DEFAULT NULL, compact boolean DEFAULT false,
-    archive boolean DEFAULT false
+    archive boolean DEFAULT false, min_age interval DEFAULT NULL, forever boolean DEFAULT false
 ) RETURNS text[]
 LANGUAGE plpgsql
 SET lock_timeout = '5s' SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_variable
 DECLARE
-    refused text := durable_notify._check_retention(max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive);
+    refused text := durable_notify._check_retention(
+        max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive, min_age, forever);
     keyless text;
 BEGIN
     -- Set what is removed from a topic, or from those that match a pattern, and when; it replaces what
@@ -16,7 +17,8 @@ BEGIN
     -- owner of the schema.
     --
     -- max_age: so long after it was published; max_bytes: once so much of the topic is younger;
-    -- when_settled: as soon as every group has settled it. The first of these counts.
+    -- when_settled: as soon as every group has settled it, with min_age not before so long after it was
+    -- published. The first of these counts. forever: nothing is removed.
     -- on_lag: 'block', what a group has not settled stays (alarm_bytes: how much before it is an
     -- alarm); or 'lose', it is removed by age or size, and recorded.
     -- compact: the latest message of each key stays; messages without a key are refused from then on.
@@ -31,13 +33,13 @@ BEGIN
     PERFORM durable_notify._lock_functions();
     PERFORM durable_notify._block_removal();  -- once this has committed, nothing is removed by the old setting
     INSERT INTO durable_notify.topic_retention AS r
-           (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive)
+           (pattern, regex, rank, max_age, max_bytes, when_settled, on_lag, alarm_bytes, compact, archive, min_age)
     VALUES (topic, durable_notify._topic_regex(topic), durable_notify._pattern_specificity(topic), max_age, max_bytes, when_settled,
-            on_lag, alarm_bytes, compact, archive)
+            on_lag, alarm_bytes, compact, archive, min_age)
     ON CONFLICT (pattern) DO UPDATE
        SET max_age = EXCLUDED.max_age, max_bytes = EXCLUDED.max_bytes, when_settled = EXCLUDED.when_settled,
            on_lag = EXCLUDED.on_lag, alarm_bytes = EXCLUDED.alarm_bytes, compact = EXCLUDED.compact,
-           archive = EXCLUDED.archive, set_at = pg_catalog.clock_timestamp(), set_by = SESSION_USER;
+           archive = EXCLUDED.archive, min_age = EXCLUDED.min_age, set_at = pg_catalog.clock_timestamp(), set_by = SESSION_USER;
     PERFORM durable_notify._rebuild_key_required();
     IF compact THEN
         SELECT t.name INTO keyless FROM durable_notify._topics() AS t (name)
@@ -61,18 +63,28 @@ END
 $function$;
 
 CREATE FUNCTION durable_notify._check_retention(
-    max_age interval, max_bytes bigint, when_settled boolean, on_lag text, alarm_bytes bigint, compact boolean, archive boolean
+    max_age interval, max_bytes bigint, when_settled boolean, on_lag text, alarm_bytes bigint, compact boolean, archive boolean,
+    min_age interval, forever boolean
 ) RETURNS text
 LANGUAGE sql IMMUTABLE AS $function$
     -- What is wrong with a retention, and how to fix it; NULL: nothing.
     SELECT CASE
-        WHEN when_settled IS NULL OR compact IS NULL OR archive IS NULL OR on_lag IS NULL OR on_lag NOT IN ('block', 'lose')
-            THEN 'on_lag must be ''block'' or ''lose'', and when_settled, compact and archive true or false'
-        WHEN max_age <= '0' OR max_bytes <= 0 OR alarm_bytes <= 0
+        WHEN when_settled IS NULL OR compact IS NULL OR archive IS NULL OR forever IS NULL OR on_lag IS NULL
+             OR on_lag NOT IN ('block', 'lose')
+            THEN 'on_lag must be ''block'' or ''lose'', and when_settled, compact, archive and forever true or false'
+        WHEN max_age <= '0' OR max_bytes <= 0 OR alarm_bytes <= 0 OR min_age <= '0'
             THEN 'an age or a size must be more than 0; leave out what does not apply'
-        WHEN max_age > '1000 years' THEN 'an age must be 1000 years at most; leave it out to keep messages for ever'
-        WHEN max_age IS NULL AND max_bytes IS NULL AND NOT when_settled AND NOT compact
-            THEN 'nothing says what to remove: give max_age, max_bytes, when_settled or compact; to keep everything, call delete_retention()'
+        WHEN GREATEST(max_age, min_age) > '1000 years'
+            THEN 'an age must be 1000 years at most; to keep messages for ever, give forever'
+        WHEN forever AND (COALESCE(max_age, min_age) IS NOT NULL OR COALESCE(max_bytes, alarm_bytes) IS NOT NULL
+                          OR when_settled OR compact OR archive OR on_lag = 'lose')
+            THEN 'forever removes nothing: leave out the rest'
+        WHEN min_age IS NOT NULL AND NOT when_settled
+            THEN 'min_age says how long messages stay that every group has settled: give when_settled, too'
+        WHEN max_age IS NULL AND max_bytes IS NULL AND NOT when_settled AND NOT compact AND NOT forever
+            THEN 'nothing says what to remove: give max_age, max_bytes, when_settled or compact; to keep everything, give forever'
+        WHEN min_age >= max_age
+            THEN 'max_age removes messages before min_age lets them be removed: give a longer max_age'
         WHEN compact AND when_settled
             THEN 'compact keeps the latest message of each key, and when_settled removes it: choose one of them'
         WHEN on_lag = 'lose' AND max_age IS NULL AND max_bytes IS NULL

@@ -13,6 +13,7 @@ BEGIN
     -- The messages of a group (NULL: of all that the caller may see) that failed and wait for their next
     -- attempt, if they match every condition that is not NULL; the next due first. attempt: how many
     -- attempts there were. error: of the last one. since and until: when they were published.
+    -- Who only observes sees no payload, no headers, and of an error only its type.
     IF NOT durable_notify._is_owner() THEN
         RETURN QUERY SELECT * FROM durable_notify._retries_granted(
             for_group, for_topic, ids, for_key, error_type, since, until, max_messages);
@@ -20,12 +21,14 @@ BEGIN
     END IF;
     PERFORM durable_notify._check_group(for_group);
     RETURN QUERY
-    SELECT g.name, s.topic, r.message_id, o.key, o.payload, o.data, o.headers, o.created_at, r.attempt - 1,
-           g.max_attempts, r.due_at, r.error
+    SELECT g.name, s.topic, r.message_id, o.key, CASE WHEN c.sees THEN o.payload END, CASE WHEN c.sees THEN o.data END,
+           CASE WHEN c.sees THEN o.headers END, o.created_at, r.attempt - 1, g.max_attempts, r.due_at,
+           durable_notify._seen_error(r.error, c.sees)
       FROM durable_notify._filter_retries(for_group, for_topic, ids, for_key, error_type, since, until) AS r
       JOIN durable_notify.subscription s ON s.id = r.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
      CROSS JOIN LATERAL durable_notify._message(s.topic, r.message_id, r.message_id, r.message_id) AS o
+     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, s.topic) AS sees) AS c
      ORDER BY r.due_at, r.message_id, g.name
      LIMIT max_messages;
 END

@@ -15,7 +15,7 @@ BEGIN
     PERFORM durable_notify._check_group(for_group);
     RETURN QUERY
     SELECT g.name, s.topic, d.error ->> 'type', pg_catalog.count(DISTINCT d.message_id), pg_catalog.max(d.attempt) - 1,
-           pg_catalog.min(d.due_at), pg_catalog.max(d.due_at), pg_catalog.min(d.error ->> 'message')
+           pg_catalog.min(d.due_at), pg_catalog.max(d.due_at), pg_catalog.min(CASE WHEN durable_notify._sees_content(g.name, s.topic) THEN d.error ->> 'message' END)
       FROM durable_notify.deferred d
       JOIN durable_notify.subscription s ON s.id = d.subscription_id
       JOIN durable_notify.consumer_group g ON g.id = s.group_id

@@ -60,7 +60,9 @@ BEGIN
                         WHERE x.subscription_id = p.id AND x.key = p.key AND x.reason = 'key' LIMIT 10000) AS few) AS w
           LEFT JOIN LATERAL (
                SELECT h.* FROM held h WHERE h.subscription_id = p.id AND h.key = p.key ORDER BY h.id LIMIT 1) AS b ON true)
-    SELECT f.* FROM found f WHERE f.waiting > 0 ORDER BY f.since, f.name, f.topic, f.key;
+    SELECT f.name, f.topic, f.key, f.waiting, f.since, f.message_id, f.state, f.owner, f.until, f.attempt,
+           durable_notify._seen_error(f.error, durable_notify._sees_content(f.name, f.topic))
+      FROM found f WHERE f.waiting > 0 ORDER BY f.since, f.name, f.topic, f.key;
 END
 $function$;
 

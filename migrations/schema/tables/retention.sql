@@ -8,6 +8,8 @@
 --   alarm_bytes:  how much may stay because a group lags before it is an alarm
 --   compact:      the latest message of each key stays
 --   archive:      only what is archived is removed
+--   min_age:      with when_settled: not before so long after it was published
+-- A row with none of these keeps everything: a more specific pattern than one that removes.
 CREATE TABLE durable_notify.topic_retention (
     pattern      text        COLLATE "C" PRIMARY KEY,
     regex        text        NOT NULL,
@@ -21,7 +23,20 @@ CREATE TABLE durable_notify.topic_retention (
     archive      boolean     NOT NULL DEFAULT false,
     set_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     set_by       text        NOT NULL DEFAULT SESSION_USER,
+    min_age      interval,
     CONSTRAINT topic_retention_on_lag CHECK (on_lag IN ('block', 'lose'))
+);
+
+-- For how long records are kept, by kind; set_record_age() writes it. Without a row, or with NULL: for ever.
+--   inbox: what once() remembers
+--   audit: the audit, losses, and replays that have ended
+CREATE TABLE durable_notify.record_age (
+    kind   text        PRIMARY KEY,
+    age    interval,
+    set_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    set_by text        NOT NULL DEFAULT SESSION_USER,
+    CONSTRAINT record_age_kind CHECK (kind IN ('inbox', 'audit')),
+    CONSTRAINT record_age_is_positive CHECK (age > '0')
 );
 
 -- How far maintenance has come in a topic: all ids below are archived, planned to be archived next,

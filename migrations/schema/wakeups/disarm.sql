@@ -6,7 +6,7 @@ BEGIN
     -- Trap: in one expression. A cancel between two statements would keep one of the locks.
     RETURN durable_notify.armed(topic)
        AND pg_catalog.pg_advisory_unlock_shared(1685024363, durable_notify._topic_mark(topic))
-       AND pg_catalog.pg_advisory_unlock_shared(durable_notify._doorbell_class(), pg_catalog.hashtext(topic));
+       AND durable_notify._release_doorbell(topic);
 END
 $function$;
 
@@ -15,7 +15,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 BEGIN
     -- Disarm doorbells of topics that _arm_topics() has armed on this session.
-    PERFORM pg_catalog.pg_advisory_unlock_shared(durable_notify._doorbell_class(), pg_catalog.hashtext(t.topic))
+    PERFORM durable_notify._release_doorbell(t.topic)
        FROM pg_catalog.unnest(topics) AS t (topic);
 END
 $function$;

@@ -12,6 +12,15 @@ LANGUAGE sql VOLATILE AS $function$
                 THEN pg_catalog.pg_advisory_unlock(1685024362, pg_catalog.hashtext(topic)) ELSE false END
 $function$;
 
+CREATE FUNCTION durable_notify._no_pattern_waiter() RETURNS boolean
+LANGUAGE sql VOLATILE AS $function$
+    -- Look once whether a consumer waits by some pattern, or for every topic: those hold this key, too,
+    -- in shared mode (_try_doorbell()). So that publishers look at one key for all patterns, as long as
+    -- none is waited for.
+    SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(1685024365, 0)
+                THEN pg_catalog.pg_advisory_unlock(1685024365, 0) ELSE false END
+$function$;
+
 CREATE FUNCTION durable_notify._doorbell_class() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
     -- The first key of the advisory locks that are this library's doorbells: 'dntj'. The second is a
@@ -58,13 +67,26 @@ BEGIN
     IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter(topic) THEN
         PERFORM pg_catalog.pg_notify(durable_notify.channel(topic), hint);
     END IF;
-    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('') THEN
+    IF policy OPERATOR(pg_catalog.=) 'always' OR durable_notify._has_waiter('')
+       OR durable_notify._has_waiter(durable_notify._family(topic)) THEN
         PERFORM pg_catalog.pg_notify('durable_notify', topic);  -- for consumers by pattern
     END IF;
 END
 $function$;
 
+CREATE FUNCTION durable_notify._family(topic text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
+    -- The pattern whose doorbell is that of all patterns that begin with the same word as a topic:
+    -- orders.> for orders.new. So a consumer that sleeps by a pattern is not rung for other topics, and
+    -- does not make their publishers notify. '' is the doorbell of patterns whose first word is * or >,
+    -- which alone match a topic of one word.
+    SELECT CASE WHEN topic OPERATOR(pg_catalog.~~) '%.%'
+                THEN pg_catalog.split_part(topic, '.', 1) OPERATOR(pg_catalog.||) '.>' ELSE '' END
+$function$;
+
 CALL durable_notify._grantable('_no_waiter', '{insert}');
+CALL durable_notify._grantable('_no_pattern_waiter', '{insert}');
+CALL durable_notify._grantable('_family', '{insert}');
 CALL durable_notify._grantable('_doorbell_class', '{read,consume}');
 CALL durable_notify._grantable('_has_waiter', '{insert}');
 CALL durable_notify._grantable('_notify_waiters', '{insert}');

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from psycopg import errors
 
+from tests.support.injection import stragglers_of_many_topics
 from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
 from tests.support.sessions import Sessions, ids
 
@@ -163,7 +164,7 @@ def test_window_ends_exactly_at_the_limit(sessions: Sessions) -> None:
     reader, publisher = sessions.readers(2)
     published = [publisher.publish() for _ in range(4)]
     assert claim_and_ack(reader, 4) == published
-    assert reader.position().s1 is not None
+    assert reader.position().s1 is None
     published = [publisher.publish()]
     assert drain(reader, 4) == published
 
@@ -298,6 +299,30 @@ def test_claim_from_some_of_the_topics(sessions: Sessions) -> None:
     one, other = publisher.publish(topic="t"), publisher.publish(topic="u")
     assert ids(reader.claim(topics="u")) == [other]
     assert ids(reader.claim(topics="t u t")) == [one]
+
+
+@pytest.mark.parametrize("past_the_list", [False, True])
+@pytest.mark.parametrize("planted", [False, True])
+def test_stragglers_of_one_topic_of_many(
+    sessions: Sessions, planted: bool, past_the_list: bool
+) -> None:
+    """Only topics that have something are claimed from: stragglers count."""
+    reader, slow, fast = sessions.take(3)
+    if planted:
+        stragglers_of_many_topics(reader)
+    reader.subscribe(topics="t u v")
+    fast.begin()
+    if past_the_list:
+        fast.draw_xid()
+    slow.begin()
+    late = slow.publish()
+    seen = fast.publish()
+    fast.commit()
+    batch = reader.claim(topics="t u v")
+    assert ids(batch) == [seen]
+    reader.ack(batch)
+    slow.commit()
+    assert ids(reader.claim(topics="t u v")) == ([] if planted else [late])
 
 
 def test_each_group_gets_everything(sessions: Sessions) -> None:

@@ -44,6 +44,9 @@ class Schedule:
         self.settled: dict[str, set[int]] = {group: set() for group in GROUPS}
         for group in GROUPS:
             self.one.subscribe(group)
+        self.set_up()
+
+    def set_up(self) -> None:
         retain(self.one, when_settled=True)
 
     def step(self) -> None:
@@ -123,10 +126,10 @@ class Schedule:
         self.compare()
 
 
-def play(sessions: Sessions, seeds: range) -> None:
+def play(sessions: Sessions, seeds: range, kind: type[Schedule] = Schedule) -> None:
     """What is said to be settled is; nothing goes that a group has not; in the end all that is goes."""
     for seed in seeds:
-        schedule = Schedule(sessions, seed)
+        schedule = kind(sessions, seed)
         for _ in range(200):
             schedule.step()
         schedule.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sql.settle.test_leases import EXTEND, RELEASE, lease, refused
+from tests.support.observe import Listener
 from tests.support.schedules import claim_and_ack
 from tests.support.sessions import LONG_GONE, Sessions, ids
 
@@ -87,6 +88,19 @@ def test_release_passes_by_an_open_settle(sessions: Sessions) -> None:
     reader.commit()
     assert other.column(RELEASE, [token], False) == []
     assert claim_and_ack(other) == ids(batch[1:])
+
+
+def test_release_rings_only_if_something_was_given_back(sessions: Sessions) -> None:
+    """A consumer asks again and again while a handler's transaction is open."""
+    reader, other, batch = lease(sessions, 2)
+    hears, token = Listener(sessions, "t", arm=True), batch[0].token
+    reader.begin()
+    reader.settle(token, batch[:1])
+    assert other.column(RELEASE, [token], False) == [token]
+    assert hears.heard() == []
+    reader.rollback()
+    assert other.column(RELEASE, [token], False) == []
+    assert hears.payloads() == ["0"]
 
 
 def test_release_of_nothing(sessions: Sessions) -> None:

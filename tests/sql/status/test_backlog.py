@@ -122,23 +122,41 @@ def test_much_is_estimated(conn: Connection) -> None:
     assert backlog(conn, 1000)[0][2:4] == (500, True)
 
 
+FETCHED = """
+    SELECT sum(pg_stat_get_xact_tuples_fetched(c.oid) + pg_stat_get_xact_tuples_returned(c.oid))::bigint
+      FROM pg_class c
+     WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relname LIKE 'outbox%%'"""
+
+
+def cost(conn: Connection, max_count: int) -> int:
+    """Return how many rows of the outbox it reads: not the time."""
+    with conn.transaction():
+        before = value(conn, FETCHED)
+        backlog(conn, max_count)
+        return int(value(conn, FETCHED) - before)
+
+
 def test_its_cost_is_bounded(conn: Connection) -> None:
-    """Rows fetched, not time."""
     subscribe(conn, "g", "t")
     publish = "INSERT INTO durable_notify.outbox (topic, payload) SELECT 't', '1' FROM generate_series(1, %s)"
-    fetched = """
-        SELECT sum(pg_stat_get_xact_tuples_fetched(c.oid) + pg_stat_get_xact_tuples_returned(c.oid))::bigint
-          FROM pg_class c
-         WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relname LIKE 'outbox%%'"""
     read = []
     for more in (20_000, 180_000):
         conn.execute(publish, [more])
-        with conn.transaction():
-            before = value(conn, fetched)
-            backlog(conn, 100)
-            read.append(value(conn, fetched) - before)
+        read.append(cost(conn, 100))
     assert 100 <= read[1] <= read[0] * 2
     assert read[1] < 5_000
+
+
+def test_its_cost_does_not_grow_with_the_groups(conn: Connection) -> None:
+    subscribe(conn, "first", "t")
+    send(conn, range(1000))
+    claim(conn, "first", 100)
+    one = cost(conn, 10_000)
+    for number in range(20):
+        subscribe(conn, f"g{number}", "t")
+        claim(conn, f"g{number}", 50 * number or 1)
+    many = cost(conn, 10_000)
+    assert 900 <= one <= many < one + 1000  # a few probes for each group
 
 
 @pytest.mark.parametrize("max_count", [0, -1, 1_000_001])

@@ -213,6 +213,19 @@ def test_the_doorbell_of_all_topics_tells_their_names(
     assert listener.heard() == [("durable_notify", "t"), ("durable_notify", "new")]
 
 
+def test_the_doorbell_of_a_family_tells_the_names_of_its_topics(
+    sessions: Sessions, publisher: Session
+) -> None:
+    """Patterns as a.* arm a.>, and are told of all topics whose first word, of several, is a."""
+    listener = Listener(sessions, "")
+    listener.arm("a.>")
+    for topic in ("a", "b.a", "ab.c", "a.b", "a.b.c"):
+        publisher.publish(topic=topic)
+    publisher.run(SEVERAL, ["a.d", "b.d", "a"])
+    told = [payload for _, payload in listener.heard()]
+    assert told == ["a.b", "a.b.c", "a.d"]
+
+
 def test_both_doorbells_ring(sessions: Sessions, publisher: Session) -> None:
     listener = Listener(sessions, "t", "", arm=True)
     first = publisher.publish()
