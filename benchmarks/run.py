@@ -25,6 +25,7 @@ from benchmarks import (
     retention,
     scale_status,
     scaling,
+    streams,
     timeline,
     waking,
 )  # fmt: skip
@@ -55,6 +56,7 @@ BENCHMARKS = {
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
     "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),
     "status": (scale_status.measure, {"groups": 20, "topics": 50, "messages": 20_000, "rounds": 1}),
+    "streams": (streams.measure, {"clients": 50, "seconds": 2}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 
