@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,11 @@ from ..._core.pacing import backoff
 from ...dsn import safe_message
 from ...errors import InvalidArgument
 from .events import Event, Frame
+from .passages import Passage, Recording
 from .place import MOST_AHEAD, MOST_BYTES, Mark, Place, mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
     from datetime import datetime
 
     from ..._async.reader import AsyncReader
@@ -30,6 +32,8 @@ log = logging.getLogger("durable_notify")
 
 #: How many messages, and about how many bytes, to hand over at once.
 BATCH, BATCH_BYTES = 100, 64_000
+#: How long a client may read from the database while others wait for it, in seconds.
+TURN = 10.0
 
 
 class Cursor:
@@ -116,42 +120,66 @@ class Cursor:
             self._join(ring.end, Place(ring.token))
             yield [self._placed()]
         else:
-            async with self._catching_up, aclosing(self._catch_up()) as batches:
-                async for batch in batches:
+            origin = None if self.place is None else self.place.base
+            async with self._catching_up:
+                passage = self._hub.passages.find(origin, self._hub.ring.first)
+                if passage is None:
+                    async with aclosing(self._catch_up(origin)) as batches:
+                        async for batch in batches:
+                            yield batch
+            if passage is not None:
+                for batch in self._repeat(passage):
                     yield batch
+            if self.is_live:
+                yield [self._placed()]
 
-    async def _catch_up(self) -> AsyncGenerator[list[Event]]:
+    async def _catch_up(self, origin: str | None) -> AsyncGenerator[list[Event]]:
         """Read what the database has after the client's place, and join the ring.
 
         The ring begins where its own reader was: at a token, when this noted it. The client has
         everything up to that token, because it read once more afterwards. It may also have messages
         that the ring will bring: those are the ones that a reader from that token finds.
         """
-        start = self._start if self.place is None else self.place.base
+        start = self._start if origin is None else origin
+        until = time.monotonic() + TURN
+        read = Recording(self._hub.passages.most)
         async with self._hub.reader(start) as reader:
-            if gap := self._gap(reader):
+            if (gap := _gap(reader)) is not None:
                 yield [gap]
-            async for batch in self._read(reader, snapshot=start == "latest"):
+            async for batch in self._read(reader, read, snapshot=start == "latest"):
                 yield batch
+                if time.monotonic() > until and self.place is not None:
+                    return  # others wait; it continues from its place when it is its turn again
             while True:
                 number, base = self._hub.ring.end, self._hub.ring.token
                 async with self._hub.reader(base) as beyond:
                     ahead = {mark_of(message) async for message in beyond}
-                    sent: set[Mark] = set()
-                    async for batch in self._read(reader, sent):
+                    read.marks = set()
+                    async for batch in self._read(reader, read):
                         yield batch
-                    ahead |= sent & {mark_of(message) async for message in beyond}
+                    ahead |= read.marks & {mark_of(message) async for message in beyond}
                 place = Place(base, frozenset(ahead))
                 if len(ahead) <= MOST_AHEAD and len(place.token) <= MOST_BYTES:
                     break
-                await self._hub.changed()  # the ring is far behind: let it catch up first
+                if number == self._hub.ring.end:
+                    await self._hub.changed()  # the ring is far behind: let it catch up first
+        if origin is not None and read.is_whole:
+            self._hub.passages.add(origin, Passage(gap, read.frames, number, place))
         self._join(number, place)
-        yield [self._placed()]
+
+    def _repeat(self, passage: Passage) -> Iterator[list[Event]]:
+        """Yield what another client has read from the same place."""
+        if passage.gap is not None:
+            yield [passage.gap]
+        for first in range(0, len(passage.frames), BATCH):
+            taken = map(self._take, passage.frames[first : first + BATCH])
+            yield [event for event in taken if event is not None]
+        self._join(passage.number, passage.place)
 
     async def _read(
-        self, reader: AsyncReader[Any], sent: set[Mark] | None = None, *, snapshot: bool = False
+        self, reader: AsyncReader[Any], read: Recording, *, snapshot: bool = False
     ) -> AsyncGenerator[list[Event]]:
-        """Yield what a reader finds until there is no more; ``sent`` receives what that was."""
+        """Yield what a reader finds until there is no more, and record it."""
         first = reader.token
         if self.place is None and not snapshot:
             self.place = Place(first)
@@ -159,19 +187,16 @@ class Cursor:
         batch: list[Event] = []
         size = 0
         async for message in reader:
-            base = message.token
-            mark = mark_of(message)
-            if sent is not None:
-                sent.add(mark)
-            had = self.place.ahead if self.place is not None else frozenset[Mark]()
-            # Trap: the token of the first messages of "latest" stands for all of them. A client
-            # that has it, and not the last of them, would never receive the rest.
-            if not (snapshot and base == first):
-                self.place = Place(base, had - {mark})
-            if mark in had or not self._passes(message):
+            frame = Frame(message, message.token)
+            if snapshot and frame.token == first:
+                # Trap: the token of the first messages of "latest" stands for all of them. A client
+                # that has it, and not the last of them, would never receive the rest.
+                event = self._event(frame, None)
+            else:
+                read.add(frame)
+                event = self._take(frame)
+            if event is None:
                 continue
-            event = Frame(message, base).event(self.access.masks)
-            event.token = self.place.token if self.place is not None else None
             batch.append(event)
             size += len(event.data)
             if len(batch) >= BATCH or size >= BATCH_BYTES:
@@ -205,16 +230,20 @@ class Cursor:
         return batch
 
     def _take(self, frame: Frame) -> Event | None:
-        assert self.place is not None  # noqa: S101 - it has joined
-        had = self.place.ahead
+        """Move past a frame, and return what the client receives of it."""
+        had = frozenset[Mark]() if self.place is None else self.place.ahead
         if not had:
             self.place = Place(frame.token)
-            return frame.event(self.access.masks) if self._passes(frame.message) else None
+            return self._event(frame, frame.token)
         mark = mark_of(frame.message)
         self.place = Place(frame.token, had - {mark})
-        if mark in had or not self._passes(frame.message):
+        return None if mark in had else self._event(frame, self.place.token)
+
+    def _event(self, frame: Frame, token: str | None) -> Event | None:
+        if not self._passes(frame.message):
             return None
-        return Event("message", frame.event(self.access.masks).data, self.place.token)
+        shared = frame.event(self.access.masks)
+        return shared if token == frame.token else Event("message", shared.data, token)
 
     def _passes(self, message: ReadMessage[Any]) -> bool:
         return self.access.filter is None or self.access.filter(message)
@@ -235,9 +264,9 @@ class Cursor:
         data = {"reason": reason, "topics": list(self._hub.topics)}
         return Event("reset", json.dumps(data), self.place.token)
 
-    @staticmethod
-    def _gap(reader: AsyncReader[Any]) -> Event | None:
-        if not reader.gaps:
-            return None
-        data = {"topics": {topic: {"after": last} for topic, last in reader.gaps.items()}}
-        return Event("gap", json.dumps(data))
+
+def _gap(reader: AsyncReader[Any]) -> Event | None:
+    if not reader.gaps:
+        return None
+    data = {"topics": {topic: {"after": last} for topic, last in reader.gaps.items()}}
+    return Event("gap", json.dumps(data))

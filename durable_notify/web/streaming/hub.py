@@ -12,6 +12,7 @@ from ..._async.reader import AsyncReader
 from ..._core.pacing import backoff
 from ...dsn import safe_message
 from .events import Frame
+from .passages import Passages
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,6 +94,7 @@ class Hub:
         self.topics = topics
         self.clients = 0
         self.ring = Ring(most, "")
+        self.passages = Passages(most // 8)
         self._most = most
         self._changed = asyncio.Event()
         self._begun = asyncio.Event()
@@ -156,6 +158,7 @@ class Hub:
         async with AsyncExitStack() as stack:
             reader = await self._opened(stack)
             self.ring = Ring(self._most, reader.token)
+            self.passages = Passages(self._most // 8)
             self._begun.set()
             size = 0
             async for message in reader:

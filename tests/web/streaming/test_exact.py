@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -9,9 +10,12 @@ import pytest
 
 import durable_notify as dn
 from durable_notify.models import ReadMessage
+from durable_notify.web import StreamAccess
 from durable_notify.web.streaming.cursor import Cursor
+from durable_notify.web.streaming.hub import Hub
 from durable_notify.web.streaming.hubs import Hubs
 from durable_notify.web.streaming.place import Place
+from tests.support.wait import with_timeout
 from tests.web.streaming.conftest import Browser, Gate
 
 Connection = psycopg.Connection[Any]
@@ -163,3 +167,69 @@ async def test_a_topic_that_appears_while_a_client_catches_up(hubs: Hubs, conn: 
     await browser.until(2)
     assert browser.got == [first, second]
     assert await browser.is_quiet()
+
+
+async def test_clients_take_turns_at_the_database(
+    hubs: Hubs, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_notify.web.streaming.cursor.TURN", 0.0)
+    monkeypatch.setattr("durable_notify.web.streaming.cursor.BATCH", 3)
+    sent = [put(conn, "t") for _ in range(10)]
+    hubs._catching_up = asyncio.Semaphore(1)
+    slow, fast = Browser(hubs, ("t",)), Browser(hubs, ("t",))
+    await slow.connect("beginning")
+    await slow.receive()
+    await slow.receive()
+    assert slow.got == sent[:3]
+    await fast.connect("beginning")
+    await with_timeout(asyncio.gather(fast.until_live(), slow.until_live()))
+    assert fast.got == slow.got == sent
+
+
+async def test_clients_with_the_same_token_read_the_database_once(
+    hubs: Hubs, replica: Hubs, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Browser(hubs, ("t",))
+    await first.connect()
+    await first.until_live()
+    token = first.token
+    sent = [put(conn, "t") for _ in range(5)]
+    opened: list[Any] = []
+    reader = Hub.reader
+    monkeypatch.setattr(Hub, "reader", lambda *a, **b: (opened.append(a), reader(*a, **b))[1])
+    access = StreamAccess(("t",), lambda m: m.id != sent[1])
+    for number in range(10):
+        browser = Browser(replica, ("t",), access)
+        browser.token = token
+        await browser.connect()
+        await browser.until_live()
+        if number == 5:
+            sent.append(put(conn, "t"))
+        await browser.until(len(sent) - 1)
+        assert browser.got == [sent[0], *sent[2:]]
+        assert await browser.is_quiet()
+        await browser.leave()
+    assert len(opened) == 3  # the hub's own, and two for the first client
+
+
+async def test_a_ring_that_is_far_behind(
+    hubs: Hubs, gate: Gate, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_notify.web.streaming.cursor.MOST_AHEAD", 2)
+    browser = Browser(hubs, ("t",))
+    await browser.connect()
+    await browser.until_live()
+    gate.open.clear()
+    sent = [put(conn, "t") for _ in range(10)]
+    browser.token = None
+    await browser.connect("beginning")
+    await browser.until(10)
+    waiting = asyncio.create_task(browser.until_live())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.open.set()
+    await with_timeout(waiting)
+    sent.append(put(conn, "t"))
+    while not await browser.is_quiet():
+        pass
+    assert browser.got == sent
