@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-from collections.abc import Callable
 
 import pytest
 
-from benchmarks.peers import install
 from benchmarks.peers.base import BATCH, Tally
 from benchmarks.peers.clients import load
 from benchmarks.peers.clients.program import Program
-from tests.support.missing import need_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(params=["river", "pg-boss", "graphile-worker"])
 def peer(request: pytest.FixtureRequest, empty_dsn: str) -> Program:
-    """A peer with an empty queue; skipped if its tools or its registry do not answer."""
-    tool, build = TOOLS[request.param]
-    need_program(tool)
-    install.VENV.mkdir(exist_ok=True)
-    with (install.VENV / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of pytest may build the same
-        build()
+    """A peer with an empty queue; skipped unless `benchmarks/peers/run.py` has built it.
+
+    Building downloads hundreds of packages, for which no test should wait.
+    """
     found = load(request.param)
     assert issubclass(found, Program)
     if reason := found.missing():
         pytest.skip(reason)
     return found(empty_dsn)
-
-
-TOOLS: dict[str, tuple[str, Callable[[], None]]] = {
-    "river": ("go", install.install_river),
-    "pg-boss": ("npm", install.install_scripts),
-    "graphile-worker": ("npm", install.install_scripts),
-}
 
 
 async def consume(peer: Program, tally: Tally, concurrency: int = 1) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,9 +17,9 @@ from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
 from durable_notify.web import ACTIONS, Access, dashboard
+from tests.support.missing import need_program
 from tests.support.wait import eventually
 
-CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 
 
@@ -72,12 +70,9 @@ def browser() -> Iterator[Browser]:
     Trap: its driver runs an event loop in this thread. For a whole session, tests of asyncio could
     not run after it.
     """
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
+    chromium = need_program("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
 
