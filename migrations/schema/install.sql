@@ -173,7 +173,8 @@ SET LOCAL check_function_bodies = off;
 \ir retention/still_archiving.sql
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
-\ir retention/record_age.sql
+\ir retention/set_record_age.sql
+\ir retention/record_ages.sql
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
 

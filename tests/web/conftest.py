@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
@@ -20,6 +20,8 @@ from durable_notify.web import ACTIONS, Access, dashboard
 from tests.support.missing import need_program
 from tests.support.wait import eventually
 
+# A sample takes as long as the machine is busy; at most a tenth of the time is spent on it.
+expect.set_options(timeout=30_000)
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 
 

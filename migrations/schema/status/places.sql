@@ -45,8 +45,8 @@ BEGIN
       FROM published t
       LEFT JOIN reads r ON r.topic = t.topic
      CROSS JOIN LATERAL (
-           SELECT pg_catalog.width_bucket(-1 - r.upto, t.ids)::bigint, CASE WHEN r.upto > 0 THEN
-                  pg_catalog.width_bucket(-pg_catalog.pg_snapshot_xmax(r.seen)::text::bigint, t.xids) END) AS x (newer, later);
+           SELECT pg_catalog.width_bucket(-1 - r.upto, t.ids)::bigint, CASE WHEN r.upto > 0
+                  THEN pg_catalog.width_bucket(-pg_catalog.pg_snapshot_xmax(r.seen)::text::bigint, t.xids) END) AS x (newer, later);
 END
 $function$;
 
