@@ -77,6 +77,7 @@ def arrived(following: Worker, sent: int) -> Any:
 def transactions(admin: psycopg.Connection[Any]) -> int:
     """Return how many transactions this database has seen; sessions report them after a second."""
     time.sleep(1.5)
+    admin.execute("SELECT")  # reports what this session did before
     query = (
         "SELECT xact_commit + xact_rollback FROM pg_stat_database"
         " WHERE datname = current_database()"
