@@ -11,94 +11,99 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 
 
+#: Tables with a row for each value: the figures' name, the head of the first column, and for each
+#: other column its name, the path of a figure, and its unit.
+BY: dict[str, tuple[str, str, list[tuple[str, str, float]]]] = {
+    "sizes": ("sizes", "bytes of payload", [
+        ("published alone, µs", "alone/cpu", 1), ("published in bulk, µs", "bulk/cpu", 1),
+        ("delivered, µs", "deliver/cpu", 1),
+    ]),
+    "bytes": ("sizes", "bytes of payload", [
+        ("on disk", "disk/bytes", 1), ("WAL, published alone", "alone/wal", 1),
+        ("WAL, published in bulk", "bulk/wal", 1), ("WAL, delivered", "deliver/wal", 1),
+    ]),
+    "groups": ("groups", "groups", [
+        ("published alone, µs", "publish/cpu", 1), ("delivered to one, µs", "deliver/cpu", 1),
+    ]),
+    "topics": ("topics", "topics", [
+        ("published alone, µs", "alone/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
+        ("a claim of all in vain, ms", "empty/cpu", 1e3),
+        ("of one in vain, ms", "empty one/cpu", 1e3),
+    ]),
+    "keys": ("keys", "keys", [
+        ("published in bulk, µs", "publish/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
+    ]),
+    "batches": ("batches", "messages a claim", [("delivered, µs", "deliver/cpu", 1)]),
+    "retained": ("retained", "messages retained", [
+        ("published alone, µs", "alone/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
+    ]),
+    "consumers": ("consumers", "consumers", [("messages a second", "rate", 1)]),
+    "memory": ("memory", "topics", [
+        ("the consumer's process, MB", "process", 1),
+        ("its listening session, MB", "listener", 1),
+        ("its other sessions, MB", "sessions", 1),
+    ]),
+}  # fmt: skip
+
+
 def tables(rates: dict[str, Any]) -> dict[str, str]:
     """Return the tables of the page, of the results file's rates."""
+    python = {where: _middle(rates, "python", name)
+              for name, where in (("python", "process"), ("backends", "database"))}  # fmt: skip
+    simulated = rates["simulated"]
+    numbers = [int(number) for number in next(iter(simulated.values()))]
+    heads = [f"{number:,} consumer{'s' * (number != 1)}" for number in numbers]
+    return {name: _by(rates, *what) for name, what in BY.items()} | {
+        "example": _table(("an example", ""), _example(rates)),
+        "python": _table(
+            ("processor time of a message in `run()`", "µs"),
+            {f"in the {where}": (figure,) for where, figure in python.items()},
+        ),
+        "simulated": _table(
+            ("a message is handled in", *heads),
+            {handled: tuple(of_it.values()) for handled, of_it in simulated.items()},
+        ),
+    }
 
-    def middle(*names: str) -> float:
-        found: Any = rates
-        for name in names:
-            found = found[name]
-        return float(found["median"])
 
-    def by(what: str, head: str, *columns: tuple[str, str, float]) -> str:
-        """A row for each value; a column: its name, the path of a figure, and its unit."""
-        rows = [f"| {head} | " + " | ".join(name for name, _, _ in columns) + " |"]
-        rows.append("|---" * (len(columns) + 1) + "|")
-        for value in rates[what]:
-            figures = (middle(what, value, *path.split("/")) / unit for _, path, unit in columns)
-            label = "none" if value == "None" else f"{int(value):,}"
-            rows.append(f"| {label} | " + " | ".join(map(shown, figures)) + " |")
-        return "\n".join(rows)
+def _middle(rates: Any, *names: str) -> float:
+    for name in names:
+        rates = rates[name]
+    return float(rates["median"])
 
-    python = ("python", "process"), ("backends", "database")
-    simulated_rows = [
-        f"| {handled} | " + " | ".join(f"{shown(rate)}" for rate in of_it.values()) + " |"
-        for handled, of_it in rates["simulated"].items()
-    ]
+
+def _table(heads: tuple[str, ...], rows: dict[str, tuple[float, ...]]) -> str:
+    lines = ["| " + " | ".join(heads).rstrip() + " |", "|---" * len(heads) + "|"]
+    if heads[-1] == "":
+        lines[0] = f"| {heads[0]} | |"
+    lines += [f"| {name} | " + " | ".join(map(shown, row)) + " |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def _by(rates: dict[str, Any], what: str, head: str, columns: list[tuple[str, str, float]]) -> str:
+    rows = {}
+    for value in rates[what]:
+        label = "none" if value == "None" else f"{int(value):,}"
+        rows[label] = tuple(
+            _middle(rates, what, value, *path.split("/")) / unit for _, path, unit in columns
+        )
+    return _table((head, *(name for name, _, _ in columns)), rows)
+
+
+def _example(rates: dict[str, Any]) -> dict[str, tuple[float, ...]]:
     alone, wal, disk = (
-        middle("sizes", "1000", *path)
+        _middle(rates, "sizes", "1000", *path)
         for path in (("alone", "cpu"), ("alone", "wal"), ("disk", "bytes"))
     )
-    few_a_claim, python_cpu = middle("batches", "10", "deliver", "cpu"), middle("python", "python")
-    example = {
-        "cores of the database": (1_000 * alone + 3_000 * few_a_claim) / 1e6,
-        "cores of all consumers, without the handlers' own": 3_000 * python_cpu / 1e6,
-        "GB of disk for messages": 1_000 * 86_400 * disk / 1e9,
-        "MB of WAL a second": 1_000 * wal / 1e6,
-    }
+    few_a_claim = _middle(rates, "batches", "10", "deliver", "cpu")
     return {
-        "example": "\n".join([
-            "| an example | |", "|---|---|",
-            *(f"| {name} | {shown(figure)} |" for name, figure in example.items()),
-        ]),
-        "sizes": by(
-            "sizes", "bytes of payload",
-            ("published alone, µs", "alone/cpu", 1), ("published in bulk, µs", "bulk/cpu", 1),
-            ("delivered, µs", "deliver/cpu", 1),
+        "cores of the database": ((1_000 * alone + 3_000 * few_a_claim) / 1e6,),
+        "cores of all consumers, without the handlers' own": (
+            3_000 * _middle(rates, "python", "python") / 1e6,
         ),
-        "bytes": by(
-            "sizes", "bytes of payload",
-            ("on disk", "disk/bytes", 1), ("WAL, published alone", "alone/wal", 1),
-            ("WAL, published in bulk", "bulk/wal", 1), ("WAL, delivered", "deliver/wal", 1),
-        ),
-        "groups": by(
-            "groups", "groups",
-            ("published alone, µs", "publish/cpu", 1), ("delivered to one, µs", "deliver/cpu", 1),
-        ),
-        "topics": by(
-            "topics", "topics",
-            ("published alone, µs", "alone/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
-            ("a claim of all in vain, ms", "empty/cpu", 1e3),
-            ("of one in vain, ms", "empty one/cpu", 1e3),
-        ),
-        "keys": by(
-            "keys", "keys",
-            ("published in bulk, µs", "publish/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
-        ),
-        "batches": by("batches", "messages a claim", ("delivered, µs", "deliver/cpu", 1)),
-        "retained": by(
-            "retained", "messages retained",
-            ("published alone, µs", "alone/cpu", 1), ("delivered, µs", "deliver/cpu", 1),
-        ),
-        "consumers": by("consumers", "consumers", ("messages a second", "rate", 1)),
-        "python": "\n".join([
-            "| processor time of a message in `run()` | µs |", "|---|---|",
-            *(f"| in the {where} | {shown(middle('python', name))} |" for name, where in python),
-        ]),
-        "memory": by(
-            "memory", "topics",
-            ("the consumer's process, MB", "process", 1),
-            ("its listening session, MB", "listener", 1),
-            ("its other sessions, MB", "sessions", 1),
-        ),
-        "simulated": "\n".join([
-            "| a message is handled in | " + " | ".join(
-                f"{int(n):,} consumers" if n != "1" else "1 consumer"
-                for n in next(iter(rates["simulated"].values()))
-            ) + " |",
-            "|---|---|---|---|---|", *simulated_rows,
-        ]),
-    }  # fmt: skip
+        "GB of disk for messages": (1_000 * 86_400 * disk / 1e9,),
+        "MB of WAL a second": (1_000 * wal / 1e6,),
+    }
 
 
 def shown(figure: float) -> str:

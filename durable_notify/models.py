@@ -15,28 +15,10 @@ if TYPE_CHECKING:
     from .payloads import Decoder
 
 __all__ = [
-    "AccessGrant",
-    "AuditEntry",
-    "BlockedKey",
-    "BridgeInfo",
-    "DeadLetter",
-    "DeadLetterFilter",
-    "GroupInfo",
-    "Health",
-    "LostMessages",
-    "OpenPublisher",
-    "PendingRetry",
-    "ReadMessage",
-    "ReanchorResult",
-    "ReplayFilter",
-    "ReplayJob",
-    "Retention",
-    "RetentionBlocker",
-    "RetryCount",
-    "RetryFilter",
-    "SeekResult",
-    "TopicStatus",
-    "TopicStorage",
+    "AccessGrant", "AuditEntry", "BlockedKey", "BridgeInfo", "DeadLetter", "DeadLetterFilter",
+    "GroupInfo", "Health", "LostMessages", "OpenPublisher", "PendingRetry", "ReadMessage",
+    "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention", "RetentionBlocker", "RetryCount",
+    "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
 ]  # fmt: skip
 
 ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]

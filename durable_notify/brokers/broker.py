@@ -30,6 +30,7 @@ __all__ = [
     "UNCARRIED",
     "Broker",
     "BrokerMessage",
+    "Gone",
     "Outcome",
     "Rejected",
     "Report",
@@ -51,11 +52,12 @@ _BROKERS = {
     "amqp": "rabbitmq", "amqps": "rabbitmq",
     "kafka": "kafka",
     "nats": "nats", "tls": "nats",
+    "https": "webhooks", "http": "webhooks",
     "redis": "redis", "rediss": "redis", "unix": "redis",
 }  # fmt: skip
 _FORMS = (
     "amqp://USER:PASSWORD@HOST/VHOST, kafka://HOST:9092,HOST:9092, nats://HOST:4222, "
-    "redis://HOST:6379/0"
+    "redis://HOST:6379/0, https://HOST/PATH"
 )
 
 
@@ -122,6 +124,11 @@ class Unconfirmed:
     """
 
     reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gone(Unconfirmed):
+    """The broker wants no more messages at all: the relay pauses its group, and ends."""
 
 
 Outcome = Sent | Rejected | RetryLater | Unconfirmed

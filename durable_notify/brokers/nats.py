@@ -30,7 +30,8 @@ from .broker import (
     unless_set,
     url_parts,
 )
-from .ingest import IncomingMessage, put
+from .ingest import IncomingMessage
+from .nats_headers import THEIRS, read_all_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -379,7 +380,7 @@ class Source:
         """Connect, and create or find the durable consumer."""
         self._broken = asyncio.Event()
         self._client = await connect(self._nats, self._url, self._broken)
-        _read_all_headers(self._client)
+        read_all_headers(self._client)
         stream = self._client.jetstream(timeout=PATIENCE)
         try:
             await stream.stream_info(self._stream)
@@ -443,7 +444,7 @@ class Source:
 
     def _incoming(self, message: Any) -> IncomingMessage:
         headers: dict[str, Any] = {
-            name.removeprefix(_THEIRS): value for name, value in (message.headers or {}).items()
+            name.removeprefix(THEIRS): value for name, value in (message.headers or {}).items()
         }
         about = message.metadata
         key = headers.pop("durable-notify-key", None)
@@ -462,43 +463,3 @@ class Source:
             headers=headers,
             receipt=message,
         )
-
-
-#: A prefix for names by which the client would take a message for one of the server's own.
-_THEIRS = "\0"
-
-
-def _read_all_headers(client: Any) -> None:
-    """Make a client keep every header of every message.
-
-    Trap: it drops a message with a header named Status, which it takes for the server's status. And
-    it silently drops headers whose name has white space or is not ASCII.
-    """
-    of_server = client._process_headers  # noqa: SLF001 - it has no other
-
-    async def process(raw: bytes | None) -> dict[str, Any] | None:
-        if not raw or not raw.startswith(_FIRST_LINE):
-            return await of_server(raw)  # type: ignore[no-any-return]
-        return _headers_of(raw)
-
-    client._process_headers = process  # noqa: SLF001
-
-
-#: The first line of a publisher's headers; that of the server's own has a status.
-_FIRST_LINE = b"NATS/1.0\r\n"
-
-
-def _headers_of(raw: bytes) -> dict[str, Any] | None:
-    """Read headers; a repeated name becomes a list of values."""
-    headers: dict[str, Any] = {}
-    for line in raw.removeprefix(_FIRST_LINE).split(b"\r\n"):
-        before, colon, after = line.partition(b":")
-        if not colon:
-            continue
-        name, value = (
-            part.decode(errors="backslashreplace").strip(" \t") for part in (before, after)
-        )
-        if name == "Status":
-            name = _THEIRS + name
-        put(headers, name, value)
-    return headers or None

@@ -10,6 +10,7 @@ A relay is a service that runs by itself, so there is no synchronous twin.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import json
 import logging
@@ -18,19 +19,23 @@ import traceback
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from .._async.admin import AsyncAdmin
 from .._async.concurrency import on_signals
 from .._async.consumer.consumer import AsyncConsumer
+from .._async.database.connection import connect
 from .._core.checks import check_count
 from .._core.leases import Ack, Reject, Retry
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import backoff
 from ..deprecated import INTERVALS, old_spelling
 from ..errors import AlreadySettled, BrokerUnavailable, InvalidArgument, LeaseLost
+from ..groups import as_group
 from ..models import ReadMessage
 from ..payloads import Decode, Decoder, JsonText, members
 from ..topics import check_topics
 from .broker import (
     BrokerMessage,
+    Gone,
     Rejected,
     RetryLater,
     Sent,
@@ -47,10 +52,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias, Unpack
 
     from .._async.consumer.message import AsyncMessage
-    from ..groups import Group
+    from ..groups import Group, RetryPolicy
     from ..options import ConsumerSettings
     from ..topics import TopicName
     from .broker import Broker, Outcome, Report
+    from .webhooks import WebhookOptions
 
     _Left: TypeAlias = list[tuple[AsyncMessage, BrokerMessage]]
 
@@ -108,13 +114,15 @@ class AsyncRelay:
 
     Args:
         dsn: a libpq connection string or URI.
-        broker_url: the broker's URL: ``amqp://``, ``kafka://``, ``nats://`` or ``redis://``.
+        broker_url: the broker's URL: ``amqp://``, ``kafka://``, ``nats://``, ``redis://`` or
+            ``https://``.
         group: the consumer group: its name, or a ``Group`` with options.
         topics: the topics to relay, or patterns.
         routes: by topic or pattern, the values of the broker's fields, such as
             ``{"orders.*": {"exchange": "orders", "routing_key": "{topic}.{key}"}}``; see
             ``Routes``.
         cloudevents: send each message as a CloudEvent in the JSON format.
+        webhook: for ``https://``: where the secrets are, which networks are allowed, and limits.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         options: those of ``ConsumerOptions``; two batches of ``batch_size`` are in flight.
 
@@ -132,17 +140,22 @@ class AsyncRelay:
         topics: Iterable[TopicName],
         routes: Mapping[str, Mapping[str, str]] | None = None,
         cloudevents: bool = False,
+        webhook: WebhookOptions | None = None,
         listen_dsn: str | None = None,
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
-        self._broker: Broker = broker_class(broker_url, "Relay")(broker_url)
+        self._broker: Broker = _broker(broker_url, webhook)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
-        size = options.setdefault("batch_size", 500)
+        size = options.setdefault("batch_size", getattr(self._broker, "batch_size", 500))
         check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
         options.setdefault("prefetch", WORKERS * size)
-        self._consumer = _Consumer(dsn, group=group, topics=names, listen_dsn=listen_dsn, **options)
+        self._make = functools.partial(
+            _Consumer, dsn, topics=names, listen_dsn=listen_dsn, **options
+        )
+        self._dsn, self._group = dsn, as_group(group)
+        self._consumer = self._make(group=self._group)
         self._consumer._check_batches(size, 0, WORKERS)  # noqa: SLF001 - ours
         self._batch_size = size
         self._cloudevents = cloudevents
@@ -170,6 +183,7 @@ class AsyncRelay:
                 await unless_set(self._stopping, self._broker.connect(self._routes))
                 if self._stopping.is_set():
                     return
+                await self._retry_of_new_group()
                 await self._consumer.start()
                 workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
                 await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
@@ -187,6 +201,16 @@ class AsyncRelay:
         for result in (self._failure, *results):
             if isinstance(result, BaseException):
                 raise result
+
+    async def _retry_of_new_group(self) -> None:
+        """Give a new group the retry policy of its broker, unless one is given."""
+        policy: RetryPolicy | None = getattr(self._broker, "new_group_retry", None)
+        if policy is None or self._group.retry is not None:
+            return
+        async with await connect(self._dsn, "relay") as connection:
+            groups = await AsyncAdmin().groups(connection)
+        if all(one.name != self._group.name for one in groups):
+            self._consumer = self._make(group=dataclasses.replace(self._group, retry=policy))
 
     def stop(self) -> None:
         """Claim nothing more; ``run`` returns once all messages are confirmed or released."""
@@ -241,6 +265,19 @@ class AsyncRelay:
             held = set(await self._consumer.filter_held(message for message, _ in left))
             left = [(message, outgoing) for message, outgoing in left if message in held]
 
+    async def _give_up(self, gone: Gone) -> None:
+        """Pause the group, and end; what was not sent is released. Once, though batches are two."""
+        if self._stopping.is_set():
+            return
+        self.stop()
+        async with await connect(self._dsn, f"relay: {gone.reason}") as connection:
+            await AsyncAdmin().pause(connection, self._group.name)
+        name = self._group.name
+        raise BrokerUnavailable(
+            f"{gone.reason}: it wants no more messages. Group {name} is paused. If it wants them "
+            f"again: durable-notify group resume {name}"
+        )
+
     async def _send(self, left: _Left, *, alone: bool) -> list[Outcome] | None:
         """Send messages; None if the relay stopped meanwhile and the broker took too long.
 
@@ -253,10 +290,15 @@ class AsyncRelay:
         sending = self._one_by_one(messages, report) if alone else self._tried(messages, report)
         waiting = asyncio.create_task(self._say_it_waits(len(messages)))
         try:
-            return await unless_set(self._stopping, sending, GRACE)
+            outcomes = await unless_set(self._stopping, sending, GRACE)
         finally:
             waiting.cancel()
             report.settle()
+        gone = next((one for one in outcomes or () if isinstance(one, Gone)), None)
+        if gone is not None:
+            await self._give_up(gone)
+            return None
+        return outcomes
 
     async def _tried(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         try:
@@ -390,6 +432,15 @@ class _Report:
                 self._settle(message, outcome)
             elif key is not None:
                 unknown.add(key)
+
+
+def _broker(url: str, webhook: WebhookOptions | None) -> Broker:
+    kind = broker_class(url, "Relay")
+    if webhook is None:
+        return kind(url)  # type: ignore[no-any-return]
+    if not url.lower().startswith(("https:", "http:")):
+        raise InvalidArgument("webhook is for a relay to https:// only")
+    return kind(url, webhook)  # type: ignore[no-any-return]
 
 
 def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:

@@ -36,6 +36,7 @@ from . import (
     wakeups,
     watch,
     web,
+    webhook,
 )
 from . import errors as problems
 from .common import common
@@ -85,6 +86,7 @@ for _command in (
     wakeups.wakeups,
     bridge.bridge,
     relay.relay,
+    webhook.webhook,
     ingest.ingest,
     watch.watch,
     reanchor.reanchor,

@@ -13,6 +13,7 @@ from ..brokers.routes import parse_routes
 from ..groups import Group
 from .common import common, listen_dsn, pass_database
 from .params import Moment, resolve
+from .webhook import webhook_of, webhook_options
 
 if TYPE_CHECKING:
     from .database import Database
@@ -24,18 +25,20 @@ __all__ = ["relay"]
 @common
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
 @click.option("--to", metavar="URL", required=True, envvar="DURABLE_NOTIFY_BROKER",
-              help="The broker: amqp://, kafka://, nats:// or redis://.")  # fmt: skip
+              help="The broker: amqp://, kafka://, nats://, redis:// or https://.")  # fmt: skip
 @click.option("--group", required=True, help="The consumer group; created when first used.")
 @click.option("--map", "routes", multiple=True, metavar="TOPIC=FIELD:VALUE,...",
               help="The broker's fields for a topic, or the topics of a pattern; the first that "
               "matches applies. {topic}, {key} and {id} are replaced.")  # fmt: skip
 @click.option("--cloudevents", is_flag=True,
               help="Send each message as a CloudEvent in the JSON format.")  # fmt: skip
+@webhook_options
 @click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
               help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
               "An existing group continues at its position.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, metavar="N",
-              help="The maximum of messages in one batch; two batches are in flight.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 1000), metavar="N",
+              help="The maximum of messages in one batch; two batches are in flight. "
+              "500, or 100 to a webhook.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
               metavar="SECONDS",
               help="After how long the messages of a killed relay are redelivered.")  # fmt: skip
@@ -52,8 +55,10 @@ def relay(
     group: str,
     routes: tuple[str, ...],
     cloudevents: bool,
+    secrets: tuple[str, ...],
+    allow: tuple[str, ...],
     start: Any,
-    batch: int,
+    batch: int | None,
     lease: float,
     until_empty: bool,
     listen_dsn: str | None,
@@ -65,10 +70,12 @@ def relay(
     is counted. Messages of one key arrive in order. SIGTERM and Ctrl-C end it.
     """
     given = parse_routes(routes)  # before it looks for a database
-    make = functools.partial(
+    size: Any = {} if batch is None else {"batch_size": batch}
+    make: Any = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
-        cloudevents=cloudevents, batch_size=batch, listen_dsn=listen_dsn, lease=lease,
-        until_empty=until_empty,
+        cloudevents=cloudevents, webhook=webhook_of(secrets, allow),
+        listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
+        **size,
     )  # fmt: skip
     make("", group=group)  # refuses invalid arguments
     if start not in ("beginning", "now"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from durable_notify.brokers.broker import Outcome, Rejected, RetryLater, Unconfirmed
+import pytest
+
+from durable_notify.brokers.broker import Gone, Outcome, Rejected, RetryLater, Sent, Unconfirmed
 
 DOCS = Path(__file__).parents[2] / "docs"
 VERDICTS = {"dead letter": Rejected, "the relay waits": Unconfirmed, "redelivered": RetryLater}
@@ -102,3 +104,23 @@ def test_the_page_of_kafka() -> None:
             assert isinstance(outcome, verdict_of(words)), code
     finally:
         producer.close()
+
+
+def test_the_page_of_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from durable_notify.brokers import webhooks
+    from tests.support.receiver import SECRET
+
+    monkeypatch.setenv("DURABLE_NOTIFY_WEBHOOK_SECRET", SECRET)
+    relay = webhooks.Relay("https://example.com/")
+    text = (DOCS / "relay-webhooks.md").read_text()
+    verdicts = VERDICTS | {"it is settled": Sent, "the relay pauses": Gone}
+    found = set()
+    for line in text.split("the endpoint | what happens")[1].split("\n\n")[0].splitlines():
+        codes, _, verdict = line.strip("| ").partition(" | ")
+        for code in re.findall(r"`(\dxx|\d{3})`", codes):
+            status = int(code.replace("xx", "07"))
+            found.add(status)
+            kind = next(kind for start, kind in verdicts.items() if verdict.startswith(start))
+            assert type(relay._outcome_of(status, None)) is kind, code
+    assert {207, 307, 410, *webhooks.BUSY} <= found
+    assert type(relay._outcome_of(500, None)) is RetryLater

@@ -225,7 +225,7 @@ async def test_a_broker_that_is_not_there(
         assert all(line.group is None for line in dn.Admin().status(connection))
 
 
-@pytest.mark.parametrize("url", ["http://h", "orders", "", "amqp://h:x", "amqp:///", "redis://h:x"])
+@pytest.mark.parametrize("url", ["ftp://h", "orders", "", "amqp://h:x", "amqp:///", "redis://h:x"])
 def test_urls_that_cannot_work(url: str) -> None:
     with pytest.raises(InvalidArgument):
         AsyncRelay("", broker_url=url, group="g", topics=["t"])

@@ -27,6 +27,7 @@ from durable_notify import testing
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
 from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
+from tests.support.cli import good
 from tests.support.missing import install, need_package, need_program, skip_missing
 from tests.support.postgres import Postgres
 from tests.support.wait import eventually
@@ -301,3 +302,21 @@ def test_relay(broker: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert program.line() == f'{place} {{"id": 1, "item": "tea"}}'
             assert program.process.wait(20) == 0
     assert left(dsn, f"to-{broker}") == [(0, 0, 0, 0)]
+
+
+def test_webhook_receiver(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    from tests.support.receiver import OTHER, SECRET, serving
+
+    monkeypatch.setenv("WEBHOOK_SECRET", f"{OTHER} {SECRET}")
+    monkeypatch.setenv("DURABLE_NOTIFY_WEBHOOK_SECRET", SECRET)
+    publish(dsn, "orders.eu", {"id": 1, "item": "tea"})
+    with loaded("webhook_receiver", dsn) as module, serving(module.app) as port:
+        url = f"http://127.0.0.1:{port}/hooks"
+        for group in ("shop", "again"):  # the second has the same id
+            command = ("relay", "orders.*", "--group", group, "--to", url, "--until-empty")
+            good(*command, "--allow", "127.0.0.0/8", dsn=dsn)
+        orders = httpx.get(f"http://127.0.0.1:{port}/orders").json()
+        assert orders == [{"id": 1, "item": "tea"}]
+        assert httpx.post(url, content=b"{}").status_code == 401

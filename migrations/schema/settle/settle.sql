@@ -43,7 +43,7 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM durable_notify._raise_lease_lost(token);
         END IF;
-        IF EXISTS (SELECT FROM pg_catalog.unnest(settled) AS m (id) WHERE m.id IS NULL OR m.id <> ALL (lease.ids)) THEN
+        IF EXISTS (SELECT pg_catalog.unnest(settled) EXCEPT SELECT pg_catalog.unnest(lease.ids)) THEN
             RAISE EXCEPTION 'not all of % are messages of lease %', settled, token USING ERRCODE = 'DN003';
         END IF;
         IF lease.keys IS NOT NULL AND pg_catalog.cardinality(retried) > 0 THEN
@@ -66,10 +66,12 @@ BEGIN
         PERFORM durable_notify._requeue(lease, options, sent_back);
         PERFORM durable_notify._schedule_retry(lease, options, retried, retry_delays, retry_errors);
     END IF;
-    PERFORM durable_notify._dead_letter(lease.subscription_id, m.id, durable_notify._attempt(lease, m.id),
-                                COALESCE(m.reason, 'rejected'), m.error)
-       FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
-            AS m (id, reason, error);
+    IF pg_catalog.cardinality(rejected) > 0 THEN
+        PERFORM durable_notify._dead_letter(lease.subscription_id, m.id, t.attempt, COALESCE(m.reason, 'rejected'), m.error)
+           FROM ROWS FROM (pg_catalog.unnest(rejected), pg_catalog.unnest(reject_reasons), pg_catalog.unnest(reject_errors))
+                AS m (id, reason, error)
+           JOIN ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts)) AS t (id, attempt) ON t.id = m.id;
+    END IF;
     IF (whole OR recorded = pg_catalog.cardinality(lease.ids)) AND durable_notify._delete_lease(token) <> recorded THEN
         PERFORM durable_notify._raise_already_settled(token);
     END IF;
@@ -85,12 +87,6 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._attempt(lease durable_notify.lease, message_id bigint) RETURNS integer
-LANGUAGE sql IMMUTABLE AS $function$
-    -- Which attempt of a message a lease is.
-    SELECT lease.attempts[pg_catalog.array_position(lease.ids, message_id)]
-$function$;
-
 CREATE FUNCTION durable_notify._later_of_key(lease durable_notify.lease, retried bigint[], settled bigint[])
 RETURNS bigint[]
 LANGUAGE plpgsql STABLE STRICT AS $function$
@@ -103,10 +99,10 @@ BEGIN
           JOIN (SELECT r.key, pg_catalog.min(r.ord) AS ord
                   FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys))
                        WITH ORDINALITY AS r (id, key, ord)
-                 WHERE r.id = ANY (retried) GROUP BY r.key) AS first
+                 WHERE r.id IN (SELECT pg_catalog.unnest(retried)) GROUP BY r.key) AS first
             ON first.key = m.key AND m.ord > first.ord
-         WHERE m.id <> ALL (settled)
-           AND NOT EXISTS (SELECT FROM durable_notify.settlement t WHERE t.token = lease.token AND t.message_id = m.id)
+         WHERE m.id NOT IN (SELECT pg_catalog.unnest(settled))
+           AND m.id NOT IN (SELECT t.message_id FROM durable_notify.settlement t WHERE t.token = lease.token)
          ORDER BY m.ord);
 END
 $function$;
@@ -133,23 +129,49 @@ CREATE FUNCTION durable_notify._check_order(lease durable_notify.lease, done big
 LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
+    first integer;
+    last integer;
     early bigint;
 BEGIN
     -- Refuse to settle a message while an earlier one of its key, in the same lease, is not settled.
-    SELECT m.id INTO early FROM (
-        SELECT a.id, a.ord,
-               pg_catalog.min(a.ord) FILTER (WHERE a.id = ANY (retried) OR a.id <> ALL (done) AND NOT EXISTS (
-                   SELECT FROM durable_notify.settlement t WHERE t.token = lease.token AND t.message_id = a.id))
-                   OVER (PARTITION BY a.key) AS first_open
-          FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys)) WITH ORDINALITY AS a (id, key, ord)
-         WHERE a.key IN (SELECT k.key FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.keys)) AS k (id, key)
-                          WHERE k.id = ANY (done))) AS m
-     WHERE m.ord > m.first_open AND m.id = ANY (done)
-     LIMIT 1;
+    --
+    -- The first message that is not settled, and the last one that is to be: only what is between
+    -- them can be out of order. Keys are compared there alone; most settle in the lease's order. Trap:
+    -- = ANY (array) compares with each element, for each message of the lease. IN (SELECT ...) hashes.
+    SELECT pg_catalog.min(a.ord) FILTER (WHERE a.id IN (SELECT pg_catalog.unnest(retried))
+               OR a.id NOT IN (SELECT pg_catalog.unnest(done)) AND a.id NOT IN (
+                  SELECT t.message_id FROM durable_notify.settlement t WHERE t.token = lease.token)),
+           pg_catalog.max(a.ord) FILTER (WHERE a.id IN (SELECT pg_catalog.unnest(done)))
+      INTO first, last
+      FROM pg_catalog.unnest(lease.ids) WITH ORDINALITY AS a (id, ord);
+    IF last > first THEN
+        early := durable_notify._out_of_order(lease.token, lease.ids[first:last], lease.keys[first:last], done, retried);
+    END IF;
     IF early IS NOT NULL THEN
         RAISE EXCEPTION 'message % is not the next of its key: an earlier one in lease % is not settled', early, lease.token
             USING ERRCODE = 'DN007', HINT = 'Settle messages of one key in order, or retry the earlier one.';
     END IF;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._out_of_order(token bigint, ids bigint[], keys text[], done bigint[], retried bigint[])
+RETURNS bigint
+LANGUAGE plpgsql STABLE AS $function$
+#variable_conflict use_column
+BEGIN
+    -- One of these messages of a lease that is to be settled after one of its key that is not; NULL: none.
+    RETURN (
+        SELECT m.id
+          FROM (SELECT a.key, pg_catalog.min(a.ord) AS ord
+                  FROM ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(keys)) WITH ORDINALITY AS a (id, key, ord)
+                 WHERE a.id IN (SELECT pg_catalog.unnest(retried))
+                    OR a.id NOT IN (SELECT pg_catalog.unnest(done)) AND a.id NOT IN (
+                       SELECT t.message_id FROM durable_notify.settlement t WHERE t.token = _out_of_order.token)
+                 GROUP BY a.key) AS unsettled
+          JOIN ROWS FROM (pg_catalog.unnest(ids), pg_catalog.unnest(keys)) WITH ORDINALITY AS m (id, key, ord)
+            ON m.key = unsettled.key AND m.ord > unsettled.ord
+         WHERE m.id IN (SELECT pg_catalog.unnest(done))
+         LIMIT 1);
 END
 $function$;
 
@@ -167,7 +189,7 @@ BEGIN
       FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts),
                       pg_catalog.unnest(durable_notify._lease_keys(lease, options.order_by)))
            AS m (id, attempt, key)
-     WHERE m.id = ANY (_requeue.ids);
+     WHERE m.id IN (SELECT pg_catalog.unnest(_requeue.ids));
 END
 $function$;
 
