@@ -25,6 +25,7 @@ from benchmarks import (
     retention,
     scale_status,
     scaling,
+    streams,
     timeline,
     waking,
     web,
@@ -60,6 +61,7 @@ BENCHMARKS = {
         web.measure,
         {"groups": 20, "topics": 50, "messages": 20_000, "dead": 1_000, "rounds": 1},
     ),
+    "streams": (streams.measure, {"clients": 50, "seconds": 2}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 

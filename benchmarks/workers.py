@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import stamping
+from benchmarks import stamping, streamed
 from benchmarks.harness import asleep, say, words
 from durable_notify._async.consumer.consumer import AsyncConsumer
 from durable_notify._async.consumer.message import AsyncMessage
@@ -145,6 +145,7 @@ def main() -> None:
     else:
         roles: dict[str, Any] = {
             "consume": consume, "bare": bare, "read": read, "sleep": sleep, "drain": drain,
+            "serve": streamed.serve, "follow": streamed.follow,
         }  # fmt: skip
         asyncio.run(roles[role](dsn, **options))
 

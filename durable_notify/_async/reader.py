@@ -150,6 +150,9 @@ class AsyncReader(Generic[T]):
         if known:
             self._log, self._positions = decode(start)  # type: ignore[arg-type]
         self._checkpoints: dict[str, Checkpoints] = {}
+        #: Topics whose message at the place of the start token is no longer there, and its id.
+        #: Retention removes by id, so it may have removed messages after that one as well.
+        self.gaps: dict[str, int] = {}
         self._from_token = known
         self._poll = in_seconds("poll_interval", poll_interval, optional=True)
         self._idle_poll = in_seconds("idle_poll_interval", idle_poll_interval, optional=True)
@@ -260,6 +263,9 @@ class AsyncReader(Generic[T]):
                     subscription.disarm([topic])
                     return True
                 self._topic_set.mark_empty(armed.intersection([topic]))
+            # A topic may have appeared since the last look: without a doorbell, none was announced.
+            if self._until_empty and self._topic_set.patterns and await self._discover():
+                return True
             self._failures = 0
         except TRANSIENT as error:
             self._failures += 1
@@ -310,8 +316,8 @@ class AsyncReader(Generic[T]):
         )
         self._ready.append((message, topic, after))
 
-    async def _discover(self, *, start: bool = False) -> None:
-        """Find new topics of the patterns, and fix the position that each starts from."""
+    async def _discover(self, *, start: bool = False) -> bool:
+        """Find new topics of the patterns, and fix where each starts; return whether any is new."""
         wanted = list(self._topic_set.topics)
         if self._topic_set.patterns:
             rows = await self._fetch(sql.TOPICS, ())
@@ -320,15 +326,22 @@ class AsyncReader(Generic[T]):
                 for (topic,) in rows
                 if any(matches(topic, pattern) for pattern in self._topic_set.patterns)
             ]
+        if start:  # those of the token, too, whose messages were all removed
+            known = self._positions.keys() - set(wanted)
+            wanted += [t for t in known if any(matches(t, p) for p in self._topic_set.patterns)]
         for topic in wanted:
             if topic not in self._positions:
                 await self._begin(topic, start=start)
             if topic not in self._checkpoints:
                 position = self._positions[topic]
-                published_at = await self._published_at(topic, closed(position).h0)
+                last = closed(position).h0
+                published_at = await self._published_at(topic, last)
+                if last and published_at is None:
+                    self.gaps[topic] = last
                 self._checkpoints[topic] = Checkpoints(position, published_at)
         if (channels := self._topic_set.add(wanted)) and self._subscription is not None:
             self._subscription.listen(channels)
+        return bool(channels)
 
     async def _begin(self, topic: str, *, start: bool) -> None:
         wanted = self._start if start and not self._from_token else "beginning"

@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import durable_notify as dn
-from durable_notify.brokers import nats as bridge_nats
 from durable_notify.brokers import nats_headers
 from durable_notify.brokers.amqp import connection_class
 from durable_notify.brokers.ingest import AsyncIngest

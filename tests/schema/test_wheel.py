@@ -59,7 +59,7 @@ def test_wheel_has_the_assets_of_the_dashboard(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     web = CHECKOUT / "durable_notify" / "web"
-    for path in (*web.glob("static/*"), *web.glob("templates/*")):
+    for path in (*web.glob("**/static/*"), *web.glob("templates/*")):
         if path.is_file():
             assert path.relative_to(CHECKOUT).as_posix() in names
 

@@ -1,0 +1,96 @@
+"""Streams as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse
+from starlette.routing import Route, WebSocketRoute
+
+from ...durations import in_seconds
+from ...errors import InvalidArgument
+from .hubs import Hubs
+from .longpoll import LongPoll
+from .sse import ServerSentEvents
+from .websocket import Socket
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from ...durations import Seconds
+    from .access import AuthorizeStream
+
+__all__ = ["streams"]
+
+SCRIPT = Path(__file__).parent / "static" / "durable-notify.js"
+#: The smallest buffer: a message must fit into it.
+SMALLEST = 100_000
+
+
+def streams(
+    dsn: str,
+    *,
+    authorize: AuthorizeStream,
+    origins: Iterable[str] = (),
+    max_clients: int = 2_000,
+    buffer_bytes: int = 8_000_000,
+    recheck: Seconds = 60.0,
+) -> Starlette:
+    """Return the streams, to be served or mounted.
+
+    ``/events`` is a stream of Server-Sent Events, ``/socket`` a WebSocket, ``/messages`` answers to
+    long polling, and ``/durable-notify.js`` is a client. All clients of the same topics share one
+    reader.
+
+    Args:
+        dsn: a libpq connection string or URI. Its role needs the right to read the topics.
+        authorize: called with each request; returns what it may read, a ``StreamAccess``, or None
+            to refuse. May be async.
+        origins: the websites, besides its own, whose pages may use the streams:
+            ``https://www.example.com``.
+        max_clients: the most clients at once. Others are refused with 503.
+        buffer_bytes: how much to keep in memory for slow clients, for each set of topics. Slower
+            ones are disconnected; they continue after the last message that they received.
+        recheck: how often to call ``authorize`` again for clients that are connected.
+
+    Raises:
+        InvalidArgument: libpq cannot read the DSN, or a limit is too small.
+    """
+    if max_clients < 1 or buffer_bytes < SMALLEST:
+        raise InvalidArgument(f"max_clients is at least 1, and buffer_bytes at least {SMALLEST}")
+    allowed = tuple(origins)
+    hubs = Hubs(dsn, buffer_bytes, max_clients)
+    every = in_seconds("recheck", recheck)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await hubs.close()
+
+    cors = Middleware(
+        CORSMiddleware, allow_origins=allowed, allow_credentials=True,
+        allow_headers=["Last-Event-ID", "Authorization"],
+    )  # fmt: skip
+    app = Starlette(
+        routes=[
+            Route("/events", ServerSentEvents(hubs, authorize, every)),
+            Route("/messages", LongPoll(hubs, authorize)),
+            WebSocketRoute("/socket", Socket(hubs, authorize, every, allowed)),
+            Route("/durable-notify.js", script),
+        ],
+        middleware=[cors] if allowed else [],
+        lifespan=lifespan,
+    )
+    app.state.stats = hubs.stats
+    return app
+
+
+async def script(_: Request) -> FileResponse:
+    """Send the client."""
+    return FileResponse(SCRIPT, media_type="text/javascript")
