@@ -173,6 +173,8 @@ def test_data_alone_into_a_migrated_schema(servers: Clusters, old: Server, seed:
         target = database(new, "moved", "template")
         with Sessions(target) as there:
             there.session().run("CREATE TABLE counter (key text PRIMARY KEY, n integer NOT NULL)")
+            for table in ("topic_retention", "record_age"):  # as docs/restoring.md says
+                there.session().run(f"DELETE FROM durable_notify.{table}")
         copy_by_dump(servers, source, target, "data, triggers off")
     with Sessions(target) as after:
         reanchor(company, after, rng)
