@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,8 @@ def streams(
 ) -> Starlette:
     """Return the streams, to be served or mounted.
 
-    ``/events`` is a stream of Server-Sent Events, ``/socket`` a WebSocket, ``/messages`` answers to
-    long polling, and ``/durable-notify.js`` is a client. All clients of the same topics share one
-    reader.
+    ``/events`` sends Server-Sent Events, ``/socket`` is a WebSocket, ``/messages`` long polling, and
+    ``/durable-notify.js`` a client. All clients of the same topics share one reader.
 
     Args:
         dsn: a libpq connection string or URI. Its role needs the right to read the topics.
@@ -68,11 +67,6 @@ def streams(
     hubs = Hubs(dsn, buffer_bytes, max_clients)
     every = in_seconds("recheck", recheck)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        await hubs.close()
-
     cors = Middleware(
         CORSMiddleware, allow_origins=allowed, allow_credentials=True,
         allow_headers=["Last-Event-ID", "Authorization"],
@@ -85,10 +79,21 @@ def streams(
             Route("/durable-notify.js", script),
         ],
         middleware=[cors] if allowed else [],
-        lifespan=lifespan,
+        lifespan=_closing(hubs),
     )
     app.state.stats = hubs.stats
     return app
+
+
+def _closing(hubs: Hubs) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """Return what closes the hubs when the application ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await hubs.close()
+
+    return lifespan
 
 
 async def script(_: Request) -> FileResponse:
