@@ -44,8 +44,8 @@ def streams(
 ) -> Starlette:
     """Return the streams, to be served or mounted.
 
-    ``/events`` sends Server-Sent Events, ``/socket`` is a WebSocket, ``/messages`` long polling, and
-    ``/durable-notify.js`` a client. All clients of the same topics share one reader.
+    ``/events`` sends Server-Sent Events, ``/socket`` is a WebSocket, ``/messages`` long polling,
+    and ``/durable-notify.js`` a client. All clients of the same topics share one reader.
 
     Args:
         dsn: a libpq connection string or URI. Its role needs the right to read the topics.
