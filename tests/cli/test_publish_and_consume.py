@@ -264,7 +264,8 @@ def test_signal_while_the_pipe_is_full(dsn: str) -> None:
 
 
 def test_killed_consumer_loses_nothing(dsn: str) -> None:
-    good("publish", "t", dsn=dsn, given="\n".join(map(str, range(500))))
+    # More than it claims ahead, while its pipe is full.
+    good("publish", "t", dsn=dsn, given="\n".join(map(str, range(3000))))
     consumer = start("consume", "t", "--group", "g", "--lease", "1", dsn=dsn)
     assert consumer.stdout
     taken = [json.loads(consumer.stdout.readline())["payload"] for _ in range(50)]
@@ -272,7 +273,7 @@ def test_killed_consumer_loses_nothing(dsn: str) -> None:
     rest, _ = end(consumer)
     taken += [message["payload"] for message in rest]
     found = objects(good("consume", "t", "--group", "g", "--until-empty", dsn=dsn))
-    assert set(taken) | {message["payload"] for message in found} == set(range(500))
+    assert set(taken) | {message["payload"] for message in found} == set(range(3000))
     assert {message["attempt"] for message in found} == {1, 2}  # the leased ones, and the others
 
 
