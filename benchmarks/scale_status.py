@@ -33,18 +33,23 @@ STOP = """
            p = CASE WHEN p.subscription_id %% 2 = 0 THEN p.subscription_id %% %s ELSE 0 END"""
 
 
+def publish(connection: psycopg.Connection[object], topics: int, messages: int) -> None:
+    """Publish to all topics in turn."""
+    for first in range(1, messages + 1, 100_000):
+        connection.execute(
+            "INSERT INTO durable_notify.outbox (topic, key, payload) "
+            f"SELECT 'topic-' || 1 + i %% %s, 'key-' || i %% 1000, {PAYLOAD.replace('%', '%%')}"
+            " FROM generate_series(%s::int, %s::int) AS i",
+            (topics, first, min(first + 99_999, messages)),
+        )
+
+
 def measure(
     *, groups: int = 300, topics: int = 1_000, messages: int = 1_000_000, rounds: int = 3
 ) -> Report:
     with server() as postgres, psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute(SUBSCRIBE, (groups, topics))
-        for first in range(1, messages + 1, 100_000):
-            connection.execute(
-                "INSERT INTO durable_notify.outbox (topic, key, payload) "
-                f"SELECT 'topic-' || 1 + i %% %s, 'key-' || i %% 1000, {PAYLOAD.replace('%', '%%')}"
-                " FROM generate_series(%s::int, %s::int) AS i",
-                (topics, first, min(first + 99_999, messages)),
-            )
+        publish(connection, topics, messages)
         figures = _figures(postgres.dsn(), "not analyzed, none read", rounds)
         connection.execute("VACUUM (ANALYZE)")
         figures += _figures(postgres.dsn(), "none read", rounds)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import httpx
 import psycopg
 
-from benchmarks.harness import PAYLOAD, Figure, Report, machine, server
-from benchmarks.scale_status import STOP, SUBSCRIBE
+from benchmarks.harness import Figure, Report, machine, server
+from benchmarks.scale_status import STOP, SUBSCRIBE, publish
 
 #: What a page may take, in seconds.
 TARGET = "<= 0.5"
@@ -47,13 +47,7 @@ def fill(
 ) -> None:
     """Make groups that have stopped anywhere in every topic, and dead letters of one."""
     connection.execute(SUBSCRIBE, (groups, topics))
-    for first in range(1, messages + 1, 100_000):
-        connection.execute(
-            "INSERT INTO durable_notify.outbox (topic, key, payload) "
-            f"SELECT 'topic-' || 1 + i %% %s, 'key-' || i %% 1000, {PAYLOAD.replace('%', '%%')}"
-            " FROM generate_series(%s::int, %s::int) AS i",
-            (topics, first, min(first + 99_999, messages)),
-        )
+    publish(connection, topics, messages)
     connection.execute(STOP, (messages, messages))
     connection.execute(DEAD, (dead,))
     connection.execute("VACUUM (ANALYZE)")

@@ -10,7 +10,7 @@ import json
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString
 
 from starlette.exceptions import HTTPException
 
@@ -18,7 +18,7 @@ from .._async.admin import AsyncAdmin
 from ..groups import RetryPolicy
 from .conditions import Conditions, moment, number
 from .database import rows
-from .queries import DEAD_COUNT
+from .queries import DEAD_COUNT, RETRY_COUNT
 
 __all__ = ["ACTIONS_BY_NAME", "Action", "Plan"]
 
@@ -54,6 +54,10 @@ class Plan:
     topic: str | None
 
 
+#: Reads a form, and counts, with a connection that only reads.
+Planner = Callable[[Any, Form], Awaitable[Plan]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Action:
     """Something that a user may do.
@@ -67,7 +71,7 @@ class Action:
 
     right: str
     title: str
-    plan: Callable[[Any, Form], Awaitable[Plan]]
+    plan: Planner
     danger: bool = False
 
 
@@ -90,51 +94,41 @@ def _chosen(form: Form) -> tuple[str, Conditions]:
     return _needed(form, "group"), wanted
 
 
-async def _counted(connection: Any, wanted: Conditions) -> str:
-    ((count,),) = [each.values() for each in await rows(connection, DEAD_COUNT, wanted.params)]
+async def _counted(connection: Any, query: LiteralString, wanted: Conditions) -> str:
+    ((count,),) = [each.values() for each in await rows(connection, query, wanted.params)]
     return _messages(count)
 
 
-async def _redrive(connection: Any, form: Form) -> Plan:
-    group, wanted = _chosen(form)
-    messages = await _counted(connection, wanted)
+def _on_dead_letters(change: Callable[..., Awaitable[int]], what: str, done: str) -> Planner:
+    """Return the plan of a change of dead letters; its texts have {messages} and {group}."""
 
-    async def do(connection: Any, why: str | None) -> str:
-        done = await AsyncAdmin().redrive(connection, group, why=why, **wanted.chosen)
-        return f"{_messages(done)} sent to {group} again."
+    async def plan(connection: Any, form: Form) -> Plan:
+        group, wanted = _chosen(form)
+        messages = await _counted(connection, DEAD_COUNT, wanted)
 
-    return Plan(
-        f"Send {messages} to {group} again, as first attempts.",
-        f"durable-notify dead-letters redrive {wanted.options}", do, wanted.form, wanted.topic,
-    )  # fmt: skip
+        async def do(connection: Any, why: str | None) -> str:
+            count = await change(AsyncAdmin(), connection, group, why=why, **wanted.chosen)
+            return done.format(messages=_messages(count), group=group)
 
+        command = f"durable-notify dead-letters {change.__name__} {wanted.options}"
+        text = what.format(messages=messages, group=group)
+        return Plan(text, command, do, wanted.form, wanted.topic)
 
-async def _discard(connection: Any, form: Form) -> Plan:
-    group, wanted = _chosen(form)
-    messages = await _counted(connection, wanted)
-
-    async def do(connection: Any, why: str | None) -> str:
-        done = await AsyncAdmin().discard(connection, group, why=why, **wanted.chosen)
-        return f"{_messages(done)} of {group} discarded."
-
-    return Plan(
-        f"Delete {messages} that {group} has given up. This cannot be taken back.",
-        f"durable-notify dead-letters discard {wanted.options}", do, wanted.form, wanted.topic,
-    )  # fmt: skip
+    return plan
 
 
 async def _retry_now(connection: Any, form: Form) -> Plan:
     wanted = Conditions.of(form)
     group = _needed(form, "group")
     chosen: dict[str, Any] = wanted.chosen or {"everything": True}
-    found = await AsyncAdmin().retries(connection, group, **wanted.chosen)
+    messages = await _counted(connection, RETRY_COUNT, wanted)
 
     async def do(connection: Any, why: str | None) -> str:
         done = await AsyncAdmin().retry_now(connection, group, why=why, **chosen)
         return f"{_messages(done)} redelivered to {group} now."
 
     return Plan(
-        f"Redeliver {_messages(len(found))} to {group} now, instead of later.",
+        f"Redeliver {messages} to {group} now, instead of later.",
         f"durable-notify retries now {wanted.options}", do, wanted.form, wanted.topic,
     )  # fmt: skip
 
@@ -219,28 +213,20 @@ async def _seek(connection: Any, form: Form) -> Plan:
     )  # fmt: skip
 
 
-async def _pause(_: Any, form: Form) -> Plan:
-    group = _needed(form, "group")
+def _on_group(change: Callable[..., Awaitable[None]], what: str, done: str) -> Planner:
+    """Return the plan of a change of a whole group; its texts have {group}."""
 
-    async def do(connection: Any, _: str | None) -> str:
-        await AsyncAdmin().pause(connection, group)
-        return f"{group} is paused."
+    async def plan(_: Any, form: Form) -> Plan:
+        group = _needed(form, "group")
 
-    what = f"Deliver nothing more to {group}, until it is resumed. Leased messages can be settled."
-    return Plan(
-        what, shlex.join(["durable-notify", "group", "pause", group]), do, {"group": group}, None
-    )
+        async def do(connection: Any, _: str | None) -> str:
+            await change(AsyncAdmin(), connection, group)
+            return done.format(group=group)
 
+        command = shlex.join(["durable-notify", "group", change.__name__, group])
+        return Plan(what.format(group=group), command, do, {"group": group}, None)
 
-async def _resume(_: Any, form: Form) -> Plan:
-    group = _needed(form, "group")
-
-    async def do(connection: Any, _: str | None) -> str:
-        await AsyncAdmin().resume(connection, group)
-        return f"{group} is resumed."
-
-    words = ["durable-notify", "group", "resume", group]
-    return Plan(f"Deliver to {group} again.", shlex.join(words), do, {"group": group}, None)
+    return plan
 
 
 async def _configure(connection: Any, form: Form) -> Plan:
@@ -336,14 +322,44 @@ async def _publish(_: Any, form: Form) -> Plan:
 
 
 ACTIONS_BY_NAME = {
-    "redrive": Action("redrive", "Redrive", _redrive),
-    "discard": Action("discard", "Discard", _discard, danger=True),
+    "redrive": Action(
+        "redrive",
+        "Redrive",
+        _on_dead_letters(
+            AsyncAdmin.redrive,
+            "Send {messages} to {group} again, as first attempts.",
+            "{messages} sent to {group} again.",
+        ),
+    ),
+    "discard": Action(
+        "discard",
+        "Discard",
+        _on_dead_letters(
+            AsyncAdmin.discard,
+            "Delete {messages} that {group} has given up. This cannot be taken back.",
+            "{messages} of {group} discarded.",
+        ),
+        danger=True,
+    ),
     "retry-now": Action("retry", "Retry now", _retry_now),
     "replay": Action("replay", "Replay", _replay),
     "cancel-replay": Action("replay", "Cancel the replay", _cancel_replay),
     "seek": Action("seek", "Seek", _seek, danger=True),
-    "pause": Action("pause", "Pause", _pause, danger=True),
-    "resume": Action("pause", "Resume", _resume),
+    "pause": Action(
+        "pause",
+        "Pause",
+        _on_group(
+            AsyncAdmin.pause,
+            "Deliver nothing more to {group}, until it is resumed. Leased messages can be settled.",
+            "{group} is paused.",
+        ),
+        danger=True,
+    ),
+    "resume": Action(
+        "pause",
+        "Resume",
+        _on_group(AsyncAdmin.resume, "Deliver to {group} again.", "{group} is resumed."),
+    ),
     "configure": Action("configure", "Change options", _configure),
     "publish": Action("publish", "Publish", _publish),
 }

@@ -4,7 +4,7 @@ from .._core import sql
 
 __all__ = [
     "BLOCKED", "BROWSE", "DEAD_COUNT", "DEAD_LETTERS", "DEAD_TYPES", "LEASES", "MESSAGE",
-    "ONE_GROUP",     "RETRIES", "STATES",
+    "ONE_GROUP", "RETRIES", "RETRY_COUNT", "STATES",
 ]  # fmt: skip
 
 #: One group: there may be hundreds, with a thousand topics each.
@@ -50,6 +50,9 @@ SELECT COALESCE(error ->> 'type', reason) AS error_type, count(*) AS messages
 RETRIES = """
 SELECT group_name, topic, message_id, key, attempt, max_attempts, due_at, error::text AS error
   FROM durable_notify.retries(%s, %s, max_messages => %s)
+"""
+RETRY_COUNT = """
+SELECT count(*) AS messages FROM durable_notify.retries(%s, %s, %s::bigint[], %s, %s, %s, %s)
 """
 BLOCKED = """
 SELECT group_name, topic, key, waiting, since, message_id, state, owner, until, attempt,
