@@ -7,7 +7,6 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,12 @@ from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.brokers.test_sending import broker_message
 from tests.security.test_tls import certificates
-from tests.support.receiver import SECRET, Answer, Receiver, receiving, serving
+from tests.support.receiver import Answer, Receiver, serving
+
+pytestmark = pytest.mark.usefixtures("secret")
 
 HERE = WebhookOptions(allow=("127.0.0.0/8",), timeout=1)
 PUBLIC = "93.184.216.34"
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DURABLE_NOTIFY_WEBHOOK_SECRET", SECRET)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as one:
-        yield one
 
 
 class Names:

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -29,18 +28,9 @@ from tests.support.cli import fails, good, run, start
 from tests.support.receiver import OTHER, SECRET, Answer, Receiver, Request, receiving
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.usefixtures("secret")
+
 HERE = ("127.0.0.0/8",)
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DURABLE_NOTIFY_WEBHOOK_SECRET", SECRET)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as one:
-        yield one
 
 
 def relay_to(dsn: str, receiver: Receiver, **options: Any) -> AsyncRelay:
