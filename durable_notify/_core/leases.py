@@ -203,9 +203,14 @@ class Lease:
         """Mark the outcomes of messages as durable: the next of their keys may be handled."""
         if not self._ordered:
             return
+        ordering_keys, still_open, sent_back = self.ordering_keys, self.open, self._sent_back
         for message_id in message_ids:
-            if message_id not in self.open:  # otherwise it was refused, and waits to be settled
+            if message_id in still_open:
+                continue  # it was refused, and waits to be settled
+            if sent_back:
                 self._report_durable(message_id)
+            elif (ordering_key := ordering_keys[message_id]) is not None:
+                self._on_durable(ordering_key, (self.token, message_id))
 
     def take(self) -> Settlement | None:
         """Take the outcomes recorded so far, to flush them; None if there are none."""

@@ -92,12 +92,15 @@ class PrefetchBuffer:
     def fill(self, rows: list[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
         messages = list(self.unpack(rows))
-        in_order = [row for row in rows if row[9] is not None]
-        for row in in_order:
-            # Trap: threads that take two messages of a key from the queue in order may reach the
-            # gate in reverse order.
-            self._gate.expect((row[2], row[9]), (row[0], row[1]))
-        keys = {(row[2], row[9]) for row in in_order}
+        in_order = [
+            (message._ordering_key, message._delivery)
+            for message, row in zip(messages, rows, strict=True)
+            if row[9] is not None
+        ]
+        # Trap: threads that take two messages of a key from the queue in order may reach the gate
+        # in reverse order.
+        self._gate.expect(in_order)
+        keys = {ordering_key for ordering_key, _ in in_order}
         self.keys_repeat = len(in_order) - len(keys) > len(in_order) * REPEATED
         self._put(len(messages))
         self._queue.put(*messages)
