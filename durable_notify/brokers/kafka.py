@@ -308,6 +308,7 @@ class Source:
         }
         self._consumer: Any = None
         self._identity: Any = None
+        self._received: list[IncomingMessage] = []
         self._throttle = LogThrottle()
 
     async def connect(self) -> None:
@@ -327,30 +328,41 @@ class Source:
         self._identity = TopicIdentity(
             self._kafka, {**self._settings, "logger": log, "error_cb": self._log_error}, self._topic
         )
-        self._consumer.subscribe([self._topic], on_assign=self._identity.assigned)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._identity.assigned, on_revoke=self._revoked
+        )
 
     async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some records."""
         return await asyncio.to_thread(self._receive, self._consumer, limit)
 
     def _receive(self, consumer: Any, limit: int) -> list[IncomingMessage]:
-        first = consumer.poll(0.5)
-        if first is None:
-            try:
-                self._identity.look(consumer)
-            except self._kafka.KafkaException as failure:
-                self._log_error(failure.args[0])
-            return []
-        messages = []
-        for record in (first, *consumer.consume(limit - 1, 0.01)) if limit > 1 else (first,):
+        self._received = []
+        while len(self._received) < limit:
+            record = consumer.poll(0.01 if self._received else 0.5)
+            if record is None:
+                break
             error = record.error()
             if error is None:
-                messages.append(self._incoming(record))
+                self._received.append(self._incoming(record))
             elif error.fatal():
                 raise BrokerUnavailable(f"Kafka says: {_said(error)}")
             else:
                 self._log_error(error)
-        return messages
+        if not self._received:
+            try:
+                self._identity.look(consumer)
+            except self._kafka.KafkaException as failure:
+                self._log_error(failure.args[0])
+        return self._received
+
+    def _revoked(self, _consumer: Any, partitions: list[Any]) -> None:
+        """Forget records of partitions that another member reads now; `poll` calls this.
+
+        Trap: published beside that member, they could take a later place than the ones after them.
+        """
+        gone = {place.partition for place in partitions}
+        self._received = [one for one in self._received if one.receipt[0] not in gone]
 
     def _log_error(self, error: Any) -> None:
         """Log an error of Kafka; its client retries itself."""
