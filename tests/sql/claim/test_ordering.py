@@ -218,7 +218,7 @@ def test_a_settle_between_the_look_and_the_batch_of_a_claim(
     plant(gate, "claim", *changes)
     gate.begin()
     gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
-    waiting = two.start("SELECT id FROM durable_notify.claim('g', '{t}')")
+    waiting = two.start("SELECT id FROM durable_notify.claim('g', '{t}', 1)")
     sessions.wait_until_blocked(two, waiting)
     settle(one, held, "retried", retry_delays=["1 hour"])
     gate.rollback()
