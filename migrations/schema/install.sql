@@ -180,6 +180,7 @@ SET LOCAL check_function_bodies = off;
 \ir partitions/partitions.sql
 \ir partitions/create_partitions.sql
 \ir partitions/maintain_partitions.sql
+\ir partitions/record_times.sql
 \ir partitions/close.sql
 \ir partitions/unwanted.sql
 \ir partitions/truncate.sql
