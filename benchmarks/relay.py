@@ -11,8 +11,8 @@ By turns in one run, on one machine, with a broker that is durable; medians of t
 - The relay claims the messages, in order by 1,000 keys, and settles each once it is confirmed.
 
 The client runs twice a round, so that the noise is visible: `control` is one over the other. `cpu`
-are shares of the processor time of the process, which other work disturbs less. Kafka is an
-emulation (librdkafka's mock cluster, a part of this process), unless Docker answers.
+are shares of the processor time of the process, which other work disturbs less. Kafka is one broker
+of Apache Kafka's own, if Java and Maven are there, else an emulation.
 """
 
 # ruff: noqa: PLC0415, ASYNC110, PLC0206, PERF401
