@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessGrant", "AuditEntry", "BlockedKey", "BridgeInfo", "DeadLetter", "DeadLetterFilter",
-    "GroupInfo", "Health", "LostMessages", "OpenPublisher", "PendingRetry", "ReadMessage",
-    "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention", "RetentionBlocker", "RetryCount",
-    "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
+    "Erasure", "GroupInfo", "Health", "LostMessages", "OpenPublisher", "PendingRetry",
+    "ReadMessage", "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention", "RetentionBlocker",
+    "RetryCount", "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
 ]  # fmt: skip
 
 ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
@@ -149,6 +149,14 @@ class SeekResult:
 
     redelivered: int
     skipped: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Erasure:
+    """The effect of an erasure: ``removed`` by place; ``counted``: what may still have some."""
+
+    removed: Mapping[str, int]
+    counted: Mapping[str, int]
 
 
 class DeadLetterFilter(TypedDict, total=False):

@@ -257,6 +257,13 @@ LOST_MESSAGES = (
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
+# Erasure
+
+ERASE_BATCH = (
+    "SELECT topic, upto_id, places::text FROM durable_notify.erase_batch("
+    "%s, %s::text[], %s::text, %s::bigint, %s, %s::text)"
+)
+
 # Maintenance
 
 MAY_MAINTAIN = (

@@ -19,6 +19,7 @@ from . import (
     consume,
     dead_letters,
     doctor,
+    erase,
     group,
     ingest,
     maintain,
@@ -94,6 +95,7 @@ for _command in (
     retention.lost_messages,
     retention.topics,
     maintain.maintain,
+    erase.erase,
 ):
     cli.add_command(_command)
 

@@ -178,6 +178,12 @@ SET LOCAL check_function_bodies = off;
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
 
+-- Erasure: what is kept of a key
+\ir erasure/erase.sql
+\ir erasure/erase_batch.sql
+\ir erasure/counts.sql
+\ir erasure/erase_messages.sql
+
 -- Partitions of the outbox
 \ir partitions/partitions.sql
 \ir partitions/create_partitions.sql
