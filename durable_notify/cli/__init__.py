@@ -23,6 +23,7 @@ from . import (
     group,
     ingest,
     maintain,
+    operator_events,
     publish,
     read,
     reanchor,
@@ -96,6 +97,7 @@ for _command in (
     retention.topics,
     maintain.maintain,
     erase.erase,
+    operator_events.operator_events,
 ):
     cli.add_command(_command)
 

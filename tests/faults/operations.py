@@ -320,6 +320,7 @@ ASIDE: dict[str, Op] = {
     "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
     "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
     "delete_retention": call("delete_retention(%(more)s)", "access! removing"),
+    "set_operator_events": call("set_operator_events('loss')", "events!"),
     "set_record_age": call("set_record_age('audit', '1 year')", "ages!"),
     "arm": call("arm(%(t)s)"),
     "disarm": call("disarm(%(t)s)"),

@@ -23,7 +23,7 @@ BY_HAND = (
     "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
     " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
     " set_retention delete_retention retention_watermark set_record_age"
-    " erase erase_batch create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
+    " erase erase_batch set_operator_events operator_events create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name. Only
 #: the owner may call a private function that is not here.
