@@ -257,6 +257,18 @@ LOST_MESSAGES = (
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
+# Operator events
+
+SET_OPERATOR_EVENTS = "SELECT durable_notify.set_operator_events(%s::text, %s::text, %s)"
+OPERATOR_EVENTS = "SELECT kind, group_name, set_at, set_by FROM durable_notify.operator_events()"
+
+# Erasure
+
+ERASE_BATCH = (
+    "SELECT topic, upto_id, places::text FROM durable_notify.erase_batch("
+    "%s, %s::text[], %s::text, %s::bigint, %s, %s::text)"
+)
+
 # Maintenance
 
 MAY_MAINTAIN = (

@@ -19,9 +19,11 @@ from . import (
     consume,
     dead_letters,
     doctor,
+    erase,
     group,
     ingest,
     maintain,
+    operator_events,
     publish,
     read,
     reanchor,
@@ -94,6 +96,8 @@ for _command in (
     retention.lost_messages,
     retention.topics,
     maintain.maintain,
+    erase.erase,
+    operator_events.operator_events,
 ):
     cli.add_command(_command)
 

@@ -22,6 +22,7 @@ SET LOCAL check_function_bodies = off;
 \ir tables/retention.sql
 \ir tables/cluster.sql
 \ir tables/access.sql
+\ir tables/operator_events.sql
 
 -- Functions whose bodies hold settings: created once, and rewritten by the functions that set them
 \ir inlined/notify_policy.sql
@@ -175,6 +176,18 @@ SET LOCAL check_function_bodies = off;
 \ir retention/record_ages.sql
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
+
+-- Operator events: what happens to groups, as messages
+\ir operator_events/set_operator_events.sql
+\ir operator_events/operator_events.sql
+\ir operator_events/publish_event.sql
+\ir operator_events/publish_alarms.sql
+
+-- Erasure: what is kept of a key
+\ir erasure/erase.sql
+\ir erasure/erase_batch.sql
+\ir erasure/counts.sql
+\ir erasure/erase_messages.sql
 
 -- Partitions of the outbox
 \ir partitions/partitions.sql

@@ -133,6 +133,10 @@ def dropped(scene: Scene, rows: Rows) -> None:
         scene.facts.excused |= scene.of(4)
 
 
+def erased(scene: Scene, _rows: Rows) -> None:
+    scene.facts.excused |= scene.of(4, 5)
+
+
 def published(scene: Scene, rows: Rows) -> None:
     found = rows[0][0]
     scene.facts.committed.update(found if isinstance(found, list) else [found])
@@ -247,11 +251,11 @@ OPS: dict[str, Op] = {
     "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
     "ack last": settle(f"{ONE}, ARRAY[%(i8)s]", "L1 m8!", "m8", acked(8)),
     "ack late": settle("%(L2)s, ARRAY[%(i9)s]", "L2!", "m9", acked(9)),
-    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order", "m6 m7 m8"),
+    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order log", "m6 m7 m8"),
     "retry first": settle(
-        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order", "m6 m7"
+        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order log", "m6 m7"
     ),
-    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log", "m6"),
+    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log order", "m6"),
     "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!"),
     "release": call(
         "release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log order", waits="log order", ends="m6 m7 m8 m9"
@@ -284,6 +288,11 @@ OPS: dict[str, Op] = {
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
     "retry_now": of_group("retry_now(%(g)s, everything => true)"),
     "drop_retries": of_group("drop_retries(%(g)s, everything => true)", "log", effect=dropped),
+    "erase_batch": call(
+        "erase_batch('r', ARRAY[%(t)s])",
+        "removing! partitions group! order! log",
+        effect=erased,
+    ),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",
@@ -311,6 +320,7 @@ ASIDE: dict[str, Op] = {
     "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
     "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
     "delete_retention": call("delete_retention(%(more)s)", "access! removing"),
+    "set_operator_events": call("set_operator_events('loss')", "events!"),
     "set_record_age": call("set_record_age('audit', '1 year')", "ages!"),
     "arm": call("arm(%(t)s)"),
     "disarm": call("disarm(%(t)s)"),
@@ -318,7 +328,7 @@ ASIDE: dict[str, Op] = {
     "_disarm_topics": call("_disarm_topics(ARRAY[%(t)s])"),
     "orphans": call("_delete_orphans()", "log"),
     "_advance_watermark": call("_advance_watermark()", "watermark! log"),
-    "create_partitions": call("create_partitions()", "log"),
+    "create_partitions": call("create_partitions()", "log partitions!", waits="log"),
     "maintain_partitions": call("maintain_partitions()", "removing! log", waits="log"),
     "_analyze_stale": call("_analyze_stale()"),
     "measure": call("_measure_topic(%(t)s)", "progress! log", parts="kept"),
