@@ -161,7 +161,7 @@ async def test_a_handler_ends_before_the_application(dsn: str, conn: psycopg.Con
     @consumer.on("orders")
     async def handle(message: dn.AsyncMessage) -> None:
         begun.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(5):
             # The other is told to stop although this one still handles.
             while other.health().state != "stopping":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -170,7 +170,7 @@ async def test_a_handler_ends_before_the_application(dsn: str, conn: psycopg.Con
     @other.on("orders")
     async def handle_too(message: dn.AsyncMessage) -> None: ...
 
-    app = FastAPI(lifespan=lifespan(consumer, other))
+    app = FastAPI(lifespan=lifespan(other, consumer))
     async with client(app):
         dn.Publisher().publish(conn, "orders", 1)
         await begun.wait()
