@@ -46,14 +46,14 @@ class Pages(MessagesMixin, TransactionTestCase):
         assert [letter.id for letter in filtered.context["letters"]] == [self.ids[1]]
         nothing = self.client.get(LETTERS, {"error_type": "KeyError"})
         self.assertContains(nothing, "No dead letters")
-        self.assertContains(self.client.get(LETTERS, {"group": "nobody"}), "nobody")
+        self.assertContains(self.client.get(LETTERS, {"group": "gone"}), "gone")
 
     def test_one(self) -> None:
         page = self.client.get(f"{LETTERS}{self.ids[2]}/billing/")
         self.assertContains(page, "&lt;i&gt;cy")
         assert self.client.get(f"{LETTERS}99/billing/").status_code == 404
         assert self.client.get(f"{LETTERS}99/a/b/").status_code == 404
-        assert self.client.get(f"{LETTERS}99/nobody/").status_code == 404
+        assert self.client.get(f"{LETTERS}99/gone/").status_code == 404
 
     def test_redrive_and_discard(self) -> None:
         for action, message_id in zip(("redrive", "discard"), self.ids, strict=False):
@@ -78,7 +78,7 @@ class Pages(MessagesMixin, TransactionTestCase):
             paused = {group.name: group.paused_at for group in admin.groups(connection)}
             assert (paused["a/b"] is not None) == (state == "paused since")
             self.assertContains(page, state)
-        self.client.post(GROUPS, {"action": "pause", "group": "nobody"}, follow=True)
+        self.client.post(GROUPS, {"action": "pause", "group": "gone"}, follow=True)
 
     def test_permissions(self) -> None:
         user = User.objects.create_user("viewer", is_staff=True)
