@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,8 +17,9 @@ from durable_notify.brokers import endpoints
 from durable_notify.brokers.broker import Sent
 from durable_notify.brokers.endpoints import AsyncWebhookRelays, send_test_to
 from durable_notify.brokers.filters import contains
+from tests.support.cli import fails, good, run, start
 from tests.support.receiver import Answer, Receiver, receiving
-from tests.support.wait import wait_until, with_timeout
+from tests.support.wait import eventually, wait_until, with_timeout
 
 KEY = "k" * 32
 HERE = ("127.0.0.0/8",)
@@ -221,6 +223,46 @@ async def test_a_database_that_restarts(
         await wait_until(lambda: len(receiver.requests) >= 4 and bodies(receiver).count("2") >= 2)
     relays.stop()
     await with_timeout(task)
+
+
+def test_command_line(dsn: str, conn: Connection, receiver: Receiver) -> None:
+    def command(*words: str) -> str:
+        return good("webhook", *words, dsn=dsn).strip()
+
+    publish(conn, {"n": 1}, "t")
+    first = command(
+        "create", "shop", receiver.url, "t", "u", "--start", "1h", "--filter", '{"payload": {}}',
+        "--header", "x-shop=7", "--pause-after", "1d",
+    )  # fmt: skip
+    assert command("secret", "shop") == first
+    assert command("test", "shop", "--allow", HERE[0]) == "the endpoint accepted it"
+    receiver.requests[0].verify(first)
+    assert "No endpoints" not in command("list")
+    (row,) = json.loads(command("list", "--json"))
+    assert (row["name"], row["host"], row["topics"]) == ("shop", "127.0.0.1", ["t", "u"])
+    assert not {"url", "salt"} & row.keys()
+    assert "headers" not in row["options"]
+    command("change", "shop", "--topic", "t", "--timeout", "5")
+    second = command("rotate", "shop")
+    assert second != first
+    command("pause", "shop")
+    assert "paused for" in command("list")
+    command("resume", "shop")
+    serving = start("webhook", "serve", "--allow", HERE[0], dsn=dsn)
+    try:
+        eventually(lambda: len(receiver.requests) == 2)
+        receiver.requests[1].verify(second)
+        receiver.requests[1].verify(first)
+    finally:
+        serving.terminate()
+        _, errors = serving.communicate(timeout=20)
+    assert (serving.returncode, errors.decode().strip()) == (0, "ended: 1 sent")
+    command("delete", "shop", "--yes")
+    fails(run("webhook", "secret", "shop", dsn=dsn), 1, "there is no endpoint")
+    fails(run("webhook", "create", "a", "nowhere", "t", dsn=dsn), 2, "https://HOST/PATH")
+    env = {"DURABLE_NOTIFY_WEBHOOK_KEY": "short"}
+    fails(run("webhook", "create", "a", receiver.url, "t", dsn=dsn, **env), 2, "fewer than 32")
+    assert webhooks.endpoints(conn) == []
 
 
 JSON = [
