@@ -17,6 +17,7 @@ from ._async.consumer.several import run_async
 from ._async.maintenance import AsyncMaintenance
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
+from ._async.webhooks import AsyncWebhooks
 from ._core.leases import Ack, Reject, Retry
 from ._sync.admin import Admin
 from ._sync.consumer.consumer import Consumer
@@ -25,6 +26,7 @@ from ._sync.consumer.several import run
 from ._sync.maintenance import Maintenance
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
+from ._sync.webhooks import Webhooks
 from ._version import __version__
 from .errors import DurableNotifyError, InvalidArgument, LeaseLost
 from .groups import Group, RetryPolicy
@@ -41,6 +43,7 @@ __all__ = [
     "AsyncMessage",
     "AsyncPublisher",
     "AsyncReader",
+    "AsyncWebhooks",
     "Consumer",
     "DurableNotifyError",
     "Group",
@@ -56,6 +59,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Topic",
+    "Webhooks",
     "__version__",
     "errors",
     "models",

@@ -29,6 +29,8 @@ _CONSUMING = {
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
     "unsubscribe", "retry_now", "drop_retries",
+    "create_webhook", "change_webhook", "rotate_webhook_secret", "delete_webhook", "note_webhook",
+    "webhooks",
 }  # fmt: skip
 _MAINTAINING = {
     "maintain", "maintain_due", "maintain_begin", "maintain_steps", "maintain_step",

@@ -40,6 +40,9 @@ PREPARATIONS = """
             PERFORM durable_notify.subscribe(g, ARRAY['of.' || g || '.>']);
             PERFORM durable_notify.publish('of.' || g || '.one', '1');
         END IF;
+        IF 'webhook' = ANY (parts) THEN
+            PERFORM durable_notify.create_webhook(g, ARRAY[t], 'https://x');
+        END IF;
         ids := ARRAY(SELECT durable_notify.publish_many(
             t, array_fill('1'::jsonb, ARRAY[12]), keys));
         COMMIT;
@@ -293,6 +296,19 @@ OPS: dict[str, Op] = {
         "removing! partitions group! order! log",
         effect=erased,
     ),
+    "create_webhook": of_group("create_webhook(%(g)s, ARRAY[%(t)s], 'https://x')"),
+    "change_webhook": of_group(
+        """change_webhook(%(g)s, '{"timeout": 3}')""", needs="group", parts="webhook"
+    ),
+    "rotate_webhook_secret": of_group("rotate_webhook_secret(%(g)s)", parts="webhook"),
+    "delete_webhook": of_group(
+        "delete_webhook(%(g)s)",
+        "row! L1! L2! beat! active! job! inbox! order!",
+        ends="group m6 m7 m8 m9 job",
+        parts="webhook",
+        effect=deleted,
+    ),
+    "note_webhook": of_group("note_webhook(%(g)s, 'x', true)", parts="webhook"),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",

@@ -47,7 +47,8 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe unsubscribe discover configure pause resume claim settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries",
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries"
+        " create_webhook change_webhook rotate_webhook_secret delete_webhook note_webhook webhooks",
     ),
     **_decided(
         CONSUMERS | {"observer"},

@@ -61,7 +61,7 @@ GOOD = {
     "start_at": "'now'", "s0": "'3:3:'", "h0": "0", "s1": "NULL", "h1": "NULL", "p": "0", "xids": "'{}'",
     "tables": "'{}'", "hint": "'1'", "channel": "'c'", "writer": "'w'", "batch": "1", "pids": "'{1}'",
     "since": "'3:3:'", "passed": "'{}'", "until": "now()", "raw": "'r'", "after_id": "0", "upto_id": "9", "value": "'v'", "bad": "'[%]'",
-    "name": "'n'", "or_space": "true", "xid": "'9'", "key": "'k'", "data": "NULL", "headers": "'{}'",
+    "url": "'https://x'", "changes": "'{}'", "name": "'n'", "or_space": "true", "xid": "'9'", "key": "'k'", "data": "NULL", "headers": "'{}'",
 }  # fmt: skip
 #: What else is needed, to get on to the argument in question.
 BESIDES = {

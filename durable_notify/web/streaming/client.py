@@ -51,7 +51,9 @@ class Client:
         self._sending_since: float | None = None
 
     async def serve(self, gone: Awaitable[Any]) -> bool:
-        """Return True once the client has gone; False if it has to, because it may read no more.
+        """Return True once the client has gone; False if it has to go.
+
+        It has to if it may read no more, or the hub has ended, because the server stops.
 
         Raises:
             Behind: it is too slow.
@@ -60,18 +62,19 @@ class Client:
             asyncio.ensure_future(each)
             for each in (gone, self._send_all(), self._beat(), self._check_again())
         ]
+        end = self._cursor.end
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, end], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for task in done:
-                task.result()
+            for future in done - {end}:
+                future.result()
         except (Ended, HTTPException):
             return False
-        return True
+        return end not in done
 
     async def _send_all(self) -> None:
         async with aclosing(self._cursor.batches()) as batches:

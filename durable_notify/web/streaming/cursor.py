@@ -63,6 +63,11 @@ class Cursor:
         self._number: int | None = None
 
     @property
+    def end(self) -> asyncio.Future[None]:
+        """Done once there is nothing more to receive: its hub has ended."""
+        return self._hub.end
+
+    @property
     def is_live(self) -> bool:
         """Whether it has caught up."""
         return self._number is not None

@@ -106,6 +106,11 @@ class Hub:
         """Whether it reads no more."""
         return self._task.done()
 
+    @property
+    def end(self) -> asyncio.Future[None]:
+        """Done once it reads no more."""
+        return self._task
+
     def stop(self) -> None:
         """Stop reading."""
         self._task.cancel()
