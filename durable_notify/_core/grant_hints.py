@@ -21,7 +21,7 @@ _OBSERVING = {
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
     "lost_messages", "record_ages", "topic_storage",
     "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
-    "message_states",
+    "message_states", "bridges",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "settle",

@@ -170,7 +170,7 @@ NOTIFY_POLICY = "SELECT durable_notify.notify_policy(%s)"
 SET_NOTIFY_POLICY = "SELECT durable_notify.set_notify_policy(%s, %s)"
 AUDIT_ENTRIES = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
+    " details::text FROM durable_notify.audit_entries(%s, NULL, %s)"
 )
 REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
