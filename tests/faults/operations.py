@@ -296,11 +296,13 @@ OPS: dict[str, Op] = {
         "removing! partitions group! order! log",
         effect=erased,
     ),
-    "create_webhook": of_group("create_webhook(%(g)s, ARRAY[%(t)s], 'https://x')"),
+    "create_webhook": of_group(
+        "create_webhook(%(g)s, ARRAY[%(t)s], 'https://x')", ends="unmade", needs="group unmade"
+    ),
     "change_webhook": of_group(
         """change_webhook(%(g)s, '{"timeout": 3}')""", needs="group", parts="webhook"
     ),
-    "rotate_webhook_secret": of_group("rotate_webhook_secret(%(g)s)", parts="webhook"),
+    "rotate_webhook_secret": of_group("rotate_webhook_secret(%(g)s, '0')", parts="webhook"),
     "delete_webhook": of_group(
         "delete_webhook(%(g)s)",
         "row! L1! L2! beat! active! job! inbox! order!",
@@ -374,6 +376,7 @@ REFUSALS = {
     "topic": {"DN006"},
     "new": {"22023"},
     "job": {"22023"},
+    "unmade": {"22023"},
     "log": {"DN008"},
     **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},
 }

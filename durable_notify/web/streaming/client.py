@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from .events import Batch
 from .hub import Behind, Ended
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from .access import StreamAccess
     from .cursor import Cursor
-    from .events import Event
 
 __all__ = ["BEAT", "STALLED", "Client"]
 
@@ -39,7 +39,7 @@ class Client:
     def __init__(
         self,
         cursor: Cursor,
-        send: Callable[[list[Event]], Awaitable[None]],
+        send: Callable[[Batch], Awaitable[None]],
         authorize: Callable[[], Awaitable[StreamAccess]],
         recheck: float,
     ) -> None:
@@ -81,7 +81,7 @@ class Client:
             async for batch in batches:
                 await self._send_one(batch)
 
-    async def _send_one(self, batch: list[Event]) -> None:
+    async def _send_one(self, batch: Batch) -> None:
         async with self._one_at_a_time:
             self._sending_since = time.monotonic()
             await self._send(batch)
@@ -92,7 +92,7 @@ class Client:
             await asyncio.sleep(BEAT)
             since = self._sending_since
             if since is None:
-                await self._send_one([self._cursor.beat()])
+                await self._send_one(Batch([self._cursor.beat()]))
             elif self._cursor.is_behind or time.monotonic() - since > STALLED:
                 raise Behind
 

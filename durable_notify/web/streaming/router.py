@@ -86,13 +86,11 @@ def stream_router(
 
     router = StreamRouter(lifespan=closing(hubs))
     router.stats = hubs.stats
-    for path, endpoint, more in (
-        ("/events", stream_events, []), ("/messages", poll_messages, [_WAIT]),
+    for path, endpoint, about in (
+        ("/events", stream_events, _PARAMETERS), ("/messages", poll_messages, [*_PARAMETERS, _WAIT])
     ):  # fmt: skip
-        router.add_api_route(
-            path, endpoint, response_class=Response,
-            openapi_extra={"parameters": [*_PARAMETERS, *more]},
-        )  # fmt: skip
+        document = {"parameters": about}
+        router.add_api_route(path, endpoint, response_class=Response, openapi_extra=document)
     router.add_api_route("/durable-notify.js", client_script, include_in_schema=False)
     router.add_api_websocket_route("/socket", stream_socket)
     return router

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from .access import AuthorizeStream
-    from .events import Event
+    from .events import Batch
     from .hubs import Hubs
 
 __all__ = ["ServerSentEvents"]
@@ -47,9 +47,8 @@ class ServerSentEvents:
         topics, start = asked_by(request)
         access = await stream_access(request, self._authorize, topics)
 
-        async def write(events: list[Event]) -> None:
-            body = b"".join([event.sse for event in events])
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        async def write(batch: Batch) -> None:
+            await send({"type": "http.response.body", "body": batch.sse, "more_body": True})
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":
