@@ -17,6 +17,7 @@ from ._async.consumer.several import run_async
 from ._async.maintenance import AsyncMaintenance
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
+from ._async.scheduler import AsyncScheduler
 from ._core.leases import Ack, Reject, Retry
 from ._sync.admin import Admin
 from ._sync.consumer.consumer import Consumer
@@ -25,11 +26,13 @@ from ._sync.consumer.several import run
 from ._sync.maintenance import Maintenance
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
+from ._sync.scheduler import Scheduler
 from ._version import __version__
 from .errors import DurableNotifyError, InvalidArgument, LeaseLost
 from .groups import Group, RetryPolicy
 from .middleware import Middleware
 from .payloads import NewMessage
+from .schedules import Schedule
 from .topics import Topic
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "AsyncMessage",
     "AsyncPublisher",
     "AsyncReader",
+    "AsyncScheduler",
     "Consumer",
     "DurableNotifyError",
     "Group",
@@ -55,6 +59,8 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryPolicy",
+    "Schedule",
+    "Scheduler",
     "Topic",
     "__version__",
     "errors",
