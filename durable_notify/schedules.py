@@ -23,6 +23,9 @@ __all__ = ["Schedule", "ScheduleInfo", "Ticks"]
 
 MISSED = ("skip", "once", "all")
 
+#: The most messages that a schedule makes up for.
+MOST = 1000
+
 #: How late a tick may be and still be published although missed ones are skipped.
 LATE = timedelta(minutes=1)
 
@@ -65,8 +68,8 @@ class Schedule:
         check_topic(self.topic)
         if self.missed not in MISSED:
             raise InvalidArgument(f'missed is "skip", "once" or "all", not {self.missed!r}')
-        if not isinstance(self.max_missed, int) or not 1 <= self.max_missed <= 1000:
-            raise InvalidArgument(f"max_missed is 1 to 1000, not {self.max_missed!r}")
+        if not isinstance(self.max_missed, int) or not 1 <= self.max_missed <= MOST:
+            raise InvalidArgument(f"max_missed is 1 to {MOST}, not {self.max_missed!r}")
         self.ticks.next(datetime.now(UTC))
         if self.encoded().data is not None:
             raise InvalidArgument("the payload of a schedule is JSON, not bytes")

@@ -28,7 +28,7 @@ _OBSERVING = {
     "message_states",
 }  # fmt: skip
 _CONSUMING = {
-    "subscribe", "discover", "configure", "pause", "resume", "claim", "claim_alone", "settle",
+    "subscribe", "discover", "configure", "pause", "resume", "claim", "settle",
     "unacknowledged", "never_published", "once", "extend",
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",

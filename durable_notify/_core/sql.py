@@ -97,8 +97,8 @@ DISCOVER = "SELECT durable_notify.discover(%s, %s::text[])"
 CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim_alone("
-    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim("
+    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s, true)"
 )
 NEXT_DUE = "SELECT durable_notify.next_due(%s, %s::text[], %s)"
 ADVANCE_REPLAYS = "SELECT durable_notify.advance_replays(%s, %s::text[])"

@@ -91,9 +91,7 @@ SET LOCAL check_function_bodies = off;
 
 -- Claiming: a group's next batch, under a lease
 \ir claim/claim.sql
-\ir claim/claim_alone.sql
 \ir claim/topics_to_claim.sql
-\ir claim/claim_topic.sql
 \ir claim/claim_in_full.sql
 \ir claim/next_batch.sql
 \ir claim/take_deferred.sql
@@ -205,6 +203,7 @@ SET LOCAL check_function_bodies = off;
 \ir partitions/partitions.sql
 \ir partitions/create_partitions.sql
 \ir partitions/maintain_partitions.sql
+\ir partitions/record_times.sql
 \ir partitions/close.sql
 \ir partitions/unwanted.sql
 \ir partitions/truncate.sql

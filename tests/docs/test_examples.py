@@ -26,8 +26,9 @@ import durable_notify as dn
 from durable_notify import testing
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
-from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
+from tests.support.brokers import Nats, RabbitMQ, Redis
 from tests.support.cli import good
+from tests.support.kafka import kafka
 from tests.support.missing import install, need_package, need_program, skip_missing
 from tests.support.postgres import Postgres
 from tests.support.wait import eventually

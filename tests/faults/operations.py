@@ -235,8 +235,8 @@ OPS: dict[str, Op] = {
         ends="m9",
         needs="group topic",
     ),
-    "claim_alone": of_group(
-        "claim_alone(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a')",
+    "claim alone": of_group(
+        "claim(%(g)s, ARRAY[%(t)s], 100, '1 hour', 'a', alone => true)",
         "active! L2! order log",
         waits="group! active! log",
         ends="m9",

@@ -40,7 +40,6 @@ UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
 # None of these waits itself, but for publishing: that does as its caller likes.
 NO_PATIENCE = {
     "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "_arm_topics", "_disarm_topics",
-    "claim_alone",
 }  # fmt: skip
 # They look, or are called by others; the procedures maintain() and erase() are transactions of their own. empty_all() leaves
 # nothing to look at: see tests/admin/test_emptied.py.

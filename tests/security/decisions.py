@@ -47,7 +47,7 @@ MAY: dict[str, set[str]] = {
     **_decided({"reader"}, "read_from read latest browse topics log_id"),
     **_decided(
         CONSUMERS,
-        "subscribe unsubscribe discover configure pause resume claim claim_alone settle unacknowledged once extend release next_due renew_active"
+        "subscribe unsubscribe discover configure pause resume claim settle unacknowledged once extend release next_due renew_active"
         " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries",
     ),
     **_decided(

@@ -32,6 +32,7 @@ BEGIN
                             OR t.age > LEAST((t.policy).max_age, (t.policy).min_age)),
            (4, 0, 'maintain_partitions', t.name IS NULL),
            (5, 0, 'rewrite_partitions', t.name IS NULL),  -- not with the partitions: that would keep replays out for long
+           (5, 1, 'record_times', t.name IS NULL),
            (6, 0, 'statistics', t.name IS NULL),
            (7, 0, 'alarms', t.name IS NULL AND (EXISTS (SELECT FROM durable_notify.operator_event)
                                                 OR EXISTS (SELECT FROM durable_notify.operator_alarm)))) AS s (turn, ord, name, wanted)
