@@ -55,8 +55,8 @@ class ScheduleAdmin:
         """Return the schedules whose topics you may publish to, the next one first."""
         rows = fetch_alone(connection, sql.SCHEDULES, ())
         return [
-            ScheduleInfo(*row[:2], readable(row[2]), row[3], readable(row[4]), *row[5:])
-            for row in rows
+            ScheduleInfo(name, topic, readable(payload), key, readable(headers), *rest)
+            for name, topic, payload, key, headers, *rest in rows
         ]
 
     def pause_schedule(self, connection: Publishable, name: str) -> None:

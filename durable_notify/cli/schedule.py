@@ -44,7 +44,7 @@ def schedule() -> None:
 @click.option("--max-missed", type=click.IntRange(1, 1000), default=100, show_default=True,
               help="With --missed all: at most the newest so many.")  # fmt: skip
 @pass_database
-def set_it(database: Database, name: str, topic: str, payload: str, **options: Any) -> None:
+def set_it(database: Database, /, name: str, topic: str, payload: str, **options: Any) -> None:
     """Set the schedule NAME: publish PAYLOAD, which is JSON, to TOPIC."""
     try:
         content = parse_json(payload)

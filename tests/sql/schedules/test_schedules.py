@@ -1,4 +1,4 @@
-"""Schedules in the database: each tick is published once, whoever tries, and however it ends."""
+"""Schedules in the database: each tick is published once, by one of the sessions that try."""
 
 from __future__ import annotations
 
