@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
+_SCHEDULING = {
+    "set_schedule", "publish_ticks", "schedules", "run_schedule", "pause_schedule",
+    "resume_schedule", "delete_schedule",
+}  # fmt: skip
 _READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
@@ -56,6 +60,8 @@ def to_call(query: str, params: Sequence[Any]) -> str | None:
     first = params[0] if params and isinstance(params[0], str) else None
     if name in _PUBLISHING:
         return f"--publish {shlex.quote(first or 'TOPIC')}"
+    if name in _SCHEDULING:  # the first argument is the schedule's name
+        return "--publish TOPIC"
     if name in _CONSUMING:
         return to_consume(["TOPIC"], first or "GROUP")
     if name in _READING:

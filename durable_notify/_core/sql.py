@@ -257,6 +257,27 @@ LOST_MESSAGES = (
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
+# Schedules
+
+NOW = "SELECT pg_catalog.clock_timestamp()"
+SET_SCHEDULE = (
+    "SELECT durable_notify.set_schedule(%s::text, %s::text, %s::jsonb, %s::text, %s::interval,"
+    " %s::text, %s::timestamptz, %s::text, %s::jsonb, %s::text, %s, %s::text)"
+)
+SCHEDULES = (
+    "SELECT name, topic, payload::text, key, headers::text, cron, every, time_zone, missed,"
+    " max_missed, program, next_at, last_at, last_id, paused_at, seconds"
+    " FROM durable_notify.schedules()"
+)
+PUBLISH_TICKS = (
+    "SELECT durable_notify.publish_ticks(%s::text, %s::timestamptz, %s::timestamptz[],"
+    " %s::timestamptz)"
+)
+PAUSE_SCHEDULE = "SELECT durable_notify.pause_schedule(%s::text)"
+RESUME_SCHEDULE = "SELECT durable_notify.resume_schedule(%s::text, %s::timestamptz)"
+DELETE_SCHEDULE = "SELECT durable_notify.delete_schedule(%s::text)"
+RUN_SCHEDULE = "SELECT durable_notify.run_schedule(%s::text)"
+
 # Operator events
 
 SET_OPERATOR_EVENTS = "SELECT durable_notify.set_operator_events(%s::text, %s::text, %s)"

@@ -32,6 +32,7 @@ from . import (
     retention,
     retries,
     run,
+    schedule,
     server,
     status,
     torture,
@@ -99,6 +100,7 @@ for _command in (
     maintain.maintain,
     erase.erase,
     operator_events.operator_events,
+    schedule.schedule,
 ):
     cli.add_command(_command)
 

@@ -24,6 +24,7 @@ SET LOCAL check_function_bodies = off;
 \ir tables/access.sql
 \ir tables/operator_events.sql
 \ir tables/webhooks.sql
+\ir tables/schedules.sql
 
 -- Functions whose bodies hold settings: created once, and rewritten by the functions that set them
 \ir inlined/notify_policy.sql
@@ -177,6 +178,15 @@ SET LOCAL check_function_bodies = off;
 \ir retention/record_ages.sql
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
+
+-- Schedules: messages that are published again and again
+\ir schedules/set_schedule.sql
+\ir schedules/publish_ticks.sql
+\ir schedules/run_schedule.sql
+\ir schedules/pause_schedule.sql
+\ir schedules/resume_schedule.sql
+\ir schedules/delete_schedule.sql
+\ir schedules/schedules.sql
 
 -- Operator events: what happens to groups, as messages
 \ir operator_events/set_operator_events.sql

@@ -55,6 +55,7 @@ PREPARATIONS = """
         tokens[2] := (SELECT min(c.token) FROM durable_notify.claim(g, ARRAY[t], 1, '1h', 'a') c);
         COMMIT;
         UPDATE durable_notify.lease SET deadline = 'epoch' WHERE token = tokens[2];
+        PERFORM durable_notify.set_schedule(t, t, '1', NULL, '1 hour', 'UTC', '2000-01-01');
         -- What is to be pruned.
         INSERT INTO durable_notify.audit (at, action, group_name) VALUES ('2000-01-01', 'x', g);
         INSERT INTO durable_notify.dedup (topic, dedup_key, until) VALUES (t, 'old', '2000-01-01');
@@ -338,6 +339,20 @@ ASIDE: dict[str, Op] = {
     "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
     "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
     "delete_retention": call("delete_retention(%(more)s)", "access! removing"),
+    "set_schedule": call(
+        "set_schedule(%(t)s, %(t)s, '2', NULL, '1 hour', 'UTC', '2000-01-01')", "schedule!"
+    ),
+    "publish_ticks": call(
+        "publish_ticks(%(t)s, '2000-01-01', '{2000-01-01}', '2100-01-01')",
+        "schedule log",
+        waits="log",
+    ),
+    "run_schedule": call("run_schedule(%(t)s)", "log", needs="schedule"),
+    "pause_schedule": call("pause_schedule(%(t)s)", "schedule!", needs="schedule"),
+    "resume_schedule": call("resume_schedule(%(t)s, '2100-01-01')", "schedule!", needs="schedule"),
+    "delete_schedule": call(
+        "delete_schedule(%(t)s)", "schedule!", ends="schedule", needs="schedule"
+    ),
     "set_operator_events": call("set_operator_events('loss')", "events!"),
     "set_record_age": call("set_record_age('audit', '1 year')", "ages!"),
     "arm": call("arm(%(t)s)"),
@@ -377,6 +392,7 @@ REFUSALS = {
     "new": {"22023"},
     "job": {"22023"},
     "unmade": {"22023"},
+    "schedule": {"22023"},
     "log": {"DN008"},
     **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},
 }

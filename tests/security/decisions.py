@@ -37,7 +37,8 @@ MAY: dict[str, set[str]] = {
     **_decided(
         {"publisher"},
         "publish publish_many notify topic_of_channel _percent_encode"
-        " capture_begin capture capture_progress already_published",
+        " capture_begin capture capture_progress already_published"
+        " set_schedule publish_ticks run_schedule pause_schedule resume_schedule delete_schedule schedules",
     ),
     **_decided(
         {"inserter"},

@@ -106,6 +106,11 @@ PUBLISHER = (
     "SELECT durable_notify.capture('orders.eu', 'c', 'w', 1, '{{a}}', '{{1}}')",
     "SELECT durable_notify.capture_progress('orders.eu', 'c', 'w', now(), now(), 'gone')",
     "SELECT durable_notify.already_published('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
+    "SELECT durable_notify.set_schedule('s', 'orders.eu', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
+    "SELECT durable_notify.publish_ticks('s', '2000-01-01', '{{2000-01-01}}', '2100-01-01')",
+    "SELECT durable_notify.run_schedule('s'), durable_notify.pause_schedule('s')",
+    "SELECT durable_notify.resume_schedule('s', '2100-01-01'), durable_notify.schedules()",
+    "SELECT durable_notify.delete_schedule('s')",
 )
 MADE = "FROM durable_notify.create_webhook('g', '{{orders.eu}}', 'https://x')"
 CONSUMER = (
@@ -163,6 +168,7 @@ BEYOND = {
         "SELECT durable_notify.capture_progress('{topic}', 'c', 'w', now())",
         "SELECT durable_notify.already_published('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
+        "SELECT durable_notify.set_schedule('s', '{topic}', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
         "SELECT durable_notify._publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     ),
