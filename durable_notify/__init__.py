@@ -18,6 +18,7 @@ from ._async.maintenance import AsyncMaintenance
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
 from ._async.scheduler import AsyncScheduler
+from ._async.webhooks import AsyncWebhooks
 from ._core.leases import Ack, Reject, Retry
 from ._sync.admin import Admin
 from ._sync.consumer.consumer import Consumer
@@ -27,6 +28,7 @@ from ._sync.maintenance import Maintenance
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
 from ._sync.scheduler import Scheduler
+from ._sync.webhooks import Webhooks
 from ._version import __version__
 from .errors import DurableNotifyError, InvalidArgument, LeaseLost
 from .groups import Group, RetryPolicy
@@ -45,6 +47,7 @@ __all__ = [
     "AsyncPublisher",
     "AsyncReader",
     "AsyncScheduler",
+    "AsyncWebhooks",
     "Consumer",
     "DurableNotifyError",
     "Group",
@@ -62,6 +65,7 @@ __all__ = [
     "Schedule",
     "Scheduler",
     "Topic",
+    "Webhooks",
     "__version__",
     "errors",
     "models",

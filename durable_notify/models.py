@@ -266,7 +266,7 @@ class OpenPublisher:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BridgeInfo:
-    """A ``mirror`` (a topic to a channel), a ``watch`` (a table to a topic), or ``compat``.
+    """A ``mirror`` (topic to channel), ``capture`` (channel to topic), ``watch`` or ``compat``.
 
     For a watch, ``columns`` are those selected, None: all; ``with_old``: updates have old values.
     """

@@ -25,7 +25,7 @@ _OBSERVING = {
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
     "lost_messages", "record_ages", "topic_storage",
     "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
-    "message_states",
+    "message_states", "bridges",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "settle",
@@ -33,6 +33,8 @@ _CONSUMING = {
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
     "unsubscribe", "retry_now", "drop_retries",
+    "create_webhook", "change_webhook", "rotate_webhook_secret", "delete_webhook", "note_webhook",
+    "webhooks",
 }  # fmt: skip
 _MAINTAINING = {
     "maintain", "maintain_due", "maintain_begin", "maintain_steps", "maintain_step",

@@ -170,7 +170,7 @@ NOTIFY_POLICY = "SELECT durable_notify.notify_policy(%s)"
 SET_NOTIFY_POLICY = "SELECT durable_notify.set_notify_policy(%s, %s)"
 AUDIT_ENTRIES = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
+    " details::text FROM durable_notify.audit_entries(%s, NULL, %s)"
 )
 REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
@@ -366,6 +366,24 @@ ALREADY_PUBLISHED = (
 )
 CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
 CAPTURE_PROGRESS = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
+
+# Webhooks
+
+CREATE_WEBHOOK = (
+    "SELECT durable_notify.create_webhook("
+    "%s, %s::text[], %s, %s::jsonb, %s::text[], %s::jsonb, %s, %s::timestamptz)"
+)
+CHANGE_WEBHOOK = "SELECT durable_notify.change_webhook(%s, %s::jsonb)"
+ROTATE_WEBHOOK = (
+    "SELECT durable_notify.rotate_webhook_secret(%s, pg_catalog.make_interval(secs => %s))"
+)
+DELETE_WEBHOOK = "SELECT durable_notify.delete_webhook(%s)"
+NOTE_WEBHOOK = "SELECT durable_notify.note_webhook(%s, %s, %s)"
+WEBHOOKS = (
+    "SELECT name, url, topics, options::text, secrets, salt::text, secret_version,"
+    " old_secret_until, failing_since, failure, paused_at, created_at, changed_at, exclusive"
+    " FROM durable_notify.webhooks(%s)"
+)
 
 # Testing
 

@@ -40,6 +40,7 @@ from . import (
     watch,
     web,
     webhook,
+    webhook_endpoints,  # noqa: F401 - more commands of webhook
 )
 from . import errors as problems
 from .common import common

@@ -23,6 +23,7 @@ SET LOCAL check_function_bodies = off;
 \ir tables/cluster.sql
 \ir tables/access.sql
 \ir tables/operator_events.sql
+\ir tables/webhooks.sql
 \ir tables/schedules.sql
 
 -- Functions whose bodies hold settings: created once, and rewritten by the functions that set them
@@ -225,6 +226,14 @@ SET LOCAL check_function_bodies = off;
 \ir maintenance/orphans.sql
 \ir maintenance/analyze.sql
 \ir maintenance/discover_next.sql
+
+-- Webhooks: endpoints, each with a group of its own
+\ir webhooks/create_webhook.sql
+\ir webhooks/change_webhook.sql
+\ir webhooks/rotate_webhook_secret.sql
+\ir webhooks/delete_webhook.sql
+\ir webhooks/note_webhook.sql
+\ir webhooks/webhooks.sql
 
 -- The cluster in which the outbox was written, and moving to another one
 \ir cluster/identity.sql

@@ -23,5 +23,5 @@ BEGIN
     END LOOP;
 END
 $block$;
-DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.group_pattern,
+DROP TABLE durable_notify.webhook, durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.group_pattern,
     durable_notify.active_consumer, durable_notify.rate_bucket, durable_notify.consumer_group;

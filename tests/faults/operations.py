@@ -40,6 +40,9 @@ PREPARATIONS = """
             PERFORM durable_notify.subscribe(g, ARRAY['of.' || g || '.>']);
             PERFORM durable_notify.publish('of.' || g || '.one', '1');
         END IF;
+        IF 'webhook' = ANY (parts) THEN
+            PERFORM durable_notify.create_webhook(g, ARRAY[t], 'https://x');
+        END IF;
         ids := ARRAY(SELECT durable_notify.publish_many(
             t, array_fill('1'::jsonb, ARRAY[12]), keys));
         COMMIT;
@@ -294,6 +297,21 @@ OPS: dict[str, Op] = {
         "removing! partitions group! order! log",
         effect=erased,
     ),
+    "create_webhook": of_group(
+        "create_webhook(%(g)s, ARRAY[%(t)s], 'https://x')", ends="unmade", needs="group unmade"
+    ),
+    "change_webhook": of_group(
+        """change_webhook(%(g)s, '{"timeout": 3}')""", needs="group", parts="webhook"
+    ),
+    "rotate_webhook_secret": of_group("rotate_webhook_secret(%(g)s, '0')", parts="webhook"),
+    "delete_webhook": of_group(
+        "delete_webhook(%(g)s)",
+        "row! L1! L2! beat! active! job! inbox! order!",
+        ends="group m6 m7 m8 m9 job",
+        parts="webhook",
+        effect=deleted,
+    ),
+    "note_webhook": of_group("note_webhook(%(g)s, 'x', true)", parts="webhook"),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",
@@ -373,6 +391,7 @@ REFUSALS = {
     "topic": {"DN006"},
     "new": {"22023"},
     "job": {"22023"},
+    "unmade": {"22023"},
     "schedule": {"22023"},
     "log": {"DN008"},
     **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},

@@ -21,7 +21,7 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 #: What the owner does to groups, topics and roles.
 BY_HAND = (
     "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
-    " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
+    " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch"
     " set_retention delete_retention retention_watermark set_record_age"
     " erase erase_batch set_operator_events operator_events create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
@@ -48,13 +48,15 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe unsubscribe discover configure pause resume claim settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries",
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries"
+        " create_webhook change_webhook rotate_webhook_secret delete_webhook note_webhook webhooks",
     ),
     **_decided(
         CONSUMERS | {"observer"},
         "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries"
         " retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
+    "bridges": {"observer"},
     **_decided(
         CONSUMERS | {"reader"},
         "_doorbell_class _topic_mark _try_doorbell _release_doorbell arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",

@@ -61,6 +61,7 @@ GOOD = {
     "start_at": "'now'", "s0": "'3:3:'", "h0": "0", "s1": "NULL", "h1": "NULL", "p": "0", "xids": "'{}'",
     "tables": "'{}'", "hint": "'1'", "channel": "'c'", "writer": "'w'", "batch": "1", "pids": "'{1}'",
     "since": "'3:3:'", "passed": "'{}'", "until": "now()", "raw": "'r'", "after_id": "0", "upto_id": "9", "value": "'v'", "bad": "'[%]'",
+    "url": "'https://x'", "changes": "'{}'",
     "name": "'n'", "or_space": "true", "xid": "'9'", "key": "'k'", "data": "NULL", "headers": "'{}'",
     "cron": "NULL", "every": "'1 hour'", "time_zone": "'UTC'", "next_at": "'2100-01-01'", "due": "'2000-01-01'", "ticks": "'{2000-01-01}'",
 }  # fmt: skip

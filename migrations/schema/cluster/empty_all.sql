@@ -17,7 +17,7 @@ BEGIN
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
        AND c.relname <> ALL ('{schema_version,access,topic_retention,record_age,topic_notify_policy,topic_mirror,partition_settings,capture,operator_event,schedule}'::text[])
-       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription}'::text[]));
+       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription,webhook}'::text[]));
     LOOP
         -- Trap: a session that waits for a lock while it holds others can block one that holds what it
         -- waits for, such as a claim.
