@@ -48,13 +48,18 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupFailing:
-    """Messages of a group have begun to fail again and again, or no message does so any more."""
+    """Messages of a group have begun to fail again and again, or no message does so any more.
+
+    ``attempts``: of the one that has failed most often; ``held``: how many of the messages a
+    consumer has held for an hour, such as a relay whose endpoint is down.
+    """
 
     group: str
     topic: str
     state: Literal["began", "ended"]
     messages: int | None = None
     attempts: int | None = None
+    held: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
