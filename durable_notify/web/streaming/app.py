@@ -82,6 +82,7 @@ def streams(
         lifespan=_closing(hubs),
     )
     app.state.stats = hubs.stats
+    app.state.durable_notify = True  # so that the lifespan of its host ends it
     return app
 
 
