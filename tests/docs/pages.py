@@ -6,6 +6,7 @@
   ``> `` continue them, the others are what they print.
 - ``text`` right after a ``python`` or ``sql`` block: what that prints. ``...`` stands for anything.
 - ``<!-- file: NAME -->`` above a block: it is written to that file instead.
+- ``<!-- from: PATH -->`` above a block: it is a part of that file, word for word, and not run.
 - ``<!-- not run: REASON -->`` above a block: it is shown only.
 
 Blocks of other languages, or of none, are not run.
@@ -23,6 +24,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ CHECKOUT = Path(__file__).parents[2]
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted(CHECKOUT.glob("docs/*.md"))]
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>file|not run): (?P<value>[^\n]+?) -->\n+)?"
+    r"^(?:<!-- (?P<mark>file|from|not run): (?P<value>[^\n]+?) -->\n+)?"
     r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -106,6 +108,9 @@ class Runner:
         """Run one block; it must not fail, and print what the page says."""
         if block.mark == "not run":
             return
+        if block.mark == "from":
+            assert is_quoted(block), f"{block} is not a part of {block.value}"
+            return
         if block.mark == "file":
             assert block.value is not None
             target = self.folder / block.value
@@ -155,6 +160,15 @@ class Runner:
         )
         assert done.returncode == 0, f"{block} failed:\n{done.stdout}"
         return done.stdout
+
+
+def is_quoted(block: Block) -> bool:
+    """Whether a block is a part of the file that it names, but for the indent."""
+    assert block.value is not None
+    lines = (CHECKOUT / block.value).read_text(encoding="utf-8").splitlines(keepends=True)
+    count = block.text.count("\n")
+    parts = ("".join(lines[n : n + count]) for n in range(len(lines)))
+    return any(textwrap.dedent(part) == block.text for part in parts)
 
 
 def commands(block: Block) -> tuple[str, str]:

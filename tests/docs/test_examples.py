@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import importlib.util
 import json
 import os
-import queue
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import psycopg
 import pytest
@@ -25,75 +17,13 @@ import pytest
 import durable_notify as dn
 from durable_notify import testing
 from durable_notify.embedded import environment
-from tests.docs.pages import CHECKOUT
 from tests.support.brokers import Nats, RabbitMQ, Redis
 from tests.support.cli import good
+from tests.support.examples import EXAMPLES, left, loaded, publish, query, started
 from tests.support.kafka import kafka
 from tests.support.missing import install, need_package, need_program, skip_missing
 from tests.support.postgres import Postgres
 from tests.support.wait import eventually
-
-EXAMPLES = CHECKOUT / "examples"
-
-
-def publish(dsn: str, topic: str, *payloads: Any) -> None:
-    with psycopg.connect(dsn) as connection:
-        dn.Publisher().publish_many(connection, topic, payloads)
-
-
-def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn) as connection:
-        return connection.execute(text.encode()).fetchall()
-
-
-def left(dsn: str, group: str) -> list[tuple[int | None, ...]]:
-    """What a group has not handled: unread, deferred, leased, dead."""
-    with psycopg.connect(dsn) as connection:
-        return [
-            (line.unread, line.deferred, line.leased, line.dead)
-            for line in dn.Admin().status(connection)
-            if line.group == group
-        ]
-
-
-class Program:
-    """A program that runs beside the test; its lines can be waited for."""
-
-    def __init__(self, *command: str | Path, dsn: str, cwd: Path) -> None:
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=os.environ | {"DURABLE_NOTIFY_DSN": dsn},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            for line in output:
-                self._lines.put(line.rstrip("\n"))
-
-    def line(self, timeout: float = 20.0) -> str:
-        return self._lines.get(timeout=timeout)
-
-    def end(self) -> int:
-        """Stop it as an operator does."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-
-@contextlib.contextmanager
-def started(*command: str | Path, dsn: str, cwd: Path = EXAMPLES) -> Iterator[Program]:
-    program = Program(*command, dsn=dsn, cwd=cwd)
-    try:
-        yield program
-    finally:
-        program.process.kill()
-        program.process.wait()
 
 
 def test_worker_is_killed_and_counts_each_payment_once(dsn: str) -> None:
@@ -125,77 +55,6 @@ def test_worker_stops_when_told(dsn: str) -> None:
         program.line()
         assert program.end() == 0
     assert left(dsn, "accounts") == [(0, 0, 0, 0)]
-
-
-@contextlib.contextmanager
-def loaded(name: str, dsn: str) -> Iterator[ModuleType]:
-    """The module of an example, which reads its DSN when it is imported."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DURABLE_NOTIFY_DSN", dsn)
-            spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[spec.name]
-
-
-@pytest.fixture
-def shop(dsn: str) -> Iterator[ModuleType]:
-    need_package("fastapi")
-    need_package("httpx")
-    with loaded("fastapi_app", dsn) as module:
-        yield module
-
-
-async def test_fastapi(shop: ModuleType, dsn: str) -> None:
-    import httpx
-
-    transport = httpx.ASGITransport(app=shop.app)
-    async with (
-        shop.app.router.lifespan_context(shop.app),
-        httpx.AsyncClient(transport=transport, base_url="http://shop") as client,
-    ):
-        created = await client.post("/orders", json={"item": "tea", "count": 2})
-        assert created.status_code == 201
-        order_id = created.json()["id"]
-        async with asyncio.timeout(20):
-            while not (order := (await client.get(f"/orders/{order_id}")).json())["confirmed"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        assert order == {"item": "tea", "count": 2, "confirmed": True}
-        refused = await client.post("/orders", json={"item": "tea", "count": 0})
-        assert refused.status_code == 422
-        assert (await client.get("/ready")).json() == {"ready": True, "why": []}
-        for user, status in (("ann", 403), ("ops", 200)):
-            page = await client.get("/queue/dead-letters", headers={"x-user": user})
-            assert page.status_code == status
-        client.headers["x-user"] = "ann"
-        stream = await client.get("/live/messages?topic=orders&start=beginning")
-        assert [m["payload"] for m in stream.json()["messages"]] == [{"order_id": order_id}]
-        async with shop.new_session() as work:
-            await testing.assert_published_async(
-                work, shop.orders, payload=shop.OrderPlaced(order_id=order_id), count=1
-            )
-    assert left(dsn, "confirmations") == [(0, 0, 0, 0)]
-    assert query(dsn, "SELECT count(*) FROM durable_notify.outbox") == [(1,)]
-
-
-def test_fastapi_needs_a_migrated_database(empty_dsn: str) -> None:
-    need_package("fastapi")
-
-    async def start(shop: ModuleType) -> None:
-        try:
-            async with shop.app.router.lifespan_context(shop.app):
-                pass
-        finally:
-            await shop.engine.dispose()
-
-    with loaded("fastapi_app", empty_dsn) as shop, pytest.raises(dn.errors.SchemaMissing):
-        asyncio.run(start(shop))
 
 
 def test_flask(dsn: str) -> None:

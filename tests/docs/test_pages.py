@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from durable_notify.embedded import environment
-from tests.docs.pages import CHECKOUT, PAGES, Runner, blocks
+from tests.docs.pages import CHECKOUT, PAGES, Block, Runner, blocks, is_quoted
 from tests.support.missing import node_with_pg
 from tests.support.postgres import Postgres
 
@@ -51,6 +51,17 @@ def test_every_page_can_be_reached(index: str) -> None:
     page = CHECKOUT / index
     linked = {target for target, _ in _LINK.findall(page.read_text(encoding="utf-8"))}
     assert {other.name for other in page.parent.glob("*.md")} - {page.name} <= linked
+
+
+def test_a_wrong_quote_is_seen() -> None:
+    def quote(text: str) -> Block:
+        path = "examples/price_cache.py"
+        return Block(CHECKOUT / "README.md", 1, "python", text, "from", path)
+
+    text = "self.prices: dict[str, float] = {}\nself._following: asyncio.Task[None] | None = None\n"
+    assert is_quoted(quote(text))
+    assert not is_quoted(quote(text.replace("float", "int")))
+    assert not is_quoted(quote(text + "more\n"))
 
 
 def anchors(page: Path) -> set[str]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -125,9 +125,12 @@ def serving(*command: str | Path, dsn: str, port: int) -> Iterator[Program]:
                 program.end()
 
 
-def post(port: int, path: str, numbers: range) -> list[Any]:
+def post(port: int, path: str, numbers: Iterable[int]) -> list[Any]:
     def one(number: int) -> Any:
-        answer = httpx.post(f"http://127.0.0.1:{port}{path}", json={"item": "tea", "count": number})
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}{path}",
+            json={"customer": "ann", "item": "tea", "count": number},
+        )
         return answer.raise_for_status().json()
 
     with ThreadPoolExecutor(4) as pool:
@@ -176,11 +179,11 @@ def test_gunicorn(dsn: str, conn: psycopg.Connection, tables: None) -> None:
 def test_uvicorn(dsn: str, conn: psycopg.Connection) -> None:
     """Each of two processes runs the lifespan, and has a consumer."""
     port = free_port()
-    command = ("uvicorn", "--workers", "2", "--port", str(port), "fastapi_app:app")
+    command = ("uvicorn", "--workers", "2", "--port", str(port), "order_service:app")
     with serving(*command, dsn=dsn, port=port) as program:
         eventually(lambda: listeners(dsn) == 2)
-        orders = [answer["id"] for answer in post(port, "/orders", range(1, 21))]
-        done = "SELECT count(*) FROM customer_order WHERE confirmed"
+        orders = [answer["id"] for answer in post(port, "/orders", [1] * 20)]
+        done = "SELECT count(*) FROM customer_order WHERE reserved"
         eventually(lambda: query(dsn, done) == [(len(orders),)])
         assert program.end() in {0, -signal.SIGTERM}
-    assert left(dsn, "confirmations") == [(0, 0, 0, 0)]
+    assert left(dsn, "stock") == [(0, 0, 0, 0)]
