@@ -301,7 +301,7 @@ def message(
     at = published_at or datetime.now(UTC)
     lease = Lease(0, {id: None}, 0.0)
     name, as_stored = check_topic(topic), (encoded.payload, encoded.data, encoded.headers)
-    row = (0, id, name, encoded.key, *as_stored, at, attempt)
+    row = (0, id, name, encoded.key, *as_stored, at, attempt, None)
     recorder: Any = _Recorder(connection)
     decoder = Decoder([topic])
     return RecordedMessage(row, lease, recorder, decoder.of(name), decoder.headers)
