@@ -215,7 +215,7 @@ class Recorded(PublishesOnFlush):
 async def frameworks(awaited: AsyncBoundPublisher, plain: BoundPublisher, it: Recorded) -> None:
     assert_type(await awaited.publish(orders, Placed(1), key="a"), int)
     assert_type(plain.publish("orders", {"order": 1}, delay=MINUTE), int)
-    assert_type(plain.publish_many(orders, [Placed(1), dn.NewMessage(Placed(2))]), list[int])
+    assert_type(plain.publish_many(orders, [Placed(1), Placed(2)]), list[int])
     plain.publish(orders, Placed(1), colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     it.publish_on_flush(orders, Placed(1), key="a")
     it.publish_on_flush(orders, lambda: Placed(1))
