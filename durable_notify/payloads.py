@@ -30,6 +30,7 @@ __all__ = [
     "JsonText",
     "NewMessage",
     "NewMessageOptions",
+    "PublishOptions",
     "Times",
     "as_json",
     "dedup_of",
@@ -82,6 +83,12 @@ class NewMessageOptions(TypedDict, total=False):
     ttl: Seconds | None
     dedup_key: str | None
     dedup_window: Seconds
+
+
+class PublishOptions(NewMessageOptions, total=False):
+    """The options of ``publish``."""
+
+    headers: Mapping[str, Any] | None
 
 
 class Times(NamedTuple):

@@ -182,14 +182,15 @@ class _Producer:
         self, message: BrokerMessage, report: Callable[[Any, Any], None]
     ) -> Outcome | None:
         """Give a message to the producer; return an outcome, or None: it reports later."""
-        headers = {**message.all_headers("ce_"), "content-type": message.content_type}
+        headers = message.all_headers("ce_")
+        headers["content-type"] = message.content_type
         while True:
             try:
                 self.client.produce(
                     message.route["topic"],
                     message.body,
                     message.route["key"].encode() or None,
-                    headers=[(name, value.encode()) for name, value in headers.items()],
+                    headers={name: value.encode() for name, value in headers.items()},
                     timestamp=int(message.published_at.timestamp() * 1000),
                     on_delivery=report,
                 )

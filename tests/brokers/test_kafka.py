@@ -193,3 +193,18 @@ async def test_offsets_of_the_topic_before(dsn: str, inlet: KafkaInlet) -> None:
     async with ingesting(dsn, inlet):
         await arrive(dsn, 3)
     assert sorted(published(dsn)) == [1, 2, 3]
+
+
+async def test_headers_that_come_twice(dsn: str, inlet: KafkaInlet) -> None:
+    headers = [("a", b"1"), ("a", b"2"), ("n", None), ("content-type", None)]
+    produce(inlet, b"1", key=b"k\n", headers=headers)
+    async with ingesting(dsn, inlet):
+        await arrive(dsn, 1)
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT key, headers FROM durable_notify.outbox"
+        ((key, kept),) = connection.execute(query).fetchall()
+    assert key is None
+    assert kept["a"] == ["1", "2"]
+    assert kept["n"] is None
+    assert kept["ingest-key"] == "k\n"
+    assert "the key has" in kept["ingest-error"]

@@ -169,6 +169,13 @@ async def test_fastapi(shop: ModuleType, dsn: str) -> None:
         assert order == {"item": "tea", "count": 2, "confirmed": True}
         refused = await client.post("/orders", json={"item": "tea", "count": 0})
         assert refused.status_code == 422
+        assert (await client.get("/ready")).json() == {"ready": True, "why": []}
+        for user, status in (("ann", 403), ("ops", 200)):
+            page = await client.get("/queue/dead-letters", headers={"x-user": user})
+            assert page.status_code == status
+        client.headers["x-user"] = "ann"
+        stream = await client.get("/live/messages?topic=orders&start=beginning")
+        assert [m["payload"] for m in stream.json()["messages"]] == [{"order_id": order_id}]
         async with shop.new_session() as work:
             await testing.assert_published_async(
                 work, shop.orders, payload=shop.OrderPlaced(order_id=order_id), count=1
