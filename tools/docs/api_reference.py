@@ -24,7 +24,10 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "publishing": (
         "Publishing",
         {
-            TOP: ("Publisher", "AsyncPublisher", "NewMessage", "Topic"),
+            TOP: (
+                "Publisher", "AsyncPublisher", "NewMessage", "Topic", "Schedule", "Scheduler",
+                "AsyncScheduler",
+            ),
             f"{TOP}.codecs": ("Codec", "JsonCodec", "Bytes", "JsonText"),
             f"{TOP}.asyncapi": (),
         },
@@ -51,6 +54,7 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         {
             TOP: ("Admin", "AsyncAdmin", "Maintenance", "AsyncMaintenance"),
             f"{TOP}.archive": (),
+            f"{TOP}.operator_events": (),
             f"{TOP}.diagnostics.doctor": (),
             f"{TOP}.diagnostics.probes": (),
         },
@@ -77,11 +81,25 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             f"{TOP}.integrations.otel": (),
         },
     ),
-    "web": ("Dashboard and streams", {f"{TOP}.web": ()}),
+    "frameworks": (
+        "Frameworks",
+        {
+            f"{TOP}.integrations.fastapi": (),
+            f"{TOP}.integrations.django": (),
+            f"{TOP}.integrations.django.tasks": (),
+            f"{TOP}.integrations.django.test": (),
+            f"{TOP}.integrations.sqlalchemy": (),
+        },
+    ),
+    "web": (
+        "Dashboard and streams",
+        {f"{TOP}.web": (), f"{TOP}.web.streaming.router": ("stream_router",)},
+    ),
     "bridges": ("Bridges", {f"{TOP}.bridge": ()}),
     "brokers": (
         "Relays and ingest",
         {
+            TOP: ("Webhooks", "AsyncWebhooks"),
             f"{TOP}.brokers.relay": (),
             f"{TOP}.brokers.ingest": ("AsyncIngest", "IncomingMessage", "Source"),
             f"{TOP}.brokers.broker": (

@@ -107,6 +107,7 @@ def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     stage.write(FOLDER / "pages")
     shutil.copy(CONFIG, FOLDER)
+    shutil.copy(CONFIG.with_name("site.css"), FOLDER / "pages")
     zensical = str(Path(sys.executable).with_name("zensical"))
     build = subprocess.run([zensical, "build", "--strict"], cwd=FOLDER, check=False)
     if build.returncode:

@@ -13,27 +13,6 @@ from pathlib import Path
 from tools.docs.stage import ROOT
 
 SCHEMA = ROOT / "migrations" / "schema"
-SUBJECTS = {
-    "publish": "Publishing",
-    "groups": "Groups and subscriptions",
-    "claim": "Claiming",
-    "settle": "Settling",
-    "retries": "Retries",
-    "dead_letters": "Dead letters",
-    "replay": "Replay and seek",
-    "reading": "Reading without a group",
-    "log": "The log",
-    "wakeups": "Wake-ups",
-    "retention": "Retention and archive",
-    "maintenance": "Maintenance",
-    "partitions": "Partitions",
-    "status": "Status and audit",
-    "access": "Rights",
-    "bridge": "Bridges",
-    "watch": "Watched tables",
-    "cluster": "Clusters and tests",
-}
-"""The subjects in the order of the reference: the folders of migrations/schema."""
 INTRODUCTION = """\
 Every function of the schema `durable_notify` that programs call, by subject. Call them with named
 arguments. [The database half](../docs/sql.md) shows how to use them, and has
@@ -80,6 +59,16 @@ def laid_out(signature: str) -> str:
         return text
     lists = re.compile(r"\(((?:[^()]|\([^()]*\))+)\)")
     return lists.sub(lambda found: "(\n  " + re.sub(r", (?=\w)", ",\n  ", found[1]) + "\n)", text)
+
+
+def subjects() -> dict[str, str]:
+    """Return the folders of functions, each with what install.sql says of it, in its order."""
+    text = (SCHEMA / "install.sql").read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for said, folder in re.findall(r"^-- (.+)\n\\ir (\w+)/", text, re.MULTILINE):
+        if folder not in {"tables", "inlined"}:
+            found[folder] = said
+    return found
 
 
 def functions() -> list[Function]:
@@ -177,9 +166,10 @@ def pages() -> dict[str, str]:
         "# SQL reference\n",
         INTRODUCTION,
     ]
-    for folder, title in SUBJECTS.items():
+    for folder, said in subjects().items():
+        title, _, about = said.partition(": ")
         mine = sorted((one for one in there if one.subject == folder), key=lambda one: one.name)
-        text = [f"# {title}\n"]
+        text = [f"# {title}\n", f"{about[:1].upper()}{about[1:]}.\n" if about else ""]
         for function in mine:
             text += entry(function, returns.get(function.name, ""))
         result[f"{folder}.md"] = "\n".join(text)
