@@ -17,6 +17,9 @@ python3 tasks.py audit     check these for known vulnerabilities, if a service i
 python3 tasks.py versions  run the tests on every supported PostgreSQL, or on those named
 python3 tasks.py django    run Django's tests on every supported Django, or on those named
 python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
+python3 tasks.py build     build the sdist and the wheel twice, and compare
+python3 tasks.py release   say what is missing for the release of a tag
+python3 tasks.py rehearse  rehearse a release in a throwaway clone
 python3 tasks.py bench     run the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        run what CI runs
 """
@@ -227,6 +230,18 @@ def upgrade(*arguments: str) -> None:
     run("python", "-m", "pytest", "-q", "--rootdir", str(old), *folders, cwd=old, **environment)
 
 
+def build(*arguments: str) -> None:
+    run("python", "tools/build.py", *arguments)
+
+
+def release(*arguments: str) -> None:
+    run("python", "-m", "tools.release", *arguments)
+
+
+def rehearse(*arguments: str) -> None:
+    run("python", "tools/rehearse.py", *arguments)
+
+
 def bench(*arguments: str) -> None:
     run("python", "benchmarks/run.py", *arguments)
 
@@ -244,8 +259,8 @@ def ci() -> None:
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
     "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
-    "docs": docs, "versions": versions, "django": django, "upgrade": upgrade, "bench": bench,
-    "ci": ci,
+    "docs": docs, "versions": versions, "django": django, "upgrade": upgrade, "build": build,
+    "release": release, "rehearse": rehearse, "bench": bench, "ci": ci,
 }  # fmt: skip
 
 

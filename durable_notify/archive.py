@@ -10,7 +10,6 @@ import abc
 import base64
 import contextlib
 import dataclasses
-import fcntl
 import filecmp
 import gzip
 import hashlib
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import quote
 
+from ._core.posix import lock_file
 from .errors import InvalidArgument
 from .topics import check_topics, matches
 
@@ -151,7 +151,7 @@ class _Files:
         """Remove unfinished files of killed processes. Files that are being written are locked."""
         for path in self.folder.glob("*/.*.part"):
             with contextlib.suppress(OSError), path.open("rb") as left:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(left)
                 path.unlink()
 
 
@@ -188,7 +188,7 @@ class _File(abc.ABC):
             self.unfinished = folder / f".{self.path.name}.{secrets.token_hex(8)}.part"
             self._raw = self.unfinished.open("xb")
             with contextlib.suppress(OSError):  # if files cannot be locked, none is tidied away
-                fcntl.flock(self._raw, fcntl.LOCK_EX)
+                lock_file(self._raw, wait=True)
             if self.unfinished.exists():
                 break
             self._raw.close()  # tidied away before it was locked

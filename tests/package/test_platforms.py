@@ -1,0 +1,77 @@
+"""What only POSIX has stands in one module; the rest loads without it, as on Windows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import CHECKOUT
+
+PACKAGE = CHECKOUT / "durable_notify"
+ONLY_POSIX = re.compile(
+    r"^\s*(?:import|from) (?:fcntl|pwd|grp|termios|tty|resource)\b"
+    r"|\b(?:register_at_fork|geteuid|getuid|sched_setaffinity|add_signal_handler|select\.poll)\b",
+    re.MULTILINE,
+)
+#: They need a server that is killed and stopped as POSIX does, and say so.
+SERVERS = {"embedded.py", "torture", "demo"}
+
+WINDOWS = """if True:
+    import importlib, os, pkgutil, select, signal, socket, sys
+    import alembic, asyncio, click, platformdirs, psycopg, rich, sqlalchemy, subprocess
+    for name in ("fcntl", "grp", "pwd", "resource", "termios", "tty"):
+        sys.modules[name] = None
+    gone = [(os, "register_at_fork"), (os, "fork"), (os, "geteuid"), (os, "getuid"),
+            (os, "sched_yield"), (select, "poll"), (select, "PIPE_BUF"), (socket, "AF_UNIX")]
+    gone += [(signal, f"SIG{name}") for name in ("KILL", "QUIT", "USR1", "STOP", "CONT", "HUP")]
+    for module, name in gone:
+        delattr(module, name)
+    import durable_notify
+    LEFT_OUT = ("durable_notify.torture", "durable_notify.demo", "durable_notify.migrations",
+                "durable_notify.integrations", "durable_notify.brokers", "durable_notify.web")
+    for found in pkgutil.walk_packages(durable_notify.__path__, "durable_notify."):
+        if not found.name.startswith(LEFT_OUT):
+            importlib.import_module(found.name)
+    from click.testing import CliRunner
+    from durable_notify import cli, embedded, errors
+    done = CliRunner().invoke(cli.main, ["migrate", "--sql"])
+    assert done.exit_code == 0, done.output
+    assert "CREATE TABLE durable_notify.outbox" in done.output
+    try:
+        embedded.shared_dsn()
+    except errors.EmbeddedError as error:
+        print(error)
+"""
+
+
+def test_posix_is_in_one_place() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if ONLY_POSIX.search(path.read_text(encoding="utf-8"))
+    }
+    assert {name for name in found if name.split("/")[0] not in SERVERS} == {"_core/posix.py"}
+
+
+def test_a_call_elsewhere_is_seen() -> None:
+    """Else the test above could not fail."""
+    assert ONLY_POSIX.search("x = 1\n    import fcntl\n")
+    assert ONLY_POSIX.search("os.register_at_fork(x)")
+
+
+def test_it_loads_without_posix() -> None:
+    command = [sys.executable, "-c", WINDOWS]
+    done = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The embedded PostgreSQL needs POSIX.")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/versions.md"])
+def test_the_pages_name_the_platforms(name: str) -> None:
+    text = Path(CHECKOUT / name).read_text(encoding="utf-8")
+    for word in ("Linux", "macOS", "Windows"):
+        assert word in text

