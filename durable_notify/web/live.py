@@ -25,8 +25,8 @@ __all__ = ["events"]
 
 #: How long to be silent at most, in seconds: proxies cut what is silent for longer.
 BEAT = 15.0
-#: The most streams, of all users and of one, so that no user takes them all. Beyond them, pages look
-#: at intervals: app.js does that by itself.
+#: The most streams, of all users and of one, so that no user takes them all. Beyond them, pages
+#: look at intervals: app.js does that by itself.
 STREAMS, OF_USER = 500, 100
 
 #: How many streams each user of each dashboard has open; within this process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -9,7 +10,8 @@ from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
 from ..access import Access, access_of
-from ..actions import ACTIONS_BY_NAME, Plan
+from ..actions import ACTIONS_BY_NAME
+from ..plans import Plan
 from ..site import page, site_of
 
 if TYPE_CHECKING:
@@ -45,11 +47,17 @@ async def act(request: Request) -> Response:
     done = None
     if confirmed:
         why = form.get("why", "").strip() or None
-        async with site.database.write(access.user) as connection:
-            done = await plan.do(connection, why)
+        done = await plan.do(partial(site.database.write, access.user), why)
         site.sampler.touch()
     return await page(
-        request, "action.html", access=access, name=name, action=action, plan=plan, done=done
+        request,
+        "action.html",
+        access=access,
+        name=name,
+        action=action,
+        plan=plan,
+        done=done,
+        why=form.get("why", ""),
     )
 
 
