@@ -25,7 +25,7 @@ CONNECTIONS = 4
 #: How long a request waits for a connection, in seconds.
 WAIT = 2.0
 #: How long a page's statement may take, in milliseconds, and that of a part of a page.
-READING, PART = 400, 150
+READING, PART = 400, 100
 #: How long a change may take, in milliseconds.
 WRITING = 30_000
 

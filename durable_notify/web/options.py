@@ -43,7 +43,7 @@ REMOVABLE = frozenset({"max_in_flight", "rate_limit"})
 async def configure(connection: Any, form: Form) -> Plan:
     """Return the plan of a change of options: of those that differ."""
     group = needed(form, "group")
-    infos = [each for each in await AsyncAdmin().groups(connection) if each.name == group]
+    infos = await AsyncAdmin().groups(connection, group)
     if not infos:
         raise HTTPException(404, f"There is no group {group!r}.")
     changes = _changes(form, infos[0])

@@ -1,15 +1,11 @@
 """The SQL that only the dashboard sends. JSON comes as text, with every digit."""
 
-from .._core import sql
-
 __all__ = [
     "AUDIT", "BLOCKED", "BLOCKING_SESSIONS", "BROWSE", "DEAD_COUNT", "DEAD_IDS", "DEAD_LETTERS",
-    "DEAD_TYPES", "LEASES", "LOSSES", "MESSAGE", "ONE_GROUP", "REPLAYS", "RETRIES", "RETRY_COUNT",
+    "DEAD_TYPES", "LEASES", "LOSSES", "MESSAGE", "REPLAYS", "RETRIES", "RETRY_COUNT",
     "SESSIONS", "STATES",
 ]  # fmt: skip
 
-#: One group: there may be hundreds, with a thousand topics each.
-ONE_GROUP = f"SELECT * FROM ({sql.GROUPS}) AS g WHERE g.name = %s"  # noqa: S608 - of constants
 BROWSE = """
 SELECT id, key, payload::text AS payload, data, headers::text AS headers, published_at, bytes,
        continue_before

@@ -37,7 +37,7 @@ EVERY = 5.0
 DOCTOR_EVERY = 60.0
 #: How long a statement of a look may take, in milliseconds. Of 300 groups that lag in each of 1,000
 #: topics, each elsewhere in 10,000,000 messages, it is 11 seconds.
-LOOKING = 30_000
+LOOKING = 60_000
 #: How many of what holds removal back are kept.
 BLOCKERS = 200
 #: How long a page waits for the first look, in seconds.

@@ -75,13 +75,8 @@ async def _check_topics(connection: Any, access: Access, plan: Plan, form: dict[
     if plan.topic is not None:
         topics = [plan.topic]
     else:
-        group = form.get("group")
-        topics = [
-            topic
-            for each in await AsyncAdmin().groups(connection)
-            if each.name == group
-            for topic in (*each.topics, *each.patterns)
-        ]
+        found = await AsyncAdmin().groups(connection, form.get("group", ""))
+        topics = [topic for each in found for topic in (*each.topics, *each.patterns)]
     if not topics or not all(access.sees(topic) for topic in topics):
         raise HTTPException(403, "This is also about topics that you may not see.")
 

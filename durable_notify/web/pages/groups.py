@@ -14,7 +14,7 @@ from ..access import Access, access_of
 from ..database import rows, rows_in_time
 from ..lists import listing
 from ..payloads import shown_error
-from ..queries import BLOCKED, BLOCKING_SESSIONS, ONE_GROUP, RETRIES, SESSIONS
+from ..queries import BLOCKED, BLOCKING_SESSIONS, RETRIES, SESSIONS
 from ..sample import Total, session_names
 from ..site import page, site_of
 from .overview import charts_of
@@ -84,8 +84,7 @@ async def _group_of(connection: Any, access: Access, name: str) -> GroupInfo:
     Raises:
         HTTPException: there is none.
     """
-    cursor = await connection.execute(ONE_GROUP, (name,))
-    found = [GroupInfo(*row) for row in await cursor.fetchall()]
+    found = await AsyncAdmin().groups(connection, name)
     if not found or not (access.sees_all or any(access.sees(each) for each in found[0].topics)):
         raise HTTPException(404, f"There is no group {name!r}, or you may not see it.")
     return dataclasses.replace(
