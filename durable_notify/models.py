@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 from .codecs import T
 from .errors import PayloadError
+from .operations import Erasure, OperatorEvents
 from .payloads import readable
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessGrant", "AuditEntry", "BlockedKey", "BridgeInfo", "DeadLetter", "DeadLetterFilter",
-    "GroupInfo", "Health", "LostMessages", "OpenPublisher", "PendingRetry", "ReadMessage",
-    "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention", "RetentionBlocker", "RetryCount",
-    "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
+    "Erasure", "GroupInfo", "Health", "LostMessages", "OpenPublisher", "OperatorEvents",
+    "PendingRetry", "ReadMessage", "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention",
+    "RetentionBlocker", "RetryCount", "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
 ]  # fmt: skip
 
 ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]

@@ -16,7 +16,7 @@ import json
 import logging
 import time
 import traceback
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .._async.admin import AsyncAdmin
@@ -80,7 +80,6 @@ ENOUGH = 5
 #: How long a broker may be silent before a warning, in seconds.
 SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Text(Decoder):
@@ -98,7 +97,9 @@ class _Text(Decoder):
         return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
 
 
-class _Consumer(AsyncConsumer):
+class RelayConsumer(AsyncConsumer):
+    """A consumer whose payloads stay as they are."""
+
     _decoder_class = _Text
 
 
@@ -130,6 +131,8 @@ class AsyncRelay:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
+    _consumer_class: type[AsyncConsumer[Any]] = RelayConsumer
+
     @old_spelling({"to": "broker_url", "batch": "batch_size", **INTERVALS}, of_group=True)
     def __init__(
         self,
@@ -145,14 +148,14 @@ class AsyncRelay:
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
-        self._broker: Broker = _broker(broker_url, webhook)
+        self._broker: Broker = self._make_broker(broker_url, webhook)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
         size = options.setdefault("batch_size", getattr(self._broker, "batch_size", 500))
         check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
         options.setdefault("prefetch", WORKERS * size)
         self._make = functools.partial(
-            _Consumer, dsn, topics=names, listen_dsn=listen_dsn, **options
+            self._consumer_class, dsn, topics=names, listen_dsn=listen_dsn, **options
         )
         self._dsn, self._group = dsn, as_group(group)
         self._consumer = self._make(group=self._group)
@@ -166,6 +169,14 @@ class AsyncRelay:
         self.sent = 0
         self.rejected = 0
 
+    def _make_broker(self, url: str, webhook: WebhookOptions | None) -> Broker:
+        kind = broker_class(url, "Relay")
+        if webhook is None:
+            return kind(url)  # type: ignore[no-any-return]
+        if not url.lower().startswith(("https:", "http:")):
+            raise InvalidArgument("webhook is for a relay to https:// only")
+        return kind(url, webhook)  # type: ignore[no-any-return]
+
     async def run(self) -> None:
         """Relay until ``stop()``, SIGTERM or SIGINT.
 
@@ -177,13 +188,20 @@ class AsyncRelay:
             InvalidArgument: the broker says that the URL or the mapping cannot work.
             psycopg.Error, SchemaError: as with a consumer.
         """
+        with on_signals(self.stop):
+            await self._run()
+
+    async def _prepare(self) -> None:
+        """Check that the broker can be reached, before anything is claimed."""
+        await unless_set(self._stopping, self._broker.connect(self._routes))
+        if not self._stopping.is_set():
+            await self._retry_of_new_group()
+
+    async def _run(self) -> None:
         workers: list[asyncio.Task[None]] = []
         try:
-            with on_signals(self.stop):
-                await unless_set(self._stopping, self._broker.connect(self._routes))
-                if self._stopping.is_set():
-                    return
-                await self._retry_of_new_group()
+            await self._prepare()
+            if not self._stopping.is_set():
                 await self._consumer.start()
                 workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
                 await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
@@ -373,26 +391,28 @@ class AsyncRelay:
 
     def _pack(self, message: AsyncMessage) -> BrokerMessage:
         """Return a message in the form to send. Raises ValueError if it has no such form."""
-        headers = dict(message.headers)
+        payload = message.payload
+        is_data = isinstance(payload, bytes)
+        kind = "application/octet-stream" if is_data else "application/json"
+        headers: dict[str, str] = {}
+        if message.headers:
+            headers = {name: str(value) for name, value in message.headers.items()}
+            kind = headers.pop("content-type", kind)
         if self._cloudevents:
-            body = _event(message)
-            kind = "application/cloudevents+json"
-            headers.pop("content-type", None)
+            body, kind = _event(message), "application/cloudevents+json"
             headers = {k: v for k, v in headers.items() if not k.startswith("ce_")}
         else:
-            is_data = isinstance(message.payload, bytes)
-            body = message.payload if is_data else message.payload.encode()
-            plain = "application/octet-stream" if is_data else "application/json"
-            kind = str(headers.pop("content-type", plain))
+            body = payload if is_data else payload.encode()
         published = message.published_at.astimezone(UTC)
-        micros = (published - _EPOCH) // _MICROSECOND
+        since = published - _EPOCH
+        micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
         return BrokerMessage(
             id=f"{message.id}-{micros}",
             topic=message.topic,
             key=message.key,
             body=body,
             content_type=kind,
-            headers={name: str(value) for name, value in headers.items()},
+            headers=headers,
             published_at=published,
             route=self._routes.of(message.topic, message.key, message.id),
             ordering_key=message._ordering_key,  # noqa: SLF001 - what its group keeps in order
@@ -432,15 +452,6 @@ class _Report:
                 self._settle(message, outcome)
             elif key is not None:
                 unknown.add(key)
-
-
-def _broker(url: str, webhook: WebhookOptions | None) -> Broker:
-    kind = broker_class(url, "Relay")
-    if webhook is None:
-        return kind(url)  # type: ignore[no-any-return]
-    if not url.lower().startswith(("https:", "http:")):
-        raise InvalidArgument("webhook is for a relay to https:// only")
-    return kind(url, webhook)  # type: ignore[no-any-return]
 
 
 def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:

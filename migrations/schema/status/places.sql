@@ -1,6 +1,6 @@
 CREATE FUNCTION durable_notify._places(max_count bigint) RETURNS TABLE (
     topic text, ord bigint, last_id bigint, asleep bigint, id integer, group_id integer, delivered_id bigint,
-    expired bigint, upto bigint, newer bigint, counted_from bigint, late boolean
+    expired bigint, upto bigint, newer bigint, counted_from bigint, first_id bigint, late boolean
 )
 LANGUAGE plpgsql STABLE
 SET enable_nestloop = off SET jit = off SET work_mem = '64MB' SET plan_cache_mode = force_custom_plan AS $function$
@@ -9,7 +9,8 @@ BEGIN
     -- The topics, in order (ord), with each subscription's place in them.
     --
     -- upto: the id that it has read up to. newer: how many messages are above that, counted up to
-    -- max_count, not if that is NULL; counted_from: the lowest of these, if there are more.
+    -- max_count, not if that is NULL; counted_from: the lowest of these, if there are more; first_id: if
+    -- there are no more.
     -- late: there may be unread messages below upto too, stragglers. They were not visible in what it
     -- has read up to (seen): their transactions were running then (the list of xip), or began later
     -- (at or past xmax). So look whether a transaction of the list has committed into the topic, and for
@@ -34,6 +35,7 @@ BEGIN
          CROSS JOIN LATERAL durable_notify._newest(t.topic, t.lowest, t.since, max_count) AS n)
     SELECT t.topic, t.ord, t.last_id, t.asleep, r.id, r.group_id, r.delivered_id, r.expired, r.upto, x.newer,
            CASE WHEN x.newer = max_count THEN -t.ids[x.newer] END AS counted_from,
+           CASE WHEN x.newer BETWEEN 1 AND max_count - 1 THEN -t.ids[x.newer] END AS first_id,
            r.in_stragglers OR r.upto > 0 AND r.upto >= durable_notify._closed_below(r.seen) AND (
                t.first_ids[x.later] <= r.upto OR max_count IS NULL AND x.later >= 1000000
                OR pg_catalog.pg_snapshot_xmin(r.seen) <> pg_catalog.pg_snapshot_xmax(r.seen)
@@ -123,5 +125,18 @@ BEGIN
             ' WHERE COALESCE(p.id, o.id) IS NOT NULL', run.source)
         USING run.topics, run.ords, run.ids, counted;
     END LOOP;
+END
+$function$;
+
+CREATE FUNCTION durable_notify._published_at(topic text, ids bigint[]) RETURNS TABLE (id bigint, published_at timestamptz)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $function$
+#variable_conflict use_column
+BEGIN
+    -- When messages of a topic were published. Trap: one scan for all of them; a probe for each, of
+    -- 300,000, took ten times as long.
+    RETURN QUERY
+    SELECT o.id, o.created_at FROM durable_notify.outbox o WHERE o.topic = _published_at.topic AND o.id = ANY (ids);
 END
 $function$;

@@ -153,6 +153,11 @@ FAULTS = {
         "ORDER BY f.id DESC LIMIT 1) AS p",
     ),
     "no other partition is asked": ("_first_after", "p.id IS NULL AND", "false AND"),
+    "the newest is the oldest": (
+        "_places",
+        "THEN -t.ids[x.newer] END AS first_id",
+        "THEN -t.ids[1] END AS first_id",
+    ),
     "only the newest transaction": ("_newest", "ROWS UNBOUNDED PRECEDING", "ROWS CURRENT ROW"),
 }
 
