@@ -22,7 +22,6 @@ from .sample import EMPTY, Sample, take_sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-    from typing import Any
 
     from ..diagnostics.findings import Finding
 
@@ -192,7 +191,7 @@ class Sampler:
             self.blockers = [RetentionBlocker(*row) for row in rows]
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[TimeoutConnection[Any]]:
+    def _connected(self) -> Iterator[TimeoutConnection]:
         wanted = settings(self._dsn, "web")
         with TimeoutConnection.connect(self._dsn, cursor_factory=OwnCursor, **wanted) as connection:
             connection.answer = LOOKING / 1000 + 10
