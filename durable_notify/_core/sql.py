@@ -90,7 +90,7 @@ GROUP_OPTIONS = (
     "SELECT g.order_by, g.exclusive, g.max_attempts,"
     " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
     " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
-    " g.rate_limit FROM durable_notify.groups() AS g WHERE g.name = %s"
+    " g.rate_limit FROM durable_notify.groups(%s) AS g"
 )
 NEVER_PUBLISHED = "SELECT durable_notify.never_published(%s, %s::text[])"
 DISCOVER = "SELECT durable_notify.discover(%s, %s::text[])"
@@ -155,7 +155,7 @@ GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
     " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
     " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
-    " FROM durable_notify.groups() ORDER BY name"
+    " FROM durable_notify.groups(%s) ORDER BY name"
 )
 PAUSE = "SELECT durable_notify.pause(%s)"
 RESUME = "SELECT durable_notify.resume(%s)"
