@@ -120,7 +120,7 @@ async def _replay(connection: Any, form: Form) -> Plan:
     try:
         rate = None if limit is None else float(limit)
     except ValueError as error:
-        raise HTTPException(400, f"The most a second is a number, not {limit!r}.") from error
+        raise HTTPException(400, f"The rate limit is a number, not {limit!r}.") from error
     total = await AsyncAdmin().start_replay(connection, group, topic, dry_run=True, **given)
 
     async def do(connection: Any, why: str | None) -> str:

@@ -45,8 +45,10 @@ DEAD_IDS = """
 SELECT message_id FROM durable_notify.dead_letters(%s, %s, %s::bigint[], %s, %s, %s, %s)
  ORDER BY dead_at, message_id
 """
+#: Trap: what follows the colon of a reason may quote a payload.
 DEAD_TYPES = """
-SELECT error ->> 'type' AS error_type, CASE WHEN error ->> 'type' IS NULL THEN reason END AS reason,
+SELECT error ->> 'type' AS error_type,
+       CASE WHEN error ->> 'type' IS NULL THEN split_part(reason, ':', 1) END AS reason,
        count(*) AS messages
   FROM durable_notify.dead_letters(%s, %s, max_messages => 100, max_scanned => %s)
  WHERE group_name IS NOT NULL

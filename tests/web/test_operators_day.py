@@ -78,7 +78,9 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     assert sorted(handle_all(dsn, poison=True)) == [1, 2]
 
     # The page of the group says why two messages are left: one failed, and one waits for it.
-    page.get_by_role("row", name="billing").get_by_role("link", name="billing").click()
+    row = page.get_by_role("row", name="billing")
+    expect(row.get_by_role("cell").nth(2)).to_have_text("2")
+    row.get_by_role("link", name="billing").click()
     row = page.get_by_role("region", name="Table of keys").get_by_role("row", name="customer-3")
     expect(row).to_contain_text(f"message {poisoned}: retry")
     expect(row).to_contain_text("ValueError: an order without an amount")
