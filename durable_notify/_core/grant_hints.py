@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
-_READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
+_READING = {"read", "read_from", "latest", "browse", "last_removed", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
