@@ -135,6 +135,10 @@ READ = (
     " FROM durable_notify.read(%s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"
 )
 READ_FROM = "SELECT s0::text, h0 FROM durable_notify.read_from(%s, %s, %s::timestamptz)"
+LAST_REMOVED = (
+    "SELECT removed_id, removed_xid::text, pg_catalog.pg_current_snapshot()::text"
+    " FROM durable_notify.last_removed(%s)"
+)
 LATEST = (
     "SELECT s0::text, h0, id, key, payload::text, data, headers::text, published_at"
     " FROM durable_notify.latest(%s)"
