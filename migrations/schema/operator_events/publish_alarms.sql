@@ -46,7 +46,8 @@ LANGUAGE sql STABLE AS $function$
     -- Groups, of those whose failing is published, with messages that have failed 5 times, or once less
     -- than makes them dead letters, and are to be tried again or are being tried. And with messages that a
     -- consumer has held for an hour: a relay whose endpoint is down waits, and counts no attempt. By topic,
-    -- how many of both, and how many are held for so long.
+    -- how many of both, and how many are held for so long. And endpoints of webhooks that have failed for 5
+    -- minutes, with an empty topic, also after they were paused for that.
     -- Trap: what has failed also counts while a consumer holds it. Otherwise a group would recover at each
     -- attempt.
     SELECT g.name, s.topic, pg_catalog.jsonb_build_object(
@@ -66,4 +67,10 @@ LANGUAGE sql STABLE AS $function$
        AND (f.held OR f.failed >= LEAST(5, GREATEST(1, g.max_attempts - 1)))
        AND NOT durable_notify._gets_operator_events(g.name)
      GROUP BY g.name, s.topic
+    UNION ALL
+    SELECT g.name, '', pg_catalog.jsonb_build_object('webhook', true)
+      FROM durable_notify.webhook w JOIN durable_notify.consumer_group g ON g.id = w.group_id
+     WHERE w.failing_since < pg_catalog.clock_timestamp() - interval '5 minutes'
+       AND EXISTS (SELECT FROM durable_notify.operator_event e WHERE e.kind = 'group_failing' AND e.group_name IN ('', g.name))
+       AND NOT durable_notify._gets_operator_events(g.name)
 $function$;

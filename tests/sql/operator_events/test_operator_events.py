@@ -233,6 +233,25 @@ def test_a_group_whose_consumer_waits(owner: Session) -> None:
     assert events(owner, "group_failing")[1]["state"] == "ended"
 
 
+def test_an_endpoint_that_fails(owner: Session) -> None:
+    """For 5 minutes; also after it was paused for that, until it works again."""
+    owner.run(
+        "INSERT INTO durable_notify.webhook (group_id, url, topics, failing_since)"
+        " SELECT id, 'https://a.example', '{t}', now() FROM durable_notify.consumer_group"
+    )
+    maintain(owner)
+    assert events(owner, "group_failing") == []
+    owner.run("UPDATE durable_notify.webhook SET failing_since = now() - interval '6 minutes'")
+    maintain(owner)
+    owner.run("SELECT durable_notify.pause('g')")
+    maintain(owner)
+    about = {"group": "g", "topic": None, "state": "began", "webhook": True}
+    assert events(owner, "group_failing") == [about]
+    owner.run("UPDATE durable_notify.webhook SET failing_since = NULL")
+    maintain(owner)
+    assert [event["state"] for event in events(owner, "group_failing")] == ["began", "ended"]
+
+
 def test_a_group_with_few_attempts_fails_before_the_last(owner: Session) -> None:
     owner.run("SELECT durable_notify.configure('g', '{\"max_attempts\": 2}')")
     owner.publish()
