@@ -301,7 +301,7 @@ class AsyncAdmin(
     ) -> int:
         """Rewind a group in a topic, and return how many messages are redelivered.
 
-        It is a :meth:`seek` that never moves the group forward.
+        It is a ``seek`` that never moves the group forward.
 
         Args:
             after: redeliver every message with a higher id; 0: from the beginning.

@@ -53,6 +53,13 @@ def test_every_entry_is_public_and_documented() -> None:
                     assert inspect.getdoc(thing), f"{module}.{name}"
 
 
+def test_docstrings_are_markdown() -> None:
+    """The site, editors and llms-full.txt read them so: no roles, and no ``::`` before a block."""
+    for path in (CHECKOUT / "durable_notify").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"::$|(?<!\w):[a-z]+:`", text, re.MULTILINE), path
+
+
 def test_sql_functions_are_those_of_the_database(conn: psycopg.Connection) -> None:
     query = """
         SELECT p.proname, p.prokind = 'p', COALESCE(g.actions, '{}'), (

@@ -64,11 +64,11 @@ def laid_out(signature: str) -> str:
 def subjects() -> dict[str, str]:
     """Return the folders of functions, each with what install.sql says of it, in its order."""
     text = (SCHEMA / "install.sql").read_text(encoding="utf-8")
-    found: dict[str, str] = {}
-    for said, folder in re.findall(r"^-- (.+)\n\\ir (\w+)/", text, re.MULTILINE):
-        if folder not in {"tables", "inlined"}:
-            found[folder] = said
-    return found
+    return {
+        folder: said
+        for said, folder in re.findall(r"^-- (.+)\n\\ir (\w+)/", text, re.MULTILINE)
+        if folder not in {"tables", "inlined"}
+    }
 
 
 def functions() -> list[Function]:

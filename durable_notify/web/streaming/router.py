@@ -1,8 +1,6 @@
 """Streams as a router of FastAPI, with its dependencies and its OpenAPI document.
 
-::
-
-    app.include_router(stream_router(dsn, authorize=authorize), prefix="/live")
+app.include_router(stream_router(dsn, authorize=authorize), prefix="/live")
 """
 
 from __future__ import annotations
