@@ -33,7 +33,7 @@ from urllib.parse import quote
 
 from psycopg import pq
 
-from durable_notify._core.posix import IS_POSIX, Account, is_root, lock_file, nobody
+from durable_notify._core.posix import IS_POSIX, Account, is_root, lock_file, unprivileged
 from durable_notify.errors import EmbeddedError
 
 __all__ = [
@@ -99,7 +99,7 @@ class Server:
         self.port = _free_port() if port == 0 else (port or 5432)
         self.sockets = _socket_folder(self.base)
         self._bindir = bindir
-        self._account = nobody() if is_root() else None
+        self._account = unprivileged() if is_root() else None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 

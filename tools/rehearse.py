@@ -61,12 +61,23 @@ def date(clone: Path) -> None:
     path.write_text(text.replace(f"## {__version__} (unreleased)", f"## {__version__} ({today})"))
 
 
+def find(version: str) -> str | None:
+    """Find a Python: on the PATH, or one that pyenv has installed."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}*/bin/python{version}"))
+    on_path = shutil.which(f"python{version}")
+    for found in (on_path, *map(str, pyenv)):
+        # A shim of pyenv is there for versions that are not selected, and fails.
+        if found and not subprocess.run([found, "-V"], capture_output=True, check=False).returncode:
+            return found
+    return None
+
+
 def install(dist: Path, folder: Path) -> list[str]:
     """Install the wheel in clean environments, and use it; return the Pythons."""
     (wheel,) = dist.glob("*.whl")
     tried = []
     for version in PYTHONS:
-        python = shutil.which(f"python{version}")
+        python = find(version)
         if python is None:
             print(f"Python {version}: NOT FOUND, not tried", flush=True)
             continue

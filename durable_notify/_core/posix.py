@@ -6,7 +6,7 @@ import os
 import select
 import sys
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 try:
     import fcntl
@@ -19,11 +19,11 @@ else:
     IS_POSIX = True
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "IS_POSIX", "PIPE_BUF", "Account", "after_fork", "is_appending", "is_root", "key_by_key",
-    "lock_file", "nobody", "poll", "unread",
+    "lock_file", "poll", "unprivileged", "unread", "wait_readable",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def is_root() -> bool:
     return IS_POSIX and os.geteuid() == 0
 
 
-def nobody() -> Account:
+def unprivileged() -> Account:
     """Return the user as whom programs run that refuse to run as root."""
     return pwd.getpwnam("nobody")
 
@@ -85,6 +85,17 @@ def poll(descriptor: int, events: int, timeout: float | None) -> int:
     poller.register(descriptor, events)
     found = poller.poll(None if timeout is None else timeout * 1000)
     return found[0][1] if found else 0
+
+
+def wait_readable(files: Sequence[Any], timeout: float | None) -> None:
+    """Wait until one of some sockets can be read, in seconds."""
+    if not hasattr(select, "poll"):
+        select.select(files, [], [], timeout)
+        return
+    poller = select.poll()  # it also takes descriptors above 1023
+    for file in files:
+        poller.register(file, select.POLLIN)
+    poller.poll(None if timeout is None else max(0.0, timeout * 1000))
 
 
 def unread(descriptor: int) -> int:

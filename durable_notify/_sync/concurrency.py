@@ -11,7 +11,6 @@ import contextlib
 import functools
 import os
 import queue
-import select
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from .._core.callables import check_done
+from .._core.posix import wait_readable
 from .._core.signals import handle_signals
 from ..adapters import OwnCursor
 from ..drivers import begun as begun_by_driver
@@ -230,11 +230,8 @@ class Waiter:
 
     def wait(self, timeout: float | None) -> None:
         # poll(), not select(): descriptors over 1023 are common in servers.
-        poller = select.poll()
-        poller.register(self._wakes, select.POLLIN)
-        if self._watched is not None:
-            poller.register(self._watched, select.POLLIN)
-        poller.poll(None if timeout is None else max(0.0, timeout * 1000))
+        files = [self._wakes] if self._watched is None else [self._wakes, self._watched]
+        wait_readable(files, timeout)
         with contextlib.suppress(BlockingIOError):
             while self._wakes.recv(4096):
                 pass
