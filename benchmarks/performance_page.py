@@ -134,7 +134,7 @@ def text(table: Table) -> str:
 def cell(figure: dict[str, Any]) -> str:
     """Return a figure with the spread of its rounds."""
     unit = f" {figure['unit']}" if figure["unit"] else ""
-    digits = 1 if figure["median"] >= 10 or unit else 2
+    digits = 1 if figure["median"] >= 10 else 2
     middle, low, high = (f"{figure[name]:.{digits}f}" for name in ("median", "lowest", "highest"))
     return f"{middle}{unit} ({low} to {high})" if low != high else f"{middle}{unit}"
 
