@@ -11,7 +11,7 @@ import psycopg
 
 from benchmarks.harness import PAYLOAD, Figure, Report, fill, machine, server
 
-CLAIM = "SELECT * FROM durable_notify.claim_alone(%s, %s, %s, '30 seconds', 'benchmark')"
+CLAIM = "SELECT * FROM durable_notify.claim(%s, %s, %s, '30 seconds', 'benchmark', alone => true)"
 SETTLE = "SELECT durable_notify.settle(%s, %s)"
 PUBLISH = (
     "INSERT INTO durable_notify.outbox (topic, payload)"

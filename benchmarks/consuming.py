@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 import uuid
@@ -16,6 +17,7 @@ import psycopg
 from benchmarks.harness import Figure, Report, Worker, machine, server, timed
 from durable_notify._async.consumer.consumer import AsyncConsumer
 from durable_notify._async.consumer.message import AsyncMessage
+from durable_notify._core import sql
 from durable_notify._sync.consumer.consumer import Consumer
 from durable_notify._sync.consumer.message import Message
 
@@ -34,6 +36,8 @@ TOPICS = {"orders": "NULL", "keyed": "'key-' || i % 1000", "hundred": "'key-' ||
 #: What is compared: its name, the two rates, and the target.
 FIGURES = (
     ("control: the paged SELECT once more", "control", "select", ""),
+    ("floor: claim and settle in a loop by hand, of a paged SELECT", "hand", "select", ""),
+    ("the same with keys", "hand_keyed", "select", ""),
     ("AsyncConsumer.run, of a paged SELECT", "async", "select", ">= 0.5"),
     ("Consumer.run, of a paged SELECT", "sync", "select", ">= 0.5"),
     ("AsyncConsumer.run in order by 1,000 keys, of a paged SELECT", "keyed", "select", ">= 0.4"),
@@ -52,6 +56,21 @@ async def _read(dsn: str, messages: int, page: int) -> None:
             last = rows[-1][0]
             seen += len(rows)
         assert seen == messages
+
+
+async def _by_hand(dsn: str, messages: int, page: int, topic: str = "orders") -> None:
+    """Claim and settle with the same SQL in a bare loop, without any handler."""
+    group, seen = uuid.uuid4().hex, 0
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        subscribe = "SELECT durable_notify.subscribe(%s, %s, 'beginning')"
+        await connection.execute(subscribe, (group, [topic]))
+        while seen < messages:
+            params = (group, [topic], page, 30.0, "by hand", None)
+            rows = await (await connection.execute(sql.CLAIM, params)).fetchall()
+            for row in rows:
+                json.loads(row[4])
+            await connection.execute(sql.ACK, (rows[0][0], [row[1] for row in rows]))
+            seen += len(rows)
 
 
 def _options(topic: str, page: int) -> dict[str, Any]:
@@ -114,6 +133,10 @@ def measure(*, messages: int = 60_000, rounds: int = 10, page: int = 500) -> Rep
             measured: dict[str, Callable[[], float]] = {
                 "select": lambda: timed(lambda: asyncio.run(_read(dsn, messages, page))),
                 "control": lambda: timed(lambda: asyncio.run(_read(dsn, messages, page))),
+                "hand": lambda: timed(lambda: asyncio.run(_by_hand(dsn, messages, page))),
+                "hand_keyed": lambda: timed(
+                    lambda: asyncio.run(_by_hand(dsn, messages, page, "keyed"))
+                ),
                 "async": lambda: ours("orders", 1),
                 "10": lambda: ours("orders", 10),
                 "100": lambda: ours("orders", 100),

@@ -30,6 +30,7 @@ __all__ = [
     "JsonText",
     "NewMessage",
     "NewMessageOptions",
+    "PublishOptions",
     "Times",
     "as_json",
     "dedup_of",
@@ -82,6 +83,12 @@ class NewMessageOptions(TypedDict, total=False):
     ttl: Seconds | None
     dedup_key: str | None
     dedup_window: Seconds
+
+
+class PublishOptions(NewMessageOptions, total=False):
+    """The options of ``publish``."""
+
+    headers: Mapping[str, Any] | None
 
 
 class Times(NamedTuple):
@@ -221,16 +228,23 @@ class Decoder:
 
     def headers(self, text: str) -> Any:
         """Return the headers; raises ValueError or RecursionError as ``of`` does."""
-        return _decode(text)[0]
+        return _decode(text)
 
 
-#: Half as expensive as ``json.loads``, which looks for white space around the value: the database
+#: A third of the cost of ``json.loads``, which looks for white space around the value: the database
 #: sends none.
-_decode = json.JSONDecoder().raw_decode
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+def _decode(text: str) -> Any:
+    try:
+        return _scan(text, 0)[0]
+    except StopIteration as end:
+        raise json.JSONDecodeError("Expecting value", text, end.value) from None
 
 
 def _as_it_is(text: str | None, data: bytes | None) -> Any:
-    return data if text is None else _decode(text)[0]
+    return data if text is None else _decode(text)
 
 
 def readable(text: str) -> Any:

@@ -1,8 +1,8 @@
 """Measure durable_notify and its peers in turn, in several rounds.
 
 Installs what it needs into .venv-bench, and prints tables. A run of all measures and peers writes
-the figures of each round to benchmarks/results/peers.json (or peers-flush.json). README.md beside
-this file says what is measured, and how.
+the figures of each round to benchmarks/results/peers.json (or peers-flush.json); if it is ended
+before, `--resume` continues it. README.md beside this file says what is measured, and how.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # in place of this folder
 
-from benchmarks.peers import install, report  # noqa: E402
+from benchmarks.peers import install, progress, report  # noqa: E402
 
 TIMEOUT = 150.0  # seconds for one measurement, its preparation included
 REST = 0.3  # seconds between measurements
@@ -42,6 +42,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--table", action="store_true", help="only put the saved results into docs/performance.md"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="measure only what an ended run of all left out"
+    )
+    parser.add_argument("--minutes", type=float, help="end after so long; --resume continues")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, help="in a measurement, instead of each peer's own")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
@@ -50,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
     partial = options.short or options.measures or options.peers or options.messages
-    options.complete = not partial
+    options.kept = options.resume or not partial
+    if options.resume and (options.short or options.peers or options.messages):
+        parser.error("--resume is for a run of all peers: leave --short, --peers, --messages out")
     options.peers = options.peers.split(",") if options.peers else list(PEERS)
     options.measures = options.measures or list(MEASURES)
     if unknown := (set(options.peers) - set(PEERS)) | (set(options.measures) - set(MEASURES)):
@@ -71,7 +77,6 @@ class Run:
         self.skipped: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
         self.versions: dict[str, str] = {}
-        self.rounds: list[dict[str, Any]] = []
         self._databases = 0
         found = {name: clients.load(name) for name in options.peers}
         for name, peer in found.items():
@@ -223,27 +228,42 @@ def main() -> None:
         os.execv(install.PYTHON, [str(install.PYTHON), __file__, *sys.argv[1:]])
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the servers' ends
-    order = random.Random(options.seed)
     print(f"rounds {options.rounds}, seed {options.seed}, {options.loop}", flush=True)
-    begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        run = Run(options, stack)
-        about = run.about()
-        for measure in options.measures:
-            names = [name for name, peer in run.peers.items() if measure in peer.messages]
-            for number in range(1, options.rounds + 1):
-                order.shuffle(names)
-                for name in names:
-                    result = run.measure(name, measure)
-                    run.rounds.append({"measure": measure, "round": number, "peer": name} | result)
-                    print(report.line(run.rounds[-1]), flush=True)
-            print(f"\n{measure}\n\n{report.table(measure, run.rounds)}")
-    about["seconds"] = round(time.monotonic() - begun)
-    print(f"{about['seconds']} s")
-    if options.complete:
-        report.keep(run.rounds, about)
-    else:
+        measured = measure_all(Run(options, stack), options)
+    for measure in options.measures:
+        print(f"\n{measure}\n\n{report.table(measure, measured.rounds)}")
+    print(f"{measured.seconds} s")
+    if not options.kept:
         print("not saved: not all measures of all peers")
+    elif left := measured.left(options.rounds):
+        print(f"{left} measurements are left: run it with --resume")
+    else:
+        report.keep(measured.rounds, measured.about)
+        measured.forget()
+
+
+def measure_all(run: Run, options: argparse.Namespace) -> progress.Progress:
+    """Measure what is missing, in rounds; return all that was measured."""
+    begun = time.monotonic()
+    measures = {name: peer.messages for name, peer in run.peers.items()}
+    measured = progress.begin(options, run.about(), measures)
+    order = random.Random(options.seed)
+    longest = 0.0
+    for measure in options.measures:
+        for number in range(1, options.rounds + 1):
+            names = [name for name in run.peers if measured.lacks(measure, number, name)]
+            order.shuffle(names)
+            before = time.monotonic()
+            if options.minutes and before + longest > begun + 60 * options.minutes:
+                return measured
+            for name in names:
+                result = run.measure(name, measure)
+                taken = {"measure": measure, "round": number, "peer": name} | result
+                print(report.line(taken), flush=True)
+                measured.add(taken)
+            longest = max(longest, time.monotonic() - before)
+    return measured
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
-    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
-    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
+    "begun_by_driver", "call", "checkpoint", "current_task", "find_driver", "in_threads",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -82,6 +83,8 @@ class Event:
         return self._flag
 
     def set(self) -> None:
+        if self._flag:
+            return  # no task waits for a flag that is set
         self._flag = True
         for waiter in self._waiters:
             _resolve(waiter)
@@ -193,19 +196,26 @@ async def checkpoint() -> None:
     await asyncio.sleep(0)
 
 
-async def call(handler: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a handler, synchronous or not, and return its final result."""
-    task = asyncio.current_task()
+#: The task that runs. Trap: to ask takes a system call, which is much for each message.
+current_task = asyncio.current_task
+
+
+async def call(
+    handler: Callable[..., Any], *arguments: Any, task: asyncio.Task[Any] | None = None
+) -> Any:
+    """Call a handler, synchronous or not, and return its final result; ``task``: the current."""
+    task = task or current_task()
     try:
         result = handler(*arguments)
-        return await result if inspect.isawaitable(result) else result
+        awaits = type(result) is CoroutineType or inspect.isawaitable(result)
+        return await result if awaits else result
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("the handler was cancelled, and not by its consumer") from error
     except GeneratorExit as error:
         with contextlib.suppress(RuntimeError):  # the coroutine no longer runs
-            if asyncio.current_task() is task:
+            if current_task() is task:
                 raise TypeError("the handler raised GeneratorExit") from error
         raise
 

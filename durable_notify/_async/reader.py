@@ -335,9 +335,9 @@ class AsyncReader(Generic[T]):
                 position = self._positions[topic]
                 last = closed(position).h0
                 published_at = await self._published_at(topic, last)
-                if self._from_token and position != BEGINNING:
-                    if await self._has_gap(topic, published_at):
-                        self.gaps[topic] = last
+                read = self._from_token and position != BEGINNING
+                if read and await self._has_gap(topic, published_at):
+                    self.gaps[topic] = last
                 self._checkpoints[topic] = Checkpoints(position, published_at)
         if (channels := self._topic_set.add(wanted)) and self._subscription is not None:
             self._subscription.listen(channels)
@@ -385,9 +385,16 @@ class AsyncReader(Generic[T]):
                 "at a time, a little before the last message that it still has"
             )
         position = closed(self._positions[topic])
-        # The last message read is gone, and not by retention: nothing tells what else is.
+        if removed_id is not None and misses(position, removed_id, removed_xid):
+            return True
+        # If the last message read is gone, and not by retention, nothing tells what else is.
         unknown = position.h0 > 0 and published_at is None and (removed_id or 0) < position.h0
-        return unknown or (removed_id is not None and misses(position, removed_id, removed_xid))
+        return unknown and not await self._has_older(topic, position.h0)
+
+    async def _has_older(self, topic: str, message_id: int) -> bool:
+        """Return whether an older message exists: if so, this one alone was removed, or a few."""
+        rows = await self._fetch(sql.READ, (topic, *BEGINNING, 1))
+        return bool(rows) and int(rows[0][5]) < message_id
 
     async def _connect_again(self) -> None:
         """Connect to the current server, and find the positions in its log.

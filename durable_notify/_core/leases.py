@@ -129,9 +129,9 @@ class Lease:
     """
 
     __slots__ = (
-        "_mutex", "_on_durable", "_sent_back", "_sizes", "_unsent", "attempts", "claimed_at",
-        "given_up", "ids", "in_transaction", "lost", "open", "ordering_keys", "pending",
-        "rolled_back_by", "sure_at", "token", "topic", "unconfirmed", "withdrawn",
+        "_mutex", "_on_durable", "_ordered", "_sent_back", "_sizes", "_unsent", "attempts",
+        "claimed_at", "given_up", "ids", "in_transaction", "lost", "open", "ordering_keys",
+        "pending", "rolled_back_by", "sure_at", "token", "topic", "unconfirmed", "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +147,7 @@ class Lease:
         self.attempts: Mapping[int, int] = {}
         self.ordering_keys = ordering_keys
         self.ids = tuple(ordering_keys)
+        self._ordered = any(key is not None for key in ordering_keys.values())
         self._sizes = sizes or {}
         self._on_durable = on_durable  # called for each message whose outcome is durable
         self._sent_back: dict[int, list[int]] = {}  # by the message they were sent back with
@@ -177,7 +178,7 @@ class Lease:
             LeaseLost: the lease was superseded.
         """
         with self._mutex:
-            self._close(message_id, withdrawn=withdrawn)
+            self._close(message_id, withdrawn)
             pending = self.pending
             if isinstance(outcome, Ack):
                 pending.acked.append(message_id)
@@ -191,7 +192,7 @@ class Lease:
     def finish(self, message_id: int) -> None:
         """Finish a message that was settled in another transaction, not known to have ended."""
         with self._mutex:
-            self._close(message_id, withdrawn=True)
+            self._close(message_id, True)
 
     def withdraw(self, message_id: int, why: str) -> None:
         """Prevent a message's handler from settling it."""
@@ -200,9 +201,16 @@ class Lease:
 
     def mark_durable(self, message_ids: Iterable[int]) -> None:
         """Mark the outcomes of messages as durable: the next of their keys may be handled."""
+        if not self._ordered:
+            return
+        ordering_keys, still_open, sent_back = self.ordering_keys, self.open, self._sent_back
         for message_id in message_ids:
-            if message_id not in self.open:  # otherwise it was refused, and waits to be settled
+            if message_id in still_open:
+                continue  # it was refused, and waits to be settled
+            if sent_back:
                 self._report_durable(message_id)
+            elif (ordering_key := ordering_keys[message_id]) is not None:
+                self._on_durable(ordering_key, (self.token, message_id))
 
     def take(self) -> Settlement | None:
         """Take the outcomes recorded so far, to flush them; None if there are none."""
@@ -318,11 +326,13 @@ class Lease:
         self.withdrawn.update(dict.fromkeys(later, "it was sent back with one before it"))
         self._sent_back[message_id] = later
 
-    def _close(self, message_id: int, *, withdrawn: bool) -> None:
-        self.check(message_id, withdrawn=withdrawn)
+    def _close(self, message_id: int, withdrawn: bool) -> None:
+        if self.lost or self.withdrawn or message_id not in self.open:
+            self.check(message_id, withdrawn=withdrawn)
         self.open.discard(message_id)
-        # If two transactions settle the last two messages at once, the lease remains.
-        self.unconfirmed |= message_id in self.in_transaction
+        if message_id in self.in_transaction:
+            # If two transactions settle the last two messages at once, the lease remains.
+            self.unconfirmed = True
 
     def _lost_error(self) -> LeaseLost:
         return LeaseLost(f"lease {self.token} was superseded: another consumer has its messages")

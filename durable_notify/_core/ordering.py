@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Delivery", "KeyGate", "KeyQueue", "OrderingKey"]
 
@@ -46,11 +49,17 @@ class KeyGate(Generic[M]):
         self.kept = 0  # how many in total
         self._mutex = threading.Lock()  # sync handlers run in several threads
 
-    def expect(self, key: OrderingKey | None, delivery: Delivery) -> None:
-        """Queue a message that will be passed to ``enter``."""
-        if key is not None:
-            with self._mutex:
-                self._lines.setdefault(key, {}).setdefault(delivery, None)
+    def expect(self, messages: Iterable[tuple[OrderingKey | None, Delivery]]) -> None:
+        """Queue messages that will be passed to ``enter``."""
+        lines = self._lines
+        with self._mutex:
+            for key, delivery in messages:
+                if key is not None:
+                    line = lines.get(key)
+                    if line is None:
+                        lines[key] = {delivery: None}
+                    else:
+                        line.setdefault(delivery, None)
 
     def enter(self, key: OrderingKey | None, delivery: Delivery, message: M, owner: object) -> bool:
         """Let a message through, or keep it until it is the first of its key and the key is free.
@@ -60,14 +69,18 @@ class KeyGate(Generic[M]):
         if key is None:
             return True
         with self._mutex:
-            line = self._lines.setdefault(key, {})
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = {}
             line.setdefault(delivery, None)
             holder = self._inside.get(key)
             if next(iter(line)) != delivery or not (holder is None or holder.owner is owner):
-                self._count(key, line[delivery] is None)
+                if line[delivery] is None:
+                    self._count(key, 1)
                 line[delivery] = message
                 return False
-            self._count(key, -(line.pop(delivery) is not None))
+            if line.pop(delivery) is not None:
+                self._count(key, -1)
             if not line:
                 del self._lines[key]
             if holder is None:
@@ -84,10 +97,12 @@ class KeyGate(Generic[M]):
         if key is None:
             return None
         with self._mutex:
-            line = self._lines.get(key, {})
-            self._count(key, -(line.pop(delivery, None) is not None))
-            if not line:
-                self._lines.pop(key, None)
+            line = self._lines.get(key)
+            if line is not None:
+                if line.pop(delivery, None) is not None:
+                    self._count(key, -1)
+                if not line:
+                    del self._lines[key]
             holder = self._inside.get(key)
             if holder is not None:
                 holder.deliveries.discard(delivery)
@@ -98,7 +113,8 @@ class KeyGate(Generic[M]):
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None  # return it only once
-            self._count(key, -(message is not None))
+            if message is not None:
+                self._count(key, -1)
             return message
 
     def following(self, key: OrderingKey | None, owner: object) -> M | None:
@@ -111,15 +127,17 @@ class KeyGate(Generic[M]):
                 return None
             first = next(iter(line))
             message, line[first] = line[first], None
-            self._count(key, -(message is not None))
+            if message is not None:
+                self._count(key, -1)
             return message
 
     def _count(self, key: OrderingKey, more: int) -> None:
-        if more:
-            self.kept += more
-            self._kept[key] = self._kept.get(key, 0) + more
-            if not self._kept[key]:
-                del self._kept[key]
+        self.kept += more
+        kept = self._kept.get(key, 0) + more
+        if kept:
+            self._kept[key] = kept
+        else:
+            del self._kept[key]
 
     @property
     def keys(self) -> int:

@@ -97,8 +97,8 @@ DISCOVER = "SELECT durable_notify.discover(%s, %s::text[])"
 CLAIM = (
     "SELECT token, id, topic, key, payload::text, data, headers::text, published_at, attempt,"
     " order_key"
-    " FROM durable_notify.claim_alone("
-    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s)"
+    " FROM durable_notify.claim("
+    "%s, %s::text[], %s, pg_catalog.make_interval(secs => %s), %s, %s, true)"
 )
 NEXT_DUE = "SELECT durable_notify.next_due(%s, %s::text[], %s)"
 ADVANCE_REPLAYS = "SELECT durable_notify.advance_replays(%s, %s::text[])"
@@ -174,7 +174,7 @@ NOTIFY_POLICY = "SELECT durable_notify.notify_policy(%s)"
 SET_NOTIFY_POLICY = "SELECT durable_notify.set_notify_policy(%s, %s)"
 AUDIT_ENTRIES = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
+    " details::text FROM durable_notify.audit_entries(%s, NULL, %s)"
 )
 REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
@@ -259,6 +259,39 @@ TOPIC_STORAGE = (
 LOST_MESSAGES = (
     "SELECT id, at, group_name, topic, first_id, last_id, messages, reason"
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
+)
+
+# Schedules
+
+NOW = "SELECT pg_catalog.clock_timestamp()"
+SET_SCHEDULE = (
+    "SELECT durable_notify.set_schedule(%s::text, %s::text, %s::jsonb, %s::text, %s::interval,"
+    " %s::text, %s::timestamptz, %s::text, %s::jsonb, %s::text, %s, %s::text)"
+)
+SCHEDULES = (
+    "SELECT name, topic, payload::text, key, headers::text, cron, every, time_zone, missed,"
+    " max_missed, program, next_at, last_at, last_id, paused_at, seconds"
+    " FROM durable_notify.schedules()"
+)
+PUBLISH_TICKS = (
+    "SELECT durable_notify.publish_ticks(%s::text, %s::timestamptz, %s::timestamptz[],"
+    " %s::timestamptz)"
+)
+PAUSE_SCHEDULE = "SELECT durable_notify.pause_schedule(%s::text)"
+RESUME_SCHEDULE = "SELECT durable_notify.resume_schedule(%s::text, %s::timestamptz)"
+DELETE_SCHEDULE = "SELECT durable_notify.delete_schedule(%s::text)"
+RUN_SCHEDULE = "SELECT durable_notify.run_schedule(%s::text)"
+
+# Operator events
+
+SET_OPERATOR_EVENTS = "SELECT durable_notify.set_operator_events(%s::text, %s::text, %s)"
+OPERATOR_EVENTS = "SELECT kind, group_name, set_at, set_by FROM durable_notify.operator_events()"
+
+# Erasure
+
+ERASE_BATCH = (
+    "SELECT topic, upto_id, places::text FROM durable_notify.erase_batch("
+    "%s, %s::text[], %s::text, %s::bigint, %s, %s::text)"
 )
 
 # Maintenance

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWAITS", "CANCELLED", "Event", "Lock", "Queue", "StillRuns", "Task", "Waiter", "aside",
-    "begun_by_driver", "call", "checkpoint", "find_driver", "in_threads", "on_signals",
-    "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
+    "begun_by_driver", "call", "checkpoint", "current_task", "find_driver", "in_threads",
+    "on_signals", "own_cursor", "scope", "sharing_lock", "shielded", "spawn", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -165,8 +165,11 @@ def checkpoint() -> None:
 _let_others_run: Callable[[], Any] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
-def call(handler: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a handler, and return its result."""
+current_task = threading.current_thread
+
+
+def call(handler: Callable[..., Any], *arguments: Any, task: Any = None) -> Any:  # noqa: ARG001
+    """Call a handler, and return its result; ``task`` is for the other half."""
     try:
         return handler(*arguments)
     except asyncio.CancelledError as error:

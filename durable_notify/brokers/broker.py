@@ -86,10 +86,9 @@ class BrokerMessage:
 
     def all_headers(self, cloudevents: str) -> dict[str, str]:
         """Return the headers and the origin; ``cloudevents`` is the prefix of event attributes."""
-        headers = {
-            cloudevents + name[3:] if name.startswith("ce_") else name: value
-            for name, value in self.headers.items()
-        }
+        headers = {}
+        for name, value in self.headers.items():
+            headers[cloudevents + name[3:] if name.startswith("ce_") else name] = value
         headers["durable-notify-id"] = self.id
         headers["durable-notify-topic"] = self.topic
         if self.key is not None:

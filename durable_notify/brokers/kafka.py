@@ -30,6 +30,7 @@ from .broker import (
     kind_of,
 )
 from .ingest import IncomingMessage, put
+from .kafka_topics import TopicIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -181,14 +182,15 @@ class _Producer:
         self, message: BrokerMessage, report: Callable[[Any, Any], None]
     ) -> Outcome | None:
         """Give a message to the producer; return an outcome, or None: it reports later."""
-        headers = {**message.all_headers("ce_"), "content-type": message.content_type}
+        headers = message.all_headers("ce_")
+        headers["content-type"] = message.content_type
         while True:
             try:
                 self.client.produce(
                     message.route["topic"],
                     message.body,
                     message.route["key"].encode() or None,
-                    headers=[(name, value.encode()) for name, value in headers.items()],
+                    headers={name: value.encode() for name, value in headers.items()},
                     timestamp=int(message.published_at.timestamp() * 1000),
                     on_delivery=report,
                 )
@@ -306,6 +308,8 @@ class Source:
             "enable.auto.commit": False,
         }
         self._consumer: Any = None
+        self._identity: Any = None
+        self._received: list[IncomingMessage] = []
         self._throttle = LogThrottle()
 
     async def connect(self) -> None:
@@ -322,26 +326,44 @@ class Source:
             raise BrokerUnavailable(f"Kafka cannot be reached: {_said(error)}") from error
         if self._topic not in there.topics:
             raise InvalidArgument(f"Kafka says: there is no topic {self._topic!r}")
-        self._consumer.subscribe([self._topic])
+        self._identity = TopicIdentity(
+            self._kafka, {**self._settings, "logger": log, "error_cb": self._log_error}, self._topic
+        )
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._identity.assigned, on_revoke=self._revoked
+        )
 
     async def receive(self, limit: int) -> list[IncomingMessage]:
         """Return some records."""
         return await asyncio.to_thread(self._receive, self._consumer, limit)
 
     def _receive(self, consumer: Any, limit: int) -> list[IncomingMessage]:
-        first = consumer.poll(0.5)
-        if first is None:
-            return []
-        messages = []
-        for record in (first, *consumer.consume(limit - 1, 0.01)) if limit > 1 else (first,):
+        self._received = []
+        while len(self._received) < limit:
+            record = consumer.poll(0.01 if self._received else 0.5)
+            if record is None:
+                break
             error = record.error()
             if error is None:
-                messages.append(self._incoming(record))
+                self._received.append(self._incoming(record))
             elif error.fatal():
                 raise BrokerUnavailable(f"Kafka says: {_said(error)}")
             else:
                 self._log_error(error)
-        return messages
+        if not self._received:
+            try:
+                self._identity.look(consumer)
+            except self._kafka.KafkaException as failure:
+                self._log_error(failure.args[0])
+        return self._received
+
+    def _revoked(self, _consumer: Any, partitions: list[Any]) -> None:
+        """Forget records of partitions that another member reads now; `poll` calls this.
+
+        Trap: published beside that member, they could take a later place than the ones after them.
+        """
+        gone = {place.partition for place in partitions}
+        self._received = [one for one in self._received if one.receipt[0] not in gone]
 
     def _log_error(self, error: Any) -> None:
         """Log an error of Kafka; its client retries itself."""
@@ -350,20 +372,24 @@ class Source:
         log.log(level, "ingesting waits for Kafka: %s", _said(error))
 
     async def ack(self, messages: Sequence[IncomingMessage]) -> None:
-        """Commit the offsets."""
+        """Commit the offsets, unless the topic is another one by now."""
         last: dict[int, int] = {}
         for message in messages:
             partition, offset = message.receipt
             last[partition] = offset + 1
-        offsets = [
-            self._kafka.TopicPartition(self._topic, partition, offset)
-            for partition, offset in last.items()
-        ]
         try:
-            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+            await asyncio.to_thread(self._commit, self._consumer, last)
         except self._kafka.KafkaException as error:
             # The partition was reassigned, or Kafka is down: offsets identify redelivered records.
             log.info("offsets were not committed: %s", _said(error))
+
+    def _commit(self, consumer: Any, last: Mapping[int, int]) -> None:
+        if not self._identity.has_changed(consumer):
+            offsets = [
+                self._kafka.TopicPartition(self._topic, partition, offset, self._identity.id)
+                for partition, offset in last.items()
+            ]
+            consumer.commit(offsets=offsets, asynchronous=False)
 
     async def reject(self, message: IncomingMessage, *, keep: bool = False) -> None:
         """Skip a message, which stays in the log."""

@@ -157,7 +157,7 @@ class Relay:
         if answer is None or (answer.headers or {}).get("Status") == _NO_RESPONDERS:
             return self._no_stream(stream, subject)
         try:
-            said = json.loads(answer.data)
+            said = json.loads(answer.data.decode())
             if "error" in said:
                 raise self._js.APIError.from_error(said["error"])
             _ = said["stream"], said["seq"]
@@ -261,7 +261,7 @@ class _Acks:
         except Exception as error:  # noqa: BLE001 - for the caller, not for the client's log
             future.set_exception(error)
             return
-        if isinstance(outcome, Awaitable):
+        if not isinstance(outcome, Sent) and isinstance(outcome, Awaitable):
             looking = asyncio.create_task(_resolve(future, outcome))
             self._looking.add(looking)
             looking.add_done_callback(self._looking.discard)
@@ -312,9 +312,10 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 
 
 def _headers(message: BrokerMessage) -> dict[str, str]:
-    headers = {}
-    for name, value in message.all_headers("ce-").items():
-        headers[_kept(name)] = value if _PLAIN.fullmatch(value) else json.dumps(value)
+    headers = {
+        _kept(name): value if _PLAIN.fullmatch(value) else json.dumps(value)
+        for name, value in message.all_headers("ce-").items()
+    }
     headers["content-type"] = message.content_type
     headers["Nats-Msg-Id"] = message.id
     return headers
@@ -337,12 +338,13 @@ def _is_name(name: str) -> bool:
 
 
 def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) -> str | None:
-    bad = next((name for name in headers if not _is_name(name)), None)
-    if bad is not None:
-        return f"NATS cannot carry a header of the name {bad[:40]!r}"
     # Trap: the client checks only the body. The server counts headers too, and closes the
     # connection if a message is too large.
-    size = body + 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    size = body + 12
+    for name, value in headers.items():
+        if not _is_name(name):
+            return f"NATS cannot carry a header of the name {name[:40]!r}"
+        size += len(name) + len(value) + 4
     if max_payload and size > max_payload:
         return (
             f"NATS says: maximum payload exceeded; it has {size} bytes, and max_payload is "
@@ -351,6 +353,7 @@ def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) ->
     return None
 
 
+@functools.lru_cache(1000)
 def _flaw_of_subject(subject: str) -> str | None:
     if _NOT_IN_SUBJECT.search(subject) or "" in subject.split("."):
         return (

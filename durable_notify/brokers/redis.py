@@ -142,11 +142,7 @@ class Relay:
                 # the text would no longer start with Redis's code.
                 pipe.annotate_exception = lambda *_: None
                 for index in indexes:
-                    message = messages[index]
-                    maxlen = int(message.route["maxlen"]) or None
-                    pipe.xadd(
-                        message.route["stream"], _entry(message), maxlen=maxlen, approximate=True
-                    )
+                    pipe.execute_command(*_xadd(messages[index]))
                 results = await pipe.execute(raise_on_error=False)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
             failed = _Broke(f"the connection to Redis broke: {_said(error)}")
@@ -206,19 +202,26 @@ def _said(error: Exception) -> str:
     return text if text.startswith(code) else f"{code} {text}"
 
 
-def _entry(message: BrokerMessage) -> dict[bytes, bytes]:
-    """Return the fields of an entry. The client is slower with text than with bytes."""
-    entry = {
-        b"id": message.id.encode(),
-        b"topic": message.topic.encode(),
-        b"payload": message.body,
-        b"content-type": message.content_type.encode(),
-        b"headers": _as_json(message.headers).encode() if message.headers else b"{}",
-        b"published_at": message.published_at.isoformat().encode(),
-    }
+def _xadd(message: BrokerMessage) -> list[str | bytes]:
+    """Return the command that adds an entry.
+
+    The client's own method takes a mapping, and checks it; and it is slower with text than with
+    bytes.
+    """
+    route = message.route
+    maxlen = int(route["maxlen"])
+    command: list[str | bytes] = [
+        "XADD", route["stream"], *(("MAXLEN", "~", route["maxlen"]) if maxlen else ()), b"*",
+        b"id", message.id.encode(),
+        b"topic", message.topic.encode(),
+        b"payload", message.body,
+        b"content-type", message.content_type.encode(),
+        b"headers", _as_json(message.headers).encode() if message.headers else b"{}",
+        b"published_at", message.published_at.isoformat().encode(),
+    ]  # fmt: skip
     if message.key is not None:
-        entry[b"key"] = message.key.encode()
-    return entry
+        command += (b"key", message.key.encode())
+    return command
 
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -16,7 +16,7 @@ import json
 import logging
 import time
 import traceback
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .._async.admin import AsyncAdmin
@@ -80,7 +80,6 @@ ENOUGH = 5
 #: How long a broker may be silent before a warning, in seconds.
 SILENCE = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Text(Decoder):
@@ -392,26 +391,28 @@ class AsyncRelay:
 
     def _pack(self, message: AsyncMessage) -> BrokerMessage:
         """Return a message in the form to send. Raises ValueError if it has no such form."""
-        headers = dict(message.headers)
+        payload = message.payload
+        is_data = isinstance(payload, bytes)
+        kind = "application/octet-stream" if is_data else "application/json"
+        headers: dict[str, str] = {}
+        if message.headers:
+            headers = {name: str(value) for name, value in message.headers.items()}
+            kind = headers.pop("content-type", kind)
         if self._cloudevents:
-            body = _event(message)
-            kind = "application/cloudevents+json"
-            headers.pop("content-type", None)
+            body, kind = _event(message), "application/cloudevents+json"
             headers = {k: v for k, v in headers.items() if not k.startswith("ce_")}
         else:
-            is_data = isinstance(message.payload, bytes)
-            body = message.payload if is_data else message.payload.encode()
-            plain = "application/octet-stream" if is_data else "application/json"
-            kind = str(headers.pop("content-type", plain))
+            body = payload if is_data else payload.encode()
         published = message.published_at.astimezone(UTC)
-        micros = (published - _EPOCH) // _MICROSECOND
+        since = published - _EPOCH
+        micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
         return BrokerMessage(
             id=f"{message.id}-{micros}",
             topic=message.topic,
             key=message.key,
             body=body,
             content_type=kind,
-            headers={name: str(value) for name, value in headers.items()},
+            headers=headers,
             published_at=published,
             route=self._routes.of(message.topic, message.key, message.id),
             ordering_key=message._ordering_key,  # noqa: SLF001 - what its group keeps in order

@@ -54,24 +54,21 @@ class Routes:
                 _check_template(field, template)
                 check(field, template)
             self._rules[pattern] = {**fields, **values}
-        self._found: dict[str, Mapping[str, str]] = {}
-        self._filled: dict[str, dict[str, str]] = {}  # of topics whose fields are always the same
+        #: By topic: its fields, with those filled in that are always the same; and the others.
+        self._found: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
 
     def of(self, topic: str, key: str | None, message_id: int) -> dict[str, str]:
         """Return the fields filled in for a message."""
-        filled = self._filled.get(topic)
-        if filled is not None:
-            return filled
-        values = self._found.get(topic)
-        if values is None:
+        found = self._found.get(topic)
+        if found is None:
             values = next(
                 (rule for pattern, rule in self._rules.items() if matches(topic, pattern)),
                 self._fields,
             )
-            self._found[topic] = values
-            if all(_names(template) <= {"topic"} for template in values.values()):
-                self._filled[topic] = _fill(values, topic, "", "")
-        return _fill(values, topic, key or "", message_id)
+            varied = {f: value for f, value in values.items() if _names(value) - {"topic"}}
+            found = self._found[topic] = _fill(values, topic, "", ""), varied
+        filled, varied = found
+        return filled | _fill(varied, topic, key or "", message_id) if varied else filled
 
     def fixed(self, field: str) -> set[str]:
         """Return the mapping's values of a field that are the same for all messages."""

@@ -71,6 +71,8 @@ _COLUMNS = (
 )
 _NAMES = (0, 1)  # the indexes of topic and group
 _WIDE = 80
+#: The most rows to fetch; JSON has all.
+_MOST = 1000
 _GAP = 3  # between columns
 
 
@@ -81,7 +83,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
     console = Console()
     with interruptible(), contextlib.suppress(KeyboardInterrupt), _readers():
         if as_json:
-            for seen, trouble in _snapshots(database, interval, _wait):
+            for seen, trouble in _snapshots(database, interval, _wait, None):
                 if trouble is None:
                     click.echo(json_line(_json(seen)))
                     sys.stdout.flush()
@@ -117,7 +119,10 @@ def _on_a_terminal(console: Console, database: Database, interval: float) -> Non
 
 
 def _snapshots(
-    database: Database, interval: float, wait: Callable[[float], bool]
+    database: Database,
+    interval: float,
+    wait: Callable[[float], bool],
+    limit: int | None = _MOST,
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
     """Look at intervals until `wait` is false; reconnect if the connection breaks.
 
@@ -129,7 +134,7 @@ def _snapshots(
             with database.connect("status") as connection:
                 while True:
                     started = time.monotonic()
-                    seen = take_snapshot(connection, seen)
+                    seen = take_snapshot(connection, seen, limit)
                     yield seen, None
                     if not wait(max(0.05, interval - (time.monotonic() - started))):
                         return
@@ -179,11 +184,11 @@ def screen(
     head = f"{seen.at.astimezone():%H:%M:%S}  q: quit"
     if trouble is not None:
         head = f"no news since {seen.at.astimezone():%H:%M:%S}: {trouble}"
-    rows = len(seen.groups)
+    rows = len(seen.groups) + seen.left_out
     # Without the lines around the rows: a table takes four lines more than it has rows.
     room = 10_000 if height is None else max(1, height - 1 - 4)
-    if rows > room:
-        room = max(1, room - 1)
+    if rows > room or seen.left_out:
+        room = min(max(1, room - 1), len(seen.groups))
     leases = min(len(seen.leases), max(0, room - min(rows, room) - 4))
     parts: list[RenderableType] = [Text(shown(head), no_wrap=True, overflow="ellipsis")]
     if rows:

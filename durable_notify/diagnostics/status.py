@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row, kwargs_row, tuple_row
 
 from ..adapters import OwnCursor
 
@@ -84,39 +84,55 @@ class Lease:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """The status of all groups, at a time of the database's clock."""
+    """The status of groups, at a time of the database's clock.
+
+    Attributes:
+        at: the time.
+        groups: by topic and group.
+        leases: the oldest ones.
+        left_out: how many groups and topics lag less than these, and are not among them.
+    """
 
     at: datetime
     groups: list[GroupStatus]
     leases: list[Lease]
+    left_out: int = 0
 
 
 def take_snapshot(
-    connection: psycopg.Connection[Any], before: StatusSnapshot | None = None
+    connection: psycopg.Connection[Any],
+    before: StatusSnapshot | None = None,
+    limit: int | None = None,
 ) -> StatusSnapshot:
-    """Return the status of all groups and topics that the role may see, and rates since ``before``.
+    """Return the status of groups and topics that the role may see, and rates since ``before``.
 
-    `connection` must be in autocommit mode.
+    `connection` must be in autocommit mode. `limit`: only so many, those that lag most.
     """
     with OwnCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute("SELECT pg_catalog.clock_timestamp()")
         ((at,),) = cursor.fetchall()
-    with OwnCursor(connection, row_factory=class_row(GroupStatus)) as cursor:
-        groups = cursor.execute(
+    with OwnCursor(connection, row_factory=kwargs_row(_counted_row)) as cursor:
+        rows = cursor.execute(
             """
-            SELECT s.topic, s.group_name AS "group", s.last_id, s.delivered_id, s.unread,
-                   s.is_exact AS exact,
-                   GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unread))::float8
-                       AS oldest_unread_seconds,
-                   s.deferred, s.leases AS live_leases, s.leased, s.dead AS dead_letters,
-                   s.expired, s.asleep,
-                   GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unsettled))::float8
-                       AS oldest_unsettled_seconds
-              FROM durable_notify.status(%s) s
-             ORDER BY s.topic, s.group_name
+            WITH s AS (
+                SELECT s.topic, s.group_name AS "group", s.last_id, s.delivered_id, s.unread,
+                       s.is_exact AS exact,
+                       GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unread))::float8
+                           AS oldest_unread_seconds,
+                       s.deferred, s.leases AS live_leases, s.leased, s.dead AS dead_letters,
+                       s.expired, s.asleep,
+                       GREATEST(0, EXTRACT(epoch FROM %s - s.oldest_unsettled))::float8
+                           AS oldest_unsettled_seconds
+                  FROM durable_notify.status(%s) s)
+            SELECT * FROM (
+                SELECT s.*, pg_catalog.count(*) OVER () AS in_all FROM s
+                 ORDER BY s.unread + s.deferred + s.leased DESC NULLS LAST LIMIT %s) most
+             ORDER BY most.topic, most."group"
             """,
-            (at, at, MAX_COUNT),
+            (at, at, MAX_COUNT, limit),
         ).fetchall()
+    groups = [one for one, _ in rows]
+    left_out = rows[0][1] - len(rows) if rows else 0
     with OwnCursor(connection, row_factory=class_row(Lease)) as cursor:
         leases = cursor.execute(
             """
@@ -129,7 +145,11 @@ def take_snapshot(
         ).fetchall()
     if before is not None:
         groups = _with_rates(connection, StatusSnapshot(at, groups, leases), before)
-    return StatusSnapshot(at, groups, leases)
+    return StatusSnapshot(at, groups, leases, left_out)
+
+
+def _counted_row(*, in_all: int, **fields: Any) -> tuple[GroupStatus, int]:
+    return GroupStatus(**fields), in_all
 
 
 def _with_rates(
@@ -138,6 +158,8 @@ def _with_rates(
     seconds = (now.at - before.at).total_seconds()
     earlier = {(s.topic, s.group): s for s in before.groups}
     ids = {s.topic: s.last_id for s in before.groups}
+    # A topic that was not there is new, unless it was left out.
+    unknown = None if before.left_out else 0
     stretches: dict[tuple[str, int, int], float | None] = {}
 
     def stretch(topic: str, after: int | None, upto: int | None) -> tuple[str, int, int] | None:
@@ -150,7 +172,7 @@ def _with_rates(
     wanted = []
     for one in now.groups:
         was = earlier.get((one.topic, one.group))
-        came = stretch(one.topic, ids.get(one.topic, 0), one.last_id)
+        came = stretch(one.topic, ids.get(one.topic, unknown), one.last_id)
         went = stretch(one.topic, was.delivered_id, one.delivered_id) if was else None
         wanted.append((one, came, went))
     if seconds > 0:

@@ -83,6 +83,7 @@ def dashboard(
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.durable_notify = True  # so that the lifespan of its host ends it
     return app
 
 

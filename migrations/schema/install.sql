@@ -22,7 +22,9 @@ SET LOCAL check_function_bodies = off;
 \ir tables/retention.sql
 \ir tables/cluster.sql
 \ir tables/access.sql
+\ir tables/operator_events.sql
 \ir tables/webhooks.sql
+\ir tables/schedules.sql
 
 -- Functions whose bodies hold settings: created once, and rewritten by the functions that set them
 \ir inlined/notify_policy.sql
@@ -90,9 +92,7 @@ SET LOCAL check_function_bodies = off;
 
 -- Claiming: a group's next batch, under a lease
 \ir claim/claim.sql
-\ir claim/claim_alone.sql
 \ir claim/topics_to_claim.sql
-\ir claim/claim_topic.sql
 \ir claim/claim_in_full.sql
 \ir claim/next_batch.sql
 \ir claim/take_deferred.sql
@@ -180,10 +180,32 @@ SET LOCAL check_function_bodies = off;
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
 
+-- Schedules: messages that are published again and again
+\ir schedules/set_schedule.sql
+\ir schedules/publish_ticks.sql
+\ir schedules/run_schedule.sql
+\ir schedules/pause_schedule.sql
+\ir schedules/resume_schedule.sql
+\ir schedules/delete_schedule.sql
+\ir schedules/schedules.sql
+
+-- Operator events: what happens to groups, as messages
+\ir operator_events/set_operator_events.sql
+\ir operator_events/operator_events.sql
+\ir operator_events/publish_event.sql
+\ir operator_events/publish_alarms.sql
+
+-- Erasure: what is kept of a key
+\ir erasure/erase.sql
+\ir erasure/erase_batch.sql
+\ir erasure/counts.sql
+\ir erasure/erase_messages.sql
+
 -- Partitions of the outbox
 \ir partitions/partitions.sql
 \ir partitions/create_partitions.sql
 \ir partitions/maintain_partitions.sql
+\ir partitions/record_times.sql
 \ir partitions/close.sql
 \ir partitions/unwanted.sql
 \ir partitions/truncate.sql

@@ -72,6 +72,22 @@ def test_a_look(conn: Connection) -> None:
     assert third.groups[1].rate_out is None
 
 
+def test_those_that_lag_most(conn: Connection) -> None:
+    for number in range(1, 6):
+        conn.execute("SELECT durable_notify.subscribe('g', ARRAY[%s])", [f"t{number}"])
+        send(conn, range(number), f"t{number}")
+    first = take_snapshot(conn, None, 2)
+    assert [(one.topic, one.lag) for one in first.groups] == [("t4", 4), ("t5", 5)]
+    assert first.left_out == 3
+    assert "and 3 more that lag less" in lines(first, 80, 20)
+    send(conn, range(10), "t1")
+    second = take_snapshot(conn, first, 2)
+    assert [(one.topic, one.lag) for one in second.groups] == [("t1", 11), ("t5", 5)]
+    # What came to t1 since the first look is not known: it was not in it.
+    assert [one.rate_in for one in second.groups] == [None, 0]
+    assert take_snapshot(conn, second, 5).left_out == 0
+
+
 def test_what_is_leased_is_seen_among_many(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

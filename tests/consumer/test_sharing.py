@@ -10,9 +10,7 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from durable_notify._async.consumer import dispatcher as async_dispatcher
 from durable_notify._core.pacing import BatchSizer
-from durable_notify._sync.consumer import dispatcher as sync_dispatcher
 from tests.support.api import Api, running
 from tests.support.observe import asleep, outstanding, send
 from tests.support.wait import wait_until, with_timeout
@@ -139,13 +137,13 @@ async def test_one_on_its_way_to_a_handler(
     consumer = api.consumer(dsn, until_empty=True)
     wanted = []
 
-    class Call(async_dispatcher.Call):
-        def __init__(self, *args: Any) -> None:
-            wanted.append(consumer._fetcher.wanted)
-            super().__init__(*args)
+    handle = consumer._dispatcher._handle
 
-    for module in (async_dispatcher, sync_dispatcher):
-        monkeypatch.setattr(module, "Call", Call)
+    def taken(*args: Any) -> Any:
+        wanted.append(consumer._fetcher.wanted)
+        return handle(*args)
+
+    monkeypatch.setattr(consumer._dispatcher, "_handle", taken)
     send(conn, [1])
     await with_timeout(consumer.run(lambda _: None))
     assert wanted == [0]

@@ -26,8 +26,9 @@ import durable_notify as dn
 from durable_notify import testing
 from durable_notify.embedded import environment
 from tests.docs.pages import CHECKOUT
-from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
+from tests.support.brokers import Nats, RabbitMQ, Redis
 from tests.support.cli import good
+from tests.support.kafka import kafka
 from tests.support.missing import install, need_package, need_program, skip_missing
 from tests.support.postgres import Postgres
 from tests.support.wait import eventually
@@ -168,6 +169,13 @@ async def test_fastapi(shop: ModuleType, dsn: str) -> None:
         assert order == {"item": "tea", "count": 2, "confirmed": True}
         refused = await client.post("/orders", json={"item": "tea", "count": 0})
         assert refused.status_code == 422
+        assert (await client.get("/ready")).json() == {"ready": True, "why": []}
+        for user, status in (("ann", 403), ("ops", 200)):
+            page = await client.get("/queue/dead-letters", headers={"x-user": user})
+            assert page.status_code == status
+        client.headers["x-user"] = "ann"
+        stream = await client.get("/live/messages?topic=orders&start=beginning")
+        assert [m["payload"] for m in stream.json()["messages"]] == [{"order_id": order_id}]
         async with shop.new_session() as work:
             await testing.assert_published_async(
                 work, shop.orders, payload=shop.OrderPlaced(order_id=order_id), count=1

@@ -149,7 +149,7 @@ def a_settle_that_loses_what_it_retries(session: Session) -> None:
 
 
 def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "_claim_topic", ("live || new_token", "live"))
+    plant(session, "claim", ("seen.live || g.token", "seen.live"))
     plant(
         session, "_claim_in_full", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END")
     )

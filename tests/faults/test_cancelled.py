@@ -197,7 +197,7 @@ def test_claims_of_other_groups(dsn: str, twin: str, options: dict[str, Any]) ->
 def lock_of_the_session(session: Session) -> None:
     plant(
         session,
-        "_acquire_group_lock",
+        "claim",
         ("pg_try_advisory_xact_lock(1685024361", "pg_try_advisory_lock(1685024361"),
     )
 

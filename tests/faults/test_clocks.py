@@ -205,7 +205,7 @@ def takeover_before_the_deadline(session: Session) -> None:
         ("AND NOT (only_expired AND now_time", "AND NOT (false AND now_time"),
         ("CONTINUE WHEN only_expired AND", "CONTINUE WHEN false AND"),
     )  # fmt: skip
-    plant(session, "_claim_topic", ("AND durable_notify._has_expired(live)", "AND true"))
+    plant(session, "claim", ("AND durable_notify._has_expired(seen.live)", "OR seen.live <> '{}'"))
 
 
 async def test_a_takeover_before_the_deadline_is_seen(

@@ -291,7 +291,7 @@ ATTEMPTS = (
     "durable_notify.publish('u', '1')",
     "durable_notify._publish_granted('u', '1', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     "(SELECT count(*) FROM durable_notify.claim('h', '{t}'))",
-    "(SELECT count(*) FROM durable_notify._claim_granted('h', '{t}', 1, '1 s', NULL, NULL))",
+    "(SELECT count(*) FROM durable_notify._claim_granted('h', '{t}', 1, '1 s', NULL, NULL, false))",
 )
 
 

@@ -106,6 +106,11 @@ PUBLISHER = (
     "SELECT durable_notify.capture('orders.eu', 'c', 'w', 1, '{{a}}', '{{1}}')",
     "SELECT durable_notify.capture_progress('orders.eu', 'c', 'w', now(), now(), 'gone')",
     "SELECT durable_notify.already_published('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
+    "SELECT durable_notify.set_schedule('s', 'orders.eu', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
+    "SELECT durable_notify.publish_ticks('s', '2000-01-01', '{{2000-01-01}}', '2100-01-01')",
+    "SELECT durable_notify.run_schedule('s'), durable_notify.pause_schedule('s')",
+    "SELECT durable_notify.resume_schedule('s', '2100-01-01'), durable_notify.schedules()",
+    "SELECT durable_notify.delete_schedule('s')",
 )
 MADE = "FROM durable_notify.create_webhook('g', '{{orders.eu}}', 'https://x')"
 CONSUMER = (
@@ -115,7 +120,6 @@ CONSUMER = (
     "SELECT durable_notify.pause('g'), durable_notify.resume('g')",
     "SELECT durable_notify.claim('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify._topic_mark('orders.eu'), durable_notify._doorbell_class()",
-    "SELECT durable_notify.claim_alone('g', '{{orders.eu,orders.us}}')",
     "SELECT durable_notify.settle({token}, acked => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, retried => '{{{id}}}')",
     "SELECT durable_notify.settle({token}, rejected => '{{{id}}}')",
@@ -164,6 +168,7 @@ BEYOND = {
         "SELECT durable_notify.capture_progress('{topic}', 'c', 'w', now())",
         "SELECT durable_notify.already_published('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
+        "SELECT durable_notify.set_schedule('s', '{topic}', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
         "SELECT durable_notify._publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     ),
@@ -171,7 +176,7 @@ BEYOND = {
         "SELECT durable_notify.subscribe('g', '{{orders.eu,{topic}}}')",
         "SELECT durable_notify.discover('g', '{{{topic}}}')",
         "SELECT durable_notify.claim('g', '{{orders.eu,{topic}}}')",
-        "SELECT durable_notify._claim_granted('g', '{{{topic}}}', 1, '1 s', NULL, NULL)",
+        "SELECT durable_notify._claim_granted('g', '{{{topic}}}', 1, '1 s', NULL, NULL, false)",
         "SELECT durable_notify.next_due('g', '{{{topic}}}')",
         "SELECT durable_notify.seek('g', '{topic}', 0)",
         "SELECT durable_notify.start_replay('g', '{topic}')",

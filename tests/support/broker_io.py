@@ -9,7 +9,8 @@ import json
 import uuid
 from typing import Any, NamedTuple, Protocol
 
-from tests.support.brokers import Nats, RabbitMQ, Redis, kafka
+from tests.support.brokers import Nats, RabbitMQ, Redis
+from tests.support.kafka import kafka
 
 
 class Arrived(NamedTuple):

@@ -12,14 +12,12 @@ import pwd
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Self
 
-from tests.support.missing import need_package, need_program
-from tests.support.postgres import docker_answers
+from tests.support.missing import need_program
 
 START = 60.0  # seconds
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -42,6 +40,7 @@ class Server:
     program: str
     package: str = ""
     scheme: str
+    as_root = False  # if we are root, it runs as the user nobody
 
     def __init__(self) -> None:
         need_program(self.program, self.package)
@@ -94,7 +93,7 @@ class Server:
         return answers(self.port)
 
     def run(self, command: list[str]) -> None:
-        account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        account = pwd.getpwnam("nobody") if os.geteuid() == 0 and not self.as_root else None
         if account:
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, account.pw_uid, account.pw_gid)
@@ -200,80 +199,6 @@ class Nats(Server):
 
     def command(self) -> list[str]:
         return ["nats-server", "-c", str(self.folder / "nats.conf")]
-
-
-class EmulatedKafka:
-    """librdkafka's mock cluster: an emulation of Kafka, in a process of its own, kept in memory.
-
-    It is no Kafka: what it shows is how the relay uses the protocol, and nothing of a broker's
-    durability. To be killed, it is stopped for a while (SIGSTOP): killed, it would forget all.
-    """
-
-    CODE = """
-import sys, confluent_kafka
-cluster = confluent_kafka.Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "-",
-                                    "log_level": 0})
-(broker,) = cluster.list_topics(timeout=10).brokers.values()
-print(f"{broker.host}:{broker.port}", flush=True)
-sys.stdin.read()
-"""
-
-    def __init__(self) -> None:
-        need_package("confluent_kafka", "confluent-kafka")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self.CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().decode().strip()
-
-    @property
-    def url(self) -> str:
-        return f"kafka://{self.address}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def start(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-
-class RealKafka:
-    """Kafka in a container of Docker's."""
-
-    def __init__(self) -> None:
-        from testcontainers.community.kafka import KafkaContainer
-
-        self.port = free_port()
-        self._container = KafkaContainer().with_kraft().with_bind_ports(9093, self.port)
-        self._container.start()
-
-    @property
-    def url(self) -> str:
-        return f"kafka://{self._container.get_bootstrap_server()}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.stop()
-
-    def kill(self) -> None:
-        self._container.get_wrapped_container().kill()
-
-    def start(self) -> None:
-        self._container.get_wrapped_container().start()
-
-
-def kafka() -> RealKafka | EmulatedKafka:
-    """Kafka where Docker answers, else the emulation."""
-    return RealKafka() if docker_answers() else EmulatedKafka()
 
 
 def ctl(server: RabbitMQ, *arguments: str) -> str:

@@ -50,8 +50,8 @@ def stragglers_by_list_alone(session: Session) -> None:
 
 def stragglers_of_an_ordinary_claim(session: Session) -> None:
     """Take a claim for an ordinary one without a look for stragglers."""
-    late = "pos.s1 IS NULL AND low < pos.h0 AND ("
-    plant(session, "_claim_topic", (late, f"false AND {late}"))
+    late = "pos.s1 IS NULL AND (\n"
+    plant(session, "claim", (late, f"false AND {late}"))
 
 
 def stragglers_of_many_topics(session: Session) -> None:
@@ -66,23 +66,32 @@ def stragglers_of_many_topics(session: Session) -> None:
 
 def snapshot_before_the_lock(session: Session) -> None:
     """Take the claim's snapshot before the group's lock, not under it."""
-    lock = "options := durable_notify._lock_group(group_name);"
+    lock = "SELECT g.id, pg_catalog.pg_try_advisory_xact_lock"
     snapshot = "now_snapshot := pg_catalog.pg_current_snapshot();"
-    plant(session, "claim", (snapshot, ""), (lock, f"{snapshot} {lock}"))
+    plant(session, "claim", (f"{snapshot}\n    IF", "IF"), (lock, f"{snapshot} {lock}"))
 
 
 def position_before_the_lock(session: Session) -> None:
     """Read where the group stands before the group's lock; good for one topic."""
-    lock = "options := durable_notify._lock_group(group_name);"
+    lock = "SELECT g.id, pg_catalog.pg_try_advisory_xact_lock"
     early = """PERFORM pg_catalog.set_config('test.place', (
                    SELECT q::text FROM durable_notify.position q
                      JOIN durable_notify.subscription s ON s.id = q.subscription_id
                      JOIN durable_notify.consumer_group g ON g.id = s.group_id
                     WHERE g.name = group_name ORDER BY q.seq DESC LIMIT 1), true);"""
     plant(session, "claim", (lock, early + lock))
-    read = "pos := found.pos;"
+    read = "pos := seen.pos;"
     use = "pos := pg_catalog.current_setting('test.place')::durable_notify.position;"
-    plant(session, "_claim_topic", (read, use))
+    plant(session, "claim", (read, use))
+
+
+def last_id_before_the_lock(session: Session) -> None:
+    """Look up the last id drawn before the group's lock, and so before the snapshot."""
+    lock = "SELECT g.id, pg_catalog.pg_try_advisory_xact_lock"
+    last = "(SELECT d.last_value FROM durable_notify.outbox_id_seq d)"
+    early = f"PERFORM pg_catalog.set_config('test.last', {last}::text, true);"
+    use = "pg_catalog.current_setting('test.last')::bigint"
+    plant(session, "claim", (last, use), (lock, early + lock))
 
 
 def fence_by_plain_read(session: Session) -> None:

@@ -172,3 +172,27 @@ def test_what_may_have_arrived_outlives_the_lease(lease: Lease) -> None:
     assert isinstance(waits.error_of(2), LeaseLost)
     assert lease.take() is sent
     assert lease.take() is None
+
+
+def test_what_is_durable_frees_its_key() -> None:
+    """Also what was sent back with an earlier one; not what is still open, or has no key."""
+    freed: list[int] = []
+    a, b = ("t", "a"), ("t", "b")
+    keys = {1: a, 2: b, 3: a, 4: None, 5: b}
+    lease = Lease(7, keys, 0.0, lambda _key, delivery: freed.append(delivery[1]))
+    lease.record(2, Ack())
+    lease.mark_durable([1, 2, 4])
+    assert freed == [2]
+    lease.record(1, Retry())
+    lease.mark_durable([1])
+    assert freed == [2, 1, 3]
+
+
+def test_what_was_withdrawn_or_settled_is_refused(lease: Lease) -> None:
+    lease.withdraw(2, "its handler was given up")
+    lease.record(1, Ack())
+    for message_id in (1, 2):
+        with pytest.raises(AlreadySettled):
+            lease.record(message_id, Ack())
+    lease.record(2, Retry(), withdrawn=True)
+    lease.record(3, Ack())

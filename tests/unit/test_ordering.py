@@ -35,11 +35,11 @@ def test_a_batch_asks_for_the_next_of_a_key_that_will_not_go_through() -> None:
     """Its lease was lost; the batch has the one before still."""
     gate: KeyGate[int] = KeyGate()
     batch = [1]
-    gate.expect(PLACE, (1, 2))
+    gate.expect([(PLACE, (1, 2))])
     assert not gate.enter(PLACE, (1, 3), 3, "b")
     assert gate.leave(PLACE, (1, 2)) == 3
     assert gate.enter(PLACE, (1, 3), 3, batch)
-    gate.expect(PLACE, (1, 4))
+    gate.expect([(PLACE, (1, 4))])
     assert gate.waits(PLACE)
     assert gate.leave(PLACE, (1, 4)) is None
     assert not gate.waits(PLACE)
@@ -49,8 +49,8 @@ def test_a_batch_asks_for_the_next_of_a_key_that_will_not_go_through() -> None:
 def test_entering_too_early_waits_for_the_one_before() -> None:
     gate: KeyGate[int] = KeyGate()
     for n in range(4):
-        gate.expect(PLACE, (1, n))
-    gate.expect(None, (1, 9))
+        gate.expect([(PLACE, (1, n))])
+    gate.expect([(None, (1, 9))])
     assert not gate.enter(PLACE, (1, 2), 2, "c")
     assert not gate.enter(PLACE, (1, 1), 1, "b")
     assert gate.enter(PLACE, (1, 0), 0, "a")
@@ -67,7 +67,7 @@ def test_entering_too_early_waits_for_the_one_before() -> None:
 def test_one_that_never_enters_does_not_block_the_others() -> None:
     gate: KeyGate[int] = KeyGate()
     for n in range(2):
-        gate.expect(PLACE, (1, n))
+        gate.expect([(PLACE, (1, n))])
     assert not gate.enter(PLACE, (1, 1), 1, "b")
     assert gate.leave(PLACE, (1, 0)) == 1  # its lease was lost
     assert gate.enter(PLACE, (1, 1), 1, "b")
@@ -80,7 +80,7 @@ def test_taken_in_order_and_brought_in_any(seed: int, at_once: int) -> None:
     gate: KeyGate[tuple[str, int]] = KeyGate()
     queue = [(dice.choice("ab"), n) for n in range(60)]
     for key, n in queue:
-        gate.expect(("t", key), (1, n))
+        gate.expect([(("t", key), (1, n))])
     on_their_way: list[tuple[str, int]] = []
     inside: list[tuple[str, int]] = []
     through: list[tuple[str, int]] = []

@@ -11,7 +11,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, spawn
+from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, current_task, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,17 +38,21 @@ PATIENCE = 1.0
 REMINDER = 10.0
 #: The most messages to name in the log.
 NAMED = 5
+_ACK = Ack()
+#: What ends the worker that has called the handler, and releases the message.
+_ENDS: tuple[type[BaseException], ...] = (StopConsumer, *CANCELLED)
 
 
 class Call:
-    """A running handler, and its messages."""
+    """A worker's call of the handler, and its messages; the next call is the same object."""
 
-    __slots__ = ("began", "messages", "number", "still_runs")
+    __slots__ = ("began", "messages", "number", "still_runs", "task")
 
-    def __init__(self, number: int, messages: list[AsyncMessage]) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.messages = messages
-        self.began = time.monotonic()
+        self.messages: list[AsyncMessage] = []
+        self.began = 0.0
+        self.task = current_task()
         self.still_runs = False  # it was cancelled, and its thread still runs
 
 
@@ -85,6 +89,7 @@ class AsyncDispatcher:
         self._lease_manager = lease_manager
         self._options = options
         self._emitter = emitter
+        self._emits = bool(emitter)
         self._took = took
         self._stopping = stopping
         self._ended = ended
@@ -107,9 +112,10 @@ class AsyncDispatcher:
         """Call the handler with one message at a time."""
 
         async def work(number: int) -> None:
+            made = Call(number)
             for handled in itertools.count(1):
                 message = await self._buffer.next()
-                if message is None or not await self._handle(number, handler, message, [message]):
+                if message is None or not await self._handle(made, handler, message, [message]):
                     return
                 if handled % self._in_a_row == 0:
                     await checkpoint()
@@ -120,9 +126,10 @@ class AsyncDispatcher:
         """Call the handler with lists of messages."""
 
         async def work(number: int) -> None:
+            made = Call(number)
             while batch := await self._buffer.batch(size, max_wait):
                 # A copy: the handler may take its list apart, and all are settled after it.
-                if not await self._handle(number, handler, list(batch), batch):
+                if not await self._handle(made, handler, list(batch), batch):
                     return
                 await checkpoint()
 
@@ -192,7 +199,7 @@ class AsyncDispatcher:
 
     async def _handle(
         self,
-        number: int,
+        made: Call,
         handler: Callable[[Any], Any],
         argument: Any,
         messages: list[AsyncMessage],
@@ -201,9 +208,10 @@ class AsyncDispatcher:
 
         Returns whether its worker may continue.
         """
-        made = self._calls[number] = Call(number, messages)
+        number, made.messages, made.began = made.number, messages, time.monotonic()
+        self._calls[number] = made
         self._buffer.begun(len(messages))
-        failure = await self._failure_of(handler, argument)
+        failure = await self._failure_of(handler, argument, made.task)
         given_up = self._calls.pop(number, None) is None
         if isinstance(failure, StillRuns):
             made.still_runs = True
@@ -211,11 +219,11 @@ class AsyncDispatcher:
         if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
-        if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
+        if isinstance(failure, _ENDS):
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds, messages[0]._lease.claimed_at)
-        if self._emitter:
+        if self._emits:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
             await self._handled(messages)
@@ -229,11 +237,11 @@ class AsyncDispatcher:
         return True
 
     async def _failure_of(
-        self, handler: Callable[[Any], Any], argument: Any
+        self, handler: Callable[[Any], Any], argument: Any, task: Any = None
     ) -> BaseException | None:
-        """Call a handler, and return what it raised."""
+        """Call a handler, and return what it raised; ``task``: the current one."""
         try:
-            check_done(await call(handler, argument))
+            check_done(await call(handler, argument, task=task))
         except BaseException as error:
             return error
         return None
@@ -260,7 +268,7 @@ class AsyncDispatcher:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
-                self._lease_manager.settle_soon(lease, message.id, Ack())
+                self._lease_manager.settle_soon(lease, message.id, _ACK)
             except (AlreadySettled, LeaseLost) as error:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
@@ -358,7 +366,7 @@ class AsyncDispatcher:
                 "cancelled" if ended else "it still runs, and its outcome will be refused",
             )  # fmt: skip
             error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
-            if self._emitter:
+            if self._emits:
                 self._emitter.handled(messages, now - one.began, error)
             for message in messages:
                 await self._settle_given_up(message, error)

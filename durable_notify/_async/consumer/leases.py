@@ -134,13 +134,15 @@ class AsyncLeaseManager:
     def settle_soon(self, lease: Lease, message_id: int, outcome: Outcome) -> None:
         """Record the outcome of a message, without waiting for the flush."""
         lease.record(message_id, outcome)
+        ordering_key = lease.ordering_keys[message_id]
         if (
             not lease.open
             or not isinstance(outcome, Ack)
-            or self._buffer.blocks(lease.ordering_keys[message_id])
+            or (ordering_key is not None and self._buffer.blocks(ordering_key))
         ):
             self._flusher.hurry()
-        self._flusher.soon()
+        else:
+            self._flusher.soon()
 
     async def settle_failed(self, lease: Lease, message_id: int, outcome: Outcome) -> None:
         """Settle a message whose handler raised or was given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import operator
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ log = logging.getLogger("durable_notify")
 #: If more of a batch's messages than this share have the key of an earlier one, about twice as
 #: many of the next batch's have the key of one in this.
 REPEATED = 0.05
+_TOKEN = operator.itemgetter(0)
 
 
 class PrefetchBuffer:
@@ -73,8 +75,9 @@ class PrefetchBuffer:
 
     def begun(self, messages: int) -> None:
         """Count messages as no longer queued: their handler has begun, or they are dropped."""
-        self._put(-messages)
-        if self.size <= self.low_water:
+        with self._mutex:
+            self._queued_now -= messages
+        if self._queued_now + self._gate.kept <= self.low_water:
             self._room.set()
 
     def _put(self, messages: int) -> None:
@@ -86,22 +89,25 @@ class PrefetchBuffer:
         """How many keys have messages that wait for an earlier one; each key needs one handler."""
         return self._gate.keys
 
-    def fill(self, rows: Iterable[tuple[Any, ...]]) -> None:
+    def fill(self, rows: list[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
         messages = list(self.unpack(rows))
-        in_order = [message for message in messages if message._ordering_key is not None]
-        for message in in_order:
-            # Trap: threads that take two messages of a key from the queue in order may reach the
-            # gate in reverse order.
-            self._gate.expect(message._ordering_key, message._delivery)
-        keys = {message._ordering_key for message in in_order}
+        in_order = [
+            (message._ordering_key, message._delivery)
+            for message, row in zip(messages, rows, strict=True)
+            if row[9] is not None
+        ]
+        # Trap: threads that take two messages of a key from the queue in order may reach the gate
+        # in reverse order.
+        self._gate.expect(in_order)
+        keys = {ordering_key for ordering_key, _ in in_order}
         self.keys_repeat = len(in_order) - len(keys) > len(in_order) * REPEATED
         self._put(len(messages))
         self._queue.put(*messages)
 
     def unpack(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Message]:
         """Hold the leases of claimed messages, and return the messages."""
-        for token, part in itertools.groupby(rows, key=lambda row: row[0]):
+        for token, part in itertools.groupby(rows, key=_TOKEN):
             batch = list(part)
             ordering_keys = {row[1]: None if row[9] is None else (row[2], row[9]) for row in batch}
             sizes = {row[1]: len(row[4] if row[5] is None else row[5]) for row in batch}
@@ -122,7 +128,8 @@ class PrefetchBuffer:
         """Return the next message, or None once the buffer has ended or the time is over."""
         while True:
             try:
-                message = self._of_its_key(owner) or self._queue.get_nowait()
+                following = None if owner is None else self._of_its_key(owner)
+                message = following or self._queue.get_nowait()
             except self._queue.EMPTY:
                 try:
                     message = self._queued(until)
@@ -210,7 +217,8 @@ class PrefetchBuffer:
 
     def _admitted(self, message: Message, owner: object) -> bool:
         """Whether a message may be handled now: it is leased, and the next of its key."""
-        lease, ordering_key = message._lease, message._ordering_key
+        lease = message._lease
+        ordering_key = lease.ordering_keys[message.id]
         if self._stopping.is_set() or lease.lost or message.id not in lease.open:
             # It was released, lost to another consumer, or sent back with an earlier one.
             self.finish(ordering_key, message._delivery)

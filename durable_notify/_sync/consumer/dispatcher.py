@@ -12,7 +12,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, spawn
+from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, current_task, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,17 +39,21 @@ PATIENCE = 1.0
 REMINDER = 10.0
 #: The most messages to name in the log.
 NAMED = 5
+_ACK = Ack()
+#: What ends the worker that has called the handler, and releases the message.
+_ENDS: tuple[type[BaseException], ...] = (StopConsumer, *CANCELLED)
 
 
 class Call:
-    """A running handler, and its messages."""
+    """A worker's call of the handler, and its messages; the next call is the same object."""
 
-    __slots__ = ("began", "messages", "number", "still_runs")
+    __slots__ = ("began", "messages", "number", "still_runs", "task")
 
-    def __init__(self, number: int, messages: list[Message]) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.messages = messages
-        self.began = time.monotonic()
+        self.messages: list[Message] = []
+        self.began = 0.0
+        self.task = current_task()
         self.still_runs = False  # it was cancelled, and its thread still runs
 
 
@@ -86,6 +90,7 @@ class Dispatcher:
         self._lease_manager = lease_manager
         self._options = options
         self._emitter = emitter
+        self._emits = bool(emitter)
         self._took = took
         self._stopping = stopping
         self._ended = ended
@@ -108,9 +113,10 @@ class Dispatcher:
         """Call the handler with one message at a time."""
 
         def work(number: int) -> None:
+            made = Call(number)
             for handled in itertools.count(1):
                 message = self._buffer.next()
-                if message is None or not self._handle(number, handler, message, [message]):
+                if message is None or not self._handle(made, handler, message, [message]):
                     return
                 if handled % self._in_a_row == 0:
                     checkpoint()
@@ -121,9 +127,10 @@ class Dispatcher:
         """Call the handler with lists of messages."""
 
         def work(number: int) -> None:
+            made = Call(number)
             while batch := self._buffer.batch(size, max_wait):
                 # A copy: the handler may take its list apart, and all are settled after it.
-                if not self._handle(number, handler, list(batch), batch):
+                if not self._handle(made, handler, list(batch), batch):
                     return
                 checkpoint()
 
@@ -193,7 +200,7 @@ class Dispatcher:
 
     def _handle(
         self,
-        number: int,
+        made: Call,
         handler: Callable[[Any], Any],
         argument: Any,
         messages: list[Message],
@@ -202,9 +209,10 @@ class Dispatcher:
 
         Returns whether its worker may continue.
         """
-        made = self._calls[number] = Call(number, messages)
+        number, made.messages, made.began = made.number, messages, time.monotonic()
+        self._calls[number] = made
         self._buffer.begun(len(messages))
-        failure = self._failure_of(handler, argument)
+        failure = self._failure_of(handler, argument, made.task)
         given_up = self._calls.pop(number, None) is None
         if isinstance(failure, StillRuns):
             made.still_runs = True
@@ -212,11 +220,11 @@ class Dispatcher:
         if given_up:
             log.warning("the handler of %r has ended, after its handler_timeout", argument)
             return False
-        if isinstance(failure, StopConsumer) or (CANCELLED and isinstance(failure, CANCELLED)):
+        if isinstance(failure, _ENDS):
             raise failure
         seconds = time.monotonic() - made.began
         self._took(len(messages), seconds, messages[0]._lease.claimed_at)
-        if self._emitter:
+        if self._emits:
             self._emitter.handled(messages, seconds, failure)
         if failure is None:
             self._handled(messages)
@@ -229,10 +237,12 @@ class Dispatcher:
             raise failure  # such as SystemExit: the consumer ends
         return True
 
-    def _failure_of(self, handler: Callable[[Any], Any], argument: Any) -> BaseException | None:
-        """Call a handler, and return what it raised."""
+    def _failure_of(
+        self, handler: Callable[[Any], Any], argument: Any, task: Any = None
+    ) -> BaseException | None:
+        """Call a handler, and return what it raised; ``task``: the current one."""
         try:
-            check_done(call(handler, argument))
+            check_done(call(handler, argument, task=task))
         except BaseException as error:
             return error
         return None
@@ -259,7 +269,7 @@ class Dispatcher:
             self._lease_manager.settled_in_transaction(lease, message.id)
         else:
             try:
-                self._lease_manager.settle_soon(lease, message.id, Ack())
+                self._lease_manager.settle_soon(lease, message.id, _ACK)
             except (AlreadySettled, LeaseLost) as error:
                 log.warning(
                     "the handler of %r finished after its lease was lost: %s", message, error
@@ -357,7 +367,7 @@ class Dispatcher:
                 "cancelled" if ended else "it still runs, and its outcome will be refused",
             )  # fmt: skip
             error = HandlerTimeout(f"the handler took longer than {timeout:g} s")
-            if self._emitter:
+            if self._emits:
                 self._emitter.handled(messages, now - one.began, error)
             for message in messages:
                 self._settle_given_up(message, error)

@@ -59,10 +59,7 @@ class Flusher:
         self._urgent = Event()  # and they should not wait
         self._doubtful: list[tuple[Lease, int]] = []  # finished, and the next of a key waits
         self._log_throttle = LogThrottle()
-
-    def soon(self) -> None:
-        """Flush within ``FLUSH_AFTER``."""
-        self._dirty.set()
+        self.soon = self._dirty.set  # flush within FLUSH_AFTER
 
     def hurry(self) -> None:
         """Flush at once."""

@@ -64,17 +64,16 @@ class Message(Generic[T]):
             headers,
             self.published_at,
             self.attempt,
-            *_,
+            _,
         ) = row
         self._flaw: Exception | None = None
-        self.payload, self.headers = None, {}  # type: ignore[assignment]
         try:
             self.payload = decode(text, data)
-            if headers is not None:
-                self.headers = decode_headers(headers)
+            self.headers = {} if headers is None else decode_headers(headers)
         except (ValueError, RecursionError) as error:
             # PostgreSQL holds JSON that Python cannot decode, or that is not of the topic's type.
             self._flaw = error
+            self.payload, self.headers = None, {}  # type: ignore[assignment]
         self._lease = lease
         self._lease_manager = lease_manager
 

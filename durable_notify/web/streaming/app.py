@@ -76,6 +76,7 @@ def streams(
         lifespan=closing(hubs),
     )
     app.state.stats = hubs.stats
+    app.state.durable_notify = True  # so that the lifespan of its host ends it
     return app
 
 

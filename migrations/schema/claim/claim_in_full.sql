@@ -1,5 +1,5 @@
 CREATE FUNCTION durable_notify._claim_in_full(
-    subscription durable_notify.subscription, options durable_notify.consumer_group, now_snapshot pg_snapshot, max_id bigint,
+    subscription_id integer, options durable_notify.consumer_group, now_snapshot pg_snapshot, max_id bigint,
     max_messages integer, lease interval, owner text
 ) RETURNS TABLE (
     token bigint, id bigint, topic text, key text, payload jsonb, data bytea, headers jsonb,
@@ -8,6 +8,7 @@ CREATE FUNCTION durable_notify._claim_in_full(
 LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
+    subscription durable_notify.subscription;
     pos durable_notify.position;
     moved boolean := false;
     old_pos durable_notify.position;
@@ -17,8 +18,9 @@ DECLARE
     lowest bigint;
     highest bigint;
 BEGIN
-    -- Claim from one topic, whatever it takes; see _claim_topic(). now_snapshot was taken under the
+    -- Claim from one topic, whatever it takes; see claim(). now_snapshot was taken under the
     -- group's lock.
+    SELECT * INTO STRICT subscription FROM durable_notify.subscription s WHERE s.id = _claim_in_full.subscription_id;
     SELECT * INTO STRICT old_pos FROM durable_notify.position p
      WHERE p.subscription_id = subscription.id
      ORDER BY p.seq DESC
@@ -65,7 +67,7 @@ BEGIN
         DELETE FROM durable_notify.lease_deadline h WHERE h.token = ANY (old_pos.lease_tokens) AND h.token <> ALL (lease_tokens);
     END IF;
     IF batch.keys IS NOT NULL OR options.exclusive OR options.max_in_flight IS NOT NULL THEN
-        PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim_alone()
+        PERFORM pg_catalog.set_config('durable_notify.claim_lasts', 'on', true);  -- see claim()
     END IF;
     SELECT pg_catalog.min(m.id), pg_catalog.max(m.id) INTO lowest, highest FROM pg_catalog.unnest(batch.ids) AS m (id);
     RETURN QUERY

@@ -24,6 +24,7 @@ BEGIN
     -- Record that rows come from another cluster, by logical replication: no consumer can read on
     -- before reanchor(). Ids drawn here follow those carried over, as if the sequence came with them.
     UPDATE durable_notify.cluster_identity SET xid = '0' WHERE xid <> '0';
+    DELETE FROM durable_notify.stretch_time t WHERE t.first_id <= message_id AND t.next_id > message_id;
     PERFORM pg_catalog.setval('durable_notify.outbox_id_seq', message_id)
        FROM durable_notify.outbox_id_seq q
       WHERE q.last_value < message_id OR q.last_value = message_id AND NOT q.is_called;

@@ -11,6 +11,7 @@ BEGIN
     DELETE FROM durable_notify.watermark;
     DELETE FROM durable_notify.unwanted_partition;
     DELETE FROM durable_notify.maintenance;
+    DELETE FROM durable_notify.stretch_time;
     UPDATE durable_notify.maintenance_progress p
        SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,
            compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id),

@@ -64,6 +64,7 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     group_id integer;
+    is_free boolean;
     options durable_notify.consumer_group;
 BEGIN
     -- Take the lock under which a group's positions change, until the transaction ends; returns the
@@ -71,19 +72,24 @@ BEGIN
     --
     -- SQLSTATE DN010: the outbox came from another cluster, and reanchor() has not been run; see the
     -- table cluster_identity.
-    SELECT g.id INTO group_id FROM durable_notify.consumer_group g WHERE g.name = _lock_group.group_name;
-    IF group_id IS NOT NULL THEN
+    SELECT g.id, pg_catalog.pg_try_advisory_xact_lock(1685024361, g.id) INTO group_id, is_free
+      FROM durable_notify.consumer_group g WHERE g.name = _lock_group.group_name;
+    IF is_free THEN
+        LOCK TABLE durable_notify.lock_groups IN ROW EXCLUSIVE MODE;  -- as _acquire_group_lock() does
+    ELSIF group_id IS NOT NULL THEN
         PERFORM durable_notify._acquire_group_lock(group_id);
-        -- Trap: the session that had the lock until now may have deleted the group, or renamed it.
-        SELECT * INTO options FROM durable_notify.consumer_group g WHERE g.id = group_id AND g.name = _lock_group.group_name;
     END IF;
+    -- Trap: the session that had the lock until now may have deleted the group, or renamed it.
+    SELECT g.* INTO options FROM durable_notify.consumer_group g
+     WHERE g.id = group_id AND g.name = _lock_group.group_name
+       AND ARRAY(SELECT a.xmin = a.xid FROM durable_notify.cluster_identity a) = '{t,t}';
     IF options.id IS NULL THEN
+        IF EXISTS (SELECT FROM durable_notify.consumer_group g WHERE g.id = group_id AND g.name = _lock_group.group_name) THEN
+            PERFORM durable_notify._raise_foreign_cluster();
+        END IF;
         RAISE EXCEPTION 'there is no consumer group "%"', group_name
             USING ERRCODE = 'DN005',
                   HINT = 'durable_notify.subscribe() creates a group; durable_notify.status() lists them.';
-    END IF;
-    IF ARRAY(SELECT a.xmin = a.xid FROM durable_notify.cluster_identity a) <> '{t,t}' THEN
-        PERFORM durable_notify._raise_foreign_cluster();
     END IF;
     RETURN options;
 END

@@ -40,19 +40,20 @@ END
 $function$;
 
 CREATE FUNCTION durable_notify._has_stragglers(
-    topic text, seen pg_snapshot, window_end pg_snapshot, after_id bigint, last_id bigint
+    topic text, seen pg_snapshot, window_end pg_snapshot, from_id bigint, last_id bigint
 ) RETURNS boolean
 LANGUAGE plpgsql STABLE STRICT AS $function$
 #variable_conflict use_column
 BEGIN
-    -- Return whether _stragglers() would find one by the earlier snapshot's list. It stops at the first.
+    -- Return whether _stragglers() would find one from an id on by the earlier snapshot's list. It stops
+    -- at the first.
     RETURN EXISTS (
         SELECT FROM pg_catalog.pg_snapshot_xip(seen) AS running (xid)
          CROSS JOIN LATERAL (
                SELECT o.id FROM durable_notify.outbox o
                 WHERE o.topic = _has_stragglers.topic
-                  AND (o.xid, o.id) > (running.xid, after_id) AND (o.xid, o.id) <= (running.xid, _has_stragglers.last_id)
-                  AND o.id > after_id AND o.id <= _has_stragglers.last_id
+                  AND (o.xid, o.id) >= (running.xid, from_id) AND (o.xid, o.id) <= (running.xid, _has_stragglers.last_id)
+                  AND o.id >= from_id AND o.id <= _has_stragglers.last_id
                 ORDER BY o.xid, o.id
                 LIMIT 1) found
          WHERE pg_catalog.pg_visible_in_snapshot(running.xid, window_end));

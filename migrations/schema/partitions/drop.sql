@@ -18,7 +18,7 @@ BEGIN
     END IF;
     PERFORM pg_catalog.set_config('synchronous_commit', 'local', true);  -- see _truncate_partition()
     FOR partition IN
-        SELECT p.name, u.since FROM durable_notify.partitions() p
+        SELECT p.*, u.since FROM durable_notify.partitions() p
           LEFT JOIN durable_notify.unwanted_partition u ON u.first_id = p.first_id
          WHERE p.next_id <= (SELECT y.closed_below FROM durable_notify.partition_settings y)
     LOOP
@@ -31,6 +31,7 @@ BEGIN
         PERFORM durable_notify._lock_outbox_exclusive(partition.name);
         EXECUTE pg_catalog.format('ALTER TABLE durable_notify.outbox DETACH PARTITION %s', partition.name);
         EXECUTE pg_catalog.format('DROP TABLE %s', partition.name);
+        DELETE FROM durable_notify.stretch_time t WHERE t.first_id >= partition.first_id AND t.next_id <= partition.next_id;
         RETURN 1;
     END LOOP;
     RETURN 0;

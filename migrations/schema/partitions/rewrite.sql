@@ -55,8 +55,7 @@ BEGIN
         ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off);'
         ' INSERT INTO durable_notify.outbox_%2$s_copy SELECT * FROM %1$s ORDER BY id;'
         ' ALTER TABLE durable_notify.outbox_%2$s_copy ADD PRIMARY KEY (topic, id);'
-        ' CREATE INDEX ON durable_notify.outbox_%2$s_copy (topic, xid, id);'
-        ' CREATE INDEX ON durable_notify.outbox_%2$s_copy USING brin (created_at)',
+        ' CREATE INDEX ON durable_notify.outbox_%2$s_copy (topic, xid, id)',
         partition, first_id, next_id);
 END
 $function$;

@@ -60,7 +60,7 @@ LANGUAGE sql STABLE AS $function$
        AND (key IS NOT NULL OR NOT durable_notify._key_required(topic))
        AND (key IS NULL OR key OPERATOR(pg_catalog.~) E'^[^\\u0001-\\u001f\\u007f-\\u009f]+$'
                            AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 1024)
-       AND (payload IS NULL) OPERATOR(pg_catalog.<>) (data IS NULL)
+       AND CASE WHEN payload IS NULL THEN data IS NOT NULL ELSE data IS NULL END  -- no call of a function
        AND (headers IS NULL OR headers OPERATOR(pg_catalog.@>) '{}')
 $function$;
 

@@ -5,7 +5,7 @@ CREATE FUNCTION durable_notify.status(max_count integer DEFAULT 10000) RETURNS T
     oldest_unsettled timestamptz
 )
 LANGUAGE plpgsql STABLE
-SET enable_nestloop = off SET jit = off SET work_mem = '64MB' SET plan_cache_mode = force_custom_plan
+SET enable_nestloop = off SET enable_mergejoin = off SET jit = off SET work_mem = '64MB' SET plan_cache_mode = force_custom_plan
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
@@ -44,8 +44,13 @@ BEGIN
     first AS MATERIALIZED (
         SELECT f.* FROM (SELECT pg_catalog.array_agg(d.topic), pg_catalog.array_agg(d.ord), pg_catalog.array_agg(d.upto)
                            FROM (SELECT p.ord, p.upto, pg_catalog.min(p.topic) AS topic FROM places p
-                                  WHERE p.upto < p.last_id GROUP BY 1, 2) AS d) AS d (topics, ords, ids)
+                                  WHERE p.newer = max_count OR max_count IS NULL AND p.upto < p.last_id
+                                  GROUP BY 1, 2) AS d) AS d (topics, ords, ids)
          CROSS JOIN LATERAL durable_notify._first_after(d.topics, d.ords, d.ids, max_count IS NULL) AS f),
+    known AS MATERIALIZED (
+        SELECT k.* FROM (SELECT p.topic, pg_catalog.array_agg(p.first_id) FROM places p
+                          WHERE p.first_id IS NOT NULL GROUP BY 1) AS d (topic, ids)
+         CROSS JOIN LATERAL durable_notify._published_at(d.topic, d.ids) AS k),
     late AS MATERIALIZED (
         SELECT p.id, c.stragglers, c.first_id, c.oldest FROM places p
          CROSS JOIN LATERAL durable_notify._count_stragglers(p.topic, p.id, max_count) AS c WHERE p.late)
@@ -59,11 +64,12 @@ BEGIN
       LEFT JOIN (SELECT c.id, c.name, pg_catalog.row_number() OVER (ORDER BY c.name) AS ord
                    FROM durable_notify.consumer_group c) AS g ON g.id = p.group_id
       LEFT JOIN first f ON f.ord = p.ord AND f.upto = p.upto
+      LEFT JOIN known k ON k.id = p.first_id
       LEFT JOIN late l ON l.id = p.id
       LEFT JOIN durable_notify._count_apart(max_count) AS a ON a.id = p.id
      CROSS JOIN LATERAL (
            SELECT p.newer * 0, COALESCE(l.stragglers, 0) + CASE WHEN max_count IS NULL THEN COALESCE(f.newer, p.newer) ELSE p.newer END,
-                  CASE WHEN l.first_id < f.id OR f.id IS NULL THEN l.oldest ELSE f.published_at END) AS u (zero, unread, oldest)
+                  CASE WHEN l.first_id < COALESCE(k.id, f.id) OR k.id IS NULL AND f.id IS NULL THEN l.oldest ELSE COALESCE(k.published_at, f.published_at) END) AS u (zero, unread, oldest)
      ORDER BY (p.ord << 32) + g.ord;  -- numbers sort faster than texts
 END
 $function$;

@@ -1,7 +1,7 @@
 -- A batch delivered to one consumer. A row is inserted and deleted, never updated, so that settling
 -- inside a caller's REPEATABLE READ transaction does not collide with extend().
 CREATE TABLE durable_notify.lease (
-    -- The time in microseconds, and the backend: never the same again, see _claim_topic().
+    -- The time in microseconds, and the backend: never the same again, see claim().
     token           bigint      PRIMARY KEY DEFAULT (
         ((EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint << 12)
         | (pg_catalog.pg_backend_pid() & 4095)),

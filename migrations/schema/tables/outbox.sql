@@ -24,8 +24,6 @@ CREATE TABLE durable_notify.outbox (
 ) PARTITION BY RANGE (id);
 -- Finds the rows of one transaction, or of a range of transactions, without touching the table.
 CREATE INDEX outbox_topic_xid_id ON durable_notify.outbox (topic, xid, id);
--- For replay by time; costs an insert next to nothing.
-CREATE INDEX outbox_created_at ON durable_notify.outbox USING brin (created_at);
 
 -- vacuum_truncate: space at the end of a partition comes back when it is emptied; VACUUM must not lock
 -- it for that.
@@ -47,4 +45,13 @@ CREATE TABLE durable_notify.partition_settings (
     copied_by    xid8,
     CONSTRAINT partition_settings_min_width_is_positive CHECK (min_width BETWEEN 1 AND 1000000000000),
     CONSTRAINT partition_settings_ahead_is_1_to_100 CHECK (ahead BETWEEN 1 AND 100)
+);
+
+-- When the messages of closed partitions were published: of the ids from first_id up to next_id, without
+-- it, no message is later than latest. What _id_before() looks for is found with it, without an index on
+-- created_at, which each insert would pay for. See _record_times().
+CREATE TABLE durable_notify.stretch_time (
+    first_id bigint      PRIMARY KEY,
+    next_id  bigint      NOT NULL,
+    latest   timestamptz NOT NULL
 );

@@ -85,7 +85,7 @@ def expired_without_a_trace(session: Session) -> None:
 
 def lease_not_known(session: Session) -> None:
     """No position knows of a new lease: it is never taken over, and holds back no key."""
-    plant(session, "_claim_topic", ("live || new_token", "live"))
+    plant(session, "claim", ("seen.live || g.token", "seen.live"))
     plant(
         session, "_claim_in_full", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END")
     )

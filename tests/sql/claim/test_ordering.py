@@ -199,6 +199,33 @@ def test_a_settle_between_two_looks_of_a_claim(sessions: Sessions, planted: bool
     assert first < second
 
 
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_settle_between_the_look_and_the_batch_of_a_claim(
+    sessions: Sessions, planted: bool
+) -> None:
+    """What a lease held at the look may wait in deferred when the batch is read: both are looked at again."""
+    one, two, gate = sessions.readers(3)
+    first, second = (one.publish(key="k") for _ in range(2))
+    (held,) = one.claim(1)
+    looked = "IF seen.pos IS NULL THEN"
+    changes = [(looked, f"{GATE} {looked}")]
+    if planted:
+        again = (
+            "IF EXISTS (SELECT FROM durable_notify.deferred d"
+            " WHERE d.subscription_id = pos.subscription_id AND d.key IS NOT NULL)"
+        )
+        changes.append((again, "IF false"))
+    plant(gate, "claim", *changes)
+    gate.begin()
+    gate.run("SELECT pg_catalog.pg_advisory_xact_lock(4711)")
+    waiting = two.start("SELECT id FROM durable_notify.claim('g', '{t}', 1)")
+    sessions.wait_until_blocked(two, waiting)
+    settle(one, held, "retried", retry_delays=["1 hour"])
+    gate.rollback()
+    assert [row[0] for row in waiting.result()] == ([second] if planted else [])
+    assert first < second
+
+
 # Strict order.
 
 

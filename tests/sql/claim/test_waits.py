@@ -257,10 +257,10 @@ def test_cancelled_half_way_a_doorbell_is_armed_as_a_whole(sessions: Sessions) -
 # Durability.
 
 
-@pytest.mark.parametrize("function", ["claim", "claim_alone"])
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("lasting", [None, "key", "exclusive", "max_in_flight"])
 def test_only_a_claim_alone_commits_without_waiting_for_the_disk(
-    sessions: Sessions, function: str, lasting: str | None
+    sessions: Sessions, alone: bool, lasting: str | None
 ) -> None:
     """And only one that may be forgotten: it holds no key, and neither is it counted nor the only one."""
     options = {"exclusive": {"exclusive": True}, "max_in_flight": {"max_in_flight": 9}}
@@ -268,9 +268,9 @@ def test_only_a_claim_alone_commits_without_waiting_for_the_disk(
     one.publish(topic="t", key="k" if lasting == "key" else None)
     one.publish(topic="u")
     one.begin()
-    query = f"SELECT * FROM durable_notify.{function}('g', '{{t,u}}', owner => 'a test')"
-    assert len(one.run(query)) == 2
+    query = "SELECT * FROM durable_notify.claim('g', '{t,u}', owner => 'a test', alone => %s)"
+    assert len(one.run(query, alone)) == 2
     setting = one.value("SHOW synchronous_commit")
     one.commit()
-    assert setting == ("off" if function == "claim_alone" and not lasting else "on")
+    assert setting == ("off" if alone and not lasting else "on")
     assert one.value("SHOW synchronous_commit") == "on"

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from psycopg import errors
 
-from tests.support.injection import stragglers_of_many_topics
+from tests.support.injection import last_id_before_the_lock, stragglers_of_many_topics
 from tests.support.schedules import TRAPS, Trap, claim_and_ack, drain
 from tests.support.sessions import Sessions, ids
 
@@ -322,7 +322,26 @@ def test_stragglers_of_one_topic_of_many(
     assert ids(batch) == [seen]
     reader.ack(batch)
     slow.commit()
-    assert ids(reader.claim(topics="t u v")) == ([] if planted else [late])
+    # In another order: if no topic has anything, the claim looks at the first.
+    assert ids(reader.claim(topics="v u t")) == ([] if planted else [late])
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_the_last_id_is_looked_up_after_the_snapshot(sessions: Sessions, planted: bool) -> None:
+    """A claim reads up to the last id drawn: one looked up earlier misses what is visible."""
+    holder, reader, publisher = sessions.readers(3)
+    if planted:
+        last_id_before_the_lock(holder)
+    publisher.publish()
+    reader.ack(reader.claim())
+    holder.begin()
+    holder.run("SELECT durable_notify._lock_group('g')")
+    waiting = reader.start("SELECT id FROM durable_notify.claim('g', '{t}')")
+    sessions.wait_until_blocked(reader, waiting)
+    new = publisher.publish()
+    holder.rollback()
+    assert [row[0] for row in waiting.result()] == ([] if planted else [new])
+    assert ids(reader.claim()) == ([new] if planted else [])  # late, not lost
 
 
 def test_each_group_gets_everything(sessions: Sessions) -> None:

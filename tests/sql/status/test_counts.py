@@ -141,6 +141,11 @@ FAULTS = {
         "ORDER BY o.id LIMIT 1",
         "ORDER BY o.id DESC LIMIT 1",
     ),
+    "the newest is the oldest": (
+        "_places",
+        "THEN -t.ids[x.newer] END AS first_id",
+        "THEN -t.ids[1] END AS first_id",
+    ),
     "only the newest transaction": ("_newest", "ROWS UNBOUNDED PRECEDING", "ROWS CURRENT ROW"),
 }
 
