@@ -57,7 +57,7 @@ class AsyncReader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
-    nothing to acknowledge. Keep ``message.token`` to continue after that message:
+    nothing to acknowledge. Keep ``message.token`` to continue after that message::
 
         async with AsyncReader(dsn, topics=["prices"], start="latest") as reader:
             async for message in reader:
@@ -335,9 +335,9 @@ class AsyncReader(Generic[T]):
                 position = self._positions[topic]
                 last = closed(position).h0
                 published_at = await self._published_at(topic, last)
-                if self._from_token and position != BEGINNING:
-                    if await self._has_gap(topic, published_at):
-                        self.gaps[topic] = last
+                read = self._from_token and position != BEGINNING
+                if read and await self._has_gap(topic, published_at):
+                    self.gaps[topic] = last
                 self._checkpoints[topic] = Checkpoints(position, published_at)
         if (channels := self._topic_set.add(wanted)) and self._subscription is not None:
             self._subscription.listen(channels)
@@ -387,8 +387,7 @@ class AsyncReader(Generic[T]):
         position = closed(self._positions[topic])
         if removed_id is not None and misses(position, removed_id, removed_xid):
             return True
-        # The last message read is gone, and not by retention. If an older one is there, it alone was
-        # erased, or a few; if none is, nothing tells what else is gone.
+        # If the last message read is gone, and not by retention, nothing tells what else is.
         unknown = position.h0 > 0 and published_at is None and (removed_id or 0) < position.h0
         return unknown and not await self._has_older(topic, position.h0)
 
