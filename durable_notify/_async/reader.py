@@ -57,7 +57,7 @@ class AsyncReader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
-    nothing to acknowledge. Keep ``message.token`` to continue after that message::
+    nothing to acknowledge. Keep ``message.token`` to continue after that message:
 
         async with AsyncReader(dsn, topics=["prices"], start="latest") as reader:
             async for message in reader:

@@ -420,6 +420,9 @@ _TIMES: dict[LiteralString, tuple[LiteralString, ...]] = {
     "processed_message": ("created_at",),
     "rate_bucket": ("at",),
     "replay_job": ("since", "until", "stepped_at"),
+    "schedule": ("next_at", "last_at"),
+    "stretch_time": ("latest",),
+    "webhook": ("old_secret_until", "failing_since"),
 }
 #: An open transaction of the test may have settled a lease, and would be waited for for ever.
 _UNLESS_LOCKED: LiteralString = (

@@ -58,7 +58,7 @@ class Reader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
-    nothing to acknowledge. Keep ``message.token`` to continue after that message::
+    nothing to acknowledge. Keep ``message.token`` to continue after that message:
 
         with Reader(dsn, topics=["prices"], start="latest") as reader:
             for message in reader:

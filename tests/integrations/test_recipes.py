@@ -18,8 +18,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import testing
-from tests.docs.test_examples import Program, left, loaded, publish, query, started
 from tests.support.brokers import RabbitMQ, free_port
+from tests.support.examples import Program, left, loaded, publish, query, started
 from tests.support.wait import eventually
 
 TABLES = """

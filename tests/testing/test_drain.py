@@ -288,6 +288,8 @@ def test_every_time_by_which_something_happens_moves(conn: Connection) -> None:
         "consumer_group.created_at", "consumer_group.paused_at", "group_pattern.created_at",
         "lost_message.at", "replay_job.created_at", "replay_job.ended_at", "subscription.created_at",
         "topic_retention.set_at", "record_age.set_at", "unwanted_partition.recorded_at",
+        "schedule.paused_at", "schedule.set_at", "webhook.created_at", "webhook.changed_at",
+        "operator_event.set_at", "operator_alarm.since",
     }  # fmt: skip
     query = """
         SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
