@@ -320,8 +320,12 @@ OPS: dict[str, Op] = {
         parts="kept",
     ),
     "_delete_expired": call(
-        "_delete_expired(%(t)s)", "removing! log", waits="log", ends="log", parts="kept"
-    ),
+        "_delete_expired(%(t)s)",
+        "removing! progress! log",
+        waits="progress! log",
+        ends="log",
+        parts="kept",
+    ),  # fmt: skip
     "compact": call(
         "_compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
     ),

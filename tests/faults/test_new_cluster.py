@@ -122,7 +122,8 @@ async def test_a_running_consumer_ends_with_the_remedy(api: Api, servers: Cluste
 
 def no_anchor(session: Session) -> None:
     """No check notices that the outbox was restored elsewhere."""
-    plant(session, "_lock_group", ("= '{t,t}'", "IS NOT NULL"))
+    for function in ("_lock_group", "claim"):
+        plant(session, function, ("= '{t,t}'", "IS NOT NULL"))
 
 
 def xids_as_they_were(session: Session) -> None:

@@ -70,7 +70,7 @@ BEGIN
      CROSS JOIN LATERAL (
            SELECT p.newer * 0, COALESCE(l.stragglers, 0) + CASE WHEN max_count IS NULL THEN COALESCE(f.newer, p.newer) ELSE p.newer END,
                   CASE WHEN l.first_id < COALESCE(k.id, f.id) OR k.id IS NULL AND f.id IS NULL THEN l.oldest ELSE COALESCE(k.published_at, f.published_at) END) AS u (zero, unread, oldest)
-     ORDER BY (p.ord << 32) + g.ord;  -- numbers sort faster than texts
+     ORDER BY (p.ord << 32) + COALESCE(g.ord, 0);  -- numbers sort faster than texts
 END
 $function$;
 
