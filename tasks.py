@@ -14,6 +14,7 @@ python3 tasks.py revision  write the revision that a change of the schema needs,
 python3 tasks.py lock      write requirements/dev.lock, with the newest releases
 python3 tasks.py audit     check these for known vulnerabilities, if a service is reachable
 python3 tasks.py versions  run the tests on every supported PostgreSQL, or on those named
+python3 tasks.py django    run Django's tests on every supported Django, or on those named
 python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
 python3 tasks.py build     build the sdist and the wheel twice, and compare
 python3 tasks.py release   say what is missing for the release of a tag
@@ -157,6 +158,10 @@ def versions(*wanted: str) -> None:
         run(*pytest, DURABLE_NOTIFY_TEST_PG=major)
 
 
+def django(*wanted: str) -> None:
+    run("python", "-m", "tests.integrations.django_site.versions", *wanted)
+
+
 def tested(*arguments: str, **environment: str) -> None:
     """Run tests. Run a few that failed again, alone, and name those that then pass.
 
@@ -235,7 +240,7 @@ def ci() -> None:
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
     "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
-    "versions": versions, "upgrade": upgrade, "build": build,
+    "versions": versions, "django": django, "upgrade": upgrade, "build": build,
     "release": release, "rehearse": rehearse, "bench": bench, "ci": ci,
 }  # fmt: skip
 

@@ -17,6 +17,8 @@ from ._async.consumer.several import run_async
 from ._async.maintenance import AsyncMaintenance
 from ._async.publisher import AsyncPublisher
 from ._async.reader import AsyncReader
+from ._async.scheduler import AsyncScheduler
+from ._async.webhooks import AsyncWebhooks
 from ._core.leases import Ack, Reject, Retry
 from ._sync.admin import Admin
 from ._sync.consumer.consumer import Consumer
@@ -25,11 +27,14 @@ from ._sync.consumer.several import run
 from ._sync.maintenance import Maintenance
 from ._sync.publisher import Publisher
 from ._sync.reader import Reader
+from ._sync.scheduler import Scheduler
+from ._sync.webhooks import Webhooks
 from ._version import __version__
 from .errors import DurableNotifyError, InvalidArgument, LeaseLost
 from .groups import Group, RetryPolicy
 from .middleware import Middleware
 from .payloads import NewMessage
+from .schedules import Schedule
 from .topics import Topic
 
 __all__ = [
@@ -41,6 +46,8 @@ __all__ = [
     "AsyncMessage",
     "AsyncPublisher",
     "AsyncReader",
+    "AsyncScheduler",
+    "AsyncWebhooks",
     "Consumer",
     "DurableNotifyError",
     "Group",
@@ -55,7 +62,10 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryPolicy",
+    "Schedule",
+    "Scheduler",
     "Topic",
+    "Webhooks",
     "__version__",
     "errors",
     "models",

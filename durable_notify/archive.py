@@ -26,9 +26,16 @@ from urllib.parse import quote
 
 from ._core.posix import lock_file
 from .errors import InvalidArgument
+from .topics import check_topics, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Self
+
+    from .topics import TopicName
+
+    #: Whether a message of this topic and key is meant.
+    _Chosen = Callable[[str, str | None], bool]
 
 __all__ = ["Archive", "ArchivedMessage", "Chunk", "NdjsonFiles", "ParquetFiles"]
 
@@ -90,7 +97,6 @@ class _Files:
     another content, as after a restore, the new one gets a number.
     """
 
-    suffix: ClassVar[str]
     file: ClassVar[type[_File]]
 
     def __init__(
@@ -102,7 +108,44 @@ class _Files:
     def begin(self, topic: str, from_id: int, below: int) -> _File:
         target = self.folder / _folder_name(topic)
         target.mkdir(parents=True, exist_ok=True)
-        return self.file(target, f"{from_id:019d}-{below:019d}", self.suffix, self.then)
+        return self.file(target, f"{from_id:019d}-{below:019d}", self.then)
+
+    def erase(
+        self, key: str, *, topics: Iterable[TopicName] | None = None, dry_run: bool = False
+    ) -> int:
+        """Remove a key's messages from the files in the folder; return how many there were.
+
+        Each file that has some is written again, and takes the old one's place at once. ``then`` is
+        called with it. Erase them from the database first: ``Admin.erase``.
+
+        Args:
+            key: the key of the messages.
+            topics: only of these topics or patterns; None: of all.
+            dry_run: only count.
+        """
+        wanted = None if topics is None else check_topics(topics)
+
+        def is_meant(topic: str, of_key: str | None) -> bool:
+            return of_key == key and (
+                wanted is None or any(matches(topic, pattern) for pattern in wanted)
+            )
+
+        erased = 0
+        for path in sorted(self.folder.glob(f"*/*.{self.file.suffix}")):
+            with _locked(path.parent):  # two at once would bring back what the other removed
+                found = self.file.copy(path, is_meant)
+                if found and not dry_run:
+                    new = self.file(
+                        path.parent, path.name.removesuffix(f".{self.file.suffix}"), self.then
+                    )
+                    try:
+                        self.file.copy(path, is_meant, new)
+                        new.replace(path)
+                    except BaseException:
+                        new.abandon()
+                        raise
+            erased += found
+        return erased
 
     def tidy(self) -> None:
         """Remove unfinished files of killed processes. Files that are being written are locked."""
@@ -110,6 +153,16 @@ class _Files:
             with contextlib.suppress(OSError), path.open("rb") as left:
                 lock_file(left)
                 path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock_file(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _folder_name(topic: str) -> str:
@@ -124,12 +177,12 @@ def _folder_name(topic: str) -> str:
 class _File(abc.ABC):
     """A file in progress: it has another name until it is complete."""
 
-    def __init__(
-        self, folder: Path, name: str, suffix: str, then: Callable[[Path], Any] | None
-    ) -> None:
-        self.path = folder / f"{name}.{suffix}"
+    suffix: ClassVar[str]
+
+    def __init__(self, folder: Path, name: str, then: Callable[[Path], Any] | None) -> None:
+        self.path = folder / f"{name}.{self.suffix}"
         self.then = then
-        self._names = (folder / f"{name}{more}.{suffix}" for more in _numbers())
+        self._names = (folder / f"{name}{more}.{self.suffix}" for more in _numbers())
         while True:
             # A name of its own: two processes may write the same chunk, with the same messages.
             self.unfinished = folder / f".{self.path.name}.{secrets.token_hex(8)}.part"
@@ -147,11 +200,23 @@ class _File(abc.ABC):
     def close(self) -> None:
         """Write what is left; the file stays open, and locked."""
 
+    @classmethod
+    @abc.abstractmethod
+    def copy(cls, path: Path, is_left_out: _Chosen, new: Self | None = None) -> int:
+        """Copy a complete file without some messages; return how many these are."""
+
     def finish(self) -> None:
+        self._complete(self._name_it)
+
+    def replace(self, path: Path) -> None:
+        """Take the place of another file."""
+        self._complete(lambda: self.unfinished.replace(path))
+
+    def _complete(self, name_it: Callable[[], Path]) -> None:
         self.close()
         self._raw.flush()
         os.fsync(self._raw.fileno())
-        kept = self._name_it()
+        kept = name_it()
         self._raw.close()
         _sync(kept.parent)
         _sync(kept.parent.parent)
@@ -201,17 +266,37 @@ def _sync(path: Path) -> None:
 
 
 class _NdjsonFile(_File):
+    suffix = "ndjson.gz"
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # Without name and time, so that the same chunk is the same file, byte for byte.
-        self._packed = gzip.GzipFile("", "wb", 6, self._raw, mtime=0)
+        self.packed = gzip.GzipFile("", "wb", 6, self._raw, mtime=0)
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
-        self._packed.write("".join(map(_line, messages)).encode())
+        self.packed.write("".join(map(_line, messages)).encode())
 
     def close(self) -> None:
-        self._packed.close()
+        self.packed.close()
 
+    @classmethod
+    def copy(cls, path: Path, is_left_out: _Chosen, new: Self | None = None) -> int:
+        left_out = 0
+        with gzip.open(path) as lines:
+            for line in lines:
+                if (begins := _BEGINNING.match(line)) is None:
+                    raise InvalidArgument(f"{path} has a line that is no archived message")
+                if is_left_out(json.loads(begins[1]), json.loads(begins[2])):
+                    left_out += 1
+                elif new is not None:
+                    new.packed.write(line)
+        return left_out
+
+
+#: The topic and the key of a line; its payload may be more than Python's JSON can read.
+_BEGINNING = re.compile(
+    rb'\{"id": \d+, "topic": ("(?:[^"\\]|\\.)*"), "key": (null|"(?:[^"\\]|\\.)*"), '
+)
 
 #: JSON has these only in strings, and some readers end lines at them.
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
@@ -255,11 +340,12 @@ class NdjsonFiles(_Files):
         then: called with each complete file's path, before it counts as archived: to upload it.
     """
 
-    suffix = "ndjson.gz"
     file = _NdjsonFile
 
 
 class _ParquetFile(_File):
+    suffix = "parquet"
+
     def __init__(self, *args: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -270,18 +356,32 @@ class _ParquetFile(_File):
             "id": pa.int64(), "topic": text, "key": text, "payload": text, "data": pa.binary(),
             "headers": text, "published_at": time, "deliver_at": time, "expires_at": time,
         }  # fmt: skip
-        self._table = pa.Table
+        self.table = pa.Table
         self._schema = pa.schema(list(types.items()))
-        self._writer = pq.ParquetWriter(self._raw, self._schema, compression="zstd")
+        self.writer = pq.ParquetWriter(self._raw, self._schema, compression="zstd")
 
     def write(self, messages: Sequence[ArchivedMessage]) -> None:
         columns = {
             name: [getattr(message, name) for message in messages] for name in self._schema.names
         }
-        self._writer.write_table(self._table.from_pydict(columns, schema=self._schema))
+        self.writer.write_table(self.table.from_pydict(columns, schema=self._schema))
 
     def close(self) -> None:
-        self._writer.close()
+        self.writer.close()
+
+    @classmethod
+    def copy(cls, path: Path, is_left_out: _Chosen, new: Self | None = None) -> int:
+        import pyarrow.parquet as pq
+
+        left_out = 0
+        with pq.ParquetFile(path) as reader:
+            for batch in reader.iter_batches():
+                about = zip(batch["topic"].to_pylist(), batch["key"].to_pylist(), strict=True)
+                kept = [not is_left_out(topic, key) for topic, key in about]
+                left_out += kept.count(False)
+                if new is not None:
+                    new.writer.write_table(new.table.from_batches([batch]).filter(kept))
+        return left_out
 
 
 class ParquetFiles(_Files):
@@ -297,7 +397,6 @@ class ParquetFiles(_Files):
         InvalidArgument: pyarrow is not installed.
     """
 
-    suffix = "parquet"
     file = _ParquetFile
 
     def __init__(

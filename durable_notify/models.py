@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 from .codecs import T
 from .errors import PayloadError
+from .operations import Erasure, OperatorEvents
 from .payloads import readable
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessGrant", "AuditEntry", "BlockedKey", "BridgeInfo", "DeadLetter", "DeadLetterFilter",
-    "GroupInfo", "Health", "LostMessages", "OpenPublisher", "PendingRetry", "ReadMessage",
-    "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention", "RetentionBlocker", "RetryCount",
-    "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
+    "Erasure", "GroupInfo", "Health", "LostMessages", "OpenPublisher", "OperatorEvents",
+    "PendingRetry", "ReadMessage", "ReanchorResult", "ReplayFilter", "ReplayJob", "Retention",
+    "RetentionBlocker", "RetryCount", "RetryFilter", "SeekResult", "TopicStatus", "TopicStorage",
 ]  # fmt: skip
 
 ConsumerState = Literal["new", "fetching", "full", "sleeping", "polling", "stopping"]
@@ -265,7 +266,7 @@ class OpenPublisher:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BridgeInfo:
-    """A ``mirror`` (a topic to a channel), a ``watch`` (a table to a topic), or ``compat``.
+    """A ``mirror`` (topic to channel), ``capture`` (channel to topic), ``watch`` or ``compat``.
 
     For a watch, ``columns`` are those selected, None: all; ``with_old``: updates have old values.
     """

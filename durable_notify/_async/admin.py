@@ -26,7 +26,10 @@ from ..models import (
 from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
+from .erasure import AsyncErasureAdmin
+from .operating import AsyncOperatingAdmin
 from .retention import AsyncRetentionAdmin
+from .scheduling import AsyncScheduleAdmin
 from .waiting import AsyncWaitingAdmin, check_time, chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
@@ -44,7 +47,13 @@ __all__ = ["AsyncAdmin"]
 _BAD_PATH = ("42601", "22")
 
 
-class AsyncAdmin(AsyncRetentionAdmin, AsyncWaitingAdmin):
+class AsyncAdmin(
+    AsyncErasureAdmin,
+    AsyncOperatingAdmin,
+    AsyncRetentionAdmin,
+    AsyncScheduleAdmin,
+    AsyncWaitingAdmin,
+):
     """Administers groups through the caller's connections; it holds none of its own.
 
     Connections are those that ``AsyncPublisher`` takes. Changes are part of their transaction.

@@ -336,7 +336,7 @@ class AsyncReader(Generic[T]):
                 position = self._positions[topic]
                 last = closed(position).h0
                 published_at = await self._published_at(topic, last)
-                if last and published_at is None:
+                if last and published_at is None and not await self._has_older(topic, last):
                     self.gaps[topic] = last
                 self._checkpoints[topic] = Checkpoints(position, published_at)
         if (channels := self._topic_set.add(wanted)) and self._subscription is not None:
@@ -370,6 +370,11 @@ class AsyncReader(Generic[T]):
         before = Position(s0, message_id - 1, None, None, 0)
         rows = await self._fetch(sql.READ, (topic, *before, 1))
         return rows[0][-1] if rows and rows[0][5] == message_id else None
+
+    async def _has_older(self, topic: str, message_id: int) -> bool:
+        """Return whether an older message exists: if so, this one alone was removed, or a few."""
+        rows = await self._fetch(sql.READ, (topic, *BEGINNING, 1))
+        return bool(rows) and int(rows[0][5]) < message_id
 
     async def _connect_again(self) -> None:
         """Connect to the current server, and find the positions in its log.

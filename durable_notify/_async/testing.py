@@ -153,7 +153,7 @@ async def drain(
     task or thread, with one message after another. It sees only what was committed.
 
     Args:
-        consumer: one that was not started; it cannot be used afterwards.
+        consumer: one that was not started. Use it once, unless it has handlers by ``on()``.
         handler: what ``consumer.run`` takes; None: its handlers by ``on()``.
         skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
             delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
@@ -163,7 +163,7 @@ async def drain(
     Raises:
         ConsumerClosed: the consumer was started before.
     """
-    if consumer._started:
+    if consumer._started and not (consumer._ended and consumer._handlers.topics):
         raise ConsumerClosed("drain() takes a consumer that was not started: make a new one")
     consumer._prepare(handler, None)
     prepared = consumer._handlers.prepared(handler)
@@ -176,6 +176,7 @@ async def drain(
         consumer._lease_manager.finish_pending()
         await consumer._lease_manager.close()
         await consumer._queries.close()
+        consumer._ended = True
     return drained
 
 

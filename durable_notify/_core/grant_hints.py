@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["allowing", "to_call", "to_consume", "to_read"]
 
 _PUBLISHING = {"publish", "publish_many", "notify", "capture", "capture_begin", "capture_progress"}
+_SCHEDULING = {
+    "set_schedule", "publish_ticks", "schedules", "run_schedule", "pause_schedule",
+    "resume_schedule", "delete_schedule",
+}  # fmt: skip
 _READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",
     "lost_messages", "record_ages", "topic_storage",
     "maintenance_status", "unclaimed_topics", "retries", "retry_counts", "blocked_keys",
-    "message_states",
+    "message_states", "bridges",
 }  # fmt: skip
 _CONSUMING = {
     "subscribe", "discover", "configure", "pause", "resume", "claim", "settle",
@@ -29,6 +33,8 @@ _CONSUMING = {
     "release", "next_due", "renew_active", "resign_active",
     "seek", "start_replay", "advance_replays", "cancel_replay", "redrive", "discard",
     "unsubscribe", "retry_now", "drop_retries",
+    "create_webhook", "change_webhook", "rotate_webhook_secret", "delete_webhook", "note_webhook",
+    "webhooks",
 }  # fmt: skip
 _MAINTAINING = {
     "maintain", "maintain_due", "maintain_begin", "maintain_steps", "maintain_step",
@@ -54,6 +60,8 @@ def to_call(query: str, params: Sequence[Any]) -> str | None:
     first = params[0] if params and isinstance(params[0], str) else None
     if name in _PUBLISHING:
         return f"--publish {shlex.quote(first or 'TOPIC')}"
+    if name in _SCHEDULING:  # the first argument is the schedule's name
+        return "--publish TOPIC"
     if name in _CONSUMING:
         return to_consume(["TOPIC"], first or "GROUP")
     if name in _READING:

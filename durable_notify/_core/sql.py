@@ -170,7 +170,7 @@ NOTIFY_POLICY = "SELECT durable_notify.notify_policy(%s)"
 SET_NOTIFY_POLICY = "SELECT durable_notify.set_notify_policy(%s, %s)"
 AUDIT_ENTRIES = (
     "SELECT id, at, who, acting_as, application, action, group_name, topic, messages, why,"
-    " details::text FROM durable_notify.audit_entries(%s) ORDER BY id DESC LIMIT %s"
+    " details::text FROM durable_notify.audit_entries(%s, NULL, %s)"
 )
 REANCHOR = "SELECT group_name, topic, unread FROM durable_notify.reanchor(%s)"
 
@@ -257,6 +257,39 @@ LOST_MESSAGES = (
     " FROM durable_notify.lost_messages(%s) LIMIT %s"
 )
 
+# Schedules
+
+NOW = "SELECT pg_catalog.clock_timestamp()"
+SET_SCHEDULE = (
+    "SELECT durable_notify.set_schedule(%s::text, %s::text, %s::jsonb, %s::text, %s::interval,"
+    " %s::text, %s::timestamptz, %s::text, %s::jsonb, %s::text, %s, %s::text)"
+)
+SCHEDULES = (
+    "SELECT name, topic, payload::text, key, headers::text, cron, every, time_zone, missed,"
+    " max_missed, program, next_at, last_at, last_id, paused_at, seconds"
+    " FROM durable_notify.schedules()"
+)
+PUBLISH_TICKS = (
+    "SELECT durable_notify.publish_ticks(%s::text, %s::timestamptz, %s::timestamptz[],"
+    " %s::timestamptz)"
+)
+PAUSE_SCHEDULE = "SELECT durable_notify.pause_schedule(%s::text)"
+RESUME_SCHEDULE = "SELECT durable_notify.resume_schedule(%s::text, %s::timestamptz)"
+DELETE_SCHEDULE = "SELECT durable_notify.delete_schedule(%s::text)"
+RUN_SCHEDULE = "SELECT durable_notify.run_schedule(%s::text)"
+
+# Operator events
+
+SET_OPERATOR_EVENTS = "SELECT durable_notify.set_operator_events(%s::text, %s::text, %s)"
+OPERATOR_EVENTS = "SELECT kind, group_name, set_at, set_by FROM durable_notify.operator_events()"
+
+# Erasure
+
+ERASE_BATCH = (
+    "SELECT topic, upto_id, places::text FROM durable_notify.erase_batch("
+    "%s, %s::text[], %s::text, %s::bigint, %s, %s::text)"
+)
+
 # Maintenance
 
 MAY_MAINTAIN = (
@@ -333,6 +366,24 @@ ALREADY_PUBLISHED = (
 )
 CAPTURE = "SELECT durable_notify.capture(%s, %s, %s, %s, %s::text[], %s::int[], %s)"
 CAPTURE_PROGRESS = "SELECT durable_notify.capture_progress(%s, %s, %s, %s, %s, %s)"
+
+# Webhooks
+
+CREATE_WEBHOOK = (
+    "SELECT durable_notify.create_webhook("
+    "%s, %s::text[], %s, %s::jsonb, %s::text[], %s::jsonb, %s, %s::timestamptz)"
+)
+CHANGE_WEBHOOK = "SELECT durable_notify.change_webhook(%s, %s::jsonb)"
+ROTATE_WEBHOOK = (
+    "SELECT durable_notify.rotate_webhook_secret(%s, pg_catalog.make_interval(secs => %s))"
+)
+DELETE_WEBHOOK = "SELECT durable_notify.delete_webhook(%s)"
+NOTE_WEBHOOK = "SELECT durable_notify.note_webhook(%s, %s, %s)"
+WEBHOOKS = (
+    "SELECT name, url, topics, options::text, secrets, salt::text, secret_version,"
+    " old_secret_until, failing_since, failure, paused_at, created_at, changed_at, exclusive"
+    " FROM durable_notify.webhooks(%s)"
+)
 
 # Testing
 

@@ -27,7 +27,10 @@ from ..models import (
 from ..payloads import as_json
 from ..topics import check_group, check_topic, check_topics
 from .database.callers import fetch_alone
+from .erasure import ErasureAdmin
+from .operating import OperatingAdmin
 from .retention import RetentionAdmin
+from .scheduling import ScheduleAdmin
 from .waiting import WaitingAdmin, check_time, chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
@@ -45,7 +48,13 @@ __all__ = ["Admin"]
 _BAD_PATH = ("42601", "22")
 
 
-class Admin(RetentionAdmin, WaitingAdmin):
+class Admin(
+    ErasureAdmin,
+    OperatingAdmin,
+    RetentionAdmin,
+    ScheduleAdmin,
+    WaitingAdmin,
+):
     """Administers groups through the caller's connections; it holds none of its own.
 
     Connections are those that ``Publisher`` takes. Changes are part of their transaction.

@@ -154,7 +154,7 @@ def drain(
     task or thread, with one message after another. It sees only what was committed.
 
     Args:
-        consumer: one that was not started; it cannot be used afterwards.
+        consumer: one that was not started. Use it once, unless it has handlers by ``on()``.
         handler: what ``consumer.run`` takes; None: its handlers by ``on()``.
         skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
             delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
@@ -164,7 +164,7 @@ def drain(
     Raises:
         ConsumerClosed: the consumer was started before.
     """
-    if consumer._started:
+    if consumer._started and not (consumer._ended and consumer._handlers.topics):
         raise ConsumerClosed("drain() takes a consumer that was not started: make a new one")
     consumer._prepare(handler, None)
     prepared = consumer._handlers.prepared(handler)
@@ -177,6 +177,7 @@ def drain(
         consumer._lease_manager.finish_pending()
         consumer._lease_manager.close()
         consumer._queries.close()
+        consumer._ended = True
     return drained
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "Report",
     "RetryLater",
     "Sent",
+    "Skipped",
     "Unconfirmed",
     "WorkingRoutes",
     "broker_class",
@@ -80,6 +81,8 @@ class BrokerMessage:
     route: Mapping[str, str]  # the fields of the mapping, filled in
     #: Messages with the same key are sent one after the other; None: in no order.
     ordering_key: object
+    #: Whether to send it. If not, it counts as sent, in its turn.
+    wanted: bool = True
 
     def all_headers(self, cloudevents: str) -> dict[str, str]:
         """Return the headers and the origin; ``cloudevents`` is the prefix of event attributes."""
@@ -96,6 +99,11 @@ class BrokerMessage:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
     """The broker has confirmed the message."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Skipped(Sent):
+    """The message was not wanted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -97,7 +97,9 @@ class _Text(Decoder):
         return {name: json.loads(v) if v[0] == '"' else v for name, v in found.items()}
 
 
-class _Consumer(AsyncConsumer):
+class RelayConsumer(AsyncConsumer):
+    """A consumer whose payloads stay as they are."""
+
     _decoder_class = _Text
 
 
@@ -129,6 +131,8 @@ class AsyncRelay:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
+    _consumer_class: type[AsyncConsumer[Any]] = RelayConsumer
+
     @old_spelling({"to": "broker_url", "batch": "batch_size", **INTERVALS}, of_group=True)
     def __init__(
         self,
@@ -144,14 +148,14 @@ class AsyncRelay:
         **options: Unpack[ConsumerSettings],
     ) -> None:
         names = check_topics(topics)
-        self._broker: Broker = _broker(broker_url, webhook)
+        self._broker: Broker = self._make_broker(broker_url, webhook)
         self._routes = Routes(self._broker.fields, routes or {}, names, self._broker.check)
         size = options.setdefault("batch_size", getattr(self._broker, "batch_size", 500))
         check_count("batch_size", size)
         # No more than is in flight: messages that wait for a key in flight are parked, at a cost.
         options.setdefault("prefetch", WORKERS * size)
         self._make = functools.partial(
-            _Consumer, dsn, topics=names, listen_dsn=listen_dsn, **options
+            self._consumer_class, dsn, topics=names, listen_dsn=listen_dsn, **options
         )
         self._dsn, self._group = dsn, as_group(group)
         self._consumer = self._make(group=self._group)
@@ -165,6 +169,14 @@ class AsyncRelay:
         self.sent = 0
         self.rejected = 0
 
+    def _make_broker(self, url: str, webhook: WebhookOptions | None) -> Broker:
+        kind = broker_class(url, "Relay")
+        if webhook is None:
+            return kind(url)  # type: ignore[no-any-return]
+        if not url.lower().startswith(("https:", "http:")):
+            raise InvalidArgument("webhook is for a relay to https:// only")
+        return kind(url, webhook)  # type: ignore[no-any-return]
+
     async def run(self) -> None:
         """Relay until ``stop()``, SIGTERM or SIGINT.
 
@@ -176,13 +188,20 @@ class AsyncRelay:
             InvalidArgument: the broker says that the URL or the mapping cannot work.
             psycopg.Error, SchemaError: as with a consumer.
         """
+        with on_signals(self.stop):
+            await self._run()
+
+    async def _prepare(self) -> None:
+        """Check that the broker can be reached, before anything is claimed."""
+        await unless_set(self._stopping, self._broker.connect(self._routes))
+        if not self._stopping.is_set():
+            await self._retry_of_new_group()
+
+    async def _run(self) -> None:
         workers: list[asyncio.Task[None]] = []
         try:
-            with on_signals(self.stop):
-                await unless_set(self._stopping, self._broker.connect(self._routes))
-                if self._stopping.is_set():
-                    return
-                await self._retry_of_new_group()
+            await self._prepare()
+            if not self._stopping.is_set():
                 await self._consumer.start()
                 workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
                 await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
@@ -433,15 +452,6 @@ class _Report:
                 self._settle(message, outcome)
             elif key is not None:
                 unknown.add(key)
-
-
-def _broker(url: str, webhook: WebhookOptions | None) -> Broker:
-    kind = broker_class(url, "Relay")
-    if webhook is None:
-        return kind(url)  # type: ignore[no-any-return]
-    if not url.lower().startswith(("https:", "http:")):
-        raise InvalidArgument("webhook is for a relay to https:// only")
-    return kind(url, webhook)  # type: ignore[no-any-return]
 
 
 def _report_at(report: Report, index: int, _: int, outcome: Outcome) -> None:

@@ -6,10 +6,10 @@ A message is a POST of its payload to one URL. A mapping has no fields.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import email.utils
+import functools
 import json
 import os
 import re
@@ -17,15 +17,14 @@ import ssl
 import time
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .._core.checks import check_count
 from .._core.pacing import backoff
 from ..durations import Seconds, in_seconds
+from ..endpoints import RETRY, check_headers
 from ..errors import BrokerUnavailable, InvalidArgument
-from ..groups import RetryPolicy
 from .broker import (
     UNCARRIED,
     BrokerMessage,
@@ -33,23 +32,24 @@ from .broker import (
     Rejected,
     RetryLater,
     Sent,
+    Skipped,
     Unconfirmed,
     by_ordering_key,
     client_of,
     kind_of,
     url_parts,
 )  # fmt: skip
+from .signing import PlacedSecrets, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .broker import Outcome, Report
     from .routes import Routes
+    from .signing import Secrets
 
-__all__ = ["RETRY", "Relay", "WebhookOptions", "send_test"]
+__all__ = ["RETRY", "Relay", "WebhookOptions", "send_test", "try_out"]
 
-#: What a new group gets: 5 s, 40 s, 5 min, 43 min, 5.7 h, then each 10 h: nearly three days.
-RETRY = RetryPolicy(base=5, factor=8, max=36_000, max_attempts=12)
 #: The largest body that is sent, and the largest headers, in bytes.
 MAX_BODY = 1024 * 1024
 MAX_HEADERS = 8 * 1024
@@ -69,7 +69,6 @@ _NAME = "!#$&'*+-.^_`|~"
 #: Headers of publishers that keep their names.
 _KNOWN = re.compile(r"traceparent|tracestate|ce-[a-z0-9]+")
 _PREFIX = "durable-notify-header-"
-_SECRET_SIZES = range(24, 65)
 #: Resolves the endpoint's name; None: as the machine does. Tests move a name meanwhile.
 _resolver: Any = None
 
@@ -81,10 +80,16 @@ class WebhookOptions:
     Args:
         secrets: where each secret is, never the secret itself: ``env:NAME`` or ``file:PATH``. A
             message is signed with all of them, so that a receiver can change from one to another.
-            One place may have several secrets, with white space between.
+            One place may have several secrets, with white space between. A file is read again
+            when it changes.
         allow: networks that may be reached although they are not public, such as ``10.1.0.0/16``.
         timeout: how long one request may take, from the connection to the answer.
         concurrency: how many requests are under way at once.
+        headers: further headers of each request.
+        header_prefix: sends the three headers of a signature once more, with this instead of
+            ``webhook-``, for receivers that used another service: ``"svix-"``.
+        proxy: the URL of a proxy that all requests take, such as smokescreen. It decides which
+            addresses are reached, because it looks up the names.
 
     Raises:
         InvalidArgument: one of them cannot work.
@@ -94,10 +99,20 @@ class WebhookOptions:
     allow: Sequence[str] = ()
     timeout: Seconds = 15.0
     concurrency: int = 10
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    header_prefix: str | None = None
+    proxy: str | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         in_seconds("timeout", self.timeout)
         check_count("concurrency", self.concurrency)
+        object.__setattr__(self, "headers", check_headers(self.headers))
+        if self.proxy is not None:
+            parts = url_parts(self.proxy)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise InvalidArgument("write a proxy as http://HOST:PORT")
+            if self.allow:
+                raise InvalidArgument("proxy decides which addresses are reached: leave allow out")
         for network in self.allow:
             try:
                 ip_network(network)
@@ -112,10 +127,10 @@ class Relay:
     new_group_retry = RETRY
     batch_size = 100  # of the requests of a larger one, most would only wait for the others
 
-    def __init__(self, url: str, options: WebhookOptions | None = None) -> None:
-        self._httpx, self._guard, signing = client_of(
-            "webhooks", "httpx", "ssrfguard", "standardwebhooks"
-        )
+    def __init__(
+        self, url: str, options: WebhookOptions | None = None, secrets: Secrets | None = None
+    ) -> None:
+        self._httpx, self._guard = client_of("webhooks", "httpx", "ssrfguard")
         self._options = options or WebhookOptions()
         parts = url_parts(url)
         if not parts.hostname or parts.username is not None or parts.password is not None:
@@ -123,7 +138,7 @@ class Relay:
         self._url = url
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
-        self._signers = [signing.Webhook(one) for one in _secrets(self._options.secrets)]
+        self._signer = Signer(secrets or PlacedSecrets(self._options.secrets))
         try:
             self._policy = self._guard.Policy(
                 allowed_networks=tuple(self._options.allow),
@@ -137,6 +152,8 @@ class Relay:
             raise InvalidArgument(f"allow: {error}") from None
         self._timeout = in_seconds("timeout", self._options.timeout)
         self._client: Any = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._sending = 0
         self._slots = asyncio.Semaphore(self._options.concurrency)
         self._unreachable: Outcome | None = None
         self._busy = 0  # how often in a row the endpoint could not take more
@@ -147,6 +164,8 @@ class Relay:
 
     async def connect(self, routes: Routes) -> None:  # noqa: ARG002 - they have no fields
         """Connect, which sends nothing."""
+        if self._options.proxy is not None:
+            return  # it says whether it reaches the host when something is sent
         guarded = client_of("webhooks", "ssrfguard.httpx", "httpcore")
         backend = guarded[0].AsyncSafeBackend(policy=self._policy, resolver=_resolver)
         try:
@@ -159,18 +178,37 @@ class Relay:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._idle is not None:
+            self._idle.cancel()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def send(self, messages: Sequence[BrokerMessage], report: Report) -> list[Outcome]:
         """Send messages: of each ordering key one after another, some at once."""
         self._unreachable = None
         if self._client is None:
-            self._client = _guarded_client(self._policy, self._timeout, self._options.concurrency)
-        return await by_ordering_key(messages, self._begin, report)
+            self._client = _guarded_client(self._policy, self._timeout, self._options)
+        if self._idle is not None:
+            self._idle.cancel()
+        self._sending += 1
+        try:
+            return await by_ordering_key(messages, self._begin, report)
+        finally:
+            self._sending -= 1
+            if not self._sending:
+                # A server that closes an unused connection leaves us its half: one a request.
+                loop = asyncio.get_running_loop()
+                self._idle = loop.call_later(KEEP, self._rest)
+
+    def _rest(self) -> None:
+        # Trap: a task that takes the client would take it from a request that begins meanwhile.
+        client, self._client = self._client, None
+        self._resting = asyncio.ensure_future(client.aclose())
 
     async def _begin(self, message: BrokerMessage) -> Outcome | asyncio.Future[Outcome]:
+        if not message.wanted:
+            return Skipped()
         await self._slots.acquire()
         try:
             # Trap: not before it has a slot: meanwhile the endpoint may have said that it is busy.
@@ -202,6 +240,8 @@ class Relay:
         outcome: Outcome
         if isinstance(error, self._guard.SSRFGuardError):
             outcome = self._unreachable = Unconfirmed(self._refusal(error))
+        elif isinstance(error, httpx.ProxyError):
+            outcome = self._unreachable = Unconfirmed(f"the proxy does not reach {self._host}")
         elif isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             outcome = Unconfirmed(f"{self._host} cannot be reached: {kind_of(error)}")
             self._unreachable = outcome
@@ -257,14 +297,16 @@ class Relay:
         """Return the headers of a request, with its signatures."""
         now = datetime.now(UTC)
         body = message.body.decode()  # the library signs text, and encodes it again to these bytes
-        signatures = [one.sign(message.id, now, body) for one in self._signers]
-        return _carried(message) | {
-            "content-type": message.content_type,
-            "user-agent": "durable-notify",
-            "webhook-id": message.id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(signatures),
+        proof = {
+            "id": message.id,
+            "timestamp": str(int(now.timestamp())),
+            "signature": self._signer.sign(message.id, now, body),
         }
+        headers = {"user-agent": "durable-notify"} | dict(self._options.headers)
+        headers |= _carried(message) | {"content-type": message.content_type}
+        for prefix in filter(None, ("webhook-", self._options.header_prefix)):
+            headers |= {prefix + name: value for name, value in proof.items()}
+        return headers
 
     def _refusal(self, error: Any) -> str:
         """Return why an address is refused. The URL may have a token: it is not quoted."""
@@ -275,13 +317,17 @@ class Relay:
 
 
 async def send_test(url: str, options: WebhookOptions | None = None) -> Outcome:
-    """Send a message ``{"type": "durable_notify.test", ...}`` to an endpoint.
+    """Send a message ``{"type": "durable_notify.test", ...}`` to a URL.
 
     Raises:
         BrokerUnavailable: it cannot be reached.
         InvalidArgument: the URL or the options cannot work.
     """
-    relay = Relay(url, options)
+    return await try_out(Relay(url, options))
+
+
+async def try_out(relay: Relay) -> Outcome:
+    """Send a test message; see ``send_test``."""
     now = datetime.now(UTC)
     body = {"type": "durable_notify.test", "timestamp": now.isoformat(), "data": {}}
     message = BrokerMessage(
@@ -297,67 +343,38 @@ async def send_test(url: str, options: WebhookOptions | None = None) -> Outcome:
     return outcome
 
 
-def _guarded_client(policy: Any, seconds: float, concurrency: int) -> Any:
+def _guarded_client(policy: Any, seconds: float, options: WebhookOptions) -> Any:
     """Return a client that checks each address at the moment at which it connects to it.
 
     Trap: a check of the URL is not enough, because its name may lead elsewhere when the client
     looks it up again. Redirects and proxies of the environment are not followed.
     """
     httpx, guard = client_of("webhooks", "httpx", "ssrfguard.httpx")
-    return guard.AsyncClient(
-        policy=policy,
-        resolver=_resolver,
-        follow_redirects=False,
-        trust_env=False,
-        # The authorities that the machine trusts, or SSL_CERT_FILE; httpx would bring its own.
-        verify=ssl.create_default_context(),
-        limits=httpx.Limits(
-            max_connections=concurrency,
-            max_keepalive_connections=concurrency,
+    about = {
+        "follow_redirects": False,
+        "trust_env": False,
+        "verify": _trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+        "limits": httpx.Limits(
+            max_connections=options.concurrency,
+            max_keepalive_connections=options.concurrency,
             keepalive_expiry=KEEP,
         ),
         # All attempts to connect end before the request's time does: then nothing was sent.
-        timeout=httpx.Timeout(seconds, connect=seconds / (ADDRESSES + 1)),
-    )
+        "timeout": httpx.Timeout(seconds, connect=seconds / (ADDRESSES + 1)),
+    }
+    if options.proxy is not None:
+        return httpx.AsyncClient(proxy=options.proxy, **about)
+    return guard.AsyncClient(policy=policy, resolver=_resolver, **about)
 
 
-def _secrets(places: Sequence[str]) -> list[str]:
-    """Return the secrets at some places. No error quotes one."""
-    found = []
-    for place in places:
-        kind, _, name = place.partition(":")
-        if kind == "env":
-            text = os.environ.get(name, "")
-        elif kind == "file":
-            try:
-                text = Path(name).read_text()
-            except (OSError, ValueError) as error:
-                raise InvalidArgument(
-                    f"the secret at {place} cannot be read: {kind_of(error)}"
-                ) from None
-        else:
-            raise InvalidArgument("write where the secret is: env:NAME or file:PATH")
-        if not text.split():
-            raise InvalidArgument(
-                f"there is no webhook secret at {place}: write whsec_ and 24 to 64 bytes as "
-                "base64 there"
-            )
-        found += [_checked(secret, place) for secret in text.split()]
-    if not found:
-        raise InvalidArgument("a webhook needs a secret to sign with: env:NAME or file:PATH")
-    return found
+@functools.cache
+def _trusted(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Return the authorities that the machine trusts, or those that are named; httpx has its own.
 
-
-def _checked(secret: str, place: str) -> str:
-    try:
-        size = len(base64.b64decode(secret.removeprefix("whsec_") + "=="))
-    except ValueError:
-        size = 0
-    if not secret.startswith("whsec_") or size not in _SECRET_SIZES:
-        raise InvalidArgument(
-            f"the secret at {place} cannot work: write whsec_ and 24 to 64 bytes as base64"
-        )
-    return secret
+    Once: a thousand endpoints would have a thousand copies.
+    """
+    del file, folder  # it reads these variables itself
+    return ssl.create_default_context()
 
 
 def _carried(message: BrokerMessage) -> dict[str, str]:

@@ -19,9 +19,11 @@ from . import (
     consume,
     dead_letters,
     doctor,
+    erase,
     group,
     ingest,
     maintain,
+    operator_events,
     publish,
     read,
     reanchor,
@@ -30,6 +32,7 @@ from . import (
     retention,
     retries,
     run,
+    schedule,
     server,
     status,
     torture,
@@ -37,6 +40,7 @@ from . import (
     watch,
     web,
     webhook,
+    webhook_endpoints,  # noqa: F401 - more commands of webhook
 )
 from . import errors as problems
 from .common import common
@@ -94,6 +98,9 @@ for _command in (
     retention.lost_messages,
     retention.topics,
     maintain.maintain,
+    erase.erase,
+    operator_events.operator_events,
+    schedule.schedule,
 ):
     cli.add_command(_command)
 

@@ -95,7 +95,7 @@ def compat(database: Database, *, remove: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @pass_database
 def list_bridges(database: Database, *, as_json: bool) -> None:
-    """List what is mirrored and watched, and the compatibility schema if it exists."""
+    """List what is mirrored, captured and watched, and the compatibility schema if it exists."""
     with database.connect("bridge") as connection:
         found = Bridge().bridges(connection)
     if as_json:

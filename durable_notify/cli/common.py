@@ -39,7 +39,9 @@ def common(function: F) -> F:
 def _find_database(context: click.Context, _: click.Parameter, dsn: str | None) -> None:
     root = context.find_root()
     if root.obj is None or dsn is not None:
+        host = root.obj and root.obj.host
         root.obj = context.obj = database.find(dsn)
+        root.obj.host = host
 
 
 def listen_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | None:
@@ -47,10 +49,11 @@ def listen_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | 
     return None if dsn is None else database.plain_dsn(dsn, "--listen-dsn")
 
 
-def _show_log(_: click.Context, __: click.Parameter, verbose: int) -> None:
-    """Show warnings, or more with -v, on standard error."""
+def _show_log(context: click.Context, _: click.Parameter, verbose: int) -> None:
+    """Show warnings, or more with -v, on standard error; a host may have set up more."""
     log = logging.getLogger("durable_notify")
-    if not log.handlers:
+    database = context.find_root().obj
+    if not (log.hasHandlers() if database and database.host else log.handlers):
         handler = logging.StreamHandler()
         handler.setFormatter(_OneLine())
         log.addHandler(handler)

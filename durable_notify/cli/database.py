@@ -19,12 +19,22 @@ from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Database", "find", "plain_dsn"]
+__all__ = ["Database", "Host", "find", "plain_dsn"]
 
 Connection = psycopg.Connection[Any]
 
 #: Where the database is named, in this order; then comes the embedded server.
 VARIABLES = ("DURABLE_NOTIFY_DSN", "DATABASE_URL")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Host:
+    """A program that has this command line as one of its commands."""
+
+    #: What starts the program; its arguments follow.
+    command: tuple[str, ...]
+    #: What ``run`` runs if it is not told: MODULE:CONSUMERS.
+    consumers: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -34,6 +44,7 @@ class Database:
     given: str | None
     source: str
     _dsn: str | None = None
+    host: Host | None = None
 
     @property
     def dsn(self) -> str:

@@ -49,19 +49,19 @@ __all__ = ["relay"]
 @pass_database
 def relay(
     database: Database,
+    /,
     *,
     topics: tuple[str, ...],
     to: str,
     group: str,
     routes: tuple[str, ...],
     cloudevents: bool,
-    secrets: tuple[str, ...],
-    allow: tuple[str, ...],
     start: Any,
     batch: int | None,
     lease: float,
     until_empty: bool,
     listen_dsn: str | None,
+    **webhook: Any,
 ) -> None:
     """Forward messages to a broker, as a consumer group, for as long as it runs.
 
@@ -73,7 +73,7 @@ def relay(
     size: Any = {} if batch is None else {"batch_size": batch}
     make: Any = functools.partial(
         AsyncRelay, broker_url=to, topics=topics, routes=given,
-        cloudevents=cloudevents, webhook=webhook_of(secrets, allow),
+        cloudevents=cloudevents, webhook=webhook_of(**webhook),
         listen_dsn=listen_dsn, lease=lease, until_empty=until_empty,
         **size,
     )  # fmt: skip

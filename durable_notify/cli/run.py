@@ -30,11 +30,11 @@ TO_END = 30
 
 @click.command()
 @common
-@click.argument("consumers", metavar="MODULE:CONSUMERS")
+@click.argument("consumers", metavar="MODULE:CONSUMERS", required=False)
 @click.option("--reload", is_flag=True, help="For development: start the program again when a "
               "Python file in this folder changes.")  # fmt: skip
 @health_options
-def run(*, consumers: str, reload: bool, observed: Observed) -> None:
+def run(*, consumers: str | None, reload: bool, observed: Observed) -> None:
     """Run consumers that a Python module defines, with the handlers that they have by on().
 
     MODULE:CONSUMERS is a Consumer or an AsyncConsumer, a list of them, or a function that returns
@@ -44,9 +44,14 @@ def run(*, consumers: str, reload: bool, observed: Observed) -> None:
     On SIGTERM or Ctrl-C they claim no more messages, and running handlers finish. A second signal
     ends the wait. If one of them fails, the others stop, and the exit status is 1.
     """
+    host = click.get_current_context().find_root().obj.host
     if reload:
-        _reload()
+        _reload(host.command if host else (sys.executable, "-m", "durable_notify.cli"))
         return
+    if consumers is None:
+        if host is None:
+            raise click.UsageError("Missing argument 'MODULE:CONSUMERS'.")
+        consumers = host.consumers
     found = Attribute().convert(consumers, None, click.get_current_context())
     chosen = _listed(consumers, found() if _is_function(found) else found)
     observed.attach(chosen)
@@ -75,7 +80,7 @@ def _listed(name: str, found: Any) -> Sequence[Any]:
     return chosen
 
 
-def _reload() -> None:
+def _reload(program: Sequence[str]) -> None:
     """Run this command without --reload in a process, and replace that after each change."""
     try:
         import watchfiles
@@ -84,7 +89,7 @@ def _reload() -> None:
             "--reload needs watchfiles", 'Run: pip install "durable-notify[reload]"'
         ) from error
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    command = shlex.join([sys.executable, "-m", "durable_notify.cli", *arguments])
+    command = shlex.join([*program, *arguments])
     watchfiles.run_process(
         Path.cwd(),
         target=command,

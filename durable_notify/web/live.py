@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -24,35 +25,40 @@ __all__ = ["events"]
 
 #: How long to be silent at most, in seconds: proxies cut what is silent for longer.
 BEAT = 15.0
-#: The most streams. Beyond them, pages look at intervals: app.js does that by itself.
-STREAMS = 500
+#: The most streams, of all users and of one, so that no user takes them all. Beyond them, pages
+#: look at intervals: app.js does that by itself.
+STREAMS, OF_USER = 500, 100
 
-_open = 0
+#: How many streams each user of each dashboard has open; within this process.
+_open: Counter[tuple[int, str]] = Counter()
 
 
 class _Stream(StreamingResponse):
     """A stream that counts as open until it ends, also if its client was gone before it began."""
 
+    def __init__(self, sampler: Sampler, of: tuple[int, str]) -> None:
+        headers = {"x-accel-buffering": "no"}
+        super().__init__(_stream(sampler), media_type="text/event-stream", headers=headers)
+        self._of = of
+        _open[of] += 1
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        global _open  # noqa: PLW0603 - streams of the process
         try:
             await super().__call__(scope, receive, send)
         finally:
-            _open -= 1
+            _open[self._of] -= 1
+            if not _open[self._of]:
+                del _open[self._of]
 
 
 async def events(request: Request) -> Response:
     """Stream a number whenever the sampler has looked."""
-    global _open  # noqa: PLW0603 - streams of the process
     site = site_of(request)
-    await access_of(request, site.authorize)
-    if _open >= STREAMS:
+    access = await access_of(request, site.authorize)
+    of = (id(site), access.user)
+    if _open.total() >= STREAMS or _open[of] >= OF_USER:
         return PlainTextResponse("too many streams\n", 503, {"retry-after": "60"})
-    _open += 1
-    return _Stream(
-        _stream(site.sampler), media_type="text/event-stream",
-        headers={"x-accel-buffering": "no"},
-    )  # fmt: skip
+    return _Stream(site.sampler, of)
 
 
 async def _stream(sampler: Sampler) -> AsyncIterator[str]:

@@ -22,6 +22,9 @@ SET LOCAL check_function_bodies = off;
 \ir tables/retention.sql
 \ir tables/cluster.sql
 \ir tables/access.sql
+\ir tables/operator_events.sql
+\ir tables/webhooks.sql
+\ir tables/schedules.sql
 
 -- Functions whose bodies hold settings: created once, and rewritten by the functions that set them
 \ir inlined/notify_policy.sql
@@ -176,6 +179,27 @@ SET LOCAL check_function_bodies = off;
 \ir retention/topic_storage.sql
 \ir retention/lock.sql
 
+-- Schedules: messages that are published again and again
+\ir schedules/set_schedule.sql
+\ir schedules/publish_ticks.sql
+\ir schedules/run_schedule.sql
+\ir schedules/pause_schedule.sql
+\ir schedules/resume_schedule.sql
+\ir schedules/delete_schedule.sql
+\ir schedules/schedules.sql
+
+-- Operator events: what happens to groups, as messages
+\ir operator_events/set_operator_events.sql
+\ir operator_events/operator_events.sql
+\ir operator_events/publish_event.sql
+\ir operator_events/publish_alarms.sql
+
+-- Erasure: what is kept of a key
+\ir erasure/erase.sql
+\ir erasure/erase_batch.sql
+\ir erasure/counts.sql
+\ir erasure/erase_messages.sql
+
 -- Partitions of the outbox
 \ir partitions/partitions.sql
 \ir partitions/create_partitions.sql
@@ -202,6 +226,14 @@ SET LOCAL check_function_bodies = off;
 \ir maintenance/orphans.sql
 \ir maintenance/analyze.sql
 \ir maintenance/discover_next.sql
+
+-- Webhooks: endpoints, each with a group of its own
+\ir webhooks/create_webhook.sql
+\ir webhooks/change_webhook.sql
+\ir webhooks/rotate_webhook_secret.sql
+\ir webhooks/delete_webhook.sql
+\ir webhooks/note_webhook.sql
+\ir webhooks/webhooks.sql
 
 -- The cluster in which the outbox was written, and moving to another one
 \ir cluster/identity.sql

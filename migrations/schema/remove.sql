@@ -1,6 +1,7 @@
 DROP SCHEMA IF EXISTS durable_notify_compat CASCADE;
 DROP TABLE durable_notify.topic_retention, durable_notify.maintenance_progress, durable_notify.topic_size, durable_notify.compacted_key,
-    durable_notify.lost_message, durable_notify.watermark, durable_notify.maintenance, durable_notify.lock_removals, durable_notify.unwanted_partition, durable_notify.stretch_time, durable_notify.record_age CASCADE;
+    durable_notify.lost_message, durable_notify.watermark, durable_notify.maintenance, durable_notify.lock_removals, durable_notify.unwanted_partition, durable_notify.stretch_time, durable_notify.record_age,
+    durable_notify.operator_event, durable_notify.operator_alarm, durable_notify.schedule CASCADE;
 DROP TABLE durable_notify.capture, durable_notify.topic_mirror, durable_notify.access, durable_notify.lock_groups, durable_notify.dead_letter, durable_notify.deferred, durable_notify.ordering, durable_notify.settlement,
     durable_notify.lease_deadline, durable_notify.dedup, durable_notify.audit, durable_notify.processed_message, durable_notify.replay_job, durable_notify.topic_notify_policy, durable_notify.lock_rings, durable_notify.cluster_identity, durable_notify.partition_settings,
     durable_notify.outbox CASCADE;
@@ -22,5 +23,5 @@ BEGIN
     END LOOP;
 END
 $block$;
-DROP TABLE durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.group_pattern,
+DROP TABLE durable_notify.webhook, durable_notify.position, durable_notify.lease, durable_notify.subscription, durable_notify.group_pattern,
     durable_notify.active_consumer, durable_notify.rate_bucket, durable_notify.consumer_group;

@@ -24,7 +24,7 @@ KEPT = {
     "schema_version", "access", "topic_retention", "record_age", "topic_notify_policy", "topic_mirror", "partition_settings",
     "capture", "cluster_identity",
 }  # fmt: skip
-GROUPS = {"consumer_group", "ordering", "group_pattern", "subscription", "position"}
+GROUPS = {"consumer_group", "ordering", "group_pattern", "subscription", "position", "webhook"}
 
 
 def consumed(dsn: str, group: str = "g", **options: Any) -> list[Any]:
@@ -65,6 +65,7 @@ def fill(dsn: str, conn: Connection) -> None:
     publisher.publish_many(conn, "t", [1, 2, 3])
     publisher.publish(conn, "t", 4, dedup_key="once")
     conn.execute("SELECT durable_notify.subscribe('g', '{t,p.*}')")
+    conn.execute("SELECT durable_notify.create_webhook('g', '{t}', 'https://x')")
     dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(max_attempts=7), rate_limit=1000)
     consumer = dn.Consumer(dsn, group="g", topics=["t"])
     with consumer:

@@ -40,6 +40,9 @@ PREPARATIONS = """
             PERFORM durable_notify.subscribe(g, ARRAY['of.' || g || '.>']);
             PERFORM durable_notify.publish('of.' || g || '.one', '1');
         END IF;
+        IF 'webhook' = ANY (parts) THEN
+            PERFORM durable_notify.create_webhook(g, ARRAY[t], 'https://x');
+        END IF;
         ids := ARRAY(SELECT durable_notify.publish_many(
             t, array_fill('1'::jsonb, ARRAY[12]), keys));
         COMMIT;
@@ -52,6 +55,7 @@ PREPARATIONS = """
         tokens[2] := (SELECT min(c.token) FROM durable_notify.claim(g, ARRAY[t], 1, '1h', 'a') c);
         COMMIT;
         UPDATE durable_notify.lease SET deadline = 'epoch' WHERE token = tokens[2];
+        PERFORM durable_notify.set_schedule(t, t, '1', NULL, '1 hour', 'UTC', '2000-01-01');
         -- What is to be pruned.
         INSERT INTO durable_notify.audit (at, action, group_name) VALUES ('2000-01-01', 'x', g);
         INSERT INTO durable_notify.dedup (topic, dedup_key, until) VALUES (t, 'old', '2000-01-01');
@@ -131,6 +135,10 @@ def dropped(scene: Scene, rows: Rows) -> None:
     """What waits for a retry is a dead letter now, which a discard may delete."""
     if rows[0][0]:
         scene.facts.excused |= scene.of(4)
+
+
+def erased(scene: Scene, _rows: Rows) -> None:
+    scene.facts.excused |= scene.of(4, 5)
 
 
 def published(scene: Scene, rows: Rows) -> None:
@@ -247,11 +255,11 @@ OPS: dict[str, Op] = {
     "ack first": settle(f"{ONE}, ARRAY[%(i6)s]", "L1 m6!", "m6", acked(6)),
     "ack last": settle(f"{ONE}, ARRAY[%(i8)s]", "L1 m8!", "m8", acked(8)),
     "ack late": settle("%(L2)s, ARRAY[%(i9)s]", "L2!", "m9", acked(9)),
-    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order", "m6 m7 m8"),
+    "retry": settle(f"{ONE}, '{{}}', {ALL}, '{{}}', '{{0,0,0}}'", "L1! order log", "m6 m7 m8"),
     "retry first": settle(
-        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order", "m6 m7"
+        f"{ONE}, '{{}}', ARRAY[%(i6)s], '{{}}', '{{0}}'", "L1 m6! m7! order log", "m6 m7"
     ),
-    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log", "m6"),
+    "reject first": settle(f"{ONE}, '{{}}', '{{}}', ARRAY[%(i6)s]", "L1 m6! log order", "m6"),
     "extend": call("extend(ARRAY[%(L1)s, %(L2)s], '1 hour')", "L1 L2 beat!"),
     "release": call(
         "release(ARRAY[%(L1)s, %(L2)s])", "L1! L2! log order", waits="log order", ends="m6 m7 m8 m9"
@@ -284,6 +292,26 @@ OPS: dict[str, Op] = {
     "discard": of_group("discard(%(g)s, everything => true)", "removing", effect=discarded),
     "retry_now": of_group("retry_now(%(g)s, everything => true)"),
     "drop_retries": of_group("drop_retries(%(g)s, everything => true)", "log", effect=dropped),
+    "erase_batch": call(
+        "erase_batch('r', ARRAY[%(t)s])",
+        "removing! partitions group! order! log",
+        effect=erased,
+    ),
+    "create_webhook": of_group(
+        "create_webhook(%(g)s, ARRAY[%(t)s], 'https://x')", ends="unmade", needs="group unmade"
+    ),
+    "change_webhook": of_group(
+        """change_webhook(%(g)s, '{"timeout": 3}')""", needs="group", parts="webhook"
+    ),
+    "rotate_webhook_secret": of_group("rotate_webhook_secret(%(g)s, '0')", parts="webhook"),
+    "delete_webhook": of_group(
+        "delete_webhook(%(g)s)",
+        "row! L1! L2! beat! active! job! inbox! order!",
+        ends="group m6 m7 m8 m9 job",
+        parts="webhook",
+        effect=deleted,
+    ),
+    "note_webhook": of_group("note_webhook(%(g)s, 'x', true)", parts="webhook"),
     "_discover_one": of_group("_discover_one()", "removing log", parts="pattern"),
     "_record_losses": call(
         "_record_losses(%(t)s, 9223372036854775807)",
@@ -311,6 +339,21 @@ ASIDE: dict[str, Op] = {
     "set_mirror": call("set_mirror(%(t)s, 'old')", "access!"),
     "set_retention": call("set_retention(%(more)s, max_age => '1 day')", "access! removing log"),
     "delete_retention": call("delete_retention(%(more)s)", "access! removing"),
+    "set_schedule": call(
+        "set_schedule(%(t)s, %(t)s, '2', NULL, '1 hour', 'UTC', '2000-01-01')", "schedule!"
+    ),
+    "publish_ticks": call(
+        "publish_ticks(%(t)s, '2000-01-01', '{2000-01-01}', '2100-01-01')",
+        "schedule log",
+        waits="log",
+    ),
+    "run_schedule": call("run_schedule(%(t)s)", "log", needs="schedule"),
+    "pause_schedule": call("pause_schedule(%(t)s)", "schedule!", needs="schedule"),
+    "resume_schedule": call("resume_schedule(%(t)s, '2100-01-01')", "schedule!", needs="schedule"),
+    "delete_schedule": call(
+        "delete_schedule(%(t)s)", "schedule!", ends="schedule", needs="schedule"
+    ),
+    "set_operator_events": call("set_operator_events('loss')", "events!"),
     "set_record_age": call("set_record_age('audit', '1 year')", "ages!"),
     "arm": call("arm(%(t)s)"),
     "disarm": call("disarm(%(t)s)"),
@@ -318,7 +361,7 @@ ASIDE: dict[str, Op] = {
     "_disarm_topics": call("_disarm_topics(ARRAY[%(t)s])"),
     "orphans": call("_delete_orphans()", "log"),
     "_advance_watermark": call("_advance_watermark()", "watermark! log"),
-    "create_partitions": call("create_partitions()", "log"),
+    "create_partitions": call("create_partitions()", "log partitions!", waits="log"),
     "maintain_partitions": call("maintain_partitions()", "removing! log", waits="log"),
     "_analyze_stale": call("_analyze_stale()"),
     "measure": call("_measure_topic(%(t)s)", "progress! log", parts="kept"),
@@ -348,6 +391,8 @@ REFUSALS = {
     "topic": {"DN006"},
     "new": {"22023"},
     "job": {"22023"},
+    "unmade": {"22023"},
+    "schedule": {"22023"},
     "log": {"DN008"},
     **{key: {"DN001", "DN002"} for key in ("m6", "m7", "m8", "m9")},
 }

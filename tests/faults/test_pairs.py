@@ -41,10 +41,10 @@ UNBOUND = {"publish", "publish_many", "publish once", "insert", "notify"}
 NO_PATIENCE = {
     "publish", "publish_many", "notify", "prune_dedup", "arm", "disarm", "_arm_topics", "_disarm_topics",
 }  # fmt: skip
-# They look, or are called by others; the procedure maintain() is transactions of its own. empty_all() leaves
+# They look, or are called by others; the procedures maintain() and erase() are transactions of their own. empty_all() leaves
 # nothing to look at: see tests/admin/test_emptied.py.
 NO_WRITERS = {
-    "empty_all", "still_archiving",
+    "empty_all", "still_archiving", "erase",
     "armed", "_apply_grants", "maintain", "next_due", "_no_waiter", "_no_pattern_waiter", "_try_doorbell", "_release_doorbell", "_notify_payload", "read", "read_from",
     "_validate_message", "_has_waiter", "unacknowledged", "still_running", "unnotified_transactions", "_notify_waiters", "_open_writers",
 }  # fmt: skip

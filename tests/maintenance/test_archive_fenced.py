@@ -103,6 +103,29 @@ async def test_taken_over(
     assert contents(tmp_path) == kept
 
 
+@pytest.mark.parametrize("where", ["begin", "write", "finish"])
+def test_what_is_erased_meanwhile_is_not_archived(
+    sessions: Sessions, dsn: str, tmp_path: Path, where: str
+) -> None:
+    """A file in progress is given up, and the next round writes it again."""
+    one = sessions.session()
+    retain(one, max_age="1 hour", archive=True)
+    for number in range(5):
+        one.publish(number, key=f"k{number}")
+    age(one, 5)
+    advance_watermark(one)
+
+    def erase() -> None:
+        found = one.value("CALL durable_notify.erase('k2')")
+        assert found == {"messages": 1, "archiving": 1}
+
+    archive = Interrupted(tmp_path, where, erase)
+    assert Maintenance(dsn, every=0, archive=archive).run_once() == {}
+    assert NdjsonFiles(tmp_path).erase("k2") == (where == "finish")
+    assert Maintenance(dsn, every=0, archive=archive).run_once() == {"archive": 4, "remove": 4}
+    assert archived(tmp_path) == [0, 1, 3, 4]
+
+
 def test_not_to_look_is_caught(
     sessions: Sessions, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +217,7 @@ def test_a_file_is_never_replaced(tmp_path: Path, kind: Any) -> None:
     keep("3")
     names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     stem = f"{1:019d}-{9:019d}"
-    assert names == sorted(f"{stem}{n}.{kind.suffix}" for n in ("", ".2", ".3"))
+    assert names == sorted(f"{stem}{n}.{kind.file.suffix}" for n in ("", ".2", ".3"))
     assert (first.read_bytes(), first.stat().st_ino) == before
 
 

@@ -19,10 +19,10 @@ from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.deprecated import _MOVED
 
 FRONT_DOOR = """
-    Publisher AsyncPublisher NewMessage Topic
+    Publisher AsyncPublisher NewMessage Topic Webhooks
     Consumer AsyncConsumer Message AsyncMessage Group RetryPolicy Ack Retry Reject
     run run_async Middleware
-    Reader AsyncReader
+    Reader AsyncReader AsyncWebhooks
     Admin AsyncAdmin Maintenance AsyncMaintenance
     DurableNotifyError InvalidArgument LeaseLost
     errors models __version__

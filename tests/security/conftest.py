@@ -16,6 +16,7 @@ SETUP = """
     SELECT durable_notify.configure('h', '{"order_by": "strict"}');
     SELECT durable_notify.publish('orders.eu', '{"secret": 1}', 'k') FROM generate_series(1, 4);
     SELECT durable_notify.publish('payments', '{"secret": 2}') FROM generate_series(1, 4);
+    SELECT durable_notify.set_schedule('s', 'orders.eu', '1', NULL, '1 hour', 'UTC', '2000-01-01');
 """
 GIVE_UP = """
     SELECT durable_notify.settle(token, rejected => ARRAY[id])

@@ -21,9 +21,9 @@ def _decided(kinds: set[str], names: str) -> dict[str, set[str]]:
 #: What the owner does to groups, topics and roles.
 BY_HAND = (
     "rename_group delete_group set_notify_policy reanchor prune_dedup prune_inbox grant_access revoke_access"
-    " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch bridges"
+    " _apply_grants last_id set_mirror create_compat drop_compat watch unwatch"
     " set_retention delete_retention retention_watermark set_record_age"
-    " create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
+    " erase erase_batch set_operator_events operator_events create_partitions maintain_partitions partitions plan_archive still_archiving advance_archive prune_audit empty_all"
 )
 #: By function, the kinds of roles that may call it besides the owner. A twin, _name_granted, is as name. Only
 #: the owner may call a private function that is not here.
@@ -37,7 +37,8 @@ MAY: dict[str, set[str]] = {
     **_decided(
         {"publisher"},
         "publish publish_many notify topic_of_channel _percent_encode"
-        " capture_begin capture capture_progress already_published",
+        " capture_begin capture capture_progress already_published"
+        " set_schedule publish_ticks run_schedule pause_schedule resume_schedule delete_schedule schedules",
     ),
     **_decided(
         {"inserter"},
@@ -47,13 +48,15 @@ MAY: dict[str, set[str]] = {
     **_decided(
         CONSUMERS,
         "subscribe unsubscribe discover configure pause resume claim settle unacknowledged once extend release next_due renew_active"
-        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries",
+        " resign_active never_published seek start_replay advance_replays cancel_replay redrive discard retry_now drop_retries"
+        " create_webhook change_webhook rotate_webhook_secret delete_webhook note_webhook webhooks",
     ),
     **_decided(
         CONSUMERS | {"observer"},
         "status unclaimed_topics leases messages_between groups blocking_publishers replay_jobs dead_letters retries retry_counts blocked_keys message_states audit_entries"
         " retention retention_blockers lost_messages record_ages topic_storage maintenance_status",
     ),
+    "bridges": {"observer"},
     **_decided(
         CONSUMERS | {"reader"},
         "_doorbell_class _topic_mark _try_doorbell _release_doorbell arm disarm armed _arm_topics _disarm_topics unnotified_transactions still_running _open_writers",
@@ -67,7 +70,7 @@ ON_THE_CALLERS_PATH = {
     "publish", "_outbox_after_insert", "_is_owner", "notify_policy", "mirror_of", "_key_required", "channel", "_no_waiter", "_notify_waiters",
     "_has_controls", "_doorbell_class", "_family", "_is_message",
     "_no_pattern_waiter", "_try_doorbell", "_release_doorbell",
-    "maintain",  # with a setting it could not commit
+    "maintain", "erase",  # with a setting they could not commit
 }  # fmt: skip
 #: A trigger for tables of others, whose writers need no rights here. Who makes triggers with it needs EXECUTE.
 TRIGGERS_WITH_THE_OWNERS_RIGHTS = {"_watch_trigger"}

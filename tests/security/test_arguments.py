@@ -61,11 +61,14 @@ GOOD = {
     "start_at": "'now'", "s0": "'3:3:'", "h0": "0", "s1": "NULL", "h1": "NULL", "p": "0", "xids": "'{}'",
     "tables": "'{}'", "hint": "'1'", "channel": "'c'", "writer": "'w'", "batch": "1", "pids": "'{1}'",
     "since": "'3:3:'", "passed": "'{}'", "until": "now()", "raw": "'r'", "after_id": "0", "upto_id": "9", "value": "'v'", "bad": "'[%]'",
+    "url": "'https://x'", "changes": "'{}'",
     "name": "'n'", "or_space": "true", "xid": "'9'", "key": "'k'", "data": "NULL", "headers": "'{}'",
+    "cron": "NULL", "every": "'1 hour'", "time_zone": "'UTC'", "next_at": "'2100-01-01'", "due": "'2000-01-01'", "ticks": "'{2000-01-01}'",
 }  # fmt: skip
 #: What else is needed, to get on to the argument in question.
 BESIDES = {
     "settle": {"acked": "'{MESSAGE}'"}, "seek": {"after_id": "1"},
+    **{f"{what}_schedule": {"name": "'s'"} for what in ("run", "pause", "resume", "delete")}, "publish_ticks": {"name": "'s'"},
     "redrive": {"everything": "true"}, "discard": {"everything": "true"},
 }  # fmt: skip
 #: What may come of it: a value that cannot be, a refusal, or an error of ours.

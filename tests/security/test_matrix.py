@@ -106,7 +106,13 @@ PUBLISHER = (
     "SELECT durable_notify.capture('orders.eu', 'c', 'w', 1, '{{a}}', '{{1}}')",
     "SELECT durable_notify.capture_progress('orders.eu', 'c', 'w', now(), now(), 'gone')",
     "SELECT durable_notify.already_published('orders.eu', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
+    "SELECT durable_notify.set_schedule('s', 'orders.eu', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
+    "SELECT durable_notify.publish_ticks('s', '2000-01-01', '{{2000-01-01}}', '2100-01-01')",
+    "SELECT durable_notify.run_schedule('s'), durable_notify.pause_schedule('s')",
+    "SELECT durable_notify.resume_schedule('s', '2100-01-01'), durable_notify.schedules()",
+    "SELECT durable_notify.delete_schedule('s')",
 )
+MADE = "FROM durable_notify.create_webhook('g', '{{orders.eu}}', 'https://x')"
 CONSUMER = (
     "SELECT durable_notify.subscribe('g', '{{orders.eu,orders.*}}')",
     "SELECT durable_notify.discover('g', '{{orders.*}}')",
@@ -137,11 +143,14 @@ CONSUMER = (
     "SELECT durable_notify.blocked_keys('g'), durable_notify.message_states('orders.eu', {id})",
     "SELECT durable_notify.retry_now('g', everything => true)",
     "SELECT durable_notify.drop_retries('g', 'orders.eu', everything => true)",
+    f"SELECT durable_notify.change_webhook('g', '{{{{\"timeout\": 3}}}}'), durable_notify.webhooks('g') {MADE}",
+    f"SELECT durable_notify.rotate_webhook_secret('g'), durable_notify.note_webhook('g', 'x') {MADE}",
     "SELECT durable_notify.unsubscribe('g', '{{orders.us}}')",
     "SELECT durable_notify.arm('orders.eu'), durable_notify.armed('orders.eu'), durable_notify.disarm('orders.eu')",
     "SELECT durable_notify._arm_topics('{{orders.eu}}'), durable_notify._disarm_topics('{{orders.eu}}')",
     "SELECT durable_notify._try_doorbell('orders.>'), durable_notify._release_doorbell('orders.>')",
     "SELECT durable_notify.still_running(durable_notify.unnotified_transactions())",
+    f"SELECT durable_notify.delete_webhook('g') {MADE}",
 )
 READER = (
     "SELECT durable_notify.read_from('orders.eu', 'now')",
@@ -159,6 +168,7 @@ BEYOND = {
         "SELECT durable_notify.capture_progress('{topic}', 'c', 'w', now())",
         "SELECT durable_notify.already_published('{topic}', 'c', '3:3:', NULL, '{{a}}', '{{1}}')",
         "SELECT durable_notify.publish('{topic}', '1', delay => '1 hour', dedup_key => 'd')",
+        "SELECT durable_notify.set_schedule('s', '{topic}', '1', NULL, '1 hour', 'UTC', '2000-01-01')",
         "SELECT durable_notify.publish_many('{topic}', '{{1}}')",
         "SELECT durable_notify._publish_many_granted('{topic}', '{{1}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     ),
@@ -176,6 +186,7 @@ BEYOND = {
         "SELECT durable_notify.retry_now('g', '{topic}', everything => true)",
         "SELECT durable_notify.drop_retries('g', '{topic}', everything => true)",
         "SELECT durable_notify.unsubscribe('g', '{{{topic}}}')",
+        "SELECT durable_notify.create_webhook('g', '{{orders.eu,{topic}}}', 'https://x')",
     ),
     "reader": (
         "SELECT durable_notify.browse('{topic}')",
@@ -210,6 +221,12 @@ OTHER_GROUP = (
     "SELECT durable_notify.unsubscribe('{group}', '{{orders.eu}}')",
     "SELECT durable_notify.dead_letters('{group}')",
     "SELECT durable_notify.audit_entries('{group}')",
+    "SELECT durable_notify.create_webhook('{group}', '{{orders.eu}}', 'https://x')",
+    "SELECT durable_notify.change_webhook('{group}', '{{}}')",
+    "SELECT durable_notify.rotate_webhook_secret('{group}')",
+    "SELECT durable_notify.delete_webhook('{group}')",
+    "SELECT durable_notify.note_webhook('{group}', 'x', true)",
+    "SELECT durable_notify.webhooks('{group}')",
 )
 
 

@@ -158,6 +158,7 @@ class Api:
         self.is_async = name == "async"
         self.Publisher: Any = dn.AsyncPublisher if self.is_async else dn.Publisher
         self.Admin: Any = dn.AsyncAdmin if self.is_async else dn.Admin
+        self.Scheduler: Any = dn.AsyncScheduler if self.is_async else dn.Scheduler
         self.Connection: Any = psycopg.AsyncConnection if self.is_async else psycopg.Connection
         self.Cursor: Any = psycopg.AsyncCursor if self.is_async else psycopg.Cursor
         self.ClientCursor: Any = (

@@ -272,8 +272,11 @@ def test_a_header_of_a_proxy(dsn: str) -> None:
 
 
 def test_a_thousand_tabs_are_one_look(dsn: str, conn: Connection) -> None:
-    """Streams cost the database nothing; beyond a limit, tabs look at intervals."""
-    app = dashboard(dsn, authorize=lambda _: Access("me"))
+    """Streams cost the database nothing; beyond a limit, tabs look at intervals.
+
+    No user takes the streams of the others: the last tab is of another user.
+    """
+    app = dashboard(dsn, authorize=lambda request: Access(request.headers.get("x-user", "me")))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
 
@@ -281,11 +284,15 @@ def test_a_thousand_tabs_are_one_look(dsn: str, conn: Connection) -> None:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=base, limits=limits, timeout=30) as client:
 
-            async def tab() -> httpx.Response:
-                request = client.build_request("GET", "/events")
+            async def tab(number: int) -> httpx.Response:
+                user = {"x-user": str(number % 8)} if number < 800 else {}
+                request = client.build_request("GET", "/events", headers=user)
                 return await client.send(request, stream=True)
 
-            answers = await asyncio.gather(*(tab() for _ in range(1000)))
+            answers = await asyncio.gather(*(tab(number) for number in range(800, 1000)))
+            ours = [answer.status_code for answer in answers]
+            assert (ours.count(200), ours.count(503)) == (100, 100)
+            answers += await asyncio.gather(*(tab(number) for number in range(800)))
             query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             query += " AND application_name LIKE 'durable_notify web%'"
             used = conn.execute(query).fetchone()

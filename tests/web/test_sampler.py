@@ -9,6 +9,7 @@ import httpx
 import psycopg
 import pytest
 
+import durable_notify as dn
 from durable_notify.web import ACTIONS, Access, sampler
 from durable_notify.web.sample import take_sample
 from tests.support.observe import send
@@ -78,6 +79,28 @@ def test_other_topics_are_not_named(conn: Connection, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
+    ("access", "masks", "is_shown"),
+    [
+        (Access("ann"), (), True),
+        (Access("bob", topics=("t",)), (), False),
+        (Access("bob", payloads=False), (), False),
+        (Access("bob"), ("password",), False),
+    ],
+)
+def test_queries_of_publishers_quote_payloads(
+    dsn: str, conn: Connection, serve: Serve, access: Access, masks: tuple[str, ...], is_shown: bool
+) -> None:
+    """Who a strict group waits for is shown to all; what it runs, to who sees all payloads."""
+    conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
+    dn.Admin().configure(conn, "g", order_by="strict")
+    with psycopg.connect(dsn) as publisher:
+        publisher.execute("SELECT durable_notify.publish('private', '{\"password\": \"secret\"}')")
+        text = httpx.get(f"{serve(access, masks=masks)}/groups/g").text
+        assert f"process {publisher.info.backend_pid}" in text
+        assert ("secret" in text) is is_shown
+
+
+@pytest.mark.parametrize(
     "path",
     [
         f"/messages?topic=t&before={'9' * 5000}", f"/topics?from={'9' * 5000}",
@@ -86,3 +109,8 @@ def test_other_topics_are_not_named(conn: Connection, serve: Serve) -> None:
 )  # fmt: skip
 def test_odd_addresses_are_refused(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 400
+
+
+def test_an_id_that_no_message_has(client: httpx.Client) -> None:
+    for number in ("0", "9" * 19, "9" * 5000, str(2**63 - 1), "x"):
+        assert client.get(f"/messages/{number}/t").status_code == 404, number[:30]

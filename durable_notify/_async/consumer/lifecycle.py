@@ -65,11 +65,14 @@ class AsyncLifecycle:
         self._subscription: AsyncSubscription | None = None
         self._compose()
 
+    def _make_queries(self) -> AsyncQueries:
+        return AsyncQueries(self._dsn, self.options)
+
     def _compose(self) -> None:
         """Create the parts: what claims, what buffers, what calls handlers, what settles."""
         options = self.options
         self._batch_sizer = BatchSizer(ITERATED, options.batch_size)
-        self._queries = AsyncQueries(self._dsn, options)
+        self._queries = self._make_queries()
         self._buffer = AsyncPrefetchBuffer(self._stopping, self._room, self._decoder)
         self._lease_manager = AsyncLeaseManager(
             self._queries, options, self._emitter, self._on_capacity, self._buffer

@@ -66,11 +66,14 @@ class Lifecycle:
         self._subscription: Subscription | None = None
         self._compose()
 
+    def _make_queries(self) -> Queries:
+        return Queries(self._dsn, self.options)
+
     def _compose(self) -> None:
         """Create the parts: what claims, what buffers, what calls handlers, what settles."""
         options = self.options
         self._batch_sizer = BatchSizer(ITERATED, options.batch_size)
-        self._queries = Queries(self._dsn, options)
+        self._queries = self._make_queries()
         self._buffer = PrefetchBuffer(self._stopping, self._room, self._decoder)
         self._lease_manager = LeaseManager(
             self._queries, options, self._emitter, self._on_capacity, self._buffer

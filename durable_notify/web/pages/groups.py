@@ -85,6 +85,8 @@ async def group(request: Request) -> Response:
         request, "group.html", access=access, group=info, rows=of_group,
         blocked=[each for each in blocked if access.sees(each["topic"])],
         retries=[each for each in retries if access.sees(each["topic"])], publishers=publishers,
+        # Queries may quote payloads, of any topic.
+        queries=access.payloads and access.sees_all and not site.masks,
         # Sums have all topics of the group: they are for those who see all.
         charts=charts_of(site.sampler, None, name) if access.sees_all else None,
         drained=_drained(site.sampler, name) if access.sees_all else None,

@@ -14,7 +14,6 @@ from starlette.responses import FileResponse
 from starlette.routing import Route, WebSocketRoute
 
 from ...durations import in_seconds
-from ...errors import InvalidArgument
 from .hubs import Hubs
 from .longpoll import LongPoll
 from .sse import ServerSentEvents
@@ -26,11 +25,9 @@ if TYPE_CHECKING:
     from ...durations import Seconds
     from .access import AuthorizeStream
 
-__all__ = ["streams"]
+__all__ = ["closing", "script", "streams"]
 
 SCRIPT = Path(__file__).parent / "static" / "durable-notify.js"
-#: The smallest buffer: a message must fit into it.
-SMALLEST = 100_000
 
 
 def streams(
@@ -61,12 +58,9 @@ def streams(
     Raises:
         InvalidArgument: libpq cannot read the DSN, or a limit is too small.
     """
-    if max_clients < 1 or buffer_bytes < SMALLEST:
-        raise InvalidArgument(f"max_clients is at least 1, and buffer_bytes at least {SMALLEST}")
     allowed = tuple(origins)
     hubs = Hubs(dsn, buffer_bytes, max_clients)
     every = in_seconds("recheck", recheck)
-
     cors = Middleware(
         CORSMiddleware, allow_origins=allowed, allow_credentials=True,
         allow_headers=["Last-Event-ID", "Authorization"],
@@ -79,18 +73,18 @@ def streams(
             Route("/durable-notify.js", script),
         ],
         middleware=[cors] if allowed else [],
-        lifespan=_closing(hubs),
+        lifespan=closing(hubs),
     )
     app.state.stats = hubs.stats
     app.state.durable_notify = True  # so that the lifespan of its host ends it
     return app
 
 
-def _closing(hubs: Hubs) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def closing(hubs: Hubs) -> Callable[[object], AbstractAsyncContextManager[None]]:
     """Return what closes the hubs when the application ends."""
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: object) -> AsyncIterator[None]:
         yield
         await hubs.close()
 

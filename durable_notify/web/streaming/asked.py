@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
+
 from ...errors import InvalidArgument
 from ...topics import check_topics
 from .place import Place
@@ -12,11 +14,31 @@ from .place import Place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Start", "start_of", "topics_of"]
+    from starlette.requests import Request
+
+__all__ = ["Start", "asked_by", "start_of", "topics_of"]
 
 Start = Place | datetime | str
 #: The most names and patterns in one stream.
 TOPICS = 100
+
+
+def asked_by(request: Request) -> tuple[tuple[str, ...], Start]:
+    """Return the topics that a request asks for, and where to begin.
+
+    Raises:
+        HTTPException: it is no GET, or asks for what is invalid.
+    """
+    if request.method != "GET":
+        raise HTTPException(405, "only GET", {"allow": "GET"})
+    asked = request.query_params
+    try:
+        topics = topics_of(asked.getlist("topic"))
+        # The header is what a browser sends when it connects again: it is newer than the URL.
+        after = request.headers.get("last-event-id") or asked.get("after")
+        return topics, start_of(after, asked.get("start"), topics)
+    except InvalidArgument as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def topics_of(given: Sequence[str]) -> tuple[str, ...]:

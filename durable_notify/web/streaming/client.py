@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from .events import Batch
 from .hub import Behind, Ended
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from .access import StreamAccess
     from .cursor import Cursor
-    from .events import Event
 
 __all__ = ["BEAT", "STALLED", "Client"]
 
@@ -39,7 +39,7 @@ class Client:
     def __init__(
         self,
         cursor: Cursor,
-        send: Callable[[list[Event]], Awaitable[None]],
+        send: Callable[[Batch], Awaitable[None]],
         authorize: Callable[[], Awaitable[StreamAccess]],
         recheck: float,
     ) -> None:
@@ -51,7 +51,9 @@ class Client:
         self._sending_since: float | None = None
 
     async def serve(self, gone: Awaitable[Any]) -> bool:
-        """Return True once the client has gone; False if it has to, because it may read no more.
+        """Return True once the client has gone; False if it has to go.
+
+        It has to if it may read no more, or the hub has ended, because the server stops.
 
         Raises:
             Behind: it is too slow.
@@ -60,25 +62,26 @@ class Client:
             asyncio.ensure_future(each)
             for each in (gone, self._send_all(), self._beat(), self._check_again())
         ]
+        end = self._cursor.end
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, end], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for task in done:
-                task.result()
+            for future in done - {end}:
+                future.result()
         except (Ended, HTTPException):
             return False
-        return True
+        return end not in done
 
     async def _send_all(self) -> None:
         async with aclosing(self._cursor.batches()) as batches:
             async for batch in batches:
                 await self._send_one(batch)
 
-    async def _send_one(self, batch: list[Event]) -> None:
+    async def _send_one(self, batch: Batch) -> None:
         async with self._one_at_a_time:
             self._sending_since = time.monotonic()
             await self._send(batch)
@@ -89,7 +92,7 @@ class Client:
             await asyncio.sleep(BEAT)
             since = self._sending_since
             if since is None:
-                await self._send_one([self._cursor.beat()])
+                await self._send_one(Batch([self._cursor.beat()]))
             elif self._cursor.is_behind or time.monotonic() - since > STALLED:
                 raise Behind
 

@@ -13,7 +13,8 @@ from ..._async.database.connection import TRANSIENT
 from ..._core.pacing import backoff
 from ...dsn import safe_message
 from ...errors import InvalidArgument
-from .events import Event, Frame
+from .events import Batch, Event, Frame
+from .hub import BATCH, BATCH_BYTES
 from .passages import Passage, Recording
 from .place import MOST_AHEAD, MOST_BYTES, Mark, Place, mark_of
 
@@ -30,8 +31,6 @@ __all__ = ["Cursor"]
 
 log = logging.getLogger("durable_notify")
 
-#: How many messages, and about how many bytes, to hand over at once.
-BATCH, BATCH_BYTES = 100, 64_000
 #: How long a client may read from the database while others wait for it, in seconds.
 TURN = 10.0
 
@@ -63,6 +62,11 @@ class Cursor:
         self._number: int | None = None
 
     @property
+    def end(self) -> asyncio.Future[None]:
+        """Done once there is nothing more to receive: its hub has ended."""
+        return self._hub.end
+
+    @property
     def is_live(self) -> bool:
         """Whether it has caught up."""
         return self._number is not None
@@ -77,7 +81,7 @@ class Cursor:
         """Whether it is so slow that the ring no longer has what it needs next."""
         return self._number is not None and self._number < self._hub.ring.first
 
-    async def batches(self) -> AsyncGenerator[list[Event]]:
+    async def batches(self) -> AsyncGenerator[Batch]:
         """Yield events without an end. Asking for the next batch says that the last one was sent.
 
         Raises:
@@ -101,24 +105,24 @@ class Cursor:
             except InvalidArgument as error:
                 # Also if the database was replaced meanwhile. The client has lost its place.
                 self._join(self._hub.ring.end, Place(self._hub.ring.token))
-                yield [self._reset(str(error))]
+                yield Batch([self._reset(str(error))])
         while True:
             if batch := self._next():
                 yield batch
             self._sent = self.place
             if not self.lag:
-                await self._hub.changed()
+                await self._hub.beyond(self._hub.ring.end)
 
     # Until it has caught up
 
-    async def _arriving(self) -> AsyncGenerator[list[Event]]:
+    async def _arriving(self) -> AsyncGenerator[Batch]:
         ring = self._hub.ring
         if self.place is not None and (number := ring.find(self.place)) is not None:
             self._join(number, self.place)
-            yield [self._placed()]
+            yield Batch([self._placed()])
         elif self.place is None and self._start == "now":
             self._join(ring.end, Place(ring.token))
-            yield [self._placed()]
+            yield Batch([self._placed()])
         else:
             origin = None if self.place is None else self.place.base
             async with self._catching_up:
@@ -131,9 +135,9 @@ class Cursor:
                 for batch in self._repeat(passage):
                     yield batch
             if self.is_live:
-                yield [self._placed()]
+                yield Batch([self._placed()])
 
-    async def _catch_up(self, origin: str | None) -> AsyncGenerator[list[Event]]:
+    async def _catch_up(self, origin: str | None) -> AsyncGenerator[Batch]:
         """Read what the database has after the client's place, and join the ring.
 
         The ring begins where its own reader was: at a token, when this noted it. The client has
@@ -145,7 +149,7 @@ class Cursor:
         read = Recording(self._hub.passages.most)
         async with self._hub.reader(start) as reader:
             if (gap := _gap(reader)) is not None:
-                yield [gap]
+                yield Batch([gap])
             async for batch in self._read(reader, read, snapshot=start == "latest"):
                 yield batch
                 if time.monotonic() > until and self.place is not None:
@@ -162,29 +166,29 @@ class Cursor:
                 if len(ahead) <= MOST_AHEAD and len(place.token) <= MOST_BYTES:
                     break
                 if number == self._hub.ring.end:
-                    await self._hub.changed()  # the ring is far behind: let it catch up first
+                    await self._hub.beyond(number)  # the ring is far behind: let it catch up first
         if origin is not None and read.is_whole:
             self._hub.passages.add(origin, Passage(gap, read.frames, number, place))
         self._join(number, place)
 
-    def _repeat(self, passage: Passage) -> Iterator[list[Event]]:
+    def _repeat(self, passage: Passage) -> Iterator[Batch]:
         """Yield what another client has read from the same place."""
         if passage.gap is not None:
-            yield [passage.gap]
+            yield Batch([passage.gap])
         for first in range(0, len(passage.frames), BATCH):
             taken = map(self._take, passage.frames[first : first + BATCH])
-            yield [event for event in taken if event is not None]
+            yield Batch(event for event in taken if event is not None)
         self._join(passage.number, passage.place)
 
     async def _read(
         self, reader: AsyncReader[Any], read: Recording, *, snapshot: bool = False
-    ) -> AsyncGenerator[list[Event]]:
+    ) -> AsyncGenerator[Batch]:
         """Yield what a reader finds until there is no more, and record it."""
         first = reader.token
         if self.place is None and not snapshot:
             self.place = Place(first)
-            yield [self._placed()]
-        batch: list[Event] = []
+            yield Batch([self._placed()])
+        batch = Batch()
         size = 0
         async for message in reader:
             frame = Frame(message, message.token)
@@ -201,12 +205,12 @@ class Cursor:
             size += len(event.data)
             if len(batch) >= BATCH or size >= BATCH_BYTES:
                 yield batch
-                batch, size = [], 0
+                batch, size = Batch(), 0
         if batch:
             yield batch
         if self.place is None:
             self.place = Place(reader.token)
-            yield [self._placed()]
+            yield Batch([self._placed()])
 
     # From then on
 
@@ -214,20 +218,20 @@ class Cursor:
         self._number = number
         self.place = place
 
-    def _next(self) -> list[Event]:
+    def _next(self) -> Batch:
         assert self._number is not None  # noqa: S101 - it has joined
         assert self.place is not None  # noqa: S101 - it has joined
-        batch: list[Event] = []
-        size = 0
-        for frame in self._hub.ring.after(self._number, BATCH):
+        ring = self._hub.ring
+        if self.access.filter is None and not self.place.ahead:
+            batch, self._number = ring.batch(self._number, self.access.masks)
+            if batch:
+                self.place = Place(batch[-1].token or "")
+            return batch
+        taken = []
+        for frame in ring.after(self._number):
             self._number += 1
-            event = self._take(frame)
-            if event is not None:
-                batch.append(event)
-                size += len(event.data)
-                if size >= BATCH_BYTES:
-                    break
-        return batch
+            taken.append(self._take(frame))
+        return Batch(event for event in taken if event is not None)
 
     def _take(self, frame: Frame) -> Event | None:
         """Move past a frame, and return what the client receives of it."""

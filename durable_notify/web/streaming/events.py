@@ -12,9 +12,11 @@ from ..formats import iso
 from ..masking import MASKED, Masks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ...models import ReadMessage
 
-__all__ = ["Event", "Frame"]
+__all__ = ["Batch", "Event", "Frame"]
 
 
 class Event:
@@ -56,6 +58,23 @@ class Event:
             token = json.dumps(self.token)
             self._frame = f'{{"event":"{self.name}","id":{token},"data":{self.data}}}'
         return self._frame
+
+
+class Batch(list[Event]):
+    """Events to hand over at once; clients that need the same may share it."""
+
+    __slots__ = ("_sse",)
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        super().__init__(events)
+        self._sse: bytes | None = None
+
+    @property
+    def sse(self) -> bytes:
+        """The events as bytes of an event stream. They are joined once for all clients."""
+        if self._sse is None:
+            self._sse = b"".join([event.sse for event in self])
+        return self._sse
 
 
 class Frame:

@@ -11,7 +11,7 @@ from ..._async.database.connection import TRANSIENT
 from ..._async.reader import AsyncReader
 from ..._core.pacing import backoff
 from ...dsn import safe_message
-from .events import Frame
+from .events import Batch, Frame
 from .passages import Passages
 
 if TYPE_CHECKING:
@@ -23,8 +23,13 @@ __all__ = ["Behind", "Ended", "Hub", "Ring"]
 
 log = logging.getLogger("durable_notify")
 
-#: How long clients have to take a quarter of the ring, in seconds.
-PAUSE = 0.02
+#: How many clients to wake at once. Trap: if all are, the event loop does nothing else until it has
+#: written to a thousand, and what reads the next messages waits for that at each of its steps.
+GROUP = 50
+#: How many messages, and about how many bytes, to hand over at once.
+BATCH, BATCH_BYTES = 100, 64_000
+#: How many batches to keep for other clients that are as far.
+SHARED = 16
 
 
 class Behind(Exception):
@@ -47,6 +52,7 @@ class Ring:
         self._most = most
         self._frames: dict[int, Frame] = {}
         self._tokens = {start: 0}
+        self._shared: dict[tuple[int, tuple[str, ...]], tuple[Batch, int, int]] = {}
         self._bytes = 0
         self.first = 0
         self.end = 0
@@ -69,15 +75,40 @@ class Ring:
         """Return the number of the frame to continue with; None: it is not in the ring."""
         return self._tokens.get(place.base)
 
-    def after(self, number: int, most: int) -> list[Frame]:
-        """Return frames from a number on.
+    def after(self, number: int) -> list[Frame]:
+        """Return frames from a number on, as many as to hand over at once.
 
         Raises:
             Behind: the ring no longer has that one.
         """
         if number < self.first:
             raise Behind
-        return [self._frames[each] for each in range(number, min(self.end, number + most))]
+        found: list[Frame] = []
+        size = 0
+        for each in range(number, min(self.end, number + BATCH)):
+            found.append(self._frames[each])
+            size += len(found[-1].event(()).data)
+            if size >= BATCH_BYTES:
+                break
+        return found
+
+    def batch(self, number: int, masks: tuple[str, ...]) -> tuple[Batch, int]:
+        """Return what a client without a filter gets from a number on, and the number after it.
+
+        Raises:
+            Behind: the ring no longer has that one.
+        """
+        key = number, masks
+        found = self._shared.get(key)
+        if found is None or found[1] == found[2] < self.end:  # there is more by now
+            frames = self.after(number)
+            batch = Batch(frame.event(masks) for frame in frames)
+            found = batch, number + len(frames), self.end
+            self._shared.pop(key, None)
+            self._shared[key] = found
+            if len(self._shared) > SHARED:
+                del self._shared[next(iter(self._shared))]
+        return found[0], found[1]
 
 
 class Hub:
@@ -96,7 +127,9 @@ class Hub:
         self.ring = Ring(most, "")
         self.passages = Passages(most // 8)
         self._most = most
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._news = asyncio.Event()
+        self._all_woken = asyncio.Event()
         self._begun = asyncio.Event()
         self.error: BaseException | None = None
         self._task = asyncio.create_task(self._run(), name="durable_notify stream")
@@ -105,6 +138,11 @@ class Hub:
     def ended(self) -> bool:
         """Whether it reads no more."""
         return self._task.done()
+
+    @property
+    def end(self) -> asyncio.Future[None]:
+        """Done once it reads no more."""
+        return self._task
 
     def stop(self) -> None:
         """Stop reading."""
@@ -128,20 +166,27 @@ class Hub:
         await self._begun.wait()
         self._check()
 
-    async def changed(self) -> None:
-        """Wait for the next frame.
+    async def beyond(self, number: int) -> None:
+        """Wait until the ring has a frame of this number.
 
         Raises:
-            Ended: there will be none.
+            Ended: it will have none.
         """
         self._check()
-        await self._changed.wait()
+        if number >= self.ring.end:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting[waiter] = number
+            try:
+                await waiter
+            finally:
+                del self._waiting[waiter]
 
     def _check(self) -> None:
         if self.error is not None or self._task.done():
             raise Ended from self.error
 
     async def _run(self) -> None:
+        waking = asyncio.create_task(self._wake_clients())
         try:
             await self._read()
         except asyncio.CancelledError as error:
@@ -151,8 +196,23 @@ class Hub:
             self.error = error
             log.exception("the stream of %s has ended", ", ".join(self.topics))
         finally:
+            waking.cancel()
             self._begun.set()
-            self._changed.set()
+            for waiter in self._waiting:
+                _wake(waiter)
+
+    async def _wake_clients(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            waiting = list(self._waiting.items())
+            for first in range(0, len(waiting), GROUP):
+                for waiter, number in waiting[first : first + GROUP]:
+                    if number < self.ring.end:
+                        _wake(waiter)
+                await asyncio.sleep(0)  # they take what there is
+            if not self._news.is_set():
+                self._all_woken.set()
 
     async def _read(self) -> None:
         async with AsyncExitStack() as stack:
@@ -168,7 +228,7 @@ class Hub:
                 if size > self._most // 4:
                     # A batch may be larger than the ring, and clients that are fast must keep up.
                     size = 0
-                    await asyncio.sleep(PAUSE)
+                    await self._all_woken.wait()
 
     async def _opened(self, stack: AsyncExitStack) -> AsyncReader[Any]:
         failures = 0
@@ -185,5 +245,10 @@ class Hub:
 
     async def _append(self, frame: Frame) -> None:
         self.ring.append(frame)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._all_woken.clear()
+        self._news.set()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():  # else its client has gone
+        waiter.set_result(None)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 
 from ...dsn import plain
+from ...errors import InvalidArgument
 from .cursor import Cursor
 from .hub import Behind, Ended, Hub
+from .leaving import until_server_stops
 from .place import MOST_BYTES, Place
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ CATCHING_UP = 8
 #: How long a request waits for the first answer of the database, in seconds. Without one its
 #: stream begins all the same: an EventSource never retries after a status that is not 200.
 PATIENCE = 5.0
+#: The smallest buffer: a message must fit into it.
+SMALLEST = 100_000
 #: The room that a token leaves for the messages ahead of it, in bytes.
 SPARE = 1_000
 
@@ -63,15 +67,23 @@ class Hubs:
         dsn: the database.
         buffer: how many bytes each hub keeps for clients that are slow.
         most: the most clients.
+
+    Raises:
+        InvalidArgument: libpq cannot read the DSN, or a limit is too small.
     """
 
     def __init__(self, dsn: str, buffer: int, most: int) -> None:
+        if most < 1 or buffer < SMALLEST:
+            raise InvalidArgument(
+                f"max_clients is at least 1, and buffer_bytes at least {SMALLEST}"
+            )
         self._dsn = plain(dsn)
         self._buffer = buffer
         self._most = most
         self._hubs: dict[tuple[str, ...], Hub] = {}
         self._cursors: set[Cursor] = set()
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
+        self._leaving: asyncio.Task[None] | None = None
         self._shed = 0
         self._refused = 0
 
@@ -96,6 +108,8 @@ class Hubs:
             self._refused += 1
             raise HTTPException(503, "too many clients", {"retry-after": "10"})
         hub = self._hub(tuple(sorted(set(topics))))
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._end_with_server())
         cursor = Cursor(hub, self._catching_up, start, access)
         self._cursors.add(cursor)
         hub.clients += 1
@@ -144,8 +158,17 @@ class Hubs:
             del self._hubs[hub.topics]
             hub.stop()
 
+    async def _end_with_server(self) -> None:
+        await until_server_stops()
+        await self._close_hubs()
+
     async def close(self) -> None:
         """Stop all hubs."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+        await self._close_hubs()
+
+    async def _close_hubs(self) -> None:
         hubs = list(self._hubs.values())
         self._hubs.clear()
         for hub in hubs:

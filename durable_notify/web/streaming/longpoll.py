@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
-from ...errors import InvalidArgument
 from .access import stream_access
-from .asked import start_of, topics_of
+from .asked import asked_by
 from .hub import Behind, Ended
+from .place import Place
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -40,21 +40,12 @@ class LongPoll:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what there is, or else with what comes before the wait is over."""
         request = Request(scope, receive)
-        if request.method != "GET":
-            await PlainTextResponse("only GET\n", 405, {"allow": "GET"})(scope, receive, send)
-            return
-        asked = request.query_params
-        after = asked.get("after")
-        try:
-            topics = topics_of(asked.getlist("topic"))
-            start = start_of(after, asked.get("start"), topics)
-            wait = _seconds(asked.get("wait", "0"))
-        except InvalidArgument as error:
-            raise HTTPException(400, str(error)) from None
+        topics, start = asked_by(request)
+        wait = _seconds(request.query_params.get("wait", "0"))
         access = await stream_access(request, self._authorize, topics)
         try:
             async with self._hubs.cursor(topics, start, access) as cursor:
-                body = await _answer(cursor, wait if after else 0.0)
+                body = await _answer(cursor, wait if isinstance(start, Place) else 0.0)
         except (Behind, Ended):
             raise HTTPException(503, "try again", {"retry-after": "1"}) from None
         headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -67,7 +58,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= LONGEST:
-        raise InvalidArgument(f"wait is a number of seconds, at most {LONGEST:g}")
+        raise HTTPException(400, f"wait is a number of seconds, at most {LONGEST:g}")
     return seconds
 
 

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 
-from ...errors import InvalidArgument
 from .access import stream_access
-from .asked import start_of, topics_of
+from .asked import asked_by
 from .client import Client
 from .hub import Behind
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from .access import AuthorizeStream
-    from .events import Event
+    from .events import Batch
     from .hubs import Hubs
 
 __all__ = ["ServerSentEvents"]
@@ -47,22 +44,11 @@ class ServerSentEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client leaves, or has to leave."""
         request = Request(scope, receive)
-        if request.method != "GET":
-            await PlainTextResponse("only GET\n", 405, {"allow": "GET"})(scope, receive, send)
-            return
-        asked = request.query_params
-        try:
-            topics = topics_of(asked.getlist("topic"))
-            # The header is what a browser sends when it connects again: it is newer than the URL.
-            after = request.headers.get("last-event-id") or asked.get("after")
-            start = start_of(after, asked.get("start"), topics)
-        except InvalidArgument as error:
-            raise HTTPException(400, str(error)) from None
+        topics, start = asked_by(request)
         access = await stream_access(request, self._authorize, topics)
 
-        async def write(events: list[Event]) -> None:
-            body = b"".join([event.sse for event in events])
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        async def write(batch: Batch) -> None:
+            await send({"type": "http.response.body", "body": batch.sse, "more_body": True})
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":

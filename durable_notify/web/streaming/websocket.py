@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .access import AuthorizeStream
-    from .events import Event
+    from .events import Batch
     from .hubs import Hubs
 
 __all__ = ["Socket"]
@@ -77,8 +77,8 @@ class Socket:
     async def _serve(self, socket: WebSocket, topics: tuple[str, ...], start: Start) -> None:
         access = await stream_access(socket, self._authorize, topics)
 
-        async def write(events: list[Event]) -> None:
-            for event in events:
+        async def write(batch: Batch) -> None:
+            for event in batch:
                 await socket.send_text(event.frame)
 
         async def gone() -> None:

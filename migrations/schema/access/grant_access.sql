@@ -10,7 +10,8 @@ DECLARE
 BEGIN
     -- Allow a role, and its members, an action. For the owner of the schema.
     --
-    -- action: 'publish', 'consume' in a group, or 'read' the topics that match some patterns, as
+    -- action: 'publish', 'consume' in a group, or in all whose names begin with what stands before a * at
+    -- the end, or 'read' the topics that match some patterns, as
     -- _topic_regex() has them; 'observe': see status, audit and dead letters of everything; 'insert':
     -- write INSERT statements for the outbox, whatever the topic; 'maintain': run maintenance, except for
     -- the archive.

@@ -14,7 +14,10 @@ BEGIN
        AND EXISTS (
            SELECT FROM durable_notify.access a
             WHERE a.action = _has_grant.action
-              AND (_has_grant.group_name IS NULL OR a.group_name = _has_grant.group_name)
+              -- A granted group that ends with * stands for all whose names begin so.
+              AND (_has_grant.group_name IS NULL OR a.group_name = _has_grant.group_name
+                   OR pg_catalog.right(a.group_name, 1) = '*'
+                      AND pg_catalog.starts_with(_has_grant.group_name, pg_catalog.left(a.group_name, -1)))
               -- In a pattern, * counts as an ordinary word. > does not, unless the granted pattern ends
               -- with it.
               AND (_has_grant.pattern IS NULL

@@ -9,15 +9,15 @@ BEGIN
     -- schema unusable.
     --
     -- This also deletes the groups; with keep_groups they start again, with their options, topics and
-    -- pauses. What was set up stays: grants, retention, wake-ups, mirrors, watched tables, the settings
-    -- of partitions. Ids are not drawn again. For the owner of the schema. SQLSTATE 55P03: other
+    -- pauses. What was set up stays: grants, retention, wake-ups, mirrors, watched tables, operator
+    -- events, schedules, the settings of partitions. Ids are not drawn again. For the owner of the schema. SQLSTATE 55P03: other
     -- transactions used the tables for 5 seconds.
     PERFORM durable_notify._lock_functions();
     SELECT pg_catalog.string_agg(pg_catalog.format('durable_notify.%I', c.relname), ', ' ORDER BY c.oid) INTO emptied
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-       AND c.relname <> ALL ('{schema_version,access,topic_retention,record_age,topic_notify_policy,topic_mirror,partition_settings,capture}'::text[])
-       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription}'::text[]));
+       AND c.relname <> ALL ('{schema_version,access,topic_retention,record_age,topic_notify_policy,topic_mirror,partition_settings,capture,operator_event,schedule}'::text[])
+       AND NOT (keep_groups AND c.relname = ANY ('{consumer_group,ordering,group_pattern,subscription,webhook}'::text[]));
     LOOP
         -- Trap: a session that waits for a lock while it holds others can block one that holds what it
         -- waits for, such as a claim.

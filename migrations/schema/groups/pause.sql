@@ -11,7 +11,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._set_paused(group_name text, paused boolean) RETURNS void
+CREATE FUNCTION durable_notify._set_paused(group_name text, paused boolean, why text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $function$
 DECLARE
     changed integer := (durable_notify._lock_group(group_name)).id;
@@ -19,9 +19,13 @@ BEGIN
     -- Pause a group, or resume it; the moment of the first pause stays.
     UPDATE durable_notify.consumer_group g SET paused_at = CASE WHEN paused THEN pg_catalog.clock_timestamp() END
      WHERE g.id = changed AND (g.paused_at IS NULL) = paused;
-    PERFORM durable_notify._record_audit(CASE WHEN paused THEN 'pause' ELSE 'resume' END, group_name);
+    PERFORM durable_notify._record_audit(CASE WHEN paused THEN 'pause' ELSE 'resume' END, group_name, why => why);
     IF NOT paused THEN
+        UPDATE durable_notify.webhook w SET failing_since = NULL, failure = NULL WHERE w.group_id = changed;
         PERFORM durable_notify._ring_group(changed);
+    END IF;
+    IF EXISTS (SELECT FROM durable_notify.webhook w WHERE w.group_id = changed) THEN
+        PERFORM durable_notify._ring_webhooks();
     END IF;
 END
 $function$;

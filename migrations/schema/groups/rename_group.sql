@@ -9,6 +9,8 @@ BEGIN
     -- Give a group another name; it keeps its position, leases and dead letters. Consumers that run
     -- under the old name end with an error at their next claim.
     UPDATE durable_notify.consumer_group g SET name = new_name WHERE g.id = changed;
+    UPDATE durable_notify.operator_event e SET group_name = new_name WHERE e.group_name = rename_group.group_name;
+    UPDATE durable_notify.operator_alarm e SET group_name = new_name WHERE e.group_name = rename_group.group_name;
     UPDATE durable_notify.access a SET group_name = new_name WHERE a.group_name = rename_group.group_name;
     PERFORM durable_notify._record_audit('rename', group_name, pg_catalog.jsonb_build_object('new_name', new_name));
     PERFORM durable_notify._ring_group(changed);

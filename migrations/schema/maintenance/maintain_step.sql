@@ -45,6 +45,7 @@ BEGIN
         WHEN 'remove' THEN durable_notify._delete_expired(topic)
         WHEN 'rewrite_partitions' THEN durable_notify._rewrite_partition()
         WHEN 'record_times' THEN durable_notify._record_times()
+        WHEN 'alarms' THEN durable_notify._publish_alarms()
         WHEN 'statistics' THEN durable_notify._analyze_stale()
         ELSE 0
     END;

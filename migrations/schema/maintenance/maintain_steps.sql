@@ -33,7 +33,9 @@ BEGIN
            (4, 0, 'maintain_partitions', t.name IS NULL),
            (5, 0, 'rewrite_partitions', t.name IS NULL),  -- not with the partitions: that would keep replays out for long
            (5, 1, 'record_times', t.name IS NULL),
-           (6, 0, 'statistics', t.name IS NULL)) AS s (turn, ord, name, wanted)
+           (6, 0, 'statistics', t.name IS NULL),
+           (7, 0, 'alarms', t.name IS NULL AND (EXISTS (SELECT FROM durable_notify.operator_event)
+                                                OR EXISTS (SELECT FROM durable_notify.operator_alarm)))) AS s (turn, ord, name, wanted)
      WHERE s.wanted
      ORDER BY s.turn, t.name, s.ord;
 END

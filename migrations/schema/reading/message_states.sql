@@ -25,7 +25,18 @@ BEGIN
     END IF;
     SELECT o.xid, o.created_at INTO xid, published FROM durable_notify.outbox o
      WHERE o.topic = message_states.topic AND o.id = message_states.message_id;
+    -- Trap: leases have no index by subscription: so all are read once, not for each group.
     RETURN QUERY
+    WITH held AS MATERIALIZED (
+        SELECT DISTINCT ON (b.subscription_id) b.subscription_id, b.token, b.owner, b.claimed_at,
+               COALESCE(h.deadline, b.deadline) AS deadline,
+               b.attempts[pg_catalog.array_position(b.ids, message_states.message_id)] AS attempt
+          FROM durable_notify.lease b
+          LEFT JOIN durable_notify.lease_deadline h ON h.token = b.token
+         WHERE message_states.message_id = ANY (b.ids)
+           AND NOT EXISTS (SELECT FROM durable_notify.settlement t
+                            WHERE t.token = b.token AND t.message_id = message_states.message_id)
+         ORDER BY b.subscription_id)
     SELECT g.name,
            CASE WHEN l.token IS NOT NULL THEN 'leased' WHEN d.seq IS NOT NULL THEN 'deferred' WHEN x.seq IS NOT NULL THEN 'dead'
                 WHEN xid IS NULL THEN 'unknown'
@@ -44,15 +55,7 @@ BEGIN
       JOIN durable_notify.consumer_group g ON g.id = s.group_id
      CROSS JOIN LATERAL (
            SELECT w.* FROM durable_notify.position w WHERE w.subscription_id = s.id ORDER BY w.seq DESC LIMIT 1) AS p
-      LEFT JOIN LATERAL (
-           SELECT b.token, b.owner, b.claimed_at, COALESCE(h.deadline, b.deadline) AS deadline,
-                  b.attempts[pg_catalog.array_position(b.ids, message_states.message_id)] AS attempt
-             FROM durable_notify.lease b
-             LEFT JOIN durable_notify.lease_deadline h ON h.token = b.token
-            WHERE b.subscription_id = s.id AND message_states.message_id = ANY (b.ids)
-              AND NOT EXISTS (SELECT FROM durable_notify.settlement t
-                               WHERE t.token = b.token AND t.message_id = message_states.message_id)
-            LIMIT 1) AS l ON true
+      LEFT JOIN held l ON l.subscription_id = s.id
       LEFT JOIN LATERAL (
            SELECT w.* FROM durable_notify.deferred w
             WHERE w.subscription_id = s.id AND w.message_id = message_states.message_id

@@ -61,7 +61,7 @@ BEGIN
         UNION
         SELECT k.message_id FROM known k JOIN batch b ON b.key = k.key WHERE k.message_id < b.latest) AS o;
     IF gone IS NOT NULL THEN
-        PERFORM durable_notify._delete_compacted(topic, gone);
+        PERFORM durable_notify._delete_messages(topic, gone);
     END IF;
     UPDATE durable_notify.maintenance_progress p SET compacted_below = last + 1 WHERE p.topic = _compact.topic;
     RETURN looked;
@@ -70,7 +70,7 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._delete_compacted(topic text, ids bigint[]) RETURNS bigint
+CREATE FUNCTION durable_notify._delete_messages(topic text, ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET jit = off AS $function$
 #variable_conflict use_column
@@ -80,7 +80,7 @@ BEGIN
     -- Remove messages in the middle of a topic, and subtract them from what was measured; returns how
     -- many there were.
     WITH gone AS (
-        DELETE FROM durable_notify.outbox o WHERE o.topic = _delete_compacted.topic AND o.id = ANY (ids)
+        DELETE FROM durable_notify.outbox o WHERE o.topic = _delete_messages.topic AND o.id = ANY (ids)
         RETURNING o.id, pg_catalog.pg_column_size(o.payload) AS bytes),
     less AS (
         UPDATE durable_notify.topic_size e
@@ -88,9 +88,9 @@ BEGIN
           FROM (SELECT x.upto_id, pg_catalog.count(*) AS messages, pg_catalog.sum(200 + COALESCE(g.bytes, 0)) AS bytes
                   FROM gone g CROSS JOIN LATERAL (
                        SELECT t.upto_id FROM durable_notify.topic_size t
-                        WHERE t.topic = _delete_compacted.topic AND t.upto_id >= g.id ORDER BY t.upto_id LIMIT 1) AS x
+                        WHERE t.topic = _delete_messages.topic AND t.upto_id >= g.id ORDER BY t.upto_id LIMIT 1) AS x
                  GROUP BY x.upto_id) AS s
-         WHERE e.topic = _delete_compacted.topic AND e.upto_id = s.upto_id)
+         WHERE e.topic = _delete_messages.topic AND e.upto_id = s.upto_id)
     SELECT pg_catalog.count(*) INTO removed FROM gone;
     RETURN removed;
 END

@@ -90,6 +90,10 @@ BEGIN
             'lose', g.name, pg_catalog.jsonb_build_object('below', last + 1), subscription.topic,
             lost.messages + put_off.messages, _record_loss.reason)
            FROM durable_notify.consumer_group g WHERE g.id = subscription.group_id;
+        PERFORM durable_notify._publish_event('loss', g.name, subscription.topic, pg_catalog.jsonb_build_object(
+            'first_id', LEAST(lost.first_id, put_off.first_id), 'last_id', GREATEST(lost.last_id, put_off.last_id),
+            'messages', lost.messages + put_off.messages, 'reason', _record_loss.reason))
+           FROM durable_notify.consumer_group g WHERE g.id = subscription.group_id;
     END IF;
     PERFORM durable_notify._ring(subscription.topic, '0');  -- a key may be free
     RETURN lost.messages + put_off.messages;

@@ -20,17 +20,24 @@ BEGIN
         RETURN;
     END IF;
     PERFORM durable_notify._check_group(for_group);
+    -- Trap: messages are read of those that are returned only, after the limit. So what the caller may
+    -- not see is left out before it.
     RETURN QUERY
-    SELECT g.name, s.topic, r.message_id, o.key, CASE WHEN c.sees THEN o.payload END, CASE WHEN c.sees THEN o.data END,
-           CASE WHEN c.sees THEN o.headers END, o.created_at, r.attempt - 1, g.max_attempts, r.due_at,
+    WITH chosen AS MATERIALIZED (
+        SELECT g.name, s.topic, r.message_id, r.attempt, r.due_at, r.error, g.max_attempts
+          FROM durable_notify._filter_retries(for_group, for_topic, ids, for_key, error_type, since, until) AS r
+          JOIN durable_notify.subscription s ON s.id = r.subscription_id
+          JOIN durable_notify.consumer_group g ON g.id = s.group_id
+         WHERE max_messages IS NULL OR (SELECT durable_notify._sees_all_groups()) OR durable_notify._can_observe(g.name, s.topic)
+         ORDER BY r.due_at, r.message_id, g.name
+         LIMIT max_messages)
+    SELECT r.name, r.topic, r.message_id, o.key, CASE WHEN c.sees THEN o.payload END, CASE WHEN c.sees THEN o.data END,
+           CASE WHEN c.sees THEN o.headers END, o.created_at, r.attempt - 1, r.max_attempts, r.due_at,
            durable_notify._seen_error(r.error, c.sees)
-      FROM durable_notify._filter_retries(for_group, for_topic, ids, for_key, error_type, since, until) AS r
-      JOIN durable_notify.subscription s ON s.id = r.subscription_id
-      JOIN durable_notify.consumer_group g ON g.id = s.group_id
-     CROSS JOIN LATERAL durable_notify._message(s.topic, r.message_id, r.message_id, r.message_id) AS o
-     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(g.name, s.topic) AS sees) AS c
-     ORDER BY r.due_at, r.message_id, g.name
-     LIMIT max_messages;
+      FROM chosen AS r
+     CROSS JOIN LATERAL durable_notify._message(r.topic, r.message_id, r.message_id, r.message_id) AS o
+     CROSS JOIN LATERAL (SELECT durable_notify._sees_content(r.name, r.topic) AS sees) AS c
+     ORDER BY r.due_at, r.message_id, r.name;
 END
 $function$;
 

@@ -17,5 +17,14 @@ BEGIN
       FROM durable_notify.subscription s
      CROSS JOIN LATERAL durable_notify._message(s.topic, _dead_letter.message_id, _dead_letter.message_id, _dead_letter.message_id) AS o
      WHERE s.id = _dead_letter.subscription_id;
+    IF FOUND AND EXISTS (SELECT FROM durable_notify.operator_event e WHERE e.kind = 'dead_letter') THEN
+        PERFORM durable_notify._publish_event('dead_letter', g.name, s.topic, pg_catalog.jsonb_build_object(
+                'id', message_id, 'attempts', attempt, 'error_type', pg_catalog.left(error ->> 'type', 200),
+                'reason', CASE WHEN reason = 'expired' THEN 'expired'
+                               WHEN reason ~ '^dropped(:|$)' THEN 'dropped'
+                               WHEN reason ~ '^attempt [0-9]+ of [0-9]+ failed' THEN 'attempts' ELSE 'rejected' END))
+           FROM durable_notify.subscription s JOIN durable_notify.consumer_group g ON g.id = s.group_id
+          WHERE s.id = _dead_letter.subscription_id;
+    END IF;
 END
 $function$;

@@ -6,7 +6,8 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Redeliver a message at its due time as the given attempt. If that is one too many, make it a dead
-    -- letter: a message that kills its consumers must not be redelivered for ever.
+    -- letter: a message that kills its consumers must not be redelivered for ever. One that was erased while a
+    -- consumer held it is gone: its key and its error must not be kept.
     IF attempt > max_attempts THEN
         PERFORM durable_notify._dead_letter(
             subscription_id, message_id, attempt - 1,
@@ -15,6 +16,9 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, key, error)
-    VALUES (_defer.subscription_id, _defer.message_id, _defer.due_at, _defer.attempt, _defer.key, _defer.error);
+    SELECT s.id, o.id, _defer.due_at, _defer.attempt, _defer.key, _defer.error
+      FROM durable_notify.subscription s
+     CROSS JOIN LATERAL durable_notify._message(s.topic, _defer.message_id, _defer.message_id, _defer.message_id) AS o
+     WHERE s.id = _defer.subscription_id;
 END
 $function$;

@@ -61,8 +61,10 @@ BEGIN
     IF lease.keys IS NOT NULL AND NOT (whole AND pg_catalog.cardinality(retried) = 0) THEN
         PERFORM durable_notify._check_order(lease, acked || rejected, retried);
     END IF;
+    IF pg_catalog.cardinality(retried) + pg_catalog.cardinality(rejected) > 0 THEN
+        options := durable_notify._lock_ordering(lease.subscription_id);  -- also for _lock_for_erasure()
+    END IF;
     IF pg_catalog.cardinality(retried) > 0 THEN
-        options := durable_notify._lock_ordering(lease.subscription_id);
         PERFORM durable_notify._requeue(lease, options, sent_back);
         PERFORM durable_notify._schedule_retry(lease, options, retried, retry_delays, retry_errors);
     END IF;
@@ -182,13 +184,15 @@ LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     -- Have messages of a lease wait for one of their key that is retried; this is not an attempt of
-    -- theirs.
+    -- theirs. One that was erased meanwhile is gone.
     INSERT INTO durable_notify.deferred (subscription_id, message_id, due_at, attempt, reason, key)
     SELECT lease.subscription_id, m.id, pg_catalog.clock_timestamp(), m.attempt,
            CASE WHEN m.key IS NULL THEN 'retry' ELSE 'key' END, m.key
       FROM ROWS FROM (pg_catalog.unnest(lease.ids), pg_catalog.unnest(lease.attempts),
                       pg_catalog.unnest(durable_notify._lease_keys(lease, options.order_by)))
            AS m (id, attempt, key)
+      JOIN durable_notify.subscription s ON s.id = lease.subscription_id
+     CROSS JOIN LATERAL durable_notify._message(s.topic, m.id, m.id, m.id) AS o
      WHERE m.id IN (SELECT pg_catalog.unnest(_requeue.ids));
 END
 $function$;

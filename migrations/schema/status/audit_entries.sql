@@ -1,17 +1,22 @@
-CREATE FUNCTION durable_notify.audit_entries(group_name text DEFAULT NULL) RETURNS SETOF durable_notify.audit
+CREATE FUNCTION durable_notify.audit_entries(
+    group_name text DEFAULT NULL, before_id bigint DEFAULT NULL, max_entries bigint DEFAULT NULL
+) RETURNS SETOF durable_notify.audit
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- The changes of a group by hand (NULL: of all that the caller may see), the newest first.
+    -- The changes of a group by hand (NULL: of all that the caller may see), the newest first: those
+    -- before before_id, and no more than max_entries.
     IF NOT durable_notify._is_owner() THEN
-        RETURN QUERY SELECT * FROM durable_notify._audit_entries_granted(group_name);
+        RETURN QUERY SELECT * FROM durable_notify._audit_entries_granted(group_name, before_id, max_entries);
         RETURN;
     END IF;
     RETURN QUERY
     SELECT a.* FROM durable_notify.audit a
-     WHERE audit_entries.group_name IS NULL OR a.group_name = audit_entries.group_name
-     ORDER BY a.id DESC;
+     WHERE (audit_entries.group_name IS NULL OR a.group_name = audit_entries.group_name)
+       AND (before_id IS NULL OR a.id < before_id)
+       AND (max_entries IS NULL OR (SELECT durable_notify._sees_all_groups()) OR durable_notify._can_observe(a.group_name, a.topic))
+     ORDER BY a.id DESC LIMIT max_entries;
 END
 $function$;
 

@@ -92,17 +92,39 @@ CREATE FUNCTION durable_notify._first_after(topics text[], ords bigint[], ids bi
 )
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+SET enable_sort = off SET jit = off AS $function$
 #variable_conflict use_column
+DECLARE
+    starts bigint[];
+    names text[];
+    run record;
 BEGIN
     -- The first message after each of some ids, each of a topic, and if wanted how many there are.
-    RETURN QUERY
-    SELECT a.ord, a.id, o.id, o.created_at,
-           CASE WHEN counted THEN (SELECT pg_catalog.count(*) FROM durable_notify.outbox n WHERE n.topic = a.topic AND n.id > a.id) END
-      FROM ROWS FROM (pg_catalog.unnest(topics), pg_catalog.unnest(ords), pg_catalog.unnest(ids)) AS a (topic, ord, id)
-     CROSS JOIN LATERAL (
-           SELECT o.id, o.created_at FROM durable_notify.outbox o
-            WHERE o.topic = a.topic AND o.id > a.id ORDER BY o.id LIMIT 1) AS o;
+    -- Trap: outbox_default may hold any id, so a probe of the outbox merges all partitions, which takes ten
+    -- times as long. What the partition of the next id has is the first, because no other may hold such
+    -- an id. Only if it has nothing, the whole outbox is asked.
+    SELECT pg_catalog.array_agg(p.first_id ORDER BY p.first_id), pg_catalog.array_agg(p.name::text ORDER BY p.first_id)
+      INTO starts, names FROM durable_notify.partitions() AS p;
+    FOR run IN
+        SELECT COALESCE(names[a.part], 'durable_notify.outbox') AS source, pg_catalog.array_agg(a.topic) AS topics,
+               pg_catalog.array_agg(a.ord) AS ords, pg_catalog.array_agg(a.id) AS ids
+          FROM (SELECT u.topic, u.ord, u.id, pg_catalog.width_bucket(u.id + 1, starts) AS part
+                  FROM ROWS FROM (pg_catalog.unnest(topics), pg_catalog.unnest(ords), pg_catalog.unnest(ids)) AS u (topic, ord, id)) AS a
+         GROUP BY a.part
+    LOOP
+        RETURN QUERY EXECUTE pg_catalog.format(
+            'SELECT a.ord, a.id, COALESCE(p.id, o.id), COALESCE(p.created_at, o.created_at), CASE WHEN $4 THEN ('
+            '           SELECT pg_catalog.count(*) FROM durable_notify.outbox n WHERE n.topic = a.topic AND n.id > a.id) END'
+            '  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS a (topic, ord, id)'
+            '  LEFT JOIN LATERAL ('
+            '       SELECT f.id, f.created_at FROM %s f'
+            '        WHERE f.topic = a.topic AND f.id > a.id ORDER BY f.id LIMIT 1) AS p ON true'
+            '  LEFT JOIN LATERAL ('
+            '       SELECT f.id, f.created_at FROM durable_notify.outbox f'
+            '        WHERE p.id IS NULL AND f.topic = a.topic AND f.id > a.id ORDER BY f.id LIMIT 1) AS o ON true'
+            ' WHERE COALESCE(p.id, o.id) IS NOT NULL', run.source)
+        USING run.topics, run.ords, run.ids, counted;
+    END LOOP;
 END
 $function$;
 

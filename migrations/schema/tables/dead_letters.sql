@@ -17,3 +17,5 @@ CREATE TABLE durable_notify.dead_letter (
     dead_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (subscription_id, message_id, seq)
 );
+-- For pages of them, the newest first: _look_at_dead_letters().
+CREATE INDEX dead_letter_dead_at ON durable_notify.dead_letter (dead_at, message_id);

@@ -1,0 +1,1 @@
+"""Tests that Django runs: tests/integrations/test_django.py starts it."""
