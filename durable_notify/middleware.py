@@ -75,7 +75,7 @@ class Middleware:
     """Runs around handlers and around publishing; a subclass overrides one method or both.
 
     A method is a generator that yields once: there the call runs. So the same middleware serves
-    both halves of the library::
+    both halves of the library:
 
         class Timing(dn.Middleware):
             def handling(self, call):

@@ -48,13 +48,20 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupFailing:
-    """Messages of a group have begun to fail again and again, or no message does so any more."""
+    """Messages of a group have begun to fail again and again, or no message does so any more.
+
+    ``attempts``: of the one that has failed most often; ``held``: how many of the messages a
+    consumer has held for an hour, such as a relay whose endpoint is down. ``webhook``: the endpoint
+    of the group has failed for 5 minutes, whatever the topic, which is None.
+    """
 
     group: str
-    topic: str
+    topic: str | None
     state: Literal["began", "ended"]
     messages: int | None = None
     attempts: int | None = None
+    held: int | None = None
+    webhook: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Everything is in the PostgreSQL schema ``durable_notify``, including the version
 revisions are Alembic's and run plain SQL files. All runs go through this module, so that each is
 one transaction under one lock, and twenty at once result in one schema.
 
-A consumer calls :func:`check` whenever it starts, so Alembic and SQLAlchemy are imported late.
+A consumer calls ``check()`` whenever it starts, so Alembic and SQLAlchemy are imported late.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def empty_all(database: str | psycopg.Connection[Any], *, keep_groups: bool = Fa
 
 
 def migration_sql(revision: str = "head") -> str:
-    """Return what :func:`migrate` runs on an empty database, for psql."""
+    """Return what ``migrate`` runs on an empty database, for psql."""
     from alembic import command
 
     written = io.StringIO()

@@ -1,9 +1,10 @@
-"""The lock: the release of every development package, and its hashes.
+"""The locks: the release of every development package, and its hashes.
 
-python tools/lock.py            write requirements/dev.lock (asks the package index)
-python tools/lock.py --check    check that it matches pyproject.toml (asks no index)
+python tools/lock.py            write requirements/*.lock (asks the package index)
+python tools/lock.py --check    check that they match pyproject.toml (asks no index)
 
-It covers every supported platform and Python; packages for only one have a marker.
+There is one for each group of pyproject.toml: dev, and docs for the documentation's site. They
+cover every supported platform and Python; packages for only one have a marker.
 """
 
 from __future__ import annotations
@@ -19,30 +20,33 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "dev.lock"
+LOCKS = {"dev": LOCK, "docs": ROOT / "requirements" / "docs.lock"}
 OLDEST_PYTHON = "3.11"
 _PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
-def wanted(project: str) -> list[str]:
-    """Return the requirements of a pyproject.toml: dependencies, group dev, and its extras."""
+def wanted(project: str, group: str = "dev") -> list[str]:
+    """Return the requirements of a group; a group that names the package has its dependencies."""
     about = tomllib.loads(project)
     own = about["project"]["name"]
-    needed = list(about["project"]["dependencies"])
-    for requirement in map(Requirement, about["dependency-groups"]["dev"]):
-        if requirement.name != own:
+    needed = []
+    for requirement in map(Requirement, about["dependency-groups"][group]):
+        if requirement.name == own:
+            needed += about["project"]["dependencies"]
+            for extra in sorted(requirement.extras):
+                needed += about["project"]["optional-dependencies"][extra]
+        else:
             needed.append(str(requirement))
-        for extra in sorted(requirement.extras) if requirement.name == own else ():
-            needed += about["project"]["optional-dependencies"][extra]
     return needed
 
 
-def problems(project: str, lock: str) -> list[str]:
+def problems(project: str, lock: str, group: str = "dev") -> list[str]:
     """Return what of a lock does not match the requirements, or does not belong in a lock."""
     pinned: dict[str, list[str]] = {}
     for name, release in _PINNED.findall(lock):
         pinned.setdefault(canonicalize_name(name), []).append(release)
     found = []
-    for requirement in map(Requirement, wanted(project)):
+    for requirement in map(Requirement, wanted(project, group)):
         releases = pinned.get(canonicalize_name(requirement.name))
         if not releases:
             found.append(f"{requirement.name} is not in it")
@@ -63,26 +67,29 @@ def _lines(lock: str) -> list[str]:
     return [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
 
 
-def compiled(project: str) -> str:
+def compiled(project: str, group: str) -> str:
     """Ask uv for the newest compatible releases."""
     command = [
         "uv", "pip", "compile", "-", "--quiet", "--no-config", "--universal", "--generate-hashes",
         "--no-emit-index-url", "--no-annotate", "--python-version", OLDEST_PYTHON,
         "--custom-compile-command", "python3 tasks.py lock",
     ]  # fmt: skip
-    given = "\n".join(wanted(project))
+    given = "\n".join(wanted(project, group))
     done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
 
 
 def main() -> None:
-    """Write the lock, or check it."""
+    """Write the locks, or check them."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    if "--check" not in sys.argv:
-        LOCK.parent.mkdir(exist_ok=True)
-        LOCK.write_text(compiled(project), encoding="utf-8")
-    if found := problems(project, LOCK.read_text(encoding="utf-8") if LOCK.exists() else ""):
-        sys.exit(f"{LOCK.relative_to(ROOT)}: {'; '.join(found)}. Run: python3 tasks.py lock")
+    for group, lock in LOCKS.items():
+        if "--check" not in sys.argv:
+            lock.parent.mkdir(exist_ok=True)
+            lock.write_text(compiled(project, group), encoding="utf-8")
+        text = lock.read_text(encoding="utf-8") if lock.exists() else ""
+        if found := problems(project, text, group):
+            path = lock.relative_to(ROOT)
+            sys.exit(f"{path}: {'; '.join(found)}. Run: python3 tasks.py lock")
 
 
 if __name__ == "__main__":

@@ -79,9 +79,9 @@ class AsyncAdmin(
             rows = await fetch_alone(connection, sql.STATUS_OF_MOST, (max_count, limit))
         return [TopicStatus(*row) for row in rows]
 
-    async def groups(self, connection: Publishable) -> list[GroupInfo]:
-        """Return all groups with their options, topics and patterns."""
-        return [GroupInfo(*row) for row in await fetch_alone(connection, sql.GROUPS, ())]
+    async def groups(self, connection: Publishable, group: str | None = None) -> list[GroupInfo]:
+        """Return a group, or all, with their options, topics and patterns."""
+        return [GroupInfo(*row) for row in await fetch_alone(connection, sql.GROUPS, (group,))]
 
     async def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
@@ -301,7 +301,7 @@ class AsyncAdmin(
     ) -> int:
         """Rewind a group in a topic, and return how many messages are redelivered.
 
-        It is a :meth:`seek` that never moves the group forward.
+        It is a ``seek`` that never moves the group forward.
 
         Args:
             after: redeliver every message with a higher id; 0: from the beginning.

@@ -19,7 +19,7 @@ _SCHEDULING = {
     "set_schedule", "publish_ticks", "schedules", "run_schedule", "pause_schedule",
     "resume_schedule", "delete_schedule",
 }  # fmt: skip
-_READING = {"read", "read_from", "latest", "browse", "log_id", "topics"}
+_READING = {"read", "read_from", "latest", "browse", "last_removed", "log_id", "topics"}
 _OBSERVING = {
     "status", "leases", "messages_between", "groups", "blocking_publishers",
     "replay_jobs", "dead_letters", "audit_entries", "retention", "retention_blockers",

@@ -14,7 +14,7 @@ from ..topics import check_topic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BEGINNING", "Position", "decode", "encode"]
+__all__ = ["BEGINNING", "Position", "decode", "encode", "is_ahead", "misses"]
 
 _SNAPSHOT = re.compile(r"\d{1,20}:\d{1,20}:[\d,]*")
 _VERSION = "r1."
@@ -32,6 +32,30 @@ class Position(NamedTuple):
 
 
 BEGINNING = Position("3:3:", 0, None, None, 0)
+
+
+def is_ahead(position: Position, now: str) -> bool:
+    """Return whether a position is of a later snapshot than a server's own now."""
+    ends = [_bounds(each)[1] for each in (position.s0, position.s1) if each is not None]
+    return max(ends) > _bounds(now)[1]
+
+
+def misses(position: Position, removed_id: int, removed_xid: str) -> bool:
+    """Return whether messages that retention removed may be missing to a position.
+
+    Args:
+        position: one without an open window.
+        removed_id: the highest id that was removed.
+        removed_xid: the highest transaction whose messages were removed. If the snapshot of the
+            position has seen all up to that one, none of them was late.
+    """
+    return removed_id > position.h0 or int(removed_xid) >= _bounds(position.s0)[0]
+
+
+def _bounds(snapshot: str) -> tuple[int, int]:
+    """Return before which transaction all have ended, and after which none has begun."""
+    first, last, _ = snapshot.split(":")
+    return int(first), int(last)
 
 
 def encode(log_id: str, positions: Mapping[str, Position]) -> str:

@@ -90,7 +90,7 @@ GROUP_OPTIONS = (
     "SELECT g.order_by, g.exclusive, g.max_attempts,"
     " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
     " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
-    " g.rate_limit FROM durable_notify.groups() AS g WHERE g.name = %s"
+    " g.rate_limit FROM durable_notify.groups(%s) AS g"
 )
 NEVER_PUBLISHED = "SELECT durable_notify.never_published(%s, %s::text[])"
 DISCOVER = "SELECT durable_notify.discover(%s, %s::text[])"
@@ -135,6 +135,10 @@ READ = (
     " FROM durable_notify.read(%s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s)"
 )
 READ_FROM = "SELECT s0::text, h0 FROM durable_notify.read_from(%s, %s, %s::timestamptz)"
+LAST_REMOVED = (
+    "SELECT removed_id, removed_xid::text, pg_catalog.pg_current_snapshot()::text"
+    " FROM durable_notify.last_removed(%s)"
+)
 LATEST = (
     "SELECT s0::text, h0, id, key, payload::text, data, headers::text, published_at"
     " FROM durable_notify.latest(%s)"
@@ -155,7 +159,7 @@ GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
     " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
     " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
-    " FROM durable_notify.groups() ORDER BY name"
+    " FROM durable_notify.groups(%s) ORDER BY name"
 )
 PAUSE = "SELECT durable_notify.pause(%s)"
 RESUME = "SELECT durable_notify.resume(%s)"
@@ -416,6 +420,9 @@ _TIMES: dict[LiteralString, tuple[LiteralString, ...]] = {
     "processed_message": ("created_at",),
     "rate_bucket": ("at",),
     "replay_job": ("since", "until", "stepped_at"),
+    "schedule": ("next_at", "last_at"),
+    "stretch_time": ("latest",),
+    "webhook": ("old_secret_until", "failing_since"),
 }
 #: An open transaction of the test may have settled a lease, and would be waited for for ever.
 _UNLESS_LOCKED: LiteralString = (

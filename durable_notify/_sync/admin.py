@@ -80,9 +80,9 @@ class Admin(
             rows = fetch_alone(connection, sql.STATUS_OF_MOST, (max_count, limit))
         return [TopicStatus(*row) for row in rows]
 
-    def groups(self, connection: Publishable) -> list[GroupInfo]:
-        """Return all groups with their options, topics and patterns."""
-        return [GroupInfo(*row) for row in fetch_alone(connection, sql.GROUPS, ())]
+    def groups(self, connection: Publishable, group: str | None = None) -> list[GroupInfo]:
+        """Return a group, or all, with their options, topics and patterns."""
+        return [GroupInfo(*row) for row in fetch_alone(connection, sql.GROUPS, (group,))]
 
     def configure(
         self, connection: Publishable, group: str, **settings: Unpack[GroupSettings]
@@ -298,7 +298,7 @@ class Admin(
     ) -> int:
         """Rewind a group in a topic, and return how many messages are redelivered.
 
-        It is a :meth:`seek` that never moves the group forward.
+        It is a ``seek`` that never moves the group forward.
 
         Args:
             after: redeliver every message with a higher id; 0: from the beginning.

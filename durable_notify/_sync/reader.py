@@ -19,7 +19,7 @@ from .._core.emitter import EventEmitter
 from .._core.grant_hints import allowing, to_read
 from .._core.log_throttle import LogThrottle
 from .._core.pacing import BusyPoller, backoff
-from .._core.position import BEGINNING, Position, decode, encode
+from .._core.position import BEGINNING, Position, decode, encode, is_ahead, misses
 from .._core.topic_set import TopicSet, after
 from ..codecs import T
 from ..deprecated import INTERVALS, old_spelling
@@ -58,7 +58,7 @@ class Reader(Generic[T]):
     """Reads topics without a group: every reader receives every message, and writes nothing.
 
     For caches, live pages and other programs that need every message in every process. There is
-    nothing to acknowledge. Keep ``message.token`` to continue after that message::
+    nothing to acknowledge. Keep ``message.token`` to continue after that message:
 
         with Reader(dsn, topics=["prices"], start="latest") as reader:
             for message in reader:
@@ -151,8 +151,7 @@ class Reader(Generic[T]):
         if known:
             self._log, self._positions = decode(start)  # type: ignore[arg-type]
         self._checkpoints: dict[str, Checkpoints] = {}
-        #: Topics whose message at the place of the start token is no longer there, and its id.
-        #: Retention removes by id, so it may have removed messages after that one as well.
+        #: Topics of which messages after the place of the start token were removed, and its id.
         self.gaps: dict[str, int] = {}
         self._from_token = known
         self._poll = in_seconds("poll_interval", poll_interval, optional=True)
@@ -337,7 +336,8 @@ class Reader(Generic[T]):
                 position = self._positions[topic]
                 last = closed(position).h0
                 published_at = self._published_at(topic, last)
-                if last and published_at is None and not self._has_older(topic, last):
+                read = self._from_token and position != BEGINNING
+                if read and self._has_gap(topic, published_at):
                     self.gaps[topic] = last
                 self._checkpoints[topic] = Checkpoints(position, published_at)
         if (channels := self._topic_set.add(wanted)) and self._subscription is not None:
@@ -371,6 +371,26 @@ class Reader(Generic[T]):
         before = Position(s0, message_id - 1, None, None, 0)
         rows = self._fetch(sql.READ, (topic, *before, 1))
         return rows[0][-1] if rows and rows[0][5] == message_id else None
+
+    def _has_gap(self, topic: str, published_at: datetime | None) -> bool:
+        """Return whether messages of a topic were removed that come after its position.
+
+        Raises:
+            InvalidArgument: the position is ahead of this server: it replaced one that failed.
+        """
+        rows = self._fetch(sql.LAST_REMOVED, (topic,))
+        removed_id, removed_xid, now = rows[0]
+        if is_ahead(self._positions[topic], now):
+            raise InvalidArgument(
+                "the token is ahead of this server, which has lost messages that were read: start "
+                "at a time, a little before the last message that it still has"
+            )
+        position = closed(self._positions[topic])
+        if removed_id is not None and misses(position, removed_id, removed_xid):
+            return True
+        # If the last message read is gone, and not by retention, nothing tells what else is.
+        unknown = position.h0 > 0 and published_at is None and (removed_id or 0) < position.h0
+        return unknown and not self._has_older(topic, position.h0)
 
     def _has_older(self, topic: str, message_id: int) -> bool:
         """Return whether an older message exists: if so, this one alone was removed, or a few."""

@@ -1,8 +1,6 @@
 """Capture: publish the notifications of a channel to a topic.
 
-::
-
-    Capture(dsn, channel="orders_changed", topic="orders").run()
+Capture(dsn, channel="orders_changed", topic="orders").run()
 """
 
 from .._async.capture import AsyncCapture

@@ -1,8 +1,6 @@
 """Relays to all endpoints of webhooks that stand in the database.
 
-::
-
-    await AsyncWebhookRelays(dsn).run()
+await AsyncWebhookRelays(dsn).run()
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Ingest: publish messages of a broker to a topic.
 
-::
-
     await AsyncIngest(dsn, broker_url="amqp://localhost", queue="orders", topic="orders").run()
 
 An ingest is a service that runs by itself, so there is no synchronous twin.

@@ -1,7 +1,5 @@
 """Relay: send the messages of a consumer group to a broker.
 
-::
-
     await AsyncRelay(dsn, broker_url="amqp://localhost", group="relay", topics=["orders.*"]).run()
 
 A relay is a service that runs by itself, so there is no synchronous twin.

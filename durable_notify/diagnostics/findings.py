@@ -376,6 +376,12 @@ KINDS: dict[str, Kind] = {
         "The step is not done until the cause of its error is fixed.",
         "Fix the error that it reports, then run: durable-notify maintain",
     ),
+    "schedule-late": Kind(
+        "warning",
+        "Its messages are not published until a scheduler runs, or can publish to the topic.",
+        "Run: durable-notify schedule run. If it runs, its log says why this one fails. If it is "
+        "not wanted: durable-notify schedule delete {schedule}",
+    ),
     "check-failed": Kind(
         "warning",
         "A check could not run: what it examines is not as this release knows it.",

@@ -1,7 +1,5 @@
 """Run this package's migrations from a revision of your own Alembic project.
 
-::
-
     from alembic import op
     from durable_notify.integrations import alembic as durable_notify
 
@@ -15,7 +13,7 @@ They join your revision's transaction, online and with ``--sql``. They stamp
 ``durable_notify.schema_version`` as ``durable-notify migrate`` does, so you can use both in turn.
 They do not touch your own ``alembic_version``. Your engine may use any driver, and your revision
 may be in a branch of its own. If you autogenerate with ``include_schemas=True``, give
-:func:`include_name` to ``context.configure`` in ``env.py``.
+``include_name`` to ``context.configure`` in ``env.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """FastAPI: consumers that live with the application, and a publisher in the request's session.
 
-::
-
     Work = Annotated[AsyncSession, Depends(session)]
     Publisher = Annotated[AsyncBoundPublisher, Depends(publisher_for(Work))]
     app = FastAPI(lifespan=lifespan(consumer))

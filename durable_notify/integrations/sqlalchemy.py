@@ -1,7 +1,5 @@
 """SQLAlchemy: objects that record messages, which the flush of their session publishes.
 
-::
-
     class Order(PublishesOnFlush, Base):
         def cancel(self) -> None:
             self.state = "cancelled"

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-__all__ = ["Conditions", "moment", "number"]
+__all__ = ["Conditions", "moment", "number", "page_before"]
 
 _BIGINT = 2**63
 #: The most digits of what is below it. Trap: int() of more than 4,300 digits is a ValueError.
@@ -29,6 +29,16 @@ def number(name: str, text: str | None) -> int | None:
     if not digits.isdecimal() or len(digits) > _DIGITS or int(digits) >= _BIGINT:
         raise HTTPException(400, f"{name} is a whole number, not {text[:100]!r}")
     return int(digits)
+
+
+def page_before(given: Mapping[str, str]) -> int:
+    """Return the id before which a page of a list by id begins.
+
+    Raises:
+        HTTPException: it is none.
+    """
+    found = number("before", given.get("before"))
+    return _BIGINT - 1 if found is None else found
 
 
 def moment(name: str, text: str | None) -> datetime | None:

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from typing import LiteralString
 
-__all__ = ["Busy", "Database", "problem", "rows"]
+__all__ = ["Busy", "Database", "problem", "rows", "rows_in_time"]
 
 #: The most connections for all browsers together; the sampler has one more.
 CONNECTIONS = 4
 #: How long a request waits for a connection, in seconds.
 WAIT = 2.0
-#: How long a page's statement may take, in milliseconds.
-READING = 400
+#: How long a page's statement may take, in milliseconds, and that of a part of a page.
+READING, PART = 400, 100
 #: How long a change may take, in milliseconds.
 WRITING = 30_000
+
+_LIMIT = "SELECT pg_catalog.set_config('statement_timeout', %s, true)"
 
 
 class Busy(Exception):
@@ -115,6 +117,20 @@ async def rows(
     async with AsyncOwnCursor(connection, row_factory=dict_row) as cursor:
         await cursor.execute(query, params)
         return await cursor.fetchall()
+
+
+async def rows_in_time(
+    connection: AsyncConnection[Any], query: LiteralString, params: Sequence[Any] = ()
+) -> list[dict[str, Any]] | None:
+    """Run a query for one part of a page; None: it took too long, and the rest can be shown."""
+    try:
+        async with connection.transaction():
+            await connection.execute(_LIMIT, (str(PART),))
+            found = await rows(connection, query, params)
+            await connection.execute(_LIMIT, (str(READING),))
+    except psycopg.errors.QueryCanceled:
+        return None
+    return found
 
 
 def problem(error: psycopg.Error) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-__all__ = ["EMPTY", "Sample", "Total", "take_sample"]
+__all__ = ["EMPTY", "Sample", "Total", "session_names", "take_sample"]
 
 #: The most messages to count; larger numbers are estimated.
 MAX_COUNT = 10_000
@@ -68,6 +68,14 @@ _BETWEEN = """
      ORDER BY s.ord
 """
 
+#: Consumers name their sessions, and those of their handlers: see session_names().
+_SESSIONS = """
+    SELECT a.application_name, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a
+     WHERE a.datname = pg_catalog.current_database()
+       AND pg_catalog.starts_with(a.application_name, 'durable_notify ')
+     GROUP BY 1
+"""
+
 Range = tuple[str, int, int]
 
 
@@ -96,12 +104,19 @@ class Total:
     rate_out: float | None = None
 
 
+def session_names(group: str) -> list[str]:
+    """Return the application_name of a group's consumers, and of their handlers' connections."""
+    # As AsyncQueries names them.
+    return [f"durable_notify {f'{kind} {group}'[:45]}" for kind in ("consumer", "handler")]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
     """The topics, the groups and the pairs of both, those first that lag most.
 
     Attributes:
         delivered: by group and topic, the highest id delivered.
+        sessions: how many sessions have a name, of those that this library names.
     """
 
     at: datetime
@@ -109,10 +124,20 @@ class Sample:
     topics: dict[str, Total]
     groups: dict[str, Total]
     delivered: dict[str, dict[str, int]]
+    sessions: dict[str, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all pairs are kept."""
+        return len(self.pairs) >= sum(each.parts for each in self.groups.values())
+
+    def connections(self, group: str) -> int:
+        """Return how many connections the consumers of a group have, and their handlers."""
+        return sum(self.sessions.get(name, 0) for name in session_names(group))
 
 
 #: Before the first look.
-EMPTY = Sample(datetime.min.replace(tzinfo=UTC), [], {}, {}, {})
+EMPTY = Sample(datetime.min.replace(tzinfo=UTC), [], {}, {}, {}, {})
 
 
 def take_sample(connection: psycopg.Connection[Any], before: Sample | None) -> Sample:
@@ -124,11 +149,14 @@ def take_sample(connection: psycopg.Connection[Any], before: Sample | None) -> S
         if not rows:
             cursor.execute("SELECT pg_catalog.clock_timestamp()")
         at: datetime = rows[0][-1] if rows else cursor.fetchall()[0][0]
+        cursor.execute(_SESSIONS)
+        sessions = dict(cursor.fetchall())
     pairs = [GroupStatus(*row[:14]) for row in rows if None not in row[:2]]
     pairs.sort(key=lambda each: (-(each.lag or 0), each.group or "", each.topic))
     sample = Sample(
         at, pairs, _totals(rows, 0), _totals(rows, 1),
         {row[1]: json.loads(row[16]) for row in rows if row[16] is not None},
+        sessions,
     )  # fmt: skip
     return sample if before is None else _with_rates(connection, sample, before)
 

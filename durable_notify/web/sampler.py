@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from .._core import sql
 from .._sync.database.connection import TimeoutConnection, settings
 from ..adapters import OwnCursor
 from ..diagnostics.doctor import diagnose
 from ..dsn import safe_message
+from ..models import RetentionBlocker, TopicStorage
 from .sample import EMPTY, Sample, take_sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from ..diagnostics.findings import Finding
 
@@ -29,8 +31,14 @@ log = logging.getLogger("durable_notify")
 
 #: How often to look while a browser is open, in seconds.
 EVERY = 5.0
-#: How often to run the doctor, in seconds.
+#: How often to run the doctor, and to look at what topics take and what holds removal back, in
+#: seconds.
 DOCTOR_EVERY = 60.0
+#: How long a statement of a look may take, in milliseconds. Of 300 groups that lag in each of 1,000
+#: topics, each elsewhere in 10,000,000 messages, it is 11 seconds.
+LOOKING = 60_000
+#: How many of what holds removal back are kept.
+BLOCKERS = 200
 #: How long a page waits for the first look, in seconds.
 FIRST = 0.25
 #: How long to continue after the last page was asked for, in seconds.
@@ -83,6 +91,9 @@ class Sampler:
         self.sample: Sample | None = None
         #: What the doctor found; None: it has not looked yet.
         self.findings: list[Finding] | None = None
+        #: What each topic takes, by its name, and what holds removal back; None: as findings.
+        self.storage: dict[str, TopicStorage] | None = None
+        self.blockers: list[RetentionBlocker] | None = None
         #: Why there is no newer sample.
         self.error: str | None = None
         #: By topic and group; None: all.
@@ -144,6 +155,7 @@ class Sampler:
             if time.monotonic() - self._doctor_at >= DOCTOR_EVERY:
                 # After the look: the first page does not wait for it.
                 await self._guarded(self._examine)
+                await self._guarded(self._measure)
                 self._doctor_at = time.monotonic()
             # At most a tenth of the database's time is spent on looking.
             spent = time.monotonic() - began
@@ -171,12 +183,24 @@ class Sampler:
     def _examine(self) -> None:
         self.findings = [each for each in diagnose(self._dsn) if each.level != "ok"]
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
+        with self._connected() as connection:
+            rows = connection.execute(sql.TOPIC_STORAGE).fetchall()
+            self.storage = {each.topic: each for each in (TopicStorage(*row) for row in rows)}
+            rows = connection.execute(f"{sql.RETENTION_BLOCKERS} LIMIT {BLOCKERS}").fetchall()
+            self.blockers = [RetentionBlocker(*row) for row in rows]
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[TimeoutConnection]:
         wanted = settings(self._dsn, "web")
         with TimeoutConnection.connect(self._dsn, cursor_factory=OwnCursor, **wanted) as connection:
-            connection.answer = 30.0
+            connection.answer = LOOKING / 1000 + 10
             connection.execute("SET default_transaction_read_only = on")
-            connection.execute("SET statement_timeout = '20s'")
+            connection.execute(f"SET statement_timeout = {LOOKING}")
+            yield connection
+
+    def _look(self) -> None:
+        with self._connected() as connection:
             sample = take_sample(connection, self.sample)
         self._record(sample)
         self.sample = sample

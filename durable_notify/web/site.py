@@ -75,12 +75,15 @@ def _templates() -> Environment:
 _ENVIRONMENT = _templates()
 
 
-def url(request: Request, path: str, **query: Any) -> str:
-    """Return the address of a page, under whatever path the dashboard is mounted."""
+def url(request: Request, path: str, /, **query: Any) -> str:
+    """Return the address of a page, under whatever path the dashboard is mounted.
+
+    Trap: a query may have a field "path"; a topic may have a "%".
+    """
     chosen = {name: value for name, value in query.items() if value not in {None, ""}}
     root = request.scope.get("root_path", "")
     text = f"?{urlencode(chosen, doseq=True)}" if chosen else ""
-    return f"{quote(root)}{quote(path, safe='/%')}{text}"
+    return f"{quote(root)}{quote(path)}{text}"
 
 
 async def page(request: Request, template: str, **context: Any) -> HTMLResponse:
@@ -107,7 +110,7 @@ def error_page(
 def _rendered(request: Request, template: str, **context: Any) -> str:
     sampler = site_of(request).sampler
 
-    def here(path: str, **query: Any) -> str:
+    def here(path: str, /, **query: Any) -> str:
         return url(request, path, **query)
 
     path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"

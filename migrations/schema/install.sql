@@ -174,6 +174,7 @@ SET LOCAL check_function_bodies = off;
 \ir retention/still_archiving.sql
 \ir retention/advance_archive.sql
 \ir retention/delete_expired.sql
+\ir retention/last_removed.sql
 \ir retention/set_record_age.sql
 \ir retention/record_ages.sql
 \ir retention/topic_storage.sql

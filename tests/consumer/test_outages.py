@@ -153,6 +153,7 @@ async def test_rights_withdrawn_under_a_consumer(api: Api, dsn: str, conn: Conne
     everything = (
         "USAGE ON SCHEMA durable_notify",
         "ALL ON ALL TABLES IN SCHEMA durable_notify",
+        "ALL ON ALL SEQUENCES IN SCHEMA durable_notify",
         "ALL ON ALL FUNCTIONS IN SCHEMA durable_notify",
     )
     with role(conn, *everything) as name:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from durable_notify import Admin
+from durable_notify import Admin, Schedule
 from durable_notify.diagnostics.doctor import diagnose
 from tests.diagnostics.test_doctor import findings, one, subscribe
 
@@ -208,6 +208,17 @@ def test_no_maintenance(dsn: str, conn: Connection) -> None:
     assert not findings(dsn)
     conn.execute("UPDATE durable_notify.maintenance SET done_at = now() - interval '2 days'")
     assert round(one("maintenance-late", dsn).data["seconds"] / 86400) == 2
+
+
+def test_a_schedule_is_late(dsn: str, conn: Connection) -> None:
+    Admin().set_schedule(conn, Schedule(name="s", topic="t", every=3600))
+    assert not findings(dsn)
+    conn.execute("UPDATE durable_notify.schedule SET next_at = now() - interval '10 minutes'")
+    found = one("schedule-late", dsn)
+    assert (found.data["schedule"], round(found.data["seconds"] / 60)) == ("s", 10)
+    assert "durable-notify schedule delete s" in found.remedy
+    Admin().pause_schedule(conn, "s")
+    assert not findings(dsn)
 
 
 def test_a_step_of_maintenance_fails(dsn: str, conn: Connection) -> None:

@@ -16,6 +16,8 @@ SUFFIXES = (".md", ".py", ".sql", ".mako", ".toml", ".yaml", ".yml", ".mjs", ".p
 LEFT_OUT = {"CHANGELOG.md", "tests/docs/test_references.py"}
 #: Files that a reader of a page writes, or that are there only at times.
 AT_TIMES = {"tests/test_orders.py", "migrations/pending.sql", "migrations/pending.down.sql"}
+#: Pages that only the site has; tools/docs makes them.
+ON_THE_SITE = {"tour.md", "pages.md", "repository.md"}
 
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)\s]*)?\)")
 #: A path from the top of the repository, and what it defines: `tests/docs/pages.py::blocks`.
@@ -60,7 +62,7 @@ def missing(text: str, folder: Path | None) -> Iterator[str]:
             yield path
         elif name and not defines(path, name):
             yield f"{path}::{name}"
-    there = {*NAMES, *_WRITTEN.findall(text)}
+    there = {*NAMES, *ON_THE_SITE, *_WRITTEN.findall(text)}
     for name, document in _NAME.findall(text):
         if (name or f"{document}.md") not in there:
             yield name or f"{document}.md"

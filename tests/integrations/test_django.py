@@ -50,7 +50,10 @@ def test_what_the_application_promises(empty_dsn: str) -> None:
     assert "Ran 32 tests" in said
 
 
-@pytest.mark.parametrize("told", [[], ["shop.consumers:confirmations"]])
+ONE = pytest.param(["shop.consumers:confirmations"], marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("told", [[], ONE])
 def test_run(empty_dsn: str, told: list[str]) -> None:
     """The command finds the consumers, those of tasks as well, and stops as an operator does it."""
     django(empty_dsn, "migrate", "--verbosity", "0")

@@ -19,12 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import durable_notify as dn
 from durable_notify import errors, testing
-from durable_notify.integrations.fastapi import (
-    AsyncBoundPublisher,
-    BoundPublisher,
-    lifespan,
-    publisher_for,
-)
+from durable_notify.integrations.fastapi import AsyncBoundPublisher, lifespan, publisher_for
 from durable_notify.web import Access, StreamAccess, dashboard, streams
 from tests.drivers.kits import engine, where
 from tests.support.api import maybe_await
@@ -142,14 +137,6 @@ def test_what_gives_no_session_is_refused() -> None:
     for wrong in (AsyncSession, Annotated[AsyncSession, "session"], Depends(lambda: None)):
         with pytest.raises(errors.InvalidArgument, match=r"takes the annotation by which"):
             publisher_for(wrong)
-
-
-def test_types() -> None:
-    """What a type checker sees: tests/typing runs none, and mypy reads this."""
-    work = Annotated[Session, Depends(lambda: None)]
-    awaited: Callable[..., AsyncBoundPublisher] = publisher_for(work)
-    plain: Callable[..., BoundPublisher] = publisher_for(work, dn.Publisher())
-    assert awaited is not plain
 
 
 async def test_a_handler_ends_before_the_application(dsn: str, conn: psycopg.Connection) -> None:

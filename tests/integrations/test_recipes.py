@@ -127,8 +127,10 @@ def serving(*command: str | Path, dsn: str, port: int) -> Iterator[Program]:
 
 def post(port: int, path: str, numbers: Iterable[int]) -> list[Any]:
     def one(number: int) -> Any:
-        ordered = {"customer": "ann", "item": "tea", "count": number}
-        answer = httpx.post(f"http://127.0.0.1:{port}{path}", json=ordered)
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}{path}",
+            json={"customer": "ann", "item": "tea", "count": number},
+        )
         return answer.raise_for_status().json()
 
     with ThreadPoolExecutor(4) as pool:
@@ -175,7 +177,7 @@ def test_gunicorn(dsn: str, conn: psycopg.Connection, tables: None) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_uvicorn(dsn: str, conn: psycopg.Connection) -> None:
-    """Each of two processes runs the lifespan, and has a consumer of each group."""
+    """Each of two processes runs the lifespan, and has a consumer."""
     port = free_port()
     command = ("uvicorn", "--workers", "2", "--port", str(port), "order_service:app")
     with serving(*command, dsn=dsn, port=port) as program:
@@ -186,6 +188,5 @@ def test_uvicorn(dsn: str, conn: psycopg.Connection) -> None:
         orders = [answer["id"] for answer in post(port, "/orders", [1] * 20)]
         done = "SELECT count(*) FROM customer_order WHERE reserved"
         eventually(lambda: query(dsn, done) == [(len(orders),)])
-        eventually(lambda: left(dsn, "accounts") == [(0, 0, 0, 0)])
         assert program.end() in {0, -signal.SIGTERM}
     assert left(dsn, "stock") == [(0, 0, 0, 0)]

@@ -23,7 +23,7 @@ FRONT_DOOR = """
     Consumer AsyncConsumer Message AsyncMessage Group RetryPolicy Ack Retry Reject
     run run_async Middleware
     Reader AsyncReader AsyncWebhooks
-    Admin AsyncAdmin Maintenance AsyncMaintenance
+    Admin AsyncAdmin Maintenance AsyncMaintenance Schedule Scheduler AsyncScheduler
     DurableNotifyError InvalidArgument LeaseLost
     errors models __version__
 """

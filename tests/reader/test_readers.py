@@ -82,6 +82,19 @@ async def test_a_token_continues_after_its_message(api: Api, dsn: str, conn: Con
     assert decode(encode(*decode(found[0].token))) == decode(found[0].token)
 
 
+async def test_an_erased_message_is_no_gap(api: Api, dsn: str, conn: Connection) -> None:
+    """At the place of a token it is one only if everything up to there was removed."""
+    for key in ("kept", "erased"):
+        dn.Publisher().publish(conn, "t", 1, key=key)
+    *_, last = await read_everything(api, dsn)
+    dn.Publisher().publish(conn, "t", 2, key="new")
+    for key, gaps in (("erased", {}), ("kept", {"t": last.id})):
+        conn.execute("CALL durable_notify.erase(%s)", [key])
+        async with AnyReader(api, dsn, "t", start=last.token, until_empty=True) as reading:
+            assert [m.payload for m in await reading.rest()] == [2]
+            assert reading.reader.gaps == gaps
+
+
 @pytest.mark.parametrize(
     "token", ["", "r1.", "r1.AAAA", "nonsense", "r1.eJyrVkrOz0lVslJKL8ovLVCqBQAlSAR5"]
 )

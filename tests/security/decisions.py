@@ -44,7 +44,7 @@ MAY: dict[str, set[str]] = {
         {"inserter"},
         "_no_waiter _no_pattern_waiter _family _has_waiter _is_message _validate_message _has_controls _notify_waiters mirror_of _key_required _notify_payload",
     ),
-    **_decided({"reader"}, "read_from read latest browse topics log_id"),
+    **_decided({"reader"}, "read_from read latest browse topics log_id last_removed"),
     **_decided(
         CONSUMERS,
         "subscribe unsubscribe discover configure pause resume claim settle unacknowledged once extend release next_due renew_active"

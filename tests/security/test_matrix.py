@@ -155,7 +155,7 @@ CONSUMER = (
 READER = (
     "SELECT durable_notify.read_from('orders.eu', 'now')",
     "SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0)",
-    "SELECT durable_notify.latest('orders.eu'), durable_notify.log_id()",
+    "SELECT durable_notify.latest('orders.eu'), durable_notify.log_id(), durable_notify.last_removed('orders.eu')",
     "SELECT durable_notify.browse('orders.eu', max_messages => 1)",
     "SELECT durable_notify.topics(), durable_notify._open_writers('{{}}')",
 )
@@ -193,6 +193,7 @@ BEYOND = {
         "SELECT durable_notify.read_from('{topic}', 'now')",
         "SELECT durable_notify.read('{topic}', '3:3:', 0, NULL, NULL, 0)",
         "SELECT durable_notify.latest('{topic}')",
+        "SELECT durable_notify.last_removed('{topic}')",
     ),
 }
 OTHER_GROUP = (

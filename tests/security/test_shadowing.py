@@ -95,7 +95,7 @@ SCENARIO = """
     SELECT durable_notify.subscribe('g', '{orders.eu,orders.*}')
     SELECT durable_notify.read_from('orders.eu', 'since', 'yesterday'), durable_notify.latest('orders.eu')
     SELECT durable_notify.browse('orders.eu', path => '{a}', value => '1', for_key => 'k', for_headers => '{}'), durable_notify.message_states('orders.eu', 1)
-    SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id()
+    SELECT durable_notify.read('orders.eu', '3:3:', 0, NULL, NULL, 0), durable_notify.topics(), durable_notify.log_id(), durable_notify.last_removed('orders.eu')
     SELECT durable_notify.channel('orders.eu'), durable_notify.channel(durable_notify.channel('orders.eu.a.b.c.d.e.f.g.h.i.j.k.l.m.n'))
     SELECT durable_notify.notify_policy('orders.eu'), durable_notify.last_id('orders.eu')"""
 BY_HAND = """

@@ -234,6 +234,20 @@ def test_acknowledged_and_rolled_back(dsn: str, conn: Connection) -> None:
     assert len(drained.errors) == 1
 
 
+async def test_a_consumer_of_a_module_is_drained_again(
+    api: Api, dsn: str, conn: Connection
+) -> None:
+    consumer: Any = (dn.AsyncConsumer if api.is_async else dn.Consumer)(dsn, group="g")
+    consumer.on("t")(nothing)
+    for payload in ("first", "second"):
+        publisher.publish(conn, "t", payload)
+        if api.is_async:
+            drained = await testing.drain_async(consumer)
+        else:
+            drained = await in_thread(testing.drain, consumer)
+        assert payloads(drained.handled) == [payload]
+
+
 def test_only_with_a_consumer_that_was_not_started(dsn: str) -> None:
     consumer = dn.Consumer(dsn, group="g", topics=["t"])
     testing.drain(consumer, nothing)
@@ -274,6 +288,8 @@ def test_every_time_by_which_something_happens_moves(conn: Connection) -> None:
         "consumer_group.created_at", "consumer_group.paused_at", "group_pattern.created_at",
         "lost_message.at", "replay_job.created_at", "replay_job.ended_at", "subscription.created_at",
         "topic_retention.set_at", "record_age.set_at", "unwanted_partition.recorded_at",
+        "schedule.paused_at", "schedule.set_at", "webhook.created_at", "webhook.changed_at",
+        "operator_event.set_at", "operator_alarm.since",
     }  # fmt: skip
     query = """
         SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid

@@ -6,7 +6,7 @@ A line with an ignore must have an error: both checkers report ignores that are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, assert_type
@@ -15,6 +15,8 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import durable_notify as dn
+from durable_notify.integrations.fastapi import AsyncBoundPublisher, BoundPublisher, publisher_for
+from durable_notify.integrations.sqlalchemy import PublishesOnFlush
 from durable_notify.middleware import Handling, Publishing
 
 
@@ -204,3 +206,19 @@ def administration(connection: psycopg.Connection[Any]) -> None:
     dn.Admin().configure(connection, "g", retry_max=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     dn.errors.PayloadTooLarge()
     dn.PayloadTooLarge()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Recorded(PublishesOnFlush):
+    pass
+
+
+async def frameworks(awaited: AsyncBoundPublisher, plain: BoundPublisher, it: Recorded) -> None:
+    assert_type(await awaited.publish(orders, Placed(1), key="a"), int)
+    assert_type(plain.publish("orders", {"order": 1}, delay=MINUTE), int)
+    assert_type(plain.publish_many(orders, [Placed(1), Placed(2)]), list[int])
+    plain.publish(orders, Placed(1), colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    it.publish_on_flush(orders, Placed(1), key="a")
+    it.publish_on_flush(orders, lambda: Placed(1))
+    it.publish_on_flush("orders", {"order": 1})
+    assert_type(publisher_for(object, dn.Publisher()), Callable[..., BoundPublisher])
+    assert_type(publisher_for(object), Callable[..., AsyncBoundPublisher])

@@ -27,7 +27,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def tree() -> str:
     text = errors.__doc__ or ""
-    return "\n".join(line[4:] for line in text.partition("::\n\n")[2].splitlines())
+    return "\n".join(line[4:] for line in text.partition("Django.\n\n")[2].splitlines())
 
 
 @pytest.mark.parametrize("kind", CLASSES)

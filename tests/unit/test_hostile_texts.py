@@ -48,7 +48,8 @@ def patterns() -> Iterator[tuple[str, str, str]]:
             if ast.unparse(call.func).startswith("re.") and isinstance(call.args[0], ast.Constant):
                 for method in sorted(set(used) & set(CALLS)):
                     where = f"{path.relative_to(PACKAGE)}:{node.lineno}"
-                    yield where, call.args[0].value, method
+                    value = call.args[0].value
+                    yield where, value.decode() if isinstance(value, bytes) else value, method
 
 
 def spent(function: Callable[[str], object], text: str, calls: int) -> float:

@@ -193,6 +193,25 @@ def test_payloads_that_are_not_seen(dsn: str, conn: Connection, serve: Serve) ->
             assert client.get(f"/messages?topic={QUOTED}&{more}").status_code == 403
 
 
+def test_reasons_may_quote_payloads(conn: Connection, serve: Serve, role_dsn: str) -> None:
+    """What follows the colon of a reason is for who sees payloads; by the role's rights too."""
+    conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
+    number = dn.Publisher().publish(conn, "t", 1)
+    query = "SELECT token FROM durable_notify.claim('g', '{t}', 1)"
+    token = conn.execute(query).fetchall()[0][0]
+    settle = (
+        "SELECT durable_notify.settle(%s, rejected => %s::int8[],"
+        " reject_reasons => '{invalid: private}')"
+    )
+    conn.execute(settle, [token, [number]])
+    blind = Access("eve", payloads=False)
+    for base, is_shown in ((serve(), True), (serve(blind), False), (serve(to=role_dsn), False)):
+        text = httpx.get(f"{base}/dead-letters").text
+        assert "invalid" in text
+        assert ("private" in text) is is_shown
+        assert "private" not in httpx.get(f"{base}/messages/{number}/t").text or is_shown
+
+
 def test_masked_fields_are_nowhere(dsn: str, conn: Connection, serve: Serve) -> None:
     """Not shown, not found, not downloaded, not published again."""
     number = poison(conn, dsn)

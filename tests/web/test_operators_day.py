@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import psycopg
 from playwright.sync_api import Page, expect
 
 import durable_notify as dn
+from tests.support.wait import eventually
 from tests.web.conftest import Serve
 
 Connection = psycopg.Connection[Any]
@@ -35,32 +37,66 @@ def handle_all(dsn: str, *, poison: bool) -> list[int]:
             raise ValueError("an order without an amount")
         billed.append(message.payload["order"])
 
-    group = dn.Group("billing", retry=dn.RetryPolicy(max_attempts=1))
-    dn.Consumer(dsn, group=group, topics=["orders"], until_empty=True).run(bill)
+    retry = dn.RetryPolicy(max_attempts=3, base=3600, max=3600)
+    group = dn.Group("billing", retry=retry)
+    consumer = dn.Consumer(dsn, group=group, topics=["orders"], until_empty=not poison)
+    thread = threading.Thread(target=consumer.run, args=(bill,))
+    thread.start()
+    if poison:  # until_empty would wait for its retry
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            eventually(lambda: connection.execute(IDLE).fetchall() == [(True,)])
+        consumer.stop()
+    thread.join(30)
+    assert not thread.is_alive()
     return billed
 
 
-def publish(conn: Connection, order: int, amount: int | None) -> int:
+#: Whether nothing can be delivered now: what waits, waits for a retry, or for its key.
+IDLE = """
+    SELECT unread = 0 AND leased = 0 AND deferred = CASE WHEN retrying > 0 THEN retrying + parked ELSE 0 END
+      FROM durable_notify.status()"""
+
+
+def publish(conn: Connection, order: int, amount: int | None, customer: int) -> int:
     payload = {"order": order, "amount": amount}
-    return dn.Publisher().publish(conn, "orders", payload, key=f"customer-{order}")
+    return dn.Publisher().publish(conn, "orders", payload, key=f"customer-{customer}")
 
 
 def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     conn.execute("SELECT durable_notify.subscribe('billing', '{orders}')")
     for order in (1, 2):
-        publish(conn, order, 10)
-    poisoned = publish(conn, 3, None)
+        publish(conn, order, 10, order)
+    poisoned = publish(conn, 3, None, 3)
+    publish(conn, 4, 10, 3)
     page.set_viewport_size({"width": 1100, "height": 750})
     page.goto(serve())
 
     # The lag grows, and the page says so by itself.
-    expect(page.get_by_role("row", name="billing")).to_contain_text("3")
+    expect(page.get_by_role("row", name="billing")).to_contain_text("4")
     expect(page.locator(".chart").first).to_be_visible(timeout=30_000)
     picture(page, "overview")
-    assert handle_all(dsn, poison=True) == [1, 2]
+    assert sorted(handle_all(dsn, poison=True)) == [1, 2]
+
+    # The page of the group says why two messages are left: one failed, and one waits for it.
+    row = page.get_by_role("row", name="billing")
+    expect(row.get_by_role("cell").nth(2)).to_have_text("2")
+    row.get_by_role("link", name="billing").click()
+    row = page.get_by_role("region", name="Table of keys").get_by_role("row", name="customer-3")
+    expect(row).to_contain_text(f"message {poisoned}: retry")
+    expect(row).to_contain_text("ValueError: an order without an amount")
+    picture(page, "group")
+
+    # It is given up, with a reason, and the next one is delivered.
+    page.get_by_role("button", name="Make a dead letter...").click()
+    expect(page.locator(".command code")).to_contain_text("retries drop --group billing")
+    page.get_by_label("Why").fill("no amount")
+    page.get_by_role("button", name="Make dead letters").click()
+    expect(page.get_by_text("1 message of billing became dead letters.")).to_be_visible()
+    assert handle_all(dsn, poison=True) == [4]
+    page.get_by_role("link", name="Overview").first.click()
     expect(page.get_by_text("No group is behind.")).to_be_visible(timeout=20_000)
 
-    # The message was given up; the page shows why.
+    # The dead letter shows the error.
     page.get_by_role("link", name="Dead letters").click()
     page.get_by_role("link", name="billing").click()
     expect(page.get_by_text("an order without an amount").first).to_be_visible()
@@ -88,10 +124,10 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     noon = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     form.get_by_label("Published since").fill(noon.isoformat())
     form.get_by_role("button").click()
-    expect(page.get_by_text("Redeliver 3 messages of orders to billing")).to_be_visible()
+    expect(page.get_by_text("Redeliver 4 messages of orders to billing")).to_be_visible()
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_text(re.compile(r"Replay \d+ has begun"))).to_be_visible()
-    assert sorted(handle_all(dsn, poison=False)) == [1, 2, 3]
+    assert sorted(handle_all(dsn, poison=False)) == [1, 2, 3, 4]
 
     # The audit log names the user of the page.
     page.get_by_role("link", name="Audit").click()

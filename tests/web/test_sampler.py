@@ -103,7 +103,8 @@ def test_queries_of_publishers_quote_payloads(
 @pytest.mark.parametrize(
     "path",
     [
-        f"/messages?topic=t&before={'9' * 5000}", f"/topics?from={'9' * 5000}",
+        f"/messages?topic=t&before={'9' * 5000}", "/topics?after=x",
+        "/topics?sort=x", "/groups?sort=x", f"/audit?before={'9' * 5000}", "/replays?before=x",
         "/messages?topic=%00", "/dead-letters?group=missing",
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ class AsyncConsumer(AsyncLifecycle, Generic[T]):
     Every group receives every message; the consumers of one group, in any number of processes,
     share them. A message is delivered at least once: until it is acknowledged, whatever crashes.
 
-    Iterate over it, and settle each message::
+    Iterate over it, and settle each message:
 
         async with AsyncConsumer(dsn, group="billing", topics=["orders"]) as consumer:
             async for message in consumer:

@@ -45,7 +45,7 @@ class Consumer(Lifecycle, Generic[T]):
     Every group receives every message; the consumers of one group, in any number of processes,
     share them. A message is delivered at least once: until it is acknowledged, whatever crashes.
 
-    Iterate over it, and settle each message::
+    Iterate over it, and settle each message:
 
         with Consumer(dsn, group="billing", topics=["orders"]) as consumer:
             for message in consumer:

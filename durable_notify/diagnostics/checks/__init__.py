@@ -44,6 +44,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "kept": (retention.kept_forever, "no large topic is kept for ever"),
     "blockers": (retention.blockers, "no group blocks retention beyond its alarm"),
     "lost-messages": (retention.lost_messages, "no group lost messages recently"),
+    "schedules": (retention.schedules, "no schedule is late"),
     "maintenance": (retention.maintenance, "maintenance runs, and all its steps succeed"),
 }
 #: Only roles with pg_read_all_stats see everything that these check.

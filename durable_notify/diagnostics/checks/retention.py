@@ -1,4 +1,4 @@
-"""Retention: partitions ahead, what is never removed, what blocks it, and maintenance."""
+"""Retention: partitions ahead, what is never removed, what blocks it, maintenance; schedules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from ..context import CheckContext
 from ..findings import Finding, finding
 
+#: How late a schedule may be, in seconds: a scheduler looks every half minute.
+LATE = 300
 #: The most messages to count.
 MAX_COUNT = 10_000
 
@@ -130,3 +132,14 @@ def maintenance(context: CheckContext) -> Iterator[Finding]:
         if ending == "failed":
             what = f"step {step} of the last round of maintenance failed: {why}"
             yield finding("maintenance-failed", what, step=step, reason=why)
+
+
+def schedules(context: CheckContext) -> Iterator[Finding]:
+    """Whether a scheduler publishes what is due."""
+    for name, topic, seconds in context.rows(
+        "SELECT s.name, s.topic, -s.seconds FROM durable_notify.schedules() s"
+        " WHERE s.seconds < -%s ORDER BY s.next_at LIMIT 10",
+        LATE,
+    ):
+        what = f"schedule {name} for topic {topic} is {seconds / 60:,.0f} minutes late"
+        yield finding("schedule-late", what, schedule=name, topic=topic, seconds=seconds)

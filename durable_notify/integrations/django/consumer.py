@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from django.apps import apps
 from django.core.cache import caches
 from django.db import DEFAULT_DB_ALIAS, connections, reset_queries
-from django.utils.module_loading import autodiscover_modules
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from durable_notify._sync.consumer import consumer as plain
-from durable_notify.errors import InvalidArgument, UnsupportedConnection
+from durable_notify.errors import UnsupportedConnection
 from durable_notify.middleware import Middleware
 
 if TYPE_CHECKING:
@@ -26,10 +23,7 @@ if TYPE_CHECKING:
     from durable_notify.options import ConsumerSettings
     from durable_notify.topics import TopicName
 
-__all__ = ["Consumer", "dsn", "every_consumer"]
-
-#: The module of an application that defines its consumers.
-MODULE = "consumers"
+__all__ = ["Consumer", "dsn"]
 
 
 def dsn(using: str = DEFAULT_DB_ALIAS) -> str:
@@ -142,27 +136,3 @@ def _close_old_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-
-
-def every_consumer() -> list[plain.Consumer[Any]]:
-    """Return the consumers of all installed applications, and those of backends of tasks.
-
-    Raises:
-        InvalidArgument: there is none.
-    """
-    from .tasks import task_consumers
-
-    autodiscover_modules(MODULE)
-    found: list[plain.Consumer[Any]] = []
-    for app in apps.get_app_configs():
-        module = sys.modules.get(f"{app.name}.{MODULE}")
-        for value in vars(module).values() if module else ():
-            if isinstance(value, plain.Consumer) and value not in found:
-                found.append(value)
-    found += task_consumers()
-    if not found:
-        raise InvalidArgument(
-            f"no installed application has consumers: define one in its module {MODULE}, or name "
-            "one, MODULE:CONSUMER"
-        )
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -9,7 +10,8 @@ from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
 from ..access import Access, access_of
-from ..actions import ACTIONS_BY_NAME, Plan
+from ..actions import ACTIONS_BY_NAME
+from ..plans import Plan
 from ..site import page, site_of
 
 if TYPE_CHECKING:
@@ -45,11 +47,17 @@ async def act(request: Request) -> Response:
     done = None
     if confirmed:
         why = form.get("why", "").strip() or None
-        async with site.database.write(access.user) as connection:
-            done = await plan.do(connection, why)
+        done = await plan.do(partial(site.database.write, access.user), why)
         site.sampler.touch()
     return await page(
-        request, "action.html", access=access, name=name, action=action, plan=plan, done=done
+        request,
+        "action.html",
+        access=access,
+        name=name,
+        action=action,
+        plan=plan,
+        done=done,
+        why=form.get("why", ""),
     )
 
 
@@ -67,13 +75,8 @@ async def _check_topics(connection: Any, access: Access, plan: Plan, form: dict[
     if plan.topic is not None:
         topics = [plan.topic]
     else:
-        group = form.get("group")
-        topics = [
-            topic
-            for each in await AsyncAdmin().groups(connection)
-            if each.name == group
-            for topic in (*each.topics, *each.patterns)
-        ]
+        found = await AsyncAdmin().groups(connection, form.get("group", ""))
+        topics = [topic for each in found for topic in (*each.topics, *each.patterns)]
     if not topics or not all(access.sees(topic) for topic in topics):
         raise HTTPException(403, "This is also about topics that you may not see.")
 

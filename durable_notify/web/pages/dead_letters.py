@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-#: How many dead letters a page has.
-PAGE = 50
+#: How many dead letters a page has, and at how many it looks.
+PAGE, LOOK = 50, 20_000
 
 
 async def dead_letters(request: Request) -> Response:
@@ -35,10 +35,13 @@ async def dead_letters(request: Request) -> Response:
         raise HTTPException(404, f"There is no topic {wanted.topic!r}, or you may not see it.")
     last = (number("last_id", given.get("last_id")), moment("last_at", given.get("last_at")))
     async with site.database.read() as connection:
-        types = await rows(connection, DEAD_TYPES, (wanted.group, wanted.topic))
-        params = (*wanted.params, PAGE, last[1], last[0])
+        types = await rows(connection, DEAD_TYPES, (wanted.group, wanted.topic, LOOK))
+        params = (*wanted.params, PAGE, last[1], last[0], LOOK)
         found = await rows(connection, DEAD_LETTERS, params)
-    following = _following(found[-1]) if len(found) == PAGE else None
+    following = _following(found[-1]) if found else None
+    looked_back_to = found.pop()["dead_at"] if found and found[-1]["group_name"] is None else None
+    if looked_back_to is None and len(found) < PAGE:
+        following = None
     found = [each for each in found if access.sees(each["topic"])]
     for each in found:
         each["content"] = shown(site.masks, access, each)
@@ -46,8 +49,9 @@ async def dead_letters(request: Request) -> Response:
         each["reason"] = shown_reason(access, each["reason"])
     return await page(
         request, "dead_letters.html", access=access, letters=found, wanted=wanted,
-        following=following, types=types if access.sees_all or wanted.topic else [],
-        given=wanted.form, masked=bool(site.masks),
+        following=following, looked_back_to=looked_back_to, look=LOOK,
+        types=types if access.sees_all or wanted.topic else [], given=wanted.form,
+        masked=bool(site.masks),
     )  # fmt: skip
 
 

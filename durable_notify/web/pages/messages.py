@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ..access import Access, access_of
@@ -16,7 +16,7 @@ from ..conditions import moment, number
 from ..database import rows
 from ..payloads import shown, shown_error, shown_reason
 from ..queries import BROWSE, MESSAGE, STATES
-from ..site import page, site_of
+from ..site import page, site_of, url
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -58,6 +58,8 @@ async def messages(request: Request) -> Response:
     if topic:
         if not access.sees(topic):
             raise HTTPException(404, f"There is no topic {topic!r}, or you may not see it.")
+        if given.get("id"):
+            return RedirectResponse(url(request, f"/messages/{number('id', given['id'])}/{topic}"))
         wanted = _filter(given, site.masks, access)
         async with site.database.read() as connection:
             found = await rows(connection, BROWSE, (topic, *wanted.params))

@@ -34,6 +34,7 @@ async def overview(request: Request) -> Response:
     topics = [each for each in sampler.seen.topics.values() if access.sees(each.name)]
     pairs = (one for one in sampler.seen.pairs if one.lag and access.sees(one.topic))
     behind = sum(each.behind for each in topics)
+    span = request.query_params.get("span", "")
     if access.sees_all:
         groups = len(sampler.seen.groups)
     else:
@@ -42,15 +43,22 @@ async def overview(request: Request) -> Response:
         request, "overview.html", access=access, behind=list(islice(pairs, MOST)),
         # A finding may name topics, and sums have all of them: they are for those who see all.
         findings=sampler.findings if access.sees_all else [],
-        charts=charts_of(sampler, None, None) if access.sees_all else None,
+        charts=charts_of(sampler, None, None, span) if access.sees_all else None, span=span,
         more=max(0, behind - MOST), topics=len(topics), groups=groups,
     )  # fmt: skip
 
 
-def charts_of(sampler: Sampler, topic: str | None, group: str | None) -> Sequence[Chart]:
-    """Return the charts of a topic, a group, or all: its lag, its age and its rates."""
+def charts_of(sampler: Sampler, topic: str | None, group: str | None, span: str) -> Sequence[Chart]:
+    """Return the charts of a topic, a group, or all: its lag, its age and its rates.
+
+    Args:
+        sampler: has the points.
+        topic: the topic; None: all.
+        group: the group; None: all.
+        span: ``"day"``: the last day; anything else: the last hour.
+    """
     series = sampler.series.get((topic, group))
-    points = list(series.recent) if series else []
+    points = list(series.day if span == "day" else series.recent) if series else []
     times = [point.at for point in points]
     drawn = (
         chart("Lag: messages that are not settled", times, [("lag", [p.lag for p in points])]),

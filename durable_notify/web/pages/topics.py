@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -10,42 +10,40 @@ from starlette.routing import Route
 from ..._async.admin import AsyncAdmin
 from ...topics import matches
 from ..access import access_of
-from ..conditions import number
+from ..lists import listing
 from ..site import page, site_of
 from .overview import charts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["PAGE", "ROUTES", "window"]
+    from ..lists import Value
 
-#: How many rows a table has.
-PAGE = 100
-
-R = TypeVar("R")
+__all__ = ["ROUTES"]
 
 
 async def topics(request: Request) -> Response:
-    """List the topics, those first that are behind most."""
+    """List the topics, those first that lag most."""
     site = site_of(request)
     access = await access_of(request, site.authorize)
     await site.sampler.ensure()
-    wanted = request.query_params.get("q", "")
+    given = request.query_params
+    wanted = given.get("q", "")
+    storage = site.sampler.storage or {}
     totals = site.sampler.seen.topics.values()
     found = [each for each in totals if wanted in each.name and access.sees(each.name)]
-    shown, more = window(found, request.query_params.get("from"))
+    numbers: dict[str, Value] = {
+        "last_id": lambda each: each.last_id, "groups": lambda each: each.parts,
+        "lag": lambda each: each.lag, "oldest": lambda each: each.oldest,
+        "published": lambda each: each.rate_in, "dead": lambda each: each.dead,
+        "asleep": lambda each: each.asleep,
+        "size": lambda each: storage[each.name].bytes if each.name in storage else None,
+    }  # fmt: skip
     return await page(
-        request, "topics.html", access=access, topics=shown, more=more, q=wanted, total=len(found)
-    )
-
-
-def window(rows: Sequence[R], start: str | None) -> tuple[Sequence[R], int | None]:
-    """Return a page of rows in memory, and where the next one begins."""
-    first = number("from", start) or 0
-    return rows[first : first + PAGE], first + PAGE if first + PAGE < len(rows) else None
+        request, "topics.html", access=access, listing=listing(found, numbers, given), q=wanted,
+        storage=storage,
+    )  # fmt: skip
 
 
 async def topic(request: Request) -> Response:
@@ -59,12 +57,14 @@ async def topic(request: Request) -> Response:
         raise HTTPException(404, f"There is no topic {name!r}, or you may not see it.")
     async with site.database.read() as connection:
         policies = await AsyncAdmin().retention(connection)
+    span = request.query_params.get("span", "")
     return await page(
         request, "topic.html", access=access, topic=name,
-        total=site.sampler.seen.topics.get(name),
+        total=site.sampler.seen.topics.get(name), storage=(site.sampler.storage or {}).get(name),
         rows=[one for one in site.sampler.seen.pairs if one.topic == name],
-        policies=[each for each in policies if matches(name, each.pattern)],
-        charts=charts_of(site.sampler, name, None),
+        # The first that matches applies.
+        policy=next((each for each in policies if matches(name, each.pattern)), None),
+        charts=charts_of(site.sampler, name, None, span), span=span,
     )  # fmt: skip
 
 

@@ -1,8 +1,6 @@
 """Streams as a router of FastAPI, with its dependencies and its OpenAPI document.
 
-::
-
-    app.include_router(stream_router(dsn, authorize=authorize), prefix="/live")
+app.include_router(stream_router(dsn, authorize=authorize), prefix="/live")
 """
 
 from __future__ import annotations
@@ -89,8 +87,7 @@ def stream_router(
     for path, endpoint, about in (
         ("/events", stream_events, _PARAMETERS), ("/messages", poll_messages, [*_PARAMETERS, _WAIT])
     ):  # fmt: skip
-        document = {"parameters": about}
-        router.add_api_route(path, endpoint, response_class=Response, openapi_extra=document)
+        router.get(path, openapi_extra={"parameters": about}, response_class=Response)(endpoint)
     router.add_api_route("/durable-notify.js", client_script, include_in_schema=False)
     router.add_api_websocket_route("/socket", stream_socket)
     return router

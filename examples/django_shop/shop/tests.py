@@ -2,7 +2,7 @@
 
 from django.test import TestCase, TransactionTestCase
 
-from durable_notify.integrations.django.consumer import every_consumer
+from durable_notify.integrations.django.discovery import every_consumer
 from durable_notify.integrations.django.test import MessagesMixin
 
 from .consumers import confirmations

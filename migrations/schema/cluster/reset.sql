@@ -14,7 +14,8 @@ BEGIN
     DELETE FROM durable_notify.stretch_time;
     UPDATE durable_notify.maintenance_progress p
        SET archived_below = LEAST(p.archived_below, next_id), archiving_below = NULL,
-           compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id);
+           compacted_below = LEAST(p.compacted_below, next_id), measured_below = LEAST(p.measured_below, next_id),
+           removed_id = NULL, removed_xid = NULL;  -- positions of before are refused
     DELETE FROM durable_notify.topic_size e WHERE e.upto_id >= next_id;
     DELETE FROM durable_notify.compacted_key k WHERE k.message_id >= next_id;
     FOR partition IN

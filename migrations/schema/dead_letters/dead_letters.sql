@@ -31,12 +31,11 @@ BEGIN
     visible AS MATERIALIZED (
         SELECT s.id FROM durable_notify.subscription s
           JOIN durable_notify.consumer_group g ON g.id = s.group_id
-         WHERE s.id IN (SELECT l.subscription_id FROM looked_at l WHERE l.fits)
-           AND ((SELECT durable_notify._sees_all_groups()) OR durable_notify._can_observe(g.name, s.topic))),
+         WHERE s.id IN (SELECT l.subscription_id FROM looked_at l WHERE l.fits) AND durable_notify._can_observe(g.name, s.topic)),
     chosen AS MATERIALIZED (
         SELECT l.subscription_id, l.message_id, l.seq
           FROM looked_at l
-         WHERE l.fits AND l.subscription_id IN (SELECT v.id FROM visible v)
+         WHERE l.fits AND ((SELECT durable_notify._sees_all_groups()) OR l.subscription_id IN (SELECT v.id FROM visible v))
            AND (ids IS NULL OR l.message_id = ANY (ids)) AND (for_key IS NULL OR l.key = for_key)
            AND (error_type IS NULL OR l.type = error_type)
          ORDER BY l.dead_at DESC, l.message_id DESC

@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify.groups() RETURNS TABLE (
+CREATE FUNCTION durable_notify.groups(for_group text DEFAULT NULL) RETURNS TABLE (
     name text, order_by text, exclusive boolean, max_attempts integer, retry_base interval,
     retry_factor double precision, retry_max interval, on_expiry text, park_limit integer, max_in_flight integer,
     rate_limit double precision, paused_at timestamptz, created_at timestamptz, topics text[], patterns text[],
@@ -8,10 +8,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
-    -- The groups that the caller may see, with their options, topics and patterns, and the active consumer
-    -- of an exclusive one.
+    -- A group (NULL: all that the caller may see), with its options, topics and patterns, and the active
+    -- consumer if it is exclusive.
     IF NOT durable_notify._is_owner() THEN
-        RETURN QUERY SELECT * FROM durable_notify._groups_granted();
+        RETURN QUERY SELECT * FROM durable_notify._groups_granted(for_group);
         RETURN;
     END IF;
     RETURN QUERY
@@ -21,6 +21,7 @@ BEGIN
            ARRAY(SELECT p.pattern FROM durable_notify.group_pattern p WHERE p.group_id = g.id ORDER BY 1),
            a.consumer, a.deadline
       FROM durable_notify.consumer_group g LEFT JOIN durable_notify.active_consumer a ON a.group_id = g.id
+     WHERE for_group IS NULL OR g.name = for_group
      ORDER BY g.name;
 END
 $function$;

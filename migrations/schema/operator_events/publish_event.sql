@@ -32,7 +32,7 @@ BEGIN
     END IF;
     INSERT INTO durable_notify.outbox (topic, key, payload)
     VALUES ('durable_notify.' || kind, NULLIF(group_name, ''), about || pg_catalog.jsonb_build_object(
-            'group', NULLIF(group_name, ''), 'topic', topic)
+            'group', NULLIF(group_name, ''), 'topic', NULLIF(topic, ''))
             || CASE WHEN recent = 19 THEN '{"more": true}'::jsonb ELSE '{}'::jsonb END);
     RETURN true;
 END

@@ -6,6 +6,9 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     partition record;
     messages bigint;
+    topics text[];
+    ids bigint[];
+    xids xid8[];
 BEGIN
     -- Empty a partition of the outbox that _mark_unwanted() has recorded; returns how many messages
     -- there were, at least 1; 0: there is none, or not now. Commit at once: readers of the whole outbox
@@ -33,6 +36,10 @@ BEGIN
         CONTINUE WHEN durable_notify._is_referenced(partition.name) OR EXISTS (SELECT FROM durable_notify._older_snapshots(partition.since));
         BEGIN
             EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', partition.name) INTO messages;
+            EXECUTE pg_catalog.format(
+                'SELECT pg_catalog.array_agg(t.topic), pg_catalog.array_agg(t.last_id), pg_catalog.array_agg('
+                '       (SELECT o.xid FROM %1$s o WHERE o.topic = t.topic ORDER BY o.xid DESC LIMIT 1))'
+                '  FROM durable_notify._partition_topics(%1$L::regclass) t', partition.name) INTO topics, ids, xids;
             IF NOT durable_notify._lock_removal() THEN
                 RETURN 0;
             END IF;
@@ -43,6 +50,9 @@ BEGIN
             EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', partition.name);
             PERFORM durable_notify.log_id();  -- after it: replication also writes to closed partitions
             CONTINUE WHEN partition.first_id = 0 AND durable_notify._has_appeared(partition.name, partition.seen);
+            PERFORM durable_notify._record_removed(t.topic, t.last_id, t.last_xid)
+               FROM ROWS FROM (pg_catalog.unnest(topics), pg_catalog.unnest(ids), pg_catalog.unnest(xids)) AS t (topic, last_id, last_xid)
+              ORDER BY t.topic;
             EXECUTE pg_catalog.format('TRUNCATE %s', partition.name);
             DELETE FROM durable_notify.unwanted_partition u WHERE u.first_id = partition.first_id;
             RETURN GREATEST(messages, 1);

@@ -6,6 +6,8 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
 DECLARE
     below bigint;
     removed bigint;
+    last_id bigint;
+    last_xid xid8;
     partition record;
     seen pg_snapshot;
 BEGIN
@@ -30,13 +32,19 @@ BEGIN
                           WHERE o.topic = _delete_expired.topic AND o.id >= below AND o.id < partition.next_id) THEN
         below := partition.first_id;
     END IF;
-    DELETE FROM durable_notify.outbox o USING (
-        SELECT x.id FROM durable_notify.outbox x
-         WHERE x.topic = _delete_expired.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
-           AND durable_notify.log_id() IS NOT NULL  -- raises
-         ORDER BY x.id LIMIT max_messages) AS old
-     WHERE o.topic = _delete_expired.topic AND o.id = old.id;
-    GET DIAGNOSTICS removed = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM durable_notify.outbox o USING (
+            SELECT x.id FROM durable_notify.outbox x
+             WHERE x.topic = _delete_expired.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
+               AND durable_notify.log_id() IS NOT NULL  -- raises
+             ORDER BY x.id LIMIT max_messages) AS old
+         WHERE o.topic = _delete_expired.topic AND o.id = old.id
+        RETURNING o.id, o.xid)
+    SELECT pg_catalog.count(*), pg_catalog.max(g.id), (SELECT h.xid FROM gone h ORDER BY h.xid DESC LIMIT 1)
+      INTO removed, last_id, last_xid FROM gone g;
+    IF removed > 0 THEN
+        PERFORM durable_notify._record_removed(topic, last_id, last_xid);
+    END IF;
     RETURN removed;
 EXCEPTION WHEN lock_not_available THEN
     RETURN 0;  -- another time: replays need not wait

@@ -41,12 +41,16 @@ CREATE TABLE durable_notify.record_age (
 
 -- How far maintenance has come in a topic: all ids below are archived, planned to be archived next,
 -- compacted, or measured.
+--   removed_id, removed_xid: the highest id that retention has removed, and the highest transaction
+--                            id. Readers that were beyond both have lost nothing
 CREATE TABLE durable_notify.maintenance_progress (
     topic           text   COLLATE "C" PRIMARY KEY,
     archived_below  bigint NOT NULL DEFAULT 1,
     archiving_below bigint,
     compacted_below bigint NOT NULL DEFAULT 1,
-    measured_below  bigint NOT NULL DEFAULT 1
+    measured_below  bigint NOT NULL DEFAULT 1,
+    removed_id      bigint,
+    removed_xid     xid8
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- How much a stretch of a topic takes, for topics with a limit or an alarm by size.

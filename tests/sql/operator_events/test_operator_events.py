@@ -208,12 +208,48 @@ def test_a_group_that_fails(owner: Session) -> None:
         maintain(owner)
         found = events(owner, "group_failing")
         assert len(found) == (attempt >= 5)
-    assert found == [{"group": "g", "topic": "t", "state": "began", "messages": 1, "attempts": 5}]
+    assert found == [
+        {"group": "g", "topic": "t", "state": "began", "messages": 1, "attempts": 5, "held": 0}
+    ]
     owner.ack(owner.claim())
     maintain(owner)
     assert events(owner, "group_failing")[1:] == [{"group": "g", "topic": "t", "state": "ended"}]
     maintain(owner)
     assert len(events(owner, "group_failing")) == 2
+
+
+def test_a_group_whose_consumer_waits(owner: Session) -> None:
+    """As a relay does while its endpoint is down: it holds its messages, and counts no attempt."""
+    owner.publish()
+    batch = owner.claim()
+    maintain(owner)
+    assert events(owner, "group_failing") == []
+    owner.run("UPDATE durable_notify.lease SET claimed_at = now() - interval '61 minutes'")
+    maintain(owner)
+    about = {"group": "g", "topic": "t", "state": "began", "messages": 1, "attempts": 0, "held": 1}
+    assert events(owner, "group_failing") == [about]
+    owner.ack(batch)
+    maintain(owner)
+    assert events(owner, "group_failing")[1]["state"] == "ended"
+
+
+def test_an_endpoint_that_fails(owner: Session) -> None:
+    """For 5 minutes; also after it was paused for that, until it works again."""
+    owner.run(
+        "INSERT INTO durable_notify.webhook (group_id, url, topics, failing_since)"
+        " SELECT id, 'https://a.example', '{t}', now() FROM durable_notify.consumer_group"
+    )
+    maintain(owner)
+    assert events(owner, "group_failing") == []
+    owner.run("UPDATE durable_notify.webhook SET failing_since = now() - interval '6 minutes'")
+    maintain(owner)
+    owner.run("SELECT durable_notify.pause('g')")
+    maintain(owner)
+    about = {"group": "g", "topic": None, "state": "began", "webhook": True}
+    assert events(owner, "group_failing") == [about]
+    owner.run("UPDATE durable_notify.webhook SET failing_since = NULL")
+    maintain(owner)
+    assert [event["state"] for event in events(owner, "group_failing")] == ["began", "ended"]
 
 
 def test_a_group_with_few_attempts_fails_before_the_last(owner: Session) -> None:

@@ -47,6 +47,20 @@ def owner(sessions: Sessions) -> Session:
     return owner
 
 
+def test_what_goes_as_a_whole_is_recorded_for_readers(owner: Session) -> None:
+    settle(owner)
+    ((last, xid),) = owner.run(
+        "SELECT max(id), (SELECT xid FROM durable_notify.outbox WHERE topic = 't' ORDER BY xid DESC LIMIT 1)"
+        " FROM durable_notify.outbox WHERE topic = 't'"
+    )
+    assert owner.run("SELECT * FROM durable_notify.last_removed('t')") == [(None, None)]
+    owner.run(NOTE)
+    owner.draw_xid()
+    assert owner.value(REMOVE) == 10
+    assert owner.run("SELECT * FROM durable_notify.last_removed('t')") == [(last, xid)]
+    assert owner.run("SELECT * FROM durable_notify.last_removed('other')") == [(None, None)]
+
+
 def settle(owner: Session) -> None:
     """Have the group settle all, and the partition be past."""
     drain(owner)

@@ -42,6 +42,17 @@ class States:
             self.reader.run(query, group, list(TOPICS))
             options = '{"order_by": "none"}'
             self.reader.run("SELECT durable_notify.configure(%s, %s::jsonb)", group, options)
+        if seed == 1:
+            self.partition()
+
+    def partition(self) -> None:
+        """Make small partitions, of which one is missing: its rows go to outbox_default."""
+        settings = "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (9, 6)"
+        self.reader.run(settings)
+        while self.reader.value("SELECT durable_notify.create_partitions()"):
+            pass
+        second = "SELECT name::text FROM durable_notify.partitions() OFFSET 1 LIMIT 1"
+        self.reader.run(f"DROP TABLE {self.reader.value(second)}")
 
     def step(self) -> None:
         self.random.choice(
@@ -138,9 +149,10 @@ FAULTS = {
     "one place off": ("_places", "-1 - r.upto", "- r.upto"),
     "the first is not the oldest": (
         "_first_after",
-        "ORDER BY o.id LIMIT 1",
-        "ORDER BY o.id DESC LIMIT 1",
+        "ORDER BY f.id LIMIT 1) AS p",
+        "ORDER BY f.id DESC LIMIT 1) AS p",
     ),
+    "no other partition is asked": ("_first_after", "p.id IS NULL AND", "false AND"),
     "the newest is the oldest": (
         "_places",
         "THEN -t.ids[x.newer] END AS first_id",

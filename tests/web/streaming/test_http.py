@@ -170,6 +170,10 @@ def test_a_token_of_another_log(start: Start, dsn: str, conn: Connection) -> Non
         assert events.token != foreign
         sent = put(conn, "t")
         assert events.next("message")["id"] == sent
+    place = positions["t"]
+    ahead = encode(_log, {"t": place._replace(s0="3:9000000:")})
+    with stream(f"{base}/events?topic=t", ahead) as events:
+        assert "ahead of this server" in events.next("reset")["reason"]
     answer = httpx.get(f"{base}/messages", params={"topic": "t", "after": foreign}).json()
     assert answer["reset"] == reset
     assert answer["messages"] == []

@@ -16,7 +16,7 @@ from shop.models import Order
 import durable_notify as dn
 from durable_notify import schema, testing
 from durable_notify.integrations.django import Consumer, dsn
-from durable_notify.integrations.django.consumer import every_consumer
+from durable_notify.integrations.django.discovery import every_consumer
 from durable_notify.integrations.django.test import MessagesMixin
 from guarantees.consumers import early, seen
 

@@ -17,7 +17,7 @@ from durable_notify.integrations.django import dsn
 
 __all__ = ["Command"]
 
-EVERY_CONSUMER = "durable_notify.integrations.django.consumer:every_consumer"
+EVERY_CONSUMER = "durable_notify.integrations.django.discovery:every_consumer"
 
 
 class Command(BaseCommand):

@@ -1,0 +1,105 @@
+"""Changing the options of a group."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from .._async.admin import AsyncAdmin
+from ..groups import RetryPolicy
+from .plans import Form, Plan, at_once, needed
+
+__all__ = ["configure"]
+
+
+def _yes(text: str) -> bool:
+    return {"yes": True, "no": False}[text]
+
+
+#: The names in forms, and how they are read; as ``durable-notify group configure`` has them.
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "order_by": str,
+    "exclusive": _yes,
+    "max_attempts": int,
+    "retry_base": float,
+    "retry_factor": float,
+    "retry_max": float,
+    "on_expiry": str,
+    "park_limit": int,
+    "max_in_flight": int,
+    "rate_limit": float,
+}
+#: Those of a RetryPolicy, and their names there.
+RETRY = {
+    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
+    "retry_max": "max",
+}  # fmt: skip
+REMOVABLE = frozenset({"max_in_flight", "rate_limit"})
+
+
+async def configure(connection: Any, form: Form) -> Plan:
+    """Return the plan of a change of options: of those that differ."""
+    group = needed(form, "group")
+    infos = await AsyncAdmin().groups(connection, group)
+    if not infos:
+        raise HTTPException(404, f"There is no group {group!r}.")
+    changes = _changes(form, infos[0])
+    if not changes:
+        raise HTTPException(400, "Nothing would change.")
+
+    async def do(connection: Any, _: str | None) -> str:
+        await AsyncAdmin().configure(connection, group, **_settings(changes))
+        return f"{group} has its new options. Running consumers use them at once."
+
+    words = ["durable-notify", "group", "configure", group]
+    for name, value in changes.items():
+        words += _option(name, value)
+    text = ", ".join(f"{name}: {_shown(value)}" for name, value in changes.items())
+    fields = {
+        name: "" if value is None else _shown(value).lower() for name, value in changes.items()
+    }
+    return Plan(
+        f"Change options of {group}: {text}.", shlex.join(words), at_once(do),
+        {"group": group, **fields}, None,
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """Return an option of the command line."""
+    if name == "exclusive":
+        return ["--exclusive" if value else "--shared"]
+    return [f"--{name.replace('_', '-')}", str(value or 0)]
+
+
+def _settings(changes: Mapping[str, Any]) -> Any:
+    retry = {RETRY[name]: value for name, value in changes.items() if name in RETRY}
+    rest = {name: value for name, value in changes.items() if name not in RETRY}
+    return {**rest, **({"retry": RetryPolicy(**retry)} if retry else {})}
+
+
+def _changes(form: Form, before: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, read in OPTIONS.items():
+        if name not in form:
+            continue
+        text = form[name].strip()
+        try:
+            value = read(text) if text else None
+        except KeyError as error:
+            raise HTTPException(400, f"{name} is yes or no, not {text!r}.") from error
+        except ValueError as error:
+            raise HTTPException(400, f"{name} is a number, not {text!r}.") from error
+        if value is None and name not in REMOVABLE:
+            raise HTTPException(400, f"{name} is missing.")
+        if value != getattr(before, name):
+            found[name] = value
+    return found
