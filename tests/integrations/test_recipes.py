@@ -181,7 +181,10 @@ def test_uvicorn(dsn: str, conn: psycopg.Connection) -> None:
     port = free_port()
     command = ("uvicorn", "--workers", "2", "--port", str(port), "order_service:app")
     with serving(*command, dsn=dsn, port=port) as program:
-        eventually(lambda: listeners(dsn) == 2)
+        named = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+        for group in ("stock", "accounts"):
+            name = f"durable_notify consumer {group}"
+            eventually(lambda: conn.execute(named, [name]).fetchone() == (2,))  # noqa: B023
         orders = [answer["id"] for answer in post(port, "/orders", [1] * 20)]
         done = "SELECT count(*) FROM customer_order WHERE reserved"
         eventually(lambda: query(dsn, done) == [(len(orders),)])
