@@ -325,7 +325,7 @@ OPS: dict[str, Op] = {
         waits="progress! log",
         ends="log",
         parts="kept",
-    ),  # fmt: skip
+    ),
     "compact": call(
         "_compact(%(t)s)", "removing! progress! log", waits="progress! log", parts="keyed"
     ),
