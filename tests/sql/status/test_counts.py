@@ -49,9 +49,11 @@ class States:
         """Make small partitions, of which one is missing: its rows go to outbox_default."""
         settings = "INSERT INTO durable_notify.partition_settings (min_width, ahead) VALUES (9, 6)"
         self.reader.run(settings)
+        for (name,) in self.reader.run("SELECT name::text FROM durable_notify.partitions()"):
+            self.reader.run(f"DROP TABLE {name}")
         while self.reader.value("SELECT durable_notify.create_partitions()"):
             pass
-        second = "SELECT name::text FROM durable_notify.partitions() OFFSET 1 LIMIT 1"
+        second = "SELECT name::text FROM durable_notify.partitions() ORDER BY first_id OFFSET 1 LIMIT 1"
         self.reader.run(f"DROP TABLE {self.reader.value(second)}")
 
     def step(self) -> None:
@@ -79,6 +81,11 @@ class States:
             writer = self.random.choice(sorted(self.open, key=self.writers.index))
             self.open.remove(writer)
             writer.run(self.random.choice(["COMMIT", "COMMIT", "ROLLBACK"]))
+
+    def finish(self) -> None:
+        """End all transactions: others would wait for their locks."""
+        while self.open:
+            self.end()
 
     def claim(self, topic: str | None = None, most: int | None = None) -> None:
         query = "SELECT count(*) FROM durable_notify.claim(%s, ARRAY[%s], %s)"
@@ -162,21 +169,16 @@ FAULTS = {
 }
 
 
-#: Since claim() looks up the last id drawn, random states hardly ever show these within two minutes.
-RARE = {
-    "no straggler of the window", "no other partition is asked", "only the newest transaction",
-}  # fmt: skip
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in RARE])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_noticed(sessions: Sessions, fault: str) -> None:
     function, old, new = FAULTS[fault]
-    for seed in range(8):
+    for seed in (1, 0, *range(2, 8)):  # 1 makes its partitions while there are no messages
         states = States(sessions, seed)
-        plant(states.reader, function, (old, new)) if seed == 0 else None
+        plant(states.reader, function, (old, new)) if seed == 1 else None
         for _ in range(STEPS):
             states.step()
             if differences(states):
                 return
+        states.finish()
     pytest.fail("unnoticed")
