@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .params import json_line
-from .tables import print_table, table_of
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,19 +101,17 @@ def revoke(database: Database, /, *, role: str, everything: bool, **rights: Any)
 
 @click.command()
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def grants(database: Database, *, as_json: bool) -> None:
     """List the grants of all roles."""
     with database.connect("grants") as connection:
         found = Admin().grants(connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo("No grants. The owner of the schema and superusers need none.", err=True)
-    else:
-        rows = [(one.role, one.action, one.pattern, one.group, one.granted_by) for one in found]
-        print_table(table_of(("role", "may", "topics", "group", "granted by"), rows))
+    print_list(
+        found, ("role", "may", "topics", "group", "granted by"),
+        lambda one: (one.role, one.action, one.pattern, one.group, one.granted_by),
+        as_json=as_json, empty="No grants. The owner of the schema and superusers need none.",
+    )  # fmt: skip
 
 
 def _shown(action: str, patterns: tuple[str, ...], group: str | None) -> str:

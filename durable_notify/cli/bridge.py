@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -11,10 +10,10 @@ from .._sync.bridge import Bridge
 from .capture import capture
 from .common import common, pass_database
 from .errors import Failure
-from .params import json_line
-from .tables import print_table, table_of
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
+    from ..models import BridgeInfo
     from .database import Database
 
 __all__ = ["bridge"]
@@ -92,27 +91,17 @@ def compat(database: Database, *, remove: bool) -> None:
 
 @bridge.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_bridges(database: Database, *, as_json: bool) -> None:
     """List what is mirrored, captured and watched, and the compatibility schema if it exists."""
     with database.connect("bridge") as connection:
         found = Bridge().bridges(connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo("No bridges.", err=True)
-    else:
-        rows = [
-            (one.kind, one.source, one.target, _shown(one.columns), _yes_or_no(one.with_old))
-            for one in found
-        ]
-        print_table(table_of(("bridge", "from", "to", "columns", "old values"), rows))
+    columns = ("bridge", "from", "to", "columns", "old values")
+    print_list(found, columns, _row, as_json=as_json, empty="No bridges.")
 
 
-def _shown(columns: list[str] | None) -> str | None:
-    return None if columns is None else ", ".join(columns)
-
-
-def _yes_or_no(with_old: bool | None) -> str | None:
-    return None if with_old is None else "yes" if with_old else "no"
+def _row(one: BridgeInfo) -> tuple[object, ...]:
+    columns = None if one.columns is None else ", ".join(one.columns)
+    old = None if one.with_old is None else "yes" if one.with_old else "no"
+    return (one.kind, one.source, one.target, columns, old)

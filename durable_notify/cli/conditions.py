@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .database import Connection
 
-__all__ = ["check_chosen", "choosing", "given_conditions", "messages"]
+__all__ = ["check_chosen", "choosing", "given_conditions"]
 
 
 def choosing(*, since: str, until: str) -> Callable[[Any], Any]:
@@ -49,8 +49,3 @@ def check_chosen(given: dict[str, Any], everything: bool) -> None:
         raise click.UsageError(
             "choose messages with --id, --topic, --key, --error, --since, or --all"
         )
-
-
-def messages(number: int) -> str:
-    """Return a number of messages in words."""
-    return f"{number} message{'' if number == 1 else 's'}"

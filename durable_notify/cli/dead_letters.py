@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, confirm, pass_database
-from .conditions import check_chosen, choosing, given_conditions, messages
+from .conditions import check_chosen, choosing, given_conditions
 from .errors import Failure
-from .params import as_text, json_line, shown, shown_age
-from .tables import print_table, table_of
+from .params import as_text, json_line, messages, shown, shown_age
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from ..models import DeadLetter
@@ -27,7 +26,7 @@ chosen = choosing(since="Given up since then: ISO 8601, or 10m, 2h.", until="Giv
 @click.group("dead-letters", invoke_without_command=True)
 @common
 @click.option("--group", help="Those of one group only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
     """List the messages that groups have given up, and why; redrive or discard them."""
@@ -39,7 +38,7 @@ def dead_letters(database: Database, group: str | None, as_json: bool) -> None:
 @common
 @click.option("--group", help="Those of one group only.")
 @chosen
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_them(database: Database, /, group: str | None, as_json: bool, **conditions: Any) -> None:
     """List the dead letters that match all conditions."""
@@ -50,21 +49,17 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
     with database.connect("dead-letters") as connection:
         given = given_conditions(connection, conditions)
         letters = Admin().dead_letters(connection, group, **given)
-    if as_json:
-        rows = [dataclasses.asdict(letter) for letter in letters]
-        click.echo(json_line(rows))
-    elif not letters:
-        click.echo("No dead letters.", err=True)
-    else:
-        now = datetime.now(UTC)
-        columns = ("group", "topic", "id", "key", "attempts", "given up", "reason", "payload")
-        print_table(table_of(columns, [_row(letter, now) for letter in letters]))
+    now = datetime.now(UTC)
+    columns = ("group", "topic", "id", "key", "attempts", "given up", "reason", "payload")
+    print_list(
+        letters, columns, lambda one: _row(one, now), as_json=as_json, empty="No dead letters."
+    )
 
 
 def _row(letter: DeadLetter, now: datetime) -> tuple[object, ...]:
     age = f"{shown_age(letter.dead_at, now)} ago"
     about = (letter.group, letter.topic, letter.id, letter.key, letter.attempt)
-    return (*about, age, letter.reason, as_text(letter.payload, 60))
+    return (*about, age, letter.reason, as_text(letter.payload))
 
 
 @dead_letters.command("show")

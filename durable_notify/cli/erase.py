@@ -11,7 +11,7 @@ from .._sync.admin import Admin
 from ..archive import NdjsonFiles, ParquetFiles
 from .common import common, confirm, pass_database
 from .params import json_line, shown
-from .tables import print_table, table_of
+from .tables import as_json, print_table, table_of
 
 if TYPE_CHECKING:
     from ..models import Erasure
@@ -38,7 +38,7 @@ _NOTES = {
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--why", help="A reason, for the audit: no personal data.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def erase(
     database: Database,

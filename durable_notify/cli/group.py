@@ -11,11 +11,11 @@ import click
 from .._sync.admin import Admin
 from ..groups import RetryPolicy
 from .common import common, confirm, pass_database
-from .params import json_line, resolve, shown_age
-from .tables import print_table, table_of
+from .params import error_line, resolve, shown_age
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
-    from ..models import BlockedKey
+    from ..models import BlockedKey, OpenPublisher
     from .database import Database
 
 __all__ = ["group"]
@@ -29,20 +29,16 @@ def group() -> None:
 
 @group.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_groups(database: Database, as_json: bool) -> None:
     """List the groups with their options and topics."""
     with database.connect("group") as connection:
         groups = Admin().groups(connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in groups]))
-        return
-    if not groups:
-        click.echo("No groups yet. A consumer creates its own.", err=True)
-        return
-    rows = [
-        (
+    columns = ("group", "order", "attempts", "in flight", "rate", "paused", "topics")
+    print_list(
+        groups, columns,
+        lambda one: (
             one.name,
             one.order_by + (", exclusive" if one.exclusive else ""),
             one.max_attempts,
@@ -50,11 +46,9 @@ def list_groups(database: Database, as_json: bool) -> None:
             one.rate_limit,
             "yes" if one.paused_at else "no",
             " ".join([*one.topics, *one.patterns]),
-        )
-        for one in groups
-    ]
-    columns = ("group", "order", "attempts", "in flight", "rate", "paused", "topics")
-    print_table(table_of(columns, rows))
+        ),
+        as_json=as_json, empty="No groups yet. A consumer creates its own.",
+    )  # fmt: skip
 
 
 #: Options that are parts of a RetryPolicy.
@@ -185,44 +179,35 @@ def unsubscribe(
 @group.command("blocking-publishers")
 @common
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def blocking_publishers(database: Database, name: str, as_json: bool) -> None:
     """Show the publishers in flight that the strict group NAME waits for."""
     with database.connect("group") as connection:
         flying = Admin().blocking_publishers(connection, name)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in flying]))
-    elif not flying:
-        click.echo("The group waits for no publisher.", err=True)
-    else:
-        columns = ("pid", "database", "prepared", "since", "query since", "state", "query")
-        print_table(table_of(columns, [_cells(dataclasses.astuple(one)) for one in flying]))
+    columns = ("pid", "database", "prepared", "since", "query since", "state", "query")
+    print_list(flying, columns, _cells, as_json=as_json, empty="The group waits for no publisher.")
 
 
 @group.command("blocked")
 @common
 @click.argument("name")
 @click.option("--topic", help="The keys of one topic.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def blocked(database: Database, name: str, topic: str | None, as_json: bool) -> None:
     """Show the keys of the group NAME of which messages wait, and what they wait for."""
     with database.connect("group") as connection:
         keys = Admin().blocked_keys(connection, name, topic=topic)
         now = resolve(timedelta(), connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in keys]))
-    elif not keys:
-        click.echo("No key waits.", err=True)
-    else:
-        columns = ("topic", "key", "waiting", "since", "behind", "which is")
-        rows = [
-            (one.topic, one.key, one.waiting, f"{shown_age(one.since, now)} ago", one.message_id,
-             _state(one, now))
-            for one in keys
-        ]  # fmt: skip
-        print_table(table_of(columns, rows))
+    print_list(
+        keys, ("topic", "key", "waiting", "since", "behind", "which is"),
+        lambda one: (
+            one.topic, one.key, one.waiting, f"{shown_age(one.since, now)} ago", one.message_id,
+            _state(one, now),
+        ),
+        as_json=as_json, empty="No key waits.",
+    )  # fmt: skip
 
 
 def _state(key: BlockedKey, now: datetime) -> str:
@@ -232,11 +217,10 @@ def _state(key: BlockedKey, now: datetime) -> str:
     due = f"in {shown_age(now, key.until)}" if key.until > now else "now"
     if key.state == "leased":
         return f"leased by {key.owner}, expires {due}"
-    why = ""
-    if key.error:
-        why = f": {key.error.get('type', '')}: {key.error.get('message', '')}"
+    why = f": {error_line(key.error)}" if key.error else ""
     return f"due {due}, a retry, attempt {key.attempt} failed{why}"
 
 
-def _cells(values: tuple[Any, ...]) -> list[Any]:
+def _cells(publisher: OpenPublisher) -> list[object]:
+    values = dataclasses.astuple(publisher)
     return [f"{v:%H:%M:%S}" if isinstance(v, datetime) else v for v in values]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .params import json_line, shown
-from .tables import print_table, table_of
+from .params import shown
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from .database import Database
@@ -28,19 +27,17 @@ def operator_events() -> None:
 
 @operator_events.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_them(database: Database, as_json: bool) -> None:
     """Show which kinds are published, and of which groups."""
     with database.connect("operator-events") as connection:
         found = Admin().operator_events(connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo("No operator events are published.", err=True)
-    else:
-        rows = [(f"durable_notify.{one.kind}", one.group or "all groups") for one in found]
-        print_table(table_of(("topic", "of"), rows))
+    print_list(
+        found, ("topic", "of"),
+        lambda one: (f"durable_notify.{one.kind}", one.group or "all groups"),
+        as_json=as_json, empty="No operator events are published.",
+    )  # fmt: skip
 
 
 @operator_events.command("on")

@@ -13,9 +13,17 @@ import click
 from ..payloads import Decode, Decoder, JsonText
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .database import Connection
 
-__all__ = ["AsWritten", "Length", "Moment", "as_text", "json_line", "resolve", "shown", "shown_age"]
+__all__ = [
+    "AsWritten", "Length", "Moment", "as_text", "error_line", "json_line", "messages", "resolve",
+    "shortened", "shown", "shown_age",
+]  # fmt: skip
+
+#: The most characters of a payload or an error in a table.
+CELL = 60
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 #: Characters that change the direction of text, so that a terminal shows something else.
@@ -127,10 +135,24 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def as_text(value: Any, limit: int) -> str:
-    """Return a value as JSON, cut if it is longer than `limit`."""
-    text = json_line(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+def shortened(text: str) -> str:
+    """Return a text for a cell of a table."""
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+
+
+def as_text(value: Any) -> str:
+    """Return a value as JSON for a cell of a table."""
+    return shortened(json_line(value))
+
+
+def error_line(error: Mapping[str, str]) -> str:
+    """Return the type and the message of a stored error."""
+    return f"{error.get('type', '')}: {error.get('message', '')}"
+
+
+def messages(number: int) -> str:
+    """Return a number of messages in words."""
+    return f"{number} message{'' if number == 1 else 's'}"
 
 
 def shown_age(moment: datetime | None, now: datetime) -> str:

@@ -15,7 +15,7 @@ from ..topics import check_key, check_topic
 from .common import common, interruptible, pass_database
 from .errors import Failure, mute_stdout
 from .ndjson import BadLine, LineFormat, batches, parse_json, parse_line
-from .params import Length, Moment
+from .params import Length, Moment, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -144,7 +144,7 @@ def _publish_lines(database: Database, topic: str, line_format: LineFormat, ids:
             bar.stop()
             click.echo(run.outcome(run.next_line), err=True)
             raise
-    click.echo(f"published {_messages(run.published)}", err=True)
+    click.echo(f"published {messages(run.published)}", err=True)
 
 
 class _Run:
@@ -217,18 +217,14 @@ class _Run:
         """Return what happened to the lines around the one where it ended."""
         if self._committing:
             return (
-                f"{_messages(self.published)} published: all before line {self.next_line}. The "
+                f"{messages(self.published)} published: all before line {self.next_line}. The "
                 f"next {self._committing} may be published or not: it ended during their commit. "
                 "No line after those is published."
             )
         return (
-            f"{_messages(self.published)} published: all before line {line}. Line {line} and "
+            f"{messages(self.published)} published: all before line {line}. Line {line} and "
             f"everything after it is not. To continue: tail -n +{line} FILE | the same command"
         )
-
-
-def _messages(number: int) -> str:
-    return f"{number} message{'' if number == 1 else 's'}"
 
 
 def _bar() -> Progress:

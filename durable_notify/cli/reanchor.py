@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from .._sync.admin import Admin
 from .common import common, pass_database
-from .tables import print_table, table_of
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from .database import Database
@@ -21,7 +19,7 @@ __all__ = ["reanchor"]
 @click.command()
 @common
 @click.option("--why", help="A reason, for the audit.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
     """Repair positions after messages came from another cluster: by dump or replication.
@@ -32,10 +30,7 @@ def reanchor(database: Database, *, why: str | None, as_json: bool) -> None:
     """
     with database.connect("reanchor") as connection:
         results = Admin().reanchor(connection, why=why)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in results]))
-    elif results:
-        rows = ((each.group, each.topic, each.unread) for each in results)
-        print_table(table_of(("group", "topic", "undelivered"), rows))
-    else:
-        click.echo("There was nothing to repair, or there is no group.", err=True)
+    print_list(
+        results, ("group", "topic", "unread"), lambda one: (one.group, one.topic, one.unread),
+        as_json=as_json, empty="There was nothing to repair, or there is no group.",
+    )  # fmt: skip

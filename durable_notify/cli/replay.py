@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -12,9 +11,10 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, confirm, pass_database
+from .conditions import given_conditions
 from .errors import Failure
-from .params import Moment, json_line, resolve
-from .tables import print_table, table_of
+from .params import Moment, messages, resolve
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from ..models import ReplayJob
@@ -61,7 +61,7 @@ def replay(
             position = {"since": resolve(since, connection)}
         count = admin.replay(connection, group, topic, **position, dry_run=True)
         verb = "would be" if dry_run else "are" if count != 1 else "is"
-        click.echo(f"{count} message{'s' * (count != 1)} of {topic} {verb} redelivered to {group}")
+        click.echo(f"{messages(count)} of {topic} {verb} redelivered to {group}")
         sys.stdout.flush()
         if dry_run or not count:
             return
@@ -176,12 +176,10 @@ def start(
     """Start a replay; the group's consumers carry it out."""
     admin = Admin()
     with database.connect("replay-job") as connection:
-        given = {name: value for name, value in conditions.items() if value not in (None, ())}
-        for name in {"since", "until"} & given.keys():
-            given[name] = resolve(given[name], connection)
+        given = given_conditions(connection, conditions)
         total = admin.start_replay(connection, group, topic, dry_run=True, **given)
         if dry_run:
-            click.echo(f"{total} messages of {topic} would be redelivered to {group}")
+            click.echo(f"{messages(total)} of {topic} would be redelivered to {group}")
             return
         job = admin.start_replay(connection, group, topic, rate_limit=rate_limit, why=why, **given)
     click.echo(f"replay {job}: {total} messages of {topic} are redelivered to {group}")
@@ -214,21 +212,19 @@ def _one(jobs: list[ReplayJob], job: int) -> ReplayJob:
 
 @replay_job.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_jobs(database: Database, as_json: bool) -> None:
     """List replays, the newest first."""
     with database.connect("replay-job") as connection:
         jobs = Admin().replay_jobs(connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(job) for job in jobs]))
-        return
-    columns = ("id", "group", "topic", "state", "done", "of", "rate", "why")
-    rows = [
-        (job.id, job.group, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
-        for job in jobs
-    ]
-    print_table(table_of(columns, rows))
+    print_list(
+        jobs, ("id", "group", "topic", "state", "done", "of", "rate", "why"),
+        lambda job: (
+            job.id, job.group, job.topic, job.state, job.done, job.total, job.rate_limit, job.why
+        ),
+        as_json=as_json, empty="No replays.",
+    )  # fmt: skip
 
 
 @replay_job.command("cancel")

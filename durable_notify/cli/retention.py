@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from datetime import timedelta
@@ -13,8 +12,8 @@ import click
 from .._sync.admin import Admin
 from .common import common, pass_database
 from .errors import Failure
-from .params import Length, json_line, shown
-from .tables import print_table, table_of
+from .params import Length, shown
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from ..models import Retention
@@ -82,7 +81,7 @@ class Age(Length):
 @click.option(
     "--blockers", is_flag=True, help="Show messages that are due for removal and stay, and why."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def retention(
     database: Database,
@@ -116,8 +115,10 @@ def retention(
     with database.connect("retention") as connection:
         if ages:
             _set_ages(connection, ages)
+        elif topic is None and blockers:
+            _list_blockers(connection, as_json)
         elif topic is None:
-            _list(connection, as_json=as_json, blockers=blockers)
+            _list(connection, as_json)
         elif delete:
             if not Admin().delete_retention(connection, topic):
                 raise Failure(
@@ -143,35 +144,27 @@ def _for(age: float | None) -> str:
     return str(timedelta(seconds=age)).removesuffix(", 0:00:00")
 
 
-def _list(connection: Connection, *, as_json: bool, blockers: bool) -> None:
-    if blockers:
-        _show(Admin().retention_blockers(connection), as_json=as_json, blockers=True)
-        return
-    _show(Admin().retention(connection), as_json=as_json, blockers=False)
+def _list_blockers(connection: Connection, as_json: bool) -> None:
+    print_list(
+        Admin().retention_blockers(connection),
+        ("topic", "group", "from id", "up to id", "published", "bytes", "alarm"),
+        lambda one: (
+            one.topic, one.group or "(to be archived)", one.from_id, one.upto_id,
+            f"{one.published_at:%Y-%m-%d %H:%M}", one.bytes, "yes" if one.alarm else "no",
+        ),
+        as_json=as_json, empty="No removal is held up.",
+    )  # fmt: skip
+
+
+def _list(connection: Connection, as_json: bool) -> None:
+    print_list(
+        Admin().retention(connection),
+        ("topic", "age", "size", "settled", "min age", "on lag", "alarm", "compact", "archive"),
+        _row, as_json=as_json, empty="Everything is kept for ever.",
+    )  # fmt: skip
     if not as_json:
         for kind, age in Admin().record_ages(connection).items():
             click.echo(f"records of the {kind} are kept for {_for(age)}")
-
-
-def _show(found: list[Any], *, as_json: bool, blockers: bool) -> None:
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo(
-            "No removal is held up." if blockers else "Everything is kept for ever.", err=True
-        )
-    elif blockers:
-        columns = ("topic", "group", "from id", "up to id", "published", "bytes", "alarm")
-        lags = [
-            (one.topic, one.group or "(to be archived)", one.from_id, one.upto_id,
-             f"{one.published_at:%Y-%m-%d %H:%M}", one.bytes, "yes" if one.alarm else "no")
-            for one in found
-        ]  # fmt: skip
-        print_table(table_of(columns, lags))
-    else:
-        heads = ("topic", "age", "size", "settled", "min age", "on lag", "alarm", "compact",
-                 "archive")  # fmt: skip
-        print_table(table_of(heads, map(_row, found)))
 
 
 def _row(one: Retention) -> tuple[object, ...]:
@@ -183,7 +176,7 @@ def _row(one: Retention) -> tuple[object, ...]:
 
 @click.command()
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def topics(database: Database, *, as_json: bool) -> None:
     """Show what each topic takes, the most first, which groups read it and how long it is kept.
@@ -195,17 +188,14 @@ def topics(database: Database, *, as_json: bool) -> None:
         kept: dict[str | None, str] = {
             policy.pattern: _kept(policy) for policy in Admin().retention(connection)
         }
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo("There is no message.", err=True)
-    else:
-        rows = [
-            (one.topic, one.groups, one.messages, f"{one.bytes / (1 << 20):,.1f} MB",
-             f"{one.oldest:%Y-%m-%d %H:%M}", kept.get(one.pattern, "for ever"))
-            for one in found
-        ]  # fmt: skip
-        print_table(table_of(("topic", "groups", "messages", "size", "oldest", "kept"), rows))
+    print_list(
+        found, ("topic", "groups", "messages", "size", "oldest", "kept"),
+        lambda one: (
+            one.topic, one.groups, one.messages, f"{one.bytes / (1 << 20):,.1f} MB",
+            f"{one.oldest:%Y-%m-%d %H:%M}", kept.get(one.pattern, "for ever"),
+        ),
+        as_json=as_json, empty="There is no message.",
+    )  # fmt: skip
 
 
 def _kept(policy: Retention) -> str:
@@ -226,21 +216,17 @@ def _kept(policy: Retention) -> str:
 @click.command()
 @common
 @click.option("--group", help="Only what this group lost.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def lost_messages(database: Database, group: str | None, as_json: bool) -> None:
     """Show what groups lost to retention with --on-lag lose, the newest first."""
     with database.connect("lost-messages") as connection:
         found = Admin().lost_messages(connection, group)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in found]))
-    elif not found:
-        click.echo("Nothing was lost.", err=True)
-    else:
-        columns = ("at", "group", "topic", "messages", "from id", "to id", "by")
-        rows = [
-            (f"{one.at:%Y-%m-%d %H:%M:%S}", one.group, one.topic, one.messages, one.first_id,
-             one.last_id, one.reason)
-            for one in found
-        ]  # fmt: skip
-        print_table(table_of(columns, rows))
+    print_list(
+        found, ("at", "group", "topic", "messages", "from id", "to id", "by"),
+        lambda one: (
+            f"{one.at:%Y-%m-%d %H:%M:%S}", one.group, one.topic, one.messages, one.first_id,
+            one.last_id, one.reason,
+        ),
+        as_json=as_json, empty="Nothing was lost.",
+    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ import click
 
 from .._sync.admin import Admin
 from .common import common, confirm, pass_database
-from .conditions import check_chosen, choosing, given_conditions, messages
+from .conditions import check_chosen, choosing, given_conditions
 from .errors import Failure
-from .params import as_text, json_line, resolve, shown, shown_age
-from .tables import print_table, table_of
+from .params import as_text, error_line, json_line, messages, resolve, shortened, shown, shown_age
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from .database import Database
 
 __all__ = ["retries"]
+
+_NONE = "No message waits for a retry."
 
 chosen = choosing(
     since="Published (not failed) since then: ISO 8601, or 10m, 2h.",
@@ -32,7 +33,7 @@ chosen = choosing(
 @click.group("retries", invoke_without_command=True)
 @common
 @click.option("--group", help="Those of one group only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def retries(database: Database, group: str | None, as_json: bool) -> None:
     """List the messages that wait for their next attempt, and why; retry them now, or drop them."""
@@ -44,7 +45,7 @@ def retries(database: Database, group: str | None, as_json: bool) -> None:
 @common
 @click.option("--group", help="Those of one group only.")
 @chosen
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_them(database: Database, /, group: str | None, as_json: bool, **conditions: Any) -> None:
     """List the waiting messages that match all conditions, the next due first."""
@@ -56,19 +57,14 @@ def _list(database: Database, group: str | None, as_json: bool, conditions: dict
         given = given_conditions(connection, conditions)
         waiting = Admin().retries(connection, group, **given)
         now = resolve(timedelta(), connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in waiting]))
-    elif not waiting:
-        click.echo("No message waits for a retry.", err=True)
-    else:
-        columns = ("group", "topic", "id", "key", "attempts", "due", "error", "payload")
-        print_table(table_of(columns, [_row(one, now) for one in waiting]))
+    columns = ("group", "topic", "id", "key", "attempts", "due", "error", "payload")
+    print_list(waiting, columns, lambda one: _row(one, now), as_json=as_json, empty=_NONE)
 
 
 def _row(one: PendingRetry, now: datetime) -> tuple[object, ...]:
     attempts = f"{one.attempt} of {one.max_attempts}"
     about = (one.group, one.topic, one.id, one.key, attempts, _due(one.due_at, now))
-    return (*about, _error(one), as_text(one.payload, 60))
+    return (*about, _error(one), as_text(one.payload))
 
 
 def _due(moment: datetime, now: datetime) -> str:
@@ -76,10 +72,7 @@ def _due(moment: datetime, now: datetime) -> str:
 
 
 def _error(one: PendingRetry) -> str | None:
-    if not one.error:
-        return None
-    text = f"{one.error.get('type', '')}: {one.error.get('message', '')}"
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - as payloads
+    return shortened(error_line(one.error)) if one.error else None
 
 
 @retries.command("show")
@@ -107,29 +100,22 @@ def show(database: Database, message_id: int, group: str | None) -> None:
 @common
 @click.option("--group", help="Those of one group only.")
 @click.option("--topic", help="Those of one topic.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def errors(database: Database, group: str | None, topic: str | None, as_json: bool) -> None:
     """Count the waiting messages by the type of their last exception."""
     with database.connect("retries") as connection:
         counts = Admin().retry_counts(connection, group, topic=topic)
         now = resolve(timedelta(), connection)
-    if as_json:
-        click.echo(json_line([dataclasses.asdict(one) for one in counts]))
-    elif not counts:
-        click.echo("No message waits for a retry.", err=True)
-    else:
-        columns = ("group", "topic", "error", "messages", "most attempts", "next due", "example")
-        print_table(
-            table_of(
-                columns,
-                [
-                    (one.group, one.topic, one.error_type, one.messages, one.max_attempt,
-                     _due(one.next_due, now), one.example and as_text(one.example, 60))
-                    for one in counts
-                ],
-            )
-        )  # fmt: skip
+    columns = ("group", "topic", "error", "messages", "most attempts", "next due", "example")
+    print_list(
+        counts, columns,
+        lambda one: (
+            one.group, one.topic, one.error_type, one.messages, one.max_attempt,
+            _due(one.next_due, now), one.example and as_text(one.example),
+        ),
+        as_json=as_json, empty=_NONE,
+    )  # fmt: skip
 
 
 @retries.command("now")

@@ -14,8 +14,8 @@ from ..schedules import MISSED, Schedule
 from .common import common, pass_database
 from .handler import Attribute
 from .ndjson import parse_json
-from .params import Length, json_line, shown
-from .tables import print_table, table_of
+from .params import Length, shown
+from .tables import as_json, print_list
 
 if TYPE_CHECKING:
     from ..schedules import ScheduleInfo
@@ -60,20 +60,17 @@ def set_it(database: Database, /, name: str, topic: str, payload: str, **options
 
 @schedule.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_them(database: Database, as_json: bool) -> None:
     """Show the schedules, and when they run next."""
     with database.connect("schedule") as connection:
         found = Admin().schedules(connection)
-    if as_json:
-        rows = [dataclasses.asdict(one) | {"next": one.next_runs(3)} for one in found]
-        click.echo(json_line(rows))
-    elif not found:
-        click.echo("No schedules.", err=True)
-    else:
-        columns = ("name", "topic", "when", "next", "last", "of")
-        print_table(table_of(columns, [_row(one) for one in found]))
+    print_list(
+        found, ("name", "topic", "when", "next", "last", "of"), _row,
+        as_json=as_json, empty="No schedules.",
+        fields=lambda one: dataclasses.asdict(one) | {"next": one.next_runs(3)},
+    )  # fmt: skip
 
 
 def _row(one: ScheduleInfo) -> tuple[object, ...]:

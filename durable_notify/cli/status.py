@@ -10,7 +10,7 @@ import click
 from .._sync.admin import Admin
 from .common import common, pass_database
 from .params import json_line, resolve, shown_age
-from .tables import add_row, new_table, print_table
+from .tables import add_row, as_json, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +22,6 @@ __all__ = ["status"]
 
 #: The most rows of a table, unless all are asked for.
 MOST = 100
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()

@@ -1,17 +1,50 @@
-"""Tables on standard output."""
+"""Lists on standard output: as a table, or as JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
-from .params import shown
+import click
+
+from .params import json_line, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.table import Table
 
-__all__ = ["add_row", "new_table", "print_table", "table_of"]
+__all__ = ["add_row", "as_json", "new_table", "print_list", "print_table", "table_of"]
+
+#: The option of commands that print a table.
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_list(
+    found: Sequence[Any],
+    columns: Iterable[str],
+    row: Callable[[Any], Iterable[object]],
+    *,
+    as_json: bool,
+    empty: str,
+    fields: Callable[[Any], dict[str, Any]] = dataclasses.asdict,
+) -> None:
+    """Print objects.
+
+    Args:
+        found: the objects.
+        columns: the columns of the table.
+        row: returns the cells of an object.
+        as_json: whether to print JSON instead.
+        empty: what to say, on standard error, instead of a table without rows.
+        fields: returns an object as JSON has it.
+    """
+    if as_json:
+        click.echo(json_line([fields(one) for one in found]))
+    elif not found:
+        click.echo(empty, err=True)
+    else:
+        print_table(table_of(columns, map(row, found)))
 
 
 def new_table(*columns: str) -> Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import common, interruptible
-from .tables import print_table, table_of
+from .tables import as_json, print_table, table_of
 
 if TYPE_CHECKING:
     from ..torture.run import Report
@@ -37,7 +37,7 @@ SHOWN = 5
               help="The programs of the PostgreSQL to run; default: the embedded one.")  # fmt: skip
 @click.option("--keep", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
               help="Save the recorded history, a file of JSON lines a process.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def torture(
     *, seconds: float, seed: str | None, faults: str | None, publishers: int, rate: float,
     bindir: Path | None, keep: Path | None, as_json: bool,

@@ -13,8 +13,8 @@ import click
 from .._sync.webhooks import Webhooks
 from ..brokers.endpoints import AsyncWebhookRelays
 from .common import common, confirm, listen_dsn, pass_database
-from .params import Length, Moment, json_line, resolve, shown_age
-from .tables import print_table, table_of
+from .params import Length, Moment, resolve, shown_age
+from .tables import as_json, print_list
 from .webhook import headers_of, key_option, reaching, webhook
 
 if TYPE_CHECKING:
@@ -120,23 +120,19 @@ def change(database: Database, /, name: str, **settings: Any) -> None:
 
 @webhook.command("list")
 @common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 @pass_database
 def list_endpoints(database: Database, as_json: bool) -> None:
     """List the endpoints, without what may be secret in their URLs and headers."""
     with database.connect("webhook") as connection:
         found = Webhooks().endpoints(connection)
         now = resolve(timedelta(0), connection)
-    if as_json:
-        click.echo(json_line([_shown(each) for each in found]))
-    elif not found:
-        click.echo("No endpoints. durable-notify webhook create makes one.", err=True)
-    else:
-        rows = [
-            (each.name, each.host, " ".join(each.topics), _state(each, now), each.failure)
-            for each in found
-        ]
-        print_table(table_of(("endpoint", "host", "topics", "state", "failure"), rows))
+    print_list(
+        found, ("endpoint", "host", "topics", "state", "failure"),
+        lambda one: (one.name, one.host, " ".join(one.topics), _state(one, now), one.failure),
+        as_json=as_json, empty="No endpoints. durable-notify webhook create makes one.",
+        fields=_shown,
+    )  # fmt: skip
 
 
 def _shown(endpoint: WebhookEndpoint) -> dict[str, Any]:
