@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 from .codecs import T
 from .errors import PayloadError
-from .operations import Erasure, OperatorEvents
 from .payloads import readable
 
 if TYPE_CHECKING:
@@ -172,24 +171,30 @@ class DeadLetterFilter(TypedDict, total=False):
     until: datetime | None
 
 
-class RetryFilter(TypedDict, total=False):
+class RetryFilter(DeadLetterFilter, total=False):
     """Selects messages that wait for their next attempt: those that match all conditions.
 
-    Attributes:
-        topic: of this topic.
-        ids: with one of these ids, or this one.
-        key: with this key.
-        error_type: whose last exception was of this type, as in ``error["type"]``.
-        since: published from then on; aware.
-        until: published before then; aware.
+    The conditions are those of ``DeadLetterFilter``, but ``since`` and ``until`` are about the time
+    at which a message was published.
     """
 
-    topic: str | None
-    ids: int | Iterable[int] | None
-    key: str | None
-    error_type: str | None
-    since: datetime | None
-    until: datetime | None
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Erasure:
+    """The effect of an erasure: ``removed`` by place; ``counted``: what may still have some."""
+
+    removed: Mapping[str, int]
+    counted: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OperatorEvents:
+    """A kind of operator events that is published, of a group or of all (None)."""
+
+    kind: str
+    group: str | None
+    set_at: datetime
+    set_by: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
