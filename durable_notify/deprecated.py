@@ -9,12 +9,12 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InvalidArgument
-from .groups import STORED, Group, RetryPolicy
+from .groups import RETRY, STORED, Group, with_retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["INTERVALS", "moved", "old_spelling", "with_retry_policy"]
+__all__ = ["INTERVALS", "moved", "old_retry_options", "old_spelling"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -24,10 +24,6 @@ INTERVALS = {
     "idle_poll": "idle_poll_interval",
     "heartbeat": "heartbeat_interval",
 }
-_RETRY = {
-    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
-    "retry_max": "max",
-}  # fmt: skip
 #: In which module the names are that were in ``durable_notify``.
 _MOVED = {
     "archive": ("Archive", "ArchivedMessage", "NdjsonFiles", "ParquetFiles"),
@@ -98,25 +94,23 @@ def _move_to_group(given: dict[str, Any]) -> None:
     options = {name: given.pop(name) for name in names}
     if isinstance(given["group"], Group):
         raise InvalidArgument(f"give {', '.join(names)} to dn.Group, which has the group's options")
-    given["group"] = Group(given["group"], **_with_retry_policy(options))
+    given["group"] = Group(given["group"], **_with_policy(options))
     _warn(f"{', '.join(names)}: options of the group. Write group={given['group']!r}", 4)
 
 
-def with_retry_policy(settings: dict[str, Any]) -> dict[str, Any]:
+def old_retry_options(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of a group with those of its retries as a RetryPolicy, with a warning."""
-    changed = _with_retry_policy(settings)
+    changed = _with_policy(settings)
     if changed.keys() != settings.keys():
-        old = ", ".join(name for name in _RETRY if name in settings)
+        old = ", ".join(name for name in RETRY if name in settings)
         _warn(f"{old}: parts of the policy. Write retry={changed['retry']!r}", 4)
     return changed
 
 
-def _with_retry_policy(settings: dict[str, Any]) -> dict[str, Any]:
-    others = {name: value for name, value in settings.items() if name not in _RETRY}
-    policy = {new: settings[old] for old, new in _RETRY.items() if old in settings}
-    if policy and "retry" in settings:
-        raise InvalidArgument(f"give {next(iter(policy))} to the RetryPolicy")
-    return {**others, "retry": RetryPolicy(**policy)} if policy else others
+def _with_policy(settings: dict[str, Any]) -> dict[str, Any]:
+    if "retry" in settings and (old := next((name for name in RETRY if name in settings), None)):
+        raise InvalidArgument(f"give {RETRY[old]} to the RetryPolicy")
+    return with_retry_policy(settings)
 
 
 def moved(name: str) -> Any:

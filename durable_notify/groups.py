@@ -13,8 +13,8 @@ from .errors import InvalidArgument
 from .topics import check_group
 
 __all__ = [
-    "STORED", "Group", "GroupSettings", "OnExpiry", "OrderBy", "RetryPolicy", "Start", "as_group",
-    "changed",
+    "LIMITS", "RETRY", "STORED", "Group", "GroupSettings", "OnExpiry", "OrderBy", "RetryPolicy",
+    "Start", "as_group", "changed", "with_retry_policy",
 ]  # fmt: skip
 
 Start = Literal["beginning", "now"] | datetime
@@ -26,8 +26,13 @@ STORED = (
     "order_by", "exclusive", "max_attempts", "retry_base", "retry_factor", "retry_max", "on_expiry",
     "park_limit", "max_in_flight", "rate_limit",
 )  # fmt: skip
+#: Those that are a RetryPolicy, and their names there.
+RETRY = {
+    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
+    "retry_max": "max",
+}  # fmt: skip
 #: Limits that can be removed again.
-_LIMITS = ("max_in_flight", "rate_limit")
+LIMITS = ("max_in_flight", "rate_limit")
 _INT = 2**31 - 1
 
 
@@ -174,6 +179,13 @@ def as_group(group: str | Group) -> Group:
     return group if isinstance(group, Group) else Group(group)
 
 
+def with_retry_policy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by their stored names as ``Admin.configure`` takes them."""
+    policy = {RETRY[name]: value for name, value in settings.items() if name in RETRY}
+    others = {name: value for name, value in settings.items() if name not in RETRY}
+    return {**others, "retry": RetryPolicy(**policy)} if policy else others
+
+
 def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return options to change as the database stores them; None removes a limit.
 
@@ -183,7 +195,7 @@ def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in GroupSettings.__annotations__:
             raise unknown_option("a group", name, GroupSettings.__annotations__, CALLED)
-        if settings[name] is None and name not in _LIMITS:
+        if settings[name] is None and name not in LIMITS:
             raise InvalidArgument(f"{name} must not be None: leave it out to keep it")
-    lifted = {name: None for name in _LIMITS if name in settings and settings[name] is None}
+    lifted = {name: None for name in LIMITS if name in settings and settings[name] is None}
     return {**Group("any", **settings).stored, **lifted}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import sql
 from .._core.sqlstate import reported
-from ..deprecated import with_retry_policy
+from ..deprecated import old_retry_options
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..groups import changed
@@ -96,7 +96,7 @@ class Admin(
             UnknownGroup: there is no group of this name.
         """
         group = check_group(group)
-        options = json.dumps(changed(with_retry_policy({**settings})))
+        options = json.dumps(changed(old_retry_options({**settings})))
         fetch_alone(connection, sql.CONFIGURE, (group, options))
 
     def notify_policy(self, connection: Publishable, topic: TopicName) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.admin import Admin
-from ..groups import RetryPolicy
+from ..groups import LIMITS, with_retry_policy
 from .common import common, confirm, pass_database
 from .params import error_line, resolve, shown_age
 from .tables import as_json, print_list
@@ -51,13 +51,6 @@ def list_groups(database: Database, as_json: bool) -> None:
     )  # fmt: skip
 
 
-#: Options that are parts of a RetryPolicy.
-_POLICY = {
-    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
-    "retry_max": "max",
-}  # fmt: skip
-
-
 def _settings(command: Any) -> Any:
     """Add the options of a group."""
     for option in reversed(
@@ -97,14 +90,12 @@ def configure(database: Database, /, name: str, **settings: Any) -> None:
     given = {option: value for option, value in settings.items() if value is not None}
     if not given:
         raise click.UsageError("give at least one option to change")
-    for limit in ("max_in_flight", "rate_limit"):
+    for limit in LIMITS:
         if given.get(limit) == 0:
             given[limit] = None
-    policy = {of: given.pop(name) for name, of in _POLICY.items() if name in given}
-    if policy:
-        given["retry"] = RetryPolicy(**policy)
+    changes: Any = with_retry_policy(given)
     with database.connect("group") as connection:
-        Admin().configure(connection, name, **given)
+        Admin().configure(connection, name, **changes)
     click.echo(f"group {name} is changed; running consumers apply it at once")
 
 

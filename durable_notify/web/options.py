@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from .._async.admin import AsyncAdmin
-from ..groups import RetryPolicy
+from ..groups import LIMITS, with_retry_policy
 from .plans import Form, Plan, at_once, needed
 
 __all__ = ["configure"]
@@ -32,12 +32,6 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "max_in_flight": int,
     "rate_limit": float,
 }
-#: Those of a RetryPolicy, and their names there.
-RETRY = {
-    "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
-    "retry_max": "max",
-}  # fmt: skip
-REMOVABLE = frozenset({"max_in_flight", "rate_limit"})
 
 
 async def configure(connection: Any, form: Form) -> Plan:
@@ -49,9 +43,10 @@ async def configure(connection: Any, form: Form) -> Plan:
     changes = _changes(form, infos[0])
     if not changes:
         raise HTTPException(400, "Nothing would change.")
+    settings: Any = with_retry_policy(changes)
 
     async def do(connection: Any, _: str | None) -> str:
-        await AsyncAdmin().configure(connection, group, **_settings(changes))
+        await AsyncAdmin().configure(connection, group, **settings)
         return f"{group} has its new options. Running consumers use them at once."
 
     words = ["durable-notify", "group", "configure", group]
@@ -80,12 +75,6 @@ def _option(name: str, value: Any) -> list[str]:
     return [f"--{name.replace('_', '-')}", str(value or 0)]
 
 
-def _settings(changes: Mapping[str, Any]) -> Any:
-    retry = {RETRY[name]: value for name, value in changes.items() if name in RETRY}
-    rest = {name: value for name, value in changes.items() if name not in RETRY}
-    return {**rest, **({"retry": RetryPolicy(**retry)} if retry else {})}
-
-
 def _changes(form: Form, before: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, read in OPTIONS.items():
@@ -98,7 +87,7 @@ def _changes(form: Form, before: Any) -> dict[str, Any]:
             raise HTTPException(400, f"{name} is yes or no, not {text!r}.") from error
         except ValueError as error:
             raise HTTPException(400, f"{name} is a number, not {text!r}.") from error
-        if value is None and name not in REMOVABLE:
+        if value is None and name not in LIMITS:
             raise HTTPException(400, f"{name} is missing.")
         if value != getattr(before, name):
             found[name] = value
