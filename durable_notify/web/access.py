@@ -16,7 +16,7 @@ from ..topics import matches
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["ACTIONS", "Access", "Authorize", "access_of"]
+__all__ = ["ACTIONS", "Access", "Authorize", "access_of", "no_topic"]
 
 #: What a user may be allowed to do. Seeing needs no action.
 ACTIONS = frozenset(
@@ -80,3 +80,8 @@ async def access_of(request: Request, authorize: Authorize) -> Access:
     if found is None:
         raise HTTPException(403, "You may not see this dashboard.")
     return found
+
+
+def no_topic(topic: str) -> HTTPException:
+    """Return the error of a topic that a user does not see, whether or not it exists."""
+    return HTTPException(404, f"There is no topic {topic!r}, or you may not see it.")

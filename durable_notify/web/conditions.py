@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
-__all__ = ["Conditions", "moment", "number", "page_before"]
+__all__ = ["Conditions", "moment", "number", "page_after", "page_before"]
 
 _BIGINT = 2**63
 #: The most digits of what is below it. Trap: int() of more than 4,300 digits is a ValueError.
@@ -39,6 +39,17 @@ def page_before(given: Mapping[str, str]) -> int:
     """
     found = number("before", given.get("before"))
     return _BIGINT - 1 if found is None else found
+
+
+def page_after(found: Sequence[Mapping[str, Any]], size: int, name: str = "id") -> int | None:
+    """Return the id before which the next page of a list begins; None: there is none.
+
+    Args:
+        found: the rows of this page.
+        size: how many a whole page has.
+        name: the column of the id.
+    """
+    return found[-1][name] if len(found) == size else None
 
 
 def moment(name: str, text: str | None) -> datetime | None:

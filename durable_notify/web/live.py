@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from .access import access_of
-from .site import site_of
+from .site import entered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,8 +52,7 @@ class _Stream(StreamingResponse):
 
 async def events(request: Request) -> Response:
     """Stream a number whenever the sampler has looked."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     of = (id(site), access.user)
     if _open.total() >= STREAMS or _open[of] >= OF_USER:
         return PlainTextResponse("too many streams\n", 503, {"retry-after": "60"})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .masking import Masks
     from .sampler import Sampler
 
-__all__ = ["Site", "error_page", "page", "site_of", "url"]
+__all__ = ["Site", "entered", "error_page", "page", "site_of", "url"]
 
 #: What stands in the navigation: the path, and its name.
 PAGES = (
@@ -61,6 +61,16 @@ def site_of(request: Request) -> Site:
     return site
 
 
+async def entered(request: Request) -> tuple[Site, Access]:
+    """Return the dashboard that answers a request, and what the user may see and do there.
+
+    Raises:
+        HTTPException: nothing.
+    """
+    site = site_of(request)
+    return site, await access_of(request, site.authorize)
+
+
 def _templates() -> Environment:
     # A missing variable is an error, and every value is escaped.
     templates = Environment(
@@ -86,15 +96,9 @@ def url(request: Request, path: str, /, **query: Any) -> str:
     return f"{quote(root)}{quote(path)}{text}"
 
 
-async def page(request: Request, template: str, **context: Any) -> HTMLResponse:
-    """Return a page of the dashboard.
-
-    Raises:
-        HTTPException: the user may not see it.
-    """
-    site = site_of(request)
-    access = context.pop("access", None) or await access_of(request, site.authorize)
-    return HTMLResponse(_rendered(request, template, access=access, **context))
+def page(request: Request, template: str, **context: Any) -> HTMLResponse:
+    """Return a page of the dashboard; its context has at least ``access``."""
+    return HTMLResponse(_rendered(request, template, **context))
 
 
 def error_page(

@@ -2,12 +2,27 @@
 
 from starlette.routing import Route
 
-from . import acting, dead_letters, groups, messages, others, overview, replays, topics
+from . import (
+    actions,
+    audit,
+    bridges,
+    consumers,
+    dead_letters,
+    groups,
+    messages,
+    overview,
+    replays,
+    retention,
+    topics,
+)
 
 __all__ = ["ROUTES"]
 
 ROUTES: list[Route] = [
     route
-    for module in (overview, topics, groups, messages, dead_letters, replays, others, acting)
+    for module in (
+        overview, topics, groups, messages, dead_letters, replays, consumers, retention, bridges,
+        audit, actions,
+    )
     for route in module.ROUTES
-]
+]  # fmt: skip

@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ..access import access_of
+from ..access import no_topic
 from ..conditions import Conditions, moment, number
 from ..database import rows
 from ..payloads import shown, shown_error, shown_reason
 from ..queries import DEAD_LETTERS, DEAD_TYPES
-from ..site import page, site_of
+from ..site import entered, page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -27,12 +26,11 @@ PAGE, LOOK = 50, 20_000
 
 async def dead_letters(request: Request) -> Response:
     """List dead letters, the newest first."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     given = request.query_params
     wanted = Conditions.of(given)
     if wanted.topic and not access.sees(wanted.topic):
-        raise HTTPException(404, f"There is no topic {wanted.topic!r}, or you may not see it.")
+        raise no_topic(wanted.topic)
     last = (number("last_id", given.get("last_id")), moment("last_at", given.get("last_at")))
     async with site.database.read() as connection:
         types = await rows(connection, DEAD_TYPES, (wanted.group, wanted.topic, LOOK))
@@ -47,7 +45,7 @@ async def dead_letters(request: Request) -> Response:
         each["content"] = shown(site.masks, access, each)
         each["error"] = shown_error(access, each["error"])
         each["reason"] = shown_reason(access, each["reason"])
-    return await page(
+    return page(
         request, "dead_letters.html", access=access, letters=found, wanted=wanted,
         following=following, looked_back_to=looked_back_to, look=LOOK,
         types=types if access.sees_all or wanted.topic else [], given=wanted.form,

@@ -10,13 +10,13 @@ from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
 from ...models import GroupInfo
-from ..access import Access, access_of
+from ..access import Access
 from ..database import rows, rows_in_time
 from ..lists import listing
 from ..payloads import shown_error
 from ..queries import BLOCKED, BLOCKING_SESSIONS, RETRIES, SESSIONS
 from ..sample import Total, session_names
-from ..site import page, site_of
+from ..site import entered, page
 from .overview import charts_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ __all__ = ["ROUTES"]
 
 async def groups(request: Request) -> Response:
     """List the groups, those first that lag most."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     sampler = site.sampler
     await sampler.ensure()
     given = request.query_params
@@ -47,7 +46,7 @@ async def groups(request: Request) -> Response:
         "connections": lambda each: sampler.seen.connections(each.name),
     }  # fmt: skip
     shown = listing(found, numbers, given)
-    return await page(
+    return page(
         request, "groups.html", access=access, listing=shown, q=wanted,
         connections={each.name: sampler.seen.connections(each.name) for each in shown.rows},
         drained={each.name: _drained(sampler, each.name) for each in shown.rows}
@@ -96,8 +95,7 @@ async def _group_of(connection: Any, access: Access, name: str) -> GroupInfo:
 
 async def group(request: Request) -> Response:
     """Show a group: its topics, what it waits for, its retries and its options."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     name = request.path_params["group"]
     await site.sampler.ensure()
     async with site.database.read() as connection:
@@ -115,7 +113,7 @@ async def group(request: Request) -> Response:
         one for one in site.sampler.seen.pairs if one.group == name and access.sees(one.topic)
     ]
     span = request.query_params.get("span", "")
-    return await page(
+    return page(
         request, "group.html", access=access, group=info, rows=of_group,
         blocked=_seen(access, blocked), retries=_seen(access, retries),
         sessions=sessions, blocking=blocking, publishers=publishers,

@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from ..access import Access, access_of
+from ..access import Access, no_topic
 from ..conditions import moment, number
 from ..database import rows
 from ..payloads import shown, shown_error, shown_reason
 from ..queries import BROWSE, MESSAGE, STATES
-from ..site import page, site_of, url
+from ..site import entered, page, url
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -50,14 +50,13 @@ class Filter:
 
 async def messages(request: Request) -> Response:
     """Look through a topic, from the newest message back."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     given = request.query_params
     topic = given.get("topic", "")
     found: list[dict[str, Any]] = []
     if topic:
         if not access.sees(topic):
-            raise HTTPException(404, f"There is no topic {topic!r}, or you may not see it.")
+            raise no_topic(topic)
         if given.get("id"):
             return RedirectResponse(url(request, f"/messages/{number('id', given['id'])}/{topic}"))
         wanted = _filter(given, site.masks, access)
@@ -67,7 +66,7 @@ async def messages(request: Request) -> Response:
     following = looked_back_to or (found[-1]["id"] if len(found) == PAGE else None)
     for each in found:
         each["content"] = shown(site.masks, access, each)
-    return await page(
+    return page(
         request, "messages.html", access=access, topic=topic, messages=found, given=dict(given),
         following=following, looked_back_to=looked_back_to, look=LOOK, problem=None,
     )  # fmt: skip
@@ -106,11 +105,10 @@ def _scalar(value: str | None) -> str:
 
 async def message(request: Request) -> Response:
     """Show one message, and what it is to each group."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     topic = request.path_params["topic"]
     if not access.sees(topic):
-        raise HTTPException(404, f"There is no topic {topic!r}, or you may not see it.")
+        raise no_topic(topic)
     wanted = _id(request.path_params["id"], topic)
     async with site.database.read() as connection:
         found = await rows(connection, MESSAGE, (topic, wanted, wanted))
@@ -124,7 +122,7 @@ async def message(request: Request) -> Response:
     for each in states:
         each["error"] = shown_error(access, each["error"])
         each["reason"] = shown_reason(access, each["reason"])
-    return await page(
+    return page(
         request, "message.html", access=access, topic=topic, id=wanted, content=content,
         message=found[0] if found else None, states=states,
     )  # fmt: skip

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from ..access import access_of
 from ..charts import Chart, chart
-from ..site import page, site_of
+from ..site import entered, page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +26,7 @@ MOST = 10
 
 async def overview(request: Request) -> Response:
     """Show the findings of the doctor, and the groups that are behind."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     sampler = site.sampler
     await sampler.ensure()
     topics = [each for each in sampler.seen.topics.values() if access.sees(each.name)]
@@ -39,7 +37,7 @@ async def overview(request: Request) -> Response:
         groups = len(sampler.seen.groups)
     else:
         groups = len({one.group for one in sampler.seen.pairs if access.sees(one.topic)})
-    return await page(
+    return page(
         request, "overview.html", access=access, behind=list(islice(pairs, MOST)),
         # A finding may name topics, and sums have all of them: they are for those who see all.
         findings=sampler.findings if access.sees_all else [],

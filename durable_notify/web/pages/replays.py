@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from ..access import access_of
-from ..conditions import page_before
+from ..conditions import page_after, page_before
 from ..database import rows
 from ..queries import REPLAYS
-from ..site import page, site_of
+from ..site import entered, page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,15 +23,14 @@ PAGE = 100
 
 async def replays(request: Request) -> Response:
     """List replay jobs, the newest first, and offer a new one."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     given = request.query_params
     async with site.database.read() as connection:
         jobs = await rows(connection, REPLAYS, (page_before(given), PAGE))
-    return await page(
+    return page(
         request, "replays.html", access=access,
         jobs=[each for each in jobs if access.sees(each["topic"])],
-        older=jobs[-1]["job_id"] if len(jobs) == PAGE else None,
+        older=page_after(jobs, PAGE, "job_id"),
         group=given.get("group", ""), topic=given.get("topic", ""),
     )  # fmt: skip
 

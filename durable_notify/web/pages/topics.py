@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
 from ...topics import matches
-from ..access import access_of
+from ..access import no_topic
 from ..lists import listing
-from ..site import page, site_of
+from ..site import entered, page
 from .overview import charts_of
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ __all__ = ["ROUTES"]
 
 async def topics(request: Request) -> Response:
     """List the topics, those first that lag most."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     await site.sampler.ensure()
     given = request.query_params
     wanted = given.get("q", "")
@@ -40,7 +38,7 @@ async def topics(request: Request) -> Response:
         "asleep": lambda each: each.asleep,
         "size": lambda each: storage[each.name].bytes if each.name in storage else None,
     }  # fmt: skip
-    return await page(
+    return page(
         request, "topics.html", access=access, listing=listing(found, numbers, given), q=wanted,
         storage=storage,
     )  # fmt: skip
@@ -48,17 +46,16 @@ async def topics(request: Request) -> Response:
 
 async def topic(request: Request) -> Response:
     """Show a topic: its groups, its charts, and how its messages are removed."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     name = request.path_params["topic"]
     await site.sampler.ensure()
     sample = site.sampler.sample
     if not access.sees(name) or (sample is not None and name not in sample.topics):
-        raise HTTPException(404, f"There is no topic {name!r}, or you may not see it.")
+        raise no_topic(name)
     async with site.database.read() as connection:
         policies = await AsyncAdmin().retention(connection)
     span = request.query_params.get("span", "")
-    return await page(
+    return page(
         request, "topic.html", access=access, topic=name,
         total=site.sampler.seen.topics.get(name), storage=(site.sampler.storage or {}).get(name),
         rows=[one for one in site.sampler.seen.pairs if one.topic == name],

@@ -9,10 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ..._async.admin import AsyncAdmin
-from ..access import Access, access_of
+from ..access import Access
 from ..actions import ACTIONS_BY_NAME
 from ..plans import Plan
-from ..site import page, site_of
+from ..site import entered, page
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,8 +28,7 @@ LARGEST = 2 * 1024 * 1024
 
 async def act(request: Request) -> Response:
     """Say what would be done; once that is confirmed, do it."""
-    site = site_of(request)
-    access = await access_of(request, site.authorize)
+    site, access = await entered(request)
     name = request.path_params["name"]
     action = ACTIONS_BY_NAME.get(name)
     if action is None:
@@ -49,7 +48,7 @@ async def act(request: Request) -> Response:
         why = form.get("why", "").strip() or None
         done = await plan.do(partial(site.database.write, access.user), why)
         site.sampler.touch()
-    return await page(
+    return page(
         request,
         "action.html",
         access=access,
