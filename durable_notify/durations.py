@@ -1,13 +1,13 @@
-"""Durations: a number of seconds, or a timedelta."""
+"""Times with a zone, and durations: a number of seconds, or a timedelta."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import overload
 
 from .errors import InvalidArgument
 
-__all__ = ["Seconds", "in_seconds"]
+__all__ = ["Seconds", "check_time", "in_seconds"]
 
 _LONGEST = 1e9  # seconds, about 30 years; a thread can wait for 290 years at most
 
@@ -45,3 +45,9 @@ def in_seconds(
             f"{name} must be {least} seconds, or a timedelta, up to 30 years, not {value!r}"
         )
     return seconds
+
+
+def check_time(name: str, time: datetime | None) -> None:
+    """Raise InvalidArgument unless it is a time with a zone, or None."""
+    if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
+        raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")

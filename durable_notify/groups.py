@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from ._core.checks import check_count, check_number, check_word, unknown_option
-from .durations import Seconds, in_seconds
+from .durations import Seconds, check_time, in_seconds
 from .errors import InvalidArgument
 from .topics import check_group
 
@@ -143,8 +143,7 @@ class Group(_Given):
 
 def _check_start(start: Start) -> None:
     if isinstance(start, datetime):
-        if start.tzinfo is None:
-            raise InvalidArgument("start has no time zone: give an aware datetime")
+        check_time("start", start)
     elif start not in ("beginning", "now"):
         raise InvalidArgument(f'start must be "beginning", "now" or a datetime, not {start!r}')
 

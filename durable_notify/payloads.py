@@ -12,7 +12,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict
 
 from .codecs import JsonText, T
-from .durations import Seconds, in_seconds
+from .durations import Seconds, check_time, in_seconds
 from .errors import InvalidArgument, PayloadError, PayloadTooLarge
 from .topics import ByTopic, Topic, check_key, check_pattern
 
@@ -155,8 +155,7 @@ def times_of(message: NewMessage[Any]) -> Times | None:
     ):
         if time is not None and length is not None:
             raise InvalidArgument(f"give {name} or {length_name}, not both")
-        if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
-            raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
+        check_time(name, time)
     if message.deliver_at and message.expires_at and message.expires_at <= message.deliver_at:
         raise InvalidArgument("the message would expire before its delivery")
     return Times(

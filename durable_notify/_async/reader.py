@@ -23,7 +23,7 @@ from .._core.topic_set import TopicSet, after
 from ..codecs import T
 from ..deprecated import INTERVALS, old_spelling
 from ..dsn import safe_message
-from ..durations import in_seconds
+from ..durations import check_time, in_seconds
 from ..errors import ConsumerClosed, InvalidArgument
 from ..models import ReadMessage
 from ..options import check_on_event
@@ -451,7 +451,6 @@ class AsyncReader(Generic[T]):
 
 def _check_start(start: str | datetime) -> None:
     if isinstance(start, datetime):
-        if start.tzinfo is None:
-            raise InvalidArgument("start has no time zone: give an aware datetime")
+        check_time("start", start)
     elif not isinstance(start, str):
         raise InvalidArgument(f"start must be a word, a token or a datetime, not {start!r}")

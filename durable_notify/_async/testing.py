@@ -22,8 +22,10 @@ from .database.callers import fetch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from typing import Unpack
 
     from .._core.leases import Outcome
+    from .._core.testing import Described
     from ..topics import TopicName
     from .consumer.consumer import AsyncConsumer
     from .database.callers import Publishable
@@ -91,12 +93,7 @@ async def assert_published(
 
 
 async def assert_not_published(
-    connection: Publishable,
-    topic: TopicName,
-    *,
-    payload: Any = ANY,
-    key: Any = ANY,
-    headers: Mapping[str, Any] | None = None,
+    connection: Publishable, topic: TopicName, **expected: Unpack[Described]
 ) -> None:
     """Assert that no such message was published; the arguments are those of ``assert_published``.
 
@@ -104,7 +101,7 @@ async def assert_not_published(
         AssertionError: one was published.
     """
     __tracebackhide__ = True
-    await assert_published(connection, topic, payload=payload, key=key, headers=headers, count=0)
+    await assert_published(connection, topic, count=0, **expected)
 
 
 async def travel(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .._core import sql
+from ..durations import check_time
 from ..errors import InvalidArgument
 from ..models import BlockedKey, PendingRetry, RetryCount
 from ..payloads import readable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models import DeadLetterFilter, RetryFilter
     from .database.callers import Publishable
 
-__all__ = ["AsyncWaitingAdmin", "check_time", "chosen", "content", "decoded", "group_or_all"]
+__all__ = ["AsyncWaitingAdmin", "chosen", "content", "decoded", "group_or_all"]
 
 
 class AsyncWaitingAdmin:
@@ -124,13 +124,7 @@ def group_or_all(group: str | None) -> str | None:
     return None if group is None else check_group(group)
 
 
-def check_time(name: str, time: datetime | None) -> None:
-    """Refuse a time without a zone."""
-    if time is not None and (not isinstance(time, datetime) or time.tzinfo is None):
-        raise InvalidArgument(f"{name} is a datetime with a time zone, not {time!r}")
-
-
-def chosen(conditions: DeadLetterFilter | RetryFilter) -> tuple[Any, ...]:
+def chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
     """Return conditions in the order of ``dead_letters()`` and ``retries()``."""
     names = ("topic", "ids", "key", "error_type", "since", "until")
     if unknown := set(conditions) - set(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 from unittest.mock import ANY
 
 from ..errors import PayloadError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..payloads import Decode
 
-__all__ = ["ANY", "Drained", "Expected", "PublishedMessage"]
+__all__ = ["ANY", "Counted", "Described", "Drained", "Expected", "PublishedMessage"]
 
 M = TypeVar("M")
 
@@ -78,6 +78,20 @@ class Drained(Generic[M]):
     retried: list[M] = dataclasses.field(default_factory=list)
     dead: list[M] = dataclasses.field(default_factory=list)
     errors: list[BaseException] = dataclasses.field(default_factory=list)
+
+
+class Described(TypedDict, total=False):
+    """Which messages of a topic are meant; see ``assert_published``."""
+
+    payload: Any
+    key: Any
+    headers: Mapping[str, Any] | None
+
+
+class Counted(Described, total=False):
+    """Which messages of a topic are meant, and how many there are."""
+
+    count: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

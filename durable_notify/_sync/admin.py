@@ -11,6 +11,7 @@ from .._core import sql
 from .._core.sqlstate import reported
 from ..deprecated import old_retry_options
 from ..dsn import safe_message
+from ..durations import check_time
 from ..errors import InvalidArgument
 from ..groups import changed
 from ..models import (
@@ -31,7 +32,7 @@ from .erasure import ErasureAdmin
 from .operating import OperatingAdmin
 from .retention import RetentionAdmin
 from .scheduling import ScheduleAdmin
-from .waiting import WaitingAdmin, check_time, chosen, content, decoded, group_or_all
+from .waiting import WaitingAdmin, chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -316,8 +317,7 @@ class Admin(
             raise InvalidArgument("give after=ID (0: from the beginning) or since=TIME")
         if after is not None and not 0 <= after < 2**63:
             raise InvalidArgument(f"after is an id, or 0 for the beginning, not {after!r}")
-        if since is not None and since.tzinfo is None:
-            raise InvalidArgument("since has no time zone: give an aware datetime")
+        check_time("since", since)
         params = (group, topic, after, since, False, why, dry_run, True, False)
         return int((fetch_alone(connection, sql.SEEK, params))[0][0])
 

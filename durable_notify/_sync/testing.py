@@ -23,8 +23,10 @@ from .database.callers import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Unpack
 
     from .._core.leases import Outcome
+    from .._core.testing import Described
     from ..topics import TopicName
     from .consumer.consumer import Consumer
     from .database.callers import Publishable
@@ -92,12 +94,7 @@ def assert_published(
 
 
 def assert_not_published(
-    connection: Publishable,
-    topic: TopicName,
-    *,
-    payload: Any = ANY,
-    key: Any = ANY,
-    headers: Mapping[str, Any] | None = None,
+    connection: Publishable, topic: TopicName, **expected: Unpack[Described]
 ) -> None:
     """Assert that no such message was published; the arguments are those of ``assert_published``.
 
@@ -105,7 +102,7 @@ def assert_not_published(
         AssertionError: one was published.
     """
     __tracebackhide__ = True
-    assert_published(connection, topic, payload=payload, key=key, headers=headers, count=0)
+    assert_published(connection, topic, count=0, **expected)
 
 
 def travel(

@@ -40,30 +40,21 @@ def list_them(database: Database, as_json: bool) -> None:
     )  # fmt: skip
 
 
-@operator_events.command("on")
-@common
-@click.argument("kind", type=KINDS)
-@click.option("--group", help="Of this group; otherwise of all.")
-@pass_database
-def switch_on(database: Database, kind: str, group: str | None) -> None:
-    """Publish events of a KIND to the topic durable_notify.KIND from now on."""
-    _switch(database, kind, group, enabled=True)
+def _add_switch(name: str, text: str, *, enabled: bool) -> None:
+    """Add the command that switches kinds on, or the one that switches them off."""
+
+    @operator_events.command(name, help=text)
+    @common
+    @click.argument("kind", type=KINDS)
+    @click.option("--group", help="Of this group; otherwise of all.")
+    @pass_database
+    def switch(database: Database, kind: str, group: str | None) -> None:
+        with database.connect("operator-events") as connection:
+            changed = Admin().set_operator_events(connection, kind, group=group, enabled=enabled)
+        of = "all groups" if group is None else f"group {shown(group)}"
+        state = f"published to durable_notify.{kind}" if enabled else "not published"
+        click.echo(f"{kind} of {of} is {'now' if changed else 'already'} {state}")
 
 
-@operator_events.command("off")
-@common
-@click.argument("kind", type=KINDS)
-@click.option("--group", help="Of this group; otherwise of all.")
-@pass_database
-def switch_off(database: Database, kind: str, group: str | None) -> None:
-    """Publish no more events of a KIND."""
-    _switch(database, kind, group, enabled=False)
-
-
-def _switch(database: Database, kind: str, group: str | None, *, enabled: bool) -> None:
-    with database.connect("operator-events") as connection:
-        changed = Admin().set_operator_events(connection, kind, group=group, enabled=enabled)
-    of = "all groups" if group is None else f"group {shown(group)}"
-    state = "published to durable_notify." + kind if enabled else "not published"
-    before = "now" if changed else "already"
-    click.echo(f"{kind} of {of} is {before} {state}")
+_add_switch("on", "Publish events of a KIND to the topic durable_notify.KIND.", enabled=True)
+_add_switch("off", "Publish no more events of a KIND.", enabled=False)

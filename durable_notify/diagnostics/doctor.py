@@ -16,7 +16,7 @@ from ..adapters import OwnCursor
 from ..dsn import safe_message
 from .checks import CHECKS, FIRST, SESSIONS
 from .context import Check, CheckContext, Thresholds
-from .findings import Finding, finding
+from .findings import LEVELS, Finding, finding
 
 __all__ = ["Finding", "Thresholds", "diagnose"]
 
@@ -55,8 +55,7 @@ def diagnose(
         context = CheckContext(connection, dsn, listen_dsn or dsn, thresholds or Thresholds())
         connection.answer = context.thresholds.statement + GRACE
         findings = list(_examine(context))
-    order = ("error", "warning", "note", "ok")
-    return sorted(findings, key=lambda each: order.index(each.level))
+    return sorted(findings, key=lambda each: LEVELS.index(each.level))
 
 
 def _examine(context: CheckContext) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 __all__ = ["KINDS", "LEVELS", "Finding", "Kind", "finding"]
 
 Level = Literal["ok", "note", "warning", "error"]
-LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
+#: The worst first.
+LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

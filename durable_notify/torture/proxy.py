@@ -178,10 +178,6 @@ class Proxy:
         """
         self._do(lambda: setattr(self, "_on_connect", callback))
 
-    def retarget(self, target: str) -> None:
-        """Pass new connections on to another server."""
-        self._do(lambda: setattr(self, "_target", target))
-
     def close(self) -> None:
         """End all connections, and stop listening."""
         if not self._closed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unittest
 from typing import TYPE_CHECKING, Any
-from unittest.mock import ANY
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -14,8 +13,10 @@ from durable_notify.payloads import NewMessage, encode
 from durable_notify.topics import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from typing import Unpack
 
+    from durable_notify._core.testing import Counted, Described
     from durable_notify._sync.consumer.consumer import Consumer
     from durable_notify._sync.consumer.message import Message
     from durable_notify.testing import Drained, PublishedMessage
@@ -42,33 +43,20 @@ class MessagesMixin(unittest.TestCase):
         return super().run(result)
 
     def assertPublished(  # noqa: N802 - as unittest's
-        self,
-        topic: TopicName,
-        *,
-        payload: Any = ANY,
-        key: Any = ANY,
-        headers: Mapping[str, Any] | None = None,
-        count: int | None = None,
+        self, topic: TopicName, **expected: Unpack[Counted]
     ) -> list[PublishedMessage]:
         """Assert that a message was published, also in the open transaction; return those found.
 
         The arguments are those of ``durable_notify.testing.assert_published``.
         """
-        return testing.assert_published(
-            connections[self.messages_database], topic,
-            payload=payload, key=key, headers=headers, count=count,
-        )  # fmt: skip
+        connection = connections[self.messages_database]
+        return testing.assert_published(connection, topic, **expected)
 
     def assertNotPublished(  # noqa: N802
-        self,
-        topic: TopicName,
-        *,
-        payload: Any = ANY,
-        key: Any = ANY,
-        headers: Mapping[str, Any] | None = None,
+        self, topic: TopicName, **expected: Unpack[Described]
     ) -> None:
         """Assert that no such message was published."""
-        self.assertPublished(topic, payload=payload, key=key, headers=headers, count=0)
+        testing.assert_not_published(connections[self.messages_database], topic, **expected)
 
     def drain(
         self,

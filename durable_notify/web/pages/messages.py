@@ -68,7 +68,7 @@ async def messages(request: Request) -> Response:
         each["content"] = shown(site.masks, access, each)
     return page(
         request, "messages.html", access=access, topic=topic, messages=found, given=dict(given),
-        following=following, looked_back_to=looked_back_to, look=LOOK, problem=None,
+        following=following, looked_back_to=looked_back_to, look=LOOK,
     )  # fmt: skip
 
 
