@@ -10,7 +10,7 @@ methods return), ``events``, ``middleware``, ``codecs``, ``archive``, ``bridge``
 from typing import TYPE_CHECKING
 
 from . import errors, models
-from ._async.admin import AsyncAdmin
+from ._async.admin.admin import AsyncAdmin
 from ._async.consumer.consumer import AsyncConsumer
 from ._async.consumer.message import AsyncMessage
 from ._async.consumer.several import run_async
@@ -20,7 +20,7 @@ from ._async.reader import AsyncReader
 from ._async.scheduler import AsyncScheduler
 from ._async.webhooks import AsyncWebhooks
 from ._core.leases import Ack, Reject, Retry
-from ._sync.admin import Admin
+from ._sync.admin.admin import Admin
 from ._sync.consumer.consumer import Consumer
 from ._sync.consumer.message import Message
 from ._sync.consumer.several import run

@@ -9,10 +9,10 @@ from .._core import sql
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..schedules import Schedule
+from .admin.schedules import AsyncScheduleAdmin
 from .concurrency import Event, on_signals
 from .database.callers import fetch
 from .database.connection import TRANSIENT, connect
-from .scheduling import AsyncScheduleAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,10 +10,10 @@ from .._core import sql
 from ..dsn import safe_message
 from ..errors import InvalidArgument
 from ..schedules import Schedule
+from .admin.schedules import ScheduleAdmin
 from .concurrency import Event, on_signals
 from .database.callers import fetch
 from .database.connection import TRANSIENT, connect
-from .scheduling import ScheduleAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

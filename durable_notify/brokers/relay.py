@@ -17,7 +17,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .._async.admin import AsyncAdmin
+from .._async.admin.admin import AsyncAdmin
 from .._async.concurrency import on_signals
 from .._async.consumer.consumer import AsyncConsumer
 from .._async.database.connection import connect

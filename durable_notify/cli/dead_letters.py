@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import check_chosen, choosing, given_conditions
 from .errors import Failure

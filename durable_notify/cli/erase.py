@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from ..archive import NdjsonFiles, ParquetFiles
 from .common import common, confirm, pass_database
 from .params import json_line, shown

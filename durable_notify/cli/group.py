@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from ..groups import LIMITS, with_retry_policy
 from .common import common, confirm, pass_database
 from .params import error_line, resolve, shown_age

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from .common import common, pass_database
 from .params import shown
 from .tables import as_json, print_list

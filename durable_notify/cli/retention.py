@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from .common import common, pass_database
 from .errors import Failure
 from .params import Length, shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from .._sync.scheduler import Scheduler
 from ..schedules import MISSED, Schedule
 from .common import common, pass_database

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from .common import common, pass_database
 from .params import json_line, resolve, shown_age
 from .tables import add_row, as_json, new_table, print_table

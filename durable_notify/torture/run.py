@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .. import schema
-from .._sync.admin import Admin
+from .._sync.admin.admin import Admin
 from ..embedded import Server
 from ..errors import DurableNotifyError, InvalidArgument
 from .checkers import Verdict, check

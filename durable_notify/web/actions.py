@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 import psycopg
 from starlette.exceptions import HTTPException
 
-from .._async.admin import AsyncAdmin
+from .._async.admin.admin import AsyncAdmin
 from .conditions import Conditions, moment, number
 from .database import problem, rows
 from .options import configure

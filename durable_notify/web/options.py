@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from .._async.admin import AsyncAdmin
+from .._async.admin.admin import AsyncAdmin
 from ..groups import LIMITS, with_retry_policy
 from .plans import Form, Plan, at_once, needed
 

@@ -13,7 +13,7 @@ from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from durable_notify._sync.admin import Admin
+from durable_notify._sync.admin.admin import Admin
 from durable_notify.errors import DurableNotifyError
 
 from .models import DeadLetter, Group

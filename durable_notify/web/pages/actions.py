@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ..._async.admin import AsyncAdmin
+from ..._async.admin.admin import AsyncAdmin
 from ..access import Access
 from ..actions import ACTIONS_BY_NAME
 from ..plans import Plan

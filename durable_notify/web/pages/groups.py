@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ..._async.admin import AsyncAdmin
+from ..._async.admin.admin import AsyncAdmin
 from ...models import GroupInfo
 from ..access import Access
 from ..database import rows, rows_in_time

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from ..._async.admin import AsyncAdmin
+from ..._async.admin.admin import AsyncAdmin
 from ..conditions import page_after, page_before
 from ..database import rows
 from ..queries import LOSSES

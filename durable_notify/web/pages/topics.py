@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from ..._async.admin import AsyncAdmin
+from ..._async.admin.admin import AsyncAdmin
 from ...topics import matches
 from ..access import no_topic
 from ..lists import listing

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..durations import check_time
-from ..errors import InvalidArgument
-from ..models import BlockedKey, PendingRetry, RetryCount
-from ..payloads import readable
-from ..topics import check_group
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...models import BlockedKey, PendingRetry, RetryCount
+from ...topics import check_group
+from ..database.callers import fetch_alone
+from .rows import chosen, content, decoded, group_or_all
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ..models import DeadLetterFilter, RetryFilter
-    from .database.callers import Publishable
+    from ...models import RetryFilter
+    from ..database.callers import Publishable
 
-__all__ = ["AsyncWaitingAdmin", "chosen", "content", "decoded", "group_or_all"]
+__all__ = ["AsyncWaitingAdmin"]
 
 
 class AsyncWaitingAdmin:
@@ -117,38 +115,3 @@ class AsyncWaitingAdmin:
         params = (group_or_all(group), topic, limit)
         rows = await fetch_alone(connection, sql.BLOCKED_KEYS, params)
         return [BlockedKey(*decoded(row)) for row in rows]
-
-
-def group_or_all(group: str | None) -> str | None:
-    """Return the name of a group, checked; None means all groups."""
-    return None if group is None else check_group(group)
-
-
-def chosen(conditions: DeadLetterFilter) -> tuple[Any, ...]:
-    """Return conditions in the order of ``dead_letters()`` and ``retries()``."""
-    names = ("topic", "ids", "key", "error_type", "since", "until")
-    if unknown := set(conditions) - set(names):
-        raise InvalidArgument(f"unknown condition {sorted(unknown)}; use {', '.join(names)}")
-    check_time("since", conditions.get("since"))
-    check_time("until", conditions.get("until"))
-    ids = conditions.get("ids")
-    if isinstance(ids, int):
-        ids = [ids]
-    given = {**conditions, "ids": None if ids is None else list(ids)}
-    return tuple(given.get(name) for name in names)
-
-
-def decoded(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row with the JSON in its last column decoded."""
-    return (*row[:-1], None if row[-1] is None else readable(row[-1]))
-
-
-def content(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row of ``dead_letters()`` or ``retries()`` with one payload, all JSON decoded."""
-    group, topic, message_id, key, payload, data, headers, *about = decoded(row)
-    if data is not None:
-        payload = data
-    elif payload is not None:  # else the role may not see it
-        payload = readable(payload)
-    kept = {} if headers is None else readable(headers)
-    return (group, topic, message_id, key, payload, kept, *about)

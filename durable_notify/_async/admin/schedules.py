@@ -1,4 +1,3 @@
-# Generated from durable_notify/_async by tools/unasync.py. Do not edit.
 """Schedules as rows: set, listed, paused, run now."""
 
 from __future__ import annotations
@@ -6,28 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..errors import InvalidArgument
-from ..payloads import readable
-from ..schedules import ScheduleInfo
-from ..topics import check_topic
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...errors import InvalidArgument
+from ...payloads import readable
+from ...schedules import ScheduleInfo
+from ...topics import check_topic
+from ..database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from ..schedules import Schedule
-    from .database.callers import Publishable
+    from ...schedules import Schedule
+    from ..database.callers import Publishable
 
-__all__ = ["ScheduleAdmin"]
+__all__ = ["AsyncScheduleAdmin"]
 
 
-class ScheduleAdmin:
-    """The part of ``Admin`` for schedules.
+class AsyncScheduleAdmin:
+    """The part of ``AsyncAdmin`` for schedules.
 
     For the owner of the schema, and roles that may publish to the topic of the schedule. Running
     schedulers see a change within half a minute.
     """
 
-    def set_schedule(
+    async def set_schedule(
         self, connection: Publishable, schedule: Schedule, *, program: str | None = None
     ) -> bool:
         """Set a schedule, or replace the one of its name; return False if nothing changed.
@@ -40,7 +39,7 @@ class ScheduleAdmin:
             program: whose code declares it; a ``Scheduler`` says this.
         """
         row = schedule.encoded()
-        next_at = schedule.ticks.next((fetch_alone(connection, sql.NOW, ()))[0][0])
+        next_at = schedule.ticks.next((await fetch_alone(connection, sql.NOW, ()))[0][0])
         every = schedule.every
         if every is not None and not isinstance(every, timedelta):
             every = timedelta(seconds=every)
@@ -49,50 +48,50 @@ class ScheduleAdmin:
             schedule.time_zone, next_at, row.key, row.headers, schedule.missed,
             schedule.max_missed, program,
         )  # fmt: skip
-        return bool((fetch_alone(connection, sql.SET_SCHEDULE, params))[0][0])
+        return bool((await fetch_alone(connection, sql.SET_SCHEDULE, params))[0][0])
 
-    def schedules(self, connection: Publishable) -> list[ScheduleInfo]:
+    async def schedules(self, connection: Publishable) -> list[ScheduleInfo]:
         """Return the schedules whose topics you may publish to, the next one first."""
-        rows = fetch_alone(connection, sql.SCHEDULES, ())
+        rows = await fetch_alone(connection, sql.SCHEDULES, ())
         return [
             ScheduleInfo(name, topic, readable(payload), key, readable(headers), *rest)
             for name, topic, payload, key, headers, *rest in rows
         ]
 
-    def pause_schedule(self, connection: Publishable, name: str) -> None:
+    async def pause_schedule(self, connection: Publishable, name: str) -> None:
         """Publish no more ticks of a schedule until ``resume_schedule``.
 
         Raises:
             InvalidArgument: there is no schedule of this name.
         """
-        fetch_alone(connection, sql.PAUSE_SCHEDULE, (name,))
+        await fetch_alone(connection, sql.PAUSE_SCHEDULE, (name,))
 
-    def resume_schedule(self, connection: Publishable, name: str) -> None:
+    async def resume_schedule(self, connection: Publishable, name: str) -> None:
         """Continue a schedule with its next tick; those within the pause are not made up for.
 
         Raises:
             InvalidArgument: there is no schedule of this name.
         """
-        now = (fetch_alone(connection, sql.NOW, ()))[0][0]
-        for found in self.schedules(connection):
+        now = (await fetch_alone(connection, sql.NOW, ()))[0][0]
+        for found in await self.schedules(connection):
             if found.name == name:
                 next_at = found.ticks.next(now, found.next_at)
-                fetch_alone(connection, sql.RESUME_SCHEDULE, (name, next_at))
+                await fetch_alone(connection, sql.RESUME_SCHEDULE, (name, next_at))
                 return
         raise InvalidArgument(f"there is no schedule {name!r}")
 
-    def delete_schedule(self, connection: Publishable, name: str) -> None:
+    async def delete_schedule(self, connection: Publishable, name: str) -> None:
         """Delete a schedule; what it has published stays.
 
         Raises:
             InvalidArgument: there is no schedule of this name.
         """
-        fetch_alone(connection, sql.DELETE_SCHEDULE, (name,))
+        await fetch_alone(connection, sql.DELETE_SCHEDULE, (name,))
 
-    def run_schedule(self, connection: Publishable, name: str) -> int:
+    async def run_schedule(self, connection: Publishable, name: str) -> int:
         """Publish the message of a schedule now, beside its ticks; return its id.
 
         Raises:
             InvalidArgument: there is no schedule of this name.
         """
-        return int((fetch_alone(connection, sql.RUN_SCHEDULE, (name,)))[0][0])
+        return int((await fetch_alone(connection, sql.RUN_SCHEDULE, (name,)))[0][0])

@@ -6,17 +6,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..durations import in_seconds
-from ..errors import InvalidArgument
-from ..models import LostMessages, Retention, RetentionBlocker, TopicStorage
-from ..topics import check_pattern
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...durations import in_seconds
+from ...errors import InvalidArgument
+from ...models import LostMessages, Retention, RetentionBlocker, TopicStorage
+from ...topics import check_pattern
+from ..database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from ..durations import Seconds
-    from ..topics import TopicName
-    from .database.callers import Publishable
+    from ...durations import Seconds
+    from ...topics import TopicName
+    from ..database.callers import Publishable
 
 __all__ = ["RetentionAdmin"]
 

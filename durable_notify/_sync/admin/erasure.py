@@ -7,17 +7,17 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..errors import InvalidArgument
-from ..models import Erasure
-from ..topics import check_topics
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...errors import InvalidArgument
+from ...models import Erasure
+from ...topics import check_topics
+from ..database.callers import fetch_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..topics import TopicName
-    from .database.callers import Publishable
+    from ...topics import TopicName
+    from ..database.callers import Publishable
 
 __all__ = ["ErasureAdmin"]
 

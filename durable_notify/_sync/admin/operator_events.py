@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..models import OperatorEvents
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...models import OperatorEvents
+from ..database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from .database.callers import Publishable
+    from ..database.callers import Publishable
 
-__all__ = ["OperatingAdmin"]
+__all__ = ["OperatorEventsAdmin"]
 
 
-class OperatingAdmin:
+class OperatorEventsAdmin:
     """The part of ``Admin`` that switches operator events on and off."""
 
     def set_operator_events(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import sql
-from ..models import OperatorEvents
-from .database.callers import fetch_alone
+from ..._core import sql
+from ...models import OperatorEvents
+from ..database.callers import fetch_alone
 
 if TYPE_CHECKING:
-    from .database.callers import Publishable
+    from ..database.callers import Publishable
 
-__all__ = ["AsyncOperatingAdmin"]
+__all__ = ["AsyncOperatorEventsAdmin"]
 
 
-class AsyncOperatingAdmin:
+class AsyncOperatorEventsAdmin:
     """The part of ``AsyncAdmin`` that switches operator events on and off."""
 
     async def set_operator_events(
